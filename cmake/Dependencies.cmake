@@ -1,0 +1,24 @@
+# The libraries that Debian packages; scripts/setup installs them.
+
+find_package(Threads REQUIRED)
+find_package(OpenSSL REQUIRED)  # OpenSSL::Crypto: SHA-256
+find_package(Protobuf REQUIRED)
+find_package(absl CONFIG REQUIRED)
+find_package(gRPC CONFIG REQUIRED)
+find_package(CLI11 CONFIG REQUIRED)
+find_package(spdlog CONFIG REQUIRED)
+find_package(yaml-cpp CONFIG REQUIRED)
+find_package(nlohmann_json CONFIG REQUIRED)
+
+if(BACKBONED_TESTS)
+  find_package(GTest CONFIG REQUIRED)
+  include(GoogleTest)
+endif()
+if(BACKBONED_BENCHMARKS)
+  find_package(benchmark CONFIG REQUIRED)
+endif()
+
+if(BACKBONED_SANITIZE STREQUAL "thread")
+  add_library(backboned_tsan_abseil OBJECT "${CMAKE_CURRENT_LIST_DIR}/tsan_abseil.cc")
+  target_link_libraries(backboned_tsan_abseil PRIVATE absl::synchronization)
+endif()

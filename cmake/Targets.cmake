@@ -1,0 +1,68 @@
+# How the folders declare what they build. Sources are named from the calling
+# folder, includes from the repository's root: "server/scheduler/scheduler.h".
+
+# backboned_library(NAME <name> SOURCES <file>... [HEADERS <file>...] [DEPS <target>...])
+#
+# Makes the static library backboned::<name>. What it links, its users link.
+function(backboned_library)
+  cmake_parse_arguments(PARSE_ARGV 0 arg "" "NAME" "SOURCES;HEADERS;DEPS")
+  set(target backboned_${arg_NAME})
+  add_library(${target} STATIC ${arg_SOURCES} ${arg_HEADERS})
+  add_library(backboned::${arg_NAME} ALIAS ${target})
+  _backboned_link(${target} ${arg_DEPS})
+endfunction()
+
+# backboned_executable(NAME <name> SOURCES <file>... [DEPS <target>...])
+#
+# Makes the program <name> at the top of the build folder. Installed, it finds
+# its libraries in ../lib.
+function(backboned_executable)
+  cmake_parse_arguments(PARSE_ARGV 0 arg "" "NAME" "SOURCES;DEPS")
+  add_executable(${arg_NAME} ${arg_SOURCES})
+  _backboned_link(${arg_NAME} ${arg_DEPS})
+  set_target_properties(${arg_NAME} PROPERTIES
+    RUNTIME_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}"
+    INSTALL_RPATH "$ORIGIN/../lib")
+  install(TARGETS ${arg_NAME})
+endfunction()
+
+# backboned_test(NAME <name> SOURCES <file>... [DEPS <target>...])
+#
+# Makes a GoogleTest program, each of whose cases is a test of ctest and runs in
+# the repository's root.
+function(backboned_test)
+  cmake_parse_arguments(PARSE_ARGV 0 arg "" "NAME" "SOURCES;DEPS")
+  add_executable(${arg_NAME} ${arg_SOURCES})
+  _backboned_link(${arg_NAME} ${arg_DEPS} GTest::gmock GTest::gmock_main GTest::gtest)
+  gtest_discover_tests(${arg_NAME}
+    WORKING_DIRECTORY "${PROJECT_SOURCE_DIR}"
+    DISCOVERY_MODE PRE_TEST
+    DISCOVERY_TIMEOUT 60
+    # Spinning OpenMP threads starve tests that run beside each other.
+    PROPERTIES TIMEOUT 300 ENVIRONMENT OMP_WAIT_POLICY=PASSIVE)
+endfunction()
+
+# backboned_benchmark(NAME <name> SOURCES <file>... [DEPS <target>...])
+#
+# Makes a Google Benchmark program without a main of its own.
+function(backboned_benchmark)
+  cmake_parse_arguments(PARSE_ARGV 0 arg "" "NAME" "SOURCES;DEPS")
+  add_executable(${arg_NAME} ${arg_SOURCES})
+  _backboned_link(${arg_NAME} ${arg_DEPS} benchmark::benchmark benchmark::benchmark_main)
+endfunction()
+
+function(_backboned_link target)
+  target_include_directories(${target} PUBLIC "${PROJECT_SOURCE_DIR}")
+  target_compile_definitions(${target} PRIVATE BACKBONED_VERSION="${PROJECT_VERSION}")
+  target_link_libraries(${target} PRIVATE backboned_warnings)
+  get_target_property(type ${target} TYPE)
+  if(type STREQUAL "EXECUTABLE")
+    target_link_libraries(${target} PRIVATE ${ARGN})
+    if(BACKBONED_SANITIZE STREQUAL "thread")
+      target_sources(${target} PRIVATE $<TARGET_OBJECTS:backboned_tsan_abseil>)
+      target_link_libraries(${target} PRIVATE absl::synchronization)
+    endif()
+  else()
+    target_link_libraries(${target} PUBLIC ${ARGN})
+  endif()
+endfunction()
