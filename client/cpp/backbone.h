@@ -1,0 +1,113 @@
+// One instance of a server: forwards, backwards, parameters, gradients,
+// buffers.
+//
+//   Backbone net = client.backbone("seq-mnist");
+//   v1::ForwardHeader header;
+//   header.add_outputs("out");
+//   *header.add_inputs() = spec;  // FLOAT32 [N, C, H, W]
+//   auto answer = net.Forward(header, std::as_bytes(std::span(x)));
+//   std::span<float> logits = answer->tensors.As<float>(0);
+//
+// The words are those of backbone_service.proto. A verb takes its header there
+// and fills in the instance's name. Bytes are little-endian and in C order.
+//
+// Verbs that receive tensors come twice: with memory of their own, and with
+// `destinations`, which get the bytes in the answer's order, back to back, and
+// must have as many (else kInvalidArgument). After an error destinations may be
+// partly overwritten. Other errors are the server's (client/cpp/error.h); an
+// answer that makes no sense is kInternal.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "backboned/v1/backbone_service.pb.h"
+#include "client/cpp/connection.h"
+#include "client/cpp/tensors.h"
+
+namespace backboned::client {
+
+// Bytes to send. They must not change until the verb returns, and are not used
+// afterwards. After an error the verb may wait, past its deadline, for a
+// connection that is still writing them.
+using Source = std::span<const std::byte>;
+
+// Where received bytes go.
+using Destinations = std::vector<std::span<std::byte>>;
+
+// A handle: copies speak of the same instance. It keeps the connection open.
+//
+// Thread-safe; each verb is a call of its own.
+class Backbone {
+ public:
+  // The instance `name`, or `owner/name`. It need not exist.
+  Backbone(std::shared_ptr<const Connection> connection, std::string name);
+
+  const std::string& name() const { return name_; }
+
+  // Runs a forward. Receives the outputs, then the buffers if asked for.
+  absl::StatusOr<Received<v1::ForwardResult>> Forward(v1::ForwardHeader header,
+                                                      Source input) const;
+  absl::StatusOr<v1::ForwardResult> Forward(v1::ForwardHeader header,
+                                            Source input,
+                                            Destinations destinations) const;
+
+  // Runs a backward with the outputs' gradients in the header's order. Receives
+  // the flat gradient, then the input gradients, as far as asked for.
+  absl::StatusOr<Received<v1::BackwardResult>> Backward(
+      v1::BackwardHeader header, const std::vector<Source>& gradients) const;
+  absl::StatusOr<v1::BackwardResult> Backward(
+      v1::BackwardHeader header, const std::vector<Source>& gradients,
+      Destinations destinations) const;
+
+  // Drops tapes, of this or any other instance.
+  absl::StatusOr<v1::ReleaseTapesResponse> ReleaseTapes(
+      const std::vector<std::string>& tape_ids) const;
+
+  // Receives one flat tensor of parameters.
+  absl::StatusOr<Received<v1::GetParamsResult>> GetParams(
+      v1::GetParamsRequest request = {}) const;
+  absl::StatusOr<v1::GetParamsResult> GetParams(
+      v1::GetParamsRequest request, std::span<std::byte> destination) const;
+
+  // Sends one flat tensor of parameters, FLOAT32 unless the header has a spec.
+  absl::StatusOr<v1::SetParamsResponse> SetParams(
+      Source params, v1::SetParamsHeader header = {}) const;
+
+  // Receives one flat tensor of the gradients that are present.
+  absl::StatusOr<Received<v1::GetGradsResult>> GetGrads(
+      v1::GetGradsRequest request = {}) const;
+  absl::StatusOr<v1::GetGradsResult> GetGrads(
+      v1::GetGradsRequest request, std::span<std::byte> destination) const;
+
+  // Sends one flat tensor of gradients, FLOAT32 unless the header has a spec.
+  absl::StatusOr<v1::SetGradsResponse> SetGrads(
+      Source grads, v1::SetGradsHeader header = {}) const;
+
+  // Takes gradients away.
+  absl::StatusOr<v1::ZeroGradsResponse> ZeroGrads(
+      v1::ZeroGradsRequest request = {}) const;
+
+  // Receives buffers, one tensor each.
+  absl::StatusOr<Received<v1::GetBuffersResult>> GetBuffers(
+      v1::GetBuffersRequest request = {}) const;
+  absl::StatusOr<v1::GetBuffersResult> GetBuffers(
+      v1::GetBuffersRequest request, Destinations destinations) const;
+
+  // Sends buffers in the order of the header's specs.
+  absl::StatusOr<v1::SetBuffersResponse> SetBuffers(
+      v1::SetBuffersHeader header, const std::vector<Source>& buffers) const;
+
+  // Gives features or logits of a small batch, in one message each way.
+  absl::StatusOr<v1::ExtractResponse> Extract(v1::ExtractRequest request) const;
+
+ private:
+  std::shared_ptr<const Connection> connection_;
+  std::string name_;
+};
+
+}  // namespace backboned::client

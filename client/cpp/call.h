@@ -1,0 +1,77 @@
+// One call of the data side, spoken in buffers: nothing is copied on the way
+// out, and once, straight to its place, on the way in.
+#pragma once
+
+#include <google/protobuf/message_lite.h>
+#include <grpcpp/client_context.h>
+#include <grpcpp/support/byte_buffer.h>
+#include <grpcpp/support/sync_stream.h>
+
+#include <cstddef>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "client/cpp/connection.h"
+#include "client/cpp/loan.h"
+#include "proto/wire/message.h"
+
+namespace backboned::client {
+
+// Sends one request, then receives one answer; each a single message or a
+// stream.
+//
+// If the server ends the call early, its status is what the caller gets: Send
+// just stops, and the answer says why. An answer that cannot be understood is
+// kInternal.
+//
+// The memory that was sent is not used any more once the call is destroyed.
+// That waits, past the deadline if need be, for a connection that is still
+// writing it.
+//
+// Not thread-safe.
+class Call {
+ public:
+  // Says where the tensors of an answer with this first message go.
+  using Place =
+      absl::FunctionRef<absl::StatusOr<std::vector<std::span<std::byte>>>(
+          const wire::Message& first)>;
+
+  // Starts a call of `method`, e.g. "/backboned.v1.BackboneService/Forward".
+  Call(const Connection& connection, const char* method);
+  ~Call();
+  Call(const Call&) = delete;
+  Call& operator=(const Call&) = delete;
+
+  // Sends a request that is one message.
+  void SendMessage(const google::protobuf::MessageLite& request);
+
+  // Sends a request that is a stream of a header and tensors.
+  void SendTensors(const google::protobuf::MessageLite& header,
+                   const std::vector<std::span<const std::byte>>& tensors);
+
+  // Receives an answer that is one message.
+  absl::Status ReceiveMessage(google::protobuf::MessageLite& answer);
+
+  // Receives an answer that is a stream. An error of `place` ends the call and
+  // is what this returns.
+  absl::Status ReceiveTensors(Place place);
+
+ private:
+  bool Read(grpc::ByteBuffer& buffer);
+  absl::StatusOr<wire::Message> ReadMessage();
+  absl::Status ReadTensors(Place place);
+  absl::Status Finish(absl::Status received);
+
+  Loan loan_;  // Outlives what holds slices.
+  grpc::ClientContext context_;
+  std::unique_ptr<grpc::ClientReaderWriter<grpc::ByteBuffer, grpc::ByteBuffer>>
+      stream_;
+  bool ended_ = false;  // The server has nothing more to say.
+  bool finished_ = false;
+};
+
+}  // namespace backboned::client

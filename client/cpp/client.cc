@@ -1,0 +1,98 @@
+#include "client/cpp/client.h"
+
+#include <grpcpp/create_channel.h>
+#include <grpcpp/security/credentials.h>
+#include <grpcpp/support/channel_arguments.h>
+
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+
+namespace backboned::client {
+namespace {
+
+using Stub = v1::InstanceService::Stub;
+
+// Frames and window for chunks of a MiB.
+constexpr int kStreamBytes = 4 << 20;
+
+grpc::ChannelArguments Arguments() {
+  grpc::ChannelArguments arguments;
+  arguments.SetInt(GRPC_ARG_HTTP2_MAX_FRAME_SIZE, kStreamBytes);
+  arguments.SetInt(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, kStreamBytes);
+  arguments.SetInt(GRPC_COMPRESSION_CHANNEL_ENABLED_ALGORITHMS_BITSET,
+                   1 << GRPC_COMPRESS_NONE);
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  // gRPC's own retries hold on to what was sent.
+  arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
+  return arguments;
+}
+
+}  // namespace
+
+absl::StatusOr<Client> Client::Connect(const std::string& target,
+                                       Options options) {
+  const std::shared_ptr<grpc::Channel> channel = grpc::CreateCustomChannel(
+      target, grpc::InsecureChannelCredentials(), Arguments());
+  const auto deadline =
+      absl::ToChronoTime(absl::Now() + options.connect_timeout);
+  if (!channel->WaitForConnected(deadline)) {
+    return absl::UnavailableError(
+        absl::StrCat("no server at ", target, " within ",
+                     absl::FormatDuration(options.connect_timeout)));
+  }
+  return Client(channel, std::move(options));
+}
+
+Client::Client(std::shared_ptr<grpc::Channel> channel, Options options)
+    : connection_(std::make_shared<const Connection>(std::move(channel),
+                                                     std::move(options))) {}
+
+Backbone Client::backbone(std::string name) const {
+  return Backbone(connection_, std::move(name));
+}
+
+absl::StatusOr<v1::GetServerResponse> Client::GetServer() const {
+  return connection_->Ask(connection_->instances(), &Stub::GetServer,
+                          v1::GetServerRequest());
+}
+
+absl::StatusOr<v1::ListArchitecturesResponse> Client::ListArchitectures(
+    const v1::ListArchitecturesRequest& request) const {
+  return connection_->Ask(connection_->instances(), &Stub::ListArchitectures,
+                          request);
+}
+
+absl::StatusOr<v1::ListBenchmarksResponse> Client::ListBenchmarks(
+    const v1::ListBenchmarksRequest& request) const {
+  return connection_->Ask(connection_->instances(), &Stub::ListBenchmarks,
+                          request);
+}
+
+absl::StatusOr<v1::CreateInstanceResponse> Client::CreateInstance(
+    const v1::CreateInstanceRequest& request) const {
+  return connection_->Ask(connection_->instances(), &Stub::CreateInstance,
+                          request);
+}
+
+absl::StatusOr<v1::GetInstanceResponse> Client::GetInstance(
+    const v1::GetInstanceRequest& request) const {
+  return connection_->Ask(connection_->instances(), &Stub::GetInstance,
+                          request);
+}
+
+absl::StatusOr<v1::ListInstancesResponse> Client::ListInstances(
+    const v1::ListInstancesRequest& request) const {
+  return connection_->Ask(connection_->instances(), &Stub::ListInstances,
+                          request);
+}
+
+absl::StatusOr<v1::DeleteInstanceResponse> Client::DeleteInstance(
+    const v1::DeleteInstanceRequest& request) const {
+  return connection_->Ask(connection_->instances(), &Stub::DeleteInstance,
+                          request);
+}
+
+}  // namespace backboned::client

@@ -1,0 +1,63 @@
+// A Backboned server, from C++ and without LibTorch.
+//
+//   absl::StatusOr<Client> client = Client::Connect("unix:/run/b.sock");
+//   v1::CreateInstanceRequest request;
+//   request.set_benchmark("seq-mnist");
+//   auto created = client->CreateInstance(request);
+//   Backbone net = client->backbone(created->instance().name());
+#pragma once
+
+#include <grpcpp/channel.h>
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "backboned/v1/instance_service.pb.h"
+#include "client/cpp/backbone.h"
+#include "client/cpp/connection.h"
+#include "client/cpp/options.h"
+
+namespace backboned::client {
+
+// A connection to a server, and the verbs that need no instance.
+//
+// Thread-safe; copies share the connection. Every verb has the deadline of the
+// options and returns the server's error (client/cpp/error.h).
+class Client {
+ public:
+  // Connects to `unix:/path` or `host:port`, by a connection of its own.
+  //
+  // Returns kUnavailable if nobody serves there within the connect timeout.
+  static absl::StatusOr<Client> Connect(const std::string& target,
+                                        Options options = {});
+
+  // Speaks over a channel that is made already, e.g. to a server in this
+  // process.
+  explicit Client(std::shared_ptr<grpc::Channel> channel, Options options = {});
+
+  // The options with the session that is in use.
+  const Options& options() const { return connection_->options(); }
+
+  // A handle of the instance `name`, or `owner/name`. Asks nobody.
+  Backbone backbone(std::string name) const;
+
+  absl::StatusOr<v1::GetServerResponse> GetServer() const;
+  absl::StatusOr<v1::ListArchitecturesResponse> ListArchitectures(
+      const v1::ListArchitecturesRequest& request = {}) const;
+  absl::StatusOr<v1::ListBenchmarksResponse> ListBenchmarks(
+      const v1::ListBenchmarksRequest& request = {}) const;
+  absl::StatusOr<v1::CreateInstanceResponse> CreateInstance(
+      const v1::CreateInstanceRequest& request) const;
+  absl::StatusOr<v1::GetInstanceResponse> GetInstance(
+      const v1::GetInstanceRequest& request) const;
+  absl::StatusOr<v1::ListInstancesResponse> ListInstances(
+      const v1::ListInstancesRequest& request = {}) const;
+  absl::StatusOr<v1::DeleteInstanceResponse> DeleteInstance(
+      const v1::DeleteInstanceRequest& request) const;
+
+ private:
+  std::shared_ptr<const Connection> connection_;
+};
+
+}  // namespace backboned::client

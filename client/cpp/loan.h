@@ -1,0 +1,34 @@
+// Memory that is lent to gRPC for the time of a call.
+#pragma once
+
+#include <memory>
+
+#include "absl/synchronization/notification.h"
+
+namespace backboned::client {
+
+// Ends only when everybody who was given keep_alive() has let it go.
+//
+// A call's status may arrive while the connection still holds slices of what
+// the call sent. With a Loan as their keep-alive, the caller's memory is not
+// touched after the call has returned.
+class Loan {
+ public:
+  Loan() : token_(&returned_, [](absl::Notification* n) { n->Notify(); }) {}
+  Loan(const Loan&) = delete;
+  Loan& operator=(const Loan&) = delete;
+
+  ~Loan() {
+    token_.reset();
+    returned_.WaitForNotification();
+  }
+
+  // May be let go on any thread.
+  std::shared_ptr<const void> keep_alive() const { return token_; }
+
+ private:
+  absl::Notification returned_;
+  std::shared_ptr<absl::Notification> token_;
+};
+
+}  // namespace backboned::client

@@ -1,0 +1,29 @@
+// How a client speaks to its server.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "absl/time/time.h"
+
+namespace backboned::client {
+
+struct Options {
+  // The client process: unnamed instances and tapes die some time after its
+  // last call. 1 to 64 characters of [a-z0-9_.-]. Empty: random.
+  std::string session;
+
+  // The run's name in the server's log. Empty: none.
+  std::string label;
+
+  // How long Connect waits for the server.
+  absl::Duration connect_timeout = absl::Seconds(10);
+
+  // Deadline of each call from its beginning. absl::InfiniteDuration(): none.
+  absl::Duration call_timeout = absl::Minutes(2);
+
+  // An answer whose tensors have more bytes is refused before memory is taken.
+  int64_t max_answer_bytes = int64_t{8} << 30;
+};
+
+}  // namespace backboned::client

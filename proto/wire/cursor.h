@@ -1,0 +1,92 @@
+// Protobuf's elements, read from memory that lies in several parts.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace backboned::wire {
+
+// How a field is encoded: the lower three bits of its tag.
+enum class WireType : uint32_t {
+  kVarint = 0,
+  kFixed64 = 1,
+  kLength = 2,
+  kBeginGroup = 3,
+  kEndGroup = 4,
+  kFixed32 = 5,
+};
+
+// The number and the encoding of a field.
+struct Tag {
+  uint32_t value = 0;    // As encoded.
+  int64_t position = 0;  // Where it begins.
+
+  uint32_t field() const { return value >> 3; }
+  WireType type() const { return static_cast<WireType>(value & 7); }
+};
+
+// Reads forward from the first byte. It takes and refuses what the parser of
+// Protobuf 3.21 does.
+//
+// A function that fails returns nullopt or false and leaves position() at the
+// first byte that does not belong to a valid encoding. Then the cursor is of no
+// further use.
+//
+// Not thread-safe.
+class Cursor {
+ public:
+  // `parts` must outlive the cursor.
+  explicit Cursor(std::span<const std::span<const std::byte>> parts);
+
+  // Bytes read so far.
+  int64_t position() const { return position_; }
+
+  // Nothing at or after this position is read: the end of the message, or of
+  // what EnterLength() entered.
+  int64_t limit() const { return limit_; }
+
+  // Whether there is nothing left before the limit.
+  bool AtLimit() const { return position_ == limit_; }
+
+  // Reads a tag. Fails on field number 0 and on unknown wire types.
+  std::optional<Tag> ReadTag();
+
+  // Reads a number. More than 64 bits lose the upper ones.
+  std::optional<uint64_t> ReadVarint();
+
+  // Reads a length and makes the bytes that follow the only ones to be read.
+  // Returns the limit until then, for Leave(). Fails if they go past it.
+  std::optional<int64_t> EnterLength();
+
+  // Sets the limit back to `outer_limit`.
+  void Leave(int64_t outer_limit) { limit_ = outer_limit; }
+
+  // Reads the bytes up to the limit, as parts of which none is empty.
+  std::vector<std::span<const std::byte>> TakeRest();
+
+  // The same, copied into one string.
+  std::string CopyRest();
+
+  // Reads over the value of a field whose tag was just read. Groups may nest
+  // `depth` times.
+  bool SkipValue(Tag tag, int depth);
+
+ private:
+  bool Fail(int64_t position);
+  std::optional<std::byte> ReadByte();
+  std::optional<uint64_t> ReadVarint(int max_bytes);
+  bool Skip(int64_t count_bytes);
+  bool SkipGroup(uint32_t field, int depth);
+
+  std::span<const std::span<const std::byte>> parts_;
+  int64_t position_ = 0;
+  int64_t limit_ = 0;
+  size_t part_ = 0;  // The part that the next byte is in, or an exhausted one,
+  size_t part_read_ = 0;  // and how much of it is read.
+};
+
+}  // namespace backboned::wire

@@ -1,0 +1,101 @@
+// One message of a stream, decoded where it lies.
+//
+// Every streaming message of backboned.v1 is
+//
+//   message Any { Header header = 1; Chunk chunk = 2; }
+//   message Chunk { int64 offset = 1; bytes data = 2; }
+//
+// and may also be read and written by generated code. This decoder takes and
+// refuses the same bytes as generated code does, but leaves the chunk's data in
+// the slices that gRPC received. docs/wire.md has an example in bytes.
+#pragma once
+
+#include <google/protobuf/message_lite.h>
+#include <grpcpp/support/byte_buffer.h>
+#include <grpcpp/support/slice.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace backboned::wire {
+
+class Cursor;
+
+// Data of one chunk that a writer sends unless told otherwise.
+inline constexpr int64_t kChunkBytes = int64_t{1} << 20;
+
+// Data of one chunk that a reader accepts at most.
+inline constexpr int64_t kMaxChunkBytes = int64_t{2} << 20;
+
+// A decoded message. Holds the slices of its buffer, and with them the memory
+// that chunk_parts() speaks of.
+//
+// Immutable after Decode, hence safe to read from several threads.
+class Message {
+ public:
+  // Decodes `buffer`. A buffer that was never filled is an empty message.
+  //
+  // Returns kInvalidArgument that names the byte where decoding stopped, or,
+  // for a chunk above kMaxChunkBytes, its bytes and the limit.
+  static absl::StatusOr<Message> Decode(grpc::ByteBuffer buffer);
+
+  Message(Message&&) = default;
+  Message& operator=(Message&&) = default;
+  Message(const Message&) = delete;
+  Message& operator=(const Message&) = delete;
+
+  // Whether field 1 occurs.
+  bool has_header() const { return !headers_.empty(); }
+
+  // Replaces the content of `header` by field 1, its occurrences merged as
+  // generated code merges them; clears it if there is none.
+  //
+  // Returns kInvalidArgument if it is not a message of that type; `header` is
+  // then in an unspecified state.
+  absl::Status ParseHeader(google::protobuf::MessageLite& header) const;
+
+  // Whether field 2 occurs.
+  bool has_chunk() const { return has_chunk_; }
+
+  // The chunk's offset as sent, which may be any number. 0 without a chunk.
+  int64_t chunk_offset() const { return chunk_offset_; }
+
+  // Bytes of the chunk's data. 0 without a chunk.
+  int64_t chunk_bytes() const { return chunk_bytes_; }
+
+  // The chunk's data in order, in no empty parts. Valid while this message, or
+  // the one that it is moved to, lives.
+  std::span<const std::span<const std::byte>> chunk_parts() const {
+    return chunk_parts_;
+  }
+
+ private:
+  // One occurrence of field 1.
+  struct Header {
+    int64_t position;  // Where its bytes begin in the message.
+    std::string bytes;
+  };
+
+  Message() = default;
+
+  bool DecodeFields(Cursor& cursor);
+  bool DecodeHeader(Cursor& cursor);
+  bool DecodeChunk(Cursor& cursor);
+  bool DecodeChunkFields(Cursor& cursor);
+
+  std::vector<grpc::Slice>
+      slices_;  // Never resized: short ones hold their bytes.
+  std::vector<Header> headers_;
+  bool has_chunk_ = false;
+  int64_t chunk_offset_ = 0;
+  int64_t chunk_bytes_ = 0;
+  std::vector<std::span<const std::byte>> chunk_parts_;
+};
+
+}  // namespace backboned::wire

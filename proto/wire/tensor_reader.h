@@ -1,0 +1,52 @@
+// The receiving end of a stream of tensors.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "proto/wire/message.h"
+
+namespace backboned::wire {
+
+// Places the chunks of a stream into memory that the caller provides.
+//
+// Knows neither calls nor LibTorch: the same reader serves the server, the
+// client, the fuzzer and the tests.
+//
+// Not thread-safe; one reader serves one stream.
+class TensorReader {
+ public:
+  // Makes a reader that fills `destinations`, one after the other. Their memory
+  // must outlive the reader.
+  explicit TensorReader(std::vector<std::span<std::byte>> destinations);
+
+  // Copies the data of the message's chunk to its place, without an
+  // intermediate copy. A message without a chunk places nothing.
+  //
+  // Returns kInvalidArgument, and places nothing of this chunk, if it does not
+  // start where the last one ended or runs past the end of the tensors.
+  absl::Status Accept(const Message& message);
+
+  // Returns kInvalidArgument if bytes are still missing.
+  absl::Status Finish() const;
+
+  // Bytes placed so far, which is where the next chunk starts.
+  int64_t received_bytes() const { return received_bytes_; }
+
+  // Bytes of all destinations.
+  int64_t expected_bytes() const { return expected_bytes_; }
+
+ private:
+  void Place(std::span<const std::byte> part);
+
+  std::vector<std::span<std::byte>> destinations_;
+  int64_t expected_bytes_ = 0;
+  int64_t received_bytes_ = 0;
+  size_t current_ = 0;         // The destination that the next byte goes to,
+  size_t current_filled_ = 0;  // and how much of it is filled.
+};
+
+}  // namespace backboned::wire

@@ -1,0 +1,122 @@
+#include "proto/wire/tensor_writer.h"
+
+#include <grpcpp/support/slice.h>
+
+#include <algorithm>
+#include <utility>
+
+namespace backboned::wire {
+namespace {
+
+// Tags: field number and encoding.
+constexpr char kHeaderTag = 0x0A;
+constexpr char kChunkTag = 0x12;
+constexpr char kOffsetTag = 0x08;
+constexpr char kDataTag = 0x12;
+
+void AppendVarint(std::string& out, uint64_t value) {
+  while (value >= 0x80) {
+    out.push_back(static_cast<char>(value | 0x80));
+    value >>= 7;
+  }
+  out.push_back(static_cast<char>(value));
+}
+
+std::string EncodeHeader(const google::protobuf::MessageLite& header) {
+  std::string field(1, kHeaderTag);
+  AppendVarint(field, header.ByteSizeLong());
+  header.AppendToString(&field);
+  return field;
+}
+
+// The fields of a chunk of `data_bytes`, up to the data itself.
+std::string EncodeChunk(int64_t offset, int64_t data_bytes) {
+  std::string inner;
+  if (offset != 0) {  // Protobuf leaves out a 0.
+    inner.push_back(kOffsetTag);
+    AppendVarint(inner, static_cast<uint64_t>(offset));
+  }
+  inner.push_back(kDataTag);
+  AppendVarint(inner, static_cast<uint64_t>(data_bytes));
+  std::string chunk(1, kChunkTag);
+  AppendVarint(chunk, inner.size() + static_cast<uint64_t>(data_bytes));
+  return chunk + inner;
+}
+
+void Release(void* keep_alive) {
+  std::unique_ptr<std::shared_ptr<const void>> owner(
+      static_cast<std::shared_ptr<const void>*>(keep_alive));
+}
+
+// A slice around memory that `keep_alive` holds until the slice is gone.
+grpc::Slice Share(std::span<const std::byte> bytes,
+                  std::shared_ptr<const void> keep_alive) {
+  auto owner =
+      std::make_unique<std::shared_ptr<const void>>(std::move(keep_alive));
+  return grpc::Slice(const_cast<std::byte*>(bytes.data()), bytes.size(),
+                     &Release, owner.release());
+}
+
+grpc::Slice ShareText(std::string text) {
+  auto owner = std::make_shared<const std::string>(std::move(text));
+  return Share(std::as_bytes(std::span(*owner)), owner);
+}
+
+// `prefix`, then `parts`: large ones as they lie, small ones copied.
+grpc::ByteBuffer Assemble(std::string prefix, std::vector<Payload> parts) {
+  std::vector<grpc::Slice> slices;
+  std::string gathered = std::move(prefix);
+  for (Payload& part : parts) {
+    if (std::ssize(part.bytes) < kMinSharedBytes) {
+      gathered.append(reinterpret_cast<const char*>(part.bytes.data()),
+                      part.bytes.size());
+      continue;
+    }
+    if (!gathered.empty()) slices.push_back(ShareText(std::move(gathered)));
+    gathered.clear();
+    slices.push_back(Share(part.bytes, std::move(part.keep_alive)));
+  }
+  if (!gathered.empty()) slices.push_back(ShareText(std::move(gathered)));
+  return grpc::ByteBuffer(slices.data(), slices.size());
+}
+
+}  // namespace
+
+TensorWriter::TensorWriter(const google::protobuf::MessageLite& header,
+                           std::vector<Payload> tensors, int64_t chunk_bytes)
+    : header_field_(EncodeHeader(header)),
+      tensors_(std::move(tensors)),
+      chunk_bytes_(std::clamp<int64_t>(chunk_bytes, 1, kMaxChunkBytes)) {
+  for (const Payload& tensor : tensors_) {
+    total_bytes_ += std::ssize(tensor.bytes);
+  }
+}
+
+std::optional<grpc::ByteBuffer> TensorWriter::Next() {
+  const int64_t data_bytes = std::min(chunk_bytes_, total_bytes_ - sent_bytes_);
+  if (header_field_.empty() && data_bytes == 0) return std::nullopt;
+  std::string prefix = std::exchange(header_field_, {});
+  if (data_bytes > 0) prefix += EncodeChunk(sent_bytes_, data_bytes);
+  sent_bytes_ += data_bytes;
+  return Assemble(std::move(prefix), TakeParts(data_bytes));
+}
+
+std::vector<Payload> TensorWriter::TakeParts(int64_t count_bytes) {
+  std::vector<Payload> parts;
+  auto missing = static_cast<size_t>(count_bytes);
+  while (missing > 0) {
+    const Payload& tensor = tensors_[current_];
+    const auto rest = tensor.bytes.subspan(current_sent_);
+    const size_t count = std::min(rest.size(), missing);
+    if (count > 0) parts.push_back({rest.first(count), tensor.keep_alive});
+    missing -= count;
+    current_sent_ += count;
+    if (current_sent_ == tensor.bytes.size()) {
+      ++current_;
+      current_sent_ = 0;
+    }
+  }
+  return parts;
+}
+
+}  // namespace backboned::wire

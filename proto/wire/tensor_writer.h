@@ -1,0 +1,62 @@
+// The sending end of a stream of tensors.
+#pragma once
+
+#include <google/protobuf/message_lite.h>
+#include <grpcpp/support/byte_buffer.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "proto/wire/message.h"
+
+namespace backboned::wire {
+
+// A part of a tensor of at least so many bytes travels in its own memory; a
+// smaller one is copied behind the encoded fields.
+inline constexpr int64_t kMinSharedBytes = int64_t{16} << 10;
+
+// Bytes to send, and what keeps them in place and unchanged until they are
+// sent.
+struct Payload {
+  std::span<const std::byte> bytes;
+  // Shared by every slice around `bytes`, and released by whichever thread
+  // drops the last. Null: the caller sees to it that `bytes` outlive all
+  // messages.
+  std::shared_ptr<const void> keep_alive = nullptr;
+};
+
+// Cuts tensors into the messages of a stream: the header with the first chunk,
+// then the other chunks. What it makes equals, byte by byte, what generated
+// code would.
+//
+// Not thread-safe; one writer serves one stream.
+class TensorWriter {
+ public:
+  // Makes a writer of `header` and then `tensors`, back to back, at most
+  // `chunk_bytes` (1 to kMaxChunkBytes) of data in a message. A chunk may hold
+  // parts of several tensors.
+  TensorWriter(const google::protobuf::MessageLite& header,
+               std::vector<Payload> tensors, int64_t chunk_bytes = kChunkBytes);
+
+  // The next message; nullopt after the last one. The first one always comes:
+  // it carries the header also where there are no bytes.
+  std::optional<grpc::ByteBuffer> Next();
+
+ private:
+  std::vector<Payload> TakeParts(int64_t count_bytes);
+
+  std::string header_field_;  // Encoded; empty once sent.
+  std::vector<Payload> tensors_;
+  int64_t chunk_bytes_;
+  int64_t total_bytes_ = 0;
+  int64_t sent_bytes_ = 0;
+  size_t current_ = 0;       // The tensor that the next byte comes from,
+  size_t current_sent_ = 0;  // and how much of it is sent.
+};
+
+}  // namespace backboned::wire

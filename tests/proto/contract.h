@@ -1,0 +1,32 @@
+// The contract as its .proto files say it, with their comments.
+#pragma once
+
+#include <google/protobuf/descriptor.h>
+
+#include <vector>
+
+namespace backboned {
+
+// All files of the package backboned.v1, as protoc described them when this
+// test was built. Owns the descriptors.
+class Contract {
+ public:
+  // Ends the test program if the description cannot be read.
+  Contract();
+
+  // Every message of every file, nested ones too, but not those that protoc
+  // makes for maps.
+  std::vector<const google::protobuf::Descriptor*> Messages() const;
+
+  // Every enum of every file, nested ones too.
+  std::vector<const google::protobuf::EnumDescriptor*> Enums() const;
+
+  // Every service of every file.
+  std::vector<const google::protobuf::ServiceDescriptor*> Services() const;
+
+ private:
+  google::protobuf::DescriptorPool pool_;
+  std::vector<const google::protobuf::FileDescriptor*> files_;
+};
+
+}  // namespace backboned
