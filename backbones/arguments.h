@@ -1,0 +1,49 @@
+// The arguments of an architecture: what it takes, and what a caller gives.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+namespace backboned {
+
+using ArgumentValue = std::variant<int64_t, double, bool, std::string>;
+
+// Values by name.
+using Arguments = std::map<std::string, ArgumentValue>;
+
+// The kinds of values, in the order of ArgumentValue's alternatives.
+enum class ArgumentKind { kInt, kDouble, kBool, kString };
+
+// One argument that an architecture takes.
+struct ArgumentSpec {
+  std::string name = {};
+  ArgumentKind kind = ArgumentKind::kInt;
+  // Its value if the caller says nothing. Absent: the caller must say.
+  std::optional<ArgumentValue> default_value = {};
+  std::string description = {};
+  // Bounds of an integer, both allowed.
+  std::optional<int64_t> minimum = {};
+  std::optional<int64_t> maximum = {};
+  // The only values. Empty: any within the bounds.
+  std::vector<ArgumentValue> choices = {};
+};
+
+// Returns `value` as messages spell it.
+std::string FormatArgument(const ArgumentValue& value);
+
+// Checks `given` against `specs` and fills the defaults in.
+//
+// Returns kInvalidArgument (kInvalidOption) if an argument is unknown, missing,
+// of another kind or not allowed. The message names the argument and what is
+// allowed, and lists the valid arguments.
+absl::StatusOr<Arguments> ResolveArguments(std::span<const ArgumentSpec> specs,
+                                           const Arguments& given);
+
+}  // namespace backboned

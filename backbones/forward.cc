@@ -1,0 +1,230 @@
+#include "backbones/forward.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <numeric>
+#include <utility>
+
+#include "backbones/pass.h"
+
+namespace backboned {
+namespace {
+
+uint64_t NextSequence() {
+  static std::atomic<uint64_t> last = 0;
+  return ++last;
+}
+
+// Returns an alias of `tensor` that gradients can be taken for.
+at::Tensor MakeLeaf(const at::Tensor& tensor) {
+  return tensor.detach().requires_grad_(true);
+}
+
+// Returns an alias of each parameter, undefined where `mask` freezes it.
+std::vector<at::Tensor> MakeLeaves(const std::vector<at::Tensor>& params,
+                                   const std::vector<bool>& mask) {
+  TORCH_CHECK(mask.empty() || mask.size() == params.size(),
+              "gradient mask has ", mask.size(), " values, expected ",
+              params.size());
+  std::vector<at::Tensor> leaves(params.size());
+  for (size_t i = 0; i < params.size(); ++i) {
+    if (mask.empty() || mask[i]) {
+      leaves[i] = MakeLeaf(params[i]);
+    }
+  }
+  return leaves;
+}
+
+// Returns `tensors` where they are defined, else `fallbacks`.
+std::vector<at::Tensor> Merge(const std::vector<at::Tensor>& tensors,
+                              const std::vector<at::Tensor>& fallbacks) {
+  std::vector<at::Tensor> merged = fallbacks;
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    if (tensors[i].defined()) {
+      merged[i] = tensors[i];
+    }
+  }
+  return merged;
+}
+
+// Runs the parts that `names` need, and returns the outputs with their graph.
+std::vector<at::Tensor> Run(const Architecture& architecture, Pass& pass,
+                            const at::Tensor& x,
+                            const std::vector<std::string>& names) {
+  const TrunkOutputs trunk = architecture.Trunk(pass, x);
+  // By Architecture::output_names().
+  std::vector<at::Tensor> all = {at::Tensor(), trunk.features};
+  all.insert(all.end(), trunk.layers.begin(), trunk.layers.end());
+  if (std::ranges::find(names, "out") != names.end()) {
+    all[0] = architecture.Head(pass, trunk.features);
+  }
+  std::vector<at::Tensor> outputs;
+  for (const std::string& name : names) {
+    const auto found = std::ranges::find(architecture.output_names(), name);
+    TORCH_CHECK(found != architecture.output_names().end(), "no output ", name);
+    outputs.push_back(all.at(
+        static_cast<size_t>(found - architecture.output_names().begin())));
+  }
+  return outputs;
+}
+
+void CheckOutputGrads(const GraphGradients& request) {
+  const std::vector<at::Tensor>& outputs = request.graph->outputs();
+  TORCH_CHECK(request.output_grads.size() == outputs.size(), "got ",
+              request.output_grads.size(), " output gradients, expected ",
+              outputs.size());
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    const at::Tensor& grad = request.output_grads[i];
+    TORCH_CHECK(!grad.defined() || grad.sizes() == outputs[i].sizes(),
+                "gradient of ", request.graph->output_names()[i], " has shape ",
+                grad.sizes(), ", expected ", outputs[i].sizes());
+  }
+}
+
+// Returns the gradients of `leaves`, undefined where a leaf is, or where the
+// outputs do not depend on it.
+std::vector<at::Tensor> Differentiate(const GraphGradients& request,
+                                      const std::vector<at::Tensor>& leaves,
+                                      bool retain) {
+  std::vector<at::Tensor> outputs;
+  std::vector<at::Tensor> output_grads;
+  for (size_t i = 0; i < request.output_grads.size(); ++i) {
+    const at::Tensor& output = request.graph->outputs()[i];
+    if (request.output_grads[i].defined() && output.requires_grad()) {
+      outputs.push_back(output);
+      output_grads.push_back(request.output_grads[i]);
+    }
+  }
+  std::vector<at::Tensor> inputs;
+  std::ranges::copy_if(leaves, std::back_inserter(inputs),
+                       &at::Tensor::defined);
+
+  std::vector<at::Tensor> grads(leaves.size());
+  if (outputs.empty() || inputs.empty()) {
+    return grads;
+  }
+  const std::vector<at::Tensor> found =
+      torch::autograd::grad(outputs, inputs, output_grads, retain,
+                            /*create_graph=*/false, /*allow_unused=*/true);
+  auto next = found.begin();
+  for (size_t i = 0; i < leaves.size(); ++i) {
+    if (leaves[i].defined()) {
+      grads[i] = next->defined() ? next->contiguous() : at::Tensor();
+      ++next;
+    }
+  }
+  return grads;
+}
+
+// Returns the indices of `graphs`, the newest forward first.
+std::vector<size_t> NewestFirst(std::span<const GraphGradients> graphs) {
+  std::vector<size_t> order(graphs.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::ranges::stable_sort(order, std::ranges::greater(), [&](size_t i) {
+    return graphs[i].graph->sequence();
+  });
+  return order;
+}
+
+// Returns one value a channel, in the shape that broadcasts over `x` [N, C,
+// ...].
+at::Tensor PerChannel(std::span<const double> values, const at::Tensor& x) {
+  TORCH_CHECK(x.dim() >= 2 && static_cast<int64_t>(values.size()) == x.size(1),
+              "got ", values.size(),
+              " values for the channels of an input of shape ", x.sizes());
+  at::Tensor channels = at::empty({x.size(1)}, at::kFloat);
+  std::ranges::transform(
+      values, channels.mutable_data_ptr<float>(),
+      [](double value) { return static_cast<float>(value); });
+  std::vector<int64_t> shape(static_cast<size_t>(x.dim()), 1);
+  shape[1] = x.size(1);
+  return channels.view(shape).to(x.device());
+}
+
+}  // namespace
+
+Graph::Graph(std::vector<at::Tensor> leaves, at::Tensor input_leaf,
+             std::vector<std::string> names, std::vector<at::Tensor> outputs,
+             uint64_t sequence)
+    : leaves_(std::move(leaves)),
+      input_leaf_(std::move(input_leaf)),
+      output_names_(std::move(names)),
+      outputs_(std::move(outputs)),
+      sequence_(sequence) {}
+
+ForwardOutput Forward(const Architecture& architecture, const State& state,
+                      const at::Tensor& x, const ForwardOptions& options) {
+  const at::AutoGradMode grad_mode(options.record);
+  std::vector<at::Tensor> leaves;
+  at::Tensor input_leaf;
+  if (options.record) {
+    leaves = MakeLeaves(state.params, options.grad_mask);
+    input_leaf = options.input_grad ? MakeLeaf(x) : at::Tensor();
+  }
+  Pass pass(Merge(leaves, state.params), state.buffers,
+            {.training = options.training});
+  std::vector<at::Tensor> outputs =
+      Run(architecture, pass, input_leaf.defined() ? input_leaf : x,
+          options.outputs);
+
+  ForwardOutput result;
+  for (const at::Tensor& output : outputs) {
+    result.outputs.push_back(output.detach().contiguous());
+  }
+  result.buffers = pass.buffers();
+  if (options.record) {
+    const uint64_t sequence =
+        options.sequence ? *options.sequence : NextSequence();
+    result.graph =
+        std::make_shared<Graph>(std::move(leaves), std::move(input_leaf),
+                                options.outputs, std::move(outputs), sequence);
+  }
+  return result;
+}
+
+BackwardOutput Backward(std::span<const GraphGradients> graphs, bool retain,
+                        bool want_input_grads) {
+  std::ranges::for_each(graphs, CheckOutputGrads);
+  const at::NoGradGuard no_grad;
+  BackwardOutput result;
+  result.input_grads.resize(graphs.size());
+  for (const size_t i : NewestFirst(graphs)) {
+    const Graph& graph = *graphs[i].graph;
+    std::vector<at::Tensor> leaves = graph.leaves();
+    leaves.push_back(want_input_grads ? graph.input_leaf() : at::Tensor());
+    std::vector<at::Tensor> grads = Differentiate(graphs[i], leaves, retain);
+    result.input_grads[i] = std::move(grads.back());
+    grads.pop_back();
+
+    result.grads.resize(grads.size());
+    for (size_t p = 0; p < grads.size(); ++p) {
+      at::Tensor& sum = result.grads[p];
+      if (sum.defined() && grads[p].defined()) {
+        sum = sum.add(grads[p]);
+      } else if (grads[p].defined()) {
+        sum = std::move(grads[p]);
+      }
+    }
+  }
+  return result;
+}
+
+at::Tensor PrepareInput(const at::Tensor& x, std::span<const double> mean,
+                        std::span<const double> std) {
+  if (x.scalar_type() == at::kFloat) {
+    return x;
+  }
+  TORCH_CHECK(x.scalar_type() == at::kByte, "input has dtype ", x.scalar_type(),
+              ", expected uint8 or float32");
+  at::Tensor scaled = x.to(at::kFloat).div(255);
+  if (!mean.empty()) {
+    scaled = scaled.sub(PerChannel(mean, x));
+  }
+  return std.empty() ? scaled : scaled.div(PerChannel(std, x));
+}
+
+}  // namespace backboned

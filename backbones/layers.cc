@@ -1,0 +1,76 @@
+#include "backbones/layers.h"
+
+#include <ATen/ops/conv2d.h>
+#include <ATen/ops/linear.h>
+
+#include <cmath>
+
+namespace backboned {
+namespace {
+
+// What PyTorch draws Linear's and Conv2d's weights from: kaiming_uniform_ with
+// a = sqrt(5), computed in the same steps.
+UniformDraw DefaultWeightDraw(int64_t fan_in) {
+  const double gain = std::sqrt(2.0 / (1 + std::pow(std::sqrt(5.0), 2)));
+  const double deviation = gain / std::sqrt(static_cast<double>(fan_in));
+  const double bound = std::sqrt(3.0) * deviation;
+  return {.low = -bound, .high = bound};
+}
+
+UniformDraw DefaultBiasDraw(int64_t fan_in) {
+  const double bound = 1 / std::sqrt(static_cast<double>(fan_in));
+  return {.low = -bound, .high = bound};
+}
+
+}  // namespace
+
+Linear::Linear(Layout& layout, const std::string& name, int64_t in_features,
+               int64_t out_features)
+    : weight_(
+          layout.AddParameter(name + ".weight", {out_features, in_features})),
+      bias_(layout.AddParameter(name + ".bias", {out_features})) {
+  layout.AddInitStep(weight_, DefaultWeightDraw(in_features));
+  layout.AddInitStep(bias_, DefaultBiasDraw(in_features));
+}
+
+at::Tensor Linear::operator()(Pass& pass, const at::Tensor& x) const {
+  return at::linear(x, pass.parameter(weight_), pass.parameter(bias_));
+}
+
+Conv2d::Conv2d(Layout& layout, const std::string& name, int64_t in_channels,
+               int64_t out_channels, const Conv2dOptions& options)
+    : options_(options),
+      weight_(layout.AddParameter(
+          name + ".weight", {out_channels, in_channels, options.kernel_size,
+                             options.kernel_size})) {
+  layout.AddInitStep(weight_,
+                     DefaultWeightDraw(in_channels * options.kernel_size *
+                                       options.kernel_size));
+}
+
+at::Tensor Conv2d::operator()(Pass& pass, const at::Tensor& x) const {
+  return at::conv2d(x, pass.parameter(weight_), /*bias=*/{}, options_.stride,
+                    options_.padding);
+}
+
+BatchNorm2d::BatchNorm2d(Layout& layout, const std::string& name,
+                         int64_t num_features,
+                         const BatchNorm2dOptions& options)
+    : options_(options),
+      tensors_{.weight = layout.AddParameter(name + ".weight", {num_features}),
+               .bias = layout.AddParameter(name + ".bias", {num_features}),
+               .running_mean = layout.AddBuffer(name + ".running_mean",
+                                                {num_features}, at::kFloat, 0),
+               .running_var = layout.AddBuffer(name + ".running_var",
+                                               {num_features}, at::kFloat, 1),
+               .num_batches_tracked = layout.AddBuffer(
+                   name + ".num_batches_tracked", {}, at::kLong, 0)} {
+  layout.AddInitStep(tensors_.weight, ConstantFill{1});
+  layout.AddInitStep(tensors_.bias, ConstantFill{0});
+}
+
+at::Tensor BatchNorm2d::operator()(Pass& pass, const at::Tensor& x) const {
+  return pass.BatchNorm(x, tensors_, options_.eps, options_.momentum);
+}
+
+}  // namespace backboned

@@ -1,0 +1,86 @@
+// Layers as values: indices into a layout, and the function that uses them.
+//
+// A constructor declares the layer's tensors in Python's order of registration,
+// and PyTorch's default initialisation in the order in which it draws. The call
+// operator makes the ATen calls of the Python module of the same name, hence
+// its bits. Source: torch/nn/modules, torch 2.11.
+//
+// Immutable, and safe to use from several passes at once.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "backbones/layout.h"
+#include "backbones/pass.h"
+
+namespace backboned {
+
+// nn.Linear: x W^T + b.
+class Linear {
+ public:
+  // Declares `name`.weight [out_features, in_features] and `name`.bias.
+  Linear(Layout& layout, const std::string& name, int64_t in_features,
+         int64_t out_features);
+
+  // `x`: [N, in_features]. Returns [N, out_features].
+  at::Tensor operator()(Pass& pass, const at::Tensor& x) const;
+
+  // Indices of the layer's parameters.
+  size_t weight() const { return weight_; }
+  size_t bias() const { return bias_; }
+
+ private:
+  size_t weight_;
+  size_t bias_;
+};
+
+// What a convolution does; names as in Python.
+struct Conv2dOptions {
+  int64_t kernel_size = 3;
+  int64_t stride = 1;
+  int64_t padding = 0;
+};
+
+// nn.Conv2d without a bias.
+class Conv2d {
+ public:
+  // Declares `name`.weight [out_channels, in_channels, kernel_size,
+  // kernel_size].
+  Conv2d(Layout& layout, const std::string& name, int64_t in_channels,
+         int64_t out_channels, const Conv2dOptions& options);
+
+  // `x`: [N, in_channels, H, W]. Returns [N, out_channels, H', W'].
+  at::Tensor operator()(Pass& pass, const at::Tensor& x) const;
+
+ private:
+  Conv2dOptions options_;
+  size_t weight_;
+};
+
+// What a batch normalisation does; names and defaults as in Python.
+struct BatchNorm2dOptions {
+  double eps = 1e-5;
+  double momentum = 0.1;
+};
+
+// nn.BatchNorm2d, affine and with running statistics.
+class BatchNorm2d {
+ public:
+  // Declares `name`.weight and `name`.bias [num_features], and the buffers
+  // `name`.running_mean, .running_var [num_features] and .num_batches_tracked.
+  BatchNorm2d(Layout& layout, const std::string& name, int64_t num_features,
+              const BatchNorm2dOptions& options = BatchNorm2dOptions());
+
+  // `x`: [N, num_features, H, W]. Returns its shape.
+  at::Tensor operator()(Pass& pass, const at::Tensor& x) const;
+
+ private:
+  BatchNorm2dOptions options_;
+  BatchNormTensors tensors_;
+};
+
+}  // namespace backboned

@@ -1,0 +1,119 @@
+#include "backbones/mnist_mlp.h"
+
+#include <ATen/ops/relu.h>
+
+#include <cmath>
+#include <initializer_list>
+#include <memory>
+
+#include "absl/strings/str_cat.h"
+#include "backbones/errors.h"
+
+namespace backboned {
+namespace {
+
+constexpr int64_t kInputSize = 28 * 28;
+
+// Declares xavier_uniform_ for the weight and zero for the bias, on top of the
+// default initialisation.
+void AddXavier(Layout& layout, const Linear& linear) {
+  const std::vector<int64_t>& shape =
+      layout.parameters()[linear.weight()].shape;
+  const double deviation =
+      std::sqrt(2.0 / static_cast<double>(shape[0] + shape[1]));
+  const double bound = std::sqrt(3.0) * deviation;
+  layout.AddInitStep(linear.weight(),
+                     UniformDraw{.low = -bound, .high = bound});
+  layout.AddInitStep(linear.bias(), ConstantFill{0});
+}
+
+// Declares the keys that Python's nested Sequentials add.
+void AddAliases(Layout& layout, const Linear& linear,
+                std::initializer_list<const char*> names) {
+  for (const char* name : names) {
+    layout.AddAlias(linear.weight(), absl::StrCat(name, ".weight"));
+    layout.AddAlias(linear.bias(), absl::StrCat(name, ".bias"));
+  }
+}
+
+// Whether a sample of `shape`, which may be any, has kInputSize elements.
+bool HasInputSize(std::span<const int64_t> shape) {
+  int64_t elements = 1;
+  for (const int64_t size : shape) {
+    if (size < 1 || size > kInputSize / elements) {
+      return false;
+    }
+    elements *= size;
+  }
+  return elements == kInputSize;
+}
+
+}  // namespace
+
+MnistMlp::MnistMlp(const Arguments& arguments)
+    : MnistMlp(arguments, std::get<int64_t>(arguments.at("num_classes")),
+               std::get<int64_t>(arguments.at("mlp_hidden_size"))) {}
+
+MnistMlp::MnistMlp(const Arguments& arguments, int64_t num_classes,
+                   int64_t hidden_size)
+    : Architecture({.name = "mnistmlp",
+                    .arguments = arguments,
+                    .attributes = {{"input_size", kInputSize},
+                                   {"output_size", num_classes}},
+                    .input_shape = {},
+                    .layer_count = 2}),
+      fc1_(declare(), "fc1", kInputSize, hidden_size),
+      fc2_(declare(), "fc2", hidden_size, hidden_size),
+      classifier_(declare(), "classifier", hidden_size, num_classes) {
+  for (const Linear* linear : {&fc1_, &fc2_, &classifier_}) {
+    AddXavier(declare(), *linear);
+  }
+  AddAliases(declare(), fc1_, {"_features.0", "net.0.0"});
+  AddAliases(declare(), fc2_, {"_features.2", "net.0.2"});
+  AddAliases(declare(), classifier_, {"net.1"});
+}
+
+absl::Status MnistMlp::CheckInput(std::span<const int64_t> shape,
+                                  bool /*training*/) const {
+  if (shape.size() < 2 || shape[0] < 0 || !HasInputSize(shape.subspan(1))) {
+    return Error(absl::StatusCode::kInvalidArgument, Reason::kShapeMismatch,
+                 absl::StrCat("input has shape ", FormatShape(shape),
+                              ", expected [N, 1, 28, 28] or any other with ",
+                              kInputSize, " elements a sample"));
+  }
+  return absl::OkStatus();
+}
+
+TrunkOutputs MnistMlp::Trunk(Pass& pass, const at::Tensor& x) const {
+  const at::Tensor flat = x.reshape({-1, kInputSize});
+  const at::Tensor hidden = at::relu(fc1_(pass, flat));
+  const at::Tensor features = at::relu(fc2_(pass, hidden));
+  return {.features = features, .layers = {hidden, features}};
+}
+
+at::Tensor MnistMlp::Head(Pass& pass, const at::Tensor& features) const {
+  return classifier_(pass, features);
+}
+
+ArchitectureEntry MnistMlpEntry() {
+  return {
+      .name = "mnistmlp",
+      .description =
+          "Multi-layer perceptron with two hidden layers of ReLUs, for MNIST",
+      .source = "Mammoth e75a491, backbone/MNISTMLP.py",
+      .arguments = {{.name = "num_classes",
+                     .description = "number of logits",
+                     .minimum = 1,
+                     .maximum = 100'000},
+                    {.name = "mlp_hidden_size",
+                     .default_value = 100,
+                     .description = "units of each hidden layer",
+                     .minimum = 1,
+                     .maximum = 16'384}},
+      .factory = [](const Arguments& arguments)
+          -> std::shared_ptr<const Architecture> {
+        return std::make_shared<const MnistMlp>(arguments);
+      }};
+}
+
+}  // namespace backboned

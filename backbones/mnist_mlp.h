@@ -1,0 +1,39 @@
+// mnistmlp: two hidden layers of ReLUs, for MNIST.
+#pragma once
+
+#include <span>
+
+#include "backbones/architecture.h"
+#include "backbones/layers.h"
+#include "backbones/registry.h"
+
+namespace backboned {
+
+// Source: Mammoth, backbone/MNISTMLP.py, commit e75a491.
+//
+// Deviations: a `full` lists both hidden layers, `layers.1` being the features;
+// Mammoth's has the features only. Input that is not contiguous is accepted.
+class MnistMlp : public Architecture {
+ public:
+  // `arguments`: `num_classes`, `mlp_hidden_size`, as resolved by the registry.
+  explicit MnistMlp(const Arguments& arguments);
+
+  // Takes [N, ...] with 784 elements a sample; N may be 0.
+  absl::Status CheckInput(std::span<const int64_t> shape,
+                          bool training) const override;
+  TrunkOutputs Trunk(Pass& pass, const at::Tensor& x) const override;
+  at::Tensor Head(Pass& pass, const at::Tensor& features) const override;
+
+ private:
+  MnistMlp(const Arguments& arguments, int64_t num_classes,
+           int64_t hidden_size);
+
+  Linear fc1_;
+  Linear fc2_;
+  Linear classifier_;
+};
+
+// The registry's entry.
+ArchitectureEntry MnistMlpEntry();
+
+}  // namespace backboned

@@ -1,0 +1,23 @@
+// Names that a caller types: what equals what, and what may have been meant.
+#pragma once
+
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "backbones/errors.h"
+
+namespace backboned {
+
+// Returns `name` in lower case, each `_` replaced by `-`.
+std::string CanonicalName(std::string_view name);
+
+// Returns a kNotFound with `reason` for `name`, which is no `kind`
+// (`benchmark`). Asks whether the most similar one of `valid` was meant, and
+// lists them all.
+absl::Status UnknownName(Reason reason, std::string_view kind,
+                         std::string_view name,
+                         std::span<const std::string> valid);
+
+}  // namespace backboned

@@ -1,0 +1,60 @@
+// One run through an architecture: the tensors that it uses, and its flags.
+//
+// An architecture owns no tensor; its layers ask the Pass for theirs. What a
+// layer changes (BatchNorm statistics) becomes a new tensor in the Pass:
+// tensors that came in are never written, since other passes and recorded
+// forwards hold them.
+//
+// Not thread-safe; one Pass serves one forward.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstddef>
+#include <vector>
+
+namespace backboned {
+
+// How a pass runs; the same for all of its layers.
+struct PassFlags {
+  // Batch statistics instead of running ones, which move on.
+  bool training = false;
+};
+
+// The tensors of one BatchNorm layer, as indices into the layout.
+struct BatchNormTensors {
+  size_t weight = 0;
+  size_t bias = 0;
+  size_t running_mean = 0;
+  size_t running_var = 0;
+  size_t num_batches_tracked = 0;
+};
+
+class Pass {
+ public:
+  // `parameters` and `buffers`: all of the layout, in its order. The parameters
+  // may need gradients.
+  Pass(std::vector<at::Tensor> parameters, std::vector<at::Tensor> buffers,
+       const PassFlags& flags);
+
+  const PassFlags& flags() const { return flags_; }
+  const at::Tensor& parameter(size_t index) const { return parameters_[index]; }
+
+  // Normalises `x` [N, C, H, W] as Python's nn.BatchNorm2d does with `eps` and
+  // `momentum`. In training the layer's three buffers are replaced.
+  //
+  // Throws c10::Error in training if a channel has a single value, as Python
+  // does.
+  at::Tensor BatchNorm(const at::Tensor& x, const BatchNormTensors& tensors,
+                       double eps, double momentum);
+
+  // Returns the buffers after what ran so far, in layout order.
+  const std::vector<at::Tensor>& buffers() const { return buffers_; }
+
+ private:
+  std::vector<at::Tensor> parameters_;
+  std::vector<at::Tensor> buffers_;
+  PassFlags flags_;
+};
+
+}  // namespace backboned

@@ -1,0 +1,42 @@
+// The architectures that can be built, by name.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "backbones/architecture.h"
+#include "backbones/arguments.h"
+
+namespace backboned {
+
+struct ArchitectureEntry {
+  std::string name;
+  std::string description;
+  // The paper, and where Mammoth defines it.
+  std::string source;
+  std::vector<ArgumentSpec> arguments;
+  // Builds it from resolved arguments.
+  std::shared_ptr<const Architecture> (*factory)(const Arguments& arguments) =
+      nullptr;
+};
+
+// All of them, by name. Safe from any thread, like the rest of this file.
+const std::vector<ArchitectureEntry>& Architectures();
+
+// Returns the entry of `name`, in which `_` equals `-` and case does not count.
+//
+// Returns kNotFound (kArchitectureNotFound) that names it and lists the valid
+// ones.
+absl::StatusOr<const ArchitectureEntry*> FindArchitecture(
+    std::string_view name);
+
+// Builds the architecture `name` with `arguments`, defaults filled in.
+//
+// Returns FindArchitecture's errors, and ResolveArguments'.
+absl::StatusOr<std::shared_ptr<const Architecture>> BuildArchitecture(
+    std::string_view name, const Arguments& arguments);
+
+}  // namespace backboned

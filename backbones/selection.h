@@ -1,0 +1,68 @@
+// Which of an instance's parameters or buffers a call means.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "backbones/layout.h"
+
+namespace backboned {
+
+// Names by pattern, or a range of elements. Empty: everything.
+struct Selection {
+  // `*` stands for any characters, dots too; upper and lower case differ. A
+  // pattern behind `!` excludes. The last pattern that matches a name decides;
+  // a name that none matches is out, or in if the first pattern excludes.
+  std::vector<std::string> globs = {};
+  // First element and one past the last, of the flat tensor of everything. It
+  // may cut a tensor. Not together with `globs`.
+  std::optional<std::pair<int64_t, int64_t>> range = {};
+};
+
+// A selected tensor, or the selected part of one.
+struct Slice {
+  // Which tensor, in layout order.
+  size_t index = 0;
+  // The elements inside the tensor: first, and one past the last.
+  int64_t begin = 0;
+  int64_t end = 0;
+  // Whether these are all elements of the tensor.
+  bool whole = true;
+
+  int64_t elements() const { return end - begin; }
+};
+
+// Returns what `selection` selects of tensors with `names` and `sizes`
+// (elements), in layout order.
+//
+// Returns kInvalidArgument (kInvalidOption) if there are both globs and a
+// range, a pattern matches no name at all, or the range is reversed or leaves
+// the tensors.
+absl::StatusOr<std::vector<Slice>> Select(const Selection& selection,
+                                          std::span<const std::string> names,
+                                          std::span<const int64_t> sizes);
+
+// Select among the parameters of `layout`.
+absl::StatusOr<std::vector<Slice>> SelectParameters(const Selection& selection,
+                                                    const Layout& layout);
+
+// Select among the buffers of `layout`.
+absl::StatusOr<std::vector<Slice>> SelectBuffers(const Selection& selection,
+                                                 const Layout& layout);
+
+// Returns kInvalidArgument (kInvalidOption) that names the first tensor of
+// `layout`'s parameters that a slice cuts, or OK if all are whole.
+absl::Status CheckWholeParameters(std::span<const Slice> slices,
+                                  const Layout& layout);
+
+// Returns the number of elements of all `slices`.
+int64_t CountElements(std::span<const Slice> slices);
+
+}  // namespace backboned

@@ -1,0 +1,197 @@
+// Architectures against figures of Mammoth's own classes, tests/data/backbones.
+
+#include <ATen/ops/cat.h>
+#include <ATen/ops/rand.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <openssl/sha.h>
+
+#include <array>
+#include <cmath>
+#include <fstream>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "absl/strings/escaping.h"
+#include "backbones/forward.h"
+#include "tests/backbones/tensors.h"
+
+namespace backboned {
+namespace {
+
+using nlohmann::json;
+
+// Sums hold to so much between processors.
+constexpr double kTolerance = 1e-4;
+
+// Returns the tensors, flat and one behind the other, as float32.
+at::Tensor Flat(const std::vector<at::Tensor>& tensors) {
+  std::vector<at::Tensor> parts;
+  for (const at::Tensor& tensor : tensors) {
+    parts.push_back(tensor.reshape({-1}).to(at::kFloat));
+  }
+  return at::cat(parts);
+}
+
+std::string Sha256(const at::Tensor& tensor) {
+  std::array<unsigned char, SHA256_DIGEST_LENGTH> digest;
+  SHA256(static_cast<const unsigned char*>(tensor.const_data_ptr()),
+         tensor.nbytes(), digest.data());
+  return absl::BytesToHexString(
+      absl::string_view(reinterpret_cast<const char*>(digest.data()),  // NOLINT
+                        digest.size()));
+}
+
+void ExpectFingerprint(const at::Tensor& tensor, const json& expected,
+                       const std::string& what) {
+  SCOPED_TRACE(what);
+  ASSERT_EQ(tensor.sizes().vec(),
+            expected["shape"].get<std::vector<int64_t>>());
+  const at::Tensor values = tensor.reshape({-1}).to(at::kDouble);
+  const double magnitude = expected["abs"];
+  const double square = expected["sq"];
+  EXPECT_NEAR(values.sum().item<double>(), expected["sum"].get<double>(),
+              kTolerance * magnitude);
+  EXPECT_NEAR(values.abs().sum().item<double>(), magnitude,
+              kTolerance * magnitude);
+  EXPECT_NEAR(values.square().sum().item<double>(), square,
+              kTolerance * square);
+  const double mean = magnitude / static_cast<double>(tensor.numel());
+  for (size_t i = 0; i < expected["first"].size(); ++i) {
+    const double first = expected["first"][i];
+    EXPECT_NEAR(values[static_cast<int64_t>(i)].item<double>(), first,
+                kTolerance * (std::abs(first) + mean));
+  }
+}
+
+// GoogleTest's names of cases hold no underscore.
+std::string TestName(const ::testing::TestParamInfo<std::string>& test) {
+  std::string name = test.param;
+  std::erase(name, '_');
+  return name;
+}
+
+class FingerprintTest : public ::testing::TestWithParam<std::string> {
+ protected:
+  FingerprintTest() {
+    std::ifstream file("tests/data/backbones/" + GetParam() + ".json");
+    expected_ = json::parse(file);
+    Arguments arguments;
+    for (const auto& [name, value] : expected_["kwargs"].items()) {
+      arguments[name] = value.get<int64_t>();
+    }
+    architecture_ = Build(expected_["name"].get<std::string>(), arguments);
+  }
+
+  at::Tensor Input() const {
+    std::vector<int64_t> shape = expected_["input"];
+    shape.insert(shape.begin(), 4);
+    return Rand(1, shape);
+  }
+
+  json expected_;
+  std::shared_ptr<const Architecture> architecture_;
+};
+
+// Backbones of which the layout and the initial parameters are known.
+using LayoutFingerprintTest = FingerprintTest;
+
+TEST_P(LayoutFingerprintTest, DeclaresMammothsTensors) {
+  const Layout& layout = architecture_->layout();
+  EXPECT_EQ(layout.parameter_elements(), expected_["n_params"]);
+  EXPECT_EQ(layout.parameters().size(), expected_["n_param_tensors"]);
+  EXPECT_EQ(layout.buffers().size(), expected_["n_buffers"]);
+  EXPECT_EQ(architecture_->attributes(),
+            (expected_["attrs"].get<std::map<std::string, int64_t>>()));
+  json parameters = json::array();
+  json buffers = json::array();
+  std::set<std::string> keys;
+  int64_t offset = 0;
+  for (const Parameter& parameter : layout.parameters()) {
+    EXPECT_EQ(parameter.offset, offset);
+    offset += parameter.elements;
+    parameters.push_back({parameter.name, parameter.shape});
+    keys.insert(parameter.name);
+    keys.insert(parameter.aliases.begin(), parameter.aliases.end());
+  }
+  for (const Buffer& buffer : layout.buffers()) {
+    const bool whole = buffer.dtype == at::kLong;
+    buffers.push_back({buffer.name, buffer.shape, whole ? "int64" : "float32"});
+    keys.insert(buffer.name);
+  }
+  EXPECT_EQ(keys.size(), expected_["n_state_keys"]);
+  if (expected_.contains("parameters")) {
+    EXPECT_EQ(parameters, expected_["parameters"]);
+    EXPECT_EQ(buffers, expected_["buffers"]);
+    EXPECT_EQ(keys, expected_["state_dict_keys"].get<std::set<std::string>>());
+  }
+}
+
+TEST_P(LayoutFingerprintTest, DrawsPythonsInitialParameters) {
+  const at::Generator generator = SeededGenerator(0);
+  const auto state = InitialState(architecture_->layout(), generator, at::kCPU);
+  const json& expected = expected_["init_seed0"];
+  EXPECT_EQ(Sha256(Flat(state->params)), expected["params_sha256"]);
+  EXPECT_EQ(at::rand({1}, generator).item<float>(),
+            expected["next_rand"].get<float>());
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Backbones, LayoutFingerprintTest,
+    ::testing::Values("mnistmlp_num_classes10", "resnet18_num_classes10",
+                      "resnet18_num_classes10_num_filters20",
+                      "resnet18_num_classes100", "resnet18_num_classes200"),
+    TestName);
+
+// Backbones of which the outputs and gradients are known, too.
+using ForwardFingerprintTest = FingerprintTest;
+
+TEST_P(ForwardFingerprintTest, GivesMammothsOutputs) {
+  const auto result = Forward(*architecture_, *Seeded(*architecture_), Input(),
+                              {.outputs = architecture_->output_names()});
+  const json& expected = expected_["eval"];
+  ExpectFingerprint(result.outputs[0], expected["out"], "out");
+  ExpectFingerprint(result.outputs[1], expected["features"], "features");
+  const json& full = expected["full"];
+  ExpectFingerprint(result.outputs[0], full[1], "full");
+  if (full[2].is_object()) {
+    // Mammoth's perceptron lists its features only, our last stage.
+    ExpectFingerprint(result.outputs.back(), full[2], "full");
+    return;
+  }
+  // A word, then the stages.
+  ASSERT_EQ(result.outputs.size() - 2, full[2].size() - 1);
+  for (size_t i = 2; i < result.outputs.size(); ++i) {
+    ExpectFingerprint(result.outputs[i], full[2][i - 1],
+                      architecture_->output_names()[i]);
+  }
+}
+
+TEST_P(ForwardFingerprintTest, GivesMammothsGradientsAndBuffersInTraining) {
+  // The loss is the sum of the logits' squares.
+  auto result = Forward(*architecture_, *Seeded(*architecture_), Input(),
+                        {.training = true, .record = true, .input_grad = true});
+  const GraphGradients request = {result.graph.get(),
+                                  {result.outputs[0].mul(2)}};
+  const auto grads = Backward({&request, 1}, false, true);
+  const json& expected = expected_["train"];
+  ExpectFingerprint(result.outputs[0], expected["out"], "out");
+  ExpectFingerprint(Flat(grads.grads), expected["grad"], "grad");
+  ExpectFingerprint(grads.input_grads[0], expected["input_grad"], "input_grad");
+  if (!expected["buffers_after"].is_null()) {
+    ExpectFingerprint(Flat(result.buffers), expected["buffers_after"],
+                      "buffers_after");
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Backbones, ForwardFingerprintTest,
+    ::testing::Values("mnistmlp_num_classes10", "resnet18_num_classes10",
+                      "resnet18_num_classes10_num_filters20"),
+    TestName);
+
+}  // namespace
+}  // namespace backboned

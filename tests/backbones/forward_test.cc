@@ -1,0 +1,357 @@
+#include "backbones/forward.h"
+
+#include <ATen/ops/full.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/ones_like.h>
+#include <ATen/ops/tensor.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "tests/backbones/tensors.h"
+
+namespace backboned {
+namespace {
+
+std::shared_ptr<const Architecture> SmallResNet() {
+  return Build("resnet18", {{"num_classes", 3}, {"num_filters", 4}});
+}
+
+at::Tensor Images(uint64_t seed) { return Rand(seed, {4, 3, 16, 16}); }
+
+ForwardOptions Recorded(bool training = false) {
+  return {.training = training, .record = true, .input_grad = true};
+}
+
+// Returns the graph's gradients where the loss is the sum of all outputs.
+GraphGradients Ones(const Graph& graph) {
+  GraphGradients ones = {.graph = &graph};
+  for (const at::Tensor& output : graph.outputs()) {
+    ones.output_grads.push_back(at::ones_like(output.detach()));
+  }
+  return ones;
+}
+
+// Returns the gradients of that loss.
+BackwardOutput GradientsOfSum(const Graph& graph, bool retain = false) {
+  const GraphGradients ones = Ones(graph);
+  return Backward({&ones, 1}, retain, /*want_input_grads=*/true);
+}
+
+TEST(ForwardTest, GivesOutputsInTheOrderAskedFor) {
+  const auto resnet = SmallResNet();
+  const auto state = Seeded(*resnet);
+  const auto all =
+      Forward(*resnet, *state, Images(1), {.outputs = resnet->output_names()});
+  const auto some = Forward(*resnet, *state, Images(1),
+                            {.outputs = {"layers.2", "features", "out"}});
+  EXPECT_TRUE(
+      BitEqual(some.outputs, {all.outputs[4], all.outputs[1], all.outputs[0]}));
+}
+
+TEST(ForwardTest, GivesPlainTensorsWithoutAGraphUnlessRecorded) {
+  const auto resnet = SmallResNet();
+  const auto state = Seeded(*resnet);
+  const auto plain = Forward(*resnet, *state, Images(1), {});
+  EXPECT_EQ(plain.graph, nullptr);
+  EXPECT_FALSE(plain.outputs[0].requires_grad());
+  const auto recorded = Forward(*resnet, *state, Images(1), Recorded());
+  ASSERT_NE(recorded.graph, nullptr);
+  EXPECT_FALSE(recorded.outputs[0].requires_grad());
+  EXPECT_FALSE(state->params[0].requires_grad());
+  EXPECT_TRUE(BitEqual(plain.outputs, recorded.outputs));
+}
+
+TEST(ForwardTest, LeavesTheStateAsItIs) {
+  const auto resnet = SmallResNet();
+  const auto state = Seeded(*resnet);
+  const auto params = Copies(state->params);
+  const auto buffers = Copies(state->buffers);
+  const auto result =
+      Forward(*resnet, *state, Images(1), Recorded(/*training=*/true));
+  GradientsOfSum(*result.graph);
+  EXPECT_TRUE(BitEqual(state->params, params));
+  EXPECT_TRUE(BitEqual(state->buffers, buffers));
+}
+
+TEST(ForwardTest, MovesTheBuffersInTrainingOnly) {
+  const auto resnet = SmallResNet();
+  const auto state = Seeded(*resnet);
+  const auto eval = Forward(*resnet, *state, Images(1), {});
+  EXPECT_EQ(eval.buffers[0].const_data_ptr(),
+            state->buffers[0].const_data_ptr());
+  const auto train = Forward(*resnet, *state, Images(1), {.training = true});
+  EXPECT_FALSE(BitEqual(train.buffers[0], state->buffers[0]));
+  EXPECT_EQ(train.buffers[2].item<int64_t>(), 1);
+  const auto again = Forward(*resnet, *WithBuffers(*state, train.buffers),
+                             Images(1), {.training = true});
+  EXPECT_EQ(again.buffers[2].item<int64_t>(), 2);
+}
+
+TEST(ForwardTest, RejectsUnknownOutputsAndMasksOfAnotherLength) {
+  const auto resnet = SmallResNet();
+  const auto state = Seeded(*resnet);
+  EXPECT_THROW(Forward(*resnet, *state, Images(1), {.outputs = {"logits"}}),
+               c10::Error);
+  ForwardOptions options = Recorded();
+  options.grad_mask = {true};
+  EXPECT_THROW(Forward(*resnet, *state, Images(1), options), c10::Error);
+}
+
+// LibTorch's batch_norm writes running statistics in place and autograd does
+// not notice: an evaluation's gradients would silently use those of the
+// training.
+TEST(BackwardTest, IsExactForAnEvaluationBeforeATraining) {
+  const auto resnet = SmallResNet();
+  const auto state = Seeded(*resnet);
+  const auto expected =
+      GradientsOfSum(*Forward(*resnet, *state, Images(1), Recorded()).graph);
+
+  const auto eval = Forward(*resnet, *state, Images(1), Recorded());
+  Forward(*resnet, *state, Images(2), Recorded(/*training=*/true));
+  const auto actual = GradientsOfSum(*eval.graph);
+  EXPECT_TRUE(BitEqual(actual.grads, expected.grads));
+  EXPECT_TRUE(BitEqual(actual.input_grads, expected.input_grads));
+}
+
+TEST(BackwardTest, IsExactAfterTheStateWasReplaced) {
+  const auto resnet = SmallResNet();
+  StatePtr state = Seeded(*resnet);
+  const auto expected = GradientsOfSum(
+      *Forward(*resnet, *state, Images(1), Recorded(/*training=*/true)).graph);
+
+  const auto result =
+      Forward(*resnet, *state, Images(1), Recorded(/*training=*/true));
+  const auto slices = SelectParameters({}, resnet->layout()).value();
+  const auto fresh = FreshTensors(state->params, slices);
+  for (const at::Tensor& tensor : fresh) {
+    tensor.fill_(0.5);
+  }
+  state = WithParams(*state, slices, fresh);
+  const auto actual = GradientsOfSum(*result.graph);
+  EXPECT_TRUE(BitEqual(actual.grads, expected.grads));
+  EXPECT_TRUE(BitEqual(actual.input_grads, expected.input_grads));
+}
+
+// Each forward has its own BatchNorm state: the backward of the first, after a
+// second training forward on the moved buffers, is what it was.
+TEST(BackwardTest, KeepsSeveralForwardsApart) {
+  const auto resnet = SmallResNet();
+  const auto state = Seeded(*resnet);
+  const auto run = [&](const State& from, uint64_t seed) {
+    return Forward(*resnet, from, Images(seed), Recorded(/*training=*/true));
+  };
+  const auto alone1 = run(*state, 1);
+  const auto alone1_grads = GradientsOfSum(*alone1.graph);
+  const auto moved = WithBuffers(*state, alone1.buffers);
+  const auto alone2_grads = GradientsOfSum(*run(*moved, 2).graph);
+
+  const auto first = run(*state, 1);
+  const auto second = run(*moved, 2);
+  EXPECT_TRUE(BitEqual(first.buffers, alone1.buffers));
+  const std::vector<GraphGradients> graphs = {Ones(*first.graph),
+                                              Ones(*second.graph)};
+  const auto both = Backward(graphs, false, true);
+  EXPECT_TRUE(BitEqual(both.input_grads, {alone1_grads.input_grads[0],
+                                          alone2_grads.input_grads[0]}));
+  for (size_t i = 0; i < both.grads.size(); ++i) {
+    EXPECT_TRUE(BitEqual(both.grads[i],
+                         alone2_grads.grads[i].add(alone1_grads.grads[i])));
+  }
+}
+
+// In float32 (1e8 - 1e8) + 1 is 1, but (1 - 1e8) + 1e8 is 0.
+TEST(BackwardTest, SumsTheNewestForwardFirst) {
+  const Scale scale;
+  const auto state = Seeded(scale);
+  const auto run = [&](float x) {
+    return Forward(scale, *state, at::full({1, 2}, x / 2), Recorded()).graph;
+  };
+  const auto oldest = run(1);
+  const auto middle = run(-1e8F);
+  const auto newest = run(1e8F);
+  ASSERT_LT(oldest->sequence(), middle->sequence());
+  ASSERT_LT(middle->sequence(), newest->sequence());
+  const std::vector<GraphGradients> graphs = {Ones(*middle), Ones(*oldest),
+                                              Ones(*newest)};
+  const auto result = Backward(graphs, /*retain=*/true, true);
+  EXPECT_EQ(result.grads[0].item<float>(), 1);
+  EXPECT_EQ(result.grads[1].item<float>(), 6);
+  ASSERT_EQ(result.input_grads.size(), 3);
+}
+
+TEST(BackwardTest, SumsByTheSequenceThatTheCallerGives) {
+  const Scale scale;
+  const auto state = Seeded(scale);
+  const auto run = [&](float x, uint64_t sequence) {
+    ForwardOptions options = Recorded();
+    options.sequence = sequence;
+    return Forward(scale, *state, at::full({1, 2}, x / 2), options).graph;
+  };
+  const auto a = run(1, 9);
+  const auto b = run(-1e8F, 8);
+  const auto c = run(1e8F, 7);
+  const std::vector<GraphGradients> graphs = {Ones(*a), Ones(*b), Ones(*c)};
+  EXPECT_EQ(Backward(graphs, false, false).grads[0].item<float>(), 0);
+}
+
+TEST(BackwardTest, GivesNoGradientToFrozenParameters) {
+  const auto resnet = SmallResNet();
+  const auto state = Seeded(*resnet);
+  const auto all =
+      GradientsOfSum(*Forward(*resnet, *state, Images(1), Recorded()).graph);
+  ForwardOptions options = Recorded();
+  options.grad_mask.resize(state->params.size());
+  options.grad_mask[3] = true;
+  const auto some =
+      GradientsOfSum(*Forward(*resnet, *state, Images(1), options).graph);
+  for (size_t i = 0; i < some.grads.size(); ++i) {
+    EXPECT_TRUE(i == 3 ? BitEqual(some.grads[i], all.grads[i])
+                       : !some.grads[i].defined())
+        << i;
+  }
+  EXPECT_TRUE(BitEqual(some.input_grads, all.input_grads));
+}
+
+TEST(BackwardTest, GivesTheInputGradientAloneIfAllIsFrozen) {
+  const Scale scale;
+  ForwardOptions options = Recorded();
+  options.grad_mask = {false, false};
+  const auto result = Forward(scale, *Seeded(scale), at::ones({1, 2}), options);
+  const auto grads = GradientsOfSum(*result.graph);
+  EXPECT_FALSE(grads.grads[0].defined());
+  EXPECT_TRUE(BitEqual(grads.input_grads[0], at::full({1, 2}, 3.0F)));
+}
+
+TEST(BackwardTest, GivesNothingIfNothingDependsOnALeaf) {
+  const Scale scale;
+  ForwardOptions options = Recorded();
+  options.grad_mask = {false, false};
+  options.input_grad = false;
+  const auto result = Forward(scale, *Seeded(scale), at::ones({1, 2}), options);
+  const auto grads = GradientsOfSum(*result.graph);
+  EXPECT_FALSE(grads.grads[0].defined());
+  EXPECT_FALSE(grads.input_grads[0].defined());
+}
+
+TEST(BackwardTest, GivesInputGradientsOnlyIfWanted) {
+  const Scale scale;
+  const auto result =
+      Forward(scale, *Seeded(scale), at::ones({1, 2}), Recorded());
+  const GraphGradients ones = Ones(*result.graph);
+  const auto grads = Backward({&ones, 1}, false, /*want_input_grads=*/false);
+  EXPECT_TRUE(grads.grads[0].defined());
+  EXPECT_FALSE(grads.input_grads[0].defined());
+}
+
+TEST(BackwardTest, GivesTheClassifierNoneIfOnlyFeaturesWereAskedFor) {
+  const auto resnet = SmallResNet();
+  ForwardOptions options = Recorded();
+  options.outputs = {"features"};
+  const auto result = Forward(*resnet, *Seeded(*resnet), Images(1), options);
+  const auto grads = GradientsOfSum(*result.graph).grads;
+  for (size_t i = 0; i < grads.size(); ++i) {
+    EXPECT_EQ(grads[i].defined(), i + 2 < grads.size()) << i;
+  }
+}
+
+TEST(BackwardTest, CountsAnAbsentOutputGradientAsNone) {
+  const auto resnet = SmallResNet();
+  ForwardOptions options = Recorded();
+  options.outputs = {"out", "layers.1"};
+  const auto result = Forward(*resnet, *Seeded(*resnet), Images(1), options);
+  GraphGradients request = Ones(*result.graph);
+  request.output_grads[0] = at::Tensor();
+  const auto grads = Backward({&request, 1}, false, false).grads;
+  const auto& parameters = resnet->layout().parameters();
+  for (size_t i = 0; i < grads.size(); ++i) {
+    const bool reached = parameters[i].name.starts_with("layer1") ||
+                         parameters[i].name.starts_with("conv1") ||
+                         parameters[i].name.starts_with("bn1");
+    EXPECT_EQ(grads[i].defined(), reached) << parameters[i].name;
+  }
+}
+
+TEST(BackwardTest, MayRunAgainIfRetained) {
+  const auto resnet = SmallResNet();
+  const auto result = Forward(*resnet, *Seeded(*resnet), Images(1), Recorded());
+  const auto once = GradientsOfSum(*result.graph, /*retain=*/true);
+  const auto twice = GradientsOfSum(*result.graph);
+  EXPECT_TRUE(BitEqual(once.grads, twice.grads));
+  EXPECT_THROW(GradientsOfSum(*result.graph), c10::Error);
+}
+
+TEST(BackwardTest, RejectsOtherShapesBeforeItBegins) {
+  const Scale scale;
+  const auto state = Seeded(scale);
+  const auto good = Forward(scale, *state, at::ones({1, 2}), Recorded());
+  const auto bad = Forward(scale, *state, at::ones({1, 2}), Recorded());
+  std::vector<GraphGradients> graphs = {Ones(*bad.graph), Ones(*good.graph)};
+  graphs[0].output_grads[0] = at::ones({2, 2});
+  EXPECT_THROW(Backward(graphs, false, false), c10::Error);
+  graphs[0].output_grads.clear();
+  EXPECT_THROW(Backward(graphs, false, false), c10::Error);
+  // Neither graph was used up.
+  GradientsOfSum(*good.graph);
+  GradientsOfSum(*bad.graph);
+}
+
+TEST(BackwardTest, GivesContiguousGradientsThatNeedNone) {
+  const auto mlp = Build("mnistmlp", {{"num_classes", 3}});
+  const auto result =
+      Forward(*mlp, *Seeded(*mlp), Rand(1, {4, 784}), Recorded());
+  for (const at::Tensor& grad : GradientsOfSum(*result.graph).grads) {
+    EXPECT_TRUE(grad.is_contiguous());
+    EXPECT_FALSE(grad.requires_grad());
+  }
+}
+
+// One thread trains and publishes, one evaluates what is published.
+TEST(ForwardTest, RunsOnSharedStatesFromSeveralThreads) {
+  const auto mlp = Build("mnistmlp", {{"num_classes", 3}});
+  const auto state = Seeded(*mlp);
+  const at::Tensor x = Rand(1, {4, 784});
+  const auto expected = Forward(*mlp, *state, x, {}).outputs;
+  std::vector<std::jthread> threads;
+  for (int i = 0; i < 2; ++i) {
+    threads.emplace_back([&] {
+      for (int run = 0; run < 20; ++run) {
+        const auto result = Forward(*mlp, *state, x, Recorded());
+        EXPECT_TRUE(BitEqual(result.outputs, expected));
+        WithAddedGrads(*state, GradientsOfSum(*result.graph).grads);
+      }
+    });
+  }
+}
+
+TEST(PrepareInputTest, LeavesFloatsAlone) {
+  const at::Tensor x = Rand(1, {2, 3, 4, 4});
+  const std::vector<double> mean = {1, 2, 3};
+  EXPECT_TRUE(PrepareInput(x, mean, mean).is_same(x));
+}
+
+TEST(PrepareInputTest, ScalesAndNormalisesBytesAsTorchvisionDoes) {
+  const std::vector<double> mean = {0.4914, 0.4822, 0.4465};
+  const std::vector<double> std = {0.2470, 0.2435, 0.2615};
+  const at::Tensor x = Rand(1, {2, 3, 4, 4}).mul(255).to(at::kByte);
+  at::Tensor expected = x.to(at::kFloat).div(255);
+  EXPECT_TRUE(BitEqual(PrepareInput(x, {}, {}), expected));
+  expected = expected.sub(at::tensor(mean, at::kFloat).view({3, 1, 1}))
+                 .div(at::tensor(std, at::kFloat).view({3, 1, 1}));
+  EXPECT_TRUE(BitEqual(PrepareInput(x, mean, std), expected));
+}
+
+TEST(PrepareInputTest, RejectsOtherDtypesAndNumbersOfChannels) {
+  const std::vector<double> mean = {0.5};
+  EXPECT_THROW(PrepareInput(at::ones({1, 3, 2, 2}, at::kLong), {}, {}),
+               c10::Error);
+  EXPECT_THROW(PrepareInput(at::ones({1, 3, 2, 2}, at::kByte), mean, mean),
+               c10::Error);
+}
+
+}  // namespace
+}  // namespace backboned

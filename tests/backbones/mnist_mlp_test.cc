@@ -1,0 +1,81 @@
+#include "backbones/mnist_mlp.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <vector>
+
+#include "backbones/errors.h"
+#include "backbones/forward.h"
+#include "tests/backbones/tensors.h"
+#include "tests/testing/status_matchers.h"
+
+namespace backboned {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::Not;
+using ::testing::Optional;
+
+std::shared_ptr<const Architecture> Mlp() {
+  return Build("mnistmlp", {{"num_classes", 10}});
+}
+
+absl::Status CheckInput(const std::vector<int64_t>& shape) {
+  return Mlp()->CheckInput(shape, /*training=*/true);
+}
+
+TEST(MnistMlpTest, NamesItsOutputs) {
+  EXPECT_THAT(Mlp()->output_names(),
+              ElementsAre("out", "features", "layers.0", "layers.1"));
+}
+
+TEST(MnistMlpTest, TakesItsHiddenSize) {
+  const auto mlp =
+      Build("mnistmlp", {{"num_classes", 3}, {"mlp_hidden_size", 5}});
+  EXPECT_EQ(mlp->layout().parameter_elements(), 784 * 5 + 5 + 25 + 5 + 15 + 3);
+  const auto result = Forward(*mlp, *Seeded(*mlp), Rand(1, {2, 1, 28, 28}),
+                              {.outputs = {"out", "features"}});
+  EXPECT_EQ(result.outputs[0].sizes(), (std::vector<int64_t>{2, 3}));
+  EXPECT_EQ(result.outputs[1].sizes(), (std::vector<int64_t>{2, 5}));
+}
+
+TEST(MnistMlpTest, TakesAnyShapeWithTheRightNumberOfElements) {
+  EXPECT_THAT(CheckInput({4, 1, 28, 28}), IsOk());
+  EXPECT_THAT(CheckInput({4, 784}), IsOk());
+  EXPECT_THAT(CheckInput({1, 784}), IsOk());
+}
+
+TEST(MnistMlpTest, RejectsOtherShapesAndNamesBoth) {
+  const absl::Status status = CheckInput({4, 3, 32, 32});
+  EXPECT_THAT(status,
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       "input has shape [4, 3, 32, 32], expected [N, 1, 28, "
+                       "28] or any other with 784 elements a sample"));
+  EXPECT_THAT(ReasonOf(status), Optional(Reason::kShapeMismatch));
+  EXPECT_THAT(CheckInput({784}), Not(IsOk()));
+  EXPECT_THAT(CheckInput({}), Not(IsOk()));
+  EXPECT_THAT(CheckInput({-1, 784}), Not(IsOk()));
+  EXPECT_THAT(CheckInput({1, -28, -28}), Not(IsOk()));
+  EXPECT_THAT(CheckInput({1, int64_t{1} << 62, int64_t{1} << 62}), Not(IsOk()));
+}
+
+TEST(MnistMlpTest, GivesNoRowsForNoSamples) {
+  EXPECT_THAT(CheckInput({0, 1, 28, 28}), IsOk());
+  const auto mlp = Mlp();
+  const auto result = Forward(
+      *mlp, *Seeded(*mlp), Rand(1, {0, 1, 28, 28}),
+      {.outputs = {"out", "features"}, .training = true, .record = true});
+  EXPECT_EQ(result.outputs[0].sizes(), (std::vector<int64_t>{0, 10}));
+  EXPECT_EQ(result.outputs[1].sizes(), (std::vector<int64_t>{0, 100}));
+}
+
+TEST(MnistMlpTest, GivesTheFeaturesAsItsLastStage) {
+  const auto mlp = Mlp();
+  const auto result = Forward(*mlp, *Seeded(*mlp), Rand(1, {2, 1, 28, 28}),
+                              {.outputs = {"layers.1", "features"}});
+  EXPECT_TRUE(BitEqual(result.outputs[0], result.outputs[1]));
+}
+
+}  // namespace
+}  // namespace backboned

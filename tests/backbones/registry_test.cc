@@ -1,0 +1,73 @@
+#include "backbones/registry.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "backbones/errors.h"
+#include "tests/testing/status_matchers.h"
+
+namespace backboned {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Optional;
+using ::testing::Pair;
+using ::testing::UnorderedElementsAre;
+
+TEST(ArchitecturesTest, AreSortedAndDocumented) {
+  const auto& entries = Architectures();
+  EXPECT_TRUE(std::ranges::is_sorted(entries, {}, &ArchitectureEntry::name));
+  for (const ArchitectureEntry& entry : entries) {
+    EXPECT_THAT(entry.source, HasSubstr("Mammoth e75a491")) << entry.name;
+    EXPECT_NE(entry.description, "") << entry.name;
+    for (const ArgumentSpec& argument : entry.arguments) {
+      EXPECT_NE(argument.description, "") << argument.name;
+    }
+  }
+}
+
+TEST(BuildArchitectureTest, FillsDefaultsIn) {
+  const auto mlp = BuildArchitecture("mnistmlp", {{"num_classes", 7}});
+  ASSERT_THAT(mlp, IsOk());
+  EXPECT_EQ((*mlp)->name(), "mnistmlp");
+  EXPECT_THAT(
+      (*mlp)->arguments(),
+      UnorderedElementsAre(Pair("num_classes", ArgumentValue(7)),
+                           Pair("mlp_hidden_size", ArgumentValue(100))));
+}
+
+TEST(BuildArchitectureTest, IgnoresCaseAndUnderscores) {
+  EXPECT_THAT(BuildArchitecture("ResNet18", {{"num_classes", 10}}), IsOk());
+  EXPECT_THAT(
+      BuildArchitecture("resnet_18", {{"num_classes", 10}}),
+      StatusIs(absl::StatusCode::kNotFound, HasSubstr("mean resnet18?")));
+}
+
+TEST(BuildArchitectureTest, RejectsUnknownNameAndListsTheValidOnes) {
+  const auto result = BuildArchitecture("vgg11", {{"num_classes", 10}});
+  EXPECT_THAT(result,
+              StatusIs(absl::StatusCode::kNotFound,
+                       "no architecture \"vgg11\"; valid architectures: "
+                       "mnistmlp, resnet18"));
+  EXPECT_THAT(ReasonOf(result.status()),
+              Optional(Reason::kArchitectureNotFound));
+}
+
+TEST(BuildArchitectureTest, RejectsBadArguments) {
+  EXPECT_THAT(
+      BuildArchitecture("resnet18", {{"num_classes", 10}, {"num_filter", 20}}),
+      StatusIs(absl::StatusCode::kInvalidArgument,
+               "no argument \"num_filter\"; valid arguments: "
+               "num_classes, num_filters"));
+  EXPECT_THAT(BuildArchitecture("mnistmlp", {{"num_classes", -1}}),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       HasSubstr("num_classes is -1")));
+  EXPECT_THAT(BuildArchitecture("mnistmlp", {}),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       HasSubstr("num_classes is missing")));
+}
+
+}  // namespace
+}  // namespace backboned

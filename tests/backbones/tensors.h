@@ -1,0 +1,50 @@
+// What the tests of backbones need of tensors.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <string_view>
+#include <vector>
+
+#include "backbones/architecture.h"
+#include "backbones/state.h"
+
+namespace backboned {
+
+// Builds an architecture, which must succeed.
+std::shared_ptr<const Architecture> Build(std::string_view name,
+                                          const Arguments& arguments);
+
+// Returns the State that `torch.manual_seed(seed)` and Python's class give.
+StatePtr Seeded(const Architecture& architecture, uint64_t seed = 0);
+
+// Returns what `torch.manual_seed(seed); torch.rand(shape)` gives.
+at::Tensor Rand(uint64_t seed, const std::vector<int64_t>& shape);
+
+// Whether both are undefined, or have equal shapes, dtypes and bits.
+bool BitEqual(const at::Tensor& a, const at::Tensor& b);
+bool BitEqual(const std::vector<at::Tensor>& a,
+              const std::vector<at::Tensor>& b);
+
+// Returns deep copies.
+std::vector<at::Tensor> Copies(const std::vector<at::Tensor>& tensors);
+
+// An architecture `features = w * x`, `out = features + b`, of one sample's
+// size
+// 2. Sums of its gradients of `w` show the order of the summing.
+class Scale : public Architecture {
+ public:
+  Scale();
+  absl::Status CheckInput(std::span<const int64_t> shape,
+                          bool training) const override;
+  TrunkOutputs Trunk(Pass& pass, const at::Tensor& x) const override;
+  at::Tensor Head(Pass& pass, const at::Tensor& features) const override;
+
+ private:
+  size_t w_;
+  size_t b_;
+};
+
+}  // namespace backboned
