@@ -1,0 +1,146 @@
+// Answers by request id, so that a retried change is applied once.
+
+#ifndef BACKBONED_SERVER_ANSWERS_H_
+#define BACKBONED_SERVER_ANSWERS_H_
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+
+namespace backboned {
+
+// Which request is meant.
+struct RequestKey {
+  std::string principal;
+  std::string method;
+  std::string request_id;  // Given by the client; empty: the request has none.
+
+  friend bool operator<(const RequestKey& a, const RequestKey& b) {
+    return std::tie(a.principal, a.method, a.request_id) <
+           std::tie(b.principal, b.method, b.request_id);
+  }
+};
+
+// What a request was answered.
+struct Answer {
+  // The encoded answer without its tensors.
+  std::string header;
+  // Keeps the tensors that follow it, if any.
+  std::shared_ptr<const void> payload = nullptr;
+  // What `payload` keeps alive.
+  int64_t payload_bytes = 0;
+};
+
+class AnswerLog;
+
+// The right to run a request for the first time. Unless it records an answer,
+// the next attempt runs anew. Not thread-safe.
+class AnswerTicket {
+ public:
+  AnswerTicket(AnswerTicket&& other) noexcept;
+  AnswerTicket& operator=(AnswerTicket&& other) noexcept;
+  ~AnswerTicket();
+
+  // Keeps `answer` for retries of the request. Record it as soon as the change
+  // is made, before the answer is sent. Does nothing for a request without an
+  // id.
+  void Record(Answer answer, absl::Time now);
+
+ private:
+  friend class AnswerLog;
+  AnswerTicket(AnswerLog* log, RequestKey key)
+      : log_(log), key_(std::move(key)) {}
+
+  AnswerLog* log_;  // Null: there is nothing to record or to abandon.
+  RequestKey key_;
+};
+
+// The answer that an earlier attempt got. Without tensors if it had none.
+struct RecordedAnswer {
+  Answer answer;
+  bool payload_expired = false;  // It had tensors, but they are no longer kept.
+};
+
+// Remembers answers for a time, within limits of count and bytes.
+//
+// Over the count the oldest answers are forgotten; over the bytes the oldest
+// tensors are, while their headers stay.
+//
+// Thread-safe. Must outlive its tickets.
+class AnswerLog {
+ public:
+  struct Limits {
+    int64_t max_count = 16384;
+    int64_t max_payload_bytes = int64_t{512} << 20;
+    absl::Duration ttl = absl::Minutes(10);  // Since Record.
+  };
+
+  // An earlier attempt's answer, or the right to run.
+  using Attempt = std::variant<RecordedAnswer, AnswerTicket>;
+
+  explicit AnswerLog(const Limits& limits);
+
+  AnswerLog(const AnswerLog&) = delete;
+  AnswerLog& operator=(const AnswerLog&) = delete;
+
+  // Says whether the request `key` is to be run. `fingerprint` is a digest of
+  // what the request asks for. While an earlier attempt runs, waits for its end
+  // until `deadline` by the system's clock, or until `cancelled` returns true.
+  //
+  // Returns kInvalidArgument (kRequestIdReused) if the id was used with another
+  // fingerprint; kDeadlineExceeded or kCancelled if the wait ended first.
+  absl::StatusOr<Attempt> Begin(const RequestKey& key,
+                                const std::string& fingerprint, absl::Time now,
+                                absl::Time deadline = absl::InfiniteFuture(),
+                                const std::function<bool()>& cancelled = {});
+
+  // Answers that are kept, and the bytes of their tensors.
+  int64_t count() const;
+  int64_t payload_bytes() const;
+
+ private:
+  friend class AnswerTicket;
+
+  struct Entry {
+    std::string fingerprint;
+    bool recorded = false;  // Else its first attempt is in flight.
+    RecordedAnswer answer;  // Meant if recorded, as the next one.
+    absl::Time expires;
+  };
+  using Payloads = std::vector<std::shared_ptr<const void>>;
+
+  void Record(const RequestKey& key, Answer answer, absl::Time now);
+  void Abandon(const RequestKey& key);
+  absl::Status WaitForEnd(const RequestKey& key, absl::Time deadline,
+                          const std::function<bool()>& cancelled)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::shared_ptr<const void> DropPayload(Entry& entry)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  Payloads Evict(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  const Limits limits_;
+
+  mutable absl::Mutex mutex_;
+  absl::CondVar ended_;  // An attempt ended.
+  std::map<RequestKey, Entry> entries_ ABSL_GUARDED_BY(mutex_);
+  // Those with a recorded answer.
+  std::deque<RequestKey> oldest_first_ ABSL_GUARDED_BY(mutex_);
+  int64_t payload_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+};
+
+}  // namespace backboned
+
+#endif  // BACKBONED_SERVER_ANSWERS_H_

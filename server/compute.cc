@@ -1,0 +1,138 @@
+#include "server/compute.h"
+
+#include <optional>
+#include <utility>
+
+#include "absl/time/clock.h"
+#include "server/host_view.h"
+
+namespace backboned {
+namespace {
+
+std::vector<at::Tensor> AllOnHost(std::vector<at::Tensor> tensors) {
+  for (at::Tensor& tensor : tensors) tensor = OnHost(tensor);
+  return tensors;
+}
+
+// Divides each row by its Euclidean norm, at least 1e-12.
+at::Tensor NormalizeRows(const at::Tensor& rows) {
+  const at::Tensor flat = rows.flatten(1);
+  return flat.div(flat.norm(2, 1, /*keepdim=*/true).clamp_min(1e-12)).view(rows.sizes());
+}
+
+// Keeps the recorded forward. Its account pays for what the graph holds, so its
+// balance after the forward is the tape's size.
+absl::Status KeepTape(Host& host, const DeviceWorker::Request& request, ForwardWork& work,
+                      std::shared_ptr<Graph> graph, ForwardDone& done) {
+  Tape tape = {.instance_uid = work.instance->uid(),
+               .principal = request.principal,
+               .session = work.session,
+               .bytes = work.account->live_bytes(),
+               .graph = std::move(graph),
+               .account = work.account,
+               .output_names = work.options.outputs};
+  done.tape_bytes = tape.bytes;
+  absl::StatusOr<std::string> id =
+      host.tapes().Put(std::move(tape), std::move(work.slot), absl::Now());
+  if (!id.ok()) return id.status();
+  done.tape_id = *std::move(id);
+  return absl::OkStatus();
+}
+
+// The forward itself, on the worker.
+absl::Status Compute(Host& host, const DeviceWorker::Request& request, ForwardWork& work,
+                     ForwardDone& done) {
+  Instance& instance = *work.instance;
+  if (work.options.training) {
+    done.used = instance.state();
+    absl::Status expected = instance.CheckVersion(work.condition, *done.used);
+    if (!expected.ok()) return expected;
+  }
+  const Normalization& normalization = instance.identity().normalization;
+  ScopedAccount scope(work.account);
+  at::Tensor x = PrepareInput(OnDevice(work.input, instance.worker().device()),
+                              normalization.mean, normalization.std);
+  work.input.reset();
+  ForwardOutput output = Forward(instance.architecture(), *done.used, x, work.options);
+  if (work.l2_normalize) {
+    for (at::Tensor& rows : output.outputs) rows = NormalizeRows(rows);
+  }
+  done.outputs = AllOnHost(std::move(output.outputs));
+  if (work.return_buffers) done.buffers = AllOnHost(output.buffers);
+  StatePtr next = done.used;
+  if (work.options.training && !output.buffers.empty()) {
+    next = WithBuffers(*done.used, std::move(output.buffers));
+  }
+  done.buffers_version = next->buffers_version;
+  if (work.options.record) {
+    absl::Status kept = KeepTape(host, request, work, std::move(output.graph), done);
+    if (!kept.ok()) return kept;
+  }
+  // Nothing fails from here on.
+  if (next != done.used) instance.Publish(std::move(next));
+  return absl::OkStatus();
+}
+
+// The backward itself, on the worker.
+absl::Status Compute(BackwardWork& work, BackwardDone& done) {
+  Instance& instance = *work.instance;
+  std::vector<GraphGradients> graphs;
+  for (size_t i = 0; i < work.lease.tapes().size(); ++i) {
+    GraphGradients& graph = graphs.emplace_back();
+    graph.graph = work.lease.tapes()[i]->graph.get();
+    for (const at::Tensor& grad : work.output_grads[i]) {
+      graph.output_grads.push_back(OnDevice(grad, instance.worker().device()));
+    }
+  }
+  BackwardOutput output = Backward(graphs, work.retain, work.input_grad);
+  if (work.return_grads) done.grads = AllOnHost(output.grads);
+  if (work.input_grad) done.input_grads = AllOnHost(std::move(output.input_grads));
+  done.state = instance.state();
+  if (work.accumulate) {
+    State before = *done.state;
+    if (work.zero_before) before.grads.assign(before.params.size(), at::Tensor());
+    done.state = WithAddedGrads(before, output.grads);
+    instance.Publish(done.state);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<ForwardDone> RunForward(Host& host, DeviceWorker::Request request,
+                                       ForwardWork work) {
+  Instance& instance = *work.instance;
+  ForwardDone done;
+  if (work.options.training) {
+    request.lane = instance.lane();
+  } else {
+    done.used = instance.state();
+    absl::Status expected = instance.CheckVersion(work.condition, *done.used);
+    if (!expected.ok()) return expected;
+  }
+  absl::StatusOr<DeviceWorker::Times> times = instance.worker().Run(
+      request, [&] { return Compute(host, request, work, done); });
+  if (!times.ok()) return times.status();
+  done.times = *times;
+  ++instance.counters().forwards;
+  return done;
+}
+
+absl::StatusOr<BackwardDone> RunBackward(DeviceWorker::Request request,
+                                         BackwardWork work) {
+  Instance& instance = *work.instance;
+  if (work.accumulate) request.lane = instance.lane();
+  BackwardDone done;
+  bool began = false;
+  absl::StatusOr<DeviceWorker::Times> times = instance.worker().Run(request, [&] {
+    began = true;
+    return Compute(work, done);
+  });
+  if (began && (!work.retain || !times.ok())) work.lease.Consume();
+  if (!times.ok()) return times.status();
+  done.times = *times;
+  ++instance.counters().backwards;
+  return done;
+}
+
+}  // namespace backboned

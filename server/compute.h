@@ -1,0 +1,86 @@
+// Forwards and backwards of instances: from host tensors to host tensors.
+
+#ifndef BACKBONED_SERVER_COMPUTE_H_
+#define BACKBONED_SERVER_COMPUTE_H_
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "backbones/forward.h"
+#include "server/byte_budget.h"
+#include "server/device_worker.h"
+#include "server/host.h"
+#include "server/instance.h"
+#include "server/memory_account.h"
+#include "server/tapes.h"
+
+namespace backboned {
+
+// One forward to run.
+struct ForwardWork {
+  std::shared_ptr<Instance> instance;
+  at::Tensor input;  // On the CPU: float32, or uint8 images to normalise.
+  ForwardOptions options;
+  VersionCondition condition;
+  bool return_buffers = false;
+  bool l2_normalize = false;  // Divide each output's rows by their norm.
+  ByteBudget::Reservation reservation;  // Pays for the input's upload.
+
+  // With `options.record`: the tape's place, its session, and who pays for it; the
+  // input should have been allocated in that account.
+  TapeSlot slot;
+  std::string session;
+  std::shared_ptr<MemoryAccount> account;
+};
+
+// What a forward gave. All tensors: CPU, contiguous.
+struct ForwardDone {
+  std::vector<at::Tensor> outputs;  // In the order asked for.
+  std::vector<at::Tensor> buffers;  // After the forward, if asked for.
+  StatePtr used;                    // Its parameters were used.
+  uint64_t buffers_version = 0;     // After the forward.
+  std::string tape_id;              // If recorded.
+  int64_t tape_bytes = 0;
+  DeviceWorker::Times times;
+};
+
+// Runs a forward: in evaluation mode with the state that the instance has now, in
+// training mode in the instance's lane, with the state that it has then, and
+// publishes the moved buffers. Nothing is kept or published if it fails.
+absl::StatusOr<ForwardDone> RunForward(Host& host, DeviceWorker::Request request,
+                                       ForwardWork work);
+
+// One backward to run.
+struct BackwardWork {
+  std::shared_ptr<Instance> instance;
+  TapeLease lease;
+  // For each tape of the lease, by its outputs: float32, CPU; undefined: none.
+  std::vector<std::vector<at::Tensor>> output_grads;
+  bool retain = false;
+  bool accumulate = false;
+  bool zero_before = false;  // With `accumulate`.
+  bool input_grad = false;
+  bool return_grads = false;
+};
+
+// What a backward gave. All tensors: CPU, contiguous; undefined: none.
+struct BackwardDone {
+  std::vector<at::Tensor> grads;        // One a parameter, if asked for.
+  std::vector<at::Tensor> input_grads;  // One a tape, if asked for.
+  StatePtr state;                       // The instance's afterwards.
+  DeviceWorker::Times times;
+};
+
+// Runs a backward, in the instance's lane if it accumulates. The tapes are used up
+// once it began, unless it ended well and `retain` is set; before, they go back.
+absl::StatusOr<BackwardDone> RunBackward(DeviceWorker::Request request,
+                                         BackwardWork work);
+
+}  // namespace backboned
+
+#endif  // BACKBONED_SERVER_COMPUTE_H_

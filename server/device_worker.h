@@ -1,0 +1,102 @@
+// The one thread that makes a device's LibTorch calls.
+
+#ifndef BACKBONED_SERVER_DEVICE_WORKER_H_
+#define BACKBONED_SERVER_DEVICE_WORKER_H_
+
+#include <c10/core/Device.h>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+#include <unordered_map>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "server/scheduler/scheduler.h"
+
+namespace backboned {
+
+// Runs work on one device, one item after another, in the order that a Scheduler
+// gives. Nothing else in the process computes with LibTorch: OpenMP keeps a team of
+// threads for each thread that calls it, and two teams on the same cores are slower
+// than one.
+//
+// Thread-safe.
+class DeviceWorker {
+ public:
+  // A piece of work. What it returns, `Run` returns; what it throws becomes a
+  // status.
+  using Work = std::function<absl::Status()>;
+
+  // Who asks, and until when it is worth running.
+  struct Request {
+    std::string principal;
+    // Items of one lane run in the order of their submission. 0: no lane.
+    uint64_t lane = 0;
+    absl::Time deadline = absl::InfiniteFuture();
+    // Polled while the work waits; once true, it will not be started.
+    std::function<bool()> cancelled = [] { return false; };
+  };
+
+  // Where the time of an item went.
+  struct Times {
+    absl::Duration queue;    // From submission until it began.
+    absl::Duration compute;  // On the worker.
+  };
+
+  // Starts a worker for `device` with `threads` intra-operator threads (CPU; 0
+  // stands for LibTorch's own choice) and at most `max_queued` waiting items.
+  DeviceWorker(c10::Device device, int threads, int64_t max_queued);
+
+  // Ends the thread once everything that was submitted has run.
+  ~DeviceWorker();
+
+  DeviceWorker(const DeviceWorker&) = delete;
+  DeviceWorker& operator=(const DeviceWorker&) = delete;
+
+  // Runs `work` on the worker's thread and waits for its end, so `work` may refer
+  // to what the caller owns.
+  //
+  // Work that did not start by its deadline, or whose caller went away, never
+  // starts: kDeadlineExceeded, kCancelled. Work that started is waited for.
+  // kResourceExhausted if too many items wait or memory ran out, kInternal if
+  // LibTorch threw.
+  absl::StatusOr<Times> Run(const Request& request, const Work& work);
+
+  // The device that the work runs on.
+  c10::Device device() const { return device_; }
+
+  // Intra-operator threads of the worker.
+  int threads() const { return threads_; }
+
+ private:
+  struct Item;
+
+  void Pump();
+  void RunItem(Item& item);
+  void TakeExpired(const std::vector<uint64_t>& ids)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status WaitForStart(const Request& request, Item& item)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  const c10::Device device_;
+  int threads_;
+
+  absl::Mutex mutex_;
+  absl::CondVar changed_;  // An item came, or the worker is to end.
+  Scheduler scheduler_ ABSL_GUARDED_BY(mutex_);
+  std::unordered_map<uint64_t, Item*> items_ ABSL_GUARDED_BY(mutex_);
+  uint64_t next_id_ ABSL_GUARDED_BY(mutex_) = 1;
+  bool ending_ ABSL_GUARDED_BY(mutex_) = false;
+
+  std::thread thread_;  // Last: it uses all of the above.
+};
+
+}  // namespace backboned
+
+#endif  // BACKBONED_SERVER_DEVICE_WORKER_H_

@@ -1,0 +1,238 @@
+#include "server/host.h"
+
+#include <random>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/time/clock.h"
+#include "backbones/benchmarks.h"
+#include "backbones/errors.h"
+#include "backbones/registry.h"
+
+namespace backboned {
+namespace {
+
+constexpr absl::Duration kSweepInterval = absl::Seconds(1);
+
+absl::Status InvalidOption(std::string_view message) {
+  return Error(absl::StatusCode::kInvalidArgument, Reason::kInvalidOption, message);
+}
+
+// What an instance is made from, all defaults filled in.
+struct Blueprint {
+  std::string source;     // What the caller named, in canonical spelling.
+  std::string benchmark;  // Empty: none.
+  std::shared_ptr<const Architecture> architecture;
+  Normalization normalization;
+};
+
+absl::StatusOr<Blueprint> Draw(const CreateOptions& options) {
+  Blueprint plan;
+  std::string architecture = options.architecture;
+  Arguments arguments = options.arguments;
+  if (options.benchmark.empty() == options.architecture.empty()) {
+    return InvalidOption("name either a benchmark or an architecture");
+  }
+  if (!options.benchmark.empty()) {
+    absl::StatusOr<const Benchmark*> benchmark = FindBenchmark(options.benchmark);
+    if (!benchmark.ok()) return benchmark.status();
+    plan.benchmark = (*benchmark)->name;
+    plan.normalization = {(*benchmark)->mean, (*benchmark)->std};
+    architecture = (*benchmark)->architecture;
+    for (const auto& argument : (*benchmark)->arguments) arguments.insert(argument);
+  }
+  absl::StatusOr<std::shared_ptr<const Architecture>> built =
+      BuildArchitecture(architecture, arguments);
+  if (!built.ok()) return built.status();
+  plan.architecture = *std::move(built);
+  plan.source = plan.benchmark.empty() ? plan.architecture->name() : plan.benchmark;
+  if (options.normalization.has_value()) plan.normalization = *options.normalization;
+  return plan;
+}
+
+absl::Status CheckNormalization(const Blueprint& plan) {
+  const Normalization& normalization = plan.normalization;
+  if (normalization.mean.size() != normalization.std.size()) {
+    return InvalidOption(absl::StrCat("normalization has ", normalization.mean.size(),
+                                      " means and ", normalization.std.size(),
+                                      " standard deviations"));
+  }
+  const std::vector<int64_t>& shape = plan.architecture->input_shape();
+  if (normalization.mean.empty() || shape.empty()) return absl::OkStatus();
+  if (static_cast<int64_t>(normalization.mean.size()) != shape[0]) {
+    return InvalidOption(absl::StrCat("normalization has ", normalization.mean.size(),
+                                      " channels, the input has ", shape[0]));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<at::Generator> MakeGenerator(const CreateOptions& options) {
+  if (options.rng_state.empty()) {
+    return SeededGenerator(options.seed.has_value() ? *options.seed
+                                                    : std::random_device()());
+  }
+  if (options.seed.has_value()) {
+    return InvalidOption("give either a seed or rng_state, not both");
+  }
+  return GeneratorFromState(std::as_bytes(std::span(options.rng_state)));
+}
+
+// The answer to a taken name.
+absl::StatusOr<Created> Existing(std::shared_ptr<Instance> instance,
+                                 const CreateOptions& options, const Blueprint& plan) {
+  if (!options.exist_ok) {
+    return Error(absl::StatusCode::kAlreadyExists, Reason::kInstanceExists,
+                 absl::StrCat("there is an instance '", options.name, "' already"));
+  }
+  const Architecture& present = instance->architecture();
+  if (present.name() != plan.architecture->name() ||
+      present.arguments() != plan.architecture->arguments()) {
+    return Error(absl::StatusCode::kAlreadyExists, Reason::kInstanceExists,
+                 absl::StrCat("instance '", options.name, "' is a ", present.name(),
+                              " of other arguments"));
+  }
+  return Created{.instance = std::move(instance), .existed = true};
+}
+
+absl::StatusOr<StatePtr> MakeState(const Architecture& architecture,
+                                   at::Generator generator, DeviceWorker& worker,
+                                   absl::Time deadline) {
+  // Drawn here, so that a large network stalls nobody; only a copy to another
+  // device is the worker's.
+  StatePtr state = InitialState(architecture.layout(), std::move(generator), at::kCPU);
+  if (worker.device().is_cpu()) return state;
+  absl::StatusOr<DeviceWorker::Times> times =
+      worker.Run({.principal = "server", .deadline = deadline}, [&] {
+        auto moved = std::make_shared<State>(*state);
+        for (at::Tensor& tensor : moved->params) tensor = tensor.to(worker.device());
+        for (at::Tensor& tensor : moved->buffers) tensor = tensor.to(worker.device());
+        state = std::move(moved);
+        return absl::OkStatus();
+      });
+  if (!times.ok()) return times.status();
+  return state;
+}
+
+}  // namespace
+
+Host::Host(const std::vector<c10::Device>& devices, int threads, const HostLimits& limits)
+    : limits_(limits),
+      uid_(RandomId()),
+      registry_(limits.max_instances),
+      tapes_({.max_count = limits.max_tapes,
+              .max_bytes = limits.max_tape_bytes,
+              .ttl = limits.tape_ttl}),
+      sessions_(limits.session_ttl, limits.max_sessions),
+      answers_({.max_payload_bytes = limits.max_answer_bytes}),
+      in_flight_("max-in-flight-bytes", limits.max_in_flight_bytes) {
+  for (const c10::Device& device : devices) {
+    std::unique_ptr<DeviceWorker>& worker = workers_[device.str()];
+    if (worker != nullptr) continue;
+    worker = std::make_unique<DeviceWorker>(device, threads, limits.max_queued);
+    worker_order_.push_back(worker.get());
+  }
+  sweeper_ = std::thread([this] { SweepUntilEnd(); });
+}
+
+Host::~Host() {
+  {
+    absl::MutexLock lock(&mutex_);
+    ending_ = true;
+    ended_.SignalAll();
+  }
+  sweeper_.join();
+}
+
+absl::StatusOr<Created> Host::CreateInstance(const CreateOptions& options) {
+  absl::StatusOr<Blueprint> plan = Draw(options);
+  if (!plan.ok()) return plan.status();
+  absl::Status status = CheckNormalization(*plan);
+  if (status.ok() && !options.name.empty()) status = CheckName(options.name);
+  if (!status.ok()) return status;
+  if (std::shared_ptr<Instance> taken = registry_.Get(options.owner, options.name)) {
+    return Existing(std::move(taken), options, *plan);
+  }
+  status = registry_.CheckRoom();
+  if (!status.ok()) return status;
+  absl::StatusOr<DeviceWorker*> worker = FindWorker(options.device);
+  if (!worker.ok()) return worker.status();
+  absl::StatusOr<at::Generator> generator = MakeGenerator(options);
+  if (!generator.ok()) return generator.status();
+  absl::StatusOr<StatePtr> state = MakeState(*plan->architecture, *generator, **worker,
+                                             absl::InfiniteFuture());
+  if (!state.ok()) return state.status();
+
+  const bool unnamed = options.name.empty();
+  Instance::Identity identity = {
+      .name = unnamed ? absl::StrCat(plan->source, "-", RandomId().substr(0, 8))
+                      : options.name,
+      .owner = options.owner,
+      .session = options.session,
+      .benchmark = plan->benchmark,
+      .normalization = plan->normalization,
+      .ephemeral = unnamed && !options.session.empty(),
+      .created = absl::Now()};
+  auto instance = std::make_shared<Instance>(std::move(identity), plan->architecture,
+                                             **worker, *std::move(state));
+  status = registry_.Add(instance);
+  if (absl::IsAlreadyExists(status) && options.exist_ok) {
+    return Existing(registry_.Get(options.owner, options.name), options, *plan);
+  }
+  if (!status.ok()) return status;
+  if (instance->identity().ephemeral) {
+    status = sessions_.Adopt(options.session, options.owner, instance->FullName());
+    if (!status.ok()) {
+      registry_.Remove(*instance);
+      return status;
+    }
+  }
+  return Created{
+      .instance = std::move(instance),
+      .rng_state = options.rng_state.empty() ? "" : GeneratorState(*generator)};
+}
+
+absl::Status Host::DeleteInstance(const Instance& instance) {
+  if (!registry_.Remove(instance)) {
+    return Error(absl::StatusCode::kNotFound, Reason::kInstanceNotFound,
+                 absl::StrCat("no instance '", instance.identity().name, "'"));
+  }
+  sessions_.Disown(instance.FullName());
+  tapes_.DropInstance(instance.uid());
+  return absl::OkStatus();
+}
+
+void Host::Sweep(absl::Time now) {
+  tapes_.DropExpired(now);
+  for (const Sessions::Expired& session : sessions_.TakeExpired(now)) {
+    tapes_.DropSession(session.id, session.principal);
+    for (const std::string& name : session.instances) {
+      absl::StatusOr<std::shared_ptr<Instance>> instance =
+          registry_.Find(name, session.principal);
+      if (instance.ok()) DeleteInstance(**instance).IgnoreError();
+    }
+  }
+}
+
+void Host::SweepUntilEnd() {
+  absl::MutexLock lock(&mutex_);
+  while (!ending_) {
+    ended_.WaitWithTimeout(&mutex_, kSweepInterval);
+    mutex_.Unlock();
+    Sweep(absl::Now());
+    mutex_.Lock();
+  }
+}
+
+absl::StatusOr<DeviceWorker*> Host::FindWorker(std::string_view device) const {
+  if (device.empty()) return worker_order_.front();
+  auto found = workers_.find(std::string(device));
+  if (found == workers_.end()) found = workers_.find(std::string(device) + ":0");
+  if (found != workers_.end()) return found->second.get();
+  std::vector<std::string> names;
+  for (const auto& [name, worker] : workers_) names.push_back(name);
+  return InvalidOption(absl::StrCat("no device '", std::string(device.substr(0, 64)),
+                                    "'; this server has ", absl::StrJoin(names, ", ")));
+}
+
+}  // namespace backboned

@@ -1,0 +1,128 @@
+// What a server owns: devices, instances, tapes, sessions, and their limits.
+
+#ifndef BACKBONED_SERVER_HOST_H_
+#define BACKBONED_SERVER_HOST_H_
+
+#include <c10/core/Device.h>
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "backbones/arguments.h"
+#include "server/answers.h"
+#include "server/byte_budget.h"
+#include "server/device_worker.h"
+#include "server/instance.h"
+#include "server/registry.h"
+#include "server/sessions.h"
+#include "server/tapes.h"
+
+namespace backboned {
+
+// Sizes in bytes; each error names its limit as the server's option spells it.
+struct HostLimits {
+  int64_t max_instances = 256;
+  int64_t max_tapes = 1024;
+  int64_t max_tape_bytes = int64_t{4} << 30;
+  int64_t max_in_flight_bytes = int64_t{2} << 30;
+  int64_t max_queued = 4096;
+  int64_t max_sessions = 4096;
+  int64_t max_answer_bytes = int64_t{512} << 20;
+  int64_t max_memory_bytes = 0;  // Of all CPU tensors. 0: not limited.
+  absl::Duration tape_ttl = absl::Minutes(10);
+  absl::Duration session_ttl = absl::Minutes(10);
+};
+
+// What to make.
+struct CreateOptions {
+  std::string name;  // Empty: chosen, and the instance dies with `session`.
+  std::string owner;
+  std::string session;
+  std::string benchmark;     // One of the two.
+  std::string architecture;  // One of the two.
+  Arguments arguments;       // Go before the benchmark's.
+  std::optional<uint64_t> seed;
+  std::string rng_state;  // Instead of a seed; empty: none.
+  bool exist_ok = false;
+  std::string device;  // Empty: the default one.
+  std::optional<Normalization> normalization;
+};
+
+// What was made.
+struct Created {
+  std::shared_ptr<Instance> instance;
+  bool existed = false;
+  std::string rng_state;  // After the drawing, if a state was given.
+};
+
+// The server without its wire. Knows no gRPC.
+//
+// Thread-safe.
+class Host {
+ public:
+  // Starts a worker for each of `devices` (at least one; the first is the default)
+  // and a sweeper for what expires.
+  Host(const std::vector<c10::Device>& devices, int threads, const HostLimits& limits);
+  ~Host();
+
+  Host(const Host&) = delete;
+  Host& operator=(const Host&) = delete;
+
+  // Makes an instance. On failure nothing is left:
+  // kNotFound (no such benchmark or architecture), kInvalidArgument (name,
+  // arguments, device, generator state), kAlreadyExists, kResourceExhausted.
+  absl::StatusOr<Created> CreateInstance(const CreateOptions& options);
+
+  // Deletes an instance and its tapes; kNotFound if it is gone already.
+  absl::Status DeleteInstance(const Instance& instance);
+
+  // Drops expired tapes, and what expired sessions left. The sweeper calls it each
+  // second.
+  void Sweep(absl::Time now);
+
+  Registry& registry() { return registry_; }
+  TapeStore& tapes() { return tapes_; }
+  Sessions& sessions() { return sessions_; }
+  AnswerLog& answers() { return answers_; }
+  ByteBudget& in_flight() { return in_flight_; }
+  const HostLimits& limits() const { return limits_; }
+  const std::string& uid() const { return uid_; }
+
+  // All workers, the default one first.
+  const std::vector<DeviceWorker*>& workers() const { return worker_order_; }
+
+  // The worker of a device by its name (`cpu`, `cuda`, `cuda:1`; empty: default).
+  absl::StatusOr<DeviceWorker*> FindWorker(std::string_view device) const;
+
+ private:
+  void SweepUntilEnd();
+
+  const HostLimits limits_;
+  const std::string uid_;
+  std::map<std::string, std::unique_ptr<DeviceWorker>> workers_;  // By device name.
+  std::vector<DeviceWorker*> worker_order_;
+  Registry registry_;
+  TapeStore tapes_;
+  Sessions sessions_;
+  AnswerLog answers_;
+  ByteBudget in_flight_;
+
+  absl::Mutex mutex_;
+  absl::CondVar ended_;
+  bool ending_ ABSL_GUARDED_BY(mutex_) = false;
+  std::thread sweeper_;
+};
+
+}  // namespace backboned
+
+#endif  // BACKBONED_SERVER_HOST_H_

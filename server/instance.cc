@@ -1,0 +1,116 @@
+#include "server/instance.h"
+
+#include "absl/random/random.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "backbones/errors.h"
+#include "server/digest.h"
+#include "server/host_view.h"
+
+namespace backboned {
+namespace {
+
+uint64_t NextLane() {
+  static std::atomic<uint64_t> last = 0;
+  return ++last;
+}
+
+absl::Status Stale(std::string_view message) {
+  return Error(absl::StatusCode::kAborted, Reason::kStaleVersion, message);
+}
+
+}  // namespace
+
+std::string RandomId() {
+  absl::BitGen random;
+  return absl::StrFormat("%016x%016x", absl::Uniform<uint64_t>(random),
+                         absl::Uniform<uint64_t>(random));
+}
+
+Instance::Instance(Identity identity, std::shared_ptr<const Architecture> architecture,
+                   DeviceWorker& worker, StatePtr initial)
+    : identity_(std::move(identity)),
+      architecture_(std::move(architecture)),
+      worker_(worker),
+      uid_(RandomId()),
+      lane_(NextLane()),
+      state_(std::move(initial)) {}
+
+std::string Instance::FullName() const {
+  return absl::StrCat(identity_.owner, "/", identity_.name);
+}
+
+StatePtr Instance::state() const {
+  absl::MutexLock lock(&mutex_);
+  return state_;
+}
+
+absl::Status Instance::CheckVersion(const VersionCondition& condition,
+                                    const State& state) const {
+  if (!condition.uid.empty() && condition.uid != uid_) {
+    return Stale(absl::StrCat("the instance has uid ", uid_, ", not ", condition.uid));
+  }
+  if (condition.params.has_value() && *condition.params != state.params_version) {
+    return Stale(absl::StrCat("the parameters have version ", state.params_version,
+                              ", not ", *condition.params));
+  }
+  if (condition.buffers.has_value() && *condition.buffers != state.buffers_version) {
+    return Stale(absl::StrCat("the buffers have version ", state.buffers_version,
+                              ", not ", *condition.buffers));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<StatePtr> Instance::Commit(
+    const DeviceWorker::Request& request, const VersionCondition& condition,
+    const std::function<absl::StatusOr<StatePtr>(const State&)>& make) {
+  StatePtr published;
+  absl::StatusOr<DeviceWorker::Times> times =
+      worker_.Run(request, [&]() -> absl::Status {
+        const StatePtr current = state();
+        absl::Status expected = CheckVersion(condition, *current);
+        if (!expected.ok()) return expected;
+        absl::StatusOr<StatePtr> next = make(*current);
+        if (!next.ok()) return next.status();
+        published = *next;
+        Publish(*std::move(next));
+        return absl::OkStatus();
+      });
+  if (!times.ok()) return times.status();
+  ++counters_.writes;
+  return published;
+}
+
+void Instance::Publish(StatePtr next) {
+  absl::MutexLock lock(&mutex_);
+  state_.swap(next);  // The old one, if nobody else has it, dies after the lock.
+}
+
+absl::StatusOr<std::vector<at::Tensor>> Instance::HostView(
+    const DeviceWorker::Request& request, std::vector<at::Tensor> tensors) const {
+  if (worker_.device().is_cpu()) return tensors;
+  absl::StatusOr<DeviceWorker::Times> times = worker_.Run(request, [&] {
+    for (at::Tensor& tensor : tensors) tensor = OnHost(tensor);
+    return absl::OkStatus();
+  });
+  if (!times.ok()) return times.status();
+  return tensors;
+}
+
+absl::StatusOr<std::string> Instance::Digest(const DeviceWorker::Request& request,
+                                             const StatePtr& state) {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (digest_.first.lock() == state) return digest_.second;
+  }
+  std::vector<at::Tensor> tensors = state->params;
+  tensors.insert(tensors.end(), state->buffers.begin(), state->buffers.end());
+  absl::StatusOr<std::vector<at::Tensor>> host = HostView(request, std::move(tensors));
+  if (!host.ok()) return host.status();
+  std::string digest = TensorDigest(*host);
+  absl::MutexLock lock(&mutex_);
+  digest_ = {state, digest};
+  return digest;
+}
+
+}  // namespace backboned

@@ -1,0 +1,127 @@
+// A named backbone on a device.
+
+#ifndef BACKBONED_SERVER_INSTANCE_H_
+#define BACKBONED_SERVER_INSTANCE_H_
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "backbones/architecture.h"
+#include "backbones/state.h"
+#include "server/device_worker.h"
+
+namespace backboned {
+
+// A condition on the version that a call finds; only what is set is compared.
+struct VersionCondition {
+  std::string uid;
+  std::optional<uint64_t> params;
+  std::optional<uint64_t> buffers;
+};
+
+// How uint8 images become input: `x / 255`, then `(x - mean) / std` by channel.
+// Both empty: only `x / 255`.
+struct Normalization {
+  std::vector<double> mean;
+  std::vector<double> std;
+};
+
+// A named backbone: an immutable architecture and a pointer to its current State.
+//
+// Whoever holds a State keeps that version, whatever is published meanwhile. States
+// are published only from the instance's lane, one after another.
+//
+// Thread-safe.
+class Instance {
+ public:
+  // What never changes.
+  struct Identity {
+    std::string name;
+    std::string owner;
+    std::string session;    // Of the call that made it. Empty: none.
+    std::string benchmark;  // Empty: made from an architecture.
+    Normalization normalization;
+    bool ephemeral = false;  // Dies with its session.
+    absl::Time created;
+  };
+
+  // What it did, for its description.
+  struct Counters {
+    std::atomic<int64_t> forwards = 0;
+    std::atomic<int64_t> backwards = 0;
+    std::atomic<int64_t> writes = 0;
+  };
+
+  // `worker` must outlive it; `initial` lives on the worker's device.
+  Instance(Identity identity, std::shared_ptr<const Architecture> architecture,
+           DeviceWorker& worker, StatePtr initial);
+
+  const Identity& identity() const { return identity_; }
+  const Architecture& architecture() const { return *architecture_; }
+  DeviceWorker& worker() const { return worker_; }
+  Counters& counters() { return counters_; }
+
+  // 128 random bits as hexadecimal digits: a name may be made again, a uid is not.
+  const std::string& uid() const { return uid_; }
+
+  // Its lane at the device's worker.
+  uint64_t lane() const { return lane_; }
+
+  // `owner/name`.
+  std::string FullName() const;
+
+  // The current state.
+  StatePtr state() const;
+
+  // Returns kAborted, with both versions, if `condition` does not hold for `state`.
+  absl::Status CheckVersion(const VersionCondition& condition, const State& state) const;
+
+  // Makes the next state from the current one, in the lane, and publishes it.
+  // `make` runs on the worker's thread. Nothing changes if it fails or if the
+  // condition does not hold by then.
+  absl::StatusOr<StatePtr> Commit(
+      const DeviceWorker::Request& request, const VersionCondition& condition,
+      const std::function<absl::StatusOr<StatePtr>(const State&)>& make);
+
+  // Publishes a state. Only from work in the instance's lane.
+  void Publish(StatePtr next);
+
+  // Returns `tensors` as contiguous CPU tensors: the same ones on a CPU, copies
+  // made by the worker otherwise.
+  absl::StatusOr<std::vector<at::Tensor>> HostView(const DeviceWorker::Request& request,
+                                                   std::vector<at::Tensor> tensors) const;
+
+  // SHA-256 of the flat parameters, then the buffers, of `state`; remembered for the
+  // last state asked for.
+  absl::StatusOr<std::string> Digest(const DeviceWorker::Request& request,
+                                     const StatePtr& state);
+
+ private:
+  const Identity identity_;
+  const std::shared_ptr<const Architecture> architecture_;
+  DeviceWorker& worker_;
+  const std::string uid_;
+  const uint64_t lane_;
+  Counters counters_;
+
+  mutable absl::Mutex mutex_;
+  StatePtr state_ ABSL_GUARDED_BY(mutex_);
+  std::pair<std::weak_ptr<const State>, std::string> digest_ ABSL_GUARDED_BY(mutex_);
+};
+
+// Returns 128 random bits as 32 hexadecimal digits. Thread-safe.
+std::string RandomId();
+
+}  // namespace backboned
+
+#endif  // BACKBONED_SERVER_INSTANCE_H_

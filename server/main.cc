@@ -1,0 +1,166 @@
+// The server's program: options, environment, signals.
+
+#include <pthread.h>
+#include <spdlog/sinks/stdout_color_sinks.h>
+#include <spdlog/spdlog.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdlib>
+#include <iostream>
+#include <memory>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/synchronization/mutex.h"
+#include "server/devices.h"
+#include "server/host.h"
+#include "server/memory.h"
+#include "server/memory_allocator.h"
+#include "server/options.h"
+#include "server/rpc/rpc_server.h"
+#include "server/version.h"
+
+namespace backboned {
+namespace {
+
+// libgomp reads its environment when it is loaded, which is before `main`: set it,
+// and start this program once more.
+void ApplyOmpWait(const Options& options, char** argv) {
+  constexpr char kDone[] = "BACKBONED_OMP_WAIT_APPLIED";
+  if (std::getenv(kDone) != nullptr) return;
+  setenv(kDone, "1", /*overwrite=*/1);
+  if (options.omp_wait == "active") {
+    setenv("OMP_WAIT_POLICY", "ACTIVE", /*overwrite=*/1);
+  } else if (options.omp_wait == "passive") {
+    setenv("OMP_WAIT_POLICY", "PASSIVE", /*overwrite=*/1);
+  } else if (std::getenv("OMP_WAIT_POLICY") == nullptr) {
+    // Spin for some tens of microseconds: long enough for the next operator of the
+    // same forward, too short to take a core from a client. Figures: docs/performance.md.
+    setenv("GOMP_SPINCOUNT", "10000", /*overwrite=*/0);
+  }
+  execv("/proc/self/exe", argv);  // Returns only if that failed: go on without.
+}
+
+// Process-wide settings; before any thread starts.
+void PrepareProcess(const Options& options) {
+  std::signal(SIGPIPE, SIG_IGN);
+  umask(0077);  // A Unix socket is its owner's.
+  rlimit files = {};
+  if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+    files.rlim_cur = files.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &files);
+  }
+  auto logger = spdlog::stderr_color_mt("backboned");
+  logger->set_pattern("%Y-%m-%dT%H:%M:%S.%e%z %l %v");
+  logger->set_level(spdlog::level::from_str(options.log_level));
+  spdlog::set_default_logger(std::move(logger));
+  // Debian's Abseil looks for deadlocks at each lock, which costs more than the lock.
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
+  MemoryRoom& memory = CpuMemory();  // From now on the place of all CPU tensors.
+  if (options.max_memory_bytes > 0) memory.SetLimit(options.max_memory_bytes);
+}
+
+// The signals that end the server, blocked in every thread.
+sigset_t BlockEndSignals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  return signals;
+}
+
+HostLimits LimitsOf(const Options& options) {
+  return {.max_instances = options.max_instances,
+          .max_tapes = options.max_tapes,
+          .max_tape_bytes = options.max_tape_bytes,
+          .max_in_flight_bytes = options.max_in_flight_bytes,
+          .max_queued = options.max_queued,
+          .max_sessions = options.max_sessions,
+          .max_memory_bytes = options.max_memory_bytes,
+          .tape_ttl = options.tape_ttl,
+          .session_ttl = options.session_ttl};
+}
+
+// Makes the instance of one --instance option.
+absl::Status HostInstance(Host& host, const std::string& option) {
+  const size_t equals = option.find('=');
+  const std::string benchmark = option.substr(0, equals);
+  absl::StatusOr<Created> created = host.CreateInstance(
+      {.name = equals == std::string::npos ? benchmark : option.substr(equals + 1),
+       .owner = std::string(kServerPrincipal),
+       .benchmark = benchmark,
+       .seed = 0});
+  if (created.ok()) return absl::OkStatus();
+  return absl::Status(created.status().code(),
+                      absl::StrCat("--instance ", option, ": ", created.status().message()));
+}
+
+std::string ServingLine(const Host& host, const rpc::RpcServer& server) {
+  std::vector<std::string> devices;
+  for (const DeviceWorker* worker : host.workers()) {
+    devices.push_back(worker->device().str());
+  }
+  return absl::StrCat("backboned ", Version(), " serving on ",
+                      absl::StrJoin(server.addresses(), ", "), " (",
+                      absl::StrJoin(devices, ", "), ", ",
+                      host.workers().front()->threads(), " threads)");
+}
+
+// Waits for SIGTERM or SIGINT, then drains; a second signal ends the process at once.
+void ServeUntilSignal(rpc::RpcServer& server, const Options& options,
+                      const sigset_t& signals) {
+  int signal = 0;
+  sigwait(&signals, &signal);
+  spdlog::info("draining signal={} timeout={}", signal == SIGTERM ? "SIGTERM" : "SIGINT",
+               absl::FormatDuration(options.drain_timeout));
+  pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
+  server.Drain(options.drain_timeout);
+  spdlog::info("stopped");
+}
+
+absl::Status Serve(const Options& options) {
+  const sigset_t signals = BlockEndSignals();
+  absl::StatusOr<std::vector<c10::Device>> devices = OpenDevices(options.devices);
+  if (!devices.ok()) return devices.status();
+  Host host(*devices, options.threads, LimitsOf(options));
+  for (const std::string& option : options.instances) {
+    absl::Status hosted = HostInstance(host, option);
+    if (!hosted.ok()) return hosted;
+  }
+  absl::StatusOr<std::unique_ptr<rpc::RpcServer>> server =
+      rpc::RpcServer::Start(host, {.addresses = options.listen,
+                                   .insecure_remote = options.insecure_remote,
+                                   .reflection = options.reflection,
+                                   .max_calls = options.max_calls,
+                                   .stall_timeout = options.stall_timeout});
+  if (!server.ok()) return server.status();
+  std::cout << ServingLine(host, **server) << std::endl;
+  ServeUntilSignal(**server, options, signals);
+  return absl::OkStatus();
+}
+
+int Main(int argc, char** argv) {
+  const std::variant<Options, int> parsed = ParseOptions(argc, argv);
+  if (const int* exit_code = std::get_if<int>(&parsed)) return *exit_code;
+  const Options& options = std::get<Options>(parsed);
+  ApplyOmpWait(options, argv);
+  PrepareProcess(options);
+  absl::Status status = Serve(options);
+  if (status.ok()) return 0;
+  std::cerr << "backboned: " << status.message() << "\n";
+  return 1;
+}
+
+}  // namespace
+}  // namespace backboned
+
+int main(int argc, char** argv) { return backboned::Main(argc, argv); }

@@ -1,0 +1,146 @@
+#include "server/options.h"
+
+#include <CLI/App.hpp>
+#include <CLI/Config.hpp>
+#include <CLI/Formatter.hpp>
+#include <iostream>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "server/version.h"
+
+namespace backboned {
+namespace {
+
+// `--max-tapes` is BACKBONED_MAX_TAPES.
+std::string EnvironmentName(const std::string& option) {
+  return absl::StrCat("BACKBONED_", absl::AsciiStrToUpper(absl::StrReplaceAll(
+                                        option.substr(2), {{"-", "_"}})));
+}
+
+// Adds options that are environment variables too.
+class Adder {
+ public:
+  explicit Adder(CLI::App& app) : app_(app) {}
+
+  template <typename Value>
+  CLI::Option* Add(const std::string& name, Value& value, const std::string& help) {
+    return app_.add_option(name, value, help)
+        ->envname(EnvironmentName(name))
+        ->capture_default_str();
+  }
+
+  CLI::Option* AddList(const std::string& name, std::vector<std::string>& values,
+                       const std::string& help) {
+    return Add(name, values, help)->delimiter(',')->allow_extra_args(false);
+  }
+
+  void AddFlag(const std::string& name, bool& value, const std::string& help) {
+    app_.add_flag(name, value, help)->envname(EnvironmentName(name));
+  }
+
+  void AddCount(const std::string& name, int64_t& value, const std::string& help) {
+    Add(name, value, help)->check(CLI::PositiveNumber);
+  }
+
+  void AddBytes(const std::string& name, int64_t& value, const std::string& help) {
+    Add(name, value, help)
+        ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
+        ->check(CLI::NonNegativeNumber)
+        ->type_name("SIZE");
+  }
+
+  void AddDuration(const std::string& name, absl::Duration& value,
+                   const std::string& help) {
+    const auto parse = [&value](const std::string& text) {
+      return absl::ParseDuration(text, &value) && value > absl::ZeroDuration();
+    };
+    const auto check = [](const std::string& text) {
+      absl::Duration parsed;
+      const bool valid =
+          absl::ParseDuration(text, &parsed) && parsed > absl::ZeroDuration();
+      return valid ? std::string()
+                   : absl::StrCat("'", text, "' is no duration like 500ms, 30s or 10m");
+    };
+    app_.add_option_function<std::string>(
+            name, [parse](const std::string& text) { parse(text); }, help)
+        ->envname(EnvironmentName(name))
+        ->default_str(absl::FormatDuration(value))
+        ->check(CLI::Validator(check, "", name))
+        ->type_name("DURATION");
+  }
+
+ private:
+  CLI::App& app_;
+};
+
+void AddServing(Adder& add, Options& options) {
+  add.AddList("--listen", options.listen,
+              "Where to listen: unix:/path or host:port (port 0: any); repeatable");
+  add.AddFlag("--insecure-remote", options.insecure_remote,
+              "Allow to listen beyond loopback, without authentication or encryption");
+  add.AddList("--device", options.devices,
+              "Devices: cpu, cuda or cuda:N; the first is the default; repeatable");
+  add.Add("--threads", options.threads,
+          "Intra-operator threads of the CPU device; 0: LibTorch's choice. Equal numbers "
+          "here and in a local run give equal bits")
+      ->check(CLI::Range(0, 1024));
+  add.AddList("--instance", options.instances,
+              "Host an instance from the start: BENCHMARK or BENCHMARK=NAME, drawn with "
+              "seed 0; repeatable");
+  add.Add("--omp-wait", options.omp_wait,
+          "How idle threads wait: auto, passive (sleep: best beside busy clients) or "
+          "active (spin: lowest latency on a quiet machine)")
+      ->check(CLI::IsMember({"auto", "active", "passive"}));
+  add.Add("--reflection", options.reflection, "Offer gRPC reflection");
+  add.Add("--log-level", options.log_level, "What to log on standard error")
+      ->check(CLI::IsMember({"debug", "info", "warn", "error", "off"}));
+}
+
+void AddLimits(Adder& add, Options& options) {
+  add.AddCount("--max-calls", options.max_calls, "Calls at a time");
+  add.AddCount("--max-instances", options.max_instances, "Instances at a time");
+  add.AddCount("--max-tapes", options.max_tapes, "Forwards kept for their backward");
+  add.AddBytes("--max-tape-bytes", options.max_tape_bytes, "Bytes that these hold");
+  add.AddBytes("--max-in-flight-bytes", options.max_in_flight_bytes,
+               "Bytes being uploaded at a time");
+  add.AddBytes("--max-memory-bytes", options.max_memory_bytes,
+               "Bytes of all CPU tensors; 0: not limited");
+  add.AddCount("--max-queued", options.max_queued, "Work waiting for a device");
+  add.AddCount("--max-sessions", options.max_sessions, "Client processes at a time");
+  add.AddDuration("--tape-ttl", options.tape_ttl, "Life of an unused tape");
+  add.AddDuration("--session-ttl", options.session_ttl,
+                  "Time after its last call at which a session is dropped");
+  add.AddDuration("--stall-timeout", options.stall_timeout,
+                  "Time in which a transfer must make progress");
+  add.AddDuration("--drain-timeout", options.drain_timeout,
+                  "Time that running calls get to finish at SIGTERM");
+}
+
+}  // namespace
+
+std::variant<Options, int> ParseOptions(int argc, char** argv) {
+  Options options;
+  CLI::App app(
+      "Hosts neural-network backbones for continual learning.\n"
+      "Each option is an environment variable too: --max-tapes is BACKBONED_MAX_TAPES; "
+      "lists are separated by commas.",
+      "backboned");
+  app.set_version_flag("--version", absl::StrCat("backboned ", Version(), " (LibTorch ",
+                                                 TorchVersion(), ")"));
+  Adder add(app);
+  AddServing(add, options);
+  AddLimits(add, options);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& help) {
+    return app.exit(help);
+  } catch (const CLI::ParseError& error) {
+    std::cerr << "backboned: " << error.what() << "\nTry: backboned --help\n";
+    return 2;
+  }
+  return options;
+}
+
+}  // namespace backboned

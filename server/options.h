@@ -1,0 +1,47 @@
+// The server's command line.
+
+#ifndef BACKBONED_SERVER_OPTIONS_H_
+#define BACKBONED_SERVER_OPTIONS_H_
+
+#include <cstdint>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "absl/time/time.h"
+
+namespace backboned {
+
+// What the server is told. Each option is also an environment variable: `--max-tapes`
+// is `BACKBONED_MAX_TAPES`; the command line wins.
+struct Options {
+  std::vector<std::string> listen = {"127.0.0.1:50051"};
+  std::vector<std::string> devices = {"cpu"};
+  std::vector<std::string> instances;  // BENCHMARK or BENCHMARK=NAME.
+  int threads = 0;                     // 0: LibTorch's own choice.
+  std::string omp_wait = "auto";       // auto, active, passive.
+  bool insecure_remote = false;
+  bool reflection = true;
+  std::string log_level = "info";
+
+  int64_t max_calls = 256;
+  int64_t max_instances = 256;
+  int64_t max_tapes = 1024;
+  int64_t max_tape_bytes = int64_t{4} << 30;
+  int64_t max_in_flight_bytes = int64_t{2} << 30;
+  int64_t max_memory_bytes = 0;  // 0: not limited.
+  int64_t max_queued = 4096;
+  int64_t max_sessions = 4096;
+  absl::Duration tape_ttl = absl::Minutes(10);
+  absl::Duration session_ttl = absl::Minutes(10);
+  absl::Duration stall_timeout = absl::Seconds(60);
+  absl::Duration drain_timeout = absl::Seconds(30);
+};
+
+// Reads command line and environment. Otherwise what the process is to exit with,
+// after it has printed the help, the version, or what is wrong.
+std::variant<Options, int> ParseOptions(int argc, char** argv);
+
+}  // namespace backboned
+
+#endif  // BACKBONED_SERVER_OPTIONS_H_

@@ -1,0 +1,104 @@
+#include "server/registry.h"
+
+#include <algorithm>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include "backbones/errors.h"
+
+namespace backboned {
+namespace {
+
+// What a client sent, fit to be shown.
+std::string Shown(std::string_view text) {
+  return absl::CEscape({text.data(), std::min(text.size(), size_t{130})});
+}
+
+bool IsNameCharacter(unsigned char c) {
+  return absl::ascii_islower(c) || absl::ascii_isdigit(c) || c == '_' || c == '.' ||
+         c == '-';
+}
+
+}  // namespace
+
+absl::Status CheckName(std::string_view name) {
+  const bool valid = !name.empty() && name.size() <= 64 &&
+                     absl::ascii_isalnum(static_cast<unsigned char>(name[0])) &&
+                     std::all_of(name.begin(), name.end(), IsNameCharacter);
+  if (valid) return absl::OkStatus();
+  return Error(absl::StatusCode::kInvalidArgument, Reason::kInvalidOption,
+               absl::StrCat("name '", Shown(name),
+                            "' does not match [a-z0-9][a-z0-9_.-]{0,63}"));
+}
+
+absl::StatusOr<std::shared_ptr<Instance>> Registry::Find(
+    std::string_view reference, std::string_view principal) const {
+  std::shared_ptr<Instance> found;
+  const size_t slash = reference.find('/');
+  if (slash != std::string_view::npos) {
+    found = Get(reference.substr(0, slash), reference.substr(slash + 1));
+  } else {
+    found = Get(principal, reference);
+    if (found == nullptr) found = Get(kServerPrincipal, reference);
+  }
+  if (found != nullptr) return found;
+  return Error(absl::StatusCode::kNotFound, Reason::kInstanceNotFound,
+               reference.empty()
+                   ? "the header names no instance"
+                   : absl::StrCat("no instance '", Shown(reference), "'"));
+}
+
+std::shared_ptr<Instance> Registry::Get(std::string_view owner,
+                                        std::string_view name) const {
+  absl::MutexLock lock(&mutex_);
+  const auto found = instances_.find({std::string(owner), std::string(name)});
+  return found == instances_.end() ? nullptr : found->second;
+}
+
+absl::Status Registry::CheckRoom() const {
+  absl::MutexLock lock(&mutex_);
+  return CheckRoomLocked();
+}
+
+absl::Status Registry::CheckRoomLocked() const {
+  const auto count = static_cast<int64_t>(instances_.size());
+  if (count < max_instances_) return absl::OkStatus();
+  return LimitReached(
+      {.name = "max-instances", .value = max_instances_, .requested = count + 1},
+      absl::StrCat("there are ", count, " instances, the limit is ", max_instances_));
+}
+
+absl::Status Registry::Add(std::shared_ptr<Instance> instance) {
+  const Instance::Identity& identity = instance->identity();
+  absl::MutexLock lock(&mutex_);
+  if (instances_.contains({identity.owner, identity.name})) {
+    return Error(absl::StatusCode::kAlreadyExists, Reason::kInstanceExists,
+                 absl::StrCat("there is an instance '", identity.name, "' already"));
+  }
+  absl::Status room = CheckRoomLocked();
+  if (!room.ok()) return room;
+  instances_[{identity.owner, identity.name}] = std::move(instance);
+  return absl::OkStatus();
+}
+
+bool Registry::Remove(const Instance& instance) {
+  std::shared_ptr<Instance> removed;  // Dies after the lock.
+  absl::MutexLock lock(&mutex_);
+  const auto found =
+      instances_.find({instance.identity().owner, instance.identity().name});
+  if (found == instances_.end() || found->second.get() != &instance) return false;
+  removed = std::move(found->second);
+  instances_.erase(found);
+  return true;
+}
+
+std::vector<std::shared_ptr<Instance>> Registry::List() const {
+  absl::MutexLock lock(&mutex_);
+  std::vector<std::shared_ptr<Instance>> list;
+  list.reserve(instances_.size());
+  for (const auto& [key, instance] : instances_) list.push_back(instance);
+  return list;
+}
+
+}  // namespace backboned

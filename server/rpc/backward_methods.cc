@@ -1,0 +1,191 @@
+// Backward.
+
+#include <ATen/ops/empty.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <memory>
+#include <span>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "backbones/errors.h"
+#include "backbones/forward.h"
+#include "proto/wire/spec.h"
+#include "server/compute.h"
+#include "server/host_view.h"
+#include "server/rpc/backbone_service.h"
+#include "server/rpc/convert.h"
+#include "server/rpc/once.h"
+
+namespace backboned::rpc {
+namespace {
+
+absl::Status InvalidOption(std::string_view message) {
+  return Error(absl::StatusCode::kInvalidArgument, Reason::kInvalidOption, message);
+}
+
+// Which output of the tape a gradient is for, its spec being right.
+absl::StatusOr<size_t> OutputIndex(const Tape& tape, const v1::TensorSpec& spec) {
+  const std::vector<std::string>& names = tape.graph->output_names();
+  const auto found = std::find(names.begin(), names.end(), spec.name());
+  if (found == names.end()) {
+    return InvalidOption(
+        absl::StrCat("tape ", tape.id, " has no output '", spec.name().substr(0, 64), "'"));
+  }
+  const auto index = static_cast<size_t>(found - names.begin());
+  const at::IntArrayRef expected = tape.graph->outputs()[index].sizes();
+  if (!std::equal(expected.begin(), expected.end(), spec.shape().begin(),
+                  spec.shape().end())) {
+    return Error(
+        absl::StatusCode::kInvalidArgument, Reason::kShapeMismatch,
+        absl::StrCat("the gradient of '", spec.name(), "' has shape ",
+                     wire::ShapeString(spec), ", the output ",
+                     FormatShape({expected.data(), expected.size()})));
+  }
+  if (spec.dtype() != v1::DATA_TYPE_FLOAT32) {
+    return Error(absl::StatusCode::kInvalidArgument, Reason::kDtypeMismatch,
+                 absl::StrCat("the gradient of '", spec.name(), "' is ",
+                              std::string(wire::DataTypeName(spec.dtype())),
+                              ", expected float32"));
+  }
+  return index;
+}
+
+absl::Status CheckOptions(const v1::BackwardHeader& header) {
+  if (header.tapes().empty()) return InvalidOption("the header names no tape");
+  if (header.zero_before() && !header.accumulate()) {
+    return InvalidOption("zero_before needs accumulate");
+  }
+  return absl::OkStatus();
+}
+
+// Host memory for the gradients that the header announces.
+struct GradientUpload {
+  // For each tape, by its outputs; undefined: none.
+  std::vector<std::vector<at::Tensor>> by_tape;
+  // The same memory in the order of the stream.
+  std::vector<std::span<std::byte>> destinations;
+  ByteBudget::Reservation reservation;
+};
+
+absl::StatusOr<GradientUpload> MakeRoom(Host& host, const v1::BackwardHeader& header,
+                                        const TapeLease& lease) {
+  int64_t total_bytes = 0;
+  for (const v1::TapeGradients& tape : header.tapes()) {
+    absl::StatusOr<int64_t> bytes = wire::ByteSize(tape.gradients());
+    if (!bytes.ok()) return bytes.status();
+    total_bytes += *bytes;
+  }
+  GradientUpload upload;
+  absl::StatusOr<ByteBudget::Reservation> reservation =
+      host.in_flight().Reserve(total_bytes);
+  if (!reservation.ok()) return reservation.status();
+  upload.reservation = *std::move(reservation);
+  for (int i = 0; i < header.tapes_size(); ++i) {
+    const Tape& tape = *lease.tapes()[static_cast<size_t>(i)];
+    std::vector<at::Tensor>& grads = upload.by_tape.emplace_back();
+    grads.resize(tape.graph->outputs().size());
+    for (const v1::TensorSpec& spec : header.tapes(i).gradients()) {
+      absl::StatusOr<size_t> index = OutputIndex(tape, spec);
+      if (!index.ok()) return index.status();
+      if (grads[*index].defined()) {
+        return InvalidOption(
+            absl::StrCat("tape ", tape.id, " has two gradients of '", spec.name(), "'"));
+      }
+      const at::Tensor& output = tape.graph->outputs()[*index];
+      grads[*index] = at::empty(output.sizes(), at::kFloat);
+      upload.destinations.push_back(MutableBytes(grads[*index]));
+    }
+  }
+  return upload;
+}
+
+absl::Status CheckInputGrad(const v1::BackwardHeader& header, const TapeLease& lease) {
+  if (!header.input_grad()) return absl::OkStatus();
+  for (const auto& tape : lease.tapes()) {
+    if (!tape->graph->input_leaf().defined()) {
+      return InvalidOption(
+          absl::StrCat("tape ", tape->id, " was made without input_grad"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+v1::BackwardResult ResultOf(const v1::BackwardHeader& header, const BackwardDone& done,
+                            const Instance& instance, const Call& call) {
+  v1::BackwardResult result;
+  *result.mutable_version() = VersionOf(instance, *done.state);
+  if (header.return_grads()) *result.mutable_grads() = FlatGradsOf(done.grads);
+  for (const at::Tensor& grad : done.input_grads) {
+    // An input that no output depends on has no gradient: no elements.
+    *result.add_input_grads() =
+        grad.defined() ? Spec("", grad) : Spec("", at::empty({0}, at::kFloat));
+  }
+  *result.mutable_timings() = TimingsOf(done.times, call.received());
+  return result;
+}
+
+}  // namespace
+
+absl::Status BackboneService::Backward(Call& call, MessageStream& stream) {
+  v1::BackwardHeader header;
+  absl::Status read = stream.ReadHeader(header);
+  if (!read.ok()) return read;
+  absl::StatusOr<AnswerLog::Attempt> attempt =
+      BeginAttempt(host(), call, header.request_id(), header);
+  if (!attempt.ok()) return attempt.status();
+  if (const auto* recorded = std::get_if<RecordedAnswer>(&*attempt)) {
+    v1::BackwardResult result;
+    absl::StatusOr<std::vector<wire::Payload>> payloads = Recall(*recorded, result);
+    if (!payloads.ok()) return payloads.status();
+    return stream.WriteTensors(result, *std::move(payloads));
+  }
+  return RunNewBackward(call, stream, header,
+                        std::get<AnswerTicket>(*std::move(attempt)));
+}
+
+absl::Status BackboneService::RunNewBackward(Call& call, MessageStream& stream,
+                                             const v1::BackwardHeader& header,
+                                             AnswerTicket ticket) {
+  absl::StatusOr<std::shared_ptr<Instance>> instance = Find(call, header.instance());
+  if (!instance.ok()) return instance.status();
+  absl::Status valid = CheckOptions(header);
+  if (!valid.ok()) return valid;
+  std::vector<std::string> ids;
+  for (const v1::TapeGradients& tape : header.tapes()) ids.push_back(tape.tape_id());
+  absl::StatusOr<TapeLease> lease =
+      host().tapes().Lease(ids, (*instance)->uid(), call.principal(), absl::Now());
+  if (!lease.ok()) return lease.status();
+  valid = CheckInputGrad(header, *lease);
+  if (!valid.ok()) return valid;
+  absl::StatusOr<GradientUpload> upload = MakeRoom(host(), header, *lease);
+  if (!upload.ok()) return upload.status();
+  absl::Status received = stream.ReadTensors(upload->destinations);
+  if (!received.ok()) return received;
+
+  BackwardWork work = {.instance = *instance,
+                       .lease = *std::move(lease),
+                       .output_grads = std::move(upload->by_tape),
+                       .retain = header.retain(),
+                       .accumulate = header.accumulate(),
+                       .zero_before = header.zero_before(),
+                       .input_grad = header.input_grad(),
+                       .return_grads = header.return_grads()};
+  absl::StatusOr<BackwardDone> done =
+      RunBackward(call.WorkerRequest(/*lane=*/0), std::move(work));
+  if (!done.ok()) return done.status();
+  call.record().times = done->times;
+  const v1::BackwardResult result = ResultOf(header, *done, **instance, call);
+  std::vector<wire::Payload> payloads;
+  for (const at::Tensor& grad : done->grads) payloads.push_back(ToPayload(grad));
+  for (const at::Tensor& grad : done->input_grads) payloads.push_back(ToPayload(grad));
+  RecordAnswer(ticket, result, payloads);
+  return stream.WriteTensors(result, std::move(payloads));
+}
+
+}  // namespace backboned::rpc

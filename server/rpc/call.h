@@ -1,0 +1,82 @@
+// What the server knows of one call.
+
+#ifndef BACKBONED_SERVER_RPC_CALL_H_
+#define BACKBONED_SERVER_RPC_CALL_H_
+
+#include <grpcpp/server_context.h>
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "server/device_worker.h"
+
+namespace backboned::rpc {
+
+// The principal of every caller on a server without tokens.
+inline constexpr std::string_view kLocalPrincipal = "local";
+
+// Who calls, until when, and what the log will say of it.
+//
+// Not thread-safe: belongs to the call's handler.
+class Call {
+ public:
+  // Reads the metadata of `context`, which must outlive the call. Fails with
+  // kInvalidArgument if `backboned-session` or `backboned-label` is not 1 to 64
+  // characters of [A-Za-z0-9_.-].
+  static absl::StatusOr<Call> Create(std::string_view method,
+                                     grpc::ServerContext& context);
+
+  const std::string& method() const { return method_; }
+  const std::string& principal() const { return principal_; }
+  const std::string& session() const { return session_; }  // Empty: none.
+  const std::string& label() const { return label_; }      // Empty: none.
+
+  // When the caller stops waiting; infinite if it never does.
+  absl::Time deadline() const { return deadline_; }
+
+  // When the server took the call.
+  absl::Time received() const { return received_; }
+
+  // Whether the caller is gone. Thread-safe.
+  bool IsCancelled() const { return context_->IsCancelled(); }
+
+  // Ends the call from the server's side. Thread-safe.
+  void Cancel() { context_->TryCancel(); }
+
+  // A request to a device's worker on behalf of this caller.
+  DeviceWorker::Request WorkerRequest(uint64_t lane) const;
+
+  // For the log; handlers fill in what they know.
+  struct Record {
+    std::string instance;
+    std::string request_id;
+    int64_t bytes_in = 0;
+    int64_t bytes_out = 0;
+    DeviceWorker::Times times;
+  };
+  Record& record() { return record_; }
+  const Record& record() const { return record_; }
+
+ private:
+  Call(std::string_view method, grpc::ServerContext& context);
+
+  std::string method_;
+  grpc::ServerContext* context_;
+  std::string principal_;
+  std::string session_;
+  std::string label_;
+  absl::Time deadline_;
+  absl::Time received_;
+  Record record_;
+};
+
+// Whether `text` is 1 to 64 characters of [A-Za-z0-9_.-]: session, label, request
+// id.
+bool IsToken(std::string_view text);
+
+}  // namespace backboned::rpc
+
+#endif  // BACKBONED_SERVER_RPC_CALL_H_

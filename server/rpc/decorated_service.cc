@@ -1,0 +1,77 @@
+#include "server/rpc/decorated_service.h"
+
+#include <grpcpp/impl/rpc_service_method.h>
+#include <grpcpp/support/method_handler.h>
+
+#include <exception>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "server/memory.h"
+#include "server/rpc/call_log.h"
+#include "server/rpc/status.h"
+
+namespace backboned::rpc {
+namespace {
+
+// Runs a handler; whatever it throws becomes a status. LibTorch's exceptions end in
+// the device worker already; what arrives here is memory for a request.
+absl::Status RunCatching(const std::function<absl::Status()>& handler) {
+  try {
+    return handler();
+  } catch (const OutOfMemoryBudget& error) {
+    return error.status();
+  } catch (const std::bad_alloc&) {
+    return Error(absl::StatusCode::kResourceExhausted, Reason::kOutOfMemory,
+                 "the server is out of memory");
+  } catch (const std::exception&) {
+    return Error(absl::StatusCode::kInternal, Reason::kComputeFailed,
+                 "the server failed on this request");
+  }
+}
+
+}  // namespace
+
+DecoratedService::DecoratedService(std::string_view service, Surroundings& surroundings)
+    : service_(service), surroundings_(surroundings) {}
+
+void DecoratedService::AddMethod(std::string_view method, Handler handler) {
+  paths_.push_back(absl::StrCat(
+      "/", service_, "/", absl::string_view(method.data(), method.size())));
+  using Bidi = grpc::internal::BidiStreamingHandler<DecoratedService, grpc::ByteBuffer,
+                                                    grpc::ByteBuffer>;
+  auto serve = [name = std::string(method), handler = std::move(handler)](
+                   DecoratedService* service, grpc::ServerContext* context,
+                   MessageStream::Stream* stream) {
+    return service->Serve(name, handler, *context, *stream);
+  };
+  grpc::Service::AddMethod(new grpc::internal::RpcServiceMethod(
+      paths_.back().c_str(), grpc::internal::RpcMethod::BIDI_STREAMING,
+      new Bidi(std::move(serve), this)));
+}
+
+grpc::Status DecoratedService::Serve(std::string_view method, const Handler& handler,
+                                     grpc::ServerContext& context,
+                                     MessageStream::Stream& stream) {
+  absl::StatusOr<Call> call = Call::Create(method, context);
+  if (!call.ok()) {
+    LogRefusal(method, call.status());
+    return ToGrpc(call.status());
+  }
+  absl::StatusOr<Gate::Pass> pass = surroundings_.gate.Enter();
+  if (!pass.ok()) {
+    LogCall(*call, pass.status());
+    return ToGrpc(pass.status());
+  }
+  const absl::Status status = RunCatching([&]() -> absl::Status {
+    absl::StatusOr<Sessions::Call> session = surroundings_.host.sessions().Begin(
+        call->session(), call->principal(), call->received());
+    if (!session.ok()) return session.status();
+    MessageStream messages(stream, *call, surroundings_.watchdog);
+    return handler(*call, messages);
+  });
+  LogCall(*call, status);
+  return ToGrpc(status);
+}
+
+}  // namespace backboned::rpc

@@ -1,0 +1,148 @@
+// GetGrads, SetGrads, ZeroGrads.
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "backbones/errors.h"
+#include "backbones/state.h"
+#include "server/rpc/backbone_service.h"
+#include "server/rpc/convert.h"
+#include "server/rpc/once.h"
+#include "server/rpc/transfer.h"
+
+namespace backboned::rpc {
+namespace {
+
+// The selected parameters, none of them cut.
+absl::StatusOr<std::vector<Slice>> SelectWhole(const v1::Selection& selection,
+                                               const Layout& layout) {
+  absl::StatusOr<std::vector<Slice>> slices =
+      SelectParameters(FromProto(selection), layout);
+  if (!slices.ok()) return slices;
+  absl::Status whole = CheckWholeParameters(*slices, layout);
+  if (!whole.ok()) return whole;
+  return slices;
+}
+
+absl::Status CheckAllPresent(const std::vector<at::Tensor>& grads,
+                             const std::vector<Slice>& slices, const Layout& layout) {
+  for (size_t i = 0; i < grads.size(); ++i) {
+    if (grads[i].defined()) continue;
+    return Error(absl::StatusCode::kFailedPrecondition, Reason::kNoGradients,
+                 absl::StrCat("parameter '", layout.parameters()[slices[i].index].name,
+                              "' has no gradient; run a backward with accumulate, or "
+                              "set allow_absent"));
+  }
+  return absl::OkStatus();
+}
+
+// Splits `slices` into those whose gradients follow and those that get none.
+struct Presence {
+  std::vector<Slice> present;
+  std::vector<Slice> absent;
+};
+
+absl::StatusOr<Presence> SplitByPresence(const v1::FlatGrads& grads,
+                                         std::vector<Slice> slices) {
+  Presence split;
+  if (grads.present().empty()) {
+    split.present = std::move(slices);
+  } else if (grads.present_size() != static_cast<int>(slices.size())) {
+    return Error(absl::StatusCode::kInvalidArgument, Reason::kShapeMismatch,
+                 absl::StrCat("present has ", grads.present_size(),
+                              " values, the selection ", slices.size(), " parameters"));
+  } else {
+    for (size_t i = 0; i < slices.size(); ++i) {
+      (grads.present(static_cast<int>(i)) ? split.present : split.absent)
+          .push_back(slices[i]);
+    }
+  }
+  absl::Status fits = CheckFlatSpec(grads.spec(), CountElements(split.present));
+  if (!fits.ok()) return fits;
+  return split;
+}
+
+}  // namespace
+
+absl::Status BackboneService::GetGrads(Call& call, MessageStream& stream) {
+  v1::GetGradsRequest request;
+  absl::Status read = stream.ReadRequest(request);
+  if (!read.ok()) return read;
+  absl::StatusOr<std::shared_ptr<Instance>> instance = Find(call, request.instance());
+  if (!instance.ok()) return instance.status();
+  const Layout& layout = (*instance)->architecture().layout();
+  absl::StatusOr<std::vector<Slice>> slices = SelectWhole(request.selection(), layout);
+  if (!slices.ok()) return slices.status();
+  const StatePtr state = (*instance)->state();
+  std::vector<at::Tensor> grads = SliceTensors(state->grads, *slices);
+  if (!request.allow_absent()) {
+    absl::Status complete = CheckAllPresent(grads, *slices, layout);
+    if (!complete.ok()) return complete;
+  }
+  v1::GetGradsResult result;
+  *result.mutable_version() = VersionOf(**instance, *state);
+  *result.mutable_grads() = FlatGradsOf(grads);
+  return Download(call, stream, **instance, result, std::move(grads));
+}
+
+absl::Status BackboneService::SetGrads(Call& call, MessageStream& stream) {
+  v1::SetGradsHeader header;
+  absl::Status read = stream.ReadHeader(header);
+  if (!read.ok()) return read;
+  const auto set = [&]() -> absl::StatusOr<v1::SetGradsResponse> {
+    absl::StatusOr<std::shared_ptr<Instance>> instance = Find(call, header.instance());
+    if (!instance.ok()) return instance.status();
+    absl::StatusOr<std::vector<Slice>> slices =
+        SelectWhole(header.selection(), (*instance)->architecture().layout());
+    if (!slices.ok()) return slices.status();
+    absl::StatusOr<Presence> split = SplitByPresence(header.grads(), *std::move(slices));
+    if (!split.ok()) return split.status();
+    absl::StatusOr<std::vector<at::Tensor>> values =
+        Upload(host(), stream, (*instance)->state()->params, split->present);
+    if (!values.ok()) return values.status();
+    const std::vector<at::Tensor> none(split->absent.size());
+    absl::StatusOr<StatePtr> state = (*instance)->Commit(
+        call.WorkerRequest((*instance)->lane()), FromProto(header.if_version()),
+        [&](const State& current) {
+          return WithGrads(*WithGrads(current, split->present, *values), split->absent,
+                           none);
+        });
+    if (!state.ok()) return state.status();
+    v1::SetGradsResponse response;
+    *response.mutable_version() = VersionOf(**instance, **state);
+    return response;
+  };
+  absl::StatusOr<v1::SetGradsResponse> response =
+      RunOnce<v1::SetGradsResponse>(host(), call, header.request_id(), header, set);
+  if (!response.ok()) return response.status();
+  return stream.WriteResponse(*response);
+}
+
+absl::StatusOr<v1::ZeroGradsResponse> BackboneService::ZeroGrads(
+    Call& call, const v1::ZeroGradsRequest& request) {
+  return RunOnce<v1::ZeroGradsResponse>(
+      host(), call, request.request_id(), request,
+      [&]() -> absl::StatusOr<v1::ZeroGradsResponse> {
+        absl::StatusOr<std::shared_ptr<Instance>> instance =
+            Find(call, request.instance());
+        if (!instance.ok()) return instance.status();
+        absl::StatusOr<std::vector<Slice>> slices =
+            SelectWhole(request.selection(), (*instance)->architecture().layout());
+        if (!slices.ok()) return slices.status();
+        const std::vector<at::Tensor> none(slices->size());
+        absl::StatusOr<StatePtr> state = (*instance)->Commit(
+            call.WorkerRequest((*instance)->lane()), VersionCondition(),
+            [&](const State& current) { return WithGrads(current, *slices, none); });
+        if (!state.ok()) return state.status();
+        v1::ZeroGradsResponse response;
+        *response.mutable_version() = VersionOf(**instance, **state);
+        return response;
+      });
+}
+
+}  // namespace backboned::rpc

@@ -1,0 +1,210 @@
+#include "server/rpc/instance_service.h"
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "backbones/errors.h"
+#include "proto/wire/message.h"
+#include "server/memory.h"
+#include "server/memory_allocator.h"
+#include "server/rpc/convert.h"
+#include "server/rpc/once.h"
+#include "server/rpc/page.h"
+#include "server/version.h"
+
+namespace backboned::rpc {
+namespace {
+
+constexpr int64_t kMaxMessageBytes = int64_t{4} << 20;  // gRPC's default.
+
+CreateOptions OptionsOf(const Call& call, const v1::CreateInstanceRequest& request) {
+  CreateOptions options = {.name = request.name(),
+                           .owner = call.principal(),
+                           .session = call.session(),
+                           .benchmark = request.benchmark(),
+                           .architecture = request.architecture(),
+                           .arguments = FromProto(request.arguments()),
+                           .rng_state = request.rng_state(),
+                           .exist_ok = request.exist_ok(),
+                           .device = request.device()};
+  if (request.has_seed()) options.seed = request.seed();
+  if (request.has_normalization()) {
+    options.normalization = FromProto(request.normalization());
+  }
+  return options;
+}
+
+}  // namespace
+
+InstanceService::InstanceService(Surroundings& surroundings, absl::Duration stall_timeout)
+    : DecoratedService("backboned.v1.InstanceService", surroundings),
+      stall_timeout_(stall_timeout) {
+  // Binds a method of this class to its name.
+  const auto add = [this]<typename Request, typename Response>(
+                       std::string_view name,
+                       absl::StatusOr<Response> (InstanceService::*method)(
+                           Call&, const Request&)) {
+    AddUnary<Request, Response>(name, [this, method](Call& call, const Request& request) {
+      return (this->*method)(call, request);
+    });
+  };
+  add("GetServer", &InstanceService::GetServer);
+  add("ListArchitectures", &InstanceService::ListArchitectures);
+  add("ListBenchmarks", &InstanceService::ListBenchmarks);
+  add("CreateInstance", &InstanceService::CreateInstance);
+  add("GetInstance", &InstanceService::GetInstance);
+  add("ListInstances", &InstanceService::ListInstances);
+  add("DeleteInstance", &InstanceService::DeleteInstance);
+}
+
+v1::Limits InstanceService::Limits() const {
+  const HostLimits& limits = host().limits();
+  v1::Limits result;
+  result.set_max_instances(limits.max_instances);
+  result.set_max_tapes(limits.max_tapes);
+  result.set_max_tape_bytes(limits.max_tape_bytes);
+  result.set_max_in_flight_bytes(limits.max_in_flight_bytes);
+  result.set_max_queued(limits.max_queued);
+  result.set_max_message_bytes(kMaxMessageBytes);
+  result.set_max_chunk_bytes(wire::kMaxChunkBytes);
+  *result.mutable_tape_ttl() = ToProto(limits.tape_ttl);
+  *result.mutable_session_ttl() = ToProto(limits.session_ttl);
+  *result.mutable_stall_timeout() = ToProto(stall_timeout_);
+  result.set_max_memory_bytes(limits.max_memory_bytes);
+  return result;
+}
+
+v1::Instance InstanceService::Describe(Instance& instance) {
+  v1::Instance result = ToProto(instance);
+  const TapeStore::Figures tapes = host().tapes().InstanceFigures(instance.uid());
+  result.set_tape_count(tapes.count);
+  result.set_tape_bytes(tapes.bytes);
+  return result;
+}
+
+absl::StatusOr<v1::GetServerResponse> InstanceService::GetServer(
+    Call& call, const v1::GetServerRequest&) {
+  v1::GetServerResponse response;
+  response.set_version(Version());
+  response.set_torch_version(TorchVersion());
+  for (const DeviceWorker* worker : host().workers()) {
+    v1::Device& device = *response.add_devices();
+    device.set_name(worker->device().str());
+    device.set_threads(worker->threads());
+    device.set_default_(worker == host().workers().front());
+    if (worker->device().is_cpu()) {
+      device.set_description(ProcessorName());
+      device.set_allocated_bytes(CpuMemory().allocated_bytes());
+      device.set_pooled_bytes(CpuMemory().pooled_bytes());
+    }
+  }
+  *response.mutable_limits() = Limits();
+  response.set_server_uid(host().uid());
+  response.set_principal(call.principal());
+  return response;
+}
+
+absl::StatusOr<v1::ListArchitecturesResponse> InstanceService::ListArchitectures(
+    Call&, const v1::ListArchitecturesRequest& request) {
+  const std::vector<ArchitectureEntry>& all = Architectures();
+  absl::StatusOr<Page> page = CutPage(
+      all, [](const ArchitectureEntry& entry) { return entry.name; }, request.page_size(),
+      request.page_token());
+  if (!page.ok()) return page.status();
+  v1::ListArchitecturesResponse response;
+  for (size_t i = page->begin; i < page->end; ++i) {
+    *response.add_architectures() = ToProto(all[i]);
+  }
+  response.set_next_page_token(page->next_token);
+  return response;
+}
+
+absl::StatusOr<v1::ListBenchmarksResponse> InstanceService::ListBenchmarks(
+    Call&, const v1::ListBenchmarksRequest& request) {
+  const std::vector<Benchmark>& all = Benchmarks();
+  absl::StatusOr<Page> page =
+      CutPage(all, [](const Benchmark& benchmark) { return benchmark.name; },
+              request.page_size(), request.page_token());
+  if (!page.ok()) return page.status();
+  v1::ListBenchmarksResponse response;
+  for (size_t i = page->begin; i < page->end; ++i) {
+    *response.add_benchmarks() = ToProto(all[i]);
+  }
+  response.set_next_page_token(page->next_token);
+  return response;
+}
+
+absl::StatusOr<v1::CreateInstanceResponse> InstanceService::CreateInstance(
+    Call& call, const v1::CreateInstanceRequest& request) {
+  call.record().instance = request.name();
+  return RunOnce<v1::CreateInstanceResponse>(
+      host(), call, request.request_id(), request,
+      [&]() -> absl::StatusOr<v1::CreateInstanceResponse> {
+        absl::StatusOr<Created> created = host().CreateInstance(OptionsOf(call, request));
+        if (!created.ok()) return created.status();
+        call.record().instance = created->instance->identity().name;
+        v1::CreateInstanceResponse response;
+        *response.mutable_instance() = Describe(*created->instance);
+        *response.mutable_instance()->mutable_layout() = LayoutOf(*created->instance);
+        response.set_existed(created->existed);
+        response.set_rng_state(created->rng_state);
+        return response;
+      });
+}
+
+absl::StatusOr<v1::GetInstanceResponse> InstanceService::GetInstance(
+    Call& call, const v1::GetInstanceRequest& request) {
+  call.record().instance = request.instance();
+  absl::StatusOr<std::shared_ptr<Instance>> instance =
+      host().registry().Find(request.instance(), call.principal());
+  if (!instance.ok()) return instance.status();
+  v1::GetInstanceResponse response;
+  *response.mutable_instance() = Describe(**instance);
+  *response.mutable_instance()->mutable_layout() = LayoutOf(**instance);
+  if (request.digest()) {
+    const StatePtr state = (*instance)->state();
+    absl::StatusOr<std::string> digest =
+        (*instance)->Digest(call.WorkerRequest(/*lane=*/0), state);
+    if (!digest.ok()) return digest.status();
+    response.mutable_instance()->set_digest(*std::move(digest));
+    *response.mutable_instance()->mutable_version() = VersionOf(**instance, *state);
+  }
+  return response;
+}
+
+absl::StatusOr<v1::ListInstancesResponse> InstanceService::ListInstances(
+    Call&, const v1::ListInstancesRequest& request) {
+  const std::vector<std::shared_ptr<Instance>> all = host().registry().List();
+  absl::StatusOr<Page> page = CutPage(
+      all, [](const std::shared_ptr<Instance>& instance) { return instance->FullName(); },
+      request.page_size(), request.page_token());
+  if (!page.ok()) return page.status();
+  v1::ListInstancesResponse response;
+  for (size_t i = page->begin; i < page->end; ++i) {
+    *response.add_instances() = Describe(*all[i]);
+  }
+  response.set_next_page_token(page->next_token);
+  return response;
+}
+
+absl::StatusOr<v1::DeleteInstanceResponse> InstanceService::DeleteInstance(
+    Call& call, const v1::DeleteInstanceRequest& request) {
+  call.record().instance = request.instance();
+  return RunOnce<v1::DeleteInstanceResponse>(
+      host(), call, request.request_id(), request,
+      [&]() -> absl::StatusOr<v1::DeleteInstanceResponse> {
+        absl::StatusOr<std::shared_ptr<Instance>> instance =
+            host().registry().Find(request.instance(), call.principal());
+        if (!instance.ok()) return instance.status();
+        absl::Status status = (*instance)->CheckVersion(FromProto(request.if_version()),
+                                                        *(*instance)->state());
+        if (status.ok()) status = host().DeleteInstance(**instance);
+        if (!status.ok()) return status;
+        return v1::DeleteInstanceResponse();
+      });
+}
+
+}  // namespace backboned::rpc

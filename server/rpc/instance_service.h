@@ -1,0 +1,42 @@
+// backboned.v1.InstanceService.
+
+#ifndef BACKBONED_SERVER_RPC_INSTANCE_SERVICE_H_
+#define BACKBONED_SERVER_RPC_INSTANCE_SERVICE_H_
+
+#include "absl/status/statusor.h"
+#include "backboned/v1/instance_service.pb.h"
+#include "server/rpc/decorated_service.h"
+
+namespace backboned::rpc {
+
+// The control side. The contract says what each method does.
+class InstanceService : public DecoratedService {
+ public:
+  // `stall_timeout`: what GetServer tells of the watchdog.
+  InstanceService(Surroundings& surroundings, absl::Duration stall_timeout);
+
+ private:
+  absl::StatusOr<v1::GetServerResponse> GetServer(Call& call,
+                                                  const v1::GetServerRequest& request);
+  absl::StatusOr<v1::ListArchitecturesResponse> ListArchitectures(
+      Call& call, const v1::ListArchitecturesRequest& request);
+  absl::StatusOr<v1::ListBenchmarksResponse> ListBenchmarks(
+      Call& call, const v1::ListBenchmarksRequest& request);
+  absl::StatusOr<v1::CreateInstanceResponse> CreateInstance(
+      Call& call, const v1::CreateInstanceRequest& request);
+  absl::StatusOr<v1::GetInstanceResponse> GetInstance(
+      Call& call, const v1::GetInstanceRequest& request);
+  absl::StatusOr<v1::ListInstancesResponse> ListInstances(
+      Call& call, const v1::ListInstancesRequest& request);
+  absl::StatusOr<v1::DeleteInstanceResponse> DeleteInstance(
+      Call& call, const v1::DeleteInstanceRequest& request);
+
+  v1::Limits Limits() const;
+  v1::Instance Describe(Instance& instance);
+
+  const absl::Duration stall_timeout_;
+};
+
+}  // namespace backboned::rpc
+
+#endif  // BACKBONED_SERVER_RPC_INSTANCE_SERVICE_H_

@@ -1,0 +1,125 @@
+#include "server/rpc/message_stream.h"
+
+#include <utility>
+
+#include "backbones/errors.h"
+#include "proto/wire/tensor_reader.h"
+#include "proto/wire/unary.h"
+
+namespace backboned::rpc {
+namespace {
+
+absl::Status Malformed(std::string_view message) {
+  return Error(absl::StatusCode::kInvalidArgument, Reason::kMalformedStream, message);
+}
+
+}  // namespace
+
+MessageStream::MessageStream(Stream& stream, Call& call, StallWatchdog& watchdog)
+    : stream_(stream), call_(call), watchdog_(watchdog) {}
+
+std::optional<grpc::ByteBuffer> MessageStream::ReadMessage(
+    StallWatchdog::Transfer& transfer) {
+  grpc::ByteBuffer buffer;
+  if (!stream_.Read(&buffer)) return std::nullopt;
+  const auto bytes = static_cast<int64_t>(buffer.Length());
+  call_.record().bytes_in += bytes;
+  transfer.Moved(bytes);
+  return buffer;
+}
+
+// Why a read gave no message: nullptr-like OK means the client half-closed.
+absl::Status MessageStream::EndOfRead(const StallWatchdog::Transfer& transfer) const {
+  if (transfer.stalled()) {
+    return Error(absl::StatusCode::kCancelled, Reason::kClientStalled,
+                 "the client sent too little for too long");
+  }
+  if (call_.IsCancelled()) return absl::CancelledError("the client went away");
+  return absl::OkStatus();
+}
+
+absl::Status MessageStream::ReadRequest(google::protobuf::MessageLite& request) {
+  StallWatchdog::Transfer transfer(watchdog_, [this] { call_.Cancel(); });
+  std::optional<grpc::ByteBuffer> buffer = ReadMessage(transfer);
+  if (!buffer.has_value()) {
+    absl::Status end = EndOfRead(transfer);
+    return end.ok() ? Malformed("the request has no message") : end;
+  }
+  absl::Status parsed = wire::Parse(*buffer, request);
+  if (!parsed.ok()) return parsed;
+  if (ReadMessage(transfer).has_value()) {
+    return Malformed("the request has more than one message");
+  }
+  return EndOfRead(transfer);
+}
+
+absl::Status MessageStream::ReadHeader(google::protobuf::MessageLite& header) {
+  StallWatchdog::Transfer transfer(watchdog_, [this] { call_.Cancel(); });
+  std::optional<grpc::ByteBuffer> buffer = ReadMessage(transfer);
+  if (!buffer.has_value()) {
+    absl::Status end = EndOfRead(transfer);
+    return end.ok() ? Malformed("the stream ended before its header") : end;
+  }
+  absl::StatusOr<wire::Message> message = wire::Message::Decode(std::move(*buffer));
+  if (!message.ok()) return message.status();
+  if (!message->has_header()) {
+    return Malformed("the first message of the stream has no header");
+  }
+  absl::Status parsed = message->ParseHeader(header);
+  if (!parsed.ok()) return parsed;
+  first_ = *std::move(message);
+  return absl::OkStatus();
+}
+
+absl::Status MessageStream::ReadTensors(std::vector<std::span<std::byte>> destinations) {
+  StallWatchdog::Transfer transfer(watchdog_, [this] { call_.Cancel(); });
+  wire::TensorReader reader(std::move(destinations));
+  absl::Status status = reader.Accept(*first_);
+  first_.reset();  // Its buffer is not needed while the others come.
+  while (status.ok()) {
+    std::optional<grpc::ByteBuffer> buffer = ReadMessage(transfer);
+    if (!buffer.has_value()) {
+      status = EndOfRead(transfer);
+      return status.ok() ? reader.Finish() : status;
+    }
+    absl::StatusOr<wire::Message> message = wire::Message::Decode(std::move(*buffer));
+    if (!message.ok()) return message.status();
+    if (message->has_header()) {
+      return Malformed("the stream has a second header");
+    }
+    status = reader.Accept(*message);
+  }
+  return status;
+}
+
+absl::Status MessageStream::WriteResponse(const google::protobuf::MessageLite& response) {
+  const grpc::ByteBuffer buffer = wire::Serialize(response);
+  call_.record().bytes_out += static_cast<int64_t>(buffer.Length());
+  stream_.WriteLast(buffer, grpc::WriteOptions());
+  return absl::OkStatus();
+}
+
+absl::Status MessageStream::WriteTensors(const google::protobuf::MessageLite& header,
+                                         std::vector<wire::Payload> tensors) {
+  StallWatchdog::Transfer transfer(watchdog_, [this] { call_.Cancel(); });
+  wire::TensorWriter writer(header, std::move(tensors));
+  std::optional<grpc::ByteBuffer> next = writer.Next();
+  while (next.has_value()) {
+    const grpc::ByteBuffer message = *std::move(next);
+    const auto bytes = static_cast<int64_t>(message.Length());
+    next = writer.Next();
+    // The last message travels together with the call's status.
+    const bool written = next.has_value()
+                             ? stream_.Write(message)
+                             : stream_.Write(message, grpc::WriteOptions().set_last_message());
+    if (!written) {
+      absl::Status end = EndOfRead(transfer);
+      return end.ok() ? absl::CancelledError("the client went away") : end;
+    }
+    call_.record().bytes_out += bytes;
+    transfer.Moved(bytes);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace backboned::rpc

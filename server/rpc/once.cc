@@ -1,0 +1,68 @@
+#include "server/rpc/once.h"
+
+#include <google/protobuf/io/coded_stream.h>
+#include <google/protobuf/io/zero_copy_stream_impl_lite.h>
+
+#include "backbones/errors.h"
+#include "server/digest.h"
+
+namespace backboned::rpc {
+namespace {
+
+// The same bytes for the same content, maps too.
+std::string Canonical(const google::protobuf::MessageLite& message) {
+  std::string bytes;
+  {
+    google::protobuf::io::StringOutputStream stream(&bytes);
+    google::protobuf::io::CodedOutputStream coded(&stream);
+    coded.SetSerializationDeterministic(true);
+    message.SerializeToCodedStream(&coded);
+  }
+  return bytes;
+}
+
+}  // namespace
+
+absl::StatusOr<AnswerLog::Attempt> BeginAttempt(
+    Host& host, Call& call, const std::string& request_id,
+    const google::protobuf::MessageLite& header) {
+  if (!request_id.empty() && !IsToken(request_id)) {
+    return Error(absl::StatusCode::kInvalidArgument, Reason::kInvalidOption,
+                 "request_id is not 1 to 64 characters of [A-Za-z0-9_.-]");
+  }
+  call.record().request_id = request_id;
+  const RequestKey key = {.principal = call.principal(),
+                          .method = call.method(),
+                          .request_id = request_id};
+  const std::string fingerprint = request_id.empty() ? "" : TextDigest(Canonical(header));
+  return host.answers().Begin(key, fingerprint, absl::Now(), call.deadline(),
+                              [&call] { return call.IsCancelled(); });
+}
+
+void RecordAnswer(AnswerTicket& ticket, const google::protobuf::MessageLite& header,
+                  const std::vector<wire::Payload>& payloads) {
+  Answer answer{.header = header.SerializeAsString()};
+  for (const wire::Payload& payload : payloads) {
+    answer.payload_bytes += static_cast<int64_t>(payload.bytes.size());
+  }
+  if (!payloads.empty()) {
+    answer.payload = std::make_shared<const std::vector<wire::Payload>>(payloads);
+  }
+  ticket.Record(std::move(answer), absl::Now());
+}
+
+absl::StatusOr<std::vector<wire::Payload>> Recall(const RecordedAnswer& recorded,
+                                                  google::protobuf::MessageLite& header) {
+  if (recorded.payload_expired) {
+    return Error(absl::StatusCode::kAborted, Reason::kAnswerExpired,
+                 "the request was applied, but its answer's tensors are no longer kept");
+  }
+  if (!header.ParseFromString(recorded.answer.header)) {
+    return absl::InternalError("a recorded answer cannot be decoded");
+  }
+  if (recorded.answer.payload == nullptr) return std::vector<wire::Payload>();
+  return *std::static_pointer_cast<const std::vector<wire::Payload>>(
+      recorded.answer.payload);
+}
+
+}  // namespace backboned::rpc

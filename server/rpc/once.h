@@ -1,0 +1,62 @@
+// Retried changes are applied once.
+
+#ifndef BACKBONED_SERVER_RPC_ONCE_H_
+#define BACKBONED_SERVER_RPC_ONCE_H_
+
+#include <google/protobuf/message_lite.h>
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/clock.h"
+#include "proto/wire/tensor_writer.h"
+#include "server/answers.h"
+#include "server/host.h"
+#include "server/rpc/call.h"
+
+namespace backboned::rpc {
+
+// Asks whether the request of `call` is to be run, or was answered before. Waits
+// while an earlier attempt is in flight. `header` is what distinguishes requests.
+//
+// kInvalidArgument if `request_id` is not a token, or was used for another request.
+absl::StatusOr<AnswerLog::Attempt> BeginAttempt(Host& host, Call& call,
+                                                const std::string& request_id,
+                                                const google::protobuf::MessageLite& header);
+
+// Keeps an answer for a retry: its header, and the tensors behind it.
+void RecordAnswer(AnswerTicket& ticket, const google::protobuf::MessageLite& header,
+                  const std::vector<wire::Payload>& payloads);
+
+// Gives a recorded answer back; kAborted (ANSWER_EXPIRED) if its tensors are no
+// longer kept.
+absl::StatusOr<std::vector<wire::Payload>> Recall(const RecordedAnswer& recorded,
+                                                  google::protobuf::MessageLite& header);
+
+// Runs `change`, which returns a StatusOr<Response>, unless an earlier attempt of
+// the same request succeeded: then gives that one's answer.
+template <typename Response, typename Change>
+absl::StatusOr<Response> RunOnce(Host& host, Call& call, const std::string& request_id,
+                                 const google::protobuf::MessageLite& header,
+                                 Change change) {
+  absl::StatusOr<AnswerLog::Attempt> attempt =
+      BeginAttempt(host, call, request_id, header);
+  if (!attempt.ok()) return attempt.status();
+  if (const auto* recorded = std::get_if<RecordedAnswer>(&*attempt)) {
+    Response response;
+    auto payloads = Recall(*recorded, response);
+    if (!payloads.ok()) return payloads.status();
+    return response;
+  }
+  absl::StatusOr<Response> response = change();
+  if (response.ok()) RecordAnswer(std::get<AnswerTicket>(*attempt), *response, {});
+  return response;
+}
+
+}  // namespace backboned::rpc
+
+#endif  // BACKBONED_SERVER_RPC_ONCE_H_

@@ -1,0 +1,124 @@
+#include "server/rpc/rpc_server.h"
+
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/health_check_service_interface.h>
+#include <grpcpp/resource_quota.h>
+#include <grpcpp/security/server_credentials.h>
+#include <grpcpp/server_builder.h>
+
+#include <mutex>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+
+namespace backboned::rpc {
+namespace {
+
+// Frames as large as our messages; received bytes that wait for a slow handler are
+// bounded by the quota, since they are outside of our own budgets.
+constexpr int kFrameBytes = 4 << 20;
+constexpr size_t kQuotaBytes = size_t{1} << 30;
+
+// Hardening and flow control of HTTP/2 (docs/limits.md says why).
+void SetChannelArguments(grpc::ServerBuilder& builder) {
+  builder.AddChannelArgument("grpc.so_reuseport", 0);
+  builder.AddChannelArgument("grpc.http2.max_frame_size", kFrameBytes);
+  builder.AddChannelArgument("grpc.http2.lookahead_bytes", kFrameBytes);
+  builder.AddChannelArgument("grpc.max_concurrent_streams", 64);
+  builder.AddChannelArgument("grpc.max_metadata_size", 8192);
+  builder.AddChannelArgument("grpc.keepalive_time_ms", 20'000);
+  builder.AddChannelArgument("grpc.keepalive_timeout_ms", 10'000);
+  builder.AddChannelArgument("grpc.keepalive_permit_without_calls", 1);
+  builder.AddChannelArgument("grpc.http2.min_ping_interval_without_data_ms", 5'000);
+  for (grpc_compression_algorithm algorithm : {GRPC_COMPRESS_DEFLATE, GRPC_COMPRESS_GZIP}) {
+    builder.SetCompressionAlgorithmSupportStatus(algorithm, false);
+  }
+}
+
+void EnablePlugins(bool reflection) {
+  static std::once_flag once;
+  grpc::EnableDefaultHealthCheckService(true);
+  if (reflection) {
+    std::call_once(once, [] { grpc::reflection::InitProtoReflectionServerBuilderPlugin(); });
+  }
+}
+
+}  // namespace
+
+RpcServer::RpcServer(Host& host, const Options& options)
+    : gate_(options.max_calls),
+      watchdog_(options.stall_timeout),
+      surroundings_{.host = host, .gate = gate_, .watchdog = watchdog_},
+      instance_service_(surroundings_, options.stall_timeout),
+      backbone_service_(surroundings_) {}
+
+absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(Host& host,
+                                                            const Options& options) {
+  std::unique_ptr<RpcServer> server(new RpcServer(host, options));
+  absl::Status status = server->Claim(options);
+  if (status.ok()) status = server->Build(options);
+  if (!status.ok()) return status;
+  return server;
+}
+
+absl::Status RpcServer::Claim(const Options& options) {
+  for (const std::string& text : options.addresses) {
+    absl::StatusOr<ListenAddress> address = ParseListenAddress(text);
+    if (!address.ok()) return address.status();
+    absl::Status local = options.insecure_remote ? absl::OkStatus() : CheckLocal(*address);
+    if (!local.ok()) return local;
+    absl::StatusOr<AddressClaim> claim = AddressClaim::Make(*address);
+    if (!claim.ok()) return claim.status();
+    claims_.push_back(*std::move(claim));
+    addresses_.push_back(address->text);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RpcServer::Build(const Options& options) {
+  EnablePlugins(options.reflection);
+  grpc::ServerBuilder builder;
+  SetChannelArguments(builder);
+  grpc::ResourceQuota quota("backboned");
+  quota.Resize(kQuotaBytes);
+  builder.SetResourceQuota(quota);
+  // Threads that wait for calls are kept, so that a call does not begin with the
+  // making of a thread.
+  builder.SetSyncServerOption(grpc::ServerBuilder::NUM_CQS, 1);
+  builder.SetSyncServerOption(grpc::ServerBuilder::MAX_POLLERS, 8);
+  std::vector<int> ports(addresses_.size(), -1);
+  for (size_t i = 0; i < addresses_.size(); ++i) {
+    builder.AddListeningPort(addresses_[i], grpc::InsecureServerCredentials(), &ports[i]);
+  }
+  builder.RegisterService(&instance_service_);
+  builder.RegisterService(&backbone_service_);
+  server_ = builder.BuildAndStart();
+  if (server_ == nullptr) {
+    return absl::UnavailableError("cannot listen on the given addresses");
+  }
+  for (size_t i = 0; i < addresses_.size(); ++i) {
+    if (!addresses_[i].ends_with(":0")) continue;
+    addresses_[i] = absl::StrCat(addresses_[i].substr(0, addresses_[i].size() - 1), ports[i]);
+  }
+  return absl::OkStatus();
+}
+
+RpcServer::~RpcServer() { Drain(absl::ZeroDuration()); }
+
+std::shared_ptr<grpc::Channel> RpcServer::InProcessChannel() {
+  return server_->InProcessChannel(grpc::ChannelArguments());
+}
+
+void RpcServer::Drain(absl::Duration grace) {
+  if (server_ == nullptr) return;
+  gate_.Drain();
+  if (grpc::HealthCheckServiceInterface* health = server_->GetHealthCheckService()) {
+    health->Shutdown();
+  }
+  gate_.WaitUntilEmpty(grace);
+  // What is still inside is cancelled; handlers notice and return.
+  server_->Shutdown(absl::ToChronoTime(absl::Now() + absl::Milliseconds(100)));
+  server_->Wait();
+}
+
+}  // namespace backboned::rpc

@@ -1,0 +1,76 @@
+// A gRPC server around a Host.
+
+#ifndef BACKBONED_SERVER_RPC_RPC_SERVER_H_
+#define BACKBONED_SERVER_RPC_RPC_SERVER_H_
+
+#include <grpcpp/channel.h>
+#include <grpcpp/server.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "server/host.h"
+#include "server/rpc/backbone_service.h"
+#include "server/rpc/decorated_service.h"
+#include "server/rpc/gate.h"
+#include "server/rpc/instance_service.h"
+#include "server/rpc/listen.h"
+#include "server/rpc/stall_watchdog.h"
+
+namespace backboned::rpc {
+
+// Serves both services, grpc.health.v1 and, if wanted, reflection, from its start
+// until Drain or its destruction.
+//
+// Thread-safe.
+class RpcServer {
+ public:
+  struct Options {
+    std::vector<std::string> addresses;  // None: only the in-process channel.
+    bool insecure_remote = false;        // Allow addresses beyond loopback.
+    bool reflection = true;
+    int64_t max_calls = 256;
+    absl::Duration stall_timeout = absl::Seconds(60);
+  };
+
+  // Starts to serve; `host` must outlive the server. Errors name the address:
+  // kInvalidArgument, kFailedPrecondition (beyond loopback), kUnavailable (taken).
+  static absl::StatusOr<std::unique_ptr<RpcServer>> Start(Host& host,
+                                                          const Options& options);
+
+  // Ends calls that still run.
+  ~RpcServer();
+
+  // Where it listens, with the ports that were chosen for port 0.
+  const std::vector<std::string>& addresses() const { return addresses_; }
+
+  // A channel inside this process.
+  std::shared_ptr<grpc::Channel> InProcessChannel();
+
+  // Refuses new calls and waits until those inside have ended; after `grace` they
+  // are cancelled.
+  void Drain(absl::Duration grace);
+
+ private:
+  RpcServer(Host& host, const Options& options);
+
+  absl::Status Claim(const Options& options);
+  absl::Status Build(const Options& options);
+
+  Gate gate_;
+  StallWatchdog watchdog_;
+  Surroundings surroundings_;
+  InstanceService instance_service_;
+  BackboneService backbone_service_;
+  std::vector<AddressClaim> claims_;
+  std::vector<std::string> addresses_;
+  std::unique_ptr<grpc::Server> server_;  // Last: it uses all of the above.
+};
+
+}  // namespace backboned::rpc
+
+#endif  // BACKBONED_SERVER_RPC_RPC_SERVER_H_

@@ -1,0 +1,61 @@
+#include "server/rpc/stall_watchdog.h"
+
+#include <utility>
+
+#include "absl/time/clock.h"
+
+namespace backboned::rpc {
+
+StallWatchdog::StallWatchdog(absl::Duration timeout)
+    : timeout_(timeout), thread_([this] { Watch(); }) {}
+
+StallWatchdog::~StallWatchdog() {
+  {
+    absl::MutexLock lock(&mutex_);
+    ending_ = true;
+    ended_.SignalAll();
+  }
+  thread_.join();
+}
+
+void StallWatchdog::Watch() {
+  absl::MutexLock lock(&mutex_);
+  while (!ending_) {
+    ended_.WaitWithTimeout(&mutex_, timeout_ / 8);
+    CancelStalled(absl::Now());
+  }
+}
+
+void StallWatchdog::CancelStalled(absl::Time now) {
+  for (Transfer* transfer : transfers_) {
+    if (transfer->stalled_ || now - transfer->progress_ < timeout_) continue;
+    transfer->stalled_ = true;
+    transfer->cancel_();  // Only marks the call; takes no lock of ours.
+  }
+}
+
+StallWatchdog::Transfer::Transfer(StallWatchdog& watchdog, std::function<void()> cancel)
+    : watchdog_(watchdog), cancel_(std::move(cancel)), progress_(absl::Now()) {
+  absl::MutexLock lock(&watchdog_.mutex_);
+  watchdog_.transfers_.insert(this);
+}
+
+StallWatchdog::Transfer::~Transfer() {
+  absl::MutexLock lock(&watchdog_.mutex_);
+  watchdog_.transfers_.erase(this);
+}
+
+void StallWatchdog::Transfer::Moved(int64_t bytes) {
+  absl::MutexLock lock(&watchdog_.mutex_);
+  moved_bytes_ += bytes;
+  if (moved_bytes_ < kProgressBytes) return;
+  moved_bytes_ = 0;
+  progress_ = absl::Now();
+}
+
+bool StallWatchdog::Transfer::stalled() const {
+  absl::MutexLock lock(&watchdog_.mutex_);
+  return stalled_;
+}
+
+}  // namespace backboned::rpc

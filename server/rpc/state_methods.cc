@@ -1,0 +1,163 @@
+// GetParams, SetParams, GetBuffers, SetBuffers.
+
+#include <ATen/core/Tensor.h>
+
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "backbones/errors.h"
+#include "backbones/state.h"
+#include "proto/wire/spec.h"
+#include "server/rpc/backbone_service.h"
+#include "server/rpc/convert.h"
+#include "server/rpc/once.h"
+#include "server/rpc/transfer.h"
+
+namespace backboned::rpc {
+namespace {
+
+// Returns kInvalidArgument unless `specs` are those of the selected buffers.
+absl::Status CheckBufferSpecs(const v1::SetBuffersHeader& header,
+                              const std::vector<Slice>& slices, const Layout& layout) {
+  if (header.buffers_size() != static_cast<int>(slices.size())) {
+    return Error(absl::StatusCode::kInvalidArgument, Reason::kShapeMismatch,
+                 absl::StrCat("the header has ", header.buffers_size(),
+                              " buffers, the selection ", slices.size()));
+  }
+  for (int i = 0; i < header.buffers_size(); ++i) {
+    const v1::TensorSpec& spec = header.buffers(i);
+    const Buffer& buffer = layout.buffers()[slices[static_cast<size_t>(i)].index];
+    const std::vector<int64_t> shape(spec.shape().begin(), spec.shape().end());
+    if (spec.name() == buffer.name && spec.dtype() == ToProto(buffer.dtype) &&
+        shape == buffer.shape) {
+      continue;
+    }
+    return Error(absl::StatusCode::kInvalidArgument, Reason::kShapeMismatch,
+                 absl::StrCat("buffer ", i, " is '", spec.name().substr(0, 64), "' ",
+                              std::string(wire::DataTypeName(spec.dtype())), " ",
+                              wire::ShapeString(spec), ", expected '", buffer.name, "' ",
+                              std::string(wire::DataTypeName(ToProto(buffer.dtype))), " ",
+                              FormatShape(buffer.shape)));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<Slice>> SelectWholeBuffers(const v1::Selection& selection,
+                                                      const Layout& layout) {
+  if (selection.has_range()) {
+    return Error(absl::StatusCode::kInvalidArgument, Reason::kInvalidOption,
+                 "a range does not apply to buffers");
+  }
+  return SelectBuffers(FromProto(selection), layout);
+}
+
+}  // namespace
+
+absl::Status BackboneService::GetParams(Call& call, MessageStream& stream) {
+  v1::GetParamsRequest request;
+  absl::Status read = stream.ReadRequest(request);
+  if (!read.ok()) return read;
+  absl::StatusOr<std::shared_ptr<Instance>> instance = Find(call, request.instance());
+  if (!instance.ok()) return instance.status();
+  absl::StatusOr<std::vector<Slice>> slices = SelectParameters(
+      FromProto(request.selection()), (*instance)->architecture().layout());
+  if (!slices.ok()) return slices.status();
+  const StatePtr state = (*instance)->state();
+  absl::Status expected =
+      (*instance)->CheckVersion(FromProto(request.if_version()), *state);
+  if (!expected.ok()) return expected;
+  v1::GetParamsResult result;
+  *result.mutable_version() = VersionOf(**instance, *state);
+  *result.mutable_spec() = FlatSpec(CountElements(*slices));
+  return Download(call, stream, **instance, result, SliceTensors(state->params, *slices));
+}
+
+absl::Status BackboneService::SetParams(Call& call, MessageStream& stream) {
+  v1::SetParamsHeader header;
+  absl::Status read = stream.ReadHeader(header);
+  if (!read.ok()) return read;
+  const auto set = [&]() -> absl::StatusOr<v1::SetParamsResponse> {
+    absl::StatusOr<std::shared_ptr<Instance>> instance = Find(call, header.instance());
+    if (!instance.ok()) return instance.status();
+    absl::StatusOr<std::vector<Slice>> slices = SelectParameters(
+        FromProto(header.selection()), (*instance)->architecture().layout());
+    if (!slices.ok()) return slices.status();
+    absl::Status fits = CheckFlatSpec(header.spec(), CountElements(*slices));
+    if (!fits.ok()) return fits;
+    absl::StatusOr<std::vector<at::Tensor>> values =
+        Upload(host(), stream, (*instance)->state()->params, *slices);
+    if (!values.ok()) return values.status();
+    absl::StatusOr<StatePtr> state = (*instance)->Commit(
+        call.WorkerRequest((*instance)->lane()), FromProto(header.if_version()),
+        [&](const State& current) { return WithParams(current, *slices, *values); });
+    if (!state.ok()) return state.status();
+    v1::SetParamsResponse response;
+    *response.mutable_version() = VersionOf(**instance, **state);
+    return response;
+  };
+  absl::StatusOr<v1::SetParamsResponse> response =
+      RunOnce<v1::SetParamsResponse>(host(), call, header.request_id(), header, set);
+  if (!response.ok()) return response.status();
+  return stream.WriteResponse(*response);
+}
+
+absl::Status BackboneService::GetBuffers(Call& call, MessageStream& stream) {
+  v1::GetBuffersRequest request;
+  absl::Status read = stream.ReadRequest(request);
+  if (!read.ok()) return read;
+  absl::StatusOr<std::shared_ptr<Instance>> instance = Find(call, request.instance());
+  if (!instance.ok()) return instance.status();
+  const Layout& layout = (*instance)->architecture().layout();
+  absl::StatusOr<std::vector<Slice>> slices =
+      SelectWholeBuffers(request.selection(), layout);
+  if (!slices.ok()) return slices.status();
+  const StatePtr state = (*instance)->state();
+  absl::Status expected =
+      (*instance)->CheckVersion(FromProto(request.if_version()), *state);
+  if (!expected.ok()) return expected;
+  v1::GetBuffersResult result;
+  *result.mutable_version() = VersionOf(**instance, *state);
+  std::vector<at::Tensor> tensors;
+  for (const Slice& slice : *slices) {
+    tensors.push_back(state->buffers[slice.index]);
+    *result.add_buffers() = Spec(layout.buffers()[slice.index].name, tensors.back());
+  }
+  return Download(call, stream, **instance, result, std::move(tensors));
+}
+
+absl::Status BackboneService::SetBuffers(Call& call, MessageStream& stream) {
+  v1::SetBuffersHeader header;
+  absl::Status read = stream.ReadHeader(header);
+  if (!read.ok()) return read;
+  const auto set = [&]() -> absl::StatusOr<v1::SetBuffersResponse> {
+    absl::StatusOr<std::shared_ptr<Instance>> instance = Find(call, header.instance());
+    if (!instance.ok()) return instance.status();
+    const Layout& layout = (*instance)->architecture().layout();
+    absl::StatusOr<std::vector<Slice>> slices =
+        SelectWholeBuffers(header.selection(), layout);
+    if (!slices.ok()) return slices.status();
+    absl::Status fits = CheckBufferSpecs(header, *slices, layout);
+    if (!fits.ok()) return fits;
+    absl::StatusOr<std::vector<at::Tensor>> values =
+        Upload(host(), stream, (*instance)->state()->buffers, *slices);
+    if (!values.ok()) return values.status();
+    absl::StatusOr<StatePtr> state = (*instance)->Commit(
+        call.WorkerRequest((*instance)->lane()), FromProto(header.if_version()),
+        [&](const State& current) { return WithBuffers(current, *slices, *values); });
+    if (!state.ok()) return state.status();
+    v1::SetBuffersResponse response;
+    *response.mutable_version() = VersionOf(**instance, **state);
+    return response;
+  };
+  absl::StatusOr<v1::SetBuffersResponse> response =
+      RunOnce<v1::SetBuffersResponse>(host(), call, header.request_id(), header, set);
+  if (!response.ok()) return response.status();
+  return stream.WriteResponse(*response);
+}
+
+}  // namespace backboned::rpc

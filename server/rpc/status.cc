@@ -1,0 +1,79 @@
+#include "server/rpc/status.h"
+
+#include <algorithm>
+#include <string>
+
+#include "absl/time/time.h"
+#include "backboned/v1/error.pb.h"
+
+namespace backboned::rpc {
+namespace {
+
+v1::ErrorReason ToProto(Reason reason) {
+  return static_cast<v1::ErrorReason>(static_cast<int>(reason));
+}
+
+v1::ErrorDetail Detail(const absl::Status& status) {
+  v1::ErrorDetail detail;
+  detail.set_reason(ToProto(ReasonOrDefault(status)));
+  const std::optional<Limit> limit = LimitOf(status);
+  if (!limit.has_value()) return detail;
+  detail.set_limit(limit->name);
+  detail.set_limit_value(limit->value);
+  detail.set_requested_value(limit->requested);
+  if (limit->retry_delay > absl::ZeroDuration()) {
+    absl::Duration rest = limit->retry_delay;
+    const int64_t seconds = absl::IDivDuration(rest, absl::Seconds(1), &rest);
+    detail.mutable_retry_delay()->set_seconds(seconds);
+    detail.mutable_retry_delay()->set_nanos(
+        static_cast<int32_t>(absl::ToInt64Nanoseconds(rest)));
+  }
+  return detail;
+}
+
+}  // namespace
+
+Reason ReasonOrDefault(const absl::Status& status) {
+  const std::optional<Reason> reason = ReasonOf(status);
+  if (reason.has_value()) return *reason;
+  switch (status.code()) {
+    case absl::StatusCode::kInvalidArgument:
+      return Reason::kMalformedStream;
+    case absl::StatusCode::kResourceExhausted:
+      return Reason::kLimitReached;
+    case absl::StatusCode::kInternal:
+      return Reason::kComputeFailed;
+    default:
+      return Reason{};
+  }
+}
+
+std::string_view ReasonName(Reason reason) {
+  constexpr std::string_view kPrefix = "ERROR_REASON_";
+  const std::string& name = v1::ErrorReason_Name(ToProto(reason));
+  return std::string_view(name).substr(std::min(kPrefix.size(), name.size()));
+}
+
+std::string_view CodeName(absl::StatusCode code) {
+  static constexpr std::string_view kNames[] = {
+      "OK",          "CANCELLED",        "UNKNOWN",           "INVALID_ARGUMENT",
+      "DEADLINE_EXCEEDED", "NOT_FOUND",  "ALREADY_EXISTS",    "PERMISSION_DENIED",
+      "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE",
+      "UNIMPLEMENTED", "INTERNAL",       "UNAVAILABLE",       "DATA_LOSS",
+      "UNAUTHENTICATED"};
+  const auto index = static_cast<size_t>(code);
+  return index < std::size(kNames) ? kNames[index] : "UNKNOWN";
+}
+
+grpc::Status ToGrpc(const absl::Status& status) {
+  if (status.ok()) return grpc::Status::OK;
+  const std::string message(status.message().substr(0, kMaxMessageBytes));
+  v1::StatusDetails details;
+  details.set_code(static_cast<int>(status.code()));
+  details.set_message(message);
+  details.add_details()->PackFrom(Detail(status));
+  return grpc::Status(static_cast<grpc::StatusCode>(status.code()), message,
+                      details.SerializeAsString());
+}
+
+}  // namespace backboned::rpc

@@ -1,0 +1,125 @@
+// Client processes, and what they leave behind.
+
+#ifndef BACKBONED_SERVER_SESSIONS_H_
+#define BACKBONED_SERVER_SESSIONS_H_
+
+#include <cstdint>
+#include <map>
+#include <set>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+
+namespace backboned {
+
+class Sessions;
+
+// A call of a session in flight: the session lives at least as long. Not
+// thread-safe.
+class SessionCall {
+ public:
+  // Belongs to no session.
+  SessionCall() = default;
+  SessionCall(SessionCall&& other) noexcept;
+  SessionCall& operator=(SessionCall&& other) noexcept;
+  ~SessionCall();
+
+ private:
+  friend class Sessions;
+  SessionCall(Sessions* sessions, std::pair<std::string, std::string> key)
+      : sessions_(sessions), key_(std::move(key)) {}
+
+  void End();
+
+  Sessions* sessions_ = nullptr;
+  std::pair<std::string, std::string> key_;
+};
+
+// Knows which sessions live, and what each owns that dies with it. A session is
+// known by its id and its principal: nobody keeps another's alive.
+//
+// It has no clock: a call ends at the latest time that any method was told, so
+// a sweeper that calls TakeExpired every few seconds is what ends sessions,
+// early by one of its intervals at most.
+//
+// Thread-safe. Must outlive its calls.
+class Sessions {
+ public:
+  using Call = SessionCall;
+
+  // A session that is over.
+  struct Expired {
+    std::string id;
+    std::string principal;
+    std::vector<std::string>
+        instances;  // What it had adopted and not given away.
+  };
+
+  // Sessions end `ttl` after their last call; at most `max_sessions` live.
+  Sessions(absl::Duration ttl, int64_t max_sessions);
+
+  Sessions(const Sessions&) = delete;
+  Sessions& operator=(const Sessions&) = delete;
+
+  // Keeps the session alive, or starts it, until the returned call is gone. An
+  // empty `id` stands for a client without session: the call belongs to none.
+  //
+  // Returns kResourceExhausted (LimitReached `max-sessions`) for a new session
+  // over the limit.
+  absl::StatusOr<SessionCall> Begin(std::string_view id,
+                                    std::string_view principal, absl::Time now);
+
+  // Makes `instance` die with the session; best its full name or uid, as the
+  // sweeper needs it. An instance has one owner: the last who adopted it.
+  //
+  // Returns kFailedPrecondition if the session does not live. While a call of
+  // it does, it lives.
+  absl::Status Adopt(std::string_view id, std::string_view principal,
+                     std::string_view instance);
+
+  // Forgets who owns `instance`, as it is deleted. Without effect if nobody
+  // does.
+  void Disown(std::string_view instance);
+
+  // Ends the sessions whose last call ended the TTL ago, and returns them.
+  std::vector<Expired> TakeExpired(absl::Time now);
+
+  // Sessions that live.
+  int64_t count() const;
+
+ private:
+  friend class SessionCall;
+
+  using Key = std::pair<std::string, std::string>;  // Id and principal.
+
+  struct Session {
+    int64_t call_count = 0;  // In flight.
+    absl::Time last_used;    // Meant while no call is in flight.
+    std::set<std::string> instances;
+  };
+
+  void End(const Key& key);
+  void Forget(const std::string& instance)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  const absl::Duration ttl_;
+  const int64_t max_sessions_;
+
+  mutable absl::Mutex mutex_;
+  std::map<Key, Session> sessions_ ABSL_GUARDED_BY(mutex_);
+  std::unordered_map<std::string, Key> owners_
+      ABSL_GUARDED_BY(mutex_);  // By instance.
+  absl::Time latest_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
+};
+
+}  // namespace backboned
+
+#endif  // BACKBONED_SERVER_SESSIONS_H_

@@ -1,0 +1,91 @@
+// A forward that is kept for its backward, and the right to keep or use one.
+
+#ifndef BACKBONED_SERVER_TAPE_H_
+#define BACKBONED_SERVER_TAPE_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "server/memory_account.h"
+
+namespace backboned {
+
+class Graph;
+
+// One forward, kept. Immutable once it is stored.
+struct Tape {
+  // 32 hex digits that cannot be guessed; given by TapeStore::Put.
+  std::string id = {};
+  // Whose forward it was.
+  std::string instance_uid;
+  // Who pays, and the only one who may use it.
+  std::string principal;
+  // It dies with this session of the principal. Empty: with none.
+  std::string session = {};
+  // What it holds: the account's live bytes after the forward.
+  int64_t bytes = 0;
+  // Newer tapes have higher numbers; given by TapeStore::Put.
+  uint64_t sequence = 0;
+  std::shared_ptr<Graph> graph = nullptr;
+  // Pays for what the graph keeps alive.
+  std::shared_ptr<MemoryAccount> account = nullptr;
+  // In the order of the graph's outputs.
+  std::vector<std::string> output_names = {};
+};
+
+class TapeStore;
+
+// A place for one tape, held until it is put or this object is gone. Not
+// thread-safe.
+class TapeSlot {
+ public:
+  // Holds no place.
+  TapeSlot() = default;
+  TapeSlot(TapeSlot&& other) noexcept
+      : store_(std::exchange(other.store_, nullptr)) {}
+  TapeSlot& operator=(TapeSlot&& other) noexcept;
+  ~TapeSlot();
+
+ private:
+  friend class TapeStore;
+  explicit TapeSlot(TapeStore* store) : store_(store) {}
+
+  TapeStore* store_ = nullptr;
+};
+
+// Tapes of which a backward has the exclusive use. Not thread-safe.
+class TapeLease {
+ public:
+  // Holds nothing.
+  TapeLease() = default;
+  TapeLease(TapeLease&& other) noexcept;
+  TapeLease& operator=(TapeLease&& other) noexcept;
+
+  // Returns to the store what was not consumed.
+  ~TapeLease();
+
+  // The tapes, in the order of the ids that were asked for.
+  const std::vector<std::shared_ptr<const Tape>>& tapes() const {
+    return tapes_;
+  }
+
+  // Drops the tapes for good: they are used up. The lease is empty then.
+  void Consume();
+
+ private:
+  friend class TapeStore;
+  TapeLease(TapeStore* store, std::vector<std::shared_ptr<const Tape>> tapes)
+      : store_(store), tapes_(std::move(tapes)) {}
+
+  void Finish(bool consume);
+
+  TapeStore* store_ = nullptr;
+  std::vector<std::shared_ptr<const Tape>> tapes_;
+};
+
+}  // namespace backboned
+
+#endif  // BACKBONED_SERVER_TAPE_H_

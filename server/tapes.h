@@ -1,0 +1,127 @@
+// The forwards that are kept for their backward.
+
+#ifndef BACKBONED_SERVER_TAPES_H_
+#define BACKBONED_SERVER_TAPES_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "server/tape.h"
+
+namespace backboned {
+
+// Keeps tapes until they are used, released or expired, within limits of count
+// and bytes. A tape that is leased still counts, since its memory is still
+// there.
+//
+// Thread-safe. Graphs are destroyed outside the lock, by the calling thread.
+// Must outlive its slots and leases.
+class TapeStore {
+ public:
+  struct Limits {
+    // Errors call it `max-tapes`.
+    int64_t max_count = 1024;
+    // Errors call it `max-tape-bytes`.
+    int64_t max_bytes = int64_t{4} << 30;
+    // Since the tape was put or its last lease began.
+    absl::Duration ttl = absl::Minutes(10);
+  };
+
+  struct Figures {
+    int64_t count = 0;
+    int64_t bytes = 0;
+  };
+
+  explicit TapeStore(const Limits& limits);
+  ~TapeStore();
+
+  TapeStore(const TapeStore&) = delete;
+  TapeStore& operator=(const TapeStore&) = delete;
+
+  // Holds a place for a tape, so that a forward is refused before it starts.
+  //
+  // Returns kResourceExhausted (LimitReached `max-tapes` or `max-tape-bytes`)
+  // if the store is full, once
+  // what has expired is dropped.
+  absl::StatusOr<TapeSlot> Reserve(absl::Time now);
+
+  // Keeps `tape` in the place of `slot` and returns its id. Put it before the
+  // forward's buffers are published: a refused training forward changes
+  // nothing.
+  //
+  // Returns kResourceExhausted (LimitReached `max-tape-bytes`) if its bytes do
+  // not fit; it is gone then.
+  absl::StatusOr<std::string> Put(Tape tape, TapeSlot slot, absl::Time now);
+
+  // Takes the tapes `ids` out for one backward: all of them, or none.
+  //
+  // Returns kFailedPrecondition (kTapeNotFound) if one is unknown to
+  // `principal`, of another instance, expired, or in use by another lease;
+  // kInvalidArgument (kInvalidOption) if `ids` names one twice.
+  absl::StatusOr<TapeLease> Lease(absl::Span<const std::string> ids,
+                                  std::string_view instance_uid,
+                                  std::string_view principal, absl::Time now);
+
+  // Drops those of `ids` that belong to `principal` and returns how many these
+  // were. A leased one goes when its lease ends.
+  int64_t Release(absl::Span<const std::string> ids,
+                  std::string_view principal);
+
+  // Drops the tapes of an instance, those of a session of a principal, those
+  // that nobody used for the TTL, and returns how many these were. A leased one
+  // goes when its lease ends; it does not expire.
+  int64_t DropInstance(std::string_view instance_uid);
+  int64_t DropSession(std::string_view session, std::string_view principal);
+  int64_t DropExpired(absl::Time now);
+
+  // Count and bytes of an instance's tapes, and of all.
+  Figures InstanceFigures(std::string_view instance_uid) const;
+  Figures TotalFigures() const;
+
+ private:
+  friend class TapeSlot;
+  friend class TapeLease;
+
+  struct Entry {
+    std::shared_ptr<const Tape> tape;
+    absl::Time expires;
+    bool leased = false;
+    bool dropped = false;  // Goes at the end of its lease.
+  };
+  using Tapes = std::vector<std::shared_ptr<const Tape>>;
+  using Entries = std::unordered_map<std::string, Entry>;  // By id.
+
+  template <typename Predicate>
+  int64_t DropIf(const Predicate& predicate);
+  std::shared_ptr<const Tape> Remove(Entries::iterator entry)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status CheckUse(const std::string& id, std::string_view instance_uid,
+                        std::string_view principal, absl::Time now) const
+      ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  absl::Status NoBytes(int64_t bytes) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  void FreeSlot();
+  void EndLease(const Tapes& tapes, bool consume);
+
+  const Limits limits_;
+
+  mutable absl::Mutex mutex_;
+  Entries entries_ ABSL_GUARDED_BY(mutex_);
+  std::unordered_map<std::string, Figures> by_instance_ ABSL_GUARDED_BY(mutex_);
+  Figures total_ ABSL_GUARDED_BY(mutex_);
+  int64_t reserved_count_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t next_sequence_ ABSL_GUARDED_BY(mutex_) = 1;
+};
+
+}  // namespace backboned
+
+#endif  // BACKBONED_SERVER_TAPES_H_

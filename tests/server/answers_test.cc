@@ -1,0 +1,260 @@
+#include "server/answers.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "backbones/errors.h"
+#include "tests/testing/status_matchers.h"
+
+namespace backboned {
+namespace {
+
+using ::testing::HasSubstr;
+
+absl::Time At(int64_t seconds) {
+  return absl::UnixEpoch() + absl::Seconds(seconds);
+}
+
+class AnswersTest : public ::testing::Test {
+ protected:
+  static RequestKey Key(const std::string& id) {
+    return {.principal = "local", .method = "SetParams", .request_id = id};
+  }
+
+  // Begins an attempt that may run.
+  AnswerTicket Fresh(const RequestKey& key, absl::Time now = At(0)) {
+    absl::StatusOr<AnswerLog::Attempt> attempt = log_.Begin(key, "print", now);
+    EXPECT_THAT(attempt, IsOk());
+    EXPECT_TRUE(std::holds_alternative<AnswerTicket>(*attempt));
+    return std::get<AnswerTicket>(*std::move(attempt));
+  }
+
+  // Returns the recorded answer of a retry, if there is one.
+  std::optional<RecordedAnswer> Retry(const RequestKey& key,
+                                      absl::Time now = At(0)) {
+    absl::StatusOr<AnswerLog::Attempt> attempt = log_.Begin(key, "print", now);
+    EXPECT_THAT(attempt, IsOk());
+    if (!std::holds_alternative<RecordedAnswer>(*attempt)) return std::nullopt;
+    return std::get<RecordedAnswer>(*std::move(attempt));
+  }
+
+  void Record(const RequestKey& key, int64_t payload_bytes = 0,
+              absl::Time now = At(0)) {
+    Answer answer{.header = "header of " + key.request_id};
+    if (payload_bytes > 0) {
+      answer.payload = std::make_shared<int>(7);
+      answer.payload_bytes = payload_bytes;
+    }
+    Fresh(key, now).Record(std::move(answer), now);
+  }
+
+  AnswerLog log_{
+      {.max_count = 3, .max_payload_bytes = 100, .ttl = absl::Seconds(600)}};
+};
+
+TEST_F(AnswersTest, RetryGetsTheRecordedAnswer) {
+  Record(Key("a"), 40);
+  const std::optional<RecordedAnswer> retry = Retry(Key("a"));
+  ASSERT_TRUE(retry.has_value());
+  EXPECT_EQ(retry->answer.header, "header of a");
+  EXPECT_EQ(*static_cast<const int*>(retry->answer.payload.get()), 7);
+  EXPECT_EQ(retry->answer.payload_bytes, 40);
+  EXPECT_FALSE(retry->payload_expired);
+}
+
+TEST_F(AnswersTest, AnswerWithoutTensorsNeverLacksThem) {
+  Record(Key("a"));
+  EXPECT_FALSE(Retry(Key("a"))->payload_expired);
+}
+
+TEST_F(AnswersTest, AbandonedAttemptRunsAnew) {
+  { const AnswerTicket failed = Fresh(Key("a")); }
+  EXPECT_FALSE(Retry(Key("a")).has_value());
+  EXPECT_EQ(log_.count(), 0);
+}
+
+TEST_F(AnswersTest, MovedTicketAbandonsOnce) {
+  AnswerTicket outer = Fresh(Key("a"));
+  {
+    AnswerTicket inner = std::move(outer);
+    outer = std::move(inner);
+  }
+  outer.Record({.header = "h"}, At(0));
+  EXPECT_TRUE(Retry(Key("a")).has_value());
+}
+
+TEST_F(AnswersTest, RequestWithoutIdAlwaysRuns) {
+  Record(Key(""));
+  EXPECT_FALSE(Retry(Key("")).has_value());
+  EXPECT_EQ(log_.count(), 0);
+}
+
+TEST_F(AnswersTest, IdsArePrivateToPrincipalAndMethod) {
+  Record(Key("a"));
+  RequestKey other = Key("a");
+  other.principal = "bob";
+  EXPECT_FALSE(Retry(other).has_value());
+  other = Key("a");
+  other.method = "SetGrads";
+  EXPECT_FALSE(Retry(other).has_value());
+}
+
+TEST_F(AnswersTest, RefusesIdOfAnotherRequest) {
+  Record(Key("a"));
+  const absl::Status reused = log_.Begin(Key("a"), "other", At(0)).status();
+  EXPECT_THAT(reused,
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       HasSubstr("request id 'a' was used for another")));
+  EXPECT_EQ(ReasonOf(reused), Reason::kRequestIdReused);
+}
+
+TEST_F(AnswersTest, RefusesIdOfAnotherRequestInFlight) {
+  const AnswerTicket first = Fresh(Key("a"));
+  EXPECT_THAT(log_.Begin(Key("a"), "other", At(0)),
+              StatusIs(absl::StatusCode::kInvalidArgument));
+}
+
+TEST_F(AnswersTest, ForgetsAfterTheTtl) {
+  Record(Key("a"), 40, At(0));
+  EXPECT_TRUE(Retry(Key("a"), At(599)).has_value());
+  EXPECT_FALSE(Retry(Key("a"), At(600)).has_value());
+  EXPECT_EQ(log_.payload_bytes(), 0);
+}
+
+TEST_F(AnswersTest, ForgetsTheOldestOverTheCount) {
+  for (const char* id : {"a", "b", "c", "d"}) Record(Key(id));
+  EXPECT_EQ(log_.count(), 3);
+  EXPECT_FALSE(Retry(Key("a")).has_value());
+  EXPECT_TRUE(Retry(Key("b")).has_value());
+}
+
+TEST_F(AnswersTest, DropsTheOldestTensorsOverTheBytesAndKeepsHeaders) {
+  Record(Key("a"), 60);
+  Record(Key("b"), 40);
+  EXPECT_FALSE(Retry(Key("a"))->payload_expired);
+  Record(Key("c"), 50);
+  const std::optional<RecordedAnswer> oldest = Retry(Key("a"));
+  ASSERT_TRUE(oldest.has_value());
+  EXPECT_TRUE(oldest->payload_expired);
+  EXPECT_EQ(oldest->answer.header, "header of a");
+  EXPECT_EQ(oldest->answer.payload, nullptr);
+  EXPECT_FALSE(Retry(Key("b"))->payload_expired);
+  EXPECT_EQ(log_.payload_bytes(), 90);
+}
+
+TEST_F(AnswersTest, DoesNotKeepTensorsOverTheWholeBudget) {
+  Record(Key("a"), 101);
+  EXPECT_TRUE(Retry(Key("a"))->payload_expired);
+  EXPECT_EQ(log_.payload_bytes(), 0);
+}
+
+TEST_F(AnswersTest, HugeTensorsDoNotCostOthersTheirs) {
+  Record(Key("a"), 60);
+  Record(Key("b"), 101);
+  EXPECT_FALSE(Retry(Key("a"))->payload_expired);
+}
+
+TEST_F(AnswersTest, RetryWaitsForTheFirstAttempt) {
+  AnswerTicket first = Fresh(Key("a"));
+  absl::Notification waiting;
+  std::optional<RecordedAnswer> retry;
+  std::thread retrier([&] {
+    const auto attempt =
+        log_.Begin(Key("a"), "print", At(0), absl::InfiniteFuture(), [&] {
+          if (!waiting.HasBeenNotified()) waiting.Notify();
+          return false;
+        });
+    retry = std::get<RecordedAnswer>(*attempt);
+  });
+  waiting.WaitForNotification();
+  first.Record({.header = "first"}, At(0));
+  retrier.join();
+  EXPECT_EQ(retry->answer.header, "first");
+}
+
+TEST_F(AnswersTest, RetryRunsIfTheFirstAttemptFails) {
+  std::optional<AnswerTicket> first = Fresh(Key("a"));
+  absl::Notification waiting;
+  bool runs = false;
+  std::thread retrier([&] {
+    const auto attempt =
+        log_.Begin(Key("a"), "print", At(0), absl::InfiniteFuture(), [&] {
+          if (!waiting.HasBeenNotified()) waiting.Notify();
+          return false;
+        });
+    runs = std::holds_alternative<AnswerTicket>(*attempt);
+  });
+  waiting.WaitForNotification();
+  first.reset();
+  retrier.join();
+  EXPECT_TRUE(runs);
+}
+
+TEST_F(AnswersTest, WaitEndsAtTheDeadline) {
+  const AnswerTicket first = Fresh(Key("a"));
+  EXPECT_THAT(log_.Begin(Key("a"), "print", At(0), absl::Now()),
+              StatusIs(absl::StatusCode::kDeadlineExceeded,
+                       HasSubstr("the first attempt of request id 'a'")));
+}
+
+TEST_F(AnswersTest, WaitEndsWhenTheClientGoesAway) {
+  const AnswerTicket first = Fresh(Key("a"));
+  EXPECT_THAT(log_.Begin(Key("a"), "print", At(0), absl::InfiniteFuture(),
+                         [] { return true; }),
+              StatusIs(absl::StatusCode::kCancelled,
+                       HasSubstr("the client cancelled the call")));
+}
+
+TEST_F(AnswersTest, DestroysTensorsOutsideItsLock) {
+  int64_t seen = -1;
+  static constexpr int kTensors = 7;
+  std::shared_ptr<const void> payload(
+      &kTensors, [&](const void*) { seen = log_.payload_bytes(); });
+  Fresh(Key("a")).Record({.header = "header of a",
+                          .payload = std::move(payload),
+                          .payload_bytes = 60},
+                         At(0));
+  Record(Key("b"), 50);
+  EXPECT_EQ(seen, 50);  // It could ask the log while it went.
+}
+
+TEST_F(AnswersTest, OneOfManyConcurrentAttemptsRuns) {
+  for (int round = 0; round < 100; ++round) {
+    const RequestKey key = Key("id" + std::to_string(round));
+    std::atomic<int> runs = 0;
+    std::vector<std::thread> threads;
+    threads.reserve(3);
+    for (int i = 0; i < 3; ++i) {
+      threads.emplace_back([&] {
+        absl::StatusOr<AnswerLog::Attempt> attempt =
+            log_.Begin(key, "print", At(0));
+        ASSERT_THAT(attempt, IsOk());
+        if (auto* ticket = std::get_if<AnswerTicket>(&*attempt)) {
+          ++runs;
+          ticket->Record({.header = "once"}, At(0));
+        } else {
+          EXPECT_EQ(std::get<RecordedAnswer>(*attempt).answer.header, "once");
+        }
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    EXPECT_EQ(runs, 1);
+  }
+}
+
+}  // namespace
+}  // namespace backboned

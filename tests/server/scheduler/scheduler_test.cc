@@ -1,0 +1,195 @@
+#include "server/scheduler/scheduler.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "tests/testing/status_matchers.h"
+
+namespace backboned {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+class SchedulerTest : public ::testing::Test {
+ protected:
+  static constexpr uint64_t kLaneA = 1;
+  static constexpr uint64_t kLaneB = 2;
+
+  static absl::Time At(int64_t seconds) {
+    return absl::UnixEpoch() + absl::Seconds(seconds);
+  }
+
+  void Submit(uint64_t id, uint64_t lane,
+              absl::Time deadline = absl::InfiniteFuture()) {
+    ASSERT_THAT(scheduler_.Submit({.id = id,
+                                   .principal = "local",
+                                   .lane = lane,
+                                   .deadline = deadline},
+                                  At(0)),
+                IsOk());
+  }
+
+  std::vector<uint64_t> Run(int64_t seconds = 0) {
+    return scheduler_.Next(At(seconds)).run;
+  }
+
+  void Done(uint64_t id) { scheduler_.Done(id, absl::Seconds(1), At(0)); }
+
+  Scheduler scheduler_{/*max_queued=*/4};
+};
+
+TEST_F(SchedulerTest, RunsNothingWhenNothingWaits) {
+  EXPECT_THAT(Run(), IsEmpty());
+}
+
+TEST_F(SchedulerTest, RunsInOrderOfArrival) {
+  Submit(7, 0);
+  Submit(3, kLaneA);
+  Submit(5, kLaneB);
+  EXPECT_THAT(Run(), ElementsAre(7));
+  EXPECT_THAT(Run(), ElementsAre(3));
+  EXPECT_THAT(Run(), ElementsAre(5));
+  EXPECT_THAT(Run(), IsEmpty());
+}
+
+TEST_F(SchedulerTest, HoldsBackItemsOfBusyLane) {
+  Submit(1, kLaneA);
+  Submit(2, kLaneA);
+  EXPECT_THAT(Run(), ElementsAre(1));
+  EXPECT_THAT(Run(), IsEmpty());
+  Done(1);
+  EXPECT_THAT(Run(), ElementsAre(2));
+}
+
+TEST_F(SchedulerTest, LetsOtherLanesPassBusyLane) {
+  Submit(1, kLaneA);
+  Submit(2, kLaneA);
+  Submit(3, kLaneB);
+  Submit(4, 0);
+  EXPECT_THAT(Run(), ElementsAre(1));
+  EXPECT_THAT(Run(), ElementsAre(3));
+  EXPECT_THAT(Run(), ElementsAre(4));
+  EXPECT_THAT(Run(), IsEmpty());
+}
+
+TEST_F(SchedulerTest, FreedLaneKeepsItsPlaceInTheQueue) {
+  Submit(1, kLaneA);
+  Submit(2, kLaneA);
+  Submit(3, kLaneB);
+  EXPECT_THAT(Run(), ElementsAre(1));
+  Done(1);
+  EXPECT_THAT(Run(), ElementsAre(2));  // It came before 3.
+}
+
+TEST_F(SchedulerTest, RunsItemsWithoutLaneSideBySide) {
+  Submit(1, 0);
+  Submit(2, 0);
+  EXPECT_THAT(Run(), ElementsAre(1));
+  EXPECT_THAT(Run(), ElementsAre(2));
+  EXPECT_EQ(scheduler_.running(), 2);
+}
+
+TEST_F(SchedulerTest, RefusesItemOverTheLimit) {
+  for (uint64_t id = 1; id <= 4; ++id) Submit(id, 0);
+  EXPECT_THAT(
+      scheduler_.Submit({.id = 5}, At(0)),
+      StatusIs(absl::StatusCode::kResourceExhausted,
+               HasSubstr("4 calls wait for the device, the limit is 4")));
+  EXPECT_FALSE(scheduler_.Cancel(5));
+}
+
+TEST_F(SchedulerTest, RunningItemsAreNotQueued) {
+  for (uint64_t id = 1; id <= 4; ++id) Submit(id, 0);
+  EXPECT_THAT(Run(), ElementsAre(1));
+  Submit(5, 0);
+  EXPECT_EQ(scheduler_.queued(), 4);
+  EXPECT_EQ(scheduler_.running(), 1);
+}
+
+TEST_F(SchedulerTest, RefusesIdThatWaitsOrRuns) {
+  Submit(1, 0);
+  EXPECT_THAT(scheduler_.Submit({.id = 1}, At(0)),
+              StatusIs(absl::StatusCode::kAlreadyExists,
+                       HasSubstr("work item 1 already waits or runs")));
+  EXPECT_THAT(Run(), ElementsAre(1));
+  EXPECT_THAT(scheduler_.Submit({.id = 1}, At(0)),
+              StatusIs(absl::StatusCode::kAlreadyExists));
+  Done(1);
+  EXPECT_THAT(scheduler_.Submit({.id = 1}, At(0)), IsOk());
+}
+
+TEST_F(SchedulerTest, DropsItemAtItsDeadline) {
+  Submit(1, 0, At(10));
+  Submit(2, 0, At(11));
+  const Scheduler::Dispatch dispatch = scheduler_.Next(At(10));
+  EXPECT_THAT(dispatch.expired, ElementsAre(1));
+  EXPECT_THAT(dispatch.run, ElementsAre(2));
+  EXPECT_THAT(scheduler_.Next(At(20)).expired, IsEmpty());
+}
+
+TEST_F(SchedulerTest, DropsExpiredItemBehindBusyLane) {
+  Submit(1, kLaneA);
+  Submit(2, kLaneA, At(5));
+  Submit(3, kLaneA);
+  EXPECT_THAT(Run(), ElementsAre(1));
+  EXPECT_THAT(scheduler_.Next(At(5)).expired, ElementsAre(2));
+  Done(1);
+  EXPECT_THAT(Run(5), ElementsAre(3));
+}
+
+TEST_F(SchedulerTest, RunningItemDoesNotExpire) {
+  Submit(1, 0, At(5));
+  EXPECT_THAT(Run(), ElementsAre(1));
+  EXPECT_THAT(scheduler_.Next(At(10)).expired, IsEmpty());
+}
+
+TEST_F(SchedulerTest, ExpiredItemsGiveTheirPlaceToNewOnes) {
+  for (uint64_t id = 1; id <= 4; ++id) Submit(id, 0, At(5));
+  EXPECT_THAT(scheduler_.Submit({.id = 5}, At(6)), IsOk());
+  const Scheduler::Dispatch dispatch = scheduler_.Next(At(6));
+  EXPECT_THAT(dispatch.expired, ElementsAre(1, 2, 3, 4));
+  EXPECT_THAT(dispatch.run, ElementsAre(5));
+}
+
+TEST_F(SchedulerTest, CancelledItemNeverRuns) {
+  Submit(1, kLaneA);
+  Submit(2, kLaneA);
+  EXPECT_TRUE(scheduler_.Cancel(1));
+  EXPECT_FALSE(scheduler_.Cancel(1));
+  EXPECT_THAT(Run(), ElementsAre(2));
+  EXPECT_EQ(scheduler_.queued(), 0);
+}
+
+TEST_F(SchedulerTest, CancelRefusesRunningAndUnknownItems) {
+  Submit(1, 0);
+  EXPECT_THAT(Run(), ElementsAre(1));
+  EXPECT_FALSE(scheduler_.Cancel(1));
+  EXPECT_FALSE(scheduler_.Cancel(99));
+}
+
+TEST_F(SchedulerTest, CancelledItemIsNotReportedAsExpired) {
+  Submit(1, 0, At(5));
+  ASSERT_THAT(scheduler_.Submit({.id = 2}, At(6)), IsOk());  // Notices it.
+  EXPECT_TRUE(scheduler_.Cancel(1));
+  EXPECT_THAT(scheduler_.Next(At(6)).expired, IsEmpty());
+}
+
+TEST_F(SchedulerTest, IgnoresEndOfWhatDoesNotRun) {
+  Submit(1, kLaneA);
+  Submit(2, kLaneA);
+  EXPECT_THAT(Run(), ElementsAre(1));
+  Done(2);
+  Done(99);
+  EXPECT_THAT(Run(), IsEmpty());
+  Done(1);
+  EXPECT_THAT(Run(), ElementsAre(2));
+}
+
+}  // namespace
+}  // namespace backboned

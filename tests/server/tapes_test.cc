@@ -1,0 +1,322 @@
+#include "server/tapes.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <set>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/synchronization/notification.h"
+#include "absl/time/time.h"
+#include "backbones/errors.h"
+#include "tests/testing/status_matchers.h"
+
+namespace backboned {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::MatchesRegex;
+using ::testing::SizeIs;
+
+absl::Time At(int64_t seconds) {
+  return absl::UnixEpoch() + absl::Seconds(seconds);
+}
+
+// A graph that calls `destroyed` when its last owner lets go.
+std::shared_ptr<Graph> FakeGraph(std::function<void()> destroyed) {
+  std::shared_ptr<void> owner(
+      nullptr, [destroyed = std::move(destroyed)](void*) { destroyed(); });
+  return {std::move(owner), static_cast<Graph*>(nullptr)};
+}
+
+class TapesTest : public ::testing::Test {
+ protected:
+  Tape MakeTape(int64_t bytes = 100) {
+    return {.instance_uid = "uid",
+            .principal = "local",
+            .session = "session",
+            .bytes = bytes,
+            .graph = FakeGraph([this] { ++destroyed_; })};
+  }
+
+  absl::StatusOr<std::string> Put(Tape tape, absl::Time now = At(0)) {
+    absl::StatusOr<TapeSlot> slot = store_.Reserve(now);
+    if (!slot.ok()) return slot.status();
+    return store_.Put(std::move(tape), *std::move(slot), now);
+  }
+
+  absl::StatusOr<TapeLease> Lease(const std::vector<std::string>& ids,
+                                  absl::Time now = At(0)) {
+    return store_.Lease(ids, "uid", "local", now);
+  }
+
+  static auto NotFound(const std::string& what) {
+    return StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr(what));
+  }
+
+  TapeStore store_{
+      {.max_count = 3, .max_bytes = 1000, .ttl = absl::Seconds(60)}};
+  int destroyed_ = 0;
+};
+
+TEST_F(TapesTest, IdsAre128RandomBitsInHex) {
+  std::set<std::string> ids;
+  for (int i = 0; i < 3; ++i) ids.insert(*Put(MakeTape()));
+  EXPECT_THAT(ids, SizeIs(3));
+  EXPECT_THAT(*ids.begin(), MatchesRegex("[0-9a-f]{32}"));
+}
+
+TEST_F(TapesTest, LeaseGivesTapesInTheOrderAskedFor) {
+  const std::string first = *Put(MakeTape());
+  const std::string second = *Put(MakeTape());
+  const absl::StatusOr<TapeLease> lease = Lease({second, first});
+  ASSERT_THAT(lease, IsOk());
+  ASSERT_THAT(lease->tapes(), SizeIs(2));
+  EXPECT_EQ(lease->tapes()[0]->id, second);
+  EXPECT_EQ(lease->tapes()[1]->id, first);
+  EXPECT_GT(lease->tapes()[0]->sequence, lease->tapes()[1]->sequence);
+}
+
+TEST_F(TapesTest, ConsumedTapeIsUsedUp) {
+  const std::string id = *Put(MakeTape());
+  absl::StatusOr<TapeLease> lease = Lease({id});
+  lease->Consume();
+  EXPECT_THAT(lease->tapes(), SizeIs(0));
+  EXPECT_EQ(destroyed_, 1);
+  EXPECT_EQ(store_.TotalFigures().count, 0);
+  const absl::Status used = Lease({id}).status();
+  EXPECT_THAT(used, NotFound("tape '" + id +
+                             "' is unknown, used, released or "
+                             "expired; run the forward again"));
+  EXPECT_EQ(ReasonOf(used), Reason::kTapeNotFound);
+}
+
+TEST_F(TapesTest, ReturnedTapeCanBeLeasedAgain) {
+  const std::string id = *Put(MakeTape());
+  { const auto lease = Lease({id}); }
+  EXPECT_EQ(destroyed_, 0);
+  EXPECT_THAT(Lease({id}), IsOk());
+}
+
+TEST_F(TapesTest, LeasedTapeIsInUse) {
+  const std::string id = *Put(MakeTape());
+  const auto lease = Lease({id});
+  EXPECT_THAT(Lease({id}), NotFound("is in use by another backward"));
+}
+
+TEST_F(TapesTest, LeaseTakesAllOrNone) {
+  const std::string id = *Put(MakeTape());
+  EXPECT_THAT(Lease({id, "gone"}), NotFound("tape 'gone' is unknown"));
+  EXPECT_THAT(Lease({id}), IsOk());
+}
+
+TEST_F(TapesTest, RefusesTapeNamedTwice) {
+  const std::string id = *Put(MakeTape());
+  const absl::Status twice = Lease({id, id}).status();
+  EXPECT_THAT(twice, StatusIs(absl::StatusCode::kInvalidArgument,
+                              HasSubstr("is named twice")));
+  EXPECT_EQ(ReasonOf(twice), Reason::kInvalidOption);
+  EXPECT_THAT(Lease({id}), IsOk());
+}
+
+TEST_F(TapesTest, RefusesTapeOfAnotherInstance) {
+  const std::string id = *Put(MakeTape());
+  EXPECT_THAT(store_.Lease({id}, "other", "local", At(0)),
+              NotFound("is of another instance"));
+}
+
+TEST_F(TapesTest, HidesTapesOfOtherPrincipals) {
+  const std::string id = *Put(MakeTape());
+  EXPECT_THAT(store_.Lease({id}, "uid", "mallory", At(0)),
+              NotFound("is unknown"));
+  EXPECT_EQ(store_.Release({id}, "mallory"), 0);
+  EXPECT_THAT(Lease({id}), IsOk());
+}
+
+TEST_F(TapesTest, RefusesOverTheCountBeforeTheForward) {
+  for (int i = 0; i < 3; ++i) ASSERT_THAT(Put(MakeTape()), IsOk());
+  const absl::Status refused = store_.Reserve(At(0)).status();
+  EXPECT_THAT(refused, StatusIs(absl::StatusCode::kResourceExhausted,
+                                HasSubstr("3 tapes are kept, the limit is 3")));
+  ASSERT_TRUE(LimitOf(refused).has_value());
+  EXPECT_EQ(LimitOf(refused)->name, "max-tapes");
+  EXPECT_EQ(LimitOf(refused)->value, 3);
+  EXPECT_EQ(LimitOf(refused)->requested, 4);
+  EXPECT_GT(LimitOf(refused)->retry_delay, absl::ZeroDuration());
+}
+
+TEST_F(TapesTest, SlotHoldsAPlaceUntilItIsGone) {
+  {
+    std::vector<absl::StatusOr<TapeSlot>> slots;
+    slots.reserve(3);
+    for (int i = 0; i < 3; ++i) slots.push_back(store_.Reserve(At(0)));
+    EXPECT_THAT(store_.Reserve(At(0)),
+                StatusIs(absl::StatusCode::kResourceExhausted));
+    EXPECT_THAT(store_.Put(MakeTape(), *std::move(slots[0]), At(0)), IsOk());
+    EXPECT_THAT(store_.Reserve(At(0)),
+                StatusIs(absl::StatusCode::kResourceExhausted));
+  }
+  EXPECT_THAT(store_.Reserve(At(0)), IsOk());
+}
+
+TEST_F(TapesTest, RefusesOverTheBytesAndDropsTheTape) {
+  ASSERT_THAT(Put(MakeTape(600)), IsOk());
+  const absl::Status refused = Put(MakeTape(401)).status();
+  EXPECT_THAT(refused, StatusIs(absl::StatusCode::kResourceExhausted,
+                                HasSubstr("a tape of 401 bytes does not fit: "
+                                          "tapes hold 600 of 1000 bytes")));
+  EXPECT_EQ(LimitOf(refused)->name, "max-tape-bytes");
+  EXPECT_EQ(LimitOf(refused)->requested, 1001);
+  EXPECT_EQ(destroyed_, 1);
+  EXPECT_EQ(store_.TotalFigures().count, 1);
+  EXPECT_THAT(Put(MakeTape(400)), IsOk());  // The slot is free again.
+  EXPECT_THAT(store_.Reserve(At(0)),
+              StatusIs(absl::StatusCode::kResourceExhausted));
+}
+
+TEST_F(TapesTest, LeasedTapeStillCounts) {
+  const std::string id = *Put(MakeTape(1000));
+  const auto lease = Lease({id});
+  EXPECT_EQ(store_.Release({id}, "local"), 1);
+  EXPECT_EQ(store_.TotalFigures().bytes, 1000);
+}
+
+TEST_F(TapesTest, ReleaseCountsWhatItDropped) {
+  const std::string id = *Put(MakeTape());
+  EXPECT_EQ(store_.Release({id, "gone"}, "local"), 1);
+  EXPECT_EQ(store_.Release({id}, "local"), 0);
+  EXPECT_EQ(destroyed_, 1);
+}
+
+TEST_F(TapesTest, LeasedTapeIsDroppedAtTheEndOfItsLease) {
+  const std::string id = *Put(MakeTape());
+  {
+    const auto lease = Lease({id});
+    EXPECT_EQ(store_.DropInstance("uid"), 1);
+    EXPECT_EQ(store_.DropInstance("uid"), 0);
+    EXPECT_EQ(destroyed_, 0);
+    EXPECT_THAT(Lease({id}), NotFound("is unknown"));
+  }
+  EXPECT_EQ(destroyed_, 1);
+  EXPECT_EQ(store_.TotalFigures().count, 0);
+}
+
+TEST_F(TapesTest, DropsTapesOfAnInstance) {
+  Tape other = MakeTape();
+  other.instance_uid = "other";
+  ASSERT_THAT(Put(MakeTape()), IsOk());
+  ASSERT_THAT(Put(std::move(other)), IsOk());
+  EXPECT_EQ(store_.DropInstance("uid"), 1);
+  EXPECT_EQ(store_.InstanceFigures("other").count, 1);
+}
+
+TEST_F(TapesTest, DropsTapesOfASessionOfOnePrincipal) {
+  Tape other = MakeTape();
+  other.principal = "bob";
+  ASSERT_THAT(Put(MakeTape()), IsOk());
+  ASSERT_THAT(Put(std::move(other)), IsOk());
+  EXPECT_EQ(store_.DropSession("other", "local"), 0);
+  EXPECT_EQ(store_.DropSession("session", "local"), 1);
+  EXPECT_EQ(store_.TotalFigures().count, 1);
+}
+
+TEST_F(TapesTest, ExpiresAfterTheTtl) {
+  const std::string id = *Put(MakeTape(), At(0));
+  EXPECT_EQ(store_.DropExpired(At(59)), 0);
+  EXPECT_THAT(Lease({id}, At(60)), NotFound("expired"));
+  EXPECT_EQ(store_.DropExpired(At(60)), 1);
+  EXPECT_EQ(destroyed_, 1);
+}
+
+TEST_F(TapesTest, LeaseStartsTheTtlAnewAndHoldsItOff) {
+  const std::string id = *Put(MakeTape(), At(0));
+  {
+    const auto lease = Lease({id}, At(50));
+    EXPECT_EQ(store_.DropExpired(At(500)), 0);
+  }
+  EXPECT_EQ(store_.DropExpired(At(109)), 0);
+  EXPECT_EQ(store_.DropExpired(At(110)), 1);
+}
+
+TEST_F(TapesTest, ReserveMakesRoomByDroppingTheExpired) {
+  for (int i = 0; i < 3; ++i) ASSERT_THAT(Put(MakeTape()), IsOk());
+  EXPECT_THAT(store_.Reserve(At(60)), IsOk());
+  EXPECT_EQ(destroyed_, 3);
+}
+
+TEST_F(TapesTest, FiguresFollowEachInstance) {
+  ASSERT_THAT(Put(MakeTape(100)), IsOk());
+  ASSERT_THAT(Put(MakeTape(50)), IsOk());
+  EXPECT_EQ(store_.InstanceFigures("uid").count, 2);
+  EXPECT_EQ(store_.InstanceFigures("uid").bytes, 150);
+  EXPECT_EQ(store_.InstanceFigures("none").count, 0);
+  EXPECT_EQ(store_.TotalFigures().bytes, 150);
+}
+
+TEST_F(TapesTest, DestroysGraphsOutsideItsLock) {
+  int64_t seen = -1;
+  Tape tape = MakeTape();
+  tape.graph = FakeGraph([this, &seen] { seen = store_.TotalFigures().count; });
+  Tape refused = MakeTape(2000);
+  refused.graph = tape.graph;
+  ASSERT_THAT(Put(std::move(tape)), IsOk());
+  ASSERT_THAT(Put(MakeTape()), IsOk());
+  EXPECT_EQ(Put(std::move(refused)).ok(), false);
+  EXPECT_EQ(store_.DropInstance("uid"), 2);
+  EXPECT_EQ(seen, 0);  // It could ask the store while it went.
+}
+
+TEST_F(TapesTest, OneOfTwoConcurrentLeasesWins) {
+  const std::string id = *Put(MakeTape());
+  absl::Notification leased;
+  absl::Notification refused;
+  std::thread winner([&] {
+    absl::StatusOr<TapeLease> lease = Lease({id});
+    ASSERT_THAT(lease, IsOk());
+    leased.Notify();
+    refused.WaitForNotification();
+    lease->Consume();
+  });
+  leased.WaitForNotification();
+  EXPECT_THAT(Lease({id}), NotFound("is in use"));
+  EXPECT_EQ(store_.Release({id}, "local"), 1);
+  refused.Notify();
+  winner.join();
+  EXPECT_EQ(destroyed_, 1);
+}
+
+TEST(TapesThreadsTest, FiguresAreZeroAfterManyThreads) {
+  TapeStore store({.max_count = 8, .max_bytes = 1000});
+  std::vector<std::thread> threads;
+  threads.reserve(4);
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([&store] {
+      for (int round = 0; round < 500; ++round) {
+        absl::StatusOr<TapeSlot> slot = store.Reserve(At(0));
+        if (!slot.ok()) continue;
+        const absl::StatusOr<std::string> id =
+            store.Put({.instance_uid = "uid", .principal = "p", .bytes = 200},
+                      *std::move(slot), At(0));
+        if (!id.ok()) continue;
+        absl::StatusOr<TapeLease> lease = store.Lease({*id}, "uid", "p", At(0));
+        if (round % 3 == 0) store.DropInstance("uid");
+        if (lease.ok() && round % 2 == 0) lease->Consume();
+        lease = TapeLease();
+        store.Release({*id}, "p");
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(store.TotalFigures().count, 0);
+  EXPECT_EQ(store.TotalFigures().bytes, 0);
+}
+
+}  // namespace
+}  // namespace backboned
