@@ -8,7 +8,9 @@
 //
 // A concrete architecture passes its Description up, then declares its layers,
 // in Python's order of registration, into declare().
-#pragma once
+
+#ifndef BACKBONED_BACKBONES_ARCHITECTURE_H_
+#define BACKBONED_BACKBONES_ARCHITECTURE_H_
 
 #include <ATen/core/Tensor.h>
 
@@ -101,3 +103,5 @@ class Architecture {
 };
 
 }  // namespace backboned
+
+#endif  // BACKBONED_BACKBONES_ARCHITECTURE_H_

@@ -1,5 +1,7 @@
 // The arguments of an architecture: what it takes, and what a caller gives.
-#pragma once
+
+#ifndef BACKBONED_BACKBONES_ARGUMENTS_H_
+#define BACKBONED_BACKBONES_ARGUMENTS_H_
 
 #include <cstdint>
 #include <map>
@@ -47,3 +49,5 @@ absl::StatusOr<Arguments> ResolveArguments(std::span<const ArgumentSpec> specs,
                                            const Arguments& given);
 
 }  // namespace backboned
+
+#endif  // BACKBONED_BACKBONES_ARGUMENTS_H_

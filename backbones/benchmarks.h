@@ -3,7 +3,9 @@
 //
 // Facts of Mammoth (github.com/aimagelab/mammoth, commit e75a491), with the
 // arguments that its command line fills in.
-#pragma once
+
+#ifndef BACKBONED_BACKBONES_BENCHMARKS_H_
+#define BACKBONED_BACKBONES_BENCHMARKS_H_
 
 #include <cstdint>
 #include <string>
@@ -52,3 +54,5 @@ const std::vector<Benchmark>& Benchmarks();
 absl::StatusOr<const Benchmark*> FindBenchmark(std::string_view name);
 
 }  // namespace backboned
+
+#endif  // BACKBONED_BACKBONES_BENCHMARKS_H_

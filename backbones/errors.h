@@ -3,7 +3,9 @@
 // Both travel as a payload of absl::Status, so that a function returns them
 // like any error; the service turns them into the contract's ErrorDetail. The
 // names are those of proto/backboned/v1/error.proto.
-#pragma once
+
+#ifndef BACKBONED_BACKBONES_ERRORS_H_
+#define BACKBONED_BACKBONES_ERRORS_H_
 
 #include <cstddef>
 #include <cstdint>
@@ -74,3 +76,5 @@ std::string Quote(std::string_view name);
 std::string FormatShape(std::span<const int64_t> shape);
 
 }  // namespace backboned
+
+#endif  // BACKBONED_BACKBONES_ERRORS_H_

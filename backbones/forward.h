@@ -3,7 +3,9 @@
 // These functions compute: they belong on the device's worker, hold no lock and
 // know nothing of instances. They throw c10::Error where LibTorch fails; input
 // that Architecture's checks accept does not make it fail.
-#pragma once
+
+#ifndef BACKBONED_BACKBONES_FORWARD_H_
+#define BACKBONED_BACKBONES_FORWARD_H_
 
 #include <ATen/core/Tensor.h>
 
@@ -115,3 +117,5 @@ at::Tensor PrepareInput(const at::Tensor& x, std::span<const double> mean,
                         std::span<const double> std);
 
 }  // namespace backboned
+
+#endif  // BACKBONED_BACKBONES_FORWARD_H_

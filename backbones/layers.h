@@ -6,7 +6,9 @@
 // its bits. Source: torch/nn/modules, torch 2.11.
 //
 // Immutable, and safe to use from several passes at once.
-#pragma once
+
+#ifndef BACKBONED_BACKBONES_LAYERS_H_
+#define BACKBONED_BACKBONES_LAYERS_H_
 
 #include <ATen/core/Tensor.h>
 
@@ -84,3 +86,5 @@ class BatchNorm2d {
 };
 
 }  // namespace backboned
+
+#endif  // BACKBONED_BACKBONES_LAYERS_H_

@@ -7,7 +7,9 @@
 //
 // Declared once, by an architecture's constructor; immutable and safe to share
 // from then on. Holds no tensor.
-#pragma once
+
+#ifndef BACKBONED_BACKBONES_LAYOUT_H_
+#define BACKBONED_BACKBONES_LAYOUT_H_
 
 #include <c10/core/ScalarType.h>
 
@@ -98,3 +100,5 @@ class Layout {
 };
 
 }  // namespace backboned
+
+#endif  // BACKBONED_BACKBONES_LAYOUT_H_

@@ -12,7 +12,7 @@
 namespace backboned {
 namespace {
 
-constexpr int64_t kInputSize = 28 * 28;
+constexpr int64_t kInputSize = int64_t{28} * 28;
 
 // Declares xavier_uniform_ for the weight and zero for the bias, on top of the
 // default initialisation.

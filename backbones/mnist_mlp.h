@@ -1,5 +1,7 @@
 // mnistmlp: two hidden layers of ReLUs, for MNIST.
-#pragma once
+
+#ifndef BACKBONED_BACKBONES_MNIST_MLP_H_
+#define BACKBONED_BACKBONES_MNIST_MLP_H_
 
 #include <span>
 
@@ -37,3 +39,5 @@ class MnistMlp : public Architecture {
 ArchitectureEntry MnistMlpEntry();
 
 }  // namespace backboned
+
+#endif  // BACKBONED_BACKBONES_MNIST_MLP_H_

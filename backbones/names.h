@@ -1,5 +1,7 @@
 // Names that a caller types: what equals what, and what may have been meant.
-#pragma once
+
+#ifndef BACKBONED_BACKBONES_NAMES_H_
+#define BACKBONED_BACKBONES_NAMES_H_
 
 #include <span>
 #include <string>
@@ -21,3 +23,5 @@ absl::Status UnknownName(Reason reason, std::string_view kind,
                          std::span<const std::string> valid);
 
 }  // namespace backboned
+
+#endif  // BACKBONED_BACKBONES_NAMES_H_

@@ -6,7 +6,9 @@
 // forwards hold them.
 //
 // Not thread-safe; one Pass serves one forward.
-#pragma once
+
+#ifndef BACKBONED_BACKBONES_PASS_H_
+#define BACKBONED_BACKBONES_PASS_H_
 
 #include <ATen/core/Tensor.h>
 
@@ -58,3 +60,5 @@ class Pass {
 };
 
 }  // namespace backboned
+
+#endif  // BACKBONED_BACKBONES_PASS_H_

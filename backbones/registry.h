@@ -1,5 +1,7 @@
 // The architectures that can be built, by name.
-#pragma once
+
+#ifndef BACKBONED_BACKBONES_REGISTRY_H_
+#define BACKBONED_BACKBONES_REGISTRY_H_
 
 #include <memory>
 #include <string>
@@ -40,3 +42,5 @@ absl::StatusOr<std::shared_ptr<const Architecture>> BuildArchitecture(
     std::string_view name, const Arguments& arguments);
 
 }  // namespace backboned
+
+#endif  // BACKBONED_BACKBONES_REGISTRY_H_

@@ -1,5 +1,7 @@
 // The residual networks with basic blocks: resnet18.
-#pragma once
+
+#ifndef BACKBONED_BACKBONES_RESNET_H_
+#define BACKBONED_BACKBONES_RESNET_H_
 
 #include <array>
 #include <cstdint>
@@ -84,3 +86,5 @@ class ResNet : public Architecture {
 ArchitectureEntry ResNet18Entry();
 
 }  // namespace backboned
+
+#endif  // BACKBONED_BACKBONES_RESNET_H_

@@ -1,5 +1,7 @@
 // Which of an instance's parameters or buffers a call means.
-#pragma once
+
+#ifndef BACKBONED_BACKBONES_SELECTION_H_
+#define BACKBONED_BACKBONES_SELECTION_H_
 
 #include <cstddef>
 #include <cstdint>
@@ -66,3 +68,5 @@ absl::Status CheckWholeParameters(std::span<const Slice> slices,
 int64_t CountElements(std::span<const Slice> slices);
 
 }  // namespace backboned
+
+#endif  // BACKBONED_BACKBONES_SELECTION_H_

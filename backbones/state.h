@@ -8,7 +8,9 @@
 //
 // The functions here touch no shared memory; those that say "computes" call
 // LibTorch's kernels and belong on the device's worker.
-#pragma once
+
+#ifndef BACKBONED_BACKBONES_STATE_H_
+#define BACKBONED_BACKBONES_STATE_H_
 
 #include <ATen/core/Generator.h>
 #include <ATen/core/Tensor.h>
@@ -100,3 +102,5 @@ StatePtr WithAddedGrads(const State& state, std::span<const at::Tensor> grads);
 int64_t StateBytes(const State& state);
 
 }  // namespace backboned
+
+#endif  // BACKBONED_BACKBONES_STATE_H_

@@ -62,6 +62,7 @@ OWNERS = {
     "absl/": "",
     "linux/": "",
     "netinet/": "",
+    "sanitizer/": "",
     "sys/": "",
 }
 

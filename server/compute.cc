@@ -17,13 +17,15 @@ std::vector<at::Tensor> AllOnHost(std::vector<at::Tensor> tensors) {
 // Divides each row by its Euclidean norm, at least 1e-12.
 at::Tensor NormalizeRows(const at::Tensor& rows) {
   const at::Tensor flat = rows.flatten(1);
-  return flat.div(flat.norm(2, 1, /*keepdim=*/true).clamp_min(1e-12)).view(rows.sizes());
+  return flat.div(flat.norm(2, 1, /*keepdim=*/true).clamp_min(1e-12))
+      .view(rows.sizes());
 }
 
 // Keeps the recorded forward. Its account pays for what the graph holds, so its
 // balance after the forward is the tape's size.
-absl::Status KeepTape(Host& host, const DeviceWorker::Request& request, ForwardWork& work,
-                      std::shared_ptr<Graph> graph, ForwardDone& done) {
+absl::Status KeepTape(Host& host, const DeviceWorker::Request& request,
+                      ForwardWork& work, std::shared_ptr<Graph> graph,
+                      ForwardDone& done) {
   Tape tape = {.instance_uid = work.instance->uid(),
                .principal = request.principal,
                .session = work.session,
@@ -40,8 +42,8 @@ absl::Status KeepTape(Host& host, const DeviceWorker::Request& request, ForwardW
 }
 
 // The forward itself, on the worker.
-absl::Status Compute(Host& host, const DeviceWorker::Request& request, ForwardWork& work,
-                     ForwardDone& done) {
+absl::Status Compute(Host& host, const DeviceWorker::Request& request,
+                     ForwardWork& work, ForwardDone& done) {
   Instance& instance = *work.instance;
   if (work.options.training) {
     done.used = instance.state();
@@ -53,7 +55,8 @@ absl::Status Compute(Host& host, const DeviceWorker::Request& request, ForwardWo
   at::Tensor x = PrepareInput(OnDevice(work.input, instance.worker().device()),
                               normalization.mean, normalization.std);
   work.input.reset();
-  ForwardOutput output = Forward(instance.architecture(), *done.used, x, work.options);
+  ForwardOutput output =
+      Forward(instance.architecture(), *done.used, x, work.options);
   if (work.l2_normalize) {
     for (at::Tensor& rows : output.outputs) rows = NormalizeRows(rows);
   }
@@ -65,7 +68,8 @@ absl::Status Compute(Host& host, const DeviceWorker::Request& request, ForwardWo
   }
   done.buffers_version = next->buffers_version;
   if (work.options.record) {
-    absl::Status kept = KeepTape(host, request, work, std::move(output.graph), done);
+    absl::Status kept =
+        KeepTape(host, request, work, std::move(output.graph), done);
     if (!kept.ok()) return kept;
   }
   // Nothing fails from here on.
@@ -86,11 +90,13 @@ absl::Status Compute(BackwardWork& work, BackwardDone& done) {
   }
   BackwardOutput output = Backward(graphs, work.retain, work.input_grad);
   if (work.return_grads) done.grads = AllOnHost(output.grads);
-  if (work.input_grad) done.input_grads = AllOnHost(std::move(output.input_grads));
+  if (work.input_grad)
+    done.input_grads = AllOnHost(std::move(output.input_grads));
   done.state = instance.state();
   if (work.accumulate) {
     State before = *done.state;
-    if (work.zero_before) before.grads.assign(before.params.size(), at::Tensor());
+    if (work.zero_before)
+      before.grads.assign(before.params.size(), at::Tensor());
     done.state = WithAddedGrads(before, output.grads);
     instance.Publish(done.state);
   }
@@ -99,7 +105,8 @@ absl::Status Compute(BackwardWork& work, BackwardDone& done) {
 
 }  // namespace
 
-absl::StatusOr<ForwardDone> RunForward(Host& host, DeviceWorker::Request request,
+absl::StatusOr<ForwardDone> RunForward(Host& host,
+                                       DeviceWorker::Request request,
                                        ForwardWork work) {
   Instance& instance = *work.instance;
   ForwardDone done;
@@ -124,10 +131,11 @@ absl::StatusOr<BackwardDone> RunBackward(DeviceWorker::Request request,
   if (work.accumulate) request.lane = instance.lane();
   BackwardDone done;
   bool began = false;
-  absl::StatusOr<DeviceWorker::Times> times = instance.worker().Run(request, [&] {
-    began = true;
-    return Compute(work, done);
-  });
+  absl::StatusOr<DeviceWorker::Times> times =
+      instance.worker().Run(request, [&] {
+        began = true;
+        return Compute(work, done);
+      });
   if (began && (!work.retain || !times.ok())) work.lease.Consume();
   if (!times.ok()) return times.status();
   done.times = *times;

@@ -31,8 +31,8 @@ struct ForwardWork {
   bool l2_normalize = false;  // Divide each output's rows by their norm.
   ByteBudget::Reservation reservation;  // Pays for the input's upload.
 
-  // With `options.record`: the tape's place, its session, and who pays for it; the
-  // input should have been allocated in that account.
+  // With `options.record`: the tape's place, its session, and who pays for it;
+  // the input should have been allocated in that account.
   TapeSlot slot;
   std::string session;
   std::shared_ptr<MemoryAccount> account;
@@ -49,10 +49,11 @@ struct ForwardDone {
   DeviceWorker::Times times;
 };
 
-// Runs a forward: in evaluation mode with the state that the instance has now, in
-// training mode in the instance's lane, with the state that it has then, and
+// Runs a forward: in evaluation mode with the state that the instance has now,
+// in training mode in the instance's lane, with the state that it has then, and
 // publishes the moved buffers. Nothing is kept or published if it fails.
-absl::StatusOr<ForwardDone> RunForward(Host& host, DeviceWorker::Request request,
+absl::StatusOr<ForwardDone> RunForward(Host& host,
+                                       DeviceWorker::Request request,
                                        ForwardWork work);
 
 // One backward to run.
@@ -76,8 +77,9 @@ struct BackwardDone {
   DeviceWorker::Times times;
 };
 
-// Runs a backward, in the instance's lane if it accumulates. The tapes are used up
-// once it began, unless it ended well and `retain` is set; before, they go back.
+// Runs a backward, in the instance's lane if it accumulates. The tapes are used
+// up once it began, unless it ended well and `retain` is set; before, they go
+// back.
 absl::StatusOr<BackwardDone> RunBackward(DeviceWorker::Request request,
                                          BackwardWork work);
 

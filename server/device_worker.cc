@@ -56,8 +56,9 @@ absl::Status RunCatching(const DeviceWorker::Work& work) {
                  absl::StrCat("LibTorch failed: ",
                               FirstLine(error.what_without_backtrace())));
   } catch (const std::exception& error) {
-    return Error(absl::StatusCode::kInternal, Reason::kComputeFailed,
-                 absl::StrCat("the computation failed: ", FirstLine(error.what())));
+    return Error(
+        absl::StatusCode::kInternal, Reason::kComputeFailed,
+        absl::StrCat("the computation failed: ", FirstLine(error.what())));
   }
 }
 
@@ -133,7 +134,8 @@ absl::Status DeviceWorker::WaitForStart(const Request& request, Item& item) {
       return absl::CancelledError("the client cancelled the call");
     }
     if (absl::Now() >= request.deadline) {
-      return absl::DeadlineExceededError("the deadline passed before the device was free");
+      return absl::DeadlineExceededError(
+          "the deadline passed before the device was free");
     }
   }
   return absl::OkStatus();

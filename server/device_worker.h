@@ -21,10 +21,10 @@
 
 namespace backboned {
 
-// Runs work on one device, one item after another, in the order that a Scheduler
-// gives. Nothing else in the process computes with LibTorch: OpenMP keeps a team of
-// threads for each thread that calls it, and two teams on the same cores are slower
-// than one.
+// Runs work on one device, one item after another, in the order that a
+// Scheduler gives. Nothing else in the process computes with LibTorch: OpenMP
+// keeps a team of threads for each thread that calls it, and two teams on the
+// same cores are slower than one.
 //
 // Thread-safe.
 class DeviceWorker {
@@ -59,8 +59,8 @@ class DeviceWorker {
   DeviceWorker(const DeviceWorker&) = delete;
   DeviceWorker& operator=(const DeviceWorker&) = delete;
 
-  // Runs `work` on the worker's thread and waits for its end, so `work` may refer
-  // to what the caller owns.
+  // Runs `work` on the worker's thread and waits for its end, so `work` may
+  // refer to what the caller owns.
   //
   // Work that did not start by its deadline, or whose caller went away, never
   // starts: kDeadlineExceeded, kCancelled. Work that started is waited for.

@@ -9,8 +9,8 @@
 namespace backboned {
 namespace {
 
-// Loads LibTorch's CUDA library, which registers the backend with the CPU library.
-// The same binary thus serves machines with and without it.
+// Loads LibTorch's CUDA library, which registers the backend with the CPU
+// library. The same binary thus serves machines with and without it.
 absl::Status LoadCuda() {
   if (dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL) == nullptr) {
     return absl::FailedPreconditionError(
@@ -23,16 +23,18 @@ absl::StatusOr<c10::Device> OpenCuda(int index) {
   static const absl::Status loaded = LoadCuda();
   if (!loaded.ok()) return loaded;
   const c10::impl::DeviceGuardImplInterface* cuda =
-      c10::impl::device_guard_impl_registry[static_cast<size_t>(c10::DeviceType::CUDA)]
+      c10::impl::device_guard_impl_registry[static_cast<size_t>(
+                                                c10::DeviceType::CUDA)]
           .load();
   const int count = cuda == nullptr ? 0 : cuda->deviceCount();
   if (index >= count) {
     return absl::FailedPreconditionError(
         count == 0 ? "LibTorch finds no CUDA device on this machine"
-                   : absl::StrCat("there is no cuda:", index, ", the last is cuda:",
-                                  count - 1));
+                   : absl::StrCat("there is no cuda:", index,
+                                  ", the last is cuda:", count - 1));
   }
-  return c10::Device(c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(index));
+  return c10::Device(c10::DeviceType::CUDA,
+                     static_cast<c10::DeviceIndex>(index));
 }
 
 absl::StatusOr<c10::Device> OpenDevice(const std::string& name) {
@@ -49,7 +51,8 @@ absl::StatusOr<c10::Device> OpenDevice(const std::string& name) {
 
 }  // namespace
 
-absl::StatusOr<std::vector<c10::Device>> OpenDevices(const std::vector<std::string>& names) {
+absl::StatusOr<std::vector<c10::Device>> OpenDevices(
+    const std::vector<std::string>& names) {
   std::vector<c10::Device> devices;
   for (const std::string& name : names) {
     absl::StatusOr<c10::Device> device = OpenDevice(name);

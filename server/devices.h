@@ -12,12 +12,13 @@
 
 namespace backboned {
 
-// Reads device names (`cpu`, `cuda`, `cuda:N`) and makes sure that they are there.
-// LibTorch's CUDA library is loaded at the first `cuda`.
+// Reads device names (`cpu`, `cuda`, `cuda:N`) and makes sure that they are
+// there. LibTorch's CUDA library is loaded at the first `cuda`.
 //
-// kInvalidArgument for anything else, kFailedPrecondition if the library or the GPU
-// is missing; the message says which.
-absl::StatusOr<std::vector<c10::Device>> OpenDevices(const std::vector<std::string>& names);
+// kInvalidArgument for anything else, kFailedPrecondition if the library or the
+// GPU is missing; the message says which.
+absl::StatusOr<std::vector<c10::Device>> OpenDevices(
+    const std::vector<std::string>& names);
 
 }  // namespace backboned
 

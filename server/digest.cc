@@ -20,8 +20,8 @@ class Sha256 {
   std::string Finish() {
     std::string digest(EVP_MAX_MD_SIZE, '\0');
     unsigned int size = 0;
-    EVP_DigestFinal_ex(context_.get(), reinterpret_cast<unsigned char*>(digest.data()),
-                       &size);
+    EVP_DigestFinal_ex(context_.get(),
+                       reinterpret_cast<unsigned char*>(digest.data()), &size);
     digest.resize(size);
     return digest;
   }

@@ -16,7 +16,8 @@ namespace {
 constexpr absl::Duration kSweepInterval = absl::Seconds(1);
 
 absl::Status InvalidOption(std::string_view message) {
-  return Error(absl::StatusCode::kInvalidArgument, Reason::kInvalidOption, message);
+  return Error(absl::StatusCode::kInvalidArgument, Reason::kInvalidOption,
+               message);
 }
 
 // What an instance is made from, all defaults filled in.
@@ -35,33 +36,38 @@ absl::StatusOr<Blueprint> Draw(const CreateOptions& options) {
     return InvalidOption("name either a benchmark or an architecture");
   }
   if (!options.benchmark.empty()) {
-    absl::StatusOr<const Benchmark*> benchmark = FindBenchmark(options.benchmark);
+    absl::StatusOr<const Benchmark*> benchmark =
+        FindBenchmark(options.benchmark);
     if (!benchmark.ok()) return benchmark.status();
     plan.benchmark = (*benchmark)->name;
     plan.normalization = {(*benchmark)->mean, (*benchmark)->std};
     architecture = (*benchmark)->architecture;
-    for (const auto& argument : (*benchmark)->arguments) arguments.insert(argument);
+    for (const auto& argument : (*benchmark)->arguments)
+      arguments.insert(argument);
   }
   absl::StatusOr<std::shared_ptr<const Architecture>> built =
       BuildArchitecture(architecture, arguments);
   if (!built.ok()) return built.status();
   plan.architecture = *std::move(built);
-  plan.source = plan.benchmark.empty() ? plan.architecture->name() : plan.benchmark;
-  if (options.normalization.has_value()) plan.normalization = *options.normalization;
+  plan.source =
+      plan.benchmark.empty() ? plan.architecture->name() : plan.benchmark;
+  if (options.normalization.has_value())
+    plan.normalization = *options.normalization;
   return plan;
 }
 
 absl::Status CheckNormalization(const Blueprint& plan) {
   const Normalization& normalization = plan.normalization;
   if (normalization.mean.size() != normalization.std.size()) {
-    return InvalidOption(absl::StrCat("normalization has ", normalization.mean.size(),
-                                      " means and ", normalization.std.size(),
-                                      " standard deviations"));
+    return InvalidOption(absl::StrCat(
+        "normalization has ", normalization.mean.size(), " means and ",
+        normalization.std.size(), " standard deviations"));
   }
   const std::vector<int64_t>& shape = plan.architecture->input_shape();
   if (normalization.mean.empty() || shape.empty()) return absl::OkStatus();
   if (static_cast<int64_t>(normalization.mean.size()) != shape[0]) {
-    return InvalidOption(absl::StrCat("normalization has ", normalization.mean.size(),
+    return InvalidOption(absl::StrCat("normalization has ",
+                                      normalization.mean.size(),
                                       " channels, the input has ", shape[0]));
   }
   return absl::OkStatus();
@@ -80,33 +86,38 @@ absl::StatusOr<at::Generator> MakeGenerator(const CreateOptions& options) {
 
 // The answer to a taken name.
 absl::StatusOr<Created> Existing(std::shared_ptr<Instance> instance,
-                                 const CreateOptions& options, const Blueprint& plan) {
+                                 const CreateOptions& options,
+                                 const Blueprint& plan) {
   if (!options.exist_ok) {
-    return Error(absl::StatusCode::kAlreadyExists, Reason::kInstanceExists,
-                 absl::StrCat("there is an instance '", options.name, "' already"));
+    return Error(
+        absl::StatusCode::kAlreadyExists, Reason::kInstanceExists,
+        absl::StrCat("there is an instance '", options.name, "' already"));
   }
   const Architecture& present = instance->architecture();
   if (present.name() != plan.architecture->name() ||
       present.arguments() != plan.architecture->arguments()) {
     return Error(absl::StatusCode::kAlreadyExists, Reason::kInstanceExists,
-                 absl::StrCat("instance '", options.name, "' is a ", present.name(),
-                              " of other arguments"));
+                 absl::StrCat("instance '", options.name, "' is a ",
+                              present.name(), " of other arguments"));
   }
   return Created{.instance = std::move(instance), .existed = true};
 }
 
 absl::StatusOr<StatePtr> MakeState(const Architecture& architecture,
-                                   at::Generator generator, DeviceWorker& worker,
-                                   absl::Time deadline) {
+                                   at::Generator generator,
+                                   DeviceWorker& worker) {
   // Drawn here, so that a large network stalls nobody; only a copy to another
   // device is the worker's.
-  StatePtr state = InitialState(architecture.layout(), std::move(generator), at::kCPU);
+  StatePtr state =
+      InitialState(architecture.layout(), std::move(generator), at::kCPU);
   if (worker.device().is_cpu()) return state;
   absl::StatusOr<DeviceWorker::Times> times =
-      worker.Run({.principal = "server", .deadline = deadline}, [&] {
+      worker.Run({.principal = std::string(kServerPrincipal)}, [&] {
         auto moved = std::make_shared<State>(*state);
-        for (at::Tensor& tensor : moved->params) tensor = tensor.to(worker.device());
-        for (at::Tensor& tensor : moved->buffers) tensor = tensor.to(worker.device());
+        for (at::Tensor& tensor : moved->params)
+          tensor = tensor.to(worker.device());
+        for (at::Tensor& tensor : moved->buffers)
+          tensor = tensor.to(worker.device());
         state = std::move(moved);
         return absl::OkStatus();
       });
@@ -114,9 +125,24 @@ absl::StatusOr<StatePtr> MakeState(const Architecture& architecture,
   return state;
 }
 
+Instance::Identity IdentityOf(const CreateOptions& options,
+                              const Blueprint& plan) {
+  const bool unnamed = options.name.empty();
+  return {.name = unnamed
+                      ? absl::StrCat(plan.source, "-", RandomId().substr(0, 8))
+                      : options.name,
+          .owner = options.owner,
+          .session = options.session,
+          .benchmark = plan.benchmark,
+          .normalization = plan.normalization,
+          .ephemeral = unnamed && !options.session.empty(),
+          .created = absl::Now()};
+}
+
 }  // namespace
 
-Host::Host(const std::vector<c10::Device>& devices, int threads, const HostLimits& limits)
+Host::Host(const std::vector<c10::Device>& devices, int threads,
+           const HostLimits& limits)
     : limits_(limits),
       uid_(RandomId()),
       registry_(limits.max_instances),
@@ -150,46 +176,40 @@ absl::StatusOr<Created> Host::CreateInstance(const CreateOptions& options) {
   absl::Status status = CheckNormalization(*plan);
   if (status.ok() && !options.name.empty()) status = CheckName(options.name);
   if (!status.ok()) return status;
-  if (std::shared_ptr<Instance> taken = registry_.Get(options.owner, options.name)) {
+  if (auto taken = registry_.Get(options.owner, options.name)) {
     return Existing(std::move(taken), options, *plan);
   }
-  status = registry_.CheckRoom();
+  status = registry_.CheckRoom();  // Before anything is allocated.
   if (!status.ok()) return status;
   absl::StatusOr<DeviceWorker*> worker = FindWorker(options.device);
   if (!worker.ok()) return worker.status();
   absl::StatusOr<at::Generator> generator = MakeGenerator(options);
   if (!generator.ok()) return generator.status();
-  absl::StatusOr<StatePtr> state = MakeState(*plan->architecture, *generator, **worker,
-                                             absl::InfiniteFuture());
+  absl::StatusOr<StatePtr> state =
+      MakeState(*plan->architecture, *generator, **worker);
   if (!state.ok()) return state.status();
-
-  const bool unnamed = options.name.empty();
-  Instance::Identity identity = {
-      .name = unnamed ? absl::StrCat(plan->source, "-", RandomId().substr(0, 8))
-                      : options.name,
-      .owner = options.owner,
-      .session = options.session,
-      .benchmark = plan->benchmark,
-      .normalization = plan->normalization,
-      .ephemeral = unnamed && !options.session.empty(),
-      .created = absl::Now()};
-  auto instance = std::make_shared<Instance>(std::move(identity), plan->architecture,
-                                             **worker, *std::move(state));
-  status = registry_.Add(instance);
-  if (absl::IsAlreadyExists(status) && options.exist_ok) {
-    return Existing(registry_.Get(options.owner, options.name), options, *plan);
-  }
-  if (!status.ok()) return status;
-  if (instance->identity().ephemeral) {
-    status = sessions_.Adopt(options.session, options.owner, instance->FullName());
-    if (!status.ok()) {
-      registry_.Remove(*instance);
-      return status;
+  auto instance =
+      std::make_shared<Instance>(IdentityOf(options, *plan), plan->architecture,
+                                 **worker, *std::move(state));
+  status = Register(instance);
+  if (absl::IsAlreadyExists(status)) {  // Somebody was faster.
+    if (auto taken = registry_.Get(options.owner, options.name)) {
+      return Existing(std::move(taken), options, *plan);
     }
   }
+  if (!status.ok()) return status;
   return Created{
       .instance = std::move(instance),
       .rng_state = options.rng_state.empty() ? "" : GeneratorState(*generator)};
+}
+
+absl::Status Host::Register(const std::shared_ptr<Instance>& instance) {
+  absl::Status status = registry_.Add(instance);
+  if (!status.ok() || !instance->identity().ephemeral) return status;
+  status = sessions_.Adopt(instance->identity().session,
+                           instance->identity().owner, instance->FullName());
+  if (!status.ok()) registry_.Remove(*instance);
+  return status;
 }
 
 absl::Status Host::DeleteInstance(const Instance& instance) {
@@ -227,12 +247,14 @@ void Host::SweepUntilEnd() {
 absl::StatusOr<DeviceWorker*> Host::FindWorker(std::string_view device) const {
   if (device.empty()) return worker_order_.front();
   auto found = workers_.find(std::string(device));
-  if (found == workers_.end()) found = workers_.find(std::string(device) + ":0");
+  if (found == workers_.end())
+    found = workers_.find(std::string(device) + ":0");
   if (found != workers_.end()) return found->second.get();
   std::vector<std::string> names;
   for (const auto& [name, worker] : workers_) names.push_back(name);
-  return InvalidOption(absl::StrCat("no device '", std::string(device.substr(0, 64)),
-                                    "'; this server has ", absl::StrJoin(names, ", ")));
+  return InvalidOption(
+      absl::StrCat("no device '", std::string(device.substr(0, 64)),
+                   "'; this server has ", absl::StrJoin(names, ", ")));
 }
 
 }  // namespace backboned

@@ -70,9 +70,10 @@ struct Created {
 // Thread-safe.
 class Host {
  public:
-  // Starts a worker for each of `devices` (at least one; the first is the default)
-  // and a sweeper for what expires.
-  Host(const std::vector<c10::Device>& devices, int threads, const HostLimits& limits);
+  // Starts a worker for each of `devices` (at least one; the first is the
+  // default) and a sweeper for what expires.
+  Host(const std::vector<c10::Device>& devices, int threads,
+       const HostLimits& limits);
   ~Host();
 
   Host(const Host&) = delete;
@@ -86,8 +87,8 @@ class Host {
   // Deletes an instance and its tapes; kNotFound if it is gone already.
   absl::Status DeleteInstance(const Instance& instance);
 
-  // Drops expired tapes, and what expired sessions left. The sweeper calls it each
-  // second.
+  // Drops expired tapes, and what expired sessions left. The sweeper calls it
+  // each second.
   void Sweep(absl::Time now);
 
   Registry& registry() { return registry_; }
@@ -101,15 +102,19 @@ class Host {
   // All workers, the default one first.
   const std::vector<DeviceWorker*>& workers() const { return worker_order_; }
 
-  // The worker of a device by its name (`cpu`, `cuda`, `cuda:1`; empty: default).
+  // The worker of a device by its name (`cpu`, `cuda`, `cuda:1`; empty:
+  // default).
   absl::StatusOr<DeviceWorker*> FindWorker(std::string_view device) const;
 
  private:
+  // Adds an instance; an ephemeral one belongs to its session from then on.
+  absl::Status Register(const std::shared_ptr<Instance>& instance);
   void SweepUntilEnd();
 
   const HostLimits limits_;
   const std::string uid_;
-  std::map<std::string, std::unique_ptr<DeviceWorker>> workers_;  // By device name.
+  std::map<std::string, std::unique_ptr<DeviceWorker>>
+      workers_;  // By device name.
   std::vector<DeviceWorker*> worker_order_;
   Registry registry_;
   TapeStore tapes_;

@@ -13,7 +13,8 @@ at::Tensor OnDevice(const at::Tensor& tensor, c10::Device device) {
 }
 
 std::span<const std::byte> Bytes(const at::Tensor& tensor) {
-  return {static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()};
+  return {static_cast<const std::byte*>(tensor.const_data_ptr()),
+          tensor.nbytes()};
 }
 
 std::span<std::byte> MutableBytes(at::Tensor& tensor) {

@@ -12,11 +12,12 @@
 namespace backboned {
 
 // Returns `tensor` as a contiguous CPU tensor: itself if it is one already. An
-// undefined tensor stays undefined. Computes: on the device's worker only, unless
-// `tensor` is a CPU tensor already.
+// undefined tensor stays undefined. Computes: on the device's worker only,
+// unless `tensor` is a CPU tensor already.
 at::Tensor OnHost(const at::Tensor& tensor);
 
-// Returns `tensor` on `device`: itself if it is there already. On the worker only.
+// Returns `tensor` on `device`: itself if it is there already. On the worker
+// only.
 at::Tensor OnDevice(const at::Tensor& tensor, c10::Device device);
 
 // The memory of a contiguous CPU tensor.

@@ -27,7 +27,8 @@ std::string RandomId() {
                          absl::Uniform<uint64_t>(random));
 }
 
-Instance::Instance(Identity identity, std::shared_ptr<const Architecture> architecture,
+Instance::Instance(Identity identity,
+                   std::shared_ptr<const Architecture> architecture,
                    DeviceWorker& worker, StatePtr initial)
     : identity_(std::move(identity)),
       architecture_(std::move(architecture)),
@@ -48,15 +49,20 @@ StatePtr Instance::state() const {
 absl::Status Instance::CheckVersion(const VersionCondition& condition,
                                     const State& state) const {
   if (!condition.uid.empty() && condition.uid != uid_) {
-    return Stale(absl::StrCat("the instance has uid ", uid_, ", not ", condition.uid));
+    return Stale(
+        absl::StrCat("the instance has uid ", uid_, ", not ", condition.uid));
   }
-  if (condition.params.has_value() && *condition.params != state.params_version) {
-    return Stale(absl::StrCat("the parameters have version ", state.params_version,
-                              ", not ", *condition.params));
+  if (condition.params.has_value() &&
+      *condition.params != state.params_version) {
+    return Stale(absl::StrCat("the parameters have version ",
+                              state.params_version, ", not ",
+                              *condition.params));
   }
-  if (condition.buffers.has_value() && *condition.buffers != state.buffers_version) {
-    return Stale(absl::StrCat("the buffers have version ", state.buffers_version,
-                              ", not ", *condition.buffers));
+  if (condition.buffers.has_value() &&
+      *condition.buffers != state.buffers_version) {
+    return Stale(absl::StrCat("the buffers have version ",
+                              state.buffers_version, ", not ",
+                              *condition.buffers));
   }
   return absl::OkStatus();
 }
@@ -83,11 +89,13 @@ absl::StatusOr<StatePtr> Instance::Commit(
 
 void Instance::Publish(StatePtr next) {
   absl::MutexLock lock(&mutex_);
-  state_.swap(next);  // The old one, if nobody else has it, dies after the lock.
+  state_.swap(
+      next);  // The old one, if nobody else has it, dies after the lock.
 }
 
 absl::StatusOr<std::vector<at::Tensor>> Instance::HostView(
-    const DeviceWorker::Request& request, std::vector<at::Tensor> tensors) const {
+    const DeviceWorker::Request& request,
+    std::vector<at::Tensor> tensors) const {
   if (worker_.device().is_cpu()) return tensors;
   absl::StatusOr<DeviceWorker::Times> times = worker_.Run(request, [&] {
     for (at::Tensor& tensor : tensors) tensor = OnHost(tensor);
@@ -97,15 +105,16 @@ absl::StatusOr<std::vector<at::Tensor>> Instance::HostView(
   return tensors;
 }
 
-absl::StatusOr<std::string> Instance::Digest(const DeviceWorker::Request& request,
-                                             const StatePtr& state) {
+absl::StatusOr<std::string> Instance::Digest(
+    const DeviceWorker::Request& request, const StatePtr& state) {
   {
     absl::MutexLock lock(&mutex_);
     if (digest_.first.lock() == state) return digest_.second;
   }
   std::vector<at::Tensor> tensors = state->params;
   tensors.insert(tensors.end(), state->buffers.begin(), state->buffers.end());
-  absl::StatusOr<std::vector<at::Tensor>> host = HostView(request, std::move(tensors));
+  absl::StatusOr<std::vector<at::Tensor>> host =
+      HostView(request, std::move(tensors));
   if (!host.ok()) return host.status();
   std::string digest = TensorDigest(*host);
   absl::MutexLock lock(&mutex_);

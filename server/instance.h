@@ -36,10 +36,11 @@ struct Normalization {
   std::vector<double> std;
 };
 
-// A named backbone: an immutable architecture and a pointer to its current State.
+// A named backbone: an immutable architecture and a pointer to its current
+// State.
 //
-// Whoever holds a State keeps that version, whatever is published meanwhile. States
-// are published only from the instance's lane, one after another.
+// Whoever holds a State keeps that version, whatever is published meanwhile.
+// States are published only from the instance's lane, one after another.
 //
 // Thread-safe.
 class Instance {
@@ -71,7 +72,8 @@ class Instance {
   DeviceWorker& worker() const { return worker_; }
   Counters& counters() { return counters_; }
 
-  // 128 random bits as hexadecimal digits: a name may be made again, a uid is not.
+  // 128 random bits as hexadecimal digits: a name may be made again, a uid is
+  // not.
   const std::string& uid() const { return uid_; }
 
   // Its lane at the device's worker.
@@ -83,8 +85,10 @@ class Instance {
   // The current state.
   StatePtr state() const;
 
-  // Returns kAborted, with both versions, if `condition` does not hold for `state`.
-  absl::Status CheckVersion(const VersionCondition& condition, const State& state) const;
+  // Returns kAborted, with both versions, if `condition` does not hold for
+  // `state`.
+  absl::Status CheckVersion(const VersionCondition& condition,
+                            const State& state) const;
 
   // Makes the next state from the current one, in the lane, and publishes it.
   // `make` runs on the worker's thread. Nothing changes if it fails or if the
@@ -98,11 +102,12 @@ class Instance {
 
   // Returns `tensors` as contiguous CPU tensors: the same ones on a CPU, copies
   // made by the worker otherwise.
-  absl::StatusOr<std::vector<at::Tensor>> HostView(const DeviceWorker::Request& request,
-                                                   std::vector<at::Tensor> tensors) const;
+  absl::StatusOr<std::vector<at::Tensor>> HostView(
+      const DeviceWorker::Request& request,
+      std::vector<at::Tensor> tensors) const;
 
-  // SHA-256 of the flat parameters, then the buffers, of `state`; remembered for the
-  // last state asked for.
+  // SHA-256 of the flat parameters, then the buffers, of `state`; remembered
+  // for the last state asked for.
   absl::StatusOr<std::string> Digest(const DeviceWorker::Request& request,
                                      const StatePtr& state);
 
@@ -116,7 +121,8 @@ class Instance {
 
   mutable absl::Mutex mutex_;
   StatePtr state_ ABSL_GUARDED_BY(mutex_);
-  std::pair<std::weak_ptr<const State>, std::string> digest_ ABSL_GUARDED_BY(mutex_);
+  std::pair<std::weak_ptr<const State>, std::string> digest_
+      ABSL_GUARDED_BY(mutex_);
 };
 
 // Returns 128 random bits as 32 hexadecimal digits. Thread-safe.

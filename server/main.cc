@@ -1,5 +1,6 @@
 // The server's program: options, environment, signals.
 
+#include <google/protobuf/stubs/logging.h>
 #include <pthread.h>
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
@@ -9,9 +10,11 @@
 
 #include <csignal>
 #include <cstdlib>
+#include <filesystem>
 #include <iostream>
 #include <memory>
 #include <string>
+#include <system_error>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -31,8 +34,8 @@
 namespace backboned {
 namespace {
 
-// libgomp reads its environment when it is loaded, which is before `main`: set it,
-// and start this program once more.
+// libgomp reads its environment when it is loaded, which is before `main`: set
+// it, and start this program once more.
 void ApplyOmpWait(const Options& options, char** argv) {
   constexpr char kDone[] = "BACKBONED_OMP_WAIT_APPLIED";
   if (std::getenv(kDone) != nullptr) return;
@@ -42,11 +45,15 @@ void ApplyOmpWait(const Options& options, char** argv) {
   } else if (options.omp_wait == "passive") {
     setenv("OMP_WAIT_POLICY", "PASSIVE", /*overwrite=*/1);
   } else if (std::getenv("OMP_WAIT_POLICY") == nullptr) {
-    // Spin for some tens of microseconds: long enough for the next operator of the
-    // same forward, too short to take a core from a client. Figures: docs/performance.md.
+    // Spin for some tens of microseconds: long enough for the next operator of
+    // the same forward, too short to take a core from a client. Figures:
+    // docs/performance.md.
     setenv("GOMP_SPINCOUNT", "10000", /*overwrite=*/0);
   }
-  execv("/proc/self/exe", argv);  // Returns only if that failed: go on without.
+  std::error_code error;
+  const auto program = std::filesystem::read_symlink("/proc/self/exe", error);
+  if (error) return;
+  execv(program.c_str(), argv);  // Returns only if that failed: go on without.
 }
 
 // Process-wide settings; before any thread starts.
@@ -58,13 +65,17 @@ void PrepareProcess(const Options& options) {
     files.rlim_cur = files.rlim_max;
     setrlimit(RLIMIT_NOFILE, &files);
   }
+  // It would print a line for each malformed string that a client sends.
+  google::protobuf::SetLogHandler(nullptr);
   auto logger = spdlog::stderr_color_mt("backboned");
   logger->set_pattern("%Y-%m-%dT%H:%M:%S.%e%z %l %v");
   logger->set_level(spdlog::level::from_str(options.log_level));
   spdlog::set_default_logger(std::move(logger));
-  // Debian's Abseil looks for deadlocks at each lock, which costs more than the lock.
+  // Debian's Abseil looks for deadlocks at each lock, which costs more than the
+  // lock.
   absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
-  MemoryRoom& memory = CpuMemory();  // From now on the place of all CPU tensors.
+  MemoryRoom& memory =
+      CpuMemory();  // From now on the place of all CPU tensors.
   if (options.max_memory_bytes > 0) memory.SetLimit(options.max_memory_bytes);
 }
 
@@ -95,13 +106,15 @@ absl::Status HostInstance(Host& host, const std::string& option) {
   const size_t equals = option.find('=');
   const std::string benchmark = option.substr(0, equals);
   absl::StatusOr<Created> created = host.CreateInstance(
-      {.name = equals == std::string::npos ? benchmark : option.substr(equals + 1),
+      {.name =
+           equals == std::string::npos ? benchmark : option.substr(equals + 1),
        .owner = std::string(kServerPrincipal),
        .benchmark = benchmark,
        .seed = 0});
   if (created.ok()) return absl::OkStatus();
-  return absl::Status(created.status().code(),
-                      absl::StrCat("--instance ", option, ": ", created.status().message()));
+  return absl::Status(
+      created.status().code(),
+      absl::StrCat("--instance ", option, ": ", created.status().message()));
 }
 
 std::string ServingLine(const Host& host, const rpc::RpcServer& server) {
@@ -115,12 +128,14 @@ std::string ServingLine(const Host& host, const rpc::RpcServer& server) {
                       host.workers().front()->threads(), " threads)");
 }
 
-// Waits for SIGTERM or SIGINT, then drains; a second signal ends the process at once.
+// Waits for SIGTERM or SIGINT, then drains; a second signal ends the process at
+// once.
 void ServeUntilSignal(rpc::RpcServer& server, const Options& options,
                       const sigset_t& signals) {
   int signal = 0;
   sigwait(&signals, &signal);
-  spdlog::info("draining signal={} timeout={}", signal == SIGTERM ? "SIGTERM" : "SIGINT",
+  spdlog::info("draining signal={} timeout={}",
+               signal == SIGTERM ? "SIGTERM" : "SIGINT",
                absl::FormatDuration(options.drain_timeout));
   pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
   server.Drain(options.drain_timeout);
@@ -129,7 +144,8 @@ void ServeUntilSignal(rpc::RpcServer& server, const Options& options,
 
 absl::Status Serve(const Options& options) {
   const sigset_t signals = BlockEndSignals();
-  absl::StatusOr<std::vector<c10::Device>> devices = OpenDevices(options.devices);
+  absl::StatusOr<std::vector<c10::Device>> devices =
+      OpenDevices(options.devices);
   if (!devices.ok()) return devices.status();
   Host host(*devices, options.threads, LimitsOf(options));
   for (const std::string& option : options.instances) {

@@ -25,13 +25,15 @@ class Adder {
   explicit Adder(CLI::App& app) : app_(app) {}
 
   template <typename Value>
-  CLI::Option* Add(const std::string& name, Value& value, const std::string& help) {
+  CLI::Option* Add(const std::string& name, Value& value,
+                   const std::string& help) {
     return app_.add_option(name, value, help)
         ->envname(EnvironmentName(name))
         ->capture_default_str();
   }
 
-  CLI::Option* AddList(const std::string& name, std::vector<std::string>& values,
+  CLI::Option* AddList(const std::string& name,
+                       std::vector<std::string>& values,
                        const std::string& help) {
     return Add(name, values, help)->delimiter(',')->allow_extra_args(false);
   }
@@ -40,11 +42,13 @@ class Adder {
     app_.add_flag(name, value, help)->envname(EnvironmentName(name));
   }
 
-  void AddCount(const std::string& name, int64_t& value, const std::string& help) {
+  void AddCount(const std::string& name, int64_t& value,
+                const std::string& help) {
     Add(name, value, help)->check(CLI::PositiveNumber);
   }
 
-  void AddBytes(const std::string& name, int64_t& value, const std::string& help) {
+  void AddBytes(const std::string& name, int64_t& value,
+                const std::string& help) {
     Add(name, value, help)
         ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
         ->check(CLI::NonNegativeNumber)
@@ -61,7 +65,8 @@ class Adder {
       const bool valid =
           absl::ParseDuration(text, &parsed) && parsed > absl::ZeroDuration();
       return valid ? std::string()
-                   : absl::StrCat("'", text, "' is no duration like 500ms, 30s or 10m");
+                   : absl::StrCat("'", text,
+                                  "' is no duration like 500ms, 30s or 10m");
     };
     app_.add_option_function<std::string>(
             name, [parse](const std::string& text) { parse(text); }, help)
@@ -76,21 +81,27 @@ class Adder {
 };
 
 void AddServing(Adder& add, Options& options) {
-  add.AddList("--listen", options.listen,
-              "Where to listen: unix:/path or host:port (port 0: any); repeatable");
-  add.AddFlag("--insecure-remote", options.insecure_remote,
-              "Allow to listen beyond loopback, without authentication or encryption");
-  add.AddList("--device", options.devices,
-              "Devices: cpu, cuda or cuda:N; the first is the default; repeatable");
+  add.AddList(
+      "--listen", options.listen,
+      "Where to listen: unix:/path or host:port (port 0: any); repeatable");
+  add.AddFlag(
+      "--insecure-remote", options.insecure_remote,
+      "Allow to listen beyond loopback, without authentication or encryption");
+  add.AddList(
+      "--device", options.devices,
+      "Devices: cpu, cuda or cuda:N; the first is the default; repeatable");
   add.Add("--threads", options.threads,
-          "Intra-operator threads of the CPU device; 0: LibTorch's choice. Equal numbers "
+          "Intra-operator threads of the CPU device; 0: LibTorch's choice. "
+          "Equal numbers "
           "here and in a local run give equal bits")
       ->check(CLI::Range(0, 1024));
   add.AddList("--instance", options.instances,
-              "Host an instance from the start: BENCHMARK or BENCHMARK=NAME, drawn with "
+              "Host an instance from the start: BENCHMARK or BENCHMARK=NAME, "
+              "drawn with "
               "seed 0; repeatable");
   add.Add("--omp-wait", options.omp_wait,
-          "How idle threads wait: auto, passive (sleep: best beside busy clients) or "
+          "How idle threads wait: auto, passive (sleep: best beside busy "
+          "clients) or "
           "active (spin: lowest latency on a quiet machine)")
       ->check(CLI::IsMember({"auto", "active", "passive"}));
   add.Add("--reflection", options.reflection, "Offer gRPC reflection");
@@ -101,14 +112,17 @@ void AddServing(Adder& add, Options& options) {
 void AddLimits(Adder& add, Options& options) {
   add.AddCount("--max-calls", options.max_calls, "Calls at a time");
   add.AddCount("--max-instances", options.max_instances, "Instances at a time");
-  add.AddCount("--max-tapes", options.max_tapes, "Forwards kept for their backward");
-  add.AddBytes("--max-tape-bytes", options.max_tape_bytes, "Bytes that these hold");
+  add.AddCount("--max-tapes", options.max_tapes,
+               "Forwards kept for their backward");
+  add.AddBytes("--max-tape-bytes", options.max_tape_bytes,
+               "Bytes that these hold");
   add.AddBytes("--max-in-flight-bytes", options.max_in_flight_bytes,
                "Bytes being uploaded at a time");
   add.AddBytes("--max-memory-bytes", options.max_memory_bytes,
                "Bytes of all CPU tensors; 0: not limited");
   add.AddCount("--max-queued", options.max_queued, "Work waiting for a device");
-  add.AddCount("--max-sessions", options.max_sessions, "Client processes at a time");
+  add.AddCount("--max-sessions", options.max_sessions,
+               "Client processes at a time");
   add.AddDuration("--tape-ttl", options.tape_ttl, "Life of an unused tape");
   add.AddDuration("--session-ttl", options.session_ttl,
                   "Time after its last call at which a session is dropped");
@@ -124,11 +138,13 @@ std::variant<Options, int> ParseOptions(int argc, char** argv) {
   Options options;
   CLI::App app(
       "Hosts neural-network backbones for continual learning.\n"
-      "Each option is an environment variable too: --max-tapes is BACKBONED_MAX_TAPES; "
+      "Each option is an environment variable too: --max-tapes is "
+      "BACKBONED_MAX_TAPES; "
       "lists are separated by commas.",
       "backboned");
-  app.set_version_flag("--version", absl::StrCat("backboned ", Version(), " (LibTorch ",
-                                                 TorchVersion(), ")"));
+  app.set_version_flag("--version",
+                       absl::StrCat("backboned ", Version(), " (LibTorch ",
+                                    TorchVersion(), ")"));
   Adder add(app);
   AddServing(add, options);
   AddLimits(add, options);

@@ -12,8 +12,8 @@
 
 namespace backboned {
 
-// What the server is told. Each option is also an environment variable: `--max-tapes`
-// is `BACKBONED_MAX_TAPES`; the command line wins.
+// What the server is told. Each option is also an environment variable:
+// `--max-tapes` is `BACKBONED_MAX_TAPES`; the command line wins.
 struct Options {
   std::vector<std::string> listen = {"127.0.0.1:50051"};
   std::vector<std::string> devices = {"cpu"};
@@ -38,8 +38,8 @@ struct Options {
   absl::Duration drain_timeout = absl::Seconds(30);
 };
 
-// Reads command line and environment. Otherwise what the process is to exit with,
-// after it has printed the help, the version, or what is wrong.
+// Reads command line and environment. Otherwise what the process is to exit
+// with, after it has printed the help, the version, or what is wrong.
 std::variant<Options, int> ParseOptions(int argc, char** argv);
 
 }  // namespace backboned

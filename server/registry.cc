@@ -16,8 +16,8 @@ std::string Shown(std::string_view text) {
 }
 
 bool IsNameCharacter(unsigned char c) {
-  return absl::ascii_islower(c) || absl::ascii_isdigit(c) || c == '_' || c == '.' ||
-         c == '-';
+  return absl::ascii_islower(c) || absl::ascii_isdigit(c) || c == '_' ||
+         c == '.' || c == '-';
 }
 
 }  // namespace
@@ -65,16 +65,20 @@ absl::Status Registry::CheckRoomLocked() const {
   const auto count = static_cast<int64_t>(instances_.size());
   if (count < max_instances_) return absl::OkStatus();
   return LimitReached(
-      {.name = "max-instances", .value = max_instances_, .requested = count + 1},
-      absl::StrCat("there are ", count, " instances, the limit is ", max_instances_));
+      {.name = "max-instances",
+       .value = max_instances_,
+       .requested = count + 1},
+      absl::StrCat("there are ", count, " instances, the limit is ",
+                   max_instances_));
 }
 
 absl::Status Registry::Add(std::shared_ptr<Instance> instance) {
   const Instance::Identity& identity = instance->identity();
   absl::MutexLock lock(&mutex_);
   if (instances_.contains({identity.owner, identity.name})) {
-    return Error(absl::StatusCode::kAlreadyExists, Reason::kInstanceExists,
-                 absl::StrCat("there is an instance '", identity.name, "' already"));
+    return Error(
+        absl::StatusCode::kAlreadyExists, Reason::kInstanceExists,
+        absl::StrCat("there is an instance '", identity.name, "' already"));
   }
   absl::Status room = CheckRoomLocked();
   if (!room.ok()) return room;
@@ -87,7 +91,8 @@ bool Registry::Remove(const Instance& instance) {
   absl::MutexLock lock(&mutex_);
   const auto found =
       instances_.find({instance.identity().owner, instance.identity().name});
-  if (found == instances_.end() || found->second.get() != &instance) return false;
+  if (found == instances_.end() || found->second.get() != &instance)
+    return false;
   removed = std::move(found->second);
   instances_.erase(found);
   return true;

@@ -28,13 +28,15 @@ class Registry {
  public:
   explicit Registry(int64_t max_instances) : max_instances_(max_instances) {}
 
-  // Finds what `reference` means to `principal`: a bare name is its own instance,
-  // else one of `server`; `owner/name` is somebody else's. kNotFound otherwise.
-  absl::StatusOr<std::shared_ptr<Instance>> Find(std::string_view reference,
-                                                 std::string_view principal) const;
+  // Finds what `reference` means to `principal`: a bare name is its own
+  // instance, else one of `server`; `owner/name` is somebody else's. kNotFound
+  // otherwise.
+  absl::StatusOr<std::shared_ptr<Instance>> Find(
+      std::string_view reference, std::string_view principal) const;
 
   // Returns the instance `owner/name`, or nullptr.
-  std::shared_ptr<Instance> Get(std::string_view owner, std::string_view name) const;
+  std::shared_ptr<Instance> Get(std::string_view owner,
+                                std::string_view name) const;
 
   // Returns kResourceExhausted if there is no room for one more.
   absl::Status CheckRoom() const;
@@ -59,8 +61,8 @@ class Registry {
   std::map<Key, std::shared_ptr<Instance>> instances_ ABSL_GUARDED_BY(mutex_);
 };
 
-// Returns kInvalidArgument unless `name` matches [a-z0-9][a-z0-9_.-]{0,63}. The one
-// check of every name that a client chooses.
+// Returns kInvalidArgument unless `name` matches [a-z0-9][a-z0-9_.-]{0,63}. The
+// one check of every name that a client chooses.
 absl::Status CheckName(std::string_view name);
 
 }  // namespace backboned

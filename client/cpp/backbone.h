@@ -16,7 +16,9 @@
 // must have as many (else kInvalidArgument). After an error destinations may be
 // partly overwritten. Other errors are the server's (client/cpp/error.h); an
 // answer that makes no sense is kInternal.
-#pragma once
+
+#ifndef BACKBONED_CLIENT_CPP_BACKBONE_H_
+#define BACKBONED_CLIENT_CPP_BACKBONE_H_
 
 #include <cstddef>
 #include <memory>
@@ -111,3 +113,5 @@ class Backbone {
 };
 
 }  // namespace backboned::client
+
+#endif  // BACKBONED_CLIENT_CPP_BACKBONE_H_

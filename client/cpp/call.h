@@ -1,6 +1,8 @@
 // One call of the data side, spoken in buffers: nothing is copied on the way
 // out, and once, straight to its place, on the way in.
-#pragma once
+
+#ifndef BACKBONED_CLIENT_CPP_CALL_H_
+#define BACKBONED_CLIENT_CPP_CALL_H_
 
 #include <google/protobuf/message_lite.h>
 #include <grpcpp/client_context.h>
@@ -75,3 +77,5 @@ class Call {
 };
 
 }  // namespace backboned::client
+
+#endif  // BACKBONED_CLIENT_CPP_CALL_H_

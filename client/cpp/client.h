@@ -5,7 +5,9 @@
 //   request.set_benchmark("seq-mnist");
 //   auto created = client->CreateInstance(request);
 //   Backbone net = client->backbone(created->instance().name());
-#pragma once
+
+#ifndef BACKBONED_CLIENT_CPP_CLIENT_H_
+#define BACKBONED_CLIENT_CPP_CLIENT_H_
 
 #include <grpcpp/channel.h>
 
@@ -61,3 +63,5 @@ class Client {
 };
 
 }  // namespace backboned::client
+
+#endif  // BACKBONED_CLIENT_CPP_CLIENT_H_

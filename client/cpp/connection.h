@@ -1,5 +1,7 @@
 // What all calls of a client share.
-#pragma once
+
+#ifndef BACKBONED_CLIENT_CPP_CONNECTION_H_
+#define BACKBONED_CLIENT_CPP_CONNECTION_H_
 
 #include <grpcpp/channel.h>
 #include <grpcpp/client_context.h>
@@ -55,3 +57,5 @@ class Connection {
 };
 
 }  // namespace backboned::client
+
+#endif  // BACKBONED_CLIENT_CPP_CONNECTION_H_

@@ -4,7 +4,9 @@
 // sentence. The machine-readable part travels in it as a payload:
 //
 //   if (ReasonOf(status) == v1::ERROR_REASON_STALE_VERSION) ...
-#pragma once
+
+#ifndef BACKBONED_CLIENT_CPP_ERROR_H_
+#define BACKBONED_CLIENT_CPP_ERROR_H_
 
 #include <grpcpp/support/status.h>
 
@@ -31,3 +33,5 @@ v1::ErrorReason ReasonOf(const absl::Status& status);
 std::optional<absl::Duration> RetryDelayOf(const absl::Status& status);
 
 }  // namespace backboned::client
+
+#endif  // BACKBONED_CLIENT_CPP_ERROR_H_

@@ -1,5 +1,7 @@
 // Memory that is lent to gRPC for the time of a call.
-#pragma once
+
+#ifndef BACKBONED_CLIENT_CPP_LOAN_H_
+#define BACKBONED_CLIENT_CPP_LOAN_H_
 
 #include <memory>
 
@@ -32,3 +34,5 @@ class Loan {
 };
 
 }  // namespace backboned::client
+
+#endif  // BACKBONED_CLIENT_CPP_LOAN_H_

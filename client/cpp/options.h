@@ -1,5 +1,7 @@
 // How a client speaks to its server.
-#pragma once
+
+#ifndef BACKBONED_CLIENT_CPP_OPTIONS_H_
+#define BACKBONED_CLIENT_CPP_OPTIONS_H_
 
 #include <cstdint>
 #include <string>
@@ -27,3 +29,5 @@ struct Options {
 };
 
 }  // namespace backboned::client
+
+#endif  // BACKBONED_CLIENT_CPP_OPTIONS_H_

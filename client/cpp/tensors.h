@@ -1,5 +1,7 @@
 // Tensors that an answer brought.
-#pragma once
+
+#ifndef BACKBONED_CLIENT_CPP_TENSORS_H_
+#define BACKBONED_CLIENT_CPP_TENSORS_H_
 
 #include <cassert>
 #include <cstddef>
@@ -58,3 +60,5 @@ struct Received {
 };
 
 }  // namespace backboned::client
+
+#endif  // BACKBONED_CLIENT_CPP_TENSORS_H_

@@ -1,5 +1,7 @@
 // Protobuf's elements, read from memory that lies in several parts.
-#pragma once
+
+#ifndef BACKBONED_PROTO_WIRE_CURSOR_H_
+#define BACKBONED_PROTO_WIRE_CURSOR_H_
 
 #include <cstddef>
 #include <cstdint>
@@ -90,3 +92,5 @@ class Cursor {
 };
 
 }  // namespace backboned::wire
+
+#endif  // BACKBONED_PROTO_WIRE_CURSOR_H_

@@ -8,7 +8,9 @@
 // and may also be read and written by generated code. This decoder takes and
 // refuses the same bytes as generated code does, but leaves the chunk's data in
 // the slices that gRPC received. docs/wire.md has an example in bytes.
-#pragma once
+
+#ifndef BACKBONED_PROTO_WIRE_MESSAGE_H_
+#define BACKBONED_PROTO_WIRE_MESSAGE_H_
 
 #include <google/protobuf/message_lite.h>
 #include <grpcpp/support/byte_buffer.h>
@@ -99,3 +101,5 @@ class Message {
 };
 
 }  // namespace backboned::wire
+
+#endif  // BACKBONED_PROTO_WIRE_MESSAGE_H_

@@ -1,5 +1,7 @@
 // What a tensor's spec says: names, sizes, and whether they make sense.
-#pragma once
+
+#ifndef BACKBONED_PROTO_WIRE_SPEC_H_
+#define BACKBONED_PROTO_WIRE_SPEC_H_
 
 #include <google/protobuf/repeated_ptr_field.h>
 
@@ -46,3 +48,5 @@ absl::StatusOr<int64_t> ByteSize(
     const google::protobuf::RepeatedPtrField<v1::TensorSpec>& specs);
 
 }  // namespace backboned::wire
+
+#endif  // BACKBONED_PROTO_WIRE_SPEC_H_

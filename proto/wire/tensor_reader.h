@@ -1,5 +1,7 @@
 // The receiving end of a stream of tensors.
-#pragma once
+
+#ifndef BACKBONED_PROTO_WIRE_TENSOR_READER_H_
+#define BACKBONED_PROTO_WIRE_TENSOR_READER_H_
 
 #include <cstddef>
 #include <cstdint>
@@ -50,3 +52,5 @@ class TensorReader {
 };
 
 }  // namespace backboned::wire
+
+#endif  // BACKBONED_PROTO_WIRE_TENSOR_READER_H_

@@ -1,5 +1,7 @@
 // The sending end of a stream of tensors.
-#pragma once
+
+#ifndef BACKBONED_PROTO_WIRE_TENSOR_WRITER_H_
+#define BACKBONED_PROTO_WIRE_TENSOR_WRITER_H_
 
 #include <google/protobuf/message_lite.h>
 #include <grpcpp/support/byte_buffer.h>
@@ -60,3 +62,5 @@ class TensorWriter {
 };
 
 }  // namespace backboned::wire
+
+#endif  // BACKBONED_PROTO_WIRE_TENSOR_WRITER_H_

@@ -1,6 +1,8 @@
 // Whole messages as gRPC buffers, for calls that speak buffers in one direction
 // and single messages in the other.
-#pragma once
+
+#ifndef BACKBONED_PROTO_WIRE_UNARY_H_
+#define BACKBONED_PROTO_WIRE_UNARY_H_
 
 #include <google/protobuf/message_lite.h>
 #include <grpcpp/support/byte_buffer.h>
@@ -21,3 +23,5 @@ absl::Status Parse(const grpc::ByteBuffer& buffer,
                    google::protobuf::MessageLite& message);
 
 }  // namespace backboned::wire
+
+#endif  // BACKBONED_PROTO_WIRE_UNARY_H_

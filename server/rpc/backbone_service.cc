@@ -8,21 +8,23 @@ namespace backboned::rpc {
 BackboneService::BackboneService(Surroundings& surroundings)
     : DecoratedService("backboned.v1.BackboneService", surroundings) {
   // Bind the methods of this class to their names.
-  const auto add_stream = [this](std::string_view name,
-                                 absl::Status (BackboneService::*method)(
-                                     Call&, MessageStream&)) {
-    AddMethod(name, [this, method](Call& call, MessageStream& stream) {
-      return (this->*method)(call, stream);
-    });
-  };
-  const auto add_unary = [this]<typename Request, typename Response>(
-                             std::string_view name,
-                             absl::StatusOr<Response> (BackboneService::*method)(
-                                 Call&, const Request&)) {
-    AddUnary<Request, Response>(name, [this, method](Call& call, const Request& request) {
-      return (this->*method)(call, request);
-    });
-  };
+  const auto add_stream =
+      [this](std::string_view name,
+             absl::Status (BackboneService::*method)(Call&, MessageStream&)) {
+        AddMethod(name, [this, method](Call& call, MessageStream& stream) {
+          return (this->*method)(call, stream);
+        });
+      };
+  const auto add_unary =
+      [this]<typename Request, typename Response>(
+          std::string_view name,
+          absl::StatusOr<Response> (BackboneService::*method)(Call&,
+                                                              const Request&)) {
+        AddUnary<Request, Response>(
+            name, [this, method](Call& call, const Request& request) {
+              return (this->*method)(call, request);
+            });
+      };
   add_stream("Forward", &BackboneService::Forward);
   add_stream("Backward", &BackboneService::Backward);
   add_unary("ReleaseTapes", &BackboneService::ReleaseTapes);
@@ -36,8 +38,8 @@ BackboneService::BackboneService(Surroundings& surroundings)
   add_unary("Extract", &BackboneService::Extract);
 }
 
-absl::StatusOr<std::shared_ptr<Instance>> BackboneService::Find(Call& call,
-                                                                const std::string& name) {
+absl::StatusOr<std::shared_ptr<Instance>> BackboneService::Find(
+    Call& call, const std::string& name) {
   call.record().instance = name;
   return host().registry().Find(name, call.principal());
 }

@@ -19,9 +19,9 @@ namespace backboned::rpc {
 // The data side. The contract says what each method does; the sources
 // *_methods.cc hold one family of methods each.
 //
-// A handler is straight-line code: read the header, check it against the layout,
-// reserve the bytes, receive them, let the device work, answer. Nothing is changed
-// before every byte has arrived.
+// A handler is straight-line code: read the header, check it against the
+// layout, reserve the bytes, receive them, let the device work, answer. Nothing
+// is changed before every byte has arrived.
 class BackboneService : public DecoratedService {
  public:
   explicit BackboneService(Surroundings& surroundings);
@@ -37,23 +37,27 @@ class BackboneService : public DecoratedService {
   absl::Status SetBuffers(Call& call, MessageStream& stream);
   absl::StatusOr<v1::ReleaseTapesResponse> ReleaseTapes(
       Call& call, const v1::ReleaseTapesRequest& request);
-  absl::StatusOr<v1::ZeroGradsResponse> ZeroGrads(Call& call,
-                                                  const v1::ZeroGradsRequest& request);
-  absl::StatusOr<v1::ExtractResponse> Extract(Call& call,
-                                              const v1::ExtractRequest& request);
+  absl::StatusOr<v1::ZeroGradsResponse> ZeroGrads(
+      Call& call, const v1::ZeroGradsRequest& request);
+  absl::StatusOr<v1::ExtractResponse> Extract(
+      Call& call, const v1::ExtractRequest& request);
 
-  // Checks a forward's header, reserves its bytes and its tape's place, and makes
-  // room for its input.
-  absl::StatusOr<ForwardWork> Prepare(Call& call, const v1::ForwardHeader& header);
+  // Checks a forward's header, reserves its bytes and its tape's place, and
+  // makes room for its input.
+  absl::StatusOr<ForwardWork> Prepare(Call& call,
+                                      const v1::ForwardHeader& header);
 
   // Run what is no retry, the header having been read.
   absl::Status RunNewForward(Call& call, MessageStream& stream,
-                             const v1::ForwardHeader& header, AnswerTicket ticket);
+                             const v1::ForwardHeader& header,
+                             AnswerTicket ticket);
   absl::Status RunNewBackward(Call& call, MessageStream& stream,
-                              const v1::BackwardHeader& header, AnswerTicket ticket);
+                              const v1::BackwardHeader& header,
+                              AnswerTicket ticket);
 
   // Finds the instance that a header names, and tells the log.
-  absl::StatusOr<std::shared_ptr<Instance>> Find(Call& call, const std::string& name);
+  absl::StatusOr<std::shared_ptr<Instance>> Find(Call& call,
+                                                 const std::string& name);
 };
 
 }  // namespace backboned::rpc

@@ -26,26 +26,27 @@ namespace backboned::rpc {
 namespace {
 
 absl::Status InvalidOption(std::string_view message) {
-  return Error(absl::StatusCode::kInvalidArgument, Reason::kInvalidOption, message);
+  return Error(absl::StatusCode::kInvalidArgument, Reason::kInvalidOption,
+               message);
 }
 
 // Which output of the tape a gradient is for, its spec being right.
-absl::StatusOr<size_t> OutputIndex(const Tape& tape, const v1::TensorSpec& spec) {
+absl::StatusOr<size_t> OutputIndex(const Tape& tape,
+                                   const v1::TensorSpec& spec) {
   const std::vector<std::string>& names = tape.graph->output_names();
   const auto found = std::find(names.begin(), names.end(), spec.name());
   if (found == names.end()) {
-    return InvalidOption(
-        absl::StrCat("tape ", tape.id, " has no output '", spec.name().substr(0, 64), "'"));
+    return InvalidOption(absl::StrCat("tape ", tape.id, " has no output '",
+                                      spec.name().substr(0, 64), "'"));
   }
   const auto index = static_cast<size_t>(found - names.begin());
   const at::IntArrayRef expected = tape.graph->outputs()[index].sizes();
   if (!std::equal(expected.begin(), expected.end(), spec.shape().begin(),
                   spec.shape().end())) {
-    return Error(
-        absl::StatusCode::kInvalidArgument, Reason::kShapeMismatch,
-        absl::StrCat("the gradient of '", spec.name(), "' has shape ",
-                     wire::ShapeString(spec), ", the output ",
-                     FormatShape({expected.data(), expected.size()})));
+    return Error(absl::StatusCode::kInvalidArgument, Reason::kShapeMismatch,
+                 absl::StrCat("the gradient of '", spec.name(), "' has shape ",
+                              wire::ShapeString(spec), ", the output ",
+                              FormatShape({expected.data(), expected.size()})));
   }
   if (spec.dtype() != v1::DATA_TYPE_FLOAT32) {
     return Error(absl::StatusCode::kInvalidArgument, Reason::kDtypeMismatch,
@@ -73,7 +74,8 @@ struct GradientUpload {
   ByteBudget::Reservation reservation;
 };
 
-absl::StatusOr<GradientUpload> MakeRoom(Host& host, const v1::BackwardHeader& header,
+absl::StatusOr<GradientUpload> MakeRoom(Host& host,
+                                        const v1::BackwardHeader& header,
                                         const TapeLease& lease) {
   int64_t total_bytes = 0;
   for (const v1::TapeGradients& tape : header.tapes()) {
@@ -94,8 +96,8 @@ absl::StatusOr<GradientUpload> MakeRoom(Host& host, const v1::BackwardHeader& he
       absl::StatusOr<size_t> index = OutputIndex(tape, spec);
       if (!index.ok()) return index.status();
       if (grads[*index].defined()) {
-        return InvalidOption(
-            absl::StrCat("tape ", tape.id, " has two gradients of '", spec.name(), "'"));
+        return InvalidOption(absl::StrCat(
+            "tape ", tape.id, " has two gradients of '", spec.name(), "'"));
       }
       const at::Tensor& output = tape.graph->outputs()[*index];
       grads[*index] = at::empty(output.sizes(), at::kFloat);
@@ -105,7 +107,8 @@ absl::StatusOr<GradientUpload> MakeRoom(Host& host, const v1::BackwardHeader& he
   return upload;
 }
 
-absl::Status CheckInputGrad(const v1::BackwardHeader& header, const TapeLease& lease) {
+absl::Status CheckInputGrad(const v1::BackwardHeader& header,
+                            const TapeLease& lease) {
   if (!header.input_grad()) return absl::OkStatus();
   for (const auto& tape : lease.tapes()) {
     if (!tape->graph->input_leaf().defined()) {
@@ -116,8 +119,9 @@ absl::Status CheckInputGrad(const v1::BackwardHeader& header, const TapeLease& l
   return absl::OkStatus();
 }
 
-v1::BackwardResult ResultOf(const v1::BackwardHeader& header, const BackwardDone& done,
-                            const Instance& instance, const Call& call) {
+v1::BackwardResult ResultOf(const v1::BackwardHeader& header,
+                            const BackwardDone& done, const Instance& instance,
+                            const Call& call) {
   v1::BackwardResult result;
   *result.mutable_version() = VersionOf(instance, *done.state);
   if (header.return_grads()) *result.mutable_grads() = FlatGradsOf(done.grads);
@@ -141,7 +145,8 @@ absl::Status BackboneService::Backward(Call& call, MessageStream& stream) {
   if (!attempt.ok()) return attempt.status();
   if (const auto* recorded = std::get_if<RecordedAnswer>(&*attempt)) {
     v1::BackwardResult result;
-    absl::StatusOr<std::vector<wire::Payload>> payloads = Recall(*recorded, result);
+    absl::StatusOr<std::vector<wire::Payload>> payloads =
+        Recall(*recorded, result);
     if (!payloads.ok()) return payloads.status();
     return stream.WriteTensors(result, *std::move(payloads));
   }
@@ -152,14 +157,16 @@ absl::Status BackboneService::Backward(Call& call, MessageStream& stream) {
 absl::Status BackboneService::RunNewBackward(Call& call, MessageStream& stream,
                                              const v1::BackwardHeader& header,
                                              AnswerTicket ticket) {
-  absl::StatusOr<std::shared_ptr<Instance>> instance = Find(call, header.instance());
+  absl::StatusOr<std::shared_ptr<Instance>> instance =
+      Find(call, header.instance());
   if (!instance.ok()) return instance.status();
   absl::Status valid = CheckOptions(header);
   if (!valid.ok()) return valid;
   std::vector<std::string> ids;
-  for (const v1::TapeGradients& tape : header.tapes()) ids.push_back(tape.tape_id());
-  absl::StatusOr<TapeLease> lease =
-      host().tapes().Lease(ids, (*instance)->uid(), call.principal(), absl::Now());
+  for (const v1::TapeGradients& tape : header.tapes())
+    ids.push_back(tape.tape_id());
+  absl::StatusOr<TapeLease> lease = host().tapes().Lease(
+      ids, (*instance)->uid(), call.principal(), absl::Now());
   if (!lease.ok()) return lease.status();
   valid = CheckInputGrad(header, *lease);
   if (!valid.ok()) return valid;
@@ -182,8 +189,10 @@ absl::Status BackboneService::RunNewBackward(Call& call, MessageStream& stream,
   call.record().times = done->times;
   const v1::BackwardResult result = ResultOf(header, *done, **instance, call);
   std::vector<wire::Payload> payloads;
-  for (const at::Tensor& grad : done->grads) payloads.push_back(ToPayload(grad));
-  for (const at::Tensor& grad : done->input_grads) payloads.push_back(ToPayload(grad));
+  for (const at::Tensor& grad : done->grads)
+    payloads.push_back(ToPayload(grad));
+  for (const at::Tensor& grad : done->input_grads)
+    payloads.push_back(ToPayload(grad));
   RecordAnswer(ticket, result, payloads);
   return stream.WriteTensors(result, std::move(payloads));
 }

@@ -31,7 +31,8 @@ bool IsToken(std::string_view text) {
          });
 }
 
-absl::StatusOr<Call> Call::Create(std::string_view method, grpc::ServerContext& context) {
+absl::StatusOr<Call> Call::Create(std::string_view method,
+                                  grpc::ServerContext& context) {
   Call call(method, context);
   absl::Status status = ReadToken(context, "backboned-session", call.session_);
   if (status.ok()) status = ReadToken(context, "backboned-label", call.label_);

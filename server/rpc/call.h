@@ -73,8 +73,8 @@ class Call {
   Record record_;
 };
 
-// Whether `text` is 1 to 64 characters of [A-Za-z0-9_.-]: session, label, request
-// id.
+// Whether `text` is 1 to 64 characters of [A-Za-z0-9_.-]: session, label,
+// request id.
 bool IsToken(std::string_view text);
 
 }  // namespace backboned::rpc

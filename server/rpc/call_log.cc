@@ -13,13 +13,17 @@
 namespace backboned::rpc {
 namespace {
 
-absl::string_view View(std::string_view text) { return {text.data(), text.size()}; }
+absl::string_view View(std::string_view text) {
+  return {text.data(), text.size()};
+}
 
-void AddField(std::string& line, absl::string_view key, absl::string_view value) {
+void AddField(std::string& line, absl::string_view key,
+              absl::string_view value) {
   if (!value.empty()) absl::StrAppend(&line, " ", key, "=", value);
 }
 
-void AddMilliseconds(std::string& line, absl::string_view key, absl::Duration value) {
+void AddMilliseconds(std::string& line, absl::string_view key,
+                     absl::Duration value) {
   absl::StrAppend(&line, " ", key, "=",
                   absl::SixDigits(absl::ToDoubleMilliseconds(value)));
 }
@@ -48,7 +52,8 @@ void LogCall(const Call& call, const absl::Status& status) {
   AddField(line, "session", call.session());
   AddField(line, "label", call.label());
   AddField(line, "request_id", record.request_id);
-  absl::StrAppend(&line, " bytes_in=", record.bytes_in, " bytes_out=", record.bytes_out);
+  absl::StrAppend(&line, " bytes_in=", record.bytes_in,
+                  " bytes_out=", record.bytes_out);
   AddMilliseconds(line, "queue_ms", record.times.queue);
   AddMilliseconds(line, "compute_ms", record.times.compute);
   AddMilliseconds(line, "total_ms", absl::Now() - call.received());

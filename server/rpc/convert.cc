@@ -79,7 +79,8 @@ v1::FlatGrads FlatGradsOf(const std::vector<at::Tensor>& grads) {
 
 wire::Payload ToPayload(const at::Tensor& tensor) {
   if (!tensor.defined()) return {};
-  return {.bytes = Bytes(tensor), .keep_alive = std::make_shared<at::Tensor>(tensor)};
+  return {.bytes = Bytes(tensor),
+          .keep_alive = std::make_shared<at::Tensor>(tensor)};
 }
 
 Arguments FromProto(const ArgumentMap& arguments) {
@@ -148,12 +149,15 @@ Normalization FromProto(const v1::Normalization& normalization) {
 
 v1::Normalization ToProto(const Normalization& normalization) {
   v1::Normalization result;
-  result.mutable_mean()->Assign(normalization.mean.begin(), normalization.mean.end());
-  result.mutable_std()->Assign(normalization.std.begin(), normalization.std.end());
+  result.mutable_mean()->Assign(normalization.mean.begin(),
+                                normalization.mean.end());
+  result.mutable_std()->Assign(normalization.std.begin(),
+                               normalization.std.end());
   return result;
 }
 
-v1::Version VersionOf(const Instance& instance, uint64_t params, uint64_t buffers) {
+v1::Version VersionOf(const Instance& instance, uint64_t params,
+                      uint64_t buffers) {
   v1::Version version;
   version.set_uid(instance.uid());
   version.set_params(params);
@@ -199,7 +203,8 @@ v1::Benchmark ToProto(const Benchmark& benchmark) {
   }
   result.mutable_input_shape()->Assign(benchmark.input_shape.begin(),
                                        benchmark.input_shape.end());
-  *result.mutable_normalization() = ToProto(Normalization{benchmark.mean, benchmark.std});
+  *result.mutable_normalization() =
+      ToProto(Normalization{benchmark.mean, benchmark.std});
   result.set_batch_size(static_cast<int32_t>(benchmark.batch_size));
   result.set_epochs(static_cast<int32_t>(benchmark.epochs));
   result.set_source(benchmark.source);
@@ -219,7 +224,8 @@ v1::Instance ToProto(Instance& instance) {
   result.set_device(instance.worker().device().str());
   const int64_t created_ns = absl::ToUnixNanos(identity.created);
   result.mutable_create_time()->set_seconds(created_ns / 1'000'000'000);
-  result.mutable_create_time()->set_nanos(static_cast<int32_t>(created_ns % 1'000'000'000));
+  result.mutable_create_time()->set_nanos(
+      static_cast<int32_t>(created_ns % 1'000'000'000));
   *result.mutable_normalization() = ToProto(identity.normalization);
   result.set_memory_bytes(StateBytes(*state));
   result.mutable_counters()->set_forwards(instance.counters().forwards);
@@ -235,7 +241,8 @@ v1::Layout LayoutOf(const Instance& instance) {
   for (const Parameter& parameter : architecture.layout().parameters()) {
     v1::Parameter& added = *result.add_parameters();
     added.set_name(parameter.name);
-    added.mutable_shape()->Assign(parameter.shape.begin(), parameter.shape.end());
+    added.mutable_shape()->Assign(parameter.shape.begin(),
+                                  parameter.shape.end());
     added.set_offset(parameter.offset);
     for (const std::string& alias : parameter.aliases) added.add_aliases(alias);
   }

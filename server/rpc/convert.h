@@ -54,7 +54,8 @@ VersionCondition FromProto(const v1::IfVersion& condition);
 Normalization FromProto(const v1::Normalization& normalization);
 v1::Normalization ToProto(const Normalization& normalization);
 
-v1::Version VersionOf(const Instance& instance, uint64_t params, uint64_t buffers);
+v1::Version VersionOf(const Instance& instance, uint64_t params,
+                      uint64_t buffers);
 v1::Version VersionOf(const Instance& instance, const State& state);
 
 v1::Architecture ToProto(const ArchitectureEntry& entry);

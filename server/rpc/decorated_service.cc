@@ -14,8 +14,8 @@
 namespace backboned::rpc {
 namespace {
 
-// Runs a handler; whatever it throws becomes a status. LibTorch's exceptions end in
-// the device worker already; what arrives here is memory for a request.
+// Runs a handler; whatever it throws becomes a status. LibTorch's exceptions
+// end in the device worker already; what arrives here is memory for a request.
 absl::Status RunCatching(const std::function<absl::Status()>& handler) {
   try {
     return handler();
@@ -32,14 +32,16 @@ absl::Status RunCatching(const std::function<absl::Status()>& handler) {
 
 }  // namespace
 
-DecoratedService::DecoratedService(std::string_view service, Surroundings& surroundings)
+DecoratedService::DecoratedService(std::string_view service,
+                                   Surroundings& surroundings)
     : service_(service), surroundings_(surroundings) {}
 
 void DecoratedService::AddMethod(std::string_view method, Handler handler) {
   paths_.push_back(absl::StrCat(
       "/", service_, "/", absl::string_view(method.data(), method.size())));
-  using Bidi = grpc::internal::BidiStreamingHandler<DecoratedService, grpc::ByteBuffer,
-                                                    grpc::ByteBuffer>;
+  using Bidi =
+      grpc::internal::BidiStreamingHandler<DecoratedService, grpc::ByteBuffer,
+                                           grpc::ByteBuffer>;
   auto serve = [name = std::string(method), handler = std::move(handler)](
                    DecoratedService* service, grpc::ServerContext* context,
                    MessageStream::Stream* stream) {
@@ -50,7 +52,8 @@ void DecoratedService::AddMethod(std::string_view method, Handler handler) {
       new Bidi(std::move(serve), this)));
 }
 
-grpc::Status DecoratedService::Serve(std::string_view method, const Handler& handler,
+grpc::Status DecoratedService::Serve(std::string_view method,
+                                     const Handler& handler,
                                      grpc::ServerContext& context,
                                      MessageStream::Stream& stream) {
   absl::StatusOr<Call> call = Call::Create(method, context);
@@ -64,8 +67,9 @@ grpc::Status DecoratedService::Serve(std::string_view method, const Handler& han
     return ToGrpc(pass.status());
   }
   const absl::Status status = RunCatching([&]() -> absl::Status {
-    absl::StatusOr<Sessions::Call> session = surroundings_.host.sessions().Begin(
-        call->session(), call->principal(), call->received());
+    absl::StatusOr<Sessions::Call> session =
+        surroundings_.host.sessions().Begin(call->session(), call->principal(),
+                                            call->received());
     if (!session.ok()) return session.status();
     MessageStream messages(stream, *call, surroundings_.watchdog);
     return handler(*call, messages);

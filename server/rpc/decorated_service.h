@@ -28,18 +28,19 @@ struct Surroundings {
   StallWatchdog& watchdog;
 };
 
-// A gRPC service whose methods are registered by name and all run inside the same
-// decorator: metadata, admission, session, exceptions, status details, one log line.
+// A gRPC service whose methods are registered by name and all run inside the
+// same decorator: metadata, admission, session, exceptions, status details, one
+// log line.
 //
-// Every method takes and gives raw messages, which are decoded in our own code: with
-// generated deserialisers an undecodable message looks like a half-close. On the
-// wire they are what the .proto files say, unary methods too.
+// Every method takes and gives raw messages, which are decoded in our own code:
+// with generated deserialisers an undecodable message looks like a half-close.
+// On the wire they are what the .proto files say, unary methods too.
 class DecoratedService : public grpc::Service {
  protected:
   using Handler = std::function<absl::Status(Call&, MessageStream&)>;
 
-  // `service`: the full name, `backboned.v1.BackboneService`. `surroundings` must
-  // outlive it.
+  // `service`: the full name, `backboned.v1.BackboneService`. `surroundings`
+  // must outlive it.
   DecoratedService(std::string_view service, Surroundings& surroundings);
 
   Host& host() const { return surroundings_.host; }
@@ -49,9 +50,11 @@ class DecoratedService : public grpc::Service {
 
   // Registers a method with one message each way.
   template <typename Request, typename Response>
-  void AddUnary(std::string_view method,
-                std::function<absl::StatusOr<Response>(Call&, const Request&)> handler) {
-    AddMethod(method, [handler = std::move(handler)](Call& call, MessageStream& stream) {
+  void AddUnary(
+      std::string_view method,
+      std::function<absl::StatusOr<Response>(Call&, const Request&)> handler) {
+    AddMethod(method, [handler = std::move(handler)](Call& call,
+                                                     MessageStream& stream) {
       Request request;
       absl::Status read = stream.ReadRequest(request);
       if (!read.ok()) return read;
@@ -63,7 +66,8 @@ class DecoratedService : public grpc::Service {
 
  private:
   grpc::Status Serve(std::string_view method, const Handler& handler,
-                     grpc::ServerContext& context, MessageStream::Stream& stream);
+                     grpc::ServerContext& context,
+                     MessageStream::Stream& stream);
 
   const std::string service_;
   Surroundings& surroundings_;

@@ -22,17 +22,20 @@
 namespace backboned::rpc {
 namespace {
 
-// What an answer in one message may hold, so that it fits gRPC's default of 4 MiB.
+// What an answer in one message may hold, so that it fits gRPC's default of 4
+// MiB.
 constexpr int64_t kMaxExtractBytes = (int64_t{4} << 20) - (64 << 10);
 
 absl::Status InvalidOption(std::string_view message) {
-  return Error(absl::StatusCode::kInvalidArgument, Reason::kInvalidOption, message);
+  return Error(absl::StatusCode::kInvalidArgument, Reason::kInvalidOption,
+               message);
 }
 
 // The names of the outputs that the header asks for.
-absl::StatusOr<std::vector<std::string>> OutputsOf(const v1::ForwardHeader& header,
-                                                   const Architecture& architecture) {
-  std::vector<std::string> outputs(header.outputs().begin(), header.outputs().end());
+absl::StatusOr<std::vector<std::string>> OutputsOf(
+    const v1::ForwardHeader& header, const Architecture& architecture) {
+  std::vector<std::string> outputs(header.outputs().begin(),
+                                   header.outputs().end());
   if (!outputs.empty() && header.return_type() != v1::RETURN_TYPE_UNSPECIFIED) {
     return InvalidOption("give either outputs or return_type, not both");
   }
@@ -78,11 +81,13 @@ absl::StatusOr<ForwardOptions> OptionsOf(const v1::ForwardHeader& header,
   if (header.input_grad() && !header.tape()) {
     return InvalidOption("input_grad needs tape");
   }
-  absl::StatusOr<std::vector<std::string>> outputs = OutputsOf(header, architecture);
+  absl::StatusOr<std::vector<std::string>> outputs =
+      OutputsOf(header, architecture);
   if (!outputs.ok()) return outputs.status();
   absl::Status known = architecture.CheckOutputs(*outputs);
   if (!known.ok()) return known;
-  absl::StatusOr<std::vector<bool>> mask = GradMask(header, architecture.layout());
+  absl::StatusOr<std::vector<bool>> mask =
+      GradMask(header, architecture.layout());
   if (!mask.ok()) return mask.status();
   return ForwardOptions{.outputs = *std::move(outputs),
                         .training = header.training(),
@@ -93,10 +98,13 @@ absl::StatusOr<ForwardOptions> OptionsOf(const v1::ForwardHeader& header,
 
 // Checks the input's spec against the architecture; returns its bytes.
 absl::StatusOr<int64_t> CheckInput(const v1::TensorSpec& spec,
-                                   const Architecture& architecture, bool training) {
-  if (spec.dtype() != v1::DATA_TYPE_FLOAT32 && spec.dtype() != v1::DATA_TYPE_UINT8) {
+                                   const Architecture& architecture,
+                                   bool training) {
+  if (spec.dtype() != v1::DATA_TYPE_FLOAT32 &&
+      spec.dtype() != v1::DATA_TYPE_UINT8) {
     return Error(absl::StatusCode::kInvalidArgument, Reason::kDtypeMismatch,
-                 absl::StrCat("the input is ", std::string(wire::DataTypeName(spec.dtype())),
+                 absl::StrCat("the input is ",
+                              std::string(wire::DataTypeName(spec.dtype())),
                               ", expected float32 or uint8"));
   }
   absl::StatusOr<int64_t> bytes = wire::ByteSize(spec);
@@ -114,8 +122,8 @@ at::Tensor EmptyTensor(const v1::TensorSpec& spec) {
 }
 
 v1::ForwardResult ResultOf(const Instance& instance,
-                           const std::vector<std::string>& names, const ForwardDone& done,
-                           const Call& call) {
+                           const std::vector<std::string>& names,
+                           const ForwardDone& done, const Call& call) {
   v1::ForwardResult result;
   *result.mutable_version() =
       VersionOf(instance, done.used->params_version, done.buffers_version);
@@ -124,7 +132,8 @@ v1::ForwardResult ResultOf(const Instance& instance,
   for (size_t i = 0; i < done.outputs.size(); ++i) {
     *result.add_outputs() = Spec(names[i], done.outputs[i]);
   }
-  const std::vector<Buffer>& buffers = instance.architecture().layout().buffers();
+  const std::vector<Buffer>& buffers =
+      instance.architecture().layout().buffers();
   for (size_t i = 0; i < done.buffers.size(); ++i) {
     *result.add_buffers() = Spec(buffers[i].name, done.buffers[i]);
   }
@@ -134,8 +143,10 @@ v1::ForwardResult ResultOf(const Instance& instance,
 
 std::vector<wire::Payload> PayloadsOf(const ForwardDone& done) {
   std::vector<wire::Payload> payloads;
-  for (const at::Tensor& output : done.outputs) payloads.push_back(ToPayload(output));
-  for (const at::Tensor& buffer : done.buffers) payloads.push_back(ToPayload(buffer));
+  for (const at::Tensor& output : done.outputs)
+    payloads.push_back(ToPayload(output));
+  for (const at::Tensor& buffer : done.buffers)
+    payloads.push_back(ToPayload(buffer));
   return payloads;
 }
 
@@ -145,7 +156,8 @@ absl::StatusOr<ForwardWork> WorkOf(const v1::ExtractRequest& request,
   const Architecture& architecture = instance->architecture();
   ForwardWork work = {.instance = std::move(instance),
                       .l2_normalize = request.l2_normalize()};
-  work.options.outputs = {request.output().empty() ? "features" : request.output()};
+  work.options.outputs = {request.output().empty() ? "features"
+                                                   : request.output()};
   absl::Status known = architecture.CheckOutputs(work.options.outputs);
   if (!known.ok()) return known;
   absl::StatusOr<int64_t> bytes =
@@ -153,8 +165,8 @@ absl::StatusOr<ForwardWork> WorkOf(const v1::ExtractRequest& request,
   if (!bytes.ok()) return bytes.status();
   if (static_cast<int64_t>(request.data().size()) != *bytes) {
     return Error(absl::StatusCode::kInvalidArgument, Reason::kShapeMismatch,
-                 absl::StrCat("data has ", request.data().size(), " bytes, its spec ",
-                              *bytes));
+                 absl::StrCat("data has ", request.data().size(),
+                              " bytes, its spec ", *bytes));
   }
   work.input = EmptyTensor(request.input());
   std::memcpy(MutableBytes(work.input).data(), request.data().data(),
@@ -176,7 +188,8 @@ absl::Status BackboneService::Forward(Call& call, MessageStream& stream) {
   if (!attempt.ok()) return attempt.status();
   if (const auto* recorded = std::get_if<RecordedAnswer>(&*attempt)) {
     v1::ForwardResult result;
-    absl::StatusOr<std::vector<wire::Payload>> payloads = Recall(*recorded, result);
+    absl::StatusOr<std::vector<wire::Payload>> payloads =
+        Recall(*recorded, result);
     if (!payloads.ok()) return payloads.status();
     return stream.WriteTensors(result, *std::move(payloads));
   }
@@ -184,21 +197,23 @@ absl::Status BackboneService::Forward(Call& call, MessageStream& stream) {
                        std::get<AnswerTicket>(*std::move(attempt)));
 }
 
-absl::StatusOr<ForwardWork> BackboneService::Prepare(Call& call,
-                                                     const v1::ForwardHeader& header) {
-  absl::StatusOr<std::shared_ptr<Instance>> instance = Find(call, header.instance());
+absl::StatusOr<ForwardWork> BackboneService::Prepare(
+    Call& call, const v1::ForwardHeader& header) {
+  absl::StatusOr<std::shared_ptr<Instance>> instance =
+      Find(call, header.instance());
   if (!instance.ok()) return instance.status();
   const Architecture& architecture = (*instance)->architecture();
   absl::StatusOr<ForwardOptions> options = OptionsOf(header, architecture);
   if (!options.ok()) return options.status();
   if (header.inputs_size() != 1) {
-    return InvalidOption(absl::StrCat("a forward takes 1 input, the header has ",
-                                      header.inputs_size()));
+    return InvalidOption(absl::StrCat(
+        "a forward takes 1 input, the header has ", header.inputs_size()));
   }
   absl::StatusOr<int64_t> bytes =
       CheckInput(header.inputs(0), architecture, header.training());
   if (!bytes.ok()) return bytes.status();
-  absl::StatusOr<ByteBudget::Reservation> reservation = host().in_flight().Reserve(*bytes);
+  absl::StatusOr<ByteBudget::Reservation> reservation =
+      host().in_flight().Reserve(*bytes);
   if (!reservation.ok()) return reservation.status();
 
   ForwardWork work = {.instance = *instance,
@@ -235,7 +250,8 @@ absl::Status BackboneService::RunNewForward(Call& call, MessageStream& stream,
   std::vector<wire::Payload> payloads = PayloadsOf(*done);
   RecordAnswer(ticket, result, payloads);
   absl::Status written = stream.WriteTensors(result, std::move(payloads));
-  if (!written.ok() && !done->tape_id.empty()) {
+  // Without a request id nobody can ask for the tape's name again.
+  if (!written.ok() && header.request_id().empty()) {
     host().tapes().Release({done->tape_id}, call.principal());
   }
   return written;
@@ -243,7 +259,8 @@ absl::Status BackboneService::RunNewForward(Call& call, MessageStream& stream,
 
 absl::StatusOr<v1::ExtractResponse> BackboneService::Extract(
     Call& call, const v1::ExtractRequest& request) {
-  absl::StatusOr<std::shared_ptr<Instance>> instance = Find(call, request.instance());
+  absl::StatusOr<std::shared_ptr<Instance>> instance =
+      Find(call, request.instance());
   if (!instance.ok()) return instance.status();
   absl::StatusOr<ForwardWork> work = WorkOf(request, *instance);
   if (!work.ok()) return work.status();
@@ -254,9 +271,9 @@ absl::StatusOr<v1::ExtractResponse> BackboneService::Extract(
   call.record().times = done->times;
   const at::Tensor& output = done->outputs[0];
   if (static_cast<int64_t>(output.nbytes()) > kMaxExtractBytes) {
-    return InvalidOption(absl::StrCat("the result has ", output.nbytes(), " bytes, at most ",
-                                      kMaxExtractBytes,
-                                      " fit one message; use Forward or a smaller batch"));
+    return InvalidOption(absl::StrCat(
+        "the result has ", output.nbytes(), " bytes, at most ",
+        kMaxExtractBytes, " fit one message; use Forward or a smaller batch"));
   }
   absl::StatusOr<std::string> digest =
       (*instance)->Digest(call.WorkerRequest(/*lane=*/0), done->used);

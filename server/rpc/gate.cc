@@ -23,12 +23,13 @@ absl::StatusOr<Gate::Pass> Gate::Enter() {
                  "the server is shutting down");
   }
   if (calls_ >= max_calls_) {
-    return LimitReached({.name = "max-calls",
-                         .value = max_calls_,
-                         .requested = calls_ + 1,
-                         .retry_delay = kRetryDelay},
-                        absl::StrCat("too many calls at once: ", calls_,
-                                     " are being served, the limit is ", max_calls_));
+    return LimitReached(
+        {.name = "max-calls",
+         .value = max_calls_,
+         .requested = calls_ + 1,
+         .retry_delay = kRetryDelay},
+        absl::StrCat("too many calls at once: ", calls_,
+                     " are being served, the limit is ", max_calls_));
   }
   ++calls_;
   return Pass(this);
@@ -42,7 +43,9 @@ void Gate::Drain() {
 bool Gate::WaitUntilEmpty(absl::Duration timeout) {
   absl::MutexLock lock(&mutex_);
   return mutex_.AwaitWithTimeout(
-      absl::Condition(+[](int64_t* calls) { return *calls == 0; }, &calls_), timeout);
+      absl::Condition(
+          +[](int64_t* calls) { return *calls == 0; }, &calls_),
+      timeout);
 }
 
 }  // namespace backboned::rpc

@@ -12,7 +12,8 @@
 
 namespace backboned::rpc {
 
-// Counts the calls inside, refuses those over the limit or after the drain began.
+// Counts the calls inside, refuses those over the limit or after the drain
+// began.
 //
 // Thread-safe.
 class Gate {

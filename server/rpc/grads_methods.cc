@@ -30,13 +30,15 @@ absl::StatusOr<std::vector<Slice>> SelectWhole(const v1::Selection& selection,
 }
 
 absl::Status CheckAllPresent(const std::vector<at::Tensor>& grads,
-                             const std::vector<Slice>& slices, const Layout& layout) {
+                             const std::vector<Slice>& slices,
+                             const Layout& layout) {
   for (size_t i = 0; i < grads.size(); ++i) {
     if (grads[i].defined()) continue;
-    return Error(absl::StatusCode::kFailedPrecondition, Reason::kNoGradients,
-                 absl::StrCat("parameter '", layout.parameters()[slices[i].index].name,
-                              "' has no gradient; run a backward with accumulate, or "
-                              "set allow_absent"));
+    return Error(
+        absl::StatusCode::kFailedPrecondition, Reason::kNoGradients,
+        absl::StrCat("parameter '", layout.parameters()[slices[i].index].name,
+                     "' has no gradient; run a backward with accumulate, or "
+                     "set allow_absent"));
   }
   return absl::OkStatus();
 }
@@ -53,9 +55,10 @@ absl::StatusOr<Presence> SplitByPresence(const v1::FlatGrads& grads,
   if (grads.present().empty()) {
     split.present = std::move(slices);
   } else if (grads.present_size() != static_cast<int>(slices.size())) {
-    return Error(absl::StatusCode::kInvalidArgument, Reason::kShapeMismatch,
-                 absl::StrCat("present has ", grads.present_size(),
-                              " values, the selection ", slices.size(), " parameters"));
+    return Error(
+        absl::StatusCode::kInvalidArgument, Reason::kShapeMismatch,
+        absl::StrCat("present has ", grads.present_size(),
+                     " values, the selection ", slices.size(), " parameters"));
   } else {
     for (size_t i = 0; i < slices.size(); ++i) {
       (grads.present(static_cast<int>(i)) ? split.present : split.absent)
@@ -73,10 +76,12 @@ absl::Status BackboneService::GetGrads(Call& call, MessageStream& stream) {
   v1::GetGradsRequest request;
   absl::Status read = stream.ReadRequest(request);
   if (!read.ok()) return read;
-  absl::StatusOr<std::shared_ptr<Instance>> instance = Find(call, request.instance());
+  absl::StatusOr<std::shared_ptr<Instance>> instance =
+      Find(call, request.instance());
   if (!instance.ok()) return instance.status();
   const Layout& layout = (*instance)->architecture().layout();
-  absl::StatusOr<std::vector<Slice>> slices = SelectWhole(request.selection(), layout);
+  absl::StatusOr<std::vector<Slice>> slices =
+      SelectWhole(request.selection(), layout);
   if (!slices.ok()) return slices.status();
   const StatePtr state = (*instance)->state();
   std::vector<at::Tensor> grads = SliceTensors(state->grads, *slices);
@@ -95,12 +100,14 @@ absl::Status BackboneService::SetGrads(Call& call, MessageStream& stream) {
   absl::Status read = stream.ReadHeader(header);
   if (!read.ok()) return read;
   const auto set = [&]() -> absl::StatusOr<v1::SetGradsResponse> {
-    absl::StatusOr<std::shared_ptr<Instance>> instance = Find(call, header.instance());
+    absl::StatusOr<std::shared_ptr<Instance>> instance =
+        Find(call, header.instance());
     if (!instance.ok()) return instance.status();
     absl::StatusOr<std::vector<Slice>> slices =
         SelectWhole(header.selection(), (*instance)->architecture().layout());
     if (!slices.ok()) return slices.status();
-    absl::StatusOr<Presence> split = SplitByPresence(header.grads(), *std::move(slices));
+    absl::StatusOr<Presence> split =
+        SplitByPresence(header.grads(), *std::move(slices));
     if (!split.ok()) return split.status();
     absl::StatusOr<std::vector<at::Tensor>> values =
         Upload(host(), stream, (*instance)->state()->params, split->present);
@@ -109,16 +116,16 @@ absl::Status BackboneService::SetGrads(Call& call, MessageStream& stream) {
     absl::StatusOr<StatePtr> state = (*instance)->Commit(
         call.WorkerRequest((*instance)->lane()), FromProto(header.if_version()),
         [&](const State& current) {
-          return WithGrads(*WithGrads(current, split->present, *values), split->absent,
-                           none);
+          return WithGrads(*WithGrads(current, split->present, *values),
+                           split->absent, none);
         });
     if (!state.ok()) return state.status();
     v1::SetGradsResponse response;
     *response.mutable_version() = VersionOf(**instance, **state);
     return response;
   };
-  absl::StatusOr<v1::SetGradsResponse> response =
-      RunOnce<v1::SetGradsResponse>(host(), call, header.request_id(), header, set);
+  absl::StatusOr<v1::SetGradsResponse> response = RunOnce<v1::SetGradsResponse>(
+      host(), call, header.request_id(), header, set);
   if (!response.ok()) return response.status();
   return stream.WriteResponse(*response);
 }
@@ -131,13 +138,15 @@ absl::StatusOr<v1::ZeroGradsResponse> BackboneService::ZeroGrads(
         absl::StatusOr<std::shared_ptr<Instance>> instance =
             Find(call, request.instance());
         if (!instance.ok()) return instance.status();
-        absl::StatusOr<std::vector<Slice>> slices =
-            SelectWhole(request.selection(), (*instance)->architecture().layout());
+        absl::StatusOr<std::vector<Slice>> slices = SelectWhole(
+            request.selection(), (*instance)->architecture().layout());
         if (!slices.ok()) return slices.status();
         const std::vector<at::Tensor> none(slices->size());
-        absl::StatusOr<StatePtr> state = (*instance)->Commit(
-            call.WorkerRequest((*instance)->lane()), VersionCondition(),
-            [&](const State& current) { return WithGrads(current, *slices, none); });
+        absl::StatusOr<StatePtr> state =
+            (*instance)->Commit(call.WorkerRequest((*instance)->lane()),
+                                VersionCondition(), [&](const State& current) {
+                                  return WithGrads(current, *slices, none);
+                                });
         if (!state.ok()) return state.status();
         v1::ZeroGradsResponse response;
         *response.mutable_version() = VersionOf(**instance, **state);

@@ -20,7 +20,8 @@ namespace {
 
 constexpr int64_t kMaxMessageBytes = int64_t{4} << 20;  // gRPC's default.
 
-CreateOptions OptionsOf(const Call& call, const v1::CreateInstanceRequest& request) {
+CreateOptions OptionsOf(const Call& call,
+                        const v1::CreateInstanceRequest& request) {
   CreateOptions options = {.name = request.name(),
                            .owner = call.principal(),
                            .session = call.session(),
@@ -39,7 +40,8 @@ CreateOptions OptionsOf(const Call& call, const v1::CreateInstanceRequest& reque
 
 }  // namespace
 
-InstanceService::InstanceService(Surroundings& surroundings, absl::Duration stall_timeout)
+InstanceService::InstanceService(Surroundings& surroundings,
+                                 absl::Duration stall_timeout)
     : DecoratedService("backboned.v1.InstanceService", surroundings),
       stall_timeout_(stall_timeout) {
   // Binds a method of this class to its name.
@@ -47,9 +49,10 @@ InstanceService::InstanceService(Surroundings& surroundings, absl::Duration stal
                        std::string_view name,
                        absl::StatusOr<Response> (InstanceService::*method)(
                            Call&, const Request&)) {
-    AddUnary<Request, Response>(name, [this, method](Call& call, const Request& request) {
-      return (this->*method)(call, request);
-    });
+    AddUnary<Request, Response>(
+        name, [this, method](Call& call, const Request& request) {
+          return (this->*method)(call, request);
+        });
   };
   add("GetServer", &InstanceService::GetServer);
   add("ListArchitectures", &InstanceService::ListArchitectures);
@@ -79,7 +82,8 @@ v1::Limits InstanceService::Limits() const {
 
 v1::Instance InstanceService::Describe(Instance& instance) {
   v1::Instance result = ToProto(instance);
-  const TapeStore::Figures tapes = host().tapes().InstanceFigures(instance.uid());
+  const TapeStore::Figures tapes =
+      host().tapes().InstanceFigures(instance.uid());
   result.set_tape_count(tapes.count);
   result.set_tape_bytes(tapes.bytes);
   return result;
@@ -107,12 +111,13 @@ absl::StatusOr<v1::GetServerResponse> InstanceService::GetServer(
   return response;
 }
 
-absl::StatusOr<v1::ListArchitecturesResponse> InstanceService::ListArchitectures(
+absl::StatusOr<v1::ListArchitecturesResponse>
+InstanceService::ListArchitectures(
     Call&, const v1::ListArchitecturesRequest& request) {
   const std::vector<ArchitectureEntry>& all = Architectures();
   absl::StatusOr<Page> page = CutPage(
-      all, [](const ArchitectureEntry& entry) { return entry.name; }, request.page_size(),
-      request.page_token());
+      all, [](const ArchitectureEntry& entry) { return entry.name; },
+      request.page_size(), request.page_token());
   if (!page.ok()) return page.status();
   v1::ListArchitecturesResponse response;
   for (size_t i = page->begin; i < page->end; ++i) {
@@ -125,9 +130,9 @@ absl::StatusOr<v1::ListArchitecturesResponse> InstanceService::ListArchitectures
 absl::StatusOr<v1::ListBenchmarksResponse> InstanceService::ListBenchmarks(
     Call&, const v1::ListBenchmarksRequest& request) {
   const std::vector<Benchmark>& all = Benchmarks();
-  absl::StatusOr<Page> page =
-      CutPage(all, [](const Benchmark& benchmark) { return benchmark.name; },
-              request.page_size(), request.page_token());
+  absl::StatusOr<Page> page = CutPage(
+      all, [](const Benchmark& benchmark) { return benchmark.name; },
+      request.page_size(), request.page_token());
   if (!page.ok()) return page.status();
   v1::ListBenchmarksResponse response;
   for (size_t i = page->begin; i < page->end; ++i) {
@@ -143,12 +148,14 @@ absl::StatusOr<v1::CreateInstanceResponse> InstanceService::CreateInstance(
   return RunOnce<v1::CreateInstanceResponse>(
       host(), call, request.request_id(), request,
       [&]() -> absl::StatusOr<v1::CreateInstanceResponse> {
-        absl::StatusOr<Created> created = host().CreateInstance(OptionsOf(call, request));
+        absl::StatusOr<Created> created =
+            host().CreateInstance(OptionsOf(call, request));
         if (!created.ok()) return created.status();
         call.record().instance = created->instance->identity().name;
         v1::CreateInstanceResponse response;
         *response.mutable_instance() = Describe(*created->instance);
-        *response.mutable_instance()->mutable_layout() = LayoutOf(*created->instance);
+        *response.mutable_instance()->mutable_layout() =
+            LayoutOf(*created->instance);
         response.set_existed(created->existed);
         response.set_rng_state(created->rng_state);
         return response;
@@ -170,7 +177,8 @@ absl::StatusOr<v1::GetInstanceResponse> InstanceService::GetInstance(
         (*instance)->Digest(call.WorkerRequest(/*lane=*/0), state);
     if (!digest.ok()) return digest.status();
     response.mutable_instance()->set_digest(*std::move(digest));
-    *response.mutable_instance()->mutable_version() = VersionOf(**instance, *state);
+    *response.mutable_instance()->mutable_version() =
+        VersionOf(**instance, *state);
   }
   return response;
 }
@@ -179,7 +187,10 @@ absl::StatusOr<v1::ListInstancesResponse> InstanceService::ListInstances(
     Call&, const v1::ListInstancesRequest& request) {
   const std::vector<std::shared_ptr<Instance>> all = host().registry().List();
   absl::StatusOr<Page> page = CutPage(
-      all, [](const std::shared_ptr<Instance>& instance) { return instance->FullName(); },
+      all,
+      [](const std::shared_ptr<Instance>& instance) {
+        return instance->FullName();
+      },
       request.page_size(), request.page_token());
   if (!page.ok()) return page.status();
   v1::ListInstancesResponse response;
@@ -199,8 +210,8 @@ absl::StatusOr<v1::DeleteInstanceResponse> InstanceService::DeleteInstance(
         absl::StatusOr<std::shared_ptr<Instance>> instance =
             host().registry().Find(request.instance(), call.principal());
         if (!instance.ok()) return instance.status();
-        absl::Status status = (*instance)->CheckVersion(FromProto(request.if_version()),
-                                                        *(*instance)->state());
+        absl::Status status = (*instance)->CheckVersion(
+            FromProto(request.if_version()), *(*instance)->state());
         if (status.ok()) status = host().DeleteInstance(**instance);
         if (!status.ok()) return status;
         return v1::DeleteInstanceResponse();

@@ -16,8 +16,8 @@ class InstanceService : public DecoratedService {
   InstanceService(Surroundings& surroundings, absl::Duration stall_timeout);
 
  private:
-  absl::StatusOr<v1::GetServerResponse> GetServer(Call& call,
-                                                  const v1::GetServerRequest& request);
+  absl::StatusOr<v1::GetServerResponse> GetServer(
+      Call& call, const v1::GetServerRequest& request);
   absl::StatusOr<v1::ListArchitecturesResponse> ListArchitectures(
       Call& call, const v1::ListArchitecturesRequest& request);
   absl::StatusOr<v1::ListBenchmarksResponse> ListBenchmarks(

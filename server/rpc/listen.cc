@@ -46,8 +46,8 @@ absl::StatusOr<AddressList> Resolve(const ListenAddress& address) {
   const int failed =
       getaddrinfo(address.host.c_str(), address.port.c_str(), &hints, &list);
   if (failed != 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("cannot resolve '", address.host, "': ", gai_strerror(failed)));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "cannot resolve '", address.host, "': ", gai_strerror(failed)));
   }
   return AddressList(list, &freeaddrinfo);
 }
@@ -64,23 +64,27 @@ bool IsLoopback(const sockaddr& address) {
 }
 
 absl::Status InUse(const ListenAddress& address) {
-  return absl::UnavailableError(
-      absl::StrCat("cannot listen on ", address.text, ": another server listens there"));
+  return absl::UnavailableError(absl::StrCat("cannot listen on ", address.text,
+                                             ": another server listens there"));
 }
 
 // Binds a socket of our own for a moment, to learn why gRPC could not.
 absl::Status ProbeTcp(const ListenAddress& address) {
   absl::StatusOr<AddressList> list = Resolve(address);
   if (!list.ok()) return list.status();
-  for (const addrinfo* info = list->get(); info != nullptr; info = info->ai_next) {
-    const Descriptor probe(socket(info->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    if (probe.get() < 0) continue;  // An address family that this machine lacks.
-    const int reuse = 1;  // As gRPC does: what lingers in TIME_WAIT is no server.
+  for (const addrinfo* info = list->get(); info != nullptr;
+       info = info->ai_next) {
+    const Descriptor probe(
+        socket(info->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    if (probe.get() < 0)
+      continue;  // An address family that this machine lacks.
+    const int reuse =
+        1;  // As gRPC does: what lingers in TIME_WAIT is no server.
     setsockopt(probe.get(), SOL_SOCKET, SO_REUSEADDR, &reuse, sizeof(reuse));
     if (bind(probe.get(), info->ai_addr, info->ai_addrlen) == 0) continue;
     if (errno == EADDRINUSE) return InUse(address);
-    return absl::InvalidArgumentError(
-        absl::StrCat("cannot listen on ", address.text, ": ", std::strerror(errno)));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "cannot listen on ", address.text, ": ", std::strerror(errno)));
   }
   return absl::OkStatus();
 }
@@ -96,10 +100,11 @@ sockaddr_un UnixAddress(const std::string& path) {
 absl::StatusOr<Descriptor> LockBeside(const ListenAddress& address) {
   const std::string path = absl::StrCat(address.path, ".lock");
   while (true) {
-    Descriptor file(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+    Descriptor file(
+        open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
     if (file.get() < 0) {
-      return absl::InvalidArgumentError(absl::StrCat("cannot listen on ", address.text,
-                                                     ": ", std::strerror(errno)));
+      return absl::InvalidArgumentError(absl::StrCat(
+          "cannot listen on ", address.text, ": ", std::strerror(errno)));
     }
     if (flock(file.get(), LOCK_EX | LOCK_NB) != 0) return InUse(address);
     // Between open and lock the last holder may have removed the file.
@@ -118,11 +123,13 @@ absl::Status RemoveStale(const ListenAddress& address) {
   if (lstat(address.path.c_str(), &found) != 0) return absl::OkStatus();
   if (!S_ISSOCK(found.st_mode)) {
     return absl::InvalidArgumentError(
-        absl::StrCat("cannot listen on ", address.text, ": a file that is no socket is there"));
+        absl::StrCat("cannot listen on ", address.text,
+                     ": a file that is no socket is there"));
   }
   const sockaddr_un target = UnixAddress(address.path);
   const Descriptor probe(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  if (connect(probe.get(), reinterpret_cast<const sockaddr*>(&target), sizeof(target)) == 0) {
+  if (connect(probe.get(), reinterpret_cast<const sockaddr*>(&target),
+              sizeof(target)) == 0) {
     return InUse(address);
   }
   unlink(address.path.c_str());
@@ -137,11 +144,13 @@ absl::StatusOr<ListenAddress> ParseTcp(std::string_view text) {
   if (colon == std::string_view::npos || colon == 0) return malformed;
   address.host = std::string(text.substr(0, colon));
   address.port = std::string(text.substr(colon + 1));
-  if (address.host.size() > 2 && address.host.front() == '[' && address.host.back() == ']') {
+  if (address.host.size() > 2 && address.host.front() == '[' &&
+      address.host.back() == ']') {
     address.host = address.host.substr(1, address.host.size() - 2);
   }
   int port = 0;
-  if (!absl::SimpleAtoi(address.port, &port) || port < 0 || port > 65535) return malformed;
+  if (!absl::SimpleAtoi(address.port, &port) || port < 0 || port > 65535)
+    return malformed;
   return address;
 }
 
@@ -159,9 +168,9 @@ absl::StatusOr<ListenAddress> ParseListenAddress(std::string_view text) {
     return absl::InvalidArgumentError("address 'unix:' has no path");
   }
   if (address.path.size() >= sizeof(sockaddr_un::sun_path)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("the socket's path has ", address.path.size(), " characters, at most ",
-                     sizeof(sockaddr_un::sun_path) - 1, " are possible: ", address.path));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "the socket's path has ", address.path.size(), " characters, at most ",
+        sizeof(sockaddr_un::sun_path) - 1, " are possible: ", address.path));
   }
   return address;
 }
@@ -170,12 +179,13 @@ absl::Status CheckLocal(const ListenAddress& address) {
   if (address.is_unix()) return absl::OkStatus();
   absl::StatusOr<AddressList> list = Resolve(address);
   if (!list.ok()) return list.status();
-  for (const addrinfo* info = list->get(); info != nullptr; info = info->ai_next) {
+  for (const addrinfo* info = list->get(); info != nullptr;
+       info = info->ai_next) {
     if (IsLoopback(*info->ai_addr)) continue;
-    return absl::FailedPreconditionError(
-        absl::StrCat("refusing to listen on ", address.text,
-                     ": it can be reached from other machines without authentication or "
-                     "encryption; say --insecure-remote if that is meant"));
+    return absl::FailedPreconditionError(absl::StrCat(
+        "refusing to listen on ", address.text,
+        ": it can be reached from other machines without authentication or "
+        "encryption; say --insecure-remote if that is meant"));
   }
   return absl::OkStatus();
 }

@@ -25,16 +25,16 @@ struct ListenAddress {
 // Reads an address; kInvalidArgument says what is wrong with it.
 absl::StatusOr<ListenAddress> ParseListenAddress(std::string_view text);
 
-// Returns kFailedPrecondition if `address` can be reached from other machines: not
-// a Unix socket, and not only addresses of the loopback interface.
+// Returns kFailedPrecondition if `address` can be reached from other machines:
+// not a Unix socket, and not only addresses of the loopback interface.
 absl::Status CheckLocal(const ListenAddress& address);
 
-// The claim on an address: nobody else serves there. gRPC itself would bind a TCP
-// port twice, and would unlink another server's socket.
+// The claim on an address: nobody else serves there. gRPC itself would bind a
+// TCP port twice, and would unlink another server's socket.
 class AddressClaim {
  public:
-  // Claims `address`. A Unix socket that nobody serves any more is removed; a lock
-  // file beside it is held until the claim ends.
+  // Claims `address`. A Unix socket that nobody serves any more is removed; a
+  // lock file beside it is held until the claim ends.
   //
   // kUnavailable if somebody serves there, kInvalidArgument if it cannot be an
   // address of this machine.
@@ -47,7 +47,8 @@ class AddressClaim {
   ~AddressClaim();
 
  private:
-  AddressClaim(std::string path, int lock) : path_(std::move(path)), lock_(lock) {}
+  AddressClaim(std::string path, int lock)
+      : path_(std::move(path)), lock_(lock) {}
 
   std::string path_;  // Of a Unix socket; empty: TCP, nothing is held.
   int lock_;          // File descriptor; -1: none.

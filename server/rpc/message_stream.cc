@@ -10,12 +10,14 @@ namespace backboned::rpc {
 namespace {
 
 absl::Status Malformed(std::string_view message) {
-  return Error(absl::StatusCode::kInvalidArgument, Reason::kMalformedStream, message);
+  return Error(absl::StatusCode::kInvalidArgument, Reason::kMalformedStream,
+               message);
 }
 
 }  // namespace
 
-MessageStream::MessageStream(Stream& stream, Call& call, StallWatchdog& watchdog)
+MessageStream::MessageStream(Stream& stream, Call& call,
+                             StallWatchdog& watchdog)
     : stream_(stream), call_(call), watchdog_(watchdog) {}
 
 std::optional<grpc::ByteBuffer> MessageStream::ReadMessage(
@@ -29,7 +31,8 @@ std::optional<grpc::ByteBuffer> MessageStream::ReadMessage(
 }
 
 // Why a read gave no message: nullptr-like OK means the client half-closed.
-absl::Status MessageStream::EndOfRead(const StallWatchdog::Transfer& transfer) const {
+absl::Status MessageStream::EndOfRead(
+    const StallWatchdog::Transfer& transfer) const {
   if (transfer.stalled()) {
     return Error(absl::StatusCode::kCancelled, Reason::kClientStalled,
                  "the client sent too little for too long");
@@ -38,7 +41,8 @@ absl::Status MessageStream::EndOfRead(const StallWatchdog::Transfer& transfer) c
   return absl::OkStatus();
 }
 
-absl::Status MessageStream::ReadRequest(google::protobuf::MessageLite& request) {
+absl::Status MessageStream::ReadRequest(
+    google::protobuf::MessageLite& request) {
   StallWatchdog::Transfer transfer(watchdog_, [this] { call_.Cancel(); });
   std::optional<grpc::ByteBuffer> buffer = ReadMessage(transfer);
   if (!buffer.has_value()) {
@@ -60,7 +64,8 @@ absl::Status MessageStream::ReadHeader(google::protobuf::MessageLite& header) {
     absl::Status end = EndOfRead(transfer);
     return end.ok() ? Malformed("the stream ended before its header") : end;
   }
-  absl::StatusOr<wire::Message> message = wire::Message::Decode(std::move(*buffer));
+  absl::StatusOr<wire::Message> message =
+      wire::Message::Decode(std::move(*buffer));
   if (!message.ok()) return message.status();
   if (!message->has_header()) {
     return Malformed("the first message of the stream has no header");
@@ -71,7 +76,8 @@ absl::Status MessageStream::ReadHeader(google::protobuf::MessageLite& header) {
   return absl::OkStatus();
 }
 
-absl::Status MessageStream::ReadTensors(std::vector<std::span<std::byte>> destinations) {
+absl::Status MessageStream::ReadTensors(
+    std::vector<std::span<std::byte>> destinations) {
   StallWatchdog::Transfer transfer(watchdog_, [this] { call_.Cancel(); });
   wire::TensorReader reader(std::move(destinations));
   absl::Status status = reader.Accept(*first_);
@@ -82,7 +88,8 @@ absl::Status MessageStream::ReadTensors(std::vector<std::span<std::byte>> destin
       status = EndOfRead(transfer);
       return status.ok() ? reader.Finish() : status;
     }
-    absl::StatusOr<wire::Message> message = wire::Message::Decode(std::move(*buffer));
+    absl::StatusOr<wire::Message> message =
+        wire::Message::Decode(std::move(*buffer));
     if (!message.ok()) return message.status();
     if (message->has_header()) {
       return Malformed("the stream has a second header");
@@ -92,15 +99,17 @@ absl::Status MessageStream::ReadTensors(std::vector<std::span<std::byte>> destin
   return status;
 }
 
-absl::Status MessageStream::WriteResponse(const google::protobuf::MessageLite& response) {
+absl::Status MessageStream::WriteResponse(
+    const google::protobuf::MessageLite& response) {
   const grpc::ByteBuffer buffer = wire::Serialize(response);
   call_.record().bytes_out += static_cast<int64_t>(buffer.Length());
   stream_.WriteLast(buffer, grpc::WriteOptions());
   return absl::OkStatus();
 }
 
-absl::Status MessageStream::WriteTensors(const google::protobuf::MessageLite& header,
-                                         std::vector<wire::Payload> tensors) {
+absl::Status MessageStream::WriteTensors(
+    const google::protobuf::MessageLite& header,
+    std::vector<wire::Payload> tensors) {
   StallWatchdog::Transfer transfer(watchdog_, [this] { call_.Cancel(); });
   wire::TensorWriter writer(header, std::move(tensors));
   std::optional<grpc::ByteBuffer> next = writer.Next();
@@ -109,9 +118,10 @@ absl::Status MessageStream::WriteTensors(const google::protobuf::MessageLite& he
     const auto bytes = static_cast<int64_t>(message.Length());
     next = writer.Next();
     // The last message travels together with the call's status.
-    const bool written = next.has_value()
-                             ? stream_.Write(message)
-                             : stream_.Write(message, grpc::WriteOptions().set_last_message());
+    const bool written =
+        next.has_value()
+            ? stream_.Write(message)
+            : stream_.Write(message, grpc::WriteOptions().set_last_message());
     if (!written) {
       absl::Status end = EndOfRead(transfer);
       return end.ok() ? absl::CancelledError("the client went away") : end;

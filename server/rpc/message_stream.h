@@ -20,8 +20,8 @@
 
 namespace backboned::rpc {
 
-// Reads a request and writes an answer, each a header and the bytes of tensors (see
-// proto/backboned/v1/tensor.proto), or one plain message.
+// Reads a request and writes an answer, each a header and the bytes of tensors
+// (see proto/backboned/v1/tensor.proto), or one plain message.
 //
 // Not thread-safe: belongs to the call's handler.
 class MessageStream {
@@ -38,33 +38,36 @@ class MessageStream {
 
   // Reads the first message of a streamed request and gives its header.
   //
-  // kInvalidArgument if there is none, it has no header, or it cannot be decoded.
+  // kInvalidArgument if there is none, it has no header, or it cannot be
+  // decoded.
   absl::Status ReadHeader(google::protobuf::MessageLite& header);
 
-  // Reads the rest of a streamed request into `destinations`, back to back, until
-  // the client half-closes.
+  // Reads the rest of a streamed request into `destinations`, back to back,
+  // until the client half-closes.
   //
   // kInvalidArgument (the message names the byte) if the bytes are not exactly
-  // those, kCancelled if the client went away or stalled; the destinations' content
-  // is then unspecified.
+  // those, kCancelled if the client went away or stalled; the destinations'
+  // content is then unspecified.
   absl::Status ReadTensors(std::vector<std::span<std::byte>> destinations);
 
   // Writes a plain message, the last one of the call.
   absl::Status WriteResponse(const google::protobuf::MessageLite& response);
 
-  // Writes a header and the tensors' bytes, without copying large ones; they are
-  // kept alive until gRPC has sent them.
+  // Writes a header and the tensors' bytes, without copying large ones; they
+  // are kept alive until gRPC has sent them.
   absl::Status WriteTensors(const google::protobuf::MessageLite& header,
                             std::vector<wire::Payload> tensors);
 
  private:
-  std::optional<grpc::ByteBuffer> ReadMessage(StallWatchdog::Transfer& transfer);
+  std::optional<grpc::ByteBuffer> ReadMessage(
+      StallWatchdog::Transfer& transfer);
   absl::Status EndOfRead(const StallWatchdog::Transfer& transfer) const;
 
   Stream& stream_;
   Call& call_;
   StallWatchdog& watchdog_;
-  std::optional<wire::Message> first_;  // ReadHeader's; may hold the first chunk.
+  std::optional<wire::Message>
+      first_;  // ReadHeader's; may hold the first chunk.
 };
 
 }  // namespace backboned::rpc

@@ -34,28 +34,32 @@ absl::StatusOr<AnswerLog::Attempt> BeginAttempt(
   const RequestKey key = {.principal = call.principal(),
                           .method = call.method(),
                           .request_id = request_id};
-  const std::string fingerprint = request_id.empty() ? "" : TextDigest(Canonical(header));
+  const std::string fingerprint =
+      request_id.empty() ? "" : TextDigest(Canonical(header));
   return host.answers().Begin(key, fingerprint, absl::Now(), call.deadline(),
                               [&call] { return call.IsCancelled(); });
 }
 
-void RecordAnswer(AnswerTicket& ticket, const google::protobuf::MessageLite& header,
+void RecordAnswer(AnswerTicket& ticket,
+                  const google::protobuf::MessageLite& header,
                   const std::vector<wire::Payload>& payloads) {
   Answer answer{.header = header.SerializeAsString()};
   for (const wire::Payload& payload : payloads) {
     answer.payload_bytes += static_cast<int64_t>(payload.bytes.size());
   }
   if (!payloads.empty()) {
-    answer.payload = std::make_shared<const std::vector<wire::Payload>>(payloads);
+    answer.payload =
+        std::make_shared<const std::vector<wire::Payload>>(payloads);
   }
   ticket.Record(std::move(answer), absl::Now());
 }
 
-absl::StatusOr<std::vector<wire::Payload>> Recall(const RecordedAnswer& recorded,
-                                                  google::protobuf::MessageLite& header) {
+absl::StatusOr<std::vector<wire::Payload>> Recall(
+    const RecordedAnswer& recorded, google::protobuf::MessageLite& header) {
   if (recorded.payload_expired) {
-    return Error(absl::StatusCode::kAborted, Reason::kAnswerExpired,
-                 "the request was applied, but its answer's tensors are no longer kept");
+    return Error(
+        absl::StatusCode::kAborted, Reason::kAnswerExpired,
+        "the request was applied, but its answer's tensors are no longer kept");
   }
   if (!header.ParseFromString(recorded.answer.header)) {
     return absl::InternalError("a recorded answer cannot be decoded");

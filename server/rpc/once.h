@@ -20,27 +20,31 @@
 
 namespace backboned::rpc {
 
-// Asks whether the request of `call` is to be run, or was answered before. Waits
-// while an earlier attempt is in flight. `header` is what distinguishes requests.
+// Asks whether the request of `call` is to be run, or was answered before.
+// Waits while an earlier attempt is in flight. `header` is what distinguishes
+// requests.
 //
-// kInvalidArgument if `request_id` is not a token, or was used for another request.
-absl::StatusOr<AnswerLog::Attempt> BeginAttempt(Host& host, Call& call,
-                                                const std::string& request_id,
-                                                const google::protobuf::MessageLite& header);
+// kInvalidArgument if `request_id` is not a token, or was used for another
+// request.
+absl::StatusOr<AnswerLog::Attempt> BeginAttempt(
+    Host& host, Call& call, const std::string& request_id,
+    const google::protobuf::MessageLite& header);
 
 // Keeps an answer for a retry: its header, and the tensors behind it.
-void RecordAnswer(AnswerTicket& ticket, const google::protobuf::MessageLite& header,
+void RecordAnswer(AnswerTicket& ticket,
+                  const google::protobuf::MessageLite& header,
                   const std::vector<wire::Payload>& payloads);
 
 // Gives a recorded answer back; kAborted (ANSWER_EXPIRED) if its tensors are no
 // longer kept.
-absl::StatusOr<std::vector<wire::Payload>> Recall(const RecordedAnswer& recorded,
-                                                  google::protobuf::MessageLite& header);
+absl::StatusOr<std::vector<wire::Payload>> Recall(
+    const RecordedAnswer& recorded, google::protobuf::MessageLite& header);
 
-// Runs `change`, which returns a StatusOr<Response>, unless an earlier attempt of
-// the same request succeeded: then gives that one's answer.
+// Runs `change`, which returns a StatusOr<Response>, unless an earlier attempt
+// of the same request succeeded: then gives that one's answer.
 template <typename Response, typename Change>
-absl::StatusOr<Response> RunOnce(Host& host, Call& call, const std::string& request_id,
+absl::StatusOr<Response> RunOnce(Host& host, Call& call,
+                                 const std::string& request_id,
                                  const google::protobuf::MessageLite& header,
                                  Change change) {
   absl::StatusOr<AnswerLog::Attempt> attempt =
@@ -53,7 +57,8 @@ absl::StatusOr<Response> RunOnce(Host& host, Call& call, const std::string& requ
     return response;
   }
   absl::StatusOr<Response> response = change();
-  if (response.ok()) RecordAnswer(std::get<AnswerTicket>(*attempt), *response, {});
+  if (response.ok())
+    RecordAnswer(std::get<AnswerTicket>(*attempt), *response, {});
   return response;
 }
 

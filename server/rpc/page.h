@@ -20,14 +20,15 @@ struct Page {
   std::string next_token;  // Empty: nothing follows.
 };
 
-// Cuts a page out of `items`, sorted by `key_of` (item to std::string). A token says
-// after which key to go on, so that a page is right though the list changed.
+// Cuts a page out of `items`, sorted by `key_of` (item to std::string). A token
+// says after which key to go on, so that a page is right though the list
+// changed.
 //
 // kInvalidArgument if `token` is not one that this function made, or `size` is
 // negative.
 template <typename Items, typename KeyOf>
-absl::StatusOr<Page> CutPage(const Items& items, const KeyOf& key_of, int32_t size,
-                             std::string_view token) {
+absl::StatusOr<Page> CutPage(const Items& items, const KeyOf& key_of,
+                             int32_t size, std::string_view token) {
   constexpr size_t kMaxSize = 100;
   constexpr std::string_view kPrefix = "after:";
   if (size < 0) {
@@ -41,7 +42,8 @@ absl::StatusOr<Page> CutPage(const Items& items, const KeyOf& key_of, int32_t si
                    "page_token is not one that this method gave");
     }
     const std::string key(token.substr(kPrefix.size()));
-    while (page.begin < items.size() && key_of(items[page.begin]) <= key) ++page.begin;
+    while (page.begin < items.size() && key_of(items[page.begin]) <= key)
+      ++page.begin;
   }
   const size_t wanted = size == 0 ? kMaxSize : std::min<size_t>(size, kMaxSize);
   page.end = std::min(items.size(), page.begin + wanted);

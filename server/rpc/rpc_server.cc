@@ -14,8 +14,8 @@
 namespace backboned::rpc {
 namespace {
 
-// Frames as large as our messages; received bytes that wait for a slow handler are
-// bounded by the quota, since they are outside of our own budgets.
+// Frames as large as our messages; received bytes that wait for a slow handler
+// are bounded by the quota, since they are outside of our own budgets.
 constexpr int kFrameBytes = 4 << 20;
 constexpr size_t kQuotaBytes = size_t{1} << 30;
 
@@ -29,8 +29,10 @@ void SetChannelArguments(grpc::ServerBuilder& builder) {
   builder.AddChannelArgument("grpc.keepalive_time_ms", 20'000);
   builder.AddChannelArgument("grpc.keepalive_timeout_ms", 10'000);
   builder.AddChannelArgument("grpc.keepalive_permit_without_calls", 1);
-  builder.AddChannelArgument("grpc.http2.min_ping_interval_without_data_ms", 5'000);
-  for (grpc_compression_algorithm algorithm : {GRPC_COMPRESS_DEFLATE, GRPC_COMPRESS_GZIP}) {
+  builder.AddChannelArgument("grpc.http2.min_ping_interval_without_data_ms",
+                             5'000);
+  for (grpc_compression_algorithm algorithm :
+       {GRPC_COMPRESS_DEFLATE, GRPC_COMPRESS_GZIP}) {
     builder.SetCompressionAlgorithmSupportStatus(algorithm, false);
   }
 }
@@ -39,7 +41,9 @@ void EnablePlugins(bool reflection) {
   static std::once_flag once;
   grpc::EnableDefaultHealthCheckService(true);
   if (reflection) {
-    std::call_once(once, [] { grpc::reflection::InitProtoReflectionServerBuilderPlugin(); });
+    std::call_once(once, [] {
+      grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+    });
   }
 }
 
@@ -52,8 +56,8 @@ RpcServer::RpcServer(Host& host, const Options& options)
       instance_service_(surroundings_, options.stall_timeout),
       backbone_service_(surroundings_) {}
 
-absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(Host& host,
-                                                            const Options& options) {
+absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(
+    Host& host, const Options& options) {
   std::unique_ptr<RpcServer> server(new RpcServer(host, options));
   absl::Status status = server->Claim(options);
   if (status.ok()) status = server->Build(options);
@@ -65,7 +69,8 @@ absl::Status RpcServer::Claim(const Options& options) {
   for (const std::string& text : options.addresses) {
     absl::StatusOr<ListenAddress> address = ParseListenAddress(text);
     if (!address.ok()) return address.status();
-    absl::Status local = options.insecure_remote ? absl::OkStatus() : CheckLocal(*address);
+    absl::Status local =
+        options.insecure_remote ? absl::OkStatus() : CheckLocal(*address);
     if (!local.ok()) return local;
     absl::StatusOr<AddressClaim> claim = AddressClaim::Make(*address);
     if (!claim.ok()) return claim.status();
@@ -82,13 +87,14 @@ absl::Status RpcServer::Build(const Options& options) {
   grpc::ResourceQuota quota("backboned");
   quota.Resize(kQuotaBytes);
   builder.SetResourceQuota(quota);
-  // Threads that wait for calls are kept, so that a call does not begin with the
-  // making of a thread.
+  // Threads that wait for calls are kept, so that a call does not begin with
+  // the making of a thread.
   builder.SetSyncServerOption(grpc::ServerBuilder::NUM_CQS, 1);
   builder.SetSyncServerOption(grpc::ServerBuilder::MAX_POLLERS, 8);
   std::vector<int> ports(addresses_.size(), -1);
   for (size_t i = 0; i < addresses_.size(); ++i) {
-    builder.AddListeningPort(addresses_[i], grpc::InsecureServerCredentials(), &ports[i]);
+    builder.AddListeningPort(addresses_[i], grpc::InsecureServerCredentials(),
+                             &ports[i]);
   }
   builder.RegisterService(&instance_service_);
   builder.RegisterService(&backbone_service_);
@@ -98,7 +104,8 @@ absl::Status RpcServer::Build(const Options& options) {
   }
   for (size_t i = 0; i < addresses_.size(); ++i) {
     if (!addresses_[i].ends_with(":0")) continue;
-    addresses_[i] = absl::StrCat(addresses_[i].substr(0, addresses_[i].size() - 1), ports[i]);
+    addresses_[i] = absl::StrCat(
+        addresses_[i].substr(0, addresses_[i].size() - 1), ports[i]);
   }
   return absl::OkStatus();
 }
@@ -112,7 +119,8 @@ std::shared_ptr<grpc::Channel> RpcServer::InProcessChannel() {
 void RpcServer::Drain(absl::Duration grace) {
   if (server_ == nullptr) return;
   gate_.Drain();
-  if (grpc::HealthCheckServiceInterface* health = server_->GetHealthCheckService()) {
+  if (grpc::HealthCheckServiceInterface* health =
+          server_->GetHealthCheckService()) {
     health->Shutdown();
   }
   gate_.WaitUntilEmpty(grace);

@@ -23,8 +23,8 @@
 
 namespace backboned::rpc {
 
-// Serves both services, grpc.health.v1 and, if wanted, reflection, from its start
-// until Drain or its destruction.
+// Serves both services, grpc.health.v1 and, if wanted, reflection, from its
+// start until Drain or its destruction.
 //
 // Thread-safe.
 class RpcServer {
@@ -38,9 +38,10 @@ class RpcServer {
   };
 
   // Starts to serve; `host` must outlive the server. Errors name the address:
-  // kInvalidArgument, kFailedPrecondition (beyond loopback), kUnavailable (taken).
-  static absl::StatusOr<std::unique_ptr<RpcServer>> Start(Host& host,
-                                                          const Options& options);
+  // kInvalidArgument, kFailedPrecondition (beyond loopback), kUnavailable
+  // (taken).
+  static absl::StatusOr<std::unique_ptr<RpcServer>> Start(
+      Host& host, const Options& options);
 
   // Ends calls that still run.
   ~RpcServer();
@@ -51,8 +52,8 @@ class RpcServer {
   // A channel inside this process.
   std::shared_ptr<grpc::Channel> InProcessChannel();
 
-  // Refuses new calls and waits until those inside have ended; after `grace` they
-  // are cancelled.
+  // Refuses new calls and waits until those inside have ended; after `grace`
+  // they are cancelled.
   void Drain(absl::Duration grace);
 
  private:

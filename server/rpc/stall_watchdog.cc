@@ -34,7 +34,8 @@ void StallWatchdog::CancelStalled(absl::Time now) {
   }
 }
 
-StallWatchdog::Transfer::Transfer(StallWatchdog& watchdog, std::function<void()> cancel)
+StallWatchdog::Transfer::Transfer(StallWatchdog& watchdog,
+                                  std::function<void()> cancel)
     : watchdog_(watchdog), cancel_(std::move(cancel)), progress_(absl::Now()) {
   absl::MutexLock lock(&watchdog_.mutex_);
   watchdog_.transfers_.insert(this);

@@ -14,9 +14,9 @@
 
 namespace backboned::rpc {
 
-// A thread that looks at all transfers and cancels those that moved too little for
-// too long. A synchronous read has no timeout of its own, and HTTP/2's keepalive is
-// content with a peer that sends a byte a minute.
+// A thread that looks at all transfers and cancels those that moved too little
+// for too long. A synchronous read has no timeout of its own, and HTTP/2's
+// keepalive is content with a peer that sends a byte a minute.
 //
 // Thread-safe.
 class StallWatchdog {

@@ -23,7 +23,8 @@ namespace {
 
 // Returns kInvalidArgument unless `specs` are those of the selected buffers.
 absl::Status CheckBufferSpecs(const v1::SetBuffersHeader& header,
-                              const std::vector<Slice>& slices, const Layout& layout) {
+                              const std::vector<Slice>& slices,
+                              const Layout& layout) {
   if (header.buffers_size() != static_cast<int>(slices.size())) {
     return Error(absl::StatusCode::kInvalidArgument, Reason::kShapeMismatch,
                  absl::StrCat("the header has ", header.buffers_size(),
@@ -31,24 +32,26 @@ absl::Status CheckBufferSpecs(const v1::SetBuffersHeader& header,
   }
   for (int i = 0; i < header.buffers_size(); ++i) {
     const v1::TensorSpec& spec = header.buffers(i);
-    const Buffer& buffer = layout.buffers()[slices[static_cast<size_t>(i)].index];
+    const Buffer& buffer =
+        layout.buffers()[slices[static_cast<size_t>(i)].index];
     const std::vector<int64_t> shape(spec.shape().begin(), spec.shape().end());
     if (spec.name() == buffer.name && spec.dtype() == ToProto(buffer.dtype) &&
         shape == buffer.shape) {
       continue;
     }
-    return Error(absl::StatusCode::kInvalidArgument, Reason::kShapeMismatch,
-                 absl::StrCat("buffer ", i, " is '", spec.name().substr(0, 64), "' ",
-                              std::string(wire::DataTypeName(spec.dtype())), " ",
-                              wire::ShapeString(spec), ", expected '", buffer.name, "' ",
-                              std::string(wire::DataTypeName(ToProto(buffer.dtype))), " ",
-                              FormatShape(buffer.shape)));
+    return Error(
+        absl::StatusCode::kInvalidArgument, Reason::kShapeMismatch,
+        absl::StrCat("buffer ", i, " is '", spec.name().substr(0, 64), "' ",
+                     std::string(wire::DataTypeName(spec.dtype())), " ",
+                     wire::ShapeString(spec), ", expected '", buffer.name, "' ",
+                     std::string(wire::DataTypeName(ToProto(buffer.dtype))),
+                     " ", FormatShape(buffer.shape)));
   }
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::vector<Slice>> SelectWholeBuffers(const v1::Selection& selection,
-                                                      const Layout& layout) {
+absl::StatusOr<std::vector<Slice>> SelectWholeBuffers(
+    const v1::Selection& selection, const Layout& layout) {
   if (selection.has_range()) {
     return Error(absl::StatusCode::kInvalidArgument, Reason::kInvalidOption,
                  "a range does not apply to buffers");
@@ -62,7 +65,8 @@ absl::Status BackboneService::GetParams(Call& call, MessageStream& stream) {
   v1::GetParamsRequest request;
   absl::Status read = stream.ReadRequest(request);
   if (!read.ok()) return read;
-  absl::StatusOr<std::shared_ptr<Instance>> instance = Find(call, request.instance());
+  absl::StatusOr<std::shared_ptr<Instance>> instance =
+      Find(call, request.instance());
   if (!instance.ok()) return instance.status();
   absl::StatusOr<std::vector<Slice>> slices = SelectParameters(
       FromProto(request.selection()), (*instance)->architecture().layout());
@@ -74,7 +78,8 @@ absl::Status BackboneService::GetParams(Call& call, MessageStream& stream) {
   v1::GetParamsResult result;
   *result.mutable_version() = VersionOf(**instance, *state);
   *result.mutable_spec() = FlatSpec(CountElements(*slices));
-  return Download(call, stream, **instance, result, SliceTensors(state->params, *slices));
+  return Download(call, stream, **instance, result,
+                  SliceTensors(state->params, *slices));
 }
 
 absl::Status BackboneService::SetParams(Call& call, MessageStream& stream) {
@@ -82,7 +87,8 @@ absl::Status BackboneService::SetParams(Call& call, MessageStream& stream) {
   absl::Status read = stream.ReadHeader(header);
   if (!read.ok()) return read;
   const auto set = [&]() -> absl::StatusOr<v1::SetParamsResponse> {
-    absl::StatusOr<std::shared_ptr<Instance>> instance = Find(call, header.instance());
+    absl::StatusOr<std::shared_ptr<Instance>> instance =
+        Find(call, header.instance());
     if (!instance.ok()) return instance.status();
     absl::StatusOr<std::vector<Slice>> slices = SelectParameters(
         FromProto(header.selection()), (*instance)->architecture().layout());
@@ -94,14 +100,17 @@ absl::Status BackboneService::SetParams(Call& call, MessageStream& stream) {
     if (!values.ok()) return values.status();
     absl::StatusOr<StatePtr> state = (*instance)->Commit(
         call.WorkerRequest((*instance)->lane()), FromProto(header.if_version()),
-        [&](const State& current) { return WithParams(current, *slices, *values); });
+        [&](const State& current) {
+          return WithParams(current, *slices, *values);
+        });
     if (!state.ok()) return state.status();
     v1::SetParamsResponse response;
     *response.mutable_version() = VersionOf(**instance, **state);
     return response;
   };
   absl::StatusOr<v1::SetParamsResponse> response =
-      RunOnce<v1::SetParamsResponse>(host(), call, header.request_id(), header, set);
+      RunOnce<v1::SetParamsResponse>(host(), call, header.request_id(), header,
+                                     set);
   if (!response.ok()) return response.status();
   return stream.WriteResponse(*response);
 }
@@ -110,7 +119,8 @@ absl::Status BackboneService::GetBuffers(Call& call, MessageStream& stream) {
   v1::GetBuffersRequest request;
   absl::Status read = stream.ReadRequest(request);
   if (!read.ok()) return read;
-  absl::StatusOr<std::shared_ptr<Instance>> instance = Find(call, request.instance());
+  absl::StatusOr<std::shared_ptr<Instance>> instance =
+      Find(call, request.instance());
   if (!instance.ok()) return instance.status();
   const Layout& layout = (*instance)->architecture().layout();
   absl::StatusOr<std::vector<Slice>> slices =
@@ -125,7 +135,8 @@ absl::Status BackboneService::GetBuffers(Call& call, MessageStream& stream) {
   std::vector<at::Tensor> tensors;
   for (const Slice& slice : *slices) {
     tensors.push_back(state->buffers[slice.index]);
-    *result.add_buffers() = Spec(layout.buffers()[slice.index].name, tensors.back());
+    *result.add_buffers() =
+        Spec(layout.buffers()[slice.index].name, tensors.back());
   }
   return Download(call, stream, **instance, result, std::move(tensors));
 }
@@ -135,7 +146,8 @@ absl::Status BackboneService::SetBuffers(Call& call, MessageStream& stream) {
   absl::Status read = stream.ReadHeader(header);
   if (!read.ok()) return read;
   const auto set = [&]() -> absl::StatusOr<v1::SetBuffersResponse> {
-    absl::StatusOr<std::shared_ptr<Instance>> instance = Find(call, header.instance());
+    absl::StatusOr<std::shared_ptr<Instance>> instance =
+        Find(call, header.instance());
     if (!instance.ok()) return instance.status();
     const Layout& layout = (*instance)->architecture().layout();
     absl::StatusOr<std::vector<Slice>> slices =
@@ -148,14 +160,17 @@ absl::Status BackboneService::SetBuffers(Call& call, MessageStream& stream) {
     if (!values.ok()) return values.status();
     absl::StatusOr<StatePtr> state = (*instance)->Commit(
         call.WorkerRequest((*instance)->lane()), FromProto(header.if_version()),
-        [&](const State& current) { return WithBuffers(current, *slices, *values); });
+        [&](const State& current) {
+          return WithBuffers(current, *slices, *values);
+        });
     if (!state.ok()) return state.status();
     v1::SetBuffersResponse response;
     *response.mutable_version() = VersionOf(**instance, **state);
     return response;
   };
   absl::StatusOr<v1::SetBuffersResponse> response =
-      RunOnce<v1::SetBuffersResponse>(host(), call, header.request_id(), header, set);
+      RunOnce<v1::SetBuffersResponse>(host(), call, header.request_id(), header,
+                                      set);
   if (!response.ok()) return response.status();
   return stream.WriteResponse(*response);
 }

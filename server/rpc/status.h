@@ -12,9 +12,9 @@
 
 namespace backboned::rpc {
 
-// Returns the status for the wire: the same code, the message cut to 1024 bytes,
-// and in the details a StatusDetails with one ErrorDetail. An error without a
-// reason of its own gets its code's usual one.
+// Returns the status for the wire: the same code, the message cut to 1024
+// bytes, and in the details a StatusDetails with one ErrorDetail. An error
+// without a reason of its own gets its code's usual one.
 grpc::Status ToGrpc(const absl::Status& status);
 
 // Returns the reason that `ToGrpc` puts into the details.

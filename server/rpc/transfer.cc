@@ -15,7 +15,8 @@
 
 namespace backboned::rpc {
 
-absl::Status Download(Call& call, MessageStream& stream, const Instance& instance,
+absl::Status Download(Call& call, MessageStream& stream,
+                      const Instance& instance,
                       const google::protobuf::MessageLite& header,
                       std::vector<at::Tensor> tensors) {
   absl::StatusOr<std::vector<at::Tensor>> host =
@@ -27,14 +28,16 @@ absl::Status Download(Call& call, MessageStream& stream, const Instance& instanc
   return stream.WriteTensors(header, std::move(payloads));
 }
 
-absl::StatusOr<std::vector<at::Tensor>> Upload(Host& host, MessageStream& stream,
-                                               std::span<const at::Tensor> tensors,
-                                               std::span<const Slice> slices) {
+absl::StatusOr<std::vector<at::Tensor>> Upload(
+    Host& host, MessageStream& stream, std::span<const at::Tensor> tensors,
+    std::span<const Slice> slices) {
   int64_t bytes = 0;
   for (const Slice& slice : slices) {
-    bytes += slice.elements() * static_cast<int64_t>(tensors[slice.index].element_size());
+    bytes += slice.elements() *
+             static_cast<int64_t>(tensors[slice.index].element_size());
   }
-  absl::StatusOr<ByteBudget::Reservation> reservation = host.in_flight().Reserve(bytes);
+  absl::StatusOr<ByteBudget::Reservation> reservation =
+      host.in_flight().Reserve(bytes);
   if (!reservation.ok()) return reservation.status();
   std::vector<at::Tensor> values = FreshTensors(tensors, slices);
   std::vector<std::span<std::byte>> destinations;
@@ -53,9 +56,10 @@ absl::Status CheckFlatSpec(const v1::TensorSpec& spec, int64_t elements) {
                               ", expected float32"));
   }
   if (spec.shape_size() != 1 || spec.shape(0) != elements) {
-    return Error(absl::StatusCode::kInvalidArgument, Reason::kShapeMismatch,
-                 absl::StrCat("the flat tensor has shape ", wire::ShapeString(spec),
-                              ", expected [", elements, "]"));
+    return Error(
+        absl::StatusCode::kInvalidArgument, Reason::kShapeMismatch,
+        absl::StrCat("the flat tensor has shape ", wire::ShapeString(spec),
+                     ", expected [", elements, "]"));
   }
   return absl::OkStatus();
 }

@@ -21,19 +21,21 @@
 
 namespace backboned::rpc {
 
-// Sends `header` and the bytes of `tensors`, which live on the instance's device;
-// undefined ones have none. On a CPU they are sent from where they are.
-absl::Status Download(Call& call, MessageStream& stream, const Instance& instance,
+// Sends `header` and the bytes of `tensors`, which live on the instance's
+// device; undefined ones have none. On a CPU they are sent from where they are.
+absl::Status Download(Call& call, MessageStream& stream,
+                      const Instance& instance,
                       const google::protobuf::MessageLite& header,
                       std::vector<at::Tensor> tensors);
 
-// Receives the rest of the stream into fresh host tensors for `slices` of `tensors`.
+// Receives the rest of the stream into fresh host tensors for `slices` of
+// `tensors`.
 //
-// kResourceExhausted if the bytes in flight would be too many, before anything is
-// allocated; MessageStream::ReadTensors's errors otherwise.
-absl::StatusOr<std::vector<at::Tensor>> Upload(Host& host, MessageStream& stream,
-                                               std::span<const at::Tensor> tensors,
-                                               std::span<const Slice> slices);
+// kResourceExhausted if the bytes in flight would be too many, before anything
+// is allocated; MessageStream::ReadTensors's errors otherwise.
+absl::StatusOr<std::vector<at::Tensor>> Upload(
+    Host& host, MessageStream& stream, std::span<const at::Tensor> tensors,
+    std::span<const Slice> slices);
 
 // Returns kInvalidArgument unless `spec` is [elements] float32.
 absl::Status CheckFlatSpec(const v1::TensorSpec& spec, int64_t elements);

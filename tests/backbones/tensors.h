@@ -1,5 +1,7 @@
 // What the tests of backbones need of tensors.
-#pragma once
+
+#ifndef BACKBONED_TESTS_BACKBONES_TENSORS_H_
+#define BACKBONED_TESTS_BACKBONES_TENSORS_H_
 
 #include <ATen/core/Tensor.h>
 
@@ -48,3 +50,5 @@ class Scale : public Architecture {
 };
 
 }  // namespace backboned
+
+#endif  // BACKBONED_TESTS_BACKBONES_TENSORS_H_

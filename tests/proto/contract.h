@@ -1,5 +1,7 @@
 // The contract as its .proto files say it, with their comments.
-#pragma once
+
+#ifndef BACKBONED_TESTS_PROTO_CONTRACT_H_
+#define BACKBONED_TESTS_PROTO_CONTRACT_H_
 
 #include <google/protobuf/descriptor.h>
 
@@ -30,3 +32,5 @@ class Contract {
 };
 
 }  // namespace backboned
+
+#endif  // BACKBONED_TESTS_PROTO_CONTRACT_H_

@@ -9,7 +9,9 @@
 //
 // They live in `backboned`, not in a namespace `backboned::testing`, which
 // would hide GoogleTest's own.
-#pragma once
+
+#ifndef BACKBONED_TESTS_TESTING_STATUS_MATCHERS_H_
+#define BACKBONED_TESTS_TESTING_STATUS_MATCHERS_H_
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -126,3 +128,5 @@ auto IsOkAndHolds(Inner inner) {
 }
 
 }  // namespace backboned
+
+#endif  // BACKBONED_TESTS_TESTING_STATUS_MATCHERS_H_

@@ -1,6 +1,8 @@
 // A server in this process, on a port of its own, whose data service is
 // generated code: what the client sends and takes is plain protobuf.
-#pragma once
+
+#ifndef BACKBONED_TESTS_CLIENT_CPP_FAKE_SERVER_H_
+#define BACKBONED_TESTS_CLIENT_CPP_FAKE_SERVER_H_
 
 #include <grpcpp/server.h>
 #include <grpcpp/server_context.h>
@@ -114,3 +116,5 @@ grpc::Status ErrorOf(grpc::StatusCode code, const std::string& message,
                      const v1::ErrorDetail& detail);
 
 }  // namespace backboned::client
+
+#endif  // BACKBONED_TESTS_CLIENT_CPP_FAKE_SERVER_H_

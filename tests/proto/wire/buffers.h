@@ -1,5 +1,7 @@
 // Buffers as gRPC would deliver them, made of bytes that a test writes down.
-#pragma once
+
+#ifndef BACKBONED_TESTS_PROTO_WIRE_BUFFERS_H_
+#define BACKBONED_TESTS_PROTO_WIRE_BUFFERS_H_
 
 #include <grpcpp/support/byte_buffer.h>
 #include <grpcpp/support/slice.h>
@@ -64,3 +66,5 @@ inline std::span<std::byte> AsWritableBytes(std::string& text) {
 }
 
 }  // namespace backboned::wire
+
+#endif  // BACKBONED_TESTS_PROTO_WIRE_BUFFERS_H_

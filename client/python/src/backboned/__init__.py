@@ -1,0 +1,92 @@
+"""Client of Backboned, a server that hosts the backbones of continual learners.
+
+>>> import backboned
+>>> with backboned.local_server() as server:
+...     net = server.create("seq-mnist", seed=0)
+...     out, feats = net(x, returnt="both")
+
+With torch, `net` is a `RemoteBackbone`: a `torch.nn.Module` whose forward and backward
+run in the server. Without, it is an `Instance`, which speaks NumPy arrays.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+# First: it sets up grpc for forks before grpc is loaded.
+from backboned.channel import DEFAULT_TIMEOUT_S
+from backboned.describe import (
+    Architecture,
+    Benchmark,
+    InstanceInfo,
+    Normalization,
+    ServerInfo,
+)
+from backboned.errors import (
+    Aborted,
+    AlreadyExists,
+    BackbonedError,
+    Cancelled,
+    DeadlineExceeded,
+    FailedPrecondition,
+    Internal,
+    InvalidArgument,
+    MalformedAnswer,
+    NotFound,
+    Refused,
+    ResourceExhausted,
+    ServerStartError,
+    StaleVersion,
+    Unavailable,
+)
+from backboned.instance import Instance
+from backboned.layout import Layout, Version
+from backboned.results import Backward, Extracted, Forward, Grads
+from backboned.server import Server, connect, local_server
+
+if TYPE_CHECKING:
+    from backboned.nn import RemoteBackbone
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DEFAULT_TIMEOUT_S",
+    "Aborted",
+    "AlreadyExists",
+    "Architecture",
+    "BackbonedError",
+    "Backward",
+    "Benchmark",
+    "Cancelled",
+    "DeadlineExceeded",
+    "Extracted",
+    "FailedPrecondition",
+    "Forward",
+    "Grads",
+    "Instance",
+    "InstanceInfo",
+    "Internal",
+    "InvalidArgument",
+    "Layout",
+    "MalformedAnswer",
+    "Normalization",
+    "NotFound",
+    "Refused",
+    "RemoteBackbone",
+    "ResourceExhausted",
+    "Server",
+    "ServerInfo",
+    "ServerStartError",
+    "StaleVersion",
+    "Unavailable",
+    "Version",
+    "connect",
+    "local_server",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load torch only for what needs it."""
+    if name == "RemoteBackbone":
+        from backboned.nn import RemoteBackbone
+
+        return RemoteBackbone
+    raise AttributeError(f"module 'backboned' has no attribute {name!r}")

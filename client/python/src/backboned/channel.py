@@ -1,0 +1,254 @@
+"""The connection to one server: options, metadata, deadlines, forks and errors."""
+
+from __future__ import annotations
+
+import collections
+import os
+import threading
+import uuid
+import weakref
+from collections.abc import Hashable, Iterator
+from typing import Any, Callable
+
+# Before grpc is loaded: DataLoader workers fork while the channel is open.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "1")
+
+import grpc  # noqa: E402
+from grpc import experimental  # noqa: E402
+
+from backboned.errors import BackbonedError, Unavailable, from_rpc  # noqa: E402
+
+DATA = "/backboned.v1.BackboneService/"
+CONTROL = "/backboned.v1.InstanceService/"
+HEALTH = "/grpc.health.v1.Health/"
+
+DEFAULT_TIMEOUT_S = 120.0
+
+_MESSAGE_BYTES = 4 << 20
+_OPTIONS = (
+    ("grpc.max_receive_message_length", _MESSAGE_BYTES),
+    ("grpc.max_send_message_length", _MESSAGE_BYTES),
+    ("grpc.http2.max_frame_size", _MESSAGE_BYTES),
+    ("grpc.http2.lookahead_bytes", _MESSAGE_BYTES),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    # A server that comes back is found at once.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_http_proxy", 0),
+    # No thread of grpc's own for a call with a streamed answer.
+    (experimental.ChannelOptions.SingleThreadedUnaryStream, 1),
+)
+
+# What grpc itself reports when a connection breaks; an error of the server's own has
+# a reason.
+_BROKEN = {
+    grpc.StatusCode.UNAVAILABLE: "the server at {} does not answer",
+    grpc.StatusCode.CANCELLED: "the server at {} ended the call: it shuts down, or an "
+    "upload made no progress",
+}
+
+
+class Connection:
+    """What belongs to one process: grpc's channel, its session, its garbage.
+
+    Attributes
+    ----------
+    session : str
+        Under which the server knows this process.
+    one_message_answers : set
+        Keys of calls whose answers are known to be one message; see transfer.py.
+    abandoned_tapes, abandoned_instances : collections.deque
+        What finalizers left: tape ids, and (address, uid); see garbage.py.
+    lives : weakref.WeakValueDictionary
+        By uid, what keeps the unnamed instances of this process; see garbage.py.
+    """
+
+    def __init__(self, target: str, label: str | None) -> None:
+        self.session = uuid.uuid4().hex
+        self.one_message_answers: set[Hashable] = set()
+        self.abandoned_tapes: collections.deque[str] = collections.deque()
+        self.abandoned_instances: collections.deque[tuple[str, str]] = (
+            collections.deque()
+        )
+        self.lives: weakref.WeakValueDictionary[str, Any] = (
+            weakref.WeakValueDictionary()
+        )
+        self._grpc = grpc.insecure_channel(target, options=_OPTIONS)
+        self._metadata: tuple[tuple[str, str], ...] = (
+            ("backboned-session", self.session),
+        )
+        if label:
+            self._metadata += (("backboned-label", label),)
+        self._methods: dict[tuple[str, str], Callable[..., Any]] = {}
+
+    def call(self, shape: str, path: str, body: Any, timeout: float) -> Any:
+        """Call grpc's `shape`, e.g. ``"unary_stream"``, of a method with bytes."""
+        method = self._methods.get((shape, path))
+        if method is None:
+            method = getattr(self._grpc, shape)(
+                path, request_serializer=None, response_deserializer=None
+            )
+            self._methods[shape, path] = method
+        return method(body, timeout=timeout, metadata=self._metadata)
+
+    def close(self) -> None:
+        """End all calls. Idempotent."""
+        self._grpc.close()
+
+
+class Channel:
+    """Calls one server. Thread-safe.
+
+    In a forked child the first call opens a connection and a session of the child's
+    own; the parent's are left alone.
+
+    Parameters
+    ----------
+    target : str
+        gRPC's name of the server: ``unix:/path`` or ``host:port``.
+    timeout : float
+        Seconds that a call may take unless it says otherwise.
+    label : str, optional
+        Name of the run, for the server's log.
+    progress : bool
+        Show a bar for transfers over one second.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        timeout: float = DEFAULT_TIMEOUT_S,
+        label: str | None = None,
+        progress: bool = False,
+    ) -> None:
+        self.target = target
+        self.timeout = timeout
+        self.progress = progress
+        self.explain: Callable[[], str] = str
+        """Says what is known of a server that went away; empty if nothing is."""
+        self._label = label
+        self._lock = threading.Lock()
+        self._connection: Connection | None = None
+        self._closed = False
+        _channels.add(self)
+
+    @property
+    def connection(self) -> Connection:
+        """The connection of this process.
+
+        Raises
+        ------
+        Unavailable
+            After `close`.
+        """
+        connection = self._connection
+        if connection is not None:
+            return connection
+        with self._lock:
+            if self._closed:
+                raise Unavailable(f"the connection to {self.target} is closed")
+            if self._connection is None:
+                self._connection = Connection(self.target, self._label)
+            return self._connection
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    def close(self) -> None:
+        """End the connection; later calls raise Unavailable. Idempotent."""
+        with self._lock:
+            self._closed = True
+            connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def unary(self, path: str, request: bytes, timeout: float | None = None) -> bytes:
+        """Call a method with one message each way.
+
+        Raises
+        ------
+        BackbonedError
+            If the call fails.
+        """
+        return self.invoke("unary_unary", path, request, timeout)
+
+    def invoke(
+        self, shape: str, path: str, body: Any, timeout: float | None = None
+    ) -> bytes:
+        """Call a method whose answer is one message.
+
+        Parameters
+        ----------
+        shape : {"unary_unary", "stream_unary"}
+        path : str
+            The method: `DATA` or `CONTROL` and its name.
+        body : bytes or iterator of bytes
+            The request's message or messages.
+        timeout : float, optional
+            Seconds; the channel's unless given.
+        """
+        try:
+            answer: bytes = self._call(shape, path, body, timeout)
+        except grpc.RpcError as error:
+            raise self._translate(error) from None
+        return answer
+
+    def stream(
+        self, shape: str, path: str, body: Any, timeout: float | None = None
+    ) -> Iterator[bytes]:
+        """Call a method whose answer is several messages, and give them.
+
+        The call ends with the iterator, also if that is left early. Parameters as
+        in `invoke`, with the shapes ``unary_stream`` and ``stream_stream``.
+        """
+        call = None
+        try:
+            call = self._call(shape, path, body, timeout)
+            yield from call
+        except grpc.RpcError as error:
+            raise self._translate(error) from None
+        finally:
+            if call is not None:
+                call.cancel()
+
+    def _call(self, shape: str, path: str, body: Any, timeout: float | None) -> Any:
+        seconds = self.timeout if timeout is None else timeout
+        try:
+            return self.connection.call(shape, path, body, seconds)
+        except ValueError:  # grpc's word for a closed channel.
+            if not self._closed:
+                raise
+            raise Unavailable(f"the connection to {self.target} is closed") from None
+
+    def _translate(self, error: grpc.RpcError) -> BackbonedError:
+        """Make our exception of grpc's, and say what else is known."""
+        plain = from_rpc(error)
+        if plain.reason or plain.code not in _BROKEN:
+            return plain
+        if self._closed:
+            return Unavailable(f"the connection to {self.target} is closed")
+        end = self.explain()
+        if end:
+            return Unavailable(f"{end} [{plain.message}]")
+        return from_rpc(error, _BROKEN[plain.code].format(self.target))
+
+    def _forget(self) -> None:
+        """Leave the connection to the parent process."""
+        self._lock = threading.Lock()
+        self._connection = None
+
+
+_channels: weakref.WeakSet[Channel] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for channel in list(_channels):
+        channel._forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

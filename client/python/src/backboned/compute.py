@@ -1,0 +1,242 @@
+"""The calls that compute: Forward, Backward, Extract."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from backboned import garbage
+from backboned.channel import DATA
+from backboned.dtypes import Array, as_bytes, make_spec
+from backboned.errors import InvalidArgument, MalformedAnswer
+from backboned.handle import Handle
+from backboned.layout import Select, Version, condition, read_version, selection
+from backboned.results import (
+    Backward,
+    Empty,
+    Extracted,
+    Forward,
+    Grads,
+    place_flat,
+    place_tensors,
+    read_timings,
+)
+from backboned.stream import CHUNK_BYTES, SINGLE_BYTES
+from backboned.transfer import Request, decoded, exchange
+from backboned.v1 import backbone_service_pb2 as pb
+
+_RETURNT: Mapping[str, pb.ReturnType] = {
+    "out": pb.RETURN_TYPE_OUT,
+    "features": pb.RETURN_TYPE_FEATURES,
+    "both": pb.RETURN_TYPE_BOTH,
+    "full": pb.RETURN_TYPE_FULL,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class ForwardOptions:
+    """What one forward is to do; `Instance.forward` says what each means."""
+
+    outputs: Sequence[str] = ()
+    returnt: str | None = None
+    training: bool = False
+    tape: bool = False
+    input_grad: bool = False
+    grad_params: Select = None
+    no_param_grads: bool = False
+    return_buffers: bool = False
+    if_version: Version | None = None
+    allow_merge: bool = False
+    release_tapes: Sequence[str] = ()
+    request_id: str = ""
+
+    def header(self, address: str, x: Array, given_up: list[str]) -> pb.ForwardHeader:
+        """Make the contract's header for an input."""
+        return pb.ForwardHeader(
+            instance=address,
+            request_id=self.request_id,
+            outputs=self.outputs,
+            return_type=return_type(self.returnt),
+            training=self.training,
+            tape=self.tape,
+            input_grad=self.input_grad,
+            grad_params=selection(self.grad_params),
+            no_param_grads=self.no_param_grads,
+            return_buffers=self.return_buffers,
+            if_version=condition(self.if_version),
+            allow_merge=self.allow_merge,
+            release_tapes=[*self.release_tapes, *given_up],
+            inputs=[make_spec(x)],
+        )
+
+
+def return_type(returnt: str | None) -> pb.ReturnType:
+    """Give the contract's word for Mammoth's.
+
+    Raises
+    ------
+    InvalidArgument
+        If it is none of out, features, both, full.
+    """
+    if returnt is None:
+        return pb.RETURN_TYPE_UNSPECIFIED
+    if returnt not in _RETURNT:
+        raise InvalidArgument(
+            f"no returnt {returnt!r}; there are {', '.join(_RETURNT)}"
+        )
+    return _RETURNT[returnt]
+
+
+def forward(
+    handle: Handle,
+    x: Array,
+    options: ForwardOptions,
+    timeout: float | None = None,
+    empty: Empty = np.empty,
+) -> Forward:
+    """Run a forward of a C-contiguous input, and take the abandoned tapes along."""
+    given_up = garbage.take_tapes(handle.channel)
+    arrays: list[dict[str, Array]] = []
+
+    def place(result: pb.ForwardResult) -> list[memoryview]:
+        views: list[memoryview] = []
+        for specs in (result.outputs, result.buffers):
+            named, its_views = place_tensors(specs, empty)
+            arrays.append(named)
+            views += its_views
+        return views
+
+    size_key = (tuple(options.outputs), options.returnt, options.return_buffers)
+    try:
+        result = exchange(
+            handle.channel,
+            DATA + "Forward",
+            Request(options.header(handle.address, x, given_up), [as_bytes(x)]),
+            pb.ForwardResult.FromString,
+            place,
+            timeout,
+            key=(handle.uid, size_key, x.shape),
+        )
+    except BaseException:
+        garbage.put_back_tapes(handle.channel, given_up)
+        raise
+    return Forward(
+        outputs=arrays[0],
+        version=handle.saw(result.version),
+        tape_id=result.tape_id,
+        tape_bytes=result.tape_bytes,
+        buffers=arrays[1],
+        timings=read_timings(result.timings),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class BackwardOptions:
+    """What one backward is to do; `Instance.backward` says what each means."""
+
+    return_grads: bool = True
+    accumulate: bool = False
+    input_grad: bool = False
+    retain: bool = False
+    zero_before: bool = False
+    request_id: str = ""
+
+
+def backward(
+    handle: Handle,
+    tapes: Mapping[str, Mapping[str, Array]],
+    options: BackwardOptions,
+    timeout: float | None = None,
+    empty: Empty = np.empty,
+) -> Backward:
+    """Run a backward; the outputs' gradients are C-contiguous."""
+    header = pb.BackwardHeader(instance=handle.address, **dataclasses.asdict(options))
+    views: list[memoryview] = []
+    for tape_id, gradients in tapes.items():
+        tape = header.tapes.add(tape_id=tape_id)
+        for name, gradient in gradients.items():
+            tape.gradients.append(make_spec(gradient, name))
+            views.append(as_bytes(gradient))
+    grads: list[Grads] = []
+    input_grads: list[Array] = []
+
+    def place(result: pb.BackwardResult) -> list[memoryview]:
+        places: list[memoryview] = []
+        if result.HasField("grads"):
+            flat, places = place_flat(result.grads.spec)
+            grads.append(handle.grads(flat, result.grads.present))
+        for spec in result.input_grads:
+            named, more = place_tensors([spec], empty)
+            input_grads.extend(named.values())
+            places = [*places, *more]
+        return places
+
+    # Whatever is present, the gradients of a small network fit one message.
+    small = handle.layout.elements * 4 <= CHUNK_BYTES and not options.input_grad
+    result = exchange(
+        handle.channel,
+        DATA + "Backward",
+        Request(header, views),
+        pb.BackwardResult.FromString,
+        place,
+        timeout,
+        key=handle.uid if small else None,
+    )
+    return Backward(
+        version=handle.saw(result.version),
+        grads=grads[0] if grads else None,
+        input_grads=input_grads,
+        timings=read_timings(result.timings),
+    )
+
+
+def extract(
+    handle: Handle,
+    x: Array,
+    output: str,
+    l2_normalize: bool,
+    allow_merge: bool,
+    timeout: float | None = None,
+) -> Extracted:
+    """Ask for features or logits of a small batch, in one message each way."""
+    if x.nbytes > SINGLE_BYTES:
+        raise InvalidArgument(
+            f"extract takes at most {SINGLE_BYTES} bytes, got {x.nbytes}; "
+            "use forward, or a smaller batch"
+        )
+    request = pb.ExtractRequest(
+        instance=handle.address,
+        input=make_spec(x),
+        data=x.tobytes(),
+        output=output,
+        l2_normalize=l2_normalize,
+        allow_merge=allow_merge,
+    )
+    raw = handle.channel.unary(DATA + "Extract", request.SerializeToString(), timeout)
+    answer = decoded(pb.ExtractResponse.FromString, raw)
+    (data,), (view,) = _first(place_tensors([answer.output]))
+    if view.nbytes != len(answer.data):
+        raise MalformedAnswer(
+            f"the answer has {len(answer.data)} bytes, expected {view.nbytes}"
+        )
+    view[:] = answer.data
+    return Extracted(
+        data=data,
+        instance=answer.instance,
+        version=read_version(answer.version),
+        digest=answer.digest,
+    )
+
+
+def _first(
+    placed: tuple[dict[str, Array], list[memoryview]],
+) -> tuple[list[Array], list[memoryview]]:
+    return list(placed[0].values()), placed[1]
+
+
+def as_input(x: Any) -> Array:
+    """Make a C-contiguous array of what a caller gives as a batch."""
+    return np.asarray(x, order="C")

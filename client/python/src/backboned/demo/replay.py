@@ -1,0 +1,196 @@
+"""Experience replay as Mammoth runs it, down to the order of the random numbers.
+
+Source: Chaudhry et al. 2019, arXiv:1902.10486; the setting is that of Mammoth
+(github.com/aimagelab/mammoth, commit e75a491): `--model er --dataset seq-mnist
+--lr 0.1 --batch_size 64 --minibatch_size 64 --n_epochs 1`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from backboned.demo.mnist import Images, Mnist
+
+BATCH = 64
+LEARNING_RATE = 0.1
+CLASSES_PER_TASK = 2
+
+Batches = Iterator["tuple[torch.Tensor, torch.Tensor]"]
+
+
+class Samples(NamedTuple):
+    """Images [N, 1, 28, 28] float32 in 0 to 1, and labels [N] int64."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+
+
+class Task(NamedTuple):
+    """Two digits: what is trained, and what is tested."""
+
+    train: Samples
+    test: Samples
+
+
+class Accuracy(NamedTuple):
+    """Percent, the mean over the tasks seen so far.
+
+    `class_il`: among all digits seen so far; `task_il`: among the task's own two.
+    """
+
+    class_il: float
+    task_il: float
+
+
+class Outcome(NamedTuple):
+    """What a training gave: each step's loss, the accuracy after each task."""
+
+    losses: list[float]
+    accuracies: list[Accuracy]
+
+
+def make_tasks(data: Mnist, count: int, limit: int | None = None) -> list[Task]:
+    """Cut MNIST into tasks of two digits, each with at most `limit` training images."""
+    tasks = []
+    for index in range(count):
+        train = _samples(data.train_images, data.train_labels, index, limit)
+        test = _samples(data.test_images, data.test_labels, index, None)
+        tasks.append(Task(train, test))
+    return tasks
+
+
+def _samples(images: Images, labels: Images, task: int, limit: int | None) -> Samples:
+    mine = np.flatnonzero(labels // CLASSES_PER_TASK == task)[:limit]
+    pixels = torch.from_numpy(images[mine]).unsqueeze(1).float().div(255)
+    return Samples(pixels, torch.from_numpy(labels[mine]).long())
+
+
+class Reservoir:
+    """A buffer in which each example seen so far has the same chance to be.
+
+    Source: Vitter 1985, Random sampling with a reservoir.
+    """
+
+    def __init__(self, capacity: int, random: np.random.RandomState) -> None:
+        self._capacity = capacity
+        self._random = random
+        self._seen = 0
+        self._images = torch.zeros(capacity, 1, 28, 28)
+        self._labels = torch.zeros(capacity, dtype=torch.long)
+
+    def __len__(self) -> int:
+        """Give the number of examples held."""
+        return min(self._seen, self._capacity)
+
+    def add(self, images: torch.Tensor, labels: torch.Tensor) -> None:
+        """Offer a batch of examples."""
+        for image, label in zip(images, labels):
+            place = self._seen
+            if place >= self._capacity:
+                place = self._random.randint(0, self._seen + 1)
+            self._seen += 1
+            if place < self._capacity:
+                self._images[place] = image
+                self._labels[place] = label
+
+    def draw(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Draw different examples, at most as many as there are."""
+        held = len(self)
+        chosen = self._random.choice(held, size=min(count, held), replace=False)
+        return self._images[chosen], self._labels[chosen]
+
+
+def batches(samples: Samples, seed: int) -> Batches:
+    """Give shuffled batches, in the order of Mammoth's DataLoader.
+
+    Its generator is seeded anew for each task, and has drawn two seeds for workers
+    (the loader's iterator is made twice) before it shuffles.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    torch.empty(2, dtype=torch.int64).random_(generator=generator)
+    order = torch.randperm(len(samples.labels), generator=generator)
+    for chosen in torch.split(order, BATCH):
+        yield samples.images[chosen], samples.labels[chosen]
+
+
+def train(
+    net: nn.Module,
+    tasks: list[Task],
+    seed: int,
+    buffer_size: int,
+    watch: Callable[[int, Batches, int], Any],
+    report: Callable[[int, Accuracy], None],
+) -> Outcome:
+    """Train a network task after task, each for one epoch.
+
+    Parameters
+    ----------
+    net : Module
+        From images [N, 1, 28, 28] to logits [N, 10].
+    tasks : list of Task
+    seed, buffer_size : int
+    watch : callable
+        Wraps the batches of a task to show progress: (task, batches, number).
+    report : callable
+        Told the accuracy after each task.
+    """
+    optimizer = torch.optim.SGD(net.parameters(), lr=LEARNING_RATE)
+    buffer = Reservoir(buffer_size, np.random.RandomState(seed))
+    outcome = Outcome([], [])
+    for index, task in enumerate(tasks):
+        net.train()
+        count = -(-len(task.train.labels) // BATCH)
+        for images, labels in watch(index, batches(task.train, seed), count):
+            outcome.losses.append(_step(net, optimizer, buffer, images, labels))
+        accuracy = evaluate(net, tasks[: index + 1])
+        outcome.accuracies.append(accuracy)
+        report(index, accuracy)
+    return outcome
+
+
+def _step(
+    net: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    buffer: Reservoir,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+) -> float:
+    """Learn from a batch and as many examples of the buffer; give the loss."""
+    optimizer.zero_grad()
+    inputs, targets = images, labels
+    if len(buffer):
+        old_images, old_labels = buffer.draw(BATCH)
+        inputs = torch.cat((images, old_images))
+        targets = torch.cat((labels, old_labels))
+    loss = F.cross_entropy(net(inputs), targets)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    buffer.add(images, labels)
+    return loss.item()
+
+
+@torch.no_grad()
+def evaluate(net: nn.Module, seen: list[Task]) -> Accuracy:
+    """Test a network on the tasks seen so far."""
+    net.eval()
+    class_il, task_il = [], []
+    for index, task in enumerate(seen):
+        logits = torch.cat(
+            [net(images) for images in torch.split(task.test.images, BATCH)]
+        )
+        first = index * CLASSES_PER_TASK
+        own = logits[:, first : first + CLASSES_PER_TASK].argmax(1) + first
+        among_seen = logits[:, : len(seen) * CLASSES_PER_TASK].argmax(1)
+        class_il.append(_percent(among_seen == task.test.labels))
+        task_il.append(_percent(own == task.test.labels))
+    return Accuracy(float(np.mean(class_il)), float(np.mean(task_il)))
+
+
+def _percent(correct: torch.Tensor) -> float:
+    return 100 * correct.sum().item() / len(correct)

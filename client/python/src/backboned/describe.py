@@ -1,0 +1,223 @@
+"""What a server says of itself, of what it can build, and of what it hosts."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from typing import Any, NamedTuple
+
+from backboned.layout import Version, read_argument, read_version
+from backboned.v1 import instance_pb2
+from backboned.v1 import instance_service_pb2 as pb
+
+
+class Normalization(NamedTuple):
+    """Of uint8 images: ``x / 255``, then ``(x - mean) / std`` for each channel."""
+
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+
+class Device(NamedTuple):
+    """A compute device of a server; sizes in bytes."""
+
+    name: str
+    description: str
+    threads: int
+    allocated_bytes: int
+    pooled_bytes: int
+    default: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class ServerInfo:
+    """What a server is.
+
+    Attributes
+    ----------
+    version, torch_version : str
+    devices : tuple of Device
+    limits : dict
+        Bytes, counts, and seconds (`tape_ttl`, `session_ttl`, `stall_timeout`).
+    server_uid : str
+        Random for each start.
+    principal : str
+        Whom the server takes the caller for.
+    capabilities : tuple of str
+    """
+
+    version: str
+    torch_version: str
+    devices: tuple[Device, ...]
+    limits: dict[str, Any]
+    server_uid: str
+    principal: str
+    capabilities: tuple[str, ...]
+
+    @property
+    def threads(self) -> int:
+        """Threads of the default device; equal bits need as many in the client."""
+        default = [d for d in self.devices if d.default] or list(self.devices)
+        return default[0].threads if default else 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Argument:
+    """An argument of an architecture; `default` None: the caller must say."""
+
+    name: str
+    default: Any
+    description: str
+    minimum: int | None
+    maximum: int | None
+    choices: tuple[Any, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """An architecture that the server can build."""
+
+    name: str
+    description: str
+    source: str
+    arguments: tuple[Argument, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+    """A continual-learning dataset and setting that the server knows."""
+
+    name: str
+    setting: str
+    architecture: str
+    arguments: dict[str, Any]
+    num_classes: int
+    num_tasks: int
+    classes_per_task: tuple[int, ...]
+    input_shape: tuple[int, ...]
+    normalization: Normalization | None
+    batch_size: int
+    epochs: int
+    source: str
+
+
+@dataclasses.dataclass(frozen=True)
+class InstanceInfo:
+    """What the server knows of an instance; sizes in bytes, time in UTC."""
+
+    name: str
+    owner: str
+    version: Version
+    architecture: str
+    arguments: dict[str, Any]
+    benchmark: str
+    device: str
+    create_time: datetime.datetime
+    normalization: Normalization | None
+    digest: str
+    memory_bytes: int
+    tape_count: int
+    tape_bytes: int
+    forwards: int
+    backwards: int
+    writes: int
+    ephemeral: bool
+
+
+def read_server(message: pb.GetServerResponse) -> ServerInfo:
+    """Read the contract's GetServerResponse."""
+    limits: dict[str, Any] = {}
+    for field in message.limits.DESCRIPTOR.fields:
+        value = getattr(message.limits, field.name)
+        is_duration = field.message_type is not None
+        limits[field.name] = value.ToMilliseconds() / 1e3 if is_duration else value
+    return ServerInfo(
+        version=message.version,
+        torch_version=message.torch_version,
+        devices=tuple(
+            Device(
+                d.name,
+                d.description,
+                d.threads,
+                d.allocated_bytes,
+                d.pooled_bytes,
+                d.default,
+            )
+            for d in message.devices
+        ),
+        limits=limits,
+        server_uid=message.server_uid,
+        principal=message.principal,
+        capabilities=tuple(message.capabilities),
+    )
+
+
+def read_architecture(message: pb.Architecture) -> Architecture:
+    """Read the contract's Architecture."""
+    return Architecture(
+        name=message.name,
+        description=message.description,
+        source=message.source,
+        arguments=tuple(
+            Argument(
+                name=a.name,
+                default=read_argument(a.default_value),
+                description=a.description,
+                minimum=a.minimum if a.HasField("minimum") else None,
+                maximum=a.maximum if a.HasField("maximum") else None,
+                choices=tuple(read_argument(c) for c in a.choices),
+            )
+            for a in message.arguments
+        ),
+    )
+
+
+def read_benchmark(message: pb.Benchmark) -> Benchmark:
+    """Read the contract's Benchmark."""
+    return Benchmark(
+        name=message.name,
+        setting=message.setting,
+        architecture=message.architecture,
+        arguments={k: read_argument(v) for k, v in message.arguments.items()},
+        num_classes=message.num_classes,
+        num_tasks=message.num_tasks,
+        classes_per_task=tuple(message.classes_per_task),
+        input_shape=tuple(message.input_shape),
+        normalization=_normalization(message),
+        batch_size=message.batch_size,
+        epochs=message.epochs,
+        source=message.source,
+    )
+
+
+def read_instance(message: instance_pb2.Instance) -> InstanceInfo:
+    """Read the contract's Instance, without its layout."""
+    return InstanceInfo(
+        name=message.name,
+        owner=message.owner,
+        version=read_version(message.version),
+        architecture=message.architecture,
+        arguments={k: read_argument(v) for k, v in message.arguments.items()},
+        benchmark=message.benchmark,
+        device=message.device,
+        create_time=message.create_time.ToDatetime().replace(
+            tzinfo=datetime.timezone.utc
+        ),
+        normalization=_normalization(message),
+        digest=message.digest,
+        memory_bytes=message.memory_bytes,
+        tape_count=message.tape_count,
+        tape_bytes=message.tape_bytes,
+        forwards=message.counters.forwards,
+        backwards=message.counters.backwards,
+        writes=message.counters.writes,
+        ephemeral=message.ephemeral,
+    )
+
+
+def _normalization(message: Any) -> Normalization | None:
+    if not message.HasField("normalization"):
+        return None
+    return Normalization(
+        tuple(message.normalization.mean), tuple(message.normalization.std)
+    )

@@ -1,0 +1,227 @@
+"""What goes wrong, as exceptions that carry the server's code, reason and message.
+
+They are named as gRPC's codes are.
+"""
+
+# ruff: noqa: N818
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from backboned.v1 import error_pb2
+
+_DETAILS_KEY = "grpc-status-details-bin"
+_REASON_PREFIX = "ERROR_REASON_"
+
+
+class BackbonedError(Exception):
+    """A call failed.
+
+    Attributes
+    ----------
+    message : str
+        The sentence for people.
+    code : grpc.StatusCode
+        What kind of thing to do about it.
+    reason : str
+        Which one it is, e.g. ``"STALE_VERSION"``; empty if the server gave none.
+    limit : str
+        The server's limit that was reached, e.g. ``"max-tapes"``; else empty.
+    limit_value, requested_value : int
+        The limit, and what the call would have made of it.
+    retry_delay : float or None
+        Seconds after which a retry may succeed; None if a retry does not help.
+    """
+
+    default_code = grpc.StatusCode.UNKNOWN
+
+    def __init__(
+        self,
+        message: str,
+        code: grpc.StatusCode | None = None,
+        reason: str = "",
+        limit: str = "",
+        limit_value: int = 0,
+        requested_value: int = 0,
+        retry_delay: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = self.default_code if code is None else code
+        self.reason = reason
+        self.limit = limit
+        self.limit_value = limit_value
+        self.requested_value = requested_value
+        self.retry_delay = retry_delay
+
+    def __str__(self) -> str:
+        """Give the message, then code and reason."""
+        kind = ", ".join(filter(None, (self.code.name, self.reason)))
+        return f"{self.message} ({kind})"
+
+
+class InvalidArgument(BackbonedError, ValueError):
+    """The call is malformed: a shape, a type, a name, or its stream. Fix the call."""
+
+    default_code = grpc.StatusCode.INVALID_ARGUMENT
+
+
+class NotFound(BackbonedError, LookupError):
+    """No such instance, benchmark or architecture. Fix the name."""
+
+    default_code = grpc.StatusCode.NOT_FOUND
+
+
+class AlreadyExists(BackbonedError):
+    """The name is taken. Choose another."""
+
+    default_code = grpc.StatusCode.ALREADY_EXISTS
+
+
+class FailedPrecondition(BackbonedError):
+    """A step is missing: the tape is gone, or there are no gradients yet."""
+
+    default_code = grpc.StatusCode.FAILED_PRECONDITION
+
+
+class Aborted(BackbonedError):
+    """Somebody else was faster. Read again and retry."""
+
+    default_code = grpc.StatusCode.ABORTED
+
+
+class StaleVersion(Aborted):
+    """The instance is not in the version that the call demands."""
+
+
+class ResourceExhausted(BackbonedError):
+    """A limit of the server is reached; `limit` names it. Back off."""
+
+    default_code = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+class Unavailable(BackbonedError, ConnectionError):
+    """Nothing answers: the server is not there, went away, or is shutting down."""
+
+    default_code = grpc.StatusCode.UNAVAILABLE
+
+
+class DeadlineExceeded(BackbonedError, TimeoutError):
+    """The call took longer than its timeout."""
+
+    default_code = grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+class Cancelled(BackbonedError):
+    """The call was ended before its answer."""
+
+    default_code = grpc.StatusCode.CANCELLED
+
+
+class Refused(BackbonedError, PermissionError):
+    """The token is missing, wrong, or not good enough."""
+
+    default_code = grpc.StatusCode.PERMISSION_DENIED
+
+
+class Internal(BackbonedError):
+    """The server failed on input that it had checked. Report it."""
+
+    default_code = grpc.StatusCode.INTERNAL
+
+
+class MalformedAnswer(BackbonedError):
+    """The server's answer breaks the contract. Report it."""
+
+    default_code = grpc.StatusCode.DATA_LOSS
+
+
+class ServerStartError(BackbonedError):
+    """The server's program cannot be found, or did not come up."""
+
+    default_code = grpc.StatusCode.UNAVAILABLE
+
+
+_CLASSES: dict[Any, type[BackbonedError]] = {
+    cls.default_code: cls
+    for cls in (
+        InvalidArgument,
+        NotFound,
+        AlreadyExists,
+        FailedPrecondition,
+        Aborted,
+        ResourceExhausted,
+        Unavailable,
+        DeadlineExceeded,
+        Cancelled,
+        Refused,
+        Internal,
+    )
+}
+_CLASSES[grpc.StatusCode.UNAUTHENTICATED] = Refused
+
+
+def from_rpc(error: grpc.RpcError, hint: str = "") -> BackbonedError:
+    """Make the exception that a failed call stands for.
+
+    Parameters
+    ----------
+    error : grpc.RpcError
+        What grpc raised; its trailer `grpc-status-details-bin` is read.
+    hint : str
+        What the client knows besides, e.g. that the server's process has ended.
+    """
+    code = error.code()
+    detail = _detail(error.trailing_metadata() or ())
+    message = error.details() or code.name.lower()
+    if hint:
+        message = f"{hint} [{message}]"
+    if detail is None:
+        return _CLASSES.get(code, BackbonedError)(message, code)
+    reason = _reason_name(detail.reason)
+    cls = _CLASSES.get(code, BackbonedError)
+    if reason == "STALE_VERSION":
+        cls = StaleVersion
+    delay = None
+    if detail.HasField("retry_delay"):
+        delay = detail.retry_delay.seconds + detail.retry_delay.nanos / 1e9
+    return cls(
+        message,
+        code,
+        reason,
+        detail.limit,
+        detail.limit_value,
+        detail.requested_value,
+        delay,
+    )
+
+
+def _detail(trailer: tuple[Any, ...]) -> error_pb2.ErrorDetail | None:
+    """Find the ErrorDetail in a call's trailer; None if there is none."""
+    for key, value in trailer:
+        if key != _DETAILS_KEY:
+            continue
+        try:
+            status = error_pb2.StatusDetails.FromString(value)
+            for item in status.details:
+                detail = error_pb2.ErrorDetail()
+                if item.Unpack(detail):
+                    return detail
+        except DecodeError:
+            return None
+    return None
+
+
+def _reason_name(number: int) -> str:
+    """Name a reason; a number that this client does not know stays a number."""
+    if number == 0:
+        return ""
+    try:
+        name: str = error_pb2.ErrorReason.Name(number)  # type: ignore[arg-type]
+    except ValueError:
+        return str(number)
+    return name[len(_REASON_PREFIX) :]

@@ -1,0 +1,347 @@
+"""A backbone in the server, through NumPy arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from backboned import compute, garbage, state
+from backboned.channel import CONTROL, DATA, Channel
+from backboned.describe import InstanceInfo, read_instance
+from backboned.dtypes import Array, flat_float32
+from backboned.errors import BackbonedError
+from backboned.handle import Handle
+from backboned.layout import Select, Version, condition
+from backboned.results import Backward, Extracted, Forward, Grads
+from backboned.transfer import decoded
+from backboned.v1 import backbone_service_pb2 as pb
+from backboned.v1 import instance_service_pb2 as control_pb
+
+
+class Instance(Handle):
+    """A named backbone in the server; made by `Server.create` and `Server.instance`.
+
+    Every method may raise the `BackbonedError`s: `NotFound` once the instance is
+    deleted, `InvalidArgument` for wrong shapes, types or names, `ResourceExhausted`
+    at a limit, `StaleVersion` if `if_version` does not hold, `Unavailable` if the
+    server is not there, `DeadlineExceeded` after `timeout` seconds (the server
+    object's unless given). A call that fails changes nothing, unless it was cut off
+    by its deadline or a broken connection: then it may have happened. A `request_id`
+    (1 to 64 of ``[A-Za-z0-9_.-]``) makes such a call safe to repeat: it is applied
+    once. NaN and infinity are stored like any other number.
+
+    Thread-safe. `Handle` lists its attributes.
+    """
+
+    def info(self, digest: bool = False, timeout: float | None = None) -> InstanceInfo:
+        """Ask the server what it knows of the instance.
+
+        Parameters
+        ----------
+        digest : bool
+            Compute the SHA-256 of parameters and buffers too.
+        timeout : float, optional
+            Seconds.
+        """
+        request = control_pb.GetInstanceRequest(instance=self.address, digest=digest)
+        raw = self.channel.unary(
+            CONTROL + "GetInstance", request.SerializeToString(), timeout
+        )
+        answer = decoded(control_pb.GetInstanceResponse.FromString, raw)
+        return read_instance(answer.instance)
+
+    def delete(self, timeout: float | None = None) -> None:
+        """Delete the instance and its tapes; a namesake made later is spared."""
+        request = control_pb.DeleteInstanceRequest(
+            instance=self.address, if_version=condition(Version(self.uid))
+        )
+        self.channel.unary(
+            CONTROL + "DeleteInstance", request.SerializeToString(), timeout
+        )
+
+    def forward(
+        self,
+        x: Any,
+        outputs: Sequence[str] = (),
+        *,
+        returnt: str | None = None,
+        training: bool = False,
+        tape: bool = False,
+        input_grad: bool = False,
+        grad_params: Select = None,
+        no_param_grads: bool = False,
+        return_buffers: bool = False,
+        if_version: Version | None = None,
+        allow_merge: bool = False,
+        release_tapes: Sequence[str] = (),
+        request_id: str = "",
+        timeout: float | None = None,
+    ) -> Forward:
+        """Run one forward with the state that it finds.
+
+        Parameters
+        ----------
+        x : array_like, [N, C, H, W]
+            float32 already normalised, or uint8 images that the server normalises.
+        outputs : sequence of str
+            Names from `layout.outputs`; by default ``("out",)``.
+        returnt : {"out", "features", "both", "full"}, optional
+            Short for `outputs`: ``both`` is out and features, ``full`` is out and
+            every stage.
+        training : bool
+            Batch statistics are used, and the buffers move on.
+        tape : bool
+            Keep the forward for `backward`; the result has its `tape_id`.
+        input_grad : bool
+            With `tape`: `backward` may ask for the input's gradient.
+        grad_params : Select
+            With `tape`: which parameters get gradients.
+        no_param_grads : bool
+            With `tape`: none does.
+        return_buffers : bool
+            Give the buffers after the forward too.
+        if_version : Version, optional
+            The state that must be found.
+        allow_merge : bool
+            Let the server run this with other calls, which changes the last bits.
+        release_tapes : sequence of str
+            Tapes that are no longer needed.
+        request_id, timeout
+            See the class.
+        """
+        options = compute.ForwardOptions(
+            outputs=outputs,
+            returnt=returnt,
+            training=training,
+            tape=tape,
+            input_grad=input_grad,
+            grad_params=grad_params,
+            no_param_grads=no_param_grads,
+            return_buffers=return_buffers,
+            if_version=if_version,
+            allow_merge=allow_merge,
+            release_tapes=release_tapes,
+            request_id=request_id,
+        )
+        return compute.forward(self, compute.as_input(x), options, timeout)
+
+    def features(self, x: Any, timeout: float | None = None) -> Array:
+        """Give the features of a batch in evaluation mode, [N, D] float32."""
+        return self.forward(x, ["features"], timeout=timeout).features
+
+    def backward(
+        self,
+        tapes: Mapping[str, Mapping[str, Any]],
+        *,
+        return_grads: bool = True,
+        accumulate: bool = False,
+        input_grad: bool = False,
+        retain: bool = False,
+        zero_before: bool = False,
+        request_id: str = "",
+        timeout: float | None = None,
+    ) -> Backward:
+        """Compute the gradients of taped forwards, summed, the newest first.
+
+        Parameters
+        ----------
+        tapes : dict of str to dict of str to array_like
+            For each tape id the gradients of its outputs by name, float32 in the
+            outputs' shapes. An output that is not named has none.
+        return_grads : bool
+            Give the summed gradients.
+        accumulate : bool
+            Add them to the instance's in the server.
+        input_grad : bool
+            Give each tape's input gradient.
+        retain : bool
+            The tapes survive.
+        zero_before : bool
+            Take the instance's gradients away before adding.
+        request_id, timeout
+            See the class.
+
+        Raises
+        ------
+        FailedPrecondition
+            If a tape is unknown, used, released or expired.
+        """
+        options = compute.BackwardOptions(
+            return_grads=return_grads,
+            accumulate=accumulate,
+            input_grad=input_grad,
+            retain=retain,
+            zero_before=zero_before,
+            request_id=request_id,
+        )
+        arrays = {
+            tape_id: {name: np.asarray(g, order="C") for name, g in gradients.items()}
+            for tape_id, gradients in tapes.items()
+        }
+        return compute.backward(self, arrays, options, timeout)
+
+    def release_tapes(
+        self, tape_ids: Sequence[str], timeout: float | None = None
+    ) -> int:
+        """Drop tapes; unknown ids are fine. Gives how many of them there were."""
+        request = pb.ReleaseTapesRequest(tape_ids=tape_ids)
+        raw = self.channel.unary(
+            DATA + "ReleaseTapes", request.SerializeToString(), timeout
+        )
+        return decoded(pb.ReleaseTapesResponse.FromString, raw).released_count
+
+    def extract(
+        self,
+        x: Any,
+        output: str = "features",
+        *,
+        l2_normalize: bool = False,
+        allow_merge: bool = True,
+        timeout: float | None = None,
+    ) -> Extracted:
+        """Give features or logits of a batch of at most 2 MiB, in evaluation mode.
+
+        Parameters
+        ----------
+        x : array_like, [N, C, H, W]
+            float32 already normalised, or uint8 images that the server normalises.
+        output : str
+            ``features``, ``out`` or a stage ``layers.N``.
+        l2_normalize : bool
+            Divide each row by its Euclidean norm (at least 1e-12).
+        allow_merge : bool
+            Let the server run this with other calls, which changes the last bits.
+        timeout : float, optional
+            Seconds.
+        """
+        array = compute.as_input(x)
+        return compute.extract(self, array, output, l2_normalize, allow_merge, timeout)
+
+    def get_params(
+        self,
+        select: Select = None,
+        *,
+        if_version: Version | None = None,
+        timeout: float | None = None,
+    ) -> Array:
+        """Read parameters of one version, [P] float32; `version` says which."""
+        return state.get_params(self, select, if_version, timeout)[0]
+
+    def set_params(
+        self,
+        values: Any,
+        select: Select = None,
+        *,
+        if_version: Version | None = None,
+        request_id: str = "",
+        timeout: float | None = None,
+    ) -> Version:
+        """Replace parameters by a flat float32 vector [P]: all selected, or none.
+
+        Gives the new version.
+        """
+        parts = [flat_float32(values, "parameters")]
+        return state.set_params(self, parts, select, if_version, request_id, timeout)
+
+    def get_grads(
+        self, select: Select = None, *, timeout: float | None = None
+    ) -> Array:
+        """Read gradients that the server accumulated, [P] float32.
+
+        Raises
+        ------
+        FailedPrecondition
+            If a selected parameter has none.
+        """
+        return state.get_grads(self, select, timeout=timeout).flat
+
+    def read_grads(
+        self, select: Select = None, *, timeout: float | None = None
+    ) -> Grads:
+        """Read gradients that the server accumulated, and which there are."""
+        return state.get_grads(self, select, allow_absent=True, timeout=timeout)
+
+    def set_grads(
+        self,
+        values: Any,
+        select: Select = None,
+        *,
+        present: Sequence[bool] = (),
+        if_version: Version | None = None,
+        request_id: str = "",
+        timeout: float | None = None,
+    ) -> Version:
+        """Replace gradients in the server by a flat float32 vector.
+
+        `present` says for each selected parameter whether it gets one, and is in
+        `values`; empty: each does.
+        """
+        flat = flat_float32(values, "gradients")
+        return state.set_grads(
+            self, flat, present, select, if_version, request_id, timeout
+        )
+
+    def zero_grads(
+        self,
+        select: Select = None,
+        *,
+        request_id: str = "",
+        timeout: float | None = None,
+    ) -> Version:
+        """Take gradients away: there are none afterwards, which is not zero."""
+        return state.zero_grads(self, select, request_id, timeout)
+
+    def get_buffers(
+        self,
+        select: Select = None,
+        *,
+        if_version: Version | None = None,
+        timeout: float | None = None,
+    ) -> dict[str, Array]:
+        """Read buffers (BatchNorm statistics) of one version, by name."""
+        return state.get_buffers(self, select, if_version, timeout)[0]
+
+    def set_buffers(
+        self,
+        values: Mapping[str, Any],
+        *,
+        if_version: Version | None = None,
+        request_id: str = "",
+        timeout: float | None = None,
+    ) -> Version:
+        """Replace the named buffers: all of them, or none. Gives the new version."""
+        return state.set_buffers(self, values, if_version, request_id, timeout)
+
+
+def create_instance(
+    channel: Channel,
+    request: control_pb.CreateInstanceRequest,
+    timeout: float | None = None,
+) -> Instance:
+    """Make an instance as the contract's request says.
+
+    An unnamed one is deleted some time after the last object that stands for it.
+    """
+    _delete_abandoned(channel)
+    raw = channel.unary(
+        CONTROL + "CreateInstance", request.SerializeToString(), timeout
+    )
+    answer = decoded(control_pb.CreateInstanceResponse.FromString, raw)
+    made = Instance(channel, answer.instance)
+    made.rng_state = answer.rng_state
+    if made.ephemeral:
+        made.life = garbage.begin_life(channel, made.address, made.uid)
+    return made
+
+
+def _delete_abandoned(channel: Channel) -> None:
+    for address, uid in garbage.take_instances(channel):
+        request = control_pb.DeleteInstanceRequest(
+            instance=address, if_version=condition(Version(uid))
+        )
+        try:
+            channel.unary(CONTROL + "DeleteInstance", request.SerializeToString())
+        except BackbonedError:
+            pass  # Gone already, or it dies with the session.

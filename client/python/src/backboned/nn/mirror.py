@@ -1,0 +1,115 @@
+"""Notices which of the mirrored tensors were changed since the server last saw them.
+
+A tensor counts as changed if it is another object, lies at another address, or its
+version counter moved: every way to change a tensor that PyTorch tracks, an optimizer's
+step, `load_state_dict` and ``p.data = t`` among them. What PyTorch does not track,
+``p.data.add_(t)``, is looked for in a few elements of each tensor, or with `strict` in
+all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from backboned.dtypes import Array
+
+_WITNESSES = 16
+
+
+class _Seen:
+    """A tensor as the server knows it."""
+
+    def __init__(self, tensor: torch.Tensor, strict: bool) -> None:
+        self._tensor = tensor
+        # Keeps the memory, so that its address is not given to other values.
+        self._memory = tensor.detach()
+        self._version = _version(tensor)
+        self._witness: Array | None = None
+        if self._memory.is_contiguous() and self._memory.numel():
+            flat = self._memory.numpy().reshape(-1)
+            stride = 1 if strict else -(-flat.size // _WITNESSES)
+            self._witness = flat[::stride]
+            self._testimony = self._witness.tobytes()
+
+    def same(self, tensor: torch.Tensor) -> bool:
+        """Whether PyTorch knows of no change."""
+        return (
+            tensor is self._tensor
+            and _version(tensor) == self._version
+            and tensor.data_ptr() == self._memory.data_ptr()
+            and tensor.stride() == self._memory.stride()
+        )
+
+    def betrayed(self) -> bool:
+        """Whether elements changed behind PyTorch's back."""
+        return self._witness is not None and self._witness.tobytes() != self._testimony
+
+
+def _version(tensor: torch.Tensor) -> int:
+    return -1 if tensor.is_inference() else tensor._version
+
+
+class Watch:
+    """Remembers tensors as the server knows them; nothing is known at first.
+
+    Not thread-safe.
+
+    Attributes
+    ----------
+    strict : bool
+        Compare every element, which costs a pass over the memory and a copy of it.
+    """
+
+    def __init__(self) -> None:
+        self.strict = False
+        self._seen: dict[int, _Seen] = {}
+
+    def look(
+        self, tensors: Sequence[torch.Tensor], indices: Sequence[int]
+    ) -> dict[int, _Seen]:
+        """Look at some of the tensors as they are now, for `saw`."""
+        return {index: _Seen(tensors[index], self.strict) for index in indices}
+
+    def saw(self, looks: dict[int, _Seen]) -> None:
+        """Note that the server has the tensors as they were at that look."""
+        self._seen.update(looks)
+
+    def forget(self) -> None:
+        """Note that it is no longer known what the server has."""
+        self._seen.clear()
+
+    def changed(self, tensors: Sequence[torch.Tensor]) -> list[int]:
+        """Give the indices of the tensors that the server does not know.
+
+        If one was changed behind PyTorch's back, all of them are suspected.
+        """
+        changed = []
+        for index, tensor in enumerate(tensors):
+            seen = self._seen.get(index)
+            if seen is None or not seen.same(tensor):
+                changed.append(index)
+            elif seen.betrayed():
+                return list(range(len(tensors)))
+        return changed
+
+
+def as_array(tensor: torch.Tensor) -> Array:
+    """View a CPU tensor as a C-contiguous array; copies only if it must."""
+    return np.asarray(tensor.detach().numpy(), order="C")
+
+
+def check_tensor(name: str, tensor: Any, shape: Sequence[int], dtype: Any) -> None:
+    """Raise TypeError or ValueError unless a mirrored tensor is what it must be."""
+    if tensor.device.type != "cpu":
+        raise TypeError(f"{name} is on {tensor.device}; a mirror stays on the CPU")
+    if tensor.dtype != dtype:
+        raise TypeError(f"{name} is {tensor.dtype}; in the server it is {dtype}")
+    if tuple(tensor.shape) != tuple(shape):
+        raise ValueError(
+            f"{name} has the shape {list(tensor.shape)}; "
+            f"in the server it has {list(shape)}"
+        )

@@ -1,0 +1,87 @@
+"""Finds the mirrored tensors in the module tree, fast, whoever replaced them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from backboned.nn.mirror import check_tensor
+
+
+class Slots:
+    """The places of named tensors in a module tree.
+
+    Parameters
+    ----------
+    root : torch.nn.Module
+    names : sequence of str
+    shapes : sequence of tuple of int
+    dtypes : sequence of torch.dtype
+    kind : {"_parameters", "_buffers"}
+        Which of a module's dictionaries holds them.
+    """
+
+    def __init__(
+        self,
+        root: nn.Module,
+        names: Sequence[str],
+        shapes: Sequence[tuple[int, ...]],
+        dtypes: Sequence[torch.dtype],
+        kind: str,
+    ) -> None:
+        self._root = root
+        self._names = names
+        self._expected = list(zip(names, shapes, dtypes))
+        self._kind = kind
+        self._found: list[Any] = []
+        self._links: list[tuple[dict[str, Any], str, nn.Module]] = []
+        self._places: list[tuple[dict[str, Any], str]] = []
+
+    def tensors(self) -> list[Any]:
+        """Give the tensors in the order of the names.
+
+        Raises
+        ------
+        AttributeError
+            If one is gone.
+        TypeError, ValueError
+            If one no longer has the type or the shape that the server knows.
+        """
+        if not self._places or not self._intact():
+            self._resolve()
+        try:
+            found = [place[key] for place, key in self._places]
+        except KeyError as error:
+            raise AttributeError(f"the backbone has no {error} any more") from None
+        for tensor, old, expected in zip(found, self._found, self._expected):
+            if tensor is not old or tensor.shape != old.shape:
+                check_tensor(expected[0], tensor, expected[1], expected[2])
+        self._found = found
+        return found
+
+    def _intact(self) -> bool:
+        return all(modules.get(key) is child for modules, key, child in self._links)
+
+    def _resolve(self) -> None:
+        """Walk down to each tensor's module, and note the way."""
+        links: dict[tuple[int, str], tuple[dict[str, Any], str, nn.Module]] = {}
+        self._places = []
+        for name in self._names:
+            *path, key = name.split(".")
+            module: nn.Module = self._root
+            for step in path:
+                child = module._modules.get(step)
+                if child is None:
+                    raise AttributeError(f"the backbone has no {name!r} any more")
+                links[id(module), step] = (module._modules, step, child)
+                module = child
+            self._places.append((getattr(module, self._kind), key))
+        self._links = list(links.values())
+        self._found = [None] * len(self._names)
+        for (place, key), expected in zip(self._places, self._expected):
+            if key in place:
+                check_tensor(expected[0], place[key], expected[1], expected[2])
+        self._found = [place.get(key) for place, key in self._places]

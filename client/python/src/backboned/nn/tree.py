@@ -1,0 +1,81 @@
+"""A tree of modules that holds the mirrored tensors under a layout's names."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from torch import nn
+
+from backboned.errors import MalformedAnswer
+from backboned.layout import Layout
+
+
+class Part(nn.Module):
+    """A part of a mirrored backbone: holds tensors, computes nothing."""
+
+    def forward(self, *inputs: Any, **options: Any) -> NoReturn:
+        """Raise: the parts' computation is in the server."""
+        raise NotImplementedError(
+            "this part of the backbone runs in the server only; call the whole "
+            "backbone, with returnt='features' or 'full' for what is inside"
+        )
+
+
+def plant(root: nn.Module, layout: Layout) -> None:
+    """Add uninitialised parameters and buffers under the layout's names.
+
+    `root.named_parameters()` and `root.named_buffers()` then give exactly the
+    layout's names in its order; aliases appear in the state dict only.
+
+    Raises
+    ------
+    MalformedAnswer
+        If no tree of modules has this order.
+    """
+    for parameter in layout.parameters:
+        module, key = _descend(root, parameter.name)
+        module.register_parameter(key, nn.Parameter(torch.empty(parameter.shape)))
+    for buffer in layout.buffers:
+        module, key = _descend(root, buffer.name)
+        dtype = torch.from_numpy(np.empty(0, buffer.dtype)).dtype
+        module.register_buffer(key, torch.empty(buffer.shape, dtype=dtype))
+    for parameter in layout.parameters:
+        for alias in parameter.aliases:
+            _share(root, parameter.name, alias)
+    _check([name for name, _ in root.named_parameters()], layout.parameters)
+    _check([name for name, _ in root.named_buffers()], layout.buffers)
+
+
+def _share(root: nn.Module, name: str, alias: str) -> None:
+    """Make a parameter known under a further name: its whole module, if it can be."""
+    module, key = _descend(root, name)
+    path, _, alias_key = alias.rpartition(".")
+    if key == alias_key and path:
+        parent, last = _descend(root, path)
+        if parent._modules.setdefault(last, module) is module:
+            return
+    place, _ = _descend(root, alias)
+    place.register_parameter(alias_key, module._parameters[key])
+
+
+def _descend(root: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """Give the module that holds a tensor, made where missing, and the last word."""
+    *path, key = name.split(".")
+    module = root
+    for step in path:
+        child = module._modules.get(step)
+        if child is None:
+            child = Part()
+            module.add_module(step, child)
+        module = child
+    return module, key
+
+
+def _check(found: list[str], expected: Any) -> None:
+    names = [item.name for item in expected]
+    if found != names:
+        raise MalformedAnswer(
+            f"the layout's order {names} is not the order {found} of a module tree"
+        )

@@ -1,0 +1,212 @@
+"""Runs a server of one's own, on a private Unix socket, for as long as it is needed."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import select
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from backboned.errors import ServerStartError
+
+_SOCKET = "server.sock"
+_LOG = "server.log"
+_LOG_LINES = 20
+_GRACE_S = 10.0
+_MAX_SOCKET_PATH = 100
+
+# Ends the server when the pipe on its standard input closes without a line, which
+# happens when this Python dies, however it does. (A parent-death signal would need
+# code between fork and exec, and would follow a thread, not the process.)
+_WATCH = 'read -r _ || kill -TERM "$1" 2>/dev/null'
+
+
+class ServerProcess:
+    """A running server.
+
+    It has a session of its own, so that Ctrl-C in the trainer does not reach it
+    before the trainer is done with it. It ends with `stop`, at the interpreter's
+    exit, and when this process dies.
+
+    Parameters
+    ----------
+    binary : Path
+    arguments : sequence of str
+        Options besides ``--listen``.
+    start_timeout : float
+        Seconds until it must serve.
+
+    Attributes
+    ----------
+    target : str
+        ``unix:`` and the socket's path.
+    banner : str
+        The line that it printed when it began to serve.
+
+    Raises
+    ------
+    ServerStartError
+        If it ends, or does not serve in time; with the last lines of its log.
+    """
+
+    def __init__(
+        self, binary: Path, arguments: Sequence[str] = (), start_timeout: float = 60.0
+    ) -> None:
+        self._owner_pid = os.getpid()
+        self._folder = _private_folder()
+        self.target = f"unix:{self._folder / _SOCKET}"
+        self._log_path = self._folder / _LOG
+        self._watcher: subprocess.Popen[bytes] | None = None
+        command = [str(binary), "--listen", self.target, *arguments]
+        try:
+            with open(self._log_path, "wb") as log:
+                self._process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    start_new_session=True,
+                )
+        except OSError as error:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            raise ServerStartError(f"cannot start {binary}: {error}") from error
+        atexit.register(self.stop)
+        try:
+            self._watcher = _watch(self._process.pid)
+            self.banner = self._await_banner(time.monotonic() + start_timeout)
+        except BaseException:
+            self.stop()
+            raise
+
+    @property
+    def pid(self) -> int:
+        """The server's process id."""
+        return self._process.pid
+
+    def explain(self) -> str:
+        """Say how the server ended and its last words; empty while it runs."""
+        if os.getpid() != self._owner_pid:
+            return ""
+        try:
+            # A connection breaks a moment before its process is gone.
+            status = self._process.wait(0.5)
+        except subprocess.TimeoutExpired:
+            return ""
+        return f"the server {_ending(status)}{self._last_words()}"
+
+    def stop(self) -> None:
+        """End the server: SIGTERM, then SIGKILL after ten seconds. Idempotent."""
+        if os.getpid() != self._owner_pid:
+            return
+        atexit.unregister(self.stop)
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(_GRACE_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        self._dismiss_watcher()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _dismiss_watcher(self) -> None:
+        watcher, self._watcher = self._watcher, None
+        if watcher is None or watcher.stdin is None:
+            return
+        watcher.kill()
+        watcher.wait()
+        watcher.stdin.close()
+
+    def _await_banner(self, deadline: float) -> str:
+        """Read the line that says that the server serves."""
+        assert self._process.stdout is not None
+        stdout = self._process.stdout.fileno()
+        line = b""
+        while not line.endswith(b"\n"):
+            left = deadline - time.monotonic()
+            ready = left > 0 and select.select([stdout], [], [], left)[0]
+            if not ready:
+                raise ServerStartError(
+                    f"the server does not serve in time{self._last_words()}"
+                )
+            piece = os.read(stdout, 4096)
+            if not piece:
+                status = self._process.wait()
+                raise ServerStartError(
+                    f"the server {_ending(status)} at its start{self._last_words()}"
+                )
+            line += piece
+        return line.decode(errors="replace").strip()
+
+    def _last_words(self) -> str:
+        try:
+            lines = self._log_path.read_text(errors="replace").splitlines()
+        except OSError:
+            return ""
+        words = "\n".join(lines[-_LOG_LINES:])
+        return f":\n{words}" if words else ""
+
+
+def options(
+    instances: Sequence[str],
+    threads: int | None,
+    device: str | None,
+    log_level: str,
+) -> list[str]:
+    """Spell a server's options."""
+    values: dict[str, Any] = {
+        "--threads": threads,
+        "--device": device,
+        "--log-level": log_level,
+    }
+    spelled = [f"{name}={value}" for name, value in values.items() if value is not None]
+    return spelled + [f"--instance={instance}" for instance in instances]
+
+
+def _private_folder() -> Path:
+    """Make a folder that only this user may enter, with a path short enough."""
+    folder = Path(tempfile.mkdtemp(prefix="backboned-"))
+    if len(str(folder / _SOCKET)) > _MAX_SOCKET_PATH:
+        folder.rmdir()
+        folder = Path(tempfile.mkdtemp(prefix="backboned-", dir="/tmp"))
+    return folder
+
+
+def _watch(pid: int) -> subprocess.Popen[bytes]:
+    watcher = subprocess.Popen(
+        ["/bin/sh", "-c", _WATCH, "backboned-watch", str(pid)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    pipe = watcher.stdin
+    assert pipe is not None
+    # A forked DataLoader worker must not keep the pipe open.
+    os.register_at_fork(after_in_child=lambda: _close_quietly(pipe))
+    return watcher
+
+
+def _close_quietly(pipe: Any) -> None:
+    try:
+        pipe.close()
+    except OSError:
+        pass
+
+
+def _ending(status: int) -> str:
+    if status >= 0:
+        return f"ended with status {status}"
+    try:
+        return f"was killed by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"was killed by signal {-status}"

@@ -1,0 +1,369 @@
+"""A server to talk to: running somewhere, or started here."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Callable
+
+from backboned import process
+from backboned.binary import find_binary
+from backboned.channel import CONTROL, DEFAULT_TIMEOUT_S, Channel
+from backboned.describe import (
+    Architecture,
+    Benchmark,
+    InstanceInfo,
+    Normalization,
+    ServerInfo,
+    read_architecture,
+    read_benchmark,
+    read_instance,
+    read_server,
+)
+from backboned.errors import (
+    BackbonedError,
+    DeadlineExceeded,
+    InvalidArgument,
+    Unavailable,
+)
+from backboned.instance import Instance, create_instance
+from backboned.layout import argument_values
+from backboned.progress import require_tqdm
+from backboned.transfer import M, decoded
+from backboned.v1 import instance_service_pb2 as pb
+
+if TYPE_CHECKING:
+    from backboned.nn import RemoteBackbone
+
+_CONNECT_TIMEOUT_S = 10.0
+_HOST_PORT = re.compile(r"(\[[0-9a-fA-F:.%]+\]|[^:/\s]+):\d{1,5}")
+
+
+class Server:
+    """A connection to a server; made by `connect` and `local_server`.
+
+    A context manager: at its end the connection is closed, and the server is stopped
+    if it was started here. Thread-safe, and safe to use after a fork: a child process
+    gets a connection of its own with its first call.
+
+    Attributes
+    ----------
+    target : str
+        ``unix:/path`` or ``host:port``.
+    """
+
+    def __init__(
+        self, channel: Channel, own: process.ServerProcess | None = None
+    ) -> None:
+        self.channel = channel
+        self.target = channel.target
+        self.process = own
+
+    def __repr__(self) -> str:
+        """Say where the server is."""
+        return f"Server({self.target!r})"
+
+    def __enter__(self) -> Server:
+        """Give the server itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close."""
+        self.close()
+
+    def close(self) -> None:
+        """End the connection, and the server if it was started here. Idempotent."""
+        self.channel.close()
+        if self.process is not None:
+            self.process.stop()
+
+    def info(self, timeout: float | None = None) -> ServerInfo:
+        """Ask for versions, devices, threads and limits."""
+        return read_server(
+            self._call(
+                "GetServer", pb.GetServerRequest(), pb.GetServerResponse, timeout
+            )
+        )
+
+    def benchmarks(self) -> list[Benchmark]:
+        """List the benchmarks that the server knows, by name."""
+        pages = self._pages(
+            "ListBenchmarks", pb.ListBenchmarksRequest, pb.ListBenchmarksResponse
+        )
+        return [read_benchmark(b) for page in pages for b in page.benchmarks]
+
+    def architectures(self) -> list[Architecture]:
+        """List the architectures that the server can build, by name."""
+        pages = self._pages(
+            "ListArchitectures",
+            pb.ListArchitecturesRequest,
+            pb.ListArchitecturesResponse,
+        )
+        return [read_architecture(a) for page in pages for a in page.architectures]
+
+    def instances(self) -> list[InstanceInfo]:
+        """List the instances that the caller may use, by owner and name."""
+        pages = self._pages(
+            "ListInstances", pb.ListInstancesRequest, pb.ListInstancesResponse
+        )
+        return [read_instance(i) for page in pages for i in page.instances]
+
+    def create(
+        self,
+        benchmark: str | None = None,
+        *,
+        architecture: str | None = None,
+        name: str | None = None,
+        seed: int | None = None,
+        rng_state: Any = None,
+        exist_ok: bool = False,
+        device: str | None = None,
+        normalization: Normalization | None = None,
+        module: bool | None = None,
+        timeout: float | None = None,
+        **arguments: Any,
+    ) -> Any:
+        """Make an instance of a benchmark, or of an architecture.
+
+        Parameters
+        ----------
+        benchmark : str, optional
+            E.g. ``"seq-mnist"``.
+        architecture : str, optional
+            E.g. ``"resnet18"``.
+        name : str, optional
+            ``[a-z0-9][a-z0-9_.-]{0,63}``. Without one the instance gets a random
+            name and dies with this client, or with the last object that stands for it.
+        seed : int, optional
+            Of the initial parameters, as in `torch.manual_seed`.
+        rng_state : bytes-like, optional
+            In its place a generator's state, as `torch.get_rng_state()` gives it;
+            afterwards the instance's `rng_state` holds the one after the drawing.
+        exist_ok : bool
+            If the name is taken by an equal instance, take that one.
+        device : str, optional
+            ``"cpu"``, ``"cuda:0"``; by default the server's.
+        normalization : Normalization, optional
+            Of uint8 images; by default the benchmark's.
+        module : bool, optional
+            Give a `RemoteBackbone` (a `torch.nn.Module`), or an `Instance` (NumPy).
+            By default the former if torch is installed.
+        timeout : float, optional
+            Seconds.
+        **arguments
+            Of the architecture, e.g. ``num_classes=10``.
+
+        Returns
+        -------
+        RemoteBackbone or Instance
+
+        Raises
+        ------
+        NotFound
+            No such benchmark or architecture; the message lists the valid ones.
+        InvalidArgument
+            An argument is wrong; the message lists the valid ones.
+        AlreadyExists
+            The name is taken.
+        """
+        if (benchmark is None) == (architecture is None):
+            raise TypeError("create() takes a benchmark or an architecture")
+        request = pb.CreateInstanceRequest(
+            name=name or "",
+            benchmark=benchmark,
+            architecture=architecture,
+            arguments=argument_values(arguments),
+            seed=seed,
+            rng_state=b"" if rng_state is None else _state_bytes(rng_state),
+            exist_ok=exist_ok,
+            device=device or "",
+        )
+        if normalization is not None:
+            request.normalization.mean.extend(normalization.mean)
+            request.normalization.std.extend(normalization.std)
+        return _wrapped(create_instance(self.channel, request, timeout), module)
+
+    def instance(
+        self, name: str, module: bool | None = None, timeout: float | None = None
+    ) -> Any:
+        """Give the instance of this name, or of ``owner/name``.
+
+        Parameters and result are those of `create`.
+
+        Raises
+        ------
+        NotFound
+            There is none.
+        """
+        request = pb.GetInstanceRequest(instance=name)
+        answer = self._call("GetInstance", request, pb.GetInstanceResponse, timeout)
+        return _wrapped(Instance(self.channel, answer.instance), module)
+
+    def delete(self, name: str, timeout: float | None = None) -> None:
+        """Delete the instance of this name and its tapes.
+
+        Raises
+        ------
+        NotFound
+            There is none.
+        """
+        request = pb.DeleteInstanceRequest(instance=name)
+        self._call("DeleteInstance", request, pb.DeleteInstanceResponse, timeout)
+
+    def _pages(
+        self, method: str, request: Callable[..., Any], answer: type[M]
+    ) -> list[Any]:
+        pages: list[Any] = []
+        token = ""
+        while not pages or token:
+            page: Any = self._call(method, request(page_token=token), answer)
+            pages.append(page)
+            token = page.next_page_token
+        return pages
+
+    def _call(
+        self,
+        method: str,
+        request: Any,
+        answer: type[M],
+        timeout: float | None = None,
+    ) -> M:
+        raw = self.channel.unary(CONTROL + method, request.SerializeToString(), timeout)
+        return decoded(answer.FromString, raw)
+
+
+def connect(
+    target: str,
+    label: str | None = None,
+    timeout: float = DEFAULT_TIMEOUT_S,
+    progress: bool = False,
+) -> Server:
+    """Connect to a running server.
+
+    Parameters
+    ----------
+    target : str
+        ``unix:/path`` or ``host:port``.
+    label : str, optional
+        Name of the run, for the server's log.
+    timeout : float
+        Seconds that a call may take unless it says otherwise.
+    progress : bool
+        Show a bar for transfers over one second; needs tqdm.
+
+    Raises
+    ------
+    InvalidArgument
+        If the target is of neither form.
+    Unavailable
+        If nothing answers there.
+    """
+    _check_target(target)
+    if progress:
+        require_tqdm()
+    server = Server(Channel(target, timeout, label, progress))
+    seconds = min(timeout, _CONNECT_TIMEOUT_S)
+    try:
+        server.info(seconds)
+    except DeadlineExceeded:
+        server.close()
+        raise Unavailable(f"nothing answers at {target} in {seconds:g} s") from None
+    except BackbonedError as error:
+        server.close()
+        if error.code.name == "UNIMPLEMENTED":
+            raise Unavailable(
+                f"what listens at {target} is no Backboned server"
+            ) from None
+        raise
+    return server
+
+
+def local_server(
+    instances: Sequence[str] = (),
+    threads: int | None = None,
+    device: str | None = None,
+    binary: str | Path | None = None,
+    *,
+    label: str | None = None,
+    timeout: float = DEFAULT_TIMEOUT_S,
+    progress: bool = False,
+    log_level: str = "warn",
+    options: Sequence[str] = (),
+    start_timeout: float = 60.0,
+) -> Server:
+    """Start a server of one's own on a private Unix socket.
+
+    It ends with the `with` block, with `Server.close`, and with this process.
+
+    Parameters
+    ----------
+    instances : sequence of str
+        Hosted from the start: ``"BENCHMARK"`` or ``"BENCHMARK=NAME"``.
+    threads : int, optional
+        Of the CPU; equal bits need as many in `torch.set_num_threads`.
+    device : str, optional
+        ``"cpu"`` or ``"cuda:0"``.
+    binary : path, optional
+        The program; by default see `backboned.binary.find_binary`.
+    label, timeout, progress
+        See `connect`.
+    log_level : str
+        Of the server's log, whose end is shown if it fails.
+    options : sequence of str
+        More of the program's options.
+    start_timeout : float
+        Seconds until it must serve.
+
+    Raises
+    ------
+    ServerStartError
+        If it is not found or does not come up; with the last lines of its log.
+    """
+    if progress:
+        require_tqdm()
+    arguments = process.options(instances, threads, device, log_level)
+    own = process.ServerProcess(
+        find_binary(binary), [*arguments, *options], start_timeout
+    )
+    channel = Channel(own.target, timeout, label, progress)
+    channel.explain = own.explain
+    return Server(channel, own)
+
+
+def _check_target(target: str) -> None:
+    path = target[5:] if target.startswith("unix:") else None
+    if path is None and not _HOST_PORT.fullmatch(target):
+        raise InvalidArgument(
+            f"no target {target!r}; it is unix:/path/of/socket or host:port"
+        )
+    if path is not None and not os.path.exists(re.sub("^//(?=/)", "", path)):
+        raise Unavailable(f"there is no socket {path}; is the server running?")
+
+
+def _state_bytes(state: Any) -> bytes:
+    return state.numpy().tobytes() if hasattr(state, "numpy") else bytes(state)
+
+
+def _wrapped(made: Instance, module: bool | None) -> Instance | RemoteBackbone:
+    """Make a `RemoteBackbone` of an instance if that is wanted."""
+    if module is False:
+        return made
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        if module:
+            raise ImportError(
+                "module=True needs torch: pip install 'backboned[torch]'"
+            ) from None
+        return made
+    from backboned.nn import RemoteBackbone
+
+    return RemoteBackbone(made)

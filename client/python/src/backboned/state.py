@@ -1,0 +1,225 @@
+"""The calls that move an instance's state: parameters, gradients, buffers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from backboned.channel import DATA
+from backboned.dtypes import Array, as_bytes, make_spec
+from backboned.errors import InvalidArgument
+from backboned.handle import Handle
+from backboned.layout import Select, Version, condition, selection
+from backboned.results import Empty, Grads, place_flat, place_tensors
+from backboned.transfer import Query, Request, decoded, exchange, send
+from backboned.v1 import backbone_service_pb2 as pb
+from backboned.v1 import tensor_pb2
+
+
+def get_params(
+    handle: Handle,
+    select: Select = None,
+    if_version: Version | None = None,
+    timeout: float | None = None,
+) -> tuple[Array, Version]:
+    """Read parameters of one version, flat."""
+    request = pb.GetParamsRequest(
+        instance=handle.address,
+        selection=selection(select),
+        if_version=condition(if_version),
+    )
+    flats: list[Array] = []
+
+    def place(result: pb.GetParamsResult) -> list[memoryview]:
+        flat, views = place_flat(result.spec)
+        flats.append(flat)
+        return views
+
+    result = exchange(
+        handle.channel,
+        DATA + "GetParams",
+        Query(request),
+        pb.GetParamsResult.FromString,
+        place,
+        timeout,
+        key=(handle.uid, repr(select)),
+    )
+    return flats[0], handle.saw(result.version)
+
+
+def set_params(
+    handle: Handle,
+    parts: Sequence[Array],
+    select: Select = None,
+    if_version: Version | None = None,
+    request_id: str = "",
+    timeout: float | None = None,
+) -> Version:
+    """Replace parameters by the concatenation of C-contiguous float32 arrays."""
+    header = pb.SetParamsHeader(
+        instance=handle.address,
+        request_id=request_id,
+        selection=selection(select),
+        if_version=condition(if_version),
+        spec=_flat_spec(parts),
+    )
+    answer = send(
+        handle.channel,
+        DATA + "SetParams",
+        Request(header, [as_bytes(part) for part in parts]),
+        pb.SetParamsResponse.FromString,
+        timeout,
+    )
+    return handle.saw(answer.version)
+
+
+def get_grads(
+    handle: Handle,
+    select: Select = None,
+    allow_absent: bool = False,
+    timeout: float | None = None,
+) -> Grads:
+    """Read the instance's gradients."""
+    request = pb.GetGradsRequest(
+        instance=handle.address,
+        selection=selection(select),
+        allow_absent=allow_absent,
+    )
+    found: list[Grads] = []
+
+    def place(result: pb.GetGradsResult) -> list[memoryview]:
+        flat, views = place_flat(result.grads.spec)
+        found.append(Grads(flat, tuple(result.grads.present)))
+        return views
+
+    result = exchange(
+        handle.channel,
+        DATA + "GetGrads",
+        Query(request),
+        pb.GetGradsResult.FromString,
+        place,
+        timeout,
+    )
+    handle.saw(result.version)
+    return found[0]
+
+
+def set_grads(
+    handle: Handle,
+    flat: Array,
+    present: Sequence[bool] = (),
+    select: Select = None,
+    if_version: Version | None = None,
+    request_id: str = "",
+    timeout: float | None = None,
+) -> Version:
+    """Replace gradients by a flat float32 vector of those that are present."""
+    header = pb.SetGradsHeader(
+        instance=handle.address,
+        request_id=request_id,
+        selection=selection(select),
+        if_version=condition(if_version),
+        grads=pb.FlatGrads(spec=_flat_spec([flat]), present=present),
+    )
+    answer = send(
+        handle.channel,
+        DATA + "SetGrads",
+        Request(header, [as_bytes(flat)]),
+        pb.SetGradsResponse.FromString,
+        timeout,
+    )
+    return handle.saw(answer.version)
+
+
+def get_buffers(
+    handle: Handle,
+    select: Select = None,
+    if_version: Version | None = None,
+    timeout: float | None = None,
+    empty: Empty = np.empty,
+) -> tuple[dict[str, Array], Version]:
+    """Read buffers of one version, by name."""
+    request = pb.GetBuffersRequest(
+        instance=handle.address,
+        selection=selection(select),
+        if_version=condition(if_version),
+    )
+    found: list[dict[str, Array]] = []
+
+    def place(result: pb.GetBuffersResult) -> list[memoryview]:
+        named, views = place_tensors(result.buffers, empty)
+        found.append(named)
+        return views
+
+    result = exchange(
+        handle.channel,
+        DATA + "GetBuffers",
+        Query(request),
+        pb.GetBuffersResult.FromString,
+        place,
+        timeout,
+        key=(handle.uid, repr(select)),
+    )
+    return found[0], handle.saw(result.version)
+
+
+def set_buffers(
+    handle: Handle,
+    values: Mapping[str, Any],
+    if_version: Version | None = None,
+    request_id: str = "",
+    timeout: float | None = None,
+) -> Version:
+    """Replace the named buffers.
+
+    Raises
+    ------
+    InvalidArgument
+        If there is no buffer of a name, or no name.
+    """
+    order = [buffer.name for buffer in handle.layout.buffers]
+    unknown = sorted(set(values) - set(order))
+    if unknown or not values:
+        raise InvalidArgument(
+            f"no buffer {', '.join(unknown) or 'given'}; there are "
+            f"{', '.join(order) or 'none'}"
+        )
+    names = [name for name in order if name in values]
+    arrays = [np.asarray(values[name], order="C") for name in names]
+    header = pb.SetBuffersHeader(
+        instance=handle.address,
+        request_id=request_id,
+        selection=selection(None if names == order else names),
+        if_version=condition(if_version),
+        buffers=[make_spec(array, name) for name, array in zip(names, arrays)],
+    )
+    answer = send(
+        handle.channel,
+        DATA + "SetBuffers",
+        Request(header, [as_bytes(array) for array in arrays]),
+        pb.SetBuffersResponse.FromString,
+        timeout,
+    )
+    return handle.saw(answer.version)
+
+
+def _flat_spec(parts: Sequence[Array]) -> tensor_pb2.TensorSpec:
+    return tensor_pb2.TensorSpec(
+        dtype=tensor_pb2.DATA_TYPE_FLOAT32, shape=[sum(part.size for part in parts)]
+    )
+
+
+def zero_grads(
+    handle: Handle,
+    select: Select = None,
+    request_id: str = "",
+    timeout: float | None = None,
+) -> Version:
+    """Take gradients away."""
+    request = pb.ZeroGradsRequest(
+        instance=handle.address, request_id=request_id, selection=selection(select)
+    )
+    raw = handle.channel.unary(DATA + "ZeroGrads", request.SerializeToString(), timeout)
+    return handle.saw(decoded(pb.ZeroGradsResponse.FromString, raw).version)

@@ -1,0 +1,162 @@
+from backboned.v1 import tensor_pb2 as _tensor_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class ArgumentValue(_message.Message):
+    __slots__ = ["bool_value", "double_value", "int_value", "string_value"]
+    BOOL_VALUE_FIELD_NUMBER: _ClassVar[int]
+    DOUBLE_VALUE_FIELD_NUMBER: _ClassVar[int]
+    INT_VALUE_FIELD_NUMBER: _ClassVar[int]
+    STRING_VALUE_FIELD_NUMBER: _ClassVar[int]
+    bool_value: bool
+    double_value: float
+    int_value: int
+    string_value: str
+    def __init__(self, int_value: _Optional[int] = ..., double_value: _Optional[float] = ..., bool_value: bool = ..., string_value: _Optional[str] = ...) -> None: ...
+
+class Buffer(_message.Message):
+    __slots__ = ["dtype", "name", "shape"]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    dtype: _tensor_pb2.DataType
+    name: str
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, name: _Optional[str] = ..., dtype: _Optional[_Union[_tensor_pb2.DataType, str]] = ..., shape: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class ElementRange(_message.Message):
+    __slots__ = ["begin", "end"]
+    BEGIN_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    begin: int
+    end: int
+    def __init__(self, begin: _Optional[int] = ..., end: _Optional[int] = ...) -> None: ...
+
+class IfVersion(_message.Message):
+    __slots__ = ["buffers", "params", "uid"]
+    BUFFERS_FIELD_NUMBER: _ClassVar[int]
+    PARAMS_FIELD_NUMBER: _ClassVar[int]
+    UID_FIELD_NUMBER: _ClassVar[int]
+    buffers: int
+    params: int
+    uid: str
+    def __init__(self, uid: _Optional[str] = ..., params: _Optional[int] = ..., buffers: _Optional[int] = ...) -> None: ...
+
+class Instance(_message.Message):
+    __slots__ = ["architecture", "arguments", "benchmark", "counters", "create_time", "device", "digest", "ephemeral", "layout", "memory_bytes", "name", "normalization", "owner", "tape_bytes", "tape_count", "version"]
+    class ArgumentsEntry(_message.Message):
+        __slots__ = ["key", "value"]
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: ArgumentValue
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[ArgumentValue, _Mapping]] = ...) -> None: ...
+    ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
+    ARGUMENTS_FIELD_NUMBER: _ClassVar[int]
+    BENCHMARK_FIELD_NUMBER: _ClassVar[int]
+    COUNTERS_FIELD_NUMBER: _ClassVar[int]
+    CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    EPHEMERAL_FIELD_NUMBER: _ClassVar[int]
+    LAYOUT_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    NORMALIZATION_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    TAPE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    TAPE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    architecture: str
+    arguments: _containers.MessageMap[str, ArgumentValue]
+    benchmark: str
+    counters: InstanceCounters
+    create_time: _timestamp_pb2.Timestamp
+    device: str
+    digest: str
+    ephemeral: bool
+    layout: Layout
+    memory_bytes: int
+    name: str
+    normalization: Normalization
+    owner: str
+    tape_bytes: int
+    tape_count: int
+    version: Version
+    def __init__(self, name: _Optional[str] = ..., owner: _Optional[str] = ..., version: _Optional[_Union[Version, _Mapping]] = ..., architecture: _Optional[str] = ..., arguments: _Optional[_Mapping[str, ArgumentValue]] = ..., benchmark: _Optional[str] = ..., device: _Optional[str] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., normalization: _Optional[_Union[Normalization, _Mapping]] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., digest: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., tape_count: _Optional[int] = ..., tape_bytes: _Optional[int] = ..., counters: _Optional[_Union[InstanceCounters, _Mapping]] = ..., ephemeral: bool = ...) -> None: ...
+
+class InstanceCounters(_message.Message):
+    __slots__ = ["backwards", "forwards", "writes"]
+    BACKWARDS_FIELD_NUMBER: _ClassVar[int]
+    FORWARDS_FIELD_NUMBER: _ClassVar[int]
+    WRITES_FIELD_NUMBER: _ClassVar[int]
+    backwards: int
+    forwards: int
+    writes: int
+    def __init__(self, forwards: _Optional[int] = ..., backwards: _Optional[int] = ..., writes: _Optional[int] = ...) -> None: ...
+
+class Layout(_message.Message):
+    __slots__ = ["attributes", "buffers", "input_shape", "outputs", "parameter_elements", "parameters"]
+    class AttributesEntry(_message.Message):
+        __slots__ = ["key", "value"]
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    BUFFERS_FIELD_NUMBER: _ClassVar[int]
+    INPUT_SHAPE_FIELD_NUMBER: _ClassVar[int]
+    OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    PARAMETER_ELEMENTS_FIELD_NUMBER: _ClassVar[int]
+    attributes: _containers.ScalarMap[str, int]
+    buffers: _containers.RepeatedCompositeFieldContainer[Buffer]
+    input_shape: _containers.RepeatedScalarFieldContainer[int]
+    outputs: _containers.RepeatedScalarFieldContainer[str]
+    parameter_elements: int
+    parameters: _containers.RepeatedCompositeFieldContainer[Parameter]
+    def __init__(self, parameters: _Optional[_Iterable[_Union[Parameter, _Mapping]]] = ..., buffers: _Optional[_Iterable[_Union[Buffer, _Mapping]]] = ..., parameter_elements: _Optional[int] = ..., outputs: _Optional[_Iterable[str]] = ..., attributes: _Optional[_Mapping[str, int]] = ..., input_shape: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Normalization(_message.Message):
+    __slots__ = ["mean", "std"]
+    MEAN_FIELD_NUMBER: _ClassVar[int]
+    STD_FIELD_NUMBER: _ClassVar[int]
+    mean: _containers.RepeatedScalarFieldContainer[float]
+    std: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, mean: _Optional[_Iterable[float]] = ..., std: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class Parameter(_message.Message):
+    __slots__ = ["aliases", "name", "offset", "shape"]
+    ALIASES_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    aliases: _containers.RepeatedScalarFieldContainer[str]
+    name: str
+    offset: int
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, name: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., offset: _Optional[int] = ..., aliases: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Selection(_message.Message):
+    __slots__ = ["globs", "range"]
+    GLOBS_FIELD_NUMBER: _ClassVar[int]
+    RANGE_FIELD_NUMBER: _ClassVar[int]
+    globs: _containers.RepeatedScalarFieldContainer[str]
+    range: ElementRange
+    def __init__(self, globs: _Optional[_Iterable[str]] = ..., range: _Optional[_Union[ElementRange, _Mapping]] = ...) -> None: ...
+
+class Version(_message.Message):
+    __slots__ = ["buffers", "params", "uid"]
+    BUFFERS_FIELD_NUMBER: _ClassVar[int]
+    PARAMS_FIELD_NUMBER: _ClassVar[int]
+    UID_FIELD_NUMBER: _ClassVar[int]
+    buffers: int
+    params: int
+    uid: str
+    def __init__(self, uid: _Optional[str] = ..., params: _Optional[int] = ..., buffers: _Optional[int] = ...) -> None: ...

@@ -1,0 +1,252 @@
+from backboned.v1 import instance_pb2 as _instance_pb2
+from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Architecture(_message.Message):
+    __slots__ = ["arguments", "description", "name", "source"]
+    ARGUMENTS_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    arguments: _containers.RepeatedCompositeFieldContainer[ArgumentSpec]
+    description: str
+    name: str
+    source: str
+    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., source: _Optional[str] = ..., arguments: _Optional[_Iterable[_Union[ArgumentSpec, _Mapping]]] = ...) -> None: ...
+
+class ArgumentSpec(_message.Message):
+    __slots__ = ["choices", "default_value", "description", "maximum", "minimum", "name"]
+    CHOICES_FIELD_NUMBER: _ClassVar[int]
+    DEFAULT_VALUE_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    MAXIMUM_FIELD_NUMBER: _ClassVar[int]
+    MINIMUM_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    choices: _containers.RepeatedCompositeFieldContainer[_instance_pb2.ArgumentValue]
+    default_value: _instance_pb2.ArgumentValue
+    description: str
+    maximum: int
+    minimum: int
+    name: str
+    def __init__(self, name: _Optional[str] = ..., default_value: _Optional[_Union[_instance_pb2.ArgumentValue, _Mapping]] = ..., description: _Optional[str] = ..., minimum: _Optional[int] = ..., maximum: _Optional[int] = ..., choices: _Optional[_Iterable[_Union[_instance_pb2.ArgumentValue, _Mapping]]] = ...) -> None: ...
+
+class Benchmark(_message.Message):
+    __slots__ = ["architecture", "arguments", "batch_size", "classes_per_task", "epochs", "input_shape", "name", "normalization", "num_classes", "num_tasks", "setting", "source"]
+    class ArgumentsEntry(_message.Message):
+        __slots__ = ["key", "value"]
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: _instance_pb2.ArgumentValue
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[_instance_pb2.ArgumentValue, _Mapping]] = ...) -> None: ...
+    ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
+    ARGUMENTS_FIELD_NUMBER: _ClassVar[int]
+    BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
+    CLASSES_PER_TASK_FIELD_NUMBER: _ClassVar[int]
+    EPOCHS_FIELD_NUMBER: _ClassVar[int]
+    INPUT_SHAPE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    NORMALIZATION_FIELD_NUMBER: _ClassVar[int]
+    NUM_CLASSES_FIELD_NUMBER: _ClassVar[int]
+    NUM_TASKS_FIELD_NUMBER: _ClassVar[int]
+    SETTING_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    architecture: str
+    arguments: _containers.MessageMap[str, _instance_pb2.ArgumentValue]
+    batch_size: int
+    classes_per_task: _containers.RepeatedScalarFieldContainer[int]
+    epochs: int
+    input_shape: _containers.RepeatedScalarFieldContainer[int]
+    name: str
+    normalization: _instance_pb2.Normalization
+    num_classes: int
+    num_tasks: int
+    setting: str
+    source: str
+    def __init__(self, name: _Optional[str] = ..., setting: _Optional[str] = ..., architecture: _Optional[str] = ..., arguments: _Optional[_Mapping[str, _instance_pb2.ArgumentValue]] = ..., num_classes: _Optional[int] = ..., num_tasks: _Optional[int] = ..., classes_per_task: _Optional[_Iterable[int]] = ..., input_shape: _Optional[_Iterable[int]] = ..., normalization: _Optional[_Union[_instance_pb2.Normalization, _Mapping]] = ..., batch_size: _Optional[int] = ..., epochs: _Optional[int] = ..., source: _Optional[str] = ...) -> None: ...
+
+class CreateInstanceRequest(_message.Message):
+    __slots__ = ["architecture", "arguments", "benchmark", "device", "exist_ok", "name", "normalization", "request_id", "rng_state", "seed"]
+    class ArgumentsEntry(_message.Message):
+        __slots__ = ["key", "value"]
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: _instance_pb2.ArgumentValue
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[_instance_pb2.ArgumentValue, _Mapping]] = ...) -> None: ...
+    ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
+    ARGUMENTS_FIELD_NUMBER: _ClassVar[int]
+    BENCHMARK_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    EXIST_OK_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    NORMALIZATION_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    RNG_STATE_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    architecture: str
+    arguments: _containers.MessageMap[str, _instance_pb2.ArgumentValue]
+    benchmark: str
+    device: str
+    exist_ok: bool
+    name: str
+    normalization: _instance_pb2.Normalization
+    request_id: str
+    rng_state: bytes
+    seed: int
+    def __init__(self, request_id: _Optional[str] = ..., name: _Optional[str] = ..., benchmark: _Optional[str] = ..., architecture: _Optional[str] = ..., arguments: _Optional[_Mapping[str, _instance_pb2.ArgumentValue]] = ..., seed: _Optional[int] = ..., rng_state: _Optional[bytes] = ..., exist_ok: bool = ..., device: _Optional[str] = ..., normalization: _Optional[_Union[_instance_pb2.Normalization, _Mapping]] = ...) -> None: ...
+
+class CreateInstanceResponse(_message.Message):
+    __slots__ = ["existed", "instance", "rng_state"]
+    EXISTED_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    RNG_STATE_FIELD_NUMBER: _ClassVar[int]
+    existed: bool
+    instance: _instance_pb2.Instance
+    rng_state: bytes
+    def __init__(self, instance: _Optional[_Union[_instance_pb2.Instance, _Mapping]] = ..., existed: bool = ..., rng_state: _Optional[bytes] = ...) -> None: ...
+
+class DeleteInstanceRequest(_message.Message):
+    __slots__ = ["if_version", "instance", "request_id"]
+    IF_VERSION_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    if_version: _instance_pb2.IfVersion
+    instance: str
+    request_id: str
+    def __init__(self, request_id: _Optional[str] = ..., instance: _Optional[str] = ..., if_version: _Optional[_Union[_instance_pb2.IfVersion, _Mapping]] = ...) -> None: ...
+
+class DeleteInstanceResponse(_message.Message):
+    __slots__ = []
+    def __init__(self) -> None: ...
+
+class Device(_message.Message):
+    __slots__ = ["allocated_bytes", "default", "description", "name", "pooled_bytes", "threads"]
+    ALLOCATED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DEFAULT_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    POOLED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    THREADS_FIELD_NUMBER: _ClassVar[int]
+    allocated_bytes: int
+    default: bool
+    description: str
+    name: str
+    pooled_bytes: int
+    threads: int
+    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., threads: _Optional[int] = ..., allocated_bytes: _Optional[int] = ..., pooled_bytes: _Optional[int] = ..., default: bool = ...) -> None: ...
+
+class GetInstanceRequest(_message.Message):
+    __slots__ = ["digest", "instance"]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    digest: bool
+    instance: str
+    def __init__(self, instance: _Optional[str] = ..., digest: bool = ...) -> None: ...
+
+class GetInstanceResponse(_message.Message):
+    __slots__ = ["instance"]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    instance: _instance_pb2.Instance
+    def __init__(self, instance: _Optional[_Union[_instance_pb2.Instance, _Mapping]] = ...) -> None: ...
+
+class GetServerRequest(_message.Message):
+    __slots__ = []
+    def __init__(self) -> None: ...
+
+class GetServerResponse(_message.Message):
+    __slots__ = ["capabilities", "devices", "limits", "principal", "server_uid", "torch_version", "version"]
+    CAPABILITIES_FIELD_NUMBER: _ClassVar[int]
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
+    PRINCIPAL_FIELD_NUMBER: _ClassVar[int]
+    SERVER_UID_FIELD_NUMBER: _ClassVar[int]
+    TORCH_VERSION_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    capabilities: _containers.RepeatedScalarFieldContainer[str]
+    devices: _containers.RepeatedCompositeFieldContainer[Device]
+    limits: Limits
+    principal: str
+    server_uid: str
+    torch_version: str
+    version: str
+    def __init__(self, version: _Optional[str] = ..., torch_version: _Optional[str] = ..., devices: _Optional[_Iterable[_Union[Device, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., server_uid: _Optional[str] = ..., principal: _Optional[str] = ..., capabilities: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Limits(_message.Message):
+    __slots__ = ["max_chunk_bytes", "max_in_flight_bytes", "max_instances", "max_memory_bytes", "max_message_bytes", "max_queued", "max_tape_bytes", "max_tapes", "session_ttl", "stall_timeout", "tape_ttl"]
+    MAX_CHUNK_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_INSTANCES_FIELD_NUMBER: _ClassVar[int]
+    MAX_IN_FLIGHT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_QUEUED_FIELD_NUMBER: _ClassVar[int]
+    MAX_TAPES_FIELD_NUMBER: _ClassVar[int]
+    MAX_TAPE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SESSION_TTL_FIELD_NUMBER: _ClassVar[int]
+    STALL_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
+    TAPE_TTL_FIELD_NUMBER: _ClassVar[int]
+    max_chunk_bytes: int
+    max_in_flight_bytes: int
+    max_instances: int
+    max_memory_bytes: int
+    max_message_bytes: int
+    max_queued: int
+    max_tape_bytes: int
+    max_tapes: int
+    session_ttl: _duration_pb2.Duration
+    stall_timeout: _duration_pb2.Duration
+    tape_ttl: _duration_pb2.Duration
+    def __init__(self, max_instances: _Optional[int] = ..., max_tapes: _Optional[int] = ..., max_tape_bytes: _Optional[int] = ..., max_in_flight_bytes: _Optional[int] = ..., max_queued: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., max_chunk_bytes: _Optional[int] = ..., tape_ttl: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., session_ttl: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., stall_timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., max_memory_bytes: _Optional[int] = ...) -> None: ...
+
+class ListArchitecturesRequest(_message.Message):
+    __slots__ = ["page_size", "page_token"]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    page_size: int
+    page_token: str
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListArchitecturesResponse(_message.Message):
+    __slots__ = ["architectures", "next_page_token"]
+    ARCHITECTURES_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    architectures: _containers.RepeatedCompositeFieldContainer[Architecture]
+    next_page_token: str
+    def __init__(self, architectures: _Optional[_Iterable[_Union[Architecture, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class ListBenchmarksRequest(_message.Message):
+    __slots__ = ["page_size", "page_token"]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    page_size: int
+    page_token: str
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListBenchmarksResponse(_message.Message):
+    __slots__ = ["benchmarks", "next_page_token"]
+    BENCHMARKS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    benchmarks: _containers.RepeatedCompositeFieldContainer[Benchmark]
+    next_page_token: str
+    def __init__(self, benchmarks: _Optional[_Iterable[_Union[Benchmark, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class ListInstancesRequest(_message.Message):
+    __slots__ = ["page_size", "page_token"]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    page_size: int
+    page_token: str
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListInstancesResponse(_message.Message):
+    __slots__ = ["instances", "next_page_token"]
+    INSTANCES_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    instances: _containers.RepeatedCompositeFieldContainer[_instance_pb2.Instance]
+    next_page_token: str
+    def __init__(self, instances: _Optional[_Iterable[_Union[_instance_pb2.Instance, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...

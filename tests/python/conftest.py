@@ -1,0 +1,61 @@
+"""Fixtures: the real server, one for the session, and trainings on it."""
+
+import os
+
+# Before torch is loaded: the server shares the processor with the tests.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import backboned
+import pytest
+import torch
+from backboned.binary import find_binary
+
+THREADS = 2
+
+
+@pytest.fixture(scope="session")
+def binary():
+    try:
+        return find_binary()
+    except backboned.ServerStartError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def equal_threads():
+    torch.set_num_threads(THREADS)
+
+
+@pytest.fixture(scope="session")
+def server(binary):
+    """A server that the tests share; each makes its own instances."""
+    with backboned.local_server(binary=binary, threads=THREADS) as server:
+        yield server
+
+
+@pytest.fixture
+def mlp(server):
+    """A fresh seq-mnist instance for NumPy."""
+    return server.create("seq-mnist", seed=0, module=False)
+
+
+@pytest.fixture
+def net(server):
+    """A fresh seq-mnist network."""
+    return server.create("seq-mnist", seed=0)
+
+
+@pytest.fixture
+def start(binary):
+    """Starts servers of a test's own, and stops them at its end."""
+    started = []
+
+    def start_one(**options):
+        options.setdefault("threads", 1)
+        server = backboned.local_server(binary=binary, **options)
+        started.append(server)
+        return server
+
+    yield start_one
+    for server in started:
+        server.close()

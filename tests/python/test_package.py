@@ -1,0 +1,107 @@
+"""The package: a pure wheel that imports without torch, quickly."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[2] / "client" / "python"
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    import shutil
+
+    pytest.importorskip("build")
+    folder = tmp_path_factory.mktemp("wheel")
+    ignored = shutil.ignore_patterns("*.egg-info", "build", "__pycache__", ".*cache")
+    shutil.copytree(SOURCE, folder / "source", ignore=ignored)
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation"]
+    subprocess.run(
+        [*command, "--outdir", folder, folder / "source"],
+        check=True,
+        capture_output=True,
+    )
+    (found,) = folder.glob("*.whl")
+    return found
+
+
+def test_wheel_is_pure_and_installs_no_program(wheel):
+    assert wheel.name == "backboned-0.1.0-py3-none-any.whl"
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "backboned/py.typed" in names
+    assert "backboned/v1/backbone_service_pb2.pyi" in names
+    assert not [n for n in names if "entry_points" in n or ".data/" in n]
+
+
+def run_isolated(code):
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+
+
+def test_import_loads_neither_torch_nor_tqdm():
+    done = run_isolated(
+        "import sys, backboned; "
+        "print({'torch', 'tqdm', 'matplotlib'} & set(sys.modules))"
+    )
+    assert done.stdout.strip() == "set()", done.stderr
+
+
+WITHOUT_TORCH = """
+import sys
+sys.modules['torch'] = None
+import numpy as np, backboned
+with backboned.local_server(threads=1) as server:
+    net = server.create("seq-mnist", seed=0)
+    assert isinstance(net, backboned.Instance)
+    assert net.features(np.zeros((2, 1, 28, 28), np.float32)).shape == (2, 100)
+    try:
+        server.create("seq-mnist", module=True)
+    except ImportError as error:
+        print(error)
+"""
+
+
+def test_without_torch_instances_speak_numpy(binary):
+    done = run_isolated(WITHOUT_TORCH)
+    assert done.returncode == 0, done.stderr
+    assert "backboned[torch]" in done.stdout
+
+
+def test_progress_without_tqdm_is_explained():
+    done = run_isolated(
+        "import sys; sys.modules['tqdm'] = None\n"
+        "import backboned\n"
+        "backboned.local_server(progress=True)"
+    )
+    assert "backboned[progress]" in done.stderr
+
+
+def test_bar_appears_after_a_second(monkeypatch, capsys):
+    from backboned import progress
+
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    bar = progress.Bar("GetParams down", True)
+    bar.at(10, 100)
+    assert "GetParams" not in capsys.readouterr().err
+    now[0] = 1.5
+    bar.at(50, 100)
+    assert "GetParams down" in capsys.readouterr().err
+    bar.close()
+    silent = progress.Bar("GetParams down", False)
+    silent.at(50, 100)
+    silent.close()
+    assert "GetParams" not in capsys.readouterr().err
+
+
+def test_every_public_name_is_there():
+    import backboned
+
+    for name in backboned.__all__:
+        assert getattr(backboned, name) is not None
+    with pytest.raises(AttributeError, match="nothing"):
+        backboned.nothing  # noqa: B018

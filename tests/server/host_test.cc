@@ -1,0 +1,257 @@
+#include "server/host.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+#include <utility>
+
+#include "absl/time/clock.h"
+#include "backbones/errors.h"
+#include "tests/testing/status_matchers.h"
+
+namespace backboned {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::SizeIs;
+using ::testing::StartsWith;
+
+constexpr int64_t kMaxInstances = 4;
+
+class HostTest : public ::testing::Test {
+ protected:
+  static CreateOptions Mlp(const std::string& name) {
+    return {.name = name,
+            .owner = "local",
+            .architecture = "mnistmlp",
+            .arguments = {{"num_classes", int64_t{3}},
+                          {"mlp_hidden_size", int64_t{4}}},
+            .seed = 0};
+  }
+
+  // Creates an instance, which must succeed.
+  Created Create(const CreateOptions& options) {
+    absl::StatusOr<Created> created = host_.CreateInstance(options);
+    EXPECT_THAT(created, IsOk());
+    return *std::move(created);
+  }
+
+  // Expects a refusal that leaves no instance behind.
+  void ExpectRefused(const CreateOptions& options, absl::StatusCode code,
+                     Reason reason,
+                     const ::testing::Matcher<const std::string&>& message) {
+    const size_t before = host_.registry().List().size();
+    const absl::Status status = host_.CreateInstance(options).status();
+    EXPECT_THAT(status, StatusIs(code, message));
+    EXPECT_EQ(ReasonOf(status), reason);
+    EXPECT_THAT(host_.registry().List(), SizeIs(before));
+  }
+
+  void ExpectInvalid(const CreateOptions& options, const std::string& message) {
+    ExpectRefused(options, absl::StatusCode::kInvalidArgument,
+                  Reason::kInvalidOption, HasSubstr(message));
+  }
+
+  std::string DigestOf(const Created& created) {
+    return *created.instance->Digest({}, created.instance->state());
+  }
+
+  // Keeps an empty tape for `instance`.
+  void PutTape(const Instance& instance, const std::string& session) {
+    EXPECT_THAT(host_.tapes().Put({.instance_uid = instance.uid(),
+                                   .principal = "local",
+                                   .session = session,
+                                   .bytes = 8},
+                                  host_.tapes().Reserve(absl::Now()).value(),
+                                  absl::Now()),
+                IsOk());
+  }
+
+  // A call of `session` begins and ends.
+  void Call(const std::string& session) {
+    EXPECT_THAT(host_.sessions().Begin(session, "local", absl::Now()), IsOk());
+  }
+
+  Host host_{{c10::Device(c10::DeviceType::CPU)},
+             /*threads=*/1,
+             {.max_instances = kMaxInstances}};
+};
+
+TEST_F(HostTest, CreatesABenchmarksInstance) {
+  const Created created =
+      Create({.name = "a", .owner = "local", .benchmark = "seq-mnist"});
+  EXPECT_EQ(created.instance->identity().benchmark, "seq-mnist");
+  EXPECT_EQ(created.instance->architecture().name(), "mnistmlp");
+  EXPECT_FALSE(created.existed);
+  EXPECT_THAT(host_.registry().Find("a", "local"),
+              IsOkAndHolds(created.instance));
+}
+
+TEST_F(HostTest, ListsWhatThereIsForUnknownNames) {
+  ExpectRefused({.name = "a", .benchmark = "seq-nmist"},
+                absl::StatusCode::kNotFound, Reason::kBenchmarkNotFound,
+                AllOf(HasSubstr("seq-nmist"), HasSubstr("seq-mnist"),
+                      HasSubstr("seq-cifar10")));
+  ExpectRefused({.name = "a", .architecture = "resnet81"},
+                absl::StatusCode::kNotFound, Reason::kArchitectureNotFound,
+                AllOf(HasSubstr("resnet81"), HasSubstr("resnet18"),
+                      HasSubstr("mnistmlp")));
+  CreateOptions options = Mlp("a");
+  options.arguments["hidden"] = int64_t{4};
+  ExpectRefused(options, absl::StatusCode::kInvalidArgument,
+                Reason::kInvalidOption,
+                AllOf(HasSubstr("hidden"), HasSubstr("mlp_hidden_size")));
+  options = Mlp("a");
+  options.device = "cuda:1";
+  ExpectRefused(options, absl::StatusCode::kInvalidArgument,
+                Reason::kInvalidOption,
+                AllOf(HasSubstr("cuda:1"), HasSubstr("this server has cpu")));
+}
+
+TEST_F(HostTest, NeedsABenchmarkOrAnArchitecture) {
+  ExpectInvalid({.name = "a"}, "either a benchmark or an architecture");
+  CreateOptions both = Mlp("a");
+  both.benchmark = "seq-mnist";
+  ExpectInvalid(both, "either a benchmark or an architecture");
+}
+
+TEST_F(HostTest, RefusesBadNames) { ExpectInvalid(Mlp("A/b"), "A/b"); }
+
+TEST_F(HostTest, RefusesATakenName) {
+  const Created first = Create(Mlp("a"));
+  ExpectRefused(Mlp("a"), absl::StatusCode::kAlreadyExists,
+                Reason::kInstanceExists, HasSubstr("'a'"));
+  CreateOptions elsewhere = Mlp("a");
+  elsewhere.owner = "bert";
+  EXPECT_NE(Create(elsewhere).instance, first.instance);
+}
+
+TEST_F(HostTest, GivesTheExistingOneIfItIsEqual) {
+  const Created first = Create(Mlp("a"));
+  CreateOptions again = Mlp("a");
+  again.exist_ok = true;
+  again.seed = 7;
+  const Created second = Create(again);
+  EXPECT_EQ(second.instance, first.instance);
+  EXPECT_TRUE(second.existed);
+  again.arguments["num_classes"] = int64_t{5};
+  ExpectRefused(again, absl::StatusCode::kAlreadyExists,
+                Reason::kInstanceExists, HasSubstr("other arguments"));
+}
+
+// R5
+TEST_F(HostTest, RefusesMoreInstancesThanTheLimit) {
+  for (int i = 0; i < kMaxInstances; ++i) Create(Mlp("a" + std::to_string(i)));
+  ExpectRefused(Mlp("b"), absl::StatusCode::kResourceExhausted,
+                Reason::kLimitReached, HasSubstr("the limit is 4"));
+  EXPECT_THAT(host_.DeleteInstance(*host_.registry().Get("local", "a0")),
+              IsOk());
+  Create(Mlp("b"));
+}
+
+TEST_F(HostTest, DrawsEquallyFromASeedAndItsGeneratorState) {
+  const Created seeded = Create(Mlp("a"));
+  CreateOptions options = Mlp("b");
+  options.seed.reset();
+  options.rng_state = GeneratorState(SeededGenerator(0));
+  const Created drawn = Create(options);
+  EXPECT_EQ(DigestOf(drawn), DigestOf(seeded));
+  EXPECT_THAT(seeded.rng_state, IsEmpty());
+  EXPECT_THAT(drawn.rng_state, SizeIs(kGeneratorStateBytes));
+  EXPECT_NE(drawn.rng_state, options.rng_state);
+
+  options = Mlp("c");
+  options.seed = 1;
+  EXPECT_NE(DigestOf(Create(options)), DigestOf(seeded));
+}
+
+TEST_F(HostTest, RefusesUnusableGeneratorStates) {
+  CreateOptions options = Mlp("a");
+  options.rng_state = GeneratorState(SeededGenerator(0));
+  ExpectInvalid(options, "either a seed or rng_state");
+  options.seed.reset();
+  options.rng_state.pop_back();
+  ExpectInvalid(options, "has 5055 bytes, expected 5056");
+  options.rng_state = std::string(kGeneratorStateBytes, '\xff');
+  ExpectInvalid(options, "not one of a CPU generator");
+}
+
+TEST_F(HostTest, RefusesANormalizationThatDoesNotFit) {
+  CreateOptions options = {.name = "a", .benchmark = "seq-cifar10"};
+  options.normalization = {.mean = {0, 0, 0}, .std = {1, 1}};
+  ExpectInvalid(options, "3 means and 2 standard deviations");
+  options.normalization = {.mean = {0, 0}, .std = {1, 1}};
+  ExpectInvalid(options, "2 channels, the input has 3");
+}
+
+TEST_F(HostTest, NamesTheUnnamedAndDropsThemWithTheirSession) {
+  CreateOptions options = Mlp("");
+  options.session = "s";
+  absl::StatusOr<SessionCall> call =
+      host_.sessions().Begin("s", "local", absl::Now());
+  ASSERT_THAT(call, IsOk());
+  const Created unnamed = Create(options);
+  const Created second = Create(options);
+  EXPECT_THAT(unnamed.instance->identity().name, StartsWith("mnistmlp-"));
+  EXPECT_NE(unnamed.instance->FullName(), second.instance->FullName());
+  EXPECT_TRUE(unnamed.instance->identity().ephemeral);
+  options.name = "named";
+  const Created named = Create(options);
+  PutTape(*unnamed.instance, "s");
+
+  host_.Sweep(absl::Now() + absl::Hours(1));
+  EXPECT_THAT(host_.registry().List(), SizeIs(3));  // A call is in flight.
+  *call = SessionCall();
+  host_.Sweep(absl::Now() + absl::Hours(3));
+  EXPECT_THAT(host_.registry().List(), ::testing::ElementsAre(named.instance));
+  EXPECT_EQ(host_.tapes().TotalFigures().count, 0);
+}
+
+TEST_F(HostTest, RefusesUnnamedInstancesOfASessionThatDoesNotLive) {
+  CreateOptions options = Mlp("");
+  options.session = "gone";
+  EXPECT_THAT(host_.CreateInstance(options),
+              StatusIs(absl::StatusCode::kFailedPrecondition));
+  EXPECT_THAT(host_.registry().List(), IsEmpty());
+}
+
+TEST_F(HostTest, DropsTheTapesOfASession) {
+  const Created created = Create(Mlp("a"));
+  Call("s");
+  Call("t");
+  PutTape(*created.instance, "s");
+  PutTape(*created.instance, "");
+  const absl::Time soon = absl::Now() + absl::Minutes(5);
+  host_.Sweep(soon);
+  EXPECT_EQ(host_.tapes().TotalFigures().count, 2);
+  host_.Sweep(absl::Now() + absl::Minutes(20));  // Over both TTLs.
+  EXPECT_EQ(host_.tapes().TotalFigures().count, 0);
+  EXPECT_EQ(host_.sessions().count(), 0);
+  EXPECT_THAT(host_.registry().List(), SizeIs(1));
+}
+
+TEST_F(HostTest, DeletesAnInstanceWithItsTapesOnce) {
+  const Created a = Create(Mlp("a"));
+  const Created b = Create(Mlp("b"));
+  PutTape(*a.instance, "");
+  PutTape(*b.instance, "");
+  EXPECT_THAT(host_.DeleteInstance(*a.instance), IsOk());
+  EXPECT_EQ(host_.tapes().TotalFigures().count, 1);
+  const absl::Status again = host_.DeleteInstance(*a.instance);
+  EXPECT_THAT(again, StatusIs(absl::StatusCode::kNotFound, HasSubstr("'a'")));
+  EXPECT_EQ(ReasonOf(again), Reason::kInstanceNotFound);
+  EXPECT_NE(Create(Mlp("a")).instance->uid(), a.instance->uid());
+}
+
+TEST_F(HostTest, FindsItsWorkers) {
+  EXPECT_THAT(host_.FindWorker(""), IsOkAndHolds(host_.workers().front()));
+  EXPECT_THAT(host_.FindWorker("cpu"), IsOkAndHolds(host_.workers().front()));
+  EXPECT_THAT(host_.FindWorker("tpu"),
+              StatusIs(absl::StatusCode::kInvalidArgument));
+}
+
+}  // namespace
+}  // namespace backboned

@@ -1,0 +1,413 @@
+// Limits, and clients that vanish, dawdle or come at the wrong time.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
+#include "tests/server/rpc/plain_client.h"
+
+namespace backboned {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Not;
+
+constexpr int64_t kElements = 16;
+
+std::string Ones(int64_t elements) {
+  return Bytes(std::vector<float>(static_cast<size_t>(elements), 1));
+}
+
+// A server whose device is busy with a forward of `fake`, until Release.
+class BusyServer {
+ public:
+  explicit BusyServer(const TestServerOptions& options = {})
+      : server_(options) {
+    server_.OnForward([this] {
+      started_.Notify();
+      released_.WaitForNotification();
+    });
+    call_ = std::thread([channel = server_.channel()] {
+      EXPECT_THAT(PlainClient(channel).Forward(ForwardOf(1), Ones(4)), IsOk());
+    });
+    started_.WaitForNotification();
+    server_.OnForward({});
+  }
+  ~BusyServer() { Release(); }
+
+  // Returns once its forward has ended well.
+  void Release() {
+    if (!call_.joinable()) return;
+    released_.Notify();
+    call_.join();
+  }
+
+  TestServer& operator*() { return server_; }
+  TestServer* operator->() { return &server_; }
+
+ private:
+  absl::Notification started_;
+  absl::Notification released_;
+  TestServer server_;
+  std::thread call_;
+};
+
+v1::Version VersionOf(TestServer& server) {
+  return PlainClient(server).GetInstance()->instance().version();
+}
+
+// R5
+TEST(LimitsTest, RefusesTapesOverTheirCount) {
+  TestServer server({.max_tapes = 1});
+  PlainClient client(server);
+  ASSERT_THAT(client.Forward(TapedForwardOf(2), Ones(8)), IsOk());
+  v1::ForwardHeader training = TapedForwardOf(2);
+  training.set_training(true);
+  EXPECT_THAT(client.Forward(training, Ones(8)), RefusedBy("max-tapes", 1));
+  EXPECT_EQ(VersionOf(server).buffers(), 1U);
+  EXPECT_EQ(server.tape_count(), 1);
+  EXPECT_EQ(server.in_flight_bytes(), 0);
+  training.set_tape(false);
+  EXPECT_THAT(client.Forward(training, Ones(8)), IsOk());
+}
+
+// R5
+TEST(LimitsTest, RefusesTapesOverTheirBytesBeforeBuffersMove) {
+  TestServer server({.max_tape_bytes = 16});
+  PlainClient client(server);
+  v1::ForwardHeader training = TapedForwardOf(8);
+  training.set_training(true);
+  const auto refused = client.Forward(training, Ones(32));
+  EXPECT_THAT(refused, RefusedBy("max-tape-bytes", 16));
+  // It will never fit.
+  EXPECT_FALSE(client::RetryDelayOf(refused.status()).has_value());
+  EXPECT_EQ(VersionOf(server).buffers(), 1U);
+  EXPECT_EQ(server.tape_count(), 0);
+  EXPECT_EQ(server.tape_bytes(), 0);
+  EXPECT_EQ(server.in_flight_bytes(), 0);
+  training.set_tape(false);
+  EXPECT_THAT(client.Forward(training, Ones(32)), IsOk());
+}
+
+// R5
+TEST(LimitsTest, RefusesBytesInFlightOverTheirLimit) {
+  TestServer server({.max_in_flight_bytes = kElements * 4});
+  PlainClient client(server);
+  RawCall holder(server.channel(), "SetParams");
+  holder.Send(Message(SetParamsOf(kElements)));
+  // The holder's bytes are taken once its handler ran; until then ours fit.
+  absl::Status refused;
+  do {
+    refused =
+        client.SetParams(SetParamsOf(kElements), Ones(kElements)).status();
+  } while (refused.ok());
+  EXPECT_THAT(refused, RefusedBy("max-in-flight-bytes", kElements * 4));
+  const auto detail = client::DetailOf(refused);
+  EXPECT_EQ(detail->requested_value(), 2 * kElements * 4);
+  EXPECT_TRUE(detail->has_retry_delay());
+  EXPECT_THAT(client.Forward(ForwardOf(1), Ones(4)),
+              RefusedBy("max-in-flight-bytes", kElements * 4));
+  EXPECT_THAT(client.GetParams(), IsOk());  // Reading needs no upload.
+  EXPECT_TRUE(holder.Send(Message(0, Ones(kElements))));
+  EXPECT_THAT(holder.End(), IsOk());
+  EXPECT_THAT(client.SetParams(SetParamsOf(kElements), Ones(kElements)),
+              IsOk());
+  EXPECT_EQ(server.in_flight_bytes(), 0);
+}
+
+// R5
+TEST(LimitsTest, RefusesInstancesOverTheirLimit) {
+  TestServer server({.max_instances = 1});
+  PlainClient client(server);
+  v1::CreateInstanceRequest request;
+  request.set_benchmark("seq-mnist");
+  EXPECT_THAT(client.CreateInstance(request), RefusedBy("max-instances", 1));
+  ASSERT_THAT(client.DeleteInstance({}), IsOk());
+  EXPECT_THAT(client.CreateInstance(request), IsOk());
+}
+
+// R5, R11
+TEST(LimitsTest, RefusesCallsOverTheirLimit) {
+  BusyServer server({.max_calls = 1});
+  PlainClient client(*server);
+  const auto refused = client.GetServer();
+  EXPECT_THAT(refused, RefusedBy("max-calls", 1));
+  EXPECT_TRUE(client::RetryDelayOf(refused.status()).has_value());
+  server.Release();
+  server->Settle();
+  EXPECT_THAT(PlainClient(*server).GetServer(), IsOk());
+}
+
+// R5, R11
+TEST(LimitsTest, RefusesWorkOverTheQueueLimit) {
+  BusyServer server({.max_queued = 1});
+  PlainClient client(*server);
+  std::thread waiting([&] {
+    absl::Status status;
+    do {
+      status = client.Forward(ForwardOf(1), Ones(4)).status();
+    } while (absl::IsResourceExhausted(status));
+    EXPECT_THAT(status, IsOk());
+  });
+  // Until the other one waits, ours does: it has a deadline.
+  absl::Status refused;
+  do {
+    RawCall call(server->channel(), "Forward",
+                 {.timeout = absl::Milliseconds(20)});
+    call.Send(Message(ForwardOf(1), 0, Ones(4)));
+    refused = call.End();
+  } while (absl::IsDeadlineExceeded(refused));
+  EXPECT_THAT(refused, RefusedBy("max-queued", 1));
+  server.Release();
+  waiting.join();
+  EXPECT_THAT(client.Forward(ForwardOf(1), Ones(4)), IsOk());
+  EXPECT_EQ(server->in_flight_bytes(), 0);
+}
+
+// R6
+TEST(LimitsTest, WorkOverItsDeadlineNeverStarts) {
+  BusyServer server;
+  for (const char* method : {"Forward", "SetParams"}) {
+    RawCall call(server->channel(), method,
+                 {.timeout = absl::Milliseconds(50)});
+    if (method == std::string("Forward")) {
+      v1::ForwardHeader header = TapedForwardOf(2);
+      header.set_training(true);
+      call.Send(Message(header, 0, Ones(8)));
+    } else {
+      call.Send(Message(SetParamsOf(kElements), 0, Ones(kElements)));
+    }
+    EXPECT_THAT(call.End(), StatusIs(absl::StatusCode::kDeadlineExceeded));
+  }
+  server.Release();
+  server->Settle();
+  EXPECT_EQ(server->forward_count(), 1);
+  EXPECT_EQ(VersionOf(*server).params(), 1U);
+  EXPECT_EQ(VersionOf(*server).buffers(), 1U);
+  EXPECT_EQ(server->tape_count(), 0);
+  EXPECT_EQ(server->in_flight_bytes(), 0);
+}
+
+// R6
+TEST(LimitsTest, CancelledWorkNeverStarts) {
+  BusyServer server;
+  v1::ForwardHeader header = TapedForwardOf(2);
+  header.set_training(true);
+  RawCall call(server->channel(), "Forward");
+  call.Send(Message(header, 0, Ones(8)));
+  call.HalfClose();
+  call.Cancel();
+  EXPECT_THAT(call.End(), StatusIs(absl::StatusCode::kCancelled));
+  // Only the blocked forward is left inside.
+  std::thread drain([&] { server->Settle(); });
+  server.Release();
+  drain.join();
+  EXPECT_EQ(server->forward_count(), 1);
+  EXPECT_EQ(VersionOf(*server).buffers(), 1U);
+  EXPECT_EQ(server->tape_count(), 0);
+  EXPECT_EQ(server->in_flight_bytes(), 0);
+}
+
+// R7
+TEST(LimitsTest, DrainingRefusesNewCallsAndFinishesThoseInside) {
+  BusyServer server;
+  PlainClient client(*server);
+  std::thread drain([&] { server->Drain(); });
+  absl::Status refused;
+  do {
+    refused = client.GetServer().status();
+  } while (refused.ok());
+  EXPECT_THAT(refused,
+              FailsWith(absl::StatusCode::kUnavailable,
+                        v1::ERROR_REASON_DRAINING, HasSubstr("shutting down")));
+  server.Release();  // Expects that its call ends well.
+  drain.join();
+}
+
+// R11
+TEST(LimitsTest, EndsAnUploadThatMakesNoProgress) {
+  TestServer server({.stall_timeout = absl::Milliseconds(100)});
+  for (const char* method :
+       {"Forward", "Backward", "SetParams", "SetGrads", "SetBuffers"}) {
+    RawCall silent(server.channel(), method);
+    EXPECT_EQ(silent.Receive(), std::nullopt);
+    EXPECT_THAT(silent.End(), StatusIs(absl::StatusCode::kCancelled)) << method;
+  }
+  RawCall stalled(server.channel(), "SetParams");
+  stalled.Send(Message(SetParamsOf(kElements), 0, "1234"));
+  EXPECT_EQ(stalled.Receive(), std::nullopt);
+  EXPECT_THAT(stalled.End(), StatusIs(absl::StatusCode::kCancelled));
+  RawCall unary(server.channel(), "GetParams");
+  EXPECT_EQ(unary.Receive(), std::nullopt);
+  EXPECT_THAT(unary.End(), StatusIs(absl::StatusCode::kCancelled));
+  server.Settle();
+  EXPECT_EQ(VersionOf(server).params(), 1U);
+  EXPECT_EQ(server.in_flight_bytes(), 0);
+}
+
+// R11
+TEST(LimitsTest, EndsAnUploadThatTrickles) {
+  TestServer server(
+      {.size = 1 << 20, .stall_timeout = absl::Milliseconds(100)});
+  RawCall call(server.channel(), "SetParams");
+  call.Send(Message(SetParamsOf(4 << 20)));
+  int64_t sent = 0;
+  while (call.Send(Message(sent, "x"))) {
+    ++sent;  // The pace of the trickle, no matter of synchronisation:
+    absl::SleepFor(absl::Milliseconds(5));
+  }
+  EXPECT_THAT(call.End(), StatusIs(absl::StatusCode::kCancelled));
+  server.Settle();
+  EXPECT_EQ(server.in_flight_bytes(), 0);
+}
+
+// R11
+TEST(LimitsTest, EndsADownloadThatNobodyReads) {
+  TestServer server(
+      {.size = 1 << 20, .stall_timeout = absl::Milliseconds(100)});
+  v1::GetParamsRequest request;
+  request.set_instance("fake");
+  RawCall call(server.channel(), "GetParams");
+  call.Send(request.SerializeAsString());
+  call.HalfClose();
+  server.Settle();  // The handler has ended, though nothing was read.
+  EXPECT_FALSE(call.End().ok());
+  EXPECT_THAT(PlainClient(server).GetParams(), IsOk());
+}
+
+// R5, R11
+TEST(LimitsTest, AStalledUploadKeepsNobodyElseWaiting) {
+  TestServer server;
+  RawCall stalled(server.channel(), "SetParams");
+  stalled.Send(Message(SetParamsOf(kElements), 0, "1234"));
+  PlainClient client(server);
+  EXPECT_THAT(client.SetParams(SetParamsOf(kElements), Ones(kElements)),
+              IsOk());
+  EXPECT_THAT(client.Forward(TapedForwardOf(1), Ones(4)), IsOk());
+}
+
+TEST(FailuresTest, LibTorchsFailureIsInternalAndChangesNothing) {
+  TestServer server;
+  PlainClient client(server);
+  server.OnForward([] { throw std::runtime_error("broken\nat secret.cc"); });
+  v1::ForwardHeader training = TapedForwardOf(2);
+  training.set_training(true);
+  EXPECT_THAT(
+      client.Forward(training, Ones(8)),
+      FailsWith(absl::StatusCode::kInternal, v1::ERROR_REASON_COMPUTE_FAILED,
+                AllOf(HasSubstr("broken"), Not(HasSubstr("secret")))));
+  EXPECT_EQ(VersionOf(server).buffers(), 1U);
+  EXPECT_EQ(server.tape_count(), 0);
+  EXPECT_EQ(server.in_flight_bytes(), 0);
+  server.OnForward({});
+  EXPECT_THAT(client.Forward(training, Ones(8)), IsOk());
+}
+
+// R10
+TEST(FailuresTest, MissingMemoryIsResourceExhausted) {
+  TestServer server;
+  PlainClient client(server);
+  server.OnForward([] { throw std::bad_alloc(); });
+  EXPECT_THAT(
+      client.Forward(TapedForwardOf(2), Ones(8)),
+      FailsWith(absl::StatusCode::kResourceExhausted,
+                v1::ERROR_REASON_OUT_OF_MEMORY, HasSubstr("out of memory")));
+  EXPECT_EQ(server.tape_count(), 0);
+  EXPECT_EQ(server.in_flight_bytes(), 0);
+  server.OnForward({});
+  EXPECT_THAT(client.Forward(TapedForwardOf(2), Ones(8)), IsOk());
+}
+
+TEST(FailuresTest, AFailedBackwardUsesTheTapeUpAndAddsNothing) {
+  TestServer server;
+  PlainClient client(server);
+  v1::BackwardHeader header = BackwardOf(
+      client.Forward(TapedForwardOf(1), Ones(4))->header.tape_id(), 1);
+  header.set_accumulate(true);
+  server.OnBackward([] { throw std::runtime_error("broken"); });
+  EXPECT_THAT(client.Backward(header, Ones(4)),
+              FailsWith(absl::StatusCode::kInternal,
+                        v1::ERROR_REASON_COMPUTE_FAILED, HasSubstr("broken")));
+  EXPECT_EQ(server.tape_count(), 0);
+  v1::GetGradsRequest request;
+  request.set_allow_absent(true);
+  EXPECT_THAT(client.GetGrads(request)->bytes, IsEmpty());
+}
+
+// R2
+TEST(ConcurrencyTest, EachReadIsOneVersionAlsoUnderWriters) {
+  constexpr int64_t kSize = 1 << 16;  // Four parameters of 256 KiB.
+  TestServer server({.size = kSize});
+  std::vector<std::thread> threads;
+  for (int writer = 0; writer < 3; ++writer) {
+    threads.emplace_back([&, writer] {
+      PlainClient client(server);
+      for (int i = 0; i < 4; ++i) {
+        const std::string values = Bytes(std::vector<float>(
+            4 * kSize, static_cast<float>(10 * writer + i + 10)));
+        EXPECT_THAT(client.SetParams(SetParamsOf(4 * kSize), values), IsOk());
+      }
+    });
+  }
+  for (int reader = 0; reader < 3; ++reader) {
+    threads.emplace_back([&] {
+      PlainClient client(server);
+      uint64_t version = 0;
+      for (int i = 0; i < 4; ++i) {
+        const auto read = client.GetParams();
+        ASSERT_THAT(read, IsOk());
+        EXPECT_GE(read->header.version().params(), version);
+        version = read->header.version().params();
+        const std::vector<float> values = Floats(read->bytes);
+        if (version == 1) continue;
+        EXPECT_EQ(values, std::vector<float>(values.size(), values[0]));
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(VersionOf(server).params(), 13U);
+}
+
+// R3
+TEST(ConcurrencyTest, CompareAndSetLosesNoUpdate) {
+  TestServer server;
+  ASSERT_THAT(PlainClient(server).SetParams(SetParamsOf(kElements),
+                                            std::string(kElements * 4, '\0')),
+              IsOk());
+  std::vector<std::thread> writers;
+  for (int writer = 0; writer < 16; ++writer) {
+    writers.emplace_back([&] {
+      PlainClient client(server);
+      absl::Status written;
+      do {
+        const auto read = client.GetParams();
+        ASSERT_THAT(read, IsOk());
+        v1::SetParamsHeader header = SetParamsOf(kElements);
+        header.mutable_if_version()->set_uid(read->header.version().uid());
+        header.mutable_if_version()->set_params(
+            read->header.version().params());
+        const float value = Floats(read->bytes)[0] + 1;
+        written =
+            client
+                .SetParams(header, Bytes(std::vector<float>(kElements, value)))
+                .status();
+        if (!written.ok()) {
+          ASSERT_EQ(client::ReasonOf(written), v1::ERROR_REASON_STALE_VERSION);
+        }
+      } while (!written.ok());
+    });
+  }
+  for (std::thread& writer : writers) writer.join();
+  EXPECT_EQ(PlainClient(server).GetParams()->bytes,
+            Bytes(std::vector<float>(kElements, 16)));
+}
+
+}  // namespace
+}  // namespace backboned

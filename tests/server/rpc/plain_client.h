@@ -1,0 +1,140 @@
+// The services through the stubs that protoc generates: a client that knows
+// nothing but the .proto files.
+
+#ifndef BACKBONED_TESTS_SERVER_RPC_PLAIN_CLIENT_H_
+#define BACKBONED_TESTS_SERVER_RPC_PLAIN_CLIENT_H_
+
+#include <gmock/gmock.h>
+#include <grpcpp/channel.h>
+
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "absl/status/statusor.h"
+#include "backboned/v1/backbone_service.pb.h"
+#include "backboned/v1/error.pb.h"
+#include "backboned/v1/instance_service.pb.h"
+#include "client/cpp/error.h"
+#include "tests/testing/status_matchers.h"
+#include "tests/testing/test_server.h"
+
+namespace backboned {
+
+// A streamed answer. Its chunks had no gap.
+template <typename Header>
+struct Answer {
+  Header header;
+  std::string bytes;
+};
+
+// Calls without a deadline, in several chunks where there are bytes to send. A
+// header that names no instance means `fake`.
+//
+// Thread-safe.
+class PlainClient {
+ public:
+  explicit PlainClient(const std::shared_ptr<grpc::Channel>& channel,
+                       std::string session = "");
+  explicit PlainClient(const TestServer& server, std::string session = "");
+  PlainClient(PlainClient&& other) noexcept;
+  PlainClient& operator=(PlainClient&& other) noexcept;
+  ~PlainClient();
+
+  absl::StatusOr<Answer<v1::ForwardResult>> Forward(v1::ForwardHeader header,
+                                                    std::string_view bytes);
+  absl::StatusOr<Answer<v1::BackwardResult>> Backward(v1::BackwardHeader header,
+                                                      std::string_view bytes);
+  absl::StatusOr<v1::ReleaseTapesResponse> ReleaseTapes(
+      const v1::ReleaseTapesRequest& request);
+  absl::StatusOr<Answer<v1::GetParamsResult>> GetParams(
+      v1::GetParamsRequest request = {});
+  absl::StatusOr<v1::SetParamsResponse> SetParams(v1::SetParamsHeader header,
+                                                  std::string_view bytes);
+  absl::StatusOr<Answer<v1::GetGradsResult>> GetGrads(
+      v1::GetGradsRequest request = {});
+  absl::StatusOr<v1::SetGradsResponse> SetGrads(v1::SetGradsHeader header,
+                                                std::string_view bytes);
+  absl::StatusOr<v1::ZeroGradsResponse> ZeroGrads(
+      v1::ZeroGradsRequest request = {});
+  absl::StatusOr<Answer<v1::GetBuffersResult>> GetBuffers(
+      v1::GetBuffersRequest request = {});
+  absl::StatusOr<v1::SetBuffersResponse> SetBuffers(v1::SetBuffersHeader header,
+                                                    std::string_view bytes);
+  absl::StatusOr<v1::ExtractResponse> Extract(v1::ExtractRequest request);
+
+  absl::StatusOr<v1::GetServerResponse> GetServer();
+  absl::StatusOr<v1::ListArchitecturesResponse> ListArchitectures(
+      const v1::ListArchitecturesRequest& request = {});
+  absl::StatusOr<v1::ListBenchmarksResponse> ListBenchmarks(
+      const v1::ListBenchmarksRequest& request = {});
+  absl::StatusOr<v1::CreateInstanceResponse> CreateInstance(
+      const v1::CreateInstanceRequest& request);
+  absl::StatusOr<v1::GetInstanceResponse> GetInstance(
+      v1::GetInstanceRequest request = {});
+  absl::StatusOr<v1::ListInstancesResponse> ListInstances(
+      const v1::ListInstancesRequest& request = {});
+  absl::StatusOr<v1::DeleteInstanceResponse> DeleteInstance(
+      v1::DeleteInstanceRequest request);
+
+ private:
+  struct Stubs;
+
+  std::unique_ptr<Stubs> stubs_;
+};
+
+// A spec of a float32 tensor.
+v1::TensorSpec FloatSpec(const std::vector<int64_t>& shape,
+                         const std::string& name = "");
+
+// The header of a forward of `rows` samples of `size` elements, `out` asked
+// for; and one whose tape is kept.
+v1::ForwardHeader ForwardOf(int64_t rows, int64_t size = 4);
+v1::ForwardHeader TapedForwardOf(int64_t rows, int64_t size = 4);
+
+// The header of a backward of `tape_id` from the gradient of `out`.
+v1::BackwardHeader BackwardOf(const std::string& tape_id, int64_t rows,
+                              int64_t size = 4);
+
+// The header of a SetParams of `elements` elements of all.
+v1::SetParamsHeader SetParamsOf(int64_t elements);
+
+// Matches a failed call of this code, reason and message.
+MATCHER_P3(FailsWith, code, reason, message, "") {
+  const absl::Status status = [](const auto& result) -> absl::Status {
+    if constexpr (requires { result.status(); }) {
+      return result.status();
+    } else {
+      return result;
+    }
+  }(arg);
+  *result_listener << "which is " << status << " because of "
+                   << v1::ErrorReason_Name(client::ReasonOf(status));
+  return status.code() == code && client::ReasonOf(status) == reason &&
+         ::testing::Matches(message)(std::string(status.message()));
+}
+
+// Matches a call that was refused because of the limit `name` of `value`.
+MATCHER_P2(RefusedBy, name, value, "") {
+  const absl::Status status = [](const auto& result) -> absl::Status {
+    if constexpr (requires { result.status(); }) {
+      return result.status();
+    } else {
+      return result;
+    }
+  }(arg);
+  const v1::ErrorDetail detail =
+      client::DetailOf(status).value_or(v1::ErrorDetail());
+  *result_listener << "which is " << status << " with "
+                   << detail.ShortDebugString();
+  return status.code() == absl::StatusCode::kResourceExhausted &&
+         detail.reason() == v1::ERROR_REASON_LIMIT_REACHED &&
+         detail.limit() == name && detail.limit_value() == value &&
+         detail.requested_value() > value;
+}
+
+}  // namespace backboned
+
+#endif  // BACKBONED_TESTS_SERVER_RPC_PLAIN_CLIENT_H_
+
+#endif  // BACKBONED_TESTS_SERVER_RPC_PLAIN_CLIENT_H_

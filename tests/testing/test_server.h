@@ -1,0 +1,142 @@
+// A server in this process with a fake backbone, and calls that send it any
+// bytes.
+//
+// Its header needs neither LibTorch nor generated services, so that tests
+// compile fast.
+
+#ifndef BACKBONED_TESTS_TESTING_TEST_SERVER_H_
+#define BACKBONED_TESTS_TESTING_TEST_SERVER_H_
+
+#include <google/protobuf/message_lite.h>
+#include <grpcpp/channel.h>
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+
+namespace backboned {
+
+// The server's limits, and the fake's size.
+struct TestServerOptions {
+  int64_t size = 4;  // Elements of each of the fake's four parameters.
+  std::vector<std::string> addresses = {};
+  int64_t max_calls = 256;
+  int64_t max_instances = 256;
+  int64_t max_tapes = 1024;
+  int64_t max_tape_bytes = int64_t{1} << 30;
+  int64_t max_in_flight_bytes = int64_t{1} << 30;
+  int64_t max_queued = 4096;
+  int64_t max_answer_bytes = int64_t{64} << 20;
+  absl::Duration stall_timeout = absl::Seconds(60);
+};
+
+// A Host and an RpcServer. It hosts the instance `fake` of `local`, a
+// FakeArchitecture.
+class TestServer {
+ public:
+  explicit TestServer(const TestServerOptions& options = {});
+  ~TestServer();
+
+  // A channel inside this process.
+  const std::shared_ptr<grpc::Channel>& channel() const;
+
+  // Hosts a further fake, without hooks, of the instance's options.
+  void AddFake(const std::string& name,
+               const std::string& owner = "local") const;
+
+  // Hooks of the instance `fake`, and its forwards that began.
+  void OnForward(std::function<void()> hook) const;
+  void OnBackward(std::function<void()> hook) const;
+  int64_t forward_count() const;
+
+  // What is held now.
+  int64_t in_flight_bytes() const;
+  int64_t tape_count() const;
+  int64_t tape_bytes() const;
+
+  // What the sweeper does at `now`.
+  void Sweep(absl::Time now) const;
+
+  // Refuses new calls, and returns once those inside have ended.
+  void Drain() const;
+
+  // Waits until every call has ended on the server too, and goes on with a new
+  // channel.
+  void Settle();
+
+ private:
+  struct Parts;
+
+  std::unique_ptr<Parts> parts_;
+};
+
+// A call that sends and takes messages as bytes. Not thread-safe.
+class RawCall {
+ public:
+  struct Options {
+    absl::Duration timeout = absl::Minutes(1);
+    std::map<std::string, std::string> metadata = {};
+  };
+
+  // Starts a call of `method`: `/backboned.v1.BackboneService/Forward`; or, of
+  // that service, `Forward`.
+  RawCall(const std::shared_ptr<grpc::Channel>& channel,
+          std::string_view method, const Options& options);
+  RawCall(const std::shared_ptr<grpc::Channel>& channel,
+          std::string_view method);
+
+  // Cancels a call that has not ended.
+  ~RawCall();
+
+  // Sends a message; false if the server takes no more.
+  bool Send(std::string_view message);
+
+  // Says that there are no further messages.
+  void HalfClose();
+
+  // Takes a message; nullopt if there is no further one.
+  std::optional<std::string> Receive();
+
+  // Thread-safe.
+  void Cancel();
+
+  // Half-closes, takes what is left, and returns how the call ended.
+  absl::Status End();
+
+  // Of the call that ended: the messages that End took.
+  const std::vector<std::string>& messages() const { return messages_; }
+
+ private:
+  struct Stream;
+
+  std::unique_ptr<Stream> stream_;
+  std::vector<std::string> messages_;
+};
+
+// A stream's message with a header.
+std::string Message(const google::protobuf::MessageLite& header);
+
+// A stream's message with a chunk.
+std::string Message(int64_t offset, std::string_view data);
+
+// A stream's message with both.
+std::string Message(const google::protobuf::MessageLite& header, int64_t offset,
+                    std::string_view data);
+
+// The bytes of float32 tensors, and back.
+std::string Bytes(const std::vector<float>& values);
+std::vector<float> Floats(std::string_view bytes);
+
+}  // namespace backboned
+
+#endif  // BACKBONED_TESTS_TESTING_TEST_SERVER_H_
+
+#endif  // BACKBONED_TESTS_TESTING_TEST_SERVER_H_
