@@ -38,6 +38,11 @@ absl::Status KeepTape(Host& host, const DeviceWorker::Request& request,
       host.tapes().Put(std::move(tape), std::move(work.slot), absl::Now());
   if (!id.ok()) return id.status();
   done.tape_id = *std::move(id);
+  // Its deletion meanwhile dropped the tapes that were there then.
+  const Instance::Identity& identity = work.instance->identity();
+  if (host.registry().Get(identity.owner, identity.name) != work.instance) {
+    host.tapes().DropInstance(work.instance->uid());
+  }
   return absl::OkStatus();
 }
 

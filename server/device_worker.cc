@@ -32,6 +32,10 @@ absl::Status OutOfMemory() {
                "the device is out of memory");
 }
 
+absl::Status Cancelled() {
+  return absl::CancelledError("the client cancelled the call");
+}
+
 // A full queue, in the words of the server's options.
 absl::Status QueueFull(const absl::Status& refused, int64_t max_queued) {
   return LimitReached({.name = "max-queued",
@@ -66,6 +70,7 @@ absl::Status RunCatching(const DeviceWorker::Work& work) {
 
 // Lives on the caller's stack while the caller waits in Run.
 struct DeviceWorker::Item {
+  const Request& request;
   const Work& work;
   const absl::Time submitted;
   bool started = false;
@@ -106,7 +111,7 @@ absl::StatusOr<DeviceWorker::Times> DeviceWorker::Run(const Request& request,
   }
   const absl::Time now = absl::Now();
   const uint64_t id = next_id_++;
-  Item item{.work = work, .submitted = now};
+  Item item{.request = request, .work = work, .submitted = now};
   absl::Status submitted = scheduler_.Submit({.id = id,
                                               .principal = request.principal,
                                               .lane = request.lane,
@@ -130,9 +135,7 @@ absl::Status DeviceWorker::WaitForStart(const Request& request, Item& item) {
   while (!item.started && !item.finished) {
     item.done.WaitWithTimeout(&mutex_, kCancelPoll);
     if (item.started || item.finished) break;
-    if (request.cancelled()) {
-      return absl::CancelledError("the client cancelled the call");
-    }
+    if (request.cancelled()) return Cancelled();
     if (absl::Now() >= request.deadline) {
       return absl::DeadlineExceededError(
           "the deadline passed before the device was free");
@@ -153,10 +156,14 @@ void DeviceWorker::Pump() {
     }
     for (uint64_t id : next.run) {
       Item& item = *items_.at(id);
-      item.started = true;  // No signal: the caller need not wake for it.
-      mutex_.Unlock();
-      RunItem(item);
-      mutex_.Lock();
+      if (item.request.cancelled()) {  // Its caller did not look since.
+        item.status = Cancelled();
+      } else {
+        item.started = true;  // No signal: the caller need not wake for it.
+        mutex_.Unlock();
+        RunItem(item);
+        mutex_.Lock();
+      }
       scheduler_.Done(id, item.times.compute, absl::Now());
       item.finished = true;
       item.done.SignalAll();

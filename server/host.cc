@@ -252,9 +252,9 @@ absl::StatusOr<DeviceWorker*> Host::FindWorker(std::string_view device) const {
   if (found != workers_.end()) return found->second.get();
   std::vector<std::string> names;
   for (const auto& [name, worker] : workers_) names.push_back(name);
-  return InvalidOption(
-      absl::StrCat("no device '", std::string(device.substr(0, 64)),
-                   "'; this server has ", absl::StrJoin(names, ", ")));
+  return InvalidOption(absl::StrCat("no device ", Quote(device),
+                                    "; this server has ",
+                                    absl::StrJoin(names, ", ")));
 }
 
 }  // namespace backboned

@@ -36,8 +36,8 @@ absl::StatusOr<size_t> OutputIndex(const Tape& tape,
   const std::vector<std::string>& names = tape.graph->output_names();
   const auto found = std::find(names.begin(), names.end(), spec.name());
   if (found == names.end()) {
-    return InvalidOption(absl::StrCat("tape ", tape.id, " has no output '",
-                                      spec.name().substr(0, 64), "'"));
+    return InvalidOption(
+        absl::StrCat("tape ", tape.id, " has no output ", Quote(spec.name())));
   }
   const auto index = static_cast<size_t>(found - names.begin());
   const at::IntArrayRef expected = tape.graph->outputs()[index].sizes();
@@ -74,35 +74,59 @@ struct GradientUpload {
   ByteBudget::Reservation reservation;
 };
 
+// Where a gradient goes.
+struct Place {
+  size_t tape = 0;
+  size_t output = 0;
+};
+
+// Returns where the gradients go, in the order of the stream, their specs being
+// right.
+absl::StatusOr<std::vector<Place>> PlacesOf(const v1::BackwardHeader& header,
+                                            const TapeLease& lease) {
+  std::vector<Place> places;
+  for (size_t i = 0; i < lease.tapes().size(); ++i) {
+    const Tape& tape = *lease.tapes()[i];
+    std::vector<bool> announced(tape.graph->outputs().size());
+    for (const v1::TensorSpec& spec :
+         header.tapes(static_cast<int>(i)).gradients()) {
+      absl::StatusOr<size_t> output = OutputIndex(tape, spec);
+      if (!output.ok()) return output.status();
+      if (announced[*output]) {
+        return InvalidOption(absl::StrCat(
+            "tape ", tape.id, " has two gradients of '", spec.name(), "'"));
+      }
+      announced[*output] = true;
+      places.push_back({.tape = i, .output = *output});
+    }
+  }
+  return places;
+}
+
 absl::StatusOr<GradientUpload> MakeRoom(Host& host,
                                         const v1::BackwardHeader& header,
                                         const TapeLease& lease) {
-  int64_t total_bytes = 0;
-  for (const v1::TapeGradients& tape : header.tapes()) {
-    absl::StatusOr<int64_t> bytes = wire::ByteSize(tape.gradients());
-    if (!bytes.ok()) return bytes.status();
-    total_bytes += *bytes;
+  absl::StatusOr<std::vector<Place>> places = PlacesOf(header, lease);
+  if (!places.ok()) return places.status();
+  const auto output_of = [&lease](const Place& place) -> const at::Tensor& {
+    return lease.tapes()[place.tape]->graph->outputs()[place.output];
+  };
+  int64_t total_bytes = 0;  // Of outputs that there are, hence no overflow.
+  for (const Place& place : *places) {
+    total_bytes += static_cast<int64_t>(output_of(place).nbytes());
   }
   GradientUpload upload;
   absl::StatusOr<ByteBudget::Reservation> reservation =
       host.in_flight().Reserve(total_bytes);
   if (!reservation.ok()) return reservation.status();
   upload.reservation = *std::move(reservation);
-  for (int i = 0; i < header.tapes_size(); ++i) {
-    const Tape& tape = *lease.tapes()[static_cast<size_t>(i)];
-    std::vector<at::Tensor>& grads = upload.by_tape.emplace_back();
-    grads.resize(tape.graph->outputs().size());
-    for (const v1::TensorSpec& spec : header.tapes(i).gradients()) {
-      absl::StatusOr<size_t> index = OutputIndex(tape, spec);
-      if (!index.ok()) return index.status();
-      if (grads[*index].defined()) {
-        return InvalidOption(absl::StrCat(
-            "tape ", tape.id, " has two gradients of '", spec.name(), "'"));
-      }
-      const at::Tensor& output = tape.graph->outputs()[*index];
-      grads[*index] = at::empty(output.sizes(), at::kFloat);
-      upload.destinations.push_back(MutableBytes(grads[*index]));
-    }
+  for (const auto& tape : lease.tapes()) {
+    upload.by_tape.emplace_back(tape->graph->outputs().size());
+  }
+  for (const Place& place : *places) {
+    at::Tensor& grad = upload.by_tape[place.tape][place.output];
+    grad = at::empty(output_of(place).sizes(), at::kFloat);
+    upload.destinations.push_back(MutableBytes(grad));
   }
   return upload;
 }

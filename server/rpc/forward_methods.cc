@@ -4,6 +4,7 @@
 
 #include <cstring>
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 #include <variant>
@@ -96,10 +97,23 @@ absl::StatusOr<ForwardOptions> OptionsOf(const v1::ForwardHeader& header,
                         .grad_mask = *std::move(mask)};
 }
 
-// Checks the input's spec against the architecture; returns its bytes.
+// Returns kInvalidArgument unless images of this shape have the channels that
+// they are normalised by.
+absl::Status CheckChannels(std::span<const int64_t> shape,
+                           const Normalization& normalization) {
+  const auto channels = static_cast<int64_t>(normalization.mean.size());
+  if (channels == 0 || (shape.size() > 1 && shape[1] == channels)) {
+    return absl::OkStatus();
+  }
+  return Error(
+      absl::StatusCode::kInvalidArgument, Reason::kShapeMismatch,
+      absl::StrCat("images have shape ", FormatShape(shape), ", expected [N, ",
+                   channels, ", ...] to be normalized"));
+}
+
+// Checks the input's spec against the instance; returns its bytes.
 absl::StatusOr<int64_t> CheckInput(const v1::TensorSpec& spec,
-                                   const Architecture& architecture,
-                                   bool training) {
+                                   const Instance& instance, bool training) {
   if (spec.dtype() != v1::DATA_TYPE_FLOAT32 &&
       spec.dtype() != v1::DATA_TYPE_UINT8) {
     return Error(absl::StatusCode::kInvalidArgument, Reason::kDtypeMismatch,
@@ -108,9 +122,16 @@ absl::StatusOr<int64_t> CheckInput(const v1::TensorSpec& spec,
                               ", expected float32 or uint8"));
   }
   absl::StatusOr<int64_t> bytes = wire::ByteSize(spec);
-  if (!bytes.ok()) return bytes.status();
+  if (!bytes.ok()) {
+    const absl::string_view why = bytes.status().message();
+    return Error(absl::StatusCode::kInvalidArgument, Reason::kShapeMismatch,
+                 {why.data(), why.size()});
+  }
   const std::vector<int64_t> shape(spec.shape().begin(), spec.shape().end());
-  absl::Status fits = architecture.CheckInput(shape, training);
+  absl::Status fits = instance.architecture().CheckInput(shape, training);
+  if (fits.ok() && spec.dtype() == v1::DATA_TYPE_UINT8) {
+    fits = CheckChannels(shape, instance.identity().normalization);
+  }
   if (!fits.ok()) return fits;
   return bytes;
 }
@@ -153,15 +174,15 @@ std::vector<wire::Payload> PayloadsOf(const ForwardDone& done) {
 // The forward of a checked Extract, its input in place.
 absl::StatusOr<ForwardWork> WorkOf(const v1::ExtractRequest& request,
                                    std::shared_ptr<Instance> instance) {
-  const Architecture& architecture = instance->architecture();
   ForwardWork work = {.instance = std::move(instance),
                       .l2_normalize = request.l2_normalize()};
   work.options.outputs = {request.output().empty() ? "features"
                                                    : request.output()};
-  absl::Status known = architecture.CheckOutputs(work.options.outputs);
+  absl::Status known =
+      work.instance->architecture().CheckOutputs(work.options.outputs);
   if (!known.ok()) return known;
   absl::StatusOr<int64_t> bytes =
-      CheckInput(request.input(), architecture, /*training=*/false);
+      CheckInput(request.input(), *work.instance, /*training=*/false);
   if (!bytes.ok()) return bytes.status();
   if (static_cast<int64_t>(request.data().size()) != *bytes) {
     return Error(absl::StatusCode::kInvalidArgument, Reason::kShapeMismatch,
@@ -210,7 +231,7 @@ absl::StatusOr<ForwardWork> BackboneService::Prepare(
         "a forward takes 1 input, the header has ", header.inputs_size()));
   }
   absl::StatusOr<int64_t> bytes =
-      CheckInput(header.inputs(0), architecture, header.training());
+      CheckInput(header.inputs(0), **instance, header.training());
   if (!bytes.ok()) return bytes.status();
   absl::StatusOr<ByteBudget::Reservation> reservation =
       host().in_flight().Reserve(*bytes);

@@ -189,7 +189,9 @@ absl::StatusOr<v1::ListInstancesResponse> InstanceService::ListInstances(
   absl::StatusOr<Page> page = CutPage(
       all,
       [](const std::shared_ptr<Instance>& instance) {
-        return instance->FullName();
+        // Sorts as owner and name do: the space is before all of their letters.
+        return absl::StrCat(instance->identity().owner, " ",
+                            instance->identity().name);
       },
       request.page_size(), request.page_token());
   if (!page.ok()) return page.status();

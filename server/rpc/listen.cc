@@ -199,7 +199,10 @@ absl::StatusOr<AddressClaim> AddressClaim::Make(const ListenAddress& address) {
   absl::StatusOr<Descriptor> lock = LockBeside(address);
   if (!lock.ok()) return lock.status();
   absl::Status removed = RemoveStale(address);
-  if (!removed.ok()) return removed;
+  if (!removed.ok()) {
+    unlink(absl::StrCat(address.path, ".lock").c_str());
+    return removed;
+  }
   return AddressClaim(address.path, lock->Release());
 }
 

@@ -23,7 +23,8 @@ MessageStream::MessageStream(Stream& stream, Call& call,
 std::optional<grpc::ByteBuffer> MessageStream::ReadMessage(
     StallWatchdog::Transfer& transfer) {
   grpc::ByteBuffer buffer;
-  if (!stream_.Read(&buffer)) return std::nullopt;
+  if (!ended_) ended_ = !stream_.Read(&buffer);
+  if (ended_) return std::nullopt;
   const auto bytes = static_cast<int64_t>(buffer.Length());
   call_.record().bytes_in += bytes;
   transfer.Moved(bytes);
@@ -39,6 +40,16 @@ absl::Status MessageStream::EndOfRead(
   }
   if (call_.IsCancelled()) return absl::CancelledError("the client went away");
   return absl::OkStatus();
+}
+
+// Drops what the client still sends, as a retry of what was answered before
+// does: it may read nothing before it has written everything.
+absl::Status MessageStream::SkipRest() {
+  if (ended_) return absl::OkStatus();
+  StallWatchdog::Transfer transfer(watchdog_, [this] { call_.Cancel(); });
+  while (ReadMessage(transfer).has_value()) {
+  }
+  return EndOfRead(transfer);
 }
 
 absl::Status MessageStream::ReadRequest(
@@ -101,6 +112,8 @@ absl::Status MessageStream::ReadTensors(
 
 absl::Status MessageStream::WriteResponse(
     const google::protobuf::MessageLite& response) {
+  absl::Status skipped = SkipRest();
+  if (!skipped.ok()) return skipped;
   const grpc::ByteBuffer buffer = wire::Serialize(response);
   call_.record().bytes_out += static_cast<int64_t>(buffer.Length());
   stream_.WriteLast(buffer, grpc::WriteOptions());
@@ -110,6 +123,8 @@ absl::Status MessageStream::WriteResponse(
 absl::Status MessageStream::WriteTensors(
     const google::protobuf::MessageLite& header,
     std::vector<wire::Payload> tensors) {
+  absl::Status skipped = SkipRest();
+  if (!skipped.ok()) return skipped;
   StallWatchdog::Transfer transfer(watchdog_, [this] { call_.Cancel(); });
   wire::TensorWriter writer(header, std::move(tensors));
   std::optional<grpc::ByteBuffer> next = writer.Next();
@@ -117,7 +132,9 @@ absl::Status MessageStream::WriteTensors(
     const grpc::ByteBuffer message = *std::move(next);
     const auto bytes = static_cast<int64_t>(message.Length());
     next = writer.Next();
-    // The last message travels together with the call's status.
+    // The last message travels together with the call's status, so that gRPC
+    // does not say whether it could be sent.
+    if (!next.has_value() && call_.IsCancelled()) return EndOfRead(transfer);
     const bool written =
         next.has_value()
             ? stream_.Write(message)

@@ -62,12 +62,14 @@ class MessageStream {
   std::optional<grpc::ByteBuffer> ReadMessage(
       StallWatchdog::Transfer& transfer);
   absl::Status EndOfRead(const StallWatchdog::Transfer& transfer) const;
+  absl::Status SkipRest();
 
   Stream& stream_;
   Call& call_;
   StallWatchdog& watchdog_;
   std::optional<wire::Message>
-      first_;  // ReadHeader's; may hold the first chunk.
+      first_;           // ReadHeader's; may hold the first chunk.
+  bool ended_ = false;  // There are no further messages.
 };
 
 }  // namespace backboned::rpc

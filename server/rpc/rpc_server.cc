@@ -1,11 +1,13 @@
 #include "server/rpc/rpc_server.h"
 
+#include <grpc/grpc.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/resource_quota.h>
 #include <grpcpp/security/server_credentials.h>
 #include <grpcpp/server_builder.h>
 
+#include <algorithm>
 #include <mutex>
 
 #include "absl/strings/str_cat.h"
@@ -18,6 +20,11 @@ namespace {
 // are bounded by the quota, since they are outside of our own budgets.
 constexpr int kFrameBytes = 4 << 20;
 constexpr size_t kQuotaBytes = size_t{1} << 30;
+
+// What a drain allows the last messages of calls that have ended, which are
+// still on their way, at least and at most.
+constexpr absl::Duration kMinLastMessages = absl::Milliseconds(100);
+constexpr absl::Duration kMaxLastMessages = absl::Seconds(2);
 
 // Hardening and flow control of HTTP/2 (docs/limits.md says why).
 void SetChannelArguments(grpc::ServerBuilder& builder) {
@@ -35,6 +42,13 @@ void SetChannelArguments(grpc::ServerBuilder& builder) {
        {GRPC_COMPRESS_DEFLATE, GRPC_COMPRESS_GZIP}) {
     builder.SetCompressionAlgorithmSupportStatus(algorithm, false);
   }
+}
+
+// gRPC stays up until the process ends: its shutdown, when the last server
+// goes, can wait ten seconds for a poller of its own.
+void KeepGrpc() {
+  static std::once_flag once;
+  std::call_once(once, [] { grpc_init(); });
 }
 
 void EnablePlugins(bool reflection) {
@@ -81,6 +95,7 @@ absl::Status RpcServer::Claim(const Options& options) {
 }
 
 absl::Status RpcServer::Build(const Options& options) {
+  KeepGrpc();
   EnablePlugins(options.reflection);
   grpc::ServerBuilder builder;
   SetChannelArguments(builder);
@@ -123,9 +138,12 @@ void RpcServer::Drain(absl::Duration grace) {
           server_->GetHealthCheckService()) {
     health->Shutdown();
   }
+  const absl::Time end = absl::Now() + grace;
   gate_.WaitUntilEmpty(grace);
-  // What is still inside is cancelled; handlers notice and return.
-  server_->Shutdown(absl::ToChronoTime(absl::Now() + absl::Milliseconds(100)));
+  // What is inside after that is cancelled; handlers notice and return.
+  const absl::Duration rest =
+      std::clamp(end - absl::Now(), kMinLastMessages, kMaxLastMessages);
+  server_->Shutdown(absl::ToChronoTime(absl::Now() + rest));
   server_->Wait();
 }
 

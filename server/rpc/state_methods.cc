@@ -41,9 +41,10 @@ absl::Status CheckBufferSpecs(const v1::SetBuffersHeader& header,
     }
     return Error(
         absl::StatusCode::kInvalidArgument, Reason::kShapeMismatch,
-        absl::StrCat("buffer ", i, " is '", spec.name().substr(0, 64), "' ",
+        absl::StrCat("buffer ", i, " is ", Quote(spec.name()), " ",
                      std::string(wire::DataTypeName(spec.dtype())), " ",
-                     wire::ShapeString(spec), ", expected '", buffer.name, "' ",
+                     wire::ShapeString(spec), ", expected ", Quote(buffer.name),
+                     " ",
                      std::string(wire::DataTypeName(ToProto(buffer.dtype))),
                      " ", FormatShape(buffer.shape)));
   }

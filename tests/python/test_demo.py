@@ -5,8 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
-import time
 
 import numpy as np
 import pytest
@@ -61,9 +59,10 @@ def test_local_demo_needs_no_server(data, tmp_path):
 def test_demo_on_a_running_server_whose_death_is_one_sentence(data, start, tmp_path):
     server = start(threads=2)
     program = demo(f"--server={server.target}", f"--out={tmp_path}", binary="/nowhere")
-    threading.Timer(6, os.kill, (server.process.pid, signal.SIGKILL)).start()
-    output, errors = program.communicate(timeout=60)
-    assert "connected to server" in output
+    lines = [program.stdout.readline() for _ in range(3)]
+    assert "connected to server" in lines[0] and "task 1/5" in lines[2]
+    os.kill(server.process.pid, signal.SIGKILL)
+    _, errors = program.communicate(timeout=60)
     assert program.returncode == 1
     assert "Traceback" not in errors
     assert re.search(r"demo: .*does not answer.*UNAVAILABLE", errors), errors
@@ -78,7 +77,7 @@ def test_ctrl_c_ends_demo_and_server(data, binary, tmp_path):
         for entry in os.listdir("/proc")
         if entry.isdigit() and socket in command_line(entry)
     )
-    time.sleep(1.5)
+    assert "training in the server" in program.stdout.readline()
     os.killpg(program.pid, signal.SIGINT)
     _, errors = program.communicate(timeout=60)
     assert program.returncode == 130

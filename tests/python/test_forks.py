@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import threading
 
 import pytest
 import torch
@@ -88,3 +89,27 @@ def test_child_that_ends_does_not_stop_the_server(start):
             os._exit(0)
     os.waitpid(pid, 0)
     assert server.info().version
+
+
+def test_forks_beside_the_transfers_of_another_thread(server, net, x):
+    large = server.create(architecture="resnet18", num_classes=10, module=False)
+    values = large.get_params()
+    done = threading.Event()
+    failures = []
+
+    def transfer():
+        try:
+            while not done.is_set():
+                large.set_params(values)
+                assert (large.get_params() == values).all()
+        except Exception as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=transfer)
+    thread.start()
+    for _ in range(4):
+        for (inputs,) in DataLoader(TensorDataset(x), batch_size=6, num_workers=2):
+            net(inputs).sum().backward()
+    done.set()
+    thread.join()
+    assert not failures

@@ -215,6 +215,22 @@ def test_connect_finds_the_same_server(server):
         second.info()
 
 
+def test_closing_a_connection_releases_what_was_abandoned(server):
+    second = backboned.connect(server.target)
+    net = second.create("seq-mnist")
+    named = server.create("seq-mnist", name="outlives", module=False)
+    tape = second.instance("outlives")
+    tape(torch.zeros(1, 1, 28, 28))
+    assert named.info().tape_count == 1
+    name = net.name
+    del net
+    gc.collect()
+    second.close()
+    assert name not in [i.name for i in server.instances()]
+    assert named.info().tape_count == 0
+    named.delete()
+
+
 @pytest.mark.parametrize(
     "target", ["localhost", "http://localhost:1", "", "unix", ":1"]
 )

@@ -232,7 +232,9 @@ def test_binary_is_looked_for_where_it_is_said(monkeypatch, tmp_path):
 
 
 def script(text, binary):
-    """Start Python on a program that has a server, and give it with that one's pid."""
+    """Start Python on a program that has a server; give it, and the server's pid and
+    folder.
+    """
     program = subprocess.Popen(
         [sys.executable, "-c", text],
         env=dict(os.environ, BACKBONED_BIN=str(binary)),
@@ -241,13 +243,14 @@ def script(text, binary):
         text=True,
         start_new_session=True,
     )
-    return program, int(program.stdout.readline())
+    pid, socket = program.stdout.readline().split()
+    return program, int(pid), os.path.dirname(socket)
 
 
 STARTED = """
 import backboned, time
 server = backboned.local_server(threads=1)
-print(server.process.pid, flush=True)
+print(server.process.pid, server.target[5:], flush=True)
 """
 
 
@@ -262,16 +265,16 @@ def test_server_ends_with_the_with_block_and_leaves_nothing(start):
 
 @pytest.mark.parametrize("ending", ["", "raise SystemExit(3)", "1 / 0"])
 def test_server_ends_with_its_python(binary, ending):
-    program, pid = script(STARTED + ending, binary)
+    program, pid, folder = script(STARTED + ending, binary)
     program.communicate(timeout=30)
-    wait_until(lambda: not is_running(pid))
+    wait_until(lambda: not is_running(pid) and not os.path.exists(folder))
 
 
 def test_server_ends_when_its_python_is_killed(binary):
-    program, pid = script(STARTED + "time.sleep(60)", binary)
+    program, pid, folder = script(STARTED + "time.sleep(60)", binary)
     program.kill()
     program.communicate()
-    wait_until(lambda: not is_running(pid))
+    wait_until(lambda: not is_running(pid) and not os.path.exists(folder))
 
 
 def test_ctrl_c_reaches_the_server_through_python_only(binary):
@@ -279,13 +282,13 @@ def test_ctrl_c_reaches_the_server_through_python_only(binary):
 import backboned, time
 server = backboned.local_server(threads=1)
 try:
-    print(server.process.pid, flush=True)
+    print(server.process.pid, server.target[5:], flush=True)
     time.sleep(60)
 except KeyboardInterrupt:
     print(server.info().version, flush=True)
 """
-    program, pid = script(text, binary)
+    program, pid, folder = script(text, binary)
     os.killpg(program.pid, signal.SIGINT)
     output, errors = program.communicate(timeout=30)
     assert (program.returncode, output.strip(), errors) == (0, "0.1.0", "")
-    wait_until(lambda: not is_running(pid))
+    wait_until(lambda: not is_running(pid) and not os.path.exists(folder))

@@ -59,5 +59,3 @@ class FakeArchitecture : public Architecture {
 }  // namespace backboned
 
 #endif  // BACKBONED_TESTS_TESTING_FAKE_ARCHITECTURE_H_
-
-#endif  // BACKBONED_TESTS_TESTING_FAKE_ARCHITECTURE_H_

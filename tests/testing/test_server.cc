@@ -1,6 +1,8 @@
 #include "tests/testing/test_server.h"
 
 #include <grpcpp/client_context.h>
+#include <grpcpp/create_channel.h>
+#include <grpcpp/security/credentials.h>
 #include <grpcpp/support/byte_buffer.h>
 #include <grpcpp/support/sync_stream.h>
 
@@ -61,7 +63,9 @@ std::string Chunk(int64_t offset, std::string_view data) {
 struct TestServer::Parts {
   explicit Parts(const TestServerOptions& wanted)
       : size(wanted.size),
-        options({.addresses = wanted.addresses,
+        options({.addresses = wanted.tcp
+                                  ? std::vector<std::string>{"127.0.0.1:0"}
+                                  : std::vector<std::string>(),
                  .max_calls = wanted.max_calls,
                  .stall_timeout = wanted.stall_timeout}),
         host(Devices(), /*threads=*/1, LimitsOf(wanted)) {
@@ -71,7 +75,10 @@ struct TestServer::Parts {
   void Start() {
     rpc.reset();  // It gives its addresses back.
     rpc = rpc::RpcServer::Start(host, options).value();
-    channel = rpc->InProcessChannel();
+    channel = options.addresses.empty()
+                  ? rpc->InProcessChannel()
+                  : grpc::CreateChannel(rpc->addresses()[0],
+                                        grpc::InsecureChannelCredentials());
   }
 
   std::shared_ptr<const FakeArchitecture> Add(const std::string& name,

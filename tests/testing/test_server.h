@@ -27,7 +27,7 @@ namespace backboned {
 // The server's limits, and the fake's size.
 struct TestServerOptions {
   int64_t size = 4;  // Elements of each of the fake's four parameters.
-  std::vector<std::string> addresses = {};
+  bool tcp = false;  // Clients come through TCP.
   int64_t max_calls = 256;
   int64_t max_instances = 256;
   int64_t max_tapes = 1024;
@@ -45,7 +45,7 @@ class TestServer {
   explicit TestServer(const TestServerOptions& options = {});
   ~TestServer();
 
-  // A channel inside this process.
+  // A channel inside this process, or through TCP.
   const std::shared_ptr<grpc::Channel>& channel() const;
 
   // Hosts a further fake, without hooks, of the instance's options.
@@ -65,11 +65,12 @@ class TestServer {
   // What the sweeper does at `now`.
   void Sweep(absl::Time now) const;
 
-  // Refuses new calls, and returns once those inside have ended.
+  // Refuses new calls, and returns once those inside have ended. Inside this
+  // process gRPC may cut their last messages off.
   void Drain() const;
 
   // Waits until every call has ended on the server too, and goes on with a new
-  // channel.
+  // channel. No call may be under way that matters.
   void Settle();
 
  private:
@@ -136,7 +137,5 @@ std::string Bytes(const std::vector<float>& values);
 std::vector<float> Floats(std::string_view bytes);
 
 }  // namespace backboned
-
-#endif  // BACKBONED_TESTS_TESTING_TEST_SERVER_H_
 
 #endif  // BACKBONED_TESTS_TESTING_TEST_SERVER_H_

@@ -35,7 +35,8 @@ class ControlTest : public ::testing::Test {
 
   std::vector<std::string> Names() {
     std::vector<std::string> names;
-    for (const auto& instance : client_.ListInstances()->instances()) {
+    const auto list = client_.ListInstances();
+    for (const auto& instance : list->instances()) {
       names.push_back(instance.owner() + "/" + instance.name());
     }
     return names;
@@ -72,7 +73,9 @@ TEST_F(ControlTest, ListsArchitecturesAndBenchmarks) {
   }
   EXPECT_THAT(architectures, IsSupersetOf({"mnistmlp", "resnet18"}));
   std::set<std::string> benchmarks;
-  for (const auto& benchmark : client_.ListBenchmarks()->benchmarks()) {
+  const auto catalogue = client_.ListBenchmarks();
+  ASSERT_THAT(catalogue, IsOk());
+  for (const auto& benchmark : catalogue->benchmarks()) {
     benchmarks.insert(benchmark.name());
     EXPECT_THAT(benchmark.input_shape(), SizeIs(3));
     EXPECT_TRUE(architectures.contains(benchmark.architecture()));
@@ -96,7 +99,9 @@ TEST_F(ControlTest, ListsByPages) {
     request.set_page_token(page->next_page_token());
   } while (!request.page_token().empty());
   std::vector<std::string> all;
-  for (const auto& benchmark : client_.ListBenchmarks()->benchmarks()) {
+  const auto catalogue = client_.ListBenchmarks();
+  ASSERT_THAT(catalogue, IsOk());
+  for (const auto& benchmark : catalogue->benchmarks()) {
     all.push_back(benchmark.name());
   }
   EXPECT_EQ(names, all);

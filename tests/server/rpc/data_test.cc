@@ -32,18 +32,18 @@ std::vector<float> Ascending(size_t count, float first = 1) {
 class DataTest : public ::testing::Test {
  protected:
   // Runs a forward that must succeed.
-  Answer<v1::ForwardResult> Forward(const v1::ForwardHeader& header,
-                                    const std::vector<float>& x) {
+  Streamed<v1::ForwardResult> Forward(const v1::ForwardHeader& header,
+                                      const std::vector<float>& x) {
     auto answer = client_.Forward(header, Bytes(x));
     EXPECT_THAT(answer, IsOk());
-    return answer.value_or(Answer<v1::ForwardResult>());
+    return answer.value_or(Streamed<v1::ForwardResult>());
   }
 
-  Answer<v1::BackwardResult> Backward(const v1::BackwardHeader& header,
-                                      const std::vector<float>& grads) {
+  Streamed<v1::BackwardResult> Backward(const v1::BackwardHeader& header,
+                                        const std::vector<float>& grads) {
     auto answer = client_.Backward(header, Bytes(grads));
     EXPECT_THAT(answer, IsOk());
-    return answer.value_or(Answer<v1::BackwardResult>());
+    return answer.value_or(Streamed<v1::BackwardResult>());
   }
 
   // Keeps a tape of the input [1, 1, 1, 1] times `value`.
@@ -87,7 +87,8 @@ TEST_F(DataTest, ReturnTypeIsSugarForOutputs) {
     header.clear_outputs();
     header.set_return_type(type);
     std::vector<std::string> names;
-    for (const auto& spec : Forward(header, Ascending(4)).header.outputs()) {
+    const auto answer = Forward(header, Ascending(4));
+    for (const auto& spec : answer.header.outputs()) {
       names.push_back(spec.name());
     }
     return names;
@@ -378,8 +379,9 @@ TEST_F(DataTest, SetsGradientsWithPresence) {
   v1::SetGradsHeader header;
   header.mutable_selection()->add_globs("scale");
   header.mutable_selection()->add_globs("bn.*");
-  header.mutable_grads()->mutable_present()->Assign(3, true);
-  header.mutable_grads()->set_present(1, false);
+  for (const bool present : {true, false, true}) {
+    header.mutable_grads()->add_present(present);
+  }
   *header.mutable_grads()->mutable_spec() = FloatSpec({8});
   const auto set = client_.SetGrads(header, Bytes(Ascending(8)));
   ASSERT_THAT(set, IsOk());
@@ -461,7 +463,7 @@ TEST_F(DataTest, RefusesOtherBuffersThanThoseSelected) {
   EXPECT_THAT(client_.SetBuffers(header, got->bytes),
               FailsWith(absl::StatusCode::kInvalidArgument,
                         v1::ERROR_REASON_SHAPE_MISMATCH,
-                        HasSubstr("buffer 0 is 'bn.running_var'")));
+                        HasSubstr("buffer 0 is \"bn.running_var\"")));
   header.mutable_buffers()->RemoveLast();
   EXPECT_THAT(client_.SetBuffers(header, got->bytes),
               FailsWith(absl::StatusCode::kInvalidArgument,

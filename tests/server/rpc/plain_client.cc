@@ -28,8 +28,8 @@ void Send(Writer& writer, const Header& header, std::string_view bytes) {
 
 template <typename Response, typename Reader>
 auto Receive(Reader& reader)
-    -> absl::StatusOr<Answer<std::decay_t<decltype(Response().header())>>> {
-  Answer<std::decay_t<decltype(Response().header())>> answer;
+    -> absl::StatusOr<Streamed<std::decay_t<decltype(Response().header())>>> {
+  Streamed<std::decay_t<decltype(Response().header())>> answer;
   Response response;
   bool is_first = true;
   std::string mistake;
@@ -115,7 +115,7 @@ PlainClient::PlainClient(PlainClient&& other) noexcept = default;
 PlainClient& PlainClient::operator=(PlainClient&& other) noexcept = default;
 PlainClient::~PlainClient() = default;
 
-absl::StatusOr<Answer<v1::ForwardResult>> PlainClient::Forward(
+absl::StatusOr<Streamed<v1::ForwardResult>> PlainClient::Forward(
     v1::ForwardHeader header, std::string_view bytes) {
   grpc::ClientContext context;
   stubs_->Prepare(context);
@@ -125,7 +125,7 @@ absl::StatusOr<Answer<v1::ForwardResult>> PlainClient::Forward(
   return Receive<v1::ForwardResponse>(*stream);
 }
 
-absl::StatusOr<Answer<v1::BackwardResult>> PlainClient::Backward(
+absl::StatusOr<Streamed<v1::BackwardResult>> PlainClient::Backward(
     v1::BackwardHeader header, std::string_view bytes) {
   grpc::ClientContext context;
   stubs_->Prepare(context);
@@ -141,7 +141,7 @@ absl::StatusOr<v1::ReleaseTapesResponse> PlainClient::ReleaseTapes(
                      &v1::BackboneService::Stub::ReleaseTapes, request);
 }
 
-absl::StatusOr<Answer<v1::GetParamsResult>> PlainClient::GetParams(
+absl::StatusOr<Streamed<v1::GetParamsResult>> PlainClient::GetParams(
     v1::GetParamsRequest request) {
   grpc::ClientContext context;
   stubs_->Prepare(context);
@@ -156,7 +156,7 @@ absl::StatusOr<v1::SetParamsResponse> PlainClient::SetParams(
                         Named(std::move(header)), bytes);
 }
 
-absl::StatusOr<Answer<v1::GetGradsResult>> PlainClient::GetGrads(
+absl::StatusOr<Streamed<v1::GetGradsResult>> PlainClient::GetGrads(
     v1::GetGradsRequest request) {
   grpc::ClientContext context;
   stubs_->Prepare(context);
@@ -177,7 +177,7 @@ absl::StatusOr<v1::ZeroGradsResponse> PlainClient::ZeroGrads(
                      Named(std::move(request)));
 }
 
-absl::StatusOr<Answer<v1::GetBuffersResult>> PlainClient::GetBuffers(
+absl::StatusOr<Streamed<v1::GetBuffersResult>> PlainClient::GetBuffers(
     v1::GetBuffersRequest request) {
   grpc::ClientContext context;
   stubs_->Prepare(context);

@@ -23,7 +23,7 @@ namespace backboned {
 
 // A streamed answer. Its chunks had no gap.
 template <typename Header>
-struct Answer {
+struct Streamed {
   Header header;
   std::string bytes;
 };
@@ -41,23 +41,23 @@ class PlainClient {
   PlainClient& operator=(PlainClient&& other) noexcept;
   ~PlainClient();
 
-  absl::StatusOr<Answer<v1::ForwardResult>> Forward(v1::ForwardHeader header,
-                                                    std::string_view bytes);
-  absl::StatusOr<Answer<v1::BackwardResult>> Backward(v1::BackwardHeader header,
+  absl::StatusOr<Streamed<v1::ForwardResult>> Forward(v1::ForwardHeader header,
                                                       std::string_view bytes);
+  absl::StatusOr<Streamed<v1::BackwardResult>> Backward(
+      v1::BackwardHeader header, std::string_view bytes);
   absl::StatusOr<v1::ReleaseTapesResponse> ReleaseTapes(
       const v1::ReleaseTapesRequest& request);
-  absl::StatusOr<Answer<v1::GetParamsResult>> GetParams(
+  absl::StatusOr<Streamed<v1::GetParamsResult>> GetParams(
       v1::GetParamsRequest request = {});
   absl::StatusOr<v1::SetParamsResponse> SetParams(v1::SetParamsHeader header,
                                                   std::string_view bytes);
-  absl::StatusOr<Answer<v1::GetGradsResult>> GetGrads(
+  absl::StatusOr<Streamed<v1::GetGradsResult>> GetGrads(
       v1::GetGradsRequest request = {});
   absl::StatusOr<v1::SetGradsResponse> SetGrads(v1::SetGradsHeader header,
                                                 std::string_view bytes);
   absl::StatusOr<v1::ZeroGradsResponse> ZeroGrads(
       v1::ZeroGradsRequest request = {});
-  absl::StatusOr<Answer<v1::GetBuffersResult>> GetBuffers(
+  absl::StatusOr<Streamed<v1::GetBuffersResult>> GetBuffers(
       v1::GetBuffersRequest request = {});
   absl::StatusOr<v1::SetBuffersResponse> SetBuffers(v1::SetBuffersHeader header,
                                                     std::string_view bytes);
@@ -134,7 +134,5 @@ MATCHER_P2(RefusedBy, name, value, "") {
 }
 
 }  // namespace backboned
-
-#endif  // BACKBONED_TESTS_SERVER_RPC_PLAIN_CLIENT_H_
 
 #endif  // BACKBONED_TESTS_SERVER_RPC_PLAIN_CLIENT_H_

@@ -115,7 +115,7 @@ TEST_F(RetriesTest, InstancesAreMadeAndDeletedOnce) {
   ASSERT_THAT(first, IsOk());
   const auto second = client_.CreateInstance(create);
   ASSERT_THAT(second, IsOk());
-  EXPECT_EQ(second->SerializeAsString(), first->SerializeAsString());
+  EXPECT_EQ(second->DebugString(), first->DebugString());
 
   v1::DeleteInstanceRequest remove;
   remove.set_instance("mlp");
@@ -125,6 +125,20 @@ TEST_F(RetriesTest, InstancesAreMadeAndDeletedOnce) {
   remove.set_request_id("delete-2");
   EXPECT_THAT(client_.DeleteInstance(remove),
               StatusIs(absl::StatusCode::kNotFound));
+}
+
+// R4
+TEST_F(RetriesTest, ARetryMayWriteEverythingBeforeItReads) {
+  v1::ForwardHeader forward = TapedForwardOf(32);
+  forward.set_request_id("forward-1");
+  v1::SetParamsHeader params = SetParamsOf(kElements);
+  params.set_request_id("params-1");
+  for (int i = 0; i < 2; ++i) {  // Both in several chunks.
+    EXPECT_THAT(client_.Forward(forward, Ones(128)), IsOk());
+    EXPECT_THAT(client_.SetParams(params, Ones(kElements)), IsOk());
+  }
+  EXPECT_EQ(server_.forward_count(), 1);
+  EXPECT_EQ(VersionNow().params(), 2U);
 }
 
 // R4

@@ -266,14 +266,15 @@ TEST_F(UploadsTest, RefusesHugeShapesBeforeAnythingIsAllocated) {
     call.Send(Message(header));
     return call.End();
   };
-  for (const int64_t rows : {int64_t{1} << 40, int64_t{1} << 59}) {
+  for (const int64_t rows : {int64_t{1} << 40, int64_t{1} << 58}) {
     EXPECT_THAT(status_of("Forward", ForwardOf(rows)),
                 RefusedBy("max-in-flight-bytes", int64_t{1} << 30));
   }
   v1::SetGradsHeader grads;
   grads.set_instance("fake");
   const auto huge = [](v1::TensorSpec& spec) {
-    spec.mutable_shape()->Assign(3, int64_t{1} << 40);
+    spec.clear_shape();
+    for (int i = 0; i < 3; ++i) spec.add_shape(int64_t{1} << 40);
   };
   const auto invalid =
       FailsWith(absl::StatusCode::kInvalidArgument,
@@ -286,11 +287,11 @@ TEST_F(UploadsTest, RefusesHugeShapesBeforeAnythingIsAllocated) {
   EXPECT_THAT(
       status_of("Forward", ForwardOf(int64_t{1} << 62)),
       FailsWith(absl::StatusCode::kInvalidArgument,
-                v1::ERROR_REASON_MALFORMED_STREAM, HasSubstr("too large")));
+                v1::ERROR_REASON_SHAPE_MISMATCH, HasSubstr("too large")));
   EXPECT_THAT(
       status_of("Forward", ForwardOf(-1)),
       FailsWith(absl::StatusCode::kInvalidArgument,
-                v1::ERROR_REASON_MALFORMED_STREAM, HasSubstr("negative size")));
+                v1::ERROR_REASON_SHAPE_MISMATCH, HasSubstr("negative size")));
 
   // Sizes whose sum passes 64 bits.
   v1::BackwardHeader backward;
@@ -413,12 +414,12 @@ TEST_F(UploadsTest, RefusesBackwardsThatMakeNoSense) {
   expect_invalid(header, "two gradients of 'out'");
   header = valid;
   header.mutable_tapes(0)->mutable_gradients(0)->set_name("features");
-  expect_invalid(header, "no output 'features'");
+  expect_invalid(header, "no output \"features\"");
   // A long name is cut between two characters, or nobody could decode it.
   std::string name = "x";
   for (int i = 0; i < 40; ++i) name += "\xc3\xa4";
   header.mutable_tapes(0)->mutable_gradients(0)->set_name(name);
-  expect_invalid(header, "no output 'x\xc3\xa4");
+  expect_invalid(header, "no output \"x\xc3\xa4");
   header = valid;
   header.mutable_tapes(0)->set_tape_id("unknown");
   EXPECT_THAT(client().Backward(header, Zeros(kBytes)),

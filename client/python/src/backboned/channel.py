@@ -16,6 +16,7 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "1")
 import grpc  # noqa: E402
 from grpc import experimental  # noqa: E402
 
+from backboned import forks  # noqa: E402
 from backboned.errors import BackbonedError, Unavailable, from_rpc  # noqa: E402
 
 DATA = "/backboned.v1.BackboneService/"
@@ -76,6 +77,7 @@ class Connection:
             weakref.WeakValueDictionary()
         )
         self._grpc = grpc.insecure_channel(target, options=_OPTIONS)
+        forks.prepare(_after_fork_in_child)
         self._metadata: tuple[tuple[str, str], ...] = (
             ("backboned-session", self.session),
         )
@@ -154,6 +156,11 @@ class Channel:
             return self._connection
 
     @property
+    def is_open(self) -> bool:
+        """Whether this process has a connection."""
+        return self._connection is not None
+
+    @property
     def closed(self) -> bool:
         """Whether `close` was called."""
         return self._closed
@@ -191,10 +198,11 @@ class Channel:
         timeout : float, optional
             Seconds; the channel's unless given.
         """
-        try:
-            answer: bytes = self._call(shape, path, body, timeout)
-        except grpc.RpcError as error:
-            raise self._translate(error) from None
+        with forks.GATE:
+            try:
+                answer: bytes = self._call(shape, path, body, timeout)
+            except grpc.RpcError as error:
+                raise self._translate(error) from None
         return answer
 
     def stream(
@@ -206,14 +214,15 @@ class Channel:
         in `invoke`, with the shapes ``unary_stream`` and ``stream_stream``.
         """
         call = None
-        try:
-            call = self._call(shape, path, body, timeout)
-            yield from call
-        except grpc.RpcError as error:
-            raise self._translate(error) from None
-        finally:
-            if call is not None:
-                call.cancel()
+        with forks.GATE:
+            try:
+                call = self._call(shape, path, body, timeout)
+                yield from call
+            except grpc.RpcError as error:
+                raise self._translate(error) from None
+            finally:
+                if call is not None:
+                    call.cancel()
 
     def _call(self, shape: str, path: str, body: Any, timeout: float | None) -> Any:
         seconds = self.timeout if timeout is None else timeout
@@ -248,7 +257,3 @@ _channels: weakref.WeakSet[Channel] = weakref.WeakSet()
 def _after_fork_in_child() -> None:
     for channel in list(_channels):
         channel._forget()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -111,10 +111,11 @@ def forward(
 
     size_key = (tuple(options.outputs), options.returnt, options.return_buffers)
     try:
+        header = options.header(handle.address, x, given_up)
         result = exchange(
             handle.channel,
             DATA + "Forward",
-            Request(options.header(handle.address, x, given_up), [as_bytes(x)]),
+            Request(header, [as_bytes(x)]),
             pb.ForwardResult.FromString,
             place,
             timeout,
@@ -153,13 +154,6 @@ def backward(
     empty: Empty = np.empty,
 ) -> Backward:
     """Run a backward; the outputs' gradients are C-contiguous."""
-    header = pb.BackwardHeader(instance=handle.address, **dataclasses.asdict(options))
-    views: list[memoryview] = []
-    for tape_id, gradients in tapes.items():
-        tape = header.tapes.add(tape_id=tape_id)
-        for name, gradient in gradients.items():
-            tape.gradients.append(make_spec(gradient, name))
-            views.append(as_bytes(gradient))
     grads: list[Grads] = []
     input_grads: list[Array] = []
 
@@ -179,7 +173,7 @@ def backward(
     result = exchange(
         handle.channel,
         DATA + "Backward",
-        Request(header, views),
+        _backward_request(handle, tapes, options),
         pb.BackwardResult.FromString,
         place,
         timeout,
@@ -191,6 +185,19 @@ def backward(
         input_grads=input_grads,
         timings=read_timings(result.timings),
     )
+
+
+def _backward_request(
+    handle: Handle, tapes: Mapping[str, Mapping[str, Array]], options: BackwardOptions
+) -> Request:
+    header = pb.BackwardHeader(instance=handle.address, **dataclasses.asdict(options))
+    views: list[memoryview] = []
+    for tape_id, gradients in tapes.items():
+        tape = header.tapes.add(tape_id=tape_id)
+        for name, gradient in gradients.items():
+            tape.gradients.append(make_spec(gradient, name))
+            views.append(as_bytes(gradient))
+    return Request(header, views)
 
 
 def extract(

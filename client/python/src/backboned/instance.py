@@ -11,7 +11,7 @@ from backboned import compute, garbage, state
 from backboned.channel import CONTROL, DATA, Channel
 from backboned.describe import InstanceInfo, read_instance
 from backboned.dtypes import Array, flat_float32
-from backboned.errors import BackbonedError
+from backboned.errors import Aborted, BackbonedError, NotFound
 from backboned.handle import Handle
 from backboned.layout import Select, Version, condition
 from backboned.results import Backward, Extracted, Forward, Grads
@@ -336,12 +336,31 @@ def create_instance(
     return made
 
 
-def _delete_abandoned(channel: Channel) -> None:
+def release_abandoned(channel: Channel, timeout: float) -> None:
+    """Release what nobody refers to any more now, not with the next forward.
+
+    For the end of a connection: does nothing if none is open or the server is gone.
+    """
+    if not channel.is_open:
+        return
+    try:
+        _delete_abandoned(channel, timeout)
+        tapes = garbage.take_tapes(channel)
+        if tapes:
+            request = pb.ReleaseTapesRequest(tape_ids=tapes)
+            channel.unary(DATA + "ReleaseTapes", request.SerializeToString(), timeout)
+    except BackbonedError:
+        pass  # They die with the session.
+
+
+def _delete_abandoned(channel: Channel, timeout: float | None = None) -> None:
     for address, uid in garbage.take_instances(channel):
         request = control_pb.DeleteInstanceRequest(
             instance=address, if_version=condition(Version(uid))
         )
         try:
-            channel.unary(CONTROL + "DeleteInstance", request.SerializeToString())
-        except BackbonedError:
-            pass  # Gone already, or it dies with the session.
+            channel.unary(
+                CONTROL + "DeleteInstance", request.SerializeToString(), timeout
+            )
+        except (NotFound, Aborted):
+            pass  # Somebody else deleted it.

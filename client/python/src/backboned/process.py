@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import select
 import shutil
@@ -10,9 +11,10 @@ import signal
 import subprocess
 import tempfile
 import time
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from backboned.errors import ServerStartError
 
@@ -22,10 +24,11 @@ _LOG_LINES = 20
 _GRACE_S = 10.0
 _MAX_SOCKET_PATH = 100
 
-# Ends the server when the pipe on its standard input closes without a line, which
-# happens when this Python dies, however it does. (A parent-death signal would need
-# code between fork and exec, and would follow a thread, not the process.)
-_WATCH = 'read -r _ || kill -TERM "$1" 2>/dev/null'
+# Ends the server and removes its folder when the pipe on its standard input closes
+# without a line, which happens when this Python dies, however it does. (A parent-death
+# signal would need code between fork and exec, and would follow a thread, not the
+# process.)
+_WATCH = 'read -r _ || { kill -TERM "$1"; rm -rf -- "$2"; }'
 
 
 class ServerProcess:
@@ -79,7 +82,7 @@ class ServerProcess:
             raise ServerStartError(f"cannot start {binary}: {error}") from error
         atexit.register(self.stop)
         try:
-            self._watcher = _watch(self._process.pid)
+            self._watcher = _watch(self._process.pid, self._folder)
             self.banner = self._await_banner(time.monotonic() + start_timeout)
         except BaseException:
             self.stop()
@@ -181,9 +184,9 @@ def _private_folder() -> Path:
     return folder
 
 
-def _watch(pid: int) -> subprocess.Popen[bytes]:
+def _watch(pid: int, folder: Path) -> subprocess.Popen[bytes]:
     watcher = subprocess.Popen(
-        ["/bin/sh", "-c", _WATCH, "backboned-watch", str(pid)],
+        ["/bin/sh", "-c", _WATCH, "backboned-watch", str(pid), str(folder)],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -191,16 +194,21 @@ def _watch(pid: int) -> subprocess.Popen[bytes]:
     )
     pipe = watcher.stdin
     assert pipe is not None
-    # A forked DataLoader worker must not keep the pipe open.
-    os.register_at_fork(after_in_child=lambda: _close_quietly(pipe))
+    _pipes.add(pipe)
     return watcher
 
 
-def _close_quietly(pipe: Any) -> None:
-    try:
-        pipe.close()
-    except OSError:
-        pass
+_pipes: weakref.WeakSet[IO[bytes]] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    """Close the child's ends: a DataLoader worker must not keep a server alive."""
+    for pipe in list(_pipes):
+        with contextlib.suppress(OSError):
+            pipe.close()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def _ending(status: int) -> str:

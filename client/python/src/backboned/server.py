@@ -29,7 +29,7 @@ from backboned.errors import (
     InvalidArgument,
     Unavailable,
 )
-from backboned.instance import Instance, create_instance
+from backboned.instance import Instance, create_instance, release_abandoned
 from backboned.layout import argument_values
 from backboned.progress import require_tqdm
 from backboned.transfer import M, decoded
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from backboned.nn import RemoteBackbone
 
 _CONNECT_TIMEOUT_S = 10.0
+_CLOSE_TIMEOUT_S = 2.0
 _HOST_PORT = re.compile(r"(\[[0-9a-fA-F:.%]+\]|[^:/\s]+):\d{1,5}")
 
 
@@ -81,6 +82,8 @@ class Server:
 
     def close(self) -> None:
         """End the connection, and the server if it was started here. Idempotent."""
+        if self.process is None:
+            release_abandoned(self.channel, _CLOSE_TIMEOUT_S)
         self.channel.close()
         if self.process is not None:
             self.process.stop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -34,6 +35,8 @@ _INTERRUPTED = 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo; give the exit status: 0, 1 on failure, 130 after Ctrl-C."""
     options = _parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # Also into a log file.
     if _MISSING:
         return _fail(f"the demo needs {_MISSING}: pip install 'backboned[demo]'")
     try:
@@ -72,6 +75,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="TARGET",
         help="use this server (unix:/path or host:port) instead of starting one",
     )
+    _add_settings(parser)
+    return parser
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--short", action="store_true", help="two tasks of 2,000 images"
     )
@@ -92,7 +100,6 @@ def _parser() -> argparse.ArgumentParser:
         default=Path("results/demo"),
         help="where the plot goes; default: results/demo",
     )
-    return parser
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -136,6 +136,8 @@ class Link:
             self._write_buffers(buffers)
             everything = range(len(parameters))
             self._params_seen.saw(self._params_seen.look(parameters, everything))
+            if not self.instance.layout.buffers:
+                version = version._replace(buffers=None)
             self._version = version
 
     def _read(self) -> tuple[Array, dict[str, Array], Version]:
@@ -210,30 +212,27 @@ class Link:
         empty : callable
             Makes the arrays of the outputs.
         """
-        training = options["training"]
-        with self._lock:
-            with self._advised():
-                self._push_changes()
-            if training:
-                return self._forward(x, options, empty)
-        return self._forward(x, options, empty)
-
-    def _forward(self, x: Array, options: dict[str, Any], empty: Any) -> Forward:
         moves = options["training"] and bool(self.instance.layout.buffers)
-        version = self._version
-        if not self.instance.layout.buffers:
-            version = version._replace(buffers=None)
-        full = compute.ForwardOptions(
-            if_version=version,
-            return_buffers=moves,
-            **options,
-        )
-        forget = self._forget_buffers if moves else _nothing
-        with self._advised(), self._unless_certain(forget):
-            result = compute.forward(self.instance, x, full, self.timeout, empty)
+        with self._lock, self._advised():
+            self._push_changes()
+            version = self._version
             if moves:
-                self._write_buffers(result.buffers)
-                self._version = self._version._replace(buffers=result.version.buffers)
+                return self._training_forward(x, options, empty)
+        full = compute.ForwardOptions(if_version=version, **options)
+        with self._advised():
+            return compute.forward(self.instance, x, full, self.timeout, empty)
+
+    def _training_forward(
+        self, x: Array, options: dict[str, Any], empty: Any
+    ) -> Forward:
+        """Run a forward that moves the buffers on, in the server and here."""
+        full = compute.ForwardOptions(
+            if_version=self._version, return_buffers=True, **options
+        )
+        with self._unless_certain(self._forget_buffers):
+            result = compute.forward(self.instance, x, full, self.timeout, empty)
+            self._write_buffers(result.buffers)
+        self._version = self._version._replace(buffers=result.version.buffers)
         return result
 
     def _write_buffers(self, values: dict[str, Array]) -> None:
@@ -279,7 +278,3 @@ class Link:
                 error.code,
                 error.reason,
             ) from error
-
-
-def _nothing() -> None:
-    """Forget nothing."""
