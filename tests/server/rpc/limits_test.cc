@@ -2,7 +2,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <stdexcept>
 #include <string>
 #include <thread>
 #include <vector>
@@ -14,10 +13,7 @@
 namespace backboned {
 namespace {
 
-using ::testing::AllOf;
 using ::testing::HasSubstr;
-using ::testing::IsEmpty;
-using ::testing::Not;
 
 constexpr int64_t kElements = 16;
 
@@ -294,122 +290,6 @@ TEST(LimitsTest, AStalledUploadKeepsNobodyElseWaiting) {
   EXPECT_THAT(client.SetParams(SetParamsOf(kElements), Ones(kElements)),
               IsOk());
   EXPECT_THAT(client.Forward(TapedForwardOf(1), Ones(4)), IsOk());
-}
-
-TEST(FailuresTest, LibTorchsFailureIsInternalAndChangesNothing) {
-  TestServer server;
-  PlainClient client(server);
-  server.OnForward([] { throw std::runtime_error("broken\nat secret.cc"); });
-  v1::ForwardHeader training = TapedForwardOf(2);
-  training.set_training(true);
-  EXPECT_THAT(
-      client.Forward(training, Ones(8)),
-      FailsWith(absl::StatusCode::kInternal, v1::ERROR_REASON_COMPUTE_FAILED,
-                AllOf(HasSubstr("broken"), Not(HasSubstr("secret")))));
-  EXPECT_EQ(VersionOf(server).buffers(), 1U);
-  EXPECT_EQ(server.tape_count(), 0);
-  EXPECT_EQ(server.in_flight_bytes(), 0);
-  server.OnForward({});
-  EXPECT_THAT(client.Forward(training, Ones(8)), IsOk());
-}
-
-// R10
-TEST(FailuresTest, MissingMemoryIsResourceExhausted) {
-  TestServer server;
-  PlainClient client(server);
-  server.OnForward([] { throw std::bad_alloc(); });
-  EXPECT_THAT(
-      client.Forward(TapedForwardOf(2), Ones(8)),
-      FailsWith(absl::StatusCode::kResourceExhausted,
-                v1::ERROR_REASON_OUT_OF_MEMORY, HasSubstr("out of memory")));
-  EXPECT_EQ(server.tape_count(), 0);
-  EXPECT_EQ(server.in_flight_bytes(), 0);
-  server.OnForward({});
-  EXPECT_THAT(client.Forward(TapedForwardOf(2), Ones(8)), IsOk());
-}
-
-TEST(FailuresTest, AFailedBackwardUsesTheTapeUpAndAddsNothing) {
-  TestServer server;
-  PlainClient client(server);
-  v1::BackwardHeader header = BackwardOf(
-      client.Forward(TapedForwardOf(1), Ones(4))->header.tape_id(), 1);
-  header.set_accumulate(true);
-  server.OnBackward([] { throw std::runtime_error("broken"); });
-  EXPECT_THAT(client.Backward(header, Ones(4)),
-              FailsWith(absl::StatusCode::kInternal,
-                        v1::ERROR_REASON_COMPUTE_FAILED, HasSubstr("broken")));
-  EXPECT_EQ(server.tape_count(), 0);
-  v1::GetGradsRequest request;
-  request.set_allow_absent(true);
-  EXPECT_THAT(client.GetGrads(request)->bytes, IsEmpty());
-}
-
-// R2
-TEST(ConcurrencyTest, EachReadIsOneVersionAlsoUnderWriters) {
-  constexpr int64_t kSize = 1 << 16;  // Four parameters of 256 KiB.
-  TestServer server({.size = kSize});
-  std::vector<std::thread> threads;
-  for (int writer = 0; writer < 3; ++writer) {
-    threads.emplace_back([&, writer] {
-      PlainClient client(server);
-      for (int i = 0; i < 4; ++i) {
-        const std::string values = Bytes(std::vector<float>(
-            4 * kSize, static_cast<float>(10 * writer + i + 10)));
-        EXPECT_THAT(client.SetParams(SetParamsOf(4 * kSize), values), IsOk());
-      }
-    });
-  }
-  for (int reader = 0; reader < 3; ++reader) {
-    threads.emplace_back([&] {
-      PlainClient client(server);
-      uint64_t version = 0;
-      for (int i = 0; i < 4; ++i) {
-        const auto read = client.GetParams();
-        ASSERT_THAT(read, IsOk());
-        EXPECT_GE(read->header.version().params(), version);
-        version = read->header.version().params();
-        const std::vector<float> values = Floats(read->bytes);
-        if (version == 1) continue;
-        EXPECT_EQ(values, std::vector<float>(values.size(), values[0]));
-      }
-    });
-  }
-  for (std::thread& thread : threads) thread.join();
-  EXPECT_EQ(VersionOf(server).params(), 13U);
-}
-
-// R3
-TEST(ConcurrencyTest, CompareAndSetLosesNoUpdate) {
-  TestServer server;
-  ASSERT_THAT(PlainClient(server).SetParams(SetParamsOf(kElements),
-                                            std::string(kElements * 4, '\0')),
-              IsOk());
-  std::vector<std::thread> writers;
-  for (int writer = 0; writer < 16; ++writer) {
-    writers.emplace_back([&] {
-      PlainClient client(server);
-      absl::Status written;
-      do {
-        const auto read = client.GetParams();
-        ASSERT_THAT(read, IsOk());
-        v1::SetParamsHeader header = SetParamsOf(kElements);
-        header.mutable_if_version()->set_uid(read->header.version().uid());
-        header.mutable_if_version()->set_params(
-            read->header.version().params());
-        const float value = Floats(read->bytes)[0] + 1;
-        written =
-            client
-                .SetParams(header, Bytes(std::vector<float>(kElements, value)))
-                .status();
-        if (!written.ok()) {
-          ASSERT_EQ(client::ReasonOf(written), v1::ERROR_REASON_STALE_VERSION);
-        }
-      } while (!written.ok());
-    });
-  }
-  for (std::thread& writer : writers) writer.join();
-  EXPECT_EQ(PlainClient(server).GetParams()->bytes,
-            Bytes(std::vector<float>(kElements, 16)));
 }
 
 }  // namespace

@@ -1,0 +1,197 @@
+// bench-remote: a client of servers, by the C++ library and without LibTorch.
+//
+// Commands, each with "target": T:
+//
+//   {"do": "server"}
+//   {"do": "create", "benchmark": B}       {"do": "delete", "instance": I}
+//   {"do": "forward", "instance": I, "shape": [N, C, H, W], "seconds": S,
+//    "in_flight": K}
+//   {"do": "tape", "instance": I, "shape": [N, C, H, W]}
+//   {"do": "get_params", "instance": I, "seconds": S}      {"do": "set_params",
+//   ...}
+//   {"do": "plain_get", ...}               {"do": "plain_set", ...}
+
+#include <google/protobuf/util/time_util.h>
+#include <grpcpp/grpcpp.h>
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <random>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "benchmarks/command_loop.h"
+#include "benchmarks/plain_client.h"
+#include "client/cpp/client.h"
+
+namespace backboned::bench {
+namespace {
+
+using client::Backbone;
+using client::Client;
+using google::protobuf::util::TimeUtil;
+
+template <typename T>
+T Value(absl::StatusOr<T> value) {
+  if (!value.ok()) throw std::runtime_error(value.status().ToString());
+  return *std::move(value);
+}
+
+double Seconds(const google::protobuf::Duration& duration) {
+  return static_cast<double>(TimeUtil::DurationToNanoseconds(duration)) * 1e-9;
+}
+
+// The header of a forward in evaluation mode, and the input's values.
+struct Input {
+  v1::ForwardHeader header;
+  std::vector<float> values;
+
+  std::span<const std::byte> bytes() const {
+    return std::as_bytes(std::span(values));
+  }
+};
+
+Input MakeInput(const Json& command) {
+  Input input;
+  v1::TensorSpec& spec = *input.header.add_inputs();
+  spec.set_dtype(v1::DATA_TYPE_FLOAT32);
+  size_t count = 1;
+  for (const int64_t size : command.at("shape").get<std::vector<int64_t>>()) {
+    spec.add_shape(size);
+    count *= static_cast<size_t>(size);
+  }
+  std::mt19937 random(0);
+  std::uniform_real_distribution<float> values(-1, 1);
+  for (size_t i = 0; i < count; ++i) input.values.push_back(values(random));
+  return input;
+}
+
+Json Server(const Client& server) {
+  const v1::GetServerResponse about = Value(server.GetServer());
+  const v1::Device& device = about.devices(0);
+  return {{"version", about.version()},
+          {"torch", about.torch_version()},
+          {"grpc", grpc::Version()},
+          {"threads", device.threads()},
+          {"allocated_bytes", device.allocated_bytes()},
+          {"pooled_bytes", device.pooled_bytes()}};
+}
+
+Json Create(const Client& server, const Json& command) {
+  v1::CreateInstanceRequest request;
+  request.set_benchmark(command.at("benchmark").get<std::string>());
+  request.set_seed(0);
+  return {
+      {"instance", Value(server.CreateInstance(request)).instance().name()}};
+}
+
+Json Delete(const Client& server, const Json& command) {
+  v1::DeleteInstanceRequest request;
+  request.set_instance(command.at("instance").get<std::string>());
+  Value(server.DeleteInstance(request));
+  return Json::object();
+}
+
+// Latencies, and what the server says about where the time went.
+Json ForwardRound(const Backbone& net, const Json& command) {
+  const Input input = MakeInput(command);
+  const int in_flight = command.value("in_flight", 1);
+  std::mutex mutex;
+  std::vector<v1::Timings> timings;
+  const Round round = MeasureRound(command, in_flight, [&] {
+    const auto answer = Value(net.Forward(input.header, input.bytes()));
+    const std::lock_guard lock(mutex);
+    timings.push_back(answer.result.timings());
+  });
+  std::vector<double> queue_s, compute_s, handler_s;
+  // Those of the round follow those of the warm-up.
+  for (size_t i = timings.size() - round.latencies_s.size(); i < timings.size();
+       ++i) {
+    queue_s.push_back(Seconds(timings[i].queue()));
+    compute_s.push_back(Seconds(timings[i].compute()));
+    handler_s.push_back(Seconds(timings[i].total()));
+  }
+  Json json = ToJson(round);
+  json["phases"] = {
+      {"queue", queue_s}, {"compute", compute_s}, {"handler", handler_s}};
+  return json;
+}
+
+Json Tape(const Backbone& net, const Json& command) {
+  Input input = MakeInput(command);
+  input.header.set_training(true);
+  input.header.set_tape(true);
+  const auto answer = Value(net.Forward(input.header, input.bytes()));
+  Value(net.ReleaseTapes({answer.result.tape_id()}));
+  return {{"tape_bytes", answer.result.tape_bytes()}};
+}
+
+// Moves the parameters from and to the same memory, again and again.
+Json TransferRound(const Client& server, const Json& command) {
+  const auto name = command.at("instance").get<std::string>();
+  const auto what = command.at("do").get<std::string>();
+  const Backbone net = server.backbone(name);
+  auto first = Value(net.GetParams());
+  const std::span<std::byte> params = first.tensors[0];
+  std::unique_ptr<PlainClient> plain;
+  if (command.contains("plain_target")) {
+    plain = std::make_unique<PlainClient>(
+        command.at("plain_target").get<std::string>());
+  }
+  const Round round = MeasureRound(command, [&] {
+    if (what == "get_params") {
+      Value(net.GetParams({}, params));
+    } else if (what == "set_params") {
+      Value(net.SetParams(params));
+    } else if (what == "plain_get") {
+      plain->GetParams(name, params);
+    } else {
+      plain->SetParams(name, params);
+    }
+  });
+  Json json = ToJson(round);
+  json["bytes"] = params.size();
+  return json;
+}
+
+// Answers the commands; keeps a connection to each server.
+class Remote {
+ public:
+  Json Answer(const Json& command) {
+    const auto what = command.at("do").get<std::string>();
+    const Client& server = Connected(command.at("target").get<std::string>());
+    if (what == "server") return Server(server);
+    if (what == "create") return Create(server, command);
+    const auto name = command.at("instance").get<std::string>();
+    if (what == "delete") return Delete(server, command);
+    if (what == "forward") return ForwardRound(server.backbone(name), command);
+    if (what == "tape") return Tape(server.backbone(name), command);
+    return TransferRound(server, command);
+  }
+
+ private:
+  const Client& Connected(const std::string& target) {
+    const auto found = clients_.find(target);
+    if (found != clients_.end()) return found->second;
+    return clients_.emplace(target, Value(Client::Connect(target)))
+        .first->second;
+  }
+
+  std::map<std::string, Client> clients_;
+};
+
+int Main() {
+  Remote remote;
+  ServeCommands([&](const Json& command) { return remote.Answer(command); });
+  return 0;
+}
+
+}  // namespace
+}  // namespace backboned::bench
+
+int main() { return backboned::bench::Main(); }

@@ -1,0 +1,170 @@
+"""Measures from Python on command: a network in process, or one in a server.
+
+Usage: worker.py THREADS
+
+Reads commands from standard input, a JSON object a line, and prints the answer to
+each; blocked in read() between. A command with a "target" is about that server's
+instance, one without about a network in this process:
+
+    {"do": "about"}
+    {"do": "forward", "benchmark": B, "batch": N, "seconds": S}
+    {"do": "step", "benchmark": B, "batch": N, "seconds": S}
+    {"do": "get_params" | "set_params" | "stock_get", "target": T, ...}
+"""
+
+import json
+import sys
+import time
+from typing import Any, Callable
+
+import backboned
+import grpc
+import numpy as np
+import torch
+from backboned.v1 import backbone_service_pb2 as pb
+from networks import NETWORKS
+from torch.nn import functional as F
+
+Command = dict[str, Any]
+
+
+def measure(command: Command, call: Callable[[], None]) -> dict[str, Any]:
+    """Make calls for the command's seconds; the first few do not count."""
+    for _ in range(command.get("warmup", 1)):
+        call()
+    latencies = []
+    begin = last = time.perf_counter()
+    while last - begin < command["seconds"] or len(latencies) < command.get(
+        "min_calls", 1
+    ):
+        call()
+        now = time.perf_counter()
+        latencies.append(now - last)
+        last = now
+    return {"latency_s": latencies, "wall_s": last - begin}
+
+
+class Worker:
+    """Answers commands, and keeps connections and networks from one to the next."""
+
+    def __init__(self) -> None:
+        self._servers: dict[str, Any] = {}
+        self._nets: dict[tuple[str, str], Any] = {}
+        self._optimizers: dict[tuple[str, str], torch.optim.SGD] = {}
+        self._stock: dict[str, Any] = {}
+
+    def answer(self, command: Command) -> dict[str, Any]:
+        """Do what a command says."""
+        action = getattr(self, "do_" + command["do"])
+        return action(command)
+
+    def do_about(self, command: Command) -> dict[str, Any]:
+        return {
+            "python": sys.version.split()[0],
+            "torch": torch.__version__,
+            "grpcio": grpc.__version__,
+            "numpy": np.__version__,
+        }
+
+    def do_forward(self, command: Command) -> dict[str, Any]:
+        """Run forwards in evaluation mode, without a graph."""
+        net = self._net(command).eval()
+        x = self._input(command)
+        with torch.no_grad():
+            return measure(command, lambda: net(x))
+
+    def do_step(self, command: Command) -> dict[str, Any]:
+        """Run training steps, and say how long the parts of each took."""
+        net = self._net(command).train()
+        if "target" in command:
+            net.pull()  # Other measurements may have changed it.
+        optimizer = self._optimizers[self._key(command)]
+        x = self._input(command)
+        labels = torch.arange(command["batch"]) % 10
+        phases: dict[str, list[float]] = {"forward": [], "backward": [], "step": []}
+
+        def step() -> None:
+            begin = time.perf_counter()
+            optimizer.zero_grad()
+            loss = F.cross_entropy(net(x), labels)
+            forward_end = time.perf_counter()
+            loss.backward()
+            backward_end = time.perf_counter()
+            optimizer.step()
+            phases["forward"].append(forward_end - begin)
+            phases["backward"].append(backward_end - forward_end)
+            phases["step"].append(time.perf_counter() - backward_end)
+
+        result = measure(command, step)
+        count = len(result["latency_s"])
+        return {**result, "phases": {k: v[-count:] for k, v in phases.items()}}
+
+    def do_get_params(self, command: Command) -> dict[str, Any]:
+        """Read parameters as the Python client does."""
+        instance = self._net(command).instance
+        size = instance.get_params().nbytes
+        return {**measure(command, lambda: instance.get_params()), "bytes": size}
+
+    def do_set_params(self, command: Command) -> dict[str, Any]:
+        """Write parameters as the Python client does."""
+        instance = self._net(command).instance
+        values = np.array(instance.get_params())
+        result = measure(command, lambda: instance.set_params(values))
+        return {**result, "bytes": values.nbytes}
+
+    def do_stock_get(self, command: Command) -> dict[str, Any]:
+        """Read parameters as generated code and default options do."""
+        target = command["target"]
+        if target not in self._stock:
+            channel = grpc.insecure_channel(target)
+            self._stock[target] = channel.unary_stream(
+                "/backboned.v1.BackboneService/GetParams",
+                request_serializer=pb.GetParamsRequest.SerializeToString,
+                response_deserializer=pb.GetParamsResponse.FromString,
+            )
+        method = self._stock[target]
+        request = pb.GetParamsRequest(instance=command["benchmark"])
+
+        def read() -> int:
+            whole = b"".join(message.chunk.data for message in method(request))
+            return torch.frombuffer(bytearray(whole), dtype=torch.float32).nbytes
+
+        return {**measure(command, read), "bytes": read()}
+
+    def _net(self, command: Command) -> Any:
+        """Give the network of a command, made the first time that it is asked for."""
+        key = self._key(command)
+        if key not in self._nets:
+            target, benchmark = key
+            if target:
+                if target not in self._servers:
+                    self._servers[target] = backboned.connect(target)
+                net = self._servers[target].instance(benchmark)
+            else:
+                net = NETWORKS[benchmark]()
+            self._nets[key] = net
+            self._optimizers[key] = torch.optim.SGD(net.parameters(), lr=0.01)
+        return self._nets[key]
+
+    def _key(self, command: Command) -> tuple[str, str]:
+        return command.get("target", ""), command["benchmark"]
+
+    def _input(self, command: Command) -> torch.Tensor:
+        shape = NETWORKS[command["benchmark"]].input_shape
+        generator = torch.Generator().manual_seed(0)
+        return torch.rand((command["batch"], *shape), generator=generator)
+
+
+def main() -> None:
+    torch.set_num_threads(int(sys.argv[1]))
+    worker = Worker()
+    for line in sys.stdin:
+        try:
+            answer = worker.answer(json.loads(line))
+        except Exception as error:  # Its text is the answer.
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()
