@@ -15,9 +15,7 @@ RUN apt-get update \
         libprotobuf-dev \
         libspdlog-dev \
         libssl-dev \
-        libyaml-cpp-dev \
         ninja-build \
-        nlohmann-json3-dev \
         pkg-config \
         protobuf-compiler \
         protobuf-compiler-grpc \
@@ -45,6 +43,7 @@ COPY cmake cmake
 COPY proto proto
 COPY backbones backbones
 COPY server server
+COPY client/cpp client/cpp
 # A file of LibTorch's takes 1 GB to compile: on a machine with many cores and little
 # memory, docker build --build-arg CMAKE_BUILD_PARALLEL_LEVEL=2.
 ARG CMAKE_BUILD_PARALLEL_LEVEL

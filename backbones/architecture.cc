@@ -9,15 +9,6 @@
 #include "backbones/errors.h"
 
 namespace backboned {
-namespace {
-
-absl::Status Invalid(const std::string& message) {
-  return Error(absl::StatusCode::kInvalidArgument, Reason::kInvalidOption,
-               message);
-}
-
-}  // namespace
-
 Architecture::Architecture(Description description)
     : description_(std::move(description)), output_names_({"out", "features"}) {
   for (int64_t i = 0; i < description_.layer_count; ++i) {
@@ -30,15 +21,16 @@ absl::Status Architecture::CheckOutputs(
   const std::string valid =
       absl::StrCat("; valid outputs: ", absl::StrJoin(output_names_, ", "));
   if (outputs.empty()) {
-    return Invalid("no output is asked for" + valid);
+    return InvalidOption("no output is asked for" + valid);
   }
   for (auto output = outputs.begin(); output != outputs.end(); ++output) {
     if (std::ranges::find(output_names_, *output) == output_names_.end()) {
-      return Invalid(
+      return InvalidOption(
           absl::StrCat(name(), " has no output ", Quote(*output), valid));
     }
     if (std::find(outputs.begin(), output, *output) != output) {
-      return Invalid(absl::StrCat("output ", *output, " is asked for twice"));
+      return InvalidOption(
+          absl::StrCat("output ", *output, " is asked for twice"));
     }
   }
   return absl::OkStatus();

@@ -59,6 +59,11 @@ absl::Status Error(absl::StatusCode code, Reason reason,
   return status;
 }
 
+absl::Status InvalidOption(std::string_view message) {
+  return Error(absl::StatusCode::kInvalidArgument, Reason::kInvalidOption,
+               message);
+}
+
 absl::Status LimitReached(const Limit& limit, std::string_view message) {
   absl::Status status = Error(absl::StatusCode::kResourceExhausted,
                               Reason::kLimitReached, message);

@@ -60,6 +60,9 @@ inline constexpr size_t kMaxMessageBytes = 1024;
 absl::Status Error(absl::StatusCode code, Reason reason,
                    std::string_view message);
 
+// Makes a kInvalidArgument that carries Reason::kInvalidOption.
+absl::Status InvalidOption(std::string_view message);
+
 // Makes a kResourceExhausted that carries Reason::kLimitReached and `limit`.
 absl::Status LimitReached(const Limit& limit, std::string_view message);
 

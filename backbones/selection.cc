@@ -10,11 +10,6 @@
 namespace backboned {
 namespace {
 
-absl::Status Invalid(const std::string& message) {
-  return Error(absl::StatusCode::kInvalidArgument, Reason::kInvalidOption,
-               message);
-}
-
 // Matches `name` with `pattern`, in which `*` stands for any characters: on a
 // mismatch, the last `*` takes one character more.
 bool Matches(std::string_view pattern, std::string_view name) {
@@ -56,7 +51,7 @@ absl::StatusOr<std::vector<Slice>> SelectByGlobs(
       }
     }
     if (!matched) {
-      return Invalid(absl::StrCat(
+      return InvalidOption(absl::StrCat(
           "pattern ", Quote(glob), " matches none of ", names.size(), " names",
           names.empty() ? "" : ", the first of which is ",
           names.empty() ? "" : names.front()));
@@ -76,9 +71,9 @@ absl::StatusOr<std::vector<Slice>> SelectRange(int64_t begin, int64_t end,
                                                std::span<const int64_t> sizes) {
   const int64_t total = std::accumulate(sizes.begin(), sizes.end(), int64_t{0});
   if (begin < 0 || begin > end || end > total) {
-    return Invalid(absl::StrCat("range [", begin, ", ", end,
-                                ") is reversed or leaves the elements [0, ",
-                                total, ")"));
+    return InvalidOption(
+        absl::StrCat("range [", begin, ", ", end,
+                     ") is reversed or leaves the elements [0, ", total, ")"));
   }
   std::vector<Slice> slices;
   int64_t offset = 0;
@@ -117,7 +112,8 @@ absl::StatusOr<std::vector<Slice>> Select(const Selection& selection,
     return SelectByGlobs(selection.globs, names, sizes);
   }
   if (!selection.globs.empty()) {
-    return Invalid("a selection has either patterns or a range, not both");
+    return InvalidOption(
+        "a selection has either patterns or a range, not both");
   }
   return SelectRange(selection.range->first, selection.range->second, sizes);
 }
@@ -137,9 +133,9 @@ absl::Status CheckWholeParameters(std::span<const Slice> slices,
   for (const Slice& slice : slices) {
     if (!slice.whole) {
       const Parameter& parameter = layout.parameters()[slice.index];
-      return Invalid(absl::StrCat("range takes the elements [", slice.begin,
-                                  ", ", slice.end, ") of ", parameter.name,
-                                  ", must take all ", parameter.elements));
+      return InvalidOption(absl::StrCat(
+          "range takes the elements [", slice.begin, ", ", slice.end, ") of ",
+          parameter.name, ", must take all ", parameter.elements));
     }
   }
   return absl::OkStatus();

@@ -44,11 +44,14 @@ endfunction()
 
 # backboned_benchmark(NAME <name> SOURCES <file>... [DEPS <target>...])
 #
-# Makes a Google Benchmark program without a main of its own.
+# Makes a program that measures, at the top of the build folder. It is not
+# installed.
 function(backboned_benchmark)
   cmake_parse_arguments(PARSE_ARGV 0 arg "" "NAME" "SOURCES;DEPS")
   add_executable(${arg_NAME} ${arg_SOURCES})
-  _backboned_link(${arg_NAME} ${arg_DEPS} benchmark::benchmark benchmark::benchmark_main)
+  _backboned_link(${arg_NAME} ${arg_DEPS})
+  set_target_properties(${arg_NAME} PROPERTIES
+    RUNTIME_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}")
 endfunction()
 
 function(_backboned_link target)

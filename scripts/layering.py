@@ -19,7 +19,7 @@ MAY_USE: dict[str, set[str] | None] = {
     "server/scheduler": {"server/scheduler"},
     "server": {
         *("server", "server/scheduler", "backbones", "LibTorch"),
-        *("CLI11", "nlohmann-json", "OpenSSL", "prometheus-cpp", "spdlog", "yaml-cpp"),
+        *("CLI11", "OpenSSL", "prometheus-cpp", "spdlog", "yaml-cpp"),
     },
     "client": {"client", "proto", "proto/wire", "gRPC", "Protobuf"},
     "server/main.cc": None,

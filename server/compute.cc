@@ -31,16 +31,14 @@ absl::Status KeepTape(Host& host, const DeviceWorker::Request& request,
                .session = work.session,
                .bytes = work.account->live_bytes(),
                .graph = std::move(graph),
-               .account = work.account,
-               .output_names = work.options.outputs};
+               .account = work.account};
   done.tape_bytes = tape.bytes;
   absl::StatusOr<std::string> id =
       host.tapes().Put(std::move(tape), std::move(work.slot), absl::Now());
   if (!id.ok()) return id.status();
   done.tape_id = *std::move(id);
   // Its deletion meanwhile dropped the tapes that were there then.
-  const Instance::Identity& identity = work.instance->identity();
-  if (host.registry().Get(identity.owner, identity.name) != work.instance) {
+  if (work.instance->deleted()) {
     host.tapes().DropInstance(work.instance->uid());
   }
   return absl::OkStatus();
@@ -51,6 +49,8 @@ absl::Status Compute(Host& host, const DeviceWorker::Request& request,
                      ForwardWork& work, ForwardDone& done) {
   Instance& instance = *work.instance;
   if (work.options.training) {
+    absl::Status alive = instance.CheckAlive();
+    if (!alive.ok()) return alive;
     done.used = instance.state();
     absl::Status expected = instance.CheckVersion(work.condition, *done.used);
     if (!expected.ok()) return expected;
@@ -99,6 +99,8 @@ absl::Status Compute(BackwardWork& work, BackwardDone& done) {
     done.input_grads = AllOnHost(std::move(output.input_grads));
   done.state = instance.state();
   if (work.accumulate) {
+    absl::Status alive = instance.CheckAlive();
+    if (!alive.ok()) return alive;
     State before = *done.state;
     if (work.zero_before)
       before.grads.assign(before.params.size(), at::Tensor());

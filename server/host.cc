@@ -1,5 +1,6 @@
 #include "server/host.h"
 
+#include <cmath>
 #include <random>
 #include <utility>
 
@@ -9,16 +10,12 @@
 #include "backbones/benchmarks.h"
 #include "backbones/errors.h"
 #include "backbones/registry.h"
+#include "server/random_id.h"
 
 namespace backboned {
 namespace {
 
 constexpr absl::Duration kSweepInterval = absl::Seconds(1);
-
-absl::Status InvalidOption(std::string_view message) {
-  return Error(absl::StatusCode::kInvalidArgument, Reason::kInvalidOption,
-               message);
-}
 
 // What an instance is made from, all defaults filled in.
 struct Blueprint {
@@ -62,6 +59,19 @@ absl::Status CheckNormalization(const Blueprint& plan) {
     return InvalidOption(absl::StrCat(
         "normalization has ", normalization.mean.size(), " means and ",
         normalization.std.size(), " standard deviations"));
+  }
+  for (double mean : normalization.mean) {
+    if (!std::isfinite(static_cast<float>(mean))) {
+      return InvalidOption("normalization has a mean that is not finite");
+    }
+  }
+  for (double deviation : normalization.std) {
+    const auto narrow = static_cast<float>(deviation);
+    if (!std::isfinite(narrow) || narrow <= 0) {
+      return InvalidOption(
+          "normalization has a standard deviation that is not positive and "
+          "finite");
+    }
   }
   const std::vector<int64_t>& shape = plan.architecture->input_shape();
   if (normalization.mean.empty() || shape.empty()) return absl::OkStatus();
@@ -212,11 +222,12 @@ absl::Status Host::Register(const std::shared_ptr<Instance>& instance) {
   return status;
 }
 
-absl::Status Host::DeleteInstance(const Instance& instance) {
+absl::Status Host::DeleteInstance(Instance& instance) {
   if (!registry_.Remove(instance)) {
     return Error(absl::StatusCode::kNotFound, Reason::kInstanceNotFound,
                  absl::StrCat("no instance '", instance.identity().name, "'"));
   }
+  instance.MarkDeleted();  // Before its tapes go, so that no new one stays.
   sessions_.Disown(instance.FullName());
   tapes_.DropInstance(instance.uid());
   return absl::OkStatus();

@@ -85,7 +85,7 @@ class Host {
   absl::StatusOr<Created> CreateInstance(const CreateOptions& options);
 
   // Deletes an instance and its tapes; kNotFound if it is gone already.
-  absl::Status DeleteInstance(const Instance& instance);
+  absl::Status DeleteInstance(Instance& instance);
 
   // Drops expired tapes, and what expired sessions left. The sweeper calls it
   // each second.

@@ -1,11 +1,10 @@
 #include "server/instance.h"
 
-#include "absl/random/random.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "backbones/errors.h"
 #include "server/digest.h"
 #include "server/host_view.h"
+#include "server/random_id.h"
 
 namespace backboned {
 namespace {
@@ -20,12 +19,6 @@ absl::Status Stale(std::string_view message) {
 }
 
 }  // namespace
-
-std::string RandomId() {
-  absl::BitGen random;
-  return absl::StrFormat("%016x%016x", absl::Uniform<uint64_t>(random),
-                         absl::Uniform<uint64_t>(random));
-}
 
 Instance::Instance(Identity identity,
                    std::shared_ptr<const Architecture> architecture,
@@ -74,6 +67,8 @@ absl::StatusOr<StatePtr> Instance::Commit(
   absl::StatusOr<DeviceWorker::Times> times =
       worker_.Run(request, [&]() -> absl::Status {
         const StatePtr current = state();
+        absl::Status alive = CheckAlive();
+        if (!alive.ok()) return alive;
         absl::Status expected = CheckVersion(condition, *current);
         if (!expected.ok()) return expected;
         absl::StatusOr<StatePtr> next = make(*current);
@@ -85,6 +80,13 @@ absl::StatusOr<StatePtr> Instance::Commit(
   if (!times.ok()) return times.status();
   ++counters_.writes;
   return published;
+}
+
+absl::Status Instance::CheckAlive() const {
+  if (!deleted_) return absl::OkStatus();
+  return Error(
+      absl::StatusCode::kNotFound, Reason::kInstanceNotFound,
+      absl::StrCat("instance '", identity_.name, "' was deleted meanwhile"));
 }
 
 void Instance::Publish(StatePtr next) {

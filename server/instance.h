@@ -97,6 +97,14 @@ class Instance {
       const DeviceWorker::Request& request, const VersionCondition& condition,
       const std::function<absl::StatusOr<StatePtr>(const State&)>& make);
 
+  // Says that the registry no longer has it. Writes fail from then on; reads
+  // and forwards that hold it finish.
+  void MarkDeleted() { deleted_ = true; }
+  bool deleted() const { return deleted_; }
+
+  // Returns kNotFound once it is deleted: what is written then would be lost.
+  absl::Status CheckAlive() const;
+
   // Publishes a state. Only from work in the instance's lane.
   void Publish(StatePtr next);
 
@@ -118,15 +126,13 @@ class Instance {
   const std::string uid_;
   const uint64_t lane_;
   Counters counters_;
+  std::atomic<bool> deleted_ = false;
 
   mutable absl::Mutex mutex_;
   StatePtr state_ ABSL_GUARDED_BY(mutex_);
   std::pair<std::weak_ptr<const State>, std::string> digest_
       ABSL_GUARDED_BY(mutex_);
 };
-
-// Returns 128 random bits as 32 hexadecimal digits. Thread-safe.
-std::string RandomId();
 
 }  // namespace backboned
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "server/version.h"
 
 namespace backboned {
 
@@ -29,7 +30,7 @@ struct Options {
   int64_t max_tapes = 1024;
   int64_t max_tape_bytes = int64_t{4} << 30;
   int64_t max_in_flight_bytes = int64_t{2} << 30;
-  int64_t max_memory_bytes = 0;  // 0: not limited.
+  int64_t max_memory_bytes = MachineMemoryBytes() / 10 * 9;  // 0: no limit.
   int64_t max_queued = 4096;
   int64_t max_sessions = 4096;
   absl::Duration tape_ttl = absl::Minutes(10);

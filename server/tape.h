@@ -27,13 +27,9 @@ struct Tape {
   std::string session = {};
   // What it holds: the account's live bytes after the forward.
   int64_t bytes = 0;
-  // Newer tapes have higher numbers; given by TapeStore::Put.
-  uint64_t sequence = 0;
   std::shared_ptr<Graph> graph = nullptr;
   // Pays for what the graph keeps alive.
   std::shared_ptr<MemoryAccount> account = nullptr;
-  // In the order of the graph's outputs.
-  std::vector<std::string> output_names = {};
 };
 
 class TapeStore;

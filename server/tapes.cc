@@ -1,29 +1,18 @@
 #include "server/tapes.h"
 
-#include <sys/random.h>
-
-#include <array>
 #include <cassert>
-#include <cstdlib>
 #include <unordered_set>
 #include <utility>
 
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/string_view.h"
 #include "backbones/errors.h"
+#include "server/random_id.h"
 
 namespace backboned {
 namespace {
 
 // About as long as a backward takes.
 constexpr absl::Duration kRetryDelay = absl::Seconds(1);
-
-std::string RandomId() {
-  std::array<char, 16> bytes;
-  if (getentropy(bytes.data(), bytes.size()) != 0) std::abort();
-  return absl::BytesToHexString(absl::string_view(bytes.data(), bytes.size()));
-}
 
 absl::Status TapeError(const std::string& id, const char* what) {
   return Error(absl::StatusCode::kFailedPrecondition, Reason::kTapeNotFound,
@@ -95,7 +84,6 @@ absl::StatusOr<std::string> TapeStore::Put(Tape tape, TapeSlot slot,
   if (bytes > limits_.max_bytes - total_.bytes) return NoBytes(bytes);
   slot.store_ = nullptr;
   --reserved_count_;
-  kept->sequence = next_sequence_++;
   for (Figures* figures : {&total_, &by_instance_[kept->instance_uid]}) {
     figures->count += 1;
     figures->bytes += bytes;

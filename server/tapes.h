@@ -119,7 +119,6 @@ class TapeStore {
   std::unordered_map<std::string, Figures> by_instance_ ABSL_GUARDED_BY(mutex_);
   Figures total_ ABSL_GUARDED_BY(mutex_);
   int64_t reserved_count_ ABSL_GUARDED_BY(mutex_) = 0;
-  uint64_t next_sequence_ ABSL_GUARDED_BY(mutex_) = 1;
 };
 
 }  // namespace backboned

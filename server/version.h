@@ -3,6 +3,7 @@
 #ifndef BACKBONED_SERVER_VERSION_H_
 #define BACKBONED_SERVER_VERSION_H_
 
+#include <cstdint>
 #include <string>
 
 namespace backboned {
@@ -12,6 +13,10 @@ std::string Version();
 
 // LibTorch's version, e.g. `2.11.0`.
 std::string TorchVersion();
+
+// Bytes of memory that this process may use: the machine's, or its control
+// group's limit if that is less.
+int64_t MachineMemoryBytes();
 
 // What the processor calls itself.
 std::string ProcessorName();

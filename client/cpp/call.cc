@@ -20,6 +20,8 @@ absl::Status Malformed(const absl::Status& status) {
 
 Call::Call(const Connection& connection, const char* method) {
   connection.Prepare(context_);
+  // Metadata, message and half-close leave together: the server wakes up once.
+  context_.set_initial_metadata_corked(true);
   stream_.reset(
       grpc::internal::
           ClientReaderWriterFactory<grpc::ByteBuffer, grpc::ByteBuffer>::Create(

@@ -12,7 +12,7 @@ namespace backboned::client {
 
 struct Options {
   // The client process: unnamed instances and tapes die some time after its
-  // last call. 1 to 64 characters of [a-z0-9_.-]. Empty: random.
+  // last call. 1 to 64 characters of [A-Za-z0-9_.-]. Empty: random.
   std::string session;
 
   // The run's name in the server's log. Empty: none.

@@ -25,11 +25,6 @@
 namespace backboned::rpc {
 namespace {
 
-absl::Status InvalidOption(std::string_view message) {
-  return Error(absl::StatusCode::kInvalidArgument, Reason::kInvalidOption,
-               message);
-}
-
 // Which output of the tape a gradient is for, its spec being right.
 absl::StatusOr<size_t> OutputIndex(const Tape& tape,
                                    const v1::TensorSpec& spec) {

@@ -27,11 +27,6 @@ namespace {
 // MiB.
 constexpr int64_t kMaxExtractBytes = (int64_t{4} << 20) - (64 << 10);
 
-absl::Status InvalidOption(std::string_view message) {
-  return Error(absl::StatusCode::kInvalidArgument, Reason::kInvalidOption,
-               message);
-}
-
 // The names of the outputs that the header asks for.
 absl::StatusOr<std::vector<std::string>> OutputsOf(
     const v1::ForwardHeader& header, const Architecture& architecture) {
@@ -247,7 +242,8 @@ absl::StatusOr<ForwardWork> BackboneService::Prepare(
     absl::StatusOr<TapeSlot> slot = host().tapes().Reserve(absl::Now());
     if (!slot.ok()) return slot.status();
     work.slot = *std::move(slot);
-    work.account = std::make_shared<MemoryAccount>("max-tape-bytes");
+    work.account = std::make_shared<MemoryAccount>(
+        "max-tape-bytes", host().limits().max_tape_bytes);
   }
   ScopedAccount scope(work.account);
   work.input = EmptyTensor(header.inputs(0));

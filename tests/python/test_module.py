@@ -376,3 +376,16 @@ def test_instance_for_numpy_if_asked(server):
     instance = server.create("seq-mnist", module=False)
     assert isinstance(instance, backboned.Instance)
     assert isinstance(server.instance(instance.name), backboned.RemoteBackbone)
+
+
+def test_data_of_another_shape_or_type_is_refused(server):
+    net = server.create("seq-mnist", seed=0).eval()
+    weight = net.fc1.weight.data
+    net.fc1.weight.data = weight.t()
+    with pytest.raises(ValueError, match=r"\[784, 100\].*\[100, 784\]"):
+        net(torch.zeros(1, 1, 28, 28))
+    net.fc1.weight.data = weight.double()
+    with pytest.raises(TypeError, match="float64"):
+        net(torch.zeros(1, 1, 28, 28))
+    net.fc1.weight.data = weight
+    assert net(torch.zeros(1, 1, 28, 28)).shape == (1, 10)

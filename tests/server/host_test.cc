@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <limits>
 #include <string>
 #include <utility>
 
@@ -185,6 +187,17 @@ TEST_F(HostTest, RefusesANormalizationThatDoesNotFit) {
   ExpectInvalid(options, "3 means and 2 standard deviations");
   options.normalization = {.mean = {0, 0}, .std = {1, 1}};
   ExpectInvalid(options, "2 channels, the input has 3");
+}
+
+TEST_F(HostTest, RefusesANormalizationThatGivesNoNumbers) {
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  CreateOptions options = {.name = "a", .benchmark = "seq-cifar10"};
+  for (double deviation : {0.0, -1.0, 1e-60, kInfinity, std::nan("")}) {
+    options.normalization = {.mean = {0, 0, 0}, .std = {1, deviation, 1}};
+    ExpectInvalid(options, "standard deviation that is not positive");
+  }
+  options.normalization = {.mean = {0, kInfinity, 0}, .std = {1, 1, 1}};
+  ExpectInvalid(options, "mean that is not finite");
 }
 
 TEST_F(HostTest, NamesTheUnnamedAndDropsThemWithTheirSession) {

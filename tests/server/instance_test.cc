@@ -138,6 +138,16 @@ TEST_F(InstanceTest, RefusesAStaleVersionWithBothNumbers) {
   ExpectUnchanged(before);
 }
 
+TEST_F(InstanceTest, RefusesWritesOnceItIsDeleted) {
+  const StatePtr before = instance_.state();
+  instance_.MarkDeleted();
+  const absl::Status status = Write(9).status();
+  EXPECT_THAT(status,
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr("deleted")));
+  EXPECT_EQ(ReasonOf(status), Reason::kInstanceNotFound);
+  EXPECT_EQ(instance_.state(), before);
+}
+
 // R1
 TEST_F(InstanceTest, KeepsItsStateWhenTheNextCannotBeMade) {
   const StatePtr before = instance_.state();

@@ -36,7 +36,6 @@ class Slots:
         self._names = names
         self._expected = list(zip(names, shapes, dtypes))
         self._kind = kind
-        self._found: list[Any] = []
         self._links: list[tuple[dict[str, Any], str, nn.Module]] = []
         self._places: list[tuple[dict[str, Any], str]] = []
 
@@ -56,10 +55,10 @@ class Slots:
             found = [place[key] for place, key in self._places]
         except KeyError as error:
             raise AttributeError(f"the backbone has no {error} any more") from None
-        for tensor, old, expected in zip(found, self._found, self._expected):
-            if tensor is not old or tensor.shape != old.shape:
-                check_tensor(expected[0], tensor, expected[1], expected[2])
-        self._found = found
+        # Each time: `p.data = ...` changes a tensor and keeps the object.
+        for tensor, (name, shape, dtype) in zip(found, self._expected):
+            if not _fits(tensor, shape, dtype):
+                check_tensor(name, tensor, shape, dtype)
         return found
 
     def _intact(self) -> bool:
@@ -80,8 +79,12 @@ class Slots:
                 module = child
             self._places.append((getattr(module, self._kind), key))
         self._links = list(links.values())
-        self._found = [None] * len(self._names)
-        for (place, key), expected in zip(self._places, self._expected):
-            if key in place:
-                check_tensor(expected[0], place[key], expected[1], expected[2])
-        self._found = [place.get(key) for place, key in self._places]
+
+
+def _fits(tensor: Any, shape: tuple[int, ...], dtype: torch.dtype) -> bool:
+    return (
+        isinstance(tensor, torch.Tensor)
+        and tensor.shape == shape
+        and tensor.dtype == dtype
+        and tensor.is_cpu
+    )
