@@ -42,7 +42,7 @@ class Scheduler {
  public:
   // What to do now.
   struct Dispatch {
-    // Runs until `Done`. At most one for now.
+    // Runs until `Done`. At most one.
     std::vector<uint64_t> run;
     // Were dropped at their deadline and never run.
     std::vector<uint64_t> expired;
