@@ -62,8 +62,9 @@ class DeviceWorker {
   // Runs `work` on the worker's thread and waits for its end, so `work` may
   // refer to what the caller owns.
   //
-  // Work that did not start by its deadline, or whose caller went away, never
-  // starts: kDeadlineExceeded, kCancelled. Work that started is waited for.
+  // Work that did not start by its deadline, or whose caller went away while it
+  // waited for a millisecond or more, never starts: kDeadlineExceeded,
+  // kCancelled. Work that started is waited for.
   // kResourceExhausted if too many items wait or memory ran out, kInternal if
   // LibTorch threw.
   absl::StatusOr<Times> Run(const Request& request, const Work& work);
@@ -78,11 +79,12 @@ class DeviceWorker {
   struct Item;
 
   void Pump();
+  static bool Abandoned(const Item& item);
   void RunItem(Item& item);
   void TakeExpired(const std::vector<uint64_t>& ids)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status WaitForStart(const Request& request, Item& item)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::shared_ptr<Item> Take(uint64_t id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status WaitForStart(Item& item) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const c10::Device device_;
   int threads_;
@@ -90,7 +92,8 @@ class DeviceWorker {
   absl::Mutex mutex_;
   absl::CondVar changed_;  // An item came, or the worker is to end.
   Scheduler scheduler_ ABSL_GUARDED_BY(mutex_);
-  std::unordered_map<uint64_t, Item*> items_ ABSL_GUARDED_BY(mutex_);
+  std::unordered_map<uint64_t, std::shared_ptr<Item>> items_
+      ABSL_GUARDED_BY(mutex_);  // Those that did not start.
   uint64_t next_id_ ABSL_GUARDED_BY(mutex_) = 1;
   bool ending_ ABSL_GUARDED_BY(mutex_) = false;
 

@@ -267,6 +267,11 @@ absl::Status BackboneService::RunNewForward(Call& call, MessageStream& stream,
   std::vector<wire::Payload> payloads = PayloadsOf(*done);
   RecordAnswer(ticket, result, payloads);
   absl::Status written = stream.WriteTensors(result, std::move(payloads));
+  // gRPC does not say whether the last message could be sent, since it travels
+  // with the call's status.
+  if (written.ok() && header.tape() && call.IsCancelled()) {
+    written = absl::CancelledError("the client went away");
+  }
   // Without a request id nobody can ask for the tape's name again.
   if (!written.ok() && header.request_id().empty()) {
     host().tapes().Release({done->tape_id}, call.principal());

@@ -132,9 +132,6 @@ absl::Status MessageStream::WriteTensors(
     const grpc::ByteBuffer message = *std::move(next);
     const auto bytes = static_cast<int64_t>(message.Length());
     next = writer.Next();
-    // The last message travels together with the call's status, so that gRPC
-    // does not say whether it could be sent.
-    if (!next.has_value() && call_.IsCancelled()) return EndOfRead(transfer);
     const bool written =
         next.has_value()
             ? stream_.Write(message)
