@@ -61,6 +61,12 @@ class Architecture {
   // `out`, `features`, `layers.0`, `layers.1`, ...
   const std::vector<std::string>& output_names() const { return output_names_; }
 
+  // Whether its forwards in training draw random numbers.
+  bool stochastic() const { return description_.stochastic; }
+
+  // Whether it can give its stages as they are before their ReLU.
+  bool has_prerelu() const { return description_.has_prerelu; }
+
   const Layout& layout() const { return layout_; }
 
   // Returns OK if an input [N, ...] of `shape` can run, else kInvalidArgument
@@ -89,6 +95,8 @@ class Architecture {
     std::vector<int64_t> input_shape = {};
     // Number of stages that the trunk gives.
     int64_t layer_count = 0;
+    bool stochastic = false;
+    bool has_prerelu = false;
   };
 
   explicit Architecture(Description description);

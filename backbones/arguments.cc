@@ -38,7 +38,13 @@ std::string FormatAllowed(const ArgumentSpec& spec) {
   if (spec.maximum.has_value()) {
     absl::StrAppend(&allowed, ", at most ", *spec.maximum);
   }
+  if (spec.step != 1) absl::StrAppend(&allowed, ", in steps of ", spec.step);
   return allowed;
+}
+
+bool IsInBounds(const ArgumentSpec& spec, double number) {
+  return (!spec.minimum || number >= static_cast<double>(*spec.minimum)) &&
+         (!spec.maximum || number <= static_cast<double>(*spec.maximum));
 }
 
 bool IsAllowed(const ArgumentSpec& spec, const ArgumentValue& value) {
@@ -49,9 +55,20 @@ bool IsAllowed(const ArgumentSpec& spec, const ArgumentValue& value) {
       std::ranges::find(spec.choices, value) == spec.choices.end()) {
     return false;
   }
+  if (const double* number = std::get_if<double>(&value)) {
+    return IsInBounds(spec, *number);
+  }
   const int64_t* number = std::get_if<int64_t>(&value);
-  return number == nullptr || (*number >= spec.minimum.value_or(*number) &&
-                               *number <= spec.maximum.value_or(*number));
+  return number == nullptr ||
+         (IsInBounds(spec, static_cast<double>(*number)) &&
+          (*number - spec.minimum.value_or(0)) % spec.step == 0);
+}
+
+// An integer where a floating-point number is wanted is one.
+ArgumentValue Promoted(const ArgumentSpec& spec, const ArgumentValue& value) {
+  const int64_t* number = std::get_if<int64_t>(&value);
+  if (number == nullptr || spec.kind != ArgumentKind::kDouble) return value;
+  return static_cast<double>(*number);
 }
 
 absl::Status Invalid(std::span<const ArgumentSpec> specs,
@@ -82,18 +99,20 @@ std::string FormatArgument(const ArgumentValue& value) {
 
 absl::StatusOr<Arguments> ResolveArguments(std::span<const ArgumentSpec> specs,
                                            const Arguments& given) {
-  for (const auto& [name, value] : given) {
+  Arguments resolved;
+  for (const auto& [name, given_value] : given) {
     const ArgumentSpec* spec = Find(specs, name);
     if (spec == nullptr) {
       return Invalid(specs, absl::StrCat("no argument ", Quote(name)));
     }
+    const ArgumentValue value = Promoted(*spec, given_value);
+    resolved[name] = value;
     if (!IsAllowed(*spec, value)) {
       return Invalid(
           specs, absl::StrCat("argument ", name, " is ", FormatArgument(value),
                               ", must be ", FormatAllowed(*spec)));
     }
   }
-  Arguments resolved = given;
   for (const ArgumentSpec& spec : specs) {
     if (resolved.contains(spec.name)) {
       continue;

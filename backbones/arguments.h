@@ -30,9 +30,11 @@ struct ArgumentSpec {
   // Its value if the caller says nothing. Absent: the caller must say.
   std::optional<ArgumentValue> default_value = {};
   std::string description = {};
-  // Bounds of an integer, both allowed.
+  // Bounds of a number, both allowed.
   std::optional<int64_t> minimum = {};
   std::optional<int64_t> maximum = {};
+  // An integer is the minimum plus a multiple of this.
+  int64_t step = 1;
   // The only values. Empty: any within the bounds.
   std::vector<ArgumentValue> choices = {};
 };
@@ -40,7 +42,8 @@ struct ArgumentSpec {
 // Returns `value` as messages spell it.
 std::string FormatArgument(const ArgumentValue& value);
 
-// Checks `given` against `specs` and fills the defaults in.
+// Checks `given` against `specs` and fills the defaults in. An integer does for
+// a floating-point number.
 //
 // Returns kInvalidArgument (kInvalidOption) if an argument is unknown, missing,
 // of another kind or not allowed. The message names the argument and what is

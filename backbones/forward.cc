@@ -72,6 +72,16 @@ std::vector<at::Tensor> Run(const Architecture& architecture, Pass& pass,
   return outputs;
 }
 
+// Returns the generator that a forward draws from.
+at::Generator GeneratorOf(const State& state, const ForwardOptions& options) {
+  const std::string& bytes =
+      options.rng_state.empty() ? state.rng_state : options.rng_state;
+  absl::StatusOr<at::Generator> generator =
+      GeneratorFromState(std::as_bytes(std::span(bytes)));
+  TORCH_CHECK(generator.ok(), "the generator's state is not valid");
+  return *std::move(generator);
+}
+
 void CheckOutputGrads(const GraphGradients& request) {
   const std::vector<at::Tensor>& outputs = request.graph->outputs();
   TORCH_CHECK(request.output_grads.size() == outputs.size(), "got ",
@@ -165,8 +175,12 @@ ForwardOutput Forward(const Architecture& architecture, const State& state,
     leaves = MakeLeaves(state.params, options.grad_mask);
     input_leaf = options.input_grad ? MakeLeaf(x) : at::Tensor();
   }
+  const bool draws = architecture.stochastic() && options.training;
+  const at::Generator generator =
+      draws ? GeneratorOf(state, options) : at::Generator();
   Pass pass(Merge(leaves, state.params), state.buffers,
-            {.training = options.training});
+            {.training = options.training, .prerelu = options.prerelu},
+            generator);
   std::vector<at::Tensor> outputs =
       Run(architecture, pass, input_leaf.defined() ? input_leaf : x,
           options.outputs);
@@ -176,6 +190,7 @@ ForwardOutput Forward(const Architecture& architecture, const State& state,
     result.outputs.push_back(output.detach().contiguous());
   }
   result.buffers = pass.buffers();
+  if (draws) result.rng_state = GeneratorState(generator);
   if (options.record) {
     const uint64_t sequence =
         options.sequence ? *options.sequence : NextSequence();

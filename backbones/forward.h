@@ -26,6 +26,11 @@ struct ForwardOptions {
   // What to return, in this order; Architecture::CheckOutputs accepts it.
   std::vector<std::string> outputs = {"out"};
   bool training = false;
+  // Give the stages as they are before their ReLU. Needs has_prerelu().
+  bool prerelu = false;
+  // What a stochastic architecture draws from in training: a CPU generator's
+  // state. Empty: the State's.
+  std::string rng_state = {};
   // Keep the graph for Backward.
   bool record = false;
   // With `record`: Backward may ask for the input's gradient.
@@ -75,6 +80,8 @@ struct ForwardOutput {
   std::vector<at::Tensor> outputs;
   // After the forward; the State's own unless in training.
   std::vector<at::Tensor> buffers;
+  // The generator's after the forward. Empty: nothing could be drawn.
+  std::string rng_state;
   // If recorded.
   std::shared_ptr<Graph> graph;
 };

@@ -40,17 +40,22 @@ at::Tensor Linear::operator()(Pass& pass, const at::Tensor& x) const {
 Conv2d::Conv2d(Layout& layout, const std::string& name, int64_t in_channels,
                int64_t out_channels, const Conv2dOptions& options)
     : options_(options),
-      weight_(layout.AddParameter(
-          name + ".weight", {out_channels, in_channels, options.kernel_size,
-                             options.kernel_size})) {
-  layout.AddInitStep(weight_,
-                     DefaultWeightDraw(in_channels * options.kernel_size *
-                                       options.kernel_size));
+      weight_(layout.AddParameter(name + ".weight",
+                                  {out_channels, in_channels / options.groups,
+                                   options.kernel_size, options.kernel_size})) {
+  const int64_t fan_in =
+      in_channels / options.groups * options.kernel_size * options.kernel_size;
+  layout.AddInitStep(weight_, DefaultWeightDraw(fan_in));
+  if (options.bias) {
+    bias_ = layout.AddParameter(name + ".bias", {out_channels});
+    layout.AddInitStep(*bias_, DefaultBiasDraw(fan_in));
+  }
 }
 
 at::Tensor Conv2d::operator()(Pass& pass, const at::Tensor& x) const {
-  return at::conv2d(x, pass.parameter(weight_), /*bias=*/{}, options_.stride,
-                    options_.padding);
+  return at::conv2d(
+      x, pass.parameter(weight_), bias_ ? pass.parameter(*bias_) : at::Tensor(),
+      options_.stride, options_.padding, /*dilation=*/1, options_.groups);
 }
 
 BatchNorm2d::BatchNorm2d(Layout& layout, const std::string& name,

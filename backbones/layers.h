@@ -14,6 +14,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "backbones/layout.h"
@@ -45,13 +46,15 @@ struct Conv2dOptions {
   int64_t kernel_size = 3;
   int64_t stride = 1;
   int64_t padding = 0;
+  int64_t groups = 1;
+  bool bias = false;
 };
 
-// nn.Conv2d without a bias.
+// nn.Conv2d.
 class Conv2d {
  public:
-  // Declares `name`.weight [out_channels, in_channels, kernel_size,
-  // kernel_size].
+  // Declares `name`.weight [out_channels, in_channels / groups, kernel_size,
+  // kernel_size] and, if there is one, `name`.bias [out_channels].
   Conv2d(Layout& layout, const std::string& name, int64_t in_channels,
          int64_t out_channels, const Conv2dOptions& options);
 
@@ -61,6 +64,7 @@ class Conv2d {
  private:
   Conv2dOptions options_;
   size_t weight_;
+  std::optional<size_t> bias_;
 };
 
 // What a batch normalisation does; names and defaults as in Python.

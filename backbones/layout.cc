@@ -42,8 +42,7 @@ void Layout::AddAlias(size_t parameter, std::string name) {
   parameters_[parameter].aliases.push_back(std::move(name));
 }
 
-void Layout::AddInitStep(size_t parameter,
-                         std::variant<UniformDraw, ConstantFill> rule) {
+void Layout::AddInitStep(size_t parameter, const InitRule& rule) {
   init_steps_.push_back({.parameter = parameter, .rule = rule});
 }
 

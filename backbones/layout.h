@@ -51,15 +51,32 @@ struct UniformDraw {
   double high = 0;
 };
 
+// Draws each element from N(mean, std^2).
+struct NormalDraw {
+  double mean = 0;
+  double std = 1;
+};
+
+// As NormalDraw, cut off at `low` and `high`: Python's nn.init.trunc_normal_.
+struct TruncatedNormalDraw {
+  double mean = 0;
+  double std = 1;
+  double low = -2;
+  double high = 2;
+};
+
 // Sets each element, which leaves the generator alone.
 struct ConstantFill {
   double value = 0;
 };
 
+using InitRule =
+    std::variant<UniformDraw, NormalDraw, TruncatedNormalDraw, ConstantFill>;
+
 // One step of the initialisation, applied to one parameter.
 struct InitStep {
   size_t parameter = 0;
-  std::variant<UniformDraw, ConstantFill> rule;
+  InitRule rule;
 };
 
 class Layout {
@@ -77,8 +94,7 @@ class Layout {
 
   // Declares the next step of the initialisation. It may target a parameter
   // again.
-  void AddInitStep(size_t parameter,
-                   std::variant<UniformDraw, ConstantFill> rule);
+  void AddInitStep(size_t parameter, const InitRule& rule);
 
   const std::vector<Parameter>& parameters() const { return parameters_; }
   const std::vector<Buffer>& buffers() const { return buffers_; }

@@ -95,25 +95,22 @@ at::Tensor MnistMlp::Head(Pass& pass, const at::Tensor& features) const {
   return classifier_(pass, features);
 }
 
-ArchitectureEntry MnistMlpEntry() {
+std::vector<ArchitectureEntry> MnistMlpEntries() {
   return {
-      .name = "mnistmlp",
-      .description =
-          "Multi-layer perceptron with two hidden layers of ReLUs, for MNIST",
-      .source = "Mammoth e75a491, backbone/MNISTMLP.py",
-      .arguments = {{.name = "num_classes",
-                     .description = "number of logits",
-                     .minimum = 1,
-                     .maximum = 100'000},
-                    {.name = "mlp_hidden_size",
-                     .default_value = 100,
-                     .description = "units of each hidden layer",
-                     .minimum = 1,
-                     .maximum = 16'384}},
-      .factory = [](const Arguments& arguments)
-          -> std::shared_ptr<const Architecture> {
-        return std::make_shared<const MnistMlp>(arguments);
-      }};
+      {.name = "mnistmlp",
+       .description =
+           "Multi-layer perceptron with two hidden layers of ReLUs, for MNIST",
+       .source = "Mammoth e75a491, backbone/MNISTMLP.py",
+       .arguments = {NumClasses(),
+                     {.name = "mlp_hidden_size",
+                      .default_value = 100,
+                      .description = "units of each hidden layer",
+                      .minimum = 1,
+                      .maximum = 16'384}},
+       .factory = [](const Arguments& arguments)
+           -> std::shared_ptr<const Architecture> {
+         return std::make_shared<const MnistMlp>(arguments);
+       }}};
 }
 
 }  // namespace backboned

@@ -36,7 +36,7 @@ class MnistMlp : public Architecture {
 };
 
 // The registry's entry.
-ArchitectureEntry MnistMlpEntry();
+std::vector<ArchitectureEntry> MnistMlpEntries();
 
 }  // namespace backboned
 

@@ -1,6 +1,9 @@
 #include "backbones/pass.h"
 
 #include <ATen/ops/batch_norm.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/rand.h>
 #include <c10/util/Exception.h>
 
 #include <utility>
@@ -8,10 +11,11 @@
 namespace backboned {
 
 Pass::Pass(std::vector<at::Tensor> parameters, std::vector<at::Tensor> buffers,
-           const PassFlags& flags)
+           const PassFlags& flags, at::Generator generator)
     : parameters_(std::move(parameters)),
       buffers_(std::move(buffers)),
-      flags_(flags) {}
+      flags_(flags),
+      generator_(std::move(generator)) {}
 
 at::Tensor Pass::BatchNorm(const at::Tensor& x, const BatchNormTensors& tensors,
                            double eps, double momentum) {
@@ -31,6 +35,31 @@ at::Tensor Pass::BatchNorm(const at::Tensor& x, const BatchNormTensors& tensors,
       x, parameters_[tensors.weight], parameters_[tensors.bias],
       buffers_[tensors.running_mean], buffers_[tensors.running_var],
       flags_.training, momentum, eps, /*cudnn_enabled=*/true);
+}
+
+at::Tensor Pass::Dropout(const at::Tensor& x, double p) {
+  if (!flags_.training || p == 0) return x;
+  if (p == 1) return x.mul(0);
+  at::Tensor mask = at::empty_like(x, at::TensorOptions().device(at::kCPU));
+  mask.bernoulli_(1 - p, generator_);
+  mask.div_(1 - p);
+  return x.mul(mask.to(x.device()));
+}
+
+at::Tensor Pass::DropPath(const at::Tensor& x, double p) {
+  if (!flags_.training || p == 0) return x;
+  std::vector<int64_t> shape(static_cast<size_t>(x.dim()), 1);
+  shape[0] = x.size(0);
+  at::Tensor mask = at::empty(shape, x.scalar_type());
+  mask.bernoulli_(1 - p, generator_);
+  if (p < 1) mask.div_(1 - p);
+  return x.mul(mask.to(x.device()));
+}
+
+at::Tensor Pass::Uniform(at::IntArrayRef shape, const at::Tensor& like) {
+  return at::rand(shape, generator_,
+                  at::TensorOptions().dtype(like.scalar_type()))
+      .to(like.device());
 }
 
 }  // namespace backboned

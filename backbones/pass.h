@@ -10,6 +10,7 @@
 #ifndef BACKBONED_BACKBONES_PASS_H_
 #define BACKBONED_BACKBONES_PASS_H_
 
+#include <ATen/core/Generator.h>
 #include <ATen/core/Tensor.h>
 
 #include <cstddef>
@@ -19,8 +20,10 @@ namespace backboned {
 
 // How a pass runs; the same for all of its layers.
 struct PassFlags {
-  // Batch statistics instead of running ones, which move on.
+  // Batch statistics instead of running ones, which move on, and dropout.
   bool training = false;
+  // Stages are given as they are before their ReLU.
+  bool prerelu = false;
 };
 
 // The tensors of one BatchNorm layer, as indices into the layout.
@@ -35,9 +38,10 @@ struct BatchNormTensors {
 class Pass {
  public:
   // `parameters` and `buffers`: all of the layout, in its order. The parameters
-  // may need gradients.
+  // may need gradients. What is random draws from `generator`, a CPU generator,
+  // which only stochastic architectures in training need.
   Pass(std::vector<at::Tensor> parameters, std::vector<at::Tensor> buffers,
-       const PassFlags& flags);
+       const PassFlags& flags, at::Generator generator = {});
 
   const PassFlags& flags() const { return flags_; }
   const at::Tensor& parameter(size_t index) const { return parameters_[index]; }
@@ -50,6 +54,17 @@ class Pass {
   at::Tensor BatchNorm(const at::Tensor& x, const BatchNormTensors& tensors,
                        double eps, double momentum);
 
+  // Zeroes elements of `x` with probability `p` and scales the others by 1 / (1
+  // - p), as Python's nn.Dropout does. In evaluation returns `x`.
+  at::Tensor Dropout(const at::Tensor& x, double p);
+
+  // Zeroes whole samples of `x` [N, ...] with probability `p` and scales the
+  // others by 1 / (1 - p), as timm's DropPath does. In evaluation returns `x`.
+  at::Tensor DropPath(const at::Tensor& x, double p);
+
+  // Draws a tensor of `shape` from U(0, 1), on the device of `like`.
+  at::Tensor Uniform(at::IntArrayRef shape, const at::Tensor& like);
+
   // Returns the buffers after what ran so far, in layout order.
   const std::vector<at::Tensor>& buffers() const { return buffers_; }
 
@@ -57,6 +72,7 @@ class Pass {
   std::vector<at::Tensor> parameters_;
   std::vector<at::Tensor> buffers_;
   PassFlags flags_;
+  at::Generator generator_;
 };
 
 }  // namespace backboned

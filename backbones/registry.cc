@@ -1,20 +1,47 @@
 #include "backbones/registry.h"
 
 #include <algorithm>
+#include <iterator>
 #include <string>
 
+#include "backbones/bottleneck_resnet.h"
 #include "backbones/errors.h"
 #include "backbones/mnist_mlp.h"
 #include "backbones/names.h"
 #include "backbones/resnet.h"
+#include "backbones/resnet32.h"
+#include "backbones/wide_resnet.h"
 
 namespace backboned {
 
-const std::vector<ArchitectureEntry>& Architectures() {
-  static const std::vector<ArchitectureEntry> entries = {
-      MnistMlpEntry(),
-      ResNet18Entry(),
+namespace {
+
+// The architectures of all families. A new family is a line here.
+std::vector<ArchitectureEntry> AllEntries() {
+  std::vector<ArchitectureEntry> all;
+  const auto add = [&](std::vector<ArchitectureEntry> family) {
+    std::ranges::move(family, std::back_inserter(all));
   };
+  add(MnistMlpEntries());
+  add(ResNetEntries());
+  add(ResNet32Entries());
+  add(BottleneckResNetEntries());
+  add(WideResNetEntries());
+  std::ranges::sort(all, {}, &ArchitectureEntry::name);
+  return all;
+}
+
+}  // namespace
+
+ArgumentSpec NumClasses() {
+  return {.name = "num_classes",
+          .description = "number of logits",
+          .minimum = 1,
+          .maximum = 100'000};
+}
+
+const std::vector<ArchitectureEntry>& Architectures() {
+  static const std::vector<ArchitectureEntry> entries = AllEntries();
   return entries;
 }
 

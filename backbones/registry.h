@@ -3,6 +3,7 @@
 #ifndef BACKBONED_BACKBONES_REGISTRY_H_
 #define BACKBONED_BACKBONES_REGISTRY_H_
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -21,9 +22,14 @@ struct ArchitectureEntry {
   std::string source;
   std::vector<ArgumentSpec> arguments;
   // Builds it from resolved arguments.
-  std::shared_ptr<const Architecture> (*factory)(const Arguments& arguments) =
-      nullptr;
+  std::function<std::shared_ptr<const Architecture>(const Arguments&)> factory;
+  // Whether Mammoth always loads weights into it: an instance is made without
+  // them only if the caller says so.
+  bool pretrained = false;
 };
+
+// The argument that every architecture takes.
+ArgumentSpec NumClasses();
 
 // All of them, by name. Safe from any thread, like the rest of this file.
 const std::vector<ArchitectureEntry>& Architectures();

@@ -1,13 +1,14 @@
 #include "backbones/resnet.h"
 
 #include <ATen/ops/avg_pool2d.h>
+#include <ATen/ops/max_pool2d.h>
 #include <ATen/ops/relu.h>
 
 #include <memory>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "backbones/errors.h"
+#include "backbones/image_input.h"
 
 namespace backboned {
 namespace {
@@ -23,12 +24,13 @@ Conv2dOptions Conv1x1(int64_t stride) {
   return {.kernel_size = 1, .stride = stride, .padding = 0};
 }
 
-// The side of the last stage's maps: three 3x3 convolutions with stride 2.
-int64_t LastSide(int64_t side) {
-  for (int i = 0; i < 3; ++i) {
-    side = (side - 1) / 2 + 1;
-  }
-  return side;
+Conv2dOptions Stem(bool large) {
+  return large ? Conv2dOptions{.kernel_size = 7, .stride = 2, .padding = 3}
+               : Conv3x3(1);
+}
+
+bool ChangesShape(int64_t in_planes, int64_t planes, int64_t stride) {
+  return stride != 1 || in_planes != planes;
 }
 
 }  // namespace
@@ -39,7 +41,7 @@ BasicBlock::BasicBlock(Layout& layout, const std::string& name,
       bn1_(layout, name + ".bn1", planes),
       conv2_(layout, name + ".conv2", planes, planes, Conv3x3(1)),
       bn2_(layout, name + ".bn2", planes) {
-  if (stride != 1 || in_planes != planes) {
+  if (ChangesShape(in_planes, planes, stride)) {
     Conv2d conv(layout, name + ".shortcut.0", in_planes, planes,
                 Conv1x1(stride));
     BatchNorm2d bn(layout, name + ".shortcut.1", planes);
@@ -47,22 +49,43 @@ BasicBlock::BasicBlock(Layout& layout, const std::string& name,
   }
 }
 
-at::Tensor BasicBlock::operator()(Pass& pass, const at::Tensor& x) const {
+BlockOutput BasicBlock::operator()(Pass& pass, const at::Tensor& x) const {
   at::Tensor out = at::relu(bn1_(pass, conv1_(pass, x)));
   out = bn2_(pass, conv2_(pass, out));
   // In place on a tensor of this pass, which no backward needs.
   out.add_(shortcut_ ? shortcut_->bn(pass, shortcut_->conv(pass, x)) : x);
-  return at::relu(out);
+  return {.out = at::relu(out), .prerelu = out};
+}
+
+PreActBlock::PreActBlock(Layout& layout, const std::string& name,
+                         int64_t in_planes, int64_t planes, int64_t stride)
+    : bn1_(layout, name + ".bn1", in_planes),
+      conv1_(layout, name + ".conv1", in_planes, planes, Conv3x3(stride)),
+      bn2_(layout, name + ".bn2", planes),
+      conv2_(layout, name + ".conv2", planes, planes, Conv3x3(1)) {
+  if (ChangesShape(in_planes, planes, stride)) {
+    shortcut_.emplace(layout, name + ".shortcut.0", in_planes, planes,
+                      Conv1x1(stride));
+  }
+}
+
+BlockOutput PreActBlock::operator()(Pass& pass, const at::Tensor& x) const {
+  const at::Tensor in = at::relu(bn1_(pass, x));
+  const at::Tensor shortcut = shortcut_ ? (*shortcut_)(pass, in) : in;
+  at::Tensor out = conv1_(pass, in);
+  out = conv2_(pass, at::relu(bn2_(pass, out)));
+  out.add_(shortcut);
+  return {.out = out, .prerelu = {}};
 }
 
 ResNet::ResNet(const std::string& name, const Arguments& arguments,
-               const BlockCounts& num_blocks)
-    : ResNet(name, arguments, num_blocks,
+               const ResNetDesign& design)
+    : ResNet(name, arguments, design,
              std::get<int64_t>(arguments.at("num_classes")),
              std::get<int64_t>(arguments.at("num_filters"))) {}
 
 ResNet::ResNet(const std::string& name, const Arguments& arguments,
-               const BlockCounts& num_blocks, int64_t num_classes, int64_t nf)
+               const ResNetDesign& design, int64_t num_classes, int64_t nf)
     : Architecture(
           {.name = name,
            .arguments = arguments,
@@ -71,26 +94,33 @@ ResNet::ResNet(const std::string& name, const Arguments& arguments,
                           {"nf", nf},
                           {"in_planes", kWidening * nf}},
            .input_shape = {3, -1, -1},
-           .layer_count = 1 + static_cast<int64_t>(num_blocks.size())}),
-      conv1_(declare(), "conv1", 3, nf, Conv3x3(1)),
+           .layer_count = 1 + static_cast<int64_t>(design.num_blocks.size()),
+           .has_prerelu = !design.preact}),
+      design_(design),
+      conv1_(declare(), "conv1", 3, nf, Stem(design.large_stem)),
       bn1_(declare(), "bn1", nf),
-      stages_(DeclareStages(declare(), num_blocks, nf)),
+      stages_(DeclareStages(declare(), design, nf)),
       classifier_(declare(), "classifier", kWidening * nf, num_classes) {}
 
 std::vector<ResNet::Stage> ResNet::DeclareStages(Layout& layout,
-                                                 const BlockCounts& num_blocks,
+                                                 const ResNetDesign& design,
                                                  int64_t nf) {
   std::vector<Stage> stages;
   int64_t in_planes = nf;
   int64_t planes = nf;
-  for (const int64_t count : num_blocks) {
+  for (const int64_t count : design.num_blocks) {
     const bool first = stages.empty();
-    const std::string name = absl::StrCat("layer", stages.size() + 1);
+    const std::string stage_name = absl::StrCat("layer", stages.size() + 1);
     Stage& stage = stages.emplace_back();
     for (int64_t i = 0; i < count; ++i) {
       const int64_t stride = i == 0 && !first ? 2 : 1;
-      stage.emplace_back(layout, absl::StrCat(name, ".", i), in_planes, planes,
-                         stride);
+      const std::string name = absl::StrCat(stage_name, ".", i);
+      if (design.preact) {
+        stage.emplace_back(
+            PreActBlock(layout, name, in_planes, planes, stride));
+      } else {
+        stage.emplace_back(BasicBlock(layout, name, in_planes, planes, stride));
+      }
       in_planes = planes;
     }
     planes *= 2;
@@ -100,42 +130,36 @@ std::vector<ResNet::Stage> ResNet::DeclareStages(Layout& layout,
 
 absl::Status ResNet::CheckInput(std::span<const int64_t> shape,
                                 bool training) const {
-  const auto mismatch = [&](const std::string& what) {
-    return Error(absl::StatusCode::kInvalidArgument, Reason::kShapeMismatch,
-                 absl::StrCat("input has shape ", FormatShape(shape),
-                              ", expected [N, 3, H, W]", what));
-  };
-  if (shape.size() != 4 || shape[1] != 3) {
-    return mismatch("");
-  }
-  if (shape[0] < 1 || shape[2] < 1 || shape[3] < 1) {
-    return mismatch(" with no size of 0");
-  }
-  const int64_t height = LastSide(shape[2]);
-  const int64_t width = LastSide(shape[3]);
+  absl::Status images = CheckImages(shape);
+  if (!images.ok()) return images;
+  const int halvings = design_.large_stem ? 5 : 3;
+  const int64_t height = Halved(shape[2], halvings);
+  const int64_t width = Halved(shape[3], halvings);
   if (width / height != 1) {
-    return mismatch(absl::StrCat(" that pools to 1x1, but its last maps of ",
-                                 height, "x", width, " pool to 1x",
-                                 width / height));
+    return ImageMismatch(
+        shape, absl::StrCat(" that pools to 1x1, but its last maps of ", height,
+                            "x", width, " pool to 1x", width / height));
   }
-  if (training && shape[0] == 1 && height == 1 && width == 1) {
-    return mismatch(
-        " with more than one value a channel in the last maps, for BatchNorm");
-  }
-  return absl::OkStatus();
+  return CheckBatchNorm(shape, training, height, width);
 }
 
 TrunkOutputs ResNet::Trunk(Pass& pass, const at::Tensor& x) const {
-  std::vector<at::Tensor> layers = {at::relu(bn1_(pass, conv1_(pass, x)))};
-  for (const Stage& stage : stages_) {
-    at::Tensor out = layers.back();
-    for (const BasicBlock& block : stage) {
-      out = block(pass, out);
-    }
-    layers.push_back(std::move(out));
+  const bool prerelu = pass.flags().prerelu;
+  const at::Tensor stem = bn1_(pass, conv1_(pass, x));
+  at::Tensor out = at::relu(stem);
+  if (design_.large_stem) {
+    out = at::max_pool2d(out, /*kernel_size=*/3, /*stride=*/2, /*padding=*/1);
   }
-  const at::Tensor& last = layers.back();
-  const at::Tensor pooled = at::avg_pool2d(last, last.size(2));
+  std::vector<at::Tensor> layers = {prerelu ? stem : out};
+  for (const Stage& stage : stages_) {
+    BlockOutput last;
+    for (const Block& block : stage) {
+      last = std::visit([&](const auto& run) { return run(pass, out); }, block);
+      out = last.out;
+    }
+    layers.push_back(prerelu ? last.prerelu : out);
+  }
+  const at::Tensor pooled = at::avg_pool2d(out, out.size(2));
   return {.features = pooled.view({pooled.size(0), -1}),
           .layers = std::move(layers)};
 }
@@ -144,28 +168,50 @@ at::Tensor ResNet::Head(Pass& pass, const at::Tensor& features) const {
   return classifier_(pass, features);
 }
 
-ArchitectureEntry ResNet18Entry() {
-  return {.name = "resnet18",
-          .description =
-              "Residual network of 18 layers with a 3x3 stem, for small images",
+namespace {
+
+ArchitectureEntry Entry(const std::string& name, const std::string& description,
+                        int64_t num_filters, const ResNetDesign& design) {
+  return {.name = name,
+          .description = description,
           .source =
               "He et al. 2016, arXiv:1512.03385; Mammoth e75a491, "
               "backbone/ResNetBlock.py",
-          .arguments = {{.name = "num_classes",
-                         .description = "number of logits",
-                         .minimum = 1,
-                         .maximum = 100'000},
+          .arguments = {NumClasses(),
                         {.name = "num_filters",
-                         .default_value = 64,
+                         .default_value = num_filters,
                          .description =
                              "filters of the stem; later stages double them",
                          .minimum = 1,
                          .maximum = 512}},
-          .factory = [](const Arguments& arguments)
+          .factory = [name, design](const Arguments& arguments)
               -> std::shared_ptr<const Architecture> {
-            return std::make_shared<const ResNet>(
-                "resnet18", arguments, ResNet::BlockCounts{2, 2, 2, 2});
+            return std::make_shared<const ResNet>(name, arguments, design);
           }};
+}
+
+}  // namespace
+
+std::vector<ArchitectureEntry> ResNetEntries() {
+  std::vector<ArchitectureEntry> entries = {
+      Entry("resnet18",
+            "Residual network of 18 layers with a 3x3 stem, for small images",
+            64, {}),
+      Entry("reduced-resnet18", "resnet18 of 20 filters", 20, {}),
+      Entry("preact-resnet18",
+            "resnet18 with BatchNorm and ReLU before each convolution", 64,
+            {.preact = true}),
+      Entry("resnet34",
+            "Residual network of 34 layers with a 3x3 stem, for small images",
+            64, {.num_blocks = {3, 4, 6, 3}}),
+      Entry("resnet18-spr",
+            "resnet18 with a 7x7 stem and max pooling, for large images", 64,
+            {.large_stem = true}),
+      Entry("resnet18-7x7-pt",
+            "resnet18-spr that Mammoth loads with weights of ImageNet", 64,
+            {.large_stem = true})};
+  entries.back().pretrained = true;
+  return entries;
 }
 
 }  // namespace backboned

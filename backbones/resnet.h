@@ -1,4 +1,4 @@
-// The residual networks with basic blocks: resnet18.
+// The residual networks with basic blocks: resnet18, resnet34 and their kin.
 
 #ifndef BACKBONED_BACKBONES_RESNET_H_
 #define BACKBONED_BACKBONES_RESNET_H_
@@ -8,6 +8,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "backbones/architecture.h"
@@ -16,17 +17,24 @@
 
 namespace backboned {
 
-// A residual block of two 3x3 convolutions. Source: He et al. 2016,
-// arXiv:1512.03385.
+// What a residual block gives.
+struct BlockOutput {
+  at::Tensor out;
+  // As it was before the last ReLU. Undefined: the block does not end with one.
+  at::Tensor prerelu;
+};
+
+// Two 3x3 convolutions, each with a BatchNorm, and a shortcut. Source: He et
+// al. 2016, arXiv:1512.03385.
 class BasicBlock {
  public:
   // Declares the parameters in flat order: conv1, bn1, conv2, bn2, shortcut.
   BasicBlock(Layout& layout, const std::string& name, int64_t in_planes,
              int64_t planes, int64_t stride);
 
-  // `x`: [N, in_planes, H, W]. Returns [N, planes, H/stride, W/stride], sizes
+  // `x`: [N, in_planes, H, W]. Gives [N, planes, H/stride, W/stride], sizes
   // rounded up.
-  at::Tensor operator()(Pass& pass, const at::Tensor& x) const;
+  BlockOutput operator()(Pass& pass, const at::Tensor& x) const;
 
  private:
   // A 1x1 convolution, where the block changes the shape.
@@ -42,22 +50,48 @@ class BasicBlock {
   std::optional<Projection> shortcut_;
 };
 
-// A 3x3 stem, four stages of basic blocks that double the width and halve the
+// BatchNorm and ReLU before each of two 3x3 convolutions, and a shortcut
+// without a BatchNorm. Source: He et al. 2016, arXiv:1603.05027, as in Mammoth.
+class PreActBlock {
+ public:
+  // Declares the parameters in flat order: bn1, conv1, bn2, conv2, shortcut.
+  PreActBlock(Layout& layout, const std::string& name, int64_t in_planes,
+              int64_t planes, int64_t stride);
+
+  // As BasicBlock's.
+  BlockOutput operator()(Pass& pass, const at::Tensor& x) const;
+
+ private:
+  BatchNorm2d bn1_;
+  Conv2d conv1_;
+  BatchNorm2d bn2_;
+  Conv2d conv2_;
+  std::optional<Conv2d> shortcut_;
+};
+
+// How the members of the family differ.
+struct ResNetDesign {
+  // Blocks of each stage.
+  std::array<int64_t, 4> num_blocks = {2, 2, 2, 2};
+  bool preact = false;
+  // A 7x7 convolution with stride 2 and max pooling in place of the 3x3
+  // convolution.
+  bool large_stem = false;
+};
+
+// A stem, four stages of residual blocks that double the width and halve the
 // sides, an average over each map, and a linear classifier.
 //
-// Source: He et al. 2016, arXiv:1512.03385, in the form for small images of
-// Mammoth, backbone/ResNetBlock.py, commit e75a491.
+// Source: He et al. 2016, arXiv:1512.03385, in the form of Mammoth,
+// backbone/ResNetBlock.py, commit e75a491.
 //
 // Deviation: an input so wide that its features would not fit the classifier is
 // refused also where only the features are asked for.
 class ResNet : public Architecture {
  public:
-  // Blocks of each stage.
-  using BlockCounts = std::array<int64_t, 4>;
-
   // `arguments`: `num_classes`, `num_filters`, as resolved by the registry.
   ResNet(const std::string& name, const Arguments& arguments,
-         const BlockCounts& num_blocks);
+         const ResNetDesign& design);
 
   // Takes [N, 3, H, W] with N at least 1, of which the last stage pools to 1x1.
   absl::Status CheckInput(std::span<const int64_t> shape,
@@ -66,24 +100,26 @@ class ResNet : public Architecture {
   at::Tensor Head(Pass& pass, const at::Tensor& features) const override;
 
  private:
-  using Stage = std::vector<BasicBlock>;
+  using Block = std::variant<BasicBlock, PreActBlock>;
+  using Stage = std::vector<Block>;
 
   ResNet(const std::string& name, const Arguments& arguments,
-         const BlockCounts& num_blocks, int64_t num_classes, int64_t nf);
+         const ResNetDesign& design, int64_t num_classes, int64_t nf);
 
   // Declares `layer1` to `layer4`.
   static std::vector<Stage> DeclareStages(Layout& layout,
-                                          const BlockCounts& num_blocks,
+                                          const ResNetDesign& design,
                                           int64_t nf);
 
+  ResNetDesign design_;
   Conv2d conv1_;
   BatchNorm2d bn1_;
   std::vector<Stage> stages_;
   Linear classifier_;
 };
 
-// The registry's entry.
-ArchitectureEntry ResNet18Entry();
+// The registry's entries.
+std::vector<ArchitectureEntry> ResNetEntries();
 
 }  // namespace backboned
 

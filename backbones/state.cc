@@ -4,6 +4,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
 
+#include <cmath>
 #include <cstring>
 #include <string>
 #include <utility>
@@ -13,15 +14,41 @@
 namespace backboned {
 namespace {
 
-void ApplyStep(const InitStep& step, std::span<at::Tensor> params,
-               const at::Generator& generator) {
-  at::Tensor& param = params[step.parameter];
-  if (const auto* uniform = std::get_if<UniformDraw>(&step.rule)) {
-    param.uniform_(uniform->low, uniform->high, generator);
-  } else {
-    param.fill_(std::get<ConstantFill>(step.rule).value);
+// Applies a rule to a parameter, by the same ATen calls as torch.nn.init.
+class Initializer {
+ public:
+  Initializer(at::Tensor param, at::Generator generator)
+      : param_(std::move(param)), generator_(std::move(generator)) {}
+
+  void operator()(const UniformDraw& draw) {
+    param_.uniform_(draw.low, draw.high, generator_);
   }
-}
+
+  void operator()(const NormalDraw& draw) {
+    param_.normal_(draw.mean, draw.std, generator_);
+  }
+
+  // By the inverse of the distribution function.
+  void operator()(const TruncatedNormalDraw& draw) {
+    const double low = NormalCdf((draw.low - draw.mean) / draw.std);
+    const double high = NormalCdf((draw.high - draw.mean) / draw.std);
+    param_.uniform_(2 * low - 1, 2 * high - 1, generator_);
+    param_.erfinv_();
+    param_.mul_(draw.std * std::sqrt(2.0));
+    param_.add_(draw.mean);
+    param_.clamp_(draw.low, draw.high);
+  }
+
+  void operator()(const ConstantFill& fill) { param_.fill_(fill.value); }
+
+ private:
+  static double NormalCdf(double x) {
+    return (1 + std::erf(x / std::sqrt(2.0))) / 2;
+  }
+
+  at::Tensor param_;
+  at::Generator generator_;
+};
 
 at::Tensor Part(const at::Tensor& tensor, const Slice& slice) {
   return tensor.view({-1}).narrow(0, slice.begin, slice.elements());
@@ -84,7 +111,7 @@ StatePtr InitialState(const Layout& layout, const at::Generator& generator,
     state.params.push_back(at::empty(parameter.shape, at::kFloat));
   }
   for (const InitStep& step : layout.init_steps()) {
-    ApplyStep(step, state.params, generator);
+    std::visit(Initializer(state.params[step.parameter], generator), step.rule);
   }
   for (at::Tensor& param : state.params) {
     param = param.to(device);
@@ -95,6 +122,7 @@ StatePtr InitialState(const Layout& layout, const at::Generator& generator,
                  at::TensorOptions().dtype(buffer.dtype).device(device)));
   }
   state.grads.resize(state.params.size());
+  state.rng_state = GeneratorState(generator);
   return std::make_shared<const State>(std::move(state));
 }
 
@@ -140,6 +168,12 @@ StatePtr WithBuffers(const State& state, std::vector<at::Tensor> buffers) {
   State next = state;
   next.buffers = std::move(buffers);
   ++next.buffers_version;
+  return std::make_shared<const State>(std::move(next));
+}
+
+StatePtr WithRngState(const State& state, std::string rng_state) {
+  State next = state;
+  next.rng_state = std::move(rng_state);
   return std::make_shared<const State>(std::move(next));
 }
 

@@ -37,6 +37,9 @@ struct State {
   // One a parameter, of its shape; an undefined tensor is no gradient, which is
   // not zero.
   std::vector<at::Tensor> grads;
+  // The CPU generator that stochastic layers draw from next, as
+  // GeneratorFromState takes it.
+  std::string rng_state;
   uint64_t params_version = 1;
   uint64_t buffers_version = 1;
 };
@@ -59,7 +62,8 @@ absl::StatusOr<at::Generator> GeneratorFromState(
 std::string GeneratorState(const at::Generator& generator);
 
 // Computes the first State of `layout` on `device`: drawn on the CPU from
-// `generator`, which moves on as Python's constructor moves it.
+// `generator`, which moves on as Python's constructor moves it and is the
+// State's from there on.
 StatePtr InitialState(const Layout& layout, const at::Generator& generator,
                       at::Device device);
 
@@ -88,6 +92,9 @@ StatePtr WithBuffers(const State& state, std::span<const Slice> slices,
 // Returns a State with all `buffers` new, as a training forward leaves them,
 // and starts a new version of the buffers.
 StatePtr WithBuffers(const State& state, std::vector<at::Tensor> buffers);
+
+// Returns a State whose generator is at `rng_state`. Versions stay.
+StatePtr WithRngState(const State& state, std::string rng_state);
 
 // Computes a State whose gradients in `slices`, all whole, are `values`; an
 // undefined value takes a gradient away. Versions stay.

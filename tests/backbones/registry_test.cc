@@ -11,6 +11,7 @@
 namespace backboned {
 namespace {
 
+using ::testing::AnyOf;
 using ::testing::HasSubstr;
 using ::testing::Optional;
 using ::testing::Pair;
@@ -20,7 +21,9 @@ TEST(ArchitecturesTest, AreSortedAndDocumented) {
   const auto& entries = Architectures();
   EXPECT_TRUE(std::ranges::is_sorted(entries, {}, &ArchitectureEntry::name));
   for (const ArchitectureEntry& entry : entries) {
-    EXPECT_THAT(entry.source, HasSubstr("Mammoth e75a491")) << entry.name;
+    EXPECT_THAT(entry.source,
+                AnyOf(HasSubstr("Mammoth e75a491"), HasSubstr("arXiv:")))
+        << entry.name;
     EXPECT_NE(entry.description, "") << entry.name;
     for (const ArgumentSpec& argument : entry.arguments) {
       EXPECT_NE(argument.description, "") << argument.name;
@@ -47,10 +50,10 @@ TEST(BuildArchitectureTest, IgnoresCaseAndUnderscores) {
 
 TEST(BuildArchitectureTest, RejectsUnknownNameAndListsTheValidOnes) {
   const auto result = BuildArchitecture("vgg11", {{"num_classes", 10}});
-  EXPECT_THAT(result,
-              StatusIs(absl::StatusCode::kNotFound,
-                       "no architecture \"vgg11\"; valid architectures: "
-                       "mnistmlp, resnet18"));
+  EXPECT_THAT(result, StatusIs(absl::StatusCode::kNotFound,
+                               HasSubstr("no architecture \"vgg11\"; valid "
+                                         "architectures: ")));
+  EXPECT_THAT(result.status().message(), HasSubstr("mnistmlp, "));
   EXPECT_THAT(ReasonOf(result.status()),
               Optional(Reason::kArchitectureNotFound));
 }
