@@ -44,6 +44,23 @@ absl::Status KeepTape(Host& host, const DeviceWorker::Request& request,
   return absl::OkStatus();
 }
 
+// The state that a forward leaves. A generator that the caller gave goes back
+// to the caller, the instance's own moves on.
+StatePtr NextState(const ForwardWork& work, ForwardOutput& output,
+                   ForwardDone& done) {
+  StatePtr next = done.used;
+  if (work.options.training && !output.buffers.empty()) {
+    next = WithBuffers(*next, std::move(output.buffers));
+  }
+  if (!work.options.rng_state.empty()) {
+    done.rng_state = output.rng_state.empty() ? work.options.rng_state
+                                              : std::move(output.rng_state);
+  } else if (!output.rng_state.empty()) {
+    next = WithRngState(*next, std::move(output.rng_state));
+  }
+  return next;
+}
+
 // The forward itself, on the worker.
 absl::Status Compute(Host& host, const DeviceWorker::Request& request,
                      ForwardWork& work, ForwardDone& done) {
@@ -67,10 +84,7 @@ absl::Status Compute(Host& host, const DeviceWorker::Request& request,
   }
   done.outputs = AllOnHost(std::move(output.outputs));
   if (work.return_buffers) done.buffers = AllOnHost(output.buffers);
-  StatePtr next = done.used;
-  if (work.options.training && !output.buffers.empty()) {
-    next = WithBuffers(*done.used, std::move(output.buffers));
-  }
+  const StatePtr next = NextState(work, output, done);
   done.buffers_version = next->buffers_version;
   if (work.options.record) {
     absl::Status kept =
@@ -78,7 +92,7 @@ absl::Status Compute(Host& host, const DeviceWorker::Request& request,
     if (!kept.ok()) return kept;
   }
   // Nothing fails from here on.
-  if (next != done.used) instance.Publish(std::move(next));
+  if (next != done.used) instance.Publish(next);
   return absl::OkStatus();
 }
 

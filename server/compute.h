@@ -44,6 +44,7 @@ struct ForwardDone {
   std::vector<at::Tensor> buffers;  // After the forward, if asked for.
   StatePtr used;                    // Its parameters were used.
   uint64_t buffers_version = 0;     // After the forward.
+  std::string rng_state;            // After the forward, if one was given.
   std::string tape_id;              // If recorded.
   int64_t tape_bytes = 0;
   DeviceWorker::Times times;

@@ -183,6 +183,7 @@ v1::Architecture ToProto(const ArchitectureEntry& entry) {
     }
     if (spec.minimum.has_value()) argument.set_minimum(*spec.minimum);
     if (spec.maximum.has_value()) argument.set_maximum(*spec.maximum);
+    if (spec.step != 1) argument.set_step(spec.step);
     for (const ArgumentValue& choice : spec.choices) {
       *argument.add_choices() = ToProto(choice);
     }
@@ -261,6 +262,8 @@ v1::Layout LayoutOf(const Instance& instance) {
   }
   result.mutable_input_shape()->Assign(architecture.input_shape().begin(),
                                        architecture.input_shape().end());
+  result.set_stochastic(architecture.stochastic());
+  result.set_prerelu(architecture.has_prerelu());
   return result;
 }
 

@@ -6,6 +6,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "backbones/errors.h"
+#include "backbones/state.h"
 #include "proto/wire/spec.h"
 #include "server/compute.h"
 #include "server/host_view.h"
@@ -72,6 +74,12 @@ absl::StatusOr<std::vector<bool>> GradMask(const v1::ForwardHeader& header,
   return mask;
 }
 
+// A generator's state that a client gives, if it does.
+absl::Status CheckRngState(std::string_view bytes) {
+  if (bytes.empty()) return absl::OkStatus();
+  return GeneratorFromState(std::as_bytes(std::span(bytes))).status();
+}
+
 absl::StatusOr<ForwardOptions> OptionsOf(const v1::ForwardHeader& header,
                                          const Architecture& architecture) {
   if (header.input_grad() && !header.tape()) {
@@ -82,11 +90,19 @@ absl::StatusOr<ForwardOptions> OptionsOf(const v1::ForwardHeader& header,
   if (!outputs.ok()) return outputs.status();
   absl::Status known = architecture.CheckOutputs(*outputs);
   if (!known.ok()) return known;
+  if (header.prerelu() && !architecture.has_prerelu()) {
+    return InvalidOption(
+        absl::StrCat(architecture.name(), " has no stages before a ReLU"));
+  }
+  absl::Status state = CheckRngState(header.rng_state());
+  if (!state.ok()) return state;
   absl::StatusOr<std::vector<bool>> mask =
       GradMask(header, architecture.layout());
   if (!mask.ok()) return mask.status();
   return ForwardOptions{.outputs = *std::move(outputs),
                         .training = header.training(),
+                        .prerelu = header.prerelu(),
+                        .rng_state = header.rng_state(),
                         .record = header.tape(),
                         .input_grad = header.input_grad(),
                         .grad_mask = *std::move(mask)};
@@ -145,6 +161,7 @@ v1::ForwardResult ResultOf(const Instance& instance,
       VersionOf(instance, done.used->params_version, done.buffers_version);
   result.set_tape_id(done.tape_id);
   result.set_tape_bytes(done.tape_bytes);
+  result.set_rng_state(done.rng_state);
   for (size_t i = 0; i < done.outputs.size(); ++i) {
     *result.add_outputs() = Spec(names[i], done.outputs[i]);
   }

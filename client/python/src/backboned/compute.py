@@ -48,6 +48,8 @@ class ForwardOptions:
     grad_params: Select = None
     no_param_grads: bool = False
     return_buffers: bool = False
+    prerelu: bool = False
+    rng_state: bytes = b""
     if_version: Version | None = None
     allow_merge: bool = False
     release_tapes: Sequence[str] = ()
@@ -66,6 +68,8 @@ class ForwardOptions:
             grad_params=selection(self.grad_params),
             no_param_grads=self.no_param_grads,
             return_buffers=self.return_buffers,
+            prerelu=self.prerelu,
+            rng_state=self.rng_state,
             if_version=condition(self.if_version),
             allow_merge=self.allow_merge,
             release_tapes=[*self.release_tapes, *given_up],
@@ -131,6 +135,7 @@ def forward(
         tape_bytes=result.tape_bytes,
         buffers=arrays[1],
         timings=read_timings(result.timings),
+        rng_state=result.rng_state,
     )
 
 

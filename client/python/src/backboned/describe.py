@@ -71,6 +71,7 @@ class Argument:
     minimum: int | None
     maximum: int | None
     choices: tuple[Any, ...]
+    step: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,6 +167,7 @@ def read_architecture(message: pb.Architecture) -> Architecture:
                 minimum=a.minimum if a.HasField("minimum") else None,
                 maximum=a.maximum if a.HasField("maximum") else None,
                 choices=tuple(read_argument(c) for c in a.choices),
+                step=a.step or 1,
             )
             for a in message.arguments
         ),

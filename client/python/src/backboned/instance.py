@@ -73,6 +73,8 @@ class Instance(Handle):
         grad_params: Select = None,
         no_param_grads: bool = False,
         return_buffers: bool = False,
+        prerelu: bool = False,
+        rng_state: bytes = b"",
         if_version: Version | None = None,
         allow_merge: bool = False,
         release_tapes: Sequence[str] = (),
@@ -102,6 +104,12 @@ class Instance(Handle):
             With `tape`: none does.
         return_buffers : bool
             Give the buffers after the forward too.
+        prerelu : bool
+            Give the stages as they are before their ReLU; needs `layout.prerelu`.
+        rng_state : bytes
+            What a stochastic network draws from in training:
+            ``torch.get_rng_state().numpy().tobytes()``. The result has the state
+            afterwards. Without it the instance's own generator moves on.
         if_version : Version, optional
             The state that must be found.
         allow_merge : bool
@@ -120,6 +128,8 @@ class Instance(Handle):
             grad_params=grad_params,
             no_param_grads=no_param_grads,
             return_buffers=return_buffers,
+            prerelu=prerelu,
+            rng_state=rng_state,
             if_version=if_version,
             allow_merge=allow_merge,
             release_tapes=release_tapes,

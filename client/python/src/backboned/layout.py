@@ -68,6 +68,10 @@ class Layout:
         E.g. ``feature_dim``, ``num_classes``.
     input_shape : tuple of int
         C, H, W of one input; -1 is any; empty: any with the right number of elements.
+    stochastic : bool
+        Whether forwards in training draw random numbers.
+    prerelu : bool
+        Whether the stages can be given as they are before their ReLU.
     """
 
     parameters: tuple[Parameter, ...]
@@ -76,6 +80,8 @@ class Layout:
     outputs: tuple[str, ...]
     attributes: Mapping[str, int]
     input_shape: tuple[int, ...]
+    stochastic: bool
+    prerelu: bool
 
 
 def read_layout(message: instance_pb2.Layout) -> Layout:
@@ -93,6 +99,8 @@ def read_layout(message: instance_pb2.Layout) -> Layout:
         outputs=tuple(message.outputs),
         attributes=dict(message.attributes),
         input_shape=tuple(message.input_shape),
+        stochastic=message.stochastic,
+        prerelu=message.prerelu,
     )
 
 

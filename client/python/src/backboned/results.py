@@ -44,6 +44,8 @@ class Forward:
     buffers : dict of str to ndarray
         After the forward, if asked for.
     timings : Timings
+    rng_state : bytes
+        The generator's after the forward, if one was given.
     """
 
     outputs: dict[str, Array]
@@ -52,6 +54,7 @@ class Forward:
     tape_bytes: int
     buffers: dict[str, Array]
     timings: Timings
+    rng_state: bytes = b""
 
     @property
     def out(self) -> Array:

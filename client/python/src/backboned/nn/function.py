@@ -22,6 +22,7 @@ class Call(NamedTuple):
     link: Link
     returnt: str
     training: bool
+    prerelu: bool
 
 
 class Room:
@@ -56,7 +57,11 @@ def run_with_graph(
 
 
 def _options(call: Call) -> dict[str, Any]:
-    return {"returnt": call.returnt, "training": call.training}
+    return {
+        "returnt": call.returnt,
+        "training": call.training,
+        "prerelu": call.prerelu,
+    }
 
 
 class RemoteForward(torch.autograd.Function):

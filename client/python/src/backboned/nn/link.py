@@ -203,6 +203,8 @@ class Link:
     def forward(self, x: Array, options: dict[str, Any], empty: Any) -> Forward:
         """Push what changed, run a forward of that very state, take the new buffers.
 
+        What is random draws from PyTorch's generator, as it would here.
+
         Parameters
         ----------
         x : ndarray
@@ -213,14 +215,21 @@ class Link:
             Makes the arrays of the outputs.
         """
         moves = options["training"] and bool(self.instance.layout.buffers)
+        draws = options["training"] and self.instance.layout.stochastic
+        if draws:
+            options = {**options, "rng_state": _torch_rng_state()}
         with self._lock, self._advised():
             self._push_changes()
             version = self._version
             if moves:
-                return self._training_forward(x, options, empty)
-        full = compute.ForwardOptions(if_version=version, **options)
-        with self._advised():
-            return compute.forward(self.instance, x, full, self.timeout, empty)
+                result = self._training_forward(x, options, empty)
+        if not moves:
+            full = compute.ForwardOptions(if_version=version, **options)
+            with self._advised():
+                result = compute.forward(self.instance, x, full, self.timeout, empty)
+        if draws:
+            _set_torch_rng_state(result.rng_state)
+        return result
 
     def _training_forward(
         self, x: Array, options: dict[str, Any], empty: Any
@@ -278,3 +287,13 @@ class Link:
                 error.code,
                 error.reason,
             ) from error
+
+
+def _torch_rng_state() -> bytes:
+    """Give PyTorch's CPU generator's state."""
+    state: bytes = torch.get_rng_state().numpy().tobytes()
+    return state
+
+
+def _set_torch_rng_state(state: bytes) -> None:
+    torch.set_rng_state(torch.frombuffer(bytearray(state), dtype=torch.uint8))

@@ -45,6 +45,9 @@ class RemoteBackbone(nn.Module):
     Gradients of gradients are not available. Errors of the server are raised as
     `BackbonedError` from forward and from backward.
 
+    What is random (dropout) draws from PyTorch's CPU generator, so that
+    `torch.manual_seed` means what it means for a local network.
+
     Made by `Server.create` and `Server.instance`.
 
     Parameters
@@ -56,6 +59,7 @@ class RemoteBackbone(nn.Module):
 
     def __init__(self, instance: Instance) -> None:
         super().__init__()
+        self.return_prerelu = False
         plant(self, instance.layout)
         for name, value in instance.layout.attributes.items():
             if not hasattr(self, name):
@@ -120,7 +124,7 @@ class RemoteBackbone(nn.Module):
         """
         _check_input(x)
         parameters = self._link.parameters()
-        call = Call(self._link, returnt, self.training)
+        call = Call(self._link, returnt, self.training, self.return_prerelu)
         if torch.is_grad_enabled() and (
             x.requires_grad or any(p.requires_grad for p in parameters)
         ):
@@ -132,6 +136,20 @@ class RemoteBackbone(nn.Module):
         if returnt == "full":
             return tensors[0], list(tensors[1:])
         return tensors[0]
+
+    def set_return_prerelu(self, enable: bool = True) -> None:
+        """Let ``full`` list every stage as it is before its ReLU.
+
+        Raises
+        ------
+        ValueError
+            If the architecture's stages have none.
+        """
+        if enable and not self.layout.prerelu:
+            raise ValueError(
+                f"{self.instance.architecture} has no stages before a ReLU"
+            )
+        self.return_prerelu = enable
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
         """Give the features, [N, D]."""

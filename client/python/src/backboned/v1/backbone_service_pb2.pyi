@@ -101,7 +101,7 @@ class FlatGrads(_message.Message):
     def __init__(self, spec: _Optional[_Union[_tensor_pb2.TensorSpec, _Mapping]] = ..., present: _Optional[_Iterable[bool]] = ...) -> None: ...
 
 class ForwardHeader(_message.Message):
-    __slots__ = ["allow_merge", "grad_params", "if_version", "input_grad", "inputs", "instance", "no_param_grads", "outputs", "release_tapes", "request_id", "return_buffers", "return_type", "tape", "training"]
+    __slots__ = ["allow_merge", "grad_params", "if_version", "input_grad", "inputs", "instance", "no_param_grads", "outputs", "prerelu", "release_tapes", "request_id", "return_buffers", "return_type", "rng_state", "tape", "training"]
     ALLOW_MERGE_FIELD_NUMBER: _ClassVar[int]
     GRAD_PARAMS_FIELD_NUMBER: _ClassVar[int]
     IF_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -110,10 +110,12 @@ class ForwardHeader(_message.Message):
     INSTANCE_FIELD_NUMBER: _ClassVar[int]
     NO_PARAM_GRADS_FIELD_NUMBER: _ClassVar[int]
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    PRERELU_FIELD_NUMBER: _ClassVar[int]
     RELEASE_TAPES_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     RETURN_BUFFERS_FIELD_NUMBER: _ClassVar[int]
     RETURN_TYPE_FIELD_NUMBER: _ClassVar[int]
+    RNG_STATE_FIELD_NUMBER: _ClassVar[int]
     TAPE_FIELD_NUMBER: _ClassVar[int]
     TRAINING_FIELD_NUMBER: _ClassVar[int]
     allow_merge: bool
@@ -124,13 +126,15 @@ class ForwardHeader(_message.Message):
     instance: str
     no_param_grads: bool
     outputs: _containers.RepeatedScalarFieldContainer[str]
+    prerelu: bool
     release_tapes: _containers.RepeatedScalarFieldContainer[str]
     request_id: str
     return_buffers: bool
     return_type: ReturnType
+    rng_state: bytes
     tape: bool
     training: bool
-    def __init__(self, instance: _Optional[str] = ..., request_id: _Optional[str] = ..., outputs: _Optional[_Iterable[str]] = ..., return_type: _Optional[_Union[ReturnType, str]] = ..., training: bool = ..., tape: bool = ..., input_grad: bool = ..., grad_params: _Optional[_Union[_instance_pb2.Selection, _Mapping]] = ..., if_version: _Optional[_Union[_instance_pb2.IfVersion, _Mapping]] = ..., allow_merge: bool = ..., release_tapes: _Optional[_Iterable[str]] = ..., inputs: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ..., return_buffers: bool = ..., no_param_grads: bool = ...) -> None: ...
+    def __init__(self, instance: _Optional[str] = ..., request_id: _Optional[str] = ..., outputs: _Optional[_Iterable[str]] = ..., return_type: _Optional[_Union[ReturnType, str]] = ..., training: bool = ..., tape: bool = ..., input_grad: bool = ..., grad_params: _Optional[_Union[_instance_pb2.Selection, _Mapping]] = ..., if_version: _Optional[_Union[_instance_pb2.IfVersion, _Mapping]] = ..., allow_merge: bool = ..., release_tapes: _Optional[_Iterable[str]] = ..., inputs: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ..., return_buffers: bool = ..., no_param_grads: bool = ..., prerelu: bool = ..., rng_state: _Optional[bytes] = ...) -> None: ...
 
 class ForwardRequest(_message.Message):
     __slots__ = ["chunk", "header"]
@@ -149,20 +153,22 @@ class ForwardResponse(_message.Message):
     def __init__(self, header: _Optional[_Union[ForwardResult, _Mapping]] = ..., chunk: _Optional[_Union[_tensor_pb2.Chunk, _Mapping]] = ...) -> None: ...
 
 class ForwardResult(_message.Message):
-    __slots__ = ["buffers", "outputs", "tape_bytes", "tape_id", "timings", "version"]
+    __slots__ = ["buffers", "outputs", "rng_state", "tape_bytes", "tape_id", "timings", "version"]
     BUFFERS_FIELD_NUMBER: _ClassVar[int]
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    RNG_STATE_FIELD_NUMBER: _ClassVar[int]
     TAPE_BYTES_FIELD_NUMBER: _ClassVar[int]
     TAPE_ID_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     buffers: _containers.RepeatedCompositeFieldContainer[_tensor_pb2.TensorSpec]
     outputs: _containers.RepeatedCompositeFieldContainer[_tensor_pb2.TensorSpec]
+    rng_state: bytes
     tape_bytes: int
     tape_id: str
     timings: Timings
     version: _instance_pb2.Version
-    def __init__(self, version: _Optional[_Union[_instance_pb2.Version, _Mapping]] = ..., tape_id: _Optional[str] = ..., tape_bytes: _Optional[int] = ..., outputs: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ..., buffers: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
+    def __init__(self, version: _Optional[_Union[_instance_pb2.Version, _Mapping]] = ..., tape_id: _Optional[str] = ..., tape_bytes: _Optional[int] = ..., outputs: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ..., buffers: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., rng_state: _Optional[bytes] = ...) -> None: ...
 
 class GetBuffersRequest(_message.Message):
     __slots__ = ["if_version", "instance", "selection"]

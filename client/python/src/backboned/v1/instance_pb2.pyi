@@ -101,7 +101,7 @@ class InstanceCounters(_message.Message):
     def __init__(self, forwards: _Optional[int] = ..., backwards: _Optional[int] = ..., writes: _Optional[int] = ...) -> None: ...
 
 class Layout(_message.Message):
-    __slots__ = ["attributes", "buffers", "input_shape", "outputs", "parameter_elements", "parameters"]
+    __slots__ = ["attributes", "buffers", "input_shape", "outputs", "parameter_elements", "parameters", "prerelu", "stochastic"]
     class AttributesEntry(_message.Message):
         __slots__ = ["key", "value"]
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -115,13 +115,17 @@ class Layout(_message.Message):
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
     PARAMETERS_FIELD_NUMBER: _ClassVar[int]
     PARAMETER_ELEMENTS_FIELD_NUMBER: _ClassVar[int]
+    PRERELU_FIELD_NUMBER: _ClassVar[int]
+    STOCHASTIC_FIELD_NUMBER: _ClassVar[int]
     attributes: _containers.ScalarMap[str, int]
     buffers: _containers.RepeatedCompositeFieldContainer[Buffer]
     input_shape: _containers.RepeatedScalarFieldContainer[int]
     outputs: _containers.RepeatedScalarFieldContainer[str]
     parameter_elements: int
     parameters: _containers.RepeatedCompositeFieldContainer[Parameter]
-    def __init__(self, parameters: _Optional[_Iterable[_Union[Parameter, _Mapping]]] = ..., buffers: _Optional[_Iterable[_Union[Buffer, _Mapping]]] = ..., parameter_elements: _Optional[int] = ..., outputs: _Optional[_Iterable[str]] = ..., attributes: _Optional[_Mapping[str, int]] = ..., input_shape: _Optional[_Iterable[int]] = ...) -> None: ...
+    prerelu: bool
+    stochastic: bool
+    def __init__(self, parameters: _Optional[_Iterable[_Union[Parameter, _Mapping]]] = ..., buffers: _Optional[_Iterable[_Union[Buffer, _Mapping]]] = ..., parameter_elements: _Optional[int] = ..., outputs: _Optional[_Iterable[str]] = ..., attributes: _Optional[_Mapping[str, int]] = ..., input_shape: _Optional[_Iterable[int]] = ..., stochastic: bool = ..., prerelu: bool = ...) -> None: ...
 
 class Normalization(_message.Message):
     __slots__ = ["mean", "std"]

@@ -15,7 +15,7 @@ from backboned.v1 import instance_pb2 as backboned_dot_v1_dot_instance__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#backboned/v1/instance_service.proto\x12\x0c\x62\x61\x63kboned.v1\x1a\x1b\x62\x61\x63kboned/v1/instance.proto\x1a\x1egoogle/protobuf/duration.proto\"\x12\n\x10GetServerRequest\"|\n\x06\x44\x65vice\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0f\n\x07threads\x18\x03 \x01(\x05\x12\x17\n\x0f\x61llocated_bytes\x18\x04 \x01(\x03\x12\x14\n\x0cpooled_bytes\x18\x05 \x01(\x03\x12\x0f\n\x07\x64\x65\x66\x61ult\x18\x06 \x01(\x08\"\xd8\x02\n\x06Limits\x12\x15\n\rmax_instances\x18\x01 \x01(\x03\x12\x11\n\tmax_tapes\x18\x02 \x01(\x03\x12\x16\n\x0emax_tape_bytes\x18\x03 \x01(\x03\x12\x1b\n\x13max_in_flight_bytes\x18\x04 \x01(\x03\x12\x12\n\nmax_queued\x18\x05 \x01(\x03\x12\x19\n\x11max_message_bytes\x18\x06 \x01(\x03\x12\x17\n\x0fmax_chunk_bytes\x18\x07 \x01(\x03\x12+\n\x08tape_ttl\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0bsession_ttl\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rstall_timeout\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x10max_memory_bytes\x18\x0b \x01(\x03\"\xc5\x01\n\x11GetServerResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x15\n\rtorch_version\x18\x02 \x01(\t\x12%\n\x07\x64\x65vices\x18\x03 \x03(\x0b\x32\x14.backboned.v1.Device\x12$\n\x06limits\x18\x04 \x01(\x0b\x32\x14.backboned.v1.Limits\x12\x12\n\nserver_uid\x18\x05 \x01(\t\x12\x11\n\tprincipal\x18\x06 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x07 \x03(\t\"\xd7\x01\n\x0c\x41rgumentSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x32\n\rdefault_value\x18\x02 \x01(\x0b\x32\x1b.backboned.v1.ArgumentValue\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x14\n\x07minimum\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x14\n\x07maximum\x18\x05 \x01(\x03H\x01\x88\x01\x01\x12,\n\x07\x63hoices\x18\x06 \x03(\x0b\x32\x1b.backboned.v1.ArgumentValueB\n\n\x08_minimumB\n\n\x08_maximum\"p\n\x0c\x41rchitecture\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12-\n\targuments\x18\x04 \x03(\x0b\x32\x1a.backboned.v1.ArgumentSpec\"A\n\x18ListArchitecturesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"g\n\x19ListArchitecturesResponse\x12\x31\n\rarchitectures\x18\x01 \x03(\x0b\x32\x1a.backboned.v1.Architecture\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x89\x03\n\tBenchmark\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07setting\x18\x02 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x03 \x01(\t\x12\x39\n\targuments\x18\x04 \x03(\x0b\x32&.backboned.v1.Benchmark.ArgumentsEntry\x12\x13\n\x0bnum_classes\x18\x05 \x01(\x05\x12\x11\n\tnum_tasks\x18\x06 \x01(\x05\x12\x18\n\x10\x63lasses_per_task\x18\x07 \x03(\x05\x12\x13\n\x0binput_shape\x18\x08 \x03(\x03\x12\x32\n\rnormalization\x18\t \x01(\x0b\x32\x1b.backboned.v1.Normalization\x12\x12\n\nbatch_size\x18\n \x01(\x05\x12\x0e\n\x06\x65pochs\x18\x0b \x01(\x05\x12\x0e\n\x06source\x18\x0c \x01(\t\x1aM\n\x0e\x41rgumentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12*\n\x05value\x18\x02 \x01(\x0b\x32\x1b.backboned.v1.ArgumentValue:\x02\x38\x01\">\n\x15ListBenchmarksRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"^\n\x16ListBenchmarksResponse\x12+\n\nbenchmarks\x18\x01 \x03(\x0b\x32\x17.backboned.v1.Benchmark\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x8b\x03\n\x15\x43reateInstanceRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\tbenchmark\x18\x03 \x01(\tH\x00\x12\x16\n\x0c\x61rchitecture\x18\x04 \x01(\tH\x00\x12\x45\n\targuments\x18\x05 \x03(\x0b\x32\x32.backboned.v1.CreateInstanceRequest.ArgumentsEntry\x12\x11\n\x04seed\x18\x06 \x01(\x04H\x01\x88\x01\x01\x12\x11\n\trng_state\x18\x07 \x01(\x0c\x12\x10\n\x08\x65xist_ok\x18\x08 \x01(\x08\x12\x0e\n\x06\x64\x65vice\x18\t \x01(\t\x12\x32\n\rnormalization\x18\n \x01(\x0b\x32\x1b.backboned.v1.Normalization\x1aM\n\x0e\x41rgumentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12*\n\x05value\x18\x02 \x01(\x0b\x32\x1b.backboned.v1.ArgumentValue:\x02\x38\x01\x42\x08\n\x06sourceB\x07\n\x05_seed\"f\n\x16\x43reateInstanceResponse\x12(\n\x08instance\x18\x01 \x01(\x0b\x32\x16.backboned.v1.Instance\x12\x0f\n\x07\x65xisted\x18\x02 \x01(\x08\x12\x11\n\trng_state\x18\x03 \x01(\x0c\"6\n\x12GetInstanceRequest\x12\x10\n\x08instance\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x08\"?\n\x13GetInstanceResponse\x12(\n\x08instance\x18\x01 \x01(\x0b\x32\x16.backboned.v1.Instance\"=\n\x14ListInstancesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"[\n\x15ListInstancesResponse\x12)\n\tinstances\x18\x01 \x03(\x0b\x32\x16.backboned.v1.Instance\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"j\n\x15\x44\x65leteInstanceRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\t\x12+\n\nif_version\x18\x03 \x01(\x0b\x32\x17.backboned.v1.IfVersion\"\x18\n\x16\x44\x65leteInstanceResponse2\x8a\x05\n\x0fInstanceService\x12L\n\tGetServer\x12\x1e.backboned.v1.GetServerRequest\x1a\x1f.backboned.v1.GetServerResponse\x12\x64\n\x11ListArchitectures\x12&.backboned.v1.ListArchitecturesRequest\x1a\'.backboned.v1.ListArchitecturesResponse\x12[\n\x0eListBenchmarks\x12#.backboned.v1.ListBenchmarksRequest\x1a$.backboned.v1.ListBenchmarksResponse\x12[\n\x0e\x43reateInstance\x12#.backboned.v1.CreateInstanceRequest\x1a$.backboned.v1.CreateInstanceResponse\x12R\n\x0bGetInstance\x12 .backboned.v1.GetInstanceRequest\x1a!.backboned.v1.GetInstanceResponse\x12X\n\rListInstances\x12\".backboned.v1.ListInstancesRequest\x1a#.backboned.v1.ListInstancesResponse\x12[\n\x0e\x44\x65leteInstance\x12#.backboned.v1.DeleteInstanceRequest\x1a$.backboned.v1.DeleteInstanceResponseB-\n\x0fio.backboned.v1P\x01Z\x18\x62\x61\x63kboned/v1;backbonedv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#backboned/v1/instance_service.proto\x12\x0c\x62\x61\x63kboned.v1\x1a\x1b\x62\x61\x63kboned/v1/instance.proto\x1a\x1egoogle/protobuf/duration.proto\"\x12\n\x10GetServerRequest\"|\n\x06\x44\x65vice\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0f\n\x07threads\x18\x03 \x01(\x05\x12\x17\n\x0f\x61llocated_bytes\x18\x04 \x01(\x03\x12\x14\n\x0cpooled_bytes\x18\x05 \x01(\x03\x12\x0f\n\x07\x64\x65\x66\x61ult\x18\x06 \x01(\x08\"\xd8\x02\n\x06Limits\x12\x15\n\rmax_instances\x18\x01 \x01(\x03\x12\x11\n\tmax_tapes\x18\x02 \x01(\x03\x12\x16\n\x0emax_tape_bytes\x18\x03 \x01(\x03\x12\x1b\n\x13max_in_flight_bytes\x18\x04 \x01(\x03\x12\x12\n\nmax_queued\x18\x05 \x01(\x03\x12\x19\n\x11max_message_bytes\x18\x06 \x01(\x03\x12\x17\n\x0fmax_chunk_bytes\x18\x07 \x01(\x03\x12+\n\x08tape_ttl\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0bsession_ttl\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rstall_timeout\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x10max_memory_bytes\x18\x0b \x01(\x03\"\xc5\x01\n\x11GetServerResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x15\n\rtorch_version\x18\x02 \x01(\t\x12%\n\x07\x64\x65vices\x18\x03 \x03(\x0b\x32\x14.backboned.v1.Device\x12$\n\x06limits\x18\x04 \x01(\x0b\x32\x14.backboned.v1.Limits\x12\x12\n\nserver_uid\x18\x05 \x01(\t\x12\x11\n\tprincipal\x18\x06 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x07 \x03(\t\"\xe5\x01\n\x0c\x41rgumentSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x32\n\rdefault_value\x18\x02 \x01(\x0b\x32\x1b.backboned.v1.ArgumentValue\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x14\n\x07minimum\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x14\n\x07maximum\x18\x05 \x01(\x03H\x01\x88\x01\x01\x12,\n\x07\x63hoices\x18\x06 \x03(\x0b\x32\x1b.backboned.v1.ArgumentValue\x12\x0c\n\x04step\x18\x07 \x01(\x03\x42\n\n\x08_minimumB\n\n\x08_maximum\"p\n\x0c\x41rchitecture\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12-\n\targuments\x18\x04 \x03(\x0b\x32\x1a.backboned.v1.ArgumentSpec\"A\n\x18ListArchitecturesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"g\n\x19ListArchitecturesResponse\x12\x31\n\rarchitectures\x18\x01 \x03(\x0b\x32\x1a.backboned.v1.Architecture\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x89\x03\n\tBenchmark\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07setting\x18\x02 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x03 \x01(\t\x12\x39\n\targuments\x18\x04 \x03(\x0b\x32&.backboned.v1.Benchmark.ArgumentsEntry\x12\x13\n\x0bnum_classes\x18\x05 \x01(\x05\x12\x11\n\tnum_tasks\x18\x06 \x01(\x05\x12\x18\n\x10\x63lasses_per_task\x18\x07 \x03(\x05\x12\x13\n\x0binput_shape\x18\x08 \x03(\x03\x12\x32\n\rnormalization\x18\t \x01(\x0b\x32\x1b.backboned.v1.Normalization\x12\x12\n\nbatch_size\x18\n \x01(\x05\x12\x0e\n\x06\x65pochs\x18\x0b \x01(\x05\x12\x0e\n\x06source\x18\x0c \x01(\t\x1aM\n\x0e\x41rgumentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12*\n\x05value\x18\x02 \x01(\x0b\x32\x1b.backboned.v1.ArgumentValue:\x02\x38\x01\">\n\x15ListBenchmarksRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"^\n\x16ListBenchmarksResponse\x12+\n\nbenchmarks\x18\x01 \x03(\x0b\x32\x17.backboned.v1.Benchmark\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x8b\x03\n\x15\x43reateInstanceRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\tbenchmark\x18\x03 \x01(\tH\x00\x12\x16\n\x0c\x61rchitecture\x18\x04 \x01(\tH\x00\x12\x45\n\targuments\x18\x05 \x03(\x0b\x32\x32.backboned.v1.CreateInstanceRequest.ArgumentsEntry\x12\x11\n\x04seed\x18\x06 \x01(\x04H\x01\x88\x01\x01\x12\x11\n\trng_state\x18\x07 \x01(\x0c\x12\x10\n\x08\x65xist_ok\x18\x08 \x01(\x08\x12\x0e\n\x06\x64\x65vice\x18\t \x01(\t\x12\x32\n\rnormalization\x18\n \x01(\x0b\x32\x1b.backboned.v1.Normalization\x1aM\n\x0e\x41rgumentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12*\n\x05value\x18\x02 \x01(\x0b\x32\x1b.backboned.v1.ArgumentValue:\x02\x38\x01\x42\x08\n\x06sourceB\x07\n\x05_seed\"f\n\x16\x43reateInstanceResponse\x12(\n\x08instance\x18\x01 \x01(\x0b\x32\x16.backboned.v1.Instance\x12\x0f\n\x07\x65xisted\x18\x02 \x01(\x08\x12\x11\n\trng_state\x18\x03 \x01(\x0c\"6\n\x12GetInstanceRequest\x12\x10\n\x08instance\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x08\"?\n\x13GetInstanceResponse\x12(\n\x08instance\x18\x01 \x01(\x0b\x32\x16.backboned.v1.Instance\"=\n\x14ListInstancesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"[\n\x15ListInstancesResponse\x12)\n\tinstances\x18\x01 \x03(\x0b\x32\x16.backboned.v1.Instance\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"j\n\x15\x44\x65leteInstanceRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\t\x12+\n\nif_version\x18\x03 \x01(\x0b\x32\x17.backboned.v1.IfVersion\"\x18\n\x16\x44\x65leteInstanceResponse2\x8a\x05\n\x0fInstanceService\x12L\n\tGetServer\x12\x1e.backboned.v1.GetServerRequest\x1a\x1f.backboned.v1.GetServerResponse\x12\x64\n\x11ListArchitectures\x12&.backboned.v1.ListArchitecturesRequest\x1a\'.backboned.v1.ListArchitecturesResponse\x12[\n\x0eListBenchmarks\x12#.backboned.v1.ListBenchmarksRequest\x1a$.backboned.v1.ListBenchmarksResponse\x12[\n\x0e\x43reateInstance\x12#.backboned.v1.CreateInstanceRequest\x1a$.backboned.v1.CreateInstanceResponse\x12R\n\x0bGetInstance\x12 .backboned.v1.GetInstanceRequest\x1a!.backboned.v1.GetInstanceResponse\x12X\n\rListInstances\x12\".backboned.v1.ListInstancesRequest\x1a#.backboned.v1.ListInstancesResponse\x12[\n\x0e\x44\x65leteInstance\x12#.backboned.v1.DeleteInstanceRequest\x1a$.backboned.v1.DeleteInstanceResponseB-\n\x0fio.backboned.v1P\x01Z\x18\x62\x61\x63kboned/v1;backbonedv1b\x06proto3')
 
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, globals())
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'backboned.v1.instance_service_pb2', globals())
@@ -36,39 +36,39 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _GETSERVERRESPONSE._serialized_start=608
   _GETSERVERRESPONSE._serialized_end=805
   _ARGUMENTSPEC._serialized_start=808
-  _ARGUMENTSPEC._serialized_end=1023
-  _ARCHITECTURE._serialized_start=1025
-  _ARCHITECTURE._serialized_end=1137
-  _LISTARCHITECTURESREQUEST._serialized_start=1139
-  _LISTARCHITECTURESREQUEST._serialized_end=1204
-  _LISTARCHITECTURESRESPONSE._serialized_start=1206
-  _LISTARCHITECTURESRESPONSE._serialized_end=1309
-  _BENCHMARK._serialized_start=1312
-  _BENCHMARK._serialized_end=1705
-  _BENCHMARK_ARGUMENTSENTRY._serialized_start=1628
-  _BENCHMARK_ARGUMENTSENTRY._serialized_end=1705
-  _LISTBENCHMARKSREQUEST._serialized_start=1707
-  _LISTBENCHMARKSREQUEST._serialized_end=1769
-  _LISTBENCHMARKSRESPONSE._serialized_start=1771
-  _LISTBENCHMARKSRESPONSE._serialized_end=1865
-  _CREATEINSTANCEREQUEST._serialized_start=1868
-  _CREATEINSTANCEREQUEST._serialized_end=2263
-  _CREATEINSTANCEREQUEST_ARGUMENTSENTRY._serialized_start=1628
-  _CREATEINSTANCEREQUEST_ARGUMENTSENTRY._serialized_end=1705
-  _CREATEINSTANCERESPONSE._serialized_start=2265
-  _CREATEINSTANCERESPONSE._serialized_end=2367
-  _GETINSTANCEREQUEST._serialized_start=2369
-  _GETINSTANCEREQUEST._serialized_end=2423
-  _GETINSTANCERESPONSE._serialized_start=2425
-  _GETINSTANCERESPONSE._serialized_end=2488
-  _LISTINSTANCESREQUEST._serialized_start=2490
-  _LISTINSTANCESREQUEST._serialized_end=2551
-  _LISTINSTANCESRESPONSE._serialized_start=2553
-  _LISTINSTANCESRESPONSE._serialized_end=2644
-  _DELETEINSTANCEREQUEST._serialized_start=2646
-  _DELETEINSTANCEREQUEST._serialized_end=2752
-  _DELETEINSTANCERESPONSE._serialized_start=2754
-  _DELETEINSTANCERESPONSE._serialized_end=2778
-  _INSTANCESERVICE._serialized_start=2781
-  _INSTANCESERVICE._serialized_end=3431
+  _ARGUMENTSPEC._serialized_end=1037
+  _ARCHITECTURE._serialized_start=1039
+  _ARCHITECTURE._serialized_end=1151
+  _LISTARCHITECTURESREQUEST._serialized_start=1153
+  _LISTARCHITECTURESREQUEST._serialized_end=1218
+  _LISTARCHITECTURESRESPONSE._serialized_start=1220
+  _LISTARCHITECTURESRESPONSE._serialized_end=1323
+  _BENCHMARK._serialized_start=1326
+  _BENCHMARK._serialized_end=1719
+  _BENCHMARK_ARGUMENTSENTRY._serialized_start=1642
+  _BENCHMARK_ARGUMENTSENTRY._serialized_end=1719
+  _LISTBENCHMARKSREQUEST._serialized_start=1721
+  _LISTBENCHMARKSREQUEST._serialized_end=1783
+  _LISTBENCHMARKSRESPONSE._serialized_start=1785
+  _LISTBENCHMARKSRESPONSE._serialized_end=1879
+  _CREATEINSTANCEREQUEST._serialized_start=1882
+  _CREATEINSTANCEREQUEST._serialized_end=2277
+  _CREATEINSTANCEREQUEST_ARGUMENTSENTRY._serialized_start=1642
+  _CREATEINSTANCEREQUEST_ARGUMENTSENTRY._serialized_end=1719
+  _CREATEINSTANCERESPONSE._serialized_start=2279
+  _CREATEINSTANCERESPONSE._serialized_end=2381
+  _GETINSTANCEREQUEST._serialized_start=2383
+  _GETINSTANCEREQUEST._serialized_end=2437
+  _GETINSTANCERESPONSE._serialized_start=2439
+  _GETINSTANCERESPONSE._serialized_end=2502
+  _LISTINSTANCESREQUEST._serialized_start=2504
+  _LISTINSTANCESREQUEST._serialized_end=2565
+  _LISTINSTANCESRESPONSE._serialized_start=2567
+  _LISTINSTANCESRESPONSE._serialized_end=2658
+  _DELETEINSTANCEREQUEST._serialized_start=2660
+  _DELETEINSTANCEREQUEST._serialized_end=2766
+  _DELETEINSTANCERESPONSE._serialized_start=2768
+  _DELETEINSTANCERESPONSE._serialized_end=2792
+  _INSTANCESERVICE._serialized_start=2795
+  _INSTANCESERVICE._serialized_end=3445
 # @@protoc_insertion_point(module_scope)

@@ -20,20 +20,22 @@ class Architecture(_message.Message):
     def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., source: _Optional[str] = ..., arguments: _Optional[_Iterable[_Union[ArgumentSpec, _Mapping]]] = ...) -> None: ...
 
 class ArgumentSpec(_message.Message):
-    __slots__ = ["choices", "default_value", "description", "maximum", "minimum", "name"]
+    __slots__ = ["choices", "default_value", "description", "maximum", "minimum", "name", "step"]
     CHOICES_FIELD_NUMBER: _ClassVar[int]
     DEFAULT_VALUE_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     MAXIMUM_FIELD_NUMBER: _ClassVar[int]
     MINIMUM_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
     choices: _containers.RepeatedCompositeFieldContainer[_instance_pb2.ArgumentValue]
     default_value: _instance_pb2.ArgumentValue
     description: str
     maximum: int
     minimum: int
     name: str
-    def __init__(self, name: _Optional[str] = ..., default_value: _Optional[_Union[_instance_pb2.ArgumentValue, _Mapping]] = ..., description: _Optional[str] = ..., minimum: _Optional[int] = ..., maximum: _Optional[int] = ..., choices: _Optional[_Iterable[_Union[_instance_pb2.ArgumentValue, _Mapping]]] = ...) -> None: ...
+    step: int
+    def __init__(self, name: _Optional[str] = ..., default_value: _Optional[_Union[_instance_pb2.ArgumentValue, _Mapping]] = ..., description: _Optional[str] = ..., minimum: _Optional[int] = ..., maximum: _Optional[int] = ..., choices: _Optional[_Iterable[_Union[_instance_pb2.ArgumentValue, _Mapping]]] = ..., step: _Optional[int] = ...) -> None: ...
 
 class Benchmark(_message.Message):
     __slots__ = ["architecture", "arguments", "batch_size", "classes_per_task", "epochs", "input_shape", "name", "normalization", "num_classes", "num_tasks", "setting", "source"]

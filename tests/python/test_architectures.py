@@ -1,0 +1,179 @@
+"""Every architecture against Mammoth's own class, bit for bit, on this machine.
+
+Mammoth's code is not part of this project: the tests skip where its archive is not at
+`../shared/mammoth`, beside the checkout, or at BACKBONED_MAMMOTH.
+"""
+
+import os
+import sys
+import tarfile
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from reference_models import seeded
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Case(NamedTuple):
+    """A network as we and as Mammoth spell it."""
+
+    architecture: str
+    arguments: dict
+    shape: tuple
+    mammoth: dict = {}
+    """Mammoth's own arguments, besides ours."""
+    full: bool = True
+    """Whether Mammoth's `full` is our list of stages."""
+    both: bool = True
+
+
+SMALL = {"num_classes": 7, "num_filters": 8}
+CASES = [
+    Case("mnistmlp", {"num_classes": 10}, (4, 1, 28, 28), full=False, both=False),
+    Case("resnet18", SMALL, (4, 3, 32, 32)),
+    Case("resnet18", SMALL, (4, 3, 64, 64)),
+    Case("reduced-resnet18", {"num_classes": 10}, (4, 3, 32, 32)),
+    Case("preact-resnet18", SMALL, (4, 3, 32, 32)),
+    Case("resnet34", SMALL, (4, 3, 32, 32)),
+    Case("resnet18-spr", {"num_classes": 10}, (4, 3, 64, 64)),
+    Case("resnet32", {"num_classes": 10}, (4, 3, 32, 32), full=False),
+    Case("resnet32", {"num_classes": 5, "depth": 20}, (4, 3, 32, 32), full=False),
+    Case("resnet50", {"num_classes": 10}, (2, 3, 64, 64)),
+]
+PRERELU = ["resnet18", "reduced-resnet18", "resnet34", "resnet18-spr", "resnet50"]
+
+
+def case_name(case):
+    values = "-".join(str(value) for value in case.arguments.values())
+    return f"{case.architecture}-{values}-{case.shape[-1]}"
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory):
+    """Mammoth's backbones by name."""
+    default = ROOT.parent / "shared" / "mammoth"
+    folder = Path(os.environ.get("BACKBONED_MAMMOTH", default))
+    archives = sorted(folder.glob("mammoth-*.tar.xz"))
+    if not archives:
+        pytest.skip(f"Mammoth's archive is not in {folder}")
+    place = tmp_path_factory.mktemp("mammoth")
+    with tarfile.open(archives[0]) as archive:
+        archive.extractall(place)  # noqa: S202  An archive of our own.
+    sys.path.insert(0, str(place / "mammoth"))
+    try:
+        import backbone
+
+        yield backbone.REGISTERED_BACKBONES
+    finally:
+        sys.path.remove(str(place / "mammoth"))
+
+
+@pytest.fixture(params=CASES, ids=case_name)
+def case(request):
+    return request.param
+
+
+@pytest.fixture
+def pair(server, registry, case):
+    """The network in the server and Mammoth's, both drawn with seed 0."""
+    make = registry[case.architecture]["class"]
+    local = seeded(lambda: make(**case.arguments, **case.mammoth), 0)
+    net = server.create(architecture=case.architecture, seed=0, **case.arguments)
+    yield net, local
+    net.delete()
+
+
+def batch(case, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(case.shape, generator=generator)
+
+
+def assert_same(ours, theirs):
+    """Equal to the bit."""
+    assert ours.shape == theirs.shape and ours.dtype == theirs.dtype
+    assert ours.detach().numpy().tobytes() == theirs.detach().numpy().tobytes()
+
+
+def assert_same_tensors(ours, theirs):
+    ours, theirs = list(ours), list(theirs)
+    assert [name for name, _ in ours] == [name for name, _ in theirs]
+    for (_, mine), (_, other) in zip(ours, theirs):
+        assert_same(mine, other)
+
+
+def test_initial_tensors(pair):
+    net, local = pair
+    assert_same_tensors(net.named_parameters(), local.named_parameters())
+    assert_same_tensors(net.named_buffers(), local.named_buffers())
+
+
+def test_state_dict_keys(pair):
+    net, local = pair
+    assert set(net.state_dict()) == set(local.state_dict())
+
+
+def test_outputs_in_evaluation(pair, case):
+    net, local = pair
+    net.eval()
+    local.eval()
+    x = batch(case)
+    with torch.no_grad():
+        assert_same(net(x), local(x))
+        assert_same(net(x, returnt="features"), local(x, returnt="features"))
+        if case.both:
+            for ours, theirs in zip(net(x, returnt="both"), local(x, returnt="both")):
+                assert_same(ours, theirs)
+        if case.full:
+            (out, maps), (same_out, same_maps) = (
+                n(x, returnt="full") for n in (net, local)
+            )
+            assert_same(out, same_out)
+            assert len(maps) == len(same_maps)
+            for ours, theirs in zip(maps, same_maps):
+                assert_same(ours, theirs)
+
+
+def test_training(pair, case):
+    """Outputs, all gradients, the input's, buffers, and what was drawn."""
+    results = []
+    for network in pair:
+        network.train()
+        torch.manual_seed(2)
+        x = batch(case).requires_grad_()
+        out = network(x)
+        out.square().sum().backward()
+        results.append((out, x.grad, torch.rand(4)))
+    for ours, theirs in zip(*results):
+        assert_same(ours, theirs)
+    net, local = pair
+    for (name, ours), (_, theirs) in zip(
+        net.named_parameters(), local.named_parameters()
+    ):
+        assert (ours.grad is None) == (theirs.grad is None), name
+        if theirs.grad is not None:
+            assert_same(ours.grad, theirs.grad)
+    assert_same_tensors(net.named_buffers(), local.named_buffers())
+
+
+def test_stages_before_their_relu(pair, case):
+    net, local = pair
+    if case.architecture not in PRERELU:
+        with pytest.raises(ValueError, match="no stages before a ReLU"):
+            net.set_return_prerelu()
+        return
+    for network in pair:
+        network.eval()
+        network.set_return_prerelu(True)
+    x = batch(case).requires_grad_()
+    same_x = batch(case).requires_grad_()
+    (_, maps), (_, same_maps) = (
+        n(i, returnt="full") for n, i in ((net, x), (local, same_x))
+    )
+    for ours, theirs in zip(maps, same_maps):
+        assert_same(ours, theirs)
+    for stages in (maps, same_maps):
+        sum(stage.square().sum() for stage in stages).backward()
+    assert_same(x.grad, same_x.grad)
