@@ -20,7 +20,7 @@ namespace backboned {
 struct Benchmark {
   // As Mammoth's `--dataset` spells it, e.g. `seq-cifar10`.
   std::string name = {};
-  // `class-il`, `domain-il`, `general-continual`.
+  // `class-il`, `biased-class-il`, `domain-il`, `general-continual`.
   std::string setting = {};
   // The architecture and its arguments.
   std::string architecture = {};
@@ -36,7 +36,7 @@ struct Benchmark {
   // Empty: not at all.
   std::vector<double> mean = {};
   std::vector<double> std = {};
-  // Mammoth's defaults.
+  // Mammoth's defaults. 0 epochs: they differ from task to task.
   int64_t batch_size = 0;
   int64_t epochs = 0;
   // Where the facts come from.

@@ -12,7 +12,8 @@
 namespace backboned {
 namespace {
 
-constexpr int64_t kInputSize = int64_t{28} * 28;
+constexpr int64_t kMnistSize = int64_t{28} * 28;
+constexpr int64_t kPnnHiddenSize = 100;
 
 // Declares xavier_uniform_ for the weight and zero for the bias, on top of the
 // default initialisation.
@@ -36,38 +37,40 @@ void AddAliases(Layout& layout, const Linear& linear,
   }
 }
 
-// Whether a sample of `shape`, which may be any, has kInputSize elements.
-bool HasInputSize(std::span<const int64_t> shape) {
+int64_t NumClassesOf(const Arguments& arguments) {
+  return std::get<int64_t>(arguments.at("num_classes"));
+}
+
+// Whether a sample of `shape`, which may be any, has `expected` elements.
+bool HasElements(std::span<const int64_t> shape, int64_t expected) {
   int64_t elements = 1;
   for (const int64_t size : shape) {
-    if (size < 1 || size > kInputSize / elements) {
+    if (size < 1 || size > expected / elements) {
       return false;
     }
     elements *= size;
   }
-  return elements == kInputSize;
+  return elements == expected;
 }
 
 }  // namespace
 
-MnistMlp::MnistMlp(const Arguments& arguments)
-    : MnistMlp(arguments, std::get<int64_t>(arguments.at("num_classes")),
-               std::get<int64_t>(arguments.at("mlp_hidden_size"))) {}
-
-MnistMlp::MnistMlp(const Arguments& arguments, int64_t num_classes,
-                   int64_t hidden_size)
-    : Architecture({.name = "mnistmlp",
+MnistMlp::MnistMlp(const Design& design, const Arguments& arguments)
+    : Architecture({.name = design.name,
                     .arguments = arguments,
-                    .attributes = {{"input_size", kInputSize},
-                                   {"output_size", num_classes}},
+                    .attributes = {{"input_size", design.input_size},
+                                   {"output_size", NumClassesOf(arguments)}},
                     .input_shape = {},
                     .layer_count = 2}),
-      fc1_(declare(), "fc1", kInputSize, hidden_size),
-      fc2_(declare(), "fc2", hidden_size, hidden_size),
-      classifier_(declare(), "classifier", hidden_size, num_classes) {
+      input_size_(design.input_size),
+      fc1_(declare(), "fc1", design.input_size, design.hidden_size),
+      fc2_(declare(), "fc2", design.hidden_size, design.hidden_size),
+      classifier_(declare(), "classifier", design.hidden_size,
+                  NumClassesOf(arguments)) {
   for (const Linear* linear : {&fc1_, &fc2_, &classifier_}) {
     AddXavier(declare(), *linear);
   }
+  if (!design.has_aliases) return;
   AddAliases(declare(), fc1_, {"_features.0", "net.0.0"});
   AddAliases(declare(), fc2_, {"_features.2", "net.0.2"});
   AddAliases(declare(), classifier_, {"net.1"});
@@ -75,17 +78,20 @@ MnistMlp::MnistMlp(const Arguments& arguments, int64_t num_classes,
 
 absl::Status MnistMlp::CheckInput(std::span<const int64_t> shape,
                                   bool /*training*/) const {
-  if (shape.size() < 2 || shape[0] < 0 || !HasInputSize(shape.subspan(1))) {
-    return Error(absl::StatusCode::kInvalidArgument, Reason::kShapeMismatch,
-                 absl::StrCat("input has shape ", FormatShape(shape),
-                              ", expected [N, 1, 28, 28] or any other with ",
-                              kInputSize, " elements a sample"));
+  if (shape.size() < 2 || shape[0] < 0 ||
+      !HasElements(shape.subspan(1), input_size_)) {
+    return Error(
+        absl::StatusCode::kInvalidArgument, Reason::kShapeMismatch,
+        absl::StrCat("input has shape ", FormatShape(shape), ", expected ",
+                     input_size_ == kMnistSize ? "[N, 1, 28, 28] or any other"
+                                               : "any [N, ...]",
+                     " with ", input_size_, " elements a sample"));
   }
   return absl::OkStatus();
 }
 
 TrunkOutputs MnistMlp::Trunk(Pass& pass, const at::Tensor& x) const {
-  const at::Tensor flat = x.reshape({-1, kInputSize});
+  const at::Tensor flat = x.reshape({-1, input_size_});
   const at::Tensor hidden = at::relu(fc1_(pass, flat));
   const at::Tensor features = at::relu(fc2_(pass, hidden));
   return {.features = features, .layers = {hidden, features}};
@@ -95,22 +101,59 @@ at::Tensor MnistMlp::Head(Pass& pass, const at::Tensor& features) const {
   return classifier_(pass, features);
 }
 
+namespace {
+
+ArchitectureEntry MlpEntry() {
+  return {.name = "mnistmlp",
+          .description =
+              "Multi-layer perceptron with two hidden layers of ReLUs, for "
+              "MNIST",
+          .source = "Mammoth e75a491, backbone/MNISTMLP.py",
+          .arguments = {NumClasses(),
+                        {.name = "mlp_hidden_size",
+                         .default_value = 100,
+                         .description = "units of each hidden layer",
+                         .minimum = 1,
+                         .maximum = 16'384}},
+          .factory = [](const Arguments& arguments)
+              -> std::shared_ptr<const Architecture> {
+            return std::make_shared<const MnistMlp>(
+                MnistMlp::Design{.name = "mnistmlp",
+                                 .input_size = kMnistSize,
+                                 .hidden_size = std::get<int64_t>(
+                                     arguments.at("mlp_hidden_size")),
+                                 .has_aliases = true},
+                arguments);
+          }};
+}
+
+ArchitectureEntry PnnEntry() {
+  return {.name = "mnistmlp-pnn",
+          .description = "First column of a progressive network of perceptrons",
+          .source =
+              "Rusu et al. 2016, arXiv:1606.04671; Mammoth e75a491, "
+              "backbone/MNISTMLP_PNN.py",
+          .arguments = {NumClasses(),
+                        {.name = "input_size",
+                         .description = "elements of a sample",
+                         .minimum = 1,
+                         .maximum = 1'000'000}},
+          .factory = [](const Arguments& arguments)
+              -> std::shared_ptr<const Architecture> {
+            return std::make_shared<const MnistMlp>(
+                MnistMlp::Design{
+                    .name = "mnistmlp-pnn",
+                    .input_size = std::get<int64_t>(arguments.at("input_size")),
+                    .hidden_size = kPnnHiddenSize,
+                    .has_aliases = false},
+                arguments);
+          }};
+}
+
+}  // namespace
+
 std::vector<ArchitectureEntry> MnistMlpEntries() {
-  return {
-      {.name = "mnistmlp",
-       .description =
-           "Multi-layer perceptron with two hidden layers of ReLUs, for MNIST",
-       .source = "Mammoth e75a491, backbone/MNISTMLP.py",
-       .arguments = {NumClasses(),
-                     {.name = "mlp_hidden_size",
-                      .default_value = 100,
-                      .description = "units of each hidden layer",
-                      .minimum = 1,
-                      .maximum = 16'384}},
-       .factory = [](const Arguments& arguments)
-           -> std::shared_ptr<const Architecture> {
-         return std::make_shared<const MnistMlp>(arguments);
-       }}};
+  return {MlpEntry(), PnnEntry()};
 }
 
 }  // namespace backboned

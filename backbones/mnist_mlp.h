@@ -17,25 +17,33 @@ namespace backboned {
 // Mammoth's has the features only. Input that is not contiguous is accepted.
 class MnistMlp : public Architecture {
  public:
-  // `arguments`: `num_classes`, `mlp_hidden_size`, as resolved by the registry.
-  explicit MnistMlp(const Arguments& arguments);
+  // How the members of the family differ.
+  struct Design {
+    std::string name;
+    // Elements of a sample.
+    int64_t input_size;
+    int64_t hidden_size;
+    // Further state-dict keys, of Python's nested Sequentials.
+    bool has_aliases;
+  };
 
-  // Takes [N, ...] with 784 elements a sample; N may be 0.
+  // `arguments`: `num_classes` and others, as resolved by the registry.
+  MnistMlp(const Design& design, const Arguments& arguments);
+
+  // Takes [N, ...] with so many elements a sample; N may be 0.
   absl::Status CheckInput(std::span<const int64_t> shape,
                           bool training) const override;
   TrunkOutputs Trunk(Pass& pass, const at::Tensor& x) const override;
   at::Tensor Head(Pass& pass, const at::Tensor& features) const override;
 
  private:
-  MnistMlp(const Arguments& arguments, int64_t num_classes,
-           int64_t hidden_size);
-
+  int64_t input_size_;
   Linear fc1_;
   Linear fc2_;
   Linear classifier_;
 };
 
-// The registry's entry.
+// The registry's entries.
 std::vector<ArchitectureEntry> MnistMlpEntries();
 
 }  // namespace backboned

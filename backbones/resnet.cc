@@ -114,7 +114,8 @@ std::vector<ResNet::Stage> ResNet::DeclareStages(Layout& layout,
     Stage& stage = stages.emplace_back();
     for (int64_t i = 0; i < count; ++i) {
       const int64_t stride = i == 0 && !first ? 2 : 1;
-      const std::string name = absl::StrCat(stage_name, ".", i);
+      const std::string name =
+          absl::StrCat(stage_name, ".", design.counts_relus ? 2 * i : i);
       if (design.preact) {
         stage.emplace_back(
             PreActBlock(layout, name, in_planes, planes, stride));
@@ -207,6 +208,9 @@ std::vector<ArchitectureEntry> ResNetEntries() {
       Entry("resnet18-spr",
             "resnet18 with a 7x7 stem and max pooling, for large images", 64,
             {.large_stem = true}),
+      Entry("resnet18-pnn",
+            "First column of a progressive network of resnet18s", 64,
+            {.counts_relus = true}),
       Entry("resnet18-7x7-pt",
             "resnet18-spr that Mammoth loads with weights of ImageNet", 64,
             {.large_stem = true})};

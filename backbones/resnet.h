@@ -77,6 +77,9 @@ struct ResNetDesign {
   // A 7x7 convolution with stride 2 and max pooling in place of the 3x3
   // convolution.
   bool large_stem = false;
+  // The ReLUs between the blocks count in the blocks' names: `layer1.0`,
+  // `layer1.2`.
+  bool counts_relus = false;
 };
 
 // A stem, four stages of residual blocks that double the width and halve the

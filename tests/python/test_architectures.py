@@ -28,6 +28,7 @@ class Case(NamedTuple):
     full: bool = True
     """Whether Mammoth's `full` is our list of stages."""
     both: bool = True
+    features: bool = True
 
 
 SMALL = {"num_classes": 7, "num_filters": 8}
@@ -42,6 +43,22 @@ CASES = [
     Case("resnet32", {"num_classes": 10}, (4, 3, 32, 32), full=False),
     Case("resnet32", {"num_classes": 5, "depth": 20}, (4, 3, 32, 32), full=False),
     Case("resnet50", {"num_classes": 10}, (2, 3, 64, 64)),
+    Case(
+        "mnistmlp-pnn",
+        {"num_classes": 10, "input_size": 48},
+        (4, 3, 4, 4),
+        full=False,
+        both=False,
+        features=False,
+    ),
+    Case(
+        "resnet18-pnn",
+        {"num_classes": 10},
+        (4, 3, 32, 32),
+        full=False,
+        both=False,
+        features=False,
+    ),
 ]
 PRERELU = ["resnet18", "reduced-resnet18", "resnet34", "resnet18-spr", "resnet50"]
 
@@ -122,7 +139,8 @@ def test_outputs_in_evaluation(pair, case):
     x = batch(case)
     with torch.no_grad():
         assert_same(net(x), local(x))
-        assert_same(net(x, returnt="features"), local(x, returnt="features"))
+        if case.features:
+            assert_same(net(x, returnt="features"), local(x, returnt="features"))
         if case.both:
             for ours, theirs in zip(net(x, returnt="both"), local(x, returnt="both")):
                 assert_same(ours, theirs)
@@ -160,6 +178,8 @@ def test_training(pair, case):
 
 def test_stages_before_their_relu(pair, case):
     net, local = pair
+    if case.architecture == "resnet18-pnn":
+        pytest.skip("Mammoth's class raises")
     if case.architecture not in PRERELU:
         with pytest.raises(ValueError, match="no stages before a ReLU"):
             net.set_return_prerelu()
