@@ -322,6 +322,39 @@ def p18(bench: Bench, plan: Plan) -> Result:
     return result("Training step, Python", {name: case}, rows)
 
 
+def layers(bench: Bench, plan: Plan) -> Result:
+    """Measure our layers against Python's modules, both in process."""
+    work: dict[str, Sides] = {}
+    for what, name, batch, seconds in (
+        ("forward", "evaluation, batch 1", 1, 1.0),
+        ("forward", "evaluation, batch 32", 32, 1.5),
+        ("gradients", "training, batch 32", 32, 3.0),
+    ):
+        command = {"do": what, "benchmark": RESNET, "batch": batch}
+        timing = plan.timing(seconds, 5 if batch == 1 else 1, 3)
+        work[name] = {
+            side: lambda p=process, c=command, t=timing: p.ask(**c, **t)
+            for side, process in (
+                ("Python's modules", bench.python_local),
+                ("our layers, C++", bench.local),
+            )
+        }
+    cases = alternate(plan, "LAYERS ResNet18 in process", work)
+    rows = []
+    for name, case in cases.items():
+        own, there = case.medians("our layers, C++"), case.medians("Python's modules")
+        rows.append(
+            row(
+                name,
+                "speed, our layers / Python's modules",
+                ratios(there, own),
+                floor=0.97,
+                absolute=f"{_ms(own)} / {_ms(there)}",
+            )
+        )
+    return result("ResNet18 in process, our layers and Python's", cases, rows)
+
+
 def memory(bench: Bench, plan: Plan) -> Result:
     """Measure what an instance and a tape occupy."""
     plan.show("memory")

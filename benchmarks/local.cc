@@ -6,9 +6,11 @@
 // choice. Commands:
 //
 //   {"do": "forward", "benchmark": B, "batch": N, "seconds": S}
+//   {"do": "gradients", "benchmark": B, "batch": N, "seconds": S}
 
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/ones_like.h>
 
 #include <iostream>
 #include <map>
@@ -64,11 +66,22 @@ at::Tensor MakeInput(const Network& network, int64_t batch) {
   return x;
 }
 
+// A forward in training, and the gradients of its logits' sum.
+void ComputeGradients(const Network& network, const at::Tensor& x) {
+  const ForwardOutput forward = Forward(*network.architecture, *network.state,
+                                        x, {.training = true, .record = true});
+  const GraphGradients request = {
+      .graph = forward.graph.get(),
+      .output_grads = {at::ones_like(forward.outputs[0])}};
+  Backward({&request, 1}, /*retain=*/false, /*want_input_grads=*/false);
+}
+
 // Answers the commands.
 class Local {
  public:
   Json Answer(const Json& command) {
-    if (command.at("do") != "forward") {
+    const auto what = command.at("do").get<std::string>();
+    if (what != "forward" && what != "gradients") {
       throw std::runtime_error("unknown command " + command.dump());
     }
     const auto name = command.at("benchmark").get<std::string>();
@@ -76,7 +89,11 @@ class Local {
     const Network& network = networks_[name];
     const at::Tensor x = MakeInput(network, command.at("batch").get<int64_t>());
     return ToJson(MeasureRound(command, [&] {
-      Forward(*network.architecture, *network.state, x, ForwardOptions());
+      if (what == "gradients") {
+        ComputeGradients(network, x);
+      } else {
+        Forward(*network.architecture, *network.state, x, ForwardOptions());
+      }
     }));
   }
 

@@ -32,6 +32,7 @@ EXPERIMENTS: dict[str, Callable[[Bench, Plan], Result]] = {
     "P4": experiments.p4,
     "P6": experiments.transfers,
     "P18": experiments.p18,
+    "LAYERS": experiments.layers,
     "MEM": experiments.memory,
     "OMP": omp_wait,
 }

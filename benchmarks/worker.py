@@ -8,6 +8,7 @@ instance, one without about a network in this process:
 
     {"do": "about"}
     {"do": "forward", "benchmark": B, "batch": N, "seconds": S}
+    {"do": "gradients", "benchmark": B, "batch": N, "seconds": S}
     {"do": "step", "benchmark": B, "batch": N, "seconds": S}
     {"do": "get_params" | "set_params" | "stock_get", "target": T, ...}
 """
@@ -72,6 +73,17 @@ class Worker:
         x = self._input(command)
         with torch.no_grad():
             return measure(command, lambda: net(x))
+
+    def do_gradients(self, command: Command) -> dict[str, Any]:
+        """Run forwards in training, and compute the gradients of the logits' sum."""
+        net = self._net(command).train()
+        x = self._input(command)
+
+        def run() -> None:
+            net.zero_grad()
+            net(x).sum().backward()
+
+        return measure(command, run)
 
     def do_step(self, command: Command) -> dict[str, Any]:
         """Run training steps, and say how long the parts of each took."""

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <string>
 #include <vector>
 
@@ -73,6 +74,35 @@ TEST(ResolveArgumentsTest, RejectsIntegerOutOfBounds) {
   EXPECT_THAT(
       ResolveArguments(Specs(), {{"num_classes", 1001}}),
       StatusIs(kInvalid, AllOf(HasSubstr("num_classes is 1001"), message)));
+}
+
+TEST(ResolveArgumentsTest, TakesAnIntegerForAFloatingPointNumber) {
+  const auto resolved =
+      ResolveArguments(Specs(), {{"num_classes", 10}, {"rate", 1}});
+  ASSERT_THAT(resolved, IsOk());
+  EXPECT_EQ(resolved->at("rate"), ArgumentValue(1.0));
+}
+
+TEST(ResolveArgumentsTest, RejectsNumbersOutOfBoundsAndBetweenSteps) {
+  const std::vector<ArgumentSpec> specs = {{.name = "depth",
+                                            .default_value = 8,
+                                            .minimum = 8,
+                                            .maximum = 20,
+                                            .step = 6},
+                                           {.name = "rate",
+                                            .kind = ArgumentKind::kDouble,
+                                            .default_value = 0.0,
+                                            .minimum = 0,
+                                            .maximum = 1}};
+  EXPECT_THAT(ResolveArguments(specs, {{"depth", 14}, {"rate", 1.0}}), IsOk());
+  EXPECT_THAT(ResolveArguments(specs, {{"depth", 15}}),
+              StatusIs(kInvalid, HasSubstr("depth is 15, must be an integer, "
+                                           "at least 8, at most 20, in steps "
+                                           "of 6")));
+  for (const double rate : {-0.1, 1.1, std::nan("")}) {
+    EXPECT_THAT(ResolveArguments(specs, {{"rate", rate}}),
+                StatusIs(kInvalid, HasSubstr("at least 0, at most 1")));
+  }
 }
 
 TEST(ResolveArgumentsTest, RejectsOtherKinds) {

@@ -82,6 +82,59 @@ class ReferenceResNet18(nn.Module):
         return self.outputs(x)["out"]
 
 
+class WideBlock(nn.Module):
+    """Pre-activation, with dropout between the two 3x3 convolutions."""
+
+    def __init__(self, in_planes, planes, stride, dropout):
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(in_planes)
+        self.conv1 = nn.Conv2d(in_planes, planes, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, 1, 1, bias=False)
+        self.dropout = dropout
+        self.shortcut = None
+        if stride != 1 or in_planes != planes:
+            self.shortcut = nn.Conv2d(in_planes, planes, 1, stride, bias=False)
+
+    def forward(self, x):
+        first = F.relu(self.bn1(x))
+        out = F.relu(self.bn2(self.conv1(first)))
+        out = self.conv2(F.dropout(out, self.dropout, self.training))
+        return out + (x if self.shortcut is None else self.shortcut(first))
+
+
+class ReferenceWideResNet(nn.Module):
+    """Zagoruyko and Komodakis 2016."""
+
+    def __init__(self, num_classes=10, depth=28, widen_factor=10, dropout=0.0):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
+        planes, blocks = 16, (depth - 4) // 6
+        for index, stride in enumerate([1, 2, 2]):
+            width = 16 * widen_factor * 2**index
+            stage = [WideBlock(planes, width, stride, dropout)]
+            stage += [WideBlock(width, width, 1, dropout) for _ in range(1, blocks)]
+            setattr(self, f"layer{index + 1}", nn.Sequential(*stage))
+            planes = width
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.classifier = nn.Linear(planes, num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out")
+        self.classifier.bias.data.fill_(0.0)
+
+    def forward(self, x, returnt="out"):
+        stages = [self.conv1(x)]
+        for layer in (self.layer1, self.layer2, self.layer3):
+            stages.append(layer(stages[-1]))
+        last = F.relu(self.bn1(stages[-1]))
+        features = F.adaptive_avg_pool2d(last, 1).flatten(1)
+        if returnt == "features":
+            return features
+        out = self.classifier(features)
+        return {"out": out, "both": (out, features), "full": (out, stages)}[returnt]
+
+
 def seeded(make, seed):
     """Make a module with the generator seeded as for the server's instance."""
     with torch.random.fork_rng():

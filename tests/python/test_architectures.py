@@ -1,7 +1,8 @@
-"""Every architecture against Mammoth's own class, bit for bit, on this machine.
+"""Every architecture against a class in Python, bit for bit, on this machine.
 
-Mammoth's code is not part of this project: the tests skip where its archive is not at
-`../shared/mammoth`, beside the checkout, or at BACKBONED_MAMMOTH.
+For most of them that is Mammoth's own, whose code is not part of this project: these
+tests skip where its archive is neither at `../shared/mammoth`, beside the checkout,
+nor in the folder BACKBONED_MAMMOTH.
 """
 
 import os
@@ -10,9 +11,10 @@ import tarfile
 from pathlib import Path
 from typing import NamedTuple
 
+import backboned
 import pytest
 import torch
-from reference_models import seeded
+from reference_models import ReferenceWideResNet, seeded
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -31,6 +33,7 @@ class Case(NamedTuple):
     features: bool = True
 
 
+WIDE = {"num_classes": 5, "depth": 16, "widen_factor": 2}
 SMALL = {"num_classes": 7, "num_filters": 8}
 CASES = [
     Case("mnistmlp", {"num_classes": 10}, (4, 1, 28, 28), full=False, both=False),
@@ -43,6 +46,8 @@ CASES = [
     Case("resnet32", {"num_classes": 10}, (4, 3, 32, 32), full=False),
     Case("resnet32", {"num_classes": 5, "depth": 20}, (4, 3, 32, 32), full=False),
     Case("resnet50", {"num_classes": 10}, (2, 3, 64, 64)),
+    Case("wide-resnet", WIDE, (4, 3, 32, 32)),
+    Case("wide-resnet", {**WIDE, "dropout": 0.3}, (4, 3, 24, 40)),
     Case(
         "mnistmlp-pnn",
         {"num_classes": 10, "input_size": 48},
@@ -60,6 +65,8 @@ CASES = [
         features=False,
     ),
 ]
+OURS = {"wide-resnet": ReferenceWideResNet}
+"""What Mammoth has not."""
 PRERELU = ["resnet18", "reduced-resnet18", "resnet34", "resnet18-spr", "resnet50"]
 
 
@@ -94,9 +101,12 @@ def case(request):
 
 
 @pytest.fixture
-def pair(server, registry, case):
-    """The network in the server and Mammoth's, both drawn with seed 0."""
-    make = registry[case.architecture]["class"]
+def pair(request, server, case):
+    """The network in the server and the one in Python, both drawn with seed 0."""
+    make = OURS.get(case.architecture)
+    if make is None:
+        registry = request.getfixturevalue("registry")
+        make = registry[case.architecture]["class"]
     local = seeded(lambda: make(**case.arguments, **case.mammoth), 0)
     net = server.create(architecture=case.architecture, seed=0, **case.arguments)
     yield net, local
@@ -197,3 +207,57 @@ def test_stages_before_their_relu(pair, case):
     for stages in (maps, same_maps):
         sum(stage.square().sum() for stage in stages).backward()
     assert_same(x.grad, same_x.grad)
+
+
+def test_dropout_draws_from_the_instance_without_a_given_state(server, start):
+    """Two servers' instances of one seed draw the same; each forward draws anew."""
+    x = torch.rand((2, 3, 16, 16)).numpy()
+    drawn = []
+    for host in (server, start(threads=2)):
+        net = host.create(
+            architecture="wide-resnet", seed=3, module=False, **WIDE, dropout=0.5
+        )
+        drawn.append([net.forward(x, training=True).out for _ in range(2)])
+    (first, second), (same_first, same_second) = drawn
+    assert (first == same_first).all() and (second == same_second).all()
+    assert (first != second).any()
+
+
+def test_dropout_draws_from_the_given_state(server):
+    net = server.create(
+        architecture="wide-resnet", seed=3, module=False, **WIDE, dropout=0.5
+    )
+    x = torch.rand((2, 3, 16, 16)).numpy()
+    state = torch.get_rng_state().numpy().tobytes()
+    first = net.forward(x, training=True, rng_state=state)
+    again = net.forward(x, training=True, rng_state=state)
+    after = net.forward(x, training=True, rng_state=first.rng_state)
+    assert (first.out == again.out).all() and first.rng_state == again.rng_state
+    assert (first.out != after.out).any()
+    evaluation = net.forward(x, rng_state=state)
+    assert evaluation.rng_state == state
+
+
+def test_a_bad_generator_state_is_refused(server):
+    net = server.create("seq-mnist", seed=0, module=False)
+    with pytest.raises(backboned.InvalidArgument, match="3 bytes, expected 5056"):
+        net.forward(torch.rand((1, 1, 28, 28)).numpy(), rng_state=b"abc")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"depth": 27}, "depth is 27, must be an integer, .* in steps of 6"),
+        ({"dropout": 1.5}, "dropout is 1.5, .* at most 1"),
+        ({"width": 2}, "valid arguments: num_classes, depth, widen_factor, dropout"),
+    ],
+)
+def test_bad_arguments_are_refused_with_the_allowed_ones(server, arguments, message):
+    with pytest.raises(backboned.InvalidArgument, match=message):
+        server.create(architecture="wide-resnet", num_classes=5, **arguments)
+
+
+def test_an_input_that_does_not_fit_names_both_sizes(server):
+    net = server.create(architecture="resnet32", num_classes=5, seed=0, module=False)
+    with pytest.raises(backboned.InvalidArgument, match=r"64, 64\].*H = W = 32"):
+        net.forward(torch.rand((2, 3, 64, 64)).numpy())

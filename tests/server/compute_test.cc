@@ -14,6 +14,7 @@
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "backbones/errors.h"
+#include "backbones/registry.h"
 #include "server/memory_allocator.h"
 #include "tests/backbones/tensors.h"
 #include "tests/testing/fake_architecture.h"
@@ -111,6 +112,25 @@ class ComputeTest : public ::testing::Test {
   std::shared_ptr<Instance> net_ = Add("net", fake_);
   at::Tensor x_ = at::tensor({1.F, 2.F, 3.F, 4.F}).view({2, 2});
 };
+
+TEST_F(ComputeTest, MovesTheInstancesGeneratorUnlessOneIsGiven) {
+  auto net = BuildArchitecture("wide-resnet", {{"num_classes", 3},
+                                               {"depth", 10},
+                                               {"widen_factor", 1},
+                                               {"dropout", 0.5}});
+  ASSERT_THAT(net, IsOk());
+  const auto instance = Add("wide", *net);
+  const std::string at_first = instance->state()->rng_state;
+  const at::Tensor input = at::ones({2, 3, 8, 8});
+  ForwardWork given = Work(instance, input, /*training=*/true, false);
+  given.options.rng_state = GeneratorState(SeededGenerator(5));
+  EXPECT_NE(Run(std::move(given)).rng_state, "");
+  EXPECT_EQ(instance->state()->rng_state, at_first);
+
+  const ForwardDone done = Run(Work(instance, input, /*training=*/true, false));
+  EXPECT_EQ(done.rng_state, "");
+  EXPECT_NE(instance->state()->rng_state, at_first);
+}
 
 TEST_F(ComputeTest, BackwardIsExactThoughTheParametersChanged) {
   const ForwardDone forward = Run(Work(net_, x_, false, /*record=*/true));
