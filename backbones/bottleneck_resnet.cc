@@ -4,7 +4,6 @@
 #include <ATen/ops/max_pool2d.h>
 #include <ATen/ops/relu.h>
 
-#include <cmath>
 #include <memory>
 #include <utility>
 
@@ -17,19 +16,6 @@ namespace {
 constexpr int64_t kStemPlanes = 64;
 constexpr int64_t kExpansion = 4;
 constexpr int64_t kFeatures = 512 * kExpansion;
-
-// Declares kaiming_normal_ with fan_out for all convolutions in order, on top
-// of the default draws. Python makes a block's shortcut before the rest of it,
-// which has no say, since a default draw only moves the generator on.
-void AddDraws(Layout& layout) {
-  for (size_t i = 0; i < layout.parameters().size(); ++i) {
-    const std::vector<int64_t>& shape = layout.parameters()[i].shape;
-    if (shape.size() != 4) continue;
-    const auto fan_out = static_cast<double>(shape[0] * shape[2] * shape[3]);
-    layout.AddInitStep(i,
-                       NormalDraw{.std = std::sqrt(2.0) / std::sqrt(fan_out)});
-  }
-}
 
 }  // namespace
 
@@ -62,7 +48,9 @@ BottleneckResNet::BottleneckResNet(const std::string& name,
       bn1_(declare(), "bn1", kStemPlanes),
       stages_(DeclareStages(declare(), num_blocks, base_width)),
       classifier_(declare(), "classifier", kFeatures, num_classes) {
-  AddDraws(declare());
+  // Python makes a block's shortcut before the rest of it, which has no say,
+  // since a default draw only moves the generator on.
+  AddKaimingNormal(declare());
 }
 
 BottleneckResNet::Block BottleneckResNet::DeclareBlock(

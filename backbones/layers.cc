@@ -58,6 +58,16 @@ at::Tensor Conv2d::operator()(Pass& pass, const at::Tensor& x) const {
       options_.stride, options_.padding, /*dilation=*/1, options_.groups);
 }
 
+void AddKaimingNormal(Layout& layout) {
+  for (size_t i = 0; i < layout.parameters().size(); ++i) {
+    const std::vector<int64_t>& shape = layout.parameters()[i].shape;
+    if (shape.size() != 4) continue;
+    const auto fan_out = static_cast<double>(shape[0] * shape[2] * shape[3]);
+    layout.AddInitStep(i,
+                       NormalDraw{.std = std::sqrt(2.0) / std::sqrt(fan_out)});
+  }
+}
+
 BatchNorm2d::BatchNorm2d(Layout& layout, const std::string& name,
                          int64_t num_features,
                          const BatchNorm2dOptions& options)

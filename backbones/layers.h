@@ -50,6 +50,11 @@ struct Conv2dOptions {
   bool bias = false;
 };
 
+// A 3x3 convolution that keeps the sides, or halves them with stride 2.
+inline Conv2dOptions Conv3x3(int64_t stride) {
+  return {.kernel_size = 3, .stride = stride, .padding = 1};
+}
+
 // nn.Conv2d.
 class Conv2d {
  public:
@@ -88,6 +93,10 @@ class BatchNorm2d {
   BatchNorm2dOptions options_;
   BatchNormTensors tensors_;
 };
+
+// Declares kaiming_normal_(mode="fan_out") for the weights of all convolutions
+// so far, in their order, on top of the default draws.
+void AddKaimingNormal(Layout& layout);
 
 }  // namespace backboned
 

@@ -16,10 +16,6 @@ namespace {
 // The last stage has so many times the filters of the stem.
 constexpr int64_t kWidening = 8;
 
-Conv2dOptions Conv3x3(int64_t stride) {
-  return {.kernel_size = 3, .stride = stride, .padding = 1};
-}
-
 Conv2dOptions Conv1x1(int64_t stride) {
   return {.kernel_size = 1, .stride = stride, .padding = 0};
 }

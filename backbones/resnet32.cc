@@ -19,10 +19,6 @@ constexpr int64_t kFeatures = 64;
 constexpr int64_t kPool = 8;
 constexpr BatchNorm2dOptions kBatchNorm = {.eps = 1e-4};
 
-Conv2dOptions Conv3x3(int64_t stride) {
-  return {.kernel_size = 3, .stride = stride, .padding = 1};
-}
-
 // Declares Mammoth's draws on top of the default ones: all convolutions in
 // order, then the classifier.
 void AddDraws(Layout& layout, const Linear& classifier) {

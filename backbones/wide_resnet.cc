@@ -3,7 +3,6 @@
 #include <ATen/ops/adaptive_avg_pool2d.h>
 #include <ATen/ops/relu.h>
 
-#include <cmath>
 #include <memory>
 #include <utility>
 
@@ -18,22 +17,6 @@ constexpr int64_t kStemPlanes = 16;
 // Filters of the last stage.
 int64_t FeatureDim(int64_t widen_factor) {
   return kStemPlanes * 4 * widen_factor;
-}
-
-Conv2dOptions Conv3x3(int64_t stride) {
-  return {.kernel_size = 3, .stride = stride, .padding = 1};
-}
-
-// Declares the paper's draws on top of the default ones.
-void AddDraws(Layout& layout, const Linear& classifier) {
-  for (size_t i = 0; i < layout.parameters().size(); ++i) {
-    const std::vector<int64_t>& shape = layout.parameters()[i].shape;
-    if (shape.size() != 4) continue;
-    const auto fan_out = static_cast<double>(shape[0] * shape[2] * shape[3]);
-    layout.AddInitStep(i,
-                       NormalDraw{.std = std::sqrt(2.0) / std::sqrt(fan_out)});
-  }
-  layout.AddInitStep(classifier.bias(), ConstantFill{0});
 }
 
 }  // namespace
@@ -59,7 +42,8 @@ WideResNet::WideResNet(const Arguments& arguments, int64_t num_classes,
       bn1_(declare(), "bn1", FeatureDim(widen_factor)),
       classifier_(declare(), "classifier", FeatureDim(widen_factor),
                   num_classes) {
-  AddDraws(declare(), classifier_);
+  AddKaimingNormal(declare());
+  declare().AddInitStep(classifier_.bias(), ConstantFill{0});
 }
 
 std::vector<WideResNet::Stage> WideResNet::DeclareStages(Layout& layout,

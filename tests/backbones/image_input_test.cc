@@ -53,7 +53,7 @@ TEST(ImageInputTest, IsAcceptedExactlyIfTheNetworkRuns) {
   for (const Case& each : Cases()) {
     const auto net = Build(each.architecture, each.arguments);
     const StatePtr state = Seeded(*net);
-    for (const int64_t height : {1, 8, 28, 29, 32, 60, 61, 64}) {
+    for (const int64_t height : {1, 28, 29, 60, 61}) {
       for (const int64_t width : {height, height + 4, 2 * height}) {
         for (const auto& [batch, training] :
              {std::pair(1, true), std::pair(1, false), std::pair(2, true)}) {
