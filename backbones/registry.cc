@@ -5,6 +5,7 @@
 #include <string>
 
 #include "backbones/bottleneck_resnet.h"
+#include "backbones/efficientnet.h"
 #include "backbones/errors.h"
 #include "backbones/mnist_mlp.h"
 #include "backbones/names.h"
@@ -27,6 +28,7 @@ std::vector<ArchitectureEntry> AllEntries() {
   add(ResNet32Entries());
   add(BottleneckResNetEntries());
   add(WideResNetEntries());
+  add(EfficientNetEntries());
   std::ranges::sort(all, {}, &ArchitectureEntry::name);
   return all;
 }

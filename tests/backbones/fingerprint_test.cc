@@ -12,6 +12,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -81,7 +82,11 @@ class FingerprintTest : public ::testing::TestWithParam<std::string> {
     expected_ = json::parse(file);
     Arguments arguments;
     for (const auto& [name, value] : expected_["kwargs"].items()) {
-      arguments[name] = value.get<int64_t>();
+      if (value.is_string()) {
+        arguments[name] = value.get<std::string>();
+      } else {
+        arguments[name] = value.get<int64_t>();
+      }
     }
     architecture_ = Build(expected_["name"].get<std::string>(), arguments);
   }
@@ -165,7 +170,9 @@ INSTANTIATE_TEST_SUITE_P(
                       "preact-resnet18_num_classes10", "resnet34_num_classes10",
                       "resnet34_num_classes100", "resnet18-spr_num_classes10",
                       "resnet32_num_classes100", "resnet50_num_classes10",
-                      "resnet50_num_classes200"),
+                      "resnet50_num_classes200",
+                      "efficientnet_num_classes10_efficientnet_typeb0",
+                      "efficientnet_num_classes10_efficientnet_typeb3"),
     TestName);
 
 std::vector<at::Tensor> Present(std::vector<at::Tensor> grads) {
@@ -203,7 +210,10 @@ TEST_P(ForwardFingerprintTest, GivesMammothsOutputs) {
 TEST_P(ForwardFingerprintTest, GivesMammothsGradientsAndBuffersInTraining) {
   // The loss is the sum of the logits' squares.
   auto result = Forward(*architecture_, *Seeded(*architecture_), Input(),
-                        {.training = true, .record = true, .input_grad = true});
+                        {.training = true,
+                         .rng_state = GeneratorState(SeededGenerator(2)),
+                         .record = true,
+                         .input_grad = true});
   const GraphGradients request = {result.graph.get(),
                                   {result.outputs[0].mul(2)}};
   const auto grads = Backward({&request, 1}, false, true);
@@ -212,6 +222,11 @@ TEST_P(ForwardFingerprintTest, GivesMammothsGradientsAndBuffersInTraining) {
   ExpectFingerprint(Flat(Present(grads.grads)), expected["grad"], "grad");
   EXPECT_EQ(AbsentNames(grads.grads), expected["absent_grads"]);
   ExpectFingerprint(grads.input_grads[0], expected["input_grad"], "input_grad");
+  if (architecture_->stochastic()) {
+    const auto state = std::as_bytes(std::span(result.rng_state));
+    EXPECT_EQ(at::rand({1}, GeneratorFromState(state).value()).item<float>(),
+              expected["next_rand"].get<float>());
+  }
   if (!expected["buffers_after"].is_null()) {
     ExpectFingerprint(Flat(result.buffers), expected["buffers_after"],
                       "buffers_after");
@@ -225,7 +240,10 @@ INSTANTIATE_TEST_SUITE_P(
                       "reduced-resnet18_num_classes10",
                       "preact-resnet18_num_classes10", "resnet34_num_classes10",
                       "resnet18-spr_num_classes10", "resnet32_num_classes100",
-                      "resnet50_num_classes10"),
+                      "resnet50_num_classes10",
+                      "efficientnet_num_classes10_efficientnet_typeb0",
+                      "efficientnet_num_classes10_efficientnet_typeb0_in32",
+                      "efficientnet_num_classes10_efficientnet_typeb3"),
     TestName);
 
 }  // namespace
