@@ -11,6 +11,7 @@
 #include "backbones/names.h"
 #include "backbones/resnet.h"
 #include "backbones/resnet32.h"
+#include "backbones/vit.h"
 #include "backbones/wide_resnet.h"
 
 namespace backboned {
@@ -29,6 +30,7 @@ std::vector<ArchitectureEntry> AllEntries() {
   add(BottleneckResNetEntries());
   add(WideResNetEntries());
   add(EfficientNetEntries());
+  add(VitEntries());
   std::ranges::sort(all, {}, &ArchitectureEntry::name);
   return all;
 }
@@ -71,6 +73,10 @@ absl::StatusOr<std::shared_ptr<const Architecture>> BuildArchitecture(
       ResolveArguments((*entry)->arguments, arguments);
   if (!resolved.ok()) {
     return resolved.status();
+  }
+  if ((*entry)->check) {
+    absl::Status status = (*entry)->check(*resolved);
+    if (!status.ok()) return status;
   }
   return (*entry)->factory(*resolved);
 }
