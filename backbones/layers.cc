@@ -1,6 +1,7 @@
 #include "backbones/layers.h"
 
 #include <ATen/ops/conv2d.h>
+#include <ATen/ops/layer_norm.h>
 #include <ATen/ops/linear.h>
 
 #include <cmath>
@@ -25,16 +26,19 @@ UniformDraw DefaultBiasDraw(int64_t fan_in) {
 }  // namespace
 
 Linear::Linear(Layout& layout, const std::string& name, int64_t in_features,
-               int64_t out_features)
+               int64_t out_features, bool bias)
     : weight_(
-          layout.AddParameter(name + ".weight", {out_features, in_features})),
-      bias_(layout.AddParameter(name + ".bias", {out_features})) {
+          layout.AddParameter(name + ".weight", {out_features, in_features})) {
   layout.AddInitStep(weight_, DefaultWeightDraw(in_features));
-  layout.AddInitStep(bias_, DefaultBiasDraw(in_features));
+  if (bias) {
+    bias_ = layout.AddParameter(name + ".bias", {out_features});
+    layout.AddInitStep(*bias_, DefaultBiasDraw(in_features));
+  }
 }
 
 at::Tensor Linear::operator()(Pass& pass, const at::Tensor& x) const {
-  return at::linear(x, pass.parameter(weight_), pass.parameter(bias_));
+  return at::linear(x, pass.parameter(weight_),
+                    bias_ ? pass.parameter(*bias_) : at::Tensor());
 }
 
 Conv2d::Conv2d(Layout& layout, const std::string& name, int64_t in_channels,
@@ -86,6 +90,21 @@ BatchNorm2d::BatchNorm2d(Layout& layout, const std::string& name,
 
 at::Tensor BatchNorm2d::operator()(Pass& pass, const at::Tensor& x) const {
   return pass.BatchNorm(x, tensors_, options_.eps, options_.momentum);
+}
+
+LayerNorm::LayerNorm(Layout& layout, const std::string& name, int64_t features,
+                     double eps)
+    : features_(features),
+      eps_(eps),
+      weight_(layout.AddParameter(name + ".weight", {features})),
+      bias_(layout.AddParameter(name + ".bias", {features})) {
+  layout.AddInitStep(weight_, ConstantFill{1});
+  layout.AddInitStep(bias_, ConstantFill{0});
+}
+
+at::Tensor LayerNorm::operator()(Pass& pass, const at::Tensor& x) const {
+  return at::layer_norm(x, {features_}, pass.parameter(weight_),
+                        pass.parameter(bias_), eps_);
 }
 
 }  // namespace backboned

@@ -25,20 +25,22 @@ namespace backboned {
 // nn.Linear: x W^T + b.
 class Linear {
  public:
-  // Declares `name`.weight [out_features, in_features] and `name`.bias.
+  // Declares `name`.weight [out_features, in_features] and, if there is one,
+  // `name`.bias [out_features].
   Linear(Layout& layout, const std::string& name, int64_t in_features,
-         int64_t out_features);
+         int64_t out_features, bool bias = true);
 
-  // `x`: [N, in_features]. Returns [N, out_features].
+  // `x`: [..., in_features]. Returns [..., out_features].
   at::Tensor operator()(Pass& pass, const at::Tensor& x) const;
 
-  // Indices of the layer's parameters.
+  // Indices of the layer's parameters. bias() only if there is one.
   size_t weight() const { return weight_; }
-  size_t bias() const { return bias_; }
+  size_t bias() const { return bias_.value(); }
+  bool has_bias() const { return bias_.has_value(); }
 
  private:
   size_t weight_;
-  size_t bias_;
+  std::optional<size_t> bias_;
 };
 
 // What a convolution does; names as in Python.
@@ -92,6 +94,23 @@ class BatchNorm2d {
  private:
   BatchNorm2dOptions options_;
   BatchNormTensors tensors_;
+};
+
+// nn.LayerNorm over the last dimension, affine.
+class LayerNorm {
+ public:
+  // Declares `name`.weight and `name`.bias [features].
+  LayerNorm(Layout& layout, const std::string& name, int64_t features,
+            double eps = 1e-5);
+
+  // `x`: [..., features]. Returns its shape.
+  at::Tensor operator()(Pass& pass, const at::Tensor& x) const;
+
+ private:
+  int64_t features_;
+  double eps_;
+  size_t weight_;
+  size_t bias_;
 };
 
 // Declares kaiming_normal_(mode="fan_out") for the weights of all convolutions

@@ -5,11 +5,13 @@
 #include <string>
 
 #include "backbones/bottleneck_resnet.h"
+#include "backbones/efficientnet.h"
 #include "backbones/errors.h"
 #include "backbones/mnist_mlp.h"
 #include "backbones/names.h"
 #include "backbones/resnet.h"
 #include "backbones/resnet32.h"
+#include "backbones/vit.h"
 #include "backbones/wide_resnet.h"
 
 namespace backboned {
@@ -27,6 +29,8 @@ std::vector<ArchitectureEntry> AllEntries() {
   add(ResNet32Entries());
   add(BottleneckResNetEntries());
   add(WideResNetEntries());
+  add(EfficientNetEntries());
+  add(VitEntries());
   std::ranges::sort(all, {}, &ArchitectureEntry::name);
   return all;
 }
@@ -69,6 +73,10 @@ absl::StatusOr<std::shared_ptr<const Architecture>> BuildArchitecture(
       ResolveArguments((*entry)->arguments, arguments);
   if (!resolved.ok()) {
     return resolved.status();
+  }
+  if ((*entry)->check) {
+    absl::Status status = (*entry)->check(*resolved);
+    if (!status.ok()) return status;
   }
   return (*entry)->factory(*resolved);
 }

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "backbones/architecture.h"
 #include "backbones/arguments.h"
@@ -26,6 +27,10 @@ struct ArchitectureEntry {
   // Whether Mammoth always loads weights into it: an instance is made without
   // them only if the caller says so.
   bool pretrained = false;
+  // Checks what resolved arguments must fulfil together. Absent: nothing.
+  //
+  // Returns kInvalidArgument (kInvalidOption) that names the arguments.
+  std::function<absl::Status(const Arguments&)> check = {};
 };
 
 // The argument that every architecture takes.
@@ -43,7 +48,8 @@ absl::StatusOr<const ArchitectureEntry*> FindArchitecture(
 
 // Builds the architecture `name` with `arguments`, defaults filled in.
 //
-// Returns FindArchitecture's errors, and ResolveArguments'.
+// Returns FindArchitecture's errors, ResolveArguments', and the entry's
+// check's.
 absl::StatusOr<std::shared_ptr<const Architecture>> BuildArchitecture(
     std::string_view name, const Arguments& arguments);
 
