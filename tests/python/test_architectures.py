@@ -46,6 +46,21 @@ CASES = [
     Case("resnet32", {"num_classes": 10}, (4, 3, 32, 32), full=False),
     Case("resnet32", {"num_classes": 5, "depth": 20}, (4, 3, 32, 32), full=False),
     Case("resnet50", {"num_classes": 10}, (2, 3, 64, 64)),
+    Case(
+        "efficientnet",
+        {"num_classes": 10, "efficientnet_type": "b0"},
+        (2, 3, 64, 64),
+        full=False,
+        both=False,
+    ),
+    Case(
+        "efficientnet",
+        {"num_classes": 10, "efficientnet_type": "b3"},
+        (2, 3, 96, 64),
+        full=False,
+        both=False,
+    ),
+    Case("vit", {"num_classes": 10}, (2, 3, 224, 224), {"pretrained": False}),
     Case("wide-resnet", WIDE, (4, 3, 32, 32)),
     Case("wide-resnet", {**WIDE, "dropout": 0.3}, (4, 3, 24, 40)),
     Case(
