@@ -208,6 +208,23 @@ TEST(SafetensorsFileTest, RefusesAFileThatIsCutAnywhere) {
               StatusIs(absl::StatusCode::kFailedPrecondition));
 }
 
+TEST(SafetensorsFileTest, BearsEveryByteChanged) {
+  const std::string bytes = SafetensorsOf(
+      {{"a", at::arange(3, at::kFloat)}, {"b", at::zeros({2}, at::kHalf)}});
+  int refused = 0;
+  for (size_t i = 0; i + 16 < bytes.size(); ++i) {
+    for (int change = 1; change < 256; change += 3) {
+      std::string changed = bytes;
+      changed[i] = static_cast<char>(changed[i] ^ change);
+      const absl::Status status = ReadStatus(changed);
+      if (status.ok()) continue;  // A name, or white space.
+      EXPECT_EQ(ReasonOf(status), Reason::kWeightsUnreadable) << status;
+      ++refused;
+    }
+  }
+  EXPECT_GT(refused, 8000);
+}
+
 TEST(SafetensorsFileTest, RefusesHeadersThatAreTooLong) {
   std::string bytes = SafetensorsBytes("{}", "");
   bytes[0] = 3;

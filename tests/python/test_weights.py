@@ -1,5 +1,6 @@
 """Weights files: save, load, convert; and files that do not fit."""
 
+import copy
 import hashlib
 import json
 import os
@@ -169,6 +170,11 @@ def test_pretrained_architecture_wants_weights(server):
     assert net.weights == ""
 
 
+def test_copy_of_a_pretrained_network_has_its_parameters(server):
+    net = server.create(architecture="resnet18-7x7-pt", num_classes=2, random_init=True)
+    assert torch.equal(copy.deepcopy(net).get_params(), net.get_params())
+
+
 def test_corrupt_file_is_refused(server, folder):
     (folder / "corrupt.safetensors").write_bytes(b"\xff" * 16)
     with pytest.raises(backboned.FailedPrecondition, match="limit is 100000000") as e:
@@ -306,11 +312,19 @@ def test_names_of_the_sources():
     assert result.family == "vit"
     assert list(result.tensors)[3:] == ["head.heads.0.weight", "head.heads.0.bias"]
     assert result.renamed["head.weight"] == "head.heads.0.weight"
+    # Mammoth's MLP has its classifier twice, and its checkpoints a prefix.
+    head = torch.zeros(3)
+    mlp = {"net.fc1.bias": one, "net.classifier.bias": head, "net.net.1.bias": head}
+    result = conversion.convert(mlp, "mammoth")
+    assert list(result.tensors) == ["fc1.bias", "classifier.bias", "net.1.bias"]
+    trunk = conversion.convert(mlp, "mammoth", trunk=True)
+    assert list(trunk.tensors) == ["fc1.bias"]
+    assert trunk.dropped == ("classifier.bias", "net.1.bias")
     efficientnet = {
         "_conv_stem.weight": one,
         "_blocks.0._bn1.weight": one,
         "_bn0.num_batches_tracked": one,
-        "_fc.weight": one,
+        "_fc.weight": head,
     }
     result = conversion.convert(efficientnet)
     assert result.family == "efficientnet"

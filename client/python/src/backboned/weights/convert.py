@@ -14,7 +14,7 @@ from backboned.errors import InvalidArgument
 from backboned.weights.file import RawTensor
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
-_PARALLEL = "module."
+_PREFIXES = ("module.", "net.")  # Of DataParallel, and of Mammoth's models.
 _LISTED = 10
 _DTYPES = {
     torch.float32: "F32",
@@ -34,7 +34,7 @@ class Family(NamedTuple):
     description: str
     marks: tuple[str, ...]
     rename: Callable[[str, bool], str]
-    classifier: str
+    classifier: tuple[str, ...]
 
 
 class Converted(NamedTuple):
@@ -74,21 +74,21 @@ FAMILIES = {
         "timm's VisionTransformer",
         ("cls_token", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight"),
         _rename_vit,
-        "head.",
+        ("head.",),
     ),
     "resnet": Family(
         "torchvision's or timm's ResNet",
         ("conv1.weight", "bn1.running_mean", "layer1.0.conv1.weight"),
         _rename_resnet,
-        "classifier.",
+        ("classifier.",),
     ),
     "efficientnet": Family(
         "efficientnet_pytorch's EfficientNet",
         ("_conv_stem.weight", "_blocks.0._bn1.weight"),
         _rename_efficientnet,
-        "classifier.",
+        ("classifier.",),
     ),
-    "mammoth": Family("Mammoth's own", (), _keep, "classifier."),
+    "mammoth": Family("Mammoth's own", (), _keep, ("classifier.", "head.heads.")),
 }
 
 
@@ -161,7 +161,7 @@ def convert(
     Parameters
     ----------
     state : mapping of str to torch.Tensor
-        A state dict; ``module.`` of DataParallel is taken off.
+        A state dict; ``module.`` and ``net.`` before all keys are taken off.
     arch : str
         A key of `FAMILIES`, or ``auto``.
     trunk : bool
@@ -172,17 +172,21 @@ def convert(
     InvalidArgument
         If the source is not known, or two keys become one.
     """
-    parallel = all(key.startswith(_PARALLEL) for key in state)
-    plain = {k[len(_PARALLEL) :] if parallel else k: v for k, v in state.items()}
+    plain = _without_prefixes(state)
     name = recognise(plain) if arch == "auto" else arch
     family = FAMILIES[name]
     bottleneck = any(".conv3." in key for key in plain)
+    heads = {  # A tensor may have further keys.
+        tensor.data_ptr()
+        for key, tensor in plain.items()
+        if family.rename(key, bottleneck).startswith(family.classifier)
+    }
     tensors: dict[str, torch.Tensor] = {}
     renamed: dict[str, str] = {}
     dropped = []
     for key, tensor in plain.items():
         target = family.rename(key, bottleneck)
-        if trunk and target.startswith(family.classifier):
+        if trunk and tensor.data_ptr() in heads:
             dropped.append(key)
             continue
         if target in tensors:
@@ -210,6 +214,17 @@ def raw(name: str, tensor: torch.Tensor) -> RawTensor:
     return RawTensor(
         dtype, tuple(tensor.shape), as_bytes(flat.view(torch.uint8).numpy())
     )
+
+
+def _without_prefixes(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    plain = dict(state)
+    while prefix := next((p for p in _PREFIXES if _all_begin(plain, p)), ""):
+        plain = {key[len(prefix) :]: tensor for key, tensor in plain.items()}
+    return plain
+
+
+def _all_begin(state: Mapping[str, Any], prefix: str) -> bool:
+    return bool(state) and all(key.startswith(prefix) for key in state)
 
 
 def _some(keys: list[str]) -> str:
