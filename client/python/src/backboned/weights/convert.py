@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
@@ -16,6 +17,20 @@ from backboned.weights.file import RawTensor
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "net.")  # Of DataParallel, and of Mammoth's models.
 _LISTED = 10
+# What torch.load raises for bytes that are none of torch.save's; and the words with
+# which it refuses what they name.
+_BROKEN = (
+    pickle.UnpicklingError,
+    struct.error,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+)
+_UNPICKLABLE = "GLOBAL"
 _DTYPES = {
     torch.float32: "F32",
     torch.float64: "F64",
@@ -106,14 +121,13 @@ def load_state_dict(path: Path) -> dict[str, torch.Tensor]:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
-    except pickle.UnpicklingError:
-        raise InvalidArgument(
-            f"{path} holds more than tensors, and is not loaded, since that could run "
-            "its code; save model.state_dict() alone"
-        ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
-        why = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InvalidArgument(f"{path} is no file of torch.save: {why}") from None
+    except _BROKEN as error:
+        if isinstance(error, pickle.UnpicklingError) and _UNPICKLABLE in str(error):
+            raise InvalidArgument(
+                f"{path} holds more than tensors, and is not loaded, since that could "
+                "run its code; save model.state_dict() alone"
+            ) from None
+        raise InvalidArgument(f"{path} is no file of torch.save") from None
     for wrapper in _WRAPPERS:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
             loaded = loaded[wrapper]
