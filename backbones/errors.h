@@ -39,6 +39,9 @@ enum class Reason {
   kDraining = 16,
   kClientStalled = 17,
   kComputeFailed = 18,
+  kWeightsNotFound = 19,
+  kWeightsRequired = 20,
+  kWeightsUnreadable = 21,
 };
 
 // A limit that a call ran into.

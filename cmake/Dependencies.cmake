@@ -7,10 +7,8 @@ find_package(absl CONFIG REQUIRED)
 find_package(gRPC CONFIG REQUIRED)
 find_package(CLI11 CONFIG REQUIRED)
 find_package(spdlog CONFIG REQUIRED)
+find_package(nlohmann_json CONFIG REQUIRED)  # A weights file's header
 
-if(BACKBONED_TESTS OR BACKBONED_BENCHMARKS)
-  find_package(nlohmann_json CONFIG REQUIRED)
-endif()
 if(BACKBONED_TESTS)
   find_package(GTest CONFIG REQUIRED)
   include(GoogleTest)

@@ -7,43 +7,46 @@
 #include "absl/strings/escaping.h"
 
 namespace backboned {
-namespace {
 
-class Sha256 {
- public:
-  Sha256() : context_(EVP_MD_CTX_new(), &EVP_MD_CTX_free) {
-    EVP_DigestInit_ex(context_.get(), EVP_sha256(), nullptr);
-  }
-  void Update(const void* bytes, size_t count) {
-    EVP_DigestUpdate(context_.get(), bytes, count);
-  }
-  std::string Finish() {
-    std::string digest(EVP_MAX_MD_SIZE, '\0');
-    unsigned int size = 0;
-    EVP_DigestFinal_ex(context_.get(),
-                       reinterpret_cast<unsigned char*>(digest.data()), &size);
-    digest.resize(size);
-    return digest;
-  }
-
- private:
-  std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> context_;
+struct Sha256::Context {
+  std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> evp{EVP_MD_CTX_new(),
+                                                              &EVP_MD_CTX_free};
 };
 
-}  // namespace
+Sha256::Sha256() : context_(std::make_unique<Context>()) {
+  EVP_DigestInit_ex(context_->evp.get(), EVP_sha256(), nullptr);
+}
+
+Sha256::~Sha256() = default;
+
+void Sha256::Update(std::span<const std::byte> bytes) {
+  EVP_DigestUpdate(context_->evp.get(), bytes.data(), bytes.size());
+}
+
+std::string Sha256::Take() {
+  std::string digest(EVP_MAX_MD_SIZE, '\0');
+  unsigned int size = 0;
+  EVP_DigestFinal_ex(context_->evp.get(),
+                     reinterpret_cast<unsigned char*>(digest.data()), &size);
+  digest.resize(size);
+  return digest;
+}
+
+std::string Sha256::TakeHex() { return absl::BytesToHexString(Take()); }
 
 std::string TensorDigest(std::span<const at::Tensor> tensors) {
   Sha256 hash;
   for (const at::Tensor& tensor : tensors) {
-    hash.Update(tensor.const_data_ptr(), tensor.nbytes());
+    hash.Update({static_cast<const std::byte*>(tensor.const_data_ptr()),
+                 tensor.nbytes()});
   }
-  return absl::BytesToHexString(hash.Finish());
+  return hash.TakeHex();
 }
 
 std::string TextDigest(std::string_view text) {
   Sha256 hash;
-  hash.Update(text.data(), text.size());
-  return hash.Finish();
+  hash.Update(std::as_bytes(std::span(text)));
+  return hash.Take();
 }
 
 }  // namespace backboned

@@ -5,12 +5,33 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstddef>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 namespace backboned {
+
+// Takes bytes piece by piece.
+class Sha256 {
+ public:
+  Sha256();
+  ~Sha256();
+
+  void Update(std::span<const std::byte> bytes);
+
+  // Returns the SHA-256 of all bytes, 32 of them; once.
+  std::string Take();
+
+  // As Take, as 64 hexadecimal digits.
+  std::string TakeHex();
+
+ private:
+  struct Context;
+  std::unique_ptr<Context> context_;
+};
 
 // Returns the SHA-256 of the tensors' bytes back to back, as 64 hexadecimal
 // digits. The tensors: on the CPU, contiguous, any dtype.

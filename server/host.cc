@@ -22,7 +22,16 @@ struct Blueprint {
   std::string source;     // What the caller named, in canonical spelling.
   std::string benchmark;  // Empty: none.
   std::shared_ptr<const Architecture> architecture;
+  bool pretrained = false;  // Mammoth always loads weights into it.
   Normalization normalization;
+};
+
+// How an instance begins.
+struct Beginning {
+  StatePtr state;
+  std::string rng_state;  // After the drawing.
+  std::string weights_sha256 = {};
+  LoadPlan loaded = {};
 };
 
 absl::StatusOr<Blueprint> Draw(const CreateOptions& options) {
@@ -46,6 +55,7 @@ absl::StatusOr<Blueprint> Draw(const CreateOptions& options) {
       BuildArchitecture(architecture, arguments);
   if (!built.ok()) return built.status();
   plan.architecture = *std::move(built);
+  plan.pretrained = (*FindArchitecture(architecture))->pretrained;
   plan.source =
       plan.benchmark.empty() ? plan.architecture->name() : plan.benchmark;
   if (options.normalization.has_value())
@@ -110,16 +120,29 @@ absl::StatusOr<Created> Existing(std::shared_ptr<Instance> instance,
                  absl::StrCat("instance '", options.name, "' is a ",
                               present.name(), " of other arguments"));
   }
+  const std::string& weights = instance->identity().weights;
+  if (options.weights.has_value() && options.weights->name != weights) {
+    return Error(absl::StatusCode::kAlreadyExists, Reason::kInstanceExists,
+                 absl::StrCat("instance '", options.name, "' began with ",
+                              weights.empty() ? "no weights"
+                                              : "weights " + Quote(weights)));
+  }
   return Created{.instance = std::move(instance), .existed = true};
 }
 
-absl::StatusOr<StatePtr> MakeState(const Architecture& architecture,
-                                   at::Generator generator,
-                                   DeviceWorker& worker) {
-  // Drawn here, so that a large network stalls nobody; only a copy to another
-  // device is the worker's.
-  StatePtr state =
-      InitialState(architecture.layout(), std::move(generator), at::kCPU);
+absl::Status CheckWeights(const CreateOptions& options, const Blueprint& plan) {
+  if (options.weights.has_value() && options.random_init) {
+    return InvalidOption("give either weights or random_init, not both");
+  }
+  if (!plan.pretrained || options.weights.has_value() || options.random_init) {
+    return absl::OkStatus();
+  }
+  return Error(absl::StatusCode::kFailedPrecondition, Reason::kWeightsRequired,
+               absl::StrCat("Mammoth uses ", plan.architecture->name(),
+                            " pretrained: name weights, or set random_init"));
+}
+
+absl::StatusOr<StatePtr> MoveTo(DeviceWorker& worker, StatePtr state) {
   if (worker.device().is_cpu()) return state;
   absl::StatusOr<DeviceWorker::Times> times =
       worker.Run({.principal = std::string(kServerPrincipal)}, [&] {
@@ -135,8 +158,37 @@ absl::StatusOr<StatePtr> MakeState(const Architecture& architecture,
   return state;
 }
 
+// Draws here, so that a large network stalls nobody; only a copy to another
+// device is the worker's. Weights are looked at before anything is drawn.
+absl::StatusOr<Beginning> Begin(const CreateOptions& options,
+                                const Layout& layout,
+                                const WeightsFolder& folder,
+                                DeviceWorker& worker) {
+  absl::StatusOr<at::Generator> generator = MakeGenerator(options);
+  if (!generator.ok()) return generator.status();
+  std::optional<PreparedWeights> weights;
+  if (options.weights.has_value()) {
+    absl::StatusOr<PreparedWeights> prepared =
+        folder.Prepare(*options.weights, layout);
+    if (!prepared.ok()) return prepared.status();
+    weights.emplace(*std::move(prepared));
+  }
+  absl::StatusOr<StatePtr> state = InitialState(layout, *generator, at::kCPU);
+  Beginning begin = {.rng_state = GeneratorState(*generator)};
+  if (weights.has_value()) {
+    state = weights->LoadInto(**state);
+    if (!state.ok()) return state.status();
+    begin.weights_sha256 = weights->TakeSha256();
+    begin.loaded = weights->plan();
+  }
+  state = MoveTo(worker, *std::move(state));
+  if (!state.ok()) return state.status();
+  begin.state = *std::move(state);
+  return begin;
+}
+
 Instance::Identity IdentityOf(const CreateOptions& options,
-                              const Blueprint& plan) {
+                              const Blueprint& plan, const Beginning& begin) {
   const bool unnamed = options.name.empty();
   return {.name = unnamed
                       ? absl::StrCat(plan.source, "-", RandomId().substr(0, 8))
@@ -145,6 +197,8 @@ Instance::Identity IdentityOf(const CreateOptions& options,
           .session = options.session,
           .benchmark = plan.benchmark,
           .normalization = plan.normalization,
+          .weights = options.weights.has_value() ? options.weights->name : "",
+          .weights_sha256 = begin.weights_sha256,
           .ephemeral = unnamed && !options.session.empty(),
           .created = absl::Now()};
 }
@@ -152,8 +206,9 @@ Instance::Identity IdentityOf(const CreateOptions& options,
 }  // namespace
 
 Host::Host(const std::vector<c10::Device>& devices, int threads,
-           const HostLimits& limits)
+           const HostLimits& limits, WeightsFolder weights)
     : limits_(limits),
+      weights_(std::move(weights)),
       uid_(RandomId()),
       registry_(limits.max_instances),
       tapes_({.max_count = limits.max_tapes,
@@ -189,18 +244,17 @@ absl::StatusOr<Created> Host::CreateInstance(const CreateOptions& options) {
   if (auto taken = registry_.Get(options.owner, options.name)) {
     return Existing(std::move(taken), options, *plan);
   }
-  status = registry_.CheckRoom();  // Before anything is allocated.
+  status = CheckWeights(options, *plan);
+  if (status.ok()) status = registry_.CheckRoom();  // Before any allocation.
   if (!status.ok()) return status;
   absl::StatusOr<DeviceWorker*> worker = FindWorker(options.device);
   if (!worker.ok()) return worker.status();
-  absl::StatusOr<at::Generator> generator = MakeGenerator(options);
-  if (!generator.ok()) return generator.status();
-  absl::StatusOr<StatePtr> state =
-      MakeState(*plan->architecture, *generator, **worker);
-  if (!state.ok()) return state.status();
-  auto instance =
-      std::make_shared<Instance>(IdentityOf(options, *plan), plan->architecture,
-                                 **worker, *std::move(state));
+  absl::StatusOr<Beginning> begin =
+      Begin(options, plan->architecture->layout(), weights_, **worker);
+  if (!begin.ok()) return begin.status();
+  auto instance = std::make_shared<Instance>(IdentityOf(options, *plan, *begin),
+                                             plan->architecture, **worker,
+                                             std::move(begin->state));
   status = Register(instance);
   if (absl::IsAlreadyExists(status)) {  // Somebody was faster.
     if (auto taken = registry_.Get(options.owner, options.name)) {
@@ -208,9 +262,10 @@ absl::StatusOr<Created> Host::CreateInstance(const CreateOptions& options) {
     }
   }
   if (!status.ok()) return status;
-  return Created{
-      .instance = std::move(instance),
-      .rng_state = options.rng_state.empty() ? "" : GeneratorState(*generator)};
+  return Created{.instance = std::move(instance),
+                 .rng_state = options.rng_state.empty() ? "" : begin->rng_state,
+                 .missing_keys = std::move(begin->loaded.missing),
+                 .unexpected_keys = std::move(begin->loaded.unexpected)};
 }
 
 absl::Status Host::Register(const std::shared_ptr<Instance>& instance) {

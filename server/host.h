@@ -26,6 +26,7 @@
 #include "server/registry.h"
 #include "server/sessions.h"
 #include "server/tapes.h"
+#include "server/weights_folder.h"
 
 namespace backboned {
 
@@ -56,6 +57,9 @@ struct CreateOptions {
   bool exist_ok = false;
   std::string device;  // Empty: the default one.
   std::optional<Normalization> normalization;
+  std::optional<WeightsOptions> weights;
+  bool random_init =
+      false;  // Good without weights, even if Mammoth loads some.
 };
 
 // What was made.
@@ -63,6 +67,9 @@ struct Created {
   std::shared_ptr<Instance> instance;
   bool existed = false;
   std::string rng_state;  // After the drawing, if a state was given.
+  // Of the weights, if some were loaded.
+  std::vector<std::string> missing_keys = {};
+  std::vector<std::string> unexpected_keys = {};
 };
 
 // The server without its wire. Knows no gRPC.
@@ -73,15 +80,17 @@ class Host {
   // Starts a worker for each of `devices` (at least one; the first is the
   // default) and a sweeper for what expires.
   Host(const std::vector<c10::Device>& devices, int threads,
-       const HostLimits& limits);
+       const HostLimits& limits, WeightsFolder weights = {});
   ~Host();
 
   Host(const Host&) = delete;
   Host& operator=(const Host&) = delete;
 
   // Makes an instance. On failure nothing is left:
-  // kNotFound (no such benchmark or architecture), kInvalidArgument (name,
-  // arguments, device, generator state), kAlreadyExists, kResourceExhausted.
+  // kNotFound (no such benchmark, architecture or weights), kInvalidArgument
+  // (name, arguments, device, generator state, weights that do not fit),
+  // kFailedPrecondition (no weights, or corrupt ones), kAlreadyExists,
+  // kResourceExhausted.
   absl::StatusOr<Created> CreateInstance(const CreateOptions& options);
 
   // Deletes an instance and its tapes; kNotFound if it is gone already.
@@ -112,6 +121,7 @@ class Host {
   void SweepUntilEnd();
 
   const HostLimits limits_;
+  const WeightsFolder weights_;
   const std::string uid_;
   std::map<std::string, std::unique_ptr<DeviceWorker>>
       workers_;  // By device name.

@@ -52,7 +52,9 @@ class Instance {
     std::string session;    // Of the call that made it. Empty: none.
     std::string benchmark;  // Empty: made from an architecture.
     Normalization normalization;
-    bool ephemeral = false;  // Dies with its session.
+    std::string weights;         // It began with. Empty: none.
+    std::string weights_sha256;  // Of their file.
+    bool ephemeral = false;      // Dies with its session.
     absl::Time created;
   };
 

@@ -24,6 +24,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/synchronization/mutex.h"
+#include "backbones/errors.h"
 #include "server/devices.h"
 #include "server/host.h"
 #include "server/memory.h"
@@ -31,6 +32,7 @@
 #include "server/options.h"
 #include "server/rpc/rpc_server.h"
 #include "server/version.h"
+#include "server/weights_folder.h"
 
 namespace backboned {
 namespace {
@@ -105,20 +107,35 @@ HostLimits LimitsOf(const Options& options) {
           .session_ttl = options.session_ttl};
 }
 
+// Reads BENCHMARK[=NAME][@WEIGHTS].
+CreateOptions ReadInstanceOption(const std::string& option) {
+  const size_t at = option.find('@');
+  const std::string named = option.substr(0, at);
+  const size_t equals = named.find('=');
+  const std::string benchmark = named.substr(0, equals);
+  CreateOptions options = {.name = equals == std::string::npos
+                                       ? benchmark
+                                       : named.substr(equals + 1),
+                           .owner = std::string(kServerPrincipal),
+                           .benchmark = benchmark,
+                           .seed = 0};
+  if (at != std::string::npos) {
+    options.weights = {.name = option.substr(at + 1)};
+  }
+  return options;
+}
+
 // Makes the instance of one --instance option.
 absl::Status HostInstance(Host& host, const std::string& option) {
-  const size_t equals = option.find('=');
-  const std::string benchmark = option.substr(0, equals);
-  absl::StatusOr<Created> created = host.CreateInstance(
-      {.name =
-           equals == std::string::npos ? benchmark : option.substr(equals + 1),
-       .owner = std::string(kServerPrincipal),
-       .benchmark = benchmark,
-       .seed = 0});
+  absl::StatusOr<Created> created =
+      host.CreateInstance(ReadInstanceOption(option));
   if (created.ok()) return absl::OkStatus();
+  const absl::Status& status = created.status();
+  const bool required = ReasonOf(status) == Reason::kWeightsRequired;
   return absl::Status(
-      created.status().code(),
-      absl::StrCat("--instance ", option, ": ", created.status().message()));
+      status.code(),
+      absl::StrCat("--instance ", option, ": ", status.message(),
+                   required ? "; here, write @WEIGHTS behind it" : ""));
 }
 
 std::string ServingLine(const Host& host, const rpc::RpcServer& server) {
@@ -151,7 +168,12 @@ absl::Status Serve(const Options& options) {
   absl::StatusOr<std::vector<c10::Device>> devices =
       OpenDevices(options.devices);
   if (!devices.ok()) return devices.status();
-  Host host(*devices, options.threads, LimitsOf(options));
+  absl::StatusOr<WeightsFolder> weights = WeightsFolder();
+  if (!options.weights_dir.empty()) {
+    weights = WeightsFolder::Open(options.weights_dir);
+  }
+  if (!weights.ok()) return weights.status();
+  Host host(*devices, options.threads, LimitsOf(options), *weights);
   for (const std::string& option : options.instances) {
     absl::Status hosted = HostInstance(host, option);
     if (!hosted.ok()) return hosted;

@@ -98,7 +98,11 @@ void AddServing(Adder& add, Options& options) {
   add.AddList("--instance", options.instances,
               "Host an instance from the start: BENCHMARK or BENCHMARK=NAME, "
               "drawn with "
-              "seed 0; repeatable");
+              "seed 0; behind it @WEIGHTS loads a file of --weights-dir; "
+              "repeatable");
+  add.Add("--weights-dir", options.weights_dir,
+          "Folder of NAME.safetensors files that instances may begin with")
+      ->type_name("DIR");
   add.Add("--omp-wait", options.omp_wait,
           "How idle threads wait: auto, passive (sleep: best beside busy "
           "clients) or "

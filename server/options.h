@@ -18,7 +18,8 @@ namespace backboned {
 struct Options {
   std::vector<std::string> listen = {"127.0.0.1:50051"};
   std::vector<std::string> devices = {"cpu"};
-  std::vector<std::string> instances;  // BENCHMARK or BENCHMARK=NAME.
+  std::vector<std::string> instances;  // BENCHMARK[=NAME][@WEIGHTS].
+  std::string weights_dir;             // Empty: none.
   int threads = 0;                     // 0: LibTorch's own choice.
   std::string omp_wait = "auto";       // auto, active, passive.
   bool insecure_remote = false;

@@ -135,6 +135,23 @@ Selection FromProto(const v1::Selection& selection) {
   return result;
 }
 
+absl::StatusOr<WeightsOptions> FromProto(const v1::Weights& weights) {
+  WeightsOptions result = {.name = weights.name(),
+                           .partial = weights.partial()};
+  switch (weights.load_by()) {
+    case v1::LOAD_BY_UNSPECIFIED:
+    case v1::LOAD_BY_NAME:
+      return result;
+    case v1::LOAD_BY_ORDER:
+      result.by = LoadBy::kOrder;
+      return result;
+    default:
+      return InvalidOption(absl::StrCat("load_by ",
+                                        static_cast<int>(weights.load_by()),
+                                        " is none of the contract's"));
+  }
+}
+
 VersionCondition FromProto(const v1::IfVersion& condition) {
   VersionCondition result{.uid = condition.uid()};
   if (condition.has_params()) result.params = condition.params();
@@ -233,6 +250,8 @@ v1::Instance ToProto(Instance& instance) {
   result.mutable_counters()->set_backwards(instance.counters().backwards);
   result.mutable_counters()->set_writes(instance.counters().writes);
   result.set_ephemeral(identity.ephemeral);
+  result.set_weights(identity.weights);
+  result.set_weights_sha256(identity.weights_sha256);
   return result;
 }
 

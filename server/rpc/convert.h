@@ -24,6 +24,7 @@
 #include "proto/wire/tensor_writer.h"
 #include "server/device_worker.h"
 #include "server/instance.h"
+#include "server/weights_folder.h"
 
 namespace backboned::rpc {
 
@@ -50,6 +51,7 @@ void ToProto(const Arguments& arguments, ArgumentMap& map);
 v1::ArgumentValue ToProto(const ArgumentValue& value);
 
 Selection FromProto(const v1::Selection& selection);
+absl::StatusOr<WeightsOptions> FromProto(const v1::Weights& weights);
 VersionCondition FromProto(const v1::IfVersion& condition);
 Normalization FromProto(const v1::Normalization& normalization);
 v1::Normalization ToProto(const Normalization& normalization);

@@ -20,8 +20,11 @@ namespace {
 
 constexpr int64_t kMaxMessageBytes = int64_t{4} << 20;  // gRPC's default.
 
-CreateOptions OptionsOf(const Call& call,
-                        const v1::CreateInstanceRequest& request) {
+// Unexpected keys that an answer lists; each is of bounded length.
+constexpr int kMaxUnexpectedKeys = 1000;
+
+absl::StatusOr<CreateOptions> OptionsOf(
+    const Call& call, const v1::CreateInstanceRequest& request) {
   CreateOptions options = {.name = request.name(),
                            .owner = call.principal(),
                            .session = call.session(),
@@ -30,12 +33,34 @@ CreateOptions OptionsOf(const Call& call,
                            .arguments = FromProto(request.arguments()),
                            .rng_state = request.rng_state(),
                            .exist_ok = request.exist_ok(),
-                           .device = request.device()};
+                           .device = request.device(),
+                           .random_init = request.random_init()};
   if (request.has_seed()) options.seed = request.seed();
   if (request.has_normalization()) {
     options.normalization = FromProto(request.normalization());
   }
+  if (request.has_weights()) {
+    absl::StatusOr<WeightsOptions> weights = FromProto(request.weights());
+    if (!weights.ok()) return weights.status();
+    options.weights = *std::move(weights);
+  }
   return options;
+}
+
+v1::CreateInstanceResponse ToProto(const Created& created,
+                                   v1::Instance description) {
+  v1::CreateInstanceResponse response;
+  *response.mutable_instance() = std::move(description);
+  response.set_existed(created.existed);
+  response.set_rng_state(created.rng_state);
+  for (const std::string& key : created.missing_keys) {
+    response.add_missing_keys(key);
+  }
+  for (const std::string& key : created.unexpected_keys) {
+    if (response.unexpected_keys_size() == kMaxUnexpectedKeys) break;
+    response.add_unexpected_keys(key);
+  }
+  return response;
 }
 
 }  // namespace
@@ -148,17 +173,14 @@ absl::StatusOr<v1::CreateInstanceResponse> InstanceService::CreateInstance(
   return RunOnce<v1::CreateInstanceResponse>(
       host(), call, request.request_id(), request,
       [&]() -> absl::StatusOr<v1::CreateInstanceResponse> {
-        absl::StatusOr<Created> created =
-            host().CreateInstance(OptionsOf(call, request));
+        absl::StatusOr<CreateOptions> options = OptionsOf(call, request);
+        if (!options.ok()) return options.status();
+        absl::StatusOr<Created> created = host().CreateInstance(*options);
         if (!created.ok()) return created.status();
         call.record().instance = created->instance->identity().name;
-        v1::CreateInstanceResponse response;
-        *response.mutable_instance() = Describe(*created->instance);
-        *response.mutable_instance()->mutable_layout() =
-            LayoutOf(*created->instance);
-        response.set_existed(created->existed);
-        response.set_rng_state(created->rng_state);
-        return response;
+        v1::Instance description = Describe(*created->instance);
+        *description.mutable_layout() = LayoutOf(*created->instance);
+        return ToProto(*created, std::move(description));
       });
 }
 

@@ -123,7 +123,9 @@ def pair(request, server, case):
         registry = request.getfixturevalue("registry")
         make = registry[case.architecture]["class"]
     local = seeded(lambda: make(**case.arguments, **case.mammoth), 0)
-    net = server.create(architecture=case.architecture, seed=0, **case.arguments)
+    net = server.create(
+        architecture=case.architecture, seed=0, random_init=True, **case.arguments
+    )
     yield net, local
     net.delete()
 

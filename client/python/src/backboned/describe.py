@@ -104,7 +104,11 @@ class Benchmark:
 
 @dataclasses.dataclass(frozen=True)
 class InstanceInfo:
-    """What the server knows of an instance; sizes in bytes, time in UTC."""
+    """What the server knows of an instance; sizes in bytes, time in UTC.
+
+    `weights` is the weights file that it began with, empty for none; `weights_sha256`
+    is that file's SHA-256.
+    """
 
     name: str
     owner: str
@@ -123,6 +127,8 @@ class InstanceInfo:
     backwards: int
     writes: int
     ephemeral: bool
+    weights: str = ""
+    weights_sha256: str = ""
 
 
 def read_server(message: pb.GetServerResponse) -> ServerInfo:
@@ -214,6 +220,8 @@ def read_instance(message: instance_pb2.Instance) -> InstanceInfo:
         backwards=message.counters.backwards,
         writes=message.counters.writes,
         ephemeral=message.ephemeral,
+        weights=message.weights,
+        weights_sha256=message.weights_sha256,
     )
 
 

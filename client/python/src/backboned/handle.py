@@ -34,11 +34,18 @@ class Handle:
     layout : Layout
     version : Version
         The newest state that an answer spoke of.
+    weights, weights_sha256 : str
+        The weights file that it began with, and its SHA-256; empty: none.
     rng_state : bytes
         After the drawing of its parameters, if `Server.create` was given one.
+    missing_keys, unexpected_keys : tuple of str
+        What `Server.create` did not find in the weights file, and what it did not use
+        of it (the first 1000 keys).
     """
 
     rng_state: bytes = b""
+    missing_keys: tuple[str, ...] = ()
+    unexpected_keys: tuple[str, ...] = ()
 
     def __init__(self, channel: Channel, message: instance_pb2.Instance) -> None:
         info = read_instance(message)
@@ -52,6 +59,8 @@ class Handle:
         self.device = info.device
         self.normalization = info.normalization
         self.ephemeral = info.ephemeral
+        self.weights = info.weights
+        self.weights_sha256 = info.weights_sha256
         self.layout: Layout = read_layout(message.layout)
         self.version = info.version
         self.life = garbage.share_life(channel, self.uid)

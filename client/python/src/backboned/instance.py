@@ -341,6 +341,8 @@ def create_instance(
     answer = decoded(control_pb.CreateInstanceResponse.FromString, raw)
     made = Instance(channel, answer.instance)
     made.rng_state = answer.rng_state
+    made.missing_keys = tuple(answer.missing_keys)
+    made.unexpected_keys = tuple(answer.unexpected_keys)
     if made.ephemeral:
         made.life = garbage.begin_life(channel, made.address, made.uid)
     return made

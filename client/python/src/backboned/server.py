@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 _CONNECT_TIMEOUT_S = 10.0
 _CLOSE_TIMEOUT_S = 2.0
+_LOAD_BY = {"name": pb.LOAD_BY_NAME, "order": pb.LOAD_BY_ORDER}
 _HOST_PORT = re.compile(r"(\[[0-9a-fA-F:.%]+\]|[^:/\s]+):\d{1,5}")
 
 
@@ -130,6 +131,10 @@ class Server:
         exist_ok: bool = False,
         device: str | None = None,
         normalization: Normalization | None = None,
+        weights: str | None = None,
+        load_by: str = "name",
+        partial: bool = False,
+        random_init: bool = False,
         module: bool | None = None,
         timeout: float | None = None,
         **arguments: Any,
@@ -156,6 +161,15 @@ class Server:
             ``"cpu"``, ``"cuda:0"``; by default the server's.
         normalization : Normalization, optional
             Of uint8 images; by default the benchmark's.
+        weights : str, optional
+            A file of the server's ``--weights-dir``, without ``.safetensors``.
+        load_by : {"name", "order"}
+            How its tensors find their parameters: by key, or by flat order.
+        partial : bool
+            Load what there is of `weights`; the instance's `missing_keys` and
+            `unexpected_keys` tell the rest.
+        random_init : bool
+            Go without `weights` although Mammoth uses the architecture pretrained.
         module : bool, optional
             Give a `RemoteBackbone` (a `torch.nn.Module`), or an `Instance` (NumPy).
             By default the former if torch is installed.
@@ -171,14 +185,20 @@ class Server:
         Raises
         ------
         NotFound
-            No such benchmark or architecture; the message lists the valid ones.
+            No such benchmark, architecture or weights; the message lists the valid
+            ones.
         InvalidArgument
-            An argument is wrong; the message lists the valid ones.
+            An argument is wrong, or the weights do not fit; the message lists the
+            valid ones, or the keys.
+        FailedPrecondition
+            Mammoth uses the architecture pretrained, and there are neither `weights`
+            nor `random_init`; or the weights file is corrupt.
         AlreadyExists
             The name is taken.
         """
         if (benchmark is None) == (architecture is None):
             raise TypeError("create() takes a benchmark or an architecture")
+        loading = _weights(weights, load_by, partial)
         request = pb.CreateInstanceRequest(
             name=name or "",
             benchmark=benchmark,
@@ -188,6 +208,8 @@ class Server:
             rng_state=b"" if rng_state is None else _state_bytes(rng_state),
             exist_ok=exist_ok,
             device=device or "",
+            weights=loading,
+            random_init=random_init,
         )
         if normalization is not None:
             request.normalization.mean.extend(normalization.mean)
@@ -309,7 +331,8 @@ def local_server(
     Parameters
     ----------
     instances : sequence of str
-        Hosted from the start: ``"BENCHMARK"`` or ``"BENCHMARK=NAME"``.
+        Hosted from the start: ``"BENCHMARK"`` or ``"BENCHMARK=NAME"``; ``"@WEIGHTS"``
+        behind it loads weights.
     threads : int, optional
         Of the CPU; equal bits need as many in `torch.set_num_threads`.
     device : str, optional
@@ -349,6 +372,18 @@ def _check_target(target: str) -> None:
         )
     if path is not None and not os.path.exists(re.sub("^//(?=/)", "", path)):
         raise Unavailable(f"there is no socket {path}; is the server running?")
+
+
+def _weights(weights: str | None, load_by: str, partial: bool) -> pb.Weights | None:
+    if load_by not in _LOAD_BY:
+        raise InvalidArgument(
+            f"load_by is {load_by!r}; it is {' or '.join(map(repr, _LOAD_BY))}"
+        )
+    if weights is None:
+        if partial or load_by != "name":
+            raise InvalidArgument("load_by and partial say how weights are loaded")
+        return None
+    return pb.Weights(name=weights, load_by=_LOAD_BY[load_by], partial=partial)
 
 
 def _state_bytes(state: Any) -> bytes:

@@ -271,9 +271,15 @@ def _check_input(x: Any) -> None:
 
 
 def _create_like(instance: Instance, timeout: float | None) -> Instance:
-    """Make an unnamed instance of the same architecture and arguments."""
+    """Make an unnamed instance of the same architecture and arguments.
+
+    Its parameters are drawn, also where Mammoth loads weights: they are overwritten.
+    """
     request = pb.CreateInstanceRequest(
-        arguments=argument_values(instance.arguments), device=instance.device, seed=0
+        arguments=argument_values(instance.arguments),
+        device=instance.device,
+        seed=0,
+        random_init=True,
     )
     if instance.benchmark:
         request.benchmark = instance.benchmark

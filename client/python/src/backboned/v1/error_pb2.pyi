@@ -26,6 +26,9 @@ ERROR_REASON_SHAPE_MISMATCH: ErrorReason
 ERROR_REASON_STALE_VERSION: ErrorReason
 ERROR_REASON_TAPE_NOT_FOUND: ErrorReason
 ERROR_REASON_UNSPECIFIED: ErrorReason
+ERROR_REASON_WEIGHTS_NOT_FOUND: ErrorReason
+ERROR_REASON_WEIGHTS_REQUIRED: ErrorReason
+ERROR_REASON_WEIGHTS_UNREADABLE: ErrorReason
 
 class ErrorDetail(_message.Message):
     __slots__ = ["limit", "limit_value", "reason", "requested_value", "retry_delay"]

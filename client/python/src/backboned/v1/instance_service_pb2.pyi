@@ -1,11 +1,15 @@
 from backboned.v1 import instance_pb2 as _instance_pb2
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+LOAD_BY_NAME: LoadBy
+LOAD_BY_ORDER: LoadBy
+LOAD_BY_UNSPECIFIED: LoadBy
 
 class Architecture(_message.Message):
     __slots__ = ["arguments", "description", "name", "source"]
@@ -73,7 +77,7 @@ class Benchmark(_message.Message):
     def __init__(self, name: _Optional[str] = ..., setting: _Optional[str] = ..., architecture: _Optional[str] = ..., arguments: _Optional[_Mapping[str, _instance_pb2.ArgumentValue]] = ..., num_classes: _Optional[int] = ..., num_tasks: _Optional[int] = ..., classes_per_task: _Optional[_Iterable[int]] = ..., input_shape: _Optional[_Iterable[int]] = ..., normalization: _Optional[_Union[_instance_pb2.Normalization, _Mapping]] = ..., batch_size: _Optional[int] = ..., epochs: _Optional[int] = ..., source: _Optional[str] = ...) -> None: ...
 
 class CreateInstanceRequest(_message.Message):
-    __slots__ = ["architecture", "arguments", "benchmark", "device", "exist_ok", "name", "normalization", "request_id", "rng_state", "seed"]
+    __slots__ = ["architecture", "arguments", "benchmark", "device", "exist_ok", "name", "normalization", "random_init", "request_id", "rng_state", "seed", "weights"]
     class ArgumentsEntry(_message.Message):
         __slots__ = ["key", "value"]
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -88,9 +92,11 @@ class CreateInstanceRequest(_message.Message):
     EXIST_OK_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     NORMALIZATION_FIELD_NUMBER: _ClassVar[int]
+    RANDOM_INIT_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     RNG_STATE_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     architecture: str
     arguments: _containers.MessageMap[str, _instance_pb2.ArgumentValue]
     benchmark: str
@@ -98,20 +104,26 @@ class CreateInstanceRequest(_message.Message):
     exist_ok: bool
     name: str
     normalization: _instance_pb2.Normalization
+    random_init: bool
     request_id: str
     rng_state: bytes
     seed: int
-    def __init__(self, request_id: _Optional[str] = ..., name: _Optional[str] = ..., benchmark: _Optional[str] = ..., architecture: _Optional[str] = ..., arguments: _Optional[_Mapping[str, _instance_pb2.ArgumentValue]] = ..., seed: _Optional[int] = ..., rng_state: _Optional[bytes] = ..., exist_ok: bool = ..., device: _Optional[str] = ..., normalization: _Optional[_Union[_instance_pb2.Normalization, _Mapping]] = ...) -> None: ...
+    weights: Weights
+    def __init__(self, request_id: _Optional[str] = ..., name: _Optional[str] = ..., benchmark: _Optional[str] = ..., architecture: _Optional[str] = ..., arguments: _Optional[_Mapping[str, _instance_pb2.ArgumentValue]] = ..., seed: _Optional[int] = ..., rng_state: _Optional[bytes] = ..., exist_ok: bool = ..., device: _Optional[str] = ..., normalization: _Optional[_Union[_instance_pb2.Normalization, _Mapping]] = ..., weights: _Optional[_Union[Weights, _Mapping]] = ..., random_init: bool = ...) -> None: ...
 
 class CreateInstanceResponse(_message.Message):
-    __slots__ = ["existed", "instance", "rng_state"]
+    __slots__ = ["existed", "instance", "missing_keys", "rng_state", "unexpected_keys"]
     EXISTED_FIELD_NUMBER: _ClassVar[int]
     INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    MISSING_KEYS_FIELD_NUMBER: _ClassVar[int]
     RNG_STATE_FIELD_NUMBER: _ClassVar[int]
+    UNEXPECTED_KEYS_FIELD_NUMBER: _ClassVar[int]
     existed: bool
     instance: _instance_pb2.Instance
+    missing_keys: _containers.RepeatedScalarFieldContainer[str]
     rng_state: bytes
-    def __init__(self, instance: _Optional[_Union[_instance_pb2.Instance, _Mapping]] = ..., existed: bool = ..., rng_state: _Optional[bytes] = ...) -> None: ...
+    unexpected_keys: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, instance: _Optional[_Union[_instance_pb2.Instance, _Mapping]] = ..., existed: bool = ..., rng_state: _Optional[bytes] = ..., missing_keys: _Optional[_Iterable[str]] = ..., unexpected_keys: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class DeleteInstanceRequest(_message.Message):
     __slots__ = ["if_version", "instance", "request_id"]
@@ -252,3 +264,16 @@ class ListInstancesResponse(_message.Message):
     instances: _containers.RepeatedCompositeFieldContainer[_instance_pb2.Instance]
     next_page_token: str
     def __init__(self, instances: _Optional[_Iterable[_Union[_instance_pb2.Instance, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class Weights(_message.Message):
+    __slots__ = ["load_by", "name", "partial"]
+    LOAD_BY_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PARTIAL_FIELD_NUMBER: _ClassVar[int]
+    load_by: LoadBy
+    name: str
+    partial: bool
+    def __init__(self, name: _Optional[str] = ..., load_by: _Optional[_Union[LoadBy, str]] = ..., partial: bool = ...) -> None: ...
+
+class LoadBy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = []

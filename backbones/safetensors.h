@@ -1,0 +1,98 @@
+// Reads safetensors files, and refuses every one that is not sound.
+//
+// A file is 8 bytes of little-endian header length, the header in JSON (name,
+// dtype, shape and data_offsets of each tensor), and the tensors' data. Sound
+// means: the data of the tensors follow one another from the first byte to the
+// file's last, without gap or overlap, and each has the length that its shape
+// says. Nothing is allocated on a file's word: the header is read if it is
+// short enough and inside the file, a tensor never before all are checked.
+//
+// The file is read, not mapped, so that one that is cut short meanwhile is an
+// error and no signal.
+
+#ifndef BACKBONED_BACKBONES_SAFETENSORS_H_
+#define BACKBONED_BACKBONES_SAFETENSORS_H_
+
+#include <c10/core/ScalarType.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace backboned {
+
+inline constexpr int64_t kMaxSafetensorsHeaderBytes = 100'000'000;
+inline constexpr size_t kMaxSafetensorsNameBytes = 512;
+inline constexpr size_t kMaxSafetensorsDimensions = 8;
+
+// A tensor of a file.
+struct SafetensorsEntry {
+  std::string name;
+  at::ScalarType dtype = at::kFloat;
+  std::vector<int64_t> shape;
+  // Its first byte behind the header, and one past its last.
+  int64_t begin = 0;
+  int64_t end = 0;
+};
+
+// Reads `header`, the JSON text, of a file with `data_bytes` behind it: the
+// tensors in the order of their data.
+//
+// Returns kFailedPrecondition (kWeightsUnreadable) that says what is not sound.
+absl::StatusOr<std::vector<SafetensorsEntry>> ParseSafetensorsHeader(
+    std::string_view header, int64_t data_bytes);
+
+// An open file whose header is checked. Reads from begin to end, once.
+class SafetensorsFile {
+ public:
+  // Gets all bytes of the file in order, as they are read.
+  using Observer = std::function<void(std::span<const std::byte>)>;
+
+  // Reads the header of the regular file `fd`, which it closes when it is done.
+  //
+  // Returns ParseSafetensorsHeader's errors, and the same for what is no
+  // regular file or cannot be read. An `observer` is optional.
+  static absl::StatusOr<SafetensorsFile> Read(int fd, Observer observer);
+
+  // In the order of their data.
+  const std::vector<SafetensorsEntry>& entries() const { return entries_; }
+
+  // Reads the next bytes of the data. The caller asks for no more than there
+  // are.
+  absl::Status ReadNext(std::span<std::byte> bytes);
+
+ private:
+  // An open file descriptor; -1: none.
+  class Descriptor {
+   public:
+    explicit Descriptor(int fd) : fd_(fd) {}
+    Descriptor(Descriptor&& other) noexcept : fd_(other.fd_) { other.fd_ = -1; }
+    Descriptor& operator=(Descriptor&&) = delete;
+    ~Descriptor();
+    int get() const { return fd_; }
+
+   private:
+    int fd_;
+  };
+
+  SafetensorsFile(int fd, Observer observer)
+      : file_(fd), observer_(std::move(observer)) {}
+
+  absl::Status ReadHeader();
+
+  Descriptor file_;
+  Observer observer_;
+  std::vector<SafetensorsEntry> entries_;
+};
+
+}  // namespace backboned
+
+#endif  // BACKBONED_BACKBONES_SAFETENSORS_H_

@@ -1,0 +1,231 @@
+#include "backbones/weights.h"
+
+#include <ATen/ops/empty.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string_view>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "backbones/errors.h"
+
+namespace backboned {
+namespace {
+
+constexpr size_t kListedKeys = 10;
+constexpr int64_t kChunkBytes = int64_t{1} << 20;
+
+// A tensor of a layout.
+struct Slot {
+  std::string name;
+  std::vector<int64_t> shape;
+  at::ScalarType dtype = at::kFloat;
+};
+
+// The tensors of `layout` in the order of LoadPlan::targets.
+std::vector<Slot> SlotsOf(const Layout& layout) {
+  std::vector<Slot> slots;
+  for (const Parameter& parameter : layout.parameters()) {
+    slots.push_back({.name = parameter.name, .shape = parameter.shape});
+  }
+  for (const Buffer& buffer : layout.buffers()) {
+    slots.push_back(
+        {.name = buffer.name, .shape = buffer.shape, .dtype = buffer.dtype});
+  }
+  return slots;
+}
+
+// A key of the state dict: its slot, and which of the slot's keys it is.
+struct Key {
+  size_t slot = 0;
+  size_t rank = 0;
+};
+
+std::map<std::string, Key, std::less<>> KeysOf(const Layout& layout) {
+  std::map<std::string, Key, std::less<>> keys;
+  size_t slot = 0;
+  for (const Parameter& parameter : layout.parameters()) {
+    keys[parameter.name] = {.slot = slot};
+    for (size_t i = 0; i < parameter.aliases.size(); ++i) {
+      keys[parameter.aliases[i]] = {.slot = slot, .rank = i + 1};
+    }
+    ++slot;
+  }
+  for (const Buffer& buffer : layout.buffers()) {
+    keys[buffer.name] = {.slot = slot++};
+  }
+  return keys;
+}
+
+// PyTorch loads state dicts without it as well, since old ones have none.
+bool MayBeMissing(std::string_view name) {
+  return name == "num_batches_tracked" ||
+         name.ends_with(".num_batches_tracked");
+}
+
+bool Converts(at::ScalarType from, at::ScalarType to) {
+  return from == to || (c10::isFloatingType(from) && c10::isFloatingType(to));
+}
+
+// Finds places for entries, and collects what does not fit.
+class Planner {
+ public:
+  Planner(const Layout& layout, std::span<const SafetensorsEntry> entries)
+      : slots_(SlotsOf(layout)),
+        parameters_(layout.parameters().size()),
+        keys_(KeysOf(layout)),
+        entries_(entries),
+        chosen_(slots_.size()) {
+    plan_.targets.resize(entries.size());
+  }
+
+  void PlanByName() {
+    std::vector<size_t> ranks(slots_.size());
+    for (size_t i = 0; i < entries_.size(); ++i) {
+      const auto found = keys_.find(entries_[i].name);
+      if (found == keys_.end()) {
+        plan_.unexpected.push_back(entries_[i].name);
+        continue;
+      }
+      const Key& key = found->second;
+      Check(entries_[i], slots_[key.slot]);
+      if (chosen_[key.slot].has_value() && ranks[key.slot] > key.rank) continue;
+      chosen_[key.slot] = i;
+      ranks[key.slot] = key.rank;
+    }
+  }
+
+  void PlanByOrder() {
+    for (size_t i = 0; i < entries_.size(); ++i) {
+      if (i >= slots_.size()) {
+        plan_.unexpected.push_back(entries_[i].name);
+        continue;
+      }
+      Check(entries_[i], slots_[i]);
+      chosen_[i] = i;
+    }
+    // A file of the parameters alone is whole.
+    if (entries_.size() == parameters_) buffers_optional_ = true;
+  }
+
+  absl::StatusOr<LoadPlan> Finish(bool partial) {
+    for (size_t slot = 0; slot < slots_.size(); ++slot) {
+      if (chosen_[slot].has_value()) {
+        plan_.targets[*chosen_[slot]] = slot;
+      } else if (!MayBeMissing(slots_[slot].name) &&
+                 !(buffers_optional_ && slot >= parameters_)) {
+        plan_.missing.push_back(slots_[slot].name);
+      }
+    }
+    if (!partial) {
+      for (const std::string& key : plan_.missing) {
+        Complain(absl::StrCat(Quote(key), " is missing"));
+      }
+      for (const std::string& key : plan_.unexpected) {
+        Complain(absl::StrCat(Quote(key), " is unexpected"));
+      }
+    }
+    if (complaints_ == 0) return std::move(plan_);
+    return Error(
+        absl::StatusCode::kInvalidArgument,
+        reason_.value_or(Reason::kInvalidOption),
+        absl::StrCat(complaints_, complaints_ == 1 ? " key does" : " keys do",
+                     " not fit: ", absl::StrJoin(listed_, "; "),
+                     complaints_ > kListedKeys ? "; ..." : ""));
+  }
+
+ private:
+  void Check(const SafetensorsEntry& entry, const Slot& slot) {
+    if (entry.shape != slot.shape) {
+      if (!reason_) reason_ = Reason::kShapeMismatch;
+      Complain(absl::StrCat(Quote(entry.name), " is ", FormatShape(entry.shape),
+                            ", expected ", FormatShape(slot.shape)));
+    } else if (!Converts(entry.dtype, slot.dtype)) {
+      if (!reason_) reason_ = Reason::kDtypeMismatch;
+      Complain(absl::StrCat(Quote(entry.name), " is ",
+                            c10::toString(entry.dtype), ", expected ",
+                            c10::toString(slot.dtype)));
+    }
+  }
+
+  void Complain(std::string complaint) {
+    if (++complaints_ <= kListedKeys) listed_.push_back(std::move(complaint));
+  }
+
+  std::vector<Slot> slots_;
+  size_t parameters_;
+  std::map<std::string, Key, std::less<>> keys_;
+  std::span<const SafetensorsEntry> entries_;
+  std::vector<std::optional<size_t>> chosen_;  // The entry of each slot.
+  bool buffers_optional_ = false;
+  LoadPlan plan_;
+  std::optional<Reason> reason_;
+  size_t complaints_ = 0;
+  std::vector<std::string> listed_;  // The first of them.
+};
+
+std::span<std::byte> BytesOf(const at::Tensor& tensor) {
+  return {static_cast<std::byte*>(tensor.mutable_data_ptr()), tensor.nbytes()};
+}
+
+// Reads the next tensor of `file` piece by piece, into `target` if there is
+// one, with its own dtype.
+absl::Status ReadPieces(const SafetensorsEntry& entry, SafetensorsFile& file,
+                        const at::Tensor& target) {
+  const auto size = static_cast<int64_t>(c10::elementSize(entry.dtype));
+  const int64_t elements = (entry.end - entry.begin) / size;
+  const int64_t step = std::min(elements, kChunkBytes / size);
+  const at::Tensor piece = at::empty({step}, entry.dtype);
+  for (int64_t begin = 0; begin < elements; begin += step) {
+    const at::Tensor part =
+        piece.narrow(0, 0, std::min(step, elements - begin));
+    absl::Status status = file.ReadNext(BytesOf(part));
+    if (!status.ok()) return status;
+    if (target.defined()) {
+      target.view({-1}).narrow(0, begin, part.numel()).copy_(part);
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<LoadPlan> PlanLoad(const Layout& layout,
+                                  std::span<const SafetensorsEntry> entries,
+                                  LoadBy by, bool partial) {
+  Planner planner(layout, entries);
+  if (by == LoadBy::kName) {
+    planner.PlanByName();
+  } else {
+    planner.PlanByOrder();
+  }
+  return planner.Finish(partial);
+}
+
+absl::StatusOr<StatePtr> LoadWeights(const State& state, const LoadPlan& plan,
+                                     SafetensorsFile& file) {
+  State loaded = state;
+  for (size_t i = 0; i < plan.targets.size(); ++i) {
+    const SafetensorsEntry& entry = file.entries()[i];
+    at::Tensor fresh;
+    if (plan.targets[i].has_value()) {
+      const size_t slot = *plan.targets[i];
+      const size_t parameters = loaded.params.size();
+      at::Tensor& place = slot < parameters ? loaded.params[slot]
+                                            : loaded.buffers[slot - parameters];
+      fresh = at::empty(place.sizes(), place.scalar_type());
+      place = fresh;
+    }
+    absl::Status status = fresh.defined() && fresh.scalar_type() == entry.dtype
+                              ? file.ReadNext(BytesOf(fresh))
+                              : ReadPieces(entry, file, fresh);
+    if (!status.ok()) return status;
+  }
+  return std::make_shared<const State>(std::move(loaded));
+}
+
+}  // namespace backboned
