@@ -16,6 +16,7 @@ RUN apt-get update \
         libspdlog-dev \
         libssl-dev \
         ninja-build \
+        nlohmann-json3-dev \
         pkg-config \
         protobuf-compiler \
         protobuf-compiler-grpc \
