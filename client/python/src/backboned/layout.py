@@ -10,7 +10,7 @@ import numpy as np
 
 from backboned.dtypes import elements, numpy_dtype
 from backboned.errors import InvalidArgument
-from backboned.v1 import instance_pb2
+from backboned.v1 import instance_pb2, selection_pb2
 
 Select = Union[None, str, Sequence[str], range]
 """Which parameters or buffers: None is all; a glob or globs over names, ``"!glob"``
@@ -118,7 +118,7 @@ def condition(version: Version | None) -> instance_pb2.IfVersion | None:
     )
 
 
-def selection(select: Select) -> instance_pb2.Selection | None:
+def selection(select: Select) -> selection_pb2.Selection | None:
     """Make the contract's selection.
 
     Raises
@@ -131,12 +131,12 @@ def selection(select: Select) -> instance_pb2.Selection | None:
     if isinstance(select, range):
         if select.step != 1:
             raise InvalidArgument(f"a range of elements has no step; got {select}")
-        span = instance_pb2.ElementRange(begin=select.start, end=select.stop)
-        return instance_pb2.Selection(range=span)
+        span = selection_pb2.ElementRange(begin=select.start, end=select.stop)
+        return selection_pb2.Selection(range=span)
     globs = [select] if isinstance(select, str) else list(select)
     if not globs:
         raise InvalidArgument("an empty list of names selects nothing")
-    return instance_pb2.Selection(globs=globs)
+    return selection_pb2.Selection(globs=globs)
 
 
 def argument_values(

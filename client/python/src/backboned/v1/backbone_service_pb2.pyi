@@ -1,4 +1,6 @@
 from backboned.v1 import instance_pb2 as _instance_pb2
+from backboned.v1 import optimizer_pb2 as _optimizer_pb2
+from backboned.v1 import selection_pb2 as _selection_pb2
 from backboned.v1 import tensor_pb2 as _tensor_pb2
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf.internal import containers as _containers
@@ -15,24 +17,30 @@ RETURN_TYPE_OUT: ReturnType
 RETURN_TYPE_UNSPECIFIED: ReturnType
 
 class BackwardHeader(_message.Message):
-    __slots__ = ["accumulate", "input_grad", "instance", "request_id", "retain", "return_grads", "tapes", "zero_before"]
+    __slots__ = ["accumulate", "input_grad", "instance", "output_dtype", "per_tape_grads", "request_id", "retain", "return_grads", "step", "tapes", "zero_before"]
     ACCUMULATE_FIELD_NUMBER: _ClassVar[int]
     INPUT_GRAD_FIELD_NUMBER: _ClassVar[int]
     INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_DTYPE_FIELD_NUMBER: _ClassVar[int]
+    PER_TAPE_GRADS_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     RETAIN_FIELD_NUMBER: _ClassVar[int]
     RETURN_GRADS_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
     TAPES_FIELD_NUMBER: _ClassVar[int]
     ZERO_BEFORE_FIELD_NUMBER: _ClassVar[int]
     accumulate: bool
     input_grad: bool
     instance: str
+    output_dtype: _tensor_pb2.DataType
+    per_tape_grads: bool
     request_id: str
     retain: bool
     return_grads: bool
+    step: _optimizer_pb2.StepOptions
     tapes: _containers.RepeatedCompositeFieldContainer[TapeGradients]
     zero_before: bool
-    def __init__(self, instance: _Optional[str] = ..., request_id: _Optional[str] = ..., tapes: _Optional[_Iterable[_Union[TapeGradients, _Mapping]]] = ..., return_grads: bool = ..., accumulate: bool = ..., input_grad: bool = ..., retain: bool = ..., zero_before: bool = ...) -> None: ...
+    def __init__(self, instance: _Optional[str] = ..., request_id: _Optional[str] = ..., tapes: _Optional[_Iterable[_Union[TapeGradients, _Mapping]]] = ..., return_grads: bool = ..., accumulate: bool = ..., input_grad: bool = ..., retain: bool = ..., zero_before: bool = ..., per_tape_grads: bool = ..., step: _Optional[_Union[_optimizer_pb2.StepOptions, _Mapping]] = ..., output_dtype: _Optional[_Union[_tensor_pb2.DataType, str]] = ...) -> None: ...
 
 class BackwardRequest(_message.Message):
     __slots__ = ["chunk", "header"]
@@ -51,16 +59,66 @@ class BackwardResponse(_message.Message):
     def __init__(self, header: _Optional[_Union[BackwardResult, _Mapping]] = ..., chunk: _Optional[_Union[_tensor_pb2.Chunk, _Mapping]] = ...) -> None: ...
 
 class BackwardResult(_message.Message):
-    __slots__ = ["grads", "input_grads", "timings", "version"]
+    __slots__ = ["grads", "input_grads", "step", "tape_grads", "timings", "version"]
     GRADS_FIELD_NUMBER: _ClassVar[int]
     INPUT_GRADS_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    TAPE_GRADS_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     grads: FlatGrads
     input_grads: _containers.RepeatedCompositeFieldContainer[_tensor_pb2.TensorSpec]
+    step: _optimizer_pb2.StepResult
+    tape_grads: _containers.RepeatedCompositeFieldContainer[FlatGrads]
     timings: Timings
     version: _instance_pb2.Version
-    def __init__(self, version: _Optional[_Union[_instance_pb2.Version, _Mapping]] = ..., grads: _Optional[_Union[FlatGrads, _Mapping]] = ..., input_grads: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
+    def __init__(self, version: _Optional[_Union[_instance_pb2.Version, _Mapping]] = ..., grads: _Optional[_Union[FlatGrads, _Mapping]] = ..., input_grads: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., tape_grads: _Optional[_Iterable[_Union[FlatGrads, _Mapping]]] = ..., step: _Optional[_Union[_optimizer_pb2.StepResult, _Mapping]] = ...) -> None: ...
+
+class BatchNormOverride(_message.Message):
+    __slots__ = ["cumulative", "eps", "globs", "momentum", "track_running_stats", "training"]
+    CUMULATIVE_FIELD_NUMBER: _ClassVar[int]
+    EPS_FIELD_NUMBER: _ClassVar[int]
+    GLOBS_FIELD_NUMBER: _ClassVar[int]
+    MOMENTUM_FIELD_NUMBER: _ClassVar[int]
+    TRACK_RUNNING_STATS_FIELD_NUMBER: _ClassVar[int]
+    TRAINING_FIELD_NUMBER: _ClassVar[int]
+    cumulative: bool
+    eps: float
+    globs: _containers.RepeatedScalarFieldContainer[str]
+    momentum: float
+    track_running_stats: bool
+    training: bool
+    def __init__(self, globs: _Optional[_Iterable[str]] = ..., training: bool = ..., track_running_stats: bool = ..., eps: _Optional[float] = ..., momentum: _Optional[float] = ..., cumulative: bool = ...) -> None: ...
+
+class ConfigureOptimizerRequest(_message.Message):
+    __slots__ = ["if_version", "instance", "optimizer", "request_id"]
+    IF_VERSION_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    OPTIMIZER_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    if_version: _instance_pb2.IfVersion
+    instance: str
+    optimizer: _optimizer_pb2.Optimizer
+    request_id: str
+    def __init__(self, instance: _Optional[str] = ..., request_id: _Optional[str] = ..., optimizer: _Optional[_Union[_optimizer_pb2.Optimizer, _Mapping]] = ..., if_version: _Optional[_Union[_instance_pb2.IfVersion, _Mapping]] = ...) -> None: ...
+
+class ConfigureOptimizerResponse(_message.Message):
+    __slots__ = ["optimizer", "version"]
+    OPTIMIZER_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    optimizer: _optimizer_pb2.Optimizer
+    version: _instance_pb2.Version
+    def __init__(self, version: _Optional[_Union[_instance_pb2.Version, _Mapping]] = ..., optimizer: _Optional[_Union[_optimizer_pb2.Optimizer, _Mapping]] = ...) -> None: ...
+
+class CrossEntropy(_message.Message):
+    __slots__ = ["class_mask", "label_smoothing", "labels"]
+    CLASS_MASK_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    LABEL_SMOOTHING_FIELD_NUMBER: _ClassVar[int]
+    class_mask: _containers.RepeatedScalarFieldContainer[bool]
+    label_smoothing: float
+    labels: _tensor_pb2.TensorSpec
+    def __init__(self, labels: _Optional[_Union[_tensor_pb2.TensorSpec, _Mapping]] = ..., class_mask: _Optional[_Iterable[bool]] = ..., label_smoothing: _Optional[float] = ...) -> None: ...
 
 class ExtractRequest(_message.Message):
     __slots__ = ["allow_merge", "data", "input", "instance", "l2_normalize", "output"]
@@ -101,8 +159,10 @@ class FlatGrads(_message.Message):
     def __init__(self, spec: _Optional[_Union[_tensor_pb2.TensorSpec, _Mapping]] = ..., present: _Optional[_Iterable[bool]] = ...) -> None: ...
 
 class ForwardHeader(_message.Message):
-    __slots__ = ["allow_merge", "grad_params", "if_version", "input_grad", "inputs", "instance", "no_param_grads", "outputs", "prerelu", "release_tapes", "request_id", "return_buffers", "return_type", "rng_state", "tape", "training"]
+    __slots__ = ["allow_merge", "batch_norm", "buffers", "grad_params", "if_version", "input_grad", "inputs", "instance", "no_param_grads", "output_dtype", "outputs", "prerelu", "release_tapes", "request_id", "return_buffers", "return_type", "rng_state", "tape", "training"]
     ALLOW_MERGE_FIELD_NUMBER: _ClassVar[int]
+    BATCH_NORM_FIELD_NUMBER: _ClassVar[int]
+    BUFFERS_FIELD_NUMBER: _ClassVar[int]
     GRAD_PARAMS_FIELD_NUMBER: _ClassVar[int]
     IF_VERSION_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
@@ -110,6 +170,7 @@ class ForwardHeader(_message.Message):
     INSTANCE_FIELD_NUMBER: _ClassVar[int]
     NO_PARAM_GRADS_FIELD_NUMBER: _ClassVar[int]
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_DTYPE_FIELD_NUMBER: _ClassVar[int]
     PRERELU_FIELD_NUMBER: _ClassVar[int]
     RELEASE_TAPES_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
@@ -119,12 +180,15 @@ class ForwardHeader(_message.Message):
     TAPE_FIELD_NUMBER: _ClassVar[int]
     TRAINING_FIELD_NUMBER: _ClassVar[int]
     allow_merge: bool
-    grad_params: _instance_pb2.Selection
+    batch_norm: _containers.RepeatedCompositeFieldContainer[BatchNormOverride]
+    buffers: _containers.RepeatedCompositeFieldContainer[_tensor_pb2.TensorSpec]
+    grad_params: _selection_pb2.Selection
     if_version: _instance_pb2.IfVersion
     input_grad: bool
     inputs: _containers.RepeatedCompositeFieldContainer[_tensor_pb2.TensorSpec]
     instance: str
     no_param_grads: bool
+    output_dtype: _tensor_pb2.DataType
     outputs: _containers.RepeatedScalarFieldContainer[str]
     prerelu: bool
     release_tapes: _containers.RepeatedScalarFieldContainer[str]
@@ -134,7 +198,7 @@ class ForwardHeader(_message.Message):
     rng_state: bytes
     tape: bool
     training: bool
-    def __init__(self, instance: _Optional[str] = ..., request_id: _Optional[str] = ..., outputs: _Optional[_Iterable[str]] = ..., return_type: _Optional[_Union[ReturnType, str]] = ..., training: bool = ..., tape: bool = ..., input_grad: bool = ..., grad_params: _Optional[_Union[_instance_pb2.Selection, _Mapping]] = ..., if_version: _Optional[_Union[_instance_pb2.IfVersion, _Mapping]] = ..., allow_merge: bool = ..., release_tapes: _Optional[_Iterable[str]] = ..., inputs: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ..., return_buffers: bool = ..., no_param_grads: bool = ..., prerelu: bool = ..., rng_state: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, instance: _Optional[str] = ..., request_id: _Optional[str] = ..., outputs: _Optional[_Iterable[str]] = ..., return_type: _Optional[_Union[ReturnType, str]] = ..., training: bool = ..., tape: bool = ..., input_grad: bool = ..., grad_params: _Optional[_Union[_selection_pb2.Selection, _Mapping]] = ..., if_version: _Optional[_Union[_instance_pb2.IfVersion, _Mapping]] = ..., allow_merge: bool = ..., release_tapes: _Optional[_Iterable[str]] = ..., inputs: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ..., return_buffers: bool = ..., no_param_grads: bool = ..., prerelu: bool = ..., rng_state: _Optional[bytes] = ..., batch_norm: _Optional[_Iterable[_Union[BatchNormOverride, _Mapping]]] = ..., buffers: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ..., output_dtype: _Optional[_Union[_tensor_pb2.DataType, str]] = ...) -> None: ...
 
 class ForwardRequest(_message.Message):
     __slots__ = ["chunk", "header"]
@@ -177,8 +241,8 @@ class GetBuffersRequest(_message.Message):
     SELECTION_FIELD_NUMBER: _ClassVar[int]
     if_version: _instance_pb2.IfVersion
     instance: str
-    selection: _instance_pb2.Selection
-    def __init__(self, instance: _Optional[str] = ..., selection: _Optional[_Union[_instance_pb2.Selection, _Mapping]] = ..., if_version: _Optional[_Union[_instance_pb2.IfVersion, _Mapping]] = ...) -> None: ...
+    selection: _selection_pb2.Selection
+    def __init__(self, instance: _Optional[str] = ..., selection: _Optional[_Union[_selection_pb2.Selection, _Mapping]] = ..., if_version: _Optional[_Union[_instance_pb2.IfVersion, _Mapping]] = ...) -> None: ...
 
 class GetBuffersResponse(_message.Message):
     __slots__ = ["chunk", "header"]
@@ -197,14 +261,16 @@ class GetBuffersResult(_message.Message):
     def __init__(self, version: _Optional[_Union[_instance_pb2.Version, _Mapping]] = ..., buffers: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ...) -> None: ...
 
 class GetGradsRequest(_message.Message):
-    __slots__ = ["allow_absent", "instance", "selection"]
+    __slots__ = ["allow_absent", "dtype", "instance", "selection"]
     ALLOW_ABSENT_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
     INSTANCE_FIELD_NUMBER: _ClassVar[int]
     SELECTION_FIELD_NUMBER: _ClassVar[int]
     allow_absent: bool
+    dtype: _tensor_pb2.DataType
     instance: str
-    selection: _instance_pb2.Selection
-    def __init__(self, instance: _Optional[str] = ..., selection: _Optional[_Union[_instance_pb2.Selection, _Mapping]] = ..., allow_absent: bool = ...) -> None: ...
+    selection: _selection_pb2.Selection
+    def __init__(self, instance: _Optional[str] = ..., selection: _Optional[_Union[_selection_pb2.Selection, _Mapping]] = ..., allow_absent: bool = ..., dtype: _Optional[_Union[_tensor_pb2.DataType, str]] = ...) -> None: ...
 
 class GetGradsResponse(_message.Message):
     __slots__ = ["chunk", "header"]
@@ -222,15 +288,43 @@ class GetGradsResult(_message.Message):
     version: _instance_pb2.Version
     def __init__(self, version: _Optional[_Union[_instance_pb2.Version, _Mapping]] = ..., grads: _Optional[_Union[FlatGrads, _Mapping]] = ...) -> None: ...
 
+class GetOptimizerStateRequest(_message.Message):
+    __slots__ = ["if_version", "instance"]
+    IF_VERSION_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    if_version: _instance_pb2.IfVersion
+    instance: str
+    def __init__(self, instance: _Optional[str] = ..., if_version: _Optional[_Union[_instance_pb2.IfVersion, _Mapping]] = ...) -> None: ...
+
+class GetOptimizerStateResponse(_message.Message):
+    __slots__ = ["chunk", "header"]
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    chunk: _tensor_pb2.Chunk
+    header: GetOptimizerStateResult
+    def __init__(self, header: _Optional[_Union[GetOptimizerStateResult, _Mapping]] = ..., chunk: _Optional[_Union[_tensor_pb2.Chunk, _Mapping]] = ...) -> None: ...
+
+class GetOptimizerStateResult(_message.Message):
+    __slots__ = ["optimizer", "tensors", "version"]
+    OPTIMIZER_FIELD_NUMBER: _ClassVar[int]
+    TENSORS_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    optimizer: _optimizer_pb2.Optimizer
+    tensors: _containers.RepeatedCompositeFieldContainer[_tensor_pb2.TensorSpec]
+    version: _instance_pb2.Version
+    def __init__(self, version: _Optional[_Union[_instance_pb2.Version, _Mapping]] = ..., optimizer: _Optional[_Union[_optimizer_pb2.Optimizer, _Mapping]] = ..., tensors: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ...) -> None: ...
+
 class GetParamsRequest(_message.Message):
-    __slots__ = ["if_version", "instance", "selection"]
+    __slots__ = ["dtype", "if_version", "instance", "selection"]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
     IF_VERSION_FIELD_NUMBER: _ClassVar[int]
     INSTANCE_FIELD_NUMBER: _ClassVar[int]
     SELECTION_FIELD_NUMBER: _ClassVar[int]
+    dtype: _tensor_pb2.DataType
     if_version: _instance_pb2.IfVersion
     instance: str
-    selection: _instance_pb2.Selection
-    def __init__(self, instance: _Optional[str] = ..., selection: _Optional[_Union[_instance_pb2.Selection, _Mapping]] = ..., if_version: _Optional[_Union[_instance_pb2.IfVersion, _Mapping]] = ...) -> None: ...
+    selection: _selection_pb2.Selection
+    def __init__(self, instance: _Optional[str] = ..., selection: _Optional[_Union[_selection_pb2.Selection, _Mapping]] = ..., if_version: _Optional[_Union[_instance_pb2.IfVersion, _Mapping]] = ..., dtype: _Optional[_Union[_tensor_pb2.DataType, str]] = ...) -> None: ...
 
 class GetParamsResponse(_message.Message):
     __slots__ = ["chunk", "header"]
@@ -247,6 +341,36 @@ class GetParamsResult(_message.Message):
     spec: _tensor_pb2.TensorSpec
     version: _instance_pb2.Version
     def __init__(self, version: _Optional[_Union[_instance_pb2.Version, _Mapping]] = ..., spec: _Optional[_Union[_tensor_pb2.TensorSpec, _Mapping]] = ...) -> None: ...
+
+class KlDivergence(_message.Message):
+    __slots__ = ["target", "temperature"]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
+    target: _tensor_pb2.TensorSpec
+    temperature: float
+    def __init__(self, target: _Optional[_Union[_tensor_pb2.TensorSpec, _Mapping]] = ..., temperature: _Optional[float] = ...) -> None: ...
+
+class LossTerm(_message.Message):
+    __slots__ = ["cross_entropy", "kl_divergence", "mean_squared_error", "row_begin", "row_end", "weight"]
+    CROSS_ENTROPY_FIELD_NUMBER: _ClassVar[int]
+    KL_DIVERGENCE_FIELD_NUMBER: _ClassVar[int]
+    MEAN_SQUARED_ERROR_FIELD_NUMBER: _ClassVar[int]
+    ROW_BEGIN_FIELD_NUMBER: _ClassVar[int]
+    ROW_END_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    cross_entropy: CrossEntropy
+    kl_divergence: KlDivergence
+    mean_squared_error: MeanSquaredError
+    row_begin: int
+    row_end: int
+    weight: float
+    def __init__(self, row_begin: _Optional[int] = ..., row_end: _Optional[int] = ..., weight: _Optional[float] = ..., cross_entropy: _Optional[_Union[CrossEntropy, _Mapping]] = ..., mean_squared_error: _Optional[_Union[MeanSquaredError, _Mapping]] = ..., kl_divergence: _Optional[_Union[KlDivergence, _Mapping]] = ...) -> None: ...
+
+class MeanSquaredError(_message.Message):
+    __slots__ = ["target"]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    target: _tensor_pb2.TensorSpec
+    def __init__(self, target: _Optional[_Union[_tensor_pb2.TensorSpec, _Mapping]] = ...) -> None: ...
 
 class ReleaseTapesRequest(_message.Message):
     __slots__ = ["tape_ids"]
@@ -271,8 +395,8 @@ class SetBuffersHeader(_message.Message):
     if_version: _instance_pb2.IfVersion
     instance: str
     request_id: str
-    selection: _instance_pb2.Selection
-    def __init__(self, instance: _Optional[str] = ..., request_id: _Optional[str] = ..., selection: _Optional[_Union[_instance_pb2.Selection, _Mapping]] = ..., if_version: _Optional[_Union[_instance_pb2.IfVersion, _Mapping]] = ..., buffers: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ...) -> None: ...
+    selection: _selection_pb2.Selection
+    def __init__(self, instance: _Optional[str] = ..., request_id: _Optional[str] = ..., selection: _Optional[_Union[_selection_pb2.Selection, _Mapping]] = ..., if_version: _Optional[_Union[_instance_pb2.IfVersion, _Mapping]] = ..., buffers: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ...) -> None: ...
 
 class SetBuffersRequest(_message.Message):
     __slots__ = ["chunk", "header"]
@@ -299,8 +423,8 @@ class SetGradsHeader(_message.Message):
     if_version: _instance_pb2.IfVersion
     instance: str
     request_id: str
-    selection: _instance_pb2.Selection
-    def __init__(self, instance: _Optional[str] = ..., request_id: _Optional[str] = ..., selection: _Optional[_Union[_instance_pb2.Selection, _Mapping]] = ..., if_version: _Optional[_Union[_instance_pb2.IfVersion, _Mapping]] = ..., grads: _Optional[_Union[FlatGrads, _Mapping]] = ...) -> None: ...
+    selection: _selection_pb2.Selection
+    def __init__(self, instance: _Optional[str] = ..., request_id: _Optional[str] = ..., selection: _Optional[_Union[_selection_pb2.Selection, _Mapping]] = ..., if_version: _Optional[_Union[_instance_pb2.IfVersion, _Mapping]] = ..., grads: _Optional[_Union[FlatGrads, _Mapping]] = ...) -> None: ...
 
 class SetGradsRequest(_message.Message):
     __slots__ = ["chunk", "header"]
@@ -316,6 +440,34 @@ class SetGradsResponse(_message.Message):
     version: _instance_pb2.Version
     def __init__(self, version: _Optional[_Union[_instance_pb2.Version, _Mapping]] = ...) -> None: ...
 
+class SetOptimizerStateHeader(_message.Message):
+    __slots__ = ["if_version", "instance", "optimizer", "request_id", "tensors"]
+    IF_VERSION_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    OPTIMIZER_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    TENSORS_FIELD_NUMBER: _ClassVar[int]
+    if_version: _instance_pb2.IfVersion
+    instance: str
+    optimizer: _optimizer_pb2.Optimizer
+    request_id: str
+    tensors: _containers.RepeatedCompositeFieldContainer[_tensor_pb2.TensorSpec]
+    def __init__(self, instance: _Optional[str] = ..., request_id: _Optional[str] = ..., if_version: _Optional[_Union[_instance_pb2.IfVersion, _Mapping]] = ..., optimizer: _Optional[_Union[_optimizer_pb2.Optimizer, _Mapping]] = ..., tensors: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ...) -> None: ...
+
+class SetOptimizerStateRequest(_message.Message):
+    __slots__ = ["chunk", "header"]
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    chunk: _tensor_pb2.Chunk
+    header: SetOptimizerStateHeader
+    def __init__(self, header: _Optional[_Union[SetOptimizerStateHeader, _Mapping]] = ..., chunk: _Optional[_Union[_tensor_pb2.Chunk, _Mapping]] = ...) -> None: ...
+
+class SetOptimizerStateResponse(_message.Message):
+    __slots__ = ["version"]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    version: _instance_pb2.Version
+    def __init__(self, version: _Optional[_Union[_instance_pb2.Version, _Mapping]] = ...) -> None: ...
+
 class SetParamsHeader(_message.Message):
     __slots__ = ["if_version", "instance", "request_id", "selection", "spec"]
     IF_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -326,9 +478,9 @@ class SetParamsHeader(_message.Message):
     if_version: _instance_pb2.IfVersion
     instance: str
     request_id: str
-    selection: _instance_pb2.Selection
+    selection: _selection_pb2.Selection
     spec: _tensor_pb2.TensorSpec
-    def __init__(self, instance: _Optional[str] = ..., request_id: _Optional[str] = ..., selection: _Optional[_Union[_instance_pb2.Selection, _Mapping]] = ..., if_version: _Optional[_Union[_instance_pb2.IfVersion, _Mapping]] = ..., spec: _Optional[_Union[_tensor_pb2.TensorSpec, _Mapping]] = ...) -> None: ...
+    def __init__(self, instance: _Optional[str] = ..., request_id: _Optional[str] = ..., selection: _Optional[_Union[_selection_pb2.Selection, _Mapping]] = ..., if_version: _Optional[_Union[_instance_pb2.IfVersion, _Mapping]] = ..., spec: _Optional[_Union[_tensor_pb2.TensorSpec, _Mapping]] = ...) -> None: ...
 
 class SetParamsRequest(_message.Message):
     __slots__ = ["chunk", "header"]
@@ -343,6 +495,26 @@ class SetParamsResponse(_message.Message):
     VERSION_FIELD_NUMBER: _ClassVar[int]
     version: _instance_pb2.Version
     def __init__(self, version: _Optional[_Union[_instance_pb2.Version, _Mapping]] = ...) -> None: ...
+
+class StepRequest(_message.Message):
+    __slots__ = ["if_version", "instance", "options", "request_id"]
+    IF_VERSION_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    if_version: _instance_pb2.IfVersion
+    instance: str
+    options: _optimizer_pb2.StepOptions
+    request_id: str
+    def __init__(self, instance: _Optional[str] = ..., request_id: _Optional[str] = ..., options: _Optional[_Union[_optimizer_pb2.StepOptions, _Mapping]] = ..., if_version: _Optional[_Union[_instance_pb2.IfVersion, _Mapping]] = ...) -> None: ...
+
+class StepResponse(_message.Message):
+    __slots__ = ["result", "version"]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    result: _optimizer_pb2.StepResult
+    version: _instance_pb2.Version
+    def __init__(self, version: _Optional[_Union[_instance_pb2.Version, _Mapping]] = ..., result: _Optional[_Union[_optimizer_pb2.StepResult, _Mapping]] = ...) -> None: ...
 
 class TapeGradients(_message.Message):
     __slots__ = ["gradients", "tape_id"]
@@ -362,6 +534,62 @@ class Timings(_message.Message):
     total: _duration_pb2.Duration
     def __init__(self, queue: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., compute: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., total: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
+class TrainStepHeader(_message.Message):
+    __slots__ = ["batch_norm", "if_version", "input", "instance", "request_id", "return_logits", "rng_state", "step", "terms"]
+    BATCH_NORM_FIELD_NUMBER: _ClassVar[int]
+    IF_VERSION_FIELD_NUMBER: _ClassVar[int]
+    INPUT_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    RETURN_LOGITS_FIELD_NUMBER: _ClassVar[int]
+    RNG_STATE_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    TERMS_FIELD_NUMBER: _ClassVar[int]
+    batch_norm: _containers.RepeatedCompositeFieldContainer[BatchNormOverride]
+    if_version: _instance_pb2.IfVersion
+    input: _tensor_pb2.TensorSpec
+    instance: str
+    request_id: str
+    return_logits: bool
+    rng_state: bytes
+    step: _optimizer_pb2.StepOptions
+    terms: _containers.RepeatedCompositeFieldContainer[LossTerm]
+    def __init__(self, instance: _Optional[str] = ..., request_id: _Optional[str] = ..., input: _Optional[_Union[_tensor_pb2.TensorSpec, _Mapping]] = ..., terms: _Optional[_Iterable[_Union[LossTerm, _Mapping]]] = ..., step: _Optional[_Union[_optimizer_pb2.StepOptions, _Mapping]] = ..., if_version: _Optional[_Union[_instance_pb2.IfVersion, _Mapping]] = ..., batch_norm: _Optional[_Iterable[_Union[BatchNormOverride, _Mapping]]] = ..., rng_state: _Optional[bytes] = ..., return_logits: bool = ...) -> None: ...
+
+class TrainStepRequest(_message.Message):
+    __slots__ = ["chunk", "header"]
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    chunk: _tensor_pb2.Chunk
+    header: TrainStepHeader
+    def __init__(self, header: _Optional[_Union[TrainStepHeader, _Mapping]] = ..., chunk: _Optional[_Union[_tensor_pb2.Chunk, _Mapping]] = ...) -> None: ...
+
+class TrainStepResponse(_message.Message):
+    __slots__ = ["chunk", "header"]
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    chunk: _tensor_pb2.Chunk
+    header: TrainStepResult
+    def __init__(self, header: _Optional[_Union[TrainStepResult, _Mapping]] = ..., chunk: _Optional[_Union[_tensor_pb2.Chunk, _Mapping]] = ...) -> None: ...
+
+class TrainStepResult(_message.Message):
+    __slots__ = ["logits", "loss", "losses", "rng_state", "step", "timings", "version"]
+    LOGITS_FIELD_NUMBER: _ClassVar[int]
+    LOSSES_FIELD_NUMBER: _ClassVar[int]
+    LOSS_FIELD_NUMBER: _ClassVar[int]
+    RNG_STATE_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    logits: _tensor_pb2.TensorSpec
+    loss: float
+    losses: _containers.RepeatedScalarFieldContainer[float]
+    rng_state: bytes
+    step: _optimizer_pb2.StepResult
+    timings: Timings
+    version: _instance_pb2.Version
+    def __init__(self, version: _Optional[_Union[_instance_pb2.Version, _Mapping]] = ..., losses: _Optional[_Iterable[float]] = ..., loss: _Optional[float] = ..., step: _Optional[_Union[_optimizer_pb2.StepResult, _Mapping]] = ..., logits: _Optional[_Union[_tensor_pb2.TensorSpec, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., rng_state: _Optional[bytes] = ...) -> None: ...
+
 class ZeroGradsRequest(_message.Message):
     __slots__ = ["instance", "request_id", "selection"]
     INSTANCE_FIELD_NUMBER: _ClassVar[int]
@@ -369,8 +597,8 @@ class ZeroGradsRequest(_message.Message):
     SELECTION_FIELD_NUMBER: _ClassVar[int]
     instance: str
     request_id: str
-    selection: _instance_pb2.Selection
-    def __init__(self, instance: _Optional[str] = ..., request_id: _Optional[str] = ..., selection: _Optional[_Union[_instance_pb2.Selection, _Mapping]] = ...) -> None: ...
+    selection: _selection_pb2.Selection
+    def __init__(self, instance: _Optional[str] = ..., request_id: _Optional[str] = ..., selection: _Optional[_Union[_selection_pb2.Selection, _Mapping]] = ...) -> None: ...
 
 class ZeroGradsResponse(_message.Message):
     __slots__ = ["version"]

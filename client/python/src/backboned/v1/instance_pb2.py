@@ -11,11 +11,12 @@ from google.protobuf import symbol_database as _symbol_database
 _sym_db = _symbol_database.Default()
 
 
+from backboned.v1 import optimizer_pb2 as backboned_dot_v1_dot_optimizer__pb2
 from backboned.v1 import tensor_pb2 as backboned_dot_v1_dot_tensor__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x62\x61\x63kboned/v1/instance.proto\x12\x0c\x62\x61\x63kboned.v1\x1a\x19\x62\x61\x63kboned/v1/tensor.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"7\n\x07Version\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12\x0e\n\x06params\x18\x02 \x01(\x04\x12\x0f\n\x07\x62uffers\x18\x03 \x01(\x04\"Z\n\tIfVersion\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12\x13\n\x06params\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\x14\n\x07\x62uffers\x18\x03 \x01(\x04H\x01\x88\x01\x01\x42\t\n\x07_paramsB\n\n\x08_buffers\"*\n\x0c\x45lementRange\x12\r\n\x05\x62\x65gin\x18\x01 \x01(\x03\x12\x0b\n\x03\x65nd\x18\x02 \x01(\x03\"E\n\tSelection\x12\r\n\x05globs\x18\x01 \x03(\t\x12)\n\x05range\x18\x02 \x01(\x0b\x32\x1a.backboned.v1.ElementRange\"r\n\rArgumentValue\x12\x13\n\tint_value\x18\x01 \x01(\x03H\x00\x12\x16\n\x0c\x64ouble_value\x18\x02 \x01(\x01H\x00\x12\x14\n\nbool_value\x18\x03 \x01(\x08H\x00\x12\x16\n\x0cstring_value\x18\x04 \x01(\tH\x00\x42\x06\n\x04kind\"I\n\tParameter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x0e\n\x06offset\x18\x03 \x01(\x03\x12\x0f\n\x07\x61liases\x18\x04 \x03(\t\"L\n\x06\x42uffer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12%\n\x05\x64type\x18\x02 \x01(\x0e\x32\x16.backboned.v1.DataType\x12\r\n\x05shape\x18\x03 \x03(\x03\"*\n\rNormalization\x12\x0c\n\x04mean\x18\x01 \x03(\x01\x12\x0b\n\x03std\x18\x02 \x03(\x01\"\xb0\x02\n\x06Layout\x12+\n\nparameters\x18\x01 \x03(\x0b\x32\x17.backboned.v1.Parameter\x12%\n\x07\x62uffers\x18\x02 \x03(\x0b\x32\x14.backboned.v1.Buffer\x12\x1a\n\x12parameter_elements\x18\x03 \x01(\x03\x12\x0f\n\x07outputs\x18\x04 \x03(\t\x12\x38\n\nattributes\x18\x05 \x03(\x0b\x32$.backboned.v1.Layout.AttributesEntry\x12\x13\n\x0binput_shape\x18\x06 \x03(\x03\x12\x12\n\nstochastic\x18\x07 \x01(\x08\x12\x0f\n\x07prerelu\x18\x08 \x01(\x08\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"G\n\x10InstanceCounters\x12\x10\n\x08\x66orwards\x18\x01 \x01(\x03\x12\x11\n\tbackwards\x18\x02 \x01(\x03\x12\x0e\n\x06writes\x18\x03 \x01(\x03\"\xd8\x04\n\x08Instance\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05owner\x18\x02 \x01(\t\x12&\n\x07version\x18\x03 \x01(\x0b\x32\x15.backboned.v1.Version\x12\x14\n\x0c\x61rchitecture\x18\x04 \x01(\t\x12\x38\n\targuments\x18\x05 \x03(\x0b\x32%.backboned.v1.Instance.ArgumentsEntry\x12\x11\n\tbenchmark\x18\x06 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x07 \x01(\t\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\rnormalization\x18\t \x01(\x0b\x32\x1b.backboned.v1.Normalization\x12$\n\x06layout\x18\n \x01(\x0b\x32\x14.backboned.v1.Layout\x12\x0e\n\x06\x64igest\x18\x0b \x01(\t\x12\x14\n\x0cmemory_bytes\x18\x0c \x01(\x03\x12\x12\n\ntape_count\x18\r \x01(\x03\x12\x12\n\ntape_bytes\x18\x0e \x01(\x03\x12\x30\n\x08\x63ounters\x18\x0f \x01(\x0b\x32\x1e.backboned.v1.InstanceCounters\x12\x11\n\tephemeral\x18\x10 \x01(\x08\x12\x0f\n\x07weights\x18\x11 \x01(\t\x12\x16\n\x0eweights_sha256\x18\x12 \x01(\t\x1aM\n\x0e\x41rgumentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12*\n\x05value\x18\x02 \x01(\x0b\x32\x1b.backboned.v1.ArgumentValue:\x02\x38\x01\x42-\n\x0fio.backboned.v1P\x01Z\x18\x62\x61\x63kboned/v1;backbonedv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x62\x61\x63kboned/v1/instance.proto\x12\x0c\x62\x61\x63kboned.v1\x1a\x1c\x62\x61\x63kboned/v1/optimizer.proto\x1a\x19\x62\x61\x63kboned/v1/tensor.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"7\n\x07Version\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12\x0e\n\x06params\x18\x02 \x01(\x04\x12\x0f\n\x07\x62uffers\x18\x03 \x01(\x04\"Z\n\tIfVersion\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12\x13\n\x06params\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\x14\n\x07\x62uffers\x18\x03 \x01(\x04H\x01\x88\x01\x01\x42\t\n\x07_paramsB\n\n\x08_buffers\"r\n\rArgumentValue\x12\x13\n\tint_value\x18\x01 \x01(\x03H\x00\x12\x16\n\x0c\x64ouble_value\x18\x02 \x01(\x01H\x00\x12\x14\n\nbool_value\x18\x03 \x01(\x08H\x00\x12\x16\n\x0cstring_value\x18\x04 \x01(\tH\x00\x42\x06\n\x04kind\"I\n\tParameter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x0e\n\x06offset\x18\x03 \x01(\x03\x12\x0f\n\x07\x61liases\x18\x04 \x03(\t\"L\n\x06\x42uffer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12%\n\x05\x64type\x18\x02 \x01(\x0e\x32\x16.backboned.v1.DataType\x12\r\n\x05shape\x18\x03 \x03(\x03\"*\n\rNormalization\x12\x0c\n\x04mean\x18\x01 \x03(\x01\x12\x0b\n\x03std\x18\x02 \x03(\x01\"\xb0\x02\n\x06Layout\x12+\n\nparameters\x18\x01 \x03(\x0b\x32\x17.backboned.v1.Parameter\x12%\n\x07\x62uffers\x18\x02 \x03(\x0b\x32\x14.backboned.v1.Buffer\x12\x1a\n\x12parameter_elements\x18\x03 \x01(\x03\x12\x0f\n\x07outputs\x18\x04 \x03(\t\x12\x38\n\nattributes\x18\x05 \x03(\x0b\x32$.backboned.v1.Layout.AttributesEntry\x12\x13\n\x0binput_shape\x18\x06 \x03(\x03\x12\x12\n\nstochastic\x18\x07 \x01(\x08\x12\x0f\n\x07prerelu\x18\x08 \x01(\x08\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"5\n\x10InstanceSettings\x12\x11\n\tread_only\x18\x01 \x01(\x08\x12\x0e\n\x06\x66rozen\x18\x02 \x03(\t\"\x88\x01\n\x10InstanceCounters\x12\x10\n\x08\x66orwards\x18\x01 \x01(\x03\x12\x11\n\tbackwards\x18\x02 \x01(\x03\x12\x0e\n\x06writes\x18\x03 \x01(\x03\x12\r\n\x05steps\x18\x04 \x01(\x03\x12\x15\n\rdemoted_tapes\x18\x05 \x01(\x03\x12\x19\n\x11replayed_forwards\x18\x06 \x01(\x03\"\x84\x06\n\x08Instance\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05owner\x18\x02 \x01(\t\x12&\n\x07version\x18\x03 \x01(\x0b\x32\x15.backboned.v1.Version\x12\x14\n\x0c\x61rchitecture\x18\x04 \x01(\t\x12\x38\n\targuments\x18\x05 \x03(\x0b\x32%.backboned.v1.Instance.ArgumentsEntry\x12\x11\n\tbenchmark\x18\x06 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x07 \x01(\t\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\rnormalization\x18\t \x01(\x0b\x32\x1b.backboned.v1.Normalization\x12$\n\x06layout\x18\n \x01(\x0b\x32\x14.backboned.v1.Layout\x12\x0e\n\x06\x64igest\x18\x0b \x01(\t\x12\x14\n\x0cmemory_bytes\x18\x0c \x01(\x03\x12\x12\n\ntape_count\x18\r \x01(\x03\x12\x12\n\ntape_bytes\x18\x0e \x01(\x03\x12\x30\n\x08\x63ounters\x18\x0f \x01(\x0b\x32\x1e.backboned.v1.InstanceCounters\x12\x11\n\tephemeral\x18\x10 \x01(\x08\x12\x0f\n\x07weights\x18\x11 \x01(\t\x12\x16\n\x0eweights_sha256\x18\x12 \x01(\t\x12\x30\n\x08settings\x18\x13 \x01(\x0b\x32\x1e.backboned.v1.InstanceSettings\x12%\n\x05\x64type\x18\x14 \x01(\x0e\x32\x16.backboned.v1.DataType\x12*\n\toptimizer\x18\x15 \x01(\x0b\x32\x17.backboned.v1.Optimizer\x12\x0f\n\x07\x63olumns\x18\x16 \x03(\t\x12\x14\n\x0cshared_bytes\x18\x17 \x01(\x03\x1aM\n\x0e\x41rgumentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12*\n\x05value\x18\x02 \x01(\x0b\x32\x1b.backboned.v1.ArgumentValue:\x02\x38\x01\x42-\n\x0fio.backboned.v1P\x01Z\x18\x62\x61\x63kboned/v1;backbonedv1b\x06proto3')
 
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, globals())
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'backboned.v1.instance_pb2', globals())
@@ -27,30 +28,28 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _LAYOUT_ATTRIBUTESENTRY._serialized_options = b'8\001'
   _INSTANCE_ARGUMENTSENTRY._options = None
   _INSTANCE_ARGUMENTSENTRY._serialized_options = b'8\001'
-  _VERSION._serialized_start=105
-  _VERSION._serialized_end=160
-  _IFVERSION._serialized_start=162
-  _IFVERSION._serialized_end=252
-  _ELEMENTRANGE._serialized_start=254
-  _ELEMENTRANGE._serialized_end=296
-  _SELECTION._serialized_start=298
-  _SELECTION._serialized_end=367
-  _ARGUMENTVALUE._serialized_start=369
-  _ARGUMENTVALUE._serialized_end=483
-  _PARAMETER._serialized_start=485
-  _PARAMETER._serialized_end=558
-  _BUFFER._serialized_start=560
-  _BUFFER._serialized_end=636
-  _NORMALIZATION._serialized_start=638
-  _NORMALIZATION._serialized_end=680
-  _LAYOUT._serialized_start=683
-  _LAYOUT._serialized_end=987
-  _LAYOUT_ATTRIBUTESENTRY._serialized_start=938
-  _LAYOUT_ATTRIBUTESENTRY._serialized_end=987
-  _INSTANCECOUNTERS._serialized_start=989
-  _INSTANCECOUNTERS._serialized_end=1060
-  _INSTANCE._serialized_start=1063
-  _INSTANCE._serialized_end=1663
-  _INSTANCE_ARGUMENTSENTRY._serialized_start=1586
-  _INSTANCE_ARGUMENTSENTRY._serialized_end=1663
+  _VERSION._serialized_start=135
+  _VERSION._serialized_end=190
+  _IFVERSION._serialized_start=192
+  _IFVERSION._serialized_end=282
+  _ARGUMENTVALUE._serialized_start=284
+  _ARGUMENTVALUE._serialized_end=398
+  _PARAMETER._serialized_start=400
+  _PARAMETER._serialized_end=473
+  _BUFFER._serialized_start=475
+  _BUFFER._serialized_end=551
+  _NORMALIZATION._serialized_start=553
+  _NORMALIZATION._serialized_end=595
+  _LAYOUT._serialized_start=598
+  _LAYOUT._serialized_end=902
+  _LAYOUT_ATTRIBUTESENTRY._serialized_start=853
+  _LAYOUT_ATTRIBUTESENTRY._serialized_end=902
+  _INSTANCESETTINGS._serialized_start=904
+  _INSTANCESETTINGS._serialized_end=957
+  _INSTANCECOUNTERS._serialized_start=960
+  _INSTANCECOUNTERS._serialized_end=1096
+  _INSTANCE._serialized_start=1099
+  _INSTANCE._serialized_end=1871
+  _INSTANCE_ARGUMENTSENTRY._serialized_start=1794
+  _INSTANCE_ARGUMENTSENTRY._serialized_end=1871
 # @@protoc_insertion_point(module_scope)

@@ -1,3 +1,4 @@
+from backboned.v1 import optimizer_pb2 as _optimizer_pb2
 from backboned.v1 import tensor_pb2 as _tensor_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -29,14 +30,6 @@ class Buffer(_message.Message):
     shape: _containers.RepeatedScalarFieldContainer[int]
     def __init__(self, name: _Optional[str] = ..., dtype: _Optional[_Union[_tensor_pb2.DataType, str]] = ..., shape: _Optional[_Iterable[int]] = ...) -> None: ...
 
-class ElementRange(_message.Message):
-    __slots__ = ["begin", "end"]
-    BEGIN_FIELD_NUMBER: _ClassVar[int]
-    END_FIELD_NUMBER: _ClassVar[int]
-    begin: int
-    end: int
-    def __init__(self, begin: _Optional[int] = ..., end: _Optional[int] = ...) -> None: ...
-
 class IfVersion(_message.Message):
     __slots__ = ["buffers", "params", "uid"]
     BUFFERS_FIELD_NUMBER: _ClassVar[int]
@@ -48,7 +41,7 @@ class IfVersion(_message.Message):
     def __init__(self, uid: _Optional[str] = ..., params: _Optional[int] = ..., buffers: _Optional[int] = ...) -> None: ...
 
 class Instance(_message.Message):
-    __slots__ = ["architecture", "arguments", "benchmark", "counters", "create_time", "device", "digest", "ephemeral", "layout", "memory_bytes", "name", "normalization", "owner", "tape_bytes", "tape_count", "version", "weights", "weights_sha256"]
+    __slots__ = ["architecture", "arguments", "benchmark", "columns", "counters", "create_time", "device", "digest", "dtype", "ephemeral", "layout", "memory_bytes", "name", "normalization", "optimizer", "owner", "settings", "shared_bytes", "tape_bytes", "tape_count", "version", "weights", "weights_sha256"]
     class ArgumentsEntry(_message.Message):
         __slots__ = ["key", "value"]
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -59,16 +52,21 @@ class Instance(_message.Message):
     ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
     ARGUMENTS_FIELD_NUMBER: _ClassVar[int]
     BENCHMARK_FIELD_NUMBER: _ClassVar[int]
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
     COUNTERS_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
     EPHEMERAL_FIELD_NUMBER: _ClassVar[int]
     LAYOUT_FIELD_NUMBER: _ClassVar[int]
     MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     NORMALIZATION_FIELD_NUMBER: _ClassVar[int]
+    OPTIMIZER_FIELD_NUMBER: _ClassVar[int]
     OWNER_FIELD_NUMBER: _ClassVar[int]
+    SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    SHARED_BYTES_FIELD_NUMBER: _ClassVar[int]
     TAPE_BYTES_FIELD_NUMBER: _ClassVar[int]
     TAPE_COUNT_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -77,32 +75,51 @@ class Instance(_message.Message):
     architecture: str
     arguments: _containers.MessageMap[str, ArgumentValue]
     benchmark: str
+    columns: _containers.RepeatedScalarFieldContainer[str]
     counters: InstanceCounters
     create_time: _timestamp_pb2.Timestamp
     device: str
     digest: str
+    dtype: _tensor_pb2.DataType
     ephemeral: bool
     layout: Layout
     memory_bytes: int
     name: str
     normalization: Normalization
+    optimizer: _optimizer_pb2.Optimizer
     owner: str
+    settings: InstanceSettings
+    shared_bytes: int
     tape_bytes: int
     tape_count: int
     version: Version
     weights: str
     weights_sha256: str
-    def __init__(self, name: _Optional[str] = ..., owner: _Optional[str] = ..., version: _Optional[_Union[Version, _Mapping]] = ..., architecture: _Optional[str] = ..., arguments: _Optional[_Mapping[str, ArgumentValue]] = ..., benchmark: _Optional[str] = ..., device: _Optional[str] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., normalization: _Optional[_Union[Normalization, _Mapping]] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., digest: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., tape_count: _Optional[int] = ..., tape_bytes: _Optional[int] = ..., counters: _Optional[_Union[InstanceCounters, _Mapping]] = ..., ephemeral: bool = ..., weights: _Optional[str] = ..., weights_sha256: _Optional[str] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., owner: _Optional[str] = ..., version: _Optional[_Union[Version, _Mapping]] = ..., architecture: _Optional[str] = ..., arguments: _Optional[_Mapping[str, ArgumentValue]] = ..., benchmark: _Optional[str] = ..., device: _Optional[str] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., normalization: _Optional[_Union[Normalization, _Mapping]] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., digest: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., tape_count: _Optional[int] = ..., tape_bytes: _Optional[int] = ..., counters: _Optional[_Union[InstanceCounters, _Mapping]] = ..., ephemeral: bool = ..., weights: _Optional[str] = ..., weights_sha256: _Optional[str] = ..., settings: _Optional[_Union[InstanceSettings, _Mapping]] = ..., dtype: _Optional[_Union[_tensor_pb2.DataType, str]] = ..., optimizer: _Optional[_Union[_optimizer_pb2.Optimizer, _Mapping]] = ..., columns: _Optional[_Iterable[str]] = ..., shared_bytes: _Optional[int] = ...) -> None: ...
 
 class InstanceCounters(_message.Message):
-    __slots__ = ["backwards", "forwards", "writes"]
+    __slots__ = ["backwards", "demoted_tapes", "forwards", "replayed_forwards", "steps", "writes"]
     BACKWARDS_FIELD_NUMBER: _ClassVar[int]
+    DEMOTED_TAPES_FIELD_NUMBER: _ClassVar[int]
     FORWARDS_FIELD_NUMBER: _ClassVar[int]
+    REPLAYED_FORWARDS_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
     WRITES_FIELD_NUMBER: _ClassVar[int]
     backwards: int
+    demoted_tapes: int
     forwards: int
+    replayed_forwards: int
+    steps: int
     writes: int
-    def __init__(self, forwards: _Optional[int] = ..., backwards: _Optional[int] = ..., writes: _Optional[int] = ...) -> None: ...
+    def __init__(self, forwards: _Optional[int] = ..., backwards: _Optional[int] = ..., writes: _Optional[int] = ..., steps: _Optional[int] = ..., demoted_tapes: _Optional[int] = ..., replayed_forwards: _Optional[int] = ...) -> None: ...
+
+class InstanceSettings(_message.Message):
+    __slots__ = ["frozen", "read_only"]
+    FROZEN_FIELD_NUMBER: _ClassVar[int]
+    READ_ONLY_FIELD_NUMBER: _ClassVar[int]
+    frozen: _containers.RepeatedScalarFieldContainer[str]
+    read_only: bool
+    def __init__(self, read_only: bool = ..., frozen: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Layout(_message.Message):
     __slots__ = ["attributes", "buffers", "input_shape", "outputs", "parameter_elements", "parameters", "prerelu", "stochastic"]
@@ -150,14 +167,6 @@ class Parameter(_message.Message):
     offset: int
     shape: _containers.RepeatedScalarFieldContainer[int]
     def __init__(self, name: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., offset: _Optional[int] = ..., aliases: _Optional[_Iterable[str]] = ...) -> None: ...
-
-class Selection(_message.Message):
-    __slots__ = ["globs", "range"]
-    GLOBS_FIELD_NUMBER: _ClassVar[int]
-    RANGE_FIELD_NUMBER: _ClassVar[int]
-    globs: _containers.RepeatedScalarFieldContainer[str]
-    range: ElementRange
-    def __init__(self, globs: _Optional[_Iterable[str]] = ..., range: _Optional[_Union[ElementRange, _Mapping]] = ...) -> None: ...
 
 class Version(_message.Message):
     __slots__ = ["buffers", "params", "uid"]

@@ -1,5 +1,7 @@
 from backboned.v1 import instance_pb2 as _instance_pb2
+from backboned.v1 import tensor_pb2 as _tensor_pb2
 from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -76,8 +78,36 @@ class Benchmark(_message.Message):
     source: str
     def __init__(self, name: _Optional[str] = ..., setting: _Optional[str] = ..., architecture: _Optional[str] = ..., arguments: _Optional[_Mapping[str, _instance_pb2.ArgumentValue]] = ..., num_classes: _Optional[int] = ..., num_tasks: _Optional[int] = ..., classes_per_task: _Optional[_Iterable[int]] = ..., input_shape: _Optional[_Iterable[int]] = ..., normalization: _Optional[_Union[_instance_pb2.Normalization, _Mapping]] = ..., batch_size: _Optional[int] = ..., epochs: _Optional[int] = ..., source: _Optional[str] = ...) -> None: ...
 
+class CloneInstanceRequest(_message.Message):
+    __slots__ = ["if_version", "instance", "name", "num_classes", "request_id", "seed", "settings", "with_grads", "with_optimizer"]
+    IF_VERSION_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    NUM_CLASSES_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    WITH_GRADS_FIELD_NUMBER: _ClassVar[int]
+    WITH_OPTIMIZER_FIELD_NUMBER: _ClassVar[int]
+    if_version: _instance_pb2.IfVersion
+    instance: str
+    name: str
+    num_classes: int
+    request_id: str
+    seed: int
+    settings: _instance_pb2.InstanceSettings
+    with_grads: bool
+    with_optimizer: bool
+    def __init__(self, request_id: _Optional[str] = ..., instance: _Optional[str] = ..., name: _Optional[str] = ..., if_version: _Optional[_Union[_instance_pb2.IfVersion, _Mapping]] = ..., settings: _Optional[_Union[_instance_pb2.InstanceSettings, _Mapping]] = ..., with_grads: bool = ..., with_optimizer: bool = ..., num_classes: _Optional[int] = ..., seed: _Optional[int] = ...) -> None: ...
+
+class CloneInstanceResponse(_message.Message):
+    __slots__ = ["instance"]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    instance: _instance_pb2.Instance
+    def __init__(self, instance: _Optional[_Union[_instance_pb2.Instance, _Mapping]] = ...) -> None: ...
+
 class CreateInstanceRequest(_message.Message):
-    __slots__ = ["architecture", "arguments", "benchmark", "device", "exist_ok", "name", "normalization", "random_init", "request_id", "rng_state", "seed", "weights"]
+    __slots__ = ["architecture", "arguments", "benchmark", "columns", "device", "dtype", "exist_ok", "name", "normalization", "random_init", "request_id", "rng_state", "seed", "settings", "weights"]
     class ArgumentsEntry(_message.Message):
         __slots__ = ["key", "value"]
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -88,7 +118,9 @@ class CreateInstanceRequest(_message.Message):
     ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
     ARGUMENTS_FIELD_NUMBER: _ClassVar[int]
     BENCHMARK_FIELD_NUMBER: _ClassVar[int]
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
     EXIST_OK_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     NORMALIZATION_FIELD_NUMBER: _ClassVar[int]
@@ -96,11 +128,14 @@ class CreateInstanceRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     RNG_STATE_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
+    SETTINGS_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     architecture: str
     arguments: _containers.MessageMap[str, _instance_pb2.ArgumentValue]
     benchmark: str
+    columns: _containers.RepeatedScalarFieldContainer[str]
     device: str
+    dtype: _tensor_pb2.DataType
     exist_ok: bool
     name: str
     normalization: _instance_pb2.Normalization
@@ -108,8 +143,9 @@ class CreateInstanceRequest(_message.Message):
     request_id: str
     rng_state: bytes
     seed: int
+    settings: _instance_pb2.InstanceSettings
     weights: Weights
-    def __init__(self, request_id: _Optional[str] = ..., name: _Optional[str] = ..., benchmark: _Optional[str] = ..., architecture: _Optional[str] = ..., arguments: _Optional[_Mapping[str, _instance_pb2.ArgumentValue]] = ..., seed: _Optional[int] = ..., rng_state: _Optional[bytes] = ..., exist_ok: bool = ..., device: _Optional[str] = ..., normalization: _Optional[_Union[_instance_pb2.Normalization, _Mapping]] = ..., weights: _Optional[_Union[Weights, _Mapping]] = ..., random_init: bool = ...) -> None: ...
+    def __init__(self, request_id: _Optional[str] = ..., name: _Optional[str] = ..., benchmark: _Optional[str] = ..., architecture: _Optional[str] = ..., arguments: _Optional[_Mapping[str, _instance_pb2.ArgumentValue]] = ..., seed: _Optional[int] = ..., rng_state: _Optional[bytes] = ..., exist_ok: bool = ..., device: _Optional[str] = ..., normalization: _Optional[_Union[_instance_pb2.Normalization, _Mapping]] = ..., weights: _Optional[_Union[Weights, _Mapping]] = ..., random_init: bool = ..., settings: _Optional[_Union[_instance_pb2.InstanceSettings, _Mapping]] = ..., dtype: _Optional[_Union[_tensor_pb2.DataType, str]] = ..., columns: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class CreateInstanceResponse(_message.Message):
     __slots__ = ["existed", "instance", "missing_keys", "rng_state", "unexpected_keys"]
@@ -265,15 +301,37 @@ class ListInstancesResponse(_message.Message):
     next_page_token: str
     def __init__(self, instances: _Optional[_Iterable[_Union[_instance_pb2.Instance, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
+class UpdateInstanceRequest(_message.Message):
+    __slots__ = ["if_version", "instance", "request_id", "settings", "update_mask"]
+    IF_VERSION_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    UPDATE_MASK_FIELD_NUMBER: _ClassVar[int]
+    if_version: _instance_pb2.IfVersion
+    instance: str
+    request_id: str
+    settings: _instance_pb2.InstanceSettings
+    update_mask: _field_mask_pb2.FieldMask
+    def __init__(self, request_id: _Optional[str] = ..., instance: _Optional[str] = ..., settings: _Optional[_Union[_instance_pb2.InstanceSettings, _Mapping]] = ..., update_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ..., if_version: _Optional[_Union[_instance_pb2.IfVersion, _Mapping]] = ...) -> None: ...
+
+class UpdateInstanceResponse(_message.Message):
+    __slots__ = ["instance"]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    instance: _instance_pb2.Instance
+    def __init__(self, instance: _Optional[_Union[_instance_pb2.Instance, _Mapping]] = ...) -> None: ...
+
 class Weights(_message.Message):
-    __slots__ = ["load_by", "name", "partial"]
+    __slots__ = ["load_by", "name", "partial", "resize_position_embedding"]
     LOAD_BY_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     PARTIAL_FIELD_NUMBER: _ClassVar[int]
+    RESIZE_POSITION_EMBEDDING_FIELD_NUMBER: _ClassVar[int]
     load_by: LoadBy
     name: str
     partial: bool
-    def __init__(self, name: _Optional[str] = ..., load_by: _Optional[_Union[LoadBy, str]] = ..., partial: bool = ...) -> None: ...
+    resize_position_embedding: bool
+    def __init__(self, name: _Optional[str] = ..., load_by: _Optional[_Union[LoadBy, str]] = ..., partial: bool = ..., resize_position_embedding: bool = ...) -> None: ...
 
 class LoadBy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = []
