@@ -162,7 +162,7 @@ TEST(StepTest, LeavesAParameterWithoutAGradientAlone) {
 
 TEST(StepTest, LeavesAFrozenParameterAlone) {
   const State state = SgdState({});
-  const auto output = Step(state, {}, {true, false, false});
+  const auto output = Step(state, {}, {false, true, true});
   ASSERT_THAT(output, IsOk());
   EXPECT_EQ(output->stepped_count, 1);
   EXPECT_TRUE(output->state->params[0].is_same(state.params[0]));
@@ -247,7 +247,7 @@ TEST(ClipTest, LeavesASmallNormAlone) {
 
 TEST(ClipTest, CountsOnlyTheGradientsOfSteppedParameters) {
   const StepOptions options = {.clip_norm = ClipNorm{.max_norm = 1}};
-  const auto frozen = Step(SgdState({}), options, {true, false, false});
+  const auto frozen = Step(SgdState({}), options, {false, true, true});
   ASSERT_THAT(frozen, IsOk());
   EXPECT_THAT(frozen->grad_norm, Optional(2.0));
 }
