@@ -14,6 +14,7 @@ from backboned.dtypes import Array, as_bytes, make_spec
 from backboned.errors import InvalidArgument, MalformedAnswer
 from backboned.handle import Handle
 from backboned.layout import Select, Version, condition, read_version, selection
+from backboned.optimizer import StepOptions, read_step
 from backboned.results import (
     Backward,
     Empty,
@@ -21,6 +22,7 @@ from backboned.results import (
     Forward,
     Grads,
     place_flat,
+    place_flats,
     place_tensors,
     read_timings,
 )
@@ -148,7 +150,23 @@ class BackwardOptions:
     input_grad: bool = False
     retain: bool = False
     zero_before: bool = False
+    per_tape_grads: bool = False
+    step: StepOptions | None = None
     request_id: str = ""
+
+    def header(self, address: str) -> pb.BackwardHeader:
+        """Make the contract's header, without tapes."""
+        return pb.BackwardHeader(
+            instance=address,
+            request_id=self.request_id,
+            return_grads=self.return_grads,
+            accumulate=self.accumulate,
+            input_grad=self.input_grad,
+            retain=self.retain,
+            zero_before=self.zero_before,
+            per_tape_grads=self.per_tape_grads,
+            step=None if self.step is None else self.step.message(),
+        )
 
 
 def backward(
@@ -161,6 +179,7 @@ def backward(
     """Run a backward; the outputs' gradients are C-contiguous."""
     grads: list[Grads] = []
     input_grads: list[Array] = []
+    tape_grads: list[Grads] = []
 
     def place(result: pb.BackwardResult) -> list[memoryview]:
         places: list[memoryview] = []
@@ -171,10 +190,14 @@ def backward(
             named, more = place_tensors([spec], empty)
             input_grads.extend(named.values())
             places = [*places, *more]
-        return places
+        flats, more = place_flats([message.spec for message in result.tape_grads])
+        for flat, message in zip(flats, result.tape_grads):
+            tape_grads.append(handle.grads(flat, message.present))
+        return [*places, *more]
 
     # Whatever is present, the gradients of a small network fit one message.
-    small = handle.layout.elements * 4 <= CHUNK_BYTES and not options.input_grad
+    several = options.input_grad or options.per_tape_grads
+    small = handle.layout.elements * 4 <= CHUNK_BYTES and not several
     result = exchange(
         handle.channel,
         DATA + "Backward",
@@ -184,18 +207,21 @@ def backward(
         timeout,
         key=handle.uid if small else None,
     )
+    version = handle.saw(result.version)
     return Backward(
-        version=handle.saw(result.version),
+        version=version,
         grads=grads[0] if grads else None,
         input_grads=input_grads,
         timings=read_timings(result.timings),
+        tape_grads=tape_grads,
+        step=read_step(version, result.step) if result.HasField("step") else None,
     )
 
 
 def _backward_request(
     handle: Handle, tapes: Mapping[str, Mapping[str, Array]], options: BackwardOptions
 ) -> Request:
-    header = pb.BackwardHeader(instance=handle.address, **dataclasses.asdict(options))
+    header = options.header(handle.address)
     views: list[memoryview] = []
     for tape_id, gradients in tapes.items():
         tape = header.tapes.add(tape_id=tape_id)
