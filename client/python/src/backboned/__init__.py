@@ -39,6 +39,7 @@ from backboned.errors import (
 )
 from backboned.instance import Instance
 from backboned.layout import Layout, Version
+from backboned.norms import BatchNorm
 from backboned.results import Backward, Extracted, Forward, Grads
 from backboned.server import Server, connect, local_server
 
@@ -54,6 +55,7 @@ __all__ = [
     "Architecture",
     "BackbonedError",
     "Backward",
+    "BatchNorm",
     "Benchmark",
     "Cancelled",
     "DeadlineExceeded",

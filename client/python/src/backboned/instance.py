@@ -14,6 +14,7 @@ from backboned.dtypes import Array, flat_float32
 from backboned.errors import Aborted, BackbonedError, NotFound
 from backboned.handle import Handle
 from backboned.layout import Select, Version, condition
+from backboned.norms import BatchNorm
 from backboned.results import Backward, Extracted, Forward, Grads
 from backboned.transfer import decoded
 from backboned.v1 import backbone_service_pb2 as pb
@@ -75,6 +76,8 @@ class Instance(Handle):
         return_buffers: bool = False,
         prerelu: bool = False,
         rng_state: bytes = b"",
+        batch_norm: Sequence[BatchNorm] = (),
+        buffers: Mapping[str, Any] | None = None,
         if_version: Version | None = None,
         allow_merge: bool = False,
         release_tapes: Sequence[str] = (),
@@ -110,6 +113,11 @@ class Instance(Handle):
             What a stochastic network draws from in training:
             ``torch.get_rng_state().numpy().tobytes()``. The result has the state
             afterwards. Without it the instance's own generator moves on.
+        batch_norm : sequence of BatchNorm
+            How BatchNorm layers run; of several that name a layer the last decides.
+        buffers : dict of str to array_like, optional
+            All buffers to run with in place of the instance's own, which stay, also
+            in training; `return_buffers` gives the moved ones.
         if_version : Version, optional
             The state that must be found.
         allow_merge : bool
@@ -130,6 +138,8 @@ class Instance(Handle):
             return_buffers=return_buffers,
             prerelu=prerelu,
             rng_state=rng_state,
+            batch_norm=batch_norm,
+            buffers=buffers,
             if_version=if_version,
             allow_merge=allow_merge,
             release_tapes=release_tapes,
