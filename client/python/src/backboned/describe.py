@@ -107,7 +107,9 @@ class InstanceInfo:
     """What the server knows of an instance; sizes in bytes, time in UTC.
 
     `weights` is the weights file that it began with, empty for none; `weights_sha256`
-    is that file's SHA-256.
+    is that file's SHA-256. `read_only` and `frozen` are its settings. Of its
+    `memory_bytes`, another instance holds `shared_bytes` too. `demoted_tapes` gave up
+    their graph for want of room, and `replayed_forwards` were run again for them.
     """
 
     name: str
@@ -129,6 +131,11 @@ class InstanceInfo:
     ephemeral: bool
     weights: str = ""
     weights_sha256: str = ""
+    read_only: bool = False
+    frozen: tuple[str, ...] = ()
+    shared_bytes: int = 0
+    demoted_tapes: int = 0
+    replayed_forwards: int = 0
 
 
 def read_server(message: pb.GetServerResponse) -> ServerInfo:
@@ -222,6 +229,11 @@ def read_instance(message: instance_pb2.Instance) -> InstanceInfo:
         ephemeral=message.ephemeral,
         weights=message.weights,
         weights_sha256=message.weights_sha256,
+        read_only=message.settings.read_only,
+        frozen=tuple(message.settings.frozen),
+        shared_bytes=message.shared_bytes,
+        demoted_tapes=message.counters.demoted_tapes,
+        replayed_forwards=message.counters.replayed_forwards,
     )
 
 
