@@ -39,6 +39,7 @@ from backboned.errors import (
 )
 from backboned.instance import Instance
 from backboned.layout import Layout, Version
+from backboned.norms import BatchNorm
 from backboned.optimizer import (
     Optimizer,
     OptimizerState,
@@ -67,6 +68,7 @@ __all__ = [
     "Architecture",
     "BackbonedError",
     "Backward",
+    "BatchNorm",
     "Benchmark",
     "Cancelled",
     "CrossEntropy",

@@ -14,6 +14,7 @@ from backboned.dtypes import Array, as_bytes, make_spec
 from backboned.errors import InvalidArgument, MalformedAnswer
 from backboned.handle import Handle
 from backboned.layout import Select, Version, condition, read_version, selection
+from backboned.norms import BatchNorm, in_order
 from backboned.optimizer import StepOptions, read_step
 from backboned.results import (
     Backward,
@@ -52,6 +53,8 @@ class ForwardOptions:
     return_buffers: bool = False
     prerelu: bool = False
     rng_state: bytes = b""
+    batch_norm: Sequence[BatchNorm] = ()
+    buffers: Mapping[str, Any] | None = None
     if_version: Version | None = None
     allow_merge: bool = False
     release_tapes: Sequence[str] = ()
@@ -72,6 +75,7 @@ class ForwardOptions:
             return_buffers=self.return_buffers,
             prerelu=self.prerelu,
             rng_state=self.rng_state,
+            batch_norm=[layers.message() for layers in self.batch_norm],
             if_version=condition(self.if_version),
             allow_merge=self.allow_merge,
             release_tapes=[*self.release_tapes, *given_up],
@@ -117,11 +121,10 @@ def forward(
 
     size_key = (tuple(options.outputs), options.returnt, options.return_buffers)
     try:
-        header = options.header(handle.address, x, given_up)
         result = exchange(
             handle.channel,
             DATA + "Forward",
-            Request(header, [as_bytes(x)]),
+            _forward_request(handle, x, options, given_up),
             pb.ForwardResult.FromString,
             place,
             timeout,
@@ -139,6 +142,18 @@ def forward(
         timings=read_timings(result.timings),
         rng_state=result.rng_state,
     )
+
+
+def _forward_request(
+    handle: Handle, x: Array, options: ForwardOptions, given_up: list[str]
+) -> Request:
+    header = options.header(handle.address, x, given_up)
+    views = [as_bytes(x)]
+    if options.buffers is not None:
+        for name, buffer in in_order(handle.layout, options.buffers).items():
+            header.buffers.append(make_spec(buffer, name))
+            views.append(as_bytes(buffer))
+    return Request(header, views)
 
 
 @dataclasses.dataclass(frozen=True)
