@@ -111,13 +111,14 @@ ForwardOutput Forward(const Architecture& architecture, const State& state,
 
 // A recorded forward and the gradients of its outputs.
 struct GraphGradients {
-  // Null: `make` makes it, with this sequence, when its turn has come; it is
-  // gone before the next one's.
+  // Null: `make` gives it.
   const Graph* graph = nullptr;
-  std::function<std::shared_ptr<Graph>()> make = {};
-  uint64_t sequence = 0;
   // By the graph's outputs, of their shape; undefined: none, which is not zero.
   std::vector<at::Tensor> output_grads = {};
+  // Makes the graph, with this sequence, when its turn has come. It is gone
+  // before the next one's.
+  std::function<std::shared_ptr<Graph>()> make = {};
+  uint64_t sequence = 0;
 };
 
 // Which gradients of the parameters a backward gives.

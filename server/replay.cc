@@ -10,11 +10,15 @@ ForwardReplay::ForwardReplay(std::shared_ptr<Instance> instance,
                              const State& state, at::Tensor input,
                              ForwardOptions options)
     : instance_(std::move(instance)),
-      state_({.params = state.params,
-              .buffers = state.buffers,
-              .rng_state = state.rng_state}),
+      state_({.params = state.params, .buffers = state.buffers}),
       input_(std::move(input)),
-      options_(std::move(options)) {}
+      options_(std::move(options)) {
+  if (!Draws(instance_->architecture(), options_)) {
+    options_.rng_state.clear();
+  } else if (options_.rng_state.empty()) {
+    options_.rng_state = state.rng_state;
+  }
+}
 
 std::shared_ptr<Graph> ForwardReplay::Run() const {
   const Normalization& normalization = instance_->identity().normalization;
@@ -28,10 +32,11 @@ std::shared_ptr<Graph> ForwardReplay::Run() const {
 }
 
 int64_t ForwardReplay::bytes() const {
-  auto bytes = static_cast<int64_t>(input_.nbytes() + state_.rng_state.size() +
-                                    options_.rng_state.size());
-  for (const at::Tensor& tensor : TensorsOf(state_)) {
-    if (tensor.use_count() == 2) {  // The state's and this list's.
+  auto bytes =
+      static_cast<int64_t>(input_.nbytes() + options_.rng_state.size());
+  for (const auto* tensors : {&state_.params, &state_.buffers}) {
+    for (const at::Tensor& tensor : *tensors) {
+      if (tensor.use_count() > 1) continue;  // Somebody else's too.
       bytes += static_cast<int64_t>(tensor.nbytes());
     }
   }

@@ -17,10 +17,10 @@ namespace backboned {
 
 // A recorded forward as it began: its state, input and options.
 //
-// What it keeps alive: the input, the sent buffers and the generator's state,
+// What it keeps alive: the input, the generator's state if the forward draws,
 // and of the parameters and buffers those that nobody else holds, which changes
-// with the instance. Two tapes that share a state that the instance left count
-// it neither of them.
+// with the instance. What two tapes share and nobody else holds, neither
+// counts.
 //
 // Thread-safe.
 class ForwardReplay : public Replay {
@@ -36,9 +36,9 @@ class ForwardReplay : public Replay {
 
  private:
   const std::shared_ptr<Instance> instance_;
-  const State state_;  // Parameters, buffers and generator only.
+  const State state_;  // Parameters and buffers only.
   const at::Tensor input_;
-  const ForwardOptions options_;
+  ForwardOptions options_;  // With the generator's state, if it draws.
 };
 
 }  // namespace backboned

@@ -56,7 +56,7 @@ absl::Status BackboneService::SetParams(Call& call, MessageStream& stream) {
   if (!read.ok()) return read;
   const auto set = [&]() -> absl::StatusOr<v1::SetParamsResponse> {
     absl::StatusOr<std::shared_ptr<Instance>> instance =
-        Find(call, header.instance());
+        FindWritable(call, header.instance());
     if (!instance.ok()) return instance.status();
     absl::StatusOr<std::vector<Slice>> slices = SelectParameters(
         FromProto(header.selection()), (*instance)->architecture().layout());
@@ -115,7 +115,7 @@ absl::Status BackboneService::SetBuffers(Call& call, MessageStream& stream) {
   if (!read.ok()) return read;
   const auto set = [&]() -> absl::StatusOr<v1::SetBuffersResponse> {
     absl::StatusOr<std::shared_ptr<Instance>> instance =
-        Find(call, header.instance());
+        FindWritable(call, header.instance());
     if (!instance.ok()) return instance.status();
     const Layout& layout = (*instance)->architecture().layout();
     absl::StatusOr<std::vector<Slice>> slices =
