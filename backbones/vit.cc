@@ -87,6 +87,7 @@ VisionTransformer::VisionTransformer(const std::string& name,
       blocks_(DeclareBlocks(declare(), options)),
       norm_(declare(), "norm", options.embed_dim, kNormEps),
       head_(declare(), "head.heads.0", options.embed_dim, options.num_classes) {
+  declare().MarkPositionEmbedding(pos_embed_);
   AddDraws();
 }
 
