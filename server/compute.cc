@@ -9,8 +9,13 @@
 namespace backboned {
 namespace {
 
-std::vector<at::Tensor> AllOnHost(std::vector<at::Tensor> tensors) {
-  for (at::Tensor& tensor : tensors) tensor = OnHost(tensor);
+std::vector<at::Tensor> AllOnHost(
+    std::vector<at::Tensor> tensors,
+    std::optional<at::ScalarType> dtype = std::nullopt) {
+  for (at::Tensor& tensor : tensors) {
+    if (dtype && tensor.defined()) tensor = tensor.to(*dtype);
+    tensor = OnHost(tensor);
+  }
   return tensors;
 }
 
@@ -74,15 +79,16 @@ absl::Status Compute(Host& host, const DeviceWorker::Request& request,
   }
   const Normalization& normalization = instance.identity().normalization;
   ScopedAccount scope(work.account);
-  at::Tensor x = PrepareInput(OnDevice(work.input, instance.worker().device()),
-                              normalization.mean, normalization.std);
+  at::Tensor x =
+      PrepareInput(OnDevice(work.input, instance.worker().device()),
+                   normalization.mean, normalization.std, DtypeOf(*done.used));
   work.input.reset();
   ForwardOutput output =
       Forward(instance.architecture(), *done.used, x, work.options);
   if (work.l2_normalize) {
     for (at::Tensor& rows : output.outputs) rows = NormalizeRows(rows);
   }
-  done.outputs = AllOnHost(std::move(output.outputs));
+  done.outputs = AllOnHost(std::move(output.outputs), work.output_dtype);
   if (work.return_buffers) done.buffers = AllOnHost(output.buffers);
   const StatePtr next = NextState(work, output, done);
   done.buffers_version = next->buffers_version;
@@ -103,14 +109,23 @@ absl::Status Compute(BackwardWork& work, BackwardDone& done) {
   for (size_t i = 0; i < work.lease.tapes().size(); ++i) {
     GraphGradients& graph = graphs.emplace_back();
     graph.graph = work.lease.tapes()[i]->graph.get();
-    for (const at::Tensor& grad : work.output_grads[i]) {
-      graph.output_grads.push_back(OnDevice(grad, instance.worker().device()));
+    for (size_t j = 0; j < work.output_grads[i].size(); ++j) {
+      at::Tensor grad =
+          OnDevice(work.output_grads[i][j], instance.worker().device());
+      if (grad.defined()) {
+        grad = grad.to(graph.graph->outputs()[j].scalar_type());
+      }
+      graph.output_grads.push_back(std::move(grad));
     }
   }
   BackwardOutput output = Backward(graphs, work.retain, work.input_grad);
-  if (work.return_grads) done.grads = AllOnHost(output.grads);
-  if (work.input_grad)
-    done.input_grads = AllOnHost(std::move(output.input_grads));
+  if (work.return_grads) {
+    done.grads = AllOnHost(output.grads, work.output_dtype);
+  }
+  if (work.input_grad) {
+    done.input_grads =
+        AllOnHost(std::move(output.input_grads), work.output_dtype);
+  }
   done.state = instance.state();
   if (work.accumulate) {
     absl::Status alive = instance.CheckAlive();

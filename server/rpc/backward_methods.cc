@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -43,12 +44,9 @@ absl::StatusOr<size_t> OutputIndex(const Tape& tape,
                               wire::ShapeString(spec), ", the output ",
                               FormatShape({expected.data(), expected.size()})));
   }
-  if (spec.dtype() != v1::DATA_TYPE_FLOAT32) {
-    return Error(absl::StatusCode::kInvalidArgument, Reason::kDtypeMismatch,
-                 absl::StrCat("the gradient of '", spec.name(), "' is ",
-                              std::string(wire::DataTypeName(spec.dtype())),
-                              ", expected float32"));
-  }
+  absl::StatusOr<c10::ScalarType> dtype = FloatFromProto(
+      spec.dtype(), absl::StrCat("the gradient of '", spec.name(), "'"));
+  if (!dtype.ok()) return dtype.status();
   return index;
 }
 
@@ -69,10 +67,11 @@ struct GradientUpload {
   ByteBudget::Reservation reservation;
 };
 
-// Where a gradient goes.
+// Where a gradient goes, and its element type on the wire.
 struct Place {
   size_t tape = 0;
   size_t output = 0;
+  c10::ScalarType dtype = c10::ScalarType::Float;
 };
 
 // Returns where the gradients go, in the order of the stream, their specs being
@@ -92,7 +91,8 @@ absl::StatusOr<std::vector<Place>> PlacesOf(const v1::BackwardHeader& header,
             "tape ", tape.id, " has two gradients of '", spec.name(), "'"));
       }
       announced[*output] = true;
-      places.push_back({.tape = i, .output = *output});
+      places.push_back(
+          {.tape = i, .output = *output, .dtype = *FromProto(spec.dtype())});
     }
   }
   return places;
@@ -108,7 +108,8 @@ absl::StatusOr<GradientUpload> MakeRoom(Host& host,
   };
   int64_t total_bytes = 0;  // Of outputs that there are, hence no overflow.
   for (const Place& place : *places) {
-    total_bytes += static_cast<int64_t>(output_of(place).nbytes());
+    total_bytes += output_of(place).numel() *
+                   static_cast<int64_t>(c10::elementSize(place.dtype));
   }
   GradientUpload upload;
   absl::StatusOr<ByteBudget::Reservation> reservation =
@@ -120,7 +121,7 @@ absl::StatusOr<GradientUpload> MakeRoom(Host& host,
   }
   for (const Place& place : *places) {
     at::Tensor& grad = upload.by_tape[place.tape][place.output];
-    grad = at::empty(output_of(place).sizes(), at::kFloat);
+    grad = at::empty(output_of(place).sizes(), place.dtype);
     upload.destinations.push_back(MutableBytes(grad));
   }
   return upload;
@@ -140,14 +141,17 @@ absl::Status CheckInputGrad(const v1::BackwardHeader& header,
 
 v1::BackwardResult ResultOf(const v1::BackwardHeader& header,
                             const BackwardDone& done, const Instance& instance,
-                            const Call& call) {
+                            c10::ScalarType dtype, const Call& call) {
   v1::BackwardResult result;
   *result.mutable_version() = VersionOf(instance, *done.state);
-  if (header.return_grads()) *result.mutable_grads() = FlatGradsOf(done.grads);
+  if (header.return_grads()) {
+    *result.mutable_grads() = FlatGradsOf(done.grads);
+    result.mutable_grads()->mutable_spec()->set_dtype(ToProto(dtype));
+  }
   for (const at::Tensor& grad : done.input_grads) {
     // An input that no output depends on has no gradient: no elements.
     *result.add_input_grads() =
-        grad.defined() ? Spec("", grad) : Spec("", at::empty({0}, at::kFloat));
+        grad.defined() ? Spec("", grad) : FlatSpec(0, dtype);
   }
   *result.mutable_timings() = TimingsOf(done.times, call.received());
   return result;
@@ -181,6 +185,9 @@ absl::Status BackboneService::RunNewBackward(Call& call, MessageStream& stream,
   if (!instance.ok()) return instance.status();
   absl::Status valid = CheckOptions(header);
   if (!valid.ok()) return valid;
+  absl::StatusOr<std::optional<c10::ScalarType>> output_dtype =
+      OptionalFloat(header.output_dtype(), "output_dtype");
+  if (!output_dtype.ok()) return output_dtype.status();
   std::vector<std::string> ids;
   for (const v1::TapeGradients& tape : header.tapes())
     ids.push_back(tape.tape_id());
@@ -201,12 +208,15 @@ absl::Status BackboneService::RunNewBackward(Call& call, MessageStream& stream,
                        .accumulate = header.accumulate(),
                        .zero_before = header.zero_before(),
                        .input_grad = header.input_grad(),
-                       .return_grads = header.return_grads()};
+                       .return_grads = header.return_grads(),
+                       .output_dtype = *output_dtype};
   absl::StatusOr<BackwardDone> done =
       RunBackward(call.WorkerRequest(/*lane=*/0), std::move(work));
   if (!done.ok()) return done.status();
   call.record().times = done->times;
-  const v1::BackwardResult result = ResultOf(header, *done, **instance, call);
+  const v1::BackwardResult result =
+      ResultOf(header, *done, **instance,
+               output_dtype->value_or(DtypeOf(*done->state)), call);
   std::vector<wire::Payload> payloads;
   for (const at::Tensor& grad : done->grads)
     payloads.push_back(ToPayload(grad));

@@ -4,6 +4,7 @@
 
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -125,12 +126,14 @@ absl::Status CheckChannels(std::span<const int64_t> shape,
 // Checks the input's spec against the instance; returns its bytes.
 absl::StatusOr<int64_t> CheckInput(const v1::TensorSpec& spec,
                                    const Instance& instance, bool training) {
-  if (spec.dtype() != v1::DATA_TYPE_FLOAT32 &&
-      spec.dtype() != v1::DATA_TYPE_UINT8) {
-    return Error(absl::StatusCode::kInvalidArgument, Reason::kDtypeMismatch,
-                 absl::StrCat("the input is ",
-                              std::string(wire::DataTypeName(spec.dtype())),
-                              ", expected float32 or uint8"));
+  if (spec.dtype() != v1::DATA_TYPE_UINT8) {
+    absl::StatusOr<c10::ScalarType> dtype =
+        FloatFromProto(spec.dtype(), "the input");
+    if (!dtype.ok()) {
+      return Error(
+          absl::StatusCode::kInvalidArgument, Reason::kDtypeMismatch,
+          absl::StrCat(std::string(dtype.status().message()), ", or uint8"));
+    }
   }
   absl::StatusOr<int64_t> bytes = wire::ByteSize(spec);
   if (!bytes.ok()) {
@@ -238,6 +241,13 @@ absl::StatusOr<ForwardWork> BackboneService::Prepare(
   const Architecture& architecture = (*instance)->architecture();
   absl::StatusOr<ForwardOptions> options = OptionsOf(header, architecture);
   if (!options.ok()) return options.status();
+  absl::StatusOr<std::optional<c10::ScalarType>> output_dtype =
+      OptionalFloat(header.output_dtype(), "output_dtype");
+  if (!output_dtype.ok()) return output_dtype.status();
+  if (header.training() || header.tape()) {
+    absl::Status trains = (*instance)->CheckTrains();
+    if (!trains.ok()) return trains;
+  }
   if (header.inputs_size() != 1) {
     return InvalidOption(absl::StrCat(
         "a forward takes 1 input, the header has ", header.inputs_size()));
@@ -253,6 +263,7 @@ absl::StatusOr<ForwardWork> BackboneService::Prepare(
                       .options = *std::move(options),
                       .condition = FromProto(header.if_version()),
                       .return_buffers = header.return_buffers(),
+                      .output_dtype = *output_dtype,
                       .reservation = *std::move(reservation),
                       .session = call.session()};
   if (header.tape()) {

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <variant>
@@ -21,21 +22,33 @@
 namespace backboned::rpc {
 namespace {
 
-// Returns kInvalidArgument unless `specs` are those of the selected buffers.
-absl::Status CheckBufferSpecs(const v1::SetBuffersHeader& header,
-                              const std::vector<Slice>& slices,
-                              const Layout& layout) {
+// Returns the element type of the floating-point buffers on the wire, or
+// kInvalidArgument unless it is one for all of them and the header's specs are
+// those of the selected buffers otherwise.
+absl::StatusOr<std::optional<c10::ScalarType>> CheckBufferSpecs(
+    const v1::SetBuffersHeader& header, const std::vector<Slice>& slices,
+    const Layout& layout, const State& state) {
   if (header.buffers_size() != static_cast<int>(slices.size())) {
     return Error(absl::StatusCode::kInvalidArgument, Reason::kShapeMismatch,
                  absl::StrCat("the header has ", header.buffers_size(),
                               " buffers, the selection ", slices.size()));
   }
+  std::optional<c10::ScalarType> wire_dtype;
   for (int i = 0; i < header.buffers_size(); ++i) {
     const v1::TensorSpec& spec = header.buffers(i);
     const Buffer& buffer =
         layout.buffers()[slices[static_cast<size_t>(i)].index];
     const std::vector<int64_t> shape(spec.shape().begin(), spec.shape().end());
-    if (spec.name() == buffer.name && spec.dtype() == ToProto(buffer.dtype) &&
+    c10::ScalarType expected =
+        state.buffers[slices[static_cast<size_t>(i)].index].scalar_type();
+    if (c10::isFloatingType(expected)) {
+      absl::StatusOr<c10::ScalarType> given =
+          FloatFromProto(spec.dtype(), spec.name());
+      if (given.ok() && !wire_dtype) wire_dtype = *given;
+      expected = wire_dtype.value_or(expected);
+    }
+    const v1::DataType dtype = ToProto(expected);
+    if (spec.name() == buffer.name && spec.dtype() == dtype &&
         shape == buffer.shape) {
       continue;
     }
@@ -44,11 +57,10 @@ absl::Status CheckBufferSpecs(const v1::SetBuffersHeader& header,
         absl::StrCat("buffer ", i, " is ", Quote(spec.name()), " ",
                      std::string(wire::DataTypeName(spec.dtype())), " ",
                      wire::ShapeString(spec), ", expected ", Quote(buffer.name),
-                     " ",
-                     std::string(wire::DataTypeName(ToProto(buffer.dtype))),
-                     " ", FormatShape(buffer.shape)));
+                     " ", std::string(wire::DataTypeName(dtype)), " ",
+                     FormatShape(buffer.shape)));
   }
-  return absl::OkStatus();
+  return wire_dtype;
 }
 
 absl::StatusOr<std::vector<Slice>> SelectWholeBuffers(
@@ -76,11 +88,15 @@ absl::Status BackboneService::GetParams(Call& call, MessageStream& stream) {
   absl::Status expected =
       (*instance)->CheckVersion(FromProto(request.if_version()), *state);
   if (!expected.ok()) return expected;
+  absl::StatusOr<std::optional<c10::ScalarType>> dtype =
+      OptionalFloat(request.dtype(), "dtype");
+  if (!dtype.ok()) return dtype.status();
   v1::GetParamsResult result;
   *result.mutable_version() = VersionOf(**instance, *state);
-  *result.mutable_spec() = FlatSpec(CountElements(*slices));
+  *result.mutable_spec() =
+      FlatSpec(CountElements(*slices), dtype->value_or(DtypeOf(*state)));
   return Download(call, stream, **instance, result,
-                  SliceTensors(state->params, *slices));
+                  SliceTensors(state->params, *slices), *dtype);
 }
 
 absl::Status BackboneService::SetParams(Call& call, MessageStream& stream) {
@@ -94,10 +110,11 @@ absl::Status BackboneService::SetParams(Call& call, MessageStream& stream) {
     absl::StatusOr<std::vector<Slice>> slices = SelectParameters(
         FromProto(header.selection()), (*instance)->architecture().layout());
     if (!slices.ok()) return slices.status();
-    absl::Status fits = CheckFlatSpec(header.spec(), CountElements(*slices));
-    if (!fits.ok()) return fits;
+    absl::StatusOr<c10::ScalarType> dtype =
+        CheckFlatSpec(header.spec(), CountElements(*slices));
+    if (!dtype.ok()) return dtype.status();
     absl::StatusOr<std::vector<at::Tensor>> values =
-        Upload(host(), stream, (*instance)->state()->params, *slices);
+        Upload(host(), stream, (*instance)->state()->params, *slices, *dtype);
     if (!values.ok()) return values.status();
     absl::StatusOr<StatePtr> state = (*instance)->Commit(
         call.WorkerRequest((*instance)->lane()), FromProto(header.if_version()),
@@ -154,10 +171,11 @@ absl::Status BackboneService::SetBuffers(Call& call, MessageStream& stream) {
     absl::StatusOr<std::vector<Slice>> slices =
         SelectWholeBuffers(header.selection(), layout);
     if (!slices.ok()) return slices.status();
-    absl::Status fits = CheckBufferSpecs(header, *slices, layout);
-    if (!fits.ok()) return fits;
+    absl::StatusOr<std::optional<c10::ScalarType>> dtype =
+        CheckBufferSpecs(header, *slices, layout, *(*instance)->state());
+    if (!dtype.ok()) return dtype.status();
     absl::StatusOr<std::vector<at::Tensor>> values =
-        Upload(host(), stream, (*instance)->state()->buffers, *slices);
+        Upload(host(), stream, (*instance)->state()->buffers, *slices, *dtype);
     if (!values.ok()) return values.status();
     absl::StatusOr<StatePtr> state = (*instance)->Commit(
         call.WorkerRequest((*instance)->lane()), FromProto(header.if_version()),

@@ -4,9 +4,11 @@
 #define BACKBONED_SERVER_RPC_TRANSFER_H_
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/ScalarType.h>
 #include <google/protobuf/message_lite.h>
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -22,23 +24,27 @@
 namespace backboned::rpc {
 
 // Sends `header` and the bytes of `tensors`, which live on the instance's
-// device; undefined ones have none. On a CPU they are sent from where they are.
+// device, in `dtype` (absent: their own); undefined ones have none. On a CPU
+// what needs no conversion is sent from where it is.
 absl::Status Download(Call& call, MessageStream& stream,
                       const Instance& instance,
                       const google::protobuf::MessageLite& header,
-                      std::vector<at::Tensor> tensors);
+                      std::vector<at::Tensor> tensors,
+                      std::optional<c10::ScalarType> dtype = {});
 
 // Receives the rest of the stream into fresh host tensors for `slices` of
-// `tensors`.
+// `tensors`: floating-point ones of `dtype` (absent: of the tensors' own).
 //
 // kResourceExhausted if the bytes in flight would be too many, before anything
 // is allocated; MessageStream::ReadTensors's errors otherwise.
 absl::StatusOr<std::vector<at::Tensor>> Upload(
     Host& host, MessageStream& stream, std::span<const at::Tensor> tensors,
-    std::span<const Slice> slices);
+    std::span<const Slice> slices, std::optional<c10::ScalarType> dtype = {});
 
-// Returns kInvalidArgument unless `spec` is [elements] float32.
-absl::Status CheckFlatSpec(const v1::TensorSpec& spec, int64_t elements);
+// Returns the element type of `spec`, or kInvalidArgument unless it is
+// [elements] of a floating-point type.
+absl::StatusOr<c10::ScalarType> CheckFlatSpec(const v1::TensorSpec& spec,
+                                              int64_t elements);
 
 }  // namespace backboned::rpc
 
