@@ -10,7 +10,7 @@ import numpy as np
 
 from backboned import garbage
 from backboned.channel import DATA
-from backboned.dtypes import Array, as_bytes, make_spec
+from backboned.dtypes import Array, as_bytes, float_number, make_spec, widened
 from backboned.errors import InvalidArgument, MalformedAnswer
 from backboned.handle import Handle
 from backboned.layout import Select, Version, condition, read_version, selection
@@ -54,6 +54,7 @@ class ForwardOptions:
     allow_merge: bool = False
     release_tapes: Sequence[str] = ()
     request_id: str = ""
+    output_dtype: Any = None
 
     def header(self, address: str, x: Array, given_up: list[str]) -> pb.ForwardHeader:
         """Make the contract's header for an input."""
@@ -74,6 +75,7 @@ class ForwardOptions:
             allow_merge=self.allow_merge,
             release_tapes=[*self.release_tapes, *given_up],
             inputs=[make_spec(x)],
+            output_dtype=float_number(self.output_dtype),
         )
 
 
@@ -113,7 +115,12 @@ def forward(
             views += its_views
         return views
 
-    size_key = (tuple(options.outputs), options.returnt, options.return_buffers)
+    size_key = (
+        tuple(options.outputs),
+        options.returnt,
+        options.return_buffers,
+        options.output_dtype,
+    )
     try:
         header = options.header(handle.address, x, given_up)
         result = exchange(
@@ -149,6 +156,7 @@ class BackwardOptions:
     retain: bool = False
     zero_before: bool = False
     request_id: str = ""
+    output_dtype: Any = None
 
 
 def backward(
@@ -174,7 +182,7 @@ def backward(
         return places
 
     # Whatever is present, the gradients of a small network fit one message.
-    small = handle.layout.elements * 4 <= CHUNK_BYTES and not options.input_grad
+    small = handle.layout.elements * 8 <= CHUNK_BYTES and not options.input_grad
     result = exchange(
         handle.channel,
         DATA + "Backward",
@@ -195,7 +203,9 @@ def backward(
 def _backward_request(
     handle: Handle, tapes: Mapping[str, Mapping[str, Array]], options: BackwardOptions
 ) -> Request:
-    header = pb.BackwardHeader(instance=handle.address, **dataclasses.asdict(options))
+    fields = dataclasses.asdict(options)
+    fields["output_dtype"] = float_number(options.output_dtype)
+    header = pb.BackwardHeader(instance=handle.address, **fields)
     views: list[memoryview] = []
     for tape_id, gradients in tapes.items():
         tape = header.tapes.add(tape_id=tape_id)
@@ -236,7 +246,7 @@ def extract(
         )
     view[:] = answer.data
     return Extracted(
-        data=data,
+        data=widened(data),
         instance=answer.instance,
         version=read_version(answer.version),
         digest=answer.digest,

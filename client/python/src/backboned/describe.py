@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 from typing import Any, NamedTuple
 
+from backboned.dtypes import float_name
 from backboned.layout import Version, read_argument, read_version
 from backboned.v1 import instance_pb2
 from backboned.v1 import instance_service_pb2 as pb
@@ -107,7 +108,8 @@ class InstanceInfo:
     """What the server knows of an instance; sizes in bytes, time in UTC.
 
     `weights` is the weights file that it began with, empty for none; `weights_sha256`
-    is that file's SHA-256.
+    is that file's SHA-256. `dtype` is its parameters' element type, e.g. ``"float32"``;
+    `columns` are the earlier columns of a progressive network, as ``owner/name``.
     """
 
     name: str
@@ -129,6 +131,8 @@ class InstanceInfo:
     ephemeral: bool
     weights: str = ""
     weights_sha256: str = ""
+    dtype: str = "float32"
+    columns: tuple[str, ...] = ()
 
 
 def read_server(message: pb.GetServerResponse) -> ServerInfo:
@@ -222,6 +226,8 @@ def read_instance(message: instance_pb2.Instance) -> InstanceInfo:
         ephemeral=message.ephemeral,
         weights=message.weights,
         weights_sha256=message.weights_sha256,
+        dtype=float_name(message.dtype),
+        columns=tuple(message.columns),
     )
 
 

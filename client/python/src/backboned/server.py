@@ -23,6 +23,7 @@ from backboned.describe import (
     read_instance,
     read_server,
 )
+from backboned.dtypes import float_number
 from backboned.errors import (
     BackbonedError,
     DeadlineExceeded,
@@ -134,7 +135,10 @@ class Server:
         weights: str | None = None,
         load_by: str = "name",
         partial: bool = False,
+        resize_position_embedding: bool = False,
         random_init: bool = False,
+        dtype: Any = None,
+        columns: Sequence[Any] = (),
         module: bool | None = None,
         timeout: float | None = None,
         **arguments: Any,
@@ -168,8 +172,17 @@ class Server:
         partial : bool
             Load what there is of `weights`; the instance's `missing_keys` and
             `unexpected_keys` tell the rest.
+        resize_position_embedding : bool
+            Resize a position embedding of `weights` that is of another image size, as
+            timm does.
         random_init : bool
             Go without `weights` although Mammoth uses the architecture pretrained.
+        dtype : str or dtype, optional
+            Of parameters and floating-point buffers: float32, float64, or, in evaluation
+            only, float16 or bfloat16. They are drawn in float32 and converted.
+        columns : sequence of str, Instance or RemoteBackbone, optional
+            Of a progressive network: its earlier columns, the oldest first, whose
+            tensors the new column shares as they are now.
         module : bool, optional
             Give a `RemoteBackbone` (a `torch.nn.Module`), or an `Instance` (NumPy).
             By default the former if torch is installed.
@@ -198,7 +211,7 @@ class Server:
         """
         if (benchmark is None) == (architecture is None):
             raise TypeError("create() takes a benchmark or an architecture")
-        loading = _weights(weights, load_by, partial)
+        loading = _weights(weights, load_by, partial, resize_position_embedding)
         request = pb.CreateInstanceRequest(
             name=name or "",
             benchmark=benchmark,
@@ -210,6 +223,8 @@ class Server:
             device=device or "",
             weights=loading,
             random_init=random_init,
+            dtype=float_number(dtype),
+            columns=[_address(column) for column in columns],
         )
         if normalization is not None:
             request.normalization.mean.extend(normalization.mean)
@@ -374,16 +389,34 @@ def _check_target(target: str) -> None:
         raise Unavailable(f"there is no socket {path}; is the server running?")
 
 
-def _weights(weights: str | None, load_by: str, partial: bool) -> pb.Weights | None:
+def _weights(
+    weights: str | None, load_by: str, partial: bool, resize: bool
+) -> pb.Weights | None:
     if load_by not in _LOAD_BY:
         raise InvalidArgument(
             f"load_by is {load_by!r}; it is {' or '.join(map(repr, _LOAD_BY))}"
         )
     if weights is None:
-        if partial or load_by != "name":
-            raise InvalidArgument("load_by and partial say how weights are loaded")
+        if partial or resize or load_by != "name":
+            raise InvalidArgument(
+                "load_by, partial and resize_position_embedding say how weights are "
+                "loaded"
+            )
         return None
-    return pb.Weights(name=weights, load_by=_LOAD_BY[load_by], partial=partial)
+    return pb.Weights(
+        name=weights,
+        load_by=_LOAD_BY[load_by],
+        partial=partial,
+        resize_position_embedding=resize,
+    )
+
+
+def _address(column: Any) -> str:
+    """Give the name of an instance, of an `Instance`, or of a `RemoteBackbone`."""
+    if isinstance(column, str):
+        return column
+    address: str = getattr(column, "instance", column).address
+    return address
 
 
 def _state_bytes(state: Any) -> bytes:
