@@ -36,7 +36,7 @@ _FLOATS = {
     "float16": tensor_pb2.DATA_TYPE_FLOAT16,
     "bfloat16": tensor_pb2.DATA_TYPE_BFLOAT16,
 }
-_FLOAT_NAMES = {number: name for name, number in _FLOATS.items()}
+_FLOAT_NAMES: dict[int, str] = {number: name for name, number in _FLOATS.items()}
 _MAX_BYTES = 1 << 40
 
 if sys.byteorder != "little":  # pragma: no cover

@@ -276,9 +276,10 @@ class Instance(Handle):
         request_id: str = "",
         timeout: float | None = None,
     ) -> Version:
-        """Replace parameters by a flat floating-point vector [P]: all selected, or none.
+        """Replace parameters by a flat vector [P]: all selected, or none.
 
-        It is converted to the instance's dtype. Gives the new version.
+        It is floating-point, and converted to the instance's dtype. Gives the new
+        version.
         """
         parts = [flat_float(values, "parameters", self.dtype)]
         return state.set_params(self, parts, select, if_version, request_id, timeout)

@@ -178,8 +178,9 @@ class Server:
         random_init : bool
             Go without `weights` although Mammoth uses the architecture pretrained.
         dtype : str or dtype, optional
-            Of parameters and floating-point buffers: float32, float64, or, in evaluation
-            only, float16 or bfloat16. They are drawn in float32 and converted.
+            Of parameters and floating-point buffers: float32, float64, or, in
+            evaluation only, float16 or bfloat16. They are drawn in float32 and
+            converted.
         columns : sequence of str, Instance or RemoteBackbone, optional
             Of a progressive network: its earlier columns, the oldest first, whose
             tensors the new column shares as they are now.

@@ -281,8 +281,8 @@ def _create_like(instance: Instance, timeout: float | None) -> Instance:
     """
     if instance.columns:
         raise TypeError(
-            f"{instance.name!r} is a later column of a progressive network, which cannot "
-            "be copied: the earlier columns may have changed since"
+            f"{instance.name!r} is a later column of a progressive network, which "
+            "cannot be copied: the earlier columns may have changed since"
         )
     request = pb.CreateInstanceRequest(
         arguments=argument_values(instance.arguments),
