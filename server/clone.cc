@@ -65,7 +65,8 @@ absl::StatusOr<Beginning> Fork(const CloneOptions& options,
   const Layout& layout = (*built)->layout();
   const uint64_t seed =
       options.seed.has_value() ? *options.seed : std::random_device()();
-  State fresh = *InitialState(layout, SeededGenerator(seed), at::kCPU);
+  State fresh =
+      *InitialState(layout, SeededGenerator(seed), at::kCPU, DtypeOf(state));
   absl::Status moved = MoveHead(options.source->worker(), layout, fresh);
   if (!moved.ok()) return moved;
   absl::StatusOr<StatePtr> forked = ForkOf(state, layout, fresh);

@@ -14,8 +14,13 @@
 namespace backboned {
 namespace {
 
-std::vector<at::Tensor> AllOnHost(std::vector<at::Tensor> tensors) {
-  for (at::Tensor& tensor : tensors) tensor = OnHost(tensor);
+std::vector<at::Tensor> AllOnHost(
+    std::vector<at::Tensor> tensors,
+    std::optional<at::ScalarType> dtype = std::nullopt) {
+  for (at::Tensor& tensor : tensors) {
+    if (dtype && tensor.defined()) tensor = tensor.to(*dtype);
+    tensor = OnHost(tensor);
+  }
   return tensors;
 }
 
@@ -70,9 +75,13 @@ bool TakesLane(const ForwardWork& work) {
 // The state that a forward runs with.
 StatePtr StateToRun(const ForwardWork& work, const StatePtr& used) {
   if (work.buffers.empty()) return used;
-  State state = {.params = used->params, .rng_state = used->rng_state};
-  for (const at::Tensor& buffer : work.buffers) {
-    state.buffers.push_back(OnDevice(buffer, work.instance->worker().device()));
+  State state = {.params = used->params,
+                 .shared = used->shared,
+                 .rng_state = used->rng_state};
+  for (size_t i = 0; i < work.buffers.size(); ++i) {
+    state.buffers.push_back(
+        OnDevice(work.buffers[i], work.instance->worker().device())
+            .to(used->buffers[i].scalar_type()));
   }
   return std::make_shared<const State>(std::move(state));
 }
@@ -87,7 +96,7 @@ absl::Status Compute(Host& host, const DeviceWorker::Request& request,
   if (work.l2_normalize) {
     for (at::Tensor& rows : output.outputs) rows = NormalizeRows(rows);
   }
-  done.outputs = AllOnHost(std::move(output.outputs));
+  done.outputs = AllOnHost(std::move(output.outputs), work.output_dtype);
   if (work.return_buffers) done.buffers = AllOnHost(output.buffers);
   const StatePtr next = NextState(work, output, done);
   done.buffers_version = next->buffers_version;
@@ -153,17 +162,24 @@ absl::Status Compute(BackwardWork& work, BackwardDone& done) {
     graph.graph = tape.graph.get();
     graph.make = [&tape] { return tape.replay->Run(); };
     graph.sequence = tape.sequence;
-    for (const at::Tensor& grad : work.output_grads[i]) {
-      graph.output_grads.push_back(OnDevice(grad, instance.worker().device()));
+    for (size_t j = 0; j < work.output_grads[i].size(); ++j) {
+      at::Tensor grad =
+          OnDevice(work.output_grads[i][j], instance.worker().device());
+      if (grad.defined()) grad = grad.to(tape.outputs[j].scalar_type());
+      graph.output_grads.push_back(std::move(grad));
     }
   }
   BackwardOutput output =
       Backward(graphs, work.retain, work.input_grad, WantedGrads(work));
-  if (work.return_grads) done.grads = AllOnHost(output.grads);
-  if (work.input_grad)
-    done.input_grads = AllOnHost(std::move(output.input_grads));
+  if (work.return_grads) {
+    done.grads = AllOnHost(output.grads, work.output_dtype);
+  }
+  if (work.input_grad) {
+    done.input_grads =
+        AllOnHost(std::move(output.input_grads), work.output_dtype);
+  }
   for (std::vector<at::Tensor>& grads : output.graph_grads) {
-    done.tape_grads.push_back(AllOnHost(std::move(grads)));
+    done.tape_grads.push_back(AllOnHost(std::move(grads), work.output_dtype));
   }
   done.state = instance.state();
   return work.accumulate ? Accumulate(work, output.grads, done)
@@ -192,7 +208,7 @@ absl::StatusOr<ComputedForward> ComputeForward(ForwardWork& work,
   const Normalization& normalization = instance.identity().normalization;
   const at::Tensor x =
       PrepareInput(OnDevice(work.input, instance.worker().device()),
-                   normalization.mean, normalization.std);
+                   normalization.mean, normalization.std, DtypeOf(*done.used));
   ComputedForward computed = {.state = StateToRun(work, done.used),
                               .input = std::move(work.input)};
   if (!work.options.record) computed.input.reset();

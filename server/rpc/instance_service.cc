@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -47,6 +48,11 @@ absl::StatusOr<CreateOptions> OptionsOf(
     if (!weights.ok()) return weights.status();
     options.weights = *std::move(weights);
   }
+  absl::StatusOr<std::optional<c10::ScalarType>> dtype =
+      OptionalFloat(request.dtype(), "dtype");
+  if (!dtype.ok()) return dtype.status();
+  options.dtype = dtype->value_or(at::kFloat);
+  options.columns = {request.columns().begin(), request.columns().end()};
   return options;
 }
 

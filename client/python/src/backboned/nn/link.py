@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import grpc
-import numpy as np
 import torch
 from torch import nn
 
@@ -18,7 +17,7 @@ from backboned.dtypes import Array
 from backboned.errors import BackbonedError, StaleVersion
 from backboned.instance import Instance
 from backboned.layout import Version
-from backboned.nn.mirror import Watch, as_array
+from backboned.nn.mirror import Watch, as_array, as_tensor, torch_dtype
 from backboned.nn.slots import Slots
 from backboned.results import Forward
 
@@ -61,14 +60,14 @@ class Link:
             root,
             [p.name for p in layout.parameters],
             [p.shape for p in layout.parameters],
-            [torch.float32] * len(layout.parameters),
+            [getattr(torch, instance.dtype)] * len(layout.parameters),
             "_parameters",
         )
         self._buffers = Slots(
             root,
             [b.name for b in layout.buffers],
             [b.shape for b in layout.buffers],
-            [torch.from_numpy(np.empty(0, b.dtype)).dtype for b in layout.buffers],
+            [torch_dtype(b.dtype) for b in layout.buffers],
             "_buffers",
         )
         self._params_seen = Watch()
@@ -130,7 +129,7 @@ class Link:
             parameters = self.parameters()
             with torch.no_grad():
                 sizes = [p.numel() for p in parameters]
-                parts = torch.split(torch.from_numpy(flat), sizes)
+                parts = torch.split(as_tensor(flat), sizes)
                 for parameter, part in zip(parameters, parts):
                     parameter.copy_(part.view_as(parameter))
             self._write_buffers(buffers)
@@ -249,7 +248,7 @@ class Link:
         buffers = self.buffers()
         with torch.no_grad():
             for spec, buffer in zip(self.instance.layout.buffers, buffers):
-                buffer.copy_(torch.from_numpy(values[spec.name]))
+                buffer.copy_(as_tensor(values[spec.name]))
         everything = range(len(buffers))
         self._buffers_seen.saw(self._buffers_seen.look(buffers, everything))
 

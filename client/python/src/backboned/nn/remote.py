@@ -8,6 +8,7 @@ from typing import Any, Callable, NoReturn, Union
 import torch
 from torch import nn
 
+from backboned.dtypes import float_number
 from backboned.instance import Instance, create_instance
 from backboned.layout import Layout, argument_values
 from backboned.nn.function import Call, run, run_with_graph
@@ -40,7 +41,8 @@ class RemoteBackbone(nn.Module):
     somebody else in the server is a `StaleVersion` in the next forward; `pull` takes
     it over.
 
-    The mirror is float32 on the CPU. Bits equal those of the same network in local
+    The mirror is on the CPU, of the instance's dtype; one of float16 or bfloat16 runs
+    in evaluation only, without gradients. Bits equal those of the same network in local
     PyTorch if both sides use equally many threads (`Server.info().threads`).
     Gradients of gradients are not available. Errors of the server are raised as
     `BackbonedError` from forward and from backward.
@@ -60,7 +62,7 @@ class RemoteBackbone(nn.Module):
     def __init__(self, instance: Instance) -> None:
         super().__init__()
         self.return_prerelu = False
-        plant(self, instance.layout)
+        plant(self, instance.layout, getattr(torch, instance.dtype))
         for name, value in instance.layout.attributes.items():
             if not hasattr(self, name):
                 setattr(self, name, value)
@@ -106,7 +108,8 @@ class RemoteBackbone(nn.Module):
         Parameters
         ----------
         x : Tensor, [N, C, H, W]
-            float32 already normalised, or uint8 images that the server normalises.
+            Floating-point and already normalised, or uint8 images that the server
+            normalises.
         returnt : {"out", "features", "both", "full"}
             The logits [N, K]; the features [N, D]; both; or the logits and a list of
             every stage's output.
@@ -199,7 +202,7 @@ class RemoteBackbone(nn.Module):
                 f"got the shape {list(values.shape)}"
             )
         parameters = self._link.parameters()
-        values = values.detach().to("cpu", torch.float32)
+        values = values.detach().to("cpu", getattr(torch, self.instance.dtype))
         parts = torch.split(values, [p.numel() for p in parameters])
         return [
             (parameter, part.reshape(parameter.shape).clone())
@@ -220,10 +223,11 @@ class RemoteBackbone(nn.Module):
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> RemoteBackbone:
         """Refuse what would move the mirror to another device or type."""
-        probe = fn(torch.zeros(1))
-        if probe.device.type != "cpu" or probe.dtype != torch.float32:
+        dtype = getattr(torch, self.instance.dtype)
+        probe = fn(torch.zeros(1, dtype=dtype))
+        if probe.device.type != "cpu" or probe.dtype != dtype:
             raise TypeError(
-                "a RemoteBackbone's mirror is float32 on the CPU, not "
+                f"a RemoteBackbone's mirror is {self.instance.dtype} on the CPU, not "
                 f"{probe.dtype} on {probe.device}; the server computes on its own "
                 "device"
             )
@@ -266,8 +270,8 @@ def _check_input(x: Any) -> None:
         raise TypeError(f"the input is a tensor; got {type(x).__name__}")
     if x.device.type != "cpu":
         raise TypeError(f"the input is on {x.device}; give it from the CPU")
-    if x.dtype not in (torch.float32, torch.uint8):
-        raise TypeError(f"the input is float32 or uint8; got {x.dtype}")
+    if not x.dtype.is_floating_point and x.dtype != torch.uint8:
+        raise TypeError(f"the input is floating-point or uint8; got {x.dtype}")
 
 
 def _create_like(instance: Instance, timeout: float | None) -> Instance:
@@ -275,11 +279,17 @@ def _create_like(instance: Instance, timeout: float | None) -> Instance:
 
     Its parameters are drawn, also where Mammoth loads weights: they are overwritten.
     """
+    if instance.columns:
+        raise TypeError(
+            f"{instance.name!r} is a later column of a progressive network, which "
+            "cannot be copied: the earlier columns may have changed since"
+        )
     request = pb.CreateInstanceRequest(
         arguments=argument_values(instance.arguments),
         device=instance.device,
         seed=0,
         random_init=True,
+        dtype=float_number(instance.dtype),
     )
     if instance.benchmark:
         request.benchmark = instance.benchmark
