@@ -281,7 +281,7 @@ Host::Host(const std::vector<c10::Device>& devices, int threads,
   for (const c10::Device& device : devices) {
     std::unique_ptr<DeviceWorker>& worker = workers_[device.str()];
     if (worker != nullptr) continue;
-    worker = std::make_unique<DeviceWorker>(device, threads, limits.max_queued);
+    worker = std::make_unique<DeviceWorker>(device, threads, limits.scheduling);
     worker_order_.push_back(worker.get());
   }
   sweeper_ = std::thread([this] { SweepUntilEnd(); });

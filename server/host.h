@@ -39,10 +39,10 @@ struct HostLimits {
   int64_t max_tapes = 1024;
   int64_t max_tape_bytes = int64_t{4} << 30;
   int64_t max_in_flight_bytes = int64_t{2} << 30;
-  int64_t max_queued = 4096;
   int64_t max_sessions = 4096;
   int64_t max_answer_bytes = int64_t{512} << 20;
   int64_t max_memory_bytes = 0;  // Of all CPU tensors. 0: not limited.
+  SchedulerOptions scheduling;   // Of each device.
   absl::Duration tape_ttl = absl::Minutes(10);
   absl::Duration session_ttl = absl::Minutes(10);
 };

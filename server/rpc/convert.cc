@@ -333,6 +333,20 @@ v1::Layout LayoutOf(const Instance& instance) {
   return result;
 }
 
+v1::BatchCounters ToProto(const DeviceWorker::BatchFigures& figures) {
+  const auto left = [&figures](BatchReason reason) {
+    return figures.batches[static_cast<size_t>(reason)];
+  };
+  v1::BatchCounters counters;
+  counters.set_full(left(BatchReason::kFull));
+  counters.set_delay(left(BatchReason::kDelay));
+  counters.set_incompatible(left(BatchReason::kIncompatible));
+  counters.set_device_idle(left(BatchReason::kDeviceIdle));
+  counters.set_merged_forwards(figures.merged_items);
+  counters.set_samples(figures.samples);
+  return counters;
+}
+
 google::protobuf::Duration ToProto(absl::Duration duration) {
   google::protobuf::Duration result;
   absl::Duration rest = duration;

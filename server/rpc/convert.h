@@ -82,6 +82,7 @@ v1::Instance ToProto(Instance& instance, const State& state);
 v1::Layout LayoutOf(const Instance& instance);
 
 google::protobuf::Duration ToProto(absl::Duration duration);
+v1::BatchCounters ToProto(const DeviceWorker::BatchFigures& figures);
 v1::Timings TimingsOf(const DeviceWorker::Times& times, absl::Time received);
 
 }  // namespace backboned::rpc
