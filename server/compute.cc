@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "server/host_view.h"
+#include "server/merging.h"
 #include "server/replay.h"
 
 namespace backboned {
@@ -93,10 +94,7 @@ absl::Status Compute(Host& host, const DeviceWorker::Request& request,
   absl::StatusOr<ComputedForward> computed = ComputeForward(work, done);
   if (!computed.ok()) return computed.status();
   ForwardOutput& output = computed->output;
-  if (work.l2_normalize) {
-    for (at::Tensor& rows : output.outputs) rows = NormalizeRows(rows);
-  }
-  done.outputs = AllOnHost(std::move(output.outputs), work.output_dtype);
+  DeliverOutputs(work, output, done);
   if (work.return_buffers) done.buffers = AllOnHost(output.buffers);
   const StatePtr next = NextState(work, output, done);
   done.buffers_version = next->buffers_version;
@@ -194,6 +192,22 @@ bool ChangesInstance(const ForwardWork& work) {
          (work.options.rng_state.empty() && Draws(architecture, work.options));
 }
 
+at::Tensor PrepareRows(const ForwardWork& work, const State& state,
+                       const at::Tensor& rows) {
+  const Instance& instance = *work.instance;
+  const Normalization& normalization = instance.identity().normalization;
+  return PrepareInput(OnDevice(rows, instance.worker().device()),
+                      normalization.mean, normalization.std, DtypeOf(state));
+}
+
+void DeliverOutputs(const ForwardWork& work, ForwardOutput& output,
+                    ForwardDone& done) {
+  if (work.l2_normalize) {
+    for (at::Tensor& rows : output.outputs) rows = NormalizeRows(rows);
+  }
+  done.outputs = AllOnHost(std::move(output.outputs), work.output_dtype);
+}
+
 absl::StatusOr<ComputedForward> ComputeForward(ForwardWork& work,
                                                ForwardDone& done) {
   Instance& instance = *work.instance;
@@ -205,10 +219,7 @@ absl::StatusOr<ComputedForward> ComputeForward(ForwardWork& work,
     absl::Status expected = instance.CheckVersion(work.condition, *done.used);
     if (!expected.ok()) return expected;
   }
-  const Normalization& normalization = instance.identity().normalization;
-  const at::Tensor x =
-      PrepareInput(OnDevice(work.input, instance.worker().device()),
-                   normalization.mean, normalization.std, DtypeOf(*done.used));
+  const at::Tensor x = PrepareRows(work, *done.used, work.input);
   ComputedForward computed = {.state = StateToRun(work, done.used),
                               .input = std::move(work.input)};
   if (!work.options.record) computed.input.reset();
@@ -244,6 +255,13 @@ absl::StatusOr<ForwardDone> RunForward(Host& host,
     done.used = instance.state();
     absl::Status expected = instance.CheckVersion(work.condition, *done.used);
     if (!expected.ok()) return expected;
+  }
+  if (MayMerge(work)) {
+    const std::shared_ptr<Instance> kept = work.instance;
+    absl::StatusOr<ForwardDone> merged =
+        RunMerged(std::move(request), std::move(work), std::move(done.used));
+    if (merged.ok()) ++kept->counters().forwards;
+    return merged;
   }
   absl::StatusOr<DeviceWorker::Times> times = instance.worker().Run(
       request, [&] { return Compute(host, request, work, done); });

@@ -35,6 +35,7 @@ struct ForwardWork {
   std::vector<at::Tensor> buffers;
   bool return_buffers = false;
   bool l2_normalize = false;  // Divide each output's rows by their norm.
+  bool allow_merge = false;   // It may run in one batch with others.
   std::optional<at::ScalarType> output_dtype;  // Absent: as computed.
   ByteBudget::Reservation reservation;         // Pays for the input's upload.
 
@@ -75,6 +76,14 @@ struct ComputedForward {
   StatePtr state;    // It ran with.
   at::Tensor input;  // As it came, if recorded.
 };
+
+// For the worker: the network's input of some rows of `work.input`.
+at::Tensor PrepareRows(const ForwardWork& work, const State& state,
+                       const at::Tensor& rows);
+
+// For the worker: brings what a forward gave to the host, as it was asked for.
+void DeliverOutputs(const ForwardWork& work, ForwardOutput& output,
+                    ForwardDone& done);
 
 // The two halves of a forward, for the worker: it is computed, and the state
 // that it leaves is made. A generator or buffers that the caller gave go back

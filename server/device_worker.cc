@@ -72,7 +72,9 @@ struct DeviceWorker::Item {
   const Request& request;
   const Work* work;  // One of the two.
   BatchWork* batch_work;
+  const int64_t samples;
   const absl::Time submitted;
+  uint64_t id = 0;
   bool started = false;
   bool finished = false;  // `status` says how, also if it never started.
   absl::Status status = {};
@@ -127,12 +129,41 @@ DeviceWorker::~DeviceWorker() {
 
 absl::StatusOr<DeviceWorker::Times> DeviceWorker::Run(const Request& request,
                                                       const Work& work) {
-  return Wait(std::make_shared<Item>(request, &work, nullptr, absl::Now()));
+  const auto item =
+      std::make_shared<Item>(request, &work, nullptr, 1, absl::Now());
+  absl::MutexLock lock(&mutex_);
+  absl::Status status = Submit(item);
+  if (status.ok()) status = Wait(*item);
+  if (!status.ok()) return status;
+  return item->times;
 }
 
 absl::StatusOr<DeviceWorker::Times> DeviceWorker::RunTogether(
-    const Request& request, BatchWork& work) {
-  return Wait(std::make_shared<Item>(request, nullptr, &work, absl::Now()));
+    const Request& request, std::span<const BatchItem> batch_items) {
+  const absl::Time now = absl::Now();
+  Items items;
+  absl::MutexLock lock(&mutex_);
+  absl::Status status;
+  for (const auto& [work, samples] : batch_items) {
+    if (!status.ok()) break;
+    const auto item =
+        std::make_shared<Item>(request, nullptr, work, samples, now);
+    status = Submit(item);
+    if (status.ok()) items.push_back(item);
+  }
+  Times times = {.queue = absl::InfiniteDuration()};
+  for (const auto& item : items) {
+    // After an error the rest is not worth running.
+    if (!status.ok() && scheduler_.Cancel(item->id)) {
+      items_.erase(item->id);
+      continue;
+    }
+    status.Update(Wait(*item));
+    times.queue = std::min(times.queue, item->times.queue);
+    times.compute += item->times.compute;
+  }
+  if (!status.ok()) return status;
+  return times;
 }
 
 DeviceWorker::BatchFigures DeviceWorker::batch_figures() const {
@@ -150,34 +181,35 @@ absl::Duration DeviceWorker::backlog() const {
   return scheduler_.Backlog();
 }
 
-absl::StatusOr<DeviceWorker::Times> DeviceWorker::Wait(
-    const std::shared_ptr<Item>& item) {
-  absl::MutexLock lock(&mutex_);
+absl::Status DeviceWorker::Submit(const std::shared_ptr<Item>& item) {
   if (ending_) {
     return Error(absl::StatusCode::kUnavailable, Reason::kDraining,
                  "the device's worker has ended");
   }
   const Request& request = item->request;
-  const uint64_t id = next_id_++;
+  item->id = next_id_++;
   const absl::Status submitted =
-      scheduler_.Submit({.id = id,
+      scheduler_.Submit({.id = item->id,
                          .flow = {request.principal, request.run},
                          .lane = request.lane,
                          .deadline = request.deadline,
                          .merge_key = request.merge_key,
-                         .samples = request.samples},
+                         .samples = item->samples},
                         item->submitted);
   if (!submitted.ok()) return QueueFull(submitted, request);
-  items_[id] = item;
+  items_[item->id] = item;
   changed_.SignalAll();
-  const absl::Status cancelled = WaitForStart(*item);
-  if (!cancelled.ok() && scheduler_.Cancel(id)) {
-    items_.erase(id);
+  return absl::OkStatus();
+}
+
+absl::Status DeviceWorker::Wait(Item& item) {
+  const absl::Status cancelled = WaitForStart(item);
+  if (!cancelled.ok() && scheduler_.Cancel(item.id)) {
+    items_.erase(item.id);
     return cancelled;
   }
-  while (!item->finished) item->done.Wait(&mutex_);
-  if (!item->status.ok()) return item->status;
-  return item->times;
+  while (!item.finished) item.done.Wait(&mutex_);
+  return item.status;
 }
 
 // A full queue, in the words of the server's options.
@@ -265,7 +297,7 @@ void DeviceWorker::Count(const Scheduler::Dispatch& next, const Items& items) {
     batch_figures_.merged_items += static_cast<int64_t>(items.size());
   }
   for (const auto& item : items) {
-    batch_figures_.samples += item->request.samples;
+    batch_figures_.samples += item->samples;
   }
 }
 

@@ -60,8 +60,6 @@ class DeviceWorker {
     std::function<bool()> cancelled = [] { return false; };
     // Of BatchWork: what may run together has equal keys. 0: alone.
     uint64_t merge_key = 0;
-    // Of BatchWork: how much it is of a batch.
-    int64_t samples = 1;
   };
 
   // Batches of BatchWork, by why they left.
@@ -100,9 +98,19 @@ class DeviceWorker {
   // LibTorch threw.
   absl::StatusOr<Times> Run(const Request& request, const Work& work);
 
-  // As above, but together with what else waits of the request's merge key, if
-  // that is not 0. `compute` is the time of the whole batch.
-  absl::StatusOr<Times> RunTogether(const Request& request, BatchWork& work);
+  // A piece of work that may run together with others, and how much it is of a
+  // batch.
+  struct BatchItem {
+    BatchWork* work = nullptr;
+    int64_t samples = 1;
+  };
+
+  // Runs `items`, at least one, as Run does, but each together with what else
+  // waits of the request's merge key, and waits for the end of all of them. If
+  // one does not run or fails, its error is returned, and others may have run.
+  // The times are those of the whole batches, from the first one's beginning.
+  absl::StatusOr<Times> RunTogether(const Request& request,
+                                    std::span<const BatchItem> items);
 
   // What ran together so far.
   BatchFigures batch_figures() const;
@@ -124,7 +132,9 @@ class DeviceWorker {
   struct Item;
   using Items = std::vector<std::shared_ptr<Item>>;
 
-  absl::StatusOr<Times> Wait(const std::shared_ptr<Item>& item);
+  absl::Status Submit(const std::shared_ptr<Item>& item)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status Wait(Item& item) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Pump();
   void RunBatch(const Scheduler::Dispatch& next)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

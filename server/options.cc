@@ -150,8 +150,9 @@ void AddSharing(Adder& add, Options& options) {
               "others have 1; repeatable")
       ->check(CLI::Validator(check, "", "share"))
       ->type_name("PRINCIPAL=WEIGHT");
-  add.AddCount("--max-batch", options.max_batch,
-               "Samples of forwards that allow it that run together");
+  add.Add("--max-batch", options.max_batch,
+          "Samples of forwards that allow it that run together; 0: each alone")
+      ->check(CLI::Range(int64_t{0}, int64_t{65'536}));
   add.Add("--max-delay-us", options.max_delay_us,
           "Microseconds that these wait for others to run with; 0: what waits "
           "when the device is free runs together")

@@ -231,8 +231,10 @@ std::vector<wire::Payload> PayloadsOf(const ForwardDone& done) {
 // The forward of a checked Extract, its input in place.
 absl::StatusOr<ForwardWork> WorkOf(const v1::ExtractRequest& request,
                                    std::shared_ptr<Instance> instance) {
-  ForwardWork work = {.instance = std::move(instance),
-                      .l2_normalize = request.l2_normalize()};
+  ForwardWork work = {
+      .instance = std::move(instance),
+      .l2_normalize = request.l2_normalize(),
+      .allow_merge = !request.has_allow_merge() || request.allow_merge()};
   work.options.outputs = {request.output().empty() ? "features"
                                                    : request.output()};
   absl::Status known =
@@ -307,6 +309,7 @@ absl::StatusOr<ForwardWork> BackboneService::Prepare(
                       .options = *std::move(options),
                       .condition = FromProto(header.if_version()),
                       .return_buffers = header.return_buffers(),
+                      .allow_merge = header.allow_merge(),
                       .output_dtype = *output_dtype,
                       .reservation = *std::move(reservation),
                       .session = call.session()};

@@ -69,8 +69,9 @@ class BatchWorkTest : public ::testing::Test {
     started.WaitForNotification();
     for (size_t i = 0; i < jobs.size(); ++i) {
       threads.emplace_back([&, i] {
+        const DeviceWorker::BatchItem item = {.work = jobs[i]};
         ends[i] =
-            worker_.RunTogether({.merge_key = merge_key}, *jobs[i]).status();
+            worker_.RunTogether({.merge_key = merge_key}, {&item, 1}).status();
       });
       while (worker_.queued() <= static_cast<int64_t>(i)) {
         std::this_thread::yield();
