@@ -245,3 +245,13 @@ def test_a_copy_has_the_same_dtype(server, x):
 
 def test_unspecified_is_as_stored():
     assert float_number(None) == 0
+
+
+def test_a_modules_input_of_another_type_is_converted(server, x):
+    net = server.create("seq-mnist", seed=0)
+    narrow = torch.from_numpy(x).requires_grad_()
+    wide = torch.from_numpy(x).double().requires_grad_()
+    for batch in (narrow, wide):
+        net(batch).square().sum().backward()
+    assert wide.grad.dtype == torch.float64
+    assert torch.equal(wide.grad, narrow.grad.double())
