@@ -102,7 +102,7 @@ def set_stale_head(net, values, version):
     except grpc.RpcError as error:
         if reason_of(error) != ErrorReason.ERROR_REASON_STALE_VERSION:
             raise
-        return f"{error.code().name}, {ErrorReason.Name(reason_of(error))}"
+        return ErrorReason.Name(reason_of(error))
     raise StreamError("a stale version was accepted")
 
 
@@ -125,7 +125,7 @@ def use(net):
     halved = array.array("f", (value / 2 for value in array.array("f", head)))
     written = net.set_head(halved, read.version)
     print(f"head:       {len(halved)} halved, version {written.params}")
-    print(f"again:      {set_stale_head(net, halved, read.version)}")
+    print(f"again:      refused, {set_stale_head(net, halved, read.version)}")
 
     result, logits = net.forward("out", training=True, tape=True)
     sha256.update(logits)
