@@ -54,7 +54,7 @@ func (b backbone) forward(
 	if err := stream.CloseSend(); err != nil {
 		return nil, nil, err
 	}
-	return receive(stream.Recv, (*pb.ForwardResult).GetOutputs)
+	return receive(stream.Recv, (*pb.ForwardResult).GetOutputs, nil)
 }
 
 // backward gives the flat gradient of the forward that the tape kept, from the
@@ -85,12 +85,12 @@ func (b backbone) backward(
 	}
 	return receive(stream.Recv, func(result *pb.BackwardResult) []*pb.TensorSpec {
 		return []*pb.TensorSpec{result.GetGrads().GetSpec()}
-	})
+	}, nil)
 }
 
-// getParams reads the selected parameters, or all.
+// getParams reads the selected parameters, or all, into memory if they fit.
 func (b backbone) getParams(
-	ctx context.Context, selection *pb.Selection,
+	ctx context.Context, selection *pb.Selection, memory []byte,
 ) (*pb.GetParamsResult, []byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -101,7 +101,7 @@ func (b backbone) getParams(
 	}
 	return receive(stream.Recv, func(result *pb.GetParamsResult) []*pb.TensorSpec {
 		return []*pb.TensorSpec{result.GetSpec()}
-	})
+	}, memory)
 }
 
 // setHead replaces the classifier if the parameters are still of that version, and

@@ -40,10 +40,11 @@ func main() {
 func run(ctx context.Context, target string) (err error) {
 	// What a session left is dropped by the server in the end.
 	ctx = metadata.AppendToOutgoingContext(ctx, "backboned-session", rand.Text())
-	// The windows let bulk streams flow; grpc-go begins with 64 KiB.
+	// For bulk streams: grpc-go begins with windows of 64 KiB, and reads 32 KiB at once.
 	connection, err := grpc.NewClient(target,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithInitialWindowSize(4<<20), grpc.WithInitialConnWindowSize(4<<20))
+		grpc.WithInitialWindowSize(4<<20), grpc.WithInitialConnWindowSize(4<<20),
+		grpc.WithReadBufferSize(256<<10))
 	if err != nil {
 		return err
 	}
@@ -116,7 +117,7 @@ func use(ctx context.Context, net backbone) error {
 	}
 	checksum.Write(features)
 
-	all, params, err := net.getParams(ctx, nil)
+	all, params, err := net.getParams(ctx, nil, nil)
 	if err != nil {
 		return err
 	}
@@ -160,7 +161,7 @@ func batch() (*pb.TensorSpec, []byte) {
 // changeHead halves the classifier's parameters, and is refused when it writes them a
 // second time onto the version that it read.
 func changeHead(ctx context.Context, net backbone) error {
-	read, values, err := net.getParams(ctx, head)
+	read, values, err := net.getParams(ctx, head, nil)
 	if err != nil {
 		return err
 	}

@@ -44,12 +44,13 @@ type message[H any] interface {
 }
 
 // receive reads an answer to its end: the header, and the bytes of the tensors that
-// specs says the header announces, back to back.
+// specs says the header announces, back to back. They go into memory, if they fit:
+// fresh memory costs a fifth of the time of a large answer. It may be nil.
 func receive[H comparable, M message[H]](
-	recv func() (M, error), specs func(H) []*pb.TensorSpec,
+	recv func() (M, error), specs func(H) []*pb.TensorSpec, memory []byte,
 ) (H, []byte, error) {
 	var header, none H
-	var data []byte
+	data := memory[:0]
 	var expected int64
 	for {
 		m, err := recv()
@@ -64,7 +65,9 @@ func receive[H comparable, M message[H]](
 			for _, spec := range specs(header) {
 				expected += sizeBytes(spec)
 			}
-			data = make([]byte, 0, expected)
+			if int64(cap(data)) < expected {
+				data = make([]byte, 0, expected)
+			}
 		}
 		chunk, at := m.GetChunk(), int64(len(data))
 		size := int64(len(chunk.GetData()))
