@@ -54,7 +54,7 @@ EXAMPLES = {
     ),
     "rust": Example(
         tools=("cargo", "protoc"),
-        build=("cargo build --release --locked",),
+        build=("cargo build --release --locked --target-dir target",),
         program=("target/release/backboned-example",),
     ),
 }
