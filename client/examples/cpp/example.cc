@@ -4,7 +4,6 @@
 
 #include <openssl/evp.h>
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <iostream>
@@ -55,7 +54,7 @@ class Checksum {
 
 // Eight images of made-up pixels, and their spec.
 struct Images {
-  Images() : pixels(8 * 3 * 32 * 32) {
+  Images() : pixels(size_t{8} * 3 * 32 * 32) {
     spec.set_dtype(v1::DATA_TYPE_UINT8);
     for (const int64_t size : {8, 3, 32, 32}) spec.add_shape(size);
     for (size_t i = 0; i < pixels.size(); ++i) {
