@@ -9,7 +9,7 @@ only asks for a shape or a type passes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, Callable, Protocol
 
 import torch
 from torch import nn
@@ -49,8 +49,9 @@ class LazyTensor(torch.Tensor):
     ) -> Any:
         """Run a function of PyTorch on values that are there."""
         options = kwargs or {}
-        if func in _GRADS:
-            return _GRADS[func](*args)
+        about_grad = _GRADS.get(func)
+        if about_grad is not None:
+            return about_grad(*args)
         target = args[0] if func in _OVERWRITES and args else None
         if func not in _LOOKS_AT_NO_VALUE:
             _show(tensor for tensor in _lazies(args, options) if tensor is not target)
@@ -62,13 +63,15 @@ class LazyTensor(torch.Tensor):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> torch.Tensor:
         """Give a plain tensor of its own."""
-        return memo.setdefault(id(self), self.detach().clone())
+        twin: torch.Tensor = memo.setdefault(id(self), self.detach().clone())
+        return twin
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Be pickled as a plain tensor."""
-        return self.detach().__reduce_ex__(protocol)
+        plain: Any = self.detach()
+        return plain.__reduce_ex__(protocol)
 
-    def __repr__(self, **options: Any) -> str:
+    def __repr__(self, **options: Any) -> str:  # type: ignore[override]
         """Print as a plain tensor does."""
         return repr(self.detach())
 
@@ -84,9 +87,10 @@ class LazyParameter(LazyTensor, nn.Parameter):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Be pickled as a plain parameter."""
-        return nn.Parameter(self.detach(), self.requires_grad).__reduce_ex__(protocol)
+        plain: Any = nn.Parameter(self.detach(), self.requires_grad)
+        return plain.__reduce_ex__(protocol)
 
-    def __repr__(self, **options: Any) -> str:
+    def __repr__(self, **options: Any) -> str:  # type: ignore[override]
         """Print as a plain parameter does."""
         return repr(nn.Parameter(self.detach(), self.requires_grad))
 
@@ -157,7 +161,7 @@ def _property(name: str) -> Any:
     return getattr(torch.Tensor, name)
 
 
-_GRADS = {
+_GRADS: dict[Any, Callable[..., Any]] = {
     _property("grad").__get__: _get_grad,
     _property("grad").__set__: _set_grad,
     _property("grad").__delete__: _delete_grad,

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
+from backboned.layout import Layout
 from backboned.nn.mirror import check_tensor
 
 
@@ -87,4 +89,26 @@ def _fits(tensor: Any, shape: tuple[int, ...], dtype: torch.dtype) -> bool:
         and tensor.shape == shape
         and tensor.dtype == dtype
         and tensor.is_cpu
+    )
+
+
+def parameter_slots(root: nn.Module, layout: Layout) -> Slots:
+    """Give the places of a layout's parameters."""
+    return Slots(
+        root,
+        [p.name for p in layout.parameters],
+        [p.shape for p in layout.parameters],
+        [torch.float32] * len(layout.parameters),
+        "_parameters",
+    )
+
+
+def buffer_slots(root: nn.Module, layout: Layout) -> Slots:
+    """Give the places of a layout's buffers."""
+    return Slots(
+        root,
+        [b.name for b in layout.buffers],
+        [b.shape for b in layout.buffers],
+        [torch.from_numpy(np.empty(0, b.dtype)).dtype for b in layout.buffers],
+        "_buffers",
     )
