@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Callable
 
 import torch
 from torch import nn
@@ -25,6 +25,7 @@ from backboned.nn.slots import buffer_slots, parameter_slots
 from backboned.nn.values import Values
 from backboned.optimizer import Optimizer, OptimizerState, StepOptions, Stepped
 from backboned.results import Forward
+from backboned.training import TrainStep
 
 
 class HostedLink:
@@ -128,6 +129,14 @@ class HostedLink:
                 index = values.index(tensor)
                 if index is not None:
                     values.overwritten(index)
+
+    def shared(self, tensor: torch.Tensor) -> None:
+        """Note that somebody else may now refer to a tensor's memory."""
+        with self._lock:
+            for values in (self._params, self._buffers):
+                index = values.index(tensor)
+                if index is not None:
+                    values.shared(index)
 
     def grad(self, tensor: torch.Tensor) -> torch.Tensor | None:
         """Give a parameter's gradient."""
@@ -353,21 +362,20 @@ class HostedLink:
         self._version = self._version._replace(params=params)
         self._params.moved()
 
-    def train_step(self, run: Any, draws: bool) -> Any:
-        """Run a whole training step.
+    def train_step(self, run: Callable[..., TrainStep]) -> TrainStep:
+        """Make a whole training step.
 
         Parameters
         ----------
         run : callable
-            Makes the call, given the version that it must find and a generator's
-            state.
-        draws : bool
-            Whether it draws from PyTorch's generator.
+            Makes the call, given `if_version` and `rng_state`.
         """
+        draws = self.instance.layout.stochastic
         with self._lock, advised(self.instance):
             self.settle()
+            generator = randomness.state() if draws else b""
             with unless_certain(self._lost_track):
-                result = run(self._version, randomness.state() if draws else b"")
+                result = run(if_version=self._version, rng_state=generator)
             self._grads.replaced()
             self._stepped(result.version)
             self._buffers.moved()

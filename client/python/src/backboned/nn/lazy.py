@@ -27,6 +27,9 @@ class Keeper(Protocol):
     def overwritten(self, tensor: torch.Tensor) -> None:
         """Note that a tensor got new values as a whole, whatever it had."""
 
+    def shared(self, tensor: torch.Tensor) -> None:
+        """Note that somebody else may now refer to a tensor's memory."""
+
     def grad(self, tensor: torch.Tensor) -> torch.Tensor | None:
         """Give a parameter's gradient."""
 
@@ -53,10 +56,16 @@ class LazyTensor(torch.Tensor):
         if about_grad is not None:
             return about_grad(*args)
         target = args[0] if func in _OVERWRITES and args else None
-        if func not in _LOOKS_AT_NO_VALUE:
-            _show(tensor for tensor in _lazies(args, options) if tensor is not target)
+        if func in _LOOKS_AT_NO_VALUE:
+            with raw():
+                return func(*args, **options)
+        looked_at = [t for t in _lazies(args, options) if t is not target]
+        _show(looked_at)
         with raw():
             result = func(*args, **options)
+            shared = [t for t in looked_at if _shares(result, t)]
+        for tensor in shared:
+            tensor.keeper.shared(tensor)
         if isinstance(target, LazyTensor):
             target.keeper.overwritten(target)
         return result
@@ -135,6 +144,21 @@ def _lazies(args: Iterable[Any], options: Mapping[str, Any]) -> Iterator[LazyTen
             yield from _lazies(value, {})
         elif isinstance(value, dict):
             yield from _lazies((), value)
+
+
+def _shares(result: Any, tensor: torch.Tensor) -> bool:
+    """Whether a result may be another reference to a tensor's memory."""
+    if result is tensor or result is None:
+        return False
+    if isinstance(result, (bool, int, float, complex, str)):
+        return False
+    if isinstance(result, (list, tuple)):
+        return any(_shares(item, tensor) for item in result)
+    if isinstance(result, torch.Tensor) and result.layout == torch.strided:
+        return (
+            result.untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr()
+        )
+    return True
 
 
 def _show(tensors: Iterable[LazyTensor]) -> None:

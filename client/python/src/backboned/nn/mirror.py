@@ -46,6 +46,10 @@ class _Seen:
             and tensor.stride() == self._memory.stride()
         )
 
+    def written(self, version: int) -> bool:
+        """Whether a version counter says that the tensor was written."""
+        return version != self._version
+
     def betrayed(self) -> bool:
         """Whether elements changed behind PyTorch's back."""
         return self._witness is not None and self._witness.tobytes() != self._testimony
@@ -81,6 +85,16 @@ class Watch:
     def known(self) -> list[int]:
         """Give the indices of the tensors that were noted."""
         return list(self._seen)
+
+    def moved(self, tensors: Sequence[torch.Tensor], among: Iterable[int]) -> list[int]:
+        """Give those of the indices whose tensors PyTorch knows to be written.
+
+        Cheaper than `changed`, for tensors whose memory nobody else refers to.
+        """
+        seen = self._seen
+        return [
+            i for i in among if i not in seen or seen[i].written(_version(tensors[i]))
+        ]
 
     def forget(self, indices: Iterable[int] | None = None) -> None:
         """Note that it is no longer known what the server has of some, or of all."""

@@ -59,19 +59,40 @@ class Norms:
 
     def __init__(self, root: nn.Module, layout: Layout, architecture: str) -> None:
         self._root = root
-        self._paths = [(name, name.split(".")) for name in layer_names(layout)]
+        self._names = layer_names(layout)
         self._defaults = defaults(architecture)
+        self._links: list[tuple[dict[str, Any], str, nn.Module | None]] = []
+        self._layers: list[nn.Module | None] = []
 
     def overrides(self) -> list[BatchNorm]:
         """Say how the layers differ from what the next forward would assume."""
         differing: dict[tuple[Any, ...], list[str]] = {}
-        for name, path in self._paths:
-            layer = _at(self._root, path)
+        for name, layer in zip(self._names, self._found()):
             if isinstance(layer, _BatchNorm):
                 difference = self._difference(layer)
                 if any(value is not None for value in difference):
                     differing.setdefault(difference, []).append(name)
         return [self._override(how, names) for how, names in differing.items()]
+
+    def _found(self) -> list[nn.Module | None]:
+        """Find the layers, whoever replaced what."""
+        intact = all(modules.get(key) is child for modules, key, child in self._links)
+        if not self._layers or not intact:
+            self._links = []
+            self._layers = [self._walk(name) for name in self._names]
+        return self._layers
+
+    def _walk(self, name: str) -> nn.Module | None:
+        module: nn.Module | None = self._root
+        for step in name.split("."):
+            if module is None:
+                break
+            child = module._modules.get(step)
+            link = (module._modules, step, child)
+            if link not in self._links:
+                self._links.append(link)
+            module = child
+        return module
 
     def _difference(self, layer: _BatchNorm) -> tuple[Any, ...]:
         usual = self._defaults
@@ -86,7 +107,7 @@ class Norms:
 
     def _override(self, how: Sequence[Any], names: list[str]) -> BatchNorm:
         training, track, eps, momentum, cumulative = how
-        everywhere = len(names) == len(self._paths)
+        everywhere = len(names) == len(self._names)
         return BatchNorm(
             globs=() if everywhere else names,
             training=training,
@@ -95,10 +116,3 @@ class Norms:
             momentum=momentum,
             cumulative=bool(cumulative),
         )
-
-
-def _at(root: nn.Module, path: Sequence[str]) -> nn.Module | None:
-    module: nn.Module | None = root
-    for step in path:
-        module = None if module is None else module._modules.get(step)
-    return module

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from typing import Any, Callable, NoReturn, Union
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Callable, NoReturn, Union
 
 import torch
 from torch import nn
@@ -16,7 +17,12 @@ from backboned.nn.hosted import HostedLink
 from backboned.nn.lazy import LazyParameter, raw
 from backboned.nn.link import Link
 from backboned.nn.tree import plant
+from backboned.norms import BatchNorm
 from backboned.traffic import Traffic
+from backboned.training import Term, TrainStep
+
+if TYPE_CHECKING:
+    from backboned.optim import HostedOptimizer
 
 Outputs = Union[
     torch.Tensor,
@@ -133,6 +139,10 @@ class RemoteBackbone(nn.Module):
     def timeout(self, value: float | None) -> None:
         self._link.timeout = value
 
+    def batch_norms(self) -> list[BatchNorm]:
+        """Say how the BatchNorm layers differ from what a forward would assume."""
+        return self._norms.overrides()
+
     def layout_parameters(self) -> list[Any]:
         """Give the parameters that the server knows, in flat order."""
         return self._link.parameters()
@@ -172,7 +182,7 @@ class RemoteBackbone(nn.Module):
             returnt,
             self.training,
             self.return_prerelu,
-            self._norms.overrides(),
+            self.batch_norms(),
         )
         if trains or (x.requires_grad and torch.is_grad_enabled()):
             tensors = run_with_graph(call, x, parameters)
@@ -254,6 +264,45 @@ class RemoteBackbone(nn.Module):
             (parameter, part.reshape(parameter.shape).clone())
             for parameter, part in zip(parameters, parts)
         ]
+
+    def train_step(
+        self,
+        x: torch.Tensor,
+        terms: Sequence[Term],
+        optimizer: HostedOptimizer,
+        return_logits: bool = False,
+    ) -> TrainStep:
+        """Make a whole training step in one round trip.
+
+        Equal to ``optimizer.zero_grad()``, a forward in training, the backward of the
+        loss, ``optimizer.step()`` and ``optimizer.zero_grad()``, to the bit.
+
+        Parameters
+        ----------
+        x : Tensor, [N, C, H, W]
+            As for `forward`.
+        terms : sequence of CrossEntropy, MeanSquaredError, KlDivergence
+            Of this package; the loss is their weighted sum, added in this order.
+        optimizer : HostedOptimizer
+            Of `backboned.optim`; its clipping counts.
+        return_logits : bool
+            Give the logits too.
+
+        Returns
+        -------
+        TrainStep
+
+        Raises
+        ------
+        BackbonedError
+            If the server refuses or fails.
+        RuntimeError
+            If the network is in evaluation mode.
+        """
+        _check_input(x)
+        if not self.training:
+            raise RuntimeError("train_step trains the network; call net.train() first")
+        return optimizer.train_step(x, terms, return_logits)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """Give the state dict of any module, fetched at once if it is not here."""

@@ -41,6 +41,21 @@ class Slots:
         self._links: list[tuple[dict[str, Any], str, nn.Module]] = []
         self._places: list[tuple[dict[str, Any], str]] = []
 
+    def found(self) -> list[Any]:
+        """Give what is in the places, whatever it is, in the order of the names.
+
+        Raises
+        ------
+        AttributeError
+            If one is empty.
+        """
+        if not self._places or not self._intact():
+            self._resolve()
+        try:
+            return [place[key] for place, key in self._places]
+        except KeyError as error:
+            raise AttributeError(f"the backbone has no {error} any more") from None
+
     def tensors(self) -> list[Any]:
         """Give the tensors in the order of the names.
 
@@ -51,12 +66,7 @@ class Slots:
         TypeError, ValueError
             If one no longer has the type or the shape that the server knows.
         """
-        if not self._places or not self._intact():
-            self._resolve()
-        try:
-            found = [place[key] for place, key in self._places]
-        except KeyError as error:
-            raise AttributeError(f"the backbone has no {error} any more") from None
+        found = self.found()
         # Each time: `p.data = ...` changes a tensor and keeps the object.
         for tensor, (name, shape, dtype) in zip(found, self._expected):
             if not _fits(tensor, shape, dtype):

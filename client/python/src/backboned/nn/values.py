@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Callable
 
@@ -46,6 +47,10 @@ class Values:
         self._here: set[int] = set()
         # Tensors that the server has to get whether they look changed or not.
         self._written: set[int] = set()
+        # Tensors whose memory somebody may hold by another reference.
+        self._shared: set[int] = set()
+        # Whether one may no longer have the type or shape it must have.
+        self._doubtful = False
         self._asked_for_one = False
 
     def begin(self, keeper: Keeper, watch: Watch | None) -> None:
@@ -105,11 +110,15 @@ class Values:
         """
         if not self.names:
             return []
-        with raw():
-            found = self._slots.tensors()
-        replaced = [i for i, t in enumerate(found) if t is not self._tensors[i]]
-        if replaced:
-            self._adopt(found, replaced)
+        found = self._slots.found()
+        known = self._tensors
+        if self._doubtful or any(map(operator.is_not, found, known)):
+            with raw():
+                self._slots.tensors()
+            self._doubtful = False
+            replaced = [i for i, tensor in enumerate(found) if tensor is not known[i]]
+            if replaced:
+                self._adopt(found, replaced)
         return self._tensors
 
     def _adopt(self, found: list[torch.Tensor], replaced: list[int]) -> None:
@@ -120,6 +129,7 @@ class Values:
             make_plain(self._tensors[i])
         self._set(list(found))
         self.watch.forget(replaced)
+        self._shared.difference_update(replaced)
         self._written.update(replaced)
 
     def index(self, tensor: torch.Tensor) -> int | None:
@@ -151,6 +161,11 @@ class Values:
         """Note that a tensor got new values as a whole."""
         self._here.add(index)
         self._written.add(index)
+        self._doubtful = True
+
+    def shared(self, index: int) -> None:
+        """Note that somebody may hold another reference to a tensor's memory."""
+        self._shared.add(index)
 
     def changed(self) -> list[int]:
         """Give the indices of the tensors that the server has to get.
@@ -161,13 +176,14 @@ class Values:
             If one that is away was written.
         """
         tensors = self.tensors()
-        if not self._here and not self._written:
-            self._refuse_stray_writes()
-            return []
         self._refuse_stray_writes()
+        here = self._here - self._written
+        if not here:
+            return sorted(self._written)
+        closely = here if self.watch.strict else here & self._shared
         with raw():
-            here = sorted(self._here - self._written)
-            changed = self.watch.changed(tensors, here)
+            changed = self.watch.changed(tensors, sorted(closely))
+            changed += self.watch.moved(tensors, here - closely)
         return sorted({*changed, *self._written})
 
     def pushed(self, indices: Sequence[int]) -> None:
@@ -187,6 +203,7 @@ class Values:
         self.moved()
         self.watch.forget()
         self._written.clear()
+        self._shared.clear()
 
     def doubt(self) -> None:
         """Note that it is unknown whether the last push arrived."""
@@ -194,14 +211,14 @@ class Values:
 
     def _refuse_stray_writes(self) -> None:
         """Find writes to memory that held an earlier state."""
-        away = [i for i in self.watch.known() if i not in self._here | self._written]
+        away = sorted(self._shared - self._here)
         if not away:
             return
         with raw():
             changed = self.watch.changed(self._tensors, away)
         if not changed:
             return
-        self.watch.forget(changed)
+        self._shared.difference_update(changed)
         raise RuntimeError(
             f"{self.names[changed[0]]} was written through a tensor that was taken "
             "from it before the server changed it, so the write is lost; take it "

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+import uuid
+from collections.abc import Sequence
 from typing import Any, Callable
 
 import torch
 
 from backboned.nn.hosted import HostedLink
 from backboned.nn.lazy import raw
+from backboned.nn.mirror import as_array
 from backboned.nn.remote import RemoteBackbone, network_of
 from backboned.optim import memory
 from backboned.optimizer import Optimizer, ParameterGroup, StepOptions, Stepped
+from backboned.training import Term, TrainStep
 
 
 class HostedOptimizer(torch.optim.Optimizer):
@@ -126,6 +131,42 @@ class HostedOptimizer(torch.optim.Optimizer):
         made, result = link.step(options, self._covers_all(link))
         self.last_step = result if made else None
         return loss
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take a state dict, also one that the optimizer of torch gave.
+
+        It is sent before the next step.
+        """
+        super().load_state_dict(state_dict)
+        if not self.state:
+            self._in_force = None
+
+    def train_step(
+        self, x: torch.Tensor, terms: Sequence[Term], return_logits: bool
+    ) -> TrainStep:
+        """Make a whole training step; see `RemoteBackbone.train_step`."""
+        link = self._own_link()
+        with raw():
+            frozen = [t for t in self._tensors() if not t.requires_grad]
+        if frozen:
+            raise ValueError(
+                f"train_step steps all parameters of the optimizer, and {len(frozen)} "
+                "of them are frozen; leave them out of its groups"
+            )
+        self._put_in_force(link)
+        run = functools.partial(
+            link.instance.train_step,
+            as_array(x),
+            terms,
+            self._options(None, None, None),
+            batch_norm=self._network.batch_norms(),
+            return_logits=return_logits,
+            request_id=uuid.uuid4().hex,
+            timeout=link.timeout,
+        )
+        result = link.train_step(run)
+        self.last_step = result.step
+        return result
 
     def _options(
         self,
