@@ -106,7 +106,8 @@ class HostedLink(Keeping):
 
     def parameters(self) -> list[Any]:
         """Give the parameters in flat order."""
-        return self._params.tensors()
+        with self._lock:
+            return self._params.tensors()
 
     def _get_params(self, indices: Sequence[int]) -> list[Array]:
         specs = [self.instance.layout.parameters[i] for i in indices]
