@@ -12,6 +12,7 @@ from backboned.channel import DATA
 from backboned.dtypes import Array, as_bytes, make_spec
 from backboned.handle import Handle
 from backboned.layout import Version, condition
+from backboned.norms import BatchNorm
 from backboned.optimizer import StepOptions, Stepped, read_step
 from backboned.results import Timings, place_tensors, read_timings
 from backboned.transfer import Request, exchange
@@ -132,6 +133,7 @@ class TrainingVerbs(Handle):
         step: StepOptions | None = None,
         *,
         rng_state: bytes = b"",
+        batch_norm: Sequence[BatchNorm] = (),
         return_logits: bool = False,
         if_version: Version | None = None,
         request_id: str = "",
@@ -152,6 +154,8 @@ class TrainingVerbs(Handle):
             How the step is made.
         rng_state : bytes
             As for `Instance.forward`.
+        batch_norm : sequence of BatchNorm
+            As for `Instance.forward`.
         return_logits : bool
             Give the logits.
         if_version, request_id, timeout
@@ -170,6 +174,7 @@ class TrainingVerbs(Handle):
             step=(step or StepOptions()).message(),
             if_version=condition(if_version),
             rng_state=rng_state,
+            batch_norm=[layers.message() for layers in batch_norm],
             return_logits=return_logits,
         )
         views = [as_bytes(array)]

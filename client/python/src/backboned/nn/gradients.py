@@ -1,0 +1,270 @@
+"""The gradients of a hosted network: waiting, in the server, or looked at here."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from typing import Callable
+
+import numpy as np
+import torch
+
+from backboned import state
+from backboned.instance import Instance
+from backboned.nn.lazy import raw
+from backboned.nn.mirror import Watch, as_array, as_tensor
+from backboned.nn.outbox import Outbox
+from backboned.nn.queue import Waiting
+from backboned.optimizer import StepOptions, Stepped
+from backboned.results import Empty
+
+
+class Gradients:
+    """What `p.grad` means while the gradients are in the server.
+
+    `loss.backward()` only queues. A step sends the queue; so does whoever reads or
+    writes a gradient. One that was read is *here*: in the tensor's own memory, where
+    changes are noticed and pushed before the next use. What autograd accumulates here
+    itself, of a loss that uses parameters, is added to the server's.
+
+    Not thread-safe.
+
+    Parameters
+    ----------
+    instance : Instance
+    names : sequence of str
+        Of the parameters.
+    tensors : callable
+        Gives the parameters.
+    outbox : Outbox
+        Sends what waits.
+    """
+
+    def __init__(
+        self,
+        instance: Instance,
+        names: Sequence[str],
+        tensors: Callable[[], list[torch.Tensor]],
+        outbox: Outbox,
+    ) -> None:
+        self._instance = instance
+        self._names = names
+        self._tensors = tensors
+        self._outbox = outbox
+        self._forget_here()
+
+    def _forget_here(self) -> None:
+        self._here: set[int] = set()
+        self._written: set[int] = set()
+        self._placed: dict[int, torch.Tensor | None] = {}
+        self._watch = Watch()
+        self._asked_for_one = False
+
+    def add(self, item: Waiting) -> None:
+        """Let the backward of a tape wait."""
+        self._settle_here()
+        self._outbox.add(item)
+        self._away()
+
+    def add_now(self, item: Waiting, empty: Empty) -> None:
+        """Send the backward of a tape; its input's gradient is made by `empty`."""
+        self._settle_here()
+        self._away()
+        self._outbox.send_now(item, empty)
+
+    def _away(self) -> None:
+        """Note that what is here is not the server's any more."""
+        with raw():
+            for i in self._here:
+                self._tensors()[i].grad = None
+        self._here.clear()
+        self._asked_for_one = False
+
+    def step(
+        self, options: StepOptions, covers_all: bool
+    ) -> tuple[bool, Stepped | None]:
+        """Make a step of the server's optimizer with all that waits.
+
+        Parameters
+        ----------
+        options : StepOptions
+        covers_all : bool
+            Whether the optimizer has every parameter that may have a gradient.
+
+        Returns
+        -------
+        whether there was anything to step with, what the step did
+        """
+        made = self._outbox.repeat()
+        if made is not None:  # It was this step whose answer was lost.
+            return True, made
+        self._settle_here()
+        return self._outbox.step(options, covers_all)
+
+    def zero(self, indices: Sequence[int] | None = None) -> None:
+        """Take the gradients of some parameters away, or of all."""
+        if indices is not None:
+            for i in indices:
+                self.write(i, None)
+            return
+        self._outbox.drop()
+        with raw():
+            for tensor in self._tensors():
+                tensor.grad = None
+        self._forget_here()
+
+    def read(self, index: int) -> torch.Tensor | None:
+        """Give a parameter's gradient, fetched if it has to be."""
+        self._refuse_stray_writes()
+        if self._additions():
+            self._settle_here()
+        self._outbox.flush()
+        if self._outbox.there and index not in self._here:
+            everything = range(len(self._names))
+            wanted = everything if self._asked_for_one else [index]
+            self._fetch([i for i in wanted if i not in self._here])
+            self._asked_for_one = True
+        with raw():
+            return self._tensors()[index].grad
+
+    def read_all(self) -> None:
+        """Fetch every gradient."""
+        self._asked_for_one = True
+        self.read(0)
+        self._asked_for_one = True
+
+    def write(self, index: int, value: torch.Tensor | None) -> None:
+        """Replace a parameter's gradient."""
+        if self._additions():
+            self._settle_here()
+        self._outbox.flush()
+        tensor = self._tensors()[index]
+        with raw():
+            if value is None and tensor.grad is None and not self._outbox.there:
+                return
+            tensor.grad = value
+        self._here.add(index)
+        self._written.add(index)
+        self._placed[index] = value
+
+    def _fetch(self, indices: Sequence[int]) -> None:
+        """Place the server's gradients of some parameters here."""
+        self._refuse_stray_writes()
+        parts = self._server_side(indices)
+        tensors = self._tensors()
+        for i in indices:
+            grad, old = parts[i], self._placed.get(i)
+            if grad is not None and old is not None:
+                with torch.no_grad():
+                    grad = old.copy_(grad)
+            with raw():
+                tensors[i].grad = grad
+            self._note(i, grad)
+
+    def _note(self, index: int, grad: torch.Tensor | None) -> None:
+        """Note that the gradient here is the server's."""
+        self._placed[index] = grad
+        self._here.add(index)
+        self._watch.forget([index])
+        if grad is not None:
+            self._watch.saw(self._watch.look({index: grad}, [index]))
+
+    def _server_side(self, indices: Sequence[int]) -> dict[int, torch.Tensor | None]:
+        """Get the server's gradients."""
+        everything = len(indices) == len(self._names)
+        names = [self._names[i] for i in indices]
+        grads = state.get_grads(
+            self._instance, None if everything else names, True, self._outbox.timeout
+        )
+        parts: dict[int, torch.Tensor | None] = {}
+        begin = 0
+        for i, present in zip(indices, grads.present):
+            parts[i] = None
+            if present:
+                spec = self._instance.layout.parameters[i]
+                flat = grads.flat[begin : begin + spec.size]
+                parts[i] = as_tensor(flat.reshape(spec.shape).copy())
+                begin += spec.size
+        return parts
+
+    def _additions(self) -> list[int]:
+        """Find gradients that autograd left here on top of the server's."""
+        with raw():
+            return [
+                i
+                for i, tensor in enumerate(self._tensors())
+                if tensor.grad is not None and i not in self._here
+            ]
+
+    def _settle_here(self) -> None:
+        """Push the gradients that changed here."""
+        self._refuse_stray_writes()
+        additions = self._additions()
+        if additions:
+            self._merge(additions)
+        with raw():
+            grads = {i: self._tensors()[i].grad for i in self._here}
+        changed = {i for i, grad in grads.items() if grad is not self._placed[i]}
+        same = [i for i in grads if i not in changed and grads[i] is not None]
+        present = {i: grad for i, grad in grads.items() if grad is not None}
+        changed.update(self._watch.changed(present, same), self._written)
+        if changed:
+            self._push(sorted(changed))
+
+    def _merge(self, indices: list[int]) -> None:
+        """Add what autograd left here to what the server has."""
+        self._outbox.flush()
+        tensors = self._tensors()
+        parts = self._server_side(indices) if self._outbox.there else {}
+        for i in indices:
+            theirs = parts.get(i)
+            with raw(), torch.no_grad():
+                mine = tensors[i].grad
+                if theirs is not None and mine is not None:
+                    tensors[i].grad = theirs.add_(mine)
+                self._placed[i] = tensors[i].grad
+            self._here.add(i)
+            self._written.add(i)
+
+    def _push(self, indices: list[int]) -> None:
+        if self._outbox.outdated:
+            state.zero_grads(
+                self._instance, None, uuid.uuid4().hex, self._outbox.timeout
+            )
+            self._outbox.outdated = False
+        with raw():
+            grads = {i: self._tensors()[i].grad for i in indices}
+        flats = [as_array(g).reshape(-1) for g in grads.values() if g is not None]
+        if flats or self._outbox.there:
+            everything = len(indices) == len(self._names)
+            state.set_grads(
+                self._instance,
+                np.concatenate(flats) if flats else np.empty(0, np.float32),
+                [grad is not None for grad in grads.values()],
+                None if everything else [self._names[i] for i in indices],
+                None,
+                uuid.uuid4().hex,
+                self._outbox.timeout,
+            )
+            self._outbox.there = True
+        for i, grad in grads.items():
+            self._note(i, grad)
+        self._written.difference_update(indices)
+
+    def _refuse_stray_writes(self) -> None:
+        """Find writes to gradients that were read before the server changed them."""
+        away = [i for i in self._watch.known() if i not in self._here]
+        placed = {i: grad for i in away if (grad := self._placed[i]) is not None}
+        changed = self._watch.changed(placed, list(placed))
+        if changed:
+            self._watch.forget(changed)
+            raise RuntimeError(
+                f"the gradient of {self._names[changed[0]]} was written through a "
+                "tensor that was taken before the next backward, so the write is "
+                "lost; read p.grad again and write then"
+            )
+
+    def end(self) -> None:
+        """Place everything here, for good."""
+        if self._outbox.there or not self._outbox.empty:
+            self.read_all()
