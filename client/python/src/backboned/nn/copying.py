@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from backboned.dtypes import float_number
 from backboned.instance import Instance, create_instance
 from backboned.layout import argument_values
 from backboned.nn import norm
@@ -72,11 +73,17 @@ def _create_like(instance: Instance, timeout: float | None) -> Instance:
 
     Its parameters are drawn, also where Mammoth loads weights: they are overwritten.
     """
+    if instance.columns:
+        raise TypeError(
+            f"{instance.name!r} is a later column of a progressive network, which "
+            "cannot be copied: the earlier columns may have changed since"
+        )
     request = pb.CreateInstanceRequest(
         arguments=argument_values(instance.arguments),
         device=instance.device,
         seed=0,
         random_init=True,
+        dtype=float_number(instance.dtype),
     )
     if instance.benchmark:
         request.benchmark = instance.benchmark

@@ -15,7 +15,7 @@ from backboned.layout import Select
 from backboned.nn.hosted import HostedLink
 from backboned.nn.lazy import raw
 from backboned.nn.link import Link
-from backboned.nn.mirror import as_array
+from backboned.nn.mirror import as_array, torch_dtype
 from backboned.nn.queue import Waiting
 from backboned.norms import BatchNorm
 
@@ -40,11 +40,9 @@ class Room:
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
         """Make one more tensor, and give it as an array."""
-        like = torch.from_numpy(np.empty(0, dtype)).dtype
-        tensor = torch.empty(shape, dtype=like)
+        tensor = torch.empty(shape, dtype=torch_dtype(dtype))
         self.tensors.append(tensor)
-        array: Array = tensor.numpy()
-        return array
+        return as_array(tensor)
 
 
 def run(call: Call, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
