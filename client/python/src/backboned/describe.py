@@ -110,9 +110,9 @@ class InstanceInfo:
 
     `weights` is the weights file that it began with, empty for none; `weights_sha256`
     is that file's SHA-256. `optimizer` is what the server steps, None for nothing.
-    `read_only` and `frozen` are its settings. Of its
-    `memory_bytes`, another instance holds `shared_bytes` too. `demoted_tapes` gave up
-    their graph for want of room, and `replayed_forwards` were run again for them.
+    `read_only` and `frozen` are its settings. Of its `memory_bytes`, another
+    instance holds `shared_bytes` too. `demoted_tapes` gave up their graph for want of
+    room, and `replayed_forwards` were run again for them.
     `dtype` is its parameters' element type, e.g. ``"float32"``; `columns` are the
     earlier columns of a progressive network, as ``owner/name``.
     """

@@ -15,7 +15,7 @@ from backboned.layout import Select
 from backboned.nn.hosted import HostedLink
 from backboned.nn.lazy import raw
 from backboned.nn.link import Link
-from backboned.nn.mirror import as_array, as_tensor, torch_dtype
+from backboned.nn.mirror import as_array, torch_dtype
 from backboned.nn.queue import Waiting
 from backboned.norms import BatchNorm
 
@@ -181,7 +181,7 @@ def _fetch(ctx: Any, named: dict[str, Array]) -> tuple[Any, ...]:
     parts: list[torch.Tensor | None] = [None] * len(wants)
     if result.grads is not None:
         parts = [
-            as_tensor(part) if part is not None and wanted else None
+            torch.from_numpy(part) if part is not None and wanted else None
             for part, wanted in zip(result.grads.split(instance.layout), wants)
         ]
     return (None, room.tensors[0] if wants_input else None, None, *parts)

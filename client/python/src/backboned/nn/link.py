@@ -52,7 +52,7 @@ class Link:
         self.instance = instance
         self.timeout: float | None = None
         self._lock = threading.RLock()
-        self._parameters = parameter_slots(root, instance)
+        self._parameters = parameter_slots(root, layout, getattr(torch, instance.dtype))
         self._buffers = buffer_slots(root, layout)
         self._params_seen = Watch()
         self._buffers_seen = Watch()

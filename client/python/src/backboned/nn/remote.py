@@ -83,8 +83,12 @@ class RemoteBackbone(FlatAccess, nn.Module):
     def __init__(self, instance: Instance, frozen: bool = False) -> None:
         super().__init__()
         self.return_prerelu = False
-        dtype = getattr(torch, instance.dtype)
-        plant(self, instance.layout, dtype, norm.defaults(instance.architecture))
+        plant(
+            self,
+            instance.layout,
+            norm.defaults(instance.architecture),
+            getattr(torch, instance.dtype),
+        )
         for name, value in instance.layout.attributes.items():
             if not hasattr(self, name):
                 setattr(self, name, value)
@@ -92,9 +96,11 @@ class RemoteBackbone(FlatAccess, nn.Module):
         _networks.add(self)
         names = [parameter.name for parameter in instance.layout.parameters]
         held = set(matching(instance.frozen, names))
+        frozen = frozen or instance.read_only or len(held) == len(names)
         for name, parameter in self.named_parameters():
-            parameter.requires_grad_(not (frozen or instance.read_only or name in held))
-        if not any(parameter.requires_grad for parameter in self.parameters()):
+            if frozen or name in held:
+                parameter.requires_grad_(False)
+        if frozen:
             self._link = HostedLink(instance, self)
         else:
             self._link = Link(instance, self)

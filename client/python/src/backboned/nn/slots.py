@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from backboned.instance import Instance
 from backboned.layout import Layout
 from backboned.nn.mirror import check_tensor, torch_dtype
 
@@ -102,14 +101,13 @@ def _fits(tensor: Any, shape: tuple[int, ...], dtype: torch.dtype) -> bool:
     )
 
 
-def parameter_slots(root: nn.Module, instance: Instance) -> Slots:
-    """Give the places of an instance's parameters."""
-    parameters = instance.layout.parameters
+def parameter_slots(root: nn.Module, layout: Layout, dtype: torch.dtype) -> Slots:
+    """Give the places of a layout's parameters, of `dtype`."""
     return Slots(
         root,
-        [p.name for p in parameters],
-        [p.shape for p in parameters],
-        [getattr(torch, instance.dtype)] * len(parameters),
+        [p.name for p in layout.parameters],
+        [p.shape for p in layout.parameters],
+        [dtype] * len(layout.parameters),
         "_parameters",
     )
 

@@ -17,7 +17,7 @@ Make = Callable[[str], nn.Module]
 """Makes the module of a name."""
 
 
-def plant(root: nn.Module, layout: Layout, dtype: torch.dtype, norms: Defaults) -> None:
+def plant(root: nn.Module, layout: Layout, norms: Defaults, dtype: torch.dtype) -> None:
     """Add uninitialised parameters, of `dtype`, and buffers under the layout's names.
 
     `root.named_parameters()` and `root.named_buffers()` then give exactly the
@@ -28,10 +28,9 @@ def plant(root: nn.Module, layout: Layout, dtype: torch.dtype, norms: Defaults) 
     ----------
     root : torch.nn.Module
     layout : Layout
-    dtype : torch.dtype
-        Of the parameters.
     norms : Defaults
         Of the BatchNorm layers.
+    dtype : torch.dtype
 
     Raises
     ------
