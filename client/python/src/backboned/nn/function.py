@@ -13,6 +13,7 @@ from backboned import compute, garbage
 from backboned.dtypes import Array
 from backboned.layout import Select
 from backboned.nn.hosted import HostedLink
+from backboned.nn.lazy import raw
 from backboned.nn.link import Link
 from backboned.nn.mirror import as_array
 from backboned.nn.queue import Waiting
@@ -140,7 +141,7 @@ class RemoteForward(torch.autograd.Function):
         if not named:
             return nothing
         if ctx.link.hosting and any(ctx.needs_input_grad[_PARAMETERS:]):
-            if _goes_everywhere(ctx):
+            if _goes_everywhere(ctx) and _all_still_train(ctx):
                 return _wait(ctx, named, token)
             ctx.link.settle_gradients()  # The tape may wait already.
         return _fetch(ctx, {name: as_array(grad) for name, grad in named.items()})
@@ -198,6 +199,17 @@ def _fetch(ctx: Any, named: dict[str, Array]) -> tuple[Any, ...]:
             for part, wanted in zip(result.grads.split(ctx.link.instance.layout), wants)
         ]
     return (None, room.newest() if wants_input else None, None, *parts)
+
+
+def _all_still_train(ctx: Any) -> bool:
+    """Whether no parameter was frozen since the forward: PyTorch adds to none then."""
+    with raw():
+        return all(
+            parameter.requires_grad or not wanted
+            for parameter, wanted in zip(
+                ctx.link.parameters(), ctx.needs_input_grad[_PARAMETERS:]
+            )
+        )
 
 
 def _goes_everywhere(ctx: Any) -> bool:

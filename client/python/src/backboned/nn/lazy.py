@@ -201,6 +201,7 @@ _OVERWRITES = {
     torch.Tensor.uniform_,
 }
 
+# Not every version of torch has each of these.
 _LOOKS_AT_NO_VALUE = {
     *(
         _property(name).__get__
@@ -226,6 +227,7 @@ _LOOKS_AT_NO_VALUE = {
             "_backward_hooks",
             "_version",
         )
+        if hasattr(torch.Tensor, name)
     ),
     _property("requires_grad").__set__,
     _property("_backward_hooks").__set__,
@@ -255,6 +257,7 @@ _LOOKS_AT_NO_VALUE = {
             "size",
             "stride",
         )
+        if hasattr(torch.Tensor, name)
     ),
     torch.autograd.grad,
     torch.empty_like,
