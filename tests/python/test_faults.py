@@ -9,6 +9,7 @@ import backboned
 import pytest
 import torch
 from backboned import optim
+from test_lifecycle import wait_until
 from torch.nn import functional as F
 
 STEPS = 8
@@ -33,7 +34,8 @@ class Phoenix:
 
     def kill(self):
         self.process.kill()
-        self.process.communicate()
+        self.process.wait()
+        self.process.stdout.close()
 
     def restart(self, *options):
         self.kill()
@@ -51,6 +53,13 @@ def phoenix(binary, tmp_path):
 def connected(phoenix):
     with backboned.connect(phoenix.target, reconnect_timeout=60) as server:
         yield server
+
+
+def is_there(server):
+    try:
+        return bool(server.info())
+    except backboned.Unavailable:
+        return False
 
 
 def mlp(server, **options):
@@ -241,6 +250,7 @@ def test_server_that_stays_away_is_an_error(phoenix):
                 call()
         assert all(p.grad is None for p in net.parameters())
         phoenix.start()
+        wait_until(lambda: is_there(server))
         loss.backward()
         assert net.get_grads().isfinite().all()
 
@@ -297,6 +307,7 @@ def test_hosted_network_says_what_is_lost(phoenix, connected):
     with pytest.raises(backboned.Unavailable, match="resume from a checkpoint"):
         net(x)
     phoenix.start()
+    wait_until(lambda: is_there(connected))
     lost = "was restarted.*optimizer's state.*resume from a checkpoint"
     loss.backward()
     for call in (optimizer.step, lambda: net(x), net.state_dict):

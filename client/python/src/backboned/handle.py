@@ -49,6 +49,8 @@ class Handle:
         The server, if a network in torch stands for the instance; see home.py.
     made_here : bool
         Whether this object's maker made the instance, and nobody else.
+    seed : int or None
+        That `Server.create` was given.
     rng_state : bytes
         After the drawing of its parameters, if `Server.create` was given one.
     missing_keys, unexpected_keys : tuple of str
@@ -58,6 +60,7 @@ class Handle:
 
     home: Home | None = None
     made_here: bool = False
+    seed: int | None = None
     rng_state: bytes = b""
     missing_keys: tuple[str, ...] = ()
     unexpected_keys: tuple[str, ...] = ()

@@ -225,7 +225,9 @@ class Server:
         if normalization is not None:
             request.normalization.mean.extend(normalization.mean)
             request.normalization.std.extend(normalization.std)
-        return _wrapped(create_instance(self.channel, request, timeout), module)
+        made = create_instance(self.channel, request, timeout)
+        made.seed = seed
+        return _wrapped(made, module)
 
     def instance(
         self, name: str, module: bool | None = None, timeout: float | None = None

@@ -18,7 +18,7 @@ from backboned.nn.rebuilding import make_like
 if TYPE_CHECKING:
     from backboned.nn.remote import RemoteBackbone
 
-_OWN = {"_link", "_norms"}
+_OWN = {"_link", "_norms", "first_digest"}
 """Attributes that a copy makes anew."""
 
 
@@ -37,12 +37,13 @@ def deepcopy(network: RemoteBackbone, memo: dict[int, Any]) -> RemoteBackbone:
         for tensor in _server_side(network):
             memo[id(tensor)] = _empty_like(tensor)
     else:
-        instance = make_like(link.instance, "", link.timeout)
+        instance = make_like(link.instance, link.timeout)
     for key, value in network.__dict__.items():
         if key not in _OWN:
             twin.__dict__[key] = copy.deepcopy(value, memo)
     twin._norms = norm.Norms(twin, instance.layout, instance.architecture)
     twin._link = HostedLink(instance, twin) if link.hosting else Link(instance, twin)
+    twin.first_digest = None
     twin._link.timeout, twin._link.strict = link.timeout, link.strict
     return twin
 

@@ -289,7 +289,7 @@ class Link(Surviving):
     def _move_in(self, info: ServerInfo) -> None:
         """Make the instance again in a server, and push the mirror."""
         params, buffers = self._known_versions()
-        there, equal = find_or_make(self.instance, self._digest, self.timeout)
+        there, equal = find_or_make(self.instance, self.digest, self.timeout)
         read_only = self.instance.read_only
         self.instance.stand_for(there)
         self.home.info = info
@@ -304,7 +304,8 @@ class Link(Surviving):
                 self.instance.update(read_only=True, timeout=self.timeout)
         self._same_params, self._same_buffers = params, buffers
 
-    def _digest(self) -> str:
+    def digest(self) -> str:
+        """Give the SHA-256 of the mirror, as the server computes an instance's."""
         return digest(as_array(t) for t in (*self.parameters(), *self.buffers()))
 
     def _saw_all(self, version: Version) -> None:

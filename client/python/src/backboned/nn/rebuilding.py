@@ -9,6 +9,7 @@ from typing import Callable
 import numpy as np
 
 from backboned.channel import CONTROL
+from backboned.control import Frozen, settings
 from backboned.dtypes import Array, as_bytes
 from backboned.errors import NotFound, ServerRestarted
 from backboned.instance import Instance, create_instance
@@ -18,8 +19,10 @@ from backboned.v1 import instance_pb2
 from backboned.v1 import instance_service_pb2 as pb
 
 
-def make_like(instance: Instance, name: str, timeout: float | None) -> Instance:
-    """Make an instance of the same architecture and arguments; unnamed if `name` is "".
+def make_like(
+    instance: Instance, timeout: float | None, name: str = "", frozen: Frozen = ()
+) -> Instance:
+    """Make an instance of the same architecture and arguments, unnamed by default.
 
     Its parameters are drawn, also where Mammoth loads weights: they are overwritten.
     """
@@ -29,6 +32,7 @@ def make_like(instance: Instance, name: str, timeout: float | None) -> Instance:
         device=instance.device,
         seed=0,
         random_init=True,
+        settings=settings(False, frozen),
     )
     if instance.benchmark:
         request.benchmark = instance.benchmark
@@ -84,7 +88,7 @@ def find_or_make(
                 "net.state_dict()"
             )
         name = "" if instance.ephemeral else instance.name
-        made = make_like(instance, name, timeout)
+        made = make_like(instance, timeout, name, instance.frozen)
         if made.layout != instance.layout:
             made.delete()
             raise ServerRestarted(
