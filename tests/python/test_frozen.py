@@ -243,6 +243,17 @@ def test_only_plain_parameters_can_live_in_the_server(net):
     assert all(not hasattr(p, "keeper") for p in net.parameters())
 
 
+def test_only_plain_buffers_can_live_in_the_server(server):
+    class Fancy(torch.Tensor):
+        pass
+
+    net, _ = make_pair(server, "resnet")
+    net.bn1.running_mean = torch.zeros(8).as_subclass(Fancy)
+    with pytest.raises(TypeError, match=r"bn1\.running_mean is a Fancy"):
+        optim.SGD(net)
+    assert all(type(p) is torch.nn.Parameter for p in net.parameters())
+
+
 def test_parameters_of_another_shape_are_refused(net):
     net.requires_grad_(False)
     net.classifier.weight.data = torch.zeros(11, 100)

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from backboned import optim
+from backboned import BatchNorm, optim
 from backboned.nn.norm import BatchNorm2d
 from hosted_pairs import assert_same, assert_same_networks, batches, make_pair
 from torch import nn
@@ -81,34 +81,31 @@ def test_gradients_with_layers_in_evaluation(server):
 
 
 @pytest.mark.parametrize(
-    ("architecture", "shape"),
+    ("architecture", "arguments"),
     [
-        ("resnet18", (3, 32, 32)),
-        ("resnet32", (3, 32, 32)),
-        ("efficientnet", (3, 32, 32)),
+        ("resnet18", {}),
+        ("resnet32", {}),
+        ("efficientnet", {"efficientnet_type": "b0"}),
     ],
 )
-def test_the_attributes_are_the_architectures(server, architecture, shape):
+def test_the_attributes_are_the_architectures(server, architecture, arguments):
     net = server.create(
-        architecture=architecture, num_classes=3, seed=0, random_init=True
+        architecture=architecture,
+        num_classes=3,
+        seed=0,
+        random_init=True,
+        module=True,
+        **arguments,
     )
-    layers = [m for m in net.modules() if isinstance(m, BatchNorm2d)]
+    layers = [module for module in net.modules() if isinstance(module, BatchNorm2d)]
     assert len(layers) == sum("running_mean" in b.name for b in net.layout.buffers)
     net.eval()
-    x = torch.rand(2, *shape)
+    x = torch.rand(2, 3, 32, 32)
+    said = BatchNorm(eps=layers[0].eps, momentum=layers[0].momentum)
     with torch.no_grad():
         assumed = net(x)
-        said = net.instance.forward(
-            x.numpy(), batch_norm=[backbone_norms(layers[0])]
-        ).out
-    assert_same(assumed, torch.from_numpy(said))
-
-
-def backbone_norms(layer):
-    """Say the layer's attributes for all layers."""
-    from backboned import BatchNorm
-
-    return BatchNorm(eps=layer.eps, momentum=layer.momentum)
+    out = net.instance.forward(x.numpy(), batch_norm=[said]).out
+    assert_same(assumed, torch.from_numpy(out))
 
 
 def test_layers_are_modules_that_do_not_compute(server):

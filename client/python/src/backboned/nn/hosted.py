@@ -85,7 +85,11 @@ class HostedLink(Keeping):
             params_seen, buffers_seen = mirror.seen()
         self.timeout = mirror.timeout if mirror else None
         self._params.begin(self, params_seen)
-        self._buffers.begin(self, buffers_seen)
+        try:
+            self._buffers.begin(self, buffers_seen)
+        except TypeError:
+            self._params.release()
+            raise
 
     @property
     def timeout(self) -> float | None:

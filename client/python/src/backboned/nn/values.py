@@ -85,6 +85,10 @@ class Values:
     def end(self) -> None:
         """Make the tensors plain, all here."""
         self.show(range(len(self.names)))
+        self.release()
+
+    def release(self) -> None:
+        """Make the tensors plain as they are."""
         for tensor in self._tensors:
             make_plain(tensor)
 
