@@ -8,7 +8,7 @@ import threading
 import backboned
 import pytest
 import torch
-from backboned import optim
+from backboned import compute, optim
 from test_lifecycle import wait_until
 from torch.nn import functional as F
 
@@ -204,6 +204,35 @@ def test_input_and_retained_gradients_survive(phoenix, connected):
     assert net.instance.info().tape_count <= 1
 
 
+def lose_first_answer(monkeypatch, method):
+    """Let the first call of a method happen, and its answer be lost."""
+    true = getattr(compute, method)
+    calls = []
+
+    def lossy(*arguments, **options):
+        result = true(*arguments, **options)
+        calls.append(method)
+        if len(calls) == 1:
+            raise backboned.Unavailable("the connection broke")
+        return result
+
+    monkeypatch.setattr(compute, method, lossy)
+    return calls
+
+
+@pytest.mark.parametrize("method", ["forward", "backward"])
+def test_lost_answer_changes_no_bit(server, monkeypatch, method):
+    undisturbed = resnet(server)
+    losses = train(undisturbed, resnet)
+    net = resnet(server)
+    uid = net.instance.uid
+    calls = lose_first_answer(monkeypatch, method)
+    assert train(net, resnet) == losses
+    assert_same(state(net), state(undisturbed))
+    assert net.instance.uid == uid
+    assert len(calls) == 2 * STEPS + 1
+
+
 def test_changed_input_is_an_error_and_no_gradient(phoenix, connected):
     net = mlp(connected)
     x = torch.rand(2, 1, 28, 28)
@@ -262,9 +291,13 @@ def test_zero_timeout_does_not_wait(phoenix):
         assert "waited" not in caught.value.message
 
 
-def test_what_somebody_else_made_is_not_made_again(phoenix, connected):
+@pytest.mark.parametrize("take", ["instance", "exist_ok"])
+def test_what_somebody_else_made_is_not_made_again(phoenix, connected, take):
     mlp(connected, name="theirs", module=False)
-    net = connected.instance("theirs")
+    if take == "instance":
+        net = connected.instance("theirs")
+    else:
+        net = mlp(connected, name="theirs", exist_ok=True)
     phoenix.restart()
     with pytest.raises(backboned.ServerRestarted, match="somebody else made"):
         net(torch.rand(2, 1, 28, 28))
