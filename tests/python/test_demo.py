@@ -58,7 +58,12 @@ def test_local_demo_needs_no_server(data, tmp_path):
 
 def test_demo_on_a_running_server_whose_death_is_one_sentence(data, start, tmp_path):
     server = start(threads=2)
-    program = demo(f"--server={server.target}", f"--out={tmp_path}", binary="/nowhere")
+    program = demo(
+        f"--server={server.target}",
+        f"--out={tmp_path}",
+        "--reconnect-timeout=0",
+        binary="/nowhere",
+    )
     lines = [program.stdout.readline() for _ in range(3)]
     assert "connected to server" in lines[0] and "task 1/5" in lines[2]
     os.kill(server.process.pid, signal.SIGKILL)

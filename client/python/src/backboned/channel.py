@@ -26,6 +26,7 @@ CONTROL = "/backboned.v1.InstanceService/"
 HEALTH = "/grpc.health.v1.Health/"
 
 DEFAULT_TIMEOUT_S = 120.0
+RECONNECT_TIMEOUT_S = 30.0
 
 _MESSAGE_BYTES = 4 << 20
 _OPTIONS = (
@@ -142,6 +143,8 @@ class Channel:
         Name of the run, for the server's log.
     progress : bool
         Show a bar for transfers over one second.
+    reconnect_timeout : float
+        Seconds that a mirrored network waits for a server that went away.
 
     Attributes
     ----------
@@ -155,10 +158,12 @@ class Channel:
         timeout: float = DEFAULT_TIMEOUT_S,
         label: str | None = None,
         progress: bool = False,
+        reconnect_timeout: float = RECONNECT_TIMEOUT_S,
     ) -> None:
         self.target = target
         self.timeout = timeout
         self.progress = progress
+        self.reconnect_timeout = reconnect_timeout
         self.meter = Meter()
         self._label = label
         self._line = _Line()

@@ -117,6 +117,7 @@ class Control(Handle):
         )
         answer = decoded(pb.CloneInstanceResponse.FromString, raw)
         made = type(self)(self.channel, answer.instance)
+        made.made_here = True
         made.begin_life()
         return made
 

@@ -88,6 +88,10 @@ class FailedPrecondition(BackbonedError):
     default_code = grpc.StatusCode.FAILED_PRECONDITION
 
 
+class ServerRestarted(FailedPrecondition):
+    """The server was restarted, and what only it had is lost. Resume from a copy."""
+
+
 class Aborted(BackbonedError):
     """Somebody else was faster. Read again and retry."""
 

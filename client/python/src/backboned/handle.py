@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from backboned import garbage
 from backboned.channel import Channel
@@ -13,6 +14,9 @@ from backboned.layout import Layout, Version, read_layout, read_version
 from backboned.results import Grads
 from backboned.traffic import Meter
 from backboned.v1 import instance_pb2
+
+if TYPE_CHECKING:
+    from backboned.home import Home
 
 
 class Handle:
@@ -45,6 +49,12 @@ class Handle:
         Its settings, as `Instance.update` takes them, when an answer last told them.
     weights, weights_sha256 : str
         The weights file that it began with, and its SHA-256; empty: none.
+    home : Home or None
+        The server, if a network in torch stands for the instance; see home.py.
+    made_here : bool
+        Whether this object's maker made the instance, and nobody else.
+    seed : int or None
+        That `Server.create` was given.
     rng_state : bytes
         After the drawing of its parameters, if `Server.create` was given one.
     missing_keys, unexpected_keys : tuple of str
@@ -52,6 +62,9 @@ class Handle:
         of it (the first 1000 keys).
     """
 
+    home: Home | None = None
+    made_here: bool = False
+    seed: int | None = None
     rng_state: bytes = b""
     missing_keys: tuple[str, ...] = ()
     unexpected_keys: tuple[str, ...] = ()
@@ -77,6 +90,11 @@ class Handle:
         self.layout: Layout = read_layout(message.layout)
         self.version = info.version
         self.life = garbage.share_life(channel, self.uid)
+
+    def stand_for(self, other: Handle) -> None:
+        """Stand for another instance of the same layout from now on."""
+        self.name, self.owner, self.uid = other.name, other.owner, other.uid
+        self.version, self.life = other.version, other.life
 
     def __repr__(self) -> str:
         """Say the server, the name and what it was made from."""

@@ -377,6 +377,7 @@ def create_instance(
     )
     answer = decoded(control_pb.CreateInstanceResponse.FromString, raw)
     made = Instance(channel, answer.instance)
+    made.made_here = not answer.existed
     made.rng_state = answer.rng_state
     made.missing_keys = tuple(answer.missing_keys)
     made.unexpected_keys = tuple(answer.unexpected_keys)

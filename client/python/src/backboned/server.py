@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Any, Callable
 
 from backboned import process
 from backboned.binary import find_binary
-from backboned.channel import CONTROL, DEFAULT_TIMEOUT_S, Channel
+from backboned.channel import (
+    CONTROL,
+    DEFAULT_TIMEOUT_S,
+    RECONNECT_TIMEOUT_S,
+    Channel,
+)
 from backboned.control import Frozen, settings
 from backboned.creation import state_bytes, weights_message
 from backboned.describe import (
@@ -236,7 +241,9 @@ class Server:
         if normalization is not None:
             request.normalization.mean.extend(normalization.mean)
             request.normalization.std.extend(normalization.std)
-        return _wrapped(create_instance(self.channel, request, timeout), module)
+        made = create_instance(self.channel, request, timeout)
+        made.seed = seed
+        return _wrapped(made, module)
 
     def instance(
         self, name: str, module: bool | None = None, timeout: float | None = None
@@ -313,6 +320,7 @@ def connect(
     label: str | None = None,
     timeout: float = DEFAULT_TIMEOUT_S,
     progress: bool = False,
+    reconnect_timeout: float = RECONNECT_TIMEOUT_S,
 ) -> Server:
     """Connect to a running server.
 
@@ -326,6 +334,9 @@ def connect(
         Seconds that a call may take unless it says otherwise.
     progress : bool
         Show a bar for transfers over one second; needs tqdm.
+    reconnect_timeout : float
+        Seconds that a mirrored network waits for the server if it goes away; it is
+        there again then, whether it was restarted or not. 0: do not wait.
 
     Raises
     ------
@@ -337,7 +348,7 @@ def connect(
     _check_target(target)
     if progress:
         require_tqdm()
-    server = Server(Channel(target, timeout, label, progress))
+    server = Server(Channel(target, timeout, label, progress, reconnect_timeout))
     seconds = min(timeout, _CONNECT_TIMEOUT_S)
     try:
         server.info(seconds)

@@ -34,7 +34,10 @@ _INTERRUPTED = 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo; give the exit status: 0, 1 on failure, 130 after Ctrl-C."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.card and options.local:
+        parser.error("--card describes a run in a server; leave --local out")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # Also into a log file.
     if _MISSING:
@@ -76,6 +79,19 @@ def _parser() -> argparse.ArgumentParser:
         help="use this server (unix:/path or host:port) instead of starting one",
     )
     _add_settings(parser)
+    parser.add_argument(
+        "--reconnect-timeout",
+        metavar="SECONDS",
+        type=float,
+        default=30.0,
+        help="how long to wait for the --server if it goes away; default: 30",
+    )
+    parser.add_argument(
+        "--card",
+        metavar="FILE",
+        type=Path,
+        help="write a run card, for python -m backboned verify",
+    )
     return parser
 
 
@@ -126,7 +142,9 @@ def _run(options: argparse.Namespace) -> int:
 def _server(options: argparse.Namespace) -> Iterator[backboned.Server]:
     """Connect to the server that is asked for, or start one."""
     if options.server:
-        server = backboned.connect(options.server, label="demo")
+        server = backboned.connect(
+            options.server, label="demo", reconnect_timeout=options.reconnect_timeout
+        )
     else:
         server = backboned.local_server(threads=options.threads, label="demo")
     with server:
@@ -146,6 +164,8 @@ def _train_remotely(
     torch.set_num_threads(server.info().threads or torch.get_num_threads())
     net = server.create("seq-mnist", seed=options.seed)
     outcome = _train(options, tasks, net, f"in the server, as {net.name}")
+    if options.card:
+        print(f"run card: {net.save_run_card(options.card)}")
     return outcome, net.get_params().detach()
 
 

@@ -8,20 +8,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from backboned.dtypes import float_number
-from backboned.instance import Instance, create_instance
-from backboned.layout import argument_values
 from backboned.nn import norm
 from backboned.nn.certainty import advised
 from backboned.nn.hosted import HostedLink
 from backboned.nn.lazy import raw
 from backboned.nn.link import Link
-from backboned.v1 import instance_service_pb2 as pb
+from backboned.nn.rebuilding import make_like
 
 if TYPE_CHECKING:
     from backboned.nn.remote import RemoteBackbone
 
-_OWN = {"_link", "_norms"}
+_OWN = {"_link", "_norms", "first_digest"}
 """Attributes that a copy makes anew."""
 
 
@@ -40,12 +37,13 @@ def deepcopy(network: RemoteBackbone, memo: dict[int, Any]) -> RemoteBackbone:
         for tensor in _server_side(network):
             memo[id(tensor)] = _empty_like(tensor)
     else:
-        instance = _create_like(link.instance, link.timeout)
+        instance = make_like(link.instance, link.timeout)
     for key, value in network.__dict__.items():
         if key not in _OWN:
             twin.__dict__[key] = copy.deepcopy(value, memo)
     twin._norms = norm.Norms(twin, instance.layout, instance.architecture)
     twin._link = HostedLink(instance, twin) if link.hosting else Link(instance, twin)
+    twin.first_digest = None
     twin._link.timeout, twin._link.strict = link.timeout, link.strict
     return twin
 
@@ -66,30 +64,3 @@ def _empty_like(tensor: torch.Tensor) -> torch.Tensor:
         if isinstance(tensor, nn.Parameter):
             return nn.Parameter(empty.detach(), tensor.requires_grad)
         return empty.as_subclass(torch.Tensor)
-
-
-def _create_like(instance: Instance, timeout: float | None) -> Instance:
-    """Make an unnamed instance of the same architecture and arguments.
-
-    Its parameters are drawn, also where Mammoth loads weights: they are overwritten.
-    """
-    if instance.columns:
-        raise TypeError(
-            f"{instance.name!r} is a later column of a progressive network, which "
-            "cannot be copied: the earlier columns may have changed since"
-        )
-    request = pb.CreateInstanceRequest(
-        arguments=argument_values(instance.arguments),
-        device=instance.device,
-        seed=0,
-        random_init=True,
-        dtype=float_number(instance.dtype),
-    )
-    if instance.benchmark:
-        request.benchmark = instance.benchmark
-    else:
-        request.architecture = instance.architecture
-    if instance.normalization is not None:
-        request.normalization.mean.extend(instance.normalization.mean)
-        request.normalization.std.extend(instance.normalization.std)
-    return create_instance(instance.channel, request, timeout)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Union
 
 import numpy as np
@@ -17,6 +17,7 @@ from backboned.nn.lazy import raw
 from backboned.nn.link import Link
 from backboned.nn.mirror import as_array, torch_dtype
 from backboned.nn.queue import Waiting
+from backboned.nn.taped import Taped
 from backboned.norms import BatchNorm
 
 AnyLink = Union[Link, HostedLink]
@@ -36,20 +37,30 @@ class Room:
     """Makes the memory of outputs as torch tensors: aligned as torch's own are."""
 
     def __init__(self) -> None:
-        self.tensors: list[torch.Tensor] = []
+        self._made: list[tuple[Array, torch.Tensor]] = []
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
         """Make one more tensor, and give it as an array."""
         tensor = torch.empty(shape, dtype=torch_dtype(dtype))
-        self.tensors.append(tensor)
-        return as_array(tensor)
+        array = as_array(tensor)
+        self._made.append((array, tensor))
+        return array
+
+    def newest(self) -> torch.Tensor:
+        """Give the tensor that was made last."""
+        return self._made[-1][1]
+
+    def tensors(self, arrays: Iterable[Array]) -> tuple[torch.Tensor, ...]:
+        """Give the tensors of arrays that were made here."""
+        made = {id(array): tensor for array, tensor in self._made}
+        return tuple(made[id(array)] for array in arrays)
 
 
 def run(call: Call, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Run a forward that needs no gradient; give its outputs."""
     room = Room()
     result = call.link.forward(as_array(x), _options(call), room.empty)
-    return tuple(room.tensors[: len(result.outputs)])
+    return room.tensors(result.outputs.values())
 
 
 def run_with_graph(
@@ -96,7 +107,6 @@ class RemoteForward(torch.autograd.Function):
         *parameters: torch.nn.Parameter,
     ) -> tuple[torch.Tensor, ...]:
         """Run the forward and keep its tape."""
-        instance = call.link.instance
         room = Room()
         options = _options(call)
         options.update(tape=True, input_grad=ctx.needs_input_grad[1])
@@ -104,13 +114,17 @@ class RemoteForward(torch.autograd.Function):
         result = call.link.forward(as_array(x), options, room.empty)
         # The token is an array, whose death a finalizer sees; PyTorch keeps it alive.
         token = np.empty(1, np.int8)
-        ctx.release = garbage.release_tape_with(token, instance.channel, result.tape_id)
         ctx.save_for_backward(torch.from_numpy(token))
         ctx.set_materialize_grads(False)
         ctx.link = call.link
-        ctx.tape_id = result.tape_id
+        channel = call.link.instance.channel
+        if isinstance(call.link, Link):
+            ctx.taped = Taped(x, options, result, token, channel)
+        else:
+            ctx.tape_id = result.tape_id
+            ctx.release = garbage.release_tape_with(token, channel, result.tape_id)
         ctx.output_names = list(result.outputs)
-        return tuple(room.tensors[: len(result.outputs)])
+        return room.tensors(result.outputs.values())
 
     @staticmethod
     @once_differentiable
@@ -154,7 +168,7 @@ def _wait(
     if wants_input:
         room = Room()
         ctx.link.backward_now(item, room.empty)
-        input_grad = room.tensors[0]
+        input_grad = room.newest()
     else:
         ctx.link.queue(item)
     return (None, input_grad, *[None] * (len(ctx.needs_input_grad) - 2))
@@ -162,29 +176,28 @@ def _wait(
 
 def _fetch(ctx: Any, named: dict[str, Array]) -> tuple[Any, ...]:
     """Run a backward, and give its gradients to PyTorch."""
-    instance = ctx.link.instance
     wants_input = ctx.needs_input_grad[1]
     wants = ctx.needs_input_grad[_PARAMETERS:]
     retain = _keeps_graph()
     room = Room()
-    result = compute.backward(
-        instance,
-        {ctx.tape_id: named},
-        compute.BackwardOptions(
-            return_grads=any(wants), input_grad=wants_input, retain=retain
-        ),
-        ctx.link.timeout,
-        room.empty,
+    options = compute.BackwardOptions(
+        return_grads=any(wants), input_grad=wants_input, retain=retain
     )
+    if isinstance(ctx.link, Link):
+        result = ctx.link.backward(ctx.taped, named, options, room.empty)
+        done = ctx.taped.done
+    else:
+        result = ctx.link.backward(ctx.tape_id, named, options, room.empty)
+        done = ctx.release.detach
     if not retain:
-        ctx.release.detach()
+        done()
     parts: list[torch.Tensor | None] = [None] * len(wants)
     if result.grads is not None:
         parts = [
             torch.from_numpy(part) if part is not None and wanted else None
-            for part, wanted in zip(result.grads.split(instance.layout), wants)
+            for part, wanted in zip(result.grads.split(ctx.link.instance.layout), wants)
         ]
-    return (None, room.tensors[0] if wants_input else None, None, *parts)
+    return (None, room.newest() if wants_input else None, None, *parts)
 
 
 def _all_still_train(ctx: Any) -> bool:

@@ -12,21 +12,23 @@ from torch import nn
 
 from backboned import compute, state
 from backboned.dtypes import Array
+from backboned.home import home_of
 from backboned.instance import Instance
 from backboned.layout import Version
 from backboned.nn import randomness
-from backboned.nn.certainty import advised, unless_certain
+from backboned.nn.certainty import unless_certain
 from backboned.nn.gradients import Gradients
 from backboned.nn.keeping import Keeping
 from backboned.nn.lazy import raw
 from backboned.nn.link import Link, moves_buffers
+from backboned.nn.loss import advised
 from backboned.nn.mirror import Watch, as_array
 from backboned.nn.outbox import Outbox
 from backboned.nn.queue import Waiting
 from backboned.nn.slots import buffer_slots, parameter_slots
 from backboned.nn.values import Values
 from backboned.optimizer import Optimizer, OptimizerState, StepOptions, Stepped
-from backboned.results import Forward
+from backboned.results import Backward, Forward
 from backboned.training import TrainStep
 
 
@@ -60,6 +62,7 @@ class HostedLink(Keeping):
     ) -> None:
         layout = instance.layout
         self.instance = instance
+        home_of(instance)  # Asked now, so that another one is noticed.
         self.optimizer: Any = None
         self.hosting = True
         self._lock = threading.RLock()
@@ -257,6 +260,19 @@ class HostedLink(Keeping):
         """Run the backward of a tape whose input gradient is wanted, into `empty`."""
         with self._lock:
             self._grads.add_now(item, empty)
+
+    def backward(
+        self,
+        tape_id: str,
+        gradients: dict[str, Array],
+        options: compute.BackwardOptions,
+        empty: Any,
+    ) -> Backward:
+        """Run the backward of a tape whose gradients come here."""
+        with advised(self.instance):
+            return compute.backward(
+                self.instance, {tape_id: gradients}, options, self.timeout, empty
+            )
 
     def settle_gradients(self) -> None:
         """Send the backwards that wait."""

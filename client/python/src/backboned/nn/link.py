@@ -10,25 +10,31 @@ import torch
 from torch import nn
 
 from backboned import compute, state
+from backboned.describe import ServerInfo
 from backboned.dtypes import Array
-from backboned.errors import StaleVersion
+from backboned.errors import BackbonedError, StaleVersion
+from backboned.home import home_of, is_absence
 from backboned.instance import Instance
 from backboned.layout import Layout, Version
 from backboned.nn import randomness
 from backboned.nn.certainty import advised, unless_certain
 from backboned.nn.mirror import Watch, as_array, as_tensor
+from backboned.nn.rebuilding import digest, find_or_make
 from backboned.nn.slots import Slots, buffer_slots, parameter_slots
-from backboned.results import Forward
+from backboned.nn.surviving import Surviving
+from backboned.nn.taped import Taped
+from backboned.results import Backward, Forward
 
 _PULL_ATTEMPTS = 5
 
 
-class Link:
+class Link(Surviving):
     """Connects the tensors of a module tree with an instance.
 
     The mirror decides: what is changed here is pushed before the next forward. What
-    somebody else changes in the server is an error then, not a surprise. Thread-safe;
-    forwards in evaluation mode may overlap.
+    somebody else changes in the server is an error then, not a surprise. If the server
+    goes away, calls wait for it; if it was restarted, the instance is made again, and
+    the mirror is pushed. Thread-safe; forwards in evaluation mode may overlap.
 
     Parameters
     ----------
@@ -40,6 +46,8 @@ class Link:
     ----------
     timeout : float or None
         Seconds for each call; None: the server object's.
+    home : Home
+        The instance's server.
     hosting, optimizer
         As of a `HostedLink`: never, and nobody.
     """
@@ -50,6 +58,10 @@ class Link:
     def __init__(self, instance: Instance, root: nn.Module) -> None:
         layout = instance.layout
         self.instance = instance
+        self.home = home_of(instance)
+        # Versions before restarts with the parameters, and with the buffers, of now.
+        self._same_params: set[Any] = set()
+        self._same_buffers: set[Any] = set()
         self.timeout: float | None = None
         self._lock = threading.RLock()
         self._parameters = parameter_slots(root, layout, getattr(torch, instance.dtype))
@@ -152,6 +164,9 @@ class Link:
 
         Overwrites what somebody else may have written.
         """
+        self.surviving(self._push_all)
+
+    def _push_all(self) -> None:
         with self._lock:
             self._forget_params()
             self._forget_buffers()
@@ -165,6 +180,9 @@ class Link:
 
     def settle(self) -> None:
         """Push what changed here."""
+        self.surviving(self._settle)
+
+    def _settle(self) -> None:
         with self._lock, advised(self.instance):
             self._push_changes()
 
@@ -192,6 +210,7 @@ class Link:
                 self.timeout,
             )
         self._params_seen.saw(looks)
+        self._same_params.clear()
         self._version = self._version._replace(params=version.params)
 
     def _push_buffers(self, tensors: list[torch.Tensor], changed: list[int]) -> None:
@@ -206,6 +225,7 @@ class Link:
                 self.timeout,
             )
         self._buffers_seen.saw(looks)
+        self._same_buffers.clear()
         self._version = self._version._replace(buffers=version.buffers)
 
     def forward(self, x: Array, options: dict[str, Any], empty: Any) -> Forward:
@@ -218,14 +238,18 @@ class Link:
         x : ndarray
             C-contiguous.
         options : dict
-            Of `compute.ForwardOptions`.
+            Of `compute.ForwardOptions`. The generator's state that the forward draws
+            from is put there.
         empty : callable
-            Makes the arrays of the outputs.
+            Makes the arrays of the outputs; more than once if the server went away.
         """
+        return self.surviving(lambda: self._forward(x, options, empty))
+
+    def _forward(self, x: Array, options: dict[str, Any], empty: Any) -> Forward:
         moves = moves_buffers(self.instance.layout, options)
         draws = options["training"] and self.instance.layout.stochastic
         if draws:
-            options = {**options, "rng_state": randomness.state()}
+            options["rng_state"] = randomness.state()
         with self._lock, advised(self.instance):
             self._push_changes()
             version = self._version
@@ -249,6 +273,7 @@ class Link:
         with unless_certain(self._forget_buffers):
             result = compute.forward(self.instance, x, full, self.timeout, empty)
             self._write_buffers(result.buffers)
+        self._same_buffers.clear()
         self._version = self._version._replace(buffers=result.version.buffers)
         return result
 
@@ -260,6 +285,101 @@ class Link:
                 buffer.copy_(as_tensor(values[spec.name]))
         everything = range(len(buffers))
         self._buffers_seen.saw(self._buffers_seen.look(buffers, everything))
+
+    def _move_in(self, info: ServerInfo) -> None:
+        """Make the instance again in a server, and push the mirror."""
+        params, buffers = self._known_versions()
+        there, equal = find_or_make(self.instance, self.digest, self.timeout)
+        read_only = self.instance.read_only
+        self.instance.stand_for(there)
+        self.home.info = info
+        if equal:
+            self._saw_all(there.version)
+        else:
+            self._version = Version(there.uid)
+            self._forget_params()
+            self._forget_buffers()
+            self._push_changes()
+            if read_only:
+                self.instance.update(read_only=True, timeout=self.timeout)
+        self._same_params, self._same_buffers = params, buffers
+
+    def digest(self) -> str:
+        """Give the SHA-256 of the mirror, as the server computes an instance's."""
+        return digest(as_array(t) for t in (*self.parameters(), *self.buffers()))
+
+    def _saw_all(self, version: Version) -> None:
+        """Note that this version of the instance is what the mirror holds."""
+        for slots, watch in self._pairs():
+            tensors = slots.tensors()
+            watch.saw(watch.look(tensors, range(len(tensors))))
+        buffers = version.buffers if self.instance.layout.buffers else None
+        self._version = version._replace(buffers=buffers)
+
+    def _known_versions(self) -> tuple[set[Any], set[Any]]:
+        """List the versions whose parameters, and whose buffers, the mirror holds."""
+        uid, params, buffers = self._version
+        same_params, same_buffers = {(uid, params)}, {(uid, buffers)}
+        if params is None or self._params_seen.changed(self.parameters()):
+            same_params = set()
+        if buffers is None or self._buffers_seen.changed(self.buffers()):
+            same_buffers = set()
+        return same_params | self._same_params, same_buffers | self._same_buffers
+
+    def backward(
+        self,
+        taped: Taped,
+        gradients: dict[str, Array],
+        options: compute.BackwardOptions,
+        empty: Any,
+    ) -> Backward:
+        """Run the backward of a forward, which is run again if its tape is lost.
+
+        Parameters
+        ----------
+        taped : Taped
+        gradients : dict of str to ndarray
+            Of the forward's outputs.
+        options : compute.BackwardOptions
+        empty : callable
+            Makes the arrays of the answer; more than once if the server went away.
+        """
+
+        def call() -> Backward:
+            if taped.uid != self.instance.uid:
+                self._forward_again(taped)
+            try:
+                return compute.backward(
+                    self.instance,
+                    {taped.tape_id: gradients},
+                    options,
+                    self.timeout,
+                    empty,
+                )
+            except BackbonedError as error:
+                if is_absence(error):
+                    taped.lose()  # It may have been used up.
+                raise
+
+        return self.surviving(call)
+
+    def _forward_again(self, taped: Taped) -> None:
+        """Run a forward whose tape is lost again, of the same state."""
+        with self._lock:
+            options = taped.options_again()
+            params, buffers = self._known_versions()
+            uid, at_params, at_buffers = taped.version
+            if (uid, at_params) not in params:
+                raise taped.lost("the parameters were changed since")
+            if self.instance.layout.buffers:
+                if taped.uses_buffers and (uid, at_buffers) not in buffers:
+                    raise taped.lost("the BatchNorm statistics have moved on since")
+                names = [spec.name for spec in self.instance.layout.buffers]
+                options["buffers"] = dict(zip(names, map(as_array, self.buffers())))
+            version = self._version._replace(buffers=None)
+            full = compute.ForwardOptions(if_version=version, **options)
+            result = compute.forward(self.instance, taped.input(), full, self.timeout)
+            taped.renew(result)
 
     def _forget_params(self) -> None:
         self._params_seen.forget()

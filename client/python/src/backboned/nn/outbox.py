@@ -14,6 +14,7 @@ from backboned.errors import BackbonedError
 from backboned.instance import Instance
 from backboned.layout import Version
 from backboned.nn.certainty import NOTHING_CHANGED
+from backboned.nn.loss import advised
 from backboned.nn.queue import Group, Waiting, grouped
 from backboned.optimizer import StepOptions, Stepped
 from backboned.results import Empty
@@ -177,7 +178,8 @@ class Outbox:
         """Make a call; keep it if its fate is unknown."""
         self._unsure = call
         try:
-            result = call()
+            with advised(self._instance):
+                result = call()
         except BackbonedError as error:
             if error.code in _DECIDED:
                 self._unsure = None

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, NoReturn, Union
 
 import torch
 from torch import nn
 
+from backboned import runcard
 from backboned.instance import Instance
 from backboned.layout import matching
-from backboned.nn import copying, norm
+from backboned.nn import card, copying, norm
 from backboned.nn.flat import FlatAccess
 from backboned.nn.function import AnyLink, Call, run, run_with_graph
 from backboned.nn.hosted import HostedLink
@@ -105,6 +107,7 @@ class RemoteBackbone(FlatAccess, nn.Module):
         else:
             self._link = Link(instance, self)
             self._link.pull()
+        self.first_digest = card.first_digest(self._link)
 
     @property
     def mode(self) -> str:
@@ -326,6 +329,25 @@ class RemoteBackbone(FlatAccess, nn.Module):
     def delete(self) -> None:
         """Delete the instance in the server; what is here stays readable."""
         self.instance.delete()
+
+    def run_card(self) -> runcard.Card:
+        """Describe the run so far: what it ran on, and what it gave, as JSON.
+
+        Pushes what changed here. docs/run-cards.md lists the fields.
+
+        Raises
+        ------
+        BackbonedError
+            If the server refuses or fails.
+        """
+        return card.make(self)
+
+    def save_run_card(self, path: Path | str) -> Path:
+        """Write the run card to a file; give where it is.
+
+        In a run of ``python -m backboned verify`` that is elsewhere.
+        """
+        return runcard.write(self.run_card(), path)
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> RemoteBackbone:
         """Refuse what would move the mirror to another device or type."""

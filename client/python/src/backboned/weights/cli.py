@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import backboned
+from backboned.verify import verify
 from backboned.weights.file import name_of, write
 from backboned.weights.save import save
 
@@ -18,17 +19,19 @@ _INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; give the exit status: 0, 1 on failure, 130 after Ctrl-C."""
+    """Run a command; give the exit status.
+
+    That is 0, 1 on failure, 130 after Ctrl-C, and 3 if `verify` found differences.
+    """
     options = _parser().parse_args(arguments)
     try:
-        options.run(options)
+        return options.run(options) or 0
     except KeyboardInterrupt:
         return _INTERRUPTED
     except backboned.BackbonedError as error:
         return _fail(error.message)
     except (OSError, ImportError) as error:
         return _fail(str(error))
-    return 0
 
 
 def _fail(sentence: str) -> int:
@@ -39,7 +42,8 @@ def _fail(sentence: str) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m backboned",
-        description="Makes weights files (safetensors) for a server's --weights-dir.",
+        description="Makes weights files (safetensors) for a server's --weights-dir; "
+        "runs trainings again that left a run card.",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     command = commands.add_parser(
@@ -76,6 +80,15 @@ def _parser() -> argparse.ArgumentParser:
         "of another number of classes",
     )
     command.set_defaults(run=_convert)
+    command = commands.add_parser(
+        "verify",
+        help="run again what a run card records, and name what differs",
+        description="Runs the demo or the script that a run card records again, with "
+        "this Python, and compares versions, threads, processor and parameters. "
+        "Ends with 0 if all are equal, with 3 if something differs.",
+    )
+    command.add_argument("card", metavar="CARD", type=Path, help="of a run")
+    command.set_defaults(run=lambda options: verify(options.card))
     return parser
 
 

@@ -1,0 +1,81 @@
+"""Calls of a mirrored network that go on when its server is there again."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+from typing import Callable, TypeVar
+
+from backboned.describe import ServerInfo
+from backboned.errors import BackbonedError
+from backboned.home import Home, Patience
+from backboned.instance import Instance
+
+_log = logging.getLogger("backboned")
+
+T = TypeVar("T")
+
+
+class Surviving:
+    """The side of a `Link` that outlives its server. Thread-safe."""
+
+    instance: Instance
+    home: Home
+    _lock: threading.RLock
+
+    def _move_in(self, info: ServerInfo) -> None:
+        """Make the instance again in a server, and push the mirror."""
+        raise NotImplementedError
+
+    def surviving(self, call: Callable[[], T]) -> T:
+        """Make a call; if the server went away, make it again when it is back.
+
+        Raises
+        ------
+        BackbonedError
+            What the call raises otherwise, or if the server stays away.
+        """
+        patience = Patience(self.instance.channel.reconnect_timeout)
+        while True:
+            uid = self.instance.uid
+            try:
+                return call()
+            except BackbonedError as error:
+                self._revive(uid, error, patience)
+
+    def _revive(self, uid: str, error: BackbonedError, patience: Patience) -> None:
+        """Wait for the server; if it was restarted, move into it.
+
+        Does nothing if another thread did so since the instance had this uid.
+        """
+        with self._lock:
+            if self.instance.uid != uid:
+                return
+            before = self.home.info
+            for attempt in itertools.count():
+                info = self.home.await_again(error, patience)
+                if not attempt and info.server_uid == before.server_uid:
+                    return
+                try:
+                    self._move_in(info)
+                    break
+                except BackbonedError as another:
+                    error = another
+        _log.warning(
+            "the server at %s was restarted%s; %s goes on from what this process has",
+            self.instance.channel.target,
+            _differences(before, self.home.info),
+            self.instance.address,
+        )
+
+
+def _differences(before: ServerInfo, now: ServerInfo) -> str:
+    """Say what bits depend on and is otherwise than before."""
+    pairs = {
+        "threads": (before.threads, now.threads),
+        "LibTorch": (before.torch_version, now.torch_version),
+        "version": (before.version, now.version),
+    }
+    parts = [f"{name} {a} -> {b}" for name, (a, b) in pairs.items() if a != b]
+    return f" with {', '.join(parts)}, so bits may differ" if parts else ""

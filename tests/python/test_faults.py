@@ -1,0 +1,375 @@
+"""A server that is killed and restarted in the middle of a training."""
+
+import logging
+import random
+import subprocess
+import threading
+
+import backboned
+import pytest
+import torch
+from backboned import compute, optim
+from test_lifecycle import wait_until
+from torch.nn import functional as F
+
+STEPS = 6
+
+
+class Phoenix:
+    """A server at one Unix path that is killed and comes back."""
+
+    def __init__(self, binary, path, *options):
+        self.target = f"unix:{path}"
+        self.command = [binary, f"--listen={self.target}", "--threads=2", *options]
+        self.start()
+
+    def start(self, *options):
+        self.process = subprocess.Popen(
+            [*self.command, *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        assert "serving" in self.process.stdout.readline()
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+
+    def restart(self, *options):
+        self.kill()
+        self.start(*options)
+
+
+@pytest.fixture
+def phoenix(binary, tmp_path):
+    phoenix = Phoenix(binary, tmp_path / "server.sock", "--instance=seq-mnist=shared")
+    yield phoenix
+    phoenix.kill()
+
+
+@pytest.fixture
+def connected(phoenix):
+    with backboned.connect(phoenix.target, reconnect_timeout=60) as server:
+        yield server
+
+
+def is_there(server):
+    try:
+        return bool(server.info())
+    except backboned.Unavailable:
+        return False
+
+
+def mlp(server, **options):
+    return server.create("seq-mnist", seed=0, **options)
+
+
+def resnet(server, **options):
+    return server.create(
+        architecture="resnet18", num_classes=10, num_filters=4, seed=0, **options
+    )
+
+
+SHAPES = {mlp: (1, 28, 28), resnet: (3, 16, 16)}
+
+
+def batches(make):
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(STEPS):
+        x = torch.rand(16, *SHAPES[make], generator=generator)
+        yield x, torch.randint(10, (16,), generator=generator)
+
+
+def train(net, make, at=lambda point: None):
+    """Train; `at` is told each point of each step. Gives the losses."""
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
+    losses = []
+    for step, (x, y) in enumerate(batches(make)):
+        optimizer.zero_grad()
+        at((step, "forward"))
+        loss = F.cross_entropy(net(x), y) + 0.1 * net(x.flip(0)).square().mean()
+        at((step, "backward"))
+        loss.backward()
+        at((step, "step"))
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def state(net):
+    return {name: tensor.clone() for name, tensor in net.state_dict().items()}
+
+
+def assert_same(found, expected):
+    assert found.keys() == expected.keys()
+    different = [k for k in found if not torch.equal(found[k], expected[k])]
+    assert not different
+
+
+@pytest.mark.parametrize("make", [mlp, resnet])
+@pytest.mark.parametrize("point", ["forward", "backward", "step"])
+def test_training_goes_on_with_the_same_bits(phoenix, connected, make, point, caplog):
+    undisturbed = make(connected)
+    losses = train(undisturbed, make)
+    net = make(connected)
+    uid = net.instance.uid
+    with caplog.at_level(logging.WARNING, "backboned"):
+        found = train(net, make, lambda p: p == (3, point) and phoenix.restart())
+    assert found == losses
+    assert_same(state(net), state(undisturbed))
+    assert net.instance.uid != uid
+    # It is pushed at the next forward; the server then has what is here.
+    net.eval()(next(iter(batches(make)))[0])
+    assert torch.equal(torch.from_numpy(net.instance.get_params()), net.get_params())
+    assert [r.message for r in caplog.records] == [
+        f"the server at {phoenix.target} was restarted; {net.instance.address} goes on "
+        "from what this process has"
+    ]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_kill_at_random_moments_changes_no_bit(phoenix, connected, seed):
+    undisturbed = resnet(connected)
+    losses = train(undisturbed, resnet)
+    net = resnet(connected)
+    dice = random.Random(seed)
+    moments = {
+        (dice.randrange(STEPS), dice.choice(["forward", "backward", "step"]))
+        for _ in range(2)
+    }
+    timers = []
+
+    def at(point):
+        if point in moments:
+            timers.append(threading.Timer(dice.uniform(0, 0.1), phoenix.restart))
+            timers[-1].start()
+        if point[1] == "step":
+            for timer in timers:
+                timer.join()
+
+    assert train(net, resnet, at) == losses
+    assert_same(state(net), state(undisturbed))
+
+
+def test_named_instance_comes_back_under_its_name(phoenix, connected):
+    net = mlp(connected, name="mine", frozen="fc1.*")
+    x = torch.rand(2, 1, 28, 28)
+    before = net(x)
+    phoenix.restart()
+    assert torch.equal(net(x), before)
+    there = connected.instance("mine", module=False)
+    assert there.uid == net.instance.uid and there.frozen == ("fc1.*",)
+
+
+def test_random_numbers_are_drawn_once(phoenix, connected):
+    def run(disturb):
+        net = connected.create(
+            architecture="wide-resnet",
+            num_classes=10,
+            depth=10,
+            widen_factor=1,
+            dropout=0.5,
+            seed=0,
+        )
+        torch.manual_seed(5)
+        loss = net(torch.rand(4, 3, 16, 16)).square().sum()
+        disturb()
+        loss.backward()
+        return net.get_grads(), torch.rand(3)
+
+    grads, drawn = run(phoenix.restart)
+    expected, expected_drawn = run(lambda: None)
+    assert torch.equal(grads, expected) and torch.equal(drawn, expected_drawn)
+
+
+def test_input_and_retained_gradients_survive(phoenix, connected):
+    net = mlp(connected)
+    x = torch.rand(2, 1, 28, 28, requires_grad=True)
+    loss = net(x).square().sum()
+    loss.backward(retain_graph=True)
+    expected = x.grad.clone(), net.get_grads().clone()
+    for _ in range(2):
+        phoenix.restart()
+        x.grad = None
+        net.zero_grad()
+        loss.backward(retain_graph=True)
+        assert torch.equal(x.grad, expected[0])
+        assert torch.equal(net.get_grads(), expected[1])
+    assert net.instance.info().tape_count == 1
+    del loss
+    net(x.detach())
+    net.eval()(x.detach())
+    assert net.instance.info().tape_count <= 1
+
+
+def lose_first_answer(monkeypatch, method):
+    """Let the first call of a method happen, and its answer be lost."""
+    true = getattr(compute, method)
+    calls = []
+
+    def lossy(*arguments, **options):
+        result = true(*arguments, **options)
+        calls.append(method)
+        if len(calls) == 1:
+            raise backboned.Unavailable("the connection broke")
+        return result
+
+    monkeypatch.setattr(compute, method, lossy)
+    return calls
+
+
+@pytest.mark.parametrize("method", ["forward", "backward"])
+def test_lost_answer_changes_no_bit(server, monkeypatch, method):
+    undisturbed = resnet(server)
+    losses = train(undisturbed, resnet)
+    net = resnet(server)
+    uid = net.instance.uid
+    calls = lose_first_answer(monkeypatch, method)
+    assert train(net, resnet) == losses
+    assert_same(state(net), state(undisturbed))
+    assert net.instance.uid == uid
+    assert len(calls) == 2 * STEPS + 1
+
+
+def test_changed_input_is_an_error_and_no_gradient(phoenix, connected):
+    net = mlp(connected)
+    x = torch.rand(2, 1, 28, 28)
+    loss = net(x).square().sum()
+    x.zero_()
+    phoenix.restart()
+    with pytest.raises(backboned.ServerRestarted, match="the input was written since"):
+        loss.backward()
+    assert all(p.grad is None for p in net.parameters())
+
+
+def test_changed_parameters_are_an_error_and_no_gradient(phoenix, connected):
+    net = mlp(connected)
+    loss = net(torch.rand(2, 1, 28, 28)).square().sum()
+    with torch.no_grad():
+        net.classifier.bias.add_(1)
+    phoenix.restart()
+    with pytest.raises(backboned.ServerRestarted, match="parameters were changed"):
+        loss.backward()
+    assert all(p.grad is None for p in net.parameters())
+
+
+def test_moved_statistics_are_an_error_in_evaluation_only(phoenix, connected):
+    net = resnet(connected)
+    x = torch.rand(4, 3, 16, 16)
+    evaluated = net.eval()(x).square().sum()
+    trained = net.train()(x).square().sum()
+    phoenix.restart()
+    with pytest.raises(backboned.ServerRestarted, match="statistics have moved on"):
+        evaluated.backward()
+    trained.backward()
+    assert net.get_grads().isfinite().all()
+
+
+def test_server_that_stays_away_is_an_error(phoenix):
+    with backboned.connect(phoenix.target, reconnect_timeout=0.3) as server:
+        net = mlp(server)
+        loss = net(torch.rand(2, 1, 28, 28)).sum()
+        phoenix.kill()
+        for call in (loss.backward, lambda: net(torch.rand(2, 1, 28, 28))):
+            with pytest.raises(backboned.Unavailable, match=r"waited 0\.3 s for it"):
+                call()
+        assert all(p.grad is None for p in net.parameters())
+        phoenix.start()
+        wait_until(lambda: is_there(server))
+        loss.backward()
+        assert net.get_grads().isfinite().all()
+
+
+def test_zero_timeout_does_not_wait(phoenix):
+    with backboned.connect(phoenix.target, reconnect_timeout=0) as server:
+        net = mlp(server)
+        phoenix.kill()
+        with pytest.raises(backboned.Unavailable) as caught:
+            net(torch.rand(2, 1, 28, 28))
+        assert "waited" not in caught.value.message
+
+
+@pytest.mark.parametrize("take", ["instance", "exist_ok"])
+def test_what_somebody_else_made_is_not_made_again(phoenix, connected, take):
+    mlp(connected, name="theirs", module=False)
+    if take == "instance":
+        net = connected.instance("theirs")
+    else:
+        net = mlp(connected, name="theirs", exist_ok=True)
+    phoenix.restart()
+    with pytest.raises(backboned.ServerRestarted, match="somebody else made"):
+        net(torch.rand(2, 1, 28, 28))
+    assert [i.name for i in connected.instances()] == ["shared"]
+
+
+def test_what_comes_back_by_itself_is_taken_if_it_is_the_same(phoenix, connected):
+    net = connected.instance("shared")
+    x = torch.rand(2, 1, 28, 28)
+    before = net(x)
+    phoenix.restart()
+    assert torch.equal(net(x), before)
+    with torch.no_grad():
+        net.classifier.bias.add_(1)
+    net(x)
+    phoenix.restart()
+    with pytest.raises(backboned.ServerRestarted, match="not the one"):
+        net(x)
+    fresh = connected.instance("shared")
+    assert torch.equal(fresh(x), before)
+
+
+def test_deleted_instance_is_not_made_again(connected):
+    net = mlp(connected, name="gone")
+    connected.delete("gone")
+    with pytest.raises(backboned.NotFound):
+        net(torch.rand(2, 1, 28, 28))
+
+
+def test_hosted_network_says_what_is_lost(phoenix, connected):
+    net = mlp(connected)
+    optimizer = optim.SGD(net, lr=0.1)
+    x = torch.rand(2, 1, 28, 28)
+    net(x).sum().backward()
+    optimizer.step()
+    loss = net(x).sum()
+    phoenix.kill()
+    with pytest.raises(backboned.Unavailable, match="resume from a checkpoint"):
+        net(x)
+    phoenix.start()
+    wait_until(lambda: is_there(connected))
+    lost = "was restarted.*optimizer's state.*resume from a checkpoint"
+    loss.backward()
+    for call in (optimizer.step, lambda: net(x), net.state_dict):
+        with pytest.raises(backboned.ServerRestarted, match=lost):
+            call()
+
+
+def test_hosted_training_resumes_from_a_checkpoint(phoenix, connected, tmp_path):
+    def fresh():
+        net = mlp(connected)
+        return net, optim.SGD(net, lr=0.05, momentum=0.9)
+
+    def steps(net, optimizer, data):
+        for x, y in data:
+            optimizer.zero_grad()
+            F.cross_entropy(net(x), y).backward()
+            optimizer.step()
+
+    data = list(batches(mlp))
+    expected, optimizer = fresh()
+    steps(expected, optimizer, data)
+    expected = state(expected)
+    net, optimizer = fresh()
+    steps(net, optimizer, data[:4])
+    torch.save([net.state_dict(), optimizer.state_dict()], tmp_path / "checkpoint")
+    phoenix.restart()
+    with pytest.raises(backboned.ServerRestarted):
+        steps(net, optimizer, data[4:])
+    net, optimizer = fresh()
+    saved = torch.load(tmp_path / "checkpoint")
+    net.load_state_dict(saved[0])
+    optimizer.load_state_dict(saved[1])
+    steps(net, optimizer, data[4:])
+    assert_same(state(net), expected)
