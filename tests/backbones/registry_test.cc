@@ -36,7 +36,12 @@ TEST(ArchitecturesTest, ChangeNothingButTheirHeadWithTheClasses) {
   for (const ArchitectureEntry& entry : Architectures()) {
     Arguments arguments;
     for (const ArgumentSpec& spec : entry.arguments) {
-      if (!spec.choices.empty()) arguments[spec.name] = spec.choices.front();
+      if (spec.default_value.has_value()) continue;
+      if (spec.choices.empty()) {
+        arguments[spec.name] = spec.minimum.value();
+      } else {
+        arguments[spec.name] = spec.choices.front();
+      }
     }
     arguments["num_classes"] = 3;
     const auto three = BuildArchitecture(entry.name, arguments);
