@@ -60,9 +60,9 @@ class RemoteBackbone(FlatAccess, nn.Module):
 
     Tensors here are on the CPU, of the instance's dtype; a network of float16 or
     bfloat16 runs in evaluation only, without gradients. Bits equal those of the same
-    network in local PyTorch if both sides use equally many threads (`Server.info().threads`).
-    Gradients of gradients are not available. Errors of the server are raised as
-    `BackbonedError` from forward and from backward.
+    network in local PyTorch if both sides use equally many threads
+    (`Server.info().threads`). Gradients of gradients are not available. Errors of the
+    server are raised as `BackbonedError` from forward and from backward.
 
     What is random (dropout) draws from PyTorch's CPU generator, so that
     `torch.manual_seed` means what it means for a local network.
