@@ -51,6 +51,7 @@ ARG CMAKE_BUILD_PARALLEL_LEVEL
 RUN cmake --preset release \
         -DBACKBONED_TESTS=OFF \
         -DBACKBONED_BENCHMARKS=OFF \
+        -DBACKBONED_EXAMPLES=OFF \
         -DBACKBONED_TORCH_DIR=/opt/torch/torch \
     && cmake --build --preset release --target backboned \
     && cmake --install build/release --prefix /opt/backboned --strip

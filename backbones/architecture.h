@@ -80,7 +80,7 @@ class Architecture {
   absl::Status CheckOutputs(std::span<const std::string> outputs) const;
 
   // Computes the features and stages of `x`, whose shape CheckInput accepts.
-  // float32, on the pass's device. Throws c10::Error if LibTorch fails.
+  // Of the pass's dtype and device. Throws c10::Error if LibTorch fails.
   virtual TrunkOutputs Trunk(Pass& pass, const at::Tensor& x) const = 0;
 
   // Computes the logits [N, K] of `features` [N, D].

@@ -214,7 +214,9 @@ ForwardOutput Forward(const Architecture& architecture, const State& state,
   const bool draws = Draws(architecture, options);
   const at::Generator generator =
       draws ? GeneratorOf(state, options) : at::Generator();
-  Pass pass(Merge(leaves, state.params), state.buffers,
+  std::vector<at::Tensor> params = Merge(leaves, state.params);
+  params.insert(params.end(), state.shared.begin(), state.shared.end());
+  Pass pass(std::move(params), state.buffers,
             {.training = options.training,
              .prerelu = options.prerelu,
              .batch_norm = options.batch_norm},
@@ -269,17 +271,16 @@ BackwardOutput Backward(std::span<const GraphGradients> graphs, bool retain,
 }
 
 at::Tensor PrepareInput(const at::Tensor& x, std::span<const double> mean,
-                        std::span<const double> std) {
-  if (x.scalar_type() == at::kFloat) {
-    return x;
-  }
+                        std::span<const double> std, at::ScalarType dtype) {
+  if (c10::isFloatingType(x.scalar_type())) return x.to(dtype);
   TORCH_CHECK(x.scalar_type() == at::kByte, "input has dtype ", x.scalar_type(),
-              ", expected uint8 or float32");
+              ", expected uint8 or a floating-point type");
   at::Tensor scaled = x.to(at::kFloat).div(255);
   if (!mean.empty()) {
     scaled = scaled.sub(PerChannel(mean, x));
   }
-  return std.empty() ? scaled : scaled.div(PerChannel(std, x));
+  if (!std.empty()) scaled = scaled.div(PerChannel(std, x));
+  return scaled.to(dtype);
 }
 
 }  // namespace backboned

@@ -102,8 +102,8 @@ struct ForwardOutput {
   std::shared_ptr<Graph> graph;
 };
 
-// Runs `architecture` with the parameters and buffers of `state` on `x`,
-// float32 on the State's device, of a shape that CheckInput accepts. The head
+// Runs `architecture` with the parameters and buffers of `state` on `x`, of the
+// State's dtype and device and a shape that CheckInput accepts. The head
 // is skipped unless `out` is asked for. `state` stays as it is; so must `x`, if
 // recorded.
 ForwardOutput Forward(const Architecture& architecture, const State& state,
@@ -145,11 +145,13 @@ BackwardOutput Backward(std::span<const GraphGradients> graphs, bool retain,
                         bool want_input_grads,
                         ParamGrads want = ParamGrads::kSum);
 
-// Computes the network's input of `x` [N, C, ...]: uint8 becomes `x / 255` in
-// float32 and then, unless they are empty, `(x - mean) / std` for each channel;
-// float32 is returned as it is. Throws c10::Error for other dtypes.
+// Computes the network's input of `x` [N, C, ...] in `dtype`: uint8 becomes `x
+// / 255` in float32 and then, unless they are empty, `(x - mean) / std` for
+// each channel, and is converted then; floating-point `x` is converted only.
+// Throws c10::Error for other dtypes.
 at::Tensor PrepareInput(const at::Tensor& x, std::span<const double> mean,
-                        std::span<const double> std);
+                        std::span<const double> std,
+                        at::ScalarType dtype = at::kFloat);
 
 }  // namespace backboned
 

@@ -18,6 +18,13 @@ int64_t CountElements(const std::vector<int64_t>& shape) {
 }  // namespace
 
 size_t Layout::AddParameter(std::string name, std::vector<int64_t> shape) {
+  if (inheritance_.has_value()) {
+    Origin origin = OriginOf(name);
+    shared_.push_back({.name = std::move(name),
+                       .shape = std::move(shape),
+                       .origin = std::move(origin)});
+    return parameters_.size() + shared_.size() - 1;
+  }
   const int64_t elements = CountElements(shape);
   parameters_.push_back({.name = std::move(name),
                          .shape = std::move(shape),
@@ -31,12 +38,27 @@ size_t Layout::AddParameter(std::string name, std::vector<int64_t> shape) {
 size_t Layout::AddBuffer(std::string name, std::vector<int64_t> shape,
                          at::ScalarType dtype, double initial) {
   const int64_t elements = CountElements(shape);
+  std::optional<Origin> origin;
+  if (inheritance_.has_value()) origin = OriginOf(name);
   buffers_.push_back({.name = std::move(name),
                       .shape = std::move(shape),
                       .dtype = dtype,
                       .elements = elements,
-                      .initial = initial});
+                      .initial = initial,
+                      .origin = std::move(origin)});
   return buffers_.size() - 1;
+}
+
+void Layout::BeginInherited(size_t column, std::string name,
+                            std::string source) {
+  inheritance_ = {
+      .column = column, .name = std::move(name), .source = std::move(source)};
+}
+
+Origin Layout::OriginOf(const std::string& name) const {
+  return {
+      .column = inheritance_->column,
+      .name = inheritance_->source + name.substr(inheritance_->name.size())};
 }
 
 void Layout::AddAlias(size_t parameter, std::string name) {
@@ -46,6 +68,10 @@ void Layout::AddAlias(size_t parameter, std::string name) {
 size_t Layout::AddBatchNorm(std::string name) {
   batch_norms_.push_back(std::move(name));
   return batch_norms_.size() - 1;
+}
+
+void Layout::MarkPositionEmbedding(size_t parameter) {
+  parameters_[parameter].position_embedding = true;
 }
 
 void Layout::AddInitStep(size_t parameter, const InitRule& rule) {

@@ -15,13 +15,22 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
 
 namespace backboned {
 
-// A tensor that is trained. float32.
+// Where a later column of a progressive network takes a tensor from.
+struct Origin {
+  // Which of the earlier columns, the oldest first.
+  size_t column = 0;
+  // The tensor's name there.
+  std::string name;
+};
+
+// A tensor that is trained. Its dtype is the State's.
 struct Parameter {
   // Its state-dict key, e.g. `layer1.0.conv1.weight`.
   std::string name;
@@ -33,6 +42,9 @@ struct Parameter {
   std::vector<std::string> aliases = {};
   // Whether it is the head's, not the trunk's.
   bool head = false;
+  // A class token's and then a square grid's position embedding, [1, 1 +
+  // side^2, D], which may be loaded from one of another side.
+  bool position_embedding = false;
 };
 
 // A tensor of the state that is not trained.
@@ -41,16 +53,29 @@ struct Buffer {
   std::string name;
   // Empty: a scalar.
   std::vector<int64_t> shape;
+  // kFloat stands for the State's dtype, as of a parameter.
   at::ScalarType dtype = at::kFloat;
   int64_t elements = 0;
   // The value of all its elements at first.
   double initial = 0;
+  // It begins as a buffer of an earlier column instead.
+  std::optional<Origin> origin = {};
 };
 
-// Draws each element from U(low, high).
+// A parameter of an earlier column, which is read and never trained. It is no
+// part of the flat tensor.
+struct SharedTensor {
+  // Its state-dict key in Python's class, e.g. `old_layer0s.0.weight`.
+  std::string name;
+  std::vector<int64_t> shape;
+  Origin origin;
+};
+
+// Draws each element from U(low, high), and multiplies it by `factor`.
 struct UniformDraw {
   double low = 0;
   double high = 0;
+  double factor = 1;
 };
 
 // Draws each element from N(mean, std^2).
@@ -75,7 +100,8 @@ struct ConstantFill {
 using InitRule =
     std::variant<UniformDraw, NormalDraw, TruncatedNormalDraw, ConstantFill>;
 
-// One step of the initialisation, applied to one parameter.
+// One step of the initialisation, applied to one parameter. For a shared tensor
+// it only moves the generator on, as Python does before it copies.
 struct InitStep {
   size_t parameter = 0;
   InitRule rule;
@@ -91,6 +117,12 @@ class Layout {
   size_t AddBuffer(std::string name, std::vector<int64_t> shape,
                    at::ScalarType dtype, double initial);
 
+  // Makes what is declared from here on tensors of an earlier column: module
+  // `name` is that column's module `source`. Parameters become shared tensors,
+  // whose indices follow those of the parameters: no parameter may be declared
+  // afterwards. Buffers become buffers that begin as the earlier column's.
+  void BeginInherited(size_t column, std::string name, std::string source);
+
   // Declares a further state-dict key of a parameter.
   void AddAlias(size_t parameter, std::string name);
 
@@ -100,6 +132,8 @@ class Layout {
   // Declares the next BatchNorm layer by its name, the prefix of its tensors'
   // names, and returns its index among these layers.
   size_t AddBatchNorm(std::string name);
+  // Says that a parameter is a position embedding.
+  void MarkPositionEmbedding(size_t parameter);
 
   // Declares the next step of the initialisation. It may target a parameter
   // again.
@@ -107,6 +141,7 @@ class Layout {
 
   const std::vector<Parameter>& parameters() const { return parameters_; }
   const std::vector<Buffer>& buffers() const { return buffers_; }
+  const std::vector<SharedTensor>& shared() const { return shared_; }
 
   // Names of the BatchNorm layers.
   const std::vector<std::string>& batch_norms() const { return batch_norms_; }
@@ -117,13 +152,25 @@ class Layout {
   // P, the number of elements of all parameters.
   int64_t parameter_elements() const { return parameter_elements_; }
 
-  // Bytes of all parameters and buffers.
+  // Bytes of all parameters and buffers in float32.
   int64_t state_bytes() const;
 
  private:
+  // A module of an earlier column, under its name here.
+  struct Inheritance {
+    size_t column = 0;
+    std::string name;
+    std::string source;
+  };
+
+  // Returns where `name`, a tensor of the module that is inherited, comes from.
+  Origin OriginOf(const std::string& name) const;
+
   std::vector<Parameter> parameters_;
   std::vector<Buffer> buffers_;
   std::vector<std::string> batch_norms_;
+  std::vector<SharedTensor> shared_;
+  std::optional<Inheritance> inheritance_;
   std::vector<InitStep> init_steps_;
   bool in_head_ = false;
   int64_t parameter_elements_ = 0;

@@ -5,6 +5,9 @@
 #include <cmath>
 #include <initializer_list>
 #include <memory>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "backbones/errors.h"
@@ -53,6 +56,39 @@ bool HasElements(std::span<const int64_t> shape, int64_t expected) {
   return elements == expected;
 }
 
+// Declares what a later column has in Python besides its layers: the adaptors,
+// and the earlier columns' first layers.
+void DeclareLateral(Layout& layout, const MnistMlp::Design& design,
+                    int64_t num_classes) {
+  const int64_t hidden = design.hidden_size;
+  const int64_t width = hidden * static_cast<int64_t>(design.earlier_columns);
+  std::vector<std::pair<Linear, Linear>> bases;
+  for (const auto& [base, out] :
+       {std::pair("base_1", hidden), std::pair("base_2", num_classes)}) {
+    const Linear first(layout, absl::StrCat(base, ".0"), width, hidden);
+    const Linear second(layout, absl::StrCat(base, ".2"), hidden, out,
+                        /*bias=*/false);
+    bases.emplace_back(first, second);
+  }
+  for (size_t i = 0; i < bases.size(); ++i) {
+    const std::string adaptor = absl::StrCat("adaptor", i + 1);
+    const auto& [first, second] = bases[i];
+    layout.AddAlias(first.weight(), adaptor + ".1.0.weight");
+    layout.AddAlias(first.bias(), adaptor + ".1.0.bias");
+    layout.AddAlias(second.weight(), adaptor + ".1.2.weight");
+    layout.AddInitStep(layout.AddParameter(adaptor + ".0.alpha", {1, width}),
+                       UniformDraw{.low = 0, .high = 1, .factor = 0.1});
+  }
+  for (size_t column = 0; column < design.earlier_columns; ++column) {
+    const std::string fc1 = absl::StrCat("old_fc1s.", column, ".0");
+    layout.BeginInherited(column, fc1, "fc1");
+    const Linear first(layout, fc1, design.input_size, hidden);
+    const std::string fc2 = absl::StrCat("old_fc2s.", column, ".0");
+    layout.BeginInherited(column, fc2, "fc2");
+    const Linear second(layout, fc2, hidden, hidden);
+  }
+}
+
 }  // namespace
 
 MnistMlp::MnistMlp(const Design& design, const Arguments& arguments)
@@ -67,6 +103,9 @@ MnistMlp::MnistMlp(const Design& design, const Arguments& arguments)
       fc2_(declare(), "fc2", design.hidden_size, design.hidden_size),
       classifier_(declare_head(), "classifier", design.hidden_size,
                   NumClassesOf(arguments)) {
+  if (design.earlier_columns > 0) {
+    DeclareLateral(declare(), design, NumClassesOf(arguments));
+  }
   for (const Linear* linear : {&fc1_, &fc2_, &classifier_}) {
     AddXavier(declare(), *linear);
   }
@@ -127,9 +166,21 @@ ArchitectureEntry MlpEntry() {
           }};
 }
 
+std::shared_ptr<const Architecture> MakeColumn(const Arguments& arguments,
+                                               size_t earlier_columns) {
+  return std::make_shared<const MnistMlp>(
+      MnistMlp::Design{
+          .name = "mnistmlp-pnn",
+          .input_size = std::get<int64_t>(arguments.at("input_size")),
+          .hidden_size = kPnnHiddenSize,
+          .has_aliases = false,
+          .earlier_columns = earlier_columns},
+      arguments);
+}
+
 ArchitectureEntry PnnEntry() {
   return {.name = "mnistmlp-pnn",
-          .description = "First column of a progressive network of perceptrons",
+          .description = "Column of a progressive network of perceptrons",
           .source =
               "Rusu et al. 2016, arXiv:1606.04671; Mammoth e75a491, "
               "backbone/MNISTMLP_PNN.py",
@@ -138,16 +189,12 @@ ArchitectureEntry PnnEntry() {
                          .description = "elements of a sample",
                          .minimum = 1,
                          .maximum = 1'000'000}},
-          .factory = [](const Arguments& arguments)
-              -> std::shared_ptr<const Architecture> {
-            return std::make_shared<const MnistMlp>(
-                MnistMlp::Design{
-                    .name = "mnistmlp-pnn",
-                    .input_size = std::get<int64_t>(arguments.at("input_size")),
-                    .hidden_size = kPnnHiddenSize,
-                    .has_aliases = false},
-                arguments);
-          }};
+          .factory =
+              [](const Arguments& arguments) {
+                return MakeColumn(arguments, /*earlier_columns=*/0);
+              },
+          .later_columns = LaterColumns{.common_arguments = {"input_size"},
+                                        .factory = MakeColumn}};
 }
 
 }  // namespace

@@ -3,7 +3,11 @@
 #ifndef BACKBONED_BACKBONES_MNIST_MLP_H_
 #define BACKBONED_BACKBONES_MNIST_MLP_H_
 
+#include <cstddef>
+#include <cstdint>
 #include <span>
+#include <string>
+#include <vector>
 
 #include "backbones/architecture.h"
 #include "backbones/layers.h"
@@ -25,6 +29,9 @@ class MnistMlp : public Architecture {
     int64_t hidden_size;
     // Further state-dict keys, of Python's nested Sequentials.
     bool has_aliases;
+    // Columns of a progressive network that come before it. Its adaptors of
+    // their layers are declared, and not used: see MnistMlpEntries.
+    size_t earlier_columns = 0;
   };
 
   // `arguments`: `num_classes` and others, as resolved by the registry.
@@ -43,7 +50,13 @@ class MnistMlp : public Architecture {
   Linear classifier_;
 };
 
-// The registry's entries.
+// The registry's entries: mnistmlp, and mnistmlp-pnn.
+//
+// Source of the latter: Rusu et al. 2016, arXiv:1606.04671, as in Mammoth,
+// backbone/MNISTMLP_PNN.py, commit e75a491. There a later column has parameters
+// of adaptors and copies of the earlier columns, and computes what a first
+// column does: its forward asks for a list of columns that nobody fills. The
+// adaptors get no gradient.
 std::vector<ArchitectureEntry> MnistMlpEntries();
 
 }  // namespace backboned

@@ -42,9 +42,10 @@ struct BatchNormTensors {
 
 class Pass {
  public:
-  // `parameters` and `buffers`: all of the layout, in its order. The parameters
-  // may need gradients. What is random draws from `generator`, a CPU generator,
-  // which only stochastic architectures in training need.
+  // `parameters` (and behind them the shared tensors) and `buffers`: all of the
+  // layout, in its order. The parameters may need gradients. What is random
+  // draws from `generator`, a CPU generator, which only stochastic
+  // architectures in training need.
   Pass(std::vector<at::Tensor> parameters, std::vector<at::Tensor> buffers,
        const PassFlags& flags, at::Generator generator = {});
 

@@ -4,6 +4,8 @@
 #include <iterator>
 #include <string>
 
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "backbones/bottleneck_resnet.h"
 #include "backbones/efficientnet.h"
 #include "backbones/errors.h"
@@ -11,6 +13,7 @@
 #include "backbones/names.h"
 #include "backbones/resnet.h"
 #include "backbones/resnet32.h"
+#include "backbones/resnet_pnn.h"
 #include "backbones/vit.h"
 #include "backbones/wide_resnet.h"
 
@@ -26,6 +29,7 @@ std::vector<ArchitectureEntry> AllEntries() {
   };
   add(MnistMlpEntries());
   add(ResNetEntries());
+  add(ResNetPnnEntries());
   add(ResNet32Entries());
   add(BottleneckResNetEntries());
   add(WideResNetEntries());
@@ -63,8 +67,32 @@ absl::StatusOr<const ArchitectureEntry*> FindArchitecture(
                      valid);
 }
 
+namespace {
+
+absl::Status CheckColumns(const ArchitectureEntry& entry,
+                          const Arguments& arguments, size_t earlier) {
+  if (!entry.later_columns.has_value()) {
+    std::vector<std::string> progressive;
+    for (const ArchitectureEntry& other : Architectures()) {
+      if (other.later_columns.has_value()) progressive.push_back(other.name);
+    }
+    return InvalidOption(
+        absl::StrCat(entry.name, " is no progressive network; columns are of ",
+                     absl::StrJoin(progressive, ", ")));
+  }
+  if (earlier > kMaxEarlierColumns) {
+    return InvalidOption(absl::StrCat("there are ", earlier,
+                                      " columns, at most ", kMaxEarlierColumns,
+                                      " may come before one"));
+  }
+  return entry.later_columns->check ? entry.later_columns->check(arguments)
+                                    : absl::OkStatus();
+}
+
+}  // namespace
+
 absl::StatusOr<std::shared_ptr<const Architecture>> BuildArchitecture(
-    std::string_view name, const Arguments& arguments) {
+    std::string_view name, const Arguments& arguments, size_t earlier_columns) {
   const absl::StatusOr<const ArchitectureEntry*> entry = FindArchitecture(name);
   if (!entry.ok()) {
     return entry.status();
@@ -78,7 +106,10 @@ absl::StatusOr<std::shared_ptr<const Architecture>> BuildArchitecture(
     absl::Status status = (*entry)->check(*resolved);
     if (!status.ok()) return status;
   }
-  return (*entry)->factory(*resolved);
+  if (earlier_columns == 0) return (*entry)->factory(*resolved);
+  absl::Status columns = CheckColumns(**entry, *resolved, earlier_columns);
+  if (!columns.ok()) return columns;
+  return (*entry)->later_columns->factory(*resolved, earlier_columns);
 }
 
 }  // namespace backboned

@@ -3,8 +3,10 @@
 #ifndef BACKBONED_BACKBONES_REGISTRY_H_
 #define BACKBONED_BACKBONES_REGISTRY_H_
 
+#include <cstddef>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -15,6 +17,23 @@
 #include "backbones/arguments.h"
 
 namespace backboned {
+
+// What a progressive network has besides its first column.
+struct LaterColumns {
+  // Arguments that all columns have alike.
+  std::vector<std::string> common_arguments;
+  // Builds the column behind so many `earlier` ones, from resolved arguments.
+  std::function<std::shared_ptr<const Architecture>(const Arguments&,
+                                                    size_t earlier)>
+      factory;
+  // Checks what the arguments of a later column must fulfil. Absent: nothing.
+  //
+  // Returns kInvalidArgument (kInvalidOption) that names the arguments.
+  std::function<absl::Status(const Arguments&)> check = {};
+};
+
+// The most columns before another one.
+inline constexpr size_t kMaxEarlierColumns = 63;
 
 struct ArchitectureEntry {
   std::string name;
@@ -31,6 +50,8 @@ struct ArchitectureEntry {
   //
   // Returns kInvalidArgument (kInvalidOption) that names the arguments.
   std::function<absl::Status(const Arguments&)> check = {};
+  // Absent: it is no progressive network.
+  std::optional<LaterColumns> later_columns = {};
 };
 
 // The argument that every architecture takes.
@@ -46,12 +67,14 @@ const std::vector<ArchitectureEntry>& Architectures();
 absl::StatusOr<const ArchitectureEntry*> FindArchitecture(
     std::string_view name);
 
-// Builds the architecture `name` with `arguments`, defaults filled in.
+// Builds the architecture `name` with `arguments`, defaults filled in; of a
+// progressive network the column behind `earlier_columns`.
 //
-// Returns FindArchitecture's errors, ResolveArguments', and the entry's
-// check's.
+// Returns FindArchitecture's errors, ResolveArguments', the entry's checks',
+// and kInvalidArgument (kInvalidOption) for columns that it cannot have.
 absl::StatusOr<std::shared_ptr<const Architecture>> BuildArchitecture(
-    std::string_view name, const Arguments& arguments);
+    std::string_view name, const Arguments& arguments,
+    size_t earlier_columns = 0);
 
 }  // namespace backboned
 

@@ -204,9 +204,6 @@ std::vector<ArchitectureEntry> ResNetEntries() {
       Entry("resnet18-spr",
             "resnet18 with a 7x7 stem and max pooling, for large images", 64,
             {.large_stem = true}),
-      Entry("resnet18-pnn",
-            "First column of a progressive network of resnet18s", 64,
-            {.counts_relus = true}),
       Entry("resnet18-7x7-pt",
             "resnet18-spr that Mammoth loads with weights of ImageNet", 64,
             {.large_stem = true})};

@@ -4,11 +4,13 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <string>
 #include <utility>
 
+#include "backbones/dtypes.h"
 #include "backbones/errors.h"
 #include "backbones/optimizer.h"
 
@@ -23,6 +25,7 @@ class Initializer {
 
   void operator()(const UniformDraw& draw) {
     param_.uniform_(draw.low, draw.high, generator_);
+    if (draw.factor != 1) param_.mul_(draw.factor);
   }
 
   void operator()(const NormalDraw& draw) {
@@ -63,7 +66,7 @@ std::vector<at::Tensor> Replace(const std::vector<at::Tensor>& tensors,
   for (size_t i = 0; i < slices.size(); ++i) {
     at::Tensor& target = replaced[slices[i].index];
     if (slices[i].whole) {
-      target = values[i].to(target.device());
+      target = values[i].to(target.device(), target.scalar_type());
     } else {
       target = target.clone();
       Part(target, slices[i]).copy_(values[i]);
@@ -72,7 +75,19 @@ std::vector<at::Tensor> Replace(const std::vector<at::Tensor>& tensors,
   return replaced;
 }
 
+// Returns which of `entries` has this name.
+template <typename Entry>
+size_t IndexOf(const std::vector<Entry>& entries, const std::string& name) {
+  const auto found = std::ranges::find(entries, name, &Entry::name);
+  TORCH_CHECK(found != entries.end(), "an earlier column has no ", name);
+  return static_cast<size_t>(found - entries.begin());
+}
+
 }  // namespace
+
+at::ScalarType DtypeOf(const State& state) {
+  return state.params.empty() ? at::kFloat : state.params[0].scalar_type();
+}
 
 at::Generator SeededGenerator(uint64_t seed) {
   return at::detail::createCPUGenerator(seed);
@@ -106,37 +121,66 @@ std::string GeneratorState(const at::Generator& generator) {
 }
 
 StatePtr InitialState(const Layout& layout, const at::Generator& generator,
-                      at::Device device) {
+                      at::Device device, at::ScalarType dtype) {
   State state;
   for (const Parameter& parameter : layout.parameters()) {
     state.params.push_back(at::empty(parameter.shape, at::kFloat));
   }
   for (const InitStep& step : layout.init_steps()) {
-    std::visit(Initializer(state.params[step.parameter], generator), step.rule);
+    const size_t count = state.params.size();
+    const at::Tensor target =
+        step.parameter < count
+            ? state.params[step.parameter]
+            : at::empty(layout.shared()[step.parameter - count].shape,
+                        at::kFloat);
+    std::visit(Initializer(target, generator), step.rule);
   }
   for (at::Tensor& param : state.params) {
-    param = param.to(device);
+    param = param.to(device, dtype);
   }
   for (const Buffer& buffer : layout.buffers()) {
     state.buffers.push_back(
         at::full(buffer.shape, buffer.initial,
-                 at::TensorOptions().dtype(buffer.dtype).device(device)));
+                 at::TensorOptions()
+                     .dtype(StoredDtype(buffer.dtype, dtype))
+                     .device(device)));
   }
   state.grads.resize(state.params.size());
   state.rng_state = GeneratorState(generator);
   return std::make_shared<const State>(std::move(state));
 }
 
+StatePtr WithColumns(const State& state, const Layout& layout,
+                     std::span<const Column> columns) {
+  State next = state;
+  next.shared.clear();
+  for (const SharedTensor& shared : layout.shared()) {
+    const Column& column = columns[shared.origin.column];
+    next.shared.push_back(column.state->params[IndexOf(
+        column.layout->parameters(), shared.origin.name)]);
+  }
+  for (size_t i = 0; i < layout.buffers().size(); ++i) {
+    const std::optional<Origin>& origin = layout.buffers()[i].origin;
+    if (!origin.has_value()) continue;
+    const Column& column = columns[origin->column];
+    next.buffers[i] =
+        column.state->buffers[IndexOf(column.layout->buffers(), origin->name)];
+  }
+  return std::make_shared<const State>(std::move(next));
+}
+
 std::vector<at::Tensor> FreshTensors(std::span<const at::Tensor> tensors,
-                                     std::span<const Slice> slices) {
+                                     std::span<const Slice> slices,
+                                     std::optional<at::ScalarType> dtype) {
   std::vector<at::Tensor> fresh;
   fresh.reserve(slices.size());
   for (const Slice& slice : slices) {
     const at::Tensor& tensor = tensors[slice.index];
     const std::vector<int64_t> part = {slice.elements()};
-    fresh.push_back(
-        at::empty(slice.whole ? tensor.sizes() : at::IntArrayRef(part),
-                  tensor.scalar_type()));
+    const at::ScalarType stored = tensor.scalar_type();
+    fresh.push_back(at::empty(
+        slice.whole ? tensor.sizes() : at::IntArrayRef(part),
+        c10::isFloatingType(stored) ? dtype.value_or(stored) : stored));
   }
   return fresh;
 }
@@ -183,8 +227,9 @@ StatePtr WithGrads(const State& state, std::span<const Slice> slices,
   State next = state;
   for (size_t i = 0; i < slices.size(); ++i) {
     const size_t index = slices[i].index;
+    const at::Tensor& param = state.params[index];
     next.grads[index] = values[i].defined()
-                            ? values[i].to(state.params[index].device())
+                            ? values[i].to(param.device(), param.scalar_type())
                             : at::Tensor();
   }
   return std::make_shared<const State>(std::move(next));

@@ -16,10 +16,12 @@
 #include <ATen/core/Generator.h>
 #include <ATen/core/Tensor.h>
 #include <c10/core/Device.h>
+#include <c10/core/ScalarType.h>
 
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -33,12 +35,16 @@ namespace backboned {
 struct OptimizerState;  // backbones/optimizer.h
 
 struct State {
-  // In layout order, float32.
+  // In layout order, all of one dtype: float32, float64, float16 or bfloat16.
   std::vector<at::Tensor> params;
-  // In layout order.
+  // In layout order; floating-point ones are of the parameters' dtype.
   std::vector<at::Tensor> buffers;
-  // One a parameter, of its shape; an undefined tensor is no gradient, which is
-  // not zero.
+  // Parameters of earlier columns, one an entry of Layout::shared(), of the
+  // parameters' dtype. What happens to their instances later changes nothing
+  // here.
+  std::vector<at::Tensor> shared;
+  // One a parameter, of its shape and dtype; an undefined tensor is no
+  // gradient, which is not zero.
   std::vector<at::Tensor> grads;
   // The CPU generator that stochastic layers draw from next, as
   // GeneratorFromState takes it.
@@ -50,6 +56,9 @@ struct State {
 };
 
 using StatePtr = std::shared_ptr<const State>;
+
+// Returns the dtype of the State's parameters.
+at::ScalarType DtypeOf(const State& state);
 
 // Returns the CPU generator that `torch.manual_seed(seed)` leaves.
 at::Generator SeededGenerator(uint64_t seed);
@@ -66,17 +75,30 @@ absl::StatusOr<at::Generator> GeneratorFromState(
 // Returns the kGeneratorStateBytes of `torch.get_rng_state()`.
 std::string GeneratorState(const at::Generator& generator);
 
-// Computes the first State of `layout` on `device`: drawn on the CPU from
-// `generator`, which moves on as Python's constructor moves it and is the
-// State's from there on.
+// Computes the first State of `layout` on `device`: drawn on the CPU in float32
+// from `generator`, which moves on as Python's constructor moves it and is the
+// State's from there on, and converted to `dtype`.
 StatePtr InitialState(const Layout& layout, const at::Generator& generator,
-                      at::Device device);
+                      at::Device device, at::ScalarType dtype = at::kFloat);
+
+// An earlier column of a progressive network.
+struct Column {
+  const Layout* layout = nullptr;
+  StatePtr state;
+};
+
+// Returns `state` with the tensors that `layout` takes from `columns`, which
+// have them in the shapes that it says, without a copy. Versions stay.
+StatePtr WithColumns(const State& state, const Layout& layout,
+                     std::span<const Column> columns);
 
 // Returns host memory to receive `slices` of `tensors` into: for each slice an
-// uninitialised tensor on the CPU with the dtype and, if whole, the shape of
-// its tensor, else [elements].
+// uninitialised tensor on the CPU with, if whole, the shape of its tensor, else
+// [elements]. Its dtype is its tensor's, or, of floating-point ones, `dtype` if
+// that is given.
 std::vector<at::Tensor> FreshTensors(std::span<const at::Tensor> tensors,
-                                     std::span<const Slice> slices);
+                                     std::span<const Slice> slices,
+                                     std::optional<at::ScalarType> dtype = {});
 
 // Returns `slices` of `tensors`, flat, without a copy. Undefined stays
 // undefined.
@@ -84,9 +106,10 @@ std::vector<at::Tensor> SliceTensors(std::span<const at::Tensor> tensors,
                                      std::span<const Slice> slices);
 
 // Computes a State whose parameters in `slices` are `values` (as FreshTensors
-// makes them), and starts a new version of the parameters. A whole tensor on
-// the State's device is taken as it is: the caller must not write to it again.
-// The rest of a cut tensor is copied from `state`.
+// makes them), and starts a new version of the parameters. Another dtype is
+// converted, as PyTorch's `to` does. A whole tensor of the State's dtype and
+// device is taken as it is: the caller must not write to it again. The rest of
+// a cut tensor is copied from `state`.
 StatePtr WithParams(const State& state, std::span<const Slice> slices,
                     std::span<const at::Tensor> values);
 
@@ -101,8 +124,9 @@ StatePtr WithBuffers(const State& state, std::vector<at::Tensor> buffers);
 // Returns a State whose generator is at `rng_state`. Versions stay.
 StatePtr WithRngState(const State& state, std::string rng_state);
 
-// Computes a State whose gradients in `slices`, all whole, are `values`; an
-// undefined value takes a gradient away. Versions stay.
+// Computes a State whose gradients in `slices`, all whole, are `values`,
+// converted as by WithParams; an undefined value takes a gradient away.
+// Versions stay.
 StatePtr WithGrads(const State& state, std::span<const Slice> slices,
                    std::span<const at::Tensor> values);
 
@@ -128,11 +152,11 @@ StatePtr CloneOf(const State& state, const CloneParts& parts);
 absl::StatusOr<StatePtr> ForkOf(const State& state, const Layout& layout,
                                 const State& fresh);
 
-// Returns all tensors of the State that are defined, without its
-// optimizer's.
+// Returns the parameters, buffers and gradients of the State that are defined.
 std::vector<at::Tensor> TensorsOf(const State& state);
 
-// Returns the bytes of the State's tensors, its optimizer's too.
+// Returns the bytes of the State's parameters, buffers, gradients and
+// optimizer.
 int64_t StateBytes(const State& state);
 
 }  // namespace backboned

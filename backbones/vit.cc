@@ -88,6 +88,7 @@ VisionTransformer::VisionTransformer(const std::string& name,
       norm_(declare(), "norm", options.embed_dim, kNormEps),
       head_(declare_head(), "head.heads.0", options.embed_dim,
             options.num_classes) {
+  declare().MarkPositionEmbedding(pos_embed_);
   AddDraws();
 }
 

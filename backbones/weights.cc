@@ -1,8 +1,11 @@
 #include "backbones/weights.h"
 
+#include <ATen/ops/_upsample_bicubic2d_aa.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -24,13 +27,16 @@ struct Slot {
   std::string name;
   std::vector<int64_t> shape;
   at::ScalarType dtype = at::kFloat;
+  bool position_embedding = false;
 };
 
 // The tensors of `layout` in the order of LoadPlan::targets.
 std::vector<Slot> SlotsOf(const Layout& layout) {
   std::vector<Slot> slots;
   for (const Parameter& parameter : layout.parameters()) {
-    slots.push_back({.name = parameter.name, .shape = parameter.shape});
+    slots.push_back({.name = parameter.name,
+                     .shape = parameter.shape,
+                     .position_embedding = parameter.position_embedding});
   }
   for (const Buffer& buffer : layout.buffers()) {
     slots.push_back(
@@ -71,11 +77,28 @@ bool Converts(at::ScalarType from, at::ScalarType to) {
   return from == to || (c10::isFloatingType(from) && c10::isFloatingType(to));
 }
 
+// Returns n for 1 + n^2 tokens; nothing for other numbers.
+std::optional<int64_t> GridSide(int64_t tokens) {
+  const auto side = static_cast<int64_t>(
+      std::llround(std::sqrt(static_cast<double>(tokens - 1))));
+  if (side < 1 || 1 + side * side != tokens) return std::nullopt;
+  return side;
+}
+
+// Whether `shape` is that of a position embedding that can be resized for
+// `slot`.
+bool Resizes(const std::vector<int64_t>& shape, const Slot& slot) {
+  return slot.position_embedding && shape.size() == 3 && shape[0] == 1 &&
+         GridSide(shape[1]).has_value() && shape[2] == slot.shape[2];
+}
+
 // Finds places for entries, and collects what does not fit.
 class Planner {
  public:
-  Planner(const Layout& layout, std::span<const SafetensorsEntry> entries)
-      : slots_(SlotsOf(layout)),
+  Planner(const Layout& layout, std::span<const SafetensorsEntry> entries,
+          const LoadOptions& options)
+      : options_(options),
+        slots_(SlotsOf(layout)),
         parameters_(layout.parameters().size()),
         keys_(KeysOf(layout)),
         entries_(entries),
@@ -112,7 +135,7 @@ class Planner {
     if (entries_.size() == parameters_) buffers_optional_ = true;
   }
 
-  absl::StatusOr<LoadPlan> Finish(bool partial) {
+  absl::StatusOr<LoadPlan> Finish() {
     for (size_t slot = 0; slot < slots_.size(); ++slot) {
       if (chosen_[slot].has_value()) {
         plan_.targets[*chosen_[slot]] = slot;
@@ -121,7 +144,7 @@ class Planner {
         plan_.missing.push_back(slots_[slot].name);
       }
     }
-    if (!partial) {
+    if (!options_.partial) {
       for (const std::string& key : plan_.missing) {
         Complain(absl::StrCat(Quote(key), " is missing"));
       }
@@ -140,10 +163,15 @@ class Planner {
 
  private:
   void Check(const SafetensorsEntry& entry, const Slot& slot) {
-    if (entry.shape != slot.shape) {
+    const bool resizes = Resizes(entry.shape, slot);
+    if (entry.shape != slot.shape &&
+        !(resizes && options_.resize_position_embedding)) {
       if (!reason_) reason_ = Reason::kShapeMismatch;
       Complain(absl::StrCat(Quote(entry.name), " is ", FormatShape(entry.shape),
-                            ", expected ", FormatShape(slot.shape)));
+                            ", expected ", FormatShape(slot.shape),
+                            resizes ? " (of another image size: set "
+                                      "resize_position_embedding)"
+                                    : ""));
     } else if (!Converts(entry.dtype, slot.dtype)) {
       if (!reason_) reason_ = Reason::kDtypeMismatch;
       Complain(absl::StrCat(Quote(entry.name), " is ",
@@ -156,6 +184,7 @@ class Planner {
     if (++complaints_ <= kListedKeys) listed_.push_back(std::move(complaint));
   }
 
+  LoadOptions options_;
   std::vector<Slot> slots_;
   size_t parameters_;
   std::map<std::string, Key, std::less<>> keys_;
@@ -192,18 +221,40 @@ absl::Status ReadPieces(const SafetensorsEntry& entry, SafetensorsFile& file,
   return absl::OkStatus();
 }
 
+// Returns a loaded tensor in the shape and dtype of what it replaces, which
+// differ of position embeddings only.
+at::Tensor Fitted(const at::Tensor& loaded, const at::Tensor& place) {
+  if (loaded.sizes() == place.sizes()) return loaded;
+  return ResizePositionEmbedding(loaded, GridSide(place.size(1)).value())
+      .to(place.scalar_type());
+}
+
 }  // namespace
 
 absl::StatusOr<LoadPlan> PlanLoad(const Layout& layout,
                                   std::span<const SafetensorsEntry> entries,
-                                  LoadBy by, bool partial) {
-  Planner planner(layout, entries);
-  if (by == LoadBy::kName) {
+                                  const LoadOptions& options) {
+  Planner planner(layout, entries, options);
+  if (options.by == LoadBy::kName) {
     planner.PlanByName();
   } else {
     planner.PlanByOrder();
   }
-  return planner.Finish(partial);
+  return planner.Finish();
+}
+
+at::Tensor ResizePositionEmbedding(const at::Tensor& embedding, int64_t side) {
+  const int64_t tokens = embedding.size(1);
+  const int64_t old_side = GridSide(tokens).value();
+  const at::Tensor grid = embedding.narrow(1, 1, tokens - 1)
+                              .to(at::kFloat)
+                              .reshape({1, old_side, old_side, -1})
+                              .permute({0, 3, 1, 2});
+  const at::Tensor resized =
+      at::_upsample_bicubic2d_aa(grid, {side, side}, /*align_corners=*/false);
+  const at::Tensor patches = resized.permute({0, 2, 3, 1})
+                                 .reshape({1, side * side, embedding.size(2)});
+  return at::cat({embedding.narrow(1, 0, 1).to(at::kFloat), patches}, 1);
 }
 
 absl::StatusOr<StatePtr> LoadWeights(const State& state, const LoadPlan& plan,
@@ -212,18 +263,20 @@ absl::StatusOr<StatePtr> LoadWeights(const State& state, const LoadPlan& plan,
   for (size_t i = 0; i < plan.targets.size(); ++i) {
     const SafetensorsEntry& entry = file.entries()[i];
     at::Tensor fresh;
+    at::Tensor* place = nullptr;
     if (plan.targets[i].has_value()) {
       const size_t slot = *plan.targets[i];
       const size_t parameters = loaded.params.size();
-      at::Tensor& place = slot < parameters ? loaded.params[slot]
-                                            : loaded.buffers[slot - parameters];
-      fresh = at::empty(place.sizes(), place.scalar_type());
-      place = fresh;
+      place = slot < parameters ? &loaded.params[slot]
+                                : &loaded.buffers[slot - parameters];
+      const bool fits = at::IntArrayRef(entry.shape) == place->sizes();
+      fresh = at::empty(entry.shape, fits ? place->scalar_type() : at::kFloat);
     }
     absl::Status status = fresh.defined() && fresh.scalar_type() == entry.dtype
                               ? file.ReadNext(BytesOf(fresh))
                               : ReadPieces(entry, file, fresh);
     if (!status.ok()) return status;
+    if (place != nullptr) *place = Fitted(fresh, *place);
   }
   return std::make_shared<const State>(std::move(loaded));
 }

@@ -26,6 +26,15 @@ enum class LoadBy {
   kOrder,
 };
 
+// How a file is loaded.
+struct LoadOptions {
+  LoadBy by = LoadBy::kName;
+  // Missing and unexpected keys are no errors.
+  bool partial = false;
+  // A position embedding of another image size is resized.
+  bool resize_position_embedding = false;
+};
+
 // What a file does to a layout's tensors.
 struct LoadPlan {
   // For each entry of the file the tensor that it replaces: the parameters
@@ -45,11 +54,20 @@ struct LoadPlan {
 // or, unless `partial`, a key is missing or unexpected (kInvalidOption).
 absl::StatusOr<LoadPlan> PlanLoad(const Layout& layout,
                                   std::span<const SafetensorsEntry> entries,
-                                  LoadBy by, bool partial);
+                                  const LoadOptions& options);
+
+// Computes `embedding`, [1, 1 + n^2, D] of any dtype, for a grid of another
+// side: the grid by bicubic interpolation with antialiasing in float32, as
+// timm's resample_abs_pos_embed does, the first token as it is. Returns [1, 1 +
+// side^2, D] float32.
+//
+// Source: timm 0.9.8, timm/layers/pos_embed.py.
+at::Tensor ResizePositionEmbedding(const at::Tensor& embedding, int64_t side);
 
 // Computes `state` with what `plan` takes from `file`, whose data must not have
-// been read; float64, float16 and bfloat16 become float32. All of the file is
-// read. Versions and generator stay. The State's tensors are on the CPU.
+// been read; floating-point tensors are converted to the State's dtype. All of
+// the file is read. Versions and generator stay. The State's tensors are on the
+// CPU.
 //
 // Returns the file's errors.
 absl::StatusOr<StatePtr> LoadWeights(const State& state, const LoadPlan& plan,

@@ -26,6 +26,11 @@ no_arguments() {
   esac
 }
 
+# Prints where buf is: on the PATH, or where go install puts it.
+find_buf() {
+  command -v buf || PATH="$(go env GOPATH 2>/dev/null || echo "$HOME/go")/bin" command -v buf
+}
+
 # step TEXT COMMAND...: runs a command quietly; one line says what and how long.
 step() {
   local text=$1 start=$SECONDS log job

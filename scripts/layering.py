@@ -23,6 +23,8 @@ MAY_USE: dict[str, set[str] | None] = {
         *("CLI11", "OpenSSL", "prometheus-cpp", "spdlog", "yaml-cpp"),
     },
     "client": {"client", "proto", "proto/wire", "gRPC", "Protobuf"},
+    # OpenSSL computes a checksum.
+    "client/examples": {"client", "proto", "OpenSSL"},
     "server/main.cc": None,
     "tests": None,
     "benchmarks": None,

@@ -65,7 +65,8 @@ absl::StatusOr<Beginning> Fork(const CloneOptions& options,
   const Layout& layout = (*built)->layout();
   const uint64_t seed =
       options.seed.has_value() ? *options.seed : std::random_device()();
-  State fresh = *InitialState(layout, SeededGenerator(seed), at::kCPU);
+  State fresh =
+      *InitialState(layout, SeededGenerator(seed), at::kCPU, DtypeOf(state));
   absl::Status moved = MoveHead(options.source->worker(), layout, fresh);
   if (!moved.ok()) return moved;
   absl::StatusOr<StatePtr> forked = ForkOf(state, layout, fresh);
@@ -86,11 +87,11 @@ absl::StatusOr<Beginning> Begin(const CloneOptions& options) {
 
 Instance::Identity IdentityOf(const CloneOptions& options) {
   Instance::Identity identity = options.source->identity();
-  identity.ephemeral = options.name.empty();
-  identity.name = identity.ephemeral
-                      ? absl::StrCat(identity.name.substr(0, kMaxNameStem), "-",
-                                     RandomId().substr(0, 8))
-                      : options.name;
+  const bool unnamed = options.name.empty();
+  identity.name = unnamed ? absl::StrCat(identity.name.substr(0, kMaxNameStem),
+                                         "-", RandomId().substr(0, 8))
+                          : options.name;
+  identity.ephemeral = unnamed && !options.session.empty();
   identity.owner = options.owner;
   identity.session = options.session;
   identity.created = absl::Now();

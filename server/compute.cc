@@ -9,13 +9,19 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "server/host_view.h"
+#include "server/merging.h"
 #include "server/replay.h"
 
 namespace backboned {
 namespace {
 
-std::vector<at::Tensor> AllOnHost(std::vector<at::Tensor> tensors) {
-  for (at::Tensor& tensor : tensors) tensor = OnHost(tensor);
+std::vector<at::Tensor> AllOnHost(
+    std::vector<at::Tensor> tensors,
+    std::optional<at::ScalarType> dtype = std::nullopt) {
+  for (at::Tensor& tensor : tensors) {
+    if (dtype && tensor.defined()) tensor = tensor.to(*dtype);
+    tensor = OnHost(tensor);
+  }
   return tensors;
 }
 
@@ -70,9 +76,13 @@ bool TakesLane(const ForwardWork& work) {
 // The state that a forward runs with.
 StatePtr StateToRun(const ForwardWork& work, const StatePtr& used) {
   if (work.buffers.empty()) return used;
-  State state = {.params = used->params, .rng_state = used->rng_state};
-  for (const at::Tensor& buffer : work.buffers) {
-    state.buffers.push_back(OnDevice(buffer, work.instance->worker().device()));
+  State state = {.params = used->params,
+                 .shared = used->shared,
+                 .rng_state = used->rng_state};
+  for (size_t i = 0; i < work.buffers.size(); ++i) {
+    state.buffers.push_back(
+        OnDevice(work.buffers[i], work.instance->worker().device())
+            .to(used->buffers[i].scalar_type()));
   }
   return std::make_shared<const State>(std::move(state));
 }
@@ -84,10 +94,7 @@ absl::Status Compute(Host& host, const DeviceWorker::Request& request,
   absl::StatusOr<ComputedForward> computed = ComputeForward(work, done);
   if (!computed.ok()) return computed.status();
   ForwardOutput& output = computed->output;
-  if (work.l2_normalize) {
-    for (at::Tensor& rows : output.outputs) rows = NormalizeRows(rows);
-  }
-  done.outputs = AllOnHost(std::move(output.outputs));
+  DeliverOutputs(work, output, done);
   if (work.return_buffers) done.buffers = AllOnHost(output.buffers);
   const StatePtr next = NextState(work, output, done);
   done.buffers_version = next->buffers_version;
@@ -153,17 +160,24 @@ absl::Status Compute(BackwardWork& work, BackwardDone& done) {
     graph.graph = tape.graph.get();
     graph.make = [&tape] { return tape.replay->Run(); };
     graph.sequence = tape.sequence;
-    for (const at::Tensor& grad : work.output_grads[i]) {
-      graph.output_grads.push_back(OnDevice(grad, instance.worker().device()));
+    for (size_t j = 0; j < work.output_grads[i].size(); ++j) {
+      at::Tensor grad =
+          OnDevice(work.output_grads[i][j], instance.worker().device());
+      if (grad.defined()) grad = grad.to(tape.outputs[j].scalar_type());
+      graph.output_grads.push_back(std::move(grad));
     }
   }
   BackwardOutput output =
       Backward(graphs, work.retain, work.input_grad, WantedGrads(work));
-  if (work.return_grads) done.grads = AllOnHost(output.grads);
-  if (work.input_grad)
-    done.input_grads = AllOnHost(std::move(output.input_grads));
+  if (work.return_grads) {
+    done.grads = AllOnHost(output.grads, work.output_dtype);
+  }
+  if (work.input_grad) {
+    done.input_grads =
+        AllOnHost(std::move(output.input_grads), work.output_dtype);
+  }
   for (std::vector<at::Tensor>& grads : output.graph_grads) {
-    done.tape_grads.push_back(AllOnHost(std::move(grads)));
+    done.tape_grads.push_back(AllOnHost(std::move(grads), work.output_dtype));
   }
   done.state = instance.state();
   return work.accumulate ? Accumulate(work, output.grads, done)
@@ -178,6 +192,22 @@ bool ChangesInstance(const ForwardWork& work) {
          (work.options.rng_state.empty() && Draws(architecture, work.options));
 }
 
+at::Tensor PrepareRows(const ForwardWork& work, const State& state,
+                       const at::Tensor& rows) {
+  const Instance& instance = *work.instance;
+  const Normalization& normalization = instance.identity().normalization;
+  return PrepareInput(OnDevice(rows, instance.worker().device()),
+                      normalization.mean, normalization.std, DtypeOf(state));
+}
+
+void DeliverOutputs(const ForwardWork& work, ForwardOutput& output,
+                    ForwardDone& done) {
+  if (work.l2_normalize) {
+    for (at::Tensor& rows : output.outputs) rows = NormalizeRows(rows);
+  }
+  done.outputs = AllOnHost(std::move(output.outputs), work.output_dtype);
+}
+
 absl::StatusOr<ComputedForward> ComputeForward(ForwardWork& work,
                                                ForwardDone& done) {
   Instance& instance = *work.instance;
@@ -189,10 +219,7 @@ absl::StatusOr<ComputedForward> ComputeForward(ForwardWork& work,
     absl::Status expected = instance.CheckVersion(work.condition, *done.used);
     if (!expected.ok()) return expected;
   }
-  const Normalization& normalization = instance.identity().normalization;
-  const at::Tensor x =
-      PrepareInput(OnDevice(work.input, instance.worker().device()),
-                   normalization.mean, normalization.std);
+  const at::Tensor x = PrepareRows(work, *done.used, work.input);
   ComputedForward computed = {.state = StateToRun(work, done.used),
                               .input = std::move(work.input)};
   if (!work.options.record) computed.input.reset();
@@ -228,6 +255,13 @@ absl::StatusOr<ForwardDone> RunForward(Host& host,
     done.used = instance.state();
     absl::Status expected = instance.CheckVersion(work.condition, *done.used);
     if (!expected.ok()) return expected;
+  }
+  if (MayMerge(work)) {
+    const std::shared_ptr<Instance> kept = work.instance;
+    absl::StatusOr<ForwardDone> merged =
+        RunMerged(std::move(request), std::move(work), std::move(done.used));
+    if (merged.ok()) ++kept->counters().forwards;
+    return merged;
   }
   absl::StatusOr<DeviceWorker::Times> times = instance.worker().Run(
       request, [&] { return Compute(host, request, work, done); });

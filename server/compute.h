@@ -26,7 +26,8 @@ namespace backboned {
 // One forward to run.
 struct ForwardWork {
   std::shared_ptr<Instance> instance;
-  at::Tensor input;  // On the CPU: float32, or uint8 images to normalise.
+  // On the CPU: of a floating-point type, or uint8 images to normalise.
+  at::Tensor input;
   ForwardOptions options;
   VersionCondition condition;
   // To run with in place of the instance's, all of them, on the CPU. Empty: the
@@ -34,7 +35,9 @@ struct ForwardWork {
   std::vector<at::Tensor> buffers;
   bool return_buffers = false;
   bool l2_normalize = false;  // Divide each output's rows by their norm.
-  ByteBudget::Reservation reservation;  // Pays for the input's upload.
+  bool allow_merge = false;   // It may run in one batch with others.
+  std::optional<at::ScalarType> output_dtype;  // Absent: as computed.
+  ByteBudget::Reservation reservation;         // Pays for the input's upload.
 
   // With `options.record`: the tape's place, its session, and who pays for it;
   // the input should have been allocated in that account.
@@ -74,6 +77,14 @@ struct ComputedForward {
   at::Tensor input;  // As it came, if recorded.
 };
 
+// For the worker: the network's input of some rows of `work.input`.
+at::Tensor PrepareRows(const ForwardWork& work, const State& state,
+                       const at::Tensor& rows);
+
+// For the worker: brings what a forward gave to the host, as it was asked for.
+void DeliverOutputs(const ForwardWork& work, ForwardOutput& output,
+                    ForwardDone& done);
+
 // The two halves of a forward, for the worker: it is computed, and the state
 // that it leaves is made. A generator or buffers that the caller gave go back
 // into `done`, the instance's own move on. Without `done.used`, in the
@@ -88,7 +99,8 @@ StatePtr NextState(const ForwardWork& work, ForwardOutput& output,
 struct BackwardWork {
   std::shared_ptr<Instance> instance;
   TapeLease lease;
-  // For each tape of the lease, by its outputs: float32, CPU; undefined: none.
+  // For each tape of the lease, by its outputs: of a floating-point type, CPU;
+  // undefined: none.
   std::vector<std::vector<at::Tensor>> output_grads;
   bool retain = false;
   bool accumulate = false;
@@ -96,7 +108,8 @@ struct BackwardWork {
   bool input_grad = false;
   bool return_grads = false;
   bool per_tape_grads = false;
-  std::optional<StepOptions> step = {};  // With `accumulate`.
+  std::optional<StepOptions> step = {};        // With `accumulate`.
+  std::optional<at::ScalarType> output_dtype;  // Absent: as computed.
 };
 
 // What a backward gave. All tensors: CPU, contiguous; undefined: none.

@@ -3,6 +3,7 @@
 #include <ATen/Parallel.h>
 #include <c10/util/Exception.h>
 
+#include <algorithm>
 #include <new>
 #include <string>
 #include <utility>
@@ -23,8 +24,10 @@ constexpr absl::Duration kCancelPoll = absl::Milliseconds(20);
 // there, which takes tens of microseconds of the device's time.
 constexpr absl::Duration kFreshFor = absl::Milliseconds(1);
 
-// When to try again after the queue was full.
-constexpr absl::Duration kRetryDelay = absl::Milliseconds(100);
+// When to try again after the queue was full: once half of it has run, within
+// these bounds.
+constexpr absl::Duration kMinRetryDelay = absl::Milliseconds(100);
+constexpr absl::Duration kMaxRetryDelay = absl::Seconds(10);
 
 // The first line of what LibTorch says; the rest names its own sources.
 std::string FirstLine(const std::string& text) {
@@ -40,17 +43,8 @@ absl::Status Cancelled() {
   return absl::CancelledError("the client cancelled the call");
 }
 
-// A full queue, in the words of the server's options.
-absl::Status QueueFull(const absl::Status& refused, int64_t max_queued) {
-  return LimitReached({.name = "max-queued",
-                       .value = max_queued,
-                       .requested = max_queued + 1,
-                       .retry_delay = kRetryDelay},
-                      {refused.message().data(), refused.message().size()});
-}
-
 // The one place where exceptions of LibTorch end.
-absl::Status RunCatching(const DeviceWorker::Work& work) {
+absl::Status RunCatching(const std::function<absl::Status()>& work) {
   try {
     return work();
   } catch (const OutOfMemoryBudget& error) {
@@ -72,21 +66,47 @@ absl::Status RunCatching(const DeviceWorker::Work& work) {
 
 }  // namespace
 
-// Shared by the caller, who waits in Run, and the worker, which refers to the
+// Shared by the caller, who waits in Wait, and the worker, which refers to the
 // request and the work until `finished`.
 struct DeviceWorker::Item {
   const Request& request;
-  const Work& work;
+  const Work* work;  // One of the two.
+  BatchWork* batch_work;
+  const int64_t samples;
   const absl::Time submitted;
+  uint64_t id = 0;
   bool started = false;
   bool finished = false;  // `status` says how, also if it never started.
-  absl::Status status;
-  Times times;
-  absl::CondVar done;  // `finished` became true.
+  absl::Status status = {};
+  Times times = {};
+  absl::CondVar done = {};  // `finished` became true.
 };
 
-DeviceWorker::DeviceWorker(c10::Device device, int threads, int64_t max_queued)
-    : device_(device), threads_(threads), scheduler_(max_queued) {
+// Runs what is to run together, and sets each one's status.
+void DeviceWorker::RunAll(const Items& items) {
+  if (items[0]->work != nullptr) {
+    items[0]->status = RunCatching(*items[0]->work);
+    return;
+  }
+  std::vector<BatchWork*> batch;
+  for (const auto& item : items) batch.push_back(item->batch_work);
+  const absl::Status together =
+      RunCatching([&] { return batch[0]->RunBatch(batch); });
+  for (const auto& item : items) {
+    item->status = together;
+    if (together.ok() || items.size() == 1) continue;
+    BatchWork* const alone = item->batch_work;
+    item->status =
+        RunCatching([&] { return alone->RunBatch(std::span(&alone, 1)); });
+  }
+}
+
+DeviceWorker::DeviceWorker(c10::Device device, int threads,
+                           SchedulerOptions scheduling)
+    : device_(device),
+      threads_(threads),
+      scheduling_(std::move(scheduling)),
+      scheduler_(scheduling_) {
   absl::Notification ready;
   thread_ = std::thread([this, &ready] {
     // OpenMP's thread count is a property of the calling thread.
@@ -109,30 +129,103 @@ DeviceWorker::~DeviceWorker() {
 
 absl::StatusOr<DeviceWorker::Times> DeviceWorker::Run(const Request& request,
                                                       const Work& work) {
+  const auto item =
+      std::make_shared<Item>(request, &work, nullptr, 1, absl::Now());
   absl::MutexLock lock(&mutex_);
+  absl::Status status = Submit(item);
+  if (status.ok()) status = Wait(*item);
+  if (!status.ok()) return status;
+  return item->times;
+}
+
+absl::StatusOr<DeviceWorker::Times> DeviceWorker::RunTogether(
+    const Request& request, std::span<const BatchItem> batch_items) {
+  const absl::Time now = absl::Now();
+  Items items;
+  absl::MutexLock lock(&mutex_);
+  absl::Status status;
+  for (const auto& [work, samples] : batch_items) {
+    if (!status.ok()) break;
+    const auto item =
+        std::make_shared<Item>(request, nullptr, work, samples, now);
+    status = Submit(item);
+    if (status.ok()) items.push_back(item);
+  }
+  Times times = {.queue = absl::InfiniteDuration()};
+  for (const auto& item : items) {
+    // After an error the rest is not worth running.
+    if (!status.ok() && scheduler_.Cancel(item->id)) {
+      items_.erase(item->id);
+      continue;
+    }
+    status.Update(Wait(*item));
+    times.queue = std::min(times.queue, item->times.queue);
+    times.compute += item->times.compute;
+  }
+  if (!status.ok()) return status;
+  return times;
+}
+
+DeviceWorker::BatchFigures DeviceWorker::batch_figures() const {
+  absl::MutexLock lock(&mutex_);
+  return batch_figures_;
+}
+
+int64_t DeviceWorker::queued() const {
+  absl::MutexLock lock(&mutex_);
+  return scheduler_.queued();
+}
+
+absl::Duration DeviceWorker::backlog() const {
+  absl::MutexLock lock(&mutex_);
+  return scheduler_.Backlog();
+}
+
+absl::Status DeviceWorker::Submit(const std::shared_ptr<Item>& item) {
   if (ending_) {
     return Error(absl::StatusCode::kUnavailable, Reason::kDraining,
                  "the device's worker has ended");
   }
-  const absl::Time now = absl::Now();
-  const uint64_t id = next_id_++;
-  const auto item = std::make_shared<Item>(request, work, now);
-  absl::Status submitted = scheduler_.Submit({.id = id,
-                                              .principal = request.principal,
-                                              .lane = request.lane,
-                                              .deadline = request.deadline},
-                                             now);
-  if (!submitted.ok()) return QueueFull(submitted, scheduler_.max_queued());
-  items_[id] = item;
+  const Request& request = item->request;
+  item->id = next_id_++;
+  const absl::Status submitted =
+      scheduler_.Submit({.id = item->id,
+                         .flow = {request.principal, request.run},
+                         .lane = request.lane,
+                         .deadline = request.deadline,
+                         .merge_key = request.merge_key,
+                         .samples = item->samples},
+                        item->submitted);
+  if (!submitted.ok()) return QueueFull(submitted, request);
+  items_[item->id] = item;
   changed_.SignalAll();
-  absl::Status cancelled = WaitForStart(*item);
-  if (!cancelled.ok() && scheduler_.Cancel(id)) {
-    items_.erase(id);
+  return absl::OkStatus();
+}
+
+absl::Status DeviceWorker::Wait(Item& item) {
+  const absl::Status cancelled = WaitForStart(item);
+  if (!cancelled.ok() && scheduler_.Cancel(item.id)) {
+    items_.erase(item.id);
     return cancelled;
   }
-  while (!item->finished) item->done.Wait(&mutex_);
-  if (!item->status.ok()) return item->status;
-  return item->times;
+  while (!item.finished) item.done.Wait(&mutex_);
+  return item.status;
+}
+
+// A full queue, in the words of the server's options.
+absl::Status DeviceWorker::QueueFull(const absl::Status& refused,
+                                     const Request& request) const {
+  const bool all = scheduler_.queued() >= scheduling_.max_queued;
+  const int64_t waiting =
+      all ? scheduler_.queued()
+          : scheduler_.queued({request.principal, request.run});
+  return LimitReached(
+      {.name = all ? "max-queued" : "max-queued-by-run",
+       .value = all ? scheduling_.max_queued : scheduling_.max_queued_by_flow,
+       .requested = waiting + 1,
+       .retry_delay = std::clamp(scheduler_.Backlog() / 2, kMinRetryDelay,
+                                 kMaxRetryDelay)},
+      {refused.message().data(), refused.message().size()});
 }
 
 absl::Status DeviceWorker::WaitForStart(Item& item) {
@@ -151,30 +244,60 @@ absl::Status DeviceWorker::WaitForStart(Item& item) {
 void DeviceWorker::Pump() {
   absl::MutexLock lock(&mutex_);
   while (true) {
-    Scheduler::Dispatch next = scheduler_.Next(absl::Now());
+    const Scheduler::Dispatch next = scheduler_.Next(absl::Now());
     TakeExpired(next.expired);
-    if (next.run.empty()) {
-      if (ending_) return;
-      changed_.Wait(&mutex_);
-      continue;
+    if (!next.run.empty()) {
+      RunBatch(next);
+    } else if (ending_ && scheduler_.queued() == 0) {
+      return;
+    } else {
+      changed_.WaitWithDeadline(&mutex_, next.wake);
     }
-    for (uint64_t id : next.run) {
-      const std::shared_ptr<Item> item = Take(id);
-      if (Abandoned(*item)) {
-        item->status = Cancelled();
-      } else {
-        item->started = true;  // No signal: the caller need not wake for it.
-        mutex_.Unlock();
-        RunItem(*item);
-        mutex_.Lock();
-      }
-      scheduler_.Done(id, item->times.compute, absl::Now());
-      item->finished = true;
-      // Without the mutex, which the caller would wake up to wait for.
-      mutex_.Unlock();
-      item->done.Signal();
-      mutex_.Lock();
+  }
+}
+
+void DeviceWorker::RunBatch(const Scheduler::Dispatch& next) {
+  Items abandoned;
+  Items items;
+  for (const uint64_t id : next.run) {
+    const std::shared_ptr<Item> item = Take(id);
+    if (Abandoned(*item)) {
+      item->status = Cancelled();
+      abandoned.push_back(item);
+    } else {
+      item->started = true;  // No signal: the caller need not wake for it.
+      items.push_back(item);
     }
+  }
+  absl::Duration cost;
+  if (!items.empty()) {
+    Count(next, items);
+    mutex_.Unlock();
+    const absl::Time begin = absl::Now();
+    RunAll(items);
+    cost = absl::Now() - begin;
+    for (const auto& item : items) {
+      item->times = {.queue = begin - item->submitted, .compute = cost};
+    }
+    mutex_.Lock();
+  }
+  scheduler_.Done(next.run.front(), cost, absl::Now());
+  items.insert(items.end(), abandoned.begin(), abandoned.end());
+  for (const auto& item : items) item->finished = true;
+  // Without the mutex, which the callers would wake up to wait for.
+  mutex_.Unlock();
+  for (const auto& item : items) item->done.Signal();
+  mutex_.Lock();
+}
+
+void DeviceWorker::Count(const Scheduler::Dispatch& next, const Items& items) {
+  ++batch_figures_.batches[static_cast<size_t>(next.reason)];
+  if (next.reason == BatchReason::kAlone) return;
+  if (items.size() > 1) {
+    batch_figures_.merged_items += static_cast<int64_t>(items.size());
+  }
+  for (const auto& item : items) {
+    batch_figures_.samples += item->samples;
   }
 }
 
@@ -184,13 +307,6 @@ std::shared_ptr<DeviceWorker::Item> DeviceWorker::Take(uint64_t id) {
 
 bool DeviceWorker::Abandoned(const Item& item) {
   return absl::Now() - item.submitted >= kFreshFor && item.request.cancelled();
-}
-
-void DeviceWorker::RunItem(Item& item) {
-  const absl::Time begin = absl::Now();
-  item.times.queue = begin - item.submitted;
-  item.status = RunCatching(item.work);
-  item.times.compute = absl::Now() - begin;
 }
 
 void DeviceWorker::TakeExpired(const std::vector<uint64_t>& ids) {

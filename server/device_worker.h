@@ -5,12 +5,15 @@
 
 #include <c10/core/Device.h>
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <thread>
 #include <unordered_map>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
@@ -20,6 +23,17 @@
 #include "server/scheduler/scheduler.h"
 
 namespace backboned {
+
+// Work that may run together with other work of its merge key.
+class BatchWork {
+ public:
+  virtual ~BatchWork() = default;
+
+  // Computes all of `batch`, which are of one merge key, this one first. What
+  // it throws becomes a status. If it fails with more than one, nothing of it
+  // may have been done: each is then run alone.
+  virtual absl::Status RunBatch(std::span<BatchWork* const> batch) = 0;
+};
 
 // Runs work on one device, one item after another, in the order that a
 // Scheduler gives. Nothing else in the process computes with LibTorch: OpenMP
@@ -36,11 +50,26 @@ class DeviceWorker {
   // Who asks, and until when it is worth running.
   struct Request {
     std::string principal;
+    // Which of the principal's runs: it gets a share of its own in the
+    // principal's.
+    std::string run = {};
     // Items of one lane run in the order of their submission. 0: no lane.
     uint64_t lane = 0;
     absl::Time deadline = absl::InfiniteFuture();
     // Polled while the work waits; once true, it will not be started.
     std::function<bool()> cancelled = [] { return false; };
+    // Of BatchWork: what may run together has equal keys. 0: alone.
+    uint64_t merge_key = 0;
+  };
+
+  // Batches of BatchWork, by why they left.
+  struct BatchFigures {
+    // By BatchReason.
+    std::array<int64_t, 5> batches = {};
+    // Items in them that ran together with others.
+    int64_t merged_items = 0;
+    // Samples of all of them.
+    int64_t samples = 0;
   };
 
   // Where the time of an item went.
@@ -50,8 +79,8 @@ class DeviceWorker {
   };
 
   // Starts a worker for `device` with `threads` intra-operator threads (CPU; 0
-  // stands for LibTorch's own choice) and at most `max_queued` waiting items.
-  DeviceWorker(c10::Device device, int threads, int64_t max_queued);
+  // stands for LibTorch's own choice).
+  DeviceWorker(c10::Device device, int threads, SchedulerOptions scheduling);
 
   // Ends the thread once everything that was submitted has run.
   ~DeviceWorker();
@@ -69,6 +98,30 @@ class DeviceWorker {
   // LibTorch threw.
   absl::StatusOr<Times> Run(const Request& request, const Work& work);
 
+  // A piece of work that may run together with others, and how much it is of a
+  // batch.
+  struct BatchItem {
+    BatchWork* work = nullptr;
+    int64_t samples = 1;
+  };
+
+  // Runs `items`, at least one, as Run does, but each together with what else
+  // waits of the request's merge key, and waits for the end of all of them. If
+  // one does not run or fails, its error is returned, and others may have run.
+  // The times are those of the whole batches, from the first one's beginning.
+  absl::StatusOr<Times> RunTogether(const Request& request,
+                                    std::span<const BatchItem> items);
+
+  // What ran together so far.
+  BatchFigures batch_figures() const;
+
+  // Items that wait now, and how long they will take by what items took of
+  // late.
+  int64_t queued() const;
+  absl::Duration backlog() const;
+
+  const SchedulerOptions& scheduling() const { return scheduling_; }
+
   // The device that the work runs on.
   c10::Device device() const { return device_; }
 
@@ -77,24 +130,37 @@ class DeviceWorker {
 
  private:
   struct Item;
+  using Items = std::vector<std::shared_ptr<Item>>;
 
+  absl::Status Submit(const std::shared_ptr<Item>& item)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status Wait(Item& item) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Pump();
+  void RunBatch(const Scheduler::Dispatch& next)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   static bool Abandoned(const Item& item);
-  void RunItem(Item& item);
+  static void RunAll(const Items& items);
+  void Count(const Scheduler::Dispatch& next, const Items& items)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void TakeExpired(const std::vector<uint64_t>& ids)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::shared_ptr<Item> Take(uint64_t id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status WaitForStart(Item& item) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status QueueFull(const absl::Status& refused,
+                         const Request& request) const
+      ABSL_SHARED_LOCKS_REQUIRED(mutex_);
 
   const c10::Device device_;
   int threads_;
+  const SchedulerOptions scheduling_;
 
-  absl::Mutex mutex_;
+  mutable absl::Mutex mutex_;
   absl::CondVar changed_;  // An item came, or the worker is to end.
   Scheduler scheduler_ ABSL_GUARDED_BY(mutex_);
   std::unordered_map<uint64_t, std::shared_ptr<Item>> items_
       ABSL_GUARDED_BY(mutex_);  // Those that did not start.
   uint64_t next_id_ ABSL_GUARDED_BY(mutex_) = 1;
+  BatchFigures batch_figures_ ABSL_GUARDED_BY(mutex_);
   bool ending_ ABSL_GUARDED_BY(mutex_) = false;
 
   std::thread thread_;  // Last: it uses all of the above.

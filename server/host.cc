@@ -8,6 +8,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "backbones/benchmarks.h"
+#include "backbones/dtypes.h"
 #include "backbones/errors.h"
 #include "backbones/registry.h"
 #include "server/random_id.h"
@@ -24,6 +25,7 @@ struct Blueprint {
   std::shared_ptr<const Architecture> architecture;
   bool pretrained = false;  // Mammoth always loads weights into it.
   Normalization normalization;
+  std::vector<std::shared_ptr<Instance>> columns;  // Earlier ones.
 };
 
 // How an instance begins.
@@ -52,7 +54,7 @@ absl::StatusOr<Blueprint> Draw(const CreateOptions& options) {
       arguments.insert(argument);
   }
   absl::StatusOr<std::shared_ptr<const Architecture>> built =
-      BuildArchitecture(architecture, arguments);
+      BuildArchitecture(architecture, arguments, options.columns.size());
   if (!built.ok()) return built.status();
   plan.architecture = *std::move(built);
   plan.pretrained = (*FindArchitecture(architecture))->pretrained;
@@ -104,6 +106,44 @@ absl::StatusOr<at::Generator> MakeGenerator(const CreateOptions& options) {
   return GeneratorFromState(std::as_bytes(std::span(options.rng_state)));
 }
 
+std::vector<std::string> NamesOf(
+    const std::vector<std::shared_ptr<Instance>>& instances) {
+  std::vector<std::string> names;
+  for (const auto& instance : instances) names.push_back(instance->FullName());
+  return names;
+}
+
+// Returns OK if `column` can be an earlier column of what is planned.
+absl::Status CheckColumn(const CreateOptions& options, const Blueprint& plan,
+                         const DeviceWorker& worker, const Instance& column) {
+  const auto differs = [&](std::string_view has, std::string_view expected) {
+    return InvalidOption(absl::StrCat("column '", column.FullName(), "' ",
+                                      std::string(has), ", expected ",
+                                      std::string(expected)));
+  };
+  const Architecture& theirs = column.architecture();
+  const std::string& name = plan.architecture->name();
+  if (theirs.name() != name) return differs("is a " + theirs.name(), name);
+  for (const std::string& argument :
+       (*FindArchitecture(name))->later_columns->common_arguments) {
+    const std::string has = FormatArgument(theirs.arguments().at(argument));
+    const std::string expected =
+        FormatArgument(plan.architecture->arguments().at(argument));
+    if (has != expected) {
+      return differs(absl::StrCat("has ", argument, " ", has), expected);
+    }
+  }
+  const at::ScalarType dtype = DtypeOf(*column.state());
+  if (dtype != options.dtype) {
+    return differs("holds " + DtypeName(dtype), DtypeName(options.dtype));
+  }
+  if (&column.worker() != &worker) {
+    return differs("is on " + column.worker().device().str(),
+                   worker.device().str());
+  }
+  return absl::OkStatus();
+}
+
 // The answer to a taken name.
 absl::StatusOr<Created> Existing(std::shared_ptr<Instance> instance,
                                  const CreateOptions& options,
@@ -119,6 +159,18 @@ absl::StatusOr<Created> Existing(std::shared_ptr<Instance> instance,
     return Error(absl::StatusCode::kAlreadyExists, Reason::kInstanceExists,
                  absl::StrCat("instance '", options.name, "' is a ",
                               present.name(), " of other arguments"));
+  }
+  if (instance->identity().columns != NamesOf(plan.columns)) {
+    return Error(
+        absl::StatusCode::kAlreadyExists, Reason::kInstanceExists,
+        absl::StrCat("instance '", options.name, "' is behind other columns"));
+  }
+  const at::ScalarType dtype = DtypeOf(*instance->state());
+  if (dtype != options.dtype) {
+    return Error(
+        absl::StatusCode::kAlreadyExists, Reason::kInstanceExists,
+        absl::StrCat("instance '", options.name, "' holds ", DtypeName(dtype),
+                     ", not ", DtypeName(options.dtype)));
   }
   const std::string& weights = instance->identity().weights;
   if (options.weights.has_value() && options.weights->name != weights) {
@@ -161,9 +213,10 @@ absl::StatusOr<StatePtr> MoveTo(DeviceWorker& worker, StatePtr state) {
 // Draws here, so that a large network stalls nobody; only a copy to another
 // device is the worker's. Weights are looked at before anything is drawn.
 absl::StatusOr<Beginning> Begin(const CreateOptions& options,
-                                const Layout& layout,
+                                const Blueprint& plan,
                                 const WeightsFolder& folder,
                                 DeviceWorker& worker) {
+  const Layout& layout = plan.architecture->layout();
   absl::StatusOr<at::Generator> generator = MakeGenerator(options);
   if (!generator.ok()) return generator.status();
   std::optional<PreparedWeights> weights;
@@ -173,8 +226,15 @@ absl::StatusOr<Beginning> Begin(const CreateOptions& options,
     if (!prepared.ok()) return prepared.status();
     weights.emplace(*std::move(prepared));
   }
-  absl::StatusOr<StatePtr> state = InitialState(layout, *generator, at::kCPU);
+  absl::StatusOr<StatePtr> state =
+      InitialState(layout, *generator, at::kCPU, options.dtype);
   Beginning begin = {.rng_state = GeneratorState(*generator)};
+  std::vector<Column> columns;
+  for (const auto& column : plan.columns) {
+    columns.push_back(
+        {.layout = &column->architecture().layout(), .state = column->state()});
+  }
+  state = WithColumns(**state, layout, columns);
   if (weights.has_value()) {
     state = weights->LoadInto(**state);
     if (!state.ok()) return state.status();
@@ -199,6 +259,7 @@ Instance::Identity IdentityOf(const CreateOptions& options,
           .normalization = plan.normalization,
           .weights = options.weights.has_value() ? options.weights->name : "",
           .weights_sha256 = begin.weights_sha256,
+          .columns = NamesOf(plan.columns),
           .ephemeral = unnamed && !options.session.empty(),
           .created = absl::Now()};
 }
@@ -220,7 +281,7 @@ Host::Host(const std::vector<c10::Device>& devices, int threads,
   for (const c10::Device& device : devices) {
     std::unique_ptr<DeviceWorker>& worker = workers_[device.str()];
     if (worker != nullptr) continue;
-    worker = std::make_unique<DeviceWorker>(device, threads, limits.max_queued);
+    worker = std::make_unique<DeviceWorker>(device, threads, limits.scheduling);
     worker_order_.push_back(worker.get());
   }
   sweeper_ = std::thread([this] { SweepUntilEnd(); });
@@ -238,6 +299,10 @@ Host::~Host() {
 absl::StatusOr<Created> Host::CreateInstance(const CreateOptions& options) {
   absl::StatusOr<Blueprint> plan = Draw(options);
   if (!plan.ok()) return plan.status();
+  absl::StatusOr<std::vector<std::shared_ptr<Instance>>> columns =
+      FindColumns(options);
+  if (!columns.ok()) return columns.status();
+  plan->columns = *std::move(columns);
   absl::Status status = CheckNormalization(*plan);
   if (status.ok()) {
     status =
@@ -253,8 +318,11 @@ absl::StatusOr<Created> Host::CreateInstance(const CreateOptions& options) {
   if (!status.ok()) return status;
   absl::StatusOr<DeviceWorker*> worker = FindWorker(options.device);
   if (!worker.ok()) return worker.status();
-  absl::StatusOr<Beginning> begin =
-      Begin(options, plan->architecture->layout(), weights_, **worker);
+  for (const auto& column : plan->columns) {
+    status = CheckColumn(options, *plan, **worker, *column);
+    if (!status.ok()) return status;
+  }
+  absl::StatusOr<Beginning> begin = Begin(options, *plan, weights_, **worker);
   if (!begin.ok()) return begin.status();
   auto instance = std::make_shared<Instance>(
       IdentityOf(options, *plan, *begin), plan->architecture, **worker,
@@ -270,6 +338,18 @@ absl::StatusOr<Created> Host::CreateInstance(const CreateOptions& options) {
                  .rng_state = options.rng_state.empty() ? "" : begin->rng_state,
                  .missing_keys = std::move(begin->loaded.missing),
                  .unexpected_keys = std::move(begin->loaded.unexpected)};
+}
+
+absl::StatusOr<std::vector<std::shared_ptr<Instance>>> Host::FindColumns(
+    const CreateOptions& options) const {
+  std::vector<std::shared_ptr<Instance>> columns;
+  for (const std::string& name : options.columns) {
+    absl::StatusOr<std::shared_ptr<Instance>> column =
+        registry_.Find(name, options.owner);
+    if (!column.ok()) return column.status();
+    columns.push_back(*std::move(column));
+  }
+  return columns;
 }
 
 absl::Status Host::Register(const std::shared_ptr<Instance>& instance) {

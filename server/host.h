@@ -4,6 +4,7 @@
 #define BACKBONED_SERVER_HOST_H_
 
 #include <c10/core/Device.h>
+#include <c10/core/ScalarType.h>
 
 #include <cstdint>
 #include <map>
@@ -38,10 +39,10 @@ struct HostLimits {
   int64_t max_tapes = 1024;
   int64_t max_tape_bytes = int64_t{4} << 30;
   int64_t max_in_flight_bytes = int64_t{2} << 30;
-  int64_t max_queued = 4096;
   int64_t max_sessions = 4096;
   int64_t max_answer_bytes = int64_t{512} << 20;
   int64_t max_memory_bytes = 0;  // Of all CPU tensors. 0: not limited.
+  SchedulerOptions scheduling;   // Of each device.
   absl::Duration tape_ttl = absl::Minutes(10);
   absl::Duration session_ttl = absl::Minutes(10);
 };
@@ -63,6 +64,8 @@ struct CreateOptions {
   bool random_init =
       false;  // Good without weights, even if Mammoth loads some.
   Settings settings;
+  at::ScalarType dtype = at::kFloat;  // Of parameters and floating buffers.
+  std::vector<std::string> columns;   // Earlier ones, the oldest first.
 };
 
 // What was made.
@@ -90,8 +93,9 @@ class Host {
   Host& operator=(const Host&) = delete;
 
   // Makes an instance. On failure nothing is left:
-  // kNotFound (no such benchmark, architecture or weights), kInvalidArgument
-  // (name, arguments, device, generator state, weights that do not fit),
+  // kNotFound (no such benchmark, architecture, column or weights),
+  // kInvalidArgument (name, arguments, device, generator state, columns or
+  // weights that do not fit),
   // kFailedPrecondition (no weights, or corrupt ones), kAlreadyExists,
   // kResourceExhausted.
   absl::StatusOr<Created> CreateInstance(const CreateOptions& options);
@@ -127,6 +131,11 @@ class Host {
  private:
   // Adds an instance; an ephemeral one belongs to its session from then on.
   absl::Status Register(const std::shared_ptr<Instance>& instance);
+
+  // The instances that `options` names as earlier columns.
+  absl::StatusOr<std::vector<std::shared_ptr<Instance>>> FindColumns(
+      const CreateOptions& options) const;
+
   void SweepUntilEnd();
 
   const HostLimits limits_;

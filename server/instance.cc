@@ -1,6 +1,9 @@
 #include "server/instance.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
+#include "backbones/dtypes.h"
 #include "backbones/errors.h"
 #include "server/digest.h"
 #include "server/host_view.h"
@@ -133,6 +136,16 @@ absl::Status Instance::CheckWritable() const {
                             "' is read-only; clone it, or change its setting"));
 }
 
+absl::Status Instance::CheckTrains() const {
+  const at::ScalarType dtype = DtypeOf(*state());
+  if (IsTrainableDtype(dtype)) return absl::OkStatus();
+  return Error(
+      absl::StatusCode::kFailedPrecondition, Reason::kReadOnly,
+      absl::StrCat("instance '", identity_.name, "' holds ", DtypeName(dtype),
+                   ", which runs in evaluation only: no training, "
+                   "tapes or gradients"));
+}
+
 void Instance::Publish(StatePtr next) {
   absl::MutexLock lock(&mutex_);
   state_.swap(
@@ -140,11 +153,18 @@ void Instance::Publish(StatePtr next) {
 }
 
 absl::StatusOr<std::vector<at::Tensor>> Instance::HostView(
-    const DeviceWorker::Request& request,
-    std::vector<at::Tensor> tensors) const {
-  if (worker_.device().is_cpu()) return tensors;
+    const DeviceWorker::Request& request, std::vector<at::Tensor> tensors,
+    std::optional<at::ScalarType> dtype) const {
+  const auto converts = [&](const at::Tensor& tensor) {
+    return dtype && tensor.defined() && tensor.scalar_type() != *dtype;
+  };
+  if (worker_.device().is_cpu() && std::ranges::none_of(tensors, converts)) {
+    return tensors;
+  }
   absl::StatusOr<DeviceWorker::Times> times = worker_.Run(request, [&] {
-    for (at::Tensor& tensor : tensors) tensor = OnHost(tensor);
+    for (at::Tensor& tensor : tensors) {
+      tensor = OnHost(converts(tensor) ? tensor.to(*dtype) : tensor);
+    }
     return absl::OkStatus();
   });
   if (!times.ok()) return times.status();
@@ -159,6 +179,7 @@ absl::StatusOr<std::string> Instance::Digest(
   }
   std::vector<at::Tensor> tensors = state->params;
   tensors.insert(tensors.end(), state->buffers.begin(), state->buffers.end());
+  tensors.insert(tensors.end(), state->shared.begin(), state->shared.end());
   absl::StatusOr<std::vector<at::Tensor>> host =
       HostView(request, std::move(tensors));
   if (!host.ok()) return host.status();

@@ -53,9 +53,10 @@ class Instance {
     std::string session;    // Of the call that made it. Empty: none.
     std::string benchmark;  // Empty: made from an architecture.
     Normalization normalization;
-    std::string weights;         // It began with. Empty: none.
-    std::string weights_sha256;  // Of their file.
-    bool ephemeral = false;      // Dies with its session.
+    std::string weights;                    // It began with. Empty: none.
+    std::string weights_sha256;             // Of their file.
+    std::vector<std::string> columns = {};  // Earlier ones, by full name.
+    bool ephemeral = false;                 // Dies with its session.
     absl::Time created;
   };
 
@@ -131,17 +132,22 @@ class Instance {
   // settings let nobody write.
   absl::Status CheckWritable() const;
 
+  // Returns kFailedPrecondition (kReadOnly) if its dtype runs in evaluation
+  // only: float16 or bfloat16.
+  absl::Status CheckTrains() const;
+
   // Publishes a state. Only from work in the instance's lane.
   void Publish(StatePtr next);
 
-  // Returns `tensors` as contiguous CPU tensors: the same ones on a CPU, copies
-  // made by the worker otherwise.
+  // Returns `tensors` as contiguous CPU tensors of `dtype`; absent: of their
+  // own. The same ones where they are that already, copies made by the worker
+  // otherwise. Undefined ones stay undefined.
   absl::StatusOr<std::vector<at::Tensor>> HostView(
-      const DeviceWorker::Request& request,
-      std::vector<at::Tensor> tensors) const;
+      const DeviceWorker::Request& request, std::vector<at::Tensor> tensors,
+      std::optional<at::ScalarType> dtype = {}) const;
 
-  // SHA-256 of the flat parameters, then the buffers, of `state`; remembered
-  // for the last state asked for.
+  // SHA-256 of the flat parameters, then the buffers, then what is shared with
+  // earlier columns, of `state`; remembered for the last state asked for.
   absl::StatusOr<std::string> Digest(const DeviceWorker::Request& request,
                                      const StatePtr& state);
 

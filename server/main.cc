@@ -100,9 +100,9 @@ HostLimits LimitsOf(const Options& options) {
           .max_tapes = options.max_tapes,
           .max_tape_bytes = options.max_tape_bytes,
           .max_in_flight_bytes = options.max_in_flight_bytes,
-          .max_queued = options.max_queued,
           .max_sessions = options.max_sessions,
           .max_memory_bytes = options.max_memory_bytes,
+          .scheduling = SchedulingOf(options),
           .tape_ttl = options.tape_ttl,
           .session_ttl = options.session_ttl};
 }

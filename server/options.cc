@@ -3,11 +3,16 @@
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
+#include <cmath>
 #include <iostream>
+#include <optional>
+#include <utility>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "absl/strings/str_split.h"
 #include "server/version.h"
 
 namespace backboned {
@@ -44,7 +49,13 @@ class Adder {
 
   void AddCount(const std::string& name, int64_t& value,
                 const std::string& help) {
-    Add(name, value, help)->check(CLI::PositiveNumber);
+    const auto check = [](const std::string& text) {
+      int64_t count = 0;
+      return absl::SimpleAtoi(text, &count) && count > 0
+                 ? std::string()
+                 : absl::StrCat("'", text, "' is no whole number above 0");
+    };
+    Add(name, value, help)->check(CLI::Validator(check, "", name));
   }
 
   void AddBytes(const std::string& name, int64_t& value,
@@ -113,6 +124,41 @@ void AddServing(Adder& add, Options& options) {
       ->check(CLI::IsMember({"debug", "info", "warn", "error", "off"}));
 }
 
+// Reads PRINCIPAL=WEIGHT; empty if it is not that.
+std::optional<std::pair<std::string, double>> ReadShare(
+    const std::string& text) {
+  const std::vector<std::string> parts = absl::StrSplit(text, '=');
+  double weight = 0;
+  if (parts.size() != 2 || parts[0].empty() ||
+      !absl::SimpleAtod(parts[1], &weight) || !std::isfinite(weight) ||
+      weight <= 0) {
+    return std::nullopt;
+  }
+  return std::pair(parts[0], weight);
+}
+
+void AddSharing(Adder& add, Options& options) {
+  const auto check = [](const std::string& text) {
+    return ReadShare(text)
+               ? std::string()
+               : absl::StrCat(
+                     "'", text,
+                     "' is no PRINCIPAL=WEIGHT with a positive weight");
+  };
+  add.AddList("--share", options.shares,
+              "Weight of a principal's share of a device: PRINCIPAL=WEIGHT; "
+              "others have 1; repeatable")
+      ->check(CLI::Validator(check, "", "share"))
+      ->type_name("PRINCIPAL=WEIGHT");
+  add.Add("--max-batch", options.max_batch,
+          "Samples of forwards that allow it that run together; 0: each alone")
+      ->check(CLI::Range(int64_t{0}, int64_t{65'536}));
+  add.Add("--max-delay-us", options.max_delay_us,
+          "Microseconds that these wait for others to run with; 0: what waits "
+          "when the device is free runs together")
+      ->check(CLI::Range(int64_t{0}, int64_t{1'000'000}));
+}
+
 void AddLimits(Adder& add, Options& options) {
   add.AddCount("--max-calls", options.max_calls, "Calls at a time");
   add.AddCount("--max-instances", options.max_instances, "Instances at a time");
@@ -125,6 +171,8 @@ void AddLimits(Adder& add, Options& options) {
   add.AddBytes("--max-memory-bytes", options.max_memory_bytes,
                "Bytes of all CPU tensors; 0: not limited");
   add.AddCount("--max-queued", options.max_queued, "Work waiting for a device");
+  add.AddCount("--max-queued-by-run", options.max_queued_by_run,
+               "Of it, work of one run: of one label, else of one session");
   add.AddCount("--max-sessions", options.max_sessions,
                "Client processes at a time");
   add.AddDuration("--tape-ttl", options.tape_ttl, "Life of an unused tape");
@@ -137,6 +185,18 @@ void AddLimits(Adder& add, Options& options) {
 }
 
 }  // namespace
+
+SchedulerOptions SchedulingOf(const Options& options) {
+  SchedulerOptions scheduling = {
+      .max_queued = options.max_queued,
+      .max_queued_by_flow = options.max_queued_by_run,
+      .max_batch = options.max_batch,
+      .max_delay = absl::Microseconds(options.max_delay_us)};
+  for (const std::string& share : options.shares) {
+    scheduling.weights.insert(*ReadShare(share));
+  }
+  return scheduling;
+}
 
 std::variant<Options, int> ParseOptions(int argc, char** argv) {
   Options options;
@@ -151,6 +211,7 @@ std::variant<Options, int> ParseOptions(int argc, char** argv) {
                                     TorchVersion(), ")"));
   Adder add(app);
   AddServing(add, options);
+  AddSharing(add, options);
   AddLimits(add, options);
   try {
     app.parse(argc, argv);

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "server/scheduler/scheduler.h"
 #include "server/version.h"
 
 namespace backboned {
@@ -33,12 +34,19 @@ struct Options {
   int64_t max_in_flight_bytes = int64_t{2} << 30;
   int64_t max_memory_bytes = MachineMemoryBytes() / 10 * 9;  // 0: no limit.
   int64_t max_queued = 4096;
+  int64_t max_queued_by_run = 1024;
+  std::vector<std::string> shares;  // PRINCIPAL=WEIGHT.
+  int64_t max_batch = 64;
+  int64_t max_delay_us = 0;
   int64_t max_sessions = 4096;
   absl::Duration tape_ttl = absl::Minutes(10);
   absl::Duration session_ttl = absl::Minutes(10);
   absl::Duration stall_timeout = absl::Seconds(60);
   absl::Duration drain_timeout = absl::Seconds(30);
 };
+
+// How the devices' time is shared.
+SchedulerOptions SchedulingOf(const Options& options);
 
 // Reads command line and environment. Otherwise what the process is to exit
 // with, after it has printed the help, the version, or what is wrong.

@@ -10,7 +10,9 @@ ForwardReplay::ForwardReplay(std::shared_ptr<Instance> instance,
                              const State& state, at::Tensor input,
                              ForwardOptions options)
     : instance_(std::move(instance)),
-      state_({.params = state.params, .buffers = state.buffers}),
+      state_({.params = state.params,
+              .buffers = state.buffers,
+              .shared = state.shared}),
       input_(std::move(input)),
       options_(std::move(options)) {
   if (!Draws(instance_->architecture(), options_)) {
@@ -24,7 +26,7 @@ std::shared_ptr<Graph> ForwardReplay::Run() const {
   const Normalization& normalization = instance_->identity().normalization;
   const at::Tensor x =
       PrepareInput(OnDevice(input_, instance_->worker().device()),
-                   normalization.mean, normalization.std);
+                   normalization.mean, normalization.std, DtypeOf(state_));
   ForwardOutput output =
       Forward(instance_->architecture(), state_, x, options_);
   ++instance_->counters().replayed_forwards;

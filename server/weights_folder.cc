@@ -108,7 +108,7 @@ absl::StatusOr<PreparedWeights> WeightsFolder::Prepare(
       *fd, [hash](std::span<const std::byte> bytes) { hash->Update(bytes); });
   if (!file.ok()) return About(options.name, file.status());
   absl::StatusOr<LoadPlan> plan =
-      PlanLoad(layout, file->entries(), options.by, options.partial);
+      PlanLoad(layout, file->entries(), options.load);
   if (!plan.ok()) return About(options.name, plan.status());
   return PreparedWeights(options.name, *std::move(file), *std::move(plan),
                          std::move(hash));

@@ -21,8 +21,7 @@ namespace backboned {
 // Which weights, and how they are loaded.
 struct WeightsOptions {
   std::string name;
-  LoadBy by = LoadBy::kName;
-  bool partial = false;
+  LoadOptions load = {};
 };
 
 // A file that is open, sound, and fits a layout.

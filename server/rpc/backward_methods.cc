@@ -46,12 +46,9 @@ absl::StatusOr<size_t> OutputIndex(const Tape& tape,
                               wire::ShapeString(spec), ", the output ",
                               FormatShape({expected.data(), expected.size()})));
   }
-  if (spec.dtype() != v1::DATA_TYPE_FLOAT32) {
-    return Error(absl::StatusCode::kInvalidArgument, Reason::kDtypeMismatch,
-                 absl::StrCat("the gradient of '", spec.name(), "' is ",
-                              std::string(wire::DataTypeName(spec.dtype())),
-                              ", expected float32"));
-  }
+  absl::StatusOr<c10::ScalarType> dtype = FloatFromProto(
+      spec.dtype(), absl::StrCat("the gradient of '", spec.name(), "'"));
+  if (!dtype.ok()) return dtype.status();
   return index;
 }
 
@@ -81,10 +78,11 @@ struct GradientUpload {
   ByteBudget::Reservation reservation;
 };
 
-// Where a gradient goes.
+// Where a gradient goes, and its element type on the wire.
 struct Place {
   size_t tape = 0;
   size_t output = 0;
+  c10::ScalarType dtype = c10::ScalarType::Float;
 };
 
 // Returns where the gradients go, in the order of the stream, their specs being
@@ -104,7 +102,8 @@ absl::StatusOr<std::vector<Place>> PlacesOf(const v1::BackwardHeader& header,
             "tape ", tape.id, " has two gradients of '", spec.name(), "'"));
       }
       announced[*output] = true;
-      places.push_back({.tape = i, .output = *output});
+      places.push_back(
+          {.tape = i, .output = *output, .dtype = *FromProto(spec.dtype())});
     }
   }
   return places;
@@ -120,7 +119,8 @@ absl::StatusOr<GradientUpload> MakeRoom(Host& host,
   };
   int64_t total_bytes = 0;  // Of outputs that there are, hence no overflow.
   for (const Place& place : *places) {
-    total_bytes += static_cast<int64_t>(output_of(place).nbytes());
+    total_bytes += output_of(place).numel() *
+                   static_cast<int64_t>(c10::elementSize(place.dtype));
   }
   GradientUpload upload;
   absl::StatusOr<ByteBudget::Reservation> reservation =
@@ -132,7 +132,7 @@ absl::StatusOr<GradientUpload> MakeRoom(Host& host,
   }
   for (const Place& place : *places) {
     at::Tensor& grad = upload.by_tape[place.tape][place.output];
-    grad = at::empty(output_of(place).sizes(), at::kFloat);
+    grad = at::empty(output_of(place).sizes(), place.dtype);
     upload.destinations.push_back(MutableBytes(grad));
   }
   return upload;
@@ -152,18 +152,23 @@ absl::Status CheckInputGrad(const v1::BackwardHeader& header,
 
 v1::BackwardResult ResultOf(const v1::BackwardHeader& header,
                             const BackwardDone& done, const Instance& instance,
-                            const Call& call) {
+                            c10::ScalarType dtype, const Call& call) {
   v1::BackwardResult result;
   *result.mutable_version() = VersionOf(instance, *done.state);
-  if (header.return_grads()) *result.mutable_grads() = FlatGradsOf(done.grads);
+  if (header.return_grads()) {
+    *result.mutable_grads() = FlatGradsOf(done.grads);
+    result.mutable_grads()->mutable_spec()->set_dtype(ToProto(dtype));
+  }
   for (const std::vector<at::Tensor>& grads : done.tape_grads) {
     *result.add_tape_grads() = FlatGradsOf(grads);
+    result.mutable_tape_grads()->rbegin()->mutable_spec()->set_dtype(
+        ToProto(dtype));
   }
   if (done.step.has_value()) *result.mutable_step() = ToProto(*done.step);
   for (const at::Tensor& grad : done.input_grads) {
     // An input that no output depends on has no gradient: no elements.
     *result.add_input_grads() =
-        grad.defined() ? Spec("", grad) : Spec("", at::empty({0}, at::kFloat));
+        grad.defined() ? Spec("", grad) : FlatSpec(0, dtype);
   }
   *result.mutable_timings() = TimingsOf(done.times, call.received());
   return result;
@@ -213,6 +218,9 @@ absl::Status BackboneService::RunNewBackward(Call& call, MessageStream& stream,
   const std::optional<StepOptions> step = StepOf(header);
   if (step.has_value()) valid = CheckStep(*(*instance)->state(), *step);
   if (!valid.ok()) return valid;
+  absl::StatusOr<std::optional<c10::ScalarType>> output_dtype =
+      OptionalFloat(header.output_dtype(), "output_dtype");
+  if (!output_dtype.ok()) return output_dtype.status();
   std::vector<std::string> ids;
   for (const v1::TapeGradients& tape : header.tapes())
     ids.push_back(tape.tape_id());
@@ -235,12 +243,15 @@ absl::Status BackboneService::RunNewBackward(Call& call, MessageStream& stream,
                        .input_grad = header.input_grad(),
                        .return_grads = header.return_grads(),
                        .per_tape_grads = header.per_tape_grads(),
-                       .step = step};
+                       .step = step,
+                       .output_dtype = *output_dtype};
   absl::StatusOr<BackwardDone> done =
       RunBackward(call.WorkerRequest(/*lane=*/0), std::move(work));
   if (!done.ok()) return done.status();
   call.record().times = done->times;
-  const v1::BackwardResult result = ResultOf(header, *done, **instance, call);
+  const v1::BackwardResult result =
+      ResultOf(header, *done, **instance,
+               output_dtype->value_or(DtypeOf(*done->state)), call);
   std::vector<wire::Payload> payloads = PayloadsOf(*done);
   RecordAnswer(ticket, result, payloads);
   return stream.WriteTensors(result, std::move(payloads));

@@ -49,6 +49,7 @@ Call::Call(std::string_view method, grpc::ServerContext& context)
 
 DeviceWorker::Request Call::WorkerRequest(uint64_t lane) const {
   return {.principal = principal_,
+          .run = label_.empty() ? session_ : label_,
           .lane = lane,
           .deadline = deadline_,
           .cancelled = [this] { return IsCancelled(); }};

@@ -6,7 +6,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "backbones/dtypes.h"
 #include "backbones/errors.h"
+#include "proto/wire/spec.h"
 #include "server/host_view.h"
 #include "server/rpc/optimizer_convert.h"
 
@@ -52,6 +54,25 @@ absl::StatusOr<c10::ScalarType> FromProto(v1::DataType dtype) {
   }
 }
 
+absl::StatusOr<c10::ScalarType> FloatFromProto(v1::DataType dtype,
+                                               std::string_view what) {
+  absl::StatusOr<c10::ScalarType> type = FromProto(dtype);
+  if (type.ok() && IsStateDtype(*type)) return type;
+  return Error(absl::StatusCode::kInvalidArgument, Reason::kDtypeMismatch,
+               absl::StrCat(std::string(what), " is ",
+                            std::string(wire::DataTypeName(dtype)),
+                            ", expected float32, float64, float16 or "
+                            "bfloat16"));
+}
+
+absl::StatusOr<std::optional<c10::ScalarType>> OptionalFloat(
+    v1::DataType dtype, std::string_view what) {
+  if (dtype == v1::DATA_TYPE_UNSPECIFIED) return std::nullopt;
+  absl::StatusOr<c10::ScalarType> type = FloatFromProto(dtype, what);
+  if (!type.ok()) return type.status();
+  return std::optional(*type);
+}
+
 v1::TensorSpec Spec(std::string_view name, const at::Tensor& tensor) {
   v1::TensorSpec spec;
   spec.set_name(std::string(name));
@@ -60,9 +81,9 @@ v1::TensorSpec Spec(std::string_view name, const at::Tensor& tensor) {
   return spec;
 }
 
-v1::TensorSpec FlatSpec(int64_t elements) {
+v1::TensorSpec FlatSpec(int64_t elements, c10::ScalarType dtype) {
   v1::TensorSpec spec;
-  spec.set_dtype(v1::DATA_TYPE_FLOAT32);
+  spec.set_dtype(ToProto(dtype));
   spec.add_shape(elements);
   return spec;
 }
@@ -70,11 +91,14 @@ v1::TensorSpec FlatSpec(int64_t elements) {
 v1::FlatGrads FlatGradsOf(const std::vector<at::Tensor>& grads) {
   v1::FlatGrads result;
   int64_t elements = 0;
+  c10::ScalarType dtype = c10::ScalarType::Float;  // Of none.
   for (const at::Tensor& grad : grads) {
     result.add_present(grad.defined());
-    if (grad.defined()) elements += grad.numel();
+    if (!grad.defined()) continue;
+    elements += grad.numel();
+    dtype = grad.scalar_type();
   }
-  *result.mutable_spec() = FlatSpec(elements);
+  *result.mutable_spec() = FlatSpec(elements, dtype);
   return result;
 }
 
@@ -137,14 +161,15 @@ Selection FromProto(const v1::Selection& selection) {
 }
 
 absl::StatusOr<WeightsOptions> FromProto(const v1::Weights& weights) {
-  WeightsOptions result = {.name = weights.name(),
-                           .partial = weights.partial()};
+  WeightsOptions result = {.name = weights.name()};
+  result.load.partial = weights.partial();
+  result.load.resize_position_embedding = weights.resize_position_embedding();
   switch (weights.load_by()) {
     case v1::LOAD_BY_UNSPECIFIED:
     case v1::LOAD_BY_NAME:
       return result;
     case v1::LOAD_BY_ORDER:
-      result.by = LoadBy::kOrder;
+      result.load.by = LoadBy::kOrder;
       return result;
     default:
       return InvalidOption(absl::StrCat("load_by ",
@@ -269,11 +294,16 @@ v1::Instance ToProto(Instance& instance, const State& state) {
   if (state.optimizer != nullptr) {
     *result.mutable_optimizer() = ToProto(*state.optimizer);
   }
+  result.set_dtype(ToProto(DtypeOf(state)));
+  for (const std::string& column : identity.columns) {
+    result.add_columns(column);
+  }
   return result;
 }
 
 v1::Layout LayoutOf(const Instance& instance) {
   const Architecture& architecture = instance.architecture();
+  const c10::ScalarType dtype = DtypeOf(*instance.state());
   v1::Layout result;
   for (const Parameter& parameter : architecture.layout().parameters()) {
     v1::Parameter& added = *result.add_parameters();
@@ -286,7 +316,7 @@ v1::Layout LayoutOf(const Instance& instance) {
   for (const Buffer& buffer : architecture.layout().buffers()) {
     v1::Buffer& added = *result.add_buffers();
     added.set_name(buffer.name);
-    added.set_dtype(ToProto(buffer.dtype));
+    added.set_dtype(ToProto(StoredDtype(buffer.dtype, dtype)));
     added.mutable_shape()->Assign(buffer.shape.begin(), buffer.shape.end());
   }
   result.set_parameter_elements(architecture.layout().parameter_elements());
@@ -301,6 +331,20 @@ v1::Layout LayoutOf(const Instance& instance) {
   result.set_stochastic(architecture.stochastic());
   result.set_prerelu(architecture.has_prerelu());
   return result;
+}
+
+v1::BatchCounters ToProto(const DeviceWorker::BatchFigures& figures) {
+  const auto left = [&figures](BatchReason reason) {
+    return figures.batches[static_cast<size_t>(reason)];
+  };
+  v1::BatchCounters counters;
+  counters.set_full(left(BatchReason::kFull));
+  counters.set_delay(left(BatchReason::kDelay));
+  counters.set_incompatible(left(BatchReason::kIncompatible));
+  counters.set_device_idle(left(BatchReason::kDeviceIdle));
+  counters.set_merged_forwards(figures.merged_items);
+  counters.set_samples(figures.samples);
+  return counters;
 }
 
 google::protobuf::Duration ToProto(absl::Duration duration) {

@@ -6,6 +6,7 @@
 #include <ATen/core/Tensor.h>
 #include <c10/core/ScalarType.h>
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -33,13 +34,23 @@ namespace backboned::rpc {
 v1::DataType ToProto(c10::ScalarType dtype);
 absl::StatusOr<c10::ScalarType> FromProto(v1::DataType dtype);
 
+// As FromProto, of floating-point types only. kInvalidArgument
+// (kDtypeMismatch), which calls it `what`, for others.
+absl::StatusOr<c10::ScalarType> FloatFromProto(v1::DataType dtype,
+                                               std::string_view what);
+
+// As FloatFromProto; absent if the caller does not say.
+absl::StatusOr<std::optional<c10::ScalarType>> OptionalFloat(
+    v1::DataType dtype, std::string_view what);
+
 // A spec of `tensor` under `name`.
 v1::TensorSpec Spec(std::string_view name, const at::Tensor& tensor);
 
-// The spec [elements] FLOAT32 of a flat tensor.
-v1::TensorSpec FlatSpec(int64_t elements);
+// The spec [elements] of a flat tensor.
+v1::TensorSpec FlatSpec(int64_t elements, c10::ScalarType dtype);
 
-// Spec and presence of one gradient a parameter; an undefined one is absent.
+// Spec and presence of one gradient a parameter, all of one element type; an
+// undefined one is absent.
 v1::FlatGrads FlatGradsOf(const std::vector<at::Tensor>& grads);
 
 // A payload around a contiguous CPU tensor, which it keeps alive. An undefined
@@ -71,6 +82,7 @@ v1::Instance ToProto(Instance& instance, const State& state);
 v1::Layout LayoutOf(const Instance& instance);
 
 google::protobuf::Duration ToProto(absl::Duration duration);
+v1::BatchCounters ToProto(const DeviceWorker::BatchFigures& figures);
 v1::Timings TimingsOf(const DeviceWorker::Times& times, absl::Time received);
 
 }  // namespace backboned::rpc

@@ -4,6 +4,7 @@
 
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -137,12 +138,14 @@ absl::Status CheckChannels(std::span<const int64_t> shape,
 // Checks the input's spec against the instance; returns its bytes.
 absl::StatusOr<int64_t> CheckInput(const v1::TensorSpec& spec,
                                    const Instance& instance, bool training) {
-  if (spec.dtype() != v1::DATA_TYPE_FLOAT32 &&
-      spec.dtype() != v1::DATA_TYPE_UINT8) {
-    return Error(absl::StatusCode::kInvalidArgument, Reason::kDtypeMismatch,
-                 absl::StrCat("the input is ",
-                              std::string(wire::DataTypeName(spec.dtype())),
-                              ", expected float32 or uint8"));
+  if (spec.dtype() != v1::DATA_TYPE_UINT8) {
+    absl::StatusOr<c10::ScalarType> dtype =
+        FloatFromProto(spec.dtype(), "the input");
+    if (!dtype.ok()) {
+      return Error(
+          absl::StatusCode::kInvalidArgument, Reason::kDtypeMismatch,
+          absl::StrCat(std::string(dtype.status().message()), ", or uint8"));
+    }
   }
   absl::StatusOr<int64_t> bytes = wire::ByteSize(spec);
   if (!bytes.ok()) {
@@ -161,15 +164,18 @@ absl::StatusOr<int64_t> CheckInput(const v1::TensorSpec& spec,
 
 // Checks the specs of buffers that the header may send; returns their bytes.
 absl::StatusOr<int64_t> CheckBuffers(const v1::ForwardHeader& header,
-                                     const Layout& layout) {
+                                     const Layout& layout, const State& state) {
   if (header.buffers().empty()) return 0;
   const std::vector<Slice> all = SelectBuffers({}, layout).value();
-  absl::Status fits = CheckBufferSpecs(header.buffers(), all, layout);
-  if (!fits.ok()) return fits;
+  absl::StatusOr<std::optional<c10::ScalarType>> dtype =
+      CheckBufferSpecs(header.buffers(), all, layout, state);
+  if (!dtype.ok()) return dtype.status();
   int64_t bytes = 0;
   for (const Buffer& buffer : layout.buffers()) {
-    bytes +=
-        buffer.elements * static_cast<int64_t>(c10::elementSize(buffer.dtype));
+    const c10::ScalarType sent = c10::isFloatingType(buffer.dtype)
+                                     ? dtype->value_or(buffer.dtype)
+                                     : buffer.dtype;
+    bytes += buffer.elements * static_cast<int64_t>(c10::elementSize(sent));
   }
   return bytes;
 }
@@ -225,8 +231,10 @@ std::vector<wire::Payload> PayloadsOf(const ForwardDone& done) {
 // The forward of a checked Extract, its input in place.
 absl::StatusOr<ForwardWork> WorkOf(const v1::ExtractRequest& request,
                                    std::shared_ptr<Instance> instance) {
-  ForwardWork work = {.instance = std::move(instance),
-                      .l2_normalize = request.l2_normalize()};
+  ForwardWork work = {
+      .instance = std::move(instance),
+      .l2_normalize = request.l2_normalize(),
+      .allow_merge = !request.has_allow_merge() || request.allow_merge()};
   work.options.outputs = {request.output().empty() ? "features"
                                                    : request.output()};
   absl::Status known =
@@ -276,6 +284,13 @@ absl::StatusOr<ForwardWork> BackboneService::Prepare(
   if (!instance.ok()) return instance.status();
   absl::StatusOr<ForwardOptions> options = OptionsOf(header, **instance);
   if (!options.ok()) return options.status();
+  absl::StatusOr<std::optional<c10::ScalarType>> output_dtype =
+      OptionalFloat(header.output_dtype(), "output_dtype");
+  if (!output_dtype.ok()) return output_dtype.status();
+  if (header.training() || header.tape()) {
+    absl::Status trains = (*instance)->CheckTrains();
+    if (!trains.ok()) return trains;
+  }
   if (header.inputs_size() != 1) {
     return InvalidOption(absl::StrCat(
         "a forward takes 1 input, the header has ", header.inputs_size()));
@@ -283,8 +298,8 @@ absl::StatusOr<ForwardWork> BackboneService::Prepare(
   absl::StatusOr<int64_t> bytes =
       CheckInput(header.inputs(0), **instance, UsesBatchStatistics(*options));
   if (!bytes.ok()) return bytes.status();
-  absl::StatusOr<int64_t> buffer_bytes =
-      CheckBuffers(header, (*instance)->architecture().layout());
+  absl::StatusOr<int64_t> buffer_bytes = CheckBuffers(
+      header, (*instance)->architecture().layout(), *(*instance)->state());
   if (!buffer_bytes.ok()) return buffer_bytes.status();
   absl::StatusOr<ByteBudget::Reservation> reservation =
       host().in_flight().Reserve(*bytes + *buffer_bytes);
@@ -294,6 +309,8 @@ absl::StatusOr<ForwardWork> BackboneService::Prepare(
                       .options = *std::move(options),
                       .condition = FromProto(header.if_version()),
                       .return_buffers = header.return_buffers(),
+                      .allow_merge = header.allow_merge(),
+                      .output_dtype = *output_dtype,
                       .reservation = *std::move(reservation),
                       .session = call.session()};
   if (header.tape()) {

@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -43,10 +44,12 @@ absl::Status CheckAllPresent(const std::vector<at::Tensor>& grads,
   return absl::OkStatus();
 }
 
-// Splits `slices` into those whose gradients follow and those that get none.
+// Splits `slices` into those whose gradients follow, of `dtype`, and those that
+// get none.
 struct Presence {
   std::vector<Slice> present;
   std::vector<Slice> absent;
+  c10::ScalarType dtype = c10::ScalarType::Float;
 };
 
 absl::StatusOr<Presence> SplitByPresence(const v1::FlatGrads& grads,
@@ -65,8 +68,10 @@ absl::StatusOr<Presence> SplitByPresence(const v1::FlatGrads& grads,
           .push_back(slices[i]);
     }
   }
-  absl::Status fits = CheckFlatSpec(grads.spec(), CountElements(split.present));
-  if (!fits.ok()) return fits;
+  absl::StatusOr<c10::ScalarType> dtype =
+      CheckFlatSpec(grads.spec(), CountElements(split.present));
+  if (!dtype.ok()) return dtype.status();
+  split.dtype = *dtype;
   return split;
 }
 
@@ -89,10 +94,15 @@ absl::Status BackboneService::GetGrads(Call& call, MessageStream& stream) {
     absl::Status complete = CheckAllPresent(grads, *slices, layout);
     if (!complete.ok()) return complete;
   }
+  absl::StatusOr<std::optional<c10::ScalarType>> dtype =
+      OptionalFloat(request.dtype(), "dtype");
+  if (!dtype.ok()) return dtype.status();
   v1::GetGradsResult result;
   *result.mutable_version() = VersionOf(**instance, *state);
   *result.mutable_grads() = FlatGradsOf(grads);
-  return Download(call, stream, **instance, result, std::move(grads));
+  result.mutable_grads()->mutable_spec()->set_dtype(
+      ToProto(dtype->value_or(DtypeOf(*state))));
+  return Download(call, stream, **instance, result, std::move(grads), *dtype);
 }
 
 absl::Status BackboneService::SetGrads(Call& call, MessageStream& stream) {
@@ -103,6 +113,8 @@ absl::Status BackboneService::SetGrads(Call& call, MessageStream& stream) {
     absl::StatusOr<std::shared_ptr<Instance>> instance =
         FindWritable(call, header.instance());
     if (!instance.ok()) return instance.status();
+    absl::Status trains = (*instance)->CheckTrains();
+    if (!trains.ok()) return trains;
     absl::StatusOr<std::vector<Slice>> slices =
         SelectWhole(header.selection(), (*instance)->architecture().layout());
     if (!slices.ok()) return slices.status();
@@ -110,7 +122,8 @@ absl::Status BackboneService::SetGrads(Call& call, MessageStream& stream) {
         SplitByPresence(header.grads(), *std::move(slices));
     if (!split.ok()) return split.status();
     absl::StatusOr<std::vector<at::Tensor>> values =
-        Upload(host(), stream, (*instance)->state()->params, split->present);
+        Upload(host(), stream, (*instance)->state()->params, split->present,
+               split->dtype);
     if (!values.ok()) return values.status();
     const std::vector<at::Tensor> none(split->absent.size());
     absl::StatusOr<StatePtr> state = (*instance)->Commit(

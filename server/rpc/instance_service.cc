@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -47,6 +48,11 @@ absl::StatusOr<CreateOptions> OptionsOf(
     if (!weights.ok()) return weights.status();
     options.weights = *std::move(weights);
   }
+  absl::StatusOr<std::optional<c10::ScalarType>> dtype =
+      OptionalFloat(request.dtype(), "dtype");
+  if (!dtype.ok()) return dtype.status();
+  options.dtype = dtype->value_or(at::kFloat);
+  options.columns = {request.columns().begin(), request.columns().end()};
   return options;
 }
 
@@ -100,7 +106,7 @@ v1::Limits InstanceService::Limits() const {
   result.set_max_tapes(limits.max_tapes);
   result.set_max_tape_bytes(limits.max_tape_bytes);
   result.set_max_in_flight_bytes(limits.max_in_flight_bytes);
-  result.set_max_queued(limits.max_queued);
+  result.set_max_queued(limits.scheduling.max_queued);
   result.set_max_message_bytes(kMaxMessageBytes);
   result.set_max_chunk_bytes(wire::kMaxChunkBytes);
   *result.mutable_tape_ttl() = ToProto(limits.tape_ttl);
@@ -149,6 +155,9 @@ absl::StatusOr<v1::GetServerResponse> InstanceService::GetServer(
     device.set_name(worker->device().str());
     device.set_threads(worker->threads());
     device.set_default_(worker == host().workers().front());
+    device.set_queued(worker->queued());
+    *device.mutable_backlog() = ToProto(worker->backlog());
+    *device.mutable_batches() = ToProto(worker->batch_figures());
     if (worker->device().is_cpu()) {
       device.set_description(ProcessorName());
       device.set_allocated_bytes(CpuMemory().allocated_bytes());

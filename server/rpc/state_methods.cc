@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <variant>
@@ -43,11 +44,15 @@ absl::Status BackboneService::GetParams(Call& call, MessageStream& stream) {
   absl::Status expected =
       (*instance)->CheckVersion(FromProto(request.if_version()), *state);
   if (!expected.ok()) return expected;
+  absl::StatusOr<std::optional<c10::ScalarType>> dtype =
+      OptionalFloat(request.dtype(), "dtype");
+  if (!dtype.ok()) return dtype.status();
   v1::GetParamsResult result;
   *result.mutable_version() = VersionOf(**instance, *state);
-  *result.mutable_spec() = FlatSpec(CountElements(*slices));
+  *result.mutable_spec() =
+      FlatSpec(CountElements(*slices), dtype->value_or(DtypeOf(*state)));
   return Download(call, stream, **instance, result,
-                  SliceTensors(state->params, *slices));
+                  SliceTensors(state->params, *slices), *dtype);
 }
 
 absl::Status BackboneService::SetParams(Call& call, MessageStream& stream) {
@@ -61,10 +66,11 @@ absl::Status BackboneService::SetParams(Call& call, MessageStream& stream) {
     absl::StatusOr<std::vector<Slice>> slices = SelectParameters(
         FromProto(header.selection()), (*instance)->architecture().layout());
     if (!slices.ok()) return slices.status();
-    absl::Status fits = CheckFlatSpec(header.spec(), CountElements(*slices));
-    if (!fits.ok()) return fits;
+    absl::StatusOr<c10::ScalarType> dtype =
+        CheckFlatSpec(header.spec(), CountElements(*slices));
+    if (!dtype.ok()) return dtype.status();
     absl::StatusOr<std::vector<at::Tensor>> values =
-        Upload(host(), stream, (*instance)->state()->params, *slices);
+        Upload(host(), stream, (*instance)->state()->params, *slices, *dtype);
     if (!values.ok()) return values.status();
     absl::StatusOr<StatePtr> state = (*instance)->Commit(
         call.WorkerRequest((*instance)->lane()), FromProto(header.if_version()),
@@ -121,10 +127,11 @@ absl::Status BackboneService::SetBuffers(Call& call, MessageStream& stream) {
     absl::StatusOr<std::vector<Slice>> slices =
         SelectWholeBuffers(header.selection(), layout);
     if (!slices.ok()) return slices.status();
-    absl::Status fits = CheckBufferSpecs(header.buffers(), *slices, layout);
-    if (!fits.ok()) return fits;
+    absl::StatusOr<std::optional<c10::ScalarType>> dtype = CheckBufferSpecs(
+        header.buffers(), *slices, layout, *(*instance)->state());
+    if (!dtype.ok()) return dtype.status();
     absl::StatusOr<std::vector<at::Tensor>> values =
-        Upload(host(), stream, (*instance)->state()->buffers, *slices);
+        Upload(host(), stream, (*instance)->state()->buffers, *slices, *dtype);
     if (!values.ok()) return values.status();
     absl::StatusOr<StatePtr> state = (*instance)->Commit(
         call.WorkerRequest((*instance)->lane()), FromProto(header.if_version()),

@@ -18,9 +18,10 @@ namespace backboned::rpc {
 absl::Status Download(Call& call, MessageStream& stream,
                       const Instance& instance,
                       const google::protobuf::MessageLite& header,
-                      std::vector<at::Tensor> tensors) {
-  absl::StatusOr<std::vector<at::Tensor>> host =
-      instance.HostView(call.WorkerRequest(/*lane=*/0), std::move(tensors));
+                      std::vector<at::Tensor> tensors,
+                      std::optional<c10::ScalarType> dtype) {
+  absl::StatusOr<std::vector<at::Tensor>> host = instance.HostView(
+      call.WorkerRequest(/*lane=*/0), std::move(tensors), dtype);
   if (!host.ok()) return host.status();
   std::vector<wire::Payload> payloads;
   payloads.reserve(host->size());
@@ -30,16 +31,19 @@ absl::Status Download(Call& call, MessageStream& stream,
 
 absl::StatusOr<std::vector<at::Tensor>> Upload(
     Host& host, MessageStream& stream, std::span<const at::Tensor> tensors,
-    std::span<const Slice> slices) {
+    std::span<const Slice> slices, std::optional<c10::ScalarType> dtype) {
   int64_t bytes = 0;
   for (const Slice& slice : slices) {
-    bytes += slice.elements() *
-             static_cast<int64_t>(tensors[slice.index].element_size());
+    const c10::ScalarType stored = tensors[slice.index].scalar_type();
+    bytes +=
+        slice.elements() *
+        static_cast<int64_t>(c10::elementSize(
+            c10::isFloatingType(stored) ? dtype.value_or(stored) : stored));
   }
   absl::StatusOr<ByteBudget::Reservation> reservation =
       host.in_flight().Reserve(bytes);
   if (!reservation.ok()) return reservation.status();
-  std::vector<at::Tensor> values = FreshTensors(tensors, slices);
+  std::vector<at::Tensor> values = FreshTensors(tensors, slices, dtype);
   std::vector<std::span<std::byte>> destinations;
   destinations.reserve(values.size());
   for (at::Tensor& value : values) destinations.push_back(MutableBytes(value));
@@ -48,20 +52,30 @@ absl::StatusOr<std::vector<at::Tensor>> Upload(
   return values;
 }
 
-absl::Status CheckBufferSpecs(
+absl::StatusOr<std::optional<c10::ScalarType>> CheckBufferSpecs(
     const google::protobuf::RepeatedPtrField<v1::TensorSpec>& specs,
-    std::span<const Slice> slices, const Layout& layout) {
+    std::span<const Slice> slices, const Layout& layout, const State& state) {
   if (specs.size() != static_cast<int>(slices.size())) {
     return Error(absl::StatusCode::kInvalidArgument, Reason::kShapeMismatch,
                  absl::StrCat("the header has ", specs.size(),
                               " buffers, expected ", slices.size()));
   }
+  std::optional<c10::ScalarType> wire_dtype;
   for (int i = 0; i < specs.size(); ++i) {
     const v1::TensorSpec& spec = specs[i];
     const Buffer& buffer =
         layout.buffers()[slices[static_cast<size_t>(i)].index];
     const std::vector<int64_t> shape(spec.shape().begin(), spec.shape().end());
-    if (spec.name() == buffer.name && spec.dtype() == ToProto(buffer.dtype) &&
+    c10::ScalarType expected =
+        state.buffers[slices[static_cast<size_t>(i)].index].scalar_type();
+    if (c10::isFloatingType(expected)) {
+      absl::StatusOr<c10::ScalarType> given =
+          FloatFromProto(spec.dtype(), spec.name());
+      if (given.ok() && !wire_dtype) wire_dtype = *given;
+      expected = wire_dtype.value_or(expected);
+    }
+    const v1::DataType dtype = ToProto(expected);
+    if (spec.name() == buffer.name && spec.dtype() == dtype &&
         shape == buffer.shape) {
       continue;
     }
@@ -70,27 +84,24 @@ absl::Status CheckBufferSpecs(
         absl::StrCat("buffer ", i, " is ", Quote(spec.name()), " ",
                      std::string(wire::DataTypeName(spec.dtype())), " ",
                      wire::ShapeString(spec), ", expected ", Quote(buffer.name),
-                     " ",
-                     std::string(wire::DataTypeName(ToProto(buffer.dtype))),
-                     " ", FormatShape(buffer.shape)));
+                     " ", std::string(wire::DataTypeName(dtype)), " ",
+                     FormatShape(buffer.shape)));
   }
-  return absl::OkStatus();
+  return wire_dtype;
 }
 
-absl::Status CheckFlatSpec(const v1::TensorSpec& spec, int64_t elements) {
-  if (spec.dtype() != v1::DATA_TYPE_FLOAT32) {
-    return Error(absl::StatusCode::kInvalidArgument, Reason::kDtypeMismatch,
-                 absl::StrCat("the flat tensor is ",
-                              std::string(wire::DataTypeName(spec.dtype())),
-                              ", expected float32"));
-  }
+absl::StatusOr<c10::ScalarType> CheckFlatSpec(const v1::TensorSpec& spec,
+                                              int64_t elements) {
+  absl::StatusOr<c10::ScalarType> dtype =
+      FloatFromProto(spec.dtype(), "the flat tensor");
+  if (!dtype.ok()) return dtype;
   if (spec.shape_size() != 1 || spec.shape(0) != elements) {
     return Error(
         absl::StatusCode::kInvalidArgument, Reason::kShapeMismatch,
         absl::StrCat("the flat tensor has shape ", wire::ShapeString(spec),
                      ", expected [", elements, "]"));
   }
-  return absl::OkStatus();
+  return dtype;
 }
 
 }  // namespace backboned::rpc

@@ -4,10 +4,12 @@
 #define BACKBONED_SERVER_RPC_TRANSFER_H_
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/ScalarType.h>
 #include <google/protobuf/message_lite.h>
 #include <google/protobuf/repeated_ptr_field.h>
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -24,29 +26,34 @@
 namespace backboned::rpc {
 
 // Sends `header` and the bytes of `tensors`, which live on the instance's
-// device; undefined ones have none. On a CPU they are sent from where they are.
+// device, in `dtype` (absent: their own); undefined ones have none. On a CPU
+// what needs no conversion is sent from where it is.
 absl::Status Download(Call& call, MessageStream& stream,
                       const Instance& instance,
                       const google::protobuf::MessageLite& header,
-                      std::vector<at::Tensor> tensors);
+                      std::vector<at::Tensor> tensors,
+                      std::optional<c10::ScalarType> dtype = {});
 
 // Receives the rest of the stream into fresh host tensors for `slices` of
-// `tensors`.
+// `tensors`: floating-point ones of `dtype` (absent: of the tensors' own).
 //
 // kResourceExhausted if the bytes in flight would be too many, before anything
 // is allocated; MessageStream::ReadTensors's errors otherwise.
 absl::StatusOr<std::vector<at::Tensor>> Upload(
     Host& host, MessageStream& stream, std::span<const at::Tensor> tensors,
-    std::span<const Slice> slices);
+    std::span<const Slice> slices, std::optional<c10::ScalarType> dtype = {});
 
-// Returns kInvalidArgument unless `specs` are those of the buffers in `slices`,
-// all whole, with their names.
-absl::Status CheckBufferSpecs(
+// Returns the element type of the floating-point buffers on the wire, or
+// kInvalidArgument unless it is one for all of them and `specs` are otherwise
+// those of the buffers in `slices`, all whole, with their names.
+absl::StatusOr<std::optional<c10::ScalarType>> CheckBufferSpecs(
     const google::protobuf::RepeatedPtrField<v1::TensorSpec>& specs,
-    std::span<const Slice> slices, const Layout& layout);
+    std::span<const Slice> slices, const Layout& layout, const State& state);
 
-// Returns kInvalidArgument unless `spec` is [elements] float32.
-absl::Status CheckFlatSpec(const v1::TensorSpec& spec, int64_t elements);
+// Returns the element type of `spec`, or kInvalidArgument unless it is
+// [elements] of a floating-point type.
+absl::StatusOr<c10::ScalarType> CheckFlatSpec(const v1::TensorSpec& spec,
+                                              int64_t elements);
 
 }  // namespace backboned::rpc
 

@@ -395,6 +395,16 @@ TEST(PrepareInputTest, ScalesAndNormalisesBytesAsTorchvisionDoes) {
   EXPECT_TRUE(BitEqual(PrepareInput(x, mean, std), expected));
 }
 
+TEST(PrepareInputTest, ConvertsFloatsAndNormalisesBytesBeforeThat) {
+  const at::Tensor floats = Rand(1, {2, 3, 4, 4});
+  EXPECT_TRUE(BitEqual(PrepareInput(floats, {}, {}, at::kBFloat16),
+                       floats.to(at::kBFloat16)));
+  const std::vector<double> mean = {0.4914, 0.4822, 0.4465};
+  const at::Tensor bytes = floats.mul(255).to(at::kByte);
+  EXPECT_TRUE(BitEqual(PrepareInput(bytes, mean, mean, at::kDouble),
+                       PrepareInput(bytes, mean, mean).to(at::kDouble)));
+}
+
 TEST(PrepareInputTest, RejectsOtherDtypesAndNumbersOfChannels) {
   const std::vector<double> mean = {0.5};
   EXPECT_THROW(PrepareInput(at::ones({1, 3, 2, 2}, at::kLong), {}, {}),

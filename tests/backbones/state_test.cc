@@ -68,6 +68,75 @@ TEST(InitialStateTest, StartsAtVersionOneWithoutGradients) {
   EXPECT_EQ(StateBytes(*state), SmallLayout().state_bytes());
 }
 
+TEST(InitialStateTest, DrawsInFloat32AndConverts) {
+  Layout layout = SmallLayout();
+  layout.AddBuffer("mean", {2}, at::kFloat, 0.1);
+  const auto drawn = InitialState(layout, SeededGenerator(4), at::kCPU);
+  for (const at::ScalarType dtype : {at::kDouble, at::kHalf, at::kBFloat16}) {
+    const auto state =
+        InitialState(layout, SeededGenerator(4), at::kCPU, dtype);
+    EXPECT_EQ(DtypeOf(*state), dtype);
+    EXPECT_TRUE(BitEqual(state->params[0], drawn->params[0].to(dtype)));
+    EXPECT_EQ(state->buffers[0].scalar_type(), at::kLong);
+    EXPECT_TRUE(BitEqual(state->buffers[1], at::full({2}, 0.1, dtype)));
+    EXPECT_EQ(state->rng_state, drawn->rng_state);
+  }
+}
+
+TEST(InitialStateTest, DrawsSharedTensorsForTheGeneratorOnly) {
+  Layout layout = SmallLayout();
+  layout.BeginInherited(0, "old.0", "a");
+  layout.AddInitStep(layout.AddParameter("old.0.weight", {3}),
+                     UniformDraw{0, 1});
+  const auto state = InitialState(layout, SeededGenerator(4), at::kCPU);
+  EXPECT_EQ(state->params.size(), 2);
+  const at::Generator generator = SeededGenerator(4);
+  at::rand({9}, generator);
+  EXPECT_EQ(state->rng_state, GeneratorState(generator));
+}
+
+TEST(WithColumnsTest, SharesTheColumnsTensors) {
+  Layout earlier;
+  earlier.AddInitStep(earlier.AddParameter("fc.weight", {3}), ConstantFill{2});
+  earlier.AddBuffer("fc.mean", {3}, at::kFloat, 4);
+  const auto first = InitialState(earlier, SeededGenerator(0), at::kCPU);
+  Layout layout = SmallLayout();
+  layout.BeginInherited(0, "old.0", "fc");
+  const size_t shared = layout.AddParameter("old.0.weight", {3});
+  const size_t mean = layout.AddBuffer("old.0.mean", {3}, at::kFloat, 0);
+  EXPECT_EQ(shared, 2);
+  EXPECT_EQ(layout.parameter_elements(), 10);
+
+  const std::vector<Column> columns = {{.layout = &earlier, .state = first}};
+  const auto state = WithColumns(
+      *InitialState(layout, SeededGenerator(0), at::kCPU), layout, columns);
+  ASSERT_EQ(state->shared.size(), 1);
+  EXPECT_TRUE(state->shared[0].is_same(first->params[0]));
+  EXPECT_TRUE(state->buffers[mean].is_same(first->buffers[0]));
+  EXPECT_EQ(state->buffers[0].item<int64_t>(), 5);
+}
+
+TEST(WithParamsTest, ConvertsToTheStatesDtype) {
+  const auto old =
+      InitialState(SmallLayout(), SeededGenerator(0), at::kCPU, at::kBFloat16);
+  const auto cut = Range(4, 9);
+  const auto fresh = FreshTensors(old->params, cut, at::kDouble);
+  for (const at::Tensor& value : fresh) {
+    EXPECT_EQ(value.scalar_type(), at::kDouble);
+    value.fill_(1.01);
+  }
+  const auto state = WithParams(*old, cut, fresh);
+  const at::Tensor expected = at::full({2}, 1.01, at::kBFloat16);
+  EXPECT_TRUE(BitEqual(state->params[0].view({-1}).narrow(0, 4, 2), expected));
+  EXPECT_EQ(DtypeOf(*state), at::kBFloat16);
+
+  const auto all = Range(0, 10);
+  const auto wide = FreshTensors(old->params, all, at::kFloat);
+  for (const at::Tensor& value : wide) value.fill_(1.01);
+  EXPECT_TRUE(BitEqual(WithParams(*old, all, wide)->params[1],
+                       at::full({4}, 1.01, at::kBFloat16)));
+}
+
 TEST(GeneratorTest, TravelsAsBytes) {
   const at::Generator generator = SeededGenerator(3);
   at::rand({5}, generator);

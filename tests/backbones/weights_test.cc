@@ -62,7 +62,7 @@ absl::StatusOr<Outcome> Load(const NamedTensors& tensors, LoadBy by,
       SafetensorsFile::Read(OpenBytes(SafetensorsOf(tensors)), nullptr);
   EXPECT_THAT(file, IsOk());
   absl::StatusOr<LoadPlan> plan =
-      PlanLoad(SmallLayout(), file->entries(), by, partial);
+      PlanLoad(SmallLayout(), file->entries(), {.by = by, .partial = partial});
   if (!plan.ok()) return plan.status();
   absl::StatusOr<StatePtr> state = LoadWeights(*SmallState(), *plan, *file);
   if (!state.ok()) return state.status();
@@ -131,8 +131,7 @@ TEST(LoadWeightsTest, ConvertsMoreThanOnePiece) {
   absl::StatusOr<SafetensorsFile> file =
       SafetensorsFile::Read(OpenBytes(SafetensorsOf({{"a", wide}})), nullptr);
   ASSERT_THAT(file, IsOk());
-  const auto plan =
-      PlanLoad(layout, file->entries(), LoadBy::kName, /*partial=*/false);
+  const auto plan = PlanLoad(layout, file->entries(), {});
   ASSERT_THAT(plan, IsOk());
   const StatePtr drawn = InitialState(layout, SeededGenerator(0), at::kCPU);
   const auto loaded = LoadWeights(*drawn, *plan, *file);
@@ -226,6 +225,81 @@ TEST(LoadWeightsTest, RefusesAnotherOrder) {
   EXPECT_THAT(Load(tensors, LoadBy::kOrder, /*partial=*/false),
               StatusIs(absl::StatusCode::kInvalidArgument,
                        HasSubstr("\"more\" is unexpected")));
+}
+
+TEST(LoadWeightsTest, ConvertsToTheStatesDtype) {
+  absl::StatusOr<SafetensorsFile> file =
+      SafetensorsFile::Read(OpenBytes(SafetensorsOf(Full())), nullptr);
+  ASSERT_THAT(file, IsOk());
+  const auto plan = PlanLoad(SmallLayout(), file->entries(), {});
+  ASSERT_THAT(plan, IsOk());
+  const StatePtr narrow =
+      InitialState(SmallLayout(), SeededGenerator(0), at::kCPU, at::kBFloat16);
+  const auto loaded = LoadWeights(*narrow, *plan, *file);
+  ASSERT_THAT(loaded, IsOk());
+  EXPECT_TRUE(
+      BitEqual((*loaded)->params[0], Full()[0].second.to(at::kBFloat16)));
+  EXPECT_TRUE(
+      BitEqual((*loaded)->buffers[0], Full()[2].second.to(at::kBFloat16)));
+  EXPECT_EQ((*loaded)->buffers[1].item<int64_t>(), 9);
+}
+
+// A position embedding `pos` of a 3x3 grid.
+Layout PositionLayout() {
+  Layout layout;
+  const size_t pos = layout.AddParameter("pos", {1, 10, 2});
+  layout.AddInitStep(pos, ConstantFill{0});
+  layout.MarkPositionEmbedding(pos);
+  return layout;
+}
+
+absl::StatusOr<StatePtr> LoadPosition(const at::Tensor& embedding,
+                                      bool resize) {
+  absl::StatusOr<SafetensorsFile> file = SafetensorsFile::Read(
+      OpenBytes(SafetensorsOf({{"pos", embedding}})), nullptr);
+  EXPECT_THAT(file, IsOk());
+  const Layout layout = PositionLayout();
+  const auto plan =
+      PlanLoad(layout, file->entries(), {.resize_position_embedding = resize});
+  if (!plan.ok()) return plan.status();
+  return LoadWeights(*InitialState(layout, SeededGenerator(0), at::kCPU), *plan,
+                     *file);
+}
+
+TEST(LoadWeightsTest, ResizesAPositionEmbeddingIfItMay) {
+  const at::Tensor constant = at::full({1, 26, 2}, 0.5, at::kFloat);
+  const auto loaded = LoadPosition(constant, /*resize=*/true);
+  ASSERT_THAT(loaded, IsOk());
+  EXPECT_TRUE((*loaded)->params[0].allclose(at::full({1, 10, 2}, 0.5)));
+}
+
+TEST(LoadWeightsTest, KeepsTheClassTokensPosition) {
+  const at::Tensor embedding = at::rand({1, 5, 2});
+  const auto loaded = LoadPosition(embedding, /*resize=*/true);
+  ASSERT_THAT(loaded, IsOk());
+  EXPECT_TRUE(BitEqual((*loaded)->params[0].narrow(1, 0, 1).contiguous(),
+                       embedding.narrow(1, 0, 1).contiguous()));
+}
+
+TEST(PlanLoadTest, HintsAtResizingAPositionEmbedding) {
+  const auto result =
+      LoadPosition(at::zeros({1, 26, 2}, at::kFloat), /*resize=*/false);
+  EXPECT_THAT(result,
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       HasSubstr("\"pos\" is [1, 26, 2], expected [1, 10, 2] "
+                                 "(of another image size: set "
+                                 "resize_position_embedding)")));
+}
+
+TEST(PlanLoadTest, ResizesNoEmbeddingOfAnotherWidthOrWithoutAGrid) {
+  for (const std::vector<int64_t>& shape :
+       {std::vector<int64_t>{1, 26, 3}, {1, 25, 2}, {26, 2}, {1, 1, 2}}) {
+    const auto result =
+        LoadPosition(at::zeros(shape, at::kFloat), /*resize=*/true);
+    EXPECT_THAT(result, StatusIs(absl::StatusCode::kInvalidArgument,
+                                 AllOf(HasSubstr("expected [1, 10, 2]"),
+                                       Not(HasSubstr("image size")))));
+  }
 }
 
 }  // namespace

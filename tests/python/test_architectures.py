@@ -115,19 +115,38 @@ def case(request):
     return request.param
 
 
+def make_local(request, case):
+    """Make the network in Python."""
+    make = OURS.get(case.architecture)
+    if make is None:
+        make = request.getfixturevalue("registry")[case.architecture]["class"]
+    return make(**case.arguments, **case.mammoth)
+
+
 @pytest.fixture
 def pair(request, server, case):
     """The network in the server and the one in Python, both drawn with seed 0."""
-    make = OURS.get(case.architecture)
-    if make is None:
-        registry = request.getfixturevalue("registry")
-        make = registry[case.architecture]["class"]
-    local = seeded(lambda: make(**case.arguments, **case.mammoth), 0)
+    local = seeded(lambda: make_local(request, case), 0)
     net = server.create(
         architecture=case.architecture, seed=0, random_init=True, **case.arguments
     )
     yield net, local
     net.delete()
+
+
+DTYPES = ["float64", "bfloat16", "float16"]
+"""Besides float32."""
+TRAINED = [
+    Case("mnistmlp", {"num_classes": 10}, (4, 1, 28, 28)),
+    Case("resnet18", SMALL, (4, 3, 32, 32)),
+    Case("resnet32", {"num_classes": 5, "depth": 20}, (4, 3, 32, 32)),
+    Case(
+        "efficientnet",
+        {"num_classes": 10, "efficientnet_type": "b0"},
+        (2, 3, 64, 64),
+    ),
+]
+"""In float64."""
 
 
 def batch(case, seed=1):
@@ -138,7 +157,8 @@ def batch(case, seed=1):
 def assert_same(ours, theirs):
     """Equal to the bit."""
     assert ours.shape == theirs.shape and ours.dtype == theirs.dtype
-    assert ours.detach().numpy().tobytes() == theirs.detach().numpy().tobytes()
+    mine, other = (t.detach().contiguous().view(-1) for t in (ours, theirs))
+    assert torch.equal(mine.view(torch.uint8), other.view(torch.uint8))
 
 
 def assert_same_tensors(ours, theirs):
@@ -201,6 +221,155 @@ def test_training(pair, case):
         if theirs.grad is not None:
             assert_same(ours.grad, theirs.grad)
     assert_same_tensors(net.named_buffers(), local.named_buffers())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_evaluation_in_other_dtypes(request, server, case, dtype):
+    """Initial tensors and outputs equal those of the local network, converted."""
+    local = seeded(lambda: make_local(request, case), 0).to(getattr(torch, dtype))
+    net = server.create(
+        architecture=case.architecture,
+        seed=0,
+        random_init=True,
+        dtype=dtype,
+        **case.arguments,
+    )
+    assert_same_tensors(net.named_parameters(), local.named_parameters())
+    assert_same_tensors(net.named_buffers(), local.named_buffers())
+    net.eval()
+    local.eval()
+    x = batch(case).to(getattr(torch, dtype))
+    with torch.no_grad():
+        assert_same(net(x), local(x))
+    net.delete()
+
+
+@pytest.mark.parametrize("case", TRAINED, ids=case_name)
+def test_training_in_float64(request, server, case):
+    local = seeded(lambda: make_local(request, case), 0).double()
+    net = server.create(
+        architecture=case.architecture, seed=0, dtype="float64", **case.arguments
+    )
+    assert_same_training(net, local, batch(case).double())
+
+
+def test_training_a_vit_in_float64(registry, server):
+    from backbone.vit import VisionTransformer
+
+    sizes = {"embed_dim": 192, "depth": 3, "num_heads": 3, "img_size": 64}
+    local = seeded(lambda: VisionTransformer(num_classes=5, **sizes), 0).double()
+    net = server.create(
+        architecture="vit-tiny", num_classes=5, seed=0, dtype="float64", **sizes
+    )
+    x = torch.rand((2, 3, 64, 64), generator=torch.Generator().manual_seed(1))
+    assert_same_training(net, local, x.double())
+
+
+def assert_same_training(net, local, x):
+    """Outputs, all gradients, the input's and buffers of a training step."""
+    results = []
+    for network in (net, local):
+        network.train()
+        torch.manual_seed(2)
+        own_x = x.clone().requires_grad_()
+        out = network(own_x)
+        out.square().sum().backward()
+        results.append((out, own_x.grad))
+    for ours, theirs in zip(*results):
+        assert_same(ours, theirs)
+    theirs = dict(local.named_parameters())
+    for name, parameter in net.named_parameters():
+        assert (parameter.grad is None) == (theirs[name].grad is None), name
+        if parameter.grad is not None:
+            assert_same(parameter.grad, theirs[name].grad)
+    buffers = dict(local.named_buffers())
+    for name, buffer in net.named_buffers():
+        assert_same(buffer, buffers[name])
+
+
+class Progressive(NamedTuple):
+    """A progressive network, as we and as Mammoth spell it."""
+
+    architecture: str
+    arguments: dict
+    shape: tuple
+    mammoth: dict = {}
+
+
+PROGRESSIVE = [
+    Progressive("mnistmlp-pnn", {"num_classes": 10, "input_size": 784}, (4, 1, 28, 28)),
+    Progressive(
+        "resnet18-pnn",
+        {"num_classes": 6, "num_filters": 8, "img_size": 32},
+        (4, 3, 32, 32),
+        {"num_classes": 6, "nf": 8, "x_shape": (4, 3, 32, 32)},
+    ),
+]
+
+
+@pytest.mark.parametrize("case", PROGRESSIVE, ids=lambda case: case.architecture)
+def test_progressive_columns(registry, server, case):
+    """Three columns, each trained for a step before the next one is made."""
+    make = registry[case.architecture]["class"]
+    columns, local_columns = [], []
+    x = torch.rand(case.shape, generator=torch.Generator().manual_seed(1))
+    for seed in range(3):
+        arguments = case.mammoth or case.arguments
+        local = seeded(lambda: make(old_cols=list(local_columns), **arguments), seed)  # noqa: B023
+        net = server.create(
+            architecture=case.architecture,
+            seed=seed,
+            columns=columns,
+            **case.arguments,
+        )
+        columns.append(net)
+        local_columns.append(local)
+        parameters = {
+            name: parameter
+            for name, parameter in local.named_parameters()
+            if not name.startswith("old_")
+        }
+        assert_same_tensors(net.named_parameters(), parameters.items())
+        buffers = dict(local.named_buffers())
+        ours = dict(net.named_buffers())
+        assert ours.keys() == buffers.keys()
+        for name, buffer in ours.items():
+            assert_same(buffer, buffers[name])
+        old = {
+            key
+            for key in local.state_dict()
+            if key.startswith("old_") and key not in buffers
+        }
+        assert set(net.state_dict()) == set(local.state_dict()) - old
+
+        assert_same_training(net, local, x)
+        for network in (net, local):
+            optimizer = torch.optim.SGD(network.parameters(), lr=0.01, weight_decay=0.1)
+            optimizer.step()
+            network.eval()
+        with torch.no_grad():
+            assert_same(net(x), local(x))
+
+
+@pytest.mark.parametrize("case", PROGRESSIVE, ids=lambda case: case.architecture)
+def test_a_column_draws_as_mammoths_constructor(registry, server, case):
+    arguments = case.mammoth or case.arguments
+    make = registry[case.architecture]["class"]
+    torch.manual_seed(4)
+    old = [make(**arguments), make(**arguments)]
+    columns = [
+        server.create(architecture=case.architecture, **case.arguments)
+        for _ in range(2)
+    ]
+    before = torch.get_rng_state()
+    make(old_cols=old, **arguments)
+    net = server.create(
+        architecture=case.architecture,
+        columns=columns,
+        rng_state=before,
+        **case.arguments,
+    )
+    assert net.instance.rng_state == torch.get_rng_state().numpy().tobytes()
 
 
 def test_stages_before_their_relu(pair, case):

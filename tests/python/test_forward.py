@@ -54,10 +54,9 @@ def test_wrong_shape_names_both(mlp, server):
         resnet.forward(np.zeros((1, 1, 28, 28), np.float32))
 
 
-@pytest.mark.parametrize("dtype", [np.float64, np.int64, np.float16])
-def test_wrong_element_type_is_refused(mlp, dtype):
+def test_wrong_element_type_is_refused(mlp):
     with pytest.raises(backboned.InvalidArgument) as caught:
-        mlp.forward(np.zeros((1, 1, 28, 28), dtype))
+        mlp.forward(np.zeros((1, 1, 28, 28), np.int64))
     assert caught.value.reason == "DTYPE_MISMATCH"
     with pytest.raises(backboned.InvalidArgument, match="complex64"):
         mlp.forward(np.zeros((1, 1, 28, 28), np.complex64))

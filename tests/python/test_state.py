@@ -183,7 +183,7 @@ def test_buffer_of_a_wrong_name_type_or_shape_is_refused(resnet):
     with pytest.raises(backboned.InvalidArgument, match="running_mean"):
         resnet.set_buffers({"bn1.running_mean": np.zeros(3, np.float32)})
     with pytest.raises(backboned.InvalidArgument, match="running_mean"):
-        resnet.set_buffers({"bn1.running_mean": np.zeros(2, np.float64)})
+        resnet.set_buffers({"bn1.running_mean": np.zeros(2, np.int64)})
 
 
 def test_training_forward_moves_and_gives_the_buffers(resnet):

@@ -143,6 +143,58 @@ def test_other_floats_become_float32(server, folder, dtype):
     np.testing.assert_array_equal(net.get_params(), expected.numpy())
 
 
+@pytest.mark.parametrize("file_dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16", "float16"])
+def test_floats_are_converted_to_the_instances(server, folder, file_dtype, dtype):
+    values = {
+        p.name: torch.from_numpy(value.reshape(p.shape).copy()).to(file_dtype)
+        for p, value in by_parameter(server.create("seq-mnist", seed=0, module=False))
+    }
+    put(folder, "floats", values)
+    net = server.create("seq-mnist", weights="floats", dtype=dtype)
+    for name, parameter in net.named_parameters():
+        assert torch.equal(parameter, values[name].to(getattr(torch, dtype)))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16", "float16"])
+def test_saved_in_its_own_type(server, folder, dtype):
+    net = create(server, seed=1, dtype=dtype)
+    save(net, folder / "typed.safetensors")
+    again = create(server, weights="typed", dtype=dtype)
+    assert again.info(digest=True).digest == net.info(digest=True).digest
+
+
+@pytest.mark.parametrize(("old", "new"), [(64, 96), (96, 64), (64, 112)])
+def test_a_position_embedding_is_resized_as_timm_does(server, folder, old, new):
+    resample = pytest.importorskip("timm.layers").resample_abs_pos_embed
+    sizes = {"embed_dim": 24, "depth": 2, "num_heads": 3, "num_classes": 5}
+    source = server.create(architecture="vit-tiny", img_size=old, seed=1, **sizes)
+    save(source.instance, folder / "small-images.safetensors")
+    options = {"architecture": "vit-tiny", "img_size": new, **sizes}
+    with pytest.raises(backboned.InvalidArgument) as caught:
+        server.create(weights="small-images", **options)
+    tokens = [1 + (side // 16) ** 2 for side in (old, new)]
+    assert (
+        f'"pos_embed" is [1, {tokens[0]}, 24], expected [1, {tokens[1]}, 24] '
+        "(of another image size: set resize_position_embedding)"
+    ) in caught.value.message
+
+    net = server.create(
+        weights="small-images", resize_position_embedding=True, **options
+    )
+    expected = resample(source.pos_embed.detach(), [new // 16, new // 16])
+    torch.testing.assert_close(net.pos_embed.detach(), expected, rtol=0, atol=1e-6)
+    assert torch.equal(net.pos_embed[:, 0], source.pos_embed[:, 0])
+    for name, parameter in net.named_parameters():
+        if name != "pos_embed":
+            assert torch.equal(parameter, dict(source.named_parameters())[name])
+
+
+def test_resizing_says_how_weights_are_loaded(server):
+    with pytest.raises(backboned.InvalidArgument, match="resize_position_embedding"):
+        create(server, resize_position_embedding=True)
+
+
 def test_unknown_weights_list_the_valid_ones(server, folder):
     put(folder, "known-weights", {"a": torch.zeros(1)})
     with pytest.raises(

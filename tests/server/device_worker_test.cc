@@ -99,8 +99,8 @@ class DeviceWorkerTest : public ::testing::Test {
     return worker_.Run({}, work).status();
   }
 
-  DeviceWorker worker_{c10::Device(c10::DeviceType::CPU), /*threads=*/1,
-                       /*max_queued=*/3};
+  DeviceWorker worker_{
+      c10::Device(c10::DeviceType::CPU), /*threads=*/1, {.max_queued = 3}};
 };
 
 TEST_F(DeviceWorkerTest, RunsEverythingOnOneThreadOfItsOwn) {

@@ -55,7 +55,7 @@ class InstanceTest : public ::testing::Test {
     EXPECT_THAT(Write(1), IsOk());
   }
 
-  DeviceWorker worker_{c10::Device(c10::DeviceType::CPU), 1, 4096};
+  DeviceWorker worker_{c10::Device(c10::DeviceType::CPU), 1, {}};
   std::shared_ptr<const FakeArchitecture> architecture_ =
       std::make_shared<const FakeArchitecture>(kSize);
   Instance instance_{

@@ -32,7 +32,7 @@ class RegistryTest : public ::testing::Test {
     return instance;
   }
 
-  DeviceWorker worker_{c10::Device(c10::DeviceType::CPU), 1, 8};
+  DeviceWorker worker_{c10::Device(c10::DeviceType::CPU), 1, {}};
   std::shared_ptr<const FakeArchitecture> architecture_ =
       std::make_shared<const FakeArchitecture>(2);
   Registry registry_{/*max_instances=*/3};

@@ -268,7 +268,7 @@ TEST_F(TapesTest, ReserveDemotesWhatFillsTheStore) {
 TEST_F(TapesTest, CountsAnewWhatDemotedTapesKeep) {
   ASSERT_THAT(Put(MakeReplayable(5000)), IsOk());
   replay_->SetBytes(500);  // Its instance moved on.
-  ASSERT_THAT(Put(MakeReplayable(700)), IsOk());
+  ASSERT_THAT(Put(MakeReplayable(995)), IsOk());
   EXPECT_EQ(store_.TotalFigures().bytes, 1000);
 }
 

@@ -110,7 +110,7 @@ TEST_F(WeightsTest, LoadsATrunkOverWhatIsDrawn) {
                 AllOf(HasSubstr("weights \"trunk\": 3 keys do not fit"),
                       HasSubstr("\"classifier.weight\" is missing"),
                       HasSubstr("\"head.weight\" is unexpected")));
-  options.weights->partial = true;
+  options.weights->load.partial = true;
   const auto created = host_.CreateInstance(options);
   ASSERT_THAT(created, IsOk());
   EXPECT_THAT(created->missing_keys,
@@ -177,7 +177,7 @@ TEST_F(WeightsTest, RefusesWrongShapes) {
   tensors[0].second = at::full({5, 784}, 1, at::kFloat);
   Put("wide.safetensors", SafetensorsOf(tensors));
   CreateOptions options = Mlp("wide");
-  options.weights->partial = true;
+  options.weights->load.partial = true;
   ExpectRefused(options, absl::StatusCode::kInvalidArgument,
                 Reason::kShapeMismatch,
                 HasSubstr("\"fc1.weight\" is [5, 784], expected [4, 784]"));

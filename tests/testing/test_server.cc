@@ -27,8 +27,8 @@ HostLimits LimitsOf(const TestServerOptions& options) {
           .max_tapes = options.max_tapes,
           .max_tape_bytes = options.max_tape_bytes,
           .max_in_flight_bytes = options.max_in_flight_bytes,
-          .max_queued = options.max_queued,
-          .max_answer_bytes = options.max_answer_bytes};
+          .max_answer_bytes = options.max_answer_bytes,
+          .scheduling = {.max_queued = options.max_queued}};
 }
 
 // Tensors' memory is accounted from the first one on, as in the real server.

@@ -77,16 +77,24 @@ TEST_F(HeadersTest, RefusesOtherElementTypes) {
   v1::ForwardHeader forward = ForwardOf(2);
   forward.mutable_inputs(0)->set_dtype(v1::DATA_TYPE_INT64);
   EXPECT_THAT(client_.Forward(forward, Zeros(64)),
-              mismatch("int64, expected float32 or uint8"));
+              mismatch("the input is int64, expected float32, float64, float16 "
+                       "or bfloat16, or uint8"));
   v1::SetParamsHeader params = SetParamsOf(kElements);
-  params.mutable_spec()->set_dtype(v1::DATA_TYPE_FLOAT64);
+  params.mutable_spec()->set_dtype(v1::DATA_TYPE_INT64);
   EXPECT_THAT(client_.SetParams(params, Zeros(128)),
-              mismatch("float64, expected float32"));
+              mismatch("the flat tensor is int64, expected float32"));
   v1::BackwardHeader backward = backward_;
   backward.mutable_tapes(0)->mutable_gradients(0)->set_dtype(
-      v1::DATA_TYPE_FLOAT16);
-  EXPECT_THAT(client_.Backward(backward, Zeros(32)),
-              mismatch("float16, expected float32"));
+      v1::DATA_TYPE_UINT8);
+  EXPECT_THAT(client_.Backward(backward, Zeros(16)),
+              mismatch("the gradient of 'out' is uint8, expected float32"));
+  v1::ForwardHeader outputs = ForwardOf(2);
+  outputs.set_output_dtype(v1::DATA_TYPE_UINT8);
+  EXPECT_THAT(client_.Forward(outputs, Zeros(32)),
+              mismatch("output_dtype is uint8, expected float32"));
+  v1::GetParamsRequest get;
+  get.set_dtype(v1::DATA_TYPE_INT64);
+  EXPECT_THAT(client_.GetParams(get), mismatch("dtype is int64, expected"));
   ExpectUnchanged();
 }
 

@@ -27,11 +27,8 @@ class SchedulerTest : public ::testing::Test {
 
   void Submit(uint64_t id, uint64_t lane,
               absl::Time deadline = absl::InfiniteFuture()) {
-    ASSERT_THAT(scheduler_.Submit({.id = id,
-                                   .principal = "local",
-                                   .lane = lane,
-                                   .deadline = deadline},
-                                  At(0)),
+    ASSERT_THAT(scheduler_.Submit(
+                    {.id = id, .lane = lane, .deadline = deadline}, At(0)),
                 IsOk());
   }
 
@@ -41,7 +38,7 @@ class SchedulerTest : public ::testing::Test {
 
   void Done(uint64_t id) { scheduler_.Done(id, absl::Seconds(1), At(0)); }
 
-  Scheduler scheduler_{/*max_queued=*/4};
+  Scheduler scheduler_{{.max_queued = 4}};
 };
 
 TEST_F(SchedulerTest, RunsNothingWhenNothingWaits) {

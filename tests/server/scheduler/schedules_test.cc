@@ -154,7 +154,7 @@ class Schedule {
 
   std::mt19937_64 random_;
   absl::Time now_ = absl::UnixEpoch();
-  Scheduler scheduler_{kMaxQueued};
+  Scheduler scheduler_{{.max_queued = kMaxQueued}};
   Model model_;
   uint64_t next_id_ = 0;
   size_t submitted_ = 0;
@@ -173,7 +173,8 @@ TEST(SchedulesTest, AgreeWithAnObviousScheduler) {
 TEST(SchedulesTest, PassesLongQueueOfBusyLane) {
   constexpr uint64_t kBlocked = 100'000;
   constexpr uint64_t kPassing = 100'000;
-  Scheduler scheduler(kBlocked + kPassing);
+  constexpr int64_t kAll = kBlocked + kPassing;
+  Scheduler scheduler({.max_queued = kAll, .max_queued_by_flow = kAll});
   const absl::Time now = absl::UnixEpoch();
   uint64_t id = 0;
   while (id < kBlocked) {

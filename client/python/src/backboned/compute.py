@@ -10,7 +10,7 @@ import numpy as np
 
 from backboned import garbage
 from backboned.channel import DATA
-from backboned.dtypes import Array, as_bytes, make_spec
+from backboned.dtypes import Array, as_bytes, float_number, make_spec, widened
 from backboned.errors import InvalidArgument, MalformedAnswer
 from backboned.handle import Handle
 from backboned.layout import Select, Version, condition, read_version, selection
@@ -59,6 +59,7 @@ class ForwardOptions:
     allow_merge: bool = False
     release_tapes: Sequence[str] = ()
     request_id: str = ""
+    output_dtype: Any = None
 
     def header(self, address: str, x: Array, given_up: list[str]) -> pb.ForwardHeader:
         """Make the contract's header for an input."""
@@ -80,6 +81,7 @@ class ForwardOptions:
             allow_merge=self.allow_merge,
             release_tapes=[*self.release_tapes, *given_up],
             inputs=[make_spec(x)],
+            output_dtype=float_number(self.output_dtype),
         )
 
 
@@ -119,7 +121,12 @@ def forward(
             views += its_views
         return views
 
-    size_key = (tuple(options.outputs), options.returnt, options.return_buffers)
+    size_key = (
+        tuple(options.outputs),
+        options.returnt,
+        options.return_buffers,
+        options.output_dtype,
+    )
     try:
         result = exchange(
             handle.channel,
@@ -168,6 +175,7 @@ class BackwardOptions:
     per_tape_grads: bool = False
     step: StepOptions | None = None
     request_id: str = ""
+    output_dtype: Any = None
 
     def header(self, address: str) -> pb.BackwardHeader:
         """Make the contract's header, without tapes."""
@@ -181,6 +189,7 @@ class BackwardOptions:
             zero_before=self.zero_before,
             per_tape_grads=self.per_tape_grads,
             step=None if self.step is None else self.step.message(),
+            output_dtype=float_number(self.output_dtype),
         )
 
 
@@ -212,7 +221,7 @@ def backward(
 
     # Whatever is present, the gradients of a small network fit one message.
     several = options.input_grad or options.per_tape_grads
-    small = handle.layout.elements * 4 <= CHUNK_BYTES and not several
+    small = handle.layout.elements * 8 <= CHUNK_BYTES and not several
     result = exchange(
         handle.channel,
         DATA + "Backward",
@@ -277,7 +286,7 @@ def extract(
         )
     view[:] = answer.data
     return Extracted(
-        data=data,
+        data=widened(data),
         instance=answer.instance,
         version=read_version(answer.version),
         digest=answer.digest,

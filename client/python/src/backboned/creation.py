@@ -11,7 +11,7 @@ _LOAD_BY = {"name": pb.LOAD_BY_NAME, "order": pb.LOAD_BY_ORDER}
 
 
 def weights_message(
-    weights: str | None, load_by: str, partial: bool
+    weights: str | None, load_by: str, partial: bool, resize: bool
 ) -> pb.Weights | None:
     """Make the contract's weights; None stays None.
 
@@ -25,10 +25,18 @@ def weights_message(
             f"load_by is {load_by!r}; it is {' or '.join(map(repr, _LOAD_BY))}"
         )
     if weights is None:
-        if partial or load_by != "name":
-            raise InvalidArgument("load_by and partial say how weights are loaded")
+        if partial or resize or load_by != "name":
+            raise InvalidArgument(
+                "load_by, partial and resize_position_embedding say how weights are "
+                "loaded"
+            )
         return None
-    return pb.Weights(name=weights, load_by=_LOAD_BY[load_by], partial=partial)
+    return pb.Weights(
+        name=weights,
+        load_by=_LOAD_BY[load_by],
+        partial=partial,
+        resize_position_embedding=resize,
+    )
 
 
 def state_bytes(state: Any) -> bytes:

@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 from typing import Any, NamedTuple
 
+from backboned.dtypes import float_name
 from backboned.layout import Version, read_argument, read_version
 from backboned.optimizer import Optimizer, read_optimizer
 from backboned.v1 import instance_pb2
@@ -112,6 +113,8 @@ class InstanceInfo:
     `read_only` and `frozen` are its settings. Of its `memory_bytes`, another
     instance holds `shared_bytes` too. `demoted_tapes` gave up their graph for want of
     room, and `replayed_forwards` were run again for them.
+    `dtype` is its parameters' element type, e.g. ``"float32"``; `columns` are the
+    earlier columns of a progressive network, as ``owner/name``.
     """
 
     name: str
@@ -140,6 +143,8 @@ class InstanceInfo:
     shared_bytes: int = 0
     demoted_tapes: int = 0
     replayed_forwards: int = 0
+    dtype: str = "float32"
+    columns: tuple[str, ...] = ()
 
 
 def read_server(message: pb.GetServerResponse) -> ServerInfo:
@@ -242,6 +247,8 @@ def read_instance(message: instance_pb2.Instance) -> InstanceInfo:
         shared_bytes=message.shared_bytes,
         demoted_tapes=message.counters.demoted_tapes,
         replayed_forwards=message.counters.replayed_forwards,
+        dtype=float_name(message.dtype),
+        columns=tuple(message.columns),
     )
 
 

@@ -1,4 +1,8 @@
-"""Element types and tensor specs: the contract's, NumPy's and their bytes."""
+"""Element types and tensor specs: the contract's, NumPy's and their bytes.
+
+NumPy has no bfloat16. Inside this package such elements are of the structured type
+`BFLOAT16`; what users get is `widened` to float32, which holds the same numbers.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +18,25 @@ from backboned.v1 import tensor_pb2
 
 Array = NDArray[Any]
 
+BFLOAT16 = np.dtype([("bfloat16", "<u2")])
+"""Two bytes that are a bfloat16: the upper half of a float32."""
+
 _NUMPY: dict[Any, np.dtype[Any]] = {
     tensor_pb2.DATA_TYPE_FLOAT32: np.dtype(np.float32),
     tensor_pb2.DATA_TYPE_FLOAT64: np.dtype(np.float64),
     tensor_pb2.DATA_TYPE_FLOAT16: np.dtype(np.float16),
+    tensor_pb2.DATA_TYPE_BFLOAT16: BFLOAT16,
     tensor_pb2.DATA_TYPE_UINT8: np.dtype(np.uint8),
     tensor_pb2.DATA_TYPE_INT64: np.dtype(np.int64),
 }
 _WIRE = {dtype: number for number, dtype in _NUMPY.items()}
+_FLOATS = {
+    "float32": tensor_pb2.DATA_TYPE_FLOAT32,
+    "float64": tensor_pb2.DATA_TYPE_FLOAT64,
+    "float16": tensor_pb2.DATA_TYPE_FLOAT16,
+    "bfloat16": tensor_pb2.DATA_TYPE_BFLOAT16,
+}
+_FLOAT_NAMES: dict[int, str] = {number: name for name, number in _FLOATS.items()}
 _MAX_BYTES = 1 << 40
 
 if sys.byteorder != "little":  # pragma: no cover
@@ -34,14 +49,64 @@ def numpy_dtype(number: int) -> np.dtype[Any]:
     Raises
     ------
     MalformedAnswer
-        If NumPy has none (BFLOAT16), or the number is unknown.
+        If the number is unknown.
     """
     try:
         return _NUMPY[number]
     except KeyError:
         raise MalformedAnswer(
-            f"the answer has elements of type {number}, which NumPy does not have"
+            f"the answer has elements of the unknown type {number}"
         ) from None
+
+
+def float_number(dtype: Any) -> tensor_pb2.DataType:
+    """Give the contract's `DataType` for a floating-point type, unspecified for None.
+
+    Parameters
+    ----------
+    dtype : str, numpy or torch dtype, or None
+        E.g. ``"float64"``, `numpy.float64`, `torch.bfloat16`.
+
+    Raises
+    ------
+    InvalidArgument
+        If it is none that a network can have.
+    """
+    if dtype is None:
+        return tensor_pb2.DATA_TYPE_UNSPECIFIED
+    name = dtype if isinstance(dtype, str) else getattr(dtype, "__name__", str(dtype))
+    number = _FLOATS.get(name.rpartition(".")[2])
+    if number is None:
+        raise InvalidArgument(f"no dtype {name!r}; there are {', '.join(_FLOATS)}")
+    return number
+
+
+def float_name(number: int) -> str:
+    """Give the name of a floating-point type of the contract: ``"float32"``.
+
+    An older server does not say: float32.
+
+    Raises
+    ------
+    MalformedAnswer
+        If it is none.
+    """
+    if number == tensor_pb2.DATA_TYPE_UNSPECIFIED:
+        return "float32"
+    try:
+        return _FLOAT_NAMES[number]
+    except KeyError:
+        raise MalformedAnswer(
+            f"the answer has floating-point elements of the unknown type {number}"
+        ) from None
+
+
+def widened(array: Array) -> Array:
+    """Give bfloat16 elements as float32, which is exact; others as they are."""
+    if array.dtype != BFLOAT16:
+        return array
+    upper = array["bfloat16"].astype(np.uint32)
+    return np.left_shift(upper, 16).view(np.float32)
 
 
 def make_spec(array: Array, name: str = "") -> tensor_pb2.TensorSpec:
@@ -57,7 +122,7 @@ def make_spec(array: Array, name: str = "") -> tensor_pb2.TensorSpec:
         what = f"{name!r} has" if name else "a tensor has"
         raise InvalidArgument(
             f"{what} elements of type {array.dtype}; the server takes "
-            f"{', '.join(sorted(str(dtype) for dtype in _WIRE))}"
+            f"{', '.join(sorted(str(d) for d in _WIRE if d != BFLOAT16))}"
         )
     return tensor_pb2.TensorSpec(name=name, dtype=number, shape=array.shape)
 
@@ -86,8 +151,10 @@ def as_bytes(array: Array) -> memoryview:
     return array.reshape(-1).view(np.uint8).data
 
 
-def flat_float32(values: Any, what: str) -> Array:
-    """Make a C-contiguous vector of float32.
+def flat_float(values: Any, what: str, stored: str) -> Array:
+    """Make a C-contiguous floating-point vector, not wider than what is `stored`.
+
+    A narrower one is sent as it is, and the server converts it.
 
     Raises
     ------
@@ -100,8 +167,11 @@ def flat_float32(values: Any, what: str) -> Array:
             f"{what} are a flat vector; got the shape {list(array.shape)}"
         )
     if array.dtype.kind != "f":
-        raise InvalidArgument(f"{what} are float32; got {array.dtype}")
-    return np.ascontiguousarray(array, dtype=np.float32)
+        raise InvalidArgument(f"{what} are {stored}; got {array.dtype}")
+    # The server rounds float32 to bfloat16, which NumPy cannot.
+    widest = np.dtype(np.float32 if stored == "bfloat16" else stored)
+    dtype = array.dtype if array.dtype.itemsize < widest.itemsize else widest
+    return np.ascontiguousarray(array, dtype=dtype)
 
 
 def elements(shape: Iterable[int]) -> int:

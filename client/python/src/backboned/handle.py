@@ -37,6 +37,10 @@ class Handle:
         Of uint8 images; None: they are refused.
     ephemeral : bool
         It dies with the session that made it, since it was not named.
+    dtype : str
+        Of its parameters, e.g. ``"float32"``.
+    columns : tuple of str
+        The earlier columns of a progressive network, as ``owner/name``.
     layout : Layout
     version : Version
         The newest state that an answer spoke of.
@@ -81,6 +85,8 @@ class Handle:
         self.frozen = info.frozen
         self.weights = info.weights
         self.weights_sha256 = info.weights_sha256
+        self.dtype = info.dtype
+        self.columns = info.columns
         self.layout: Layout = read_layout(message.layout)
         self.version = info.version
         self.life = garbage.share_life(channel, self.uid)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from backboned import compute, garbage, state
 from backboned.channel import CONTROL, DATA, Channel
 from backboned.control import Control, delete_abandoned
-from backboned.dtypes import Array, flat_float32
+from backboned.dtypes import Array, flat_float, widened
 from backboned.errors import BackbonedError
 from backboned.layout import Select, Version
 from backboned.norms import BatchNorm
@@ -58,6 +59,7 @@ class Instance(Control, OptimizerVerbs, TrainingVerbs):
         allow_merge: bool = False,
         release_tapes: Sequence[str] = (),
         request_id: str = "",
+        output_dtype: Any = None,
         timeout: float | None = None,
     ) -> Forward:
         """Run one forward with the state that it finds.
@@ -65,7 +67,8 @@ class Instance(Control, OptimizerVerbs, TrainingVerbs):
         Parameters
         ----------
         x : array_like, [N, C, H, W]
-            float32 already normalised, or uint8 images that the server normalises.
+            Floating-point and already normalised, or uint8 images that the server
+            normalises. The server converts it to the instance's dtype.
         outputs : sequence of str
             Names from `layout.outputs`; by default ``("out",)``.
         returnt : {"out", "features", "both", "full"}, optional
@@ -100,6 +103,9 @@ class Instance(Control, OptimizerVerbs, TrainingVerbs):
             Let the server run this with other calls, which changes the last bits.
         release_tapes : sequence of str
             Tapes that are no longer needed.
+        output_dtype : str or dtype, optional
+            Of the outputs on the wire; by default they come as computed. bfloat16 is
+            given as float32, which holds the same numbers.
         request_id, timeout
             See the class.
         """
@@ -120,11 +126,15 @@ class Instance(Control, OptimizerVerbs, TrainingVerbs):
             allow_merge=allow_merge,
             release_tapes=release_tapes,
             request_id=request_id,
+            output_dtype=output_dtype,
         )
-        return compute.forward(self, compute.as_input(x), options, timeout)
+        result = compute.forward(self, compute.as_input(x), options, timeout)
+        return dataclasses.replace(
+            result, outputs=_widened(result.outputs), buffers=_widened(result.buffers)
+        )
 
     def features(self, x: Any, timeout: float | None = None) -> Array:
-        """Give the features of a batch in evaluation mode, [N, D] float32."""
+        """Give the features of a batch in evaluation mode, [N, D]."""
         return self.forward(x, ["features"], timeout=timeout).features
 
     def backward(
@@ -139,6 +149,7 @@ class Instance(Control, OptimizerVerbs, TrainingVerbs):
         per_tape_grads: bool = False,
         step: StepOptions | None = None,
         request_id: str = "",
+        output_dtype: Any = None,
         timeout: float | None = None,
     ) -> Backward:
         """Compute the gradients of taped forwards, summed, the newest first.
@@ -146,8 +157,8 @@ class Instance(Control, OptimizerVerbs, TrainingVerbs):
         Parameters
         ----------
         tapes : dict of str to dict of str to array_like
-            For each tape id the gradients of its outputs by name, float32 in the
-            outputs' shapes. An output that is not named has none.
+            For each tape id the gradients of its outputs by name, floating-point in
+            the outputs' shapes. An output that is not named has none.
         return_grads : bool, optional
             Give the summed gradients; by default unless `per_tape_grads` or `step`.
         accumulate : bool
@@ -164,6 +175,8 @@ class Instance(Control, OptimizerVerbs, TrainingVerbs):
             Step the optimizer afterwards, with the instance's gradients; needs
             `accumulate`. Should it fail, nothing has changed but that the tapes are
             used up.
+        output_dtype : str or dtype, optional
+            Of the gradients on the wire, as in `forward`.
         request_id, timeout
             See the class.
 
@@ -184,12 +197,19 @@ class Instance(Control, OptimizerVerbs, TrainingVerbs):
             per_tape_grads=per_tape_grads,
             step=step,
             request_id=request_id,
+            output_dtype=output_dtype,
         )
         arrays = {
             tape_id: {name: np.asarray(g, order="C") for name, g in gradients.items()}
             for tape_id, gradients in tapes.items()
         }
-        return compute.backward(self, arrays, options, timeout)
+        result = compute.backward(self, arrays, options, timeout)
+        grads = result.grads
+        if grads is not None:
+            grads = grads._replace(flat=widened(grads.flat))
+        return dataclasses.replace(
+            result, grads=grads, input_grads=[widened(g) for g in result.input_grads]
+        )
 
     def release_tapes(
         self, tape_ids: Sequence[str], timeout: float | None = None
@@ -215,7 +235,8 @@ class Instance(Control, OptimizerVerbs, TrainingVerbs):
         Parameters
         ----------
         x : array_like, [N, C, H, W]
-            float32 already normalised, or uint8 images that the server normalises.
+            Floating-point and already normalised, or uint8 images that the server
+            normalises.
         output : str
             ``features``, ``out`` or a stage ``layers.N``.
         l2_normalize : bool
@@ -233,10 +254,17 @@ class Instance(Control, OptimizerVerbs, TrainingVerbs):
         select: Select = None,
         *,
         if_version: Version | None = None,
+        dtype: Any = None,
         timeout: float | None = None,
     ) -> Array:
-        """Read parameters of one version, [P] float32; `version` says which."""
-        return state.get_params(self, select, if_version, timeout)[0]
+        """Read parameters of one version, [P]; `version` says which.
+
+        `dtype` is what they are converted to on the wire, rounding to nearest, ties to
+        even; by default they come as stored. bfloat16 is given as float32, which holds
+        the same numbers.
+        """
+        flat, _ = state.get_params(self, select, if_version, timeout, dtype)
+        return widened(flat)
 
     def set_params(
         self,
@@ -247,24 +275,30 @@ class Instance(Control, OptimizerVerbs, TrainingVerbs):
         request_id: str = "",
         timeout: float | None = None,
     ) -> Version:
-        """Replace parameters by a flat float32 vector [P]: all selected, or none.
+        """Replace parameters by a flat vector [P]: all selected, or none.
 
-        Gives the new version.
+        It is floating-point, and converted to the instance's dtype. Gives the new
+        version.
         """
-        parts = [flat_float32(values, "parameters")]
+        parts = [flat_float(values, "parameters", self.dtype)]
         return state.set_params(self, parts, select, if_version, request_id, timeout)
 
     def get_grads(
-        self, select: Select = None, *, timeout: float | None = None
+        self,
+        select: Select = None,
+        *,
+        dtype: Any = None,
+        timeout: float | None = None,
     ) -> Array:
-        """Read gradients that the server accumulated, [P] float32.
+        """Read gradients that the server accumulated, [P]; `dtype` as in `get_params`.
 
         Raises
         ------
         FailedPrecondition
             If a selected parameter has none.
         """
-        return state.get_grads(self, select, timeout=timeout).flat
+        grads = state.get_grads(self, select, timeout=timeout, dtype=dtype)
+        return widened(grads.flat)
 
     def read_grads(
         self, select: Select = None, *, timeout: float | None = None
@@ -282,12 +316,12 @@ class Instance(Control, OptimizerVerbs, TrainingVerbs):
         request_id: str = "",
         timeout: float | None = None,
     ) -> Version:
-        """Replace gradients in the server by a flat float32 vector.
+        """Replace gradients in the server by a flat floating-point vector.
 
         `present` says for each selected parameter whether it gets one, and is in
         `values`; empty: each does.
         """
-        flat = flat_float32(values, "gradients")
+        flat = flat_float(values, "gradients", self.dtype)
         return state.set_grads(
             self, flat, present, select, if_version, request_id, timeout
         )
@@ -310,7 +344,7 @@ class Instance(Control, OptimizerVerbs, TrainingVerbs):
         timeout: float | None = None,
     ) -> dict[str, Array]:
         """Read buffers (BatchNorm statistics) of one version, by name."""
-        return state.get_buffers(self, select, if_version, timeout)[0]
+        return _widened(state.get_buffers(self, select, if_version, timeout)[0])
 
     def set_buffers(
         self,
@@ -322,6 +356,10 @@ class Instance(Control, OptimizerVerbs, TrainingVerbs):
     ) -> Version:
         """Replace the named buffers: all of them, or none. Gives the new version."""
         return state.set_buffers(self, values, if_version, request_id, timeout)
+
+
+def _widened(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    return {name: widened(array) for name, array in arrays.items()}
 
 
 def create_instance(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import weakref
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ _KEPT_BYTES = 256 << 20
 
 
 class BufferPool:
-    """Hands out float32 vectors over recycled memory.
+    """Hands out vectors over recycled memory.
 
     Thread-safe without a lock: only single operations on a deque, since finalizers
     may run in the middle of anything.
@@ -27,19 +28,20 @@ class BufferPool:
         self._kept_bytes = kept_bytes
         self._free: collections.deque[bytearray] = collections.deque()
 
-    def take(self, count: int) -> NDArray[np.float32]:
+    def take(self, count: int, dtype: Any = np.float32) -> NDArray[Any]:
         """Give a vector of `count` elements with arbitrary values.
 
         Its memory is its own until it and every view of it are gone.
         """
-        size = count * 4
+        dtype = np.dtype(dtype)
+        size = count * dtype.itemsize
         if size < _SMALL_BYTES:
-            return np.empty(count, np.float32)
+            return np.empty(count, dtype)
         buffer = self._find(size)
         if buffer is None:
             buffer = bytearray(size)
         # A view of `array` refers to `array`, since its own base is no array.
-        array: NDArray[np.float32] = np.frombuffer(buffer, np.float32)
+        array: NDArray[Any] = np.frombuffer(buffer, dtype)
         weakref.finalize(array, self._free.append, buffer).atexit = False
         return array
 

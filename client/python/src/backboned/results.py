@@ -8,7 +8,7 @@ from typing import Callable, NamedTuple
 
 import numpy as np
 
-from backboned.dtypes import Array, as_bytes, numpy_dtype, spec_shape
+from backboned.dtypes import Array, as_bytes, float_name, numpy_dtype, spec_shape
 from backboned.errors import MalformedAnswer
 from backboned.layout import Layout, Version
 from backboned.memory import POOL
@@ -35,7 +35,8 @@ class Forward:
     Attributes
     ----------
     outputs : dict of str to ndarray
-        By name, in the order asked for; float32.
+        By name, in the order asked for; of the instance's dtype unless asked for
+        otherwise, bfloat16 as float32.
     version : Version
         Parameters of the forward, buffers after it.
     tape_id : str
@@ -119,7 +120,7 @@ class Extracted:
     Attributes
     ----------
     data : ndarray
-        [N, D] or [N, K], float32.
+        [N, D] or [N, K], of the instance's dtype; bfloat16 as float32.
     instance : str
         ``owner/name``.
     version : Version
@@ -152,7 +153,7 @@ def place_flat(spec: tensor_pb2.TensorSpec) -> tuple[Array, list[memoryview]]:
     Raises
     ------
     MalformedAnswer
-        If the spec is no vector of FLOAT32.
+        If the spec is no vector of a floating-point type.
     """
     (flat,), views = place_flats([spec])
     return flat, views
@@ -166,18 +167,21 @@ def place_flats(
     Raises
     ------
     MalformedAnswer
-        If a spec is no vector of FLOAT32.
+        If a spec is no vector of a floating-point type, or they differ in it.
     """
     ends = [0]
     for spec in specs:
         shape = spec_shape(spec)
-        if len(shape) != 1 or spec.dtype != tensor_pb2.DATA_TYPE_FLOAT32:
+        float_name(spec.dtype)
+        if len(shape) != 1 or spec.dtype != specs[0].dtype:
             raise MalformedAnswer(
                 f"the answer's flat tensor has the type {spec.dtype} and the shape "
-                f"{list(shape)}, expected a vector of FLOAT32"
+                f"{list(shape)}, expected a vector of the type {specs[0].dtype}"
             )
         ends.append(ends[-1] + shape[0])
-    whole = POOL.take(ends[-1])
+    if not specs:
+        return [], []
+    whole = POOL.take(ends[-1], numpy_dtype(specs[0].dtype))
     flats = [whole[begin:end] for begin, end in zip(ends, ends[1:])]
     return flats, [as_bytes(whole)]
 

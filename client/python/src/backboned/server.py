@@ -30,6 +30,7 @@ from backboned.describe import (
     read_instance,
     read_server,
 )
+from backboned.dtypes import float_number
 from backboned.errors import (
     BackbonedError,
     DeadlineExceeded,
@@ -140,9 +141,12 @@ class Server:
         weights: str | None = None,
         load_by: str = "name",
         partial: bool = False,
+        resize_position_embedding: bool = False,
         random_init: bool = False,
         read_only: bool = False,
         frozen: Frozen = (),
+        dtype: Any = None,
+        columns: Sequence[Any] = (),
         module: bool | None = None,
         timeout: float | None = None,
         **arguments: Any,
@@ -176,10 +180,20 @@ class Server:
         partial : bool
             Load what there is of `weights`; the instance's `missing_keys` and
             `unexpected_keys` tell the rest.
+        resize_position_embedding : bool
+            Resize a position embedding of `weights` that is of another image size, as
+            timm does.
         random_init : bool
             Go without `weights` although Mammoth uses the architecture pretrained.
         read_only, frozen
             See `Instance.update`.
+        dtype : str or dtype, optional
+            Of parameters and floating-point buffers: float32, float64, or, in
+            evaluation only, float16 or bfloat16. They are drawn in float32 and
+            converted.
+        columns : sequence of str, Instance or RemoteBackbone, optional
+            Of a progressive network: its earlier columns, the oldest first, whose
+            tensors the new column shares as they are now.
         module : bool, optional
             Give a `RemoteBackbone` (a `torch.nn.Module`), or an `Instance` (NumPy).
             By default the former if torch is installed.
@@ -208,7 +222,7 @@ class Server:
         """
         if (benchmark is None) == (architecture is None):
             raise TypeError("create() takes a benchmark or an architecture")
-        loading = weights_message(weights, load_by, partial)
+        loading = weights_message(weights, load_by, partial, resize_position_embedding)
         request = pb.CreateInstanceRequest(
             name=name or "",
             benchmark=benchmark,
@@ -221,6 +235,8 @@ class Server:
             weights=loading,
             random_init=random_init,
             settings=settings(read_only, frozen),
+            dtype=float_number(dtype),
+            columns=[_address(column) for column in columns],
         )
         if normalization is not None:
             request.normalization.mean.extend(normalization.mean)
@@ -410,6 +426,14 @@ def _check_target(target: str) -> None:
         )
     if path is not None and not os.path.exists(re.sub("^//(?=/)", "", path)):
         raise Unavailable(f"there is no socket {path}; is the server running?")
+
+
+def _address(column: Any) -> str:
+    """Give the name of an instance, of an `Instance`, or of a `RemoteBackbone`."""
+    if isinstance(column, str):
+        return column
+    address: str = getattr(column, "instance", column).address
+    return address
 
 
 def _wrapped(made: Instance, module: bool | None) -> Instance | RemoteBackbone:

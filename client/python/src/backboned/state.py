@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from backboned.channel import DATA
-from backboned.dtypes import Array, as_bytes, make_spec
+from backboned.dtypes import Array, as_bytes, float_number, make_spec
 from backboned.errors import InvalidArgument
 from backboned.handle import Handle
 from backboned.layout import Select, Version, condition, selection
@@ -23,12 +23,14 @@ def get_params(
     select: Select = None,
     if_version: Version | None = None,
     timeout: float | None = None,
+    dtype: Any = None,
 ) -> tuple[Array, Version]:
     """Read parameters of one version, flat."""
     request = pb.GetParamsRequest(
         instance=handle.address,
         selection=selection(select),
         if_version=condition(if_version),
+        dtype=float_number(dtype),
     )
     flats: list[Array] = []
 
@@ -44,7 +46,7 @@ def get_params(
         pb.GetParamsResult.FromString,
         place,
         timeout,
-        key=(handle.uid, repr(select)),
+        key=(handle.uid, repr(select), request.dtype),
     )
     return flats[0], handle.saw(result.version)
 
@@ -57,7 +59,7 @@ def set_params(
     request_id: str = "",
     timeout: float | None = None,
 ) -> Version:
-    """Replace parameters by the concatenation of C-contiguous float32 arrays."""
+    """Replace parameters by the concatenation of C-contiguous arrays of one dtype."""
     header = pb.SetParamsHeader(
         instance=handle.address,
         request_id=request_id,
@@ -80,12 +82,14 @@ def get_grads(
     select: Select = None,
     allow_absent: bool = False,
     timeout: float | None = None,
+    dtype: Any = None,
 ) -> Grads:
     """Read the instance's gradients."""
     request = pb.GetGradsRequest(
         instance=handle.address,
         selection=selection(select),
         allow_absent=allow_absent,
+        dtype=float_number(dtype),
     )
     found: list[Grads] = []
 
@@ -115,7 +119,7 @@ def set_grads(
     request_id: str = "",
     timeout: float | None = None,
 ) -> Version:
-    """Replace gradients by a flat float32 vector of those that are present."""
+    """Replace gradients by a flat vector of those that are present."""
     header = pb.SetGradsHeader(
         instance=handle.address,
         request_id=request_id,
@@ -206,8 +210,9 @@ def set_buffers(
 
 
 def _flat_spec(parts: Sequence[Array]) -> tensor_pb2.TensorSpec:
+    spec = make_spec(parts[0])
     return tensor_pb2.TensorSpec(
-        dtype=tensor_pb2.DATA_TYPE_FLOAT32, shape=[sum(part.size for part in parts)]
+        dtype=spec.dtype, shape=[sum(part.size for part in parts)]
     )
 
 

@@ -64,7 +64,7 @@ class FlatAccess:
                 f"got the shape {list(values.shape)}"
             )
         parameters = self._link.parameters()
-        values = values.detach().to("cpu", torch.float32)
+        values = values.detach().to("cpu", getattr(torch, self._link.instance.dtype))
         parts = torch.split(values, [p.numel() for p in parameters])
         return [
             (parameter, part.reshape(parameter.shape).clone())

@@ -15,7 +15,7 @@ from backboned.layout import Select
 from backboned.nn.hosted import HostedLink
 from backboned.nn.lazy import raw
 from backboned.nn.link import Link
-from backboned.nn.mirror import as_array
+from backboned.nn.mirror import as_array, torch_dtype
 from backboned.nn.queue import Waiting
 from backboned.nn.taped import Taped
 from backboned.norms import BatchNorm
@@ -41,9 +41,8 @@ class Room:
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
         """Make one more tensor, and give it as an array."""
-        like = torch.from_numpy(np.empty(0, dtype)).dtype
-        tensor = torch.empty(shape, dtype=like)
-        array: Array = tensor.numpy()
+        tensor = torch.empty(shape, dtype=torch_dtype(dtype))
+        array = as_array(tensor)
         self._made.append((array, tensor))
         return array
 

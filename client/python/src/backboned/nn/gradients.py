@@ -12,7 +12,7 @@ import torch
 from backboned import state
 from backboned.instance import Instance
 from backboned.nn.lazy import raw
-from backboned.nn.mirror import Watch, as_array
+from backboned.nn.mirror import Watch, as_array, as_tensor
 from backboned.nn.outbox import Outbox
 from backboned.nn.queue import Waiting
 from backboned.optimizer import StepOptions, Stepped
@@ -183,7 +183,7 @@ class Gradients:
             if present:
                 spec = self._instance.layout.parameters[i]
                 flat = grads.flat[begin : begin + spec.size]
-                parts[i] = torch.from_numpy(flat.reshape(spec.shape).copy())
+                parts[i] = as_tensor(flat.reshape(spec.shape).copy())
                 begin += spec.size
         return parts
 

@@ -67,7 +67,11 @@ class HostedLink(Keeping):
         self.hosting = True
         self._lock = threading.RLock()
         names = [p.name for p in layout.parameters]
-        self._params = Values(parameter_slots(root, layout), names, self._get_params)
+        self._params = Values(
+            parameter_slots(root, layout, getattr(torch, instance.dtype)),
+            names,
+            self._get_params,
+        )
         self._buffers = Values(
             buffer_slots(root, layout),
             [b.name for b in layout.buffers],

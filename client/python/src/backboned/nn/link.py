@@ -18,7 +18,7 @@ from backboned.instance import Instance
 from backboned.layout import Layout, Version
 from backboned.nn import randomness
 from backboned.nn.certainty import advised, unless_certain
-from backboned.nn.mirror import Watch, as_array
+from backboned.nn.mirror import Watch, as_array, as_tensor
 from backboned.nn.rebuilding import digest, find_or_make
 from backboned.nn.slots import Slots, buffer_slots, parameter_slots
 from backboned.nn.surviving import Surviving
@@ -64,7 +64,7 @@ class Link(Surviving):
         self._same_buffers: set[Any] = set()
         self.timeout: float | None = None
         self._lock = threading.RLock()
-        self._parameters = parameter_slots(root, layout)
+        self._parameters = parameter_slots(root, layout, getattr(torch, instance.dtype))
         self._buffers = buffer_slots(root, layout)
         self._params_seen = Watch()
         self._buffers_seen = Watch()
@@ -139,7 +139,7 @@ class Link(Surviving):
             parameters = self.parameters()
             with torch.no_grad():
                 sizes = [p.numel() for p in parameters]
-                parts = torch.split(torch.from_numpy(flat), sizes)
+                parts = torch.split(as_tensor(flat), sizes)
                 for parameter, part in zip(parameters, parts):
                     parameter.copy_(part.view_as(parameter))
             self._write_buffers(buffers)
@@ -282,7 +282,7 @@ class Link(Surviving):
         buffers = self.buffers()
         with torch.no_grad():
             for spec, buffer in zip(self.instance.layout.buffers, buffers):
-                buffer.copy_(torch.from_numpy(values[spec.name]))
+                buffer.copy_(as_tensor(values[spec.name]))
         everything = range(len(buffers))
         self._buffers_seen.saw(self._buffers_seen.look(buffers, everything))
 

@@ -15,7 +15,7 @@ from typing import Any, Union
 import numpy as np
 import torch
 
-from backboned.dtypes import Array
+from backboned.dtypes import BFLOAT16, Array
 
 _WITNESSES = 16
 
@@ -32,7 +32,7 @@ class _Seen:
         self._version = _version(tensor)
         self._witness: Array | None = None
         if self._memory.is_contiguous() and self._memory.numel():
-            flat = self._memory.numpy().reshape(-1)
+            flat = as_array(self._memory).reshape(-1)
             stride = 1 if strict else -(-flat.size // _WITNESSES)
             self._witness = flat[::stride]
             self._testimony = self._witness.tobytes()
@@ -130,7 +130,22 @@ class Watch:
 
 def as_array(tensor: torch.Tensor) -> Array:
     """View a CPU tensor as a C-contiguous array; copies only if it must."""
-    return np.asarray(tensor.detach().numpy(), order="C")
+    tensor = tensor.detach()
+    if tensor.dtype == torch.bfloat16:
+        return tensor.contiguous().view(torch.int16).numpy().view(BFLOAT16)
+    return np.asarray(tensor.numpy(), order="C")
+
+
+def as_tensor(array: Array) -> torch.Tensor:
+    """View a writable C-contiguous array as a tensor."""
+    if array.dtype == BFLOAT16:
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+def torch_dtype(dtype: np.dtype[Any]) -> torch.dtype:
+    """Give PyTorch's type for an array's."""
+    return as_tensor(np.empty(0, dtype)).dtype
 
 
 def check_tensor(name: str, tensor: Any, shape: Sequence[int], dtype: Any) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from backboned.channel import CONTROL
 from backboned.control import Frozen, settings
-from backboned.dtypes import Array, as_bytes
+from backboned.dtypes import Array, as_bytes, float_number
 from backboned.errors import NotFound, ServerRestarted
 from backboned.instance import Instance, create_instance
 from backboned.layout import argument_values
@@ -26,6 +26,11 @@ def make_like(
 
     Its parameters are drawn, also where Mammoth loads weights: they are overwritten.
     """
+    if instance.columns:
+        raise TypeError(
+            f"{instance.name!r} is a later column of a progressive network, which "
+            "cannot be copied: the earlier columns may have changed since"
+        )
     request = pb.CreateInstanceRequest(
         name=name,
         arguments=argument_values(instance.arguments),
@@ -33,6 +38,7 @@ def make_like(
         seed=0,
         random_init=True,
         settings=settings(False, frozen),
+        dtype=float_number(instance.dtype),
     )
     if instance.benchmark:
         request.benchmark = instance.benchmark

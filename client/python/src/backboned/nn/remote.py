@@ -59,10 +59,11 @@ class RemoteBackbone(FlatAccess, CardAccess, nn.Module):
     somebody else in the server is a `StaleVersion` in the next forward; `pull` takes
     it over.
 
-    Tensors here are float32 on the CPU. Bits equal those of the same network in local
-    PyTorch if both sides use equally many threads (`Server.info().threads`).
-    Gradients of gradients are not available. Errors of the server are raised as
-    `BackbonedError` from forward and from backward.
+    Tensors here are on the CPU, of the instance's dtype; a network of float16 or
+    bfloat16 runs in evaluation only, without gradients. Bits equal those of the same
+    network in local PyTorch if both sides use equally many threads
+    (`Server.info().threads`). Gradients of gradients are not available. Errors of the
+    server are raised as `BackbonedError` from forward and from backward.
 
     What is random (dropout) draws from PyTorch's CPU generator, so that
     `torch.manual_seed` means what it means for a local network.
@@ -83,7 +84,12 @@ class RemoteBackbone(FlatAccess, CardAccess, nn.Module):
     def __init__(self, instance: Instance, frozen: bool = False) -> None:
         super().__init__()
         self.return_prerelu = False
-        plant(self, instance.layout, norm.defaults(instance.architecture))
+        plant(
+            self,
+            instance.layout,
+            norm.defaults(instance.architecture),
+            getattr(torch, instance.dtype),
+        )
         for name, value in instance.layout.attributes.items():
             if not hasattr(self, name):
                 setattr(self, name, value)
@@ -91,9 +97,11 @@ class RemoteBackbone(FlatAccess, CardAccess, nn.Module):
         _networks.add(self)
         names = [parameter.name for parameter in instance.layout.parameters]
         held = set(matching(instance.frozen, names))
+        frozen = frozen or instance.read_only or len(held) == len(names)
         for name, parameter in self.named_parameters():
-            parameter.requires_grad_(not (frozen or instance.read_only or name in held))
-        if not any(parameter.requires_grad for parameter in self.parameters()):
+            if frozen or name in held:
+                parameter.requires_grad_(False)
+        if frozen:
             self._link = HostedLink(instance, self)
         else:
             self._link = Link(instance, self)
@@ -156,7 +164,8 @@ class RemoteBackbone(FlatAccess, CardAccess, nn.Module):
         Parameters
         ----------
         x : Tensor, [N, C, H, W]
-            float32 already normalised, or uint8 images that the server normalises.
+            Floating-point and already normalised, or uint8 images that the server
+            normalises.
         returnt : {"out", "features", "both", "full"}
             The logits [N, K]; the features [N, D]; both; or the logits and a list of
             every stage's output.
@@ -323,10 +332,11 @@ class RemoteBackbone(FlatAccess, CardAccess, nn.Module):
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> RemoteBackbone:
         """Refuse what would move the mirror to another device or type."""
-        probe = fn(torch.zeros(1))
-        if probe.device.type != "cpu" or probe.dtype != torch.float32:
+        dtype = getattr(torch, self.instance.dtype)
+        probe = fn(torch.zeros(1, dtype=dtype))
+        if probe.device.type != "cpu" or probe.dtype != dtype:
             raise TypeError(
-                "a RemoteBackbone's mirror is float32 on the CPU, not "
+                f"a RemoteBackbone's mirror is {self.instance.dtype} on the CPU, not "
                 f"{probe.dtype} on {probe.device}; the server computes on its own "
                 "device"
             )
@@ -366,8 +376,8 @@ def _check_input(x: Any) -> None:
         raise TypeError(f"the input is a tensor; got {type(x).__name__}")
     if x.device.type != "cpu":
         raise TypeError(f"the input is on {x.device}; give it from the CPU")
-    if x.dtype not in (torch.float32, torch.uint8):
-        raise TypeError(f"the input is float32 or uint8; got {x.dtype}")
+    if not x.dtype.is_floating_point and x.dtype != torch.uint8:
+        raise TypeError(f"the input is floating-point or uint8; got {x.dtype}")
 
 
 def network_of(parameter: torch.Tensor) -> RemoteBackbone | None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from backboned.layout import Layout
-from backboned.nn.mirror import check_tensor
+from backboned.nn.mirror import check_tensor, torch_dtype
 
 
 class Slots:
@@ -102,13 +101,13 @@ def _fits(tensor: Any, shape: tuple[int, ...], dtype: torch.dtype) -> bool:
     )
 
 
-def parameter_slots(root: nn.Module, layout: Layout) -> Slots:
-    """Give the places of a layout's parameters."""
+def parameter_slots(root: nn.Module, layout: Layout, dtype: torch.dtype) -> Slots:
+    """Give the places of a layout's parameters, of `dtype`."""
     return Slots(
         root,
         [p.name for p in layout.parameters],
         [p.shape for p in layout.parameters],
-        [torch.float32] * len(layout.parameters),
+        [dtype] * len(layout.parameters),
         "_parameters",
     )
 
@@ -119,6 +118,6 @@ def buffer_slots(root: nn.Module, layout: Layout) -> Slots:
         root,
         [b.name for b in layout.buffers],
         [b.shape for b in layout.buffers],
-        [torch.from_numpy(np.empty(0, b.dtype)).dtype for b in layout.buffers],
+        [torch_dtype(b.dtype) for b in layout.buffers],
         "_buffers",
     )

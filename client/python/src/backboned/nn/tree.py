@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Callable
 
-import numpy as np
 import torch
 from torch import nn
 
 from backboned.errors import MalformedAnswer
 from backboned.layout import Layout
+from backboned.nn.mirror import torch_dtype
 from backboned.nn.norm import BatchNorm2d, Defaults, layer_names
 from backboned.nn.part import Part
 
@@ -17,11 +17,12 @@ Make = Callable[[str], nn.Module]
 """Makes the module of a name."""
 
 
-def plant(root: nn.Module, layout: Layout, norms: Defaults) -> None:
-    """Add uninitialised parameters and buffers under the layout's names.
+def plant(root: nn.Module, layout: Layout, norms: Defaults, dtype: torch.dtype) -> None:
+    """Add uninitialised parameters, of `dtype`, and buffers under the layout's names.
 
     `root.named_parameters()` and `root.named_buffers()` then give exactly the
-    layout's names in its order; aliases appear in the state dict only.
+    layout's names in its order; aliases appear in the state dict only. Parameters of
+    the narrow types need no gradient: the server has none of them.
 
     Parameters
     ----------
@@ -29,6 +30,7 @@ def plant(root: nn.Module, layout: Layout, norms: Defaults) -> None:
     layout : Layout
     norms : Defaults
         Of the BatchNorm layers.
+    dtype : torch.dtype
 
     Raises
     ------
@@ -45,11 +47,13 @@ def plant(root: nn.Module, layout: Layout, norms: Defaults) -> None:
 
     for parameter in layout.parameters:
         module, key = _descend(root, parameter.name, make)
-        module.register_parameter(key, nn.Parameter(torch.empty(parameter.shape)))
+        empty = torch.empty(parameter.shape, dtype=dtype)
+        trains = dtype in (torch.float32, torch.float64)
+        module.register_parameter(key, nn.Parameter(empty, requires_grad=trains))
     for buffer in layout.buffers:
         module, key = _descend(root, buffer.name, make)
-        dtype = torch.from_numpy(np.empty(0, buffer.dtype)).dtype
-        module.register_buffer(key, torch.empty(buffer.shape, dtype=dtype))
+        kind = torch_dtype(buffer.dtype)
+        module.register_buffer(key, torch.empty(buffer.shape, dtype=kind))
     for parameter in layout.parameters:
         for alias in parameter.aliases:
             _share(root, parameter.name, alias)

@@ -10,7 +10,7 @@ import torch
 
 from backboned.dtypes import Array
 from backboned.nn.lazy import Keeper, make_lazy, make_plain, raw
-from backboned.nn.mirror import Watch
+from backboned.nn.mirror import Watch, as_tensor
 from backboned.nn.slots import Slots
 
 Fetch = Callable[[Sequence[int]], "list[Array]"]
@@ -156,7 +156,7 @@ class Values:
         with torch.no_grad(), raw():
             for i, value in zip(away, values):
                 tensor = self._tensors[i]
-                tensor.copy_(torch.from_numpy(value).view_as(tensor))
+                tensor.copy_(as_tensor(value).view_as(tensor))
             self.watch.saw(self.watch.look(self._tensors, away))
         self._asked_for_one = True
         self._here.update(away)

@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 
 from backboned.dtypes import Array
+from backboned.nn.mirror import as_array
 from backboned.optimizer import Optimizer
 
 
@@ -21,8 +21,9 @@ def to_server(
     for parameter, its in state.items():
         for what, value in its.items():
             if value is not None:
-                array = np.asarray(torch.as_tensor(value).detach(), np.float32, "C")
-                tensors[f"{names[id(parameter)]}/{what}"] = array
+                dtype = torch.float32 if what == "step" else parameter.dtype
+                tensor = torch.as_tensor(value).detach().to(dtype)
+                tensors[f"{names[id(parameter)]}/{what}"] = as_array(tensor)
     return tensors
 
 

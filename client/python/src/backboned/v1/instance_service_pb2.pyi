@@ -43,6 +43,22 @@ class ArgumentSpec(_message.Message):
     step: int
     def __init__(self, name: _Optional[str] = ..., default_value: _Optional[_Union[_instance_pb2.ArgumentValue, _Mapping]] = ..., description: _Optional[str] = ..., minimum: _Optional[int] = ..., maximum: _Optional[int] = ..., choices: _Optional[_Iterable[_Union[_instance_pb2.ArgumentValue, _Mapping]]] = ..., step: _Optional[int] = ...) -> None: ...
 
+class BatchCounters(_message.Message):
+    __slots__ = ["delay", "device_idle", "full", "incompatible", "merged_forwards", "samples"]
+    DELAY_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_IDLE_FIELD_NUMBER: _ClassVar[int]
+    FULL_FIELD_NUMBER: _ClassVar[int]
+    INCOMPATIBLE_FIELD_NUMBER: _ClassVar[int]
+    MERGED_FORWARDS_FIELD_NUMBER: _ClassVar[int]
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    delay: int
+    device_idle: int
+    full: int
+    incompatible: int
+    merged_forwards: int
+    samples: int
+    def __init__(self, full: _Optional[int] = ..., delay: _Optional[int] = ..., incompatible: _Optional[int] = ..., device_idle: _Optional[int] = ..., merged_forwards: _Optional[int] = ..., samples: _Optional[int] = ...) -> None: ...
+
 class Benchmark(_message.Message):
     __slots__ = ["architecture", "arguments", "batch_size", "classes_per_task", "epochs", "input_shape", "name", "normalization", "num_classes", "num_tasks", "setting", "source"]
     class ArgumentsEntry(_message.Message):
@@ -176,20 +192,26 @@ class DeleteInstanceResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class Device(_message.Message):
-    __slots__ = ["allocated_bytes", "default", "description", "name", "pooled_bytes", "threads"]
+    __slots__ = ["allocated_bytes", "backlog", "batches", "default", "description", "name", "pooled_bytes", "queued", "threads"]
     ALLOCATED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    BACKLOG_FIELD_NUMBER: _ClassVar[int]
+    BATCHES_FIELD_NUMBER: _ClassVar[int]
     DEFAULT_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     POOLED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    QUEUED_FIELD_NUMBER: _ClassVar[int]
     THREADS_FIELD_NUMBER: _ClassVar[int]
     allocated_bytes: int
+    backlog: _duration_pb2.Duration
+    batches: BatchCounters
     default: bool
     description: str
     name: str
     pooled_bytes: int
+    queued: int
     threads: int
-    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., threads: _Optional[int] = ..., allocated_bytes: _Optional[int] = ..., pooled_bytes: _Optional[int] = ..., default: bool = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., threads: _Optional[int] = ..., allocated_bytes: _Optional[int] = ..., pooled_bytes: _Optional[int] = ..., default: bool = ..., queued: _Optional[int] = ..., backlog: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., batches: _Optional[_Union[BatchCounters, _Mapping]] = ...) -> None: ...
 
 class GetInstanceRequest(_message.Message):
     __slots__ = ["digest", "instance"]

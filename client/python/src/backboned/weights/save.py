@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from backboned.dtypes import as_bytes
+from backboned import state
+from backboned.dtypes import BFLOAT16, as_bytes
 from backboned.errors import StaleVersion
 from backboned.instance import Instance
 from backboned.weights.file import RawTensor, name_of, write
@@ -16,6 +17,7 @@ _DTYPES = {
     np.dtype(np.float32): "F32",
     np.dtype(np.float64): "F64",
     np.dtype(np.float16): "F16",
+    BFLOAT16: "BF16",
     np.dtype(np.uint8): "U8",
     np.dtype(np.int64): "I64",
 }
@@ -46,13 +48,15 @@ def save(instance: Instance, path: str | Path) -> str:
 
 def _read(instance: Instance) -> dict[str, RawTensor]:
     version = instance.info().version
-    flat = np.ascontiguousarray(instance.get_params(if_version=version))
+    flat, _ = state.get_params(instance, if_version=version)
     tensors = {}
     for parameter in instance.layout.parameters:
         part = flat[parameter.offset : parameter.offset + parameter.size]
-        tensors[parameter.name] = RawTensor("F32", parameter.shape, as_bytes(part))
+        tensors[parameter.name] = RawTensor(
+            _DTYPES[part.dtype], parameter.shape, as_bytes(part)
+        )
     if instance.layout.buffers:
-        buffers = instance.get_buffers(if_version=version)
+        buffers, _ = state.get_buffers(instance, if_version=version)
         for buffer in instance.layout.buffers:
             array = np.ascontiguousarray(buffers[buffer.name])
             tensors[buffer.name] = RawTensor(

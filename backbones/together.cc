@@ -1,0 +1,136 @@
+#include "backbones/together.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
+
+#include <algorithm>
+#include <map>
+#include <string>
+#include <utility>
+
+#include "absl/hash/hash.h"
+#include "backbones/pass.h"
+
+namespace backboned {
+namespace {
+
+// Returns the tensors that the trunk reads, in a fixed order.
+std::vector<at::TensorImpl*> TrunkTensors(const ForwardPart& part) {
+  std::vector<at::TensorImpl*> tensors;
+  const std::vector<Parameter>& parameters =
+      part.architecture->layout().parameters();
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    if (parameters[i].head) continue;
+    tensors.push_back(part.state->params[i].unsafeGetTensorImpl());
+  }
+  for (const auto* rest : {&part.state->buffers, &part.state->shared}) {
+    for (const at::Tensor& tensor : *rest) {
+      tensors.push_back(tensor.unsafeGetTensorImpl());
+    }
+  }
+  return tensors;
+}
+
+std::vector<int64_t> SampleShape(const ForwardPart& part) {
+  return part.x.sizes().slice(1).vec();
+}
+
+bool WantsOut(const ForwardPart& part) {
+  return std::ranges::find(part.options->outputs, "out") !=
+         part.options->outputs.end();
+}
+
+Pass PassOf(const ForwardPart& part) {
+  std::vector<at::Tensor> params = part.state->params;
+  params.insert(params.end(), part.state->shared.begin(),
+                part.state->shared.end());
+  return Pass(std::move(params), part.state->buffers,
+              {.training = false, .prerelu = part.options->prerelu});
+}
+
+// Where each part's rows begin in the batch, and the batch's size behind them.
+std::vector<int64_t> RowsOf(std::span<const ForwardPart> parts) {
+  std::vector<int64_t> begins = {0};
+  for (const ForwardPart& part : parts) {
+    begins.push_back(begins.back() + part.x.size(0));
+  }
+  return begins;
+}
+
+// Runs each distinct head over the features of the parts that want its logits.
+// Returns the logits by part; undefined: not wanted.
+std::vector<at::Tensor> RunHeads(std::span<const ForwardPart> parts,
+                                 const std::vector<int64_t>& begins,
+                                 const at::Tensor& features) {
+  std::map<const State*, std::vector<size_t>> by_state;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    if (WantsOut(parts[i])) by_state[parts[i].state].push_back(i);
+  }
+  std::vector<at::Tensor> logits(parts.size());
+  for (const auto& [state, members] : by_state) {
+    std::vector<at::Tensor> rows;
+    for (const size_t i : members) {
+      rows.push_back(features.narrow(0, begins[i], begins[i + 1] - begins[i]));
+    }
+    const bool all = members.size() == parts.size();
+    const ForwardPart& first = parts[members[0]];
+    Pass pass = PassOf(first);
+    const at::Tensor out =
+        first.architecture->Head(pass, all ? features : at::cat(rows));
+    int64_t begin = 0;
+    for (const size_t i : members) {
+      const int64_t count = begins[i + 1] - begins[i];
+      logits[i] = out.narrow(0, begin, count);
+      begin += count;
+    }
+  }
+  return logits;
+}
+
+}  // namespace
+
+uint64_t TogetherKey(const ForwardPart& part) {
+  return absl::HashOf(TrunkTensors(part), SampleShape(part),
+                      part.options->prerelu);
+}
+
+bool CanRunTogether(const ForwardPart& a, const ForwardPart& b) {
+  return a.options->prerelu == b.options->prerelu &&
+         a.x.scalar_type() == b.x.scalar_type() &&
+         SampleShape(a) == SampleShape(b) && TrunkTensors(a) == TrunkTensors(b);
+}
+
+std::vector<ForwardOutput> ForwardTogether(std::span<const ForwardPart> parts) {
+  const at::NoGradGuard no_grad;
+  std::vector<at::Tensor> inputs;
+  for (const ForwardPart& part : parts) inputs.push_back(part.x);
+  const ForwardPart& first = parts[0];
+  Pass pass = PassOf(first);
+  const TrunkOutputs trunk = first.architecture->Trunk(pass, at::cat(inputs));
+  const std::vector<int64_t> begins = RowsOf(parts);
+  const std::vector<at::Tensor> logits =
+      RunHeads(parts, begins, trunk.features);
+
+  std::vector<ForwardOutput> results(parts.size());
+  for (size_t i = 0; i < parts.size(); ++i) {
+    // By Architecture::output_names().
+    std::vector<at::Tensor> all = {logits[i]};
+    const auto add = [&](const at::Tensor& rows) {
+      all.push_back(rows.narrow(0, begins[i], begins[i + 1] - begins[i]));
+    };
+    add(trunk.features);
+    std::ranges::for_each(trunk.layers, add);
+    const std::vector<std::string>& names =
+        parts[i].architecture->output_names();
+    for (const std::string& name : parts[i].options->outputs) {
+      const auto found = std::ranges::find(names, name);
+      TORCH_CHECK(found != names.end(), "no output ", name);
+      results[i].outputs.push_back(
+          all.at(static_cast<size_t>(found - names.begin())).contiguous());
+    }
+    results[i].buffers = parts[i].state->buffers;
+  }
+  return results;
+}
+
+}  // namespace backboned

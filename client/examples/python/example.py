@@ -1,0 +1,174 @@
+"""Uses a Backboned server with nothing but grpcio and generated code.
+
+Usage: example.py TARGET, which is host:port or unix:/path.
+"""
+
+import array
+import hashlib
+import secrets
+import sys
+
+import grpc
+from backboned.v1 import backbone_service_pb2 as pb
+from backboned.v1.backbone_service_pb2_grpc import BackboneServiceStub
+from backboned.v1.error_pb2 import ErrorDetail, ErrorReason, StatusDetails
+from backboned.v1.instance_pb2 import IfVersion
+from backboned.v1.instance_service_pb2 import (
+    CreateInstanceRequest,
+    DeleteInstanceRequest,
+    GetServerRequest,
+)
+from backboned.v1.instance_service_pb2_grpc import InstanceServiceStub
+from backboned.v1.selection_pb2 import Selection
+from backboned.v1.tensor_pb2 import DataType, TensorSpec
+from tensor_stream import StreamError, receive, send
+
+TIMEOUT_S = 60  # Of each call.
+HEAD = Selection(globs=["classifier.*"])
+IMAGES = TensorSpec(dtype=DataType.DATA_TYPE_UINT8, shape=[8, 3, 32, 32])
+PIXELS = bytes(i * 7919 % 256 for i in range(8 * 3 * 32 * 32))
+
+
+class Backbone:
+    """One instance: the calls of this example, each with deadline and session."""
+
+    def __init__(self, stub, name, call_options):
+        self.stub = stub
+        self.name = name
+        self.call_options = call_options
+
+    def extract(self):
+        """Return the spec and the bytes of the features, in one message each way."""
+        answer = self.stub.Extract(
+            pb.ExtractRequest(
+                instance=self.name, input=IMAGES, data=PIXELS, allow_merge=False
+            ),
+            **self.call_options,
+        )
+        return answer.output, answer.data
+
+    def forward(self, output, **options):
+        """Run a forward; return its result and the bytes of one output."""
+        header = pb.ForwardHeader(
+            instance=self.name, outputs=[output], inputs=[IMAGES], **options
+        )
+        answer = self.stub.Forward(
+            send(pb.ForwardRequest, header, PIXELS), **self.call_options
+        )
+        return receive(answer, lambda result: result.outputs)
+
+    def backward(self, tape_id, spec, gradient):
+        """Return the flat gradient of the forward that `tape_id` kept."""
+        tape = pb.TapeGradients(tape_id=tape_id, gradients=[spec])
+        header = pb.BackwardHeader(instance=self.name, tapes=[tape], return_grads=True)
+        answer = self.stub.Backward(
+            send(pb.BackwardRequest, header, gradient), **self.call_options
+        )
+        return receive(answer, lambda result: [result.grads.spec])
+
+    def get_params(self, selection=None):
+        """Return the version and the flat parameters."""
+        request = pb.GetParamsRequest(instance=self.name, selection=selection)
+        answer = self.stub.GetParams(request, **self.call_options)
+        return receive(answer, lambda result: [result.spec])
+
+    def set_head(self, values, if_version):
+        """Replace the classifier if the parameters are still of that version."""
+        header = pb.SetParamsHeader(
+            instance=self.name,
+            selection=HEAD,
+            if_version=IfVersion(uid=if_version.uid, params=if_version.params),
+            spec=TensorSpec(dtype=DataType.DATA_TYPE_FLOAT32, shape=[len(values)]),
+        )
+        return self.stub.SetParams(
+            send(pb.SetParamsRequest, header, values.tobytes()), **self.call_options
+        ).version
+
+
+def reason_of(error):
+    """Return the machine-readable reason of a call that failed."""
+    for key, value in error.trailing_metadata() or ():
+        if key == "grpc-status-details-bin":
+            detail = ErrorDetail()
+            StatusDetails.FromString(value).details[0].Unpack(detail)
+            return detail.reason
+    return ErrorReason.ERROR_REASON_UNSPECIFIED
+
+
+def set_stale_head(net, values, version):
+    """Write what must be refused; return why it was."""
+    try:
+        net.set_head(values, version)
+    except grpc.RpcError as error:
+        if reason_of(error) != ErrorReason.ERROR_REASON_STALE_VERSION:
+            raise
+        return ErrorReason.Name(reason_of(error))
+    raise StreamError("a stale version was accepted")
+
+
+def use(net):
+    """Go through the calls; print what they gave, and the answers' checksum."""
+    sha256 = hashlib.sha256()
+
+    spec, features = net.extract()
+    print(f"features:   {list(spec.shape)}")
+    sha256.update(features)
+
+    _, features = net.forward("features")
+    sha256.update(features)
+
+    result, params = net.get_params()
+    print(f"parameters: {result.spec.shape[0]} of version {result.version.params}")
+    sha256.update(params)
+
+    read, head = net.get_params(HEAD)
+    halved = array.array("f", (value / 2 for value in array.array("f", head)))
+    written = net.set_head(halved, read.version)
+    print(f"head:       {len(halved)} halved, version {written.params}")
+    print(f"again:      refused, {set_stale_head(net, halved, read.version)}")
+
+    result, logits = net.forward("out", training=True, tape=True)
+    sha256.update(logits)
+
+    # The gradient of half the sum of the squared logits is the logits.
+    result, grads = net.backward(result.tape_id, result.outputs[0], logits)
+    print(f"gradients:  {result.grads.spec.shape[0]}")
+    sha256.update(grads)
+
+    print(f"sha256:     {sha256.hexdigest()}")
+
+
+def run(target):
+    """Make an instance, use it, and delete it in any case."""
+    # What a session left is dropped by the server in the end.
+    call_options = {
+        "timeout": TIMEOUT_S,
+        "metadata": [("backboned-session", secrets.token_hex(16))],
+    }
+    with grpc.insecure_channel(target) as channel:
+        instances = InstanceServiceStub(channel)
+        server = instances.GetServer(GetServerRequest(), **call_options)
+        print(f"server:     {server.version}, LibTorch {server.torch_version}")
+        request = CreateInstanceRequest(benchmark="seq-cifar10", seed=0)
+        name = instances.CreateInstance(request, **call_options).instance.name
+        try:
+            use(Backbone(BackboneServiceStub(channel), name, call_options))
+        finally:
+            request = DeleteInstanceRequest(instance=name)
+            instances.DeleteInstance(request, **call_options)
+
+
+def main():
+    """Run the example; a failure is one sentence."""
+    if len(sys.argv) != 2:
+        sys.exit("usage: example.py TARGET (host:port or unix:/path)")
+    try:
+        run(sys.argv[1])
+    except grpc.RpcError as error:
+        sys.exit(f"example: {error.code().name}: {error.details()}")
+    except StreamError as error:
+        sys.exit(f"example: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+// Work that runs together on a DeviceWorker.
+
+#include <c10/util/Exception.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
+#include "server/device_worker.h"
+#include "tests/testing/status_matchers.h"
+
+namespace backboned {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::UnorderedElementsAre;
+
+// Notes how many ran together, and does what it is told.
+class Job : public BatchWork {
+ public:
+  using Hook = std::function<absl::Status(std::span<BatchWork* const>)>;
+
+  explicit Job(Hook hook = {}) : hook_(std::move(hook)) {}
+
+  absl::Status RunBatch(std::span<BatchWork* const> batch) override {
+    EXPECT_EQ(batch[0], this);
+    absl::Status status = hook_ ? hook_(batch) : absl::OkStatus();
+    if (!status.ok()) return status;
+    for (BatchWork* work : batch) {
+      static_cast<Job*>(work)->together = static_cast<int>(batch.size());
+    }
+    return absl::OkStatus();
+  }
+
+  int together = 0;
+
+ private:
+  Hook hook_;
+};
+
+class BatchWorkTest : public ::testing::Test {
+ protected:
+  // Runs `jobs` so that all of them wait when the worker becomes free, and
+  // returns how each ended.
+  std::vector<absl::Status> RunAtOnce(const std::vector<Job*>& jobs,
+                                      uint64_t merge_key = 1) {
+    std::vector<absl::Status> ends(jobs.size());
+    std::vector<std::thread> threads;
+    absl::Notification started;
+    absl::Notification released;
+    threads.emplace_back([&] {
+      EXPECT_THAT(worker_.Run({},
+                              [&] {
+                                started.Notify();
+                                released.WaitForNotification();
+                                return absl::OkStatus();
+                              }),
+                  IsOk());
+    });
+    started.WaitForNotification();
+    for (size_t i = 0; i < jobs.size(); ++i) {
+      threads.emplace_back([&, i] {
+        const DeviceWorker::BatchItem item = {.work = jobs[i]};
+        ends[i] =
+            worker_.RunTogether({.merge_key = merge_key}, {&item, 1}).status();
+      });
+      while (worker_.queued() <= static_cast<int64_t>(i)) {
+        std::this_thread::yield();
+      }
+    }
+    released.Notify();
+    for (std::thread& thread : threads) thread.join();
+    return ends;
+  }
+
+  DeviceWorker worker_{c10::Device(c10::DeviceType::CPU), /*threads=*/1, {}};
+};
+
+TEST_F(BatchWorkTest, RunsWhatWaitsTogether) {
+  Job a, b, c;
+  EXPECT_THAT(RunAtOnce({&a, &b, &c}), ElementsAre(IsOk(), IsOk(), IsOk()));
+  EXPECT_EQ(a.together, 3);
+  EXPECT_EQ(c.together, 3);
+  const DeviceWorker::BatchFigures figures = worker_.batch_figures();
+  EXPECT_EQ(figures.batches[static_cast<size_t>(BatchReason::kDeviceIdle)], 1);
+  EXPECT_EQ(figures.merged_items, 3);
+  EXPECT_EQ(figures.samples, 3);
+}
+
+TEST_F(BatchWorkTest, RunsAloneWithoutKey) {
+  Job a, b;
+  EXPECT_THAT(RunAtOnce({&a, &b}, /*merge_key=*/0),
+              ElementsAre(IsOk(), IsOk()));
+  EXPECT_EQ(a.together, 1);
+  EXPECT_EQ(b.together, 1);
+  EXPECT_EQ(worker_.batch_figures().merged_items, 0);
+}
+
+TEST_F(BatchWorkTest, FailureOfABatchIsTheFailureOfItsCause) {
+  const auto fail = [](std::span<BatchWork* const>) {
+    return absl::InvalidArgumentError("mine");
+  };
+  Job bad(fail);
+  Job good;
+  // The bad one leads, so that the batch fails; alone, the good one succeeds.
+  EXPECT_THAT(RunAtOnce({&bad, &good}),
+              ElementsAre(StatusIs(absl::StatusCode::kInvalidArgument, "mine"),
+                          IsOk()));
+  EXPECT_EQ(good.together, 1);
+}
+
+TEST_F(BatchWorkTest, BatchTooLargeForMemoryIsRunOneByOne) {
+  const auto throw_together = [](std::span<BatchWork* const> batch) {
+    if (batch.size() > 1) TORCH_CHECK_WITH(OutOfMemoryError, false, "too much");
+    return absl::OkStatus();
+  };
+  Job a(throw_together), b(throw_together);
+  EXPECT_THAT(RunAtOnce({&a, &b}), ElementsAre(IsOk(), IsOk()));
+  EXPECT_EQ(a.together, 1);
+  EXPECT_EQ(b.together, 1);
+}
+
+}  // namespace
+}  // namespace backboned

@@ -1,0 +1,159 @@
+#include "server/merging.h"
+
+#include <ATen/Functions.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/synchronization/notification.h"
+#include "server/clone.h"
+#include "server/host.h"
+#include "server/memory_allocator.h"
+#include "tests/backbones/tensors.h"
+#include "tests/testing/status_matchers.h"
+
+namespace backboned {
+namespace {
+
+class MergingTest : public ::testing::Test {
+ protected:
+  static std::vector<c10::Device> Devices() {
+    CpuMemory();
+    return {c10::Device(c10::DeviceType::CPU)};
+  }
+
+  std::shared_ptr<Instance> Create(const std::string& name) {
+    absl::StatusOr<Created> created = host_.CreateInstance(
+        {.name = name, .owner = "local", .benchmark = "seq-mnist", .seed = 0});
+    EXPECT_THAT(created, IsOk());
+    return created->instance;
+  }
+
+  static ForwardWork Work(const std::shared_ptr<Instance>& net, at::Tensor x,
+                          bool allow_merge = true) {
+    return {.instance = net, .input = std::move(x), .allow_merge = allow_merge};
+  }
+
+  at::Tensor Run(ForwardWork work, DeviceWorker::Request request = {}) {
+    absl::StatusOr<ForwardDone> done =
+        RunForward(host_, std::move(request), std::move(work));
+    EXPECT_THAT(done, IsOk());
+    return done.ok() ? done->outputs.at(0) : at::Tensor();
+  }
+
+  // Keeps the device busy until all of `works` wait, and returns what each
+  // gives.
+  std::vector<at::Tensor> RunAtOnce(std::vector<ForwardWork> works) {
+    DeviceWorker& worker = *host_.workers().front();
+    absl::Notification released;
+    absl::Notification started;
+    std::thread blocker([&] {
+      EXPECT_THAT(worker.Run({},
+                             [&] {
+                               started.Notify();
+                               released.WaitForNotification();
+                               return absl::OkStatus();
+                             }),
+                  IsOk());
+    });
+    started.WaitForNotification();
+    std::vector<at::Tensor> outputs(works.size());
+    std::vector<std::thread> callers;
+    for (size_t i = 0; i < works.size(); ++i) {
+      callers.emplace_back([&, i] {
+        outputs[i] = Run(std::move(works[i]), {.run = std::to_string(i)});
+      });
+      while (worker.queued() <= static_cast<int64_t>(i)) {
+        std::this_thread::yield();
+      }
+    }
+    released.Notify();
+    blocker.join();
+    for (std::thread& caller : callers) caller.join();
+    return outputs;
+  }
+
+  DeviceWorker::BatchFigures Figures() {
+    return host_.workers().front()->batch_figures();
+  }
+
+  Host host_{Devices(), 1, {.scheduling = {.max_batch = 8}}};
+  std::shared_ptr<Instance> net_ = Create("net");
+  at::Tensor a_ = Rand(1, {2, 1, 28, 28});
+  at::Tensor b_ = Rand(2, {3, 1, 28, 28});
+};
+
+TEST_F(MergingTest, AloneItGivesTheBitsOfAForwardThatDoesNotMerge) {
+  EXPECT_TRUE(BitEqual(Run(Work(net_, a_)), Run(Work(net_, a_, false))));
+}
+
+TEST_F(MergingTest, RunsTogetherWhatWaits) {
+  const auto got = RunAtOnce({Work(net_, a_), Work(net_, b_)});
+  EXPECT_EQ(Figures().merged_items, 2);
+  EXPECT_TRUE(at::allclose(got[0], Run(Work(net_, a_, false)), 1e-4, 1e-6));
+  EXPECT_TRUE(at::allclose(got[1], Run(Work(net_, b_, false)), 1e-4, 1e-6));
+}
+
+TEST_F(MergingTest, OneThatDoesNotAllowItKeepsItsBitsAmongNeighbours) {
+  const at::Tensor alone = Run(Work(net_, a_, false));
+  const auto got = RunAtOnce(
+      {Work(net_, b_), Work(net_, a_, false), Work(net_, b_), Work(net_, b_)});
+  EXPECT_TRUE(BitEqual(got[1], alone));
+  EXPECT_EQ(Figures().merged_items, 2);  // Eight samples: 3 and 3, not 9.
+}
+
+TEST_F(MergingTest, SplitsWhatIsLargerThanABatch) {
+  const at::Tensor x = Rand(3, {20, 1, 28, 28});
+  const at::Tensor got = Run(Work(net_, x));
+  EXPECT_TRUE(at::allclose(got, Run(Work(net_, x, false)), 1e-4, 1e-6));
+  EXPECT_EQ(Figures().samples, 20);
+  EXPECT_EQ(
+      Figures().batches[static_cast<size_t>(BatchReason::kFull)] +
+          Figures().batches[static_cast<size_t>(BatchReason::kDeviceIdle)] +
+          Figures().batches[static_cast<size_t>(BatchReason::kIncompatible)],
+      3);
+}
+
+TEST_F(MergingTest, ClonesRunTogetherUntilOneIsWritten) {
+  const auto clone =
+      host_.CloneInstance({.source = net_, .name = "clone", .owner = "local"});
+  ASSERT_THAT(clone, IsOk());
+  RunAtOnce({Work(net_, a_), Work(*clone, b_)});
+  EXPECT_EQ(Figures().merged_items, 2);
+  ASSERT_THAT((*clone)->Commit({}, {},
+                               [](const State& state) {
+                                 State next = state;
+                                 next.params = Copies(state.params);
+                                 return std::make_shared<const State>(next);
+                               }),
+              IsOk());
+  RunAtOnce({Work(net_, a_), Work(*clone, b_)});
+  EXPECT_EQ(Figures().merged_items, 2);
+}
+
+TEST_F(MergingTest, NothingMergesWithoutBatches) {
+  Host host(Devices(), 1, {.scheduling = {.max_batch = 0}});
+  const auto created =
+      host.CreateInstance({.owner = "local", .benchmark = "seq-mnist"});
+  ASSERT_THAT(created, IsOk());
+  EXPECT_FALSE(MayMerge(Work(created->instance, a_)));
+}
+
+TEST_F(MergingTest, ForwardsThatChangeSomethingOrAreKeptDoNot) {
+  EXPECT_TRUE(MayMerge(Work(net_, a_)));
+  ForwardWork training = Work(net_, a_);
+  training.options.training = true;
+  EXPECT_FALSE(MayMerge(training));
+  ForwardWork kept = Work(net_, a_);
+  kept.options.record = true;
+  EXPECT_FALSE(MayMerge(kept));
+  EXPECT_FALSE(MayMerge(Work(net_, at::empty({0, 1, 28, 28}))));
+}
+
+}  // namespace
+}  // namespace backboned
