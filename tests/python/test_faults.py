@@ -9,6 +9,7 @@ import backboned
 import pytest
 import torch
 from backboned import compute, optim
+from backboned import state as backend
 from test_lifecycle import wait_until
 from torch.nn import functional as F
 
@@ -151,6 +152,30 @@ def test_kill_at_random_moments_changes_no_bit(phoenix, connected, seed):
 
     assert train(net, resnet, at) == losses
     assert_same(state(net), state(undisturbed))
+
+
+def test_server_killed_again_while_it_is_fed_changes_no_bit(
+    phoenix, connected, monkeypatch
+):
+    net = resnet(connected)
+    x = torch.rand(4, 3, 16, 16)
+    net(x).square().sum().backward()
+    expected = net.get_grads().clone()
+    net.zero_grad()
+    loss = net(x).square().sum()
+    phoenix.restart()
+    true, pushes = backend.set_params, []
+
+    def fatal(*arguments):
+        pushes.append(arguments)
+        if len(pushes) == 1:
+            phoenix.restart()
+        return true(*arguments)
+
+    monkeypatch.setattr(backend, "set_params", fatal)
+    loss.backward()
+    assert len(pushes) == 2
+    assert torch.equal(net.get_grads(), expected)
 
 
 def test_named_instance_comes_back_under_its_name(phoenix, connected):

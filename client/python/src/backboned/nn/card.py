@@ -2,17 +2,48 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import torch
 
 from backboned import runcard
 from backboned.home import home_of
-from backboned.nn.link import Link
 from backboned.runcard import Card
 
 if TYPE_CHECKING:
     from backboned.nn.remote import RemoteBackbone
+
+
+class CardAccess:
+    """Describes the run of a network.
+
+    Attributes
+    ----------
+    first_digest : str or None
+        The SHA-256 of what it began with; None if that was not here.
+    """
+
+    first_digest: str | None
+
+    def run_card(self) -> Card:
+        """Describe the run so far: what it ran on, and what it gave, as JSON.
+
+        Pushes what changed here. docs/run-cards.md lists the fields.
+
+        Raises
+        ------
+        BackbonedError
+            If the server refuses or fails.
+        """
+        return make(cast("RemoteBackbone", self))
+
+    def save_run_card(self, path: Path | str) -> Path:
+        """Write the run card to a file; give where it is.
+
+        In a run of ``python -m backboned verify`` that is elsewhere.
+        """
+        return runcard.write(self.run_card(), path)
 
 
 def make(network: RemoteBackbone) -> Card:
@@ -55,8 +86,3 @@ def make(network: RemoteBackbone) -> Card:
         },
         "traffic": traffic._asdict(),
     }
-
-
-def first_digest(link: object) -> str | None:
-    """Give the digest of what a network begins with; None if it is not here."""
-    return link.digest() if isinstance(link, Link) else None

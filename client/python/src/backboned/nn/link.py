@@ -210,7 +210,7 @@ class Link(Surviving):
                 self.timeout,
             )
         self._params_seen.saw(looks)
-        self._same_params.clear()
+        self._same_params = set()
         self._version = self._version._replace(params=version.params)
 
     def _push_buffers(self, tensors: list[torch.Tensor], changed: list[int]) -> None:
@@ -225,7 +225,7 @@ class Link(Surviving):
                 self.timeout,
             )
         self._buffers_seen.saw(looks)
-        self._same_buffers.clear()
+        self._same_buffers = set()
         self._version = self._version._replace(buffers=version.buffers)
 
     def forward(self, x: Array, options: dict[str, Any], empty: Any) -> Forward:
@@ -273,7 +273,7 @@ class Link(Surviving):
         with unless_certain(self._forget_buffers):
             result = compute.forward(self.instance, x, full, self.timeout, empty)
             self._write_buffers(result.buffers)
-        self._same_buffers.clear()
+        self._same_buffers = set()
         self._version = self._version._replace(buffers=result.version.buffers)
         return result
 
@@ -286,9 +286,8 @@ class Link(Surviving):
         everything = range(len(buffers))
         self._buffers_seen.saw(self._buffers_seen.look(buffers, everything))
 
-    def _move_in(self, info: ServerInfo) -> None:
+    def _move_in(self, info: ServerInfo, versions: tuple[set[Any], set[Any]]) -> None:
         """Make the instance again in a server, and push the mirror."""
-        params, buffers = self._known_versions()
         there, equal = find_or_make(self.instance, self.digest, self.timeout)
         read_only = self.instance.read_only
         self.instance.stand_for(there)
@@ -302,7 +301,7 @@ class Link(Surviving):
             self._push_changes()
             if read_only:
                 self.instance.update(read_only=True, timeout=self.timeout)
-        self._same_params, self._same_buffers = params, buffers
+        self._same_params, self._same_buffers = versions
 
     def digest(self) -> str:
         """Give the SHA-256 of the mirror, as the server computes an instance's."""
@@ -316,15 +315,21 @@ class Link(Surviving):
         buffers = version.buffers if self.instance.layout.buffers else None
         self._version = version._replace(buffers=buffers)
 
-    def _known_versions(self) -> tuple[set[Any], set[Any]]:
-        """List the versions whose parameters, and whose buffers, the mirror holds."""
+    def _versions_there(self) -> tuple[set[Any], set[Any]]:
+        """List the versions with the parameters, and the buffers, of the instance."""
         uid, params, buffers = self._version
-        same_params, same_buffers = {(uid, params)}, {(uid, buffers)}
-        if params is None or self._params_seen.changed(self.parameters()):
-            same_params = set()
-        if buffers is None or self._buffers_seen.changed(self.buffers()):
-            same_buffers = set()
-        return same_params | self._same_params, same_buffers | self._same_buffers
+        return (
+            set() if params is None else {(uid, params), *self._same_params},
+            set() if buffers is None else {(uid, buffers), *self._same_buffers},
+        )
+
+    def _versions_here(self) -> tuple[set[Any], set[Any]]:
+        """List the versions with the parameters, and the buffers, of the mirror."""
+        params, buffers = self._versions_there()
+        return (
+            set() if self._params_seen.changed(self.parameters()) else params,
+            set() if self._buffers_seen.changed(self.buffers()) else buffers,
+        )
 
     def backward(
         self,
@@ -349,12 +354,9 @@ class Link(Surviving):
             if taped.uid != self.instance.uid:
                 self._forward_again(taped)
             try:
+                tapes = {taped.tape_id: gradients}
                 return compute.backward(
-                    self.instance,
-                    {taped.tape_id: gradients},
-                    options,
-                    self.timeout,
-                    empty,
+                    self.instance, tapes, options, self.timeout, empty
                 )
             except BackbonedError as error:
                 if is_absence(error):
@@ -367,12 +369,12 @@ class Link(Surviving):
         """Run a forward whose tape is lost again, of the same state."""
         with self._lock:
             options = taped.options_again()
-            params, buffers = self._known_versions()
             uid, at_params, at_buffers = taped.version
-            if (uid, at_params) not in params:
+            if (uid, at_params) not in self._versions_there()[0]:
                 raise taped.lost("the parameters were changed since")
             if self.instance.layout.buffers:
-                if taped.uses_buffers and (uid, at_buffers) not in buffers:
+                known = self._versions_here()[1]
+                if taped.uses_buffers and (uid, at_buffers) not in known:
                     raise taped.lost("the BatchNorm statistics have moved on since")
                 names = [spec.name for spec in self.instance.layout.buffers]
                 options["buffers"] = dict(zip(names, map(as_array, self.buffers())))

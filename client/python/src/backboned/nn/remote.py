@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, NoReturn, Union
 
 import torch
 from torch import nn
 
-from backboned import runcard
 from backboned.instance import Instance
 from backboned.layout import matching
-from backboned.nn import card, copying, norm
+from backboned.nn import copying, norm
+from backboned.nn.card import CardAccess
 from backboned.nn.flat import FlatAccess
 from backboned.nn.function import AnyLink, Call, run, run_with_graph
 from backboned.nn.hosted import HostedLink
@@ -36,7 +35,7 @@ Outputs = Union[
 _networks: weakref.WeakSet[RemoteBackbone] = weakref.WeakSet()
 
 
-class RemoteBackbone(FlatAccess, nn.Module):
+class RemoteBackbone(FlatAccess, CardAccess, nn.Module):
     """A backbone whose forward and backward run in the server.
 
     Its parameters and buffers have the names, and the order, of the architecture, so
@@ -107,7 +106,8 @@ class RemoteBackbone(FlatAccess, nn.Module):
         else:
             self._link = Link(instance, self)
             self._link.pull()
-        self.first_digest = card.first_digest(self._link)
+        link = self._link
+        self.first_digest = link.digest() if isinstance(link, Link) else None
 
     @property
     def mode(self) -> str:
@@ -329,25 +329,6 @@ class RemoteBackbone(FlatAccess, nn.Module):
     def delete(self) -> None:
         """Delete the instance in the server; what is here stays readable."""
         self.instance.delete()
-
-    def run_card(self) -> runcard.Card:
-        """Describe the run so far: what it ran on, and what it gave, as JSON.
-
-        Pushes what changed here. docs/run-cards.md lists the fields.
-
-        Raises
-        ------
-        BackbonedError
-            If the server refuses or fails.
-        """
-        return card.make(self)
-
-    def save_run_card(self, path: Path | str) -> Path:
-        """Write the run card to a file; give where it is.
-
-        In a run of ``python -m backboned verify`` that is elsewhere.
-        """
-        return runcard.write(self.run_card(), path)
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> RemoteBackbone:
         """Refuse what would move the mirror to another device or type."""

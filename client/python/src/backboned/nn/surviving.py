@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
-from typing import Callable, TypeVar
+from typing import Any, Callable, TypeVar
 
 from backboned.describe import ServerInfo
 from backboned.errors import BackbonedError
@@ -24,7 +24,11 @@ class Surviving:
     home: Home
     _lock: threading.RLock
 
-    def _move_in(self, info: ServerInfo) -> None:
+    def _versions_here(self) -> tuple[set[Any], set[Any]]:
+        """List the versions with the parameters, and the buffers, of the mirror."""
+        raise NotImplementedError
+
+    def _move_in(self, info: ServerInfo, versions: tuple[set[Any], set[Any]]) -> None:
         """Make the instance again in a server, and push the mirror."""
         raise NotImplementedError
 
@@ -52,13 +56,13 @@ class Surviving:
         with self._lock:
             if self.instance.uid != uid:
                 return
-            before = self.home.info
+            before, versions = self.home.info, self._versions_here()
             for attempt in itertools.count():
                 info = self.home.await_again(error, patience)
                 if not attempt and info.server_uid == before.server_uid:
                     return
                 try:
-                    self._move_in(info)
+                    self._move_in(info, versions)
                     break
                 except BackbonedError as another:
                     error = another
