@@ -14,15 +14,21 @@ from backboned.dtypes import Array
 from backboned.layout import Select
 from backboned.nn.link import Link
 from backboned.nn.mirror import as_array
+from backboned.norms import BatchNorm
 
 
 class Call(NamedTuple):
-    """A forward that is to be run, and over which link."""
+    """A forward that is to be run, and over which link.
+
+    `outputs`, if there are any, names what it gives in place of `returnt`.
+    """
 
     link: Link
-    returnt: str
+    returnt: str | None
     training: bool
     prerelu: bool
+    outputs: tuple[str, ...] = ()
+    batch_norm: tuple[BatchNorm, ...] = ()
 
 
 class Room:
@@ -59,6 +65,8 @@ def run_with_graph(
 def _options(call: Call) -> dict[str, Any]:
     return {
         "returnt": call.returnt,
+        "outputs": call.outputs,
+        "batch_norm": call.batch_norm,
         "training": call.training,
         "prerelu": call.prerelu,
     }
@@ -90,6 +98,7 @@ class RemoteForward(torch.autograd.Function):
         ctx.save_for_backward(torch.from_numpy(token))
         ctx.set_materialize_grads(False)
         ctx.instance = instance
+        ctx.names = call.link.names
         ctx.timeout = call.link.timeout
         ctx.tape_id = result.tape_id
         ctx.output_names = list(result.outputs)
@@ -124,22 +133,24 @@ class RemoteForward(torch.autograd.Function):
             ctx.release.detach()
         parts: list[torch.Tensor | None] = [None] * len(wants)
         if result.grads is not None:
+            layout = ctx.instance.layout
+            found = dict(
+                zip([p.name for p in layout.parameters], result.grads.split(layout))
+            )
             parts = [
-                torch.from_numpy(part) if part is not None and wanted else None
-                for part, wanted in zip(result.grads.split(ctx.instance.layout), wants)
+                torch.from_numpy(found[name])
+                if wanted and found[name] is not None
+                else None
+                for name, wanted in zip(ctx.names, wants)
             ]
         return (None, room.tensors[0] if wants_input else None, *parts)
 
 
 def _masked(link: Link, wanted: Sequence[bool]) -> dict[str, Any]:
     """Say which parameters get gradients."""
-    if all(wanted):
+    names: Select = [name for name, yes in zip(link.names, wanted) if yes]
+    if len(names) == len(link.instance.layout.parameters):
         return {}
-    names: Select = [
-        parameter.name
-        for parameter, yes in zip(link.instance.layout.parameters, wanted)
-        if yes
-    ]
     return {"grad_params": names} if names else {"no_param_grads": True}
 
 

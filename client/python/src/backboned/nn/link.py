@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import grpc
@@ -17,7 +17,7 @@ from backboned import compute, state
 from backboned.dtypes import Array
 from backboned.errors import BackbonedError, StaleVersion
 from backboned.instance import Instance
-from backboned.layout import Version
+from backboned.layout import Select, Version
 from backboned.nn.mirror import Watch, as_array
 from backboned.nn.slots import Slots
 from backboned.results import Forward
@@ -44,24 +44,35 @@ class Link:
     ----------
     instance : Instance
     root : torch.nn.Module
-        The tree, planted with the instance's layout.
+        The tree, which has the layout's names.
+    names : sequence of str, optional
+        The parameters that are mirrored, in flat order; the others stay in the server
+        as they are. By default all.
 
     Attributes
     ----------
+    names : list of str
     timeout : float or None
         Seconds for each call; None: the server object's.
     """
 
-    def __init__(self, instance: Instance, root: nn.Module) -> None:
+    def __init__(
+        self,
+        instance: Instance,
+        root: nn.Module,
+        names: Sequence[str] | None = None,
+    ) -> None:
         layout = instance.layout
+        mirrored = [p for p in layout.parameters if names is None or p.name in names]
         self.instance = instance
+        self.names = [p.name for p in mirrored]
         self.timeout: float | None = None
         self._lock = threading.RLock()
         self._parameters = Slots(
             root,
-            [p.name for p in layout.parameters],
-            [p.shape for p in layout.parameters],
-            [torch.float32] * len(layout.parameters),
+            self.names,
+            [p.shape for p in mirrored],
+            [torch.float32] * len(mirrored),
             "_parameters",
         )
         self._buffers = Slots(
@@ -143,7 +154,8 @@ class Link:
     def _read(self) -> tuple[Array, dict[str, Array], Version]:
         instance = self.instance
         uid = Version(instance.uid)
-        flat, version = state.get_params(instance, None, uid, self.timeout)
+        select = self._select(self.names)
+        flat, version = state.get_params(instance, select, uid, self.timeout)
         if not instance.layout.buffers:
             return flat, {}, version
         same_params = Version(version.uid, version.params)
@@ -171,20 +183,22 @@ class Link:
             self._push_buffers(buffers, changed)
 
     def _push_params(self, tensors: list[nn.Parameter], changed: list[int]) -> None:
-        everything = len(changed) == len(tensors)
-        names = [self.instance.layout.parameters[i].name for i in changed]
+        names = [self.names[i] for i in changed]
         looks = self._params_seen.look(tensors, changed)
         with self._unless_certain(self._forget_params):
             version = state.set_params(
                 self.instance,
                 [as_array(tensors[i]) for i in changed],
-                None if everything else names,
+                self._select(names),
                 self._version._replace(buffers=None),
                 uuid.uuid4().hex,
                 self.timeout,
             )
         self._params_seen.saw(looks)
         self._version = self._version._replace(params=version.params)
+
+    def _select(self, names: list[str]) -> Select:
+        return None if len(names) == len(self.instance.layout.parameters) else names
 
     def _push_buffers(self, tensors: list[torch.Tensor], changed: list[int]) -> None:
         names = [self.instance.layout.buffers[i].name for i in changed]
@@ -214,7 +228,9 @@ class Link:
         empty : callable
             Makes the arrays of the outputs.
         """
-        moves = options["training"] and bool(self.instance.layout.buffers)
+        moves = bool(self.instance.layout.buffers) and (
+            options["training"] or any(n.training for n in options["batch_norm"])
+        )
         draws = options["training"] and self.instance.layout.stochastic
         if draws:
             options = {**options, "rng_state": _torch_rng_state()}

@@ -1,0 +1,130 @@
+"""What computes for a network in the server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from backboned.errors import InvalidArgument, NotFound
+from backboned.instance import Instance
+from backboned.layout import Layout
+from backboned.mammoth.blueprint import Blueprint, Tensor
+from backboned.mammoth.families import Family
+from backboned.mammoth.run import Run
+from backboned.nn.link import Link
+
+
+class Unsuitable(Exception):
+    """The server has no such network; says why."""
+
+
+class Counterpart:
+    """An instance that mirrors a network, made when it is first needed.
+
+    Parameters
+    ----------
+    run : Run
+    name : str
+        The architecture's.
+    arguments : dict
+        Of the architecture.
+    family : Family
+    blueprint : Blueprint
+        Of the network.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        name: str,
+        arguments: dict[str, Any],
+        family: Family,
+        blueprint: Blueprint,
+    ) -> None:
+        self.run = run
+        self.name = name
+        self.arguments = arguments
+        self.family = family
+        self.blueprint = blueprint
+        self._instance: Instance | None = None
+        self._unsuitable = ""
+        self._link: Link | None = None
+        self._with_head = True
+
+    def twin(self) -> Counterpart:
+        """Make one for a copy of the network."""
+        return Counterpart(
+            self.run, self.name, self.arguments, self.family, self.blueprint
+        )
+
+    def link(self, net: nn.Module, with_head: bool) -> Link:
+        """Give what connects the network's tensors, its head's or not, with those there.
+
+        Raises
+        ------
+        Unsuitable
+            If the server has no such network.
+        BackbonedError
+            If the server fails.
+        """
+        instance = self._find_instance()
+        if self._link is None or self._with_head != with_head:
+            names = None if with_head else self.blueprint.trunk
+            self._link = Link(instance, net, names)
+            self._with_head = with_head
+        return self._link
+
+    def _find_instance(self) -> Instance:
+        if self._unsuitable:
+            raise Unsuitable(self._unsuitable)
+        if self._instance is None:
+            try:
+                self._instance = self._create()
+            except Unsuitable as error:
+                self._unsuitable = str(error)
+                raise
+        return self._instance
+
+    def _create(self) -> Instance:
+        """Make the instance. What it draws is overwritten by what is here."""
+        try:
+            instance: Instance = self.run.server.create(
+                architecture=self.name,
+                seed=0,
+                random_init=True,
+                module=False,
+                **self.arguments,
+            )
+        except (InvalidArgument, NotFound) as error:
+            raise Unsuitable(error.message) from None
+        self.run.counts["instances"] += 1
+        layout = instance.layout
+        _compare(self.blueprint.parameters, _parameters_of(layout), "parameter")
+        _compare(self.blueprint.buffers, _buffers_of(layout), "buffer")
+        return instance
+
+
+def _parameters_of(layout: Layout) -> list[Tensor]:
+    return [Tensor(p.name, p.shape, torch.float32) for p in layout.parameters]
+
+
+def _buffers_of(layout: Layout) -> list[Tensor]:
+    return [
+        Tensor(b.name, b.shape, torch.from_numpy(np.empty(0, b.dtype)).dtype)
+        for b in layout.buffers
+    ]
+
+
+def _compare(here: list[Tensor], there: list[Tensor], what: str) -> None:
+    """Raise Unsuitable unless both networks have the same tensors."""
+    if len(here) != len(there):
+        raise Unsuitable(f"it has {len(here)} {what}s, the server's {len(there)}")
+    for mine, other in zip(here, there):
+        if mine != other:
+            raise Unsuitable(
+                f"it has the {what} {mine.name} {list(mine.shape)} where the server's "
+                f"has {other.name} {list(other.shape)}"
+            )

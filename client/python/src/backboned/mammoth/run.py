@@ -1,0 +1,153 @@
+"""One run of Mammoth: its settings, its server, and what it did there."""
+
+from __future__ import annotations
+
+import atexit
+import collections
+import os
+import sys
+import threading
+import warnings
+
+import torch
+
+from backboned.errors import FailedPrecondition, InvalidArgument
+from backboned.server import Server, connect, local_server
+
+SERVER = "BACKBONED_SERVER"
+REQUIRE_REMOTE = "BACKBONED_REQUIRE_REMOTE"
+
+_YES = {"1", "true", "yes", "on"}
+_NO = {"", "0", "false", "no", "off"}
+# A server of one's own has one client, which may compute for long on its own.
+_EMBEDDED = ("--session-ttl=24h", "--tape-ttl=24h")
+
+
+class RanHere(FailedPrecondition):
+    """A forward ran here, although all of them must run in the server."""
+
+
+class Run:
+    """What this process does with a server. Thread-safe.
+
+    Attributes
+    ----------
+    counts : collections.Counter
+        How many ``forwards``, ``backwards`` and ``instances`` there were in the server,
+        and how many ``forwards here``.
+    """
+
+    def __init__(self) -> None:
+        self.counts: collections.Counter[str] = collections.Counter()
+        self._lock = threading.Lock()
+        self._server: Server | None = None
+        self._said: set[str] = set()
+        self._pid = os.getpid()
+
+    @property
+    def server(self) -> Server:
+        """The server that `BACKBONED_SERVER` names, else one of one's own.
+
+        It is connected to, or started, when it is first asked for: the embedded one
+        gets as many threads as torch has then.
+        """
+        with self._lock:
+            if self._server is None:
+                self._server = _find_server()
+                self._pid = os.getpid()
+                atexit.register(self.report)
+                self._compare_numerics(self._server)
+            return self._server
+
+    def _compare_numerics(self, server: Server) -> None:
+        """Warn of what makes bits differ from those of a local run."""
+        info = server.info()
+        threads = torch.get_num_threads()
+        version = torch.__version__.partition("+")[0]
+        if info.threads != threads:
+            self.warn(
+                f"the server has {info.threads} threads and this process {threads}: "
+                "results differ in the last bits from those of a local run"
+            )
+        if info.torch_version.partition("+")[0] != version:
+            self.warn(
+                f"the server has torch {info.torch_version} and this process {version}: "
+                "results may differ in the last bits from those of a local run"
+            )
+        if torch.get_float32_matmul_precision() != "highest":
+            self.warn(
+                "the server computes in full float32 whatever --code_optimization says"
+            )
+
+    def warn(self, message: str) -> None:
+        """Warn once."""
+        if message not in self._said:
+            self._said.add(message)
+            warnings.warn(f"backboned: {message}", RuntimeWarning, stacklevel=3)
+
+    def ran_here(self, who: str, why: str) -> None:
+        """Take note of a forward that ran in this process.
+
+        Raises
+        ------
+        RanHere
+            If `BACKBONED_REQUIRE_REMOTE` is set.
+        """
+        self.counts["forwards here"] += 1
+        self.runs_here(who, why)
+
+    def runs_here(self, who: str, why: str) -> None:
+        """Warn once that something computes in this process.
+
+        Raises
+        ------
+        RanHere
+            If `BACKBONED_REQUIRE_REMOTE` is set.
+        """
+        if is_set(REQUIRE_REMOTE):
+            raise RanHere(f"{who} cannot run in the server: {why}")
+        self.warn(f"{who} runs here and not in the server: {why}")
+
+    def report(self) -> None:
+        """Say in one line on standard error what the run did."""
+        if os.getpid() == self._pid and self._server is not None:
+            print(self.summary(), file=sys.stderr, flush=True)
+
+    def summary(self) -> str:
+        """Give that line."""
+        server = self._server
+        where = "no server" if server is None else server.target
+        if server is not None and server.process is not None:
+            where = "a server of its own"
+        counts = self.counts
+        here = counts["forwards here"]
+        line = (
+            f"backboned: {counts['forwards']} forwards and {counts['backwards']} "
+            f"backwards in {where}, mirrored"
+        )
+        return line + (f"; {here} forwards ran here" if here else "")
+
+
+def is_set(variable: str) -> bool:
+    """Read a switch from the environment.
+
+    Raises
+    ------
+    InvalidArgument
+        If it is neither yes nor no.
+    """
+    value = os.environ.get(variable, "").lower()
+    if value not in _YES | _NO:
+        raise InvalidArgument(f"{variable} is {value!r}; it is 1 or 0")
+    return value in _YES
+
+
+def _find_server() -> Server:
+    target = os.environ.get(SERVER, "")
+    if target:
+        return connect(target, label="mammoth")
+    return local_server(threads=torch.get_num_threads(), options=_EMBEDDED)
+
+
+RUN = Run()
+"""This process's run."""
