@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import copy
 import os
 import threading
 import uuid
@@ -18,6 +19,7 @@ from grpc import experimental  # noqa: E402
 
 from backboned import forks  # noqa: E402
 from backboned.errors import BackbonedError, Unavailable, from_rpc  # noqa: E402
+from backboned.traffic import Meter  # noqa: E402
 
 DATA = "/backboned.v1.BackboneService/"
 CONTROL = "/backboned.v1.InstanceService/"
@@ -100,6 +102,30 @@ class Connection:
         self._grpc.close()
 
 
+class _Line:
+    """What all views of a channel share: the connection of this process, if any."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.connection: Connection | None = None
+        self.closed = False
+        self.explain: Callable[[], str] = str
+        _lines.add(self)
+
+    def forget(self) -> None:
+        """Leave the connection to the parent process."""
+        self.lock = threading.Lock()
+        self.connection = None
+
+
+_lines: weakref.WeakSet[_Line] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for line in list(_lines):
+        line.forget()
+
+
 class Channel:
     """Calls one server. Thread-safe.
 
@@ -116,6 +142,11 @@ class Channel:
         Name of the run, for the server's log.
     progress : bool
         Show a bar for transfers over one second.
+
+    Attributes
+    ----------
+    meter : Meter
+        Counts what travels through this channel.
     """
 
     def __init__(
@@ -128,13 +159,24 @@ class Channel:
         self.target = target
         self.timeout = timeout
         self.progress = progress
-        self.explain: Callable[[], str] = str
-        """Says what is known of a server that went away; empty if nothing is."""
+        self.meter = Meter()
         self._label = label
-        self._lock = threading.Lock()
-        self._connection: Connection | None = None
-        self._closed = False
-        _channels.add(self)
+        self._line = _Line()
+
+    def metered(self, meter: Meter) -> Channel:
+        """Give the same channel with another meter."""
+        view = copy.copy(self)
+        view.meter = meter
+        return view
+
+    @property
+    def explain(self) -> Callable[[], str]:
+        """Says what is known of a server that went away; empty if nothing is."""
+        return self._line.explain
+
+    @explain.setter
+    def explain(self, value: Callable[[], str]) -> None:
+        self._line.explain = value
 
     @property
     def connection(self) -> Connection:
@@ -145,31 +187,33 @@ class Channel:
         Unavailable
             After `close`.
         """
-        connection = self._connection
+        line = self._line
+        connection = line.connection
         if connection is not None:
             return connection
-        with self._lock:
-            if self._closed:
+        with line.lock:
+            if line.closed:
                 raise Unavailable(f"the connection to {self.target} is closed")
-            if self._connection is None:
-                self._connection = Connection(self.target, self._label)
-            return self._connection
+            if line.connection is None:
+                line.connection = Connection(self.target, self._label)
+            return line.connection
 
     @property
     def is_open(self) -> bool:
         """Whether this process has a connection."""
-        return self._connection is not None
+        return self._line.connection is not None
 
     @property
     def closed(self) -> bool:
         """Whether `close` was called."""
-        return self._closed
+        return self._line.closed
 
     def close(self) -> None:
         """End the connection; later calls raise Unavailable. Idempotent."""
-        with self._lock:
-            self._closed = True
-            connection, self._connection = self._connection, None
+        line = self._line
+        with line.lock:
+            line.closed = True
+            connection, line.connection = line.connection, None
         if connection is not None:
             connection.close()
 
@@ -203,7 +247,7 @@ class Channel:
                 answer: bytes = self._call(shape, path, body, timeout)
             except grpc.RpcError as error:
                 raise self._translate(error) from None
-        return answer
+        return self.meter.received(answer)
 
     def stream(
         self, shape: str, path: str, body: Any, timeout: float | None = None
@@ -217,7 +261,7 @@ class Channel:
         with forks.GATE:
             try:
                 call = self._call(shape, path, body, timeout)
-                yield from call
+                yield from self.meter.receiving(call)
             except grpc.RpcError as error:
                 raise self._translate(error) from None
             finally:
@@ -226,10 +270,15 @@ class Channel:
 
     def _call(self, shape: str, path: str, body: Any, timeout: float | None) -> Any:
         seconds = self.timeout if timeout is None else timeout
+        self.meter.called()
+        if isinstance(body, bytes):
+            self.meter.sent(body)
+        else:
+            body = self.meter.sending(body)
         try:
             return self.connection.call(shape, path, body, seconds)
         except ValueError:  # grpc's word for a closed channel.
-            if not self._closed:
+            if not self.closed:
                 raise
             raise Unavailable(f"the connection to {self.target} is closed") from None
 
@@ -238,22 +287,9 @@ class Channel:
         plain = from_rpc(error)
         if plain.reason or plain.code not in _BROKEN:
             return plain
-        if self._closed:
+        if self.closed:
             return Unavailable(f"the connection to {self.target} is closed")
         end = self.explain()
         if end:
             return Unavailable(f"{end} [{plain.message}]")
         return from_rpc(error, _BROKEN[plain.code].format(self.target))
-
-    def _forget(self) -> None:
-        """Leave the connection to the parent process."""
-        self._lock = threading.Lock()
-        self._connection = None
-
-
-_channels: weakref.WeakSet[Channel] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for channel in list(_channels):
-        channel._forget()

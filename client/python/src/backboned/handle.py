@@ -11,6 +11,7 @@ from backboned.dtypes import Array
 from backboned.errors import MalformedAnswer
 from backboned.layout import Layout, Version, read_layout, read_version
 from backboned.results import Grads
+from backboned.traffic import Meter
 from backboned.v1 import instance_pb2
 
 
@@ -20,6 +21,7 @@ class Handle:
     Attributes
     ----------
     channel : Channel
+        With a meter of its own.
     name, owner, uid : str
     architecture, benchmark : str
         `benchmark` is empty if it was made from an architecture.
@@ -49,7 +51,7 @@ class Handle:
 
     def __init__(self, channel: Channel, message: instance_pb2.Instance) -> None:
         info = read_instance(message)
-        self.channel = channel
+        self.channel = channel.metered(Meter())
         self.name = info.name
         self.owner = info.owner
         self.uid: str = info.version.uid or ""

@@ -1,0 +1,238 @@
+"""Tensors whose values are in the server until somebody looks at them.
+
+A lazy tensor is an ordinary parameter or buffer whose class was changed in place, so
+that every reference to it becomes lazy too. `__torch_function__` sees each function of
+PyTorch before it touches the memory, and has the keeper bring the values first. What
+only asks for a shape or a type passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+raw = torch._C.DisableTorchFunctionSubclass
+"""A context in which lazy tensors are plain ones, with the memory that they have."""
+
+
+class Keeper(Protocol):
+    """Looks after lazy tensors: brings their values, and knows their gradients."""
+
+    def show(self, tensors: list[torch.Tensor]) -> None:
+        """Bring the values of these tensors, which somebody is to look at."""
+
+    def overwritten(self, tensor: torch.Tensor) -> None:
+        """Note that a tensor got new values as a whole, whatever it had."""
+
+    def grad(self, tensor: torch.Tensor) -> torch.Tensor | None:
+        """Give a parameter's gradient."""
+
+    def set_grad(self, tensor: torch.Tensor, value: torch.Tensor | None) -> None:
+        """Replace a parameter's gradient."""
+
+
+class LazyTensor(torch.Tensor):
+    """A buffer whose values its keeper brings."""
+
+    keeper: Keeper
+
+    @classmethod
+    def __torch_function__(
+        cls,
+        func: Any,
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Run a function of PyTorch on values that are there."""
+        options = kwargs or {}
+        if func in _GRADS:
+            return _GRADS[func](*args)
+        target = args[0] if func in _OVERWRITES and args else None
+        if func not in _LOOKS_AT_NO_VALUE:
+            _show(tensor for tensor in _lazies(args, options) if tensor is not target)
+        with raw():
+            result = func(*args, **options)
+        if isinstance(target, LazyTensor):
+            target.keeper.overwritten(target)
+        return result
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> torch.Tensor:
+        """Give a plain tensor of its own."""
+        return memo.setdefault(id(self), self.detach().clone())
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Be pickled as a plain tensor."""
+        return self.detach().__reduce_ex__(protocol)
+
+    def __repr__(self, **options: Any) -> str:
+        """Print as a plain tensor does."""
+        return repr(self.detach())
+
+
+class LazyParameter(LazyTensor, nn.Parameter):
+    """A parameter whose values, and whose gradient, its keeper brings."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> nn.Parameter:
+        """Give a plain parameter of its own."""
+        plain = nn.Parameter(self.detach().clone(), self.requires_grad)
+        twin: nn.Parameter = memo.setdefault(id(self), plain)
+        return twin
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Be pickled as a plain parameter."""
+        return nn.Parameter(self.detach(), self.requires_grad).__reduce_ex__(protocol)
+
+    def __repr__(self, **options: Any) -> str:
+        """Print as a plain parameter does."""
+        return repr(nn.Parameter(self.detach(), self.requires_grad))
+
+
+_LAZY: dict[type, type] = {nn.Parameter: LazyParameter, torch.Tensor: LazyTensor}
+_PLAIN = {lazy: plain for plain, lazy in _LAZY.items()}
+
+
+def make_lazy(tensor: torch.Tensor, keeper: Keeper, name: str) -> None:
+    """Hand a plain parameter or buffer to a keeper.
+
+    Raises
+    ------
+    TypeError
+        If it is of a class of its own, or another keeper has it.
+    """
+    kind = type(tensor)
+    if kind in _PLAIN:
+        raise TypeError(f"{name} belongs to another network in the server")
+    if kind not in _LAZY:
+        raise TypeError(
+            f"{name} is a {kind.__name__}; in a hosted or frozen network it is a "
+            "plain parameter or tensor"
+        )
+    tensor.__class__ = _LAZY[kind]
+    tensor.keeper = keeper  # type: ignore[attr-defined]
+
+
+def make_plain(tensor: torch.Tensor) -> None:
+    """Take a tensor back from its keeper, with the values that it has."""
+    if isinstance(tensor, LazyTensor):
+        del tensor.keeper
+        tensor.__class__ = _PLAIN[type(tensor)]
+
+
+def _lazies(args: Iterable[Any], options: Mapping[str, Any]) -> Iterator[LazyTensor]:
+    """Find the lazy tensors in a function's arguments, in lists and dicts too."""
+    for value in (*args, *options.values()):
+        if isinstance(value, LazyTensor):
+            yield value
+        elif isinstance(value, (list, tuple)):
+            yield from _lazies(value, {})
+        elif isinstance(value, dict):
+            yield from _lazies((), value)
+
+
+def _show(tensors: Iterable[LazyTensor]) -> None:
+    kept: dict[int, tuple[Keeper, list[torch.Tensor]]] = {}
+    for tensor in tensors:
+        kept.setdefault(id(tensor.keeper), (tensor.keeper, []))[1].append(tensor)
+    for keeper, its in kept.values():
+        keeper.show(its)
+
+
+def _get_grad(tensor: LazyTensor) -> torch.Tensor | None:
+    return tensor.keeper.grad(tensor)
+
+
+def _set_grad(tensor: LazyTensor, value: torch.Tensor | None) -> None:
+    tensor.keeper.set_grad(tensor, value)
+
+
+def _delete_grad(tensor: LazyTensor) -> None:
+    tensor.keeper.set_grad(tensor, None)
+
+
+def _property(name: str) -> Any:
+    return getattr(torch.Tensor, name)
+
+
+_GRADS = {
+    _property("grad").__get__: _get_grad,
+    _property("grad").__set__: _set_grad,
+    _property("grad").__delete__: _delete_grad,
+}
+
+# Functions after which nothing is left of what the first argument held.
+_OVERWRITES = {
+    _property("data").__set__,
+    torch.Tensor.copy_,
+    torch.Tensor.fill_,
+    torch.Tensor.zero_,
+    torch.Tensor.normal_,
+    torch.Tensor.uniform_,
+}
+
+_LOOKS_AT_NO_VALUE = {
+    *(
+        _property(name).__get__
+        for name in (
+            "device",
+            "dtype",
+            "grad_fn",
+            "is_cpu",
+            "is_cuda",
+            "is_leaf",
+            "is_meta",
+            "is_sparse",
+            "itemsize",
+            "layout",
+            "name",
+            "names",
+            "nbytes",
+            "ndim",
+            "output_nr",
+            "requires_grad",
+            "retains_grad",
+            "shape",
+            "_backward_hooks",
+            "_version",
+        )
+    ),
+    _property("requires_grad").__set__,
+    _property("_backward_hooks").__set__,
+    *(
+        _property(name)
+        for name in (
+            "__len__",
+            "dim",
+            "element_size",
+            "get_device",
+            "is_complex",
+            "is_contiguous",
+            "is_floating_point",
+            "is_inference",
+            "is_pinned",
+            "ndimension",
+            "nelement",
+            "new_empty",
+            "new_full",
+            "new_ones",
+            "new_zeros",
+            "numel",
+            "register_hook",
+            "register_post_accumulate_grad_hook",
+            "requires_grad_",
+            "retain_grad",
+            "size",
+            "stride",
+        )
+    ),
+    torch.autograd.grad,
+    torch.empty_like,
+    torch.is_complex,
+    torch.is_floating_point,
+    torch.numel,
+    torch.ones_like,
+    torch.zeros_like,
+}
