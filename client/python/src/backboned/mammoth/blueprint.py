@@ -158,7 +158,7 @@ class Blueprint:
             difference = part.difference(module)
             if part.first is not None and module is not modules[part.first]:
                 difference = difference or f"{part.path} is another module"
-            if difference:
+            if difference or module is None:
                 return Found(difference, [], False)
             by_path[part.path] = module
             modules.append(module)
@@ -168,7 +168,7 @@ class Blueprint:
         by_path: dict[str, nn.Module] = {"": net}
         for part in self._head_parts:
             module = _child(by_path, part)
-            if part.difference(module):
+            if module is None or part.difference(module):
                 return False
             by_path[part.path] = module
         shapes = [(p.name, p.shape) for p in self.parameters]

@@ -17,7 +17,7 @@ from backboned.mammoth.run import Run
 from backboned.nn.link import Link
 
 
-class Unsuitable(Exception):
+class UnsuitableError(Exception):
     """The server has no such network; says why."""
 
 
@@ -61,11 +61,13 @@ class Counterpart:
         )
 
     def link(self, net: nn.Module, with_head: bool) -> Link:
-        """Give what connects the network's tensors, its head's or not, with those there.
+        """Give what connects the network's tensors with those in the server.
+
+        Without its head, that stays here, and only the trunk is mirrored.
 
         Raises
         ------
-        Unsuitable
+        UnsuitableError
             If the server has no such network.
         BackbonedError
             If the server fails.
@@ -79,11 +81,11 @@ class Counterpart:
 
     def _find_instance(self) -> Instance:
         if self._unsuitable:
-            raise Unsuitable(self._unsuitable)
+            raise UnsuitableError(self._unsuitable)
         if self._instance is None:
             try:
                 self._instance = self._create()
-            except Unsuitable as error:
+            except UnsuitableError as error:
                 self._unsuitable = str(error)
                 raise
         return self._instance
@@ -99,7 +101,8 @@ class Counterpart:
                 **self.arguments,
             )
         except (InvalidArgument, NotFound) as error:
-            raise Unsuitable(error.message) from None
+            raise UnsuitableError(error.message) from None
+        instance.channel = self.run.server.channel  # One meter for the whole run.
         self.run.counts["instances"] += 1
         layout = instance.layout
         _compare(self.blueprint.parameters, _parameters_of(layout), "parameter")
@@ -119,12 +122,12 @@ def _buffers_of(layout: Layout) -> list[Tensor]:
 
 
 def _compare(here: list[Tensor], there: list[Tensor], what: str) -> None:
-    """Raise Unsuitable unless both networks have the same tensors."""
+    """Raise UnsuitableError unless both networks have the same tensors."""
     if len(here) != len(there):
-        raise Unsuitable(f"it has {len(here)} {what}s, the server's {len(there)}")
+        raise UnsuitableError(f"it has {len(here)} {what}s, the server's {len(there)}")
     for mine, other in zip(here, there):
         if mine != other:
-            raise Unsuitable(
+            raise UnsuitableError(
                 f"it has the {what} {mine.name} {list(mine.shape)} where the server's "
                 f"has {other.name} {list(other.shape)}"
             )

@@ -13,7 +13,7 @@ from torch import nn
 
 from backboned.errors import InvalidArgument
 from backboned.mammoth.blueprint import Found
-from backboned.mammoth.counterpart import Counterpart, Unsuitable
+from backboned.mammoth.counterpart import Counterpart, UnsuitableError
 from backboned.mammoth.families import LAYERS, Family
 from backboned.nn.function import Call, run, run_with_graph
 from backboned.nn.link import Link
@@ -23,7 +23,7 @@ _COUNTERPART = "_counterpart"
 _INPUT_REFUSED = {"SHAPE_MISMATCH", "DTYPE_MISMATCH"}
 
 
-class _Here(Exception):
+class _HereError(Exception):
     """The forward is to run here; says why, or nothing if no one need know."""
 
 
@@ -55,7 +55,7 @@ class OnServer(nn.Module):
         """Give what Mammoth's class gives."""
         try:
             return _forward(self, args, options)
-        except _Here as reason:
+        except _HereError as reason:
             why = str(reason)
         result = super().forward(*args, **options)
         if why:
@@ -86,7 +86,7 @@ def put_on_server(net: nn.Module, counterpart: Counterpart) -> None:
 
 
 @functools.cache
-def _class_for(cls: type[nn.Module]) -> type[nn.Module]:
+def _class_for(cls: Any) -> type[nn.Module]:
     """Make the subclass ``Remote<Class>``."""
     plain = cls.forward
 
@@ -99,7 +99,7 @@ def _class_for(cls: type[nn.Module]) -> type[nn.Module]:
 
 
 def _forward(net: OnServer, args: Any, options: Any) -> Any:
-    """Run a forward in the server, or raise `_Here`."""
+    """Run a forward in the server, or raise `_HereError`."""
     family = net._counterpart.family
     x, answer = _asked(net, args, options)
     plan = _plan(net, x, answer)
@@ -109,7 +109,7 @@ def _forward(net: OnServer, args: Any, options: Any) -> Any:
         tensors = _compute(net, plan, x)
     except InvalidArgument as error:
         if error.reason in _INPUT_REFUSED:
-            raise _Here(error.message) from None
+            raise _HereError(error.message) from None
         raise
     parts = _parts(net, plan, tensors)
     return parts[0] if len(parts) == 1 else tuple(parts)
@@ -123,47 +123,49 @@ def _asked(
     try:
         bound = _signature(net._plain_class).bind(net, *args, **options)
     except TypeError:
-        raise _Here from None
+        raise _HereError from None
     bound.apply_defaults()
     named = bound.arguments
     x, returnt, low_rank = named["x"], named["returnt"], named.get("AB", {})
     known = isinstance(returnt, str) and returnt in family.answers
     answer = family.answers[returnt] if known else family.otherwise
     if not answer or not isinstance(x, torch.Tensor) or not isinstance(low_rank, dict):
-        raise _Here  # Mammoth's class refuses it in its own words.
+        raise _HereError  # Mammoth's class refuses it in its own words.
     if low_rank:
-        raise _Here("its layers are given low-rank additions (AB)")
+        raise _HereError("its layers are given low-rank additions (AB)")
     return x, answer
 
 
 @functools.cache
-def _signature(cls: type[nn.Module]) -> inspect.Signature:
+def _signature(cls: Any) -> inspect.Signature:
     return inspect.signature(cls.forward)
 
 
 def _plan(net: OnServer, x: torch.Tensor, answer: tuple[str, ...]) -> _Plan:
     counterpart = net._counterpart
     if not x.is_cpu or x.dtype != torch.float32:
-        raise _Here(f"its input is {x.dtype} on {x.device}, not float32 on the CPU")
+        raise _HereError(
+            f"its input is {x.dtype} on {x.device}, not float32 on the CPU"
+        )
     if x.dim() < 2 or not x.numel():
-        raise _Here
+        raise _HereError
     found = counterpart.blueprint.compare(net)
     if found.difference:
-        raise _Here(found.difference)
+        raise _HereError(found.difference)
     prerelu = getattr(net, "return_prerelu", False)
     if not counterpart.blueprint.one_prerelu(found, prerelu):
-        raise _Here("only some of its blocks return what is before their ReLU")
+        raise _HereError("only some of its blocks return what is before their ReLU")
     with_head = found.own_head or "out" not in answer
     try:
         link = counterpart.link(net, found.own_head)
         link.parameters(), link.buffers()
-    except (Unsuitable, AttributeError, TypeError, ValueError) as error:
-        raise _Here(str(error)) from None
+    except (UnsuitableError, AttributeError, TypeError, ValueError) as error:
+        raise _HereError(str(error)) from None
     layout = link.instance.layout
     if prerelu and LAYERS in answer and not layout.prerelu:
-        raise _Here
+        raise _HereError
     if layout.stochastic and not counterpart.blueprint.one_mode(found, net.training):
-        raise _Here("only some of its modules are in training")
+        raise _HereError("only some of its modules are in training")
     return _Plan(answer, with_head, link, found)
 
 
@@ -206,7 +208,7 @@ def _compute(net: OnServer, plan: _Plan, x: torch.Tensor) -> dict[str, torch.Ten
 
 
 def _parts(net: OnServer, plan: _Plan, tensors: dict[str, torch.Tensor]) -> list[Any]:
-    """Put the answer together; makes the logits here if the head is not the server's."""
+    """Put the answer together, with logits made here if the head is."""
     parts: list[Any] = []
     for word in plan.answer:
         if word == LAYERS:

@@ -13,6 +13,7 @@ import torch
 
 from backboned.errors import FailedPrecondition, InvalidArgument
 from backboned.server import Server, connect, local_server
+from backboned.traffic import Traffic
 
 SERVER = "BACKBONED_SERVER"
 REQUIRE_REMOTE = "BACKBONED_REQUIRE_REMOTE"
@@ -33,8 +34,8 @@ class Run:
     Attributes
     ----------
     counts : collections.Counter
-        How many ``forwards``, ``backwards`` and ``instances`` there were in the server,
-        and how many ``forwards here``.
+        How many ``forwards`` and ``instances`` there were in the server, and how many
+        ``forwards here``.
     """
 
     def __init__(self) -> None:
@@ -71,7 +72,7 @@ class Run:
             )
         if info.torch_version.partition("+")[0] != version:
             self.warn(
-                f"the server has torch {info.torch_version} and this process {version}: "
+                f"the server has torch {info.torch_version}, this process {version}: "
                 "results may differ in the last bits from those of a local run"
             )
         if torch.get_float32_matmul_precision() != "highest":
@@ -119,13 +120,11 @@ class Run:
         where = "no server" if server is None else server.target
         if server is not None and server.process is not None:
             where = "a server of its own"
-        counts = self.counts
-        here = counts["forwards here"]
-        line = (
-            f"backboned: {counts['forwards']} forwards and {counts['backwards']} "
-            f"backwards in {where}, mirrored"
-        )
-        return line + (f"; {here} forwards ran here" if here else "")
+        traffic = Traffic() if server is None else server.channel.meter.read()
+        here = self.counts["forwards here"]
+        line = f"backboned: {self.counts['forwards']} forwards in {where}, mirrored"
+        ran_here = f"; {here} forwards ran here" if here else ""
+        return f"{line}: {traffic}{ran_here}"
 
 
 def is_set(variable: str) -> bool:

@@ -11,7 +11,6 @@ from torch.autograd.function import once_differentiable
 
 from backboned import compute, garbage
 from backboned.dtypes import Array
-from backboned.layout import Select
 from backboned.nn.link import Link
 from backboned.nn.mirror import as_array
 from backboned.norms import BatchNorm
@@ -148,7 +147,7 @@ class RemoteForward(torch.autograd.Function):
 
 def _masked(link: Link, wanted: Sequence[bool]) -> dict[str, Any]:
     """Say which parameters get gradients."""
-    names: Select = [name for name, yes in zip(link.names, wanted) if yes]
+    names = [name for name, yes in zip(link.names, wanted) if yes]
     if len(names) == len(link.instance.layout.parameters):
         return {}
     return {"grad_params": names} if names else {"no_param_grads": True}
