@@ -1,4 +1,4 @@
-"""``python -m backboned.mammoth -- --model=er ...``: runs Mammoth with remote backbones."""
+"""``python -m backboned.mammoth -- --model=er ...``: Mammoth, remote backbones."""
 
 from __future__ import annotations
 

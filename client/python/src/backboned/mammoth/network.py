@@ -50,6 +50,7 @@ class OnServer(nn.Module):
 
     _counterpart: Counterpart
     _plain_class: type[nn.Module]
+    _signature: inspect.Signature
 
     def forward(self, *args: Any, **options: Any) -> Any:
         """Give what Mammoth's class gives."""
@@ -85,16 +86,30 @@ def put_on_server(net: nn.Module, counterpart: Counterpart) -> None:
     net.__dict__[_COUNTERPART] = counterpart
 
 
-@functools.cache
-def _class_for(cls: Any) -> type[nn.Module]:
-    """Make the subclass ``Remote<Class>``."""
+_classes: dict[type[nn.Module], type[nn.Module]] = {}
+
+
+def _class_for(cls: type[nn.Module]) -> type[nn.Module]:
+    """Give the subclass ``Remote<Class>``, made when it is first needed."""
+    made = _classes.get(cls)
+    if made is None:
+        made = _classes[cls] = _make_class(cls)
+    return made
+
+
+def _make_class(cls: type[nn.Module]) -> type[nn.Module]:
     plain = cls.forward
 
     @functools.wraps(plain)
     def forward(self: Any, *args: Any, **options: Any) -> Any:
         return OnServer.forward(self, *args, **options)
 
-    body = {"__module__": cls.__module__, "_plain_class": cls, "forward": forward}
+    body = {
+        "__module__": cls.__module__,
+        "_plain_class": cls,
+        "_signature": inspect.signature(plain),
+        "forward": forward,
+    }
     return type(f"Remote{cls.__name__}", (OnServer, cls), body)
 
 
@@ -121,7 +136,7 @@ def _asked(
     """Read the arguments as Mammoth's class does: the input, and what is wanted."""
     family = net._counterpart.family
     try:
-        bound = _signature(net._plain_class).bind(net, *args, **options)
+        bound = net._signature.bind(net, *args, **options)
     except TypeError:
         raise _HereError from None
     bound.apply_defaults()
@@ -134,11 +149,6 @@ def _asked(
     if low_rank:
         raise _HereError("its layers are given low-rank additions (AB)")
     return x, answer
-
-
-@functools.cache
-def _signature(cls: Any) -> inspect.Signature:
-    return inspect.signature(cls.forward)
 
 
 def _plan(net: OnServer, x: torch.Tensor, answer: tuple[str, ...]) -> _Plan:
