@@ -42,6 +42,8 @@ enum class Reason {
   kWeightsNotFound = 19,
   kWeightsRequired = 20,
   kWeightsUnreadable = 21,
+  kNoOptimizer = 22,
+  kReadOnly = 23,
 };
 
 // A limit that a call ran into.

@@ -130,6 +130,20 @@ std::vector<at::Tensor> Differentiate(const GraphGradients& request,
   return grads;
 }
 
+// Adds `grads` to `sums`, one a parameter; the tensors that are there already
+// stay as they are.
+void AddTo(std::vector<at::Tensor>& sums,
+           const std::vector<at::Tensor>& grads) {
+  sums.resize(grads.size());
+  for (size_t p = 0; p < grads.size(); ++p) {
+    if (sums[p].defined() && grads[p].defined()) {
+      sums[p] = sums[p].add(grads[p]);
+    } else if (grads[p].defined()) {
+      sums[p] = grads[p];
+    }
+  }
+}
+
 // Returns the indices of `graphs`, the newest forward first.
 std::vector<size_t> NewestFirst(std::span<const GraphGradients> graphs) {
   std::vector<size_t> order(graphs.size());
@@ -202,11 +216,12 @@ ForwardOutput Forward(const Architecture& architecture, const State& state,
 }
 
 BackwardOutput Backward(std::span<const GraphGradients> graphs, bool retain,
-                        bool want_input_grads) {
+                        bool want_input_grads, ParamGrads want) {
   std::ranges::for_each(graphs, CheckOutputGrads);
   const at::NoGradGuard no_grad;
   BackwardOutput result;
   result.input_grads.resize(graphs.size());
+  if (want != ParamGrads::kSum) result.graph_grads.resize(graphs.size());
   for (const size_t i : NewestFirst(graphs)) {
     const Graph& graph = *graphs[i].graph;
     std::vector<at::Tensor> leaves = graph.leaves();
@@ -214,16 +229,8 @@ BackwardOutput Backward(std::span<const GraphGradients> graphs, bool retain,
     std::vector<at::Tensor> grads = Differentiate(graphs[i], leaves, retain);
     result.input_grads[i] = std::move(grads.back());
     grads.pop_back();
-
-    result.grads.resize(grads.size());
-    for (size_t p = 0; p < grads.size(); ++p) {
-      at::Tensor& sum = result.grads[p];
-      if (sum.defined() && grads[p].defined()) {
-        sum = sum.add(grads[p]);
-      } else if (grads[p].defined()) {
-        sum = std::move(grads[p]);
-      }
-    }
+    if (want != ParamGrads::kEach) AddTo(result.grads, grads);
+    if (want != ParamGrads::kSum) result.graph_grads[i] = std::move(grads);
   }
   return result;
 }

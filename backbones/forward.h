@@ -100,9 +100,15 @@ struct GraphGradients {
   std::vector<at::Tensor> output_grads = {};
 };
 
+// Which gradients of the parameters a backward gives.
+enum class ParamGrads { kSum, kEach, kBoth };
+
 struct BackwardOutput {
-  // One a parameter, contiguous; undefined: none.
+  // The sum over the graphs unless kEach: one a parameter, contiguous;
+  // undefined: none.
   std::vector<at::Tensor> grads;
+  // Each graph's own unless kSum, in the order of the request.
+  std::vector<std::vector<at::Tensor>> graph_grads;
   // One a graph, in the order of the request; undefined: none.
   std::vector<at::Tensor> input_grads;
 };
@@ -115,7 +121,8 @@ struct BackwardOutput {
 // Throws c10::Error, before it begins, if a gradient has not its output's
 // shape.
 BackwardOutput Backward(std::span<const GraphGradients> graphs, bool retain,
-                        bool want_input_grads);
+                        bool want_input_grads,
+                        ParamGrads want = ParamGrads::kSum);
 
 // Computes the network's input of `x` [N, C, ...]: uint8 becomes `x / 255` in
 // float32 and then, unless they are empty, `(x - mean) / std` for each channel;

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "backbones/errors.h"
+#include "backbones/optimizer.h"
 
 namespace backboned {
 namespace {
@@ -203,7 +204,8 @@ StatePtr WithAddedGrads(const State& state, std::span<const at::Tensor> grads) {
 }
 
 int64_t StateBytes(const State& state) {
-  int64_t bytes = 0;
+  int64_t bytes =
+      state.optimizer == nullptr ? 0 : OptimizerBytes(*state.optimizer);
   for (const auto* tensors : {&state.params, &state.buffers, &state.grads}) {
     for (const at::Tensor& tensor : *tensors) {
       bytes += tensor.defined() ? static_cast<int64_t>(tensor.nbytes()) : 0;

@@ -1,4 +1,5 @@
-// A State: parameters, buffers and gradients of one version, as one value.
+// A State: parameters, buffers, gradients and optimizer of one version, as one
+// value.
 //
 // Its tensors are contiguous, need no gradient, and are never written in place
 // once the State is published. A write makes a new State, with new tensors for
@@ -29,6 +30,8 @@
 
 namespace backboned {
 
+struct OptimizerState;  // backbones/optimizer.h
+
 struct State {
   // In layout order, float32.
   std::vector<at::Tensor> params;
@@ -40,6 +43,8 @@ struct State {
   // The CPU generator that stochastic layers draw from next, as
   // GeneratorFromState takes it.
   std::string rng_state;
+  // Null: the instance has no optimizer.
+  std::shared_ptr<const OptimizerState> optimizer;
   uint64_t params_version = 1;
   uint64_t buffers_version = 1;
 };
@@ -105,7 +110,7 @@ StatePtr WithGrads(const State& state, std::span<const Slice> slices,
 // what is undefined on one side is taken from the other. Versions stay.
 StatePtr WithAddedGrads(const State& state, std::span<const at::Tensor> grads);
 
-// Returns the bytes of the State's tensors.
+// Returns the bytes of the State's tensors, its optimizer's too.
 int64_t StateBytes(const State& state);
 
 }  // namespace backboned

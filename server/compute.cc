@@ -3,6 +3,8 @@
 #include <optional>
 #include <utility>
 
+#include "absl/strings/cord.h"
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "server/host_view.h"
 
@@ -44,55 +46,66 @@ absl::Status KeepTape(Host& host, const DeviceWorker::Request& request,
   return absl::OkStatus();
 }
 
-// The state that a forward leaves. A generator that the caller gave goes back
-// to the caller, the instance's own moves on.
-StatePtr NextState(const ForwardWork& work, ForwardOutput& output,
-                   ForwardDone& done) {
-  StatePtr next = done.used;
-  if (work.options.training && !output.buffers.empty()) {
-    next = WithBuffers(*next, std::move(output.buffers));
-  }
-  if (!work.options.rng_state.empty()) {
-    done.rng_state = output.rng_state.empty() ? work.options.rng_state
-                                              : std::move(output.rng_state);
-  } else if (!output.rng_state.empty()) {
-    next = WithRngState(*next, std::move(output.rng_state));
-  }
-  return next;
-}
-
 // The forward itself, on the worker.
 absl::Status Compute(Host& host, const DeviceWorker::Request& request,
                      ForwardWork& work, ForwardDone& done) {
-  Instance& instance = *work.instance;
-  if (work.options.training) {
-    absl::Status alive = instance.CheckAlive();
-    if (!alive.ok()) return alive;
-    done.used = instance.state();
-    absl::Status expected = instance.CheckVersion(work.condition, *done.used);
-    if (!expected.ok()) return expected;
-  }
-  const Normalization& normalization = instance.identity().normalization;
   ScopedAccount scope(work.account);
-  at::Tensor x = PrepareInput(OnDevice(work.input, instance.worker().device()),
-                              normalization.mean, normalization.std);
-  work.input.reset();
-  ForwardOutput output =
-      Forward(instance.architecture(), *done.used, x, work.options);
+  absl::StatusOr<ForwardOutput> output = ComputeForward(work, done);
+  if (!output.ok()) return output.status();
   if (work.l2_normalize) {
-    for (at::Tensor& rows : output.outputs) rows = NormalizeRows(rows);
+    for (at::Tensor& rows : output->outputs) rows = NormalizeRows(rows);
   }
-  done.outputs = AllOnHost(std::move(output.outputs));
-  if (work.return_buffers) done.buffers = AllOnHost(output.buffers);
-  const StatePtr next = NextState(work, output, done);
+  done.outputs = AllOnHost(std::move(output->outputs));
+  if (work.return_buffers) done.buffers = AllOnHost(output->buffers);
+  const StatePtr next = NextState(work, *output, done);
   done.buffers_version = next->buffers_version;
   if (work.options.record) {
     absl::Status kept =
-        KeepTape(host, request, work, std::move(output.graph), done);
+        KeepTape(host, request, work, std::move(output->graph), done);
     if (!kept.ok()) return kept;
   }
   // Nothing fails from here on.
-  if (next != done.used) instance.Publish(next);
+  if (next != done.used) work.instance->Publish(next);
+  return absl::OkStatus();
+}
+
+// Says that the tapes are gone, and that nothing else has changed.
+absl::Status TapesLost(const absl::Status& status) {
+  absl::Status lost(status.code(),
+                    absl::StrCat(status.message(),
+                                 "; the tapes are used up, and no gradient or "
+                                 "parameter has changed"));
+  status.ForEachPayload(
+      [&lost](absl::string_view url, const absl::Cord& payload) {
+        lost.SetPayload(url, payload);
+      });
+  return lost;
+}
+
+ParamGrads WantedGrads(const BackwardWork& work) {
+  if (!work.per_tape_grads) return ParamGrads::kSum;
+  return work.accumulate || work.return_grads ? ParamGrads::kBoth
+                                              : ParamGrads::kEach;
+}
+
+// Adds the gradients to the instance's and steps its optimizer if it is to, as
+// one commit.
+absl::Status Accumulate(const BackwardWork& work,
+                        const std::vector<at::Tensor>& grads,
+                        BackwardDone& done) {
+  Instance& instance = *work.instance;
+  absl::Status alive = instance.CheckAlive();
+  if (!alive.ok()) return alive;
+  State before = *done.state;
+  if (work.zero_before) before.grads.assign(before.params.size(), at::Tensor());
+  done.state = WithAddedGrads(before, grads);
+  if (work.step.has_value()) {
+    absl::StatusOr<StepOutput> step = Step(*done.state, *work.step);
+    if (!step.ok()) return step.status();
+    done.state = step->state;
+    done.step = *std::move(step);
+  }
+  instance.Publish(done.state);
   return absl::OkStatus();
 }
 
@@ -107,24 +120,52 @@ absl::Status Compute(BackwardWork& work, BackwardDone& done) {
       graph.output_grads.push_back(OnDevice(grad, instance.worker().device()));
     }
   }
-  BackwardOutput output = Backward(graphs, work.retain, work.input_grad);
+  BackwardOutput output =
+      Backward(graphs, work.retain, work.input_grad, WantedGrads(work));
   if (work.return_grads) done.grads = AllOnHost(output.grads);
   if (work.input_grad)
     done.input_grads = AllOnHost(std::move(output.input_grads));
-  done.state = instance.state();
-  if (work.accumulate) {
-    absl::Status alive = instance.CheckAlive();
-    if (!alive.ok()) return alive;
-    State before = *done.state;
-    if (work.zero_before)
-      before.grads.assign(before.params.size(), at::Tensor());
-    done.state = WithAddedGrads(before, output.grads);
-    instance.Publish(done.state);
+  for (std::vector<at::Tensor>& grads : output.graph_grads) {
+    done.tape_grads.push_back(AllOnHost(std::move(grads)));
   }
-  return absl::OkStatus();
+  done.state = instance.state();
+  return work.accumulate ? Accumulate(work, output.grads, done)
+                         : absl::OkStatus();
 }
 
 }  // namespace
+
+absl::StatusOr<ForwardOutput> ComputeForward(ForwardWork& work,
+                                             ForwardDone& done) {
+  Instance& instance = *work.instance;
+  if (work.options.training) {
+    absl::Status alive = instance.CheckAlive();
+    if (!alive.ok()) return alive;
+    done.used = instance.state();
+    absl::Status expected = instance.CheckVersion(work.condition, *done.used);
+    if (!expected.ok()) return expected;
+  }
+  const Normalization& normalization = instance.identity().normalization;
+  at::Tensor x = PrepareInput(OnDevice(work.input, instance.worker().device()),
+                              normalization.mean, normalization.std);
+  work.input.reset();
+  return Forward(instance.architecture(), *done.used, x, work.options);
+}
+
+StatePtr NextState(const ForwardWork& work, ForwardOutput& output,
+                   ForwardDone& done) {
+  StatePtr next = done.used;
+  if (work.options.training && !output.buffers.empty()) {
+    next = WithBuffers(*next, std::move(output.buffers));
+  }
+  if (!work.options.rng_state.empty()) {
+    done.rng_state = output.rng_state.empty() ? work.options.rng_state
+                                              : std::move(output.rng_state);
+  } else if (!output.rng_state.empty()) {
+    next = WithRngState(*next, std::move(output.rng_state));
+  }
+  return next;
+}
 
 absl::StatusOr<ForwardDone> RunForward(Host& host,
                                        DeviceWorker::Request request,
@@ -158,9 +199,10 @@ absl::StatusOr<BackwardDone> RunBackward(DeviceWorker::Request request,
         return Compute(work, done);
       });
   if (began && (!work.retain || !times.ok())) work.lease.Consume();
-  if (!times.ok()) return times.status();
+  if (!times.ok()) return began ? TapesLost(times.status()) : times.status();
   done.times = *times;
   ++instance.counters().backwards;
+  if (done.step.has_value()) ++instance.counters().steps;
   return done;
 }
 

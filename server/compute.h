@@ -7,11 +7,13 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "backbones/forward.h"
+#include "backbones/optimizer.h"
 #include "server/byte_budget.h"
 #include "server/device_worker.h"
 #include "server/host.h"
@@ -57,6 +59,16 @@ absl::StatusOr<ForwardDone> RunForward(Host& host,
                                        DeviceWorker::Request request,
                                        ForwardWork work);
 
+// The two halves of a forward, for the worker: it is computed, and the state
+// that it leaves is made. A generator that the caller gave goes back into
+// `done`, the instance's own moves on. In training, in the instance's lane,
+// `done.used` is set to the state that is found, which must be of
+// `work.condition`.
+absl::StatusOr<ForwardOutput> ComputeForward(ForwardWork& work,
+                                             ForwardDone& done);
+StatePtr NextState(const ForwardWork& work, ForwardOutput& output,
+                   ForwardDone& done);
+
 // One backward to run.
 struct BackwardWork {
   std::shared_ptr<Instance> instance;
@@ -68,19 +80,25 @@ struct BackwardWork {
   bool zero_before = false;  // With `accumulate`.
   bool input_grad = false;
   bool return_grads = false;
+  bool per_tape_grads = false;
+  std::optional<StepOptions> step = {};  // With `accumulate`.
 };
 
 // What a backward gave. All tensors: CPU, contiguous; undefined: none.
 struct BackwardDone {
   std::vector<at::Tensor> grads;        // One a parameter, if asked for.
   std::vector<at::Tensor> input_grads;  // One a tape, if asked for.
-  StatePtr state;                       // The instance's afterwards.
+  // One a tape, by parameter, if asked for.
+  std::vector<std::vector<at::Tensor>> tape_grads;
+  std::optional<StepOutput> step;  // If there was one.
+  StatePtr state;                  // The instance's afterwards.
   DeviceWorker::Times times;
 };
 
-// Runs a backward, in the instance's lane if it accumulates. The tapes are used
-// up once it began, unless it ended well and `retain` is set; before, they go
-// back.
+// Runs a backward, in the instance's lane if it accumulates, and publishes
+// gradients and step as one State. The tapes are used up once it began, unless
+// it ended well and `retain` is set; before, they go back. After a failure
+// nothing else has changed.
 absl::StatusOr<BackwardDone> RunBackward(DeviceWorker::Request request,
                                          BackwardWork work);
 

@@ -63,6 +63,7 @@ class Instance {
     std::atomic<int64_t> forwards = 0;
     std::atomic<int64_t> backwards = 0;
     std::atomic<int64_t> writes = 0;
+    std::atomic<int64_t> steps = 0;
   };
 
   // `worker` must outlive it; `initial` lives on the worker's device.

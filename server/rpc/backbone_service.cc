@@ -27,6 +27,7 @@ BackboneService::BackboneService(Surroundings& surroundings)
       };
   add_stream("Forward", &BackboneService::Forward);
   add_stream("Backward", &BackboneService::Backward);
+  add_stream("TrainStep", &BackboneService::TrainStep);
   add_unary("ReleaseTapes", &BackboneService::ReleaseTapes);
   add_stream("GetParams", &BackboneService::GetParams);
   add_stream("SetParams", &BackboneService::SetParams);
@@ -35,6 +36,10 @@ BackboneService::BackboneService(Surroundings& surroundings)
   add_unary("ZeroGrads", &BackboneService::ZeroGrads);
   add_stream("GetBuffers", &BackboneService::GetBuffers);
   add_stream("SetBuffers", &BackboneService::SetBuffers);
+  add_unary("ConfigureOptimizer", &BackboneService::ConfigureOptimizer);
+  add_unary("Step", &BackboneService::Step);
+  add_stream("GetOptimizerState", &BackboneService::GetOptimizerState);
+  add_stream("SetOptimizerState", &BackboneService::SetOptimizerState);
   add_unary("Extract", &BackboneService::Extract);
 }
 

@@ -12,6 +12,7 @@
 #include "server/answers.h"
 #include "server/compute.h"
 #include "server/instance.h"
+#include "server/optimize.h"
 #include "server/rpc/decorated_service.h"
 
 namespace backboned::rpc {
@@ -29,16 +30,23 @@ class BackboneService : public DecoratedService {
  private:
   absl::Status Forward(Call& call, MessageStream& stream);
   absl::Status Backward(Call& call, MessageStream& stream);
+  absl::Status TrainStep(Call& call, MessageStream& stream);
   absl::Status GetParams(Call& call, MessageStream& stream);
   absl::Status SetParams(Call& call, MessageStream& stream);
   absl::Status GetGrads(Call& call, MessageStream& stream);
   absl::Status SetGrads(Call& call, MessageStream& stream);
   absl::Status GetBuffers(Call& call, MessageStream& stream);
   absl::Status SetBuffers(Call& call, MessageStream& stream);
+  absl::Status GetOptimizerState(Call& call, MessageStream& stream);
+  absl::Status SetOptimizerState(Call& call, MessageStream& stream);
   absl::StatusOr<v1::ReleaseTapesResponse> ReleaseTapes(
       Call& call, const v1::ReleaseTapesRequest& request);
   absl::StatusOr<v1::ZeroGradsResponse> ZeroGrads(
       Call& call, const v1::ZeroGradsRequest& request);
+  absl::StatusOr<v1::ConfigureOptimizerResponse> ConfigureOptimizer(
+      Call& call, const v1::ConfigureOptimizerRequest& request);
+  absl::StatusOr<v1::StepResponse> Step(Call& call,
+                                        const v1::StepRequest& request);
   absl::StatusOr<v1::ExtractResponse> Extract(
       Call& call, const v1::ExtractRequest& request);
 
@@ -47,6 +55,10 @@ class BackboneService : public DecoratedService {
   absl::StatusOr<ForwardWork> Prepare(Call& call,
                                       const v1::ForwardHeader& header);
 
+  // The same for a training step.
+  absl::StatusOr<TrainWork> Prepare(Call& call,
+                                    const v1::TrainStepHeader& header);
+
   // Run what is no retry, the header having been read.
   absl::Status RunNewForward(Call& call, MessageStream& stream,
                              const v1::ForwardHeader& header,
@@ -54,6 +66,9 @@ class BackboneService : public DecoratedService {
   absl::Status RunNewBackward(Call& call, MessageStream& stream,
                               const v1::BackwardHeader& header,
                               AnswerTicket ticket);
+  absl::Status RunNewTrainStep(Call& call, MessageStream& stream,
+                               const v1::TrainStepHeader& header,
+                               AnswerTicket ticket);
 
   // Finds the instance that a header names, and tells the log.
   absl::StatusOr<std::shared_ptr<Instance>> Find(Call& call,

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -15,12 +16,14 @@
 #include "absl/time/clock.h"
 #include "backbones/errors.h"
 #include "backbones/forward.h"
+#include "backbones/optimizer.h"
 #include "proto/wire/spec.h"
 #include "server/compute.h"
 #include "server/host_view.h"
 #include "server/rpc/backbone_service.h"
 #include "server/rpc/convert.h"
 #include "server/rpc/once.h"
+#include "server/rpc/optimizer_convert.h"
 
 namespace backboned::rpc {
 namespace {
@@ -52,10 +55,19 @@ absl::StatusOr<size_t> OutputIndex(const Tape& tape,
   return index;
 }
 
+// The step of a checked header; absent: there is none.
+std::optional<StepOptions> StepOf(const v1::BackwardHeader& header) {
+  if (!header.has_step()) return std::nullopt;
+  return FromProto(header.step());
+}
+
 absl::Status CheckOptions(const v1::BackwardHeader& header) {
   if (header.tapes().empty()) return InvalidOption("the header names no tape");
   if (header.zero_before() && !header.accumulate()) {
     return InvalidOption("zero_before needs accumulate");
+  }
+  if (header.has_step() && !header.accumulate()) {
+    return InvalidOption("step needs accumulate");
   }
   return absl::OkStatus();
 }
@@ -144,6 +156,10 @@ v1::BackwardResult ResultOf(const v1::BackwardHeader& header,
   v1::BackwardResult result;
   *result.mutable_version() = VersionOf(instance, *done.state);
   if (header.return_grads()) *result.mutable_grads() = FlatGradsOf(done.grads);
+  for (const std::vector<at::Tensor>& grads : done.tape_grads) {
+    *result.add_tape_grads() = FlatGradsOf(grads);
+  }
+  if (done.step.has_value()) *result.mutable_step() = ToProto(*done.step);
   for (const at::Tensor& grad : done.input_grads) {
     // An input that no output depends on has no gradient: no elements.
     *result.add_input_grads() =
@@ -151,6 +167,18 @@ v1::BackwardResult ResultOf(const v1::BackwardHeader& header,
   }
   *result.mutable_timings() = TimingsOf(done.times, call.received());
   return result;
+}
+
+std::vector<wire::Payload> PayloadsOf(const BackwardDone& done) {
+  std::vector<wire::Payload> payloads;
+  for (const at::Tensor& grad : done.grads) payloads.push_back(ToPayload(grad));
+  for (const at::Tensor& grad : done.input_grads) {
+    payloads.push_back(ToPayload(grad));
+  }
+  for (const std::vector<at::Tensor>& grads : done.tape_grads) {
+    for (const at::Tensor& grad : grads) payloads.push_back(ToPayload(grad));
+  }
+  return payloads;
 }
 
 }  // namespace
@@ -181,6 +209,9 @@ absl::Status BackboneService::RunNewBackward(Call& call, MessageStream& stream,
   if (!instance.ok()) return instance.status();
   absl::Status valid = CheckOptions(header);
   if (!valid.ok()) return valid;
+  const std::optional<StepOptions> step = StepOf(header);
+  if (step.has_value()) valid = CheckStep(*(*instance)->state(), *step);
+  if (!valid.ok()) return valid;
   std::vector<std::string> ids;
   for (const v1::TapeGradients& tape : header.tapes())
     ids.push_back(tape.tape_id());
@@ -201,17 +232,15 @@ absl::Status BackboneService::RunNewBackward(Call& call, MessageStream& stream,
                        .accumulate = header.accumulate(),
                        .zero_before = header.zero_before(),
                        .input_grad = header.input_grad(),
-                       .return_grads = header.return_grads()};
+                       .return_grads = header.return_grads(),
+                       .per_tape_grads = header.per_tape_grads(),
+                       .step = step};
   absl::StatusOr<BackwardDone> done =
       RunBackward(call.WorkerRequest(/*lane=*/0), std::move(work));
   if (!done.ok()) return done.status();
   call.record().times = done->times;
   const v1::BackwardResult result = ResultOf(header, *done, **instance, call);
-  std::vector<wire::Payload> payloads;
-  for (const at::Tensor& grad : done->grads)
-    payloads.push_back(ToPayload(grad));
-  for (const at::Tensor& grad : done->input_grads)
-    payloads.push_back(ToPayload(grad));
+  std::vector<wire::Payload> payloads = PayloadsOf(*done);
   RecordAnswer(ticket, result, payloads);
   return stream.WriteTensors(result, std::move(payloads));
 }

@@ -8,6 +8,7 @@
 #include "absl/time/clock.h"
 #include "backbones/errors.h"
 #include "server/host_view.h"
+#include "server/rpc/optimizer_convert.h"
 
 namespace backboned::rpc {
 
@@ -249,9 +250,13 @@ v1::Instance ToProto(Instance& instance) {
   result.mutable_counters()->set_forwards(instance.counters().forwards);
   result.mutable_counters()->set_backwards(instance.counters().backwards);
   result.mutable_counters()->set_writes(instance.counters().writes);
+  result.mutable_counters()->set_steps(instance.counters().steps);
   result.set_ephemeral(identity.ephemeral);
   result.set_weights(identity.weights);
   result.set_weights_sha256(identity.weights_sha256);
+  if (state->optimizer != nullptr) {
+    *result.mutable_optimizer() = ToProto(*state->optimizer);
+  }
   return result;
 }
 

@@ -30,7 +30,11 @@ def main():
     digest = hashlib.sha256()
     for tensor in net.state_dict().values():
         digest.update(tensor.numpy().tobytes())
-    result = {"class": type(net).__name__, "losses": losses, "state": digest.hexdigest()}
+    result = {
+        "class": type(net).__name__,
+        "losses": losses,
+        "state": digest.hexdigest(),
+    }
     print(json.dumps(result))
 
 

@@ -192,6 +192,43 @@ absl::StatusOr<v1::SetBuffersResponse> PlainClient::SetBuffers(
                         Named(std::move(header)), bytes);
 }
 
+absl::StatusOr<v1::ConfigureOptimizerResponse> PlainClient::ConfigureOptimizer(
+    v1::ConfigureOptimizerRequest request) {
+  return stubs_->Ask(*stubs_->backbones,
+                     &v1::BackboneService::Stub::ConfigureOptimizer,
+                     Named(std::move(request)));
+}
+
+absl::StatusOr<v1::StepResponse> PlainClient::Step(v1::StepRequest request) {
+  return stubs_->Ask(*stubs_->backbones, &v1::BackboneService::Stub::Step,
+                     Named(std::move(request)));
+}
+
+absl::StatusOr<Streamed<v1::GetOptimizerStateResult>>
+PlainClient::GetOptimizerState(v1::GetOptimizerStateRequest request) {
+  grpc::ClientContext context;
+  stubs_->Prepare(context);
+  const auto reader =
+      stubs_->backbones->GetOptimizerState(&context, Named(std::move(request)));
+  return Receive<v1::GetOptimizerStateResponse>(*reader);
+}
+
+absl::StatusOr<v1::SetOptimizerStateResponse> PlainClient::SetOptimizerState(
+    v1::SetOptimizerStateHeader header, std::string_view bytes) {
+  return stubs_->Upload(&v1::BackboneService::Stub::SetOptimizerState,
+                        Named(std::move(header)), bytes);
+}
+
+absl::StatusOr<Streamed<v1::TrainStepResult>> PlainClient::TrainStep(
+    v1::TrainStepHeader header, std::string_view bytes) {
+  grpc::ClientContext context;
+  stubs_->Prepare(context);
+  const auto stream = stubs_->backbones->TrainStep(&context);
+  Send<v1::TrainStepRequest>(*stream, Named(std::move(header)), bytes);
+  stream->WritesDone();
+  return Receive<v1::TrainStepResponse>(*stream);
+}
+
 absl::StatusOr<v1::ExtractResponse> PlainClient::Extract(
     v1::ExtractRequest request) {
   return stubs_->Ask(*stubs_->backbones, &v1::BackboneService::Stub::Extract,

@@ -61,6 +61,15 @@ class PlainClient {
       v1::GetBuffersRequest request = {});
   absl::StatusOr<v1::SetBuffersResponse> SetBuffers(v1::SetBuffersHeader header,
                                                     std::string_view bytes);
+  absl::StatusOr<v1::ConfigureOptimizerResponse> ConfigureOptimizer(
+      v1::ConfigureOptimizerRequest request);
+  absl::StatusOr<v1::StepResponse> Step(v1::StepRequest request = {});
+  absl::StatusOr<Streamed<v1::GetOptimizerStateResult>> GetOptimizerState(
+      v1::GetOptimizerStateRequest request = {});
+  absl::StatusOr<v1::SetOptimizerStateResponse> SetOptimizerState(
+      v1::SetOptimizerStateHeader header, std::string_view bytes);
+  absl::StatusOr<Streamed<v1::TrainStepResult>> TrainStep(
+      v1::TrainStepHeader header, std::string_view bytes);
   absl::StatusOr<v1::ExtractResponse> Extract(v1::ExtractRequest request);
 
   absl::StatusOr<v1::GetServerResponse> GetServer();

@@ -40,8 +40,21 @@ from backboned.errors import (
 from backboned.instance import Instance
 from backboned.layout import Layout, Version
 from backboned.norms import BatchNorm
+from backboned.optimizer import (
+    Optimizer,
+    OptimizerState,
+    ParameterGroup,
+    StepOptions,
+    Stepped,
+)
 from backboned.results import Backward, Extracted, Forward, Grads
 from backboned.server import Server, connect, local_server
+from backboned.training import (
+    CrossEntropy,
+    KlDivergence,
+    MeanSquaredError,
+    TrainStep,
+)
 
 if TYPE_CHECKING:
     from backboned.nn import RemoteBackbone
@@ -58,6 +71,7 @@ __all__ = [
     "BatchNorm",
     "Benchmark",
     "Cancelled",
+    "CrossEntropy",
     "DeadlineExceeded",
     "Extracted",
     "FailedPrecondition",
@@ -67,10 +81,15 @@ __all__ = [
     "InstanceInfo",
     "Internal",
     "InvalidArgument",
+    "KlDivergence",
     "Layout",
     "MalformedAnswer",
+    "MeanSquaredError",
     "Normalization",
     "NotFound",
+    "Optimizer",
+    "OptimizerState",
+    "ParameterGroup",
     "Refused",
     "RemoteBackbone",
     "ResourceExhausted",
@@ -78,6 +97,9 @@ __all__ = [
     "ServerInfo",
     "ServerStartError",
     "StaleVersion",
+    "StepOptions",
+    "Stepped",
+    "TrainStep",
     "Unavailable",
     "Version",
     "connect",

@@ -15,6 +15,7 @@ from backboned.errors import InvalidArgument, MalformedAnswer
 from backboned.handle import Handle
 from backboned.layout import Select, Version, condition, read_version, selection
 from backboned.norms import BatchNorm, in_order
+from backboned.optimizer import StepOptions, read_step
 from backboned.results import (
     Backward,
     Empty,
@@ -163,7 +164,23 @@ class BackwardOptions:
     input_grad: bool = False
     retain: bool = False
     zero_before: bool = False
+    per_tape_grads: bool = False
+    step: StepOptions | None = None
     request_id: str = ""
+
+    def header(self, address: str) -> pb.BackwardHeader:
+        """Make the contract's header, without tapes."""
+        return pb.BackwardHeader(
+            instance=address,
+            request_id=self.request_id,
+            return_grads=self.return_grads,
+            accumulate=self.accumulate,
+            input_grad=self.input_grad,
+            retain=self.retain,
+            zero_before=self.zero_before,
+            per_tape_grads=self.per_tape_grads,
+            step=None if self.step is None else self.step.message(),
+        )
 
 
 def backward(
@@ -176,6 +193,7 @@ def backward(
     """Run a backward; the outputs' gradients are C-contiguous."""
     grads: list[Grads] = []
     input_grads: list[Array] = []
+    tape_grads: list[Grads] = []
 
     def place(result: pb.BackwardResult) -> list[memoryview]:
         places: list[memoryview] = []
@@ -186,10 +204,15 @@ def backward(
             named, more = place_tensors([spec], empty)
             input_grads.extend(named.values())
             places = [*places, *more]
+        for message in result.tape_grads:
+            flat, more = place_flat(message.spec)
+            tape_grads.append(handle.grads(flat, message.present))
+            places = [*places, *more]
         return places
 
     # Whatever is present, the gradients of a small network fit one message.
-    small = handle.layout.elements * 4 <= CHUNK_BYTES and not options.input_grad
+    several = options.input_grad or options.per_tape_grads
+    small = handle.layout.elements * 4 <= CHUNK_BYTES and not several
     result = exchange(
         handle.channel,
         DATA + "Backward",
@@ -199,18 +222,21 @@ def backward(
         timeout,
         key=handle.uid if small else None,
     )
+    version = handle.saw(result.version)
     return Backward(
-        version=handle.saw(result.version),
+        version=version,
         grads=grads[0] if grads else None,
         input_grads=input_grads,
         timings=read_timings(result.timings),
+        tape_grads=tape_grads,
+        step=read_step(version, result.step) if result.HasField("step") else None,
     )
 
 
 def _backward_request(
     handle: Handle, tapes: Mapping[str, Mapping[str, Array]], options: BackwardOptions
 ) -> Request:
-    header = pb.BackwardHeader(instance=handle.address, **dataclasses.asdict(options))
+    header = options.header(handle.address)
     views: list[memoryview] = []
     for tape_id, gradients in tapes.items():
         tape = header.tapes.add(tape_id=tape_id)

@@ -7,6 +7,7 @@ import datetime
 from typing import Any, NamedTuple
 
 from backboned.layout import Version, read_argument, read_version
+from backboned.optimizer import Optimizer, read_optimizer
 from backboned.v1 import instance_pb2
 from backboned.v1 import instance_service_pb2 as pb
 
@@ -107,7 +108,7 @@ class InstanceInfo:
     """What the server knows of an instance; sizes in bytes, time in UTC.
 
     `weights` is the weights file that it began with, empty for none; `weights_sha256`
-    is that file's SHA-256.
+    is that file's SHA-256. `optimizer` is what the server steps, None for nothing.
     """
 
     name: str
@@ -129,6 +130,8 @@ class InstanceInfo:
     ephemeral: bool
     weights: str = ""
     weights_sha256: str = ""
+    steps: int = 0
+    optimizer: Optimizer | None = None
 
 
 def read_server(message: pb.GetServerResponse) -> ServerInfo:
@@ -222,6 +225,10 @@ def read_instance(message: instance_pb2.Instance) -> InstanceInfo:
         ephemeral=message.ephemeral,
         weights=message.weights,
         weights_sha256=message.weights_sha256,
+        steps=message.counters.steps,
+        optimizer=(
+            read_optimizer(message.optimizer) if message.HasField("optimizer") else None
+        ),
     )
 
 

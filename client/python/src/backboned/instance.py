@@ -12,16 +12,18 @@ from backboned.channel import CONTROL, DATA, Channel
 from backboned.describe import InstanceInfo, read_instance
 from backboned.dtypes import Array, flat_float32
 from backboned.errors import Aborted, BackbonedError, NotFound
-from backboned.handle import Handle
 from backboned.layout import Select, Version, condition
 from backboned.norms import BatchNorm
+from backboned.optimizer import StepOptions
 from backboned.results import Backward, Extracted, Forward, Grads
+from backboned.stepping import OptimizerVerbs
+from backboned.training import TrainingVerbs
 from backboned.transfer import decoded
 from backboned.v1 import backbone_service_pb2 as pb
 from backboned.v1 import instance_service_pb2 as control_pb
 
 
-class Instance(Handle):
+class Instance(OptimizerVerbs, TrainingVerbs):
     """A named backbone in the server; made by `Server.create` and `Server.instance`.
 
     Every method may raise the `BackbonedError`s: `NotFound` once the instance is
@@ -155,11 +157,13 @@ class Instance(Handle):
         self,
         tapes: Mapping[str, Mapping[str, Any]],
         *,
-        return_grads: bool = True,
+        return_grads: bool | None = None,
         accumulate: bool = False,
         input_grad: bool = False,
         retain: bool = False,
         zero_before: bool = False,
+        per_tape_grads: bool = False,
+        step: StepOptions | None = None,
         request_id: str = "",
         timeout: float | None = None,
     ) -> Backward:
@@ -170,8 +174,8 @@ class Instance(Handle):
         tapes : dict of str to dict of str to array_like
             For each tape id the gradients of its outputs by name, float32 in the
             outputs' shapes. An output that is not named has none.
-        return_grads : bool
-            Give the summed gradients.
+        return_grads : bool, optional
+            Give the summed gradients; by default unless `per_tape_grads` or `step`.
         accumulate : bool
             Add them to the instance's in the server.
         input_grad : bool
@@ -180,20 +184,31 @@ class Instance(Handle):
             The tapes survive.
         zero_before : bool
             Take the instance's gradients away before adding.
+        per_tape_grads : bool
+            Give each tape's own gradients.
+        step : StepOptions, optional
+            Step the optimizer afterwards, with the instance's gradients; needs
+            `accumulate`. Should it fail, nothing has changed but that the tapes are
+            used up.
         request_id, timeout
             See the class.
 
         Raises
         ------
         FailedPrecondition
-            If a tape is unknown, used, released or expired.
+            If a tape is unknown, used, released or expired; with `step`, if there is
+            no optimizer or it finds no gradient.
         """
+        if return_grads is None:
+            return_grads = not per_tape_grads and step is None
         options = compute.BackwardOptions(
             return_grads=return_grads,
             accumulate=accumulate,
             input_grad=input_grad,
             retain=retain,
             zero_before=zero_before,
+            per_tape_grads=per_tape_grads,
+            step=step,
             request_id=request_id,
         )
         arrays = {

@@ -12,6 +12,7 @@ from backboned.dtypes import Array, as_bytes, numpy_dtype, spec_shape
 from backboned.errors import MalformedAnswer
 from backboned.layout import Layout, Version
 from backboned.memory import POOL
+from backboned.optimizer import Stepped
 from backboned.v1 import backbone_service_pb2 as pb
 from backboned.v1 import tensor_pb2
 
@@ -97,12 +98,18 @@ class Backward:
     input_grads : list of ndarray
         One for each tape in the order of the request, if asked for.
     timings : Timings
+    tape_grads : list of Grads
+        Each tape's own in the order of the request, if asked for.
+    step : Stepped or None
+        What the step did, if there was one.
     """
 
     version: Version
     grads: Grads | None
     input_grads: list[Array]
     timings: Timings
+    tape_grads: list[Grads] = dataclasses.field(default_factory=list)
+    step: Stepped | None = None
 
 
 @dataclasses.dataclass(frozen=True)

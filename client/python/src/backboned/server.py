@@ -136,6 +136,7 @@ class Server:
         partial: bool = False,
         random_init: bool = False,
         module: bool | None = None,
+        frozen: bool = False,
         timeout: float | None = None,
         **arguments: Any,
     ) -> Any:
@@ -173,6 +174,8 @@ class Server:
         module : bool, optional
             Give a `RemoteBackbone` (a `torch.nn.Module`), or an `Instance` (NumPy).
             By default the former if torch is installed.
+        frozen : bool
+            The `RemoteBackbone` begins frozen: only its forwards travel.
         timeout : float, optional
             Seconds.
         **arguments
@@ -214,10 +217,15 @@ class Server:
         if normalization is not None:
             request.normalization.mean.extend(normalization.mean)
             request.normalization.std.extend(normalization.std)
-        return _wrapped(create_instance(self.channel, request, timeout), module)
+        made = create_instance(self.channel, request, timeout)
+        return _wrapped(made, module, frozen)
 
     def instance(
-        self, name: str, module: bool | None = None, timeout: float | None = None
+        self,
+        name: str,
+        module: bool | None = None,
+        timeout: float | None = None,
+        frozen: bool = False,
     ) -> Any:
         """Give the instance of this name, or of ``owner/name``.
 
@@ -230,7 +238,7 @@ class Server:
         """
         request = pb.GetInstanceRequest(instance=name)
         answer = self._call("GetInstance", request, pb.GetInstanceResponse, timeout)
-        return _wrapped(Instance(self.channel, answer.instance), module)
+        return _wrapped(Instance(self.channel, answer.instance), module, frozen)
 
     def delete(self, name: str, timeout: float | None = None) -> None:
         """Delete the instance of this name and its tapes.
@@ -390,7 +398,9 @@ def _state_bytes(state: Any) -> bytes:
     return state.numpy().tobytes() if hasattr(state, "numpy") else bytes(state)
 
 
-def _wrapped(made: Instance, module: bool | None) -> Instance | RemoteBackbone:
+def _wrapped(
+    made: Instance, module: bool | None, frozen: bool
+) -> Instance | RemoteBackbone:
     """Make a `RemoteBackbone` of an instance if that is wanted."""
     if module is False:
         return made
@@ -404,4 +414,4 @@ def _wrapped(made: Instance, module: bool | None) -> Instance | RemoteBackbone:
         return made
     from backboned.nn import RemoteBackbone
 
-    return RemoteBackbone(made)
+    return RemoteBackbone(made, frozen)

@@ -7,8 +7,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from backboned.norms import BatchNorm
-
 _HOOKS = (
     "_forward_hooks",
     "_forward_pre_hooks",
@@ -30,22 +28,6 @@ class Tensor(NamedTuple):
     dtype: torch.dtype
 
 
-class _Norm(NamedTuple):
-    """How a BatchNorm layer deviates from what the server takes for granted."""
-
-    training: bool | None
-    track_running_stats: bool | None
-    eps: float | None
-    momentum: float | None
-    cumulative: bool
-
-    def override(self, globs: tuple[str, ...]) -> BatchNorm:
-        return BatchNorm(globs, **self._asdict())
-
-
-_USUAL = _Norm(None, None, None, None, False)
-
-
 class _Part:
     """A module as it was: where it is, its class, its settings, its tensors' names."""
 
@@ -55,8 +37,6 @@ class _Part:
         self.first = first
         """If an earlier path leads to the same module, that part's number."""
         self.is_norm = isinstance(module, _NORMS)
-        self.eps = getattr(module, "eps", None)
-        self.momentum = getattr(module, "momentum", None)
         self.has_prerelu = "return_prerelu" in vars(module)
         self._type = type(module)
         self._children = tuple(module._modules)
@@ -87,17 +67,6 @@ class _Part:
                 return f"{self.path}.{name} was changed"
         return ""
 
-    def deviation(self, norm: Any, training: bool) -> _Norm:
-        """Say how a BatchNorm layer runs now in a network that is training or not."""
-        momentum = None if norm.momentum == self.momentum else norm.momentum
-        return _Norm(
-            training=None if norm.training == training else norm.training,
-            track_running_stats=None if norm.track_running_stats else False,
-            eps=None if norm.eps == self.eps else norm.eps,
-            momentum=momentum,
-            cumulative=norm.momentum is None and self.momentum is not None,
-        )
-
 
 class Found(NamedTuple):
     """A network's modules as they are now; `difference` says why they do not count."""
@@ -120,14 +89,11 @@ class Blueprint:
     ----------
     parameters, buffers : list of Tensor
         In order.
-    trunk : list of str
-        Names of the parameters outside the head.
     """
 
     def __init__(self, net: nn.Module, head: str) -> None:
         self.parameters = [_describe(n, p) for n, p in net.named_parameters()]
         self.buffers = [_describe(n, b) for n, b in net.named_buffers()]
-        self.trunk = [p.name for p in self.parameters if not _within(p.name, head)]
         self._head = head
         self._root_type = type(net)
         self._trunk_parts: list[_Part] = []
@@ -179,23 +145,6 @@ class Blueprint:
             tuple(named[name].shape) == shape
             for name, shape in shapes
             if _within(name, self._head)
-        )
-
-    def norms(self, found: Found, training: bool) -> tuple[BatchNorm, ...]:
-        """Say how BatchNorm layers run now, where they do not run as usual."""
-        deviations = {
-            part.path: part.deviation(module, training)
-            for part, module in zip(self._trunk_parts, found.modules)
-            if part.is_norm
-        }
-        distinct = set(deviations.values())
-        if len(distinct) == 1 and _USUAL not in distinct:
-            return (distinct.pop().override(()),)
-        return tuple(
-            deviation.override(
-                tuple(p for p, d in deviations.items() if d == deviation)
-            )
-            for deviation in sorted(distinct - {_USUAL}, key=repr)
         )
 
     def one_mode(self, found: Found, training: bool) -> bool:

@@ -15,6 +15,8 @@ from backboned.mammoth.blueprint import Blueprint, Tensor
 from backboned.mammoth.families import Family
 from backboned.mammoth.run import Run
 from backboned.nn.link import Link
+from backboned.nn.norm import Norms
+from backboned.norms import BatchNorm
 
 
 class UnsuitableError(Exception):
@@ -53,6 +55,7 @@ class Counterpart:
         self._unsuitable = ""
         self._link: Link | None = None
         self._with_head = True
+        self._norms: Norms | None = None
 
     def twin(self) -> Counterpart:
         """Make one for a copy of the network."""
@@ -74,10 +77,18 @@ class Counterpart:
         """
         instance = self._find_instance()
         if self._link is None or self._with_head != with_head:
-            names = None if with_head else self.blueprint.trunk
-            self._link = Link(instance, net, names)
+            if not with_head:
+                instance = instance.without(self.family.head)
+            self._link = Link(instance, net)
             self._with_head = with_head
         return self._link
+
+    def batch_norms(self, net: nn.Module) -> list[BatchNorm]:
+        """Say how BatchNorm layers of the network run, where not as made."""
+        if self._norms is None:
+            instance = self._find_instance()
+            self._norms = Norms(net, instance.layout, instance.architecture)
+        return self._norms.overrides()
 
     def _find_instance(self) -> Instance:
         if self._unsuitable:

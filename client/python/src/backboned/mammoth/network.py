@@ -204,7 +204,7 @@ def _compute(net: OnServer, plan: _Plan, x: torch.Tensor) -> dict[str, torch.Ten
         training=net.training,
         prerelu=LAYERS in plan.answer and getattr(net, "return_prerelu", False),
         outputs=names,
-        batch_norm=counterpart.blueprint.norms(plan.found, net.training),
+        batch_norm=counterpart.batch_norms(net),
     )
     parameters = plan.link.parameters()
     if torch.is_grad_enabled() and (

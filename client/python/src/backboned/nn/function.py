@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Union
 
 import numpy as np
 import torch
@@ -11,9 +11,14 @@ from torch.autograd.function import once_differentiable
 
 from backboned import compute, garbage
 from backboned.dtypes import Array
+from backboned.layout import Select
+from backboned.nn.hosted import HostedLink
 from backboned.nn.link import Link
 from backboned.nn.mirror import as_array
+from backboned.nn.queue import Waiting
 from backboned.norms import BatchNorm
+
+AnyLink = Union[Link, HostedLink]
 
 
 class Call(NamedTuple):
@@ -22,12 +27,12 @@ class Call(NamedTuple):
     `outputs`, if there are any, names what it gives in place of `returnt`.
     """
 
-    link: Link
+    link: AnyLink
     returnt: str | None
     training: bool
     prerelu: bool
-    outputs: tuple[str, ...] = ()
-    batch_norm: tuple[BatchNorm, ...] = ()
+    batch_norm: Sequence[BatchNorm]
+    outputs: Sequence[str] = ()
 
 
 class Room:
@@ -57,17 +62,22 @@ def run_with_graph(
 ) -> tuple[torch.Tensor, ...]:
     """Run a forward whose outputs know how to go backward."""
     node: Any = RemoteForward
-    outputs: tuple[torch.Tensor, ...] = node.apply(call, x, *parameters)
+    outputs: tuple[torch.Tensor, ...] = node.apply(call, x, _ANCHOR, *parameters)
     return outputs
+
+
+# An input that nobody asks the gradient of: PyTorch goes to it only in a backward that
+# goes everywhere, not in one to chosen inputs.
+_ANCHOR = torch.zeros(0, requires_grad=True)
 
 
 def _options(call: Call) -> dict[str, Any]:
     return {
         "returnt": call.returnt,
         "outputs": call.outputs,
-        "batch_norm": call.batch_norm,
         "training": call.training,
         "prerelu": call.prerelu,
+        "batch_norm": call.batch_norm,
     }
 
 
@@ -78,27 +88,32 @@ class RemoteForward(torch.autograd.Function):
     backward without `retain_graph` uses it up. With `retain_graph`, or when the graph
     dies unused, a token saved in the node dies at the moment when PyTorch would free
     its saved tensors, and notes the tape to be released with the next forward.
+
+    In a hosted network a backward that goes everywhere only waits: the gradients of
+    parameters stay in the server.
     """
 
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: Any, call: Call, x: torch.Tensor, *parameters: torch.nn.Parameter
+        ctx: Any,
+        call: Call,
+        x: torch.Tensor,
+        anchor: torch.Tensor,
+        *parameters: torch.nn.Parameter,
     ) -> tuple[torch.Tensor, ...]:
         """Run the forward and keep its tape."""
         instance = call.link.instance
         room = Room()
         options = _options(call)
         options.update(tape=True, input_grad=ctx.needs_input_grad[1])
-        options.update(_masked(call.link, ctx.needs_input_grad[2:]))
+        options.update(_masked(call.link, ctx.needs_input_grad[_PARAMETERS:]))
         result = call.link.forward(as_array(x), options, room.empty)
         # The token is an array, whose death a finalizer sees; PyTorch keeps it alive.
         token = np.empty(1, np.int8)
         ctx.release = garbage.release_tape_with(token, instance.channel, result.tape_id)
         ctx.save_for_backward(torch.from_numpy(token))
         ctx.set_materialize_grads(False)
-        ctx.instance = instance
-        ctx.names = call.link.names
-        ctx.timeout = call.link.timeout
+        ctx.link = call.link
         ctx.tape_id = result.tape_id
         ctx.output_names = list(result.outputs)
         return tuple(room.tensors[: len(result.outputs)])
@@ -106,50 +121,94 @@ class RemoteForward(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:
-        """Fetch the gradients of the input and of every parameter."""
-        ctx.saved_tensors  # noqa: B018  PyTorch's own error if the graph was freed.
-        wants_input = ctx.needs_input_grad[1]
-        wants = ctx.needs_input_grad[2:]
+        """Fetch the gradients of the input and of every parameter, or let them wait."""
+        (token,) = ctx.saved_tensors  # PyTorch's own error if the graph was freed.
+        nothing = (None,) * len(ctx.needs_input_grad)
         named = {
-            name: as_array(grad)
+            name: grad
             for name, grad in zip(ctx.output_names, grads)
             if grad is not None
         }
         if not named:
-            return (None,) * len(ctx.needs_input_grad)
-        retain = _keeps_graph()
+            return nothing
+        if ctx.link.hosting and any(ctx.needs_input_grad[_PARAMETERS:]):
+            if _goes_everywhere(ctx):
+                return _wait(ctx, named, token)
+            ctx.link.settle_gradients()  # The tape may wait already.
+        return _fetch(ctx, {name: as_array(grad) for name, grad in named.items()})
+
+
+_PARAMETERS = 3
+"""Where the parameters begin among the inputs of the node."""
+
+
+def _wait(
+    ctx: Any, named: dict[str, torch.Tensor], token: torch.Tensor
+) -> tuple[Any, ...]:
+    """Queue a backward; send it at once if the input's gradient is wanted."""
+    wants_input = ctx.needs_input_grad[1]
+    item = Waiting(
+        task=torch._C._current_graph_task_id(),
+        tape_id=ctx.tape_id,
+        # Copies, since the caller may go on to write what it gave.
+        gradients={name: as_array(grad.clone()) for name, grad in named.items()},
+        retain=_keeps_graph(),
+        token=token,
+        release=ctx.release,
+    )
+    input_grad = None
+    if wants_input:
         room = Room()
-        result = compute.backward(
-            ctx.instance,
-            {ctx.tape_id: named},
-            compute.BackwardOptions(
-                return_grads=any(wants), input_grad=wants_input, retain=retain
-            ),
-            ctx.timeout,
-            room.empty,
-        )
-        if not retain:
-            ctx.release.detach()
-        parts: list[torch.Tensor | None] = [None] * len(wants)
-        if result.grads is not None:
-            layout = ctx.instance.layout
-            found = dict(
-                zip([p.name for p in layout.parameters], result.grads.split(layout))
-            )
-            parts = [
-                torch.from_numpy(found[name])
-                if wanted and found[name] is not None
-                else None
-                for name, wanted in zip(ctx.names, wants)
-            ]
-        return (None, room.tensors[0] if wants_input else None, *parts)
+        ctx.link.backward_now(item, room.empty)
+        input_grad = room.tensors[0]
+    else:
+        ctx.link.queue(item)
+    return (None, input_grad, *[None] * (len(ctx.needs_input_grad) - 2))
 
 
-def _masked(link: Link, wanted: Sequence[bool]) -> dict[str, Any]:
+def _fetch(ctx: Any, named: dict[str, Array]) -> tuple[Any, ...]:
+    """Run a backward, and give its gradients to PyTorch."""
+    instance = ctx.link.instance
+    wants_input = ctx.needs_input_grad[1]
+    wants = ctx.needs_input_grad[_PARAMETERS:]
+    retain = _keeps_graph()
+    room = Room()
+    result = compute.backward(
+        instance,
+        {ctx.tape_id: named},
+        compute.BackwardOptions(
+            return_grads=any(wants), input_grad=wants_input, retain=retain
+        ),
+        ctx.link.timeout,
+        room.empty,
+    )
+    if not retain:
+        ctx.release.detach()
+    parts: list[torch.Tensor | None] = [None] * len(wants)
+    if result.grads is not None:
+        parts = [
+            torch.from_numpy(part) if part is not None and wanted else None
+            for part, wanted in zip(result.grads.split(instance.layout), wants)
+        ]
+    return (None, room.tensors[0] if wants_input else None, None, *parts)
+
+
+def _goes_everywhere(ctx: Any) -> bool:
+    """Whether the backward under way goes to all inputs, and adds to their `grad`."""
+    anchor = ctx.next_functions[1][0]
+    goes: bool = torch._C._will_engine_execute_node(anchor)
+    return goes
+
+
+def _masked(link: AnyLink, wanted: Sequence[bool]) -> dict[str, Any]:
     """Say which parameters get gradients."""
-    names = [name for name, yes in zip(link.names, wanted) if yes]
-    if len(names) == len(link.instance.layout.parameters):
+    if all(wanted):
         return {}
+    names: Select = [
+        parameter.name
+        for parameter, yes in zip(link.instance.layout.parameters, wanted)
+        if yes
+    ]
     return {"grad_params": names} if names else {"no_param_grads": True}
 
 

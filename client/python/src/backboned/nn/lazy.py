@@ -9,7 +9,7 @@ only asks for a shape or a type passes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, Callable, Protocol
 
 import torch
 from torch import nn
@@ -26,6 +26,9 @@ class Keeper(Protocol):
 
     def overwritten(self, tensor: torch.Tensor) -> None:
         """Note that a tensor got new values as a whole, whatever it had."""
+
+    def shared(self, tensor: torch.Tensor) -> None:
+        """Note that somebody else may now refer to a tensor's memory."""
 
     def grad(self, tensor: torch.Tensor) -> torch.Tensor | None:
         """Give a parameter's gradient."""
@@ -49,26 +52,35 @@ class LazyTensor(torch.Tensor):
     ) -> Any:
         """Run a function of PyTorch on values that are there."""
         options = kwargs or {}
-        if func in _GRADS:
-            return _GRADS[func](*args)
+        about_grad = _GRADS.get(func)
+        if about_grad is not None:
+            return about_grad(*args)
         target = args[0] if func in _OVERWRITES and args else None
-        if func not in _LOOKS_AT_NO_VALUE:
-            _show(tensor for tensor in _lazies(args, options) if tensor is not target)
+        if func in _LOOKS_AT_NO_VALUE:
+            with raw():
+                return func(*args, **options)
+        looked_at = [t for t in _lazies(args, options) if t is not target]
+        _show(looked_at)
         with raw():
             result = func(*args, **options)
+            shared = [t for t in looked_at if _shares(result, t)]
+        for tensor in shared:
+            tensor.keeper.shared(tensor)
         if isinstance(target, LazyTensor):
             target.keeper.overwritten(target)
         return result
 
     def __deepcopy__(self, memo: dict[int, Any]) -> torch.Tensor:
         """Give a plain tensor of its own."""
-        return memo.setdefault(id(self), self.detach().clone())
+        twin: torch.Tensor = memo.setdefault(id(self), self.detach().clone())
+        return twin
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Be pickled as a plain tensor."""
-        return self.detach().__reduce_ex__(protocol)
+        plain: Any = self.detach()
+        return plain.__reduce_ex__(protocol)
 
-    def __repr__(self, **options: Any) -> str:
+    def __repr__(self, **options: Any) -> str:  # type: ignore[override]
         """Print as a plain tensor does."""
         return repr(self.detach())
 
@@ -84,9 +96,10 @@ class LazyParameter(LazyTensor, nn.Parameter):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Be pickled as a plain parameter."""
-        return nn.Parameter(self.detach(), self.requires_grad).__reduce_ex__(protocol)
+        plain: Any = nn.Parameter(self.detach(), self.requires_grad)
+        return plain.__reduce_ex__(protocol)
 
-    def __repr__(self, **options: Any) -> str:
+    def __repr__(self, **options: Any) -> str:  # type: ignore[override]
         """Print as a plain parameter does."""
         return repr(nn.Parameter(self.detach(), self.requires_grad))
 
@@ -133,6 +146,21 @@ def _lazies(args: Iterable[Any], options: Mapping[str, Any]) -> Iterator[LazyTen
             yield from _lazies((), value)
 
 
+def _shares(result: Any, tensor: torch.Tensor) -> bool:
+    """Whether a result may be another reference to a tensor's memory."""
+    if result is tensor or result is None:
+        return False
+    if isinstance(result, (bool, int, float, complex, str)):
+        return False
+    if isinstance(result, (list, tuple)):
+        return any(_shares(item, tensor) for item in result)
+    if isinstance(result, torch.Tensor) and result.layout == torch.strided:
+        return (
+            result.untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr()
+        )
+    return True
+
+
 def _show(tensors: Iterable[LazyTensor]) -> None:
     kept: dict[int, tuple[Keeper, list[torch.Tensor]]] = {}
     for tensor in tensors:
@@ -157,7 +185,7 @@ def _property(name: str) -> Any:
     return getattr(torch.Tensor, name)
 
 
-_GRADS = {
+_GRADS: dict[Any, Callable[..., Any]] = {
     _property("grad").__get__: _get_grad,
     _property("grad").__set__: _set_grad,
     _property("grad").__delete__: _delete_grad,

@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import uuid
-from collections.abc import Iterator, Sequence
 from typing import Any
 
-import grpc
-import numpy as np
 import torch
 from torch import nn
 
 from backboned import compute, state
 from backboned.dtypes import Array
-from backboned.errors import BackbonedError, StaleVersion
+from backboned.errors import StaleVersion
 from backboned.instance import Instance
-from backboned.layout import Select, Version
+from backboned.layout import Layout, Version
+from backboned.nn import randomness
+from backboned.nn.certainty import advised, unless_certain
 from backboned.nn.mirror import Watch, as_array
-from backboned.nn.slots import Slots
+from backboned.nn.slots import Slots, buffer_slots, parameter_slots
 from backboned.results import Forward
 
-# After these codes nothing has changed in the server.
-_NOTHING_CHANGED = {
-    grpc.StatusCode.INVALID_ARGUMENT,
-    grpc.StatusCode.NOT_FOUND,
-    grpc.StatusCode.FAILED_PRECONDITION,
-    grpc.StatusCode.ABORTED,
-    grpc.StatusCode.RESOURCE_EXHAUSTED,
-}
 _PULL_ATTEMPTS = 5
 
 
@@ -44,44 +34,26 @@ class Link:
     ----------
     instance : Instance
     root : torch.nn.Module
-        The tree, which has the layout's names.
-    names : sequence of str, optional
-        The parameters that are mirrored, in flat order; the others stay in the server
-        as they are. By default all.
+        The tree, planted with the instance's layout.
 
     Attributes
     ----------
-    names : list of str
     timeout : float or None
         Seconds for each call; None: the server object's.
+    hosting, optimizer
+        As of a `HostedLink`: never, and nobody.
     """
 
-    def __init__(
-        self,
-        instance: Instance,
-        root: nn.Module,
-        names: Sequence[str] | None = None,
-    ) -> None:
+    hosting = False
+    optimizer: Any = None
+
+    def __init__(self, instance: Instance, root: nn.Module) -> None:
         layout = instance.layout
-        mirrored = [p for p in layout.parameters if names is None or p.name in names]
         self.instance = instance
-        self.names = [p.name for p in mirrored]
         self.timeout: float | None = None
         self._lock = threading.RLock()
-        self._parameters = Slots(
-            root,
-            self.names,
-            [p.shape for p in mirrored],
-            [torch.float32] * len(mirrored),
-            "_parameters",
-        )
-        self._buffers = Slots(
-            root,
-            [b.name for b in layout.buffers],
-            [b.shape for b in layout.buffers],
-            [torch.from_numpy(np.empty(0, b.dtype)).dtype for b in layout.buffers],
-            "_buffers",
-        )
+        self._parameters = parameter_slots(root, layout)
+        self._buffers = buffer_slots(root, layout)
         self._params_seen = Watch()
         self._buffers_seen = Watch()
         # What the mirror equals; None: not known, so it is pushed without a condition.
@@ -113,6 +85,20 @@ class Link:
         if self.instance.layout.buffers:
             pairs.append((self._buffers, self._buffers_seen))
         return pairs
+
+    @property
+    def version(self) -> Version:
+        """What the mirror equals; None stands for what is not known."""
+        return self._version
+
+    def seen(self) -> tuple[Watch, Watch]:
+        """Give what is known of the parameters and of the buffers."""
+        return self._params_seen, self._buffers_seen
+
+    def resume(self, version: Version, params: Watch, buffers: Watch) -> None:
+        """Begin with a mirror that equals this version of the instance."""
+        self._version = version
+        self._params_seen, self._buffers_seen = params, buffers
 
     def parameters(self) -> list[nn.Parameter]:
         """Give the mirrored parameters in flat order."""
@@ -154,8 +140,7 @@ class Link:
     def _read(self) -> tuple[Array, dict[str, Array], Version]:
         instance = self.instance
         uid = Version(instance.uid)
-        select = self._select(self.names)
-        flat, version = state.get_params(instance, select, uid, self.timeout)
+        flat, version = state.get_params(instance, None, uid, self.timeout)
         if not instance.layout.buffers:
             return flat, {}, version
         same_params = Version(version.uid, version.params)
@@ -172,6 +157,17 @@ class Link:
             self._forget_buffers()
             self._push_changes()
 
+    def show_all(self) -> None:
+        """Do nothing: all values are here."""
+
+    def show_grads(self) -> None:
+        """Do nothing: all gradients are here."""
+
+    def settle(self) -> None:
+        """Push what changed here."""
+        with self._lock, advised(self.instance):
+            self._push_changes()
+
     def _push_changes(self) -> None:
         parameters = self.parameters()
         changed = self._params_seen.changed(parameters)
@@ -183,13 +179,14 @@ class Link:
             self._push_buffers(buffers, changed)
 
     def _push_params(self, tensors: list[nn.Parameter], changed: list[int]) -> None:
-        names = [self.names[i] for i in changed]
+        everything = len(changed) == len(tensors)
+        names = [self.instance.layout.parameters[i].name for i in changed]
         looks = self._params_seen.look(tensors, changed)
-        with self._unless_certain(self._forget_params):
+        with unless_certain(self._forget_params):
             version = state.set_params(
                 self.instance,
                 [as_array(tensors[i]) for i in changed],
-                self._select(names),
+                None if everything else names,
                 self._version._replace(buffers=None),
                 uuid.uuid4().hex,
                 self.timeout,
@@ -197,13 +194,10 @@ class Link:
         self._params_seen.saw(looks)
         self._version = self._version._replace(params=version.params)
 
-    def _select(self, names: list[str]) -> Select:
-        return None if len(names) == len(self.instance.layout.parameters) else names
-
     def _push_buffers(self, tensors: list[torch.Tensor], changed: list[int]) -> None:
         names = [self.instance.layout.buffers[i].name for i in changed]
         looks = self._buffers_seen.look(tensors, changed)
-        with self._unless_certain(self._forget_buffers):
+        with unless_certain(self._forget_buffers):
             version = state.set_buffers(
                 self.instance,
                 {name: as_array(tensors[i]) for name, i in zip(names, changed)},
@@ -228,23 +222,21 @@ class Link:
         empty : callable
             Makes the arrays of the outputs.
         """
-        moves = bool(self.instance.layout.buffers) and (
-            options["training"] or any(n.training for n in options["batch_norm"])
-        )
+        moves = moves_buffers(self.instance.layout, options)
         draws = options["training"] and self.instance.layout.stochastic
         if draws:
-            options = {**options, "rng_state": _torch_rng_state()}
-        with self._lock, self._advised():
+            options = {**options, "rng_state": randomness.state()}
+        with self._lock, advised(self.instance):
             self._push_changes()
             version = self._version
             if moves:
                 result = self._training_forward(x, options, empty)
         if not moves:
             full = compute.ForwardOptions(if_version=version, **options)
-            with self._advised():
+            with advised(self.instance):
                 result = compute.forward(self.instance, x, full, self.timeout, empty)
         if draws:
-            _set_torch_rng_state(result.rng_state)
+            randomness.set_state(result.rng_state)
         return result
 
     def _training_forward(
@@ -254,7 +246,7 @@ class Link:
         full = compute.ForwardOptions(
             if_version=self._version, return_buffers=True, **options
         )
-        with self._unless_certain(self._forget_buffers):
+        with unless_certain(self._forget_buffers):
             result = compute.forward(self.instance, x, full, self.timeout, empty)
             self._write_buffers(result.buffers)
         self._version = self._version._replace(buffers=result.version.buffers)
@@ -277,39 +269,8 @@ class Link:
         self._buffers_seen.forget()
         self._version = self._version._replace(buffers=None)
 
-    @contextlib.contextmanager
-    def _unless_certain(self, forget: Any) -> Iterator[None]:
-        """Call `forget` if a call fails such that it may have happened."""
-        try:
-            yield
-        except BackbonedError as error:
-            if error.code not in _NOTHING_CHANGED:
-                forget()
-            raise
-        except BaseException:
-            forget()
-            raise
 
-    @contextlib.contextmanager
-    def _advised(self) -> Iterator[None]:
-        """Add what to do to the error that somebody else changed the instance."""
-        try:
-            yield
-        except StaleVersion as error:
-            raise StaleVersion(
-                f"somebody else changed {self.instance.name!r} in the server: "
-                "net.pull() takes the server's state, net.push() puts this one's "
-                f"[{error.message}]",
-                error.code,
-                error.reason,
-            ) from error
-
-
-def _torch_rng_state() -> bytes:
-    """Give PyTorch's CPU generator's state."""
-    state: bytes = torch.get_rng_state().numpy().tobytes()
-    return state
-
-
-def _set_torch_rng_state(state: bytes) -> None:
-    torch.set_rng_state(torch.frombuffer(bytearray(state), dtype=torch.uint8))
+def moves_buffers(layout: Layout, options: dict[str, Any]) -> bool:
+    """Whether a forward may move the buffers on."""
+    modes = [layers.training for layers in options["batch_norm"]]
+    return bool(layout.buffers) and (options["training"] or any(modes))

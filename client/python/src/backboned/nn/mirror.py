@@ -9,8 +9,8 @@ all of them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Union
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ import torch
 from backboned.dtypes import Array
 
 _WITNESSES = 16
+
+Tensors = Union[Sequence[torch.Tensor], Mapping[int, torch.Tensor]]
 
 
 class _Seen:
@@ -44,6 +46,10 @@ class _Seen:
             and tensor.stride() == self._memory.stride()
         )
 
+    def written(self, version: int) -> bool:
+        """Whether a version counter says that the tensor was written."""
+        return version != self._version
+
     def betrayed(self) -> bool:
         """Whether elements changed behind PyTorch's back."""
         return self._witness is not None and self._witness.tobytes() != self._testimony
@@ -68,9 +74,7 @@ class Watch:
         self.strict = False
         self._seen: dict[int, _Seen] = {}
 
-    def look(
-        self, tensors: Sequence[torch.Tensor], indices: Sequence[int]
-    ) -> dict[int, _Seen]:
+    def look(self, tensors: Tensors, indices: Iterable[int]) -> dict[int, _Seen]:
         """Look at some of the tensors as they are now, for `saw`."""
         return {index: _Seen(tensors[index], self.strict) for index in indices}
 
@@ -78,22 +82,49 @@ class Watch:
         """Note that the server has the tensors as they were at that look."""
         self._seen.update(looks)
 
-    def forget(self) -> None:
-        """Note that it is no longer known what the server has."""
-        self._seen.clear()
+    def known(self) -> list[int]:
+        """Give the indices of the tensors that were noted."""
+        return list(self._seen)
 
-    def changed(self, tensors: Sequence[torch.Tensor]) -> list[int]:
+    def moved(self, tensors: Sequence[torch.Tensor], among: Iterable[int]) -> list[int]:
+        """Give those of the indices whose tensors PyTorch knows to be written.
+
+        Cheaper than `changed`, for tensors whose memory nobody else refers to.
+        """
+        seen = self._seen
+        return [
+            i for i in among if i not in seen or seen[i].written(_version(tensors[i]))
+        ]
+
+    def forget(self, indices: Iterable[int] | None = None) -> None:
+        """Note that it is no longer known what the server has of some, or of all."""
+        if indices is None:
+            self._seen.clear()
+        else:
+            for index in indices:
+                self._seen.pop(index, None)
+
+    def changed(
+        self, tensors: Tensors, among: Sequence[int] | None = None
+    ) -> list[int]:
         """Give the indices of the tensors that the server does not know.
 
         If one was changed behind PyTorch's back, all of them are suspected.
+
+        Parameters
+        ----------
+        tensors : sequence, or dict by index, of Tensor
+        among : sequence of int, optional
+            The indices to look at; by default all.
         """
+        indices = range(len(tensors)) if among is None else among
         changed = []
-        for index, tensor in enumerate(tensors):
+        for index in indices:
             seen = self._seen.get(index)
-            if seen is None or not seen.same(tensor):
+            if seen is None or not seen.same(tensors[index]):
                 changed.append(index)
             elif seen.betrayed():
-                return list(range(len(tensors)))
+                return list(indices)
         return changed
 
 

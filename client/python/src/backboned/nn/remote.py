@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-import copy
-from typing import Any, Callable, NoReturn, Union
+import weakref
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Callable, NoReturn, Union
 
 import torch
 from torch import nn
 
-from backboned.instance import Instance, create_instance
-from backboned.layout import Layout, argument_values
-from backboned.nn.function import Call, run, run_with_graph
+from backboned.instance import Instance
+from backboned.layout import Layout
+from backboned.nn import copying, norm
+from backboned.nn.function import AnyLink, Call, run, run_with_graph
+from backboned.nn.hosted import HostedLink
+from backboned.nn.lazy import LazyParameter, raw
 from backboned.nn.link import Link
 from backboned.nn.tree import plant
-from backboned.v1 import instance_service_pb2 as pb
+from backboned.norms import BatchNorm
+from backboned.traffic import Traffic
+from backboned.training import Term, TrainStep
+
+if TYPE_CHECKING:
+    from backboned.optim import HostedOptimizer
 
 Outputs = Union[
     torch.Tensor,
@@ -21,17 +30,25 @@ Outputs = Union[
     tuple[torch.Tensor, list[torch.Tensor]],
 ]
 
-_LINK = "_link"
+_networks: weakref.WeakSet[RemoteBackbone] = weakref.WeakSet()
 
 
 class RemoteBackbone(nn.Module):
     """A backbone whose forward and backward run in the server.
 
-    Its parameters and buffers are mirrored here under the names, and in the order, of
-    the architecture, so that optimizers, `state_dict`, freezing, clipping and
-    initialisation work as with any module. The mirror decides: what changed here is
-    pushed before the next forward. A training forward brings the new BatchNorm
-    statistics back.
+    Its parameters and buffers have the names, and the order, of the architecture, so
+    that optimizers, `state_dict`, freezing, clipping and initialisation work as with
+    any module. It works in one of three ways:
+
+    *mirrored*, as it begins: the tensors are here, and the mirror decides. What
+    changed here is pushed before the next forward. A training forward brings the new
+    BatchNorm statistics back, and a backward the gradients.
+
+    *hosted*, once it was handed to an optimizer of `backboned.optim`: parameters,
+    gradients and optimizer stay in the server. What somebody reads is fetched then,
+    and what somebody writes is pushed before the next use.
+
+    *frozen*, after ``requires_grad_(False)``: as hosted, without gradients.
 
     A change is noticed however PyTorch tracks it (a step, `load_state_dict`,
     ``p.data = t``, in-place functions). PyTorch does not track ``p.data.add_(t)``:
@@ -40,7 +57,7 @@ class RemoteBackbone(nn.Module):
     somebody else in the server is a `StaleVersion` in the next forward; `pull` takes
     it over.
 
-    The mirror is float32 on the CPU. Bits equal those of the same network in local
+    Tensors here are float32 on the CPU. Bits equal those of the same network in local
     PyTorch if both sides use equally many threads (`Server.info().threads`).
     Gradients of gradients are not available. Errors of the server are raised as
     `BackbonedError` from forward and from backward.
@@ -53,19 +70,41 @@ class RemoteBackbone(nn.Module):
     Parameters
     ----------
     instance : Instance
+    frozen : bool
+        Begin frozen: nothing is fetched before somebody looks.
     """
 
-    _link: Link
+    _link: AnyLink
+    _norms: norm.Norms
 
-    def __init__(self, instance: Instance) -> None:
+    def __init__(self, instance: Instance, frozen: bool = False) -> None:
         super().__init__()
         self.return_prerelu = False
-        plant(self, instance.layout)
+        plant(self, instance.layout, norm.defaults(instance.architecture))
         for name, value in instance.layout.attributes.items():
             if not hasattr(self, name):
                 setattr(self, name, value)
-        self._link = Link(instance, self)
-        self.pull()
+        self._norms = norm.Norms(self, instance.layout, instance.architecture)
+        _networks.add(self)
+        if frozen:
+            super().requires_grad_(False)
+            self._link = HostedLink(instance, self)
+        else:
+            self._link = Link(instance, self)
+            self._link.pull()
+
+    @property
+    def mode(self) -> str:
+        """How it works: ``"mirrored"``, ``"hosted"`` or ``"frozen"``."""
+        if isinstance(self._link, Link):
+            return "mirrored"
+        trains = any(p.requires_grad for p in self._link.parameters())
+        return "hosted" if trains else "frozen"
+
+    @property
+    def traffic(self) -> Traffic:
+        """What travelled for it so far; a difference says what did in between."""
+        return self.instance.channel.meter.read()
 
     @property
     def instance(self) -> Instance:
@@ -100,6 +139,14 @@ class RemoteBackbone(nn.Module):
     def timeout(self, value: float | None) -> None:
         self._link.timeout = value
 
+    def batch_norms(self) -> list[BatchNorm]:
+        """Say how the BatchNorm layers differ from what a forward would assume."""
+        return self._norms.overrides()
+
+    def layout_parameters(self) -> list[Any]:
+        """Give the parameters that the server knows, in flat order."""
+        return self._link.parameters()
+
     def forward(self, x: torch.Tensor, returnt: str = "out") -> Outputs:
         """Run the network in the server.
 
@@ -124,10 +171,20 @@ class RemoteBackbone(nn.Module):
         """
         _check_input(x)
         parameters = self._link.parameters()
-        call = Call(self._link, returnt, self.training, self.return_prerelu)
-        if torch.is_grad_enabled() and (
-            x.requires_grad or any(p.requires_grad for p in parameters)
-        ):
+        trains = False
+        if torch.is_grad_enabled():
+            with raw():
+                trains = any(p.requires_grad for p in parameters)
+        if trains and self._link.hosting and self._link.optimizer is None:
+            self.mirror()
+        call = Call(
+            self._link,
+            returnt,
+            self.training,
+            self.return_prerelu,
+            self.batch_norms(),
+        )
+        if trains or (x.requires_grad and torch.is_grad_enabled()):
             tensors = run_with_graph(call, x, parameters)
         else:
             tensors = run(call, x)
@@ -158,6 +215,7 @@ class RemoteBackbone(nn.Module):
 
     def get_params(self) -> torch.Tensor:
         """Give all parameters as a vector [P], differentiable."""
+        self._link.show_all()
         return torch.cat([p.reshape(-1) for p in self._link.parameters()])
 
     def set_params(self, values: torch.Tensor) -> None:
@@ -174,6 +232,7 @@ class RemoteBackbone(nn.Module):
         RuntimeError
             If a parameter has none.
         """
+        self._link.show_grads()
         parameters = self._link.parameters()
         missing = [
             spec.name
@@ -206,16 +265,109 @@ class RemoteBackbone(nn.Module):
             for parameter, part in zip(parameters, parts)
         ]
 
+    def train_step(
+        self,
+        x: torch.Tensor,
+        terms: Sequence[Term],
+        optimizer: HostedOptimizer,
+        return_logits: bool = False,
+    ) -> TrainStep:
+        """Make a whole training step in one round trip.
+
+        Equal to ``optimizer.zero_grad()``, a forward in training, the backward of the
+        loss, ``optimizer.step()`` and ``optimizer.zero_grad()``, to the bit.
+
+        Parameters
+        ----------
+        x : Tensor, [N, C, H, W]
+            As for `forward`.
+        terms : sequence of CrossEntropy, MeanSquaredError, KlDivergence
+            Of this package; the loss is their weighted sum, added in this order.
+        optimizer : HostedOptimizer
+            Of `backboned.optim`; its clipping counts.
+        return_logits : bool
+            Give the logits too.
+
+        Returns
+        -------
+        TrainStep
+
+        Raises
+        ------
+        BackbonedError
+            If the server refuses or fails.
+        RuntimeError
+            If the network is in evaluation mode.
+        """
+        _check_input(x)
+        if not self.training:
+            raise RuntimeError("train_step trains the network; call net.train() first")
+        return optimizer.train_step(x, terms, return_logits)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Give the state dict of any module, fetched at once if it is not here."""
+        self._link.show_all()
+        return super().state_dict(*args, **kwargs)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Take all gradients away, or make those that there are zero.
+
+        The latter fetches the gradients of a hosted network, and sends zeros.
+        """
+        if not set_to_none or isinstance(self._link, Link):
+            super().zero_grad(set_to_none)
+            return
+        self._link.zero_grad()
+        for parameter in self.parameters():
+            if not isinstance(parameter, LazyParameter):
+                parameter.grad = None
+
+    def requires_grad_(self, requires_grad: bool = True) -> RemoteBackbone:
+        """Freeze the network, or let it train again.
+
+        A network that trains again is mirrored, unless it has an optimizer in the
+        server.
+        """
+        super().requires_grad_(requires_grad)
+        if not requires_grad and isinstance(self._link, Link):
+            self._link = HostedLink(self.instance, self, self._link)
+        elif requires_grad and self._link.hosting and self._link.optimizer is None:
+            self.mirror()
+        return self
+
+    def host(self, optimizer: Any) -> HostedLink:
+        """Let parameters, gradients and an optimizer be in the server.
+
+        The optimizers of `backboned.optim` do so.
+        """
+        if isinstance(self._link, Link):
+            self._link = HostedLink(self.instance, self, self._link)
+        self._link.optimizer = optimizer
+        return self._link
+
+    def mirror(self) -> RemoteBackbone:
+        """Work mirrored from now on: everything is fetched.
+
+        An optimizer of `backboned.optim` cannot step it any more.
+        """
+        if isinstance(self._link, HostedLink):
+            hosted = self._link
+            mirror = Link(self.instance, self)
+            mirror.timeout = hosted.timeout
+            mirror.resume(*hosted.end())
+            self._link = mirror
+        return self
+
     def push(self) -> None:
-        """Write the whole mirror into the instance, whatever is there."""
+        """Write what is here into the instance, whatever is there."""
         self._link.push()
 
     def pull(self) -> None:
-        """Take the instance's parameters and buffers into the mirror."""
+        """Take the instance's parameters and buffers; what is here is lost."""
         self._link.pull()
 
     def delete(self) -> None:
-        """Delete the instance in the server; the mirror stays readable."""
+        """Delete the instance in the server; what is here stays readable."""
         self.instance.delete()
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> RemoteBackbone:
@@ -227,21 +379,18 @@ class RemoteBackbone(nn.Module):
                 f"{probe.dtype} on {probe.device}; the server computes on its own "
                 "device"
             )
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if isinstance(self._link, Link):
+            super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> RemoteBackbone:
-        """Make an independent network: a new instance with equal tensors."""
-        twin = type(self).__new__(type(self))
-        memo[id(self)] = twin
-        instance = _create_like(self.instance, self.timeout)
-        nn.Module.__init__(twin)
-        for key, value in self.__dict__.items():
-            if key != _LINK:
-                twin.__dict__[key] = copy.deepcopy(value, memo)
-        link = Link(instance, twin)
-        link.timeout, link.strict = self.timeout, self.strict
-        twin.__dict__[_LINK] = link
+        """Make an independent network, an instance of its own.
+
+        Of a hosted or frozen network it is a clone in the server, which costs nothing
+        before one of the two is written; of a mirrored one it is fed when it is used.
+        """
+        twin = copying.deepcopy(self, memo)
+        _networks.add(twin)
         return twin
 
     def __getstate__(self) -> NoReturn:
@@ -257,7 +406,7 @@ class RemoteBackbone(nn.Module):
         made_from = instance.benchmark or instance.architecture
         return (
             f"{type(self).__name__}({instance.name!r} [{made_from}] "
-            f"on {instance.channel.target})"
+            f"on {instance.channel.target}, {self.mode})"
         )
 
 
@@ -270,22 +419,9 @@ def _check_input(x: Any) -> None:
         raise TypeError(f"the input is float32 or uint8; got {x.dtype}")
 
 
-def _create_like(instance: Instance, timeout: float | None) -> Instance:
-    """Make an unnamed instance of the same architecture and arguments.
-
-    Its parameters are drawn, also where Mammoth loads weights: they are overwritten.
-    """
-    request = pb.CreateInstanceRequest(
-        arguments=argument_values(instance.arguments),
-        device=instance.device,
-        seed=0,
-        random_init=True,
-    )
-    if instance.benchmark:
-        request.benchmark = instance.benchmark
-    else:
-        request.architecture = instance.architecture
-    if instance.normalization is not None:
-        request.normalization.mean.extend(instance.normalization.mean)
-        request.normalization.std.extend(instance.normalization.std)
-    return create_instance(instance.channel, request, timeout)
+def network_of(parameter: torch.Tensor) -> RemoteBackbone | None:
+    """Give the network that has a parameter; None if there is none."""
+    for network in list(_networks):
+        if any(parameter is mine for mine in network.layout_parameters()):
+            return network
+    return None

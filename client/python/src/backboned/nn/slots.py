@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
+from backboned.layout import Layout
 from backboned.nn.mirror import check_tensor
 
 
@@ -39,6 +41,21 @@ class Slots:
         self._links: list[tuple[dict[str, Any], str, nn.Module]] = []
         self._places: list[tuple[dict[str, Any], str]] = []
 
+    def found(self) -> list[Any]:
+        """Give what is in the places, whatever it is, in the order of the names.
+
+        Raises
+        ------
+        AttributeError
+            If one is empty.
+        """
+        if not self._places or not self._intact():
+            self._resolve()
+        try:
+            return [place[key] for place, key in self._places]
+        except KeyError as error:
+            raise AttributeError(f"the backbone has no {error} any more") from None
+
     def tensors(self) -> list[Any]:
         """Give the tensors in the order of the names.
 
@@ -49,12 +66,7 @@ class Slots:
         TypeError, ValueError
             If one no longer has the type or the shape that the server knows.
         """
-        if not self._places or not self._intact():
-            self._resolve()
-        try:
-            found = [place[key] for place, key in self._places]
-        except KeyError as error:
-            raise AttributeError(f"the backbone has no {error} any more") from None
+        found = self.found()
         # Each time: `p.data = ...` changes a tensor and keeps the object.
         for tensor, (name, shape, dtype) in zip(found, self._expected):
             if not _fits(tensor, shape, dtype):
@@ -87,4 +99,26 @@ def _fits(tensor: Any, shape: tuple[int, ...], dtype: torch.dtype) -> bool:
         and tensor.shape == shape
         and tensor.dtype == dtype
         and tensor.is_cpu
+    )
+
+
+def parameter_slots(root: nn.Module, layout: Layout) -> Slots:
+    """Give the places of a layout's parameters."""
+    return Slots(
+        root,
+        [p.name for p in layout.parameters],
+        [p.shape for p in layout.parameters],
+        [torch.float32] * len(layout.parameters),
+        "_parameters",
+    )
+
+
+def buffer_slots(root: nn.Module, layout: Layout) -> Slots:
+    """Give the places of a layout's buffers."""
+    return Slots(
+        root,
+        [b.name for b in layout.buffers],
+        [b.shape for b in layout.buffers],
+        [torch.from_numpy(np.empty(0, b.dtype)).dtype for b in layout.buffers],
+        "_buffers",
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any, Callable
 
 import numpy as np
 import torch
@@ -10,35 +10,44 @@ from torch import nn
 
 from backboned.errors import MalformedAnswer
 from backboned.layout import Layout
+from backboned.nn.norm import BatchNorm2d, Defaults, layer_names
+from backboned.nn.part import Part
+
+Make = Callable[[str], nn.Module]
+"""Makes the module of a name."""
 
 
-class Part(nn.Module):
-    """A part of a mirrored backbone: holds tensors, computes nothing."""
-
-    def forward(self, *inputs: Any, **options: Any) -> NoReturn:
-        """Raise: the parts' computation is in the server."""
-        raise NotImplementedError(
-            "this part of the backbone runs in the server only; call the whole "
-            "backbone, with returnt='features' or 'full' for what is inside"
-        )
-
-
-def plant(root: nn.Module, layout: Layout) -> None:
+def plant(root: nn.Module, layout: Layout, norms: Defaults) -> None:
     """Add uninitialised parameters and buffers under the layout's names.
 
     `root.named_parameters()` and `root.named_buffers()` then give exactly the
     layout's names in its order; aliases appear in the state dict only.
+
+    Parameters
+    ----------
+    root : torch.nn.Module
+    layout : Layout
+    norms : Defaults
+        Of the BatchNorm layers.
 
     Raises
     ------
     MalformedAnswer
         If no tree of modules has this order.
     """
+    sizes = {b.name: b.shape for b in layout.buffers}
+    layers = set(layer_names(layout))
+
+    def make(name: str) -> nn.Module:
+        if name not in layers:
+            return Part()
+        return BatchNorm2d(sizes[f"{name}.running_mean"][0], norms.eps, norms.momentum)
+
     for parameter in layout.parameters:
-        module, key = _descend(root, parameter.name)
+        module, key = _descend(root, parameter.name, make)
         module.register_parameter(key, nn.Parameter(torch.empty(parameter.shape)))
     for buffer in layout.buffers:
-        module, key = _descend(root, buffer.name)
+        module, key = _descend(root, buffer.name, make)
         dtype = torch.from_numpy(np.empty(0, buffer.dtype)).dtype
         module.register_buffer(key, torch.empty(buffer.shape, dtype=dtype))
     for parameter in layout.parameters:
@@ -60,14 +69,16 @@ def _share(root: nn.Module, name: str, alias: str) -> None:
     place.register_parameter(alias_key, module._parameters[key])
 
 
-def _descend(root: nn.Module, name: str) -> tuple[nn.Module, str]:
+def _descend(
+    root: nn.Module, name: str, make: Make = lambda name: Part()
+) -> tuple[nn.Module, str]:
     """Give the module that holds a tensor, made where missing, and the last word."""
     *path, key = name.split(".")
     module = root
-    for step in path:
+    for depth, step in enumerate(path, 1):
         child = module._modules.get(step)
         if child is None:
-            child = Part()
+            child = make(".".join(path[:depth]))
             module.add_module(step, child)
         module = child
     return module, key

@@ -1,0 +1,251 @@
+#include "backbones/losses.h"
+
+#include <ATen/core/Reduction.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/cross_entropy_loss.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/kl_div.h>
+#include <ATen/ops/log_softmax.h>
+#include <ATen/ops/mse_loss.h>
+#include <ATen/ops/softmax.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <string>
+#include <string_view>
+
+#include "absl/strings/str_cat.h"
+#include "backbones/errors.h"
+
+namespace backboned {
+namespace {
+
+absl::Status OfTerm(size_t term, absl::Status status) {
+  if (status.ok()) return status;
+  return Error(status.code(), ReasonOf(status).value_or(Reason::kInvalidOption),
+               absl::StrCat("term ", term, ": ",
+                            absl::string_view(status.message().data(),
+                                              status.message().size())));
+}
+
+absl::Status ShapeMismatch(const std::string& message) {
+  return Error(absl::StatusCode::kInvalidArgument, Reason::kShapeMismatch,
+               message);
+}
+
+absl::Status CheckDtype(std::string_view what, const at::Tensor& tensor,
+                        at::ScalarType dtype, std::string_view name) {
+  if (tensor.scalar_type() == dtype) return absl::OkStatus();
+  return Error(
+      absl::StatusCode::kInvalidArgument, Reason::kDtypeMismatch,
+      absl::StrCat("the ", std::string(what), " must be ", std::string(name)));
+}
+
+// The checks that need no values, of each kind.
+class TermCheck {
+ public:
+  explicit TermCheck(int64_t rows) : rows_(rows) {}
+
+  absl::Status operator()(const CrossEntropy& loss) const {
+    if (!(loss.label_smoothing >= 0 && loss.label_smoothing <= 1)) {
+      return InvalidOption(absl::StrCat(
+          "label_smoothing is ", loss.label_smoothing, ", must be in [0, 1]"));
+    }
+    if (loss.label_smoothing > 0 && !loss.class_mask.empty()) {
+      return InvalidOption("label_smoothing does not go with a class mask");
+    }
+    if (loss.labels.dim() != 1 || loss.labels.size(0) != rows_) {
+      return ShapeMismatch(absl::StrCat("the labels have shape ",
+                                        FormatShape(Shape(loss.labels)),
+                                        ", expected [", rows_, "]"));
+    }
+    return CheckDtype("labels", loss.labels, at::kLong, "int64");
+  }
+
+  absl::Status operator()(const MeanSquaredError& loss) const {
+    return CheckTarget(loss.target);
+  }
+
+  absl::Status operator()(const KlDivergence& loss) const {
+    if (!(loss.temperature > 0 && std::isfinite(loss.temperature))) {
+      return InvalidOption(absl::StrCat("temperature is ", loss.temperature,
+                                        ", must be a number above 0"));
+    }
+    return CheckTarget(loss.target);
+  }
+
+ private:
+  static std::span<const int64_t> Shape(const at::Tensor& tensor) {
+    return {tensor.sizes().data(), tensor.sizes().size()};
+  }
+
+  absl::Status CheckTarget(const at::Tensor& target) const {
+    if (target.dim() != 2 || target.size(0) != rows_) {
+      return ShapeMismatch(absl::StrCat("the target has shape ",
+                                        FormatShape(Shape(target)),
+                                        ", expected [", rows_, ", K]"));
+    }
+    return CheckDtype("target", target, at::kFloat, "float32");
+  }
+
+  int64_t rows_;
+};
+
+absl::Status CheckTerm(const LossTerm& term, int64_t rows) {
+  if (term.row_begin < 0 || term.row_begin >= term.row_end ||
+      term.row_end > rows) {
+    return InvalidOption(absl::StrCat("rows [", term.row_begin, ", ",
+                                      term.row_end, ") are none of a batch of ",
+                                      rows));
+  }
+  if (!std::isfinite(term.weight)) {
+    return InvalidOption(
+        absl::StrCat("weight is ", term.weight, ", must be a number"));
+  }
+  return std::visit(TermCheck(term.row_end - term.row_begin), term.loss);
+}
+
+// The checks of values against the number of classes, of each kind.
+class ClassCheck {
+ public:
+  explicit ClassCheck(int64_t classes) : classes_(classes) {}
+
+  absl::Status operator()(const CrossEntropy& loss) const {
+    const auto mask_size = static_cast<int64_t>(loss.class_mask.size());
+    if (mask_size != 0 && mask_size != classes_) {
+      return ShapeMismatch(absl::StrCat("the class mask has ", mask_size,
+                                        " values, there are ", classes_,
+                                        " classes"));
+    }
+    const std::span<const int64_t> labels(
+        loss.labels.const_data_ptr<int64_t>(),
+        static_cast<size_t>(loss.labels.numel()));
+    for (const int64_t label : labels) {
+      absl::Status valid = CheckLabel(label, loss.class_mask);
+      if (!valid.ok()) return valid;
+    }
+    if (std::ranges::count(labels, kIgnoredLabel) == std::ssize(labels)) {
+      return InvalidOption(absl::StrCat("all labels are ", kIgnoredLabel,
+                                        ", which counts for nothing"));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status operator()(const MeanSquaredError& loss) const {
+    return CheckTarget(loss.target);
+  }
+
+  absl::Status operator()(const KlDivergence& loss) const {
+    return CheckTarget(loss.target);
+  }
+
+ private:
+  absl::Status CheckLabel(int64_t label, const std::vector<bool>& mask) const {
+    if (label == kIgnoredLabel) return absl::OkStatus();
+    if (label < 0 || label >= classes_) {
+      return InvalidOption(absl::StrCat("label ", label, " is none of the ",
+                                        classes_, " classes"));
+    }
+    if (!mask.empty() && !mask[static_cast<size_t>(label)]) {
+      return InvalidOption(absl::StrCat(
+          "label ", label, " is of a class that the class mask leaves out"));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status CheckTarget(const at::Tensor& target) const {
+    if (target.size(1) == classes_) return absl::OkStatus();
+    return ShapeMismatch(absl::StrCat("the target has ", target.size(1),
+                                      " columns, there are ", classes_,
+                                      " classes"));
+  }
+
+  int64_t classes_;
+};
+
+// Computes the term of each kind for its rows of the logits, with their graph.
+class TermLoss {
+ public:
+  explicit TermLoss(at::Tensor logits) : logits_(std::move(logits)) {}
+
+  at::Tensor operator()(const CrossEntropy& loss) const {
+    const at::Tensor logits =
+        loss.class_mask.empty()
+            ? logits_
+            : logits_.masked_fill(LeftOut(loss.class_mask),
+                                  -std::numeric_limits<double>::infinity());
+    return at::cross_entropy_loss(logits, loss.labels.to(logits_.device()),
+                                  /*weight=*/{}, at::Reduction::Mean,
+                                  kIgnoredLabel, loss.label_smoothing);
+  }
+
+  at::Tensor operator()(const MeanSquaredError& loss) const {
+    return at::mse_loss(logits_, AsLogits(loss.target));
+  }
+
+  at::Tensor operator()(const KlDivergence& loss) const {
+    const at::Tensor ours =
+        at::log_softmax(logits_.div(loss.temperature), /*dim=*/1);
+    const at::Tensor theirs =
+        at::softmax(AsLogits(loss.target).div(loss.temperature), /*dim=*/1);
+    return at::kl_div(ours, theirs, at::Reduction::Sum).div(logits_.size(0));
+  }
+
+ private:
+  // [K] bool, on the logits' device: the classes that do not count.
+  at::Tensor LeftOut(const std::vector<bool>& mask) const {
+    at::Tensor left_out = at::empty({std::ssize(mask)}, at::kBool);
+    std::ranges::transform(mask, left_out.mutable_data_ptr<bool>(),
+                           [](bool counts) { return !counts; });
+    return left_out.to(logits_.device());
+  }
+
+  at::Tensor AsLogits(const at::Tensor& target) const {
+    return target.to(logits_.options());
+  }
+
+  at::Tensor logits_;
+};
+
+}  // namespace
+
+absl::Status CheckTerms(std::span<const LossTerm> terms, int64_t rows) {
+  if (terms.empty()) return InvalidOption("the loss has no term");
+  for (size_t i = 0; i < terms.size(); ++i) {
+    absl::Status valid = OfTerm(i, CheckTerm(terms[i], rows));
+    if (!valid.ok()) return valid;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckClasses(std::span<const LossTerm> terms, int64_t classes) {
+  for (size_t i = 0; i < terms.size(); ++i) {
+    absl::Status valid =
+        OfTerm(i, std::visit(ClassCheck(classes), terms[i].loss));
+    if (!valid.ok()) return valid;
+  }
+  return absl::OkStatus();
+}
+
+LossOutput ComputeLoss(std::span<const LossTerm> terms,
+                       const at::Tensor& logits) {
+  const at::AutoGradMode grad_mode(true);
+  const at::Tensor leaf = logits.detach().requires_grad_(true);
+  LossOutput output;
+  at::Tensor sum;
+  for (const LossTerm& term : terms) {
+    const at::Tensor rows =
+        leaf.narrow(0, term.row_begin, term.row_end - term.row_begin);
+    const at::Tensor loss = std::visit(TermLoss(rows), term.loss);
+    output.losses.push_back(loss.item<double>());
+    const at::Tensor weighted = loss.mul(term.weight);
+    sum = sum.defined() ? sum.add(weighted) : weighted;
+  }
+  output.loss = sum.item<double>();
+  output.logits_grad = torch::autograd::grad({sum}, {leaf})[0].contiguous();
+  return output;
+}
+
+}  // namespace backboned

@@ -1,0 +1,71 @@
+// Losses of logits, as `torch.nn.functional` computes them.
+
+#ifndef BACKBONED_BACKBONES_LOSSES_H_
+#define BACKBONED_BACKBONES_LOSSES_H_
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <span>
+#include <variant>
+#include <vector>
+
+#include "absl/status/status.h"
+
+namespace backboned {
+
+// The label that PyTorch leaves out of the mean (its `ignore_index`).
+inline constexpr int64_t kIgnoredLabel = -100;
+
+// `cross_entropy(logits, labels, label_smoothing=...)`.
+struct CrossEntropy {
+  at::Tensor labels;  // [rows] int64: classes, or kIgnoredLabel.
+  // One a class: the logits of the others become -inf. Empty: all count.
+  std::vector<bool> class_mask = {};
+  double label_smoothing = 0;
+};
+
+// `mse_loss(logits, target)`.
+struct MeanSquaredError {
+  at::Tensor target;  // [rows, K] float32.
+};
+
+// `kl_div(log_softmax(logits / T), softmax(target / T), "batchmean")`.
+struct KlDivergence {
+  at::Tensor target;  // [rows, K] float32: logits.
+  double temperature = 1;
+};
+
+// A loss of some rows of a batch, and what it weighs in the sum.
+struct LossTerm {
+  int64_t row_begin = 0;
+  int64_t row_end = 0;  // One past the last.
+  double weight = 1;
+  std::variant<CrossEntropy, MeanSquaredError, KlDivergence> loss;
+};
+
+// Returns kInvalidArgument, which names the term, unless there is a term and
+// each has rows inside a batch of `rows`, a labels' or target's tensor of their
+// number and its dtype, and numbers in their range. Does not look at values.
+absl::Status CheckTerms(std::span<const LossTerm> terms, int64_t rows);
+
+// Returns kInvalidArgument, which names the term, unless checked terms, their
+// tensors on the CPU, fit logits of `classes` classes: a label is none of them
+// or one that the mask leaves out, all labels are ignored, a mask is used with
+// label smoothing, a target or mask has another number of classes.
+absl::Status CheckClasses(std::span<const LossTerm> terms, int64_t classes);
+
+struct LossOutput {
+  std::vector<double> losses;  // Each term before its weight.
+  double loss = 0;             // Their weighted sum, added in their order.
+  at::Tensor logits_grad;      // Of `loss`, as logits.
+};
+
+// Computes the sum of checked terms, and its gradient, for `logits` [N, K],
+// which need no graph. The terms' tensors are on any device.
+LossOutput ComputeLoss(std::span<const LossTerm> terms,
+                       const at::Tensor& logits);
+
+}  // namespace backboned
+
+#endif  // BACKBONED_BACKBONES_LOSSES_H_

@@ -1,0 +1,327 @@
+#include "backbones/optimizer.h"
+
+#include <ATen/ops/_foreach_mul.h>
+#include <ATen/ops/_foreach_norm.h>
+#include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/maximum.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
+
+#include <cmath>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "backbones/errors.h"
+
+namespace backboned {
+namespace {
+
+// The order of Adam's slots.
+constexpr size_t kStep = 0;
+constexpr size_t kExpAvg = 1;
+constexpr size_t kExpAvgSq = 2;
+constexpr size_t kMaxExpAvgSq = 3;
+
+absl::Status OfGroup(size_t group, absl::Status status) {
+  if (status.ok()) return status;
+  return Error(status.code(), ReasonOf(status).value_or(Reason::kInvalidOption),
+               absl::StrCat("group ", group, ": ",
+                            absl::string_view(status.message().data(),
+                                              status.message().size())));
+}
+
+absl::Status CheckNotNegative(std::string_view name, double value) {
+  if (std::isfinite(value) && value >= 0) return absl::OkStatus();
+  return InvalidOption(absl::StrCat(std::string(name), " is ", value,
+                                    ", must be a number of at least 0"));
+}
+
+absl::Status CheckPositive(std::string_view name, double value) {
+  if (value > 0) return absl::OkStatus();  // NaN is not.
+  return InvalidOption(
+      absl::StrCat(std::string(name), " is ", value, ", must be above 0"));
+}
+
+absl::Status CheckBeta(std::string_view name, double value) {
+  if (value >= 0 && value < 1) return absl::OkStatus();
+  return InvalidOption(
+      absl::StrCat(std::string(name), " is ", value, ", must be in [0, 1)"));
+}
+
+absl::Status CheckSgd(const ParameterGroup& group) {
+  absl::Status momentum = CheckNotNegative("momentum", group.momentum);
+  if (!momentum.ok()) return momentum;
+  if (!std::isfinite(group.dampening)) {
+    return InvalidOption(
+        absl::StrCat("dampening is ", group.dampening, ", must be a number"));
+  }
+  if (group.nesterov && (group.momentum <= 0 || group.dampening != 0)) {
+    return InvalidOption(
+        absl::StrCat("nesterov needs a momentum and no dampening, they are ",
+                     group.momentum, " and ", group.dampening));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckAdam(const ParameterGroup& group) {
+  absl::Status valid = CheckBeta("beta1", group.beta1);
+  if (valid.ok()) valid = CheckBeta("beta2", group.beta2);
+  if (valid.ok()) valid = CheckNotNegative("eps", group.eps);
+  return valid;
+}
+
+absl::Status CheckGroup(OptimizerKind kind, const ParameterGroup& group) {
+  absl::Status valid = CheckNotNegative("lr", group.lr);
+  if (valid.ok()) valid = CheckNotNegative("weight_decay", group.weight_decay);
+  if (!valid.ok()) return valid;
+  return kind == OptimizerKind::kSgd ? CheckSgd(group) : CheckAdam(group);
+}
+
+// The parameters of a group, none of them cut.
+absl::StatusOr<std::vector<Slice>> SelectGroup(const Selection& selection,
+                                               const Layout& layout) {
+  absl::StatusOr<std::vector<Slice>> slices =
+      SelectParameters(selection, layout);
+  if (!slices.ok()) return slices;
+  absl::Status whole = CheckWholeParameters(*slices, layout);
+  if (!whole.ok()) return whole;
+  if (slices->empty()) {
+    return InvalidOption("the selection selects no parameter");
+  }
+  return slices;
+}
+
+// A parameter and its slots after a step.
+struct Stepped {
+  at::Tensor param;
+  std::vector<at::Tensor> slots;
+};
+
+Stepped StepSgd(const ParameterGroup& group, const at::Tensor& param,
+                at::Tensor grad, const std::vector<at::Tensor>& slots) {
+  if (group.maximize) grad = grad.neg();
+  if (group.weight_decay != 0) grad = grad.add(param, group.weight_decay);
+  std::vector<at::Tensor> next;
+  if (group.momentum != 0) {
+    at::Tensor buffer =
+        slots.empty()
+            ? grad
+            : slots[0].mul(group.momentum).add_(grad, 1 - group.dampening);
+    grad = group.nesterov ? grad.add(buffer, group.momentum) : buffer;
+    next = {std::move(buffer)};
+  }
+  return {.param = param.add(grad, -group.lr), .slots = std::move(next)};
+}
+
+std::vector<at::Tensor> FreshAdamSlots(const ParameterGroup& group,
+                                       const at::Tensor& param) {
+  std::vector<at::Tensor> slots = {
+      at::zeros({}, at::kFloat), at::zeros_like(param), at::zeros_like(param)};
+  if (group.amsgrad) slots.push_back(at::zeros_like(param));
+  return slots;
+}
+
+// Adam, and with `decoupled` weight decay AdamW.
+Stepped StepAdam(const ParameterGroup& group, bool decoupled, at::Tensor param,
+                 at::Tensor grad, std::vector<at::Tensor> slots) {
+  if (group.maximize) grad = grad.neg();
+  if (slots.empty()) slots = FreshAdamSlots(group, param);
+  slots[kStep] = slots[kStep].add(1);
+  if (group.weight_decay != 0 && decoupled) {
+    param = param.mul(1 - group.lr * group.weight_decay);
+  } else if (group.weight_decay != 0) {
+    grad = grad.add(param, group.weight_decay);
+  }
+  slots[kExpAvg] = slots[kExpAvg].lerp(grad, 1 - group.beta1);
+  slots[kExpAvgSq] =
+      slots[kExpAvgSq].mul(group.beta2).addcmul_(grad, grad, 1 - group.beta2);
+
+  // As Python computes them, in double precision.
+  const auto step = static_cast<double>(slots[kStep].item<float>());
+  const double bias_correction1 = 1 - std::pow(group.beta1, step);
+  const double bias_correction2 = 1 - std::pow(group.beta2, step);
+  const double step_size = group.lr / bias_correction1;
+  const double bias_correction2_sqrt = std::pow(bias_correction2, 0.5);
+  if (group.amsgrad) {
+    slots[kMaxExpAvgSq] = at::maximum(slots[kMaxExpAvgSq], slots[kExpAvgSq]);
+  }
+  const at::Tensor denominator = slots[group.amsgrad ? kMaxExpAvgSq : kExpAvgSq]
+                                     .sqrt()
+                                     .div_(bias_correction2_sqrt)
+                                     .add_(group.eps);
+  param = param.addcdiv(slots[kExpAvg], denominator, -step_size);
+  return {.param = std::move(param), .slots = std::move(slots)};
+}
+
+Stepped StepOne(OptimizerKind kind, const ParameterGroup& group,
+                const at::Tensor& param, const at::Tensor& grad,
+                const std::vector<at::Tensor>& slots) {
+  if (kind == OptimizerKind::kSgd) return StepSgd(group, param, grad, slots);
+  return StepAdam(group, kind == OptimizerKind::kAdamW, param, grad, slots);
+}
+
+// Returns the parameters that a step changes, in layout order.
+std::vector<size_t> SteppedParameters(const State& state,
+                                      const std::vector<bool>& frozen) {
+  std::vector<size_t> stepped;
+  for (size_t i = 0; i < state.params.size(); ++i) {
+    if (state.optimizer->group_of[i].has_value() && state.grads[i].defined() &&
+        (frozen.empty() || !frozen[i])) {
+      stepped.push_back(i);
+    }
+  }
+  return stepped;
+}
+
+// Clips `grads` as `torch.nn.utils.clip_grad_norm_` does; returns their norm
+// before.
+double ClipByNorm(const ClipNorm& clip, std::vector<at::Tensor>& grads) {
+  const at::Tensor norm = at::linalg_vector_norm(
+      at::stack(at::_foreach_norm(grads, clip.norm_type)), clip.norm_type);
+  // Python divides a number by a tensor like this.
+  const at::Tensor scale =
+      norm.add(1e-6).reciprocal().mul(clip.max_norm).clamp_max(1.0);
+  grads = at::_foreach_mul(grads, scale);
+  return norm.item<double>();
+}
+
+void ClipByValue(double value, std::vector<at::Tensor>& grads) {
+  for (at::Tensor& grad : grads) {
+    grad = grad.clamp_min(-value).clamp_max_(value);
+  }
+}
+
+}  // namespace
+
+std::vector<std::string_view> SlotNames(OptimizerKind kind,
+                                        const ParameterGroup& group) {
+  if (kind == OptimizerKind::kSgd) {
+    if (group.momentum == 0) return {};
+    return {"momentum_buffer"};
+  }
+  std::vector<std::string_view> names = {kStepSlot, "exp_avg", "exp_avg_sq"};
+  if (group.amsgrad) names.push_back("max_exp_avg_sq");
+  return names;
+}
+
+absl::StatusOr<OptimizerPtr> MakeOptimizer(OptimizerKind kind,
+                                           std::vector<ParameterGroup> groups,
+                                           const Layout& layout) {
+  if (groups.empty()) return InvalidOption("the optimizer has no group");
+  OptimizerState optimizer = {.kind = kind};
+  optimizer.group_of.resize(layout.parameters().size());
+  optimizer.slots.resize(layout.parameters().size());
+  for (size_t g = 0; g < groups.size(); ++g) {
+    absl::Status valid = OfGroup(g, CheckGroup(kind, groups[g]));
+    if (!valid.ok()) return valid;
+    absl::StatusOr<std::vector<Slice>> slices =
+        SelectGroup(groups[g].selection, layout);
+    if (!slices.ok()) return OfGroup(g, slices.status());
+    for (const Slice& slice : *slices) {
+      std::optional<size_t>& group = optimizer.group_of[slice.index];
+      if (group.has_value()) {
+        return InvalidOption(absl::StrCat(
+            "parameter ", Quote(layout.parameters()[slice.index].name),
+            " is in group ", *group, " and in group ", g));
+      }
+      group = g;
+    }
+  }
+  optimizer.groups = std::move(groups);
+  return std::make_shared<const OptimizerState>(std::move(optimizer));
+}
+
+absl::Status CheckOptimizable(const State& state) {
+  for (const at::Tensor& param : state.params) {
+    const at::ScalarType dtype = param.scalar_type();
+    if (dtype == at::kFloat || dtype == at::kDouble) continue;
+    return Error(absl::StatusCode::kFailedPrecondition, Reason::kReadOnly,
+                 "the parameters are neither float32 nor float64, which an "
+                 "optimizer needs");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckStep(const State& state, const StepOptions& options) {
+  if (state.optimizer == nullptr) {
+    return Error(absl::StatusCode::kFailedPrecondition, Reason::kNoOptimizer,
+                 "the instance has no optimizer; configure one");
+  }
+  const size_t groups = state.optimizer->groups.size();
+  if (!options.lr.empty() && options.lr.size() != groups) {
+    return InvalidOption(absl::StrCat("lr has ", options.lr.size(),
+                                      " values, the optimizer ", groups,
+                                      groups == 1 ? " group" : " groups"));
+  }
+  for (size_t g = 0; g < options.lr.size(); ++g) {
+    absl::Status valid = OfGroup(g, CheckNotNegative("lr", options.lr[g]));
+    if (!valid.ok()) return valid;
+  }
+  if (options.clip_norm.has_value()) {
+    absl::Status valid = CheckPositive("max_norm", options.clip_norm->max_norm);
+    if (!valid.ok()) return valid;
+    return CheckPositive("norm_type", options.clip_norm->norm_type);
+  }
+  if (options.clip_value.has_value()) {
+    return CheckPositive("clip_value", *options.clip_value);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<StepOutput> Step(const State& state, const StepOptions& options,
+                                const std::vector<bool>& frozen) {
+  absl::Status valid = CheckStep(state, options);
+  if (!valid.ok()) return valid;
+  const std::vector<size_t> stepped = SteppedParameters(state, frozen);
+  if (stepped.empty()) {
+    return Error(absl::StatusCode::kFailedPrecondition, Reason::kNoGradients,
+                 "no parameter that the optimizer steps has a gradient; run a "
+                 "backward with accumulate");
+  }
+  StepOutput output = {.stepped_count = static_cast<int64_t>(stepped.size())};
+  std::vector<at::Tensor> grads;
+  for (const size_t i : stepped) grads.push_back(state.grads[i]);
+  if (options.clip_norm.has_value()) {
+    output.grad_norm = ClipByNorm(*options.clip_norm, grads);
+  } else if (options.clip_value.has_value()) {
+    ClipByValue(*options.clip_value, grads);
+  }
+
+  State next = state;
+  OptimizerState optimizer = *state.optimizer;
+  for (size_t g = 0; g < options.lr.size(); ++g) {
+    optimizer.groups[g].lr = options.lr[g];
+  }
+  for (size_t n = 0; n < stepped.size(); ++n) {
+    const size_t i = stepped[n];
+    Stepped one =
+        StepOne(optimizer.kind, optimizer.groups[optimizer.group_of[i].value()],
+                state.params[i], grads[n], optimizer.slots[i]);
+    next.params[i] = std::move(one.param);
+    optimizer.slots[i] = std::move(one.slots);
+  }
+  ++next.params_version;
+  if (options.zero_after) next.grads.assign(next.params.size(), at::Tensor());
+  next.optimizer = std::make_shared<const OptimizerState>(std::move(optimizer));
+  output.state = std::make_shared<const State>(std::move(next));
+  return output;
+}
+
+StatePtr WithOptimizer(const State& state, OptimizerPtr optimizer) {
+  State next = state;
+  next.optimizer = std::move(optimizer);
+  return std::make_shared<const State>(std::move(next));
+}
+
+int64_t OptimizerBytes(const OptimizerState& optimizer) {
+  int64_t bytes = 0;
+  for (const std::vector<at::Tensor>& slots : optimizer.slots) {
+    for (const at::Tensor& tensor : slots) {
+      bytes += static_cast<int64_t>(tensor.nbytes());
+    }
+  }
+  return bytes;
+}
+
+}  // namespace backboned

@@ -1,0 +1,136 @@
+// Optimizers as pure functions, with the meaning and the defaults of PyTorch.
+//
+// A step gives new tensors for what it changes and never writes to those that
+// it is given. On a CPU its results equal those of `torch.optim` (PyTorch
+// 2.11, `foreach` and `fused` left alone) to the bit: the same kernels are
+// called in the same order with the same numbers.
+//
+// Functions that say "computes" belong on the device's worker.
+
+#ifndef BACKBONED_BACKBONES_OPTIMIZER_H_
+#define BACKBONED_BACKBONES_OPTIMIZER_H_
+
+#include <ATen/core/Tensor.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "backbones/layout.h"
+#include "backbones/selection.h"
+#include "backbones/state.h"
+
+namespace backboned {
+
+enum class OptimizerKind { kSgd, kAdam, kAdamW };
+
+// AdamW's weight decay unless the caller gives one; of the others it is 0.
+inline constexpr double kAdamWWeightDecay = 0.01;
+
+// Parameters that are stepped alike, and how. The names are PyTorch's.
+struct ParameterGroup {
+  Selection selection = {};
+  double lr = 1e-3;
+  double weight_decay = 0;
+  bool maximize = false;
+  // SGD.
+  double momentum = 0;
+  double dampening = 0;
+  bool nesterov = false;
+  // Adam and AdamW.
+  double beta1 = 0.9;
+  double beta2 = 0.999;
+  double eps = 1e-8;
+  bool amsgrad = false;
+};
+
+// An optimizer and what it remembers. Immutable once it is part of a State, as
+// are its tensors.
+struct OptimizerState {
+  OptimizerKind kind = OptimizerKind::kSgd;
+  std::vector<ParameterGroup> groups;
+  // One a parameter: its group. Absent: it is never stepped.
+  std::vector<std::optional<size_t>> group_of;
+  // One a parameter: its tensors in the order of SlotNames. Empty: it was never
+  // stepped. `step` is a float32 scalar on the CPU; the others have the
+  // parameter's shape, dtype and device.
+  std::vector<std::vector<at::Tensor>> slots;
+};
+
+using OptimizerPtr = std::shared_ptr<const OptimizerState>;
+
+// The slot that counts a parameter's steps.
+inline constexpr std::string_view kStepSlot = "step";
+
+// Returns what a stepped parameter of `group` has, in PyTorch's words:
+// `momentum_buffer`, or `step`, `exp_avg`, `exp_avg_sq`, `max_exp_avg_sq`.
+std::vector<std::string_view> SlotNames(OptimizerKind kind,
+                                        const ParameterGroup& group);
+
+// Makes an optimizer of the parameters of `layout`, without state.
+//
+// Returns kInvalidArgument (kInvalidOption), which names the group, if there is
+// no group, a number is out of its range, or a selection is not valid, cuts a
+// parameter, selects none, or selects one of another group.
+absl::StatusOr<OptimizerPtr> MakeOptimizer(OptimizerKind kind,
+                                           std::vector<ParameterGroup> groups,
+                                           const Layout& layout);
+
+// Bounds the p-norm of all gradients together.
+struct ClipNorm {
+  double max_norm = 0;
+  double norm_type = 2;  // Infinity: the largest absolute value.
+};
+
+// Returns kFailedPrecondition (kReadOnly) unless the parameters of `state` are
+// float32 or float64.
+absl::Status CheckOptimizable(const State& state);
+
+struct StepOptions {
+  // One a group, of this step and those after it. Empty: as they are.
+  std::vector<double> lr = {};
+  // At most one of the two.
+  std::optional<ClipNorm> clip_norm = {};
+  std::optional<double> clip_value = {};
+  // Take all gradients away afterwards.
+  bool zero_after = false;
+};
+
+// Returns kFailedPrecondition (kNoOptimizer) if `state` has no optimizer,
+// kInvalidArgument (kInvalidOption) if `options` do not fit it.
+absl::Status CheckStep(const State& state, const StepOptions& options);
+
+struct StepOutput {
+  StatePtr state;
+  // Before the gradients were clipped. Only with `clip_norm`.
+  std::optional<double> grad_norm;
+  // Parameters that were changed.
+  int64_t stepped_count = 0;
+};
+
+// Computes the State after one step with the gradients of `state`, and starts a
+// new version of the parameters. Stepped are the parameters of a group that
+// have a gradient and are not `frozen` (one value each; empty: none is); the
+// norm of `clip_norm` is that of their gradients, in layout order.
+//
+// Returns CheckStep's errors, and kFailedPrecondition (kNoGradients) if no
+// parameter would be stepped.
+absl::StatusOr<StepOutput> Step(const State& state, const StepOptions& options,
+                                const std::vector<bool>& frozen = {});
+
+// Returns `state` with this optimizer in place of its own; null takes it away.
+// Versions stay.
+StatePtr WithOptimizer(const State& state, OptimizerPtr optimizer);
+
+// Returns the bytes of the optimizer's tensors.
+int64_t OptimizerBytes(const OptimizerState& optimizer);
+
+}  // namespace backboned
+
+#endif  // BACKBONED_BACKBONES_OPTIMIZER_H_

@@ -1,0 +1,412 @@
+"""Connects a module tree with an instance that holds the truth."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Sequence
+from typing import Any, Callable
+
+import torch
+from torch import nn
+
+from backboned import compute, state
+from backboned.dtypes import Array
+from backboned.instance import Instance
+from backboned.layout import Version
+from backboned.nn import randomness
+from backboned.nn.certainty import advised, unless_certain
+from backboned.nn.gradients import Gradients
+from backboned.nn.lazy import raw
+from backboned.nn.link import Link, moves_buffers
+from backboned.nn.mirror import Watch, as_array
+from backboned.nn.queue import Waiting
+from backboned.nn.slots import buffer_slots, parameter_slots
+from backboned.nn.values import Values
+from backboned.optimizer import Optimizer, OptimizerState, StepOptions, Stepped
+from backboned.results import Forward
+from backboned.training import TrainStep
+
+
+class HostedLink:
+    """Connects the tensors of a module tree with an instance: the server decides.
+
+    Parameters, buffers and gradients stay there. What somebody looks at is fetched,
+    and what somebody wrote is pushed before the next use. What somebody else changes
+    in the server is an error. Thread-safe; forwards in evaluation mode may overlap.
+
+    Parameters
+    ----------
+    instance : Instance
+    root : torch.nn.Module
+        The tree, planted with the instance's layout.
+    mirror : Link, optional
+        What connected them until now; its tensors are then here. Else all are away.
+
+    Attributes
+    ----------
+    timeout : float or None
+        Seconds for each call; None: the server object's.
+    optimizer : object or None
+        Who steps the parameters in the server; None: nobody.
+    hosting : bool
+        Whether gradients stay in the server; False once the network went elsewhere.
+    """
+
+    def __init__(
+        self, instance: Instance, root: nn.Module, mirror: Link | None = None
+    ) -> None:
+        layout = instance.layout
+        self.instance = instance
+        self.optimizer: Any = None
+        self.hosting = True
+        self._lock = threading.RLock()
+        names = [p.name for p in layout.parameters]
+        self._params = Values(parameter_slots(root, layout), names, self._get_params)
+        self._buffers = Values(
+            buffer_slots(root, layout),
+            [b.name for b in layout.buffers],
+            self._get_buffers,
+        )
+        self._grads = Gradients(instance, names, self._params.tensors, self._stepped)
+        self._version = Version(instance.uid)
+        if mirror is None:
+            self._version = instance.version
+            params_seen = buffers_seen = None
+        else:
+            mirror.settle()
+            self._version = mirror.version
+            params_seen, buffers_seen = mirror.seen()
+        self.timeout = mirror.timeout if mirror else None
+        self._params.begin(self, params_seen)
+        self._buffers.begin(self, buffers_seen)
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds for each call; None: the server object's."""
+        return self._timeout
+
+    @timeout.setter
+    def timeout(self, value: float | None) -> None:
+        self._timeout = self._grads.timeout = value
+
+    @property
+    def strict(self) -> bool:
+        """Whether every element of what is here is compared before each use."""
+        return self._params.watch.strict
+
+    @strict.setter
+    def strict(self, value: bool) -> None:
+        with self._lock:
+            for values in (self._params, self._buffers):
+                values.set_strict(value)
+
+    def parameters(self) -> list[Any]:
+        """Give the parameters in flat order."""
+        return self._params.tensors()
+
+    # What the lazy tensors ask for.
+
+    def show(self, tensors: list[torch.Tensor]) -> None:
+        """Bring the values of these tensors."""
+        with self._lock:
+            self._grads.settle()
+            for values in (self._params, self._buffers):
+                found = [values.index(tensor) for tensor in tensors]
+                values.show([i for i in found if i is not None])
+
+    def show_all(self) -> None:
+        """Bring all values."""
+        with self._lock:
+            self._grads.settle()
+            for values in (self._params, self._buffers):
+                values.show(range(len(values.names)))
+
+    def overwritten(self, tensor: torch.Tensor) -> None:
+        """Note that a tensor got new values as a whole."""
+        with self._lock:
+            for values in (self._params, self._buffers):
+                index = values.index(tensor)
+                if index is not None:
+                    values.overwritten(index)
+
+    def shared(self, tensor: torch.Tensor) -> None:
+        """Note that somebody else may now refer to a tensor's memory."""
+        with self._lock:
+            for values in (self._params, self._buffers):
+                index = values.index(tensor)
+                if index is not None:
+                    values.shared(index)
+
+    def grad(self, tensor: torch.Tensor) -> torch.Tensor | None:
+        """Give a parameter's gradient."""
+        with self._lock:
+            index = self._params.index(tensor)
+            return None if index is None else self._grads.read(index)
+
+    def set_grad(self, tensor: torch.Tensor, value: torch.Tensor | None) -> None:
+        """Replace a parameter's gradient."""
+        with self._lock:
+            index = self._params.index(tensor)
+            if index is None:
+                raise RuntimeError("a buffer has no gradient")
+            self._grads.write(index, value)
+
+    def show_grads(self) -> None:
+        """Bring all gradients."""
+        with self._lock:
+            self._grads.read_all()
+
+    # What travels.
+
+    def _get_params(self, indices: Sequence[int]) -> list[Array]:
+        specs = [self.instance.layout.parameters[i] for i in indices]
+        everything = len(specs) == len(self.instance.layout.parameters)
+        expected = self._version._replace(buffers=None)
+        with advised(self.instance):
+            flat, version = state.get_params(
+                self.instance,
+                None if everything else [spec.name for spec in specs],
+                expected,
+                self.timeout,
+            )
+        self._version = self._version._replace(params=version.params)
+        parts = []
+        begin = 0
+        for spec in specs:
+            parts.append(flat[begin : begin + spec.size].reshape(spec.shape))
+            begin += spec.size
+        return parts
+
+    def _get_buffers(self, indices: Sequence[int]) -> list[Array]:
+        names = [self.instance.layout.buffers[i].name for i in indices]
+        expected = self._version._replace(params=None)
+        with advised(self.instance):
+            values, version = state.get_buffers(
+                self.instance, names, expected, self.timeout
+            )
+        self._version = self._version._replace(buffers=version.buffers)
+        return [values[name] for name in names]
+
+    def settle(self) -> None:
+        """Send the backwards that wait, and push what was written here."""
+        with self._lock, advised(self.instance):
+            self._grads.flush()
+            self._push_changes()
+
+    def _push_changes(self) -> None:
+        changed = self._params.changed()
+        if changed:
+            self._push_params(changed)
+        changed = self._buffers.changed()
+        if changed:
+            self._push_buffers(changed)
+
+    def _push_params(self, changed: list[int]) -> None:
+        tensors = self._params.tensors()
+        everything = len(changed) == len(tensors)
+        names = [self._params.names[i] for i in changed]
+        with unless_certain(self._doubt_params):
+            version = state.set_params(
+                self.instance,
+                arrays(tensors, changed),
+                None if everything else names,
+                self._version._replace(buffers=None),
+                uuid.uuid4().hex,
+                self.timeout,
+            )
+        self._params.pushed(changed)
+        self._version = self._version._replace(params=version.params)
+
+    def _push_buffers(self, changed: list[int]) -> None:
+        values = arrays(self._buffers.tensors(), changed)
+        names = [self._buffers.names[i] for i in changed]
+        with unless_certain(self._doubt_buffers):
+            version = state.set_buffers(
+                self.instance,
+                dict(zip(names, values)),
+                self._version._replace(params=None),
+                uuid.uuid4().hex,
+                self.timeout,
+            )
+        self._buffers.pushed(changed)
+        self._version = self._version._replace(buffers=version.buffers)
+
+    def _doubt_params(self) -> None:
+        self._params.doubt()
+        self._version = self._version._replace(params=None)
+
+    def _doubt_buffers(self) -> None:
+        self._buffers.doubt()
+        self._version = self._version._replace(buffers=None)
+
+    def push(self) -> None:
+        """Write what was written here, also over what somebody else wrote."""
+        with self._lock:
+            self._version = Version(self.instance.uid)
+            self._params.doubt()
+            self._buffers.doubt()
+            self.settle()
+
+    def pull(self) -> None:
+        """Take whatever state the server has; what was written here is lost."""
+        with self._lock:
+            self._version = Version(self.instance.uid)
+            self._params.drop()
+            self._buffers.drop()
+
+    def forward(self, x: Array, options: dict[str, Any], empty: Any) -> Forward:
+        """Send what waits and what was written, run a forward of that very state.
+
+        What is random draws from PyTorch's generator, as it would here. Parameters as
+        for `Link.forward`.
+        """
+        layout = self.instance.layout
+        moves = moves_buffers(layout, options)
+        draws = options["training"] and layout.stochastic
+        if draws:
+            options = {**options, "rng_state": randomness.state()}
+        with self._lock, advised(self.instance):
+            self.settle()
+            full = compute.ForwardOptions(if_version=self._version, **options)
+            if moves:
+                with unless_certain(self._moved_somewhere):
+                    result = self._run(x, full, empty)
+                self._buffers.moved()
+                self._version = self._version._replace(buffers=result.version.buffers)
+        if not moves:
+            with advised(self.instance):
+                result = self._run(x, full, empty)
+        if draws:
+            randomness.set_state(result.rng_state)
+        return result
+
+    def _run(self, x: Array, options: compute.ForwardOptions, empty: Any) -> Forward:
+        return compute.forward(self.instance, x, options, self.timeout, empty)
+
+    def _moved_somewhere(self) -> None:
+        """Note that the buffers may have moved on."""
+        self._buffers.moved()
+        self._version = self._version._replace(buffers=None)
+
+    def queue(self, item: Waiting) -> None:
+        """Let the backward of a tape wait for the step, or the next use."""
+        with self._lock:
+            self._grads.add(item)
+
+    def backward_now(self, item: Waiting, empty: Any) -> None:
+        """Run the backward of a tape whose input gradient is wanted, into `empty`."""
+        with self._lock:
+            self._grads.add_now(item, empty)
+
+    def settle_gradients(self) -> None:
+        """Send the backwards that wait."""
+        with self._lock:
+            self._grads.flush()
+
+    def zero_grad(self, tensors: Sequence[torch.Tensor] | None = None) -> None:
+        """Take the gradients of some parameters away, or of all."""
+        with self._lock:
+            indices = None
+            if tensors is not None:
+                found = [self._params.index(tensor) for tensor in tensors]
+                indices = [i for i in found if i is not None]
+            self._grads.zero(indices)
+
+    def step(
+        self, options: StepOptions, covers_all: bool
+    ) -> tuple[bool, Stepped | None]:
+        """Make a step of the server's optimizer; see `Gradients.step`."""
+        with self._lock, advised(self.instance):
+            self._push_changes()
+            return self._grads.step(options, covers_all)
+
+    def configure(self, optimizer: Optimizer) -> None:
+        """Give the instance an optimizer without state."""
+        with self._lock, advised(self.instance):
+            self._grads.settle()
+            self.instance.configure_optimizer(
+                optimizer.kind,
+                optimizer.groups,
+                request_id=uuid.uuid4().hex,
+                timeout=self.timeout,
+            )
+
+    def optimizer_state(self) -> OptimizerState:
+        """Get the instance's optimizer and what it remembers."""
+        with self._lock, advised(self.instance):
+            self._grads.settle()
+            return self.instance.get_optimizer_state(timeout=self.timeout)
+
+    def set_optimizer_state(
+        self, optimizer: Optimizer, tensors: dict[str, Array]
+    ) -> None:
+        """Give the instance an optimizer with what it remembers."""
+        with self._lock, advised(self.instance):
+            self._grads.settle()
+            self.instance.set_optimizer_state(
+                optimizer,
+                tensors,
+                request_id=uuid.uuid4().hex,
+                timeout=self.timeout,
+            )
+
+    def _stepped(self, version: Version) -> None:
+        """Note that the server made one step.
+
+        Another number than the next one means that somebody else wrote too. It is not
+        taken over, so that the next use says so.
+        """
+        known = self._version.params
+        params = version.params if known is None else known + 1
+        self._version = self._version._replace(params=params)
+        self._params.moved()
+
+    def train_step(self, run: Callable[..., TrainStep]) -> TrainStep:
+        """Make a whole training step.
+
+        Parameters
+        ----------
+        run : callable
+            Makes the call, given `if_version` and `rng_state`.
+        """
+        draws = self.instance.layout.stochastic
+        with self._lock, advised(self.instance):
+            self.settle()
+            generator = randomness.state() if draws else b""
+            with unless_certain(self._lost_track):
+                result = run(if_version=self._version, rng_state=generator)
+            self._grads.replaced()
+            self._stepped(result.version)
+            self._buffers.moved()
+            self._version = self._version._replace(buffers=result.version.buffers)
+        if draws:
+            randomness.set_state(result.rng_state)
+        return result
+
+    def _lost_track(self) -> None:
+        """Note that a training step may have happened."""
+        self._params.moved()
+        self._moved_somewhere()
+        self._version = self._version._replace(params=None)
+
+    @property
+    def version(self) -> Version:
+        """What the server's state is expected to be."""
+        return self._version
+
+    def end(self) -> tuple[Version, Watch, Watch]:
+        """Bring everything here, as plain tensors; give what `Link` begins with."""
+        with self._lock:
+            self.settle()
+            self._grads.end()
+            self._params.end()
+            self._buffers.end()
+            self.hosting = False
+            return self._version, self._params.watch, self._buffers.watch
+
+
+def arrays(tensors: Sequence[torch.Tensor], indices: Sequence[int]) -> list[Array]:
+    """View some lazy tensors as arrays, with the memory that they have."""
+    with raw():
+        return [as_array(tensors[i]) for i in indices]

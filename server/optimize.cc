@@ -1,0 +1,82 @@
+#include "server/optimize.h"
+
+#include <span>
+#include <utility>
+
+#include "backbones/forward.h"
+#include "server/host_view.h"
+
+namespace backboned {
+namespace {
+
+// The training step itself, on the worker.
+absl::Status Compute(TrainWork& work, TrainDone& done) {
+  Instance& instance = *work.forward.instance;
+  ForwardDone forward;
+  absl::StatusOr<ForwardOutput> output = ComputeForward(work.forward, forward);
+  if (!output.ok()) return output.status();
+  const at::Tensor& logits = output->outputs[0];
+  absl::Status valid = CheckClasses(work.terms, logits.size(1));
+  if (!valid.ok()) return valid;
+  done.loss = ComputeLoss(work.terms, logits);
+  const GraphGradients graph = {.graph = output->graph.get(),
+                                .output_grads = {done.loss.logits_grad}};
+  BackwardOutput backward = Backward(std::span(&graph, 1), /*retain=*/false,
+                                     /*want_input_grads=*/false);
+  if (work.return_logits) done.logits = OnHost(logits);
+
+  State before = *NextState(work.forward, *output, forward);
+  before.grads = std::move(backward.grads);
+  absl::StatusOr<StepOutput> step = Step(before, work.step);
+  if (!step.ok()) return step.status();
+  done.rng_state = std::move(forward.rng_state);
+  done.step = *std::move(step);
+  instance.Publish(done.step.state);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<StepDone> RunStep(DeviceWorker::Request request,
+                                 Instance& instance,
+                                 const VersionCondition& condition,
+                                 const StepOptions& options) {
+  request.lane = instance.lane();
+  StepDone done;
+  absl::StatusOr<DeviceWorker::Times> times =
+      instance.worker().Run(request, [&]() -> absl::Status {
+        const StatePtr current = instance.state();
+        absl::Status alive = instance.CheckAlive();
+        if (!alive.ok()) return alive;
+        absl::Status expected = instance.CheckVersion(condition, *current);
+        if (!expected.ok()) return expected;
+        absl::StatusOr<StepOutput> output = Step(*current, options);
+        if (!output.ok()) return output.status();
+        done.output = *std::move(output);
+        instance.Publish(done.output.state);
+        return absl::OkStatus();
+      });
+  if (!times.ok()) return times.status();
+  done.times = *times;
+  ++instance.counters().steps;
+  return done;
+}
+
+absl::StatusOr<TrainDone> RunTrainStep(DeviceWorker::Request request,
+                                       TrainWork work) {
+  const std::shared_ptr<Instance> instance = work.forward.instance;
+  request.lane = instance->lane();
+  work.forward.options.record = true;
+  work.step.zero_after = true;
+  TrainDone done;
+  absl::StatusOr<DeviceWorker::Times> times =
+      instance->worker().Run(request, [&] { return Compute(work, done); });
+  if (!times.ok()) return times.status();
+  done.times = *times;
+  ++instance->counters().forwards;
+  ++instance->counters().backwards;
+  ++instance->counters().steps;
+  return done;
+}
+
+}  // namespace backboned

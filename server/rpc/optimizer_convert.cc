@@ -1,0 +1,149 @@
+#include "server/rpc/optimizer_convert.h"
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "backbones/errors.h"
+#include "server/rpc/convert.h"
+
+namespace backboned::rpc {
+namespace {
+
+absl::StatusOr<OptimizerKind> KindOf(v1::OptimizerKind kind) {
+  switch (kind) {
+    case v1::OPTIMIZER_KIND_SGD:
+      return OptimizerKind::kSgd;
+    case v1::OPTIMIZER_KIND_ADAM:
+      return OptimizerKind::kAdam;
+    case v1::OPTIMIZER_KIND_ADAMW:
+      return OptimizerKind::kAdamW;
+    default:
+      return InvalidOption(absl::StrCat("optimizer kind ",
+                                        static_cast<int>(kind),
+                                        " is none of SGD, ADAM, ADAMW"));
+  }
+}
+
+// The first number of a group that its optimizer does not take. Empty: none.
+std::string Foreign(OptimizerKind kind, const v1::ParameterGroup& group) {
+  if (kind != OptimizerKind::kSgd) {
+    if (group.momentum() != 0) return "momentum";
+    if (group.dampening() != 0) return "dampening";
+    return group.nesterov() ? "nesterov" : "";
+  }
+  if (group.has_beta1()) return "beta1";
+  if (group.has_beta2()) return "beta2";
+  if (group.has_eps()) return "eps";
+  return group.amsgrad() ? "amsgrad" : "";
+}
+
+ParameterGroup GroupOf(OptimizerKind kind, const v1::ParameterGroup& group) {
+  ParameterGroup result = {.selection = FromProto(group.selection()),
+                           .maximize = group.maximize(),
+                           .momentum = group.momentum(),
+                           .dampening = group.dampening(),
+                           .nesterov = group.nesterov(),
+                           .amsgrad = group.amsgrad()};
+  if (kind == OptimizerKind::kAdamW) result.weight_decay = kAdamWWeightDecay;
+  if (group.has_lr()) result.lr = group.lr();
+  if (group.has_weight_decay()) result.weight_decay = group.weight_decay();
+  if (group.has_beta1()) result.beta1 = group.beta1();
+  if (group.has_beta2()) result.beta2 = group.beta2();
+  if (group.has_eps()) result.eps = group.eps();
+  return result;
+}
+
+v1::OptimizerKind ToProto(OptimizerKind kind) {
+  switch (kind) {
+    case OptimizerKind::kSgd:
+      return v1::OPTIMIZER_KIND_SGD;
+    case OptimizerKind::kAdam:
+      return v1::OPTIMIZER_KIND_ADAM;
+    case OptimizerKind::kAdamW:
+      return v1::OPTIMIZER_KIND_ADAMW;
+  }
+  return v1::OPTIMIZER_KIND_UNSPECIFIED;
+}
+
+v1::Selection ToProto(const Selection& selection) {
+  v1::Selection result;
+  for (const std::string& glob : selection.globs) result.add_globs(glob);
+  if (selection.range.has_value()) {
+    result.mutable_range()->set_begin(selection.range->first);
+    result.mutable_range()->set_end(selection.range->second);
+  }
+  return result;
+}
+
+v1::ParameterGroup ToProto(OptimizerKind kind, const ParameterGroup& group) {
+  v1::ParameterGroup result;
+  if (!group.selection.globs.empty() || group.selection.range.has_value()) {
+    *result.mutable_selection() = ToProto(group.selection);
+  }
+  result.set_lr(group.lr);
+  result.set_weight_decay(group.weight_decay);
+  result.set_maximize(group.maximize);
+  if (kind == OptimizerKind::kSgd) {
+    result.set_momentum(group.momentum);
+    result.set_dampening(group.dampening);
+    result.set_nesterov(group.nesterov);
+    return result;
+  }
+  result.set_beta1(group.beta1);
+  result.set_beta2(group.beta2);
+  result.set_eps(group.eps);
+  result.set_amsgrad(group.amsgrad);
+  return result;
+}
+
+}  // namespace
+
+absl::StatusOr<OptimizerPtr> FromProto(const v1::Optimizer& optimizer,
+                                       const Layout& layout) {
+  absl::StatusOr<OptimizerKind> kind = KindOf(optimizer.kind());
+  if (!kind.ok()) return kind.status();
+  std::vector<ParameterGroup> groups;
+  for (const v1::ParameterGroup& group : optimizer.groups()) {
+    const std::string foreign = Foreign(*kind, group);
+    if (!foreign.empty()) {
+      return InvalidOption(
+          absl::StrCat("group ", groups.size(), ": ",
+                       v1::OptimizerKind_Name(optimizer.kind()).substr(15),
+                       " has no ", foreign));
+    }
+    groups.push_back(GroupOf(*kind, group));
+  }
+  return MakeOptimizer(*kind, std::move(groups), layout);
+}
+
+v1::Optimizer ToProto(const OptimizerState& optimizer) {
+  v1::Optimizer result;
+  result.set_kind(ToProto(optimizer.kind));
+  for (const ParameterGroup& group : optimizer.groups) {
+    *result.add_groups() = ToProto(optimizer.kind, group);
+  }
+  return result;
+}
+
+StepOptions FromProto(const v1::StepOptions& options) {
+  StepOptions result = {.lr = {options.lr().begin(), options.lr().end()},
+                        .zero_after = options.zero_after()};
+  if (options.has_clip_norm()) {
+    const double norm_type = options.clip_norm().norm_type();
+    result.clip_norm = ClipNorm{.max_norm = options.clip_norm().max_norm(),
+                                .norm_type = norm_type == 0 ? 2 : norm_type};
+  }
+  if (options.has_clip_value()) result.clip_value = options.clip_value();
+  return result;
+}
+
+v1::StepResult ToProto(const StepOutput& output) {
+  v1::StepResult result;
+  if (output.grad_norm.has_value()) result.set_grad_norm(*output.grad_norm);
+  result.set_stepped_count(output.stepped_count);
+  return result;
+}
+
+}  // namespace backboned::rpc
