@@ -9,10 +9,10 @@ builds, whichever of the two is imported first. The environment says which serve
 ``BACKBONED_SERVER``, by default one of one's own. `docs/mammoth.md` has the rest.
 """
 
-from backboned.mammoth.registry import engage
+from backboned.mammoth.registry import disengage, engage
 from backboned.mammoth.run import REQUIRE_REMOTE, RUN, SERVER, RanHere
 
-__all__ = ["REQUIRE_REMOTE", "SERVER", "STATS", "RanHere", "engage"]
+__all__ = ["REQUIRE_REMOTE", "SERVER", "STATS", "RanHere", "disengage", "engage"]
 
 
 def STATS() -> dict[str, int]:  # noqa: N802

@@ -77,7 +77,8 @@ class OnServer(nn.Module):
     def __reduce_ex__(self, _protocol: Any) -> tuple[Any, ...]:
         """Pickle as an object of Mammoth's class, for programs without Backboned."""
         state = {k: v for k, v in self.__dict__.items() if k != _COUNTERPART}
-        return copyreg.__newobj__, (self._plain_class,), state  # type: ignore
+        rebuild: Any = copyreg._reconstructor  # type: ignore[attr-defined]
+        return rebuild, (self._plain_class, object, None), state
 
 
 def put_on_server(net: nn.Module, counterpart: Counterpart) -> None:

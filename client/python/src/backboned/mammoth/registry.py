@@ -17,7 +17,7 @@ from backboned.mammoth.blueprint import Blueprint
 from backboned.mammoth.counterpart import Counterpart
 from backboned.mammoth.families import KNOWN
 from backboned.mammoth.network import OnServer, put_on_server
-from backboned.mammoth.run import RUN
+from backboned.mammoth.run import RUN, Run
 
 PREFIX = "remote-"
 _PACKAGE = "backbone"
@@ -33,7 +33,12 @@ def engage() -> None:
         sys.meta_path.insert(0, _Finder())
 
 
-def replace_factories(module: ModuleType) -> None:
+def disengage() -> None:
+    """Do not wait for Mammoth's import any more. What was replaced stays so."""
+    sys.meta_path[:] = [f for f in sys.meta_path if not isinstance(f, _Finder)]
+
+
+def replace_factories(module: ModuleType, run: Run = RUN) -> None:
     """Replace what Mammoth's registry builds, and add names with ``remote-``.
 
     Does nothing to a package ``backbone`` that is not Mammoth's. Idempotent.
@@ -43,12 +48,14 @@ def replace_factories(module: ModuleType) -> None:
         return
     setattr(module, _MARK, True)
     for name, entry in list(registry.items()):
-        entry["class"] = _remote(name, entry["class"])
+        entry["class"] = _remote(name, entry["class"], run)
         if name in KNOWN:
             registry.setdefault(PREFIX + name, dict(entry))
 
 
-def _remote(name: str, factory: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+def _remote(
+    name: str, factory: Callable[..., nn.Module], run: Run
+) -> Callable[..., nn.Module]:
     """Make a function that builds the same network, to compute in the server.
 
     The network is built here first, so that the generator moves as it does without.
@@ -60,27 +67,27 @@ def _remote(name: str, factory: Callable[..., nn.Module]) -> Callable[..., nn.Mo
         net = factory(*args, **options)
         bound = signature.bind(*args, **options)
         bound.apply_defaults()
-        adopt(name, net, bound.arguments)
+        if not isinstance(net, OnServer):
+            _adopt(name, net, bound.arguments, run)
         return net
 
     return build
 
 
-def adopt(name: str, net: nn.Module, arguments: dict[str, Any]) -> None:
+def _adopt(name: str, net: nn.Module, arguments: dict[str, Any], run: Run) -> None:
     """Let a network that was just built compute in the server, if it can."""
     known = KNOWN.get(name)
-    if isinstance(net, OnServer):
-        return
-    RUN.server  # noqa: B018  Fails here rather than in the middle of the run.
     cls = type(net)
     if known is None:
-        RUN.runs_here(name, "the server does not know this backbone")
+        run.runs_here(name, "the server does not know this backbone")
     elif (cls.__module__, cls.__qualname__) != (known.family.module, known.family.name):
-        RUN.runs_here(name, f"it is a {cls.__module__}.{cls.__qualname__}")
+        run.runs_here(name, f"it is a {cls.__module__}.{cls.__qualname__}")
     else:
+        run.server  # noqa: B018  Fails here rather than in the middle of the run.
+        run.counts["networks"] += 1
         wanted = {key: arguments[key] for key in known.arguments if key in arguments}
         blueprint = Blueprint(net, known.family.head)
-        put_on_server(net, Counterpart(RUN, name, wanted, known.family, blueprint))
+        put_on_server(net, Counterpart(run, name, wanted, known.family, blueprint))
 
 
 class _Finder(importlib.abc.MetaPathFinder):

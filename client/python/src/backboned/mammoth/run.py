@@ -34,8 +34,8 @@ class Run:
     Attributes
     ----------
     counts : collections.Counter
-        How many ``forwards`` and ``instances`` there were in the server, and how many
-        ``forwards here``.
+        How many ``networks`` were put in the server's care, ``instances`` made and
+        ``forwards`` run there, and how many ``forwards here``.
     """
 
     def __init__(self) -> None:
@@ -59,6 +59,14 @@ class Run:
                 atexit.register(self.report)
                 self._compare_numerics(self._server)
             return self._server
+
+    def close(self) -> None:
+        """End the connection, and the server if it is one's own. Idempotent."""
+        with self._lock:
+            server, self._server = self._server, None
+        atexit.unregister(self.report)
+        if server is not None:
+            server.close()
 
     def _compare_numerics(self, server: Server) -> None:
         """Warn of what makes bits differ from those of a local run."""
