@@ -226,6 +226,41 @@ def test_outputs_can_be_written(mlps):
     assert (out[:, 5:] == -1).all()
 
 
+# BatchNorm layers.
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda layer: setattr(layer, "track_running_stats", False),
+        lambda layer: setattr(layer, "eps", 1e-2),
+        lambda layer: setattr(layer, "momentum", 0.5),
+        lambda layer: setattr(layer, "momentum", None),
+        lambda layer: layer.eval(),
+    ],
+    ids=["track_running_stats", "eps", "momentum", "cumulative", "eval"],
+)
+@pytest.mark.parametrize("where", ["", "layer2"])
+def test_batch_norm_settings_travel(resnets, run, change, where):
+    for net in resnets:
+        for module in net.get_submodule(where).modules():
+            if isinstance(module, nn.BatchNorm2d):
+                change(module)
+        for seed in range(2):
+            net(photos(seed=seed)).sum().backward()
+    assert_same_state(*resnets)
+    assert_same_grads(*resnets)
+    assert not run.counts["forwards here"]
+
+
+def test_batch_norm_in_training_inside_an_evaluated_network(resnets):
+    for net in resnets:
+        net.eval()
+        net.layer3.train()
+        net(photos())
+    assert_same_state(*resnets)
+
+
 # Heads.
 
 
