@@ -163,11 +163,11 @@ Stepped StepOne(OptimizerKind kind, const ParameterGroup& group,
 
 // Returns the parameters that a step changes, in layout order.
 std::vector<size_t> SteppedParameters(const State& state,
-                                      const std::vector<bool>& frozen) {
+                                      const std::vector<bool>& trained) {
   std::vector<size_t> stepped;
   for (size_t i = 0; i < state.params.size(); ++i) {
     if (state.optimizer->group_of[i].has_value() && state.grads[i].defined() &&
-        (frozen.empty() || !frozen[i])) {
+        (trained.empty() || trained[i])) {
       stepped.push_back(i);
     }
   }
@@ -270,10 +270,10 @@ absl::Status CheckStep(const State& state, const StepOptions& options) {
 }
 
 absl::StatusOr<StepOutput> Step(const State& state, const StepOptions& options,
-                                const std::vector<bool>& frozen) {
+                                const std::vector<bool>& trained) {
   absl::Status valid = CheckStep(state, options);
   if (!valid.ok()) return valid;
-  const std::vector<size_t> stepped = SteppedParameters(state, frozen);
+  const std::vector<size_t> stepped = SteppedParameters(state, trained);
   if (stepped.empty()) {
     return Error(absl::StatusCode::kFailedPrecondition, Reason::kNoGradients,
                  "no parameter that the optimizer steps has a gradient; run a "

@@ -116,13 +116,13 @@ struct StepOutput {
 
 // Computes the State after one step with the gradients of `state`, and starts a
 // new version of the parameters. Stepped are the parameters of a group that
-// have a gradient and are not `frozen` (one value each; empty: none is); the
-// norm of `clip_norm` is that of their gradients, in layout order.
+// have a gradient and are `trained` (one value each; empty: all are); the norm
+// of `clip_norm` is that of their gradients, in layout order.
 //
 // Returns CheckStep's errors, and kFailedPrecondition (kNoGradients) if no
 // parameter would be stepped.
 absl::StatusOr<StepOutput> Step(const State& state, const StepOptions& options,
-                                const std::vector<bool>& frozen = {});
+                                const std::vector<bool>& trained = {});
 
 // Returns `state` with this optimizer in place of its own; null takes it away.
 // Versions stay.

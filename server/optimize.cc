@@ -12,11 +12,13 @@ namespace {
 // The training step itself, on the worker.
 absl::Status Compute(TrainWork& work, TrainDone& done) {
   Instance& instance = *work.forward.instance;
+  absl::Status valid = CheckStep(*instance.state(), work.step);
+  if (!valid.ok()) return valid;
   ForwardDone forward;
   absl::StatusOr<ForwardOutput> output = ComputeForward(work.forward, forward);
   if (!output.ok()) return output.status();
   const at::Tensor& logits = output->outputs[0];
-  absl::Status valid = CheckClasses(work.terms, logits.size(1));
+  valid = CheckClasses(work.terms, logits.size(1));
   if (!valid.ok()) return valid;
   done.loss = ComputeLoss(work.terms, logits);
   const GraphGradients graph = {.graph = output->graph.get(),

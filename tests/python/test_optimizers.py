@@ -287,13 +287,15 @@ def derpp_terms(y, target):
     ]
 
     def loss(out):
+        # The terms one after another: their gradients are added in that order.
+        ce = F.cross_entropy(out, y)
+        mse = F.mse_loss(out[4:], target[4:])
         kl = F.kl_div(
             F.log_softmax(out[2:6] / 2.0, dim=1),
             F.softmax(target[2:6] / 2.0, dim=1),
             reduction="batchmean",
         )
-        mse = F.mse_loss(out[4:], target[4:])
-        return F.cross_entropy(out, y) + 0.3 * mse + 0.7 * kl
+        return ce + 0.3 * mse + 0.7 * kl
 
     return terms, loss
 

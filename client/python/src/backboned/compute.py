@@ -23,6 +23,7 @@ from backboned.results import (
     Forward,
     Grads,
     place_flat,
+    place_flats,
     place_tensors,
     read_timings,
 )
@@ -204,11 +205,10 @@ def backward(
             named, more = place_tensors([spec], empty)
             input_grads.extend(named.values())
             places = [*places, *more]
-        for message in result.tape_grads:
-            flat, more = place_flat(message.spec)
+        flats, more = place_flats([message.spec for message in result.tape_grads])
+        for flat, message in zip(flats, result.tape_grads):
             tape_grads.append(handle.grads(flat, message.present))
-            places = [*places, *more]
-        return places
+        return [*places, *more]
 
     # Whatever is present, the gradients of a small network fit one message.
     several = options.input_grad or options.per_tape_grads

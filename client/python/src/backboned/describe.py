@@ -109,6 +109,9 @@ class InstanceInfo:
 
     `weights` is the weights file that it began with, empty for none; `weights_sha256`
     is that file's SHA-256. `optimizer` is what the server steps, None for nothing.
+    `read_only` and `frozen` are its settings. Of its `memory_bytes`, another
+    instance holds `shared_bytes` too. `demoted_tapes` gave up their graph for want of
+    room, and `replayed_forwards` were run again for them.
     """
 
     name: str
@@ -132,6 +135,11 @@ class InstanceInfo:
     weights_sha256: str = ""
     steps: int = 0
     optimizer: Optimizer | None = None
+    read_only: bool = False
+    frozen: tuple[str, ...] = ()
+    shared_bytes: int = 0
+    demoted_tapes: int = 0
+    replayed_forwards: int = 0
 
 
 def read_server(message: pb.GetServerResponse) -> ServerInfo:
@@ -229,6 +237,11 @@ def read_instance(message: instance_pb2.Instance) -> InstanceInfo:
         optimizer=(
             read_optimizer(message.optimizer) if message.HasField("optimizer") else None
         ),
+        read_only=message.settings.read_only,
+        frozen=tuple(message.settings.frozen),
+        shared_bytes=message.shared_bytes,
+        demoted_tapes=message.counters.demoted_tapes,
+        replayed_forwards=message.counters.replayed_forwards,
     )
 
 

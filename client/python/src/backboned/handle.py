@@ -43,6 +43,9 @@ class Handle:
         The parameters that calls mean by "all"; None unless it is `without` some.
     version : Version
         The newest state that an answer spoke of.
+    read_only : bool
+    frozen : tuple of str
+        Its settings, as `Instance.update` takes them, when an answer last told them.
     weights, weights_sha256 : str
         The weights file that it began with, and its SHA-256; empty: none.
     rng_state : bytes
@@ -70,6 +73,8 @@ class Handle:
         self.device = info.device
         self.normalization = info.normalization
         self.ephemeral = info.ephemeral
+        self.read_only = info.read_only
+        self.frozen = info.frozen
         self.weights = info.weights
         self.weights_sha256 = info.weights_sha256
         self.layout: Layout = read_layout(message.layout)

@@ -9,10 +9,10 @@ import numpy as np
 
 from backboned import compute, garbage, state
 from backboned.channel import CONTROL, DATA, Channel
-from backboned.describe import InstanceInfo, read_instance
+from backboned.control import Control, delete_abandoned
 from backboned.dtypes import Array, flat_float32
-from backboned.errors import Aborted, BackbonedError, NotFound
-from backboned.layout import Select, Version, condition
+from backboned.errors import BackbonedError
+from backboned.layout import Select, Version
 from backboned.norms import BatchNorm
 from backboned.optimizer import StepOptions
 from backboned.results import Backward, Extracted, Forward, Grads
@@ -23,7 +23,7 @@ from backboned.v1 import backbone_service_pb2 as pb
 from backboned.v1 import instance_service_pb2 as control_pb
 
 
-class Instance(OptimizerVerbs, TrainingVerbs):
+class Instance(Control, OptimizerVerbs, TrainingVerbs):
     """A named backbone in the server; made by `Server.create` and `Server.instance`.
 
     Every method may raise the `BackbonedError`s: `NotFound` once the instance is
@@ -37,32 +37,6 @@ class Instance(OptimizerVerbs, TrainingVerbs):
 
     Thread-safe. `Handle` lists its attributes.
     """
-
-    def info(self, digest: bool = False, timeout: float | None = None) -> InstanceInfo:
-        """Ask the server what it knows of the instance.
-
-        Parameters
-        ----------
-        digest : bool
-            Compute the SHA-256 of parameters and buffers too.
-        timeout : float, optional
-            Seconds.
-        """
-        request = control_pb.GetInstanceRequest(instance=self.address, digest=digest)
-        raw = self.channel.unary(
-            CONTROL + "GetInstance", request.SerializeToString(), timeout
-        )
-        answer = decoded(control_pb.GetInstanceResponse.FromString, raw)
-        return read_instance(answer.instance)
-
-    def delete(self, timeout: float | None = None) -> None:
-        """Delete the instance and its tapes; a namesake made later is spared."""
-        request = control_pb.DeleteInstanceRequest(
-            instance=self.address, if_version=condition(Version(self.uid))
-        )
-        self.channel.unary(
-            CONTROL + "DeleteInstance", request.SerializeToString(), timeout
-        )
 
     def forward(
         self,
@@ -359,7 +333,7 @@ def create_instance(
 
     An unnamed one is deleted some time after the last object that stands for it.
     """
-    _delete_abandoned(channel)
+    delete_abandoned(channel)
     raw = channel.unary(
         CONTROL + "CreateInstance", request.SerializeToString(), timeout
     )
@@ -368,8 +342,7 @@ def create_instance(
     made.rng_state = answer.rng_state
     made.missing_keys = tuple(answer.missing_keys)
     made.unexpected_keys = tuple(answer.unexpected_keys)
-    if made.ephemeral:
-        made.life = garbage.begin_life(channel, made.address, made.uid)
+    made.begin_life()
     return made
 
 
@@ -381,23 +354,10 @@ def release_abandoned(channel: Channel, timeout: float) -> None:
     if not channel.is_open:
         return
     try:
-        _delete_abandoned(channel, timeout)
+        delete_abandoned(channel, timeout)
         tapes = garbage.take_tapes(channel)
         if tapes:
             request = pb.ReleaseTapesRequest(tape_ids=tapes)
             channel.unary(DATA + "ReleaseTapes", request.SerializeToString(), timeout)
     except BackbonedError:
         pass  # They die with the session.
-
-
-def _delete_abandoned(channel: Channel, timeout: float | None = None) -> None:
-    for address, uid in garbage.take_instances(channel):
-        request = control_pb.DeleteInstanceRequest(
-            instance=address, if_version=condition(Version(uid))
-        )
-        try:
-            channel.unary(
-                CONTROL + "DeleteInstance", request.SerializeToString(), timeout
-            )
-        except (NotFound, Aborted):
-            pass  # Somebody else deleted it.

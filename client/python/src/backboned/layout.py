@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Union
 
@@ -137,6 +138,20 @@ def selection(select: Select) -> selection_pb2.Selection | None:
     if not globs:
         raise InvalidArgument("an empty list of names selects nothing")
     return selection_pb2.Selection(globs=globs)
+
+
+def matching(globs: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Give the names that globs select, as the server does."""
+    selected = []
+    for name in names:
+        chosen = bool(globs) and globs[0].startswith("!")
+        for glob in globs:
+            pattern = ".*".join(map(re.escape, glob.lstrip("!").split("*")))
+            if re.fullmatch(pattern, name):
+                chosen = not glob.startswith("!")
+        if chosen:
+            selected.append(name)
+    return selected
 
 
 def argument_values(

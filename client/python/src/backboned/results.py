@@ -154,14 +154,32 @@ def place_flat(spec: tensor_pb2.TensorSpec) -> tuple[Array, list[memoryview]]:
     MalformedAnswer
         If the spec is no vector of FLOAT32.
     """
-    shape = spec_shape(spec)
-    if len(shape) != 1 or spec.dtype != tensor_pb2.DATA_TYPE_FLOAT32:
-        raise MalformedAnswer(
-            f"the answer's flat tensor has the type {spec.dtype} and the shape "
-            f"{list(shape)}, expected a vector of FLOAT32"
-        )
-    flat = POOL.take(shape[0])
-    return flat, [as_bytes(flat)]
+    (flat,), views = place_flats([spec])
+    return flat, views
+
+
+def place_flats(
+    specs: Sequence[tensor_pb2.TensorSpec],
+) -> tuple[list[Array], list[memoryview]]:
+    """Make vectors for flat tensors, one behind the other, and the view to fill.
+
+    Raises
+    ------
+    MalformedAnswer
+        If a spec is no vector of FLOAT32.
+    """
+    ends = [0]
+    for spec in specs:
+        shape = spec_shape(spec)
+        if len(shape) != 1 or spec.dtype != tensor_pb2.DATA_TYPE_FLOAT32:
+            raise MalformedAnswer(
+                f"the answer's flat tensor has the type {spec.dtype} and the shape "
+                f"{list(shape)}, expected a vector of FLOAT32"
+            )
+        ends.append(ends[-1] + shape[0])
+    whole = POOL.take(ends[-1])
+    flats = [whole[begin:end] for begin, end in zip(ends, ends[1:])]
+    return flats, [as_bytes(whole)]
 
 
 def read_timings(message: pb.Timings) -> Timings:

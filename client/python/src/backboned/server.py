@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Callable
 from backboned import process
 from backboned.binary import find_binary
 from backboned.channel import CONTROL, DEFAULT_TIMEOUT_S, Channel
+from backboned.control import Frozen, settings
+from backboned.creation import state_bytes, weights_message
 from backboned.describe import (
     Architecture,
     Benchmark,
@@ -40,7 +42,6 @@ if TYPE_CHECKING:
 
 _CONNECT_TIMEOUT_S = 10.0
 _CLOSE_TIMEOUT_S = 2.0
-_LOAD_BY = {"name": pb.LOAD_BY_NAME, "order": pb.LOAD_BY_ORDER}
 _HOST_PORT = re.compile(r"(\[[0-9a-fA-F:.%]+\]|[^:/\s]+):\d{1,5}")
 
 
@@ -135,8 +136,9 @@ class Server:
         load_by: str = "name",
         partial: bool = False,
         random_init: bool = False,
+        read_only: bool = False,
+        frozen: Frozen = (),
         module: bool | None = None,
-        frozen: bool = False,
         timeout: float | None = None,
         **arguments: Any,
     ) -> Any:
@@ -171,11 +173,11 @@ class Server:
             `unexpected_keys` tell the rest.
         random_init : bool
             Go without `weights` although Mammoth uses the architecture pretrained.
+        read_only, frozen
+            See `Instance.update`.
         module : bool, optional
             Give a `RemoteBackbone` (a `torch.nn.Module`), or an `Instance` (NumPy).
             By default the former if torch is installed.
-        frozen : bool
-            The `RemoteBackbone` begins frozen: only its forwards travel.
         timeout : float, optional
             Seconds.
         **arguments
@@ -201,31 +203,27 @@ class Server:
         """
         if (benchmark is None) == (architecture is None):
             raise TypeError("create() takes a benchmark or an architecture")
-        loading = _weights(weights, load_by, partial)
+        loading = weights_message(weights, load_by, partial)
         request = pb.CreateInstanceRequest(
             name=name or "",
             benchmark=benchmark,
             architecture=architecture,
             arguments=argument_values(arguments),
             seed=seed,
-            rng_state=b"" if rng_state is None else _state_bytes(rng_state),
+            rng_state=state_bytes(rng_state),
             exist_ok=exist_ok,
             device=device or "",
             weights=loading,
             random_init=random_init,
+            settings=settings(read_only, frozen),
         )
         if normalization is not None:
             request.normalization.mean.extend(normalization.mean)
             request.normalization.std.extend(normalization.std)
-        made = create_instance(self.channel, request, timeout)
-        return _wrapped(made, module, frozen)
+        return _wrapped(create_instance(self.channel, request, timeout), module)
 
     def instance(
-        self,
-        name: str,
-        module: bool | None = None,
-        timeout: float | None = None,
-        frozen: bool = False,
+        self, name: str, module: bool | None = None, timeout: float | None = None
     ) -> Any:
         """Give the instance of this name, or of ``owner/name``.
 
@@ -238,7 +236,28 @@ class Server:
         """
         request = pb.GetInstanceRequest(instance=name)
         answer = self._call("GetInstance", request, pb.GetInstanceResponse, timeout)
-        return _wrapped(Instance(self.channel, answer.instance), module, frozen)
+        return _wrapped(Instance(self.channel, answer.instance), module)
+
+    def clone(
+        self,
+        source: str,
+        name: str | None = None,
+        *,
+        module: bool | None = None,
+        timeout: float | None = None,
+        **options: Any,
+    ) -> Any:
+        """Make an instance in the state of the instance of this name.
+
+        Parameters and result are those of `Instance.clone` and `create`.
+
+        Raises
+        ------
+        NotFound
+            There is none.
+        """
+        original = self.instance(source, module=False, timeout=timeout)
+        return _wrapped(original.clone(name, timeout=timeout, **options), module)
 
     def delete(self, name: str, timeout: float | None = None) -> None:
         """Delete the instance of this name and its tapes.
@@ -382,25 +401,7 @@ def _check_target(target: str) -> None:
         raise Unavailable(f"there is no socket {path}; is the server running?")
 
 
-def _weights(weights: str | None, load_by: str, partial: bool) -> pb.Weights | None:
-    if load_by not in _LOAD_BY:
-        raise InvalidArgument(
-            f"load_by is {load_by!r}; it is {' or '.join(map(repr, _LOAD_BY))}"
-        )
-    if weights is None:
-        if partial or load_by != "name":
-            raise InvalidArgument("load_by and partial say how weights are loaded")
-        return None
-    return pb.Weights(name=weights, load_by=_LOAD_BY[load_by], partial=partial)
-
-
-def _state_bytes(state: Any) -> bytes:
-    return state.numpy().tobytes() if hasattr(state, "numpy") else bytes(state)
-
-
-def _wrapped(
-    made: Instance, module: bool | None, frozen: bool
-) -> Instance | RemoteBackbone:
+def _wrapped(made: Instance, module: bool | None) -> Instance | RemoteBackbone:
     """Make a `RemoteBackbone` of an instance if that is wanted."""
     if module is False:
         return made
@@ -414,4 +415,4 @@ def _wrapped(
         return made
     from backboned.nn import RemoteBackbone
 
-    return RemoteBackbone(made, frozen)
+    return RemoteBackbone(made)

@@ -203,7 +203,7 @@ def _goes_everywhere(ctx: Any) -> bool:
 def _masked(link: AnyLink, wanted: Sequence[bool]) -> dict[str, Any]:
     """Say which parameters get gradients."""
     if all(wanted):
-        return {}
+        return {"grad_params": ["*"]} if link.instance.frozen else {}
     names: Select = [
         parameter.name
         for parameter, yes in zip(link.instance.layout.parameters, wanted)

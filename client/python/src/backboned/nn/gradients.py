@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 import uuid
 from collections.abc import Sequence
-from typing import Any, Callable
+from typing import Callable
 
-import grpc
 import numpy as np
 import torch
 
-from backboned import compute, state
-from backboned.errors import BackbonedError
+from backboned import state
 from backboned.instance import Instance
-from backboned.nn.certainty import NOTHING_CHANGED
 from backboned.nn.lazy import raw
 from backboned.nn.mirror import Watch, as_array
-from backboned.nn.queue import Group, Waiting, grouped
+from backboned.nn.outbox import Outbox
+from backboned.nn.queue import Waiting
 from backboned.optimizer import StepOptions, Stepped
 from backboned.results import Empty
 
@@ -30,7 +27,6 @@ class Gradients:
     changes are noticed and pushed before the next use. What autograd accumulates here
     itself, of a loss that uses parameters, is added to the server's.
 
-    A call whose fate is unknown is made again, under its id, before anything else.
     Not thread-safe.
 
     Parameters
@@ -40,13 +36,8 @@ class Gradients:
         Of the parameters.
     tensors : callable
         Gives the parameters.
-    stepped : callable
-        Told the answer's version when the server made a step.
-
-    Attributes
-    ----------
-    timeout : float or None
-        Seconds for each call.
+    outbox : Outbox
+        Sends what waits.
     """
 
     def __init__(
@@ -54,18 +45,12 @@ class Gradients:
         instance: Instance,
         names: Sequence[str],
         tensors: Callable[[], list[torch.Tensor]],
-        stepped: Callable[[Any], None],
+        outbox: Outbox,
     ) -> None:
-        self.timeout: float | None = None
         self._instance = instance
         self._names = names
         self._tensors = tensors
-        self._stepped = stepped
-        self._queue: Group = []
-        self._unsure: Callable[[], Stepped | None] | None = None
-        # Whether the server may have gradients, and whether those do not count.
-        self._there = False
-        self._outdated = True
+        self._outbox = outbox
         self._forget_here()
 
     def _forget_here(self) -> None:
@@ -76,31 +61,16 @@ class Gradients:
         self._asked_for_one = False
 
     def add(self, item: Waiting) -> None:
-        """Queue the backward of a tape."""
+        """Let the backward of a tape wait."""
         self._settle_here()
-        self._queue.append(item)
+        self._outbox.add(item)
         self._away()
 
     def add_now(self, item: Waiting, empty: Empty) -> None:
-        """Send the backward of a tape at once; its input's gradient is made by `empty`.
-
-        Raises
-        ------
-        BackbonedError
-            If the server refuses or fails.
-        """
+        """Send the backward of a tape; its input's gradient is made by `empty`."""
         self._settle_here()
-        self.flush()
-        self._queue.append(item)
         self._away()
-        self._surely(
-            functools.partial(
-                self._backward,
-                [item],
-                self._options([item], None, input_grad=True),
-                empty,
-            )
-        )
+        self._outbox.send_now(item, empty)
 
     def _away(self) -> None:
         """Note that what is here is not the server's any more."""
@@ -109,89 +79,6 @@ class Gradients:
                 self._tensors()[i].grad = None
         self._here.clear()
         self._asked_for_one = False
-
-    def flush(self) -> None:
-        """Send what waits, and wait for it.
-
-        Raises
-        ------
-        BackbonedError
-            If the server refuses or fails; what waited is then lost, unless its fate
-            is unknown.
-        """
-        self._send(None)
-
-    def _send(self, step: StepOptions | None) -> Stepped | None:
-        """Send the queue, the step with its last call."""
-        self._repeat()
-        groups = grouped(self._queue, not self._there)
-        result = None
-        for group in groups:
-            options = self._options(group, step if group is groups[-1] else None)
-            call = functools.partial(self._backward, group, options, np.empty)
-            result = self._surely(call)
-        return result
-
-    def _options(
-        self, group: Group, step: StepOptions | None, input_grad: bool = False
-    ) -> compute.BackwardOptions:
-        return compute.BackwardOptions(
-            return_grads=False,
-            accumulate=True,
-            input_grad=input_grad,
-            retain=group[0].retain,
-            zero_before=self._outdated,
-            step=step,
-            request_id=uuid.uuid4().hex,
-        )
-
-    def _backward(
-        self, group: Group, options: compute.BackwardOptions, empty: Empty
-    ) -> Stepped | None:
-        try:
-            result = compute.backward(
-                self._instance,
-                {item.tape_id: item.gradients for item in group},
-                options,
-                self.timeout,
-                empty,
-            )
-        except BackbonedError as error:
-            if error.code in _DECIDED:
-                self._queue.clear()
-            raise
-        for item in group:
-            item.done()
-        del self._queue[: len(group)]
-        self._there, self._outdated = True, False
-        if result.step is not None:
-            self._stepped(result.step.version)
-        return result.step
-
-    def _surely(self, call: Callable[[], Stepped | None]) -> Any:
-        """Make a call; keep it if its fate is unknown."""
-        self._unsure = call
-        try:
-            result = call()
-        except BackbonedError as error:
-            if error.code in _DECIDED:
-                self._unsure = None
-            raise
-        self._unsure = None
-        return result
-
-    def _repeat(self) -> Stepped | None:
-        """Make the call whose fate is unknown again."""
-        return self._surely(self._unsure) if self._unsure else None
-
-    def settle(self) -> None:
-        """Make sure of a call whose fate is unknown."""
-        self._repeat()
-
-    def replaced(self) -> None:
-        """Note that a training step left the server without gradients."""
-        self.zero()
-        self._outdated = False
 
     def step(
         self, options: StepOptions, covers_all: bool
@@ -208,47 +95,19 @@ class Gradients:
         -------
         whether there was anything to step with, what the step did
         """
-        if self._unsure is not None:
-            made = self._repeat()
-            if made is not None:  # It was this step that failed last time.
-                return True, made
+        made = self._outbox.repeat()
+        if made is not None:  # It was this step whose answer was lost.
+            return True, made
         self._settle_here()
-        if self._queue and covers_all:
-            return self._unless_no_gradients(lambda: self._send(options))
-        self.flush()
-        if not self._there:
-            return False, None
-        call = functools.partial(self._bare_step, options, uuid.uuid4().hex)
-        return self._unless_no_gradients(lambda: self._surely(call))
-
-    def _unless_no_gradients(
-        self, call: Callable[[], Stepped | None]
-    ) -> tuple[bool, Stepped | None]:
-        try:
-            return True, call()
-        except BackbonedError as error:
-            if error.reason == "NO_GRADIENTS":
-                return False, None
-            raise
-
-    def _bare_step(self, options: StepOptions, request_id: str) -> Stepped:
-        result = self._instance.step(
-            options, request_id=request_id, timeout=self.timeout
-        )
-        self._stepped(result.version)
-        return result
+        return self._outbox.step(options, covers_all)
 
     def zero(self, indices: Sequence[int] | None = None) -> None:
         """Take the gradients of some parameters away, or of all."""
         if indices is not None:
-            self.flush()
             for i in indices:
                 self.write(i, None)
             return
-        self._repeat()
-        self._queue.clear()
-        self._outdated = self._outdated or self._there
-        self._there = False
+        self._outbox.drop()
         with raw():
             for tensor in self._tensors():
                 tensor.grad = None
@@ -259,8 +118,8 @@ class Gradients:
         self._refuse_stray_writes()
         if self._additions():
             self._settle_here()
-        self.flush()
-        if self._there and index not in self._here:
+        self._outbox.flush()
+        if self._outbox.there and index not in self._here:
             everything = range(len(self._names))
             wanted = everything if self._asked_for_one else [index]
             self._fetch([i for i in wanted if i not in self._here])
@@ -278,10 +137,10 @@ class Gradients:
         """Replace a parameter's gradient."""
         if self._additions():
             self._settle_here()
-        self.flush()
+        self._outbox.flush()
         tensor = self._tensors()[index]
         with raw():
-            if value is None and tensor.grad is None and not self._there:
+            if value is None and tensor.grad is None and not self._outbox.there:
                 return
             tensor.grad = value
         self._here.add(index)
@@ -315,7 +174,7 @@ class Gradients:
         everything = len(indices) == len(self._names)
         names = [self._names[i] for i in indices]
         grads = state.get_grads(
-            self._instance, None if everything else names, True, self.timeout
+            self._instance, None if everything else names, True, self._outbox.timeout
         )
         parts: dict[int, torch.Tensor | None] = {}
         begin = 0
@@ -354,9 +213,9 @@ class Gradients:
 
     def _merge(self, indices: list[int]) -> None:
         """Add what autograd left here to what the server has."""
-        self.flush()
+        self._outbox.flush()
         tensors = self._tensors()
-        parts = self._server_side(indices) if self._there else {}
+        parts = self._server_side(indices) if self._outbox.there else {}
         for i in indices:
             theirs = parts.get(i)
             with raw(), torch.no_grad():
@@ -368,13 +227,15 @@ class Gradients:
             self._written.add(i)
 
     def _push(self, indices: list[int]) -> None:
-        if self._outdated:
-            state.zero_grads(self._instance, None, uuid.uuid4().hex, self.timeout)
-            self._outdated = False
+        if self._outbox.outdated:
+            state.zero_grads(
+                self._instance, None, uuid.uuid4().hex, self._outbox.timeout
+            )
+            self._outbox.outdated = False
         with raw():
             grads = {i: self._tensors()[i].grad for i in indices}
         flats = [as_array(g).reshape(-1) for g in grads.values() if g is not None]
-        if flats or self._there:
+        if flats or self._outbox.there:
             everything = len(indices) == len(self._names)
             state.set_grads(
                 self._instance,
@@ -383,9 +244,9 @@ class Gradients:
                 None if everything else [self._names[i] for i in indices],
                 None,
                 uuid.uuid4().hex,
-                self.timeout,
+                self._outbox.timeout,
             )
-            self._there = True
+            self._outbox.there = True
         for i, grad in grads.items():
             self._note(i, grad)
         self._written.difference_update(indices)
@@ -405,9 +266,5 @@ class Gradients:
 
     def end(self) -> None:
         """Place everything here, for good."""
-        if self._queue or self._there or self._unsure:
+        if self._outbox.there or not self._outbox.empty:
             self.read_all()
-
-
-# After these codes it is known what a backward or a step did.
-_DECIDED = NOTHING_CHANGED | {grpc.StatusCode.INTERNAL}

@@ -17,9 +17,11 @@ from backboned.layout import Version
 from backboned.nn import randomness
 from backboned.nn.certainty import advised, unless_certain
 from backboned.nn.gradients import Gradients
+from backboned.nn.keeping import Keeping
 from backboned.nn.lazy import raw
 from backboned.nn.link import Link, moves_buffers
 from backboned.nn.mirror import Watch, as_array
+from backboned.nn.outbox import Outbox
 from backboned.nn.queue import Waiting
 from backboned.nn.slots import buffer_slots, parameter_slots
 from backboned.nn.values import Values
@@ -28,7 +30,7 @@ from backboned.results import Forward
 from backboned.training import TrainStep
 
 
-class HostedLink:
+class HostedLink(Keeping):
     """Connects the tensors of a module tree with an instance: the server decides.
 
     Parameters, buffers and gradients stay there. What somebody looks at is fetched,
@@ -68,7 +70,8 @@ class HostedLink:
             [b.name for b in layout.buffers],
             self._get_buffers,
         )
-        self._grads = Gradients(instance, names, self._params.tensors, self._stepped)
+        self._outbox = Outbox(instance, self._stepped)
+        self._grads = Gradients(instance, names, self._params.tensors, self._outbox)
         self._version = Version(instance.uid)
         if mirror is None:
             self._version = instance.version
@@ -84,11 +87,11 @@ class HostedLink:
     @property
     def timeout(self) -> float | None:
         """Seconds for each call; None: the server object's."""
-        return self._timeout
+        return self._outbox.timeout
 
     @timeout.setter
     def timeout(self, value: float | None) -> None:
-        self._timeout = self._grads.timeout = value
+        self._outbox.timeout = value
 
     @property
     def strict(self) -> bool:
@@ -104,60 +107,6 @@ class HostedLink:
     def parameters(self) -> list[Any]:
         """Give the parameters in flat order."""
         return self._params.tensors()
-
-    # What the lazy tensors ask for.
-
-    def show(self, tensors: list[torch.Tensor]) -> None:
-        """Bring the values of these tensors."""
-        with self._lock:
-            self._grads.settle()
-            for values in (self._params, self._buffers):
-                found = [values.index(tensor) for tensor in tensors]
-                values.show([i for i in found if i is not None])
-
-    def show_all(self) -> None:
-        """Bring all values."""
-        with self._lock:
-            self._grads.settle()
-            for values in (self._params, self._buffers):
-                values.show(range(len(values.names)))
-
-    def overwritten(self, tensor: torch.Tensor) -> None:
-        """Note that a tensor got new values as a whole."""
-        with self._lock:
-            for values in (self._params, self._buffers):
-                index = values.index(tensor)
-                if index is not None:
-                    values.overwritten(index)
-
-    def shared(self, tensor: torch.Tensor) -> None:
-        """Note that somebody else may now refer to a tensor's memory."""
-        with self._lock:
-            for values in (self._params, self._buffers):
-                index = values.index(tensor)
-                if index is not None:
-                    values.shared(index)
-
-    def grad(self, tensor: torch.Tensor) -> torch.Tensor | None:
-        """Give a parameter's gradient."""
-        with self._lock:
-            index = self._params.index(tensor)
-            return None if index is None else self._grads.read(index)
-
-    def set_grad(self, tensor: torch.Tensor, value: torch.Tensor | None) -> None:
-        """Replace a parameter's gradient."""
-        with self._lock:
-            index = self._params.index(tensor)
-            if index is None:
-                raise RuntimeError("a buffer has no gradient")
-            self._grads.write(index, value)
-
-    def show_grads(self) -> None:
-        """Bring all gradients."""
-        with self._lock:
-            self._grads.read_all()
-
-    # What travels.
 
     def _get_params(self, indices: Sequence[int]) -> list[Array]:
         specs = [self.instance.layout.parameters[i] for i in indices]
@@ -191,7 +140,7 @@ class HostedLink:
     def settle(self) -> None:
         """Send the backwards that wait, and push what was written here."""
         with self._lock, advised(self.instance):
-            self._grads.flush()
+            self._outbox.flush()
             self._push_changes()
 
     def _push_changes(self) -> None:
@@ -302,7 +251,7 @@ class HostedLink:
     def settle_gradients(self) -> None:
         """Send the backwards that wait."""
         with self._lock:
-            self._grads.flush()
+            self._outbox.flush()
 
     def zero_grad(self, tensors: Sequence[torch.Tensor] | None = None) -> None:
         """Take the gradients of some parameters away, or of all."""
@@ -324,7 +273,7 @@ class HostedLink:
     def configure(self, optimizer: Optimizer) -> None:
         """Give the instance an optimizer without state."""
         with self._lock, advised(self.instance):
-            self._grads.settle()
+            self._outbox.repeat()
             self.instance.configure_optimizer(
                 optimizer.kind,
                 optimizer.groups,
@@ -335,7 +284,7 @@ class HostedLink:
     def optimizer_state(self) -> OptimizerState:
         """Get the instance's optimizer and what it remembers."""
         with self._lock, advised(self.instance):
-            self._grads.settle()
+            self._outbox.repeat()
             return self.instance.get_optimizer_state(timeout=self.timeout)
 
     def set_optimizer_state(
@@ -343,7 +292,7 @@ class HostedLink:
     ) -> None:
         """Give the instance an optimizer with what it remembers."""
         with self._lock, advised(self.instance):
-            self._grads.settle()
+            self._outbox.repeat()
             self.instance.set_optimizer_state(
                 optimizer,
                 tensors,
@@ -376,7 +325,8 @@ class HostedLink:
             generator = randomness.state() if draws else b""
             with unless_certain(self._lost_track):
                 result = run(if_version=self._version, rng_state=generator)
-            self._grads.replaced()
+            self._grads.zero()
+            self._outbox.outdated = False
             self._stepped(result.version)
             self._buffers.moved()
             self._version = self._version._replace(buffers=result.version.buffers)

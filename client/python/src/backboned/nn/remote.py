@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from backboned.instance import Instance
-from backboned.layout import Layout
+from backboned.layout import matching
 from backboned.nn import copying, norm
+from backboned.nn.flat import FlatAccess
 from backboned.nn.function import AnyLink, Call, run, run_with_graph
 from backboned.nn.hosted import HostedLink
 from backboned.nn.lazy import LazyParameter, raw
@@ -33,7 +34,7 @@ Outputs = Union[
 _networks: weakref.WeakSet[RemoteBackbone] = weakref.WeakSet()
 
 
-class RemoteBackbone(nn.Module):
+class RemoteBackbone(FlatAccess, nn.Module):
     """A backbone whose forward and backward run in the server.
 
     Its parameters and buffers have the names, and the order, of the architecture, so
@@ -71,7 +72,8 @@ class RemoteBackbone(nn.Module):
     ----------
     instance : Instance
     frozen : bool
-        Begin frozen: nothing is fetched before somebody looks.
+        Begin frozen: nothing is fetched before somebody looks. So does a network that
+        is read-only, or all of whose parameters are frozen in the server.
     """
 
     _link: AnyLink
@@ -86,8 +88,11 @@ class RemoteBackbone(nn.Module):
                 setattr(self, name, value)
         self._norms = norm.Norms(self, instance.layout, instance.architecture)
         _networks.add(self)
-        if frozen:
-            super().requires_grad_(False)
+        names = [parameter.name for parameter in instance.layout.parameters]
+        held = set(matching(instance.frozen, names))
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(not (frozen or instance.read_only or name in held))
+        if not any(parameter.requires_grad for parameter in self.parameters()):
             self._link = HostedLink(instance, self)
         else:
             self._link = Link(instance, self)
@@ -115,11 +120,6 @@ class RemoteBackbone(nn.Module):
     def name(self) -> str:
         """The instance's name."""
         return self.instance.name
-
-    @property
-    def layout(self) -> Layout:
-        """Names, shapes and order of what is mirrored."""
-        return self.instance.layout
 
     @property
     def strict(self) -> bool:
@@ -212,58 +212,6 @@ class RemoteBackbone(nn.Module):
         """Give the features, [N, D]."""
         features: torch.Tensor = self(x, returnt="features")
         return features
-
-    def get_params(self) -> torch.Tensor:
-        """Give all parameters as a vector [P], differentiable."""
-        self._link.show_all()
-        return torch.cat([p.reshape(-1) for p in self._link.parameters()])
-
-    def set_params(self, values: torch.Tensor) -> None:
-        """Give the parameters the values of a vector [P], which is copied."""
-        with torch.no_grad():
-            for parameter, part in self._cut(values, "parameters"):
-                parameter.data = part
-
-    def get_grads(self) -> torch.Tensor:
-        """Give the gradients of all parameters as a vector [P].
-
-        Raises
-        ------
-        RuntimeError
-            If a parameter has none.
-        """
-        self._link.show_grads()
-        parameters = self._link.parameters()
-        missing = [
-            spec.name
-            for spec, parameter in zip(self.layout.parameters, parameters)
-            if parameter.grad is None
-        ]
-        if missing:
-            raise RuntimeError(f"no gradient yet of {', '.join(missing)}")
-        return torch.cat([p.grad.reshape(-1) for p in parameters])  # type: ignore
-
-    def set_grads(self, values: torch.Tensor) -> None:
-        """Give the parameters' gradients the values of a vector [P], copied."""
-        for parameter, part in self._cut(values, "gradients"):
-            parameter.grad = part
-
-    def _cut(
-        self, values: torch.Tensor, what: str
-    ) -> list[tuple[nn.Parameter, torch.Tensor]]:
-        """Cut a vector into copies in the parameters' shapes."""
-        if values.shape != (self.layout.elements,):
-            raise ValueError(
-                f"{what} are a vector [{self.layout.elements}]; "
-                f"got the shape {list(values.shape)}"
-            )
-        parameters = self._link.parameters()
-        values = values.detach().to("cpu", torch.float32)
-        parts = torch.split(values, [p.numel() for p in parameters])
-        return [
-            (parameter, part.reshape(parameter.shape).clone())
-            for parameter, part in zip(parameters, parts)
-        ]
 
     def train_step(
         self,

@@ -9,6 +9,7 @@ from typing import Any, Callable
 
 import torch
 
+from backboned.layout import matching
 from backboned.nn.hosted import HostedLink
 from backboned.nn.lazy import raw
 from backboned.nn.mirror import as_array
@@ -206,6 +207,8 @@ class HostedOptimizer(torch.optim.Optimizer):
 
     def _put_in_force(self, link: HostedLink) -> None:
         """Let the server have this optimizer, with these groups and this state."""
+        if link.instance.frozen:
+            self._thaw(link)
         wanted = self._described(link)
         if self.state:
             tensors = memory.to_server(self.state, self._names(link))
@@ -220,6 +223,18 @@ class HostedOptimizer(torch.optim.Optimizer):
         link.set_optimizer_state(wanted, tensors)
         self._in_force = wanted
         self.state.clear()
+
+    def _thaw(self, link: HostedLink) -> None:
+        """Let the server step what is frozen there and trains here."""
+        names = self._names(link)
+        held = set(matching(link.instance.frozen, list(names.values())))
+        with raw():
+            trains = any(
+                tensor.requires_grad and names.get(id(tensor)) in held
+                for tensor in self._tensors()
+            )
+        if trains:
+            link.instance.update(frozen=False, timeout=link.timeout)
 
     def _names(self, link: HostedLink) -> dict[int, str]:
         names = (spec.name for spec in link.instance.layout.parameters)

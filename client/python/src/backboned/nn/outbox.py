@@ -1,0 +1,186 @@
+"""What a hosted network has to tell its server about gradients, and how that ends."""
+
+from __future__ import annotations
+
+import functools
+import uuid
+from typing import Any, Callable, Optional
+
+import grpc
+import numpy as np
+
+from backboned import compute
+from backboned.errors import BackbonedError
+from backboned.instance import Instance
+from backboned.layout import Version
+from backboned.nn.certainty import NOTHING_CHANGED
+from backboned.nn.queue import Group, Waiting, grouped
+from backboned.optimizer import StepOptions, Stepped
+from backboned.results import Empty
+
+Call = Callable[[], Optional[Stepped]]
+
+# After these codes a call has ended, and after all but the last of its own kind it
+# makes no sense to make it again.
+_DECIDED = NOTHING_CHANGED | {grpc.StatusCode.INTERNAL}
+_LOST = _DECIDED - {grpc.StatusCode.RESOURCE_EXHAUSTED}
+
+
+class Outbox:
+    """Sends backwards and steps, each once.
+
+    A call whose answer is lost is made again, under its id, before anything else.
+    Not thread-safe.
+
+    Parameters
+    ----------
+    instance : Instance
+    stepped : callable
+        Told the answer's version when the server made a step.
+
+    Attributes
+    ----------
+    timeout : float or None
+        Seconds for each call.
+    there : bool
+        Whether the server may hold gradients.
+    outdated : bool
+        Whether it may hold some that do not count any more.
+    """
+
+    def __init__(self, instance: Instance, stepped: Callable[[Version], None]) -> None:
+        self.timeout: float | None = None
+        self.there = False
+        self.outdated = True
+        self._instance = instance
+        self._stepped = stepped
+        self._queue: Group = []
+        self._unsure: Call | None = None
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing waits and nothing is unsure."""
+        return not self._queue and self._unsure is None
+
+    def add(self, item: Waiting) -> None:
+        """Let the backward of a tape wait."""
+        self._queue.append(item)
+
+    def drop(self) -> None:
+        """Make sure of the last call, and forget what waits and what the server has."""
+        self.repeat()
+        self._queue.clear()
+        self.outdated = self.outdated or self.there
+        self.there = False
+
+    def flush(self, step: StepOptions | None = None) -> Stepped | None:
+        """Send what waits, the step with the last of it.
+
+        Raises
+        ------
+        BackbonedError
+            If the server refuses or fails. What waited is then lost, unless its fate
+            is unknown, or the server was too busy.
+        """
+        self.repeat()
+        result = None
+        groups = grouped(self._queue, not self.there)
+        for group in groups:
+            options = self._options(group, step if group is groups[-1] else None)
+            call = functools.partial(self._backward, group, options, np.empty)
+            result = self._surely(call)
+        return result
+
+    def send_now(self, item: Waiting, empty: Empty) -> None:
+        """Send one backward alone; its input's gradient is made by `empty`."""
+        self.flush()
+        self._queue.append(item)
+        options = self._options([item], None, input_grad=True)
+        self._surely(functools.partial(self._backward, [item], options, empty))
+
+    def repeat(self) -> Stepped | None:
+        """Make the call whose fate is unknown again; give the step that it made."""
+        return self._surely(self._unsure) if self._unsure else None
+
+    def step(
+        self, options: StepOptions, with_backward: bool
+    ) -> tuple[bool, Stepped | None]:
+        """Send what waits, and a step of the optimizer.
+
+        Parameters
+        ----------
+        options : StepOptions
+        with_backward : bool
+            Whether the step may go with the last backward.
+
+        Returns
+        -------
+        whether there was anything to step with, what the step did
+        """
+        try:
+            if self._queue and with_backward:
+                return True, self.flush(options)
+            self.flush()
+            if not self.there:
+                return False, None
+            call = functools.partial(self._bare_step, options, uuid.uuid4().hex)
+            return True, self._surely(call)
+        except BackbonedError as error:
+            if error.reason == "NO_GRADIENTS":
+                return False, None
+            raise
+
+    def _options(
+        self, group: Group, step: StepOptions | None, input_grad: bool = False
+    ) -> compute.BackwardOptions:
+        return compute.BackwardOptions(
+            return_grads=False,
+            accumulate=True,
+            input_grad=input_grad,
+            retain=group[0].retain,
+            zero_before=self.outdated,
+            step=step,
+            request_id=uuid.uuid4().hex,
+        )
+
+    def _backward(
+        self, group: Group, options: compute.BackwardOptions, empty: Empty
+    ) -> Stepped | None:
+        try:
+            result = compute.backward(
+                self._instance,
+                {item.tape_id: item.gradients for item in group},
+                options,
+                self.timeout,
+                empty,
+            )
+        except BackbonedError as error:
+            if error.code in _LOST:
+                self._queue.clear()
+            raise
+        for item in group:
+            item.done()
+        del self._queue[: len(group)]
+        self.there, self.outdated = True, False
+        if result.step is not None:
+            self._stepped(result.step.version)
+        return result.step
+
+    def _bare_step(self, options: StepOptions, request_id: str) -> Stepped:
+        result = self._instance.step(
+            options, request_id=request_id, timeout=self.timeout
+        )
+        self._stepped(result.version)
+        return result
+
+    def _surely(self, call: Call) -> Any:
+        """Make a call; keep it if its fate is unknown."""
+        self._unsure = call
+        try:
+            result = call()
+        except BackbonedError as error:
+            if error.code in _DECIDED:
+                self._unsure = None
+            raise
+        self._unsure = None
+        return result

@@ -1,0 +1,749 @@
+"""Hosted training: bit for bit what torch.optim does beside a local module."""
+
+import backboned
+import pytest
+import torch
+import torch.nn.functional as F
+from backboned import optim
+from hosted_pairs import (
+    assert_same,
+    assert_same_grads,
+    assert_same_networks,
+    assert_same_optimizers,
+    batches,
+    make_optimizer,
+    make_pair,
+)
+from torch.optim import lr_scheduler
+
+SGD = {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-3}
+
+
+@pytest.fixture(params=["mlp", "resnet"])
+def kind(request):
+    return request.param
+
+
+@pytest.fixture
+def pair(server, kind):
+    return make_pair(server, kind)
+
+
+def run_both(pair, script):
+    """Run the same training on both; compare what it gives, and the networks."""
+    ours, theirs = (script(net) for net in pair)
+    assert len(ours) == len(theirs)
+    for one, other in zip(ours, theirs):
+        assert_same(torch.as_tensor(one), torch.as_tensor(other))
+    assert_same_networks(*pair)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("SGD", {}),
+        ("SGD", {"lr": 0.1, "weight_decay": 1e-2}),
+        ("SGD", SGD),
+        ("SGD", {"lr": 0.1, "momentum": 0.9, "nesterov": True}),
+        ("SGD", {"lr": 0.01, "momentum": 0.5, "dampening": 0.5, "maximize": True}),
+        ("Adam", {}),
+        ("Adam", {"lr": 0.01, "weight_decay": 1e-2, "betas": (0.8, 0.9)}),
+        ("Adam", {"amsgrad": True, "eps": 1e-6}),
+        ("AdamW", {}),
+        ("AdamW", {"lr": 0.01, "weight_decay": 0.1, "maximize": True}),
+    ],
+)
+def test_every_optimizer_steps_as_torchs(pair, kind, name, options):
+    made = []
+
+    def train(net):
+        optimizer = make_optimizer(net, name, **options)
+        made.append(optimizer)
+        losses = []
+        for x, y in batches(kind, 4):
+            optimizer.zero_grad()
+            loss = F.cross_entropy(net(x), y)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        return losses
+
+    run_both(pair, train)
+    assert pair[0].mode == "hosted"
+    assert_same_grads(*pair)
+    assert_same_optimizers(*made)
+
+
+def test_a_scheduler_sets_the_learning_rate(pair, kind):
+    def train(net):
+        optimizer = make_optimizer(net, "SGD", **SGD)
+        scheduler = lr_scheduler.MultiStepLR(optimizer, [1, 3], gamma=0.1)
+        rates = []
+        for x, y in batches(kind, 5):
+            optimizer.zero_grad()
+            F.cross_entropy(net(x), y).backward()
+            optimizer.step()
+            scheduler.step()
+            rates.append(scheduler.get_last_lr()[0])
+        return rates
+
+    run_both(pair, train)
+
+
+def test_a_scheduler_may_cycle_the_momentum(server):
+    def train(net):
+        optimizer = make_optimizer(net, "SGD", lr=0.1, momentum=0.9)
+        scheduler = lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=6)
+        for x, y in batches("mlp", 5):
+            optimizer.zero_grad()
+            F.cross_entropy(net(x), y).backward()
+            optimizer.step()
+            scheduler.step()
+        return [optimizer.param_groups[0]["momentum"]]
+
+    run_both(make_pair(server, "mlp"), train)
+
+
+def test_groups_and_a_group_added_later(pair, kind):
+    def train(net):
+        *body, weight, bias = net.parameters()
+        optimizer = make_optimizer(
+            net,
+            "Adam",
+            [{"params": body, "lr": 1e-4}, {"params": [bias], "weight_decay": 0.1}],
+            lr=1e-2,
+        )
+        for step, (x, y) in enumerate(batches(kind, 4)):
+            if step == 2:
+                optimizer.add_param_group({"params": [weight], "lr": 1e-3})
+            optimizer.zero_grad()
+            F.cross_entropy(net(x), y).backward()
+            optimizer.step()
+        return []
+
+    run_both(pair, train)
+
+
+def test_two_losses_in_one_backward(pair, kind):
+    def train(net):
+        optimizer = make_optimizer(net, "SGD", **SGD)
+        given = list(batches(kind, 6))
+        for (x, y), (other, z) in zip(given[::2], given[1::2]):
+            optimizer.zero_grad()
+            first, second = net(x), net(other)
+            third = net(x + other)
+            loss = F.cross_entropy(first, y) + 0.5 * F.mse_loss(second, first.detach())
+            (loss + F.cross_entropy(third, z)).backward()
+            optimizer.step()
+        return []
+
+    run_both(pair, train)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_several_backwards_before_a_step(pair, kind, count):
+    def train(net):
+        optimizer = make_optimizer(net, "SGD", **SGD)
+        for _ in range(2):
+            losses = [F.cross_entropy(net(x), y) for x, y in batches(kind, count)]
+            for loss in losses:
+                loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        return []
+
+    run_both(pair, train)
+
+
+def test_gradients_accumulate_over_steps(pair, kind):
+    def train(net):
+        optimizer = make_optimizer(net, "SGD", **SGD)
+        for step, (x, y) in enumerate(batches(kind, 6)):
+            F.cross_entropy(net(x), y).backward()
+            if step % 2:
+                optimizer.step()
+            if step == 3:
+                optimizer.zero_grad()
+        return []
+
+    run_both(pair, train)
+
+
+@pytest.mark.parametrize("on", ["optimizer", "network", "parameters"])
+@pytest.mark.parametrize("set_to_none", [True, False])
+def test_every_way_to_zero_the_gradients(server, on, set_to_none):
+    def train(net):
+        optimizer = make_optimizer(net, "SGD", **SGD)
+        for x, y in batches("mlp", 3):
+            if on == "optimizer":
+                optimizer.zero_grad(set_to_none)
+            elif on == "network":
+                net.zero_grad(set_to_none)
+            else:
+                for parameter in net.parameters():
+                    if set_to_none:
+                        parameter.grad = None
+                    elif parameter.grad is not None:
+                        parameter.grad.zero_()
+            F.cross_entropy(net(x), y).backward()
+            optimizer.step()
+        optimizer.zero_grad(set_to_none)
+        optimizer.step()
+        return []
+
+    pair = make_pair(server, "mlp")
+    run_both(pair, train)
+    assert_same_grads(*pair)
+
+
+def test_zeroing_drops_what_waits(server):
+    def train(net):
+        optimizer = make_optimizer(net, "SGD", **SGD)
+        (x, y), (other, z) = batches("mlp", 2)
+        F.cross_entropy(net(x), y).backward()
+        optimizer.zero_grad()
+        F.cross_entropy(net(other), z).backward()
+        optimizer.step()
+        return []
+
+    pair = make_pair(server, "mlp")
+    run_both(pair, train)
+    pair[0](torch.zeros(1, 1, 28, 28)).sum().item()
+    assert pair[0].instance.info().tape_count <= 1
+
+
+def test_forwards_that_nobody_goes_back_from(pair, kind):
+    def train(net):
+        optimizer = make_optimizer(net, "SGD", **SGD)
+        outs = []
+        for x, y in batches(kind, 3):
+            optimizer.zero_grad()
+            net(x + 1)
+            with torch.no_grad():
+                outs.append(net(x))
+            net.eval()
+            outs.append(net(x).detach())
+            net.train()
+            F.cross_entropy(net(x), y).backward()
+            optimizer.step()
+        return outs
+
+    run_both(pair, train)
+
+
+def test_evaluation_between_backward_and_step(pair, kind):
+    def train(net):
+        optimizer = make_optimizer(net, "SGD", **SGD)
+        outs = []
+        for x, y in batches(kind, 2):
+            optimizer.zero_grad()
+            F.cross_entropy(net(x), y).backward()
+            with torch.no_grad():
+                outs.append(net(x))
+            optimizer.step()
+        return outs
+
+    run_both(pair, train)
+
+
+def test_a_step_without_gradients_does_nothing(server):
+    net, local = make_pair(server, "mlp")
+    optimizer = make_optimizer(net, "SGD", **SGD)
+    before = net.instance.version
+    optimizer.step()
+    optimizer.zero_grad()
+    optimizer.step()
+    assert optimizer.last_step is None
+    assert net.instance.info().version == before
+    assert_same_networks(net, local)
+
+
+READS = {
+    "norm": lambda net: [p.norm() for p in net.parameters()],
+    "state_dict": lambda net: [
+        net.state_dict()[name].clone() for name, _ in net.named_parameters()
+    ],
+    "data": lambda net: [p.data.clone() for p in net.parameters()],
+    "numpy": lambda net: [
+        torch.from_numpy(p.detach().numpy().copy()) for p in net.parameters()
+    ],
+    "buffers": lambda net: [b.clone() for b in net.buffers()],
+    "cat": lambda net: [torch.cat([p.flatten() for p in net.parameters()])],
+    "vector": lambda net: [torch.nn.utils.parameters_to_vector(net.parameters())],
+    "foreach": lambda net: torch._foreach_norm(list(net.parameters())),
+    "grads": lambda net: [p.grad.clone() for p in net.parameters()],
+    "one": lambda net: [net.classifier.bias.sum()],
+}
+
+
+@pytest.mark.parametrize("read", READS.values(), ids=READS)
+def test_what_is_read_between_steps(pair, kind, read):
+    held = []
+
+    def train(net):
+        optimizer = make_optimizer(net, "SGD", **SGD)
+        held.append(list(net.parameters()))
+        values = []
+        for x, y in batches(kind, 2):
+            optimizer.zero_grad()
+            F.cross_entropy(net(x), y).backward()
+            optimizer.step()
+            values += [value.detach().clone() for value in read(net)]
+        return values
+
+    run_both(pair, train)
+    for ours, theirs in zip(*held):
+        assert_same(ours, theirs)
+
+
+def _halve(net):
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.mul_(0.5)
+
+
+def _replace(net):
+    net.classifier.bias = torch.nn.Parameter(torch.full((10,), 0.25))
+
+
+WRITES = {
+    "in_place": _halve,
+    "data": lambda net: net.classifier.weight.data.mul_(0.5),
+    "data_set": lambda net: setattr(net.classifier.bias, "data", torch.ones(10)),
+    "copy": lambda net: net.load_state_dict(
+        {
+            k: v * 0.5 if v.is_floating_point() else v
+            for k, v in net.state_dict().items()
+        }
+    ),
+    "init": lambda net: torch.nn.init.constant_(net.classifier.weight, 0.125),
+    "item": lambda net: net.classifier.bias.data.__setitem__(3, 5.0),
+    "numpy": lambda net: net.classifier.bias.detach().numpy().fill(3),
+}
+
+
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
+def test_what_is_written_between_steps(pair, kind, write):
+    def train(net):
+        optimizer = make_optimizer(net, "SGD", **SGD)
+        for step, (x, y) in enumerate(batches(kind, 4)):
+            optimizer.zero_grad()
+            if step == 1:
+                write(net)
+            F.cross_entropy(net(x), y).backward()
+            if step == 2:
+                write(net)
+            optimizer.step()
+            if step == 3:
+                write(net)
+        return []
+
+    run_both(pair, train)
+    with torch.no_grad():
+        ((x, _),) = batches(kind, 1)
+        assert_same(pair[0].eval()(x), pair[1].eval()(x))
+
+
+def test_a_parameter_that_was_replaced(server):
+    net, local = make_pair(server, "mlp")
+    optimizer = make_optimizer(net, "SGD", **SGD)
+    old = net.classifier.bias
+    values = old.detach().clone()
+    for side in (net, local):
+        _replace(side)
+    ((x, _),) = batches("mlp", 1)
+    with torch.no_grad():
+        assert_same(net(x), local(x))
+    assert type(old) is torch.nn.Parameter and torch.equal(old, values)
+    F.cross_entropy(net(x), torch.zeros(6, dtype=torch.long)).backward()
+    with pytest.raises(ValueError, match="1 parameters .* new optimizer"):
+        optimizer.step()
+
+
+def _scale_grads(net):
+    for parameter in net.parameters():
+        parameter.grad.mul_(2)
+
+
+def _set_grads(net):
+    for parameter in net.parameters():
+        parameter.grad = torch.ones_like(parameter)
+
+
+def _drop_one_grad(net):
+    net.classifier.bias.grad = None
+
+
+GRAD_WRITES = {
+    "clip_norm": lambda net: torch.nn.utils.clip_grad_norm_(net.parameters(), 0.1),
+    "clip_value": lambda net: torch.nn.utils.clip_grad_value_(net.parameters(), 0.01),
+    "scaled": _scale_grads,
+    "set": _set_grads,
+    "dropped": _drop_one_grad,
+    "data": lambda net: net.classifier.weight.grad.data.mul_(3),
+}
+
+
+@pytest.mark.parametrize("write", GRAD_WRITES.values(), ids=GRAD_WRITES)
+def test_gradients_that_are_written(pair, kind, write):
+    def train(net):
+        optimizer = make_optimizer(net, "SGD", **SGD)
+        values = []
+        for step, (x, y) in enumerate(batches(kind, 4)):
+            if step != 2:
+                optimizer.zero_grad()
+            F.cross_entropy(net(x), y).backward()
+            result = write(net)
+            if result is not None:
+                values.append(result)
+            optimizer.step()
+        return [v for v in values if isinstance(v, torch.Tensor)]
+
+    run_both(pair, train)
+    assert_same_grads(*pair)
+
+
+def test_a_loss_that_uses_the_parameters_too(server):
+    def train(net):
+        optimizer = make_optimizer(net, "SGD", lr=0.1)
+        for x, y in batches("mlp", 3):
+            optimizer.zero_grad()
+            penalty = sum(p.square().sum() for p in net.parameters())
+            (F.cross_entropy(net(x), y) + 1e-3 * penalty).backward()
+            optimizer.step()
+        return []
+
+    pair = make_pair(server, "mlp")
+    run_both(pair, train)
+    assert_same_grads(*pair)
+
+
+def test_chosen_gradients_come_here(server):
+    net, local = make_pair(server, "mlp")
+    make_optimizer(net, "SGD")
+    ((x, y),) = batches("mlp", 1)
+    for side in (net, local):
+        side.grads = torch.autograd.grad(
+            F.cross_entropy(side(x), y), list(side.parameters())
+        )
+    for ours, theirs in zip(net.grads, local.grads):
+        assert_same(ours, theirs)
+    assert net.classifier.bias.grad is None
+    for side in (net, local):
+        F.cross_entropy(side(x), y).backward(inputs=[side.classifier.bias])
+        F.cross_entropy(side(x), y).backward()
+    assert_same_grads(net, local)
+
+
+def test_input_gradients_come_at_once(server):
+    pair = make_pair(server, "mlp")
+    given = []
+
+    def train(net):
+        optimizer = make_optimizer(net, "SGD", **SGD)
+        for x, y in batches("mlp", 2):
+            x.requires_grad_()
+            optimizer.zero_grad()
+            F.cross_entropy(net(x), y).backward()
+            given.append(x.grad)
+            optimizer.step()
+        return []
+
+    run_both(pair, train)
+    for ours, theirs in zip(given[:2], given[2:]):
+        assert_same(ours, theirs)
+
+
+@pytest.mark.parametrize("clip", [{"clip_norm": 0.1}, {"clip_value": 1e-3}])
+@pytest.mark.parametrize("by", ["argument", "attribute"])
+def test_clipping_in_the_server(pair, kind, clip, by):
+    def train(net):
+        optimizer = make_optimizer(net, "SGD", **SGD)
+        remote = hasattr(net, "instance")
+        if remote and by == "attribute":
+            for name, value in clip.items():
+                setattr(optimizer, name, value)
+        norms = []
+        for x, y in batches(kind, 3):
+            optimizer.zero_grad()
+            F.cross_entropy(net(x), y).backward()
+            if remote:
+                optimizer.step(**clip if by == "argument" else {})
+                norms.append(optimizer.last_step.grad_norm)
+                continue
+            if "clip_norm" in clip:
+                norm = torch.nn.utils.clip_grad_norm_(net.parameters(), 0.1)
+                norms.append(norm.item())
+            else:
+                torch.nn.utils.clip_grad_value_(net.parameters(), 1e-3)
+                norms.append(None)
+            optimizer.step()
+        return [norm for norm in norms if norm is not None]
+
+    run_both(pair, train)
+
+
+def test_partly_frozen(pair, kind):
+    def train(net):
+        first = next(net.parameters())
+        optimizer = make_optimizer(net, "SGD", **SGD)
+        for step, (x, y) in enumerate(batches(kind, 4)):
+            first.requires_grad_(step == 2)
+            optimizer.zero_grad()
+            F.cross_entropy(net(x), y).backward()
+            optimizer.step()
+        return []
+
+    run_both(pair, train)
+    assert pair[0].mode == "hosted"
+
+
+def test_a_hosted_network_saved_and_resumed(server, tmp_path):
+    pair = make_pair(server, "resnet")
+
+    def train(net):
+        optimizer = make_optimizer(net, "AdamW", lr=0.01)
+        losses = []
+        for step, (x, y) in enumerate(batches("resnet", 4)):
+            if step == 2:
+                states = {"net": net.state_dict(), "opt": optimizer.state_dict()}
+                torch.save(states, tmp_path / "checkpoint")
+                net.zero_grad()
+                states = torch.load(tmp_path / "checkpoint", weights_only=True)
+                optimizer = make_optimizer(net, "AdamW", lr=0.5)
+                optimizer.load_state_dict(states["opt"])
+                net.load_state_dict(states["net"])
+            optimizer.zero_grad()
+            loss = F.cross_entropy(net(x), y)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        return losses
+
+    run_both(pair, train)
+
+
+def test_torchs_checkpoint_resumes_in_the_server_and_back(server):
+    net, local = make_pair(server, "resnet")
+    theirs = make_optimizer(local, "SGD", **SGD)
+    given = list(batches("resnet", 3))
+
+    def step(side, optimizer, x, y):
+        optimizer.zero_grad()
+        F.cross_entropy(side(x), y).backward()
+        optimizer.step()
+
+    step(local, theirs, *given[0])
+    net.load_state_dict(local.state_dict())
+    ours = make_optimizer(net, "SGD", **SGD)
+    ours.load_state_dict(theirs.state_dict())
+    assert_same_optimizers(ours, theirs)
+    for side, optimizer in ((net, ours), (local, theirs)):
+        step(side, optimizer, *given[1])
+    assert_same_networks(net, local)
+    other = torch.optim.SGD(local.parameters(), lr=1.0)
+    other.load_state_dict(ours.state_dict())
+    step(net, ours, *given[2])
+    step(local, other, *given[2])
+    assert_same_networks(net, local)
+
+
+def test_mirrored_again_it_goes_on_with_torchs_optimizer(pair, kind):
+    def train(net):
+        optimizer = make_optimizer(net, "SGD", lr=0.1)
+        for step, (x, y) in enumerate(batches(kind, 4)):
+            optimizer.zero_grad()
+            F.cross_entropy(net(x), y).backward()
+            if step == 2 and hasattr(net, "instance"):
+                net.mirror()
+                optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+            optimizer.step()
+        return []
+
+    run_both(pair, train)
+    assert pair[0].mode == "mirrored" and "mirrored" in repr(pair[0])
+    assert all(type(p) is torch.nn.Parameter for p in pair[0].parameters())
+
+
+def test_torchs_own_optimizer_steps_a_hosted_network_too(server):
+    pair = make_pair(server, "mlp")
+    optim.SGD(pair[0])
+
+    def train(net):
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+        for x, y in batches("mlp", 3):
+            optimizer.zero_grad()
+            F.cross_entropy(net(x), y).backward()
+            optimizer.step()
+        return []
+
+    run_both(pair, train)
+    assert pair[0].mode == "hosted"
+
+
+def test_mammoths_flat_access(server):
+    net, local = make_pair(server, "mlp")
+    optimizer = make_optimizer(net, "SGD")
+    ((x, y),) = batches("mlp", 1)
+    for side in (net, local):
+        F.cross_entropy(side(x), y).backward()
+    expected = torch.cat([p.grad.flatten() for p in local.parameters()])
+    assert torch.equal(net.get_grads(), expected)
+    net.set_grads(torch.ones(89610))
+    optimizer.step()
+    expected = torch.cat([p.flatten() for p in local.parameters()])
+    assert torch.equal(net.get_params(), expected - 1e-3)
+    net.set_params(torch.zeros(89610))
+    assert not net(x).any()
+    optimizer.zero_grad()
+    with pytest.raises(RuntimeError, match=r"no gradient yet of fc1\.weight"):
+        net.get_grads()
+
+
+def test_it_is_an_optimizer_of_torch(net):
+    optimizer = optim.Adam(net)
+    assert isinstance(optimizer, torch.optim.Adam)
+    assert repr(optimizer).startswith("Adam")
+    assert repr(net).endswith("hosted)")
+    with pytest.raises(ValueError, match="Invalid learning rate"):
+        optim.SGD(net, lr=-1)
+
+
+def test_a_closure_is_called_once(net):
+    optimizer = optim.SGD(net)
+    ((x, y),) = batches("mlp", 1)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = F.cross_entropy(net(x), y)
+        loss.backward()
+        return loss
+
+    first = optimizer.step(closure)
+    assert optimizer.step(closure) < first
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda net, other: optim.SGD([torch.zeros(1)]), "in no network"),
+        (lambda net, other: optim.SGD([*net.parameters(), *other.parameters()]), "one"),
+        (lambda net, other: optim.SGD([]), "empty parameter list"),
+        (lambda net, other: optim.Adam(net, fused=True), "fused=True"),
+        (lambda net, other: optim.SGD(net, differentiable=True), "differentiable=True"),
+    ],
+)
+def test_what_cannot_be_stepped_in_the_server(server, net, make, message):
+    other = server.create("seq-mnist", seed=1)
+    with pytest.raises(ValueError, match=message):
+        make(net, other)
+    assert net.mode == "mirrored"
+
+
+def test_a_second_optimizer_takes_over(net):
+    first = optim.SGD(net)
+    second = optim.SGD(net)
+    for call in (first.step, first.zero_grad):
+        with pytest.raises(RuntimeError, match="another optimizer"):
+            call()
+    second.step()
+    with pytest.raises(ValueError, match="in no network"):
+        second.add_param_group({"params": [torch.nn.Parameter(torch.zeros(1))]})
+    assert len(second.param_groups) == 1
+
+
+def test_tensors_of_an_earlier_state_are_not_written_by_mistake(net):
+    optimizer = optim.SGD(net, lr=0.1)
+    ((x, y),) = batches("mlp", 1)
+    F.cross_entropy(net(x), y).backward()
+    weight, grad = net.fc1.weight.data, net.fc1.weight.grad
+    optimizer.step()
+    weight.add_(1)
+    with pytest.raises(RuntimeError, match=r"fc1\.weight was written .* take it again"):
+        net(x)
+    F.cross_entropy(net(x), y).backward()
+    grad.mul_(2)
+    with pytest.raises(RuntimeError, match=r"gradient of fc1\.weight .* read p\.grad"):
+        optimizer.step()
+
+
+def test_somebody_elses_write_is_an_error(server, net):
+    optimizer = optim.SGD(net, lr=0.1)
+    ((x, y),) = batches("mlp", 1)
+    F.cross_entropy(net(x), y).backward()
+    server.instance(net.name, module=False).set_params(torch.zeros(89610).numpy())
+    optimizer.step()
+    with pytest.raises(backboned.StaleVersion, match=r"net\.pull\(\)") as caught:
+        net(x)
+    assert caught.value.reason == "STALE_VERSION"
+    with pytest.raises(backboned.StaleVersion, match=r"net\.pull\(\)"):
+        net.fc1.weight.norm()
+    net.pull()
+    net(x)
+    assert net.fc1.weight.norm() < 1
+
+
+def test_an_expired_tape_is_an_error_at_the_step(start):
+    with start(options=["--tape-ttl", "50ms"]) as server:
+        net = server.create("seq-mnist", seed=0)
+        optimizer = optim.SGD(net)
+        ((x, y),) = batches("mlp", 1)
+        F.cross_entropy(net(x), y).backward()
+        import time
+
+        time.sleep(0.5)
+        with pytest.raises(backboned.FailedPrecondition, match="tape") as caught:
+            optimizer.step()
+        assert caught.value.reason == "TAPE_NOT_FOUND"
+        optimizer.step()
+        assert optimizer.last_step is None
+
+
+def test_a_dead_server_is_an_error_at_the_step(start):
+    server = start()
+    net = server.create("seq-mnist", seed=0)
+    optimizer = optim.SGD(net)
+    ((x, y),) = batches("mlp", 1)
+    F.cross_entropy(net(x), y).backward()
+    server.process.stop()
+    for call in (optimizer.step, lambda: net(x), net.state_dict, optimizer.step):
+        with pytest.raises(backboned.Unavailable):
+            call()
+
+
+def test_traffic_of_a_step_is_images_and_logits(server):
+    net = server.create(architecture="resnet18", num_classes=10, seed=0)
+    optimizer = optim.SGD(net, lr=0.1, momentum=0.9)
+    counts = []
+    for _ in range(3):
+        before = net.traffic
+        optimizer.zero_grad()
+        x = torch.rand(2, 3, 32, 32)
+        net(x).sum().backward()
+        optimizer.step()
+        counts.append(net.traffic - before)
+    last = counts[-1]
+    assert [count.round_trips for count in counts] == [3, 2, 2]
+    assert 0 < last.sent_bytes - x.numel() * 4 < 2000
+    assert 0 < last.received_bytes < 2000
+    before = net.traffic
+    net.state_dict()
+    read = net.traffic - before
+    assert read.round_trips == 2
+    state_bytes = net.layout.elements * 4
+    assert state_bytes < read.received_bytes < state_bytes * 1.01
+
+
+def test_one_parameter_costs_one_parameter(net):
+    optimizer = optim.SGD(net)
+    ((x, y),) = batches("mlp", 1)
+    F.cross_entropy(net(x), y).backward()
+    optimizer.step()
+    before = net.traffic
+    net.classifier.bias.norm()
+    net.classifier.bias.norm()
+    one = net.traffic - before
+    assert one.round_trips == 1 and one.received_bytes < 200
+    for parameter in net.parameters():
+        parameter.norm()
+    assert (net.traffic - before).round_trips == 2

@@ -1,0 +1,53 @@
+"""`net.traffic` counts the bytes of messages and the calls, for each network."""
+
+import backboned
+import pytest
+import torch
+from backboned.channel import Channel
+from backboned.traffic import Meter, Traffic
+
+
+def test_differences_and_words():
+    used = Traffic(3_000_000, 2_000, 5) - Traffic(1_000_000, 1_000, 2)
+    assert used == (2_000_000, 1_000, 3)
+    assert str(used) == "2.000 MB sent, 0.001 MB received, 3 round trips"
+
+
+def test_views_of_a_channel_count_for_themselves(server):
+    meters = [Meter(), Meter()]
+    views = [server.channel.metered(meter) for meter in meters]
+    path = backboned.channel.CONTROL + "GetServer"
+    answers = [views[i].unary(path, b"") for i in (0, 1, 1)]
+    assert meters[0].read() == (0, len(answers[0]), 1)
+    assert meters[1].read() == (0, len(answers[1]) + len(answers[2]), 2)
+
+
+def test_views_share_the_connection(server):
+    channel = Channel(server.target)
+    view = channel.metered(Meter())
+    assert view.connection is channel.connection
+    channel.close()
+    assert view.closed
+    with pytest.raises(backboned.Unavailable, match="is closed"):
+        view.unary(backboned.channel.CONTROL + "GetServer", b"")
+
+
+def test_networks_count_for_themselves(server, net):
+    other = server.create("seq-mnist", seed=1)
+    before = net.traffic, other.traffic
+    net(torch.zeros(2, 1, 28, 28))
+    assert (net.traffic - before[0]).round_trips == 1
+    assert other.traffic == before[1]
+
+
+def test_long_transfers_are_counted_message_by_message(server):
+    net = server.create(architecture="resnet18", num_classes=10, seed=0)
+    state_bytes = net.layout.elements * 4
+    created = net.traffic
+    assert state_bytes < created.received_bytes < state_bytes * 1.01
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(1)
+    net.eval()(torch.zeros(1, 3, 32, 32))
+    sent = (net.traffic - created).sent_bytes
+    assert state_bytes < sent < state_bytes * 1.01
