@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import backboned.mammoth
-from backboned.mammoth.run import REQUIRE_REMOTE, SERVER
+from backboned.mammoth.run import MODE, MODES, REQUIRE_REMOTE, SERVER
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -29,6 +29,12 @@ def _parser() -> argparse.ArgumentParser:
         "--require-remote",
         action="store_true",
         help="fail where a backbone cannot run in the server, and do not run it here",
+    )
+    parser.add_argument(
+        "--mode",
+        choices=MODES,
+        help="mirrored: parameters and optimizer stay here; hosted: they are in the "
+        "server; auto (unless given): hosted where a method only steps",
     )
     parser.add_argument(
         "--mammoth",
@@ -53,6 +59,8 @@ def main(arguments: Sequence[str]) -> None:
         parser.error(f"{folder} is no checkout of Mammoth: no main.py and backbone/")
     if options.server:
         os.environ[SERVER] = options.server
+    if options.mode:
+        os.environ[MODE] = options.mode
     if options.require_remote:
         os.environ[REQUIRE_REMOTE] = "1"
     backboned.mammoth.engage()

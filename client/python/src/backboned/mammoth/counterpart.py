@@ -14,6 +14,9 @@ from backboned.layout import Layout
 from backboned.mammoth.blueprint import Blueprint, Tensor
 from backboned.mammoth.families import Family
 from backboned.mammoth.run import Run
+from backboned.nn.function import AnyLink
+from backboned.nn.hosted import HostedLink
+from backboned.nn.lazy import raw
 from backboned.nn.link import Link
 from backboned.nn.norm import Norms
 from backboned.norms import BatchNorm
@@ -53,7 +56,7 @@ class Counterpart:
         self.blueprint = blueprint
         self._instance: Instance | None = None
         self._unsuitable = ""
-        self._link: Link | None = None
+        self._link: AnyLink | None = None
         self._with_head = True
         self._norms: Norms | None = None
 
@@ -63,7 +66,34 @@ class Counterpart:
             self.run, self.name, self.arguments, self.family, self.blueprint
         )
 
-    def link(self, net: nn.Module, with_head: bool) -> Link:
+    @property
+    def hosted(self) -> HostedLink | None:
+        """What connects a network that is hosted; None: it is mirrored."""
+        return self._link if isinstance(self._link, HostedLink) else None
+
+    def layout_parameters(self) -> list[Any]:
+        """Give the parameters that the server knows, in flat order."""
+        return [] if self._link is None else self._link.parameters()
+
+    def known_parameters(self, net: nn.Module) -> list[Any]:
+        """Give them, with the instance made if it was not.
+
+        Raises
+        ------
+        UnsuitableError
+            If the server has no such network as this one is now.
+        """
+        with raw():
+            found = self.blueprint.compare(net)
+        if found.difference:
+            raise UnsuitableError(found.difference)
+        link = self.link(net, found.own_head)
+        try:
+            return link.parameters()
+        except (AttributeError, TypeError, ValueError) as error:
+            raise UnsuitableError(str(error)) from None
+
+    def link(self, net: nn.Module, with_head: bool) -> AnyLink:
         """Give what connects the network's tensors with those in the server.
 
         Without its head, that stays here, and only the trunk is mirrored.
@@ -77,11 +107,30 @@ class Counterpart:
         """
         instance = self._find_instance()
         if self._link is None or self._with_head != with_head:
+            self.mirror(net)
             if not with_head:
                 instance = instance.without(self.family.head)
             self._link = Link(instance, net)
             self._with_head = with_head
         return self._link
+
+    def host(self, net: nn.Module, optimizer: Any) -> HostedLink:
+        """Let the server have parameters, gradients and this optimizer."""
+        with raw():
+            own_head = self.blueprint.compare(net).own_head
+        link = self.link(net, own_head)
+        if isinstance(link, Link):
+            link = self._link = HostedLink(link.instance, net, link)
+        link.optimizer = optimizer
+        return link
+
+    def mirror(self, net: nn.Module) -> None:
+        """Bring everything here, and work mirrored from now on."""
+        hosted = self.hosted
+        if hosted is not None:
+            mirror = Link(hosted.instance, net)
+            mirror.resume(*hosted.end())
+            self._link = mirror
 
     def batch_norms(self, net: nn.Module) -> list[BatchNorm]:
         """Say how BatchNorm layers of the network run, where not as made."""

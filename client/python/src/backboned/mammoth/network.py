@@ -6,6 +6,7 @@ import copy
 import copyreg
 import functools
 import inspect
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -15,8 +16,11 @@ from backboned.errors import InvalidArgument
 from backboned.mammoth.blueprint import Found
 from backboned.mammoth.counterpart import Counterpart, UnsuitableError
 from backboned.mammoth.families import LAYERS, Family
-from backboned.nn.function import Call, run, run_with_graph
-from backboned.nn.link import Link
+from backboned.nn.function import AnyLink, Call, run, run_with_graph
+from backboned.nn.hosted import HostedLink
+from backboned.nn.lazy import LazyParameter, raw
+from backboned.nn.remote import announce
+from backboned.norms import BatchNorm
 
 _COUNTERPART = "_counterpart"
 # What the server refuses, and Mammoth's class may refuse in its own words.
@@ -36,7 +40,7 @@ class _Plan(NamedTuple):
 
     answer: tuple[str, ...]
     with_head: bool
-    link: Link
+    link: AnyLink
     found: Found
 
 
@@ -64,14 +68,73 @@ class OnServer(nn.Module):
             counterpart.run.ran_here(counterpart.name, why)
         return result
 
+    def layout_parameters(self) -> list[Any]:
+        """Give the parameters that the server knows, in flat order."""
+        return self._counterpart.layout_parameters()
+
+    def known_parameters(self) -> list[Any]:
+        """Give them, when the instance is made if it was not.
+
+        Raises
+        ------
+        UnsuitableError
+            If the server has no such network as this one is now.
+        """
+        return self._counterpart.known_parameters(self)
+
+    def batch_norms(self) -> list[BatchNorm]:
+        """Say how the BatchNorm layers differ from what a forward would assume."""
+        return self._counterpart.batch_norms(self)
+
+    def host(self, optimizer: Any) -> HostedLink:
+        """Let the server have parameters, gradients and an optimizer."""
+        self._counterpart.run.hosted.add(self)
+        return self._counterpart.host(self, optimizer)
+
+    def mirror(self) -> None:
+        """Bring everything here, and work mirrored from now on."""
+        self._counterpart.mirror(self)
+
+    def state_dict(self, *args: Any, **options: Any) -> Any:
+        """Give the state dict; what is in the server is fetched at once."""
+        hosted = self._counterpart.hosted
+        if hosted is not None:
+            hosted.show_all()
+        return super().state_dict(*args, **options)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Take all gradients away, or make those that there are zero."""
+        hosted = self._counterpart.hosted
+        if hosted is None or not set_to_none:
+            super().zero_grad(set_to_none)
+            return
+        hosted.zero_grad()
+        for parameter in self.parameters():
+            if not isinstance(parameter, LazyParameter):
+                parameter.grad = None
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> OnServer:
+        """Convert the tensors; those in the server stay, if they are to stay alike."""
+        if self._counterpart.hosted is not None:
+            probe = torch.zeros(1)
+            if fn(probe) is probe:
+                return self
+            self.mirror()
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
+
     def __deepcopy__(self, memo: dict[int, Any]) -> OnServer:
         """Make an independent network; its instance is made when it is used."""
+        hosted = self._counterpart.hosted
+        if hosted is not None:
+            hosted.show_all()
         twin: OnServer = type(self).__new__(type(self))
         memo[id(self)] = twin
         for key, value in self.__dict__.items():
             if key != _COUNTERPART:
                 twin.__dict__[key] = copy.deepcopy(value, memo)
         twin.__dict__[_COUNTERPART] = self._counterpart.twin()
+        announce(twin)
         return twin
 
     def __reduce_ex__(self, _protocol: Any) -> tuple[Any, ...]:
@@ -85,6 +148,7 @@ def put_on_server(net: nn.Module, counterpart: Counterpart) -> None:
     """Let a network of Mammoth's compute in the server from now on."""
     net.__class__ = _class_for(type(net))
     net.__dict__[_COUNTERPART] = counterpart
+    announce(net)
 
 
 _classes: dict[type[nn.Module], type[nn.Module]] = {}
@@ -160,7 +224,8 @@ def _plan(net: OnServer, x: torch.Tensor, answer: tuple[str, ...]) -> _Plan:
         )
     if x.dim() < 2 or not x.numel():
         raise _HereError
-    found = counterpart.blueprint.compare(net)
+    with raw():
+        found = counterpart.blueprint.compare(net)
     if found.difference:
         raise _HereError(found.difference)
     prerelu = getattr(net, "return_prerelu", False)
@@ -169,7 +234,7 @@ def _plan(net: OnServer, x: torch.Tensor, answer: tuple[str, ...]) -> _Plan:
     with_head = found.own_head or "out" not in answer
     try:
         link = counterpart.link(net, found.own_head)
-        link.parameters(), link.buffers()
+        link.parameters()
     except (UnsuitableError, AttributeError, TypeError, ValueError) as error:
         raise _HereError(str(error)) from None
     layout = link.instance.layout
@@ -208,9 +273,9 @@ def _compute(net: OnServer, plan: _Plan, x: torch.Tensor) -> dict[str, torch.Ten
         batch_norm=counterpart.batch_norms(net),
     )
     parameters = plan.link.parameters()
-    if torch.is_grad_enabled() and (
-        x.requires_grad or any(p.requires_grad for p in parameters)
-    ):
+    with raw():
+        trains = x.requires_grad or any(p.requires_grad for p in parameters)
+    if trains and torch.is_grad_enabled():
         tensors = run_with_graph(call, x, parameters)
     else:
         tensors = run(call, x)

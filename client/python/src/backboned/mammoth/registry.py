@@ -17,20 +17,21 @@ from backboned.mammoth.blueprint import Blueprint
 from backboned.mammoth.counterpart import Counterpart
 from backboned.mammoth.families import KNOWN
 from backboned.mammoth.network import OnServer, put_on_server
+from backboned.mammoth.routing import route_optimizers
 from backboned.mammoth.run import RUN, Run
 
 PREFIX = "remote-"
-_PACKAGE = "backbone"
 _MARK = "_backboned_engaged"
 
 
 def engage() -> None:
     """Put the server behind Mammoth's backbones: now, or once they are imported."""
-    module = sys.modules.get(_PACKAGE)
-    if module is not None:
-        replace_factories(module)
-    elif not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Finder())
+    waiting = {f.module for f in sys.meta_path if isinstance(f, _Finder)}
+    for name, action in _ACTIONS.items():
+        if name in sys.modules:
+            action(sys.modules[name])
+        elif name not in waiting:
+            sys.meta_path.insert(0, _Finder(name, action))
 
 
 def disengage() -> None:
@@ -91,18 +92,22 @@ def _adopt(name: str, net: nn.Module, arguments: dict[str, Any], run: Run) -> No
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Waits for the import of Mammoth's package ``backbone``."""
+    """Waits for the import of one of Mammoth's modules, and acts after it ran."""
+
+    def __init__(self, module: str, action: Callable[[ModuleType], None]) -> None:
+        self.module = module
+        self._action = action
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """Find the package as Python does, and replace its factories after it ran."""
-        if name != _PACKAGE:
+        """Find the module as Python does."""
+        if name != self.module:
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
         if spec is not None and spec.loader is not None:
-            _run_after(spec.loader, replace_factories)
+            _run_after(spec.loader, self._action)
         return spec
 
 
@@ -114,3 +119,9 @@ def _run_after(loader: Any, action: Callable[[ModuleType], None]) -> None:
         action(module)
 
     loader.exec_module = exec_module
+
+
+_ACTIONS: dict[str, Callable[[ModuleType], None]] = {
+    "backbone": replace_factories,
+    "models.utils.continual_model": route_optimizers,
+}

@@ -8,15 +8,20 @@ import os
 import sys
 import threading
 import warnings
+import weakref
+from typing import Any
 
 import torch
 
-from backboned.errors import FailedPrecondition, InvalidArgument
+from backboned.errors import BackbonedError, FailedPrecondition, InvalidArgument
 from backboned.server import Server, connect, local_server
 from backboned.traffic import Traffic
 
 SERVER = "BACKBONED_SERVER"
 REQUIRE_REMOTE = "BACKBONED_REQUIRE_REMOTE"
+MODE = "BACKBONED_MODE"
+
+MODES = ("mirrored", "hosted", "auto")
 
 _YES = {"1", "true", "yes", "on"}
 _NO = {"", "0", "false", "no", "off"}
@@ -36,10 +41,13 @@ class Run:
     counts : collections.Counter
         How many ``networks`` were put in the server's care, ``instances`` made and
         ``forwards`` run there, and how many ``forwards here``.
+    hosted : set of networks
+        Those whose parameters were given into the server's care.
     """
 
     def __init__(self) -> None:
         self.counts: collections.Counter[str] = collections.Counter()
+        self.hosted: weakref.WeakSet[Any] = weakref.WeakSet()
         self._lock = threading.Lock()
         self._server: Server | None = None
         self._said: set[str] = set()
@@ -118,9 +126,19 @@ class Run:
         self.warn(f"{who} runs here and not in the server: {why}")
 
     def report(self) -> None:
-        """Say in one line on standard error what the run did."""
-        if os.getpid() == self._pid and self._server is not None:
-            print(self.summary(), file=sys.stderr, flush=True)
+        """Say in one line on standard error what the run did.
+
+        First what is only in the server is brought here, for whoever looks later.
+        """
+        if os.getpid() != self._pid or self._server is None:
+            return
+        summary = self.summary()
+        try:
+            for net in list(self.hosted):
+                net.mirror()
+        except BackbonedError as error:
+            summary += f"; what was in the server is lost: {error}"
+        print(summary, file=sys.stderr, flush=True)
 
     def summary(self) -> str:
         """Give that line."""
@@ -130,9 +148,24 @@ class Run:
             where = "a server of its own"
         traffic = Traffic() if server is None else server.channel.meter.read()
         here = self.counts["forwards here"]
-        line = f"backboned: {self.counts['forwards']} forwards in {where}, mirrored"
+        mode = "hosted" if self.counts["hosted"] else "mirrored"
+        line = f"backboned: {self.counts['forwards']} forwards in {where}, {mode}"
         ran_here = f"; {here} forwards ran here" if here else ""
         return f"{line}: {traffic}{ran_here}"
+
+
+def mode() -> str:
+    """Read how networks are to work: one of `MODES`.
+
+    Raises
+    ------
+    InvalidArgument
+        If it is none of them.
+    """
+    value = os.environ.get(MODE) or "auto"
+    if value not in MODES:
+        raise InvalidArgument(f"{MODE} is {value!r}; it is one of {', '.join(MODES)}")
+    return value
 
 
 def is_set(variable: str) -> bool:

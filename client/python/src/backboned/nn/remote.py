@@ -31,7 +31,7 @@ Outputs = Union[
     tuple[torch.Tensor, list[torch.Tensor]],
 ]
 
-_networks: weakref.WeakSet[RemoteBackbone] = weakref.WeakSet()
+_networks: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 class RemoteBackbone(FlatAccess, nn.Module):
@@ -367,7 +367,15 @@ def _check_input(x: Any) -> None:
         raise TypeError(f"the input is float32 or uint8; got {x.dtype}")
 
 
-def network_of(parameter: torch.Tensor) -> RemoteBackbone | None:
+def announce(network: Any) -> None:
+    """Let optimizers of `backboned.optim` find a network by its parameters.
+
+    It has `layout_parameters`, `host` and `batch_norms` as a `RemoteBackbone` has.
+    """
+    _networks.add(network)
+
+
+def network_of(parameter: torch.Tensor) -> Any:
     """Give the network that has a parameter; None if there is none."""
     for network in list(_networks):
         if any(parameter is mine for mine in network.layout_parameters()):
