@@ -104,6 +104,13 @@ class Architecture {
   // The layout, for the constructors of layers only.
   Layout& declare() { return layout_; }
 
+  // The same, from where the head's parameters are declared on, which Head
+  // alone uses: they are what a fork draws anew.
+  Layout& declare_head() {
+    layout_.BeginHead();
+    return layout_;
+  }
+
  private:
   Description description_;
   std::vector<std::string> output_names_;

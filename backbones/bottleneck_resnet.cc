@@ -47,7 +47,7 @@ BottleneckResNet::BottleneckResNet(const std::string& name,
              {.kernel_size = 7, .stride = 2, .padding = 3}),
       bn1_(declare(), "bn1", kStemPlanes),
       stages_(DeclareStages(declare(), num_blocks, base_width)),
-      classifier_(declare(), "classifier", kFeatures, num_classes) {
+      classifier_(declare_head(), "classifier", kFeatures, num_classes) {
   // Python makes a block's shortcut before the rest of it, which has no say,
   // since a default draw only moves the generator on.
   AddKaimingNormal(declare());

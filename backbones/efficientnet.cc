@@ -117,7 +117,7 @@ EfficientNet::EfficientNet(const Arguments& arguments, const Scaling& scaling,
                  ScaledFilters(kLastFilters, scaling.width), k1x1),
       bn1_(declare(), "_bn1", ScaledFilters(kLastFilters, scaling.width),
            kBatchNorm),
-      classifier_(declare(), "classifier",
+      classifier_(declare_head(), "classifier",
                   ScaledFilters(kLastFilters, scaling.width), num_classes) {}
 
 EfficientNet::Block EfficientNet::DeclareBlock(Layout& layout,

@@ -149,7 +149,8 @@ std::vector<size_t> NewestFirst(std::span<const GraphGradients> graphs) {
   std::vector<size_t> order(graphs.size());
   std::iota(order.begin(), order.end(), size_t{0});
   std::ranges::stable_sort(order, std::ranges::greater(), [&](size_t i) {
-    return graphs[i].graph->sequence();
+    const Graph* graph = graphs[i].graph;
+    return graph == nullptr ? graphs[i].sequence : graph->sequence();
   });
   return order;
 }
@@ -180,6 +181,27 @@ Graph::Graph(std::vector<at::Tensor> leaves, at::Tensor input_leaf,
       outputs_(std::move(outputs)),
       sequence_(sequence) {}
 
+bool UsesBatchStatistics(const ForwardOptions& options) {
+  if (options.batch_norm.empty()) return options.training;
+  return std::ranges::any_of(options.batch_norm, [&](const auto& mode) {
+    return mode.Trains(options.training);
+  });
+}
+
+bool MovesBuffers(const Architecture& architecture,
+                  const ForwardOptions& options) {
+  if (options.batch_norm.empty()) {
+    return options.training && !architecture.layout().batch_norms().empty();
+  }
+  return std::ranges::any_of(options.batch_norm, [&](const auto& mode) {
+    return mode.Moves(options.training);
+  });
+}
+
+bool Draws(const Architecture& architecture, const ForwardOptions& options) {
+  return architecture.stochastic() && options.training;
+}
+
 ForwardOutput Forward(const Architecture& architecture, const State& state,
                       const at::Tensor& x, const ForwardOptions& options) {
   const at::AutoGradMode grad_mode(options.record);
@@ -189,11 +211,13 @@ ForwardOutput Forward(const Architecture& architecture, const State& state,
     leaves = MakeLeaves(state.params, options.grad_mask);
     input_leaf = options.input_grad ? MakeLeaf(x) : at::Tensor();
   }
-  const bool draws = architecture.stochastic() && options.training;
+  const bool draws = Draws(architecture, options);
   const at::Generator generator =
       draws ? GeneratorOf(state, options) : at::Generator();
   Pass pass(Merge(leaves, state.params), state.buffers,
-            {.training = options.training, .prerelu = options.prerelu},
+            {.training = options.training,
+             .prerelu = options.prerelu,
+             .batch_norm = options.batch_norm},
             generator);
   std::vector<at::Tensor> outputs =
       Run(architecture, pass, input_leaf.defined() ? input_leaf : x,
@@ -217,16 +241,25 @@ ForwardOutput Forward(const Architecture& architecture, const State& state,
 
 BackwardOutput Backward(std::span<const GraphGradients> graphs, bool retain,
                         bool want_input_grads, ParamGrads want) {
-  std::ranges::for_each(graphs, CheckOutputGrads);
+  for (const GraphGradients& request : graphs) {
+    if (request.graph != nullptr) CheckOutputGrads(request);
+  }
   const at::NoGradGuard no_grad;
   BackwardOutput result;
   result.input_grads.resize(graphs.size());
   if (want != ParamGrads::kSum) result.graph_grads.resize(graphs.size());
   for (const size_t i : NewestFirst(graphs)) {
-    const Graph& graph = *graphs[i].graph;
-    std::vector<at::Tensor> leaves = graph.leaves();
-    leaves.push_back(want_input_grads ? graph.input_leaf() : at::Tensor());
-    std::vector<at::Tensor> grads = Differentiate(graphs[i], leaves, retain);
+    GraphGradients request = graphs[i];
+    const std::shared_ptr<Graph> made =
+        request.graph == nullptr ? request.make() : nullptr;
+    if (made != nullptr) {
+      request.graph = made.get();
+      CheckOutputGrads(request);
+    }
+    std::vector<at::Tensor> leaves = request.graph->leaves();
+    leaves.push_back(want_input_grads ? request.graph->input_leaf()
+                                      : at::Tensor());
+    std::vector<at::Tensor> grads = Differentiate(request, leaves, retain);
     result.input_grads[i] = std::move(grads.back());
     grads.pop_back();
     if (want != ParamGrads::kEach) AddTo(result.grads, grads);

@@ -11,6 +11,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -18,6 +19,7 @@
 #include <vector>
 
 #include "backbones/architecture.h"
+#include "backbones/batch_norm.h"
 #include "backbones/state.h"
 
 namespace backboned {
@@ -31,6 +33,9 @@ struct ForwardOptions {
   // What a stochastic architecture draws from in training: a CPU generator's
   // state. Empty: the State's.
   std::string rng_state = {};
+  // How BatchNorm layers run, as ResolveBatchNorm gives it. Empty: as by
+  // default.
+  std::vector<BatchNormMode> batch_norm = {};
   // Keep the graph for Backward.
   bool record = false;
   // With `record`: Backward may ask for the input's gradient.
@@ -41,6 +46,17 @@ struct ForwardOptions {
   // that this process recorded.
   std::optional<uint64_t> sequence = {};
 };
+
+// Whether a BatchNorm layer of a forward, if there is one, uses the statistics
+// of its batch: then the input has to be one for training.
+bool UsesBatchStatistics(const ForwardOptions& options);
+
+// Whether a forward moves BatchNorm buffers on.
+bool MovesBuffers(const Architecture& architecture,
+                  const ForwardOptions& options);
+
+// Whether a forward draws random numbers.
+bool Draws(const Architecture& architecture, const ForwardOptions& options);
 
 // A recorded forward. It keeps its own parameters and buffers alive, so that
 // its backward is exact whatever becomes of the instance.
@@ -78,7 +94,7 @@ class Graph {
 struct ForwardOutput {
   // Detached and contiguous, in the order asked for.
   std::vector<at::Tensor> outputs;
-  // After the forward; the State's own unless in training.
+  // After the forward; the State's own where no layer moved them.
   std::vector<at::Tensor> buffers;
   // The generator's after the forward. Empty: nothing could be drawn.
   std::string rng_state;
@@ -95,9 +111,14 @@ ForwardOutput Forward(const Architecture& architecture, const State& state,
 
 // A recorded forward and the gradients of its outputs.
 struct GraphGradients {
+  // Null: `make` gives it.
   const Graph* graph = nullptr;
   // By the graph's outputs, of their shape; undefined: none, which is not zero.
   std::vector<at::Tensor> output_grads = {};
+  // Makes the graph, with this sequence, when its turn has come. It is gone
+  // before the next one's.
+  std::function<std::shared_ptr<Graph>()> make = {};
+  uint64_t sequence = 0;
 };
 
 // Which gradients of the parameters a backward gives.
@@ -118,8 +139,8 @@ struct BackwardOutput {
 // does. Without `retain` the graphs are used up, also if it throws after it
 // began.
 //
-// Throws c10::Error, before it begins, if a gradient has not its output's
-// shape.
+// Throws c10::Error, before it begins with the graph, if a gradient has not its
+// output's shape; what `make` throws passes through.
 BackwardOutput Backward(std::span<const GraphGradients> graphs, bool retain,
                         bool want_input_grads,
                         ParamGrads want = ParamGrads::kSum);

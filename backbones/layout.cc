@@ -22,7 +22,8 @@ size_t Layout::AddParameter(std::string name, std::vector<int64_t> shape) {
   parameters_.push_back({.name = std::move(name),
                          .shape = std::move(shape),
                          .elements = elements,
-                         .offset = parameter_elements_});
+                         .offset = parameter_elements_,
+                         .head = in_head_});
   parameter_elements_ += elements;
   return parameters_.size() - 1;
 }
@@ -40,6 +41,11 @@ size_t Layout::AddBuffer(std::string name, std::vector<int64_t> shape,
 
 void Layout::AddAlias(size_t parameter, std::string name) {
   parameters_[parameter].aliases.push_back(std::move(name));
+}
+
+size_t Layout::AddBatchNorm(std::string name) {
+  batch_norms_.push_back(std::move(name));
+  return batch_norms_.size() - 1;
 }
 
 void Layout::AddInitStep(size_t parameter, const InitRule& rule) {

@@ -31,6 +31,8 @@ struct Parameter {
   int64_t offset = 0;
   // Further state-dict keys of the same tensor.
   std::vector<std::string> aliases = {};
+  // Whether it is the head's, not the trunk's.
+  bool head = false;
 };
 
 // A tensor of the state that is not trained.
@@ -92,12 +94,22 @@ class Layout {
   // Declares a further state-dict key of a parameter.
   void AddAlias(size_t parameter, std::string name);
 
+  // Declares that the parameters declared from here on are the head's.
+  void BeginHead() { in_head_ = true; }
+
+  // Declares the next BatchNorm layer by its name, the prefix of its tensors'
+  // names, and returns its index among these layers.
+  size_t AddBatchNorm(std::string name);
+
   // Declares the next step of the initialisation. It may target a parameter
   // again.
   void AddInitStep(size_t parameter, const InitRule& rule);
 
   const std::vector<Parameter>& parameters() const { return parameters_; }
   const std::vector<Buffer>& buffers() const { return buffers_; }
+
+  // Names of the BatchNorm layers.
+  const std::vector<std::string>& batch_norms() const { return batch_norms_; }
 
   // The steps in the order in which Python's constructor takes them.
   const std::vector<InitStep>& init_steps() const { return init_steps_; }
@@ -111,7 +123,9 @@ class Layout {
  private:
   std::vector<Parameter> parameters_;
   std::vector<Buffer> buffers_;
+  std::vector<std::string> batch_norms_;
   std::vector<InitStep> init_steps_;
+  bool in_head_ = false;
   int64_t parameter_elements_ = 0;
 };
 

@@ -65,7 +65,7 @@ MnistMlp::MnistMlp(const Design& design, const Arguments& arguments)
       input_size_(design.input_size),
       fc1_(declare(), "fc1", design.input_size, design.hidden_size),
       fc2_(declare(), "fc2", design.hidden_size, design.hidden_size),
-      classifier_(declare(), "classifier", design.hidden_size,
+      classifier_(declare_head(), "classifier", design.hidden_size,
                   NumClassesOf(arguments)) {
   for (const Linear* linear : {&fc1_, &fc2_, &classifier_}) {
     AddXavier(declare(), *linear);

@@ -19,22 +19,36 @@ Pass::Pass(std::vector<at::Tensor> parameters, std::vector<at::Tensor> buffers,
 
 at::Tensor Pass::BatchNorm(const at::Tensor& x, const BatchNormTensors& tensors,
                            double eps, double momentum) {
-  if (flags_.training) {
+  const BatchNormMode mode = flags_.batch_norm.empty()
+                                 ? BatchNormMode()
+                                 : flags_.batch_norm[tensors.layer];
+  const bool training = mode.Trains(flags_.training);
+  const bool moves = mode.Moves(flags_.training);
+  double factor = mode.momentum.value_or(momentum);
+  if (training) {
     TORCH_CHECK(x.numel() != x.size(1),
                 "BatchNorm needs more than one value per channel in "
                 "training, got an input of shape ",
                 x.sizes());
+  }
+  if (moves) {
     // LibTorch writes the statistics in place without bumping their version
     // counter, so autograd would not notice that an earlier forward's are gone.
     buffers_[tensors.running_mean] = buffers_[tensors.running_mean].clone();
     buffers_[tensors.running_var] = buffers_[tensors.running_var].clone();
     buffers_[tensors.num_batches_tracked] =
         buffers_[tensors.num_batches_tracked].add(1);
+    if (mode.cumulative) {
+      factor = 1.0 / static_cast<double>(
+                         buffers_[tensors.num_batches_tracked].item<int64_t>());
+    }
   }
+  const bool uses_buffers = moves || !training;
   return at::batch_norm(
       x, parameters_[tensors.weight], parameters_[tensors.bias],
-      buffers_[tensors.running_mean], buffers_[tensors.running_var],
-      flags_.training, momentum, eps, /*cudnn_enabled=*/true);
+      uses_buffers ? buffers_[tensors.running_mean] : at::Tensor(),
+      uses_buffers ? buffers_[tensors.running_var] : at::Tensor(), training,
+      factor, mode.eps.value_or(eps), /*cudnn_enabled=*/true);
 }
 
 at::Tensor Pass::Dropout(const at::Tensor& x, double p) {

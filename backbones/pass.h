@@ -16,18 +16,23 @@
 #include <cstddef>
 #include <vector>
 
+#include "backbones/batch_norm.h"
+
 namespace backboned {
 
-// How a pass runs; the same for all of its layers.
+// How a pass runs.
 struct PassFlags {
   // Batch statistics instead of running ones, which move on, and dropout.
   bool training = false;
   // Stages are given as they are before their ReLU.
   bool prerelu = false;
+  // One for each of the layout's BatchNorm layers. Empty: all as by default.
+  std::vector<BatchNormMode> batch_norm = {};
 };
 
-// The tensors of one BatchNorm layer, as indices into the layout.
+// One BatchNorm layer and its tensors, as indices into the layout.
 struct BatchNormTensors {
+  size_t layer = 0;
   size_t weight = 0;
   size_t bias = 0;
   size_t running_mean = 0;
@@ -47,10 +52,11 @@ class Pass {
   const at::Tensor& parameter(size_t index) const { return parameters_[index]; }
 
   // Normalises `x` [N, C, H, W] as Python's nn.BatchNorm2d does with `eps` and
-  // `momentum`. In training the layer's three buffers are replaced.
+  // `momentum`, unless the layer's mode has its own. In training the layer's
+  // three buffers are replaced, if it tracks them.
   //
-  // Throws c10::Error in training if a channel has a single value, as Python
-  // does.
+  // Throws c10::Error if the layer is in training and a channel has a single
+  // value, as Python does.
   at::Tensor BatchNorm(const at::Tensor& x, const BatchNormTensors& tensors,
                        double eps, double momentum);
 

@@ -96,7 +96,7 @@ ResNet::ResNet(const std::string& name, const Arguments& arguments,
       conv1_(declare(), "conv1", 3, nf, Stem(design.large_stem)),
       bn1_(declare(), "bn1", nf),
       stages_(DeclareStages(declare(), design, nf)),
-      classifier_(declare(), "classifier", kWidening * nf, num_classes) {}
+      classifier_(declare_head(), "classifier", kWidening * nf, num_classes) {}
 
 std::vector<ResNet::Stage> ResNet::DeclareStages(Layout& layout,
                                                  const ResNetDesign& design,

@@ -59,7 +59,7 @@ ResNet32::ResNet32(const Arguments& arguments, int64_t num_classes,
       bn_initial_(declare(), "bn_initial", kStemPlanes, kBatchNorm),
       stages_(DeclareStages(declare(), (depth - 2) / 6)),
       bn_final_(declare(), "bn_final", kFeatures, kBatchNorm),
-      classifier_(declare(), "classifier", kFeatures, num_classes) {
+      classifier_(declare_head(), "classifier", kFeatures, num_classes) {
   AddDraws(declare(), classifier_);
 }
 

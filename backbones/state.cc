@@ -203,13 +203,53 @@ StatePtr WithAddedGrads(const State& state, std::span<const at::Tensor> grads) {
   return std::make_shared<const State>(std::move(next));
 }
 
+StatePtr CloneOf(const State& state, const CloneParts& parts) {
+  State clone = state;
+  clone.params_version = 1;
+  clone.buffers_version = 1;
+  if (!parts.grads) clone.grads.assign(clone.params.size(), at::Tensor());
+  if (!parts.optimizer) clone.optimizer = nullptr;
+  return std::make_shared<const State>(std::move(clone));
+}
+
+absl::StatusOr<StatePtr> ForkOf(const State& state, const Layout& layout,
+                                const State& fresh) {
+  State fork = *CloneOf(state, {});
+  const std::vector<Parameter>& parameters = layout.parameters();
+  bool fits = parameters.size() == fork.params.size() &&
+              layout.buffers().size() == fork.buffers.size();
+  bool has_head = false;
+  for (size_t i = 0; fits && i < parameters.size(); ++i) {
+    if (parameters[i].head) {
+      fork.params[i] = fresh.params[i];
+      has_head = true;
+    }
+    fits = fork.params[i].sizes() == at::IntArrayRef(parameters[i].shape);
+  }
+  if (!fits || !has_head) {
+    return InvalidOption(has_head
+                             ? "the architecture changes more than its head "
+                               "with the number of classes"
+                             : "the architecture declares no head of its own");
+  }
+  return std::make_shared<const State>(std::move(fork));
+}
+
+std::vector<at::Tensor> TensorsOf(const State& state) {
+  std::vector<at::Tensor> all;
+  for (const auto* tensors : {&state.params, &state.buffers, &state.grads}) {
+    for (const at::Tensor& tensor : *tensors) {
+      if (tensor.defined()) all.push_back(tensor);
+    }
+  }
+  return all;
+}
+
 int64_t StateBytes(const State& state) {
   int64_t bytes =
       state.optimizer == nullptr ? 0 : OptimizerBytes(*state.optimizer);
-  for (const auto* tensors : {&state.params, &state.buffers, &state.grads}) {
-    for (const at::Tensor& tensor : *tensors) {
-      bytes += tensor.defined() ? static_cast<int64_t>(tensor.nbytes()) : 0;
-    }
+  for (const at::Tensor& tensor : TensorsOf(state)) {
+    bytes += static_cast<int64_t>(tensor.nbytes());
   }
   return bytes;
 }

@@ -110,6 +110,28 @@ StatePtr WithGrads(const State& state, std::span<const Slice> slices,
 // what is undefined on one side is taken from the other. Versions stay.
 StatePtr WithAddedGrads(const State& state, std::span<const at::Tensor> grads);
 
+// What a clone takes along besides parameters, buffers and generator.
+struct CloneParts {
+  bool grads = false;
+  bool optimizer = false;
+};
+
+// Returns a State with the same tensors, as a new instance begins with it: at
+// version 1, with those `parts` only.
+StatePtr CloneOf(const State& state, const CloneParts& parts);
+
+// Returns CloneOf `state` without parts, in which the parameters of the head of
+// `layout` are those of `fresh`, a State of `layout`.
+//
+// Returns kInvalidArgument (kInvalidOption) if `layout` declares no head, or
+// differs from `state` in more than the head.
+absl::StatusOr<StatePtr> ForkOf(const State& state, const Layout& layout,
+                                const State& fresh);
+
+// Returns all tensors of the State that are defined, without its
+// optimizer's.
+std::vector<at::Tensor> TensorsOf(const State& state);
+
 // Returns the bytes of the State's tensors, its optimizer's too.
 int64_t StateBytes(const State& state);
 

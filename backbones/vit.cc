@@ -86,7 +86,8 @@ VisionTransformer::VisionTransformer(const std::string& name,
       patch_embed_(DeclarePatchEmbed(declare(), options, pos_embed_)),
       blocks_(DeclareBlocks(declare(), options)),
       norm_(declare(), "norm", options.embed_dim, kNormEps),
-      head_(declare(), "head.heads.0", options.embed_dim, options.num_classes) {
+      head_(declare_head(), "head.heads.0", options.embed_dim,
+            options.num_classes) {
   AddDraws();
 }
 

@@ -40,7 +40,7 @@ WideResNet::WideResNet(const Arguments& arguments, int64_t num_classes,
       conv1_(declare(), "conv1", 3, kStemPlanes, Conv3x3(1)),
       stages_(DeclareStages(declare(), (depth - 4) / 6, widen_factor)),
       bn1_(declare(), "bn1", FeatureDim(widen_factor)),
-      classifier_(declare(), "classifier", FeatureDim(widen_factor),
+      classifier_(declare_head(), "classifier", FeatureDim(widen_factor),
                   num_classes) {
   AddKaimingNormal(declare());
   declare().AddInitStep(classifier_.bias(), ConstantFill{0});

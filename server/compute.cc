@@ -1,5 +1,7 @@
 #include "server/compute.h"
 
+#include <ATen/ops/empty_like.h>
+
 #include <optional>
 #include <utility>
 
@@ -7,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "server/host_view.h"
+#include "server/replay.h"
 
 namespace backboned {
 namespace {
@@ -23,17 +26,29 @@ at::Tensor NormalizeRows(const at::Tensor& rows) {
       .view(rows.sizes());
 }
 
-// Keeps the recorded forward. Its account pays for what the graph holds, so its
-// balance after the forward is the tape's size.
+// Keeps the recorded forward of `input`, which ran with `state`. Its account
+// pays for what the graph holds, so its balance after the forward is the tape's
+// size.
 absl::Status KeepTape(Host& host, const DeviceWorker::Request& request,
-                      ForwardWork& work, std::shared_ptr<Graph> graph,
-                      ForwardDone& done) {
+                      ForwardWork& work, const State& state, at::Tensor input,
+                      std::shared_ptr<Graph> graph, ForwardDone& done) {
   Tape tape = {.instance_uid = work.instance->uid(),
                .principal = request.principal,
                .session = work.session,
                .bytes = work.account->live_bytes(),
-               .graph = std::move(graph),
+               .sequence = graph->sequence(),
+               .output_names = graph->output_names(),
+               .input_grad = graph->input_leaf().defined(),
                .account = work.account};
+  for (const at::Tensor& output : graph->outputs()) {
+    tape.outputs.push_back(
+        at::empty_like(output.detach(), at::TensorOptions(at::kMeta)));
+  }
+  tape.graph = std::move(graph);
+  ForwardOptions again = work.options;
+  again.sequence = tape.sequence;
+  tape.replay = std::make_shared<const ForwardReplay>(
+      work.instance, state, std::move(input), std::move(again));
   done.tape_bytes = tape.bytes;
   absl::StatusOr<std::string> id =
       host.tapes().Put(std::move(tape), std::move(work.slot), absl::Now());
@@ -46,22 +61,40 @@ absl::Status KeepTape(Host& host, const DeviceWorker::Request& request,
   return absl::OkStatus();
 }
 
+// Whether a forward waits for its turn in the instance's lane.
+bool TakesLane(const ForwardWork& work) {
+  return ChangesInstance(work) ||
+         (work.options.training && work.buffers.empty());
+}
+
+// The state that a forward runs with.
+StatePtr StateToRun(const ForwardWork& work, const StatePtr& used) {
+  if (work.buffers.empty()) return used;
+  State state = {.params = used->params, .rng_state = used->rng_state};
+  for (const at::Tensor& buffer : work.buffers) {
+    state.buffers.push_back(OnDevice(buffer, work.instance->worker().device()));
+  }
+  return std::make_shared<const State>(std::move(state));
+}
+
 // The forward itself, on the worker.
 absl::Status Compute(Host& host, const DeviceWorker::Request& request,
                      ForwardWork& work, ForwardDone& done) {
   ScopedAccount scope(work.account);
-  absl::StatusOr<ForwardOutput> output = ComputeForward(work, done);
-  if (!output.ok()) return output.status();
+  absl::StatusOr<ComputedForward> computed = ComputeForward(work, done);
+  if (!computed.ok()) return computed.status();
+  ForwardOutput& output = computed->output;
   if (work.l2_normalize) {
-    for (at::Tensor& rows : output->outputs) rows = NormalizeRows(rows);
+    for (at::Tensor& rows : output.outputs) rows = NormalizeRows(rows);
   }
-  done.outputs = AllOnHost(std::move(output->outputs));
-  if (work.return_buffers) done.buffers = AllOnHost(output->buffers);
-  const StatePtr next = NextState(work, *output, done);
+  done.outputs = AllOnHost(std::move(output.outputs));
+  if (work.return_buffers) done.buffers = AllOnHost(output.buffers);
+  const StatePtr next = NextState(work, output, done);
   done.buffers_version = next->buffers_version;
   if (work.options.record) {
     absl::Status kept =
-        KeepTape(host, request, work, std::move(output->graph), done);
+        KeepTape(host, request, work, *computed->state,
+                 std::move(computed->input), std::move(output.graph), done);
     if (!kept.ok()) return kept;
   }
   // Nothing fails from here on.
@@ -94,13 +127,14 @@ absl::Status Accumulate(const BackwardWork& work,
                         const std::vector<at::Tensor>& grads,
                         BackwardDone& done) {
   Instance& instance = *work.instance;
-  absl::Status alive = instance.CheckAlive();
-  if (!alive.ok()) return alive;
+  absl::Status writable = instance.CheckWritable();
+  if (!writable.ok()) return writable;
   State before = *done.state;
   if (work.zero_before) before.grads.assign(before.params.size(), at::Tensor());
   done.state = WithAddedGrads(before, grads);
   if (work.step.has_value()) {
-    absl::StatusOr<StepOutput> step = Step(*done.state, *work.step);
+    absl::StatusOr<StepOutput> step =
+        Step(*done.state, *work.step, instance.trained());
     if (!step.ok()) return step.status();
     done.state = step->state;
     done.step = *std::move(step);
@@ -114,8 +148,11 @@ absl::Status Compute(BackwardWork& work, BackwardDone& done) {
   Instance& instance = *work.instance;
   std::vector<GraphGradients> graphs;
   for (size_t i = 0; i < work.lease.tapes().size(); ++i) {
+    const Tape& tape = *work.lease.tapes()[i];
     GraphGradients& graph = graphs.emplace_back();
-    graph.graph = work.lease.tapes()[i]->graph.get();
+    graph.graph = tape.graph.get();
+    graph.make = [&tape] { return tape.replay->Run(); };
+    graph.sequence = tape.sequence;
     for (const at::Tensor& grad : work.output_grads[i]) {
       graph.output_grads.push_back(OnDevice(grad, instance.worker().device()));
     }
@@ -135,27 +172,40 @@ absl::Status Compute(BackwardWork& work, BackwardDone& done) {
 
 }  // namespace
 
-absl::StatusOr<ForwardOutput> ComputeForward(ForwardWork& work,
-                                             ForwardDone& done) {
+bool ChangesInstance(const ForwardWork& work) {
+  const Architecture& architecture = work.instance->architecture();
+  return (work.buffers.empty() && MovesBuffers(architecture, work.options)) ||
+         (work.options.rng_state.empty() && Draws(architecture, work.options));
+}
+
+absl::StatusOr<ComputedForward> ComputeForward(ForwardWork& work,
+                                               ForwardDone& done) {
   Instance& instance = *work.instance;
-  if (work.options.training) {
-    absl::Status alive = instance.CheckAlive();
-    if (!alive.ok()) return alive;
+  if (done.used == nullptr) {  // In the lane.
+    absl::Status able = ChangesInstance(work) ? instance.CheckWritable()
+                                              : instance.CheckAlive();
+    if (!able.ok()) return able;
     done.used = instance.state();
     absl::Status expected = instance.CheckVersion(work.condition, *done.used);
     if (!expected.ok()) return expected;
   }
   const Normalization& normalization = instance.identity().normalization;
-  at::Tensor x = PrepareInput(OnDevice(work.input, instance.worker().device()),
-                              normalization.mean, normalization.std);
-  work.input.reset();
-  return Forward(instance.architecture(), *done.used, x, work.options);
+  const at::Tensor x =
+      PrepareInput(OnDevice(work.input, instance.worker().device()),
+                   normalization.mean, normalization.std);
+  ComputedForward computed = {.state = StateToRun(work, done.used),
+                              .input = std::move(work.input)};
+  if (!work.options.record) computed.input.reset();
+  computed.output =
+      Forward(instance.architecture(), *computed.state, x, work.options);
+  return computed;
 }
 
 StatePtr NextState(const ForwardWork& work, ForwardOutput& output,
                    ForwardDone& done) {
   StatePtr next = done.used;
-  if (work.options.training && !output.buffers.empty()) {
+  if (work.buffers.empty() &&
+      MovesBuffers(work.instance->architecture(), work.options)) {
     next = WithBuffers(*next, std::move(output.buffers));
   }
   if (!work.options.rng_state.empty()) {
@@ -172,7 +222,7 @@ absl::StatusOr<ForwardDone> RunForward(Host& host,
                                        ForwardWork work) {
   Instance& instance = *work.instance;
   ForwardDone done;
-  if (work.options.training) {
+  if (TakesLane(work)) {
     request.lane = instance.lane();
   } else {
     done.used = instance.state();
@@ -190,7 +240,11 @@ absl::StatusOr<ForwardDone> RunForward(Host& host,
 absl::StatusOr<BackwardDone> RunBackward(DeviceWorker::Request request,
                                          BackwardWork work) {
   Instance& instance = *work.instance;
-  if (work.accumulate) request.lane = instance.lane();
+  if (work.accumulate) {
+    absl::Status writable = instance.CheckWritable();
+    if (!writable.ok()) return writable;
+    request.lane = instance.lane();
+  }
   BackwardDone done;
   bool began = false;
   absl::StatusOr<DeviceWorker::Times> times =

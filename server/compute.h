@@ -29,6 +29,9 @@ struct ForwardWork {
   at::Tensor input;  // On the CPU: float32, or uint8 images to normalise.
   ForwardOptions options;
   VersionCondition condition;
+  // To run with in place of the instance's, all of them, on the CPU. Empty: the
+  // instance's.
+  std::vector<at::Tensor> buffers;
   bool return_buffers = false;
   bool l2_normalize = false;  // Divide each output's rows by their norm.
   ByteBudget::Reservation reservation;  // Pays for the input's upload.
@@ -52,20 +55,32 @@ struct ForwardDone {
   DeviceWorker::Times times;
 };
 
-// Runs a forward: in evaluation mode with the state that the instance has now,
-// in training mode in the instance's lane, with the state that it has then, and
-// publishes the moved buffers. Nothing is kept or published if it fails.
+// Whether a forward changes the instance: moves its buffers, or draws from its
+// generator.
+bool ChangesInstance(const ForwardWork& work);
+
+// Runs a forward: with the state that the instance has now, or, if it changes
+// the instance or is in training with the instance's buffers, in the instance's
+// lane, with the state that it has then; there it publishes the moved buffers
+// and generator. Nothing is kept or published if it fails.
 absl::StatusOr<ForwardDone> RunForward(Host& host,
                                        DeviceWorker::Request request,
                                        ForwardWork work);
 
+// A forward that was computed.
+struct ComputedForward {
+  ForwardOutput output;
+  StatePtr state;    // It ran with.
+  at::Tensor input;  // As it came, if recorded.
+};
+
 // The two halves of a forward, for the worker: it is computed, and the state
-// that it leaves is made. A generator that the caller gave goes back into
-// `done`, the instance's own moves on. In training, in the instance's lane,
-// `done.used` is set to the state that is found, which must be of
+// that it leaves is made. A generator or buffers that the caller gave go back
+// into `done`, the instance's own move on. Without `done.used`, in the
+// instance's lane, it is set to the state that is found, which must be of
 // `work.condition`.
-absl::StatusOr<ForwardOutput> ComputeForward(ForwardWork& work,
-                                             ForwardDone& done);
+absl::StatusOr<ComputedForward> ComputeForward(ForwardWork& work,
+                                               ForwardDone& done);
 StatePtr NextState(const ForwardWork& work, ForwardOutput& output,
                    ForwardDone& done);
 

@@ -239,6 +239,10 @@ absl::StatusOr<Created> Host::CreateInstance(const CreateOptions& options) {
   absl::StatusOr<Blueprint> plan = Draw(options);
   if (!plan.ok()) return plan.status();
   absl::Status status = CheckNormalization(*plan);
+  if (status.ok()) {
+    status =
+        TrainedUnder(options.settings, plan->architecture->layout()).status();
+  }
   if (status.ok() && !options.name.empty()) status = CheckName(options.name);
   if (!status.ok()) return status;
   if (auto taken = registry_.Get(options.owner, options.name)) {
@@ -252,9 +256,9 @@ absl::StatusOr<Created> Host::CreateInstance(const CreateOptions& options) {
   absl::StatusOr<Beginning> begin =
       Begin(options, plan->architecture->layout(), weights_, **worker);
   if (!begin.ok()) return begin.status();
-  auto instance = std::make_shared<Instance>(IdentityOf(options, *plan, *begin),
-                                             plan->architecture, **worker,
-                                             std::move(begin->state));
+  auto instance = std::make_shared<Instance>(
+      IdentityOf(options, *plan, *begin), plan->architecture, **worker,
+      std::move(begin->state), options.settings);
   status = Register(instance);
   if (absl::IsAlreadyExists(status)) {  // Somebody was faster.
     if (auto taken = registry_.Get(options.owner, options.name)) {

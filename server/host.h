@@ -21,10 +21,12 @@
 #include "backbones/arguments.h"
 #include "server/answers.h"
 #include "server/byte_budget.h"
+#include "server/clone.h"
 #include "server/device_worker.h"
 #include "server/instance.h"
 #include "server/registry.h"
 #include "server/sessions.h"
+#include "server/settings.h"
 #include "server/tapes.h"
 #include "server/weights_folder.h"
 
@@ -60,6 +62,7 @@ struct CreateOptions {
   std::optional<WeightsOptions> weights;
   bool random_init =
       false;  // Good without weights, even if Mammoth loads some.
+  Settings settings;
 };
 
 // What was made.
@@ -92,6 +95,12 @@ class Host {
   // kFailedPrecondition (no weights, or corrupt ones), kAlreadyExists,
   // kResourceExhausted.
   absl::StatusOr<Created> CreateInstance(const CreateOptions& options);
+
+  // Makes an instance that shares the tensors of another one. On failure
+  // nothing is left: kInvalidArgument (name, settings, classes), kAborted (the
+  // condition), kAlreadyExists, kResourceExhausted.
+  absl::StatusOr<std::shared_ptr<Instance>> CloneInstance(
+      const CloneOptions& options);
 
   // Deletes an instance and its tapes; kNotFound if it is gone already.
   absl::Status DeleteInstance(Instance& instance);

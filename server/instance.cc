@@ -22,13 +22,15 @@ absl::Status Stale(std::string_view message) {
 
 Instance::Instance(Identity identity,
                    std::shared_ptr<const Architecture> architecture,
-                   DeviceWorker& worker, StatePtr initial)
+                   DeviceWorker& worker, StatePtr initial, Settings settings)
     : identity_(std::move(identity)),
       architecture_(std::move(architecture)),
       worker_(worker),
       uid_(RandomId()),
       lane_(NextLane()),
-      state_(std::move(initial)) {}
+      state_(std::move(initial)),
+      settings_(std::move(settings)),
+      trained_(TrainedUnder(settings_, architecture_->layout()).value()) {}
 
 std::string Instance::FullName() const {
   return absl::StrCat(identity_.owner, "/", identity_.name);
@@ -37,6 +39,38 @@ std::string Instance::FullName() const {
 StatePtr Instance::state() const {
   absl::MutexLock lock(&mutex_);
   return state_;
+}
+
+Settings Instance::settings() const {
+  absl::MutexLock lock(&mutex_);
+  return settings_;
+}
+
+std::vector<bool> Instance::trained() const {
+  absl::MutexLock lock(&mutex_);
+  return trained_;
+}
+
+absl::Status Instance::ChangeSettings(
+    const DeviceWorker::Request& request, const VersionCondition& condition,
+    const std::function<void(Settings&)>& change) {
+  return worker_
+      .Run(request,
+           [&]() -> absl::Status {
+             absl::Status status = CheckAlive();
+             if (status.ok()) status = CheckVersion(condition, *state());
+             if (!status.ok()) return status;
+             Settings next = settings();
+             change(next);
+             absl::StatusOr<std::vector<bool>> trained =
+                 TrainedUnder(next, architecture_->layout());
+             if (!trained.ok()) return trained.status();
+             absl::MutexLock lock(&mutex_);
+             settings_ = std::move(next);
+             trained_ = *std::move(trained);
+             return absl::OkStatus();
+           })
+      .status();
 }
 
 absl::Status Instance::CheckVersion(const VersionCondition& condition,
@@ -67,8 +101,8 @@ absl::StatusOr<StatePtr> Instance::Commit(
   absl::StatusOr<DeviceWorker::Times> times =
       worker_.Run(request, [&]() -> absl::Status {
         const StatePtr current = state();
-        absl::Status alive = CheckAlive();
-        if (!alive.ok()) return alive;
+        absl::Status writable = CheckWritable();
+        if (!writable.ok()) return writable;
         absl::Status expected = CheckVersion(condition, *current);
         if (!expected.ok()) return expected;
         absl::StatusOr<StatePtr> next = make(*current);
@@ -87,6 +121,16 @@ absl::Status Instance::CheckAlive() const {
   return Error(
       absl::StatusCode::kNotFound, Reason::kInstanceNotFound,
       absl::StrCat("instance '", identity_.name, "' was deleted meanwhile"));
+}
+
+absl::Status Instance::CheckWritable() const {
+  absl::Status alive = CheckAlive();
+  if (!alive.ok()) return alive;
+  absl::MutexLock lock(&mutex_);
+  if (!settings_.read_only) return absl::OkStatus();
+  return Error(absl::StatusCode::kFailedPrecondition, Reason::kReadOnly,
+               absl::StrCat("instance '", identity_.name,
+                            "' is read-only; clone it, or change its setting"));
 }
 
 void Instance::Publish(StatePtr next) {

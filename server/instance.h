@@ -19,6 +19,7 @@
 #include "backbones/architecture.h"
 #include "backbones/state.h"
 #include "server/device_worker.h"
+#include "server/settings.h"
 
 namespace backboned {
 
@@ -64,14 +65,20 @@ class Instance {
     std::atomic<int64_t> backwards = 0;
     std::atomic<int64_t> writes = 0;
     std::atomic<int64_t> steps = 0;
+    std::atomic<int64_t> demoted_tapes = 0;
+    std::atomic<int64_t> replayed_forwards = 0;
   };
 
-  // `worker` must outlive it; `initial` lives on the worker's device.
+  // `worker` must outlive it; `initial` lives on the worker's device; the
+  // patterns of `settings` match.
   Instance(Identity identity, std::shared_ptr<const Architecture> architecture,
-           DeviceWorker& worker, StatePtr initial);
+           DeviceWorker& worker, StatePtr initial, Settings settings = {});
 
   const Identity& identity() const { return identity_; }
   const Architecture& architecture() const { return *architecture_; }
+  const std::shared_ptr<const Architecture>& shared_architecture() const {
+    return architecture_;
+  }
   DeviceWorker& worker() const { return worker_; }
   Counters& counters() { return counters_; }
 
@@ -88,14 +95,26 @@ class Instance {
   // The current state.
   StatePtr state() const;
 
+  // The settings in force, and for each parameter whether they let it be
+  // trained.
+  Settings settings() const;
+  std::vector<bool> trained() const;
+
+  // Lets `change` change the settings, in the lane: what came before it was
+  // done under the old ones. Nothing changes if the condition does not hold by
+  // then, or a pattern matches no parameter (kInvalidArgument).
+  absl::Status ChangeSettings(const DeviceWorker::Request& request,
+                              const VersionCondition& condition,
+                              const std::function<void(Settings&)>& change);
+
   // Returns kAborted, with both versions, if `condition` does not hold for
   // `state`.
   absl::Status CheckVersion(const VersionCondition& condition,
                             const State& state) const;
 
   // Makes the next state from the current one, in the lane, and publishes it.
-  // `make` runs on the worker's thread. Nothing changes if it fails or if the
-  // condition does not hold by then.
+  // `make` runs on the worker's thread. Nothing changes if it fails, or if by
+  // then the condition does not hold or CheckWritable fails.
   absl::StatusOr<StatePtr> Commit(
       const DeviceWorker::Request& request, const VersionCondition& condition,
       const std::function<absl::StatusOr<StatePtr>(const State&)>& make);
@@ -107,6 +126,10 @@ class Instance {
 
   // Returns kNotFound once it is deleted: what is written then would be lost.
   absl::Status CheckAlive() const;
+
+  // Returns CheckAlive's error, or kFailedPrecondition (kReadOnly) if the
+  // settings let nobody write.
+  absl::Status CheckWritable() const;
 
   // Publishes a state. Only from work in the instance's lane.
   void Publish(StatePtr next);
@@ -133,6 +156,8 @@ class Instance {
 
   mutable absl::Mutex mutex_;
   StatePtr state_ ABSL_GUARDED_BY(mutex_);
+  Settings settings_ ABSL_GUARDED_BY(mutex_);
+  std::vector<bool> trained_ ABSL_GUARDED_BY(mutex_);
   std::pair<std::weak_ptr<const State>, std::string> digest_
       ABSL_GUARDED_BY(mutex_);
 };

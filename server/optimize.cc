@@ -12,24 +12,28 @@ namespace {
 // The training step itself, on the worker.
 absl::Status Compute(TrainWork& work, TrainDone& done) {
   Instance& instance = *work.forward.instance;
-  absl::Status valid = CheckStep(*instance.state(), work.step);
+  absl::Status valid = instance.CheckWritable();
+  if (valid.ok()) valid = CheckStep(*instance.state(), work.step);
   if (!valid.ok()) return valid;
   ForwardDone forward;
-  absl::StatusOr<ForwardOutput> output = ComputeForward(work.forward, forward);
-  if (!output.ok()) return output.status();
-  const at::Tensor& logits = output->outputs[0];
+  work.forward.options.grad_mask = instance.trained();
+  absl::StatusOr<ComputedForward> computed =
+      ComputeForward(work.forward, forward);
+  if (!computed.ok()) return computed.status();
+  ForwardOutput& output = computed->output;
+  const at::Tensor& logits = output.outputs[0];
   valid = CheckClasses(work.terms, logits.size(1));
   if (!valid.ok()) return valid;
   done.loss = ComputeLoss(work.terms, logits);
-  const GraphGradients graph = {.graph = output->graph.get(),
+  const GraphGradients graph = {.graph = output.graph.get(),
                                 .output_grads = {done.loss.logits_grad}};
   BackwardOutput backward = Backward(std::span(&graph, 1), /*retain=*/false,
                                      /*want_input_grads=*/false);
   if (work.return_logits) done.logits = OnHost(logits);
 
-  State before = *NextState(work.forward, *output, forward);
+  State before = *NextState(work.forward, output, forward);
   before.grads = std::move(backward.grads);
-  absl::StatusOr<StepOutput> step = Step(before, work.step);
+  absl::StatusOr<StepOutput> step = Step(before, work.step, instance.trained());
   if (!step.ok()) return step.status();
   done.rng_state = std::move(forward.rng_state);
   done.step = *std::move(step);
@@ -48,11 +52,12 @@ absl::StatusOr<StepDone> RunStep(DeviceWorker::Request request,
   absl::StatusOr<DeviceWorker::Times> times =
       instance.worker().Run(request, [&]() -> absl::Status {
         const StatePtr current = instance.state();
-        absl::Status alive = instance.CheckAlive();
-        if (!alive.ok()) return alive;
+        absl::Status writable = instance.CheckWritable();
+        if (!writable.ok()) return writable;
         absl::Status expected = instance.CheckVersion(condition, *current);
         if (!expected.ok()) return expected;
-        absl::StatusOr<StepOutput> output = Step(*current, options);
+        absl::StatusOr<StepOutput> output =
+            Step(*current, options, instance.trained());
         if (!output.ok()) return output.status();
         done.output = *std::move(output);
         instance.Publish(done.output.state);

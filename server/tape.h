@@ -1,7 +1,12 @@
 // A forward that is kept for its backward, and the right to keep or use one.
+//
+// A tape keeps the forward's graph, or, once it is demoted, only what is needed
+// to run the forward again.
 
 #ifndef BACKBONED_SERVER_TAPE_H_
 #define BACKBONED_SERVER_TAPE_H_
+
+#include <ATen/core/Tensor.h>
 
 #include <cstdint>
 #include <memory>
@@ -15,6 +20,24 @@ namespace backboned {
 
 class Graph;
 
+// What is needed to run a tape's forward again.
+//
+// Thread-safe.
+class Replay {
+ public:
+  virtual ~Replay() = default;
+
+  // Computes the forward's graph anew, equal to the bit; nothing else changes.
+  // On the device's worker only. Throws what a forward throws.
+  virtual std::shared_ptr<Graph> Run() const = 0;
+
+  // Bytes that it keeps alive.
+  virtual int64_t bytes() const = 0;
+
+  // Takes note that a tape has nothing else any more.
+  virtual void CountDemotion() const = 0;
+};
+
 // One forward, kept. Immutable once it is stored.
 struct Tape {
   // 32 hex digits that cannot be guessed; given by TapeStore::Put.
@@ -27,7 +50,17 @@ struct Tape {
   std::string session = {};
   // What it holds: the account's live bytes after the forward.
   int64_t bytes = 0;
+  // The forward's place among all that were recorded.
+  uint64_t sequence = 0;
+  // Names, shapes and types of the outputs; the tensors have no memory.
+  std::vector<std::string> output_names = {};
+  std::vector<at::Tensor> outputs = {};
+  // Whether the input's gradient may be asked for.
+  bool input_grad = false;
+  // Null: the tape is demoted.
   std::shared_ptr<Graph> graph = nullptr;
+  // Null: the tape cannot be demoted.
+  std::shared_ptr<const Replay> replay = nullptr;
   // Pays for what the graph keeps alive.
   std::shared_ptr<MemoryAccount> account = nullptr;
 };

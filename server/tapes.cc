@@ -1,6 +1,7 @@
 #include "server/tapes.h"
 
 #include <cassert>
+#include <map>
 #include <unordered_set>
 #include <utility>
 
@@ -17,6 +18,23 @@ constexpr absl::Duration kRetryDelay = absl::Seconds(1);
 absl::Status TapeError(const std::string& id, const char* what) {
   return Error(absl::StatusCode::kFailedPrecondition, Reason::kTapeNotFound,
                absl::StrCat("tape '", id, "' ", what));
+}
+
+// The tape without its graph.
+std::shared_ptr<const Tape> Demoted(const Tape& tape) {
+  auto demoted = std::make_shared<Tape>(tape);
+  demoted->graph = nullptr;
+  demoted->account = nullptr;
+  demoted->replay->CountDemotion();
+  return demoted;
+}
+
+bool IsDemoted(const Tape& tape) {
+  return tape.graph == nullptr && tape.replay != nullptr;
+}
+
+bool CanBeDemoted(const Tape& tape) {
+  return tape.graph != nullptr && tape.replay != nullptr;
 }
 
 }  // namespace
@@ -55,6 +73,7 @@ TapeStore::~TapeStore() = default;
 
 absl::StatusOr<TapeSlot> TapeStore::Reserve(absl::Time now) {
   DropExpired(now);
+  Tapes undone;  // Destroyed after the lock.
   absl::MutexLock lock(&mutex_);
   const int64_t count = total_.count + reserved_count_;
   if (count >= limits_.max_count) {
@@ -66,6 +85,7 @@ absl::StatusOr<TapeSlot> TapeStore::Reserve(absl::Time now) {
         absl::StrCat(count, " tapes are kept, the limit is ", limits_.max_count,
                      "; run backwards or release tapes"));
   }
+  MakeRoom(1, undone);
   if (total_.bytes >= limits_.max_bytes) {
     return NoBytes(1);
   }
@@ -78,18 +98,26 @@ absl::StatusOr<std::string> TapeStore::Put(Tape tape, TapeSlot slot,
   assert(slot.store_ == this);
   tape.id = RandomId();
   const std::string id = tape.id;
-  const int64_t bytes = tape.bytes;
-  auto kept = std::make_shared<Tape>(std::move(tape));
+  int64_t bytes = tape.bytes;
+  std::shared_ptr<const Tape> kept = std::make_shared<Tape>(std::move(tape));
+  Tapes undone;  // Destroyed after the lock.
   absl::MutexLock lock(&mutex_);
+  if (bytes <= limits_.max_bytes) MakeRoom(bytes, undone);
+  if (bytes > limits_.max_bytes - total_.bytes && CanBeDemoted(*kept)) {
+    undone.push_back(std::exchange(kept, Demoted(*kept)));
+    bytes = kept->replay->bytes();
+    MakeRoom(bytes, undone);
+  }
   if (bytes > limits_.max_bytes - total_.bytes) return NoBytes(bytes);
   slot.store_ = nullptr;
   --reserved_count_;
-  for (Figures* figures : {&total_, &by_instance_[kept->instance_uid]}) {
-    figures->count += 1;
-    figures->bytes += bytes;
-  }
-  entries_.emplace(
-      id, Entry{.tape = std::move(kept), .expires = now + limits_.ttl});
+  total_.count += 1;
+  by_instance_[kept->instance_uid].count += 1;
+  Entry& entry = entries_[id];
+  entry = {.tape = std::move(kept),
+           .number = ++last_number_,
+           .expires = now + limits_.ttl};
+  Count(entry, bytes);
   return id;
 }
 
@@ -179,11 +207,12 @@ int64_t TapeStore::DropIf(const Predicate& predicate) {
 
 std::shared_ptr<const Tape> TapeStore::Remove(Entries::iterator entry) {
   std::shared_ptr<const Tape> tape = std::move(entry->second.tape);
+  const int64_t bytes = entry->second.bytes;
   entries_.erase(entry);
   const auto instance = by_instance_.find(tape->instance_uid);
   for (Figures* figures : {&total_, &instance->second}) {
     figures->count -= 1;
-    figures->bytes -= tape->bytes;
+    figures->bytes -= bytes;
   }
   if (instance->second.count == 0) by_instance_.erase(instance);
   return tape;
@@ -213,6 +242,33 @@ absl::Status TapeStore::CheckUse(const std::string& id,
                      "the forward again");
   }
   return absl::OkStatus();
+}
+
+// Demotes tapes that nobody uses, the oldest first, until `bytes` fit. Their
+// former selves go to `undone`.
+void TapeStore::MakeRoom(int64_t bytes, Tapes& undone) {
+  if (bytes <= limits_.max_bytes - total_.bytes) return;
+  std::map<uint64_t, Entry*> oldest_first;
+  for (auto& [id, entry] : entries_) {
+    // What a demoted one keeps for itself changes with the instance.
+    if (IsDemoted(*entry.tape)) Count(entry, entry.tape->replay->bytes());
+    if (!entry.leased && CanBeDemoted(*entry.tape)) {
+      oldest_first[entry.number] = &entry;
+    }
+  }
+  for (const auto& [number, entry] : oldest_first) {
+    if (bytes <= limits_.max_bytes - total_.bytes) return;
+    undone.push_back(std::exchange(entry->tape, Demoted(*entry->tape)));
+    Count(*entry, entry->tape->replay->bytes());
+  }
+}
+
+// Lets an entry count `bytes`.
+void TapeStore::Count(Entry& entry, int64_t bytes) {
+  for (Figures* figures : {&total_, &by_instance_[entry.tape->instance_uid]}) {
+    figures->bytes += bytes - entry.bytes;
+  }
+  entry.bytes = bytes;
 }
 
 absl::Status TapeStore::NoBytes(int64_t bytes) const {

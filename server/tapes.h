@@ -24,6 +24,10 @@ namespace backboned {
 // and bytes. A tape that is leased still counts, since its memory is still
 // there.
 //
+// Over the bytes, tapes that are not leased are demoted, the oldest first, and
+// the new one last, unless it does not fit alone: each gives up its graph, and
+// counts as much as its replay keeps.
+//
 // Thread-safe. Graphs are destroyed outside the lock, by the calling thread.
 // Must outlive its slots and leases.
 class TapeStore {
@@ -51,8 +55,8 @@ class TapeStore {
   // Holds a place for a tape, so that a forward is refused before it starts.
   //
   // Returns kResourceExhausted (LimitReached `max-tapes` or `max-tape-bytes`)
-  // if the store is full, once
-  // what has expired is dropped.
+  // if the store is full, once what has expired is dropped and what can be is
+  // demoted.
   absl::StatusOr<TapeSlot> Reserve(absl::Time now);
 
   // Keeps `tape` in the place of `slot` and returns its id. Put it before the
@@ -60,7 +64,7 @@ class TapeStore {
   // nothing.
   //
   // Returns kResourceExhausted (LimitReached `max-tape-bytes`) if its bytes do
-  // not fit; it is gone then.
+  // not fit, though all that can be is demoted; it is gone then.
   absl::StatusOr<std::string> Put(Tape tape, TapeSlot slot, absl::Time now);
 
   // Takes the tapes `ids` out for one backward: all of them, or none.
@@ -94,6 +98,8 @@ class TapeStore {
 
   struct Entry {
     std::shared_ptr<const Tape> tape;
+    int64_t bytes = 0;    // That count.
+    uint64_t number = 0;  // Later tapes have higher ones.
     absl::Time expires;
     bool leased = false;
     bool dropped = false;  // Goes at the end of its lease.
@@ -108,6 +114,9 @@ class TapeStore {
   absl::Status CheckUse(const std::string& id, std::string_view instance_uid,
                         std::string_view principal, absl::Time now) const
       ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  void MakeRoom(int64_t bytes, Tapes& undone)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Count(Entry& entry, int64_t bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status NoBytes(int64_t bytes) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   void FreeSlot();
   void EndLease(const Tapes& tapes, bool consume);
@@ -119,6 +128,7 @@ class TapeStore {
   std::unordered_map<std::string, Figures> by_instance_ ABSL_GUARDED_BY(mutex_);
   Figures total_ ABSL_GUARDED_BY(mutex_);
   int64_t reserved_count_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t last_number_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace backboned

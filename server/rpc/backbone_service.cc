@@ -49,6 +49,15 @@ absl::StatusOr<std::shared_ptr<Instance>> BackboneService::Find(
   return host().registry().Find(name, call.principal());
 }
 
+absl::StatusOr<std::shared_ptr<Instance>> BackboneService::FindWritable(
+    Call& call, const std::string& name) {
+  absl::StatusOr<std::shared_ptr<Instance>> instance = Find(call, name);
+  if (!instance.ok()) return instance;
+  absl::Status writable = (*instance)->CheckWritable();
+  if (!writable.ok()) return writable;
+  return instance;
+}
+
 absl::StatusOr<v1::ReleaseTapesResponse> BackboneService::ReleaseTapes(
     Call& call, const v1::ReleaseTapesRequest& request) {
   const std::vector<std::string> ids(request.tape_ids().begin(),

@@ -73,6 +73,10 @@ class BackboneService : public DecoratedService {
   // Finds the instance that a header names, and tells the log.
   absl::StatusOr<std::shared_ptr<Instance>> Find(Call& call,
                                                  const std::string& name);
+
+  // The same, to write it: CheckWritable's error before a byte is taken.
+  absl::StatusOr<std::shared_ptr<Instance>> FindWritable(
+      Call& call, const std::string& name);
 };
 
 }  // namespace backboned::rpc

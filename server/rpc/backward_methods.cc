@@ -31,14 +31,14 @@ namespace {
 // Which output of the tape a gradient is for, its spec being right.
 absl::StatusOr<size_t> OutputIndex(const Tape& tape,
                                    const v1::TensorSpec& spec) {
-  const std::vector<std::string>& names = tape.graph->output_names();
+  const std::vector<std::string>& names = tape.output_names;
   const auto found = std::find(names.begin(), names.end(), spec.name());
   if (found == names.end()) {
     return InvalidOption(
         absl::StrCat("tape ", tape.id, " has no output ", Quote(spec.name())));
   }
   const auto index = static_cast<size_t>(found - names.begin());
-  const at::IntArrayRef expected = tape.graph->outputs()[index].sizes();
+  const at::IntArrayRef expected = tape.outputs[index].sizes();
   if (!std::equal(expected.begin(), expected.end(), spec.shape().begin(),
                   spec.shape().end())) {
     return Error(absl::StatusCode::kInvalidArgument, Reason::kShapeMismatch,
@@ -94,7 +94,7 @@ absl::StatusOr<std::vector<Place>> PlacesOf(const v1::BackwardHeader& header,
   std::vector<Place> places;
   for (size_t i = 0; i < lease.tapes().size(); ++i) {
     const Tape& tape = *lease.tapes()[i];
-    std::vector<bool> announced(tape.graph->outputs().size());
+    std::vector<bool> announced(tape.outputs.size());
     for (const v1::TensorSpec& spec :
          header.tapes(static_cast<int>(i)).gradients()) {
       absl::StatusOr<size_t> output = OutputIndex(tape, spec);
@@ -116,7 +116,7 @@ absl::StatusOr<GradientUpload> MakeRoom(Host& host,
   absl::StatusOr<std::vector<Place>> places = PlacesOf(header, lease);
   if (!places.ok()) return places.status();
   const auto output_of = [&lease](const Place& place) -> const at::Tensor& {
-    return lease.tapes()[place.tape]->graph->outputs()[place.output];
+    return lease.tapes()[place.tape]->outputs[place.output];
   };
   int64_t total_bytes = 0;  // Of outputs that there are, hence no overflow.
   for (const Place& place : *places) {
@@ -128,7 +128,7 @@ absl::StatusOr<GradientUpload> MakeRoom(Host& host,
   if (!reservation.ok()) return reservation.status();
   upload.reservation = *std::move(reservation);
   for (const auto& tape : lease.tapes()) {
-    upload.by_tape.emplace_back(tape->graph->outputs().size());
+    upload.by_tape.emplace_back(tape->outputs.size());
   }
   for (const Place& place : *places) {
     at::Tensor& grad = upload.by_tape[place.tape][place.output];
@@ -142,7 +142,7 @@ absl::Status CheckInputGrad(const v1::BackwardHeader& header,
                             const TapeLease& lease) {
   if (!header.input_grad()) return absl::OkStatus();
   for (const auto& tape : lease.tapes()) {
-    if (!tape->graph->input_leaf().defined()) {
+    if (!tape->input_grad) {
       return InvalidOption(
           absl::StrCat("tape ", tape->id, " was made without input_grad"));
     }
@@ -208,6 +208,7 @@ absl::Status BackboneService::RunNewBackward(Call& call, MessageStream& stream,
       Find(call, header.instance());
   if (!instance.ok()) return instance.status();
   absl::Status valid = CheckOptions(header);
+  if (valid.ok() && header.accumulate()) valid = (*instance)->CheckWritable();
   if (!valid.ok()) return valid;
   const std::optional<StepOptions> step = StepOf(header);
   if (step.has_value()) valid = CheckStep(*(*instance)->state(), *step);

@@ -165,6 +165,11 @@ Normalization FromProto(const v1::Normalization& normalization) {
           .std = {normalization.std().begin(), normalization.std().end()}};
 }
 
+Settings FromProto(const v1::InstanceSettings& settings) {
+  return {.read_only = settings.read_only(),
+          .frozen = {settings.frozen().begin(), settings.frozen().end()}};
+}
+
 v1::Normalization ToProto(const Normalization& normalization) {
   v1::Normalization result;
   result.mutable_mean()->Assign(normalization.mean.begin(),
@@ -230,13 +235,12 @@ v1::Benchmark ToProto(const Benchmark& benchmark) {
   return result;
 }
 
-v1::Instance ToProto(Instance& instance) {
+v1::Instance ToProto(Instance& instance, const State& state) {
   const Instance::Identity& identity = instance.identity();
-  const StatePtr state = instance.state();
   v1::Instance result;
   result.set_name(identity.name);
   result.set_owner(identity.owner);
-  *result.mutable_version() = VersionOf(instance, *state);
+  *result.mutable_version() = VersionOf(instance, state);
   result.set_architecture(instance.architecture().name());
   ToProto(instance.architecture().arguments(), *result.mutable_arguments());
   result.set_benchmark(identity.benchmark);
@@ -246,11 +250,19 @@ v1::Instance ToProto(Instance& instance) {
   result.mutable_create_time()->set_nanos(
       static_cast<int32_t>(created_ns % 1'000'000'000));
   *result.mutable_normalization() = ToProto(identity.normalization);
-  result.set_memory_bytes(StateBytes(*state));
+  result.set_memory_bytes(StateBytes(state));
   result.mutable_counters()->set_forwards(instance.counters().forwards);
   result.mutable_counters()->set_backwards(instance.counters().backwards);
   result.mutable_counters()->set_writes(instance.counters().writes);
   result.mutable_counters()->set_steps(instance.counters().steps);
+  result.mutable_counters()->set_demoted_tapes(
+      instance.counters().demoted_tapes);
+  result.mutable_counters()->set_replayed_forwards(
+      instance.counters().replayed_forwards);
+  const Settings settings = instance.settings();
+  result.mutable_settings()->set_read_only(settings.read_only);
+  result.mutable_settings()->mutable_frozen()->Add(settings.frozen.begin(),
+                                                   settings.frozen.end());
   result.set_ephemeral(identity.ephemeral);
   result.set_weights(identity.weights);
   result.set_weights_sha256(identity.weights_sha256);

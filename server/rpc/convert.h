@@ -24,6 +24,7 @@
 #include "proto/wire/tensor_writer.h"
 #include "server/device_worker.h"
 #include "server/instance.h"
+#include "server/settings.h"
 #include "server/weights_folder.h"
 
 namespace backboned::rpc {
@@ -54,6 +55,7 @@ Selection FromProto(const v1::Selection& selection);
 absl::StatusOr<WeightsOptions> FromProto(const v1::Weights& weights);
 VersionCondition FromProto(const v1::IfVersion& condition);
 Normalization FromProto(const v1::Normalization& normalization);
+Settings FromProto(const v1::InstanceSettings& settings);
 v1::Normalization ToProto(const Normalization& normalization);
 
 v1::Version VersionOf(const Instance& instance, uint64_t params,
@@ -63,8 +65,9 @@ v1::Version VersionOf(const Instance& instance, const State& state);
 v1::Architecture ToProto(const ArchitectureEntry& entry);
 v1::Benchmark ToProto(const Benchmark& benchmark);
 
-// Everything but layout, digest and tapes.
-v1::Instance ToProto(Instance& instance);
+// Everything but layout, digest, tapes and what is shared. `state` is one of
+// the instance's.
+v1::Instance ToProto(Instance& instance, const State& state);
 v1::Layout LayoutOf(const Instance& instance);
 
 google::protobuf::Duration ToProto(absl::Duration duration);

@@ -19,8 +19,10 @@
 #include "server/compute.h"
 #include "server/host_view.h"
 #include "server/rpc/backbone_service.h"
+#include "server/rpc/batch_norm.h"
 #include "server/rpc/convert.h"
 #include "server/rpc/once.h"
+#include "server/rpc/transfer.h"
 
 namespace backboned::rpc {
 namespace {
@@ -59,11 +61,17 @@ absl::StatusOr<std::vector<std::string>> OutputsOf(
   }
 }
 
-// Which parameters get gradients.
+// Which parameters get gradients: unless the header says, those that are not
+// frozen.
 absl::StatusOr<std::vector<bool>> GradMask(const v1::ForwardHeader& header,
-                                           const Layout& layout) {
+                                           const Instance& instance) {
+  const Layout& layout = instance.architecture().layout();
   const size_t count = layout.parameters().size();
   if (header.no_param_grads()) return std::vector<bool>(count, false);
+  if (header.grad_params().globs().empty() &&
+      !header.grad_params().has_range()) {
+    return instance.trained();
+  }
   absl::StatusOr<std::vector<Slice>> slices =
       SelectParameters(FromProto(header.grad_params()), layout);
   if (!slices.ok()) return slices.status();
@@ -81,7 +89,8 @@ absl::Status CheckRngState(std::string_view bytes) {
 }
 
 absl::StatusOr<ForwardOptions> OptionsOf(const v1::ForwardHeader& header,
-                                         const Architecture& architecture) {
+                                         const Instance& instance) {
+  const Architecture& architecture = instance.architecture();
   if (header.input_grad() && !header.tape()) {
     return InvalidOption("input_grad needs tape");
   }
@@ -96,13 +105,16 @@ absl::StatusOr<ForwardOptions> OptionsOf(const v1::ForwardHeader& header,
   }
   absl::Status state = CheckRngState(header.rng_state());
   if (!state.ok()) return state;
-  absl::StatusOr<std::vector<bool>> mask =
-      GradMask(header, architecture.layout());
+  absl::StatusOr<std::vector<BatchNormMode>> batch_norm =
+      BatchNormOf(header.batch_norm(), architecture.layout());
+  if (!batch_norm.ok()) return batch_norm.status();
+  absl::StatusOr<std::vector<bool>> mask = GradMask(header, instance);
   if (!mask.ok()) return mask.status();
   return ForwardOptions{.outputs = *std::move(outputs),
                         .training = header.training(),
                         .prerelu = header.prerelu(),
                         .rng_state = header.rng_state(),
+                        .batch_norm = *std::move(batch_norm),
                         .record = header.tape(),
                         .input_grad = header.input_grad(),
                         .grad_mask = *std::move(mask)};
@@ -147,10 +159,37 @@ absl::StatusOr<int64_t> CheckInput(const v1::TensorSpec& spec,
   return bytes;
 }
 
+// Checks the specs of buffers that the header may send; returns their bytes.
+absl::StatusOr<int64_t> CheckBuffers(const v1::ForwardHeader& header,
+                                     const Layout& layout) {
+  if (header.buffers().empty()) return 0;
+  const std::vector<Slice> all = SelectBuffers({}, layout).value();
+  absl::Status fits = CheckBufferSpecs(header.buffers(), all, layout);
+  if (!fits.ok()) return fits;
+  int64_t bytes = 0;
+  for (const Buffer& buffer : layout.buffers()) {
+    bytes +=
+        buffer.elements * static_cast<int64_t>(c10::elementSize(buffer.dtype));
+  }
+  return bytes;
+}
+
 // Host memory for a tensor of this checked spec.
 at::Tensor EmptyTensor(const v1::TensorSpec& spec) {
   const std::vector<int64_t> shape(spec.shape().begin(), spec.shape().end());
   return at::empty(shape, *FromProto(spec.dtype()));
+}
+
+// Host memory for what a forward's stream brings. What a tape keeps in any case
+// has to fit the limit of all tapes; what the forward takes besides is bounded
+// by the room's limit alone, since the tape may be demoted.
+void MakeRoom(const v1::ForwardHeader& header, ForwardWork& work) {
+  ScopedAccount scope(work.account);
+  work.input = EmptyTensor(header.inputs(0));
+  for (const v1::TensorSpec& spec : header.buffers()) {
+    work.buffers.push_back(EmptyTensor(spec));
+  }
+  if (work.account != nullptr) work.account->SetLimit(kUnlimitedBytes);
 }
 
 v1::ForwardResult ResultOf(const Instance& instance,
@@ -235,18 +274,20 @@ absl::StatusOr<ForwardWork> BackboneService::Prepare(
   absl::StatusOr<std::shared_ptr<Instance>> instance =
       Find(call, header.instance());
   if (!instance.ok()) return instance.status();
-  const Architecture& architecture = (*instance)->architecture();
-  absl::StatusOr<ForwardOptions> options = OptionsOf(header, architecture);
+  absl::StatusOr<ForwardOptions> options = OptionsOf(header, **instance);
   if (!options.ok()) return options.status();
   if (header.inputs_size() != 1) {
     return InvalidOption(absl::StrCat(
         "a forward takes 1 input, the header has ", header.inputs_size()));
   }
   absl::StatusOr<int64_t> bytes =
-      CheckInput(header.inputs(0), **instance, header.training());
+      CheckInput(header.inputs(0), **instance, UsesBatchStatistics(*options));
   if (!bytes.ok()) return bytes.status();
+  absl::StatusOr<int64_t> buffer_bytes =
+      CheckBuffers(header, (*instance)->architecture().layout());
+  if (!buffer_bytes.ok()) return buffer_bytes.status();
   absl::StatusOr<ByteBudget::Reservation> reservation =
-      host().in_flight().Reserve(*bytes);
+      host().in_flight().Reserve(*bytes + *buffer_bytes);
   if (!reservation.ok()) return reservation.status();
 
   ForwardWork work = {.instance = *instance,
@@ -262,8 +303,11 @@ absl::StatusOr<ForwardWork> BackboneService::Prepare(
     work.account = std::make_shared<MemoryAccount>(
         "max-tape-bytes", host().limits().max_tape_bytes);
   }
-  ScopedAccount scope(work.account);
-  work.input = EmptyTensor(header.inputs(0));
+  MakeRoom(header, work);
+  if (ChangesInstance(work)) {
+    absl::Status writable = work.instance->CheckWritable();
+    if (!writable.ok()) return writable;
+  }
   return work;
 }
 
@@ -272,7 +316,11 @@ absl::Status BackboneService::RunNewForward(Call& call, MessageStream& stream,
                                             AnswerTicket ticket) {
   absl::StatusOr<ForwardWork> work = Prepare(call, header);
   if (!work.ok()) return work.status();
-  absl::Status received = stream.ReadTensors({MutableBytes(work->input)});
+  std::vector<std::span<std::byte>> places = {MutableBytes(work->input)};
+  for (at::Tensor& buffer : work->buffers) {
+    places.push_back(MutableBytes(buffer));
+  }
+  absl::Status received = stream.ReadTensors(std::move(places));
   if (!received.ok()) return received;
   const std::shared_ptr<Instance> instance = work->instance;
   const std::vector<std::string> names = work->options.outputs;

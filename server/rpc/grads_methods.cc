@@ -101,7 +101,7 @@ absl::Status BackboneService::SetGrads(Call& call, MessageStream& stream) {
   if (!read.ok()) return read;
   const auto set = [&]() -> absl::StatusOr<v1::SetGradsResponse> {
     absl::StatusOr<std::shared_ptr<Instance>> instance =
-        Find(call, header.instance());
+        FindWritable(call, header.instance());
     if (!instance.ok()) return instance.status();
     absl::StatusOr<std::vector<Slice>> slices =
         SelectWhole(header.selection(), (*instance)->architecture().layout());
@@ -136,7 +136,7 @@ absl::StatusOr<v1::ZeroGradsResponse> BackboneService::ZeroGrads(
       host(), call, request.request_id(), request,
       [&]() -> absl::StatusOr<v1::ZeroGradsResponse> {
         absl::StatusOr<std::shared_ptr<Instance>> instance =
-            Find(call, request.instance());
+            FindWritable(call, request.instance());
         if (!instance.ok()) return instance.status();
         absl::StatusOr<std::vector<Slice>> slices = SelectWhole(
             request.selection(), (*instance)->architecture().layout());

@@ -1,5 +1,6 @@
 #include "server/rpc/instance_service.h"
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <utility>
@@ -13,6 +14,7 @@
 #include "server/rpc/convert.h"
 #include "server/rpc/once.h"
 #include "server/rpc/page.h"
+#include "server/sharing.h"
 #include "server/version.h"
 
 namespace backboned::rpc {
@@ -34,7 +36,8 @@ absl::StatusOr<CreateOptions> OptionsOf(
                            .rng_state = request.rng_state(),
                            .exist_ok = request.exist_ok(),
                            .device = request.device(),
-                           .random_init = request.random_init()};
+                           .random_init = request.random_init(),
+                           .settings = FromProto(request.settings())};
   if (request.has_seed()) options.seed = request.seed();
   if (request.has_normalization()) {
     options.normalization = FromProto(request.normalization());
@@ -83,6 +86,8 @@ InstanceService::InstanceService(Surroundings& surroundings,
   add("ListArchitectures", &InstanceService::ListArchitectures);
   add("ListBenchmarks", &InstanceService::ListBenchmarks);
   add("CreateInstance", &InstanceService::CreateInstance);
+  add("CloneInstance", &InstanceService::CloneInstance);
+  add("UpdateInstance", &InstanceService::UpdateInstance);
   add("GetInstance", &InstanceService::GetInstance);
   add("ListInstances", &InstanceService::ListInstances);
   add("DeleteInstance", &InstanceService::DeleteInstance);
@@ -105,13 +110,33 @@ v1::Limits InstanceService::Limits() const {
   return result;
 }
 
-v1::Instance InstanceService::Describe(Instance& instance) {
-  v1::Instance result = ToProto(instance);
-  const TapeStore::Figures tapes =
-      host().tapes().InstanceFigures(instance.uid());
-  result.set_tape_count(tapes.count);
-  result.set_tape_bytes(tapes.bytes);
-  return result;
+v1::Instance InstanceService::Describe(
+    const std::shared_ptr<Instance>& instance) const {
+  return Describe(std::span(&instance, 1)).front();
+}
+
+std::vector<v1::Instance> InstanceService::Describe(
+    std::span<const std::shared_ptr<Instance>> instances) const {
+  // Theirs first, then those that may share with them.
+  std::vector<StatePtr> states;
+  for (const auto& instance : instances) states.push_back(instance->state());
+  for (const auto& other : host().registry().List()) {
+    if (std::ranges::find(instances, other) == instances.end()) {
+      states.push_back(other->state());
+    }
+  }
+  const std::vector<int64_t> shared = SharedBytes(states);
+  std::vector<v1::Instance> descriptions;
+  for (size_t i = 0; i < instances.size(); ++i) {
+    v1::Instance& result =
+        descriptions.emplace_back(ToProto(*instances[i], *states[i]));
+    const TapeStore::Figures tapes =
+        host().tapes().InstanceFigures(instances[i]->uid());
+    result.set_tape_count(tapes.count);
+    result.set_tape_bytes(tapes.bytes);
+    result.set_shared_bytes(shared[i]);
+  }
+  return descriptions;
 }
 
 absl::StatusOr<v1::GetServerResponse> InstanceService::GetServer(
@@ -178,7 +203,7 @@ absl::StatusOr<v1::CreateInstanceResponse> InstanceService::CreateInstance(
         absl::StatusOr<Created> created = host().CreateInstance(*options);
         if (!created.ok()) return created.status();
         call.record().instance = created->instance->identity().name;
-        v1::Instance description = Describe(*created->instance);
+        v1::Instance description = Describe(created->instance);
         *description.mutable_layout() = LayoutOf(*created->instance);
         return ToProto(*created, std::move(description));
       });
@@ -191,7 +216,7 @@ absl::StatusOr<v1::GetInstanceResponse> InstanceService::GetInstance(
       host().registry().Find(request.instance(), call.principal());
   if (!instance.ok()) return instance.status();
   v1::GetInstanceResponse response;
-  *response.mutable_instance() = Describe(**instance);
+  *response.mutable_instance() = Describe(*instance);
   *response.mutable_instance()->mutable_layout() = LayoutOf(**instance);
   if (request.digest()) {
     const StatePtr state = (*instance)->state();
@@ -218,8 +243,10 @@ absl::StatusOr<v1::ListInstancesResponse> InstanceService::ListInstances(
       request.page_size(), request.page_token());
   if (!page.ok()) return page.status();
   v1::ListInstancesResponse response;
-  for (size_t i = page->begin; i < page->end; ++i) {
-    *response.add_instances() = Describe(*all[i]);
+  const std::span shown =
+      std::span(all).subspan(page->begin, page->end - page->begin);
+  for (v1::Instance& description : Describe(shown)) {
+    *response.add_instances() = std::move(description);
   }
   response.set_next_page_token(page->next_token);
   return response;

@@ -3,13 +3,18 @@
 #ifndef BACKBONED_SERVER_RPC_INSTANCE_SERVICE_H_
 #define BACKBONED_SERVER_RPC_INSTANCE_SERVICE_H_
 
+#include <memory>
+#include <span>
+#include <vector>
+
 #include "absl/status/statusor.h"
 #include "backboned/v1/instance_service.pb.h"
 #include "server/rpc/decorated_service.h"
 
 namespace backboned::rpc {
 
-// The control side. The contract says what each method does.
+// The control side. The contract says what each method does;
+// clone_methods.cc holds those that share and freeze.
 class InstanceService : public DecoratedService {
  public:
   // `stall_timeout`: what GetServer tells of the watchdog.
@@ -24,6 +29,10 @@ class InstanceService : public DecoratedService {
       Call& call, const v1::ListBenchmarksRequest& request);
   absl::StatusOr<v1::CreateInstanceResponse> CreateInstance(
       Call& call, const v1::CreateInstanceRequest& request);
+  absl::StatusOr<v1::CloneInstanceResponse> CloneInstance(
+      Call& call, const v1::CloneInstanceRequest& request);
+  absl::StatusOr<v1::UpdateInstanceResponse> UpdateInstance(
+      Call& call, const v1::UpdateInstanceRequest& request);
   absl::StatusOr<v1::GetInstanceResponse> GetInstance(
       Call& call, const v1::GetInstanceRequest& request);
   absl::StatusOr<v1::ListInstancesResponse> ListInstances(
@@ -32,7 +41,11 @@ class InstanceService : public DecoratedService {
       Call& call, const v1::DeleteInstanceRequest& request);
 
   v1::Limits Limits() const;
-  v1::Instance Describe(Instance& instance);
+
+  // Everything but layout and digest.
+  v1::Instance Describe(const std::shared_ptr<Instance>& instance) const;
+  std::vector<v1::Instance> Describe(
+      std::span<const std::shared_ptr<Instance>> instances) const;
 
   const absl::Duration stall_timeout_;
 };

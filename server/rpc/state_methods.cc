@@ -2,17 +2,14 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <cstddef>
 #include <memory>
 #include <string>
 #include <utility>
 #include <variant>
 #include <vector>
 
-#include "absl/strings/str_cat.h"
 #include "backbones/errors.h"
 #include "backbones/state.h"
-#include "proto/wire/spec.h"
 #include "server/rpc/backbone_service.h"
 #include "server/rpc/convert.h"
 #include "server/rpc/once.h"
@@ -20,36 +17,6 @@
 
 namespace backboned::rpc {
 namespace {
-
-// Returns kInvalidArgument unless `specs` are those of the selected buffers.
-absl::Status CheckBufferSpecs(const v1::SetBuffersHeader& header,
-                              const std::vector<Slice>& slices,
-                              const Layout& layout) {
-  if (header.buffers_size() != static_cast<int>(slices.size())) {
-    return Error(absl::StatusCode::kInvalidArgument, Reason::kShapeMismatch,
-                 absl::StrCat("the header has ", header.buffers_size(),
-                              " buffers, the selection ", slices.size()));
-  }
-  for (int i = 0; i < header.buffers_size(); ++i) {
-    const v1::TensorSpec& spec = header.buffers(i);
-    const Buffer& buffer =
-        layout.buffers()[slices[static_cast<size_t>(i)].index];
-    const std::vector<int64_t> shape(spec.shape().begin(), spec.shape().end());
-    if (spec.name() == buffer.name && spec.dtype() == ToProto(buffer.dtype) &&
-        shape == buffer.shape) {
-      continue;
-    }
-    return Error(
-        absl::StatusCode::kInvalidArgument, Reason::kShapeMismatch,
-        absl::StrCat("buffer ", i, " is ", Quote(spec.name()), " ",
-                     std::string(wire::DataTypeName(spec.dtype())), " ",
-                     wire::ShapeString(spec), ", expected ", Quote(buffer.name),
-                     " ",
-                     std::string(wire::DataTypeName(ToProto(buffer.dtype))),
-                     " ", FormatShape(buffer.shape)));
-  }
-  return absl::OkStatus();
-}
 
 absl::StatusOr<std::vector<Slice>> SelectWholeBuffers(
     const v1::Selection& selection, const Layout& layout) {
@@ -89,7 +56,7 @@ absl::Status BackboneService::SetParams(Call& call, MessageStream& stream) {
   if (!read.ok()) return read;
   const auto set = [&]() -> absl::StatusOr<v1::SetParamsResponse> {
     absl::StatusOr<std::shared_ptr<Instance>> instance =
-        Find(call, header.instance());
+        FindWritable(call, header.instance());
     if (!instance.ok()) return instance.status();
     absl::StatusOr<std::vector<Slice>> slices = SelectParameters(
         FromProto(header.selection()), (*instance)->architecture().layout());
@@ -148,13 +115,13 @@ absl::Status BackboneService::SetBuffers(Call& call, MessageStream& stream) {
   if (!read.ok()) return read;
   const auto set = [&]() -> absl::StatusOr<v1::SetBuffersResponse> {
     absl::StatusOr<std::shared_ptr<Instance>> instance =
-        Find(call, header.instance());
+        FindWritable(call, header.instance());
     if (!instance.ok()) return instance.status();
     const Layout& layout = (*instance)->architecture().layout();
     absl::StatusOr<std::vector<Slice>> slices =
         SelectWholeBuffers(header.selection(), layout);
     if (!slices.ok()) return slices.status();
-    absl::Status fits = CheckBufferSpecs(header, *slices, layout);
+    absl::Status fits = CheckBufferSpecs(header.buffers(), *slices, layout);
     if (!fits.ok()) return fits;
     absl::StatusOr<std::vector<at::Tensor>> values =
         Upload(host(), stream, (*instance)->state()->buffers, *slices);

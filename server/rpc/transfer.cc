@@ -48,6 +48,35 @@ absl::StatusOr<std::vector<at::Tensor>> Upload(
   return values;
 }
 
+absl::Status CheckBufferSpecs(
+    const google::protobuf::RepeatedPtrField<v1::TensorSpec>& specs,
+    std::span<const Slice> slices, const Layout& layout) {
+  if (specs.size() != static_cast<int>(slices.size())) {
+    return Error(absl::StatusCode::kInvalidArgument, Reason::kShapeMismatch,
+                 absl::StrCat("the header has ", specs.size(),
+                              " buffers, expected ", slices.size()));
+  }
+  for (int i = 0; i < specs.size(); ++i) {
+    const v1::TensorSpec& spec = specs[i];
+    const Buffer& buffer =
+        layout.buffers()[slices[static_cast<size_t>(i)].index];
+    const std::vector<int64_t> shape(spec.shape().begin(), spec.shape().end());
+    if (spec.name() == buffer.name && spec.dtype() == ToProto(buffer.dtype) &&
+        shape == buffer.shape) {
+      continue;
+    }
+    return Error(
+        absl::StatusCode::kInvalidArgument, Reason::kShapeMismatch,
+        absl::StrCat("buffer ", i, " is ", Quote(spec.name()), " ",
+                     std::string(wire::DataTypeName(spec.dtype())), " ",
+                     wire::ShapeString(spec), ", expected ", Quote(buffer.name),
+                     " ",
+                     std::string(wire::DataTypeName(ToProto(buffer.dtype))),
+                     " ", FormatShape(buffer.shape)));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckFlatSpec(const v1::TensorSpec& spec, int64_t elements) {
   if (spec.dtype() != v1::DATA_TYPE_FLOAT32) {
     return Error(absl::StatusCode::kInvalidArgument, Reason::kDtypeMismatch,

@@ -5,6 +5,7 @@
 
 #include <ATen/core/Tensor.h>
 #include <google/protobuf/message_lite.h>
+#include <google/protobuf/repeated_ptr_field.h>
 
 #include <cstdint>
 #include <span>
@@ -13,6 +14,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "backboned/v1/tensor.pb.h"
+#include "backbones/layout.h"
 #include "backbones/selection.h"
 #include "server/host.h"
 #include "server/instance.h"
@@ -36,6 +38,12 @@ absl::Status Download(Call& call, MessageStream& stream,
 absl::StatusOr<std::vector<at::Tensor>> Upload(
     Host& host, MessageStream& stream, std::span<const at::Tensor> tensors,
     std::span<const Slice> slices);
+
+// Returns kInvalidArgument unless `specs` are those of the buffers in `slices`,
+// all whole, with their names.
+absl::Status CheckBufferSpecs(
+    const google::protobuf::RepeatedPtrField<v1::TensorSpec>& specs,
+    std::span<const Slice> slices, const Layout& layout);
 
 // Returns kInvalidArgument unless `spec` is [elements] float32.
 absl::Status CheckFlatSpec(const v1::TensorSpec& spec, int64_t elements);

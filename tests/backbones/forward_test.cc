@@ -66,6 +66,37 @@ TEST(ForwardTest, GivesPlainTensorsWithoutAGraphUnlessRecorded) {
   EXPECT_TRUE(BitEqual(plain.outputs, recorded.outputs));
 }
 
+TEST(BackwardTest, MakesAGraphWhenItsTurnHasCome) {
+  const auto resnet = SmallResNet();
+  const auto state = Seeded(*resnet);
+  const auto first = Forward(*resnet, *state, Images(1), Recorded());
+  const auto second = Forward(*resnet, *state, Images(2), Recorded());
+  const auto third = Forward(*resnet, *state, Images(3), Recorded());
+  std::vector<GraphGradients> requests = {
+      Ones(*first.graph), Ones(*second.graph), Ones(*third.graph)};
+  const auto expected =
+      Backward(requests, /*retain=*/true, /*want_input_grads=*/true);
+
+  std::vector<uint64_t> made;
+  for (const size_t i : {0, 2}) {
+    const uint64_t sequence = requests[i].graph->sequence();
+    requests[i].graph = nullptr;
+    requests[i].sequence = sequence;
+    requests[i].make = [&, i, sequence] {
+      made.push_back(sequence);
+      ForwardOptions options = Recorded();
+      options.sequence = sequence;
+      return Forward(*resnet, *state, Images(i + 1), options).graph;
+    };
+  }
+  const auto actual =
+      Backward(requests, /*retain=*/true, /*want_input_grads=*/true);
+  EXPECT_TRUE(BitEqual(actual.grads, expected.grads));
+  EXPECT_TRUE(BitEqual(actual.input_grads, expected.input_grads));
+  EXPECT_THAT(made,
+              testing::ElementsAre(requests[2].sequence, requests[0].sequence));
+}
+
 TEST(ForwardTest, LeavesTheStateAsItIs) {
   const auto resnet = SmallResNet();
   const auto state = Seeded(*resnet);

@@ -31,6 +31,26 @@ TEST(ArchitecturesTest, AreSortedAndDocumented) {
   }
 }
 
+// What a fork draws anew.
+TEST(ArchitecturesTest, ChangeNothingButTheirHeadWithTheClasses) {
+  for (const ArchitectureEntry& entry : Architectures()) {
+    const auto three = BuildArchitecture(entry.name, {{"num_classes", 3}});
+    const auto five = BuildArchitecture(entry.name, {{"num_classes", 5}});
+    ASSERT_THAT(three, IsOk());
+    ASSERT_THAT(five, IsOk());
+    const auto& parameters = (*three)->layout().parameters();
+    ASSERT_EQ(parameters.size(), (*five)->layout().parameters().size());
+    int heads = 0;
+    for (size_t i = 0; i < parameters.size(); ++i) {
+      const Parameter& other = (*five)->layout().parameters()[i];
+      EXPECT_EQ(parameters[i].head, parameters[i].shape != other.shape)
+          << entry.name << ": " << other.name;
+      heads += parameters[i].head ? 1 : 0;
+    }
+    EXPECT_EQ(heads, 2) << entry.name;
+  }
+}
+
 TEST(BuildArchitectureTest, FillsDefaultsIn) {
   const auto mlp = BuildArchitecture("mnistmlp", {{"num_classes", 7}});
   ASSERT_THAT(mlp, IsOk());

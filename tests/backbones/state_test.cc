@@ -168,6 +168,50 @@ TEST(WithAddedGradsTest, AddsOntoWhatIsThereInNewTensors) {
   EXPECT_TRUE(BitEqual(WithAddedGrads(*twice, nothing)->grads, twice->grads));
 }
 
+TEST(CloneOfTest, SharesTheTensorsAndBeginsAtVersionOne) {
+  const auto state = WithAddedGrads(
+      *WithBuffers(*SmallState(), {at::full({}, 6, at::kLong)}),
+      std::vector<at::Tensor>{at::full({2, 3}, 1.0), at::Tensor()});
+  const auto clone = CloneOf(*state, {});
+  EXPECT_EQ(clone->buffers_version, 1U);
+  EXPECT_TRUE(clone->params[0].is_same(state->params[0]));
+  EXPECT_TRUE(clone->buffers[0].is_same(state->buffers[0]));
+  EXPECT_EQ(clone->rng_state, state->rng_state);
+  ASSERT_EQ(clone->grads.size(), 2U);
+  EXPECT_FALSE(clone->grads[0].defined());
+  EXPECT_TRUE(
+      CloneOf(*state, {.grads = true})->grads[0].is_same(state->grads[0]));
+}
+
+TEST(ForkOfTest, TakesTheHeadOfTheFreshState) {
+  const auto resnet =
+      Build("resnet18", {{"num_classes", 3}, {"num_filters", 2}});
+  const auto other =
+      Build("resnet18", {{"num_classes", 7}, {"num_filters", 2}});
+  const auto state = Seeded(*resnet, 0);
+  const auto fresh = Seeded(*other, 1);
+  const auto fork = ForkOf(*state, other->layout(), *fresh);
+  ASSERT_THAT(fork, IsOk());
+  const size_t count = state->params.size();
+  for (size_t i = 0; i < count; ++i) {
+    const State& origin = i < count - 2 ? *state : *fresh;
+    EXPECT_TRUE((*fork)->params[i].is_same(origin.params[i])) << i;
+  }
+  EXPECT_TRUE((*fork)->buffers[0].is_same(state->buffers[0]));
+}
+
+TEST(ForkOfTest, RefusesAnArchitectureWithoutAHeadOrOfAnotherTrunk) {
+  const auto state = SmallState();
+  EXPECT_THAT(ForkOf(*state, SmallLayout(), *state),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       HasSubstr("declares no head")));
+  const auto narrow =
+      Build("resnet18", {{"num_classes", 3}, {"num_filters", 2}});
+  const auto wide = Build("resnet18", {{"num_classes", 3}, {"num_filters", 3}});
+  EXPECT_THAT(ForkOf(*Seeded(*narrow), wide->layout(), *Seeded(*wide)),
+              StatusIs(absl::StatusCode::kInvalidArgument));
+}
+
 TEST(SliceTensorsTest, ViewsTheMemory) {
   const auto state = SmallState();
   const auto parts = SliceTensors(state->params, Range(2, 10));

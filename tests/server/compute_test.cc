@@ -38,6 +38,20 @@ std::vector<float> ValuesOf(const at::Tensor& tensor) {
   return {data, data + tensor.numel()};
 }
 
+std::shared_ptr<const Architecture> SmallResNet() {
+  return Build("resnet18",
+               {{"num_classes", int64_t{3}}, {"num_filters", int64_t{4}}});
+}
+
+std::shared_ptr<const Architecture> WideResNet() {
+  return Build("wide-resnet", {{"num_classes", int64_t{3}},
+                               {"depth", int64_t{10}},
+                               {"widen_factor", int64_t{1}},
+                               {"dropout", 0.5}});
+}
+
+at::Tensor Images(uint64_t seed) { return Rand(seed, {2, 3, 8, 8}); }
+
 class ComputeTest : public ::testing::Test {
  protected:
   std::shared_ptr<Instance> Add(
@@ -196,6 +210,59 @@ TEST_F(ComputeTest, SumsTapesTheNewestFirst) {
                                 BackwardOf(net_, {ids[1], ids[0], ids[2]}));
   ASSERT_THAT(done, IsOk());
   EXPECT_THAT(ValuesOf(done->grads[0]), ElementsAre(3, 3));
+}
+
+TEST_F(ComputeTest, SentBuffersAreUsedAndTheInstancesOwnStay) {
+  const auto net = Add("resnet", SmallResNet());
+  const StatePtr before = net->state();
+  ForwardWork training = Work(net, Images(1), /*training=*/true, false);
+  training.return_buffers = true;
+  const std::vector<at::Tensor> moved = Run(std::move(training)).buffers;
+  const StatePtr own = net->state();
+
+  ForwardWork work = Work(net, Images(1), /*training=*/true, false);
+  work.buffers = before->buffers;
+  work.return_buffers = true;
+  EXPECT_FALSE(ChangesInstance(work));
+  const ForwardDone done = Run(std::move(work));
+  EXPECT_TRUE(BitEqual(done.buffers, moved));
+  EXPECT_EQ(done.buffers_version, 2U);
+  EXPECT_EQ(net->state(), own);
+}
+
+TEST_F(ComputeTest, SentBuffersLeaveTheGeneratorToMoveOn) {
+  const auto net = Add("wide", WideResNet());
+  ForwardWork work = Work(net, Images(1), /*training=*/true, false);
+  work.buffers = net->state()->buffers;
+  EXPECT_TRUE(ChangesInstance(work));
+  const std::string at_first = net->state()->rng_state;
+  Run(std::move(work));
+  EXPECT_NE(net->state()->rng_state, at_first);
+  EXPECT_EQ(net->state()->buffers_version, 1U);
+}
+
+TEST_F(ComputeTest, AReadOnlyInstanceIsNotMoved) {
+  const std::string id = Run(Work(net_, x_, false, /*record=*/true)).tape_id;
+  ASSERT_THAT(net_->ChangeSettings(
+                  {.lane = net_->lane()}, {},
+                  [](Settings& settings) { settings.read_only = true; }),
+              IsOk());
+  const StatePtr before = net_->state();
+  const auto refused =
+      RunForward(host_, {.principal = "local"}, Work(net_, x_, true, true));
+  EXPECT_THAT(refused, StatusIs(absl::StatusCode::kFailedPrecondition,
+                                HasSubstr("'net' is read-only")));
+  EXPECT_EQ(ReasonOf(refused.status()), Reason::kReadOnly);
+  BackwardWork accumulating = BackwardOf(net_, {id});
+  accumulating.accumulate = true;
+  EXPECT_THAT(RunBackward({.principal = "local"}, std::move(accumulating)),
+              StatusIs(absl::StatusCode::kFailedPrecondition));
+  EXPECT_THAT(RunBackward({.principal = "local"}, BackwardOf(net_, {id})),
+              IsOk());  // The tape was spared.
+  ForwardWork sent = Work(net_, x_, /*training=*/true, false);
+  sent.buffers = before->buffers;
+  Run(std::move(sent));
+  EXPECT_EQ(net_->state(), before);
 }
 
 // R1

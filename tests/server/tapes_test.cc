@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -29,12 +30,32 @@ absl::Time At(int64_t seconds) {
   return absl::UnixEpoch() + absl::Seconds(seconds);
 }
 
+std::byte some_byte;
+
 // A graph that calls `destroyed` when its last owner lets go.
 std::shared_ptr<Graph> FakeGraph(std::function<void()> destroyed) {
   std::shared_ptr<void> owner(
       nullptr, [destroyed = std::move(destroyed)](void*) { destroyed(); });
-  return {std::move(owner), static_cast<Graph*>(nullptr)};
+  // Never looked at; only not null, as a graph of a tape that has one.
+  return {std::move(owner), reinterpret_cast<Graph*>(&some_byte)};
 }
+
+// A replay that keeps `bytes`.
+class FakeReplay : public Replay {
+ public:
+  explicit FakeReplay(int64_t bytes) : bytes_(bytes) {}
+
+  std::shared_ptr<Graph> Run() const override { return nullptr; }
+  int64_t bytes() const override { return bytes_; }
+  void CountDemotion() const override { ++demotions_; }
+
+  int demotions() const { return demotions_; }
+  void SetBytes(int64_t bytes) { bytes_ = bytes; }
+
+ private:
+  int64_t bytes_;
+  mutable int demotions_ = 0;
+};
 
 class TapesTest : public ::testing::Test {
  protected:
@@ -44,6 +65,20 @@ class TapesTest : public ::testing::Test {
             .session = "session",
             .bytes = bytes,
             .graph = FakeGraph([this] { ++destroyed_; })};
+  }
+
+  // A tape whose replay keeps 10 bytes.
+  Tape MakeReplayable(int64_t bytes) {
+    Tape tape = MakeTape(bytes);
+    tape.replay = replay_;
+    return tape;
+  }
+
+  // Whether the tape gave up its graph.
+  bool IsDemoted(const std::string& id) {
+    const absl::StatusOr<TapeLease> lease = Lease({id});
+    EXPECT_THAT(lease, IsOk());
+    return lease->tapes()[0]->graph == nullptr;
   }
 
   absl::StatusOr<std::string> Put(Tape tape, absl::Time now = At(0)) {
@@ -64,6 +99,7 @@ class TapesTest : public ::testing::Test {
   TapeStore store_{
       {.max_count = 3, .max_bytes = 1000, .ttl = absl::Seconds(60)}};
   int destroyed_ = 0;
+  std::shared_ptr<FakeReplay> replay_ = std::make_shared<FakeReplay>(10);
 };
 
 TEST_F(TapesTest, IdsAre128RandomBitsInHex) {
@@ -178,6 +214,62 @@ TEST_F(TapesTest, RefusesOverTheBytesAndDropsTheTape) {
   EXPECT_THAT(Put(MakeTape(400)), IsOk());  // The slot is free again.
   EXPECT_THAT(store_.Reserve(At(0)),
               StatusIs(absl::StatusCode::kResourceExhausted));
+}
+
+TEST_F(TapesTest, DemotesTheOldestUntilTheNewOneFits) {
+  const std::string first = *Put(MakeReplayable(400));
+  const std::string second = *Put(MakeReplayable(400));
+  const std::string third = *Put(MakeReplayable(500));
+  EXPECT_TRUE(IsDemoted(first));
+  EXPECT_FALSE(IsDemoted(second));
+  EXPECT_FALSE(IsDemoted(third));
+  EXPECT_EQ(destroyed_, 1);
+  EXPECT_EQ(replay_->demotions(), 1);
+  EXPECT_EQ(store_.TotalFigures().bytes, 10 + 400 + 500);
+  EXPECT_EQ(store_.InstanceFigures("uid").bytes, 10 + 400 + 500);
+  EXPECT_EQ(store_.DropInstance("uid"), 3);
+  EXPECT_EQ(store_.TotalFigures().bytes, 0);
+}
+
+TEST_F(TapesTest, DemotesATapeThatAloneIsOverTheBytesAndNoOther) {
+  const std::string small = *Put(MakeReplayable(600));
+  const std::string large = *Put(MakeReplayable(5000));
+  EXPECT_TRUE(IsDemoted(large));
+  EXPECT_FALSE(IsDemoted(small));
+  EXPECT_EQ(store_.TotalFigures().bytes, 610);
+}
+
+TEST_F(TapesTest, SparesLeasedTapesAndDemotesTheNewOne) {
+  const std::string used = *Put(MakeReplayable(900));
+  const auto lease = Lease({used});
+  const std::string next = *Put(MakeReplayable(200));
+  EXPECT_TRUE(IsDemoted(next));
+  EXPECT_NE(lease->tapes()[0]->graph, nullptr);
+  EXPECT_EQ(store_.TotalFigures().bytes, 910);
+}
+
+TEST_F(TapesTest, RefusesWhenEvenDemotedTapesDoNotFit) {
+  replay_->SetBytes(600);
+  ASSERT_THAT(Put(MakeReplayable(700)), IsOk());
+  const absl::Status refused = Put(MakeReplayable(800)).status();
+  EXPECT_THAT(refused, StatusIs(absl::StatusCode::kResourceExhausted,
+                                HasSubstr("a tape of 600 bytes does not fit: "
+                                          "tapes hold 600 of 1000 bytes")));
+  EXPECT_EQ(LimitOf(refused)->name, "max-tape-bytes");
+  EXPECT_EQ(store_.TotalFigures().count, 1);
+}
+
+TEST_F(TapesTest, ReserveDemotesWhatFillsTheStore) {
+  const std::string id = *Put(MakeReplayable(1000));
+  EXPECT_THAT(store_.Reserve(At(0)), IsOk());
+  EXPECT_TRUE(IsDemoted(id));
+}
+
+TEST_F(TapesTest, CountsAnewWhatDemotedTapesKeep) {
+  ASSERT_THAT(Put(MakeReplayable(5000)), IsOk());
+  replay_->SetBytes(500);  // Its instance moved on.
+  ASSERT_THAT(Put(MakeReplayable(700)), IsOk());
+  EXPECT_EQ(store_.TotalFigures().bytes, 1000);
 }
 
 TEST_F(TapesTest, LeasedTapeStillCounts) {

@@ -35,7 +35,7 @@ FakeArchitecture::FakeArchitecture(int64_t size)
       hooks_(std::make_shared<Hooks>()),
       scale_(declare().AddParameter("scale", {size})),
       bn_(declare(), "bn", size),
-      head_(declare().AddParameter("head", {size})) {
+      head_(declare_head().AddParameter("head", {size})) {
   declare().AddInitStep(scale_, ConstantFill{2});
   declare().AddInitStep(head_, ConstantFill{3});
 }
@@ -79,7 +79,7 @@ TrunkOutputs FakeArchitecture::Trunk(Pass& pass, const at::Tensor& x) const {
   }
   hooks_->Run(hooks_->forward);
   const at::Tensor flat = x.reshape({x.size(0), size_});
-  if (pass.flags().training) {
+  if (pass.flags().training || !pass.flags().batch_norm.empty()) {
     bn_(pass, flat.detach().view({x.size(0), size_, 1, 1}));
   }
   const at::Tensor features = flat.mul(pass.parameter(scale_));

@@ -24,7 +24,8 @@ namespace backboned {
 //
 // The parameters, `size` elements each: scale, bn.weight, bn.bias, head. The
 // BatchNorm has no say in the outputs, so its parameters never get gradients,
-// but its buffers move in training, and one counts the training forwards.
+// but its buffers move in training, and one counts the training forwards. The
+// head is of the layout's head.
 //
 // Thread-safe.
 class FakeArchitecture : public Architecture {

@@ -56,6 +56,14 @@ class BusyServer {
   std::thread call_;
 };
 
+// What a tape of this forward of ones takes.
+int64_t TapeBytesOf(const v1::ForwardHeader& header) {
+  TestServer server;
+  const std::string ones =
+      Ones(header.inputs(0).shape(0) * header.inputs(0).shape(1));
+  return PlainClient(server).Forward(header, ones)->header.tape_bytes();
+}
+
 v1::Version VersionOf(TestServer& server) {
   return PlainClient(server).GetInstance()->instance().version();
 }
@@ -91,6 +99,33 @@ TEST(LimitsTest, RefusesTapesOverTheirBytesBeforeBuffersMove) {
   EXPECT_EQ(server.in_flight_bytes(), 0);
   training.set_tape(false);
   EXPECT_THAT(client.Forward(training, Ones(32)), IsOk());
+}
+
+// R5
+TEST(LimitsTest, RunsAForwardAgainWhoseTapeWasOverTheBytes) {
+  const int64_t one_tape = TapeBytesOf(TapedForwardOf(2));
+  TestServer server({.max_tape_bytes = one_tape + 64});
+  PlainClient client(server);
+  v1::BackwardHeader backward;
+  for (int i = 0; i < 2; ++i) {
+    const auto taped = client.Forward(TapedForwardOf(2), Ones(8));
+    ASSERT_THAT(taped, IsOk());
+    backward.MergeFrom(BackwardOf(taped->header.tape_id(), 2));
+  }
+  EXPECT_EQ(server.tape_count(), 2);
+  EXPECT_LE(server.tape_bytes(), one_tape + 64);
+  backward.set_return_grads(true);
+  const auto grads = client.Backward(backward, Ones(16));
+  ASSERT_THAT(grads, IsOk());
+  EXPECT_EQ(grads->bytes,
+            Bytes(std::vector<float>{12, 12, 12, 12, 8, 8, 8, 8}));
+  EXPECT_EQ(server.forward_count(), 3);
+  const v1::InstanceCounters counters =
+      client.GetInstance()->instance().counters();
+  EXPECT_EQ(counters.forwards(), 2);
+  EXPECT_EQ(counters.demoted_tapes(), 1);
+  EXPECT_EQ(counters.replayed_forwards(), 1);
+  EXPECT_EQ(server.tape_bytes(), 0);
 }
 
 // R5

@@ -258,6 +258,18 @@ absl::StatusOr<v1::CreateInstanceResponse> PlainClient::CreateInstance(
                      &v1::InstanceService::Stub::CreateInstance, request);
 }
 
+absl::StatusOr<v1::CloneInstanceResponse> PlainClient::CloneInstance(
+    const v1::CloneInstanceRequest& request) {
+  return stubs_->Ask(*stubs_->instances,
+                     &v1::InstanceService::Stub::CloneInstance, request);
+}
+
+absl::StatusOr<v1::UpdateInstanceResponse> PlainClient::UpdateInstance(
+    const v1::UpdateInstanceRequest& request) {
+  return stubs_->Ask(*stubs_->instances,
+                     &v1::InstanceService::Stub::UpdateInstance, request);
+}
+
 absl::StatusOr<v1::GetInstanceResponse> PlainClient::GetInstance(
     v1::GetInstanceRequest request) {
   return stubs_->Ask(*stubs_->instances,

@@ -79,6 +79,10 @@ class PlainClient {
       const v1::ListBenchmarksRequest& request = {});
   absl::StatusOr<v1::CreateInstanceResponse> CreateInstance(
       const v1::CreateInstanceRequest& request);
+  absl::StatusOr<v1::CloneInstanceResponse> CloneInstance(
+      const v1::CloneInstanceRequest& request);
+  absl::StatusOr<v1::UpdateInstanceResponse> UpdateInstance(
+      const v1::UpdateInstanceRequest& request);
   absl::StatusOr<v1::GetInstanceResponse> GetInstance(
       v1::GetInstanceRequest request = {});
   absl::StatusOr<v1::ListInstancesResponse> ListInstances(

@@ -165,7 +165,7 @@ TEST_F(TransfersTest, RefusesOtherBuffersThanThoseSelected) {
   EXPECT_THAT(client_.SetBuffers(header, got->bytes),
               FailsWith(absl::StatusCode::kInvalidArgument,
                         v1::ERROR_REASON_SHAPE_MISMATCH,
-                        HasSubstr("2 buffers, the selection 3")));
+                        HasSubstr("2 buffers, expected 3")));
   header.mutable_selection()->mutable_range()->set_end(1);
   EXPECT_THAT(client_.SetBuffers(header, got->bytes),
               FailsWith(absl::StatusCode::kInvalidArgument,

@@ -1,0 +1,130 @@
+#include "server/clone.h"
+
+#include <random>
+#include <utility>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "backbones/errors.h"
+#include "backbones/registry.h"
+#include "backbones/state.h"
+#include "server/host.h"
+#include "server/host_view.h"
+#include "server/random_id.h"
+
+namespace backboned {
+namespace {
+
+constexpr size_t kMaxNameStem = 55;  // A random suffix fits behind it.
+
+// An architecture and a state of it.
+struct Beginning {
+  std::shared_ptr<const Architecture> architecture;
+  StatePtr state;
+};
+
+absl::Status CheckOptions(const CloneOptions& options) {
+  if (options.num_classes.has_value() &&
+      (options.parts.grads || options.parts.optimizer)) {
+    return InvalidOption(
+        "a clone with num_classes has a head of its own: it takes neither "
+        "with_grads nor with_optimizer");
+  }
+  if (options.seed.has_value() && !options.num_classes.has_value()) {
+    return InvalidOption("seed needs num_classes");
+  }
+  return absl::OkStatus();
+}
+
+// The head's parameters on the device, the rest as it was drawn.
+absl::Status MoveHead(DeviceWorker& worker, const Layout& layout,
+                      State& state) {
+  if (worker.device().is_cpu()) return absl::OkStatus();
+  return worker
+      .Run({.principal = std::string(kServerPrincipal)},
+           [&] {
+             for (size_t i = 0; i < state.params.size(); ++i) {
+               if (!layout.parameters()[i].head) continue;
+               state.params[i] = OnDevice(state.params[i], worker.device());
+             }
+             return absl::OkStatus();
+           })
+      .status();
+}
+
+// Draws in the caller's thread, as a creation does.
+absl::StatusOr<Beginning> Fork(const CloneOptions& options,
+                               const State& state) {
+  const Architecture& present = options.source->architecture();
+  Arguments arguments = present.arguments();
+  arguments["num_classes"] = *options.num_classes;
+  absl::StatusOr<std::shared_ptr<const Architecture>> built =
+      BuildArchitecture(present.name(), arguments);
+  if (!built.ok()) return built.status();
+  const Layout& layout = (*built)->layout();
+  const uint64_t seed =
+      options.seed.has_value() ? *options.seed : std::random_device()();
+  State fresh = *InitialState(layout, SeededGenerator(seed), at::kCPU);
+  absl::Status moved = MoveHead(options.source->worker(), layout, fresh);
+  if (!moved.ok()) return moved;
+  absl::StatusOr<StatePtr> forked = ForkOf(state, layout, fresh);
+  if (!forked.ok()) return forked.status();
+  return Beginning{.architecture = *std::move(built),
+                   .state = *std::move(forked)};
+}
+
+absl::StatusOr<Beginning> Begin(const CloneOptions& options) {
+  const StatePtr state = options.source->state();
+  absl::Status expected =
+      options.source->CheckVersion(options.condition, *state);
+  if (!expected.ok()) return expected;
+  if (options.num_classes.has_value()) return Fork(options, *state);
+  return Beginning{.architecture = options.source->shared_architecture(),
+                   .state = CloneOf(*state, options.parts)};
+}
+
+Instance::Identity IdentityOf(const CloneOptions& options) {
+  Instance::Identity identity = options.source->identity();
+  identity.ephemeral = options.name.empty();
+  identity.name = identity.ephemeral
+                      ? absl::StrCat(identity.name.substr(0, kMaxNameStem), "-",
+                                     RandomId().substr(0, 8))
+                      : options.name;
+  identity.owner = options.owner;
+  identity.session = options.session;
+  identity.created = absl::Now();
+  if (options.num_classes.has_value()) identity.benchmark.clear();
+  return identity;
+}
+
+Settings SettingsOf(const CloneOptions& options) {
+  if (options.settings.has_value()) return *options.settings;
+  Settings settings = options.source->settings();
+  settings.read_only = false;
+  return settings;
+}
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<Instance>> Host::CloneInstance(
+    const CloneOptions& options) {
+  absl::Status status = CheckOptions(options);
+  if (status.ok() && !options.name.empty()) status = CheckName(options.name);
+  if (status.ok()) status = registry_.CheckRoom();  // Before any allocation.
+  if (!status.ok()) return status;
+  const Settings settings = SettingsOf(options);
+  absl::StatusOr<std::vector<bool>> trained =
+      TrainedUnder(settings, options.source->architecture().layout());
+  if (!trained.ok()) return trained.status();
+  absl::StatusOr<Beginning> begin = Begin(options);
+  if (!begin.ok()) return begin.status();
+  auto clone = std::make_shared<Instance>(
+      IdentityOf(options), std::move(begin->architecture),
+      options.source->worker(), std::move(begin->state), settings);
+  status = Register(clone);
+  if (!status.ok()) return status;
+  return clone;
+}
+
+}  // namespace backboned

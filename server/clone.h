@@ -1,0 +1,34 @@
+// What a clone is to be.
+
+#ifndef BACKBONED_SERVER_CLONE_H_
+#define BACKBONED_SERVER_CLONE_H_
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "backbones/state.h"
+#include "server/instance.h"
+#include "server/settings.h"
+
+namespace backboned {
+
+struct CloneOptions {
+  std::shared_ptr<Instance> source;
+  std::string name;  // Empty: chosen, and the clone dies with `session`.
+  std::string owner;
+  std::string session;
+  VersionCondition condition;
+  // Absent: the source's, but not read-only.
+  std::optional<Settings> settings;
+  CloneParts parts;
+  // Makes a fork: the head is fresh and has so many classes, drawn from `seed`,
+  // or at random. Without gradients and optimizer.
+  std::optional<int64_t> num_classes;
+  std::optional<uint64_t> seed;
+};
+
+}  // namespace backboned
+
+#endif  // BACKBONED_SERVER_CLONE_H_

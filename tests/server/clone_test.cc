@@ -1,0 +1,204 @@
+#include "server/clone.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/time/clock.h"
+#include "backbones/errors.h"
+#include "server/host.h"
+#include "server/memory_allocator.h"
+#include "server/sharing.h"
+#include "tests/backbones/tensors.h"
+#include "tests/testing/status_matchers.h"
+
+namespace backboned {
+namespace {
+
+using ::testing::Each;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::MatchesRegex;
+using ::testing::SizeIs;
+
+class CloneTest : public ::testing::Test {
+ protected:
+  static std::vector<c10::Device> Devices() {
+    CpuMemory();
+    return {c10::Device(c10::DeviceType::CPU)};
+  }
+
+  std::shared_ptr<Instance> Create(const std::string& name, Settings settings,
+                                   int64_t num_filters = 2) {
+    absl::StatusOr<Created> created =
+        host_.CreateInstance({.name = name,
+                              .owner = "local",
+                              .architecture = "resnet18",
+                              .arguments = {{"num_classes", int64_t{3}},
+                                            {"num_filters", num_filters}},
+                              .seed = 0,
+                              .settings = std::move(settings)});
+    EXPECT_THAT(created, IsOk());
+    return created->instance;
+  }
+
+  CloneOptions Named(const std::string& name) const {
+    return {.source = net_, .name = name, .owner = "local"};
+  }
+
+  // Makes a clone, which must succeed.
+  std::shared_ptr<Instance> Clone(const CloneOptions& options) {
+    absl::StatusOr<std::shared_ptr<Instance>> clone =
+        host_.CloneInstance(options);
+    EXPECT_THAT(clone, IsOk());
+    return *std::move(clone);
+  }
+
+  // Replaces the first parameter by a copy.
+  static void WriteFirst(Instance& instance) {
+    EXPECT_THAT(
+        instance.Commit({.lane = instance.lane()}, {},
+                        [](const State& state) {
+                          State next = state;
+                          next.params[0] = next.params[0].clone();
+                          return std::make_shared<const State>(std::move(next));
+                        }),
+        IsOk());
+  }
+
+  std::vector<int64_t> Shared() {
+    std::vector<StatePtr> states;
+    for (const auto& instance : host_.registry().List()) {
+      states.push_back(instance->state());
+    }
+    return SharedBytes(states);
+  }
+
+  Host host_{Devices(), /*threads=*/1, {.max_instances = 60}};
+  std::shared_ptr<Instance> net_ = Create("net", {.frozen = {"conv1.*"}});
+};
+
+TEST_F(CloneTest, IsAnotherInstanceOfTheSameTensors) {
+  WriteFirst(*net_);
+  const auto clone = Clone(Named("twin"));
+  EXPECT_NE(clone->uid(), net_->uid());
+  EXPECT_EQ(clone->FullName(), "local/twin");
+  EXPECT_EQ(clone->state()->params_version, 1U);
+  EXPECT_EQ(&clone->architecture(), &net_->architecture());
+  EXPECT_TRUE(BitEqual(clone->state()->params, net_->state()->params));
+  EXPECT_EQ(host_.registry().Get("local", "twin"), clone);
+}
+
+TEST_F(CloneTest, AWriteOfEitherLeavesTheOther) {
+  const auto clone = Clone(Named("twin"));
+  const StatePtr before = clone->state();
+  WriteFirst(*net_);
+  EXPECT_EQ(clone->state(), before);
+  const StatePtr present = net_->state();
+  WriteFirst(*clone);
+  EXPECT_EQ(net_->state(), present);
+}
+
+TEST_F(CloneTest, UntouchedClonesHoldNoTensorBytesOfTheirOwn) {
+  const auto large = Create("large", {}, /*num_filters=*/16);
+  const int64_t before = CpuMemory().allocated_bytes();
+  for (int i = 0; i < 50; ++i) {
+    Clone({.source = large, .name = "c" + std::to_string(i), .owner = "local"});
+  }
+  EXPECT_EQ(CpuMemory().allocated_bytes(), before);
+}
+
+TEST_F(CloneTest, SharedBytesAreThoseThatAnotherStateHolds) {
+  EXPECT_THAT(Shared(), ElementsAre(0));
+  const auto clone = Clone(Named("twin"));
+  const int64_t all = StateBytes(*net_->state());
+  EXPECT_THAT(Shared(), ElementsAre(all, all));
+  WriteFirst(*clone);
+  const auto first = static_cast<int64_t>(clone->state()->params[0].nbytes());
+  EXPECT_THAT(Shared(), ElementsAre(all - first, all - first));
+  EXPECT_THAT(host_.DeleteInstance(*clone), IsOk());
+  EXPECT_THAT(Shared(), ElementsAre(0));
+}
+
+TEST_F(CloneTest, TakesTheSettingsButNotReadOnlyUnlessItIsGivenSome) {
+  ASSERT_THAT(net_->ChangeSettings(
+                  {.lane = net_->lane()}, {},
+                  [](Settings& settings) { settings.read_only = true; }),
+              IsOk());
+  const auto clone = Clone(Named("twin"));
+  EXPECT_FALSE(clone->settings().read_only);
+  EXPECT_THAT(clone->settings().frozen, ElementsAre("conv1.*"));
+  EXPECT_FALSE(clone->trained()[0]);
+  EXPECT_TRUE(clone->trained()[1]);
+
+  CloneOptions options = Named("teacher");
+  options.settings = {.read_only = true};
+  const auto teacher = Clone(options);
+  EXPECT_TRUE(teacher->settings().read_only);
+  EXPECT_THAT(teacher->trained(), Each(true));
+}
+
+TEST_F(CloneTest, AForkHasAFreshHeadOnTheSameTrunk) {
+  CloneOptions options = Named("fork");
+  options.num_classes = 7;
+  options.seed = 5;
+  const auto fork = Clone(options);
+  const StatePtr state = fork->state();
+  const auto seven = Build(
+      "resnet18", {{"num_classes", int64_t{7}}, {"num_filters", int64_t{2}}});
+  const StatePtr drawn = Seeded(*seven, 5);
+  const size_t count = state->params.size();
+  EXPECT_TRUE(BitEqual(state->params[count - 2], drawn->params[count - 2]));
+  EXPECT_TRUE(BitEqual(state->params[count - 1], drawn->params[count - 1]));
+  for (size_t i = 0; i + 2 < count; ++i) {
+    EXPECT_TRUE(state->params[i].is_same(net_->state()->params[i]));
+  }
+  EXPECT_EQ(fork->architecture().attributes().at("num_classes"), 7);
+}
+
+TEST_F(CloneTest, TheUnnamedBelongToTheirSession) {
+  const auto call = host_.sessions().Begin("s", "local", absl::Now());
+  ASSERT_THAT(call, IsOk());
+  const auto clone = Clone({.source = net_, .owner = "local", .session = "s"});
+  EXPECT_TRUE(clone->identity().ephemeral);
+  EXPECT_THAT(clone->identity().name, MatchesRegex("net-[0-9a-f]{8}"));
+}
+
+TEST_F(CloneTest, RefusesWhatMakesNoSenseAndLeavesNothing) {
+  const auto refusal = [this](CloneOptions options) {
+    const absl::Status status = host_.CloneInstance(options).status();
+    EXPECT_THAT(host_.registry().List(), SizeIs(1));
+    return status;
+  };
+  CloneOptions options = Named("fork");
+  options.num_classes = 0;
+  EXPECT_THAT(refusal(options), StatusIs(absl::StatusCode::kInvalidArgument,
+                                         HasSubstr("num_classes is 0")));
+  options.num_classes = 7;
+  options.parts.grads = true;
+  EXPECT_THAT(refusal(options), StatusIs(absl::StatusCode::kInvalidArgument,
+                                         HasSubstr("neither with_grads")));
+  options = Named("twin");
+  options.seed = 1;
+  EXPECT_THAT(refusal(options), StatusIs(absl::StatusCode::kInvalidArgument,
+                                         "seed needs num_classes"));
+  options = Named("twin");
+  options.settings = {.frozen = {"convolution"}};
+  EXPECT_THAT(refusal(options), StatusIs(absl::StatusCode::kInvalidArgument,
+                                         HasSubstr("\"convolution\"")));
+  options = Named("twin");
+  options.condition.params = 3;
+  EXPECT_THAT(refusal(options), StatusIs(absl::StatusCode::kAborted,
+                                         HasSubstr("version 1, not 3")));
+  EXPECT_THAT(refusal(Named("No")),
+              StatusIs(absl::StatusCode::kInvalidArgument));
+  EXPECT_THAT(refusal(Named("net")),
+              StatusIs(absl::StatusCode::kAlreadyExists, HasSubstr("'net'")));
+}
+
+}  // namespace
+}  // namespace backboned
