@@ -711,6 +711,75 @@ def test_a_dead_server_is_an_error_at_the_step(start):
             call()
 
 
+def lose_answers(monkeypatch, name, count):
+    """Have the first answers to calls of `backboned.compute` lost."""
+    real = getattr(backboned.compute, name)
+    left = [count]
+
+    def call(*args, **options):
+        result = real(*args, **options)
+        if left[0]:
+            left[0] -= 1
+            raise backboned.Unavailable("the answer is lost")
+        return result
+
+    monkeypatch.setattr(backboned.compute, name, call)
+
+
+@pytest.mark.parametrize("then", ["step", "forward", "read", "zero_grad"])
+def test_a_step_whose_answer_is_lost_happens_once(server, monkeypatch, then):
+    net, local = make_pair(server, "mlp")
+    ours = make_optimizer(net, "SGD", **SGD)
+    theirs = make_optimizer(local, "SGD", **SGD)
+    ((x, y),) = batches("mlp", 1)
+    for side in (net, local):
+        F.cross_entropy(side(x), y).backward()
+    theirs.step()
+    lose_answers(monkeypatch, "backward", 2)
+    with pytest.raises(backboned.Unavailable, match="is lost"):
+        ours.step()
+    with pytest.raises(backboned.Unavailable, match="is lost"):
+        net(x)
+    if then == "step":
+        ours.step()
+    elif then == "forward":
+        assert_same(net(x), local(x))
+    elif then == "read":
+        net.fc1.weight.norm()
+    else:
+        ours.zero_grad()
+        theirs.zero_grad()
+    assert_same_networks(net, local)
+    assert_same_grads(net, local)
+    assert net.instance.info().steps == 1
+
+
+def test_a_busy_server_leaves_the_backward_waiting(server, monkeypatch):
+    net, local = make_pair(server, "mlp")
+    ours = make_optimizer(net, "SGD", **SGD)
+    theirs = make_optimizer(local, "SGD", **SGD)
+    ((x, y),) = batches("mlp", 1)
+    for side in (net, local):
+        F.cross_entropy(side(x), y).backward()
+    theirs.step()
+
+    def refuse(*args, **options):
+        raise backboned.ResourceExhausted("too much waits")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(backboned.compute, "backward", refuse)
+        with pytest.raises(backboned.ResourceExhausted):
+            ours.step()
+    ours.step()
+    assert_same_networks(net, local)
+
+
+def test_a_network_that_is_not_whole_is_in_nobodys_way(server, net):
+    broken = server.create("seq-mnist", seed=1)
+    del broken.fc1.bias
+    assert optim.SGD(net.parameters()) is not None
+
+
 def test_traffic_of_a_step_is_images_and_logits(server):
     net = server.create(architecture="resnet18", num_classes=10, seed=0)
     optimizer = optim.SGD(net, lr=0.1, momentum=0.9)

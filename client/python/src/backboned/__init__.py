@@ -9,6 +9,7 @@ With torch, `net` is a `RemoteBackbone`: a `torch.nn.Module` whose forward and b
 run in the server. Without, it is an `Instance`, which speaks NumPy arrays.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 # First: it sets up grpc for forks before grpc is loaded.
@@ -109,6 +110,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Load torch only for what needs it."""
+    if name == "optim":
+        return importlib.import_module("backboned.optim")
     if name == "RemoteBackbone":
         from backboned.nn import RemoteBackbone
 

@@ -13,6 +13,7 @@ from backboned.describe import InstanceInfo, read_instance
 from backboned.errors import Aborted, NotFound
 from backboned.handle import Handle
 from backboned.layout import Version, condition
+from backboned.traffic import Meter
 from backboned.transfer import decoded
 from backboned.v1 import instance_pb2
 from backboned.v1 import instance_service_pb2 as pb
@@ -181,6 +182,7 @@ def settings(read_only: bool, frozen: Frozen) -> instance_pb2.InstanceSettings:
 
 def delete_abandoned(channel: Channel, timeout: float | None = None) -> None:
     """Delete the unnamed instances that nobody refers to any more."""
+    channel = channel.metered(Meter())  # Nobody's own traffic.
     for address, uid in garbage.take_instances(channel):
         request = pb.DeleteInstanceRequest(
             instance=address, if_version=condition(Version(uid))

@@ -11,6 +11,7 @@ from torch import nn
 from backboned.instance import Instance, create_instance
 from backboned.layout import argument_values
 from backboned.nn import norm
+from backboned.nn.certainty import advised
 from backboned.nn.hosted import HostedLink
 from backboned.nn.lazy import raw
 from backboned.nn.link import Link
@@ -31,7 +32,10 @@ def deepcopy(network: RemoteBackbone, memo: dict[int, Any]) -> RemoteBackbone:
     nn.Module.__init__(twin)
     if isinstance(link, HostedLink):
         link.settle()
-        instance = link.instance.clone(timeout=link.timeout, if_version=link.version)
+        with advised(link.instance):
+            instance = link.instance.clone(
+                timeout=link.timeout, if_version=link.version
+            )
         for tensor in _server_side(network):
             memo[id(tensor)] = _empty_like(tensor)
     else:

@@ -106,7 +106,8 @@ class HostedLink(Keeping):
 
     def parameters(self) -> list[Any]:
         """Give the parameters in flat order."""
-        return self._params.tensors()
+        with self._lock:
+            return self._params.tensors()
 
     def _get_params(self, indices: Sequence[int]) -> list[Array]:
         specs = [self.instance.layout.parameters[i] for i in indices]
@@ -129,10 +130,11 @@ class HostedLink(Keeping):
 
     def _get_buffers(self, indices: Sequence[int]) -> list[Array]:
         names = [self.instance.layout.buffers[i].name for i in indices]
+        everything = len(names) == len(self.instance.layout.buffers)
         expected = self._version._replace(params=None)
         with advised(self.instance):
             values, version = state.get_buffers(
-                self.instance, names, expected, self.timeout
+                self.instance, None if everything else names, expected, self.timeout
             )
         self._version = self._version._replace(buffers=version.buffers)
         return [values[name] for name in names]

@@ -378,6 +378,10 @@ def announce(network: Any) -> None:
 def network_of(parameter: torch.Tensor) -> Any:
     """Give the network that has a parameter; None if there is none."""
     for network in list(_networks):
-        if any(parameter is mine for mine in network.layout_parameters()):
+        try:
+            parameters = network.layout_parameters()
+        except (AttributeError, TypeError, ValueError):
+            continue  # A network that is not whole has to be repaired first.
+        if any(parameter is mine for mine in parameters):
             return network
     return None
