@@ -266,8 +266,8 @@ v1::Instance ToProto(Instance& instance, const State& state) {
   result.set_ephemeral(identity.ephemeral);
   result.set_weights(identity.weights);
   result.set_weights_sha256(identity.weights_sha256);
-  if (state->optimizer != nullptr) {
-    *result.mutable_optimizer() = ToProto(*state->optimizer);
+  if (state.optimizer != nullptr) {
+    *result.mutable_optimizer() = ToProto(*state.optimizer);
   }
   return result;
 }
