@@ -1,133 +1,32 @@
 """The drop-in for Mammoth, with a package that is built as Mammoth's is.
 
-Real methods of Mammoth are in test_mammoth_methods.py.
+Its programs are in test_mammoth_programs.py, real methods in test_mammoth_methods.py.
 """
 
 import copy
 import io
-import json
-import os
 import pickle
-import subprocess
 import sys
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
 from backboned import InvalidArgument
-from backboned.mammoth import RanHere, disengage
+from backboned.mammoth import RanHere
 from backboned.mammoth.network import OnServer
-from backboned.mammoth.registry import replace_factories
-from backboned.mammoth.run import REQUIRE_REMOTE, SERVER, Run
+from backboned.mammoth.run import REQUIRE_REMOTE
+from mammoth_pairs import (
+    Cosine,
+    assert_same,
+    assert_same_grads,
+    assert_same_state,
+    digits,
+    photos,
+    train,
+)
 from torch import nn
 
-disengage()  # Other tests import Mammoth's own backbones, and compare with them.
-
-FAKE = Path(__file__).parent / "fake_mammoth"
-
-
-@pytest.fixture
-def backbone(monkeypatch):
-    """The package `backbone`, freshly imported."""
-    mine = [name for name in sys.modules if name.split(".")[0] == "backbone"]
-    hidden = {name: sys.modules.pop(name) for name in mine}
-    monkeypatch.syspath_prepend(str(FAKE))
-    import backbone
-
-    yield backbone
-    for name in [n for n in sys.modules if n.split(".")[0] == "backbone"]:
-        del sys.modules[name]
-    sys.modules.update(hidden)
-
-
-@pytest.fixture
-def run(server, monkeypatch):
-    monkeypatch.setenv(SERVER, server.target)
-    run = Run()
-    yield run
-    run.close()
-
-
-@pytest.fixture
-def build(backbone, run):
-    """Builds a pair of equal networks: remote and local."""
-    local = {n: e["class"] for n, e in backbone.REGISTERED_BACKBONES.items()}
-    replace_factories(backbone, run)
-
-    def build_pair(name, **arguments):
-        pair = []
-        for make in (backbone.REGISTERED_BACKBONES[name]["class"], local[name]):
-            torch.manual_seed(0)
-            pair.append(make(**{"num_classes": 10, **arguments}))
-        return pair
-
-    return build_pair
-
-
-@pytest.fixture
-def mlps(build):
-    return build("mnistmlp")
-
-
-@pytest.fixture
-def resnets(build):
-    return build("resnet18", num_filters=4)
-
-
-def digits(count=6, seed=1):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.rand(count, 1, 28, 28, generator=generator)
-
-
-def photos(count=4, seed=1):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.rand(count, 3, 16, 16, generator=generator)
-
-
-def flat(answer):
-    """The tensors of whatever a forward gave, and its structure."""
-    if isinstance(answer, torch.Tensor):
-        return [answer]
-    return [type(answer), *(part for item in answer for part in flat(item))]
-
-
-def assert_same(ours, theirs):
-    """Equal to the bit, and built alike."""
-    ours, theirs = flat(ours), flat(theirs)
-    assert len(ours) == len(theirs)
-    for mine, other in zip(ours, theirs):
-        if isinstance(other, torch.Tensor):
-            assert torch.equal(mine, other)
-        else:
-            assert mine is other
-
-
-def assert_same_state(ours, theirs):
-    mine, other = ours.state_dict(), theirs.state_dict()
-    assert list(mine) == list(other)
-    for name in other:
-        assert torch.equal(mine[name], other[name]), name
-
-
-def assert_same_grads(ours, theirs):
-    named = dict(theirs.named_parameters())
-    for name, parameter in ours.named_parameters():
-        other = named[name].grad
-        if other is None:
-            assert parameter.grad is None, name
-        else:
-            assert torch.equal(parameter.grad, other), name
-
-
-def train(net, x, seed=0):
-    """One step of SGD."""
-    labels = torch.randint(10, (len(x),), generator=torch.Generator().manual_seed(seed))
-    optimizer = torch.optim.SGD(net.parameters(), 0.1)
-    optimizer.zero_grad()
-    F.cross_entropy(net(x), labels).backward()
-    optimizer.step()
+pytest_plugins = ["mammoth_pairs"]
 
 
 # What stays as it is.
@@ -262,18 +161,6 @@ def test_batch_norm_in_training_inside_an_evaluated_network(resnets):
 
 
 # Heads.
-
-
-class Cosine(nn.Module):
-    """A head of another kind."""
-
-    def __init__(self, features):
-        super().__init__()
-        weight = torch.randn(10, features, generator=torch.Generator().manual_seed(3))
-        self.weight = nn.Parameter(weight)
-
-    def forward(self, x):
-        return F.linear(F.normalize(x), F.normalize(self.weight))
 
 
 @pytest.mark.parametrize("returnt", ["out", "features", "both", "full"])
@@ -523,84 +410,3 @@ def test_says_that_threads_differ(server, monkeypatch, run):
             run.server.info()
     finally:
         torch.set_num_threads(2)
-
-
-# Programs.
-
-
-def python(*words, **variables):
-    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", **variables}
-    return subprocess.run(
-        [sys.executable, *words],
-        cwd=FAKE,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-
-
-@pytest.fixture(scope="module")
-def expected():
-    """What the program prints without a server."""
-    result = python("main.py", "--backbone=mnistmlp")
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout)
-
-
-def outcome(result):
-    assert result.returncode == 0, result.stderr
-    found = json.loads(result.stdout)
-    return found.pop("class"), found
-
-
-@pytest.mark.parametrize("name", ["mnistmlp", "remote-mnistmlp"])
-def test_command_runs_mammoth(server, expected, name):
-    result = python(
-        *("-m", "backboned.mammoth", "--server", server.target),
-        *("--require-remote", "--", f"--backbone={name}"),
-    )
-    cls, found = outcome(result)
-    plain = {k: v for k, v in expected.items() if k != "class"}
-    assert (cls, found) == ("RemoteBaseMNISTMLP", plain)
-    assert f"backboned: 6 forwards in {server.target}" in result.stderr.splitlines()[-1]
-
-
-def test_command_starts_a_server_of_its_own(binary):
-    variables = {"BACKBONED_BIN": str(binary), SERVER: ""}
-    words = ("-m", "backboned.mammoth", "--", "--backbone=mnistmlp")
-    result = python(*words, **variables)
-    assert outcome(result)[0] == "RemoteBaseMNISTMLP"
-    assert "6 forwards in a server of its own" in result.stderr
-
-
-@pytest.mark.parametrize(
-    "order", ["backboned.mammoth, main", "main, backboned.mammoth"]
-)
-def test_imports_in_either_order(server, expected, order):
-    code = f"import sys; sys.argv[1:] = ['--backbone=mnistmlp']; import {order}"
-    if order.startswith("main"):
-        code = code.replace("import main", "import main, backbone")
-    result = python("-c", f"{code}; main.main()", **{SERVER: server.target})
-    cls, found = outcome(result)
-    assert cls == "RemoteBaseMNISTMLP" and found["state"] == expected["state"]
-
-
-def test_command_without_mark(server):
-    result = python("-m", "backboned.mammoth", "--model=er")
-    assert result.returncode == 2 and "unrecognized arguments" in result.stderr
-    result = python("-m", "backboned.mammoth")
-    assert result.returncode == 2 and "behind --" in result.stderr
-
-
-def test_command_outside_a_checkout(tmp_path):
-    result = python("-m", "backboned.mammoth", "--mammoth", str(tmp_path), "--")
-    assert result.returncode == 2 and "is no checkout of Mammoth" in result.stderr
-
-
-def test_server_that_is_not_there():
-    result = python(
-        *("-m", "backboned.mammoth", "--server", "unix:/nowhere", "--"),
-        "--backbone=mnistmlp",
-    )
-    assert result.returncode == 1 and "there is no socket /nowhere" in result.stderr
