@@ -43,7 +43,9 @@ class SplitOptimizer(torch.optim.Optimizer):
         mine = self._in_server()
         try:
             self.state.update({mine[i]: state for i, state in states.items()})
-            return super().state_dict()
+            result = super().state_dict()
+            result["state"] = dict(sorted(result["state"].items()))
+            return result
         finally:
             for tensor in mine:
                 self.state.pop(tensor, None)
