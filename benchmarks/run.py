@@ -19,6 +19,7 @@ from typing import Any, Callable
 import experiments
 import plots
 import report
+import training
 from experiments import Plan, Result
 from omp_wait import omp_wait
 from processes import THREADS, Bench, MeasurementError
@@ -31,7 +32,10 @@ EXPERIMENTS: dict[str, Callable[[Bench, Plan], Result]] = {
     "P3": experiments.p3,
     "P4": experiments.p4,
     "P6": experiments.transfers,
+    "P17": training.p17,
     "P18": experiments.p18,
+    "NET": training.network,
+    "TAPES": training.tapes,
     "LAYERS": experiments.layers,
     "MEM": experiments.memory,
     "OMP": omp_wait,

@@ -9,7 +9,10 @@ instance, one without about a network in this process:
     {"do": "about"}
     {"do": "forward", "benchmark": B, "batch": N, "seconds": S}
     {"do": "gradients", "benchmark": B, "batch": N, "seconds": S}
-    {"do": "step", "benchmark": B, "batch": N, "seconds": S}
+    {"do": "step", "benchmark": B, "batch": N, "seconds": S, "way": W}
+    {"do": "tapes", "target": T, "benchmark": B, "count": N, "together": bool, ...}
+A step's way with a target is mirrored (the default), hosted or train_step.
+
     {"do": "get_params" | "set_params" | "stock_get", "target": T, ...}
 """
 
@@ -19,6 +22,7 @@ import time
 from typing import Any, Callable
 
 import backboned
+import backboned.optim
 import grpc
 import numpy as np
 import torch
@@ -50,8 +54,8 @@ class Worker:
 
     def __init__(self) -> None:
         self._servers: dict[str, Any] = {}
-        self._nets: dict[tuple[str, str], Any] = {}
-        self._optimizers: dict[tuple[str, str], torch.optim.SGD] = {}
+        self._nets: dict[tuple[str, str, str], Any] = {}
+        self._optimizers: dict[tuple[str, str, str], torch.optim.SGD] = {}
         self._stock: dict[str, Any] = {}
 
     def answer(self, command: Command) -> dict[str, Any]:
@@ -88,7 +92,9 @@ class Worker:
     def do_step(self, command: Command) -> dict[str, Any]:
         """Run training steps, and say how long the parts of each took."""
         net = self._net(command).train()
-        if "target" in command:
+        if command.get("way") == "train_step":
+            return self._train_steps(net, command)
+        if "target" in command and "way" not in command:
             net.pull()  # Other measurements may have changed it.
         optimizer = self._optimizers[self._key(command)]
         x = self._input(command)
@@ -110,6 +116,40 @@ class Worker:
         result = measure(command, step)
         count = len(result["latency_s"])
         return {**result, "phases": {k: v[-count:] for k, v in phases.items()}}
+
+    def _train_steps(self, net: Any, command: Command) -> dict[str, Any]:
+        """Run training steps of one round trip each."""
+        optimizer = self._optimizers[self._key(command)]
+        x = self._input(command)
+        labels = torch.arange(command["batch"]) % 10
+        terms = [backboned.CrossEntropy(labels.numpy())]
+        return measure(command, lambda: net.train_step(x, terms, optimizer=optimizer))
+
+    def do_tapes(self, command: Command) -> dict[str, Any]:
+        """Compute each sample's own gradient: in one call, or in a call each."""
+        instance = self._net(command).instance
+        x = self._input({**command, "batch": 1}).numpy()
+        gradient = np.ones((1, 10), np.float32)
+
+        def run() -> None:
+            tapes = [
+                instance.forward(x, tape=True).tape_id for _ in range(command["count"])
+            ]
+            begin = time.perf_counter()
+            if command["together"]:
+                instance.backward(
+                    {tape: {"out": gradient} for tape in tapes}, per_tape_grads=True
+                )
+            else:
+                for tape in tapes:
+                    instance.backward({tape: {"out": gradient}})
+            backwards.append(time.perf_counter() - begin)
+
+        backwards: list[float] = []
+        result = measure(command, run)
+        # Of the backwards alone: the forwards are the same on both sides.
+        count = len(result["latency_s"])
+        return {**result, "latency_s": backwards[-count:]}
 
     def do_get_params(self, command: Command) -> dict[str, Any]:
         """Read parameters as the Python client does."""
@@ -147,19 +187,24 @@ class Worker:
         """Give the network of a command, made the first time that it is asked for."""
         key = self._key(command)
         if key not in self._nets:
-            target, benchmark = key
+            target, benchmark, way = key
+            optim: Any = torch.optim
             if target:
                 if target not in self._servers:
                     self._servers[target] = backboned.connect(target)
-                net = self._servers[target].instance(benchmark)
+                server = self._servers[target]
+                # What is trained by itself is an instance of its own.
+                net = server.create(benchmark) if way else server.instance(benchmark)
+                optim = backboned.optim if way in ("hosted", "train_step") else optim
             else:
                 net = NETWORKS[benchmark]()
             self._nets[key] = net
-            self._optimizers[key] = torch.optim.SGD(net.parameters(), lr=0.01)
+            self._optimizers[key] = optim.SGD(net.parameters(), lr=0.01)
         return self._nets[key]
 
-    def _key(self, command: Command) -> tuple[str, str]:
-        return command.get("target", ""), command["benchmark"]
+    def _key(self, command: Command) -> tuple[str, str, str]:
+        target = command.get("target", "")
+        return target, command["benchmark"], command.get("way", "") if target else ""
 
     def _input(self, command: Command) -> torch.Tensor:
         shape = NETWORKS[command["benchmark"]].input_shape

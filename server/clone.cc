@@ -59,8 +59,8 @@ absl::StatusOr<Beginning> Fork(const CloneOptions& options,
   const Architecture& present = options.source->architecture();
   Arguments arguments = present.arguments();
   arguments["num_classes"] = *options.num_classes;
-  absl::StatusOr<std::shared_ptr<const Architecture>> built =
-      BuildArchitecture(present.name(), arguments);
+  absl::StatusOr<std::shared_ptr<const Architecture>> built = BuildArchitecture(
+      present.name(), arguments, options.source->identity().columns.size());
   if (!built.ok()) return built.status();
   const Layout& layout = (*built)->layout();
   const uint64_t seed =
