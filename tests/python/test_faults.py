@@ -22,6 +22,7 @@ class Phoenix:
     def __init__(self, binary, path, *options):
         self.target = f"unix:{path}"
         self.command = [binary, f"--listen={self.target}", "--threads=2", *options]
+        self.lock = threading.Lock()
         self.start()
 
     def start(self, *options):
@@ -39,8 +40,9 @@ class Phoenix:
         self.process.stdout.close()
 
     def restart(self, *options):
-        self.kill()
-        self.start(*options)
+        with self.lock:
+            self.kill()
+            self.start(*options)
 
 
 @pytest.fixture
