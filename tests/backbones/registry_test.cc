@@ -34,8 +34,19 @@ TEST(ArchitecturesTest, AreSortedAndDocumented) {
 // What a fork draws anew.
 TEST(ArchitecturesTest, ChangeNothingButTheirHeadWithTheClasses) {
   for (const ArchitectureEntry& entry : Architectures()) {
-    const auto three = BuildArchitecture(entry.name, {{"num_classes", 3}});
-    const auto five = BuildArchitecture(entry.name, {{"num_classes", 5}});
+    Arguments arguments;
+    for (const ArgumentSpec& spec : entry.arguments) {
+      if (spec.default_value.has_value()) continue;
+      if (spec.choices.empty()) {
+        arguments[spec.name] = spec.minimum.value();
+      } else {
+        arguments[spec.name] = spec.choices.front();
+      }
+    }
+    arguments["num_classes"] = 3;
+    const auto three = BuildArchitecture(entry.name, arguments);
+    arguments["num_classes"] = 5;
+    const auto five = BuildArchitecture(entry.name, arguments);
     ASSERT_THAT(three, IsOk());
     ASSERT_THAT(five, IsOk());
     const auto& parameters = (*three)->layout().parameters();

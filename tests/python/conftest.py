@@ -12,6 +12,8 @@ from backboned.binary import find_binary
 
 THREADS = 2
 
+pytest.register_assert_rewrite("mammoth_pairs")
+
 
 @pytest.fixture(scope="session")
 def binary():

@@ -46,9 +46,11 @@ class MergingTest : public ::testing::Test {
     return done.ok() ? done->outputs.at(0) : at::Tensor();
   }
 
-  // Keeps the device busy until all of `works` wait, and returns what each
-  // gives.
-  std::vector<at::Tensor> RunAtOnce(std::vector<ForwardWork> works) {
+  // Keeps the device busy until all of `all` wait, and returns what each gives.
+  template <typename... Works>
+  std::vector<at::Tensor> RunAtOnce(Works... all) {
+    std::vector<ForwardWork> works;
+    (works.push_back(std::move(all)), ...);
     DeviceWorker& worker = *host_.workers().front();
     absl::Notification released;
     absl::Notification started;
@@ -93,7 +95,7 @@ TEST_F(MergingTest, AloneItGivesTheBitsOfAForwardThatDoesNotMerge) {
 }
 
 TEST_F(MergingTest, RunsTogetherWhatWaits) {
-  const auto got = RunAtOnce({Work(net_, a_), Work(net_, b_)});
+  const auto got = RunAtOnce(Work(net_, a_), Work(net_, b_));
   EXPECT_EQ(Figures().merged_items, 2);
   EXPECT_TRUE(at::allclose(got[0], Run(Work(net_, a_, false)), 1e-4, 1e-6));
   EXPECT_TRUE(at::allclose(got[1], Run(Work(net_, b_, false)), 1e-4, 1e-6));
@@ -101,8 +103,8 @@ TEST_F(MergingTest, RunsTogetherWhatWaits) {
 
 TEST_F(MergingTest, OneThatDoesNotAllowItKeepsItsBitsAmongNeighbours) {
   const at::Tensor alone = Run(Work(net_, a_, false));
-  const auto got = RunAtOnce(
-      {Work(net_, b_), Work(net_, a_, false), Work(net_, b_), Work(net_, b_)});
+  const auto got = RunAtOnce(Work(net_, b_), Work(net_, a_, false),
+                             Work(net_, b_), Work(net_, b_));
   EXPECT_TRUE(BitEqual(got[1], alone));
   EXPECT_EQ(Figures().merged_items, 2);  // Eight samples: 3 and 3, not 9.
 }
@@ -123,7 +125,7 @@ TEST_F(MergingTest, ClonesRunTogetherUntilOneIsWritten) {
   const auto clone =
       host_.CloneInstance({.source = net_, .name = "clone", .owner = "local"});
   ASSERT_THAT(clone, IsOk());
-  RunAtOnce({Work(net_, a_), Work(*clone, b_)});
+  RunAtOnce(Work(net_, a_), Work(*clone, b_));
   EXPECT_EQ(Figures().merged_items, 2);
   ASSERT_THAT((*clone)->Commit({}, {},
                                [](const State& state) {
@@ -132,7 +134,7 @@ TEST_F(MergingTest, ClonesRunTogetherUntilOneIsWritten) {
                                  return std::make_shared<const State>(next);
                                }),
               IsOk());
-  RunAtOnce({Work(net_, a_), Work(*clone, b_)});
+  RunAtOnce(Work(net_, a_), Work(*clone, b_));
   EXPECT_EQ(Figures().merged_items, 2);
 }
 

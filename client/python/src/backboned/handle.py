@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from backboned import garbage
 from backboned.channel import Channel
 from backboned.describe import read_instance
 from backboned.dtypes import Array
 from backboned.errors import MalformedAnswer
-from backboned.layout import Layout, Version, read_layout, read_version
+from backboned.layout import Layout, Select, Version, read_layout, read_version
 from backboned.results import Grads
 from backboned.traffic import Meter
 from backboned.v1 import instance_pb2
 
 if TYPE_CHECKING:
     from backboned.home import Home
+
+H = TypeVar("H", bound="Handle")
 
 
 class Handle:
@@ -42,6 +46,8 @@ class Handle:
     columns : tuple of str
         The earlier columns of a progressive network, as ``owner/name``.
     layout : Layout
+    scope : Select
+        The parameters that calls mean by "all"; None unless it is `without` some.
     version : Version
         The newest state that an answer spoke of.
     read_only : bool
@@ -68,6 +74,8 @@ class Handle:
     rng_state: bytes = b""
     missing_keys: tuple[str, ...] = ()
     unexpected_keys: tuple[str, ...] = ()
+    scope: Select = None
+    _whole: Layout | None = None
 
     def __init__(self, channel: Channel, message: instance_pb2.Instance) -> None:
         info = read_instance(message)
@@ -109,6 +117,21 @@ class Handle:
         """Its name for calls: `owner/name`, which no other instance can shadow."""
         return f"{self.owner}/{self.name}"
 
+    def without(self: H, part: str) -> H:
+        """Give the same instance, as if it had no parameters below a module `part`.
+
+        Those stay in the server as they are. Only forwards that do without them have
+        gradients of what is left.
+        """
+        kept = [p for p in self.layout.parameters if not p.name.startswith(part + ".")]
+        view = copy.copy(self)
+        view._whole = self.layout
+        view.scope = [f"!{part}.*"]
+        view.layout = dataclasses.replace(
+            self.layout, parameters=tuple(kept), elements=sum(p.size for p in kept)
+        )
+        return view
+
     def saw(self, message: instance_pb2.Version) -> Version:
         """Take note of the version in an answer."""
         self.version = read_version(message)
@@ -122,7 +145,8 @@ class Handle:
         MalformedAnswer
             If it does not fit.
         """
-        sizes = [p.size for p in self.layout.parameters]
+        whole = (self._whole or self.layout).parameters
+        sizes = [p.size for p in whole]
         if len(present) != len(sizes):
             raise MalformedAnswer(
                 f"the answer has gradients of {len(present)} parameters, "
@@ -133,4 +157,10 @@ class Handle:
             raise MalformedAnswer(
                 f"the answer has {flat.size} elements of gradients, expected {expected}"
             )
-        return Grads(flat, tuple(present))
+        mine = set(self.layout.parameters)
+        stray = [p.name for p, there in zip(whole, present) if there and p not in mine]
+        if stray:
+            raise MalformedAnswer(f"the answer has a gradient of {stray[0]}")
+        return Grads(
+            flat, tuple(there for p, there in zip(whole, present) if p in mine)
+        )

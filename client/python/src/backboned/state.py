@@ -15,7 +15,7 @@ from backboned.layout import Select, Version, condition, selection
 from backboned.results import Empty, Grads, place_flat, place_tensors
 from backboned.transfer import Query, Request, decoded, exchange, send
 from backboned.v1 import backbone_service_pb2 as pb
-from backboned.v1 import tensor_pb2
+from backboned.v1 import selection_pb2, tensor_pb2
 
 
 def get_params(
@@ -28,7 +28,7 @@ def get_params(
     """Read parameters of one version, flat."""
     request = pb.GetParamsRequest(
         instance=handle.address,
-        selection=selection(select),
+        selection=_selection(handle, select),
         if_version=condition(if_version),
         dtype=float_number(dtype),
     )
@@ -63,7 +63,7 @@ def set_params(
     header = pb.SetParamsHeader(
         instance=handle.address,
         request_id=request_id,
-        selection=selection(select),
+        selection=_selection(handle, select),
         if_version=condition(if_version),
         spec=_flat_spec(parts),
     )
@@ -87,7 +87,7 @@ def get_grads(
     """Read the instance's gradients."""
     request = pb.GetGradsRequest(
         instance=handle.address,
-        selection=selection(select),
+        selection=_selection(handle, select),
         allow_absent=allow_absent,
         dtype=float_number(dtype),
     )
@@ -123,7 +123,7 @@ def set_grads(
     header = pb.SetGradsHeader(
         instance=handle.address,
         request_id=request_id,
-        selection=selection(select),
+        selection=_selection(handle, select),
         if_version=condition(if_version),
         grads=pb.FlatGrads(spec=_flat_spec([flat]), present=present),
     )
@@ -209,6 +209,11 @@ def set_buffers(
     return handle.saw(answer.version)
 
 
+def _selection(handle: Handle, select: Select) -> selection_pb2.Selection | None:
+    """Make the contract's selection of parameters."""
+    return selection(handle.scope if select is None else select)
+
+
 def _flat_spec(parts: Sequence[Array]) -> tensor_pb2.TensorSpec:
     spec = make_spec(parts[0])
     return tensor_pb2.TensorSpec(
@@ -224,7 +229,9 @@ def zero_grads(
 ) -> Version:
     """Take gradients away."""
     request = pb.ZeroGradsRequest(
-        instance=handle.address, request_id=request_id, selection=selection(select)
+        instance=handle.address,
+        request_id=request_id,
+        selection=_selection(handle, select),
     )
     raw = handle.channel.unary(DATA + "ZeroGrads", request.SerializeToString(), timeout)
     return handle.saw(decoded(pb.ZeroGradsResponse.FromString, raw).version)

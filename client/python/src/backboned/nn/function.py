@@ -24,13 +24,17 @@ AnyLink = Union[Link, HostedLink]
 
 
 class Call(NamedTuple):
-    """A forward that is to be run, and over which link."""
+    """A forward that is to be run, and over which link.
+
+    `outputs`, if there are any, names what it gives in place of `returnt`.
+    """
 
     link: AnyLink
-    returnt: str
+    returnt: str | None
     training: bool
     prerelu: bool
     batch_norm: Sequence[BatchNorm]
+    outputs: Sequence[str] = ()
 
 
 class Room:
@@ -80,6 +84,7 @@ _ANCHOR = torch.zeros(0, requires_grad=True)
 def _options(call: Call) -> dict[str, Any]:
     return {
         "returnt": call.returnt,
+        "outputs": call.outputs,
         "training": call.training,
         "prerelu": call.prerelu,
         "batch_norm": call.batch_norm,

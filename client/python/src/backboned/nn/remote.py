@@ -32,7 +32,7 @@ Outputs = Union[
     tuple[torch.Tensor, list[torch.Tensor]],
 ]
 
-_networks: weakref.WeakSet[RemoteBackbone] = weakref.WeakSet()
+_networks: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 class RemoteBackbone(FlatAccess, CardAccess, nn.Module):
@@ -380,7 +380,15 @@ def _check_input(x: Any) -> None:
         raise TypeError(f"the input is floating-point or uint8; got {x.dtype}")
 
 
-def network_of(parameter: torch.Tensor) -> RemoteBackbone | None:
+def announce(network: Any) -> None:
+    """Let optimizers of `backboned.optim` find a network by its parameters.
+
+    It has `layout_parameters`, `host` and `batch_norms` as a `RemoteBackbone` has.
+    """
+    _networks.add(network)
+
+
+def network_of(parameter: torch.Tensor) -> Any:
     """Give the network that has a parameter; None if there is none."""
     for network in list(_networks):
         try:

@@ -1,0 +1,83 @@
+"""``python -m backboned.mammoth -- --model=er ...``: Mammoth, remote backbones."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import runpy
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import backboned.mammoth
+from backboned.mammoth.run import MODE, MODES, REQUIRE_REMOTE, SERVER
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m backboned.mammoth",
+        usage="%(prog)s [options] -- MAMMOTH_OPTIONS",
+        description="Run Mammoth's main.py, with its backbones in a server.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--server",
+        metavar="TARGET",
+        help="unix:/path or host:port; by default a server of one's own is started",
+    )
+    parser.add_argument(
+        "--require-remote",
+        action="store_true",
+        help="fail where a backbone cannot run in the server, and do not run it here",
+    )
+    parser.add_argument(
+        "--mode",
+        choices=MODES,
+        help="mirrored: parameters and optimizer stay here; hosted: they are in the "
+        "server; auto (unless given): hosted where a method only steps",
+    )
+    parser.add_argument(
+        "--mammoth",
+        metavar="DIR",
+        type=Path,
+        default=Path(),
+        help="Mammoth's checkout; by default the working directory",
+    )
+    return parser
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run Mammoth with the options behind ``--``, as ``python main.py`` does."""
+    own, mark, rest = _split(arguments)
+    parser = _parser()
+    options = parser.parse_args(own)
+    if not mark:
+        parser.error("give Mammoth's options behind --")
+    folder = options.mammoth.resolve()
+    script = folder / "main.py"
+    if not script.is_file() or not (folder / "backbone").is_dir():
+        parser.error(f"{folder} is no checkout of Mammoth: no main.py and backbone/")
+    if options.server:
+        os.environ[SERVER] = options.server
+    if options.mode:
+        os.environ[MODE] = options.mode
+    if options.require_remote:
+        os.environ[REQUIRE_REMOTE] = "1"
+    backboned.mammoth.engage()
+    os.chdir(folder)
+    sys.argv = [str(script), *rest]
+    sys.path[0] = str(folder)
+    runpy.run_path(str(script), run_name="__main__")
+
+
+def _split(arguments: Sequence[str]) -> tuple[list[str], bool, list[str]]:
+    """Split the command line at the first ``--``."""
+    words = list(arguments)
+    if "--" not in words:
+        return words, False, []
+    at = words.index("--")
+    return words[:at], True, words[at + 1 :]
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,127 @@
+"""Puts the server behind Mammoth's registered backbones."""
+
+from __future__ import annotations
+
+import functools
+import importlib.abc
+import importlib.machinery
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from backboned.mammoth.blueprint import Blueprint
+from backboned.mammoth.counterpart import Counterpart
+from backboned.mammoth.families import KNOWN
+from backboned.mammoth.network import OnServer, put_on_server
+from backboned.mammoth.routing import route_optimizers
+from backboned.mammoth.run import RUN, Run
+
+PREFIX = "remote-"
+_MARK = "_backboned_engaged"
+
+
+def engage() -> None:
+    """Put the server behind Mammoth's backbones: now, or once they are imported."""
+    waiting = {f.module for f in sys.meta_path if isinstance(f, _Finder)}
+    for name, action in _ACTIONS.items():
+        if name in sys.modules:
+            action(sys.modules[name])
+        elif name not in waiting:
+            sys.meta_path.insert(0, _Finder(name, action))
+
+
+def disengage() -> None:
+    """Do not wait for Mammoth's import any more. What was replaced stays so."""
+    sys.meta_path[:] = [f for f in sys.meta_path if not isinstance(f, _Finder)]
+
+
+def replace_factories(module: ModuleType, run: Run = RUN) -> None:
+    """Replace what Mammoth's registry builds, and add names with ``remote-``.
+
+    Does nothing to a package ``backbone`` that is not Mammoth's. Idempotent.
+    """
+    registry = getattr(module, "REGISTERED_BACKBONES", None)
+    if not isinstance(registry, dict) or hasattr(module, _MARK):
+        return
+    setattr(module, _MARK, True)
+    for name, entry in list(registry.items()):
+        entry["class"] = _remote(name, entry["class"], run)
+        if name in KNOWN:
+            registry.setdefault(PREFIX + name, dict(entry))
+
+
+def _remote(
+    name: str, factory: Callable[..., nn.Module], run: Run
+) -> Callable[..., nn.Module]:
+    """Make a function that builds the same network, to compute in the server.
+
+    The network is built here first, so that the generator moves as it does without.
+    """
+    signature = inspect.signature(factory)
+
+    @functools.wraps(factory, updated=())
+    def build(*args: Any, **options: Any) -> nn.Module:
+        net = factory(*args, **options)
+        bound = signature.bind(*args, **options)
+        bound.apply_defaults()
+        if not isinstance(net, OnServer):
+            _adopt(name, net, bound.arguments, run)
+        return net
+
+    return build
+
+
+def _adopt(name: str, net: nn.Module, arguments: dict[str, Any], run: Run) -> None:
+    """Let a network that was just built compute in the server, if it can."""
+    known = KNOWN.get(name)
+    cls = type(net)
+    if known is None:
+        run.runs_here(name, "the server does not know this backbone")
+    elif (cls.__module__, cls.__qualname__) != (known.family.module, known.family.name):
+        run.runs_here(name, f"it is a {cls.__module__}.{cls.__qualname__}")
+    else:
+        run.server  # noqa: B018  Fails here rather than in the middle of the run.
+        run.counts["networks"] += 1
+        wanted = {key: arguments[key] for key in known.arguments if key in arguments}
+        blueprint = Blueprint(net, known.family.head)
+        put_on_server(net, Counterpart(run, name, wanted, known.family, blueprint))
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    """Waits for the import of one of Mammoth's modules, and acts after it ran."""
+
+    def __init__(self, module: str, action: Callable[[ModuleType], None]) -> None:
+        self.module = module
+        self._action = action
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """Find the module as Python does."""
+        if name != self.module:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.loader is not None:
+            _run_after(spec.loader, self._action)
+        return spec
+
+
+def _run_after(loader: Any, action: Callable[[ModuleType], None]) -> None:
+    execute = loader.exec_module
+
+    def exec_module(module: ModuleType) -> None:
+        execute(module)
+        action(module)
+
+    loader.exec_module = exec_module
+
+
+_ACTIONS: dict[str, Callable[[ModuleType], None]] = {
+    "backbone": replace_factories,
+    "models.utils.continual_model": route_optimizers,
+}

@@ -1,0 +1,193 @@
+"""One run of Mammoth: its settings, its server, and what it did there."""
+
+from __future__ import annotations
+
+import atexit
+import collections
+import os
+import sys
+import threading
+import warnings
+import weakref
+from typing import Any
+
+import torch
+
+from backboned.errors import BackbonedError, FailedPrecondition, InvalidArgument
+from backboned.server import Server, connect, local_server
+from backboned.traffic import Traffic
+
+SERVER = "BACKBONED_SERVER"
+REQUIRE_REMOTE = "BACKBONED_REQUIRE_REMOTE"
+MODE = "BACKBONED_MODE"
+
+MODES = ("mirrored", "hosted", "auto")
+
+_YES = {"1", "true", "yes", "on"}
+_NO = {"", "0", "false", "no", "off"}
+# A server of one's own has one client, which may compute for long on its own.
+_EMBEDDED = ("--session-ttl=24h", "--tape-ttl=24h")
+
+
+class RanHere(FailedPrecondition):
+    """A forward ran here, although all of them must run in the server."""
+
+
+class Run:
+    """What this process does with a server. Thread-safe.
+
+    Attributes
+    ----------
+    counts : collections.Counter
+        How many ``networks`` were put in the server's care, ``instances`` made and
+        ``forwards`` run there, and how many ``forwards here``.
+    hosted : set of networks
+        Those whose parameters were given into the server's care.
+    """
+
+    def __init__(self) -> None:
+        self.counts: collections.Counter[str] = collections.Counter()
+        self.hosted: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._lock = threading.Lock()
+        self._server: Server | None = None
+        self._said: set[str] = set()
+        self._pid = os.getpid()
+
+    @property
+    def server(self) -> Server:
+        """The server that `BACKBONED_SERVER` names, else one of one's own.
+
+        It is connected to, or started, when it is first asked for: the embedded one
+        gets as many threads as torch has then.
+        """
+        with self._lock:
+            if self._server is None:
+                self._server = _find_server()
+                self._pid = os.getpid()
+                atexit.register(self.report)
+                self._compare_numerics(self._server)
+            return self._server
+
+    def close(self) -> None:
+        """End the connection, and the server if it is one's own. Idempotent."""
+        with self._lock:
+            server, self._server = self._server, None
+        atexit.unregister(self.report)
+        if server is not None:
+            server.close()
+
+    def _compare_numerics(self, server: Server) -> None:
+        """Warn of what makes bits differ from those of a local run."""
+        info = server.info()
+        threads = torch.get_num_threads()
+        version = torch.__version__.partition("+")[0]
+        if info.threads != threads:
+            self.warn(
+                f"the server has {info.threads} threads and this process {threads}: "
+                "results differ in the last bits from those of a local run"
+            )
+        if info.torch_version.partition("+")[0] != version:
+            self.warn(
+                f"the server has torch {info.torch_version}, this process {version}: "
+                "results may differ in the last bits from those of a local run"
+            )
+        if torch.get_float32_matmul_precision() != "highest":
+            self.warn(
+                "the server computes in full float32 whatever --code_optimization says"
+            )
+
+    def warn(self, message: str) -> None:
+        """Warn once."""
+        if message not in self._said:
+            self._said.add(message)
+            warnings.warn(f"backboned: {message}", RuntimeWarning, stacklevel=3)
+
+    def ran_here(self, who: str, why: str) -> None:
+        """Take note of a forward that ran in this process.
+
+        Raises
+        ------
+        RanHere
+            If `BACKBONED_REQUIRE_REMOTE` is set.
+        """
+        self.counts["forwards here"] += 1
+        self.runs_here(who, why)
+
+    def runs_here(self, who: str, why: str) -> None:
+        """Warn once that something computes in this process.
+
+        Raises
+        ------
+        RanHere
+            If `BACKBONED_REQUIRE_REMOTE` is set.
+        """
+        if is_set(REQUIRE_REMOTE):
+            raise RanHere(f"{who} cannot run in the server: {why}")
+        self.warn(f"{who} runs here and not in the server: {why}")
+
+    def report(self) -> None:
+        """Say in one line on standard error what the run did.
+
+        First what is only in the server is brought here, for whoever looks later.
+        """
+        if os.getpid() != self._pid or self._server is None:
+            return
+        summary = self.summary()
+        try:
+            for net in list(self.hosted):
+                net.mirror()
+        except BackbonedError as error:
+            summary += f"; what was in the server is lost: {error}"
+        print(summary, file=sys.stderr, flush=True)
+
+    def summary(self) -> str:
+        """Give that line."""
+        server = self._server
+        where = "no server" if server is None else server.target
+        if server is not None and server.process is not None:
+            where = "a server of its own"
+        traffic = Traffic() if server is None else server.channel.meter.read()
+        here = self.counts["forwards here"]
+        mode = "hosted" if self.counts["hosted"] else "mirrored"
+        line = f"backboned: {self.counts['forwards']} forwards in {where}, {mode}"
+        ran_here = f"; {here} forwards ran here" if here else ""
+        return f"{line}: {traffic}{ran_here}"
+
+
+def mode() -> str:
+    """Read how networks are to work: one of `MODES`.
+
+    Raises
+    ------
+    InvalidArgument
+        If it is none of them.
+    """
+    value = os.environ.get(MODE) or "auto"
+    if value not in MODES:
+        raise InvalidArgument(f"{MODE} is {value!r}; it is one of {', '.join(MODES)}")
+    return value
+
+
+def is_set(variable: str) -> bool:
+    """Read a switch from the environment.
+
+    Raises
+    ------
+    InvalidArgument
+        If it is neither yes nor no.
+    """
+    value = os.environ.get(variable, "").lower()
+    if value not in _YES | _NO:
+        raise InvalidArgument(f"{variable} is {value!r}; it is 1 or 0")
+    return value in _YES
+
+
+def _find_server() -> Server:
+    target = os.environ.get(SERVER, "")
+    if target:
+        return connect(target, label="mammoth")
+    return local_server(threads=torch.get_num_threads(), options=_EMBEDDED)
+
+
+RUN = Run()
+"""This process's run."""

@@ -1,0 +1,120 @@
+"""Methods of the real Mammoth, a few steps each: local against remote, bit for bit.
+
+Mammoth's code is not part of this project. These tests skip where its archive is
+neither at `../shared/mammoth`, beside the checkout, nor in the folder
+BACKBONED_MAMMOTH; and where Mammoth's own requirements are not installed.
+"""
+
+import importlib.util
+import json
+import os
+import pickle
+import struct
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from backboned.mammoth.run import REQUIRE_REMOTE, SERVER
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = Path(__file__).parent / "mammoth_methods.py"
+NEEDED = ("kornia", "pandas", "requests", "six", "timm", "torchvision", "yaml")
+BUFFER = "--buffer_size 50"
+SMALL = "--dataset seq-cifar10 --backbone resnet18 --num_filters 4"
+
+METHODS = {
+    "er": f"--model er --dataset seq-mnist {BUFFER}",
+    "er-ace": f"--model er-ace --dataset seq-mnist {BUFFER}",
+    "lucir": f"--model lucir --dataset seq-mnist {BUFFER} --fitting_epochs 1",
+    "derpp": f"--model derpp {SMALL} {BUFFER} --alpha 0.5 --beta 0.5",
+}
+HOSTED = {"er": "backboned.optim", "er-ace": "backboned.mammoth", "derpp": "backboned."}
+
+
+@pytest.fixture(scope="module")
+def mammoth(tmp_path_factory):
+    """The checkout of Mammoth."""
+    default = ROOT.parent / "shared" / "mammoth"
+    folder = Path(os.environ.get("BACKBONED_MAMMOTH", default))
+    archives = sorted(folder.glob("mammoth-*.tar.xz"))
+    if not archives:
+        pytest.skip(f"Mammoth's archive is not in {folder}")
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        pytest.skip(f"Mammoth needs {', '.join(missing)}")
+    place = tmp_path_factory.mktemp("checkout")
+    with tarfile.open(archives[0]) as archive:
+        archive.extractall(place)  # noqa: S202  An archive of our own.
+    return place / "mammoth"
+
+
+def write_idx(path, array):
+    """Write an array as MNIST's files are."""
+    header = struct.pack(">HBB", 0, 8, array.ndim)
+    path.write_bytes(header + struct.pack(f">{array.ndim}I", *array.shape))
+    with open(path, "ab") as file:
+        file.write(array.astype(np.uint8).tobytes())
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A few pictures of noise in the files of MNIST and CIFAR-10."""
+    folder = tmp_path_factory.mktemp("data")
+    random = np.random.default_rng(0)
+    for name in ("MyMNIST", "MNIST"):
+        raw = folder / "MNIST" / name / "raw"
+        raw.mkdir(parents=True)
+        for part, count in (("train", 300), ("t10k", 100)):
+            images = random.integers(0, 256, (count, 28, 28))
+            write_idx(raw / f"{part}-images-idx3-ubyte", images)
+            write_idx(raw / f"{part}-labels-idx1-ubyte", np.arange(count) % 10)
+    batches = folder / "CIFAR10" / "cifar-10-batches-py"
+    batches.mkdir(parents=True)
+    names = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
+    for name in names:
+        images = random.integers(0, 256, (60, 3072), dtype=np.uint8)
+        batch = {"data": images, "labels": [i % 10 for i in range(60)]}
+        (batches / name).write_bytes(pickle.dumps(batch))
+    meta = {"label_names": [str(i) for i in range(10)]}
+    (batches / "batches.meta").write_bytes(pickle.dumps(meta))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def results(mammoth, data, server, tmp_path_factory):
+    """What each method computed, here and with the server."""
+    found = {}
+    for side in ("local", "remote"):
+        folder = tmp_path_factory.mktemp(side)
+        done = subprocess.run(
+            [sys.executable, SCRIPT, data, folder, side, *METHODS.values()],
+            cwd=mammoth,
+            env={**os.environ, SERVER: server.target, REQUIRE_REMOTE: "1"},
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+        assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+        found[side] = {
+            name: json.loads((folder / f"{index}.json").read_text())
+            for index, name in enumerate(METHODS)
+        }
+    return found
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_computes_what_a_local_run_does(results, method):
+    local, remote = results["local"][method], results["remote"][method]
+    assert remote["class"] == f"Remote{local['class']}"
+    for what in ("losses", "accuracies", "state"):
+        assert remote[what] == local[what], what
+    assert len(local["losses"]) >= 30 and local["accuracies"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_steps_where_it_should(results, method):
+    expected = HOSTED.get(method, "torch.optim")
+    assert results["remote"][method]["optimizer"].startswith(expected)

@@ -1,0 +1,88 @@
+"""Programs with the drop-in for Mammoth: the command, and imports in either order."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from backboned.mammoth.run import SERVER
+from mammoth_pairs import FAKE
+
+
+def python(*words, **variables):
+    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", **variables}
+    return subprocess.run(
+        [sys.executable, *words],
+        cwd=FAKE,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.fixture(scope="module")
+def expected():
+    """What the program prints without a server."""
+    result = python("main.py", "--backbone=mnistmlp")
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def outcome(result):
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    return found.pop("class"), found
+
+
+@pytest.mark.parametrize("name", ["mnistmlp", "remote-mnistmlp"])
+def test_command_runs_mammoth(server, expected, name):
+    result = python(
+        *("-m", "backboned.mammoth", "--server", server.target),
+        *("--require-remote", "--", f"--backbone={name}"),
+    )
+    cls, found = outcome(result)
+    plain = {k: v for k, v in expected.items() if k != "class"}
+    assert (cls, found) == ("RemoteBaseMNISTMLP", plain)
+    assert f"backboned: 6 forwards in {server.target}" in result.stderr.splitlines()[-1]
+
+
+def test_command_starts_a_server_of_its_own(binary):
+    variables = {"BACKBONED_BIN": str(binary), SERVER: ""}
+    words = ("-m", "backboned.mammoth", "--", "--backbone=mnistmlp")
+    result = python(*words, **variables)
+    assert outcome(result)[0] == "RemoteBaseMNISTMLP"
+    assert "6 forwards in a server of its own" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "order", ["backboned.mammoth, main", "main, backboned.mammoth"]
+)
+def test_imports_in_either_order(server, expected, order):
+    code = f"import sys; sys.argv[1:] = ['--backbone=mnistmlp']; import {order}"
+    if order.startswith("main"):
+        code = code.replace("import main", "import main, backbone")
+    result = python("-c", f"{code}; main.main()", **{SERVER: server.target})
+    cls, found = outcome(result)
+    assert cls == "RemoteBaseMNISTMLP" and found["state"] == expected["state"]
+
+
+def test_command_without_mark(server):
+    result = python("-m", "backboned.mammoth", "--model=er")
+    assert result.returncode == 2 and "unrecognized arguments" in result.stderr
+    result = python("-m", "backboned.mammoth")
+    assert result.returncode == 2 and "behind --" in result.stderr
+
+
+def test_command_outside_a_checkout(tmp_path):
+    result = python("-m", "backboned.mammoth", "--mammoth", str(tmp_path), "--")
+    assert result.returncode == 2 and "is no checkout of Mammoth" in result.stderr
+
+
+def test_server_that_is_not_there():
+    result = python(
+        *("-m", "backboned.mammoth", "--server", "unix:/nowhere", "--"),
+        "--backbone=mnistmlp",
+    )
+    assert result.returncode == 1 and "there is no socket /nowhere" in result.stderr
