@@ -22,6 +22,7 @@ class Phoenix:
     def __init__(self, binary, path, *options):
         self.target = f"unix:{path}"
         self.command = [binary, f"--listen={self.target}", "--threads=2", *options]
+        self.lock = threading.Lock()
         self.start()
 
     def start(self, *options):
@@ -39,8 +40,9 @@ class Phoenix:
         self.process.stdout.close()
 
     def restart(self, *options):
-        self.kill()
-        self.start(*options)
+        with self.lock:
+            self.kill()
+            self.start(*options)
 
 
 @pytest.fixture
@@ -327,6 +329,15 @@ def test_what_somebody_else_made_is_not_made_again(phoenix, connected, take):
     with pytest.raises(backboned.ServerRestarted, match="somebody else made"):
         net(torch.rand(2, 1, 28, 28))
     assert [i.name for i in connected.instances()] == ["shared"]
+
+
+def test_later_column_is_not_made_again(phoenix, connected):
+    options = {"architecture": "mnistmlp-pnn", "num_classes": 10, "input_size": 784}
+    first = connected.create(**options)
+    second = connected.create(**options, columns=[first])
+    phoenix.restart()
+    with pytest.raises(backboned.ServerRestarted, match="later column"):
+        second(torch.rand(2, 1, 28, 28))
 
 
 def test_what_comes_back_by_itself_is_taken_if_it_is_the_same(phoenix, connected):

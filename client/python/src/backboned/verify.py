@@ -61,7 +61,7 @@ def verify(path: Path) -> int:
         print(line)
     last = now["parameters"]["last"]
     if differences:
-        print(f"{len(differences)} fields differ from {path}")
+        print(f"not the run of {path}: {len(differences)} of its fields differ")
         return DIFFERS
     print(f"verified: the final parameters are those of {path}, SHA-256 {last}")
     return SAME

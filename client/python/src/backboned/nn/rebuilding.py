@@ -93,6 +93,12 @@ def find_or_make(
                 "else made, is not there; make it again, and give it "
                 "net.state_dict()"
             )
+        if instance.columns:
+            raise ServerRestarted(
+                f"the server was restarted, and {instance.address!r}, a later column "
+                "of a progressive network, is not made again, since its earlier "
+                "columns are gone; make all again, and give each its state_dict()"
+            )
         name = "" if instance.ephemeral else instance.name
         made = make_like(instance, timeout, name, instance.frozen)
         if made.layout != instance.layout:
