@@ -39,11 +39,14 @@ def plant(root: nn.Module, layout: Layout, norms: Defaults, dtype: torch.dtype) 
     """
     sizes = {b.name: b.shape for b in layout.buffers}
     layers = set(layer_names(layout))
+    names = {p.name for p in layout.parameters}
 
     def make(name: str) -> nn.Module:
         if name not in layers:
             return Part()
-        return BatchNorm2d(sizes[f"{name}.running_mean"][0], norms.eps, norms.momentum)
+        size = sizes[f"{name}.running_mean"][0]
+        trains = f"{name}.weight" in names
+        return BatchNorm2d(size, norms.eps, norms.momentum, affine=trains)
 
     for parameter in layout.parameters:
         module, key = _descend(root, parameter.name, make)
