@@ -144,6 +144,13 @@ void AddTo(std::vector<at::Tensor>& sums,
   }
 }
 
+std::vector<at::Tensor> Squares(std::vector<at::Tensor> tensors) {
+  for (at::Tensor& tensor : tensors) {
+    if (tensor.defined()) tensor = tensor.square();
+  }
+  return tensors;
+}
+
 // Returns the indices of `graphs`, the newest forward first.
 std::vector<size_t> NewestFirst(std::span<const GraphGradients> graphs) {
   std::vector<size_t> order(graphs.size());
@@ -249,7 +256,7 @@ BackwardOutput Backward(std::span<const GraphGradients> graphs, bool retain,
   const at::NoGradGuard no_grad;
   BackwardOutput result;
   result.input_grads.resize(graphs.size());
-  if (want != ParamGrads::kSum) result.graph_grads.resize(graphs.size());
+  if (want.each) result.graph_grads.resize(graphs.size());
   for (const size_t i : NewestFirst(graphs)) {
     GraphGradients request = graphs[i];
     const std::shared_ptr<Graph> made =
@@ -264,8 +271,9 @@ BackwardOutput Backward(std::span<const GraphGradients> graphs, bool retain,
     std::vector<at::Tensor> grads = Differentiate(request, leaves, retain);
     result.input_grads[i] = std::move(grads.back());
     grads.pop_back();
-    if (want != ParamGrads::kEach) AddTo(result.grads, grads);
-    if (want != ParamGrads::kSum) result.graph_grads[i] = std::move(grads);
+    if (want.sum) AddTo(result.grads, grads);
+    if (want.squares) AddTo(result.squared_grads, Squares(grads));
+    if (want.each) result.graph_grads[i] = std::move(grads);
   }
   return result;
 }

@@ -122,14 +122,20 @@ struct GraphGradients {
 };
 
 // Which gradients of the parameters a backward gives.
-enum class ParamGrads { kSum, kEach, kBoth };
+struct ParamGrads {
+  bool sum = true;
+  bool each = false;
+  bool squares = false;
+};
 
 struct BackwardOutput {
-  // The sum over the graphs unless kEach: one a parameter, contiguous;
-  // undefined: none.
+  // The sum over the graphs, if wanted: one a parameter, contiguous; undefined:
+  // none.
   std::vector<at::Tensor> grads;
-  // Each graph's own unless kSum, in the order of the request.
+  // Each graph's own, if wanted, in the order of the request.
   std::vector<std::vector<at::Tensor>> graph_grads;
+  // The sum over the graphs of each one's squares, if wanted.
+  std::vector<at::Tensor> squared_grads;
   // One a graph, in the order of the request; undefined: none.
   std::vector<at::Tensor> input_grads;
 };
@@ -142,8 +148,7 @@ struct BackwardOutput {
 // Throws c10::Error, before it begins with the graph, if a gradient has not its
 // output's shape; what `make` throws passes through.
 BackwardOutput Backward(std::span<const GraphGradients> graphs, bool retain,
-                        bool want_input_grads,
-                        ParamGrads want = ParamGrads::kSum);
+                        bool want_input_grads, ParamGrads want = {});
 
 // Computes the network's input of `x` [N, C, ...] in `dtype`: uint8 becomes `x
 // / 255` in float32 and then, unless they are empty, `(x - mean) / std` for

@@ -179,18 +179,28 @@ def tapes(bench: Bench, plan: Plan) -> Result:
         **plan.timing(1.5, 2, 3),
     }
     sides: Sides = {
-        "a call each": lambda: bench.python_remote.ask(**command, together=False),
-        "one call": lambda: bench.python_remote.ask(**command, together=True),
+        what: lambda t=together: bench.python_remote.ask(**command, together=t)
+        for what, together in (
+            ("a call each", ""),
+            ("one call, each gradient", "each"),
+            ("one call, sum of squares", "squares"),
+        )
     }
     case = alternate(plan, "TAPES gradients of each sample", {name: sides})[name]
-    each, together = case.medians("a call each"), case.medians("one call")
-    rows = [
-        row(
-            name,
-            "speed, one Backward with per_tape_grads / one call each",
-            ratios(each, together),
-            floor=5,
-            absolute=f"{_ms(together)} / {_ms(each)}",
+    each = case.medians("a call each")
+    rows = []
+    for side, floor in (
+        ("one call, each gradient", None),
+        ("one call, sum of squares", 5),
+    ):
+        together = case.medians(side)
+        rows.append(
+            row(
+                f"{name}: {side}",
+                "speed / a Backward each",
+                ratios(each, together),
+                floor=floor,
+                absolute=f"{_ms(together)} / {_ms(each)}",
+            )
         )
-    ]
     return result("Gradients of each sample", {name: case}, rows)

@@ -10,7 +10,8 @@ instance, one without about a network in this process:
     {"do": "forward", "benchmark": B, "batch": N, "seconds": S}
     {"do": "gradients", "benchmark": B, "batch": N, "seconds": S}
     {"do": "step", "benchmark": B, "batch": N, "seconds": S, "way": W}
-    {"do": "tapes", "target": T, "benchmark": B, "count": N, "together": bool, ...}
+    {"do": "tapes", "target": T, "benchmark": B, "count": N, "together": H, ...}
+`together` is empty (a call each), each (per_tape_grads) or squares (squared_grads).
 A step's way with a target is mirrored (the default), hosted or train_step.
 
     {"do": "get_params" | "set_params" | "stock_get", "target": T, ...}
@@ -138,7 +139,9 @@ class Worker:
             begin = time.perf_counter()
             if command["together"]:
                 instance.backward(
-                    {tape: {"out": gradient} for tape in tapes}, per_tape_grads=True
+                    {tape: {"out": gradient} for tape in tapes},
+                    per_tape_grads=command["together"] == "each",
+                    squared_grads=command["together"] == "squares",
                 )
             else:
                 for tape in tapes:

@@ -123,9 +123,9 @@ absl::Status TapesLost(const absl::Status& status) {
 }
 
 ParamGrads WantedGrads(const BackwardWork& work) {
-  if (!work.per_tape_grads) return ParamGrads::kSum;
-  return work.accumulate || work.return_grads ? ParamGrads::kBoth
-                                              : ParamGrads::kEach;
+  return {.sum = work.accumulate || work.return_grads,
+          .each = work.per_tape_grads,
+          .squares = work.squared_grads};
 }
 
 // Adds the gradients to the instance's and steps its optimizer if it is to, as
@@ -179,6 +179,8 @@ absl::Status Compute(BackwardWork& work, BackwardDone& done) {
   for (std::vector<at::Tensor>& grads : output.graph_grads) {
     done.tape_grads.push_back(AllOnHost(std::move(grads), work.output_dtype));
   }
+  done.squared_grads =
+      AllOnHost(std::move(output.squared_grads), work.output_dtype);
   done.state = instance.state();
   return work.accumulate ? Accumulate(work, output.grads, done)
                          : absl::OkStatus();

@@ -108,6 +108,7 @@ struct BackwardWork {
   bool input_grad = false;
   bool return_grads = false;
   bool per_tape_grads = false;
+  bool squared_grads = false;
   std::optional<StepOptions> step = {};        // With `accumulate`.
   std::optional<at::ScalarType> output_dtype;  // Absent: as computed.
 };
@@ -118,8 +119,9 @@ struct BackwardDone {
   std::vector<at::Tensor> input_grads;  // One a tape, if asked for.
   // One a tape, by parameter, if asked for.
   std::vector<std::vector<at::Tensor>> tape_grads;
-  std::optional<StepOutput> step;  // If there was one.
-  StatePtr state;                  // The instance's afterwards.
+  std::vector<at::Tensor> squared_grads;  // One a parameter, if asked for.
+  std::optional<StepOutput> step;         // If there was one.
+  StatePtr state;                         // The instance's afterwards.
   DeviceWorker::Times times;
 };
 

@@ -164,6 +164,10 @@ v1::BackwardResult ResultOf(const v1::BackwardHeader& header,
     result.mutable_tape_grads()->rbegin()->mutable_spec()->set_dtype(
         ToProto(dtype));
   }
+  if (header.squared_grads()) {
+    *result.mutable_squared_grads() = FlatGradsOf(done.squared_grads);
+    result.mutable_squared_grads()->mutable_spec()->set_dtype(ToProto(dtype));
+  }
   if (done.step.has_value()) *result.mutable_step() = ToProto(*done.step);
   for (const at::Tensor& grad : done.input_grads) {
     // An input that no output depends on has no gradient: no elements.
@@ -182,6 +186,9 @@ std::vector<wire::Payload> PayloadsOf(const BackwardDone& done) {
   }
   for (const std::vector<at::Tensor>& grads : done.tape_grads) {
     for (const at::Tensor& grad : grads) payloads.push_back(ToPayload(grad));
+  }
+  for (const at::Tensor& grad : done.squared_grads) {
+    payloads.push_back(ToPayload(grad));
   }
   return payloads;
 }
@@ -243,6 +250,7 @@ absl::Status BackboneService::RunNewBackward(Call& call, MessageStream& stream,
                        .input_grad = header.input_grad(),
                        .return_grads = header.return_grads(),
                        .per_tape_grads = header.per_tape_grads(),
+                       .squared_grads = header.squared_grads(),
                        .step = step,
                        .output_dtype = *output_dtype};
   absl::StatusOr<BackwardDone> done =

@@ -224,14 +224,31 @@ TEST(BackwardTest, GivesEachGraphsGradientsInTheOrderOfTheRequest) {
   const auto older = run(1);
   const auto newer = run(10);
   const std::vector<GraphGradients> graphs = {Ones(*older), Ones(*newer)};
-  const auto both = Backward(graphs, /*retain=*/true, false, ParamGrads::kBoth);
+  const auto both = Backward(graphs, /*retain=*/true, false, {.each = true});
   ASSERT_EQ(both.graph_grads.size(), 2);
   EXPECT_EQ(both.graph_grads[0].at(0).item<float>(), 1);
   EXPECT_EQ(both.graph_grads[1].at(0).item<float>(), 10);
   EXPECT_EQ(both.grads[0].item<float>(), 11);
-  const auto each = Backward(graphs, /*retain=*/true, false, ParamGrads::kEach);
+  const auto each =
+      Backward(graphs, /*retain=*/true, false, {.sum = false, .each = true});
   EXPECT_TRUE(BitEqual(each.graph_grads[1], both.graph_grads[1]));
   EXPECT_TRUE(each.grads.empty());
+}
+
+TEST(BackwardTest, SumsTheSquaresOfEachGraphsGradients) {
+  const Scale scale;
+  const auto state = Seeded(scale);
+  const auto run = [&](float x) {
+    return Forward(scale, *state, at::full({1, 2}, x / 2), Recorded()).graph;
+  };
+  const auto older = run(3);
+  const auto newer = run(4);
+  const std::vector<GraphGradients> graphs = {Ones(*older), Ones(*newer)};
+  const auto result = Backward(graphs, /*retain=*/false, false,
+                               {.sum = false, .squares = true});
+  EXPECT_EQ(result.squared_grads.at(0).item<float>(), 25);
+  EXPECT_TRUE(result.grads.empty());
+  EXPECT_TRUE(result.graph_grads.empty());
 }
 
 TEST(BackwardTest, SumsByTheSequenceThatTheCallerGives) {

@@ -386,3 +386,23 @@ def test_per_tape_gradients_are_those_of_single_backwards(mlp_pair):
         assert ours.present == single.present
         assert ours.flat.tobytes() == single.flat.tobytes()
     assert net.get_grads().tobytes() == summed.flat.tobytes()
+
+
+def test_squared_gradients_are_those_of_single_backwards_summed(mlp_pair):
+    net, local = mlp_pair
+    (x, y), *_ = batches((8, 1, 28, 28), 1)
+    tapes = {}
+    singles = []
+    for i in range(8):
+        forward = net.forward(x[i : i + 1].numpy(), tape=True)
+        grad = logits_grad(forward.out, y[i : i + 1])
+        single = net.backward({forward.tape_id: {"out": grad}}, retain=True)
+        singles.append(single.grads.flat)
+        tapes[forward.tape_id] = {"out": grad}
+    result = net.backward(tapes, squared_grads=True)
+    assert result.grads is None
+    expected = singles[-1] ** 2
+    for single in reversed(singles[:-1]):  # The newest first, as always.
+        expected = expected + single**2
+    assert all(result.squared_grads.present)
+    assert result.squared_grads.flat.tobytes() == expected.tobytes()

@@ -288,6 +288,20 @@ TEST_F(OptimizerTest, AFailedStepUsesTheTapesUpAndAddsNothing) {
   EXPECT_THAT(client_.GetGrads(grads)->header.grads().present(), Each(false));
 }
 
+TEST_F(OptimizerTest, BackwardGivesTheSumOfSquaresBehindTheSum) {
+  v1::BackwardHeader header = BackwardOf(Tape(1), 1);
+  *header.add_tapes() = BackwardOf(Tape(10), 1).tapes(0);
+  header.set_return_grads(true);
+  header.set_squared_grads(true);
+  const auto answer = client_.Backward(header, Ones() + Ones());
+  ASSERT_THAT(answer, IsOk());
+  EXPECT_THAT(answer->header.squared_grads().present(),
+              ElementsAre(true, false, false, true));
+  EXPECT_THAT(Floats(answer->bytes),
+              ElementsAre(33, 33, 33, 33, 22, 22, 22, 22,  //
+                          909, 909, 909, 909, 404, 404, 404, 404));
+}
+
 TEST_F(OptimizerTest, BackwardGivesEachTapesOwnGradients) {
   v1::BackwardHeader header = BackwardOf(Tape(1), 1);
   *header.add_tapes() = BackwardOf(Tape(10), 1).tapes(0);

@@ -173,6 +173,7 @@ class BackwardOptions:
     retain: bool = False
     zero_before: bool = False
     per_tape_grads: bool = False
+    squared_grads: bool = False
     step: StepOptions | None = None
     request_id: str = ""
     output_dtype: Any = None
@@ -188,6 +189,7 @@ class BackwardOptions:
             retain=self.retain,
             zero_before=self.zero_before,
             per_tape_grads=self.per_tape_grads,
+            squared_grads=self.squared_grads,
             step=None if self.step is None else self.step.message(),
             output_dtype=float_number(self.output_dtype),
         )
@@ -204,6 +206,7 @@ def backward(
     grads: list[Grads] = []
     input_grads: list[Array] = []
     tape_grads: list[Grads] = []
+    squared: list[Grads] = []
 
     def place(result: pb.BackwardResult) -> list[memoryview]:
         places: list[memoryview] = []
@@ -217,10 +220,19 @@ def backward(
         flats, more = place_flats([message.spec for message in result.tape_grads])
         for flat, message in zip(flats, result.tape_grads):
             tape_grads.append(handle.grads(flat, message.present))
-        return [*places, *more]
+        places = [*places, *more]
+        if result.HasField("squared_grads"):
+            flat, more = place_flat(result.squared_grads.spec)
+            squared.append(handle.grads(flat, result.squared_grads.present))
+            places = [*places, *more]
+        return places
 
     # Whatever is present, the gradients of a small network fit one message.
-    several = options.input_grad or options.per_tape_grads
+    several = (
+        options.input_grad
+        or options.per_tape_grads
+        or (options.squared_grads and options.return_grads)
+    )
     small = handle.layout.elements * 8 <= CHUNK_BYTES and not several
     result = exchange(
         handle.channel,
@@ -238,6 +250,7 @@ def backward(
         input_grads=input_grads,
         timings=read_timings(result.timings),
         tape_grads=tape_grads,
+        squared_grads=squared[0] if squared else None,
         step=read_step(version, result.step) if result.HasField("step") else None,
     )
 

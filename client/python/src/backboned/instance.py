@@ -147,6 +147,7 @@ class Instance(Control, OptimizerVerbs, TrainingVerbs):
         retain: bool = False,
         zero_before: bool = False,
         per_tape_grads: bool = False,
+        squared_grads: bool = False,
         step: StepOptions | None = None,
         request_id: str = "",
         output_dtype: Any = None,
@@ -160,7 +161,8 @@ class Instance(Control, OptimizerVerbs, TrainingVerbs):
             For each tape id the gradients of its outputs by name, floating-point in
             the outputs' shapes. An output that is not named has none.
         return_grads : bool, optional
-            Give the summed gradients; by default unless `per_tape_grads` or `step`.
+            Give the summed gradients; by default unless `per_tape_grads`,
+            `squared_grads` or `step`.
         accumulate : bool
             Add them to the instance's in the server.
         input_grad : bool
@@ -171,6 +173,9 @@ class Instance(Control, OptimizerVerbs, TrainingVerbs):
             Take the instance's gradients away before adding.
         per_tape_grads : bool
             Give each tape's own gradients.
+        squared_grads : bool
+            Give the sum over the tapes of the squares of each one's gradients, as
+            EWC's Fisher information takes it.
         step : StepOptions, optional
             Step the optimizer afterwards, with the instance's gradients; needs
             `accumulate`. Should it fail, nothing has changed but that the tapes are
@@ -187,7 +192,7 @@ class Instance(Control, OptimizerVerbs, TrainingVerbs):
             no optimizer or it finds no gradient.
         """
         if return_grads is None:
-            return_grads = not per_tape_grads and step is None
+            return_grads = not (per_tape_grads or squared_grads or step)
         options = compute.BackwardOptions(
             return_grads=return_grads,
             accumulate=accumulate,
@@ -195,6 +200,7 @@ class Instance(Control, OptimizerVerbs, TrainingVerbs):
             retain=retain,
             zero_before=zero_before,
             per_tape_grads=per_tape_grads,
+            squared_grads=squared_grads,
             step=step,
             request_id=request_id,
             output_dtype=output_dtype,

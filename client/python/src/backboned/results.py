@@ -101,6 +101,8 @@ class Backward:
     timings : Timings
     tape_grads : list of Grads
         Each tape's own in the order of the request, if asked for.
+    squared_grads : Grads or None
+        The sum over the tapes of the squares of each one's, if asked for.
     step : Stepped or None
         What the step did, if there was one.
     """
@@ -110,6 +112,7 @@ class Backward:
     input_grads: list[Array]
     timings: Timings
     tape_grads: list[Grads] = dataclasses.field(default_factory=list)
+    squared_grads: Grads | None = None
     step: Stepped | None = None
 
 

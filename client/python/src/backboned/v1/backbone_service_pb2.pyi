@@ -17,7 +17,7 @@ RETURN_TYPE_OUT: ReturnType
 RETURN_TYPE_UNSPECIFIED: ReturnType
 
 class BackwardHeader(_message.Message):
-    __slots__ = ["accumulate", "input_grad", "instance", "output_dtype", "per_tape_grads", "request_id", "retain", "return_grads", "step", "tapes", "zero_before"]
+    __slots__ = ["accumulate", "input_grad", "instance", "output_dtype", "per_tape_grads", "request_id", "retain", "return_grads", "squared_grads", "step", "tapes", "zero_before"]
     ACCUMULATE_FIELD_NUMBER: _ClassVar[int]
     INPUT_GRAD_FIELD_NUMBER: _ClassVar[int]
     INSTANCE_FIELD_NUMBER: _ClassVar[int]
@@ -26,6 +26,7 @@ class BackwardHeader(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     RETAIN_FIELD_NUMBER: _ClassVar[int]
     RETURN_GRADS_FIELD_NUMBER: _ClassVar[int]
+    SQUARED_GRADS_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     TAPES_FIELD_NUMBER: _ClassVar[int]
     ZERO_BEFORE_FIELD_NUMBER: _ClassVar[int]
@@ -37,10 +38,11 @@ class BackwardHeader(_message.Message):
     request_id: str
     retain: bool
     return_grads: bool
+    squared_grads: bool
     step: _optimizer_pb2.StepOptions
     tapes: _containers.RepeatedCompositeFieldContainer[TapeGradients]
     zero_before: bool
-    def __init__(self, instance: _Optional[str] = ..., request_id: _Optional[str] = ..., tapes: _Optional[_Iterable[_Union[TapeGradients, _Mapping]]] = ..., return_grads: bool = ..., accumulate: bool = ..., input_grad: bool = ..., retain: bool = ..., zero_before: bool = ..., per_tape_grads: bool = ..., step: _Optional[_Union[_optimizer_pb2.StepOptions, _Mapping]] = ..., output_dtype: _Optional[_Union[_tensor_pb2.DataType, str]] = ...) -> None: ...
+    def __init__(self, instance: _Optional[str] = ..., request_id: _Optional[str] = ..., tapes: _Optional[_Iterable[_Union[TapeGradients, _Mapping]]] = ..., return_grads: bool = ..., accumulate: bool = ..., input_grad: bool = ..., retain: bool = ..., zero_before: bool = ..., per_tape_grads: bool = ..., step: _Optional[_Union[_optimizer_pb2.StepOptions, _Mapping]] = ..., output_dtype: _Optional[_Union[_tensor_pb2.DataType, str]] = ..., squared_grads: bool = ...) -> None: ...
 
 class BackwardRequest(_message.Message):
     __slots__ = ["chunk", "header"]
@@ -59,20 +61,22 @@ class BackwardResponse(_message.Message):
     def __init__(self, header: _Optional[_Union[BackwardResult, _Mapping]] = ..., chunk: _Optional[_Union[_tensor_pb2.Chunk, _Mapping]] = ...) -> None: ...
 
 class BackwardResult(_message.Message):
-    __slots__ = ["grads", "input_grads", "step", "tape_grads", "timings", "version"]
+    __slots__ = ["grads", "input_grads", "squared_grads", "step", "tape_grads", "timings", "version"]
     GRADS_FIELD_NUMBER: _ClassVar[int]
     INPUT_GRADS_FIELD_NUMBER: _ClassVar[int]
+    SQUARED_GRADS_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     TAPE_GRADS_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     grads: FlatGrads
     input_grads: _containers.RepeatedCompositeFieldContainer[_tensor_pb2.TensorSpec]
+    squared_grads: FlatGrads
     step: _optimizer_pb2.StepResult
     tape_grads: _containers.RepeatedCompositeFieldContainer[FlatGrads]
     timings: Timings
     version: _instance_pb2.Version
-    def __init__(self, version: _Optional[_Union[_instance_pb2.Version, _Mapping]] = ..., grads: _Optional[_Union[FlatGrads, _Mapping]] = ..., input_grads: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., tape_grads: _Optional[_Iterable[_Union[FlatGrads, _Mapping]]] = ..., step: _Optional[_Union[_optimizer_pb2.StepResult, _Mapping]] = ...) -> None: ...
+    def __init__(self, version: _Optional[_Union[_instance_pb2.Version, _Mapping]] = ..., grads: _Optional[_Union[FlatGrads, _Mapping]] = ..., input_grads: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., tape_grads: _Optional[_Iterable[_Union[FlatGrads, _Mapping]]] = ..., step: _Optional[_Union[_optimizer_pb2.StepResult, _Mapping]] = ..., squared_grads: _Optional[_Union[FlatGrads, _Mapping]] = ...) -> None: ...
 
 class BatchNormOverride(_message.Message):
     __slots__ = ["cumulative", "eps", "globs", "momentum", "track_running_stats", "training"]
