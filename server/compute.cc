@@ -67,6 +67,17 @@ absl::Status KeepTape(Host& host, const DeviceWorker::Request& request,
   return absl::OkStatus();
 }
 
+// Whether a forward takes some ten microseconds, as of a perceptron and one
+// image. Convolutions use a parameter more than once a sample; networks of so
+// few parameters are small all the same.
+bool IsBrief(const ForwardWork& work) {
+  constexpr int64_t kMostProducts = 200'000;
+  const int64_t samples = work.input.dim() == 0 ? 0 : work.input.size(0);
+  const Layout& layout = work.instance->architecture().layout();
+  return work.instance->worker().device().is_cpu() &&
+         samples * layout.parameter_elements() <= kMostProducts;
+}
+
 // Whether a forward waits for its turn in the instance's lane.
 bool TakesLane(const ForwardWork& work) {
   return ChangesInstance(work) ||
@@ -265,6 +276,7 @@ absl::StatusOr<ForwardDone> RunForward(Host& host,
     if (merged.ok()) ++kept->counters().forwards;
     return merged;
   }
+  request.brief = IsBrief(work);
   absl::StatusOr<DeviceWorker::Times> times = instance.worker().Run(
       request, [&] { return Compute(host, request, work, done); });
   if (!times.ok()) return times.status();

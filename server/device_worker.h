@@ -60,6 +60,9 @@ class DeviceWorker {
     std::function<bool()> cancelled = [] { return false; };
     // Of BatchWork: what may run together has equal keys. 0: alone.
     uint64_t merge_key = 0;
+    // Takes less time than falling asleep and waking up: the caller spins
+    // shortly, if the device is free.
+    bool brief = false;
   };
 
   // Batches of BatchWork, by why they left.
@@ -134,6 +137,7 @@ class DeviceWorker {
 
   absl::Status Submit(const std::shared_ptr<Item>& item)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  static void Spin(const Item& item);
   absl::Status Wait(Item& item) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Pump();
   void RunBatch(const Scheduler::Dispatch& next)
