@@ -4,7 +4,7 @@
 //
 //   {"do": "server"}
 //   {"do": "create", "benchmark": B}       {"do": "delete", "instance": I}
-//   {"do": "create", "architecture": A}
+//   {"do": "create", "architecture": A, "classes": C}
 //   {"do": "clone", "instance": I, "count": N, "classes": C}
 //   {"do": "forward", "instance": I, "shape": [N, C, H, W], "seconds": S,
 //    "in_flight": K}
@@ -97,6 +97,8 @@ Json Create(const Client& server, const Json& command) {
   v1::CreateInstanceRequest request;
   if (command.contains("architecture")) {
     request.set_architecture(command["architecture"].get<std::string>());
+    (*request.mutable_arguments())["num_classes"].set_int_value(
+        command.at("classes").get<int64_t>());
     request.set_random_init(true);
   } else {
     request.set_benchmark(command.at("benchmark").get<std::string>());

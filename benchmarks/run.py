@@ -19,6 +19,7 @@ from typing import Any, Callable
 import experiments
 import plots
 import report
+import sharing
 import training
 from experiments import Plan, Result
 from omp_wait import omp_wait
@@ -32,8 +33,16 @@ EXPERIMENTS: dict[str, Callable[[Bench, Plan], Result]] = {
     "P3": experiments.p3,
     "P4": experiments.p4,
     "P6": experiments.transfers,
+    "P12": sharing.p12,
+    "P13": sharing.p13,
+    "P14": sharing.p14,
+    "P15": sharing.p15,
+    "P16": sharing.p16,
     "P17": training.p17,
     "P18": experiments.p18,
+    "P19": sharing.p19,
+    "P20": sharing.p20,
+    "P21": sharing.p21,
     "NET": training.network,
     "TAPES": training.tapes,
     "LAYERS": experiments.layers,
@@ -45,6 +54,9 @@ _SAME = {"P9": "P6", "P10": "P6"}
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "word", nargs="?", choices=["quick"], help="the same as --quick"
+    )
     parser.add_argument(
         "--rounds", type=int, default=7, help="rounds of each side (default: 7)"
     )
@@ -70,6 +82,7 @@ def parse_arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     if arguments.rounds < 1:
         parser.error("--rounds is at least 1")
+    arguments.quick = arguments.quick or arguments.word == "quick"
     return arguments
 
 
