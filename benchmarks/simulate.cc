@@ -6,16 +6,17 @@
 //   {"do": "simulate", "seconds": S, "seed": 0, "max_batch": 64,
 //    "max_delay_us": 0, "max_queued": 4096, "shares": {P: WEIGHT},
 //    "device_s": {"1": T1, "8": T8, ...},
-//    "clients": [{"count": N, "principal": "local", "in_flight": K,
-//                 "samples": 1, "allow_merge": true, "lane": false,
-//                 "pause_s": 0, "rate": 0, "device_s": T}]}
+//    "clients": [{"count": N, "principal": "local", "run": R,
+//                 "in_flight": K, "samples": 1, "allow_merge": true, "lane":
+//                 false, "pause_s": 0, "rate": 0, "device_s": T}]}
 //
 // `device_s` is the device's time for a batch by its samples; between two
 // entries it is interpolated, behind the last one it grows in proportion.
 // Requests of a client with a `device_s` of its own take that time. A closed
 // loop (no `rate`) has `in_flight` requests at a time and a pause with the mean
 // `pause_s`, exponentially distributed, between an answer and the next request;
-// with a rate, requests come as a Poisson process. With `lane` a client's
+// with a rate, requests come as a Poisson process. Clients of the same `run`
+// have one share together; without one each has its own. With `lane` a client's
 // requests run one after another. Merging clients share one trunk.
 //
 // The same command gives the same answer, to the bit.
@@ -91,7 +92,7 @@ struct SimulatedClient {
   double rate = 0;
   double device_s = 0;  // 0: by the table.
 
-  int64_t answers = 0;
+  std::vector<double> latencies_s = {};  // Of each answer.
   int64_t refused = 0;
   double device_share_s = 0;
 };
@@ -102,15 +103,16 @@ std::vector<SimulatedClient> MakeClients(const Json& command) {
     const int count = json.value("count", 1);
     for (int i = 0; i < count; ++i) {
       const uint64_t number = clients.size() + 1;
-      clients.push_back({.flow = {json.value("principal", "local"),
-                                  absl::StrCat("run-", number)},
-                         .in_flight = json.value("in_flight", 1),
-                         .samples = json.value("samples", int64_t{1}),
-                         .allow_merge = json.value("allow_merge", false),
-                         .lane = json.value("lane", false) ? number : 0,
-                         .pause_s = json.value("pause_s", 0.0),
-                         .rate = json.value("rate", 0.0),
-                         .device_s = json.value("device_s", 0.0)});
+      clients.push_back(
+          {.flow = {json.value("principal", "local"),
+                    json.value("run", absl::StrCat("run-", number))},
+           .in_flight = json.value("in_flight", 1),
+           .samples = json.value("samples", int64_t{1}),
+           .allow_merge = json.value("allow_merge", false),
+           .lane = json.value("lane", false) ? number : 0,
+           .pause_s = json.value("pause_s", 0.0),
+           .rate = json.value("rate", 0.0),
+           .device_s = json.value("device_s", 0.0)});
       const SimulatedClient& client = clients.back();
       if (client.in_flight < 1 || client.samples < 1 || client.pause_s < 0 ||
           client.rate < 0 || client.device_s < 0) {
@@ -278,10 +280,10 @@ class Simulation {
       const Request request = requests_.at(id);
       requests_.erase(id);
       SimulatedClient& client = clients_[request.client];
-      ++client.answers;
       client.device_share_s += cost * static_cast<double>(client.samples) /
                                static_cast<double>(samples);
-      latencies_s_.push_back(absl::ToDoubleSeconds(now_ - request.arrived));
+      client.latencies_s.push_back(
+          absl::ToDoubleSeconds(now_ - request.arrived));
       if (client.rate == 0) {
         ArriveAfter(Exponential(client.pause_s), request.client);
       }
@@ -293,34 +295,41 @@ class Simulation {
   }
 
   Json Report() {
-    std::sort(latencies_s_.begin(), latencies_s_.end());
-    Json percentiles_s = Json::object();
-    if (!latencies_s_.empty()) {
-      percentiles_s = {{"50", Percentile(latencies_s_, 50)},
-                       {"99", Percentile(latencies_s_, 99)}};
-    }
-    int64_t answers = 0, samples = 0, refused = 0;
-    std::vector<double> shares;
+    int64_t samples = 0, refused = 0, batches = 0;
+    std::vector<double> all_s, shares;
     Json each = Json::array();
     const double took = absl::ToDoubleSeconds(now_ - absl::UnixEpoch());
-    for (const SimulatedClient& client : clients_) {
-      answers += client.answers;
-      samples += client.answers * client.samples;
+    for (SimulatedClient& client : clients_) {
+      const auto answers = static_cast<int64_t>(client.latencies_s.size());
+      samples += answers * client.samples;
       refused += client.refused;
+      all_s.insert(all_s.end(), client.latencies_s.begin(),
+                   client.latencies_s.end());
       shares.push_back(client.device_share_s);
-      each.push_back(
-          {{"throughput", static_cast<double>(client.answers) / took},
-           {"device_share", client.device_share_s / took},
-           {"refused", client.refused}});
+      each.push_back({{"throughput", static_cast<double>(answers) / took},
+                      {"device_share", client.device_share_s / took},
+                      {"percentiles_s", Percentiles(client.latencies_s)},
+                      {"refused", client.refused}});
     }
-    return {{"throughput", static_cast<double>(answers) / took},
+    for (const auto& [reason, count] : batches_) batches += count;
+    return {{"throughput", static_cast<double>(all_s.size()) / took},
             {"samples_per_s", static_cast<double>(samples) / took},
             {"busy", busy_s_ / took},
             {"refused", refused},
-            {"percentiles_s", std::move(percentiles_s)},
+            {"percentiles_s", Percentiles(all_s)},
             {"jain", JainIndex(shares)},
             {"batches", batches_},
+            {"samples_per_batch",
+             static_cast<double>(samples) /
+                 static_cast<double>(std::max<int64_t>(batches, 1))},
             {"clients", std::move(each)}};
+  }
+
+  static Json Percentiles(std::vector<double>& latencies_s) {
+    if (latencies_s.empty()) return Json::object();
+    std::sort(latencies_s.begin(), latencies_s.end());
+    return {{"50", Percentile(latencies_s, 50)},
+            {"99", Percentile(latencies_s, 99)}};
   }
 
   const double seconds_;
@@ -333,7 +342,6 @@ class Simulation {
   std::priority_queue<Arrival, std::vector<Arrival>, std::greater<>> arrivals_;
   std::unordered_map<uint64_t, Request> requests_;  // Those not answered.
   uint64_t next_id_ = 0;
-  std::vector<double> latencies_s_;
   std::map<std::string, int64_t> batches_;  // By why they left.
   double busy_s_ = 0;
 };
