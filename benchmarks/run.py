@@ -1,7 +1,7 @@
 """Measures the server's speed against in-process LibTorch, and reports it.
 
 Needs a built server, its benchmark programs beside it (scripts/bench builds all), a
-quiet machine, and about ten minutes. Writes results/bench/TIME.json. A full run also
+quiet machine, and about twenty minutes. Writes results/bench/TIME.json. A full run also
 brings the tables and plots of docs/performance.md up to date.
 """
 
@@ -50,6 +50,7 @@ EXPERIMENTS: dict[str, Callable[[Bench, Plan], Result]] = {
     "OMP": omp_wait,
 }
 _SAME = {"P9": "P6", "P10": "P6"}
+QUICK = [name for name in EXPERIMENTS if name.startswith("P")]
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -63,14 +64,14 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--only",
         type=_chosen,
-        default=list(EXPERIMENTS),
         metavar="ID,...",
         help=f"only these of {', '.join([*EXPERIMENTS, *_SAME])}; leaves docs/ alone",
     )
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="two short rounds, to see that it works; leaves docs/ alone",
+        help="two short rounds, to see that it works; without --only of the ids with "
+        "a P; leaves docs/ alone",
     )
     parser.add_argument(
         "--from",
@@ -83,6 +84,8 @@ def parse_arguments() -> argparse.Namespace:
     if arguments.rounds < 1:
         parser.error("--rounds is at least 1")
     arguments.quick = arguments.quick or arguments.word == "quick"
+    if not arguments.only:
+        arguments.only = QUICK if arguments.quick else list(EXPERIMENTS)
     return arguments
 
 

@@ -20,6 +20,7 @@ from stats import ratios, spread
 
 CLIENTS = 16
 CLONES = 50
+CLONE_BYTES = 430 << 10
 FORKS = 8
 FLOOD = 10
 
@@ -139,6 +140,7 @@ def p14(bench: Bench, plan: Plan) -> Result:
                 name,
                 "median latency, merging allowed / not",
                 ratios(on, off),
+                floor=1.02,
                 goal=1.02,
                 lower_is_better=True,
                 absolute=f"{_ms(on)} / {_ms(off)}",
@@ -173,7 +175,11 @@ class _Memory:
 
 
 def _memory_rows(
-    what: str, grown: dict[str, tuple[int, int]], own: dict[str, int], goal: float
+    what: str,
+    grown: dict[str, tuple[int, int]],
+    own: dict[str, int],
+    goal: float,
+    floor: float | None = None,
 ) -> tuple[list[Result], dict[str, int]]:
     """Give growth by bytes of parameters, accounted and resident, and the bytes."""
     rows, sizes = [], {}
@@ -184,6 +190,7 @@ def _memory_rows(
                     f"{case}, {kind}",
                     what,
                     [count / own[case]],
+                    floor=floor,
                     goal=goal,
                     lower_is_better=True,
                     absolute=f"{count:,} / {own[case]:,} bytes",
@@ -210,7 +217,8 @@ def p15(bench: Bench, plan: Plan) -> Result:
         "memory of clones / their parameters' bytes",
         {name: memory.grown()},
         {name: CLONES * size},
-        0.01,
+        goal=0.01,
+        floor=CLONE_BYTES / size,
     )
     title = "Memory of clones that nobody writes"
     return {"title": title, "cases": [], "rows": rows, "bytes": sizes}
@@ -234,7 +242,8 @@ def p16(bench: Bench, plan: Plan) -> Result:
             do="set_params", instance=clone, globs=[glob], **about
         )["bytes"]
         grown[case] = memory.grown()
-    rows, sizes = _memory_rows("memory of writing / bytes written", grown, own, 1.05)
+    what = "memory of writing / bytes written"
+    rows, sizes = _memory_rows(what, grown, own, goal=1.05)
     title = "Memory of clones some of whose tensors are written"
     return {"title": title, "cases": [], "rows": rows, "bytes": sizes}
 
@@ -265,6 +274,7 @@ def p19(bench: Bench, plan: Plan) -> Result:
                 f"{name}, client {label}",
                 "throughput / fair share",
                 got,
+                floor=0.9,
                 goal=0.9,
                 absolute=_rate(own),
             )
