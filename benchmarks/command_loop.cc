@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <barrier>
 #include <chrono>
+#include <cmath>
 #include <cstddef>
 #include <exception>
 #include <iostream>
@@ -83,6 +84,12 @@ Round MeasureRound(const Json& command, int in_flight,
                              parts[i].latencies_s.end());
   }
   return round;
+}
+
+double Percentile(const std::vector<double>& sorted, double percent) {
+  const double rank =
+      std::ceil(percent / 100 * static_cast<double>(sorted.size()));
+  return sorted[std::max<size_t>(1, static_cast<size_t>(rank)) - 1];
 }
 
 Json ToJson(const Round& round) {

@@ -34,6 +34,10 @@ Round MeasureRound(const Json& command, absl::FunctionRef<void()> call);
 Round MeasureRound(const Json& command, int in_flight,
                    absl::FunctionRef<void()> call);
 
+// The smallest of `sorted`, at least one value, that `percent` of all do not
+// exceed.
+double Percentile(const std::vector<double>& sorted, double percent);
+
 // {"latency_s": [...], "wall_s": ...}
 Json ToJson(const Round& round);
 

@@ -10,7 +10,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
 Result = dict[str, Any]
-_COLORS = ("#4878a8", "#e08a3c", "#6aa56e", "#b5606a", "#8a79b0", "#8c8c8c", "#c9b458")
+COLORS = ("#4878a8", "#e08a3c", "#6aa56e", "#b5606a", "#8a79b0", "#8c8c8c", "#c9b458")
 
 plt.rcParams.update(
     {
@@ -57,7 +57,7 @@ def _forward(result: Result) -> Any:
             0.34,
             yerr=_error(row["value"]),
             capsize=2,
-            color=_COLORS[0 if first else 1],
+            color=COLORS[0 if first else 1],
             label=side if len(batches) == 1 else None,
         )
         if row["floor"] and first:
@@ -83,7 +83,7 @@ def _latency(result: Result) -> Any:
             0.6,
             xerr=_error(row["value"]),
             capsize=2,
-            color=_COLORS[0],
+            color=COLORS[0],
         )
         axes.vlines(row["floor"], at - 0.4, at + 0.4, "black", "dashed", lw=1)
     axes.set_yticks(range(len(rows)), [row["case"] for row in rows])
@@ -109,7 +109,7 @@ def _transfers(result: Result) -> Any:
             0.7,
             xerr=_error([middle, min(speeds), max(speeds)]),
             capsize=2,
-            color=_COLORS[color],
+            color=COLORS[color],
         )
     axes.set_yticks(range(len(sides)), sides)
     axes.set_xlabel("GB/s")
@@ -135,7 +135,7 @@ def _omp(result: Result) -> Any:
             heights.append(own[policy] / min(own.values()))
         shift = (index - len(policies) / 2 + 0.5) * width
         places = [at + shift for at in range(len(cases))]
-        axes.bar(places, heights, width, label=policy, color=_COLORS[index])
+        axes.bar(places, heights, width, label=policy, color=COLORS[index])
     axes.set_yscale("log")
     labels = [case["name"].replace(", ", ",\n") for case in cases]
     labels = [label.replace("a busy ", "a\nbusy ") for label in labels]

@@ -267,6 +267,16 @@ class Bench:
         return self.make("remote", lambda: Worker([self._beside("bench-remote")]))
 
     @property
+    def load(self) -> Worker:
+        """Clients in number."""
+        return self.make("load", lambda: Worker([self._beside("bench-load")]))
+
+    @property
+    def unbatched(self) -> Server:
+        """A server that never runs forwards together."""
+        return self.make("unbatched", lambda: self.start_server(("--max-batch", "0")))
+
+    @property
     def python_local(self) -> Worker:
         """Torch in process, as a user has it."""
         return self.make("python_local", self._start_python)

@@ -4,11 +4,13 @@
 //
 //   {"do": "server"}
 //   {"do": "create", "benchmark": B}       {"do": "delete", "instance": I}
+//   {"do": "create", "architecture": A, "classes": C}
+//   {"do": "clone", "instance": I, "count": N, "classes": C}
 //   {"do": "forward", "instance": I, "shape": [N, C, H, W], "seconds": S,
 //    "in_flight": K}
 //   {"do": "tape", "instance": I, "shape": [N, C, H, W]}
-//   {"do": "get_params", "instance": I, "seconds": S}      {"do": "set_params",
-//   ...}
+//   {"do": "get_params", "instance": I, "seconds": S, "globs": [...]}
+//   {"do": "set_params", ...}
 //   {"do": "plain_get", ...}               {"do": "plain_set", ...}
 
 #include <google/protobuf/util/time_util.h>
@@ -75,20 +77,50 @@ Input MakeInput(const Json& command) {
 Json Server(const Client& server) {
   const v1::GetServerResponse about = Value(server.GetServer());
   const v1::Device& device = about.devices(0);
+  const v1::BatchCounters& batches = device.batches();
   return {{"version", about.version()},
           {"torch", about.torch_version()},
           {"grpc", grpc::Version()},
           {"threads", device.threads()},
           {"allocated_bytes", device.allocated_bytes()},
-          {"pooled_bytes", device.pooled_bytes()}};
+          {"pooled_bytes", device.pooled_bytes()},
+          {"batches",
+           {{"full", batches.full()},
+            {"delay", batches.delay()},
+            {"incompatible", batches.incompatible()},
+            {"device_idle", batches.device_idle()},
+            {"merged_forwards", batches.merged_forwards()},
+            {"samples", batches.samples()}}}};
 }
 
 Json Create(const Client& server, const Json& command) {
   v1::CreateInstanceRequest request;
-  request.set_benchmark(command.at("benchmark").get<std::string>());
+  if (command.contains("architecture")) {
+    request.set_architecture(command["architecture"].get<std::string>());
+    (*request.mutable_arguments())["num_classes"].set_int_value(
+        command.at("classes").get<int64_t>());
+    request.set_random_init(true);
+  } else {
+    request.set_benchmark(command.at("benchmark").get<std::string>());
+  }
   request.set_seed(0);
   return {
       {"instance", Value(server.CreateInstance(request)).instance().name()}};
+}
+
+// Clones, or forks if the command says of how many classes.
+Json Clone(const Client& server, const Json& command) {
+  v1::CloneInstanceRequest request;
+  request.set_instance(command.at("instance").get<std::string>());
+  if (command.contains("classes")) {
+    request.set_num_classes(command["classes"].get<int64_t>());
+    request.set_seed(0);
+  }
+  Json names = Json::array();
+  for (int i = 0; i < command.at("count").get<int>(); ++i) {
+    names.push_back(Value(server.CloneInstance(request)).instance().name());
+  }
+  return {{"instances", std::move(names)}};
 }
 
 Json Delete(const Client& server, const Json& command) {
@@ -137,7 +169,13 @@ Json TransferRound(const Client& server, const Json& command) {
   const auto name = command.at("instance").get<std::string>();
   const auto what = command.at("do").get<std::string>();
   const Backbone net = server.backbone(name);
-  auto first = Value(net.GetParams());
+  v1::GetParamsRequest get;
+  for (const Json& glob : command.value("globs", Json::array())) {
+    get.mutable_selection()->add_globs(glob.get<std::string>());
+  }
+  v1::SetParamsHeader set;
+  *set.mutable_selection() = get.selection();
+  auto first = Value(net.GetParams(get));
   const std::span<std::byte> params = first.tensors[0];
   std::unique_ptr<PlainClient> plain;
   if (command.contains("plain_target")) {
@@ -146,9 +184,9 @@ Json TransferRound(const Client& server, const Json& command) {
   }
   const Round round = MeasureRound(command, [&] {
     if (what == "get_params") {
-      Value(net.GetParams({}, params));
+      Value(net.GetParams(get, params));
     } else if (what == "set_params") {
-      Value(net.SetParams(params));
+      Value(net.SetParams(params, set));
     } else if (what == "plain_get") {
       plain->GetParams(name, params);
     } else {
@@ -169,6 +207,7 @@ class Remote {
     if (what == "server") return Server(server);
     if (what == "create") return Create(server, command);
     const auto name = command.at("instance").get<std::string>();
+    if (what == "clone") return Clone(server, command);
     if (what == "delete") return Delete(server, command);
     if (what == "forward") return ForwardRound(server.backbone(name), command);
     if (what == "tape") return Tape(server.backbone(name), command);

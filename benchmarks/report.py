@@ -88,7 +88,7 @@ def failed_floors(results: dict[str, Result]) -> list[str]:
     ]
 
 
-def _markdown(headings: list[str], lines: list[list[str]]) -> str:
+def markdown(headings: list[str], lines: list[list[str]]) -> str:
     return "\n".join(
         "| " + " | ".join(cells) + " |"
         for cells in [headings, ["---"] * len(headings), *lines]
@@ -118,7 +118,7 @@ def _case_table(result: Result) -> str:
             if moves:
                 line.insert(3, f"{case['bytes'] / median(medians) / 1e9:.2f}")
             lines.append(line)
-    return _markdown(headings, lines)
+    return markdown(headings, lines)
 
 
 def _phase_table(result: Result) -> str:
@@ -136,7 +136,7 @@ def _phase_table(result: Result) -> str:
                 )
     if not lines:
         return ""
-    return _markdown(["case", "side", "call, ms", *names], lines)
+    return markdown(["case", "side", "call, ms", *names], lines)
 
 
 def _policy_table(result: Result) -> str:
@@ -155,12 +155,12 @@ def _policy_table(result: Result) -> str:
                 else ""
             )
         lines.append(line)
-    return _markdown(["ms", *(case["name"] for case in cases)], lines)
+    return markdown(["ms", *(case["name"] for case in cases)], lines)
 
 
 def _memory_table(result: Result) -> str:
     lines = [[what, f"{count:,}"] for what, count in result["bytes"].items()]
-    return _markdown(["what", "bytes"], lines)
+    return markdown(["what", "bytes"], lines)
 
 
 def sections(
@@ -168,8 +168,8 @@ def sections(
 ) -> dict[str, str]:
     """Give the text of every generated part of docs/performance.md, by its name."""
     parts = {
-        "machine": _markdown(["", ""], [[k, v] for k, v in about.items()]),
-        "targets": _markdown(_TARGET_HEADINGS, _target_rows(results)),
+        "machine": markdown(["", ""], [[k, v] for k, v in about.items()]),
+        "targets": markdown(_TARGET_HEADINGS, _target_rows(results)),
     }
     for key, result in results.items():
         if key == "OMP":

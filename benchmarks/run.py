@@ -1,7 +1,7 @@
 """Measures the server's speed against in-process LibTorch, and reports it.
 
 Needs a built server, its benchmark programs beside it (scripts/bench builds all), a
-quiet machine, and about ten minutes. Writes results/bench/TIME.json. A full run also
+quiet machine, and about twenty minutes. Writes results/bench/TIME.json. A full run also
 brings the tables and plots of docs/performance.md up to date.
 """
 
@@ -19,6 +19,7 @@ from typing import Any, Callable
 import experiments
 import plots
 import report
+import sharing
 import training
 from experiments import Plan, Result
 from omp_wait import omp_wait
@@ -32,8 +33,16 @@ EXPERIMENTS: dict[str, Callable[[Bench, Plan], Result]] = {
     "P3": experiments.p3,
     "P4": experiments.p4,
     "P6": experiments.transfers,
+    "P12": sharing.p12,
+    "P13": sharing.p13,
+    "P14": sharing.p14,
+    "P15": sharing.p15,
+    "P16": sharing.p16,
     "P17": training.p17,
     "P18": experiments.p18,
+    "P19": sharing.p19,
+    "P20": sharing.p20,
+    "P21": sharing.p21,
     "NET": training.network,
     "TAPES": training.tapes,
     "LAYERS": experiments.layers,
@@ -41,24 +50,28 @@ EXPERIMENTS: dict[str, Callable[[Bench, Plan], Result]] = {
     "OMP": omp_wait,
 }
 _SAME = {"P9": "P6", "P10": "P6"}
+QUICK = [name for name in EXPERIMENTS if name.startswith("P")]
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "word", nargs="?", choices=["quick"], help="the same as --quick"
+    )
     parser.add_argument(
         "--rounds", type=int, default=7, help="rounds of each side (default: 7)"
     )
     parser.add_argument(
         "--only",
         type=_chosen,
-        default=list(EXPERIMENTS),
         metavar="ID,...",
         help=f"only these of {', '.join([*EXPERIMENTS, *_SAME])}; leaves docs/ alone",
     )
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="two short rounds, to see that it works; leaves docs/ alone",
+        help="two short rounds, to see that it works; without --only of the ids with "
+        "a P; leaves docs/ alone",
     )
     parser.add_argument(
         "--from",
@@ -70,6 +83,9 @@ def parse_arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     if arguments.rounds < 1:
         parser.error("--rounds is at least 1")
+    arguments.quick = arguments.quick or arguments.word == "quick"
+    if not arguments.only:
+        arguments.only = QUICK if arguments.quick else list(EXPERIMENTS)
     return arguments
 
 

@@ -38,6 +38,14 @@ class Case:
         self._rounds.setdefault(side, []).append(answer)
         self.bytes = answer.get("bytes", self.bytes)
 
+    def values(self, side: str, key: str) -> list[Any]:
+        """Give what each round's answer says under this key."""
+        return [answer[key] for answer in self._rounds[side]]
+
+    def percentiles(self, side: str, percent: float) -> list[float]:
+        """Give the seconds that so many percent of each round's calls took at most."""
+        return [percentile(a["latency_s"], percent) for a in self._rounds[side]]
+
     def medians(self, side: str) -> list[float]:
         """Give the median seconds of a call in each round."""
         return [median(answer["latency_s"]) for answer in self._rounds[side]]

@@ -77,6 +77,12 @@ absl::StatusOr<v1::CreateInstanceResponse> Client::CreateInstance(
                           request);
 }
 
+absl::StatusOr<v1::CloneInstanceResponse> Client::CloneInstance(
+    const v1::CloneInstanceRequest& request) const {
+  return connection_->Ask(connection_->instances(), &Stub::CloneInstance,
+                          request);
+}
+
 absl::StatusOr<v1::GetInstanceResponse> Client::GetInstance(
     const v1::GetInstanceRequest& request) const {
   return connection_->Ask(connection_->instances(), &Stub::GetInstance,

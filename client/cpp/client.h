@@ -51,6 +51,8 @@ class Client {
       const v1::ListBenchmarksRequest& request = {}) const;
   absl::StatusOr<v1::CreateInstanceResponse> CreateInstance(
       const v1::CreateInstanceRequest& request) const;
+  absl::StatusOr<v1::CloneInstanceResponse> CloneInstance(
+      const v1::CloneInstanceRequest& request) const;
   absl::StatusOr<v1::GetInstanceResponse> GetInstance(
       const v1::GetInstanceRequest& request) const;
   absl::StatusOr<v1::ListInstancesResponse> ListInstances(

@@ -15,7 +15,8 @@ struct Options {
   // last call. 1 to 64 characters of [A-Za-z0-9_.-]. Empty: random.
   std::string session;
 
-  // The run's name in the server's log. Empty: none.
+  // The run's name: all that bear it have one share of the device together, and
+  // it stands in the server's log. Empty: none, the session has a share.
   std::string label;
 
   // How long Connect waits for the server.

@@ -36,7 +36,8 @@ NONSENSE = {
 def narrow(start):
     """A server that serves one call at a time: none is served beside a lost one."""
     return start(
-        options=["--listen=127.0.0.1:0", "--max-calls=1", "--stall-timeout=60s"]
+        retry_timeout=0,
+        options=["--listen=127.0.0.1:0", "--max-calls=1", "--stall-timeout=60s"],
     )
 
 

@@ -36,6 +36,9 @@ TEST(ClientTest, AsksTheInstanceService) {
   v1::CreateInstanceRequest create;
   create.set_name("net");
   EXPECT_EQ(client->CreateInstance(create)->instance().name(), "net");
+  v1::CloneInstanceRequest clone;
+  clone.set_instance("net");
+  EXPECT_EQ(client->CloneInstance(clone)->instance().name(), "net-clone");
   v1::GetInstanceRequest get;
   get.set_instance("net");
   EXPECT_EQ(client->GetInstance(get)->instance().name(), "net");

@@ -181,6 +181,13 @@ grpc::Status FakeInstances::CreateInstance(
   return grpc::Status::OK;
 }
 
+grpc::Status FakeInstances::CloneInstance(
+    grpc::ServerContext* /*context*/, const v1::CloneInstanceRequest* request,
+    v1::CloneInstanceResponse* response) {
+  response->mutable_instance()->set_name(request->instance() + "-clone");
+  return grpc::Status::OK;
+}
+
 grpc::Status FakeInstances::GetInstance(grpc::ServerContext* /*context*/,
                                         const v1::GetInstanceRequest* request,
                                         v1::GetInstanceResponse* response) {

@@ -84,6 +84,9 @@ class FakeInstances final : public v1::InstanceService::Service {
   grpc::Status CreateInstance(grpc::ServerContext* context,
                               const v1::CreateInstanceRequest* request,
                               v1::CreateInstanceResponse* response) override;
+  grpc::Status CloneInstance(grpc::ServerContext* context,
+                             const v1::CloneInstanceRequest* request,
+                             v1::CloneInstanceResponse* response) override;
   grpc::Status GetInstance(grpc::ServerContext* context,
                            const v1::GetInstanceRequest* request,
                            v1::GetInstanceResponse* response) override;

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 from backboned.channel import DEFAULT_TIMEOUT_S
 from backboned.describe import (
     Architecture,
+    Batches,
     Benchmark,
+    Device,
     InstanceInfo,
     Normalization,
     ServerInfo,
@@ -71,10 +73,12 @@ __all__ = [
     "BackbonedError",
     "Backward",
     "BatchNorm",
+    "Batches",
     "Benchmark",
     "Cancelled",
     "CrossEntropy",
     "DeadlineExceeded",
+    "Device",
     "Extracted",
     "FailedPrecondition",
     "Forward",

@@ -9,7 +9,7 @@ import threading
 import uuid
 import weakref
 from collections.abc import Hashable, Iterator
-from typing import Any, Callable
+from typing import Any, Callable, TypeVar
 
 # Before grpc is loaded: DataLoader workers fork while the channel is open.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "1")
@@ -18,6 +18,7 @@ import grpc  # noqa: E402
 from grpc import experimental  # noqa: E402
 
 from backboned import forks  # noqa: E402
+from backboned.backoff import RETRY_TIMEOUT_S, patiently  # noqa: E402
 from backboned.errors import BackbonedError, Unavailable, from_rpc  # noqa: E402
 from backboned.traffic import Meter  # noqa: E402
 
@@ -27,6 +28,8 @@ HEALTH = "/grpc.health.v1.Health/"
 
 DEFAULT_TIMEOUT_S = 120.0
 RECONNECT_TIMEOUT_S = 30.0
+
+T = TypeVar("T")
 
 _MESSAGE_BYTES = 4 << 20
 _OPTIONS = (
@@ -140,11 +143,13 @@ class Channel:
     timeout : float
         Seconds that a call may take unless it says otherwise.
     label : str, optional
-        Name of the run, for the server's log.
+        Name of the run: for its share of the device, and the server's log.
     progress : bool
         Show a bar for transfers over one second.
     reconnect_timeout : float
         Seconds that a mirrored network waits for a server that went away.
+    retry_timeout : float
+        Seconds in which a call is made again that a busy server did not begin.
 
     Attributes
     ----------
@@ -159,11 +164,13 @@ class Channel:
         label: str | None = None,
         progress: bool = False,
         reconnect_timeout: float = RECONNECT_TIMEOUT_S,
+        retry_timeout: float = RETRY_TIMEOUT_S,
     ) -> None:
         self.target = target
         self.timeout = timeout
         self.progress = progress
         self.reconnect_timeout = reconnect_timeout
+        self.retry_timeout = retry_timeout
         self.meter = Meter()
         self._label = label
         self._line = _Line()
@@ -230,7 +237,24 @@ class Channel:
         BackbonedError
             If the call fails.
         """
-        return self.invoke("unary_unary", path, request, timeout)
+        return self.patiently(
+            lambda left: self.invoke("unary_unary", path, request, left), timeout
+        )
+
+    def patiently(
+        self, attempt: Callable[[float], T], timeout: float | None = None
+    ) -> T:
+        """Make a call, and again while the server is too busy to begin it.
+
+        Parameters
+        ----------
+        attempt : callable
+            Makes the call, in the seconds that it is given.
+        timeout : float, optional
+            Seconds for all of it; the channel's unless given.
+        """
+        seconds = self.timeout if timeout is None else timeout
+        return patiently(attempt, seconds, self.retry_timeout)
 
     def invoke(
         self, shape: str, path: str, body: Any, timeout: float | None = None

@@ -20,8 +20,28 @@ class Normalization(NamedTuple):
     std: tuple[float, ...] = ()
 
 
+class Batches(NamedTuple):
+    """Batches of forwards that may run together, by why they left.
+
+    `full`: of `--max-batch` samples, or the next forward's would not have fit.
+    `delay`: they had waited for `--max-delay-us`. `incompatible`: only other work
+    waited behind them. `device_idle`: nothing else waited. `merged_forwards` ran
+    together with others; `samples` are those of all batches.
+    """
+
+    full: int = 0
+    delay: int = 0
+    incompatible: int = 0
+    device_idle: int = 0
+    merged_forwards: int = 0
+    samples: int = 0
+
+
 class Device(NamedTuple):
-    """A compute device of a server; sizes in bytes."""
+    """A compute device of a server; sizes in bytes.
+
+    `queued` pieces of work wait for it, which will take some `backlog` seconds.
+    """
 
     name: str
     description: str
@@ -29,6 +49,9 @@ class Device(NamedTuple):
     allocated_bytes: int
     pooled_bytes: int
     default: bool
+    queued: int = 0
+    backlog: float = 0.0
+    batches: Batches = Batches()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,6 +188,9 @@ def read_server(message: pb.GetServerResponse) -> ServerInfo:
                 d.allocated_bytes,
                 d.pooled_bytes,
                 d.default,
+                d.queued,
+                d.backlog.ToNanoseconds() / 1e9,
+                _batches(d.batches),
             )
             for d in message.devices
         ),
@@ -250,6 +276,10 @@ def read_instance(message: instance_pb2.Instance) -> InstanceInfo:
         dtype=float_name(message.dtype),
         columns=tuple(message.columns),
     )
+
+
+def _batches(message: pb.BatchCounters) -> Batches:
+    return Batches(*(getattr(message, name) for name in Batches._fields))
 
 
 def _normalization(message: Any) -> Normalization | None:

@@ -103,7 +103,10 @@ class StaleVersion(Aborted):
 
 
 class ResourceExhausted(BackbonedError):
-    """A limit of the server is reached; `limit` names it. Back off."""
+    """A limit of the server is reached; `limit` names it. Back off.
+
+    The client has backed off already, for its `retry_timeout`, where that is safe.
+    """
 
     default_code = grpc.StatusCode.RESOURCE_EXHAUSTED
 

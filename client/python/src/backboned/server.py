@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Callable
 
 from backboned import process
+from backboned.backoff import RETRY_TIMEOUT_S
 from backboned.binary import find_binary
 from backboned.channel import (
     CONTROL,
@@ -97,7 +98,7 @@ class Server:
             self.process.stop()
 
     def info(self, timeout: float | None = None) -> ServerInfo:
-        """Ask for versions, devices, threads and limits."""
+        """Ask for versions, devices and what waits for them, threads and limits."""
         return read_server(
             self._call(
                 "GetServer", pb.GetServerRequest(), pb.GetServerResponse, timeout
@@ -321,6 +322,7 @@ def connect(
     timeout: float = DEFAULT_TIMEOUT_S,
     progress: bool = False,
     reconnect_timeout: float = RECONNECT_TIMEOUT_S,
+    retry_timeout: float = RETRY_TIMEOUT_S,
 ) -> Server:
     """Connect to a running server.
 
@@ -329,7 +331,9 @@ def connect(
     target : str
         ``unix:/path`` or ``host:port``.
     label : str, optional
-        Name of the run, for the server's log.
+        Name of the run, 1 to 64 characters of ``[A-Za-z0-9_.-]``: all that bear it
+        have one share of the device together, and it stands in the server's log.
+        Without one each process has a share.
     timeout : float
         Seconds that a call may take unless it says otherwise.
     progress : bool
@@ -337,6 +341,9 @@ def connect(
     reconnect_timeout : float
         Seconds that a mirrored network waits for the server if it goes away; it is
         there again then, whether it was restarted or not. 0: do not wait.
+    retry_timeout : float
+        Seconds in which a call is made again, within its own timeout, that the
+        server is too busy to begin. 0: `ResourceExhausted` at once.
 
     Raises
     ------
@@ -348,7 +355,9 @@ def connect(
     _check_target(target)
     if progress:
         require_tqdm()
-    server = Server(Channel(target, timeout, label, progress, reconnect_timeout))
+    server = Server(
+        Channel(target, timeout, label, progress, reconnect_timeout, retry_timeout)
+    )
     seconds = min(timeout, _CONNECT_TIMEOUT_S)
     try:
         server.info(seconds)
@@ -374,6 +383,7 @@ def local_server(
     label: str | None = None,
     timeout: float = DEFAULT_TIMEOUT_S,
     progress: bool = False,
+    retry_timeout: float = RETRY_TIMEOUT_S,
     log_level: str = "warn",
     options: Sequence[str] = (),
     start_timeout: float = 60.0,
@@ -393,7 +403,7 @@ def local_server(
         ``"cpu"`` or ``"cuda:0"``.
     binary : path, optional
         The program; by default see `backboned.binary.find_binary`.
-    label, timeout, progress
+    label, timeout, progress, retry_timeout
         See `connect`.
     log_level : str
         Of the server's log, whose end is shown if it fails.
@@ -413,7 +423,7 @@ def local_server(
     own = process.ServerProcess(
         find_binary(binary), [*arguments, *options], start_timeout
     )
-    channel = Channel(own.target, timeout, label, progress)
+    channel = Channel(own.target, timeout, label, progress, retry_timeout=retry_timeout)
     channel.explain = own.explain
     return Server(channel, own)
 

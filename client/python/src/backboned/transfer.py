@@ -80,13 +80,16 @@ def send(
     BackbonedError
         If the call fails.
     """
-    bar = Bar(f"{_name(path)} up", channel.progress)
-    try:
-        shape, body = request.body(bar)
-        raw = channel.invoke(f"{shape}_unary", path, body, timeout)
-    finally:
-        bar.close()
-    return decoded(answer, raw)
+
+    def attempt(left: float) -> bytes:
+        bar = Bar(f"{_name(path)} up", channel.progress)
+        try:
+            shape, body = request.body(bar)
+            return channel.invoke(f"{shape}_unary", path, body, left)
+        finally:
+            bar.close()
+
+    return decoded(answer, channel.patiently(attempt, timeout))
 
 
 def exchange(
@@ -115,22 +118,26 @@ def exchange(
         If the call fails; `MalformedAnswer` if its answer breaks the contract.
     """
     known = channel.connection.one_message_answers
-    up = Bar(f"{_name(path)} up", channel.progress)
-    down = Bar(f"{_name(path)} down", channel.progress)
-    messages: Iterator[bytes]
-    try:
-        shape, body = request.body(up)
-        if key is not None and (path, key) in known:
-            raw = channel.invoke(f"{shape}_unary", path, body, timeout)
-            messages = iter((raw,))
-        else:
-            messages = channel.stream(f"{shape}_stream", path, body, timeout)
-        result, count = stream.receive(
-            messages, lambda raw: decoded(header, raw), place, down.at
-        )
-    finally:
-        up.close()
-        down.close()
+
+    def attempt(left: float) -> tuple[M, int]:
+        up = Bar(f"{_name(path)} up", channel.progress)
+        down = Bar(f"{_name(path)} down", channel.progress)
+        messages: Iterator[bytes]
+        try:
+            shape, body = request.body(up)
+            if key is not None and (path, key) in known:
+                raw = channel.invoke(f"{shape}_unary", path, body, left)
+                messages = iter((raw,))
+            else:
+                messages = channel.stream(f"{shape}_stream", path, body, left)
+            return stream.receive(
+                messages, lambda raw: decoded(header, raw), place, down.at
+            )
+        finally:
+            up.close()
+            down.close()
+
+    result, count = channel.patiently(attempt, timeout)
     if count == 1 and key is not None:
         known.add((path, key))
     return result
