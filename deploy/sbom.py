@@ -90,14 +90,14 @@ def packages(root: Path) -> Iterator[dict[str, Any]]:
 
 
 def debian_licenses(copyright_file: Path) -> list[str]:
-    """Give the licences that a package's copyright file names, in its words."""
+    """Give the licences that a package's copyright file names, in its words.
+
+    There are none if the file is not there, or older than Debian's format for it.
+    """
     if not copyright_file.is_file():
         return []
     text = copyright_file.read_text(encoding="utf-8", errors="replace")
-    named = re.findall(r"^License: *(\S.*?) *$", text, re.MULTILINE)
-    if not named:  # Written before there was a format.
-        named = re.findall(r"/usr/share/common-licenses/([\w.+-]*\w)", text)
-    return sorted(set(named))
+    return sorted(set(re.findall(r"^License: *(\S.*?) *$", text, re.MULTILINE)))
 
 
 def wheels(folder: Path) -> Iterator[dict[str, Any]]:
