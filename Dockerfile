@@ -1,5 +1,7 @@
-# The server `backboned` for CPUs, x86-64: docker build -t backboned .
-# deploy/README.md says how to run it.
+# The server `backboned`, x86-64: docker build -t backboned .
+# With LibTorch's CUDA libraries: docker build --build-arg CUDA=1 -t backboned:cuda .
+# The Python client, with torch: docker build --target trainer -t backboned-trainer .
+# docs/container.md says how to run them.
 
 # What the build needs: Debian's compiler and libraries (as in
 # requirements/debian.txt, without those of the tests), and LibTorch.
@@ -7,6 +9,7 @@ FROM debian:bookworm-slim AS libraries
 RUN apt-get update \
     && apt-get install -y --no-install-recommends \
         ca-certificates \
+        ccache \
         cmake \
         g++ \
         libabsl-dev \
@@ -28,27 +31,21 @@ RUN apt-get update \
 RUN pip install --no-cache-dir --no-deps --target /opt/torch \
         torch==2.11.0 nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85
 
-# Without its symbol table libtorch_cpu.so is a fifth smaller; the code is the same.
-RUN mkdir -p /opt/backboned/lib \
-    && cd /opt/torch \
-    && cp torch/lib/libtorch_cpu.so torch/lib/libc10.so torch/lib/libgomp.so.1 \
-        nvidia/cu13/lib/libcudart.so.13 nvidia/cu13/lib/libcupti.so.13 \
-        /opt/backboned/lib/ \
-    && strip --strip-unneeded /opt/backboned/lib/libtorch_cpu.so
 
-
+# The program. Compiled files are kept between builds (BuildKit, Podman).
 FROM libraries AS build
 WORKDIR /src
 COPY CMakeLists.txt CMakePresets.json ./
 COPY cmake cmake
 COPY proto proto
 COPY backbones backbones
-COPY server server
 COPY client/cpp client/cpp
+COPY server server
 # A file of LibTorch's takes 1 GB to compile: on a machine with many cores and little
 # memory, docker build --build-arg CMAKE_BUILD_PARALLEL_LEVEL=2.
 ARG CMAKE_BUILD_PARALLEL_LEVEL
-RUN cmake --preset release \
+RUN --mount=type=cache,target=/root/.cache/ccache \
+    cmake --preset release \
         -DBACKBONED_TESTS=OFF \
         -DBACKBONED_BENCHMARKS=OFF \
         -DBACKBONED_EXAMPLES=OFF \
@@ -57,18 +54,90 @@ RUN cmake --preset release \
     && cmake --install build/release --prefix /opt/backboned --strip
 
 
-FROM debian:bookworm-slim
-LABEL org.opencontainers.image.title="Backboned" \
-      org.opencontainers.image.description="Hosts the backbones of continual learners over gRPC (CPU)" \
-      org.opencontainers.image.licenses="Apache-2.0"
+# The shared libraries that the image carries besides Debian's, and their licences.
+FROM libraries AS shared
+ARG CUDA=0
+RUN if [ "$CUDA" = 1 ]; then \
+        pip install --no-cache-dir --upgrade --target /opt/torch torch==2.11.0; \
+    fi
+# Without its symbol table libtorch_cpu.so is a fifth smaller; the code is the same.
+WORKDIR /opt/backboned/lib
+RUN cp /opt/torch/torch/lib/libtorch_cpu.so /opt/torch/torch/lib/libc10.so \
+        /opt/torch/torch/lib/libgomp.so.1 \
+        /opt/torch/nvidia/cu13/lib/libcudart.so.13 \
+        /opt/torch/nvidia/cu13/lib/libcupti.so.13 . \
+    && strip --strip-unneeded libtorch_cpu.so \
+    && if [ "$CUDA" = 1 ]; then \
+        find /opt/torch/torch/lib /opt/torch/nvidia -name 'lib*.so*' -type f \
+            ! -name 'libtorch_python*' -exec cp --no-clobber {} . \; ; \
+    fi
+WORKDIR /opt/backboned/licenses
+RUN for wheel in /opt/torch/torch-*.dist-info /opt/torch/nvidia_*.dist-info; do \
+        cp -r "$wheel/licenses" "$(basename "$wheel" .dist-info)"; \
+    done
+
+
+# What the program runs in, without the program.
+FROM debian:bookworm-slim AS runtime
 RUN apt-get update \
     && apt-get install -y --no-install-recommends \
         libgrpc++1.51 \
         libprotobuf32 \
         libspdlog1.10 \
         libssl3 \
-    && rm -rf /var/lib/apt/lists/*
-COPY --from=build /opt/backboned /opt/backboned
+    && rm -rf /var/lib/apt/lists/* \
+    # For a volume, which takes its owner from here.
+    && install -d -o 10001 -g 10001 -m 0700 /var/lib/backboned
+COPY --from=shared /opt/backboned /opt/backboned
+
+
+# The list of what the image consists of.
+FROM shared AS sbom
+WORKDIR /sbom
+COPY --from=runtime /var/lib/dpkg/status runtime/var/lib/dpkg/status
+COPY --from=runtime /usr/share/doc runtime/usr/share/doc
+COPY deploy/sbom.py CMakeLists.txt ./
+RUN python3 sbom.py --runtime runtime --wheels /opt/torch >sbom.json
+
+
+# A trainer: the Python client and what its demo needs, of the versions that the
+# tests run with.
+FROM debian:bookworm-slim AS trainer
+LABEL org.opencontainers.image.title="Backboned trainer" \
+      org.opencontainers.image.description="The Python client of Backboned, with PyTorch" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="0.1.0"
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends \
+        ca-certificates \
+        python3 \
+        python3-venv \
+    && rm -rf /var/lib/apt/lists/* \
+    && python3 -m venv /opt/venv
+COPY requirements/python.txt /opt/venv/
+RUN grep -E '^(torch|grpcio|matplotlib|numpy|protobuf|setuptools|tqdm)==' \
+        /opt/venv/python.txt >/opt/venv/trainer.txt \
+    && /opt/venv/bin/pip install --no-cache-dir -r /opt/venv/trainer.txt
+COPY client/python /opt/client
+RUN /opt/venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation /opt/client
+# The user has no home.
+ENV HOME=/tmp \
+    PATH=/opt/venv/bin:$PATH
+USER 10001:10001
+WORKDIR /tmp
+ENTRYPOINT ["python"]
+CMD ["-m", "backboned.demo", "--help"]
+
+
+FROM runtime AS server
+LABEL org.opencontainers.image.title="Backboned" \
+      org.opencontainers.image.description="Hosts the backbones of continual learners over gRPC" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.base.name="docker.io/library/debian:bookworm-slim"
+COPY --from=sbom /sbom/sbom.json /usr/share/backboned/sbom.json
+COPY LICENSE /opt/backboned/licenses/backboned/
+COPY --from=build /opt/backboned/bin /opt/backboned/bin
 
 # Loopback inside a container reaches nobody, so the server listens on all of the
 # container's addresses. It has neither authentication nor encryption: who may reach
@@ -77,7 +146,8 @@ ENV BACKBONED_LISTEN=0.0.0.0:50051 \
     BACKBONED_INSECURE_REMOTE=1
 EXPOSE 50051
 USER 10001:10001
+WORKDIR /var/lib/backboned
 STOPSIGNAL SIGTERM
-# No HEALTHCHECK: the image holds no program that could ask. Ask grpc.health.v1 from
-# outside.
+HEALTHCHECK --interval=10s --timeout=8s --start-period=60s --retries=3 \
+    CMD ["/opt/backboned/bin/backboned", "--check"]
 ENTRYPOINT ["/opt/backboned/bin/backboned"]

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <limits>
 #include <numeric>
 #include <string>
 #include <vector>
@@ -46,6 +47,20 @@ std::string CanonicalName(std::string_view name) {
     c = c == '_' ? '-' : absl::ascii_tolower(static_cast<unsigned char>(c));
   }
   return canonical;
+}
+
+std::string NearestName(std::string_view name,
+                        std::span<const std::string> valid) {
+  std::string nearest;
+  size_t best = std::numeric_limits<size_t>::max();
+  for (const std::string& candidate : valid) {
+    const size_t distance = EditDistance(name, candidate);
+    if (distance < best) {
+      best = distance;
+      nearest = candidate;
+    }
+  }
+  return nearest;
 }
 
 absl::Status UnknownName(Reason reason, std::string_view kind,

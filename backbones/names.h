@@ -15,6 +15,11 @@ namespace backboned {
 // Returns `name` in lower case, each `_` replaced by `-`.
 std::string CanonicalName(std::string_view name);
 
+// Returns the one of `valid` that needs the fewest insertions, deletions and
+// replacements to become `name`, the first of several; empty if there is none.
+std::string NearestName(std::string_view name,
+                        std::span<const std::string> valid);
+
 // Returns a kNotFound with `reason` for `name`, which is no `kind`
 // (`benchmark`). Asks whether the most similar one of `valid` was meant, and
 // lists them all.

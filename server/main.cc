@@ -30,7 +30,9 @@
 #include "server/memory.h"
 #include "server/memory_allocator.h"
 #include "server/options.h"
+#include "server/rpc/health_check.h"
 #include "server/rpc/rpc_server.h"
+#include "server/state_folder.h"
 #include "server/version.h"
 #include "server/weights_folder.h"
 
@@ -173,6 +175,10 @@ absl::Status Serve(const Options& options) {
     weights = WeightsFolder::Open(options.weights_dir);
   }
   if (!weights.ok()) return weights.status();
+  if (!options.state_dir.empty()) {
+    absl::Status writable = CheckStateFolder(options.state_dir);
+    if (!writable.ok()) return writable;
+  }
   Host host(*devices, options.threads, LimitsOf(options), *weights);
   for (const std::string& option : options.instances) {
     absl::Status hosted = HostInstance(host, option);
@@ -190,16 +196,35 @@ absl::Status Serve(const Options& options) {
   return absl::OkStatus();
 }
 
+// Asks the running server that --check means.
+absl::Status Check(const Options& options) {
+  constexpr absl::Duration kTimeout = absl::Seconds(5);
+  std::string target = *options.check;
+  if (target.empty()) {
+    absl::StatusOr<std::string> own = rpc::TargetOf(options.listen.front());
+    if (!own.ok()) return own.status();
+    target = *std::move(own);
+  }
+  absl::Status healthy = rpc::CheckHealth(target, kTimeout);
+  if (healthy.ok()) std::cout << target << " serves" << std::endl;
+  return healthy;
+}
+
+// The exit code; an error's sentence goes to standard error.
+int Report(const absl::Status& status) {
+  if (status.ok()) return 0;
+  std::cerr << "backboned: " << status.message() << "\n";
+  return 1;
+}
+
 int Main(int argc, char** argv) {
   const std::variant<Options, int> parsed = ParseOptions(argc, argv);
   if (const int* exit_code = std::get_if<int>(&parsed)) return *exit_code;
   const Options& options = std::get<Options>(parsed);
+  if (options.check) return Report(Check(options));
   ApplyOmpWait(options, argv);
   PrepareProcess(options);
-  absl::Status status = Serve(options);
-  if (status.ok()) return 0;
-  std::cerr << "backboned: " << status.message() << "\n";
-  return 1;
+  return Report(Serve(options));
 }
 
 }  // namespace

@@ -1,11 +1,14 @@
 #include "server/options.h"
 
+#include <unistd.h>
+
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
 #include <cmath>
 #include <iostream>
 #include <optional>
+#include <string_view>
 #include <utility>
 
 #include "absl/strings/ascii.h"
@@ -13,6 +16,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
+#include "server/environment.h"
 #include "server/version.h"
 
 namespace backboned {
@@ -114,6 +118,10 @@ void AddServing(Adder& add, Options& options) {
   add.Add("--weights-dir", options.weights_dir,
           "Folder of NAME.safetensors files that instances may begin with")
       ->type_name("DIR");
+  add.Add("--state-dir", options.state_dir,
+          "Folder for what is to outlive the server; must be writable at the "
+          "start, and nothing is kept there yet")
+      ->type_name("DIR");
   add.Add("--omp-wait", options.omp_wait,
           "How idle threads wait: auto, passive (sleep: best beside busy "
           "clients) or "
@@ -184,6 +192,34 @@ void AddLimits(Adder& add, Options& options) {
                   "Time that running calls get to finish at SIGTERM");
 }
 
+// No variable: the environment of a server is that of its checks.
+CLI::Option* AddCheck(CLI::App& app, std::string& target) {
+  return app
+      .add_option(
+          "--check", target,
+          "Do not serve, but ask a running server whether it does: the "
+          "one at TARGET, else at the first --listen; exit with 0 if so")
+      ->expected(0, 1)
+      ->type_name("TARGET");
+}
+
+// The environment's variables that options are.
+std::vector<std::string> Variables(const CLI::App& app) {
+  std::vector<std::string> variables;
+  for (const CLI::Option* option : app.get_options()) {
+    if (!option->get_envname().empty()) {
+      variables.push_back(option->get_envname());
+    }
+  }
+  return variables;
+}
+
+// Says what is wrong; returns what the process is to exit with.
+int Refuse(std::string_view message) {
+  std::cerr << "backboned: " << message << "\nTry: backboned --help\n";
+  return 2;
+}
+
 }  // namespace
 
 SchedulerOptions SchedulingOf(const Options& options) {
@@ -213,14 +249,18 @@ std::variant<Options, int> ParseOptions(int argc, char** argv) {
   AddServing(add, options);
   AddSharing(add, options);
   AddLimits(add, options);
+  std::string check_target;
+  const CLI::Option* check = AddCheck(app, check_target);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& help) {
     return app.exit(help);
   } catch (const CLI::ParseError& error) {
-    std::cerr << "backboned: " << error.what() << "\nTry: backboned --help\n";
-    return 2;
+    return Refuse(error.what());
   }
+  const absl::Status known = CheckEnvironment(environ, Variables(app));
+  if (!known.ok()) return Refuse(std::string(known.message()));
+  if (check->count() > 0) options.check = check_target;
   return options;
 }
 

@@ -4,6 +4,7 @@
 #define BACKBONED_SERVER_OPTIONS_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
@@ -21,11 +22,15 @@ struct Options {
   std::vector<std::string> devices = {"cpu"};
   std::vector<std::string> instances;  // BENCHMARK[=NAME][@WEIGHTS].
   std::string weights_dir;             // Empty: none.
+  std::string state_dir;               // Empty: none.
   int threads = 0;                     // 0: LibTorch's own choice.
   std::string omp_wait = "auto";       // auto, active, passive.
   bool insecure_remote = false;
   bool reflection = true;
   std::string log_level = "info";
+  // Not to serve, but to ask this server whether it serves; empty: the one that
+  // listens on the first of `listen`.
+  std::optional<std::string> check;
 
   int64_t max_calls = 256;
   int64_t max_instances = 256;
@@ -48,7 +53,8 @@ struct Options {
 // How the devices' time is shared.
 SchedulerOptions SchedulingOf(const Options& options);
 
-// Reads command line and environment. Otherwise what the process is to exit
+// Reads command line and environment, in which each variable `BACKBONED_...`
+// must be known. Otherwise what the process is to exit
 // with, after it has printed the help, the version, or what is wrong.
 std::variant<Options, int> ParseOptions(int argc, char** argv);
 

@@ -1,0 +1,79 @@
+"""The server's program: its environment, its state folder, and its health check."""
+
+import os
+import re
+import subprocess
+
+import pytest
+
+
+@pytest.fixture
+def run(binary, tmp_path):
+    """Runs the program until it ends, by default on a socket of its own."""
+
+    def run_program(*arguments, **variables):
+        variables.setdefault("BACKBONED_LISTEN", f"unix:{tmp_path}/s")
+        return subprocess.run(
+            [binary, *arguments],
+            env={**os.environ, **variables},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    return run_program
+
+
+def test_unknown_variable_is_refused_with_the_nearest_known_one(run):
+    ended = run(BACKBONED_MAX_TAPE="3")
+    assert ended.returncode == 2
+    first, hint = ended.stderr.splitlines()
+    assert re.match(
+        r"backboned: .* BACKBONED_MAX_TAPE is none .* BACKBONED_MAX_TAPES$", first
+    )
+    assert hint == "Try: backboned --help"
+
+
+def test_each_option_is_a_known_variable(run, binary):
+    listed = subprocess.run([binary, "--help"], capture_output=True, text=True).stdout
+    variables = set(re.findall(r"Env:(BACKBONED_\w+)", listed))
+    assert {"BACKBONED_LISTEN", "BACKBONED_STATE_DIR"} <= variables
+    assert "BACKBONED_CHECK" not in variables
+
+
+def test_variables_of_clients_do_not_hinder_a_server(start, monkeypatch):
+    for name in ("BIN", "SERVER", "MODE", "CONNECTION", "REQUIRE_REMOTE", "RUN_CARD"):
+        monkeypatch.setenv(f"BACKBONED_{name}", "auto")
+    assert start().info().version
+
+
+def test_state_folder_that_cannot_be_written_is_one_sentence(run):
+    ended = run("--state-dir", "/proc/self")
+    assert ended.returncode == 1
+    (line,) = ended.stderr.splitlines()
+    assert "--state-dir /proc/self is no folder in which user" in line
+
+
+def test_writable_state_folder_stays_empty(start, tmp_path):
+    server = start(options=[f"--state-dir={tmp_path}"])
+    assert server.info().version
+    assert not list(tmp_path.iterdir())
+
+
+def test_check_asks_the_server_that_listens_where_the_environment_says(run, start):
+    server = start()
+    ended = run("--check", BACKBONED_LISTEN=server.target)
+    assert (ended.returncode, ended.stdout) == (0, f"{server.target} serves\n")
+    assert ended.stderr == ""
+
+
+def test_check_asks_the_server_that_is_named(run, start):
+    server = start()
+    assert run("--check", server.target).returncode == 0
+
+
+def test_check_of_nobody_is_one_sentence(run, tmp_path):
+    ended = run("--check")
+    assert ended.returncode == 1
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith(f"backboned: unix:{tmp_path}/s does not answer: ")
