@@ -23,6 +23,7 @@ CLONES = 50
 CLONE_BYTES = 430 << 10
 FORKS = 8
 FLOOD = 10
+LONGER = 5
 
 Client = dict[str, Any]
 
@@ -45,22 +46,24 @@ def load(
     Raises
     ------
     MeasurementError
-        If a call failed: what remains is no measurement.
+        If a call failed, or a client got nothing: what remains is no measurement.
     """
-    # Many clients need some time even to take turns.
+    # Many clients need some time even to take turns; on a busy machine more.
     seconds *= max(plan.scale, 0.3)
-    answer = bench.load.ask(
-        do="load",
-        target=server.unix,
-        seconds=seconds,
-        warmup_s=0.15 * seconds,
-        clients=list(clients),
-    )
-    if answer["errors"]:
-        raise MeasurementError(f"calls failed: {answer['errors']}")
-    if not answer["latency_s"]:
-        raise MeasurementError("there was no answer in time")
-    return answer
+    for _ in range(LONGER):
+        answer = bench.load.ask(
+            do="load",
+            target=server.unix,
+            seconds=seconds,
+            warmup_s=0.15 * seconds,
+            clients=list(clients),
+        )
+        if answer["errors"]:
+            raise MeasurementError(f"calls failed: {answer['errors']}")
+        if all(client["latency_s"] for client in answer["clients"]):
+            return answer
+        seconds *= 2
+    raise MeasurementError(f"a client got no answer in {seconds / 2:g} s")
 
 
 def _rate(values: list[float], unit: str = "calls/s") -> str:
@@ -218,7 +221,7 @@ def p15(bench: Bench, plan: Plan) -> Result:
         {name: memory.grown()},
         {name: CLONES * size},
         goal=0.01,
-        floor=CLONE_BYTES / size,
+        floor=round(CLONE_BYTES / size, 4),
     )
     title = "Memory of clones that nobody writes"
     return {"title": title, "cases": [], "rows": rows, "bytes": sizes}
@@ -297,8 +300,6 @@ def p20(bench: Bench, plan: Plan) -> Result:
 
     def first_of(*clients: Client) -> dict[str, Any]:
         answer = load(bench, plan, server, 6.0, *clients)
-        if not answer["clients"][0]["latency_s"]:
-            raise MeasurementError("no forward was answered in time")
         return {**answer["clients"][0], "wall_s": answer["wall_s"]}
 
     sides: Sides = {
