@@ -114,9 +114,9 @@ RUN apt-get update \
         python3-venv \
     && rm -rf /var/lib/apt/lists/* \
     && python3 -m venv /opt/venv
-COPY requirements/python.txt /opt/venv/
+COPY requirements/dev.txt /opt/venv/
 RUN grep -E '^(torch|grpcio|matplotlib|numpy|protobuf|setuptools|tqdm)==' \
-        /opt/venv/python.txt >/opt/venv/trainer.txt \
+        /opt/venv/dev.txt >/opt/venv/trainer.txt \
     && /opt/venv/bin/pip install --no-cache-dir -r /opt/venv/trainer.txt
 COPY client/python /opt/client
 RUN /opt/venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation /opt/client
