@@ -79,7 +79,9 @@ def avalanche_python():
     run_or_skip(sys.executable, "-m", "venv", "--without-pip", str(folder))
     site = sysconfig.get_path("purelib", vars={"base": str(folder)})
     # It sees the packages of this environment, torch among them, and adds its own.
-    Path(site, "base.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    # What is installed editable here is not seen there, hence the client's folder.
+    seen = [sysconfig.get_path("purelib"), str(ROOT / "client" / "python" / "src")]
+    Path(site, "base.pth").write_text("\n".join(seen) + "\n")
     pip = [str(python), "-m", "pip", "--disable-pip-version-check", "--no-input"]
     run_or_skip(*pip, "install", "-q", "-r", str(needs), "-c", str(constraints))
     stamp.write_text(wanted)

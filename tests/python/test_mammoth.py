@@ -4,6 +4,7 @@ Its programs are in test_mammoth_programs.py, real methods in test_mammoth_metho
 """
 
 import copy
+import inspect
 import io
 import pickle
 import sys
@@ -50,6 +51,13 @@ def test_leaves_the_generator_as_a_local_network_does(build):
     with torch.no_grad():
         make(num_classes=10)(digits())
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_reads_the_input_whatever_it_is_called(mlps, monkeypatch):
+    net, local = mlps
+    efficientnets = inspect.signature(lambda self, inputs, returnt="out": None)
+    monkeypatch.setattr(type(net), "_signature", efficientnets)
+    assert_same(net(digits(), returnt="features"), local(digits(), returnt="features"))
 
 
 @pytest.mark.parametrize("returnt", ["out", "features", "full"])

@@ -212,7 +212,8 @@ def _asked(
         raise _HereError from None
     bound.apply_defaults()
     named = bound.arguments
-    x, returnt, low_rank = named["x"], named["returnt"], named.get("AB", {})
+    _, x, *_ = named.values()  # EfficientNet's is called `inputs`.
+    returnt, low_rank = named["returnt"], named.get("AB", {})
     known = isinstance(returnt, str) and returnt in family.answers
     answer = family.answers[returnt] if known else family.otherwise
     if not answer or not isinstance(x, torch.Tensor) or not isinstance(low_rank, dict):
