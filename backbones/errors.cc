@@ -13,11 +13,11 @@ namespace backboned {
 namespace {
 
 // The payload: the reason's number, and behind a limit's error, one a line, the
-// limit's value, the requested one, the retry delay in nanoseconds and the
-// name.
+// limit's value, the requested one, the retry delay in nanoseconds, the scope
+// and the name.
 constexpr char kPayload[] = "backboned.v1.ErrorDetail";
 constexpr size_t kReasonFields = 1;
-constexpr size_t kLimitFields = 5;
+constexpr size_t kLimitFields = 6;
 
 constexpr size_t kMaxQuotedBytes = 64;
 constexpr std::string_view kEllipsis = "...";
@@ -67,11 +67,12 @@ absl::Status InvalidOption(std::string_view message) {
 absl::Status LimitReached(const Limit& limit, std::string_view message) {
   absl::Status status = Error(absl::StatusCode::kResourceExhausted,
                               Reason::kLimitReached, message);
-  status.SetPayload(kPayload, absl::Cord(absl::StrCat(
-                                  static_cast<int>(Reason::kLimitReached), "\n",
-                                  limit.value, "\n", limit.requested, "\n",
-                                  absl::ToInt64Nanoseconds(limit.retry_delay),
-                                  "\n", limit.name)));
+  status.SetPayload(
+      kPayload,
+      absl::Cord(absl::StrCat(
+          static_cast<int>(Reason::kLimitReached), "\n", limit.value, "\n",
+          limit.requested, "\n", absl::ToInt64Nanoseconds(limit.retry_delay),
+          "\n", static_cast<int>(limit.scope), "\n", limit.name)));
   return status;
 }
 
@@ -88,10 +89,11 @@ std::optional<Limit> LimitOf(const absl::Status& status) {
   if (fields.size() < kLimitFields) {
     return std::nullopt;
   }
-  return Limit{.name = fields[4],
+  return Limit{.name = fields[5],
                .value = ToInt(fields[1]),
                .requested = ToInt(fields[2]),
-               .retry_delay = absl::Nanoseconds(ToInt(fields[3]))};
+               .retry_delay = absl::Nanoseconds(ToInt(fields[3])),
+               .scope = static_cast<LimitScope>(ToInt(fields[4]))};
 }
 
 std::string Quote(std::string_view name) {

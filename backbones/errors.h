@@ -46,6 +46,14 @@ enum class Reason {
   kReadOnly = 23,
 };
 
+// Whose use a limit counts. The numbers are the contract's.
+enum class LimitScope {
+  kServer = 1,     // All callers' together.
+  kPrincipal = 2,  // One principal's.
+  kSession = 3,    // One session's.
+  kRun = 4,        // That of one label, else of one session.
+};
+
 // A limit that a call ran into.
 struct Limit {
   // The server's option without its dashes: `max-tapes`.
@@ -56,6 +64,8 @@ struct Limit {
   int64_t requested = 0;
   // After which time a retry may succeed. Zero: a retry does not help.
   absl::Duration retry_delay = absl::ZeroDuration();
+  // Whose use it counts.
+  LimitScope scope = LimitScope::kServer;
 };
 
 // The longest message of an error; a longer one is cut.

@@ -269,6 +269,7 @@ absl::StatusOr<ForwardDone> RunForward(Host& host,
     absl::Status expected = instance.CheckVersion(work.condition, *done.used);
     if (!expected.ok()) return expected;
   }
+  request.brief = IsBrief(work);
   if (MayMerge(work)) {
     const std::shared_ptr<Instance> kept = work.instance;
     absl::StatusOr<ForwardDone> merged =
@@ -276,7 +277,6 @@ absl::StatusOr<ForwardDone> RunForward(Host& host,
     if (merged.ok()) ++kept->counters().forwards;
     return merged;
   }
-  request.brief = IsBrief(work);
   absl::StatusOr<DeviceWorker::Times> times = instance.worker().Run(
       request, [&] { return Compute(host, request, work, done); });
   if (!times.ok()) return times.status();

@@ -14,7 +14,7 @@
 #include "absl/status/statusor.h"
 #include "backbones/forward.h"
 #include "backbones/optimizer.h"
-#include "server/byte_budget.h"
+#include "server/budget.h"
 #include "server/device_worker.h"
 #include "server/host.h"
 #include "server/instance.h"
@@ -37,7 +37,7 @@ struct ForwardWork {
   bool l2_normalize = false;  // Divide each output's rows by their norm.
   bool allow_merge = false;   // It may run in one batch with others.
   std::optional<at::ScalarType> output_dtype;  // Absent: as computed.
-  ByteBudget::Reservation reservation;         // Pays for the input's upload.
+  Budget::Reservation reservation;             // Pays for the input's upload.
 
   // With `options.record`: the tape's place, its session, and who pays for it;
   // the input should have been allocated in that account.

@@ -15,7 +15,6 @@
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "backbones/errors.h"
-#include "server/memory_account.h"
 
 namespace backboned {
 namespace {
@@ -91,6 +90,8 @@ struct DeviceWorker::Item {
 
 // Runs what is to run together, and sets each one's status.
 void DeviceWorker::RunAll(const Items& items) {
+  const ScopedAccount scope(items.size() == 1 ? items[0]->request.account
+                                              : nullptr);
   if (items[0]->work != nullptr) {
     items[0]->status = RunCatching(*items[0]->work);
     return;
@@ -138,15 +139,11 @@ absl::StatusOr<DeviceWorker::Times> DeviceWorker::Run(const Request& request,
                                                       const Work& work) {
   const auto item =
       std::make_shared<Item>(request, &work, nullptr, 1, absl::Now());
-  bool idle = false;
-  {
-    absl::MutexLock lock(&mutex_);
-    idle = scheduler_.queued() == 0 && scheduler_.running() == 0;
-    absl::Status submitted = Submit(item);
-    if (!submitted.ok()) return submitted;
-  }
-  if (request.brief && idle) Spin(*item);
   absl::MutexLock lock(&mutex_);
+  const bool idle = IsIdle();
+  absl::Status submitted = Submit(item);
+  if (!submitted.ok()) return submitted;
+  if (idle && request.brief) Spin(*item);
   absl::Status status = Wait(*item);
   if (!status.ok()) return status;
   return item->times;
@@ -158,6 +155,7 @@ absl::StatusOr<DeviceWorker::Times> DeviceWorker::RunTogether(
   Items items;
   absl::MutexLock lock(&mutex_);
   absl::Status status;
+  const bool idle = IsIdle();
   for (const auto& [work, samples] : batch_items) {
     if (!status.ok()) break;
     const auto item =
@@ -165,6 +163,7 @@ absl::StatusOr<DeviceWorker::Times> DeviceWorker::RunTogether(
     status = Submit(item);
     if (status.ok()) items.push_back(item);
   }
+  if (idle && request.brief && items.size() == 1) Spin(*items[0]);
   Times times = {.queue = absl::InfiniteDuration()};
   for (const auto& item : items) {
     // After an error the rest is not worth running.
@@ -195,6 +194,14 @@ absl::Duration DeviceWorker::backlog() const {
   return scheduler_.Backlog();
 }
 
+DeviceWorker::Place DeviceWorker::PlaceOf(const FlowName& flow) const {
+  absl::MutexLock lock(&mutex_);
+  const int64_t ahead = scheduler_.Ahead(flow);
+  return {.ahead = ahead,
+          .wait = scheduler_.mean_cost() *
+                  static_cast<double>(ahead + scheduler_.running())};
+}
+
 absl::Status DeviceWorker::Submit(const std::shared_ptr<Item>& item) {
   if (ending_) {
     return Error(absl::StatusCode::kUnavailable, Reason::kDraining,
@@ -216,13 +223,20 @@ absl::Status DeviceWorker::Submit(const std::shared_ptr<Item>& item) {
   return absl::OkStatus();
 }
 
+bool DeviceWorker::IsIdle() const {
+  return scheduler_.queued() == 0 && scheduler_.running() == 0;
+}
+
+// Looks for a short while whether the item has finished, without the mutex.
 void DeviceWorker::Spin(const Item& item) {
   static const bool has_cores = std::thread::hardware_concurrency() > 1;
   if (!has_cores) return;
+  mutex_.Unlock();
   const auto end = std::chrono::steady_clock::now() + kMaxSpin;
   while (!item.finished && std::chrono::steady_clock::now() < end) {
     for (int i = 0; i < 16; ++i) _mm_pause();
   }
+  mutex_.Lock();
 }
 
 absl::Status DeviceWorker::Wait(Item& item) {
@@ -238,17 +252,27 @@ absl::Status DeviceWorker::Wait(Item& item) {
 // A full queue, in the words of the server's options.
 absl::Status DeviceWorker::QueueFull(const absl::Status& refused,
                                      const Request& request) const {
-  const bool all = scheduler_.queued() >= scheduling_.max_queued;
-  const int64_t waiting =
-      all ? scheduler_.queued()
-          : scheduler_.queued({request.principal, request.run});
-  return LimitReached(
-      {.name = all ? "max-queued" : "max-queued-by-run",
-       .value = all ? scheduling_.max_queued : scheduling_.max_queued_by_flow,
-       .requested = waiting + 1,
-       .retry_delay = std::clamp(scheduler_.Backlog() / 2, kMinRetryDelay,
-                                 kMaxRetryDelay)},
-      {refused.message().data(), refused.message().size()});
+  const FlowName flow = {request.principal, request.run};
+  Limit limit = {.name = "max-queued",
+                 .value = scheduling_.max_queued,
+                 .requested = scheduler_.queued() + 1,
+                 .retry_delay = std::clamp(scheduler_.Backlog() / 2,
+                                           kMinRetryDelay, kMaxRetryDelay)};
+  if (limit.requested > limit.value) {
+    // All together.
+  } else if (scheduler_.queued_of(flow.principal) >=
+             scheduler_.max_queued_of(flow.principal)) {
+    limit.scope = LimitScope::kPrincipal;
+    limit.value = scheduler_.max_queued_of(flow.principal);
+    limit.requested = scheduler_.queued_of(flow.principal) + 1;
+  } else {
+    limit.name = "max-queued-by-run";
+    limit.scope = LimitScope::kRun;
+    limit.value = scheduling_.max_queued_by_flow;
+    limit.requested = scheduler_.queued(flow) + 1;
+  }
+  return LimitReached(limit,
+                      {refused.message().data(), refused.message().size()});
 }
 
 absl::Status DeviceWorker::WaitForStart(Item& item) {

@@ -20,6 +20,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "server/memory_account.h"
 #include "server/scheduler/scheduler.h"
 
 namespace backboned {
@@ -58,6 +59,9 @@ class DeviceWorker {
     absl::Time deadline = absl::InfiniteFuture();
     // Polled while the work waits; once true, it will not be started.
     std::function<bool()> cancelled = [] { return false; };
+    // Pays for the memory that the work takes, unless it runs together with
+    // others'. Null: nobody.
+    std::shared_ptr<MemoryAccount> account = nullptr;
     // Of BatchWork: what may run together has equal keys. 0: alone.
     uint64_t merge_key = 0;
     // Takes less time than falling asleep and waking up: the caller spins
@@ -123,6 +127,14 @@ class DeviceWorker {
   int64_t queued() const;
   absl::Duration backlog() const;
 
+  // How many of them would run before one that `flow` submitted now, and how
+  // long that will take.
+  struct Place {
+    int64_t ahead = 0;
+    absl::Duration wait;
+  };
+  Place PlaceOf(const FlowName& flow) const;
+
   const SchedulerOptions& scheduling() const { return scheduling_; }
 
   // The device that the work runs on.
@@ -137,7 +149,8 @@ class DeviceWorker {
 
   absl::Status Submit(const std::shared_ptr<Item>& item)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  static void Spin(const Item& item);
+  bool IsIdle() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  void Spin(const Item& item) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status Wait(Item& item) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Pump();
   void RunBatch(const Scheduler::Dispatch& next)

@@ -11,12 +11,16 @@
 #include "backbones/dtypes.h"
 #include "backbones/errors.h"
 #include "backbones/registry.h"
+#include "server/memory_allocator.h"
 #include "server/random_id.h"
 
 namespace backboned {
 namespace {
 
 constexpr absl::Duration kSweepInterval = absl::Seconds(1);
+
+// About as long as a call holds its upload's bytes.
+constexpr absl::Duration kUploadRetryDelay = absl::Milliseconds(100);
 
 // What an instance is made from, all defaults filled in.
 struct Blueprint {
@@ -271,13 +275,20 @@ Host::Host(const std::vector<c10::Device>& devices, int threads,
     : limits_(limits),
       weights_(std::move(weights)),
       uid_(RandomId()),
-      registry_(limits.max_instances),
+      registry_(limits.max_instances, limits.quotas),
       tapes_({.max_count = limits.max_tapes,
               .max_bytes = limits.max_tape_bytes,
-              .ttl = limits.tape_ttl}),
+              .ttl = limits.tape_ttl,
+              .quotas = limits.quotas}),
       sessions_(limits.session_ttl, limits.max_sessions),
       answers_({.max_payload_bytes = limits.max_answer_bytes}),
-      in_flight_("max-in-flight-bytes", limits.max_in_flight_bytes) {
+      in_flight_({.name = "max-in-flight-bytes",
+                  .limit = limits.max_in_flight_bytes,
+                  .quotas = limits.quotas,
+                  .retry_delay = kUploadRetryDelay}),
+      accounts_(limits.max_memory_bytes > 0 ? limits.max_memory_bytes
+                                            : kUnlimitedBytes,
+                limits.quotas) {
   for (const c10::Device& device : devices) {
     std::unique_ptr<DeviceWorker>& worker = workers_[device.str()];
     if (worker != nullptr) continue;
@@ -314,7 +325,9 @@ absl::StatusOr<Created> Host::CreateInstance(const CreateOptions& options) {
     return Existing(std::move(taken), options, *plan);
   }
   status = CheckWeights(options, *plan);
-  if (status.ok()) status = registry_.CheckRoom();  // Before any allocation.
+  if (status.ok())
+    status = registry_.CheckRoom(
+        {options.owner, options.session});  // Before any allocation.
   if (!status.ok()) return status;
   absl::StatusOr<DeviceWorker*> worker = FindWorker(options.device);
   if (!worker.ok()) return worker.status();
@@ -382,6 +395,12 @@ void Host::Sweep(absl::Time now) {
       if (instance.ok()) DeleteInstance(**instance).IgnoreError();
     }
   }
+  {
+    absl::MutexLock lock(&mutex_);
+    if (now - trimmed_ < kMemoryRest) return;
+    trimmed_ = now;
+  }
+  CpuMemory().TrimUnused();
 }
 
 void Host::SweepUntilEnd() {

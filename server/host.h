@@ -21,10 +21,12 @@
 #include "absl/time/time.h"
 #include "backbones/arguments.h"
 #include "server/answers.h"
-#include "server/byte_budget.h"
+#include "server/budget.h"
 #include "server/clone.h"
 #include "server/device_worker.h"
 #include "server/instance.h"
+#include "server/payer_accounts.h"
+#include "server/quotas.h"
 #include "server/registry.h"
 #include "server/sessions.h"
 #include "server/settings.h"
@@ -33,9 +35,12 @@
 
 namespace backboned {
 
+// Freed memory that nobody needed for so long goes back to the system.
+inline constexpr absl::Duration kMemoryRest = absl::Seconds(10);
+
 // Sizes in bytes; each error names its limit as the server's option spells it.
 struct HostLimits {
-  int64_t max_instances = 256;
+  int64_t max_instances = 1024;
   int64_t max_tapes = 1024;
   int64_t max_tape_bytes = int64_t{4} << 30;
   int64_t max_in_flight_bytes = int64_t{2} << 30;
@@ -43,6 +48,7 @@ struct HostLimits {
   int64_t max_answer_bytes = int64_t{512} << 20;
   int64_t max_memory_bytes = 0;  // Of all CPU tensors. 0: not limited.
   SchedulerOptions scheduling;   // Of each device.
+  Quotas quotas;  // Of each of the above but the sessions and the answers.
   absl::Duration tape_ttl = absl::Minutes(10);
   absl::Duration session_ttl = absl::Minutes(10);
 };
@@ -109,15 +115,17 @@ class Host {
   // Deletes an instance and its tapes; kNotFound if it is gone already.
   absl::Status DeleteInstance(Instance& instance);
 
-  // Drops expired tapes, and what expired sessions left. The sweeper calls it
-  // each second.
+  // Drops expired tapes, and what expired sessions left, and gives memory that
+  // rested for kMemoryRest back to the system. The sweeper calls it each
+  // second.
   void Sweep(absl::Time now);
 
   Registry& registry() { return registry_; }
   TapeStore& tapes() { return tapes_; }
   Sessions& sessions() { return sessions_; }
   AnswerLog& answers() { return answers_; }
-  ByteBudget& in_flight() { return in_flight_; }
+  Budget& in_flight() { return in_flight_; }
+  PayerAccounts& accounts() { return accounts_; }
   const HostLimits& limits() const { return limits_; }
   const std::string& uid() const { return uid_; }
 
@@ -148,11 +156,13 @@ class Host {
   TapeStore tapes_;
   Sessions sessions_;
   AnswerLog answers_;
-  ByteBudget in_flight_;
+  Budget in_flight_;
+  PayerAccounts accounts_;
 
   absl::Mutex mutex_;
   absl::CondVar ended_;
   bool ending_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Time trimmed_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
   std::thread sweeper_;
 };
 

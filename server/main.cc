@@ -105,6 +105,7 @@ HostLimits LimitsOf(const Options& options) {
           .max_sessions = options.max_sessions,
           .max_memory_bytes = options.max_memory_bytes,
           .scheduling = SchedulingOf(options),
+          .quotas = QuotasOf(options),
           .tape_ttl = options.tape_ttl,
           .session_ttl = options.session_ttl};
 }

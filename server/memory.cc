@@ -213,6 +213,16 @@ void MemoryRoom::TrimTo(int64_t bytes) {
   malloc_trim(0);  // Those below 1 MiB came from malloc, which keeps them.
 }
 
+void MemoryRoom::TrimUnused() {
+  int64_t rest = 0;
+  {
+    absl::MutexLock lock(&mutex_);
+    rest = pooled_bytes_ - std::min(unused_bytes_, pooled_bytes_);
+    unused_bytes_ = rest;
+  }
+  TrimTo(rest);
+}
+
 int64_t MemoryRoom::pooled_bytes() const {
   absl::MutexLock lock(&mutex_);
   return pooled_bytes_;
@@ -243,6 +253,7 @@ MemoryRoom::Block* MemoryRoom::TakePooled(size_t capacity) {
   block->SizeLink::Remove();
   block->AgeLink::Remove();
   pooled_bytes_ -= Footprint(capacity);
+  unused_bytes_ = std::min(unused_bytes_, pooled_bytes_);
   ASAN_UNPOISON_MEMORY_REGION(block->data(), capacity);
   return block;
 }
@@ -273,6 +284,7 @@ MemoryRoom::Block* MemoryRoom::EvictDownTo(int64_t bytes) {
   while (pooled_bytes_ > bytes && oldest_.next != &oldest_) {
     Block* block = Block::OfAge(oldest_.next);
     pooled_bytes_ -= Footprint(block->capacity());
+    unused_bytes_ = std::min(unused_bytes_, pooled_bytes_);
     block->AgeLink::Remove();
     block->SizeLink::Remove();
     block->SizeLink::next = static_cast<SizeLink*>(chain);

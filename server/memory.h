@@ -77,6 +77,10 @@ class MemoryRoom {
   // in the pool.
   void TrimTo(int64_t bytes);
 
+  // Gives back to the system what nobody needed of the pool since the last
+  // call: as much as rested there all the time, the longest rested first.
+  void TrimUnused();
+
   // Bytes that the blocks in use take.
   int64_t allocated_bytes() const { return in_use_.live_bytes(); }
 
@@ -115,6 +119,8 @@ class MemoryRoom {
   mutable absl::Mutex mutex_;
   int64_t max_pooled_bytes_ ABSL_GUARDED_BY(mutex_);
   int64_t pooled_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  // The least that `pooled_bytes_` has been since the last TrimUnused.
+  int64_t unused_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   // One list a size; what came last is taken first, while it is in the cache.
   std::vector<SizeLink> bins_ ABSL_GUARDED_BY(mutex_);
   AgeLink oldest_ ABSL_GUARDED_BY(mutex_);  // The ring's begin.

@@ -1,12 +1,10 @@
 #include "server/memory_account.h"
 
-#include <string_view>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
-#include "backbones/errors.h"
+#include "server/quotas.h"
 
 namespace backboned {
 namespace {
@@ -16,32 +14,42 @@ constexpr absl::Duration kRetryDelay = absl::Milliseconds(100);
 
 thread_local const ScopedAccount* innermost = nullptr;
 
-absl::Status OverLimit(std::string_view name, int64_t bytes, int64_t live,
-                       int64_t limit) {
+absl::Status OverLimit(const std::string& name, LimitScope scope, int64_t bytes,
+                       int64_t live, int64_t limit) {
   // The sum may pass what 64 bits hold.
   const int64_t requested =
       bytes > kUnlimitedBytes - live ? kUnlimitedBytes : live + bytes;
-  return LimitReached(
-      {.name = std::string(name),
+  return NoRoom(
+      {.name = name,
        .value = limit,
        .requested = requested,
-       .retry_delay = bytes <= limit ? kRetryDelay : absl::ZeroDuration()},
-      absl::StrCat(bytes, " bytes do not fit into ",
-                   absl::string_view(name.data(), name.size()), ": ", live,
-                   " of ", limit, " bytes are in use"));
+       .retry_delay = bytes <= limit ? kRetryDelay : absl::ZeroDuration(),
+       .scope = scope},
+      live, absl::StrCat("no room for ", bytes, " more bytes"));
 }
 
 }  // namespace
 
-MemoryAccount::MemoryAccount(std::string name, int64_t limit_bytes)
-    : name_(std::move(name)), limit_bytes_(limit_bytes) {}
+MemoryAccount::MemoryAccount(Options options)
+    : name_(std::move(options.name)),
+      scope_(options.scope),
+      parent_(std::move(options.parent)),
+      limit_bytes_(options.limit_bytes) {}
 
 absl::Status MemoryAccount::Charge(int64_t bytes) {
+  absl::Status charged = ChargeThis(bytes);
+  if (!charged.ok() || parent_ == nullptr) return charged;
+  charged = parent_->Charge(bytes);
+  if (!charged.ok()) live_bytes_.fetch_sub(bytes, std::memory_order_relaxed);
+  return charged;
+}
+
+absl::Status MemoryAccount::ChargeThis(int64_t bytes) {
   const int64_t limit = limit_bytes();
   int64_t live = live_bytes();
   do {
     if (bytes > limit - live) {
-      return OverLimit(name_, bytes, live, limit);
+      return OverLimit(name_, scope_, bytes, live, limit);
     }
   } while (!live_bytes_.compare_exchange_weak(live, live + bytes,
                                               std::memory_order_relaxed));
@@ -55,6 +63,7 @@ absl::Status MemoryAccount::Charge(int64_t bytes) {
 
 void MemoryAccount::Refund(int64_t bytes) {
   live_bytes_.fetch_sub(bytes, std::memory_order_relaxed);
+  if (parent_ != nullptr) parent_->Refund(bytes);
 }
 
 void MemoryAccount::SetLimit(int64_t limit_bytes) {

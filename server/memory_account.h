@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "absl/status/status.h"
+#include "backbones/errors.h"
 
 namespace backboned {
 
@@ -40,18 +41,32 @@ class OutOfMemoryBudget : public std::bad_alloc {
 // Thread-safe.
 class MemoryAccount {
  public:
-  // Makes an account of at most `limit_bytes`. `name` is what errors call the
-  // limit: the server's option without dashes in front.
+  struct Options {
+    // What errors call the limit: the server's option without dashes in front.
+    std::string name;
+    int64_t limit_bytes = kUnlimitedBytes;
+    // Whose use it counts.
+    LimitScope scope = LimitScope::kServer;
+    // What is charged here counts there too. Null: nowhere else.
+    std::shared_ptr<MemoryAccount> parent = nullptr;
+  };
+
+  explicit MemoryAccount(Options options);
+
+  // An account of its own, for all.
   explicit MemoryAccount(std::string name,
-                         int64_t limit_bytes = kUnlimitedBytes);
+                         int64_t limit_bytes = kUnlimitedBytes)
+      : MemoryAccount(
+            Options{.name = std::move(name), .limit_bytes = limit_bytes}) {}
 
   MemoryAccount(const MemoryAccount&) = delete;
   MemoryAccount& operator=(const MemoryAccount&) = delete;
 
   // Adds `bytes`, which is not negative.
   //
-  // Returns kResourceExhausted (LimitReached) if that would pass the limit,
-  // with a retry delay where it can fit later. Nothing is added then.
+  // Returns kResourceExhausted (LimitReached) if that would pass the limit, or
+  // one of a parent, with a retry delay where it can fit later. Nothing is
+  // added then.
   absl::Status Charge(int64_t bytes);
 
   // Takes `bytes` that were charged off again.
@@ -76,7 +91,11 @@ class MemoryAccount {
   }
 
  private:
+  absl::Status ChargeThis(int64_t bytes);
+
   const std::string name_;
+  const LimitScope scope_;
+  const std::shared_ptr<MemoryAccount> parent_;
   std::atomic<int64_t> limit_bytes_;
   std::atomic<int64_t> live_bytes_ = 0;
   std::atomic<int64_t> peak_bytes_ = 0;

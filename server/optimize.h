@@ -35,8 +35,8 @@ absl::StatusOr<StepDone> RunStep(DeviceWorker::Request request,
 struct TrainWork {
   // In training mode, `out` alone asked for, without a tape.
   ForwardWork forward;
-  std::vector<LossTerm> terms;          // CheckTerms accepts them; on the CPU.
-  ByteBudget::Reservation reservation;  // Pays for the terms' upload.
+  std::vector<LossTerm> terms;      // CheckTerms accepts them; on the CPU.
+  Budget::Reservation reservation;  // Pays for the terms' upload.
   StepOptions step;
   bool return_logits = false;
 };

@@ -132,17 +132,46 @@ void AddServing(Adder& add, Options& options) {
       ->check(CLI::IsMember({"debug", "info", "warn", "error", "off"}));
 }
 
-// Reads PRINCIPAL=WEIGHT; empty if it is not that.
+// Reads PRINCIPAL=NUMBER with a positive number; empty if it is not that.
 std::optional<std::pair<std::string, double>> ReadShare(
     const std::string& text) {
   const std::vector<std::string> parts = absl::StrSplit(text, '=');
-  double weight = 0;
+  double number = 0;
   if (parts.size() != 2 || parts[0].empty() ||
-      !absl::SimpleAtod(parts[1], &weight) || !std::isfinite(weight) ||
-      weight <= 0) {
+      !absl::SimpleAtod(parts[1], &number) || !std::isfinite(number) ||
+      number <= 0) {
     return std::nullopt;
   }
-  return std::pair(parts[0], weight);
+  return std::pair(parts[0], number);
+}
+
+bool IsFraction(double number) { return number > 0 && number <= 1; }
+
+void AddQuotas(Adder& add, Options& options) {
+  const auto check = [](const std::string& text) {
+    const auto quota = ReadShare(text);
+    return quota && IsFraction(quota->second)
+               ? std::string()
+               : absl::StrCat("'", text,
+                              "' is no PRINCIPAL=FRACTION with a fraction "
+                              "above 0 and at most 1");
+  };
+  add.AddList("--quota", options.quotas,
+              "How much of each limit a principal may use: PRINCIPAL=FRACTION; "
+              "others may use all; repeatable")
+      ->check(CLI::Validator(check, "", "quota"))
+      ->type_name("PRINCIPAL=FRACTION");
+  const auto check_session = [](const std::string& text) {
+    double fraction = 0;
+    return absl::SimpleAtod(text, &fraction) && IsFraction(fraction)
+               ? std::string()
+               : absl::StrCat("'", text, "' is not above 0 and at most 1");
+  };
+  add.Add("--session-quota", options.session_quota,
+          "How much of each limit one session, that is one client process, may "
+          "use: a fraction; 1 where nobody shares the server")
+      ->check(CLI::Validator(check_session, "", "session-quota"))
+      ->type_name("FRACTION");
 }
 
 void AddSharing(Adder& add, Options& options) {
@@ -231,7 +260,20 @@ SchedulerOptions SchedulingOf(const Options& options) {
   for (const std::string& share : options.shares) {
     scheduling.weights.insert(*ReadShare(share));
   }
+  const Quotas quotas = QuotasOf(options);
+  for (const auto& [principal, part] : quotas.principals) {
+    scheduling.max_queued_by_principal[principal] =
+        quotas.Part(LimitScope::kPrincipal, {principal}, scheduling.max_queued);
+  }
   return scheduling;
+}
+
+Quotas QuotasOf(const Options& options) {
+  Quotas quotas = {.session = options.session_quota};
+  for (const std::string& quota : options.quotas) {
+    quotas.principals.insert(*ReadShare(quota));
+  }
+  return quotas;
 }
 
 std::variant<Options, int> ParseOptions(int argc, char** argv) {
@@ -249,6 +291,7 @@ std::variant<Options, int> ParseOptions(int argc, char** argv) {
   AddServing(add, options);
   AddSharing(add, options);
   AddLimits(add, options);
+  AddQuotas(add, options);
   std::string check_target;
   const CLI::Option* check = AddCheck(app, check_target);
   try {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "server/quotas.h"
 #include "server/scheduler/scheduler.h"
 #include "server/version.h"
 
@@ -33,7 +34,7 @@ struct Options {
   std::optional<std::string> check;
 
   int64_t max_calls = 256;
-  int64_t max_instances = 256;
+  int64_t max_instances = 1024;
   int64_t max_tapes = 1024;
   int64_t max_tape_bytes = int64_t{4} << 30;
   int64_t max_in_flight_bytes = int64_t{2} << 30;
@@ -41,6 +42,8 @@ struct Options {
   int64_t max_queued = 4096;
   int64_t max_queued_by_run = 1024;
   std::vector<std::string> shares;  // PRINCIPAL=WEIGHT.
+  std::vector<std::string> quotas;  // PRINCIPAL=FRACTION.
+  double session_quota = 0.5;       // A fraction.
   int64_t max_batch = 64;
   int64_t max_delay_us = 0;
   int64_t max_sessions = 4096;
@@ -52,6 +55,9 @@ struct Options {
 
 // How the devices' time is shared.
 SchedulerOptions SchedulingOf(const Options& options);
+
+// How much of each limit principals and sessions may use.
+Quotas QuotasOf(const Options& options);
 
 // Reads command line and environment, in which each variable `BACKBONED_...`
 // must be known. Otherwise what the process is to exit

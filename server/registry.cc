@@ -22,6 +22,12 @@ bool IsNameCharacter(unsigned char c) {
 
 }  // namespace
 
+Registry::Registry(int64_t max_instances, const Quotas& quotas)
+    : places_({.name = "max-instances",
+               .unit = "instance",
+               .limit = max_instances,
+               .quotas = quotas}) {}
+
 absl::Status CheckName(std::string_view name) {
   const bool valid = !name.empty() && name.size() <= 64 &&
                      absl::ascii_isalnum(static_cast<unsigned char>(name[0])) &&
@@ -53,23 +59,11 @@ std::shared_ptr<Instance> Registry::Get(std::string_view owner,
                                         std::string_view name) const {
   absl::MutexLock lock(&mutex_);
   const auto found = instances_.find({std::string(owner), std::string(name)});
-  return found == instances_.end() ? nullptr : found->second;
+  return found == instances_.end() ? nullptr : found->second.instance;
 }
 
-absl::Status Registry::CheckRoom() const {
-  absl::MutexLock lock(&mutex_);
-  return CheckRoomLocked();
-}
-
-absl::Status Registry::CheckRoomLocked() const {
-  const auto count = static_cast<int64_t>(instances_.size());
-  if (count < max_instances_) return absl::OkStatus();
-  return LimitReached(
-      {.name = "max-instances",
-       .value = max_instances_,
-       .requested = count + 1},
-      absl::StrCat("there are ", count, " instances, the limit is ",
-                   max_instances_));
+absl::Status Registry::CheckRoom(const Payer& payer) const {
+  return places_.Check(payer, 1);
 }
 
 absl::Status Registry::Add(std::shared_ptr<Instance> instance) {
@@ -80,18 +74,21 @@ absl::Status Registry::Add(std::shared_ptr<Instance> instance) {
         absl::StatusCode::kAlreadyExists, Reason::kInstanceExists,
         absl::StrCat("there is an instance '", identity.name, "' already"));
   }
-  absl::Status room = CheckRoomLocked();
-  if (!room.ok()) return room;
-  instances_[{identity.owner, identity.name}] = std::move(instance);
+  absl::StatusOr<Budget::Reservation> place =
+      places_.Reserve({identity.owner, identity.session}, 1);
+  if (!place.ok()) return place.status();
+  Key key(identity.owner, identity.name);
+  instances_.emplace(std::move(key),
+                     Entry{std::move(instance), *std::move(place)});
   return absl::OkStatus();
 }
 
 bool Registry::Remove(const Instance& instance) {
-  std::shared_ptr<Instance> removed;  // Dies after the lock.
+  Entry removed;  // Dies after the lock.
   absl::MutexLock lock(&mutex_);
   const auto found =
       instances_.find({instance.identity().owner, instance.identity().name});
-  if (found == instances_.end() || found->second.get() != &instance)
+  if (found == instances_.end() || found->second.instance.get() != &instance)
     return false;
   removed = std::move(found->second);
   instances_.erase(found);
@@ -102,7 +99,7 @@ std::vector<std::shared_ptr<Instance>> Registry::List() const {
   absl::MutexLock lock(&mutex_);
   std::vector<std::shared_ptr<Instance>> list;
   list.reserve(instances_.size());
-  for (const auto& [key, instance] : instances_) list.push_back(instance);
+  for (const auto& [key, entry] : instances_) list.push_back(entry.instance);
   return list;
 }
 

@@ -14,19 +14,18 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "server/budget.h"
 #include "server/instance.h"
+#include "server/quotas.h"
 
 namespace backboned {
-
-// Owner of the instances that are hosted since the start.
-inline constexpr std::string_view kServerPrincipal = "server";
 
 // The instances of a server.
 //
 // Thread-safe.
 class Registry {
  public:
-  explicit Registry(int64_t max_instances) : max_instances_(max_instances) {}
+  Registry(int64_t max_instances, const Quotas& quotas);
 
   // Finds what `reference` means to `principal`: a bare name is its own
   // instance, else one of `server`; `owner/name` is somebody else's. kNotFound
@@ -38,15 +37,19 @@ class Registry {
   std::shared_ptr<Instance> Get(std::string_view owner,
                                 std::string_view name) const;
 
-  // Returns kResourceExhausted if there is no room for one more.
-  absl::Status CheckRoom() const;
+  // Returns kResourceExhausted if there is no room for one more of `payer`.
+  absl::Status CheckRoom(const Payer& payer) const;
 
-  // Adds an instance: kAlreadyExists if its owner has one of its name,
-  // kResourceExhausted if there are too many.
+  // Adds an instance, which its owner and the session that made it pay for:
+  // kAlreadyExists if its owner has one of its name, kResourceExhausted if
+  // there are too many.
   absl::Status Add(std::shared_ptr<Instance> instance);
 
   // Removes this very instance; false if it is not there.
   bool Remove(const Instance& instance);
+
+  // Whose they are.
+  const Budget& places() const { return places_; }
 
   // All of them, by owner and name.
   std::vector<std::shared_ptr<Instance>> List() const;
@@ -54,11 +57,14 @@ class Registry {
  private:
   using Key = std::pair<std::string, std::string>;  // Owner, name.
 
-  absl::Status CheckRoomLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  struct Entry {
+    std::shared_ptr<Instance> instance;
+    Budget::Reservation place;
+  };
 
-  const int64_t max_instances_;
+  Budget places_;
   mutable absl::Mutex mutex_;
-  std::map<Key, std::shared_ptr<Instance>> instances_ ABSL_GUARDED_BY(mutex_);
+  std::map<Key, Entry> instances_ ABSL_GUARDED_BY(mutex_);
 };
 
 // Returns kInvalidArgument unless `name` matches [a-z0-9][a-z0-9_.-]{0,63}. The

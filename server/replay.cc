@@ -45,6 +45,12 @@ int64_t ForwardReplay::bytes() const {
   return bytes;
 }
 
+std::vector<at::Tensor> ForwardReplay::StateTensors() const {
+  std::vector<at::Tensor> tensors = state_.params;
+  tensors.insert(tensors.end(), state_.buffers.begin(), state_.buffers.end());
+  return tensors;
+}
+
 void ForwardReplay::CountDemotion() const {
   ++instance_->counters().demoted_tapes;
 }

@@ -32,6 +32,7 @@ class ForwardReplay : public Replay {
 
   std::shared_ptr<Graph> Run() const override;
   int64_t bytes() const override;
+  std::vector<at::Tensor> StateTensors() const override;
   void CountDemotion() const override;
 
  private:

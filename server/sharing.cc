@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <unordered_map>
+#include <unordered_set>
 
 namespace backboned {
 namespace {
@@ -43,6 +44,27 @@ std::vector<int64_t> SharedBytes(std::span<const StatePtr> states) {
     }
   }
   return shared;
+}
+
+int64_t TapeStateBytes(std::span<const std::shared_ptr<const Tape>> tapes,
+                       std::span<const StatePtr> states) {
+  if (tapes.empty()) return 0;
+  std::unordered_set<const c10::StorageImpl*> known;
+  for (const StatePtr& state : states) {
+    for (const at::Tensor& tensor : TensorsOf(*state)) {
+      known.insert(tensor.storage().unsafeGetStorageImpl());
+    }
+  }
+  int64_t bytes = 0;
+  for (const auto& tape : tapes) {
+    if (tape->replay == nullptr) continue;
+    for (const at::Tensor& tensor : tape->replay->StateTensors()) {
+      if (known.insert(tensor.storage().unsafeGetStorageImpl()).second) {
+        bytes += static_cast<int64_t>(tensor.nbytes());
+      }
+    }
+  }
+  return bytes;
 }
 
 }  // namespace backboned

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "server/memory_account.h"
+#include "server/quotas.h"
 
 namespace backboned {
 
@@ -33,6 +34,9 @@ class Replay {
 
   // Bytes that it keeps alive.
   virtual int64_t bytes() const = 0;
+
+  // The parameters and buffers that the forward ran with.
+  virtual std::vector<at::Tensor> StateTensors() const = 0;
 
   // Takes note that a tape has nothing else any more.
   virtual void CountDemotion() const = 0;
@@ -74,15 +78,18 @@ class TapeSlot {
   // Holds no place.
   TapeSlot() = default;
   TapeSlot(TapeSlot&& other) noexcept
-      : store_(std::exchange(other.store_, nullptr)) {}
+      : store_(std::exchange(other.store_, nullptr)),
+        payer_(std::move(other.payer_)) {}
   TapeSlot& operator=(TapeSlot&& other) noexcept;
   ~TapeSlot();
 
  private:
   friend class TapeStore;
-  explicit TapeSlot(TapeStore* store) : store_(store) {}
+  TapeSlot(TapeStore* store, Payer payer)
+      : store_(store), payer_(std::move(payer)) {}
 
   TapeStore* store_ = nullptr;
+  Payer payer_;
 };
 
 // Tapes of which a backward has the exclusive use. Not thread-safe.

@@ -1,5 +1,6 @@
 #include "server/tapes.h"
 
+#include <algorithm>
 #include <cassert>
 #include <map>
 #include <unordered_set>
@@ -37,15 +38,30 @@ bool CanBeDemoted(const Tape& tape) {
   return tape.graph != nullptr && tape.replay != nullptr;
 }
 
+Payer PayerOf(const Tape& tape) { return {tape.principal, tape.session}; }
+
+// Whether `tape` counts within `scope` of `payer`.
+bool IsWithin(const Tape& tape, LimitScope scope, const Payer& payer) {
+  switch (scope) {
+    case LimitScope::kSession:
+      return PayerOf(tape) == payer;
+    case LimitScope::kPrincipal:
+      return tape.principal == payer.principal;
+    default:
+      return true;
+  }
+}
+
 }  // namespace
 
 TapeSlot& TapeSlot::operator=(TapeSlot&& other) noexcept {
   std::swap(store_, other.store_);
+  std::swap(payer_, other.payer_);
   return *this;
 }
 
 TapeSlot::~TapeSlot() {
-  if (store_ != nullptr) store_->FreeSlot();
+  if (store_ != nullptr) store_->FreeSlot(payer_);
 }
 
 TapeLease::TapeLease(TapeLease&& other) noexcept
@@ -71,53 +87,47 @@ TapeStore::TapeStore(const Limits& limits) : limits_(limits) {}
 
 TapeStore::~TapeStore() = default;
 
-absl::StatusOr<TapeSlot> TapeStore::Reserve(absl::Time now) {
+absl::StatusOr<TapeSlot> TapeStore::Reserve(const Payer& payer,
+                                            absl::Time now) {
   DropExpired(now);
   Tapes undone;  // Destroyed after the lock.
   absl::MutexLock lock(&mutex_);
-  const int64_t count = total_.count + reserved_count_;
-  if (count >= limits_.max_count) {
-    return LimitReached(
-        {.name = "max-tapes",
-         .value = limits_.max_count,
-         .requested = count + 1,
-         .retry_delay = kRetryDelay},
-        absl::StrCat(count, " tapes are kept, the limit is ", limits_.max_count,
-                     "; run backwards or release tapes"));
+  absl::Status room;
+  for (const Level& level : LevelsOf(payer)) room.Update(CheckCount(level));
+  room.Update(MakeRoom(payer, 1, undone));
+  if (room.ok()) {
+    for (Holder* holder : HoldersOf(payer)) ++holder->reserved_count;
+    return TapeSlot(this, payer);
   }
-  MakeRoom(1, undone);
-  if (total_.bytes >= limits_.max_bytes) {
-    return NoBytes(1);
-  }
-  ++reserved_count_;
-  return TapeSlot(this);
+  Forget(payer);
+  return room;
 }
 
 absl::StatusOr<std::string> TapeStore::Put(Tape tape, TapeSlot slot,
                                            absl::Time now) {
-  assert(slot.store_ == this);
+  assert(slot.store_ == this && slot.payer_ == PayerOf(tape));
   tape.id = RandomId();
   const std::string id = tape.id;
-  int64_t bytes = tape.bytes;
-  std::shared_ptr<const Tape> kept = std::make_shared<Tape>(std::move(tape));
+  Entry entry = {.tape = std::make_shared<Tape>(std::move(tape)),
+                 .expires = now + limits_.ttl};
+  entry.bytes = entry.tape->bytes;
   Tapes undone;  // Destroyed after the lock.
   absl::MutexLock lock(&mutex_);
-  if (bytes <= limits_.max_bytes) MakeRoom(bytes, undone);
-  if (bytes > limits_.max_bytes - total_.bytes && CanBeDemoted(*kept)) {
-    undone.push_back(std::exchange(kept, Demoted(*kept)));
-    bytes = kept->replay->bytes();
-    MakeRoom(bytes, undone);
+  absl::Status room = MakeRoom(slot.payer_, entry.bytes, undone);
+  if (!room.ok() && CanBeDemoted(*entry.tape)) {
+    undone.push_back(std::exchange(entry.tape, Demoted(*entry.tape)));
+    entry.bytes = entry.tape->replay->bytes();
+    room = MakeRoom(slot.payer_, entry.bytes, undone);
   }
-  if (bytes > limits_.max_bytes - total_.bytes) return NoBytes(bytes);
+  if (!room.ok()) {
+    undone.push_back(std::move(entry.tape));
+    return room;
+  }
+  entry.number = ++last_number_;
+  Count(*entry.tape, 1, entry.bytes);
+  for (Holder* holder : HoldersOf(slot.payer_)) --holder->reserved_count;
   slot.store_ = nullptr;
-  --reserved_count_;
-  total_.count += 1;
-  by_instance_[kept->instance_uid].count += 1;
-  Entry& entry = entries_[id];
-  entry = {.tape = std::move(kept),
-           .number = ++last_number_,
-           .expires = now + limits_.ttl};
-  Count(entry, bytes);
+  entries_.emplace(id, std::move(entry));
   return id;
 }
 
@@ -174,6 +184,16 @@ int64_t TapeStore::DropExpired(absl::Time now) {
   });
 }
 
+std::vector<std::shared_ptr<const Tape>> TapeStore::OfInstance(
+    std::string_view instance_uid) const {
+  Tapes tapes;
+  absl::MutexLock lock(&mutex_);
+  for (const auto& [id, entry] : entries_) {
+    if (entry.tape->instance_uid == instance_uid) tapes.push_back(entry.tape);
+  }
+  return tapes;
+}
+
 TapeStore::Figures TapeStore::InstanceFigures(
     std::string_view instance_uid) const {
   absl::MutexLock lock(&mutex_);
@@ -183,7 +203,19 @@ TapeStore::Figures TapeStore::InstanceFigures(
 
 TapeStore::Figures TapeStore::TotalFigures() const {
   absl::MutexLock lock(&mutex_);
-  return total_;
+  return all_.figures;
+}
+
+TapeStore::Figures TapeStore::PayerFigures(LimitScope scope,
+                                           const Payer& payer) const {
+  absl::MutexLock lock(&mutex_);
+  if (scope == LimitScope::kSession) {
+    const auto session = by_session_.find(payer);
+    return session == by_session_.end() ? Figures() : session->second.figures;
+  }
+  const auto principal = by_principal_.find(payer.principal);
+  return principal == by_principal_.end() ? Figures()
+                                          : principal->second.figures;
 }
 
 // Drops what `predicate` chooses, or marks it if it is leased.
@@ -207,14 +239,9 @@ int64_t TapeStore::DropIf(const Predicate& predicate) {
 
 std::shared_ptr<const Tape> TapeStore::Remove(Entries::iterator entry) {
   std::shared_ptr<const Tape> tape = std::move(entry->second.tape);
-  const int64_t bytes = entry->second.bytes;
+  Count(*tape, -1, -entry->second.bytes);
   entries_.erase(entry);
-  const auto instance = by_instance_.find(tape->instance_uid);
-  for (Figures* figures : {&total_, &instance->second}) {
-    figures->count -= 1;
-    figures->bytes -= bytes;
-  }
-  if (instance->second.count == 0) by_instance_.erase(instance);
+  Forget(PayerOf(*tape));
   return tape;
 }
 
@@ -244,48 +271,137 @@ absl::Status TapeStore::CheckUse(const std::string& id,
   return absl::OkStatus();
 }
 
-// Demotes tapes that nobody uses, the oldest first, until `bytes` fit. Their
-// former selves go to `undone`.
-void TapeStore::MakeRoom(int64_t bytes, Tapes& undone) {
-  if (bytes <= limits_.max_bytes - total_.bytes) return;
-  std::map<uint64_t, Entry*> oldest_first;
-  for (auto& [id, entry] : entries_) {
-    // What a demoted one keeps for itself changes with the instance.
-    if (IsDemoted(*entry.tape)) Count(entry, entry.tape->replay->bytes());
-    if (!entry.leased && CanBeDemoted(*entry.tape)) {
-      oldest_first[entry.number] = &entry;
-    }
+// What a payer's tapes count for.
+std::array<TapeStore::Holder*, 3> TapeStore::HoldersOf(const Payer& payer) {
+  return {&by_session_[payer], &by_principal_[payer.principal], &all_};
+}
+
+// What limits a payer's tapes, the narrowest first.
+std::vector<TapeStore::Level> TapeStore::LevelsOf(const Payer& payer) {
+  const auto [session, principal, all] = HoldersOf(payer);
+  std::vector<Level> levels;
+  for (const LimitScope scope : limits_.quotas.ScopesOf(payer)) {
+    levels.push_back(
+        {.scope = scope,
+         .holder = scope == LimitScope::kSession     ? *session
+                   : scope == LimitScope::kPrincipal ? *principal
+                                                     : *all,
+         .max_count = limits_.quotas.Part(scope, payer, limits_.max_count),
+         .max_bytes = limits_.quotas.Part(scope, payer, limits_.max_bytes)});
   }
-  for (const auto& [number, entry] : oldest_first) {
-    if (bytes <= limits_.max_bytes - total_.bytes) return;
-    undone.push_back(std::exchange(entry->tape, Demoted(*entry->tape)));
-    Count(*entry, entry->tape->replay->bytes());
+  return levels;
+}
+
+// Forgets holders that hold nothing.
+void TapeStore::Forget(const Payer& payer) {
+  const auto is_empty = [](const Holder& holder) {
+    return holder.figures.count == 0 && holder.reserved_count == 0;
+  };
+  const auto session = by_session_.find(payer);
+  if (session != by_session_.end() && is_empty(session->second)) {
+    by_session_.erase(session);
+  }
+  const auto principal = by_principal_.find(payer.principal);
+  if (principal != by_principal_.end() && is_empty(principal->second)) {
+    by_principal_.erase(principal);
   }
 }
 
-// Lets an entry count `bytes`.
-void TapeStore::Count(Entry& entry, int64_t bytes) {
-  for (Figures* figures : {&total_, &by_instance_[entry.tape->instance_uid]}) {
-    figures->bytes += bytes - entry.bytes;
+absl::Status TapeStore::CheckCount(const Level& level) const {
+  const int64_t count =
+      level.holder.figures.count + level.holder.reserved_count;
+  if (count < level.max_count) return absl::OkStatus();
+  return NoRoom({.name = "max-tapes",
+                 .value = level.max_count,
+                 .requested = count + 1,
+                 .retry_delay = kRetryDelay,
+                 .scope = level.scope},
+                count,
+                "no more tape can be kept; run backwards or release tapes");
+}
+
+absl::Status TapeStore::CheckBytes(const Level& level, int64_t bytes) const {
+  if (bytes <= level.free_bytes()) return absl::OkStatus();
+  return NoRoom(
+      {.name = "max-tape-bytes",
+       .value = level.max_bytes,
+       .requested = level.holder.figures.bytes + bytes,
+       .retry_delay =
+           bytes <= level.max_bytes ? kRetryDelay : absl::ZeroDuration(),
+       .scope = level.scope},
+      level.holder.figures.bytes,
+      absl::StrCat("a tape of ", bytes,
+                   " bytes does not fit; run backwards or release tapes"));
+}
+
+// Demotes tapes until `bytes` of `payer` fit, if they fit at all; otherwise the
+// error.
+absl::Status TapeStore::MakeRoom(const Payer& payer, int64_t bytes,
+                                 Tapes& undone) {
+  const std::vector<Level> levels = LevelsOf(payer);
+  for (const Level& level : levels) {
+    if (bytes > level.max_bytes) return CheckBytes(level, bytes);
   }
+  for (const Level& level : levels) {
+    if (bytes > level.free_bytes()) Demote(level, payer, bytes, undone);
+    absl::Status room = CheckBytes(level, bytes);
+    if (!room.ok()) return room;
+  }
+  return absl::OkStatus();
+}
+
+// Demotes tapes within a level that nobody uses, until `bytes` fit: again and
+// again the oldest of the principal that holds most. Their former selves go to
+// `undone`.
+void TapeStore::Demote(const Level& level, const Payer& payer, int64_t bytes,
+                       Tapes& undone) {
+  using OldestFirst = std::map<uint64_t, Entry*>;
+  std::map<std::string, OldestFirst> candidates;  // By principal.
+  for (auto& [id, entry] : entries_) {
+    // What a demoted one keeps for itself changes with the instance.
+    if (IsDemoted(*entry.tape)) Recount(entry);
+    if (!entry.leased && CanBeDemoted(*entry.tape) &&
+        IsWithin(*entry.tape, level.scope, payer)) {
+      candidates[entry.tape->principal][entry.number] = &entry;
+    }
+  }
+  while (bytes > level.free_bytes() && !candidates.empty()) {
+    const auto most =
+        std::ranges::max_element(candidates, {}, [this](const auto& candidate) {
+          mutex_.AssertHeld();
+          return by_principal_.at(candidate.first).figures.bytes;
+        });
+    Entry& oldest = *most->second.begin()->second;
+    undone.push_back(std::exchange(oldest.tape, Demoted(*oldest.tape)));
+    Recount(oldest);
+    most->second.erase(most->second.begin());
+    if (most->second.empty()) candidates.erase(most);
+  }
+}
+
+// Adds to what those hold that `tape` counts for.
+void TapeStore::Count(const Tape& tape, int64_t count, int64_t bytes) {
+  const auto instance = by_instance_.try_emplace(tape.instance_uid).first;
+  instance->second.count += count;
+  instance->second.bytes += bytes;
+  if (instance->second.count == 0) by_instance_.erase(instance);
+  for (Holder* holder : HoldersOf(PayerOf(tape))) {
+    holder->figures.count += count;
+    holder->figures.bytes += bytes;
+  }
+}
+
+// Lets a demoted entry count what its replay keeps.
+void TapeStore::Recount(Entry& entry) {
+  const int64_t bytes = entry.tape->replay->bytes();
+  Count(*entry.tape, 0, bytes - entry.bytes);
   entry.bytes = bytes;
 }
 
-absl::Status TapeStore::NoBytes(int64_t bytes) const {
-  return LimitReached(
-      {.name = "max-tape-bytes",
-       .value = limits_.max_bytes,
-       .requested = total_.bytes + bytes,
-       .retry_delay =
-           bytes <= limits_.max_bytes ? kRetryDelay : absl::ZeroDuration()},
-      absl::StrCat("a tape of ", bytes, " bytes does not fit: tapes hold ",
-                   total_.bytes, " of ", limits_.max_bytes,
-                   " bytes; run backwards or release tapes"));
-}
-
-void TapeStore::FreeSlot() {
+void TapeStore::FreeSlot(const Payer& payer) {
   absl::MutexLock lock(&mutex_);
-  --reserved_count_;
+  for (Holder* holder : HoldersOf(payer)) --holder->reserved_count;
+  Forget(payer);
 }
 
 void TapeStore::EndLease(const Tapes& tapes, bool consume) {

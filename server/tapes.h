@@ -3,7 +3,9 @@
 #ifndef BACKBONED_SERVER_TAPES_H_
 #define BACKBONED_SERVER_TAPES_H_
 
+#include <array>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -16,17 +18,20 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
+#include "server/quotas.h"
 #include "server/tape.h"
 
 namespace backboned {
 
 // Keeps tapes until they are used, released or expired, within limits of count
-// and bytes. A tape that is leased still counts, since its memory is still
-// there.
+// and bytes of all, and each payer's part of them. A tape that is leased still
+// counts, since its memory is still there.
 //
-// Over the bytes, tapes that are not leased are demoted, the oldest first, and
-// the new one last, unless it does not fit alone: each gives up its graph, and
-// counts as much as its replay keeps.
+// Over the bytes, tapes that are not leased are demoted, and the new one last,
+// unless it does not fit alone: each gives up its graph, and counts as much as
+// its replay keeps. Over a payer's part these are the payer's, the oldest
+// first; over the limit of all the oldest of the principal that holds most at
+// the time.
 //
 // Thread-safe. Graphs are destroyed outside the lock, by the calling thread.
 // Must outlive its slots and leases.
@@ -39,6 +44,8 @@ class TapeStore {
     int64_t max_bytes = int64_t{4} << 30;
     // Since the tape was put or its last lease began.
     absl::Duration ttl = absl::Minutes(10);
+    // Of count and bytes.
+    Quotas quotas = {};
   };
 
   struct Figures {
@@ -52,15 +59,16 @@ class TapeStore {
   TapeStore(const TapeStore&) = delete;
   TapeStore& operator=(const TapeStore&) = delete;
 
-  // Holds a place for a tape, so that a forward is refused before it starts.
+  // Holds a place for a tape of `payer`, so that a forward is refused before it
+  // starts.
   //
   // Returns kResourceExhausted (LimitReached `max-tapes` or `max-tape-bytes`)
   // if the store is full, once what has expired is dropped and what can be is
   // demoted.
-  absl::StatusOr<TapeSlot> Reserve(absl::Time now);
+  absl::StatusOr<TapeSlot> Reserve(const Payer& payer, absl::Time now);
 
-  // Keeps `tape` in the place of `slot` and returns its id. Put it before the
-  // forward's buffers are published: a refused training forward changes
+  // Keeps `tape`, whose payer `slot` is for, and returns its id. Put it before
+  // the forward's buffers are published: a refused training forward changes
   // nothing.
   //
   // Returns kResourceExhausted (LimitReached `max-tape-bytes`) if its bytes do
@@ -88,9 +96,15 @@ class TapeStore {
   int64_t DropSession(std::string_view session, std::string_view principal);
   int64_t DropExpired(absl::Time now);
 
-  // Count and bytes of an instance's tapes, and of all.
+  // An instance's tapes.
+  std::vector<std::shared_ptr<const Tape>> OfInstance(
+      std::string_view instance_uid) const;
+
+  // Count and bytes of an instance's tapes, of all, and of those within `scope`
+  // of `payer`.
   Figures InstanceFigures(std::string_view instance_uid) const;
   Figures TotalFigures() const;
+  Figures PayerFigures(LimitScope scope, const Payer& payer) const;
 
  private:
   friend class TapeSlot;
@@ -107,6 +121,21 @@ class TapeStore {
   using Tapes = std::vector<std::shared_ptr<const Tape>>;
   using Entries = std::unordered_map<std::string, Entry>;  // By id.
 
+  // What all, a principal or a session hold.
+  struct Holder {
+    Figures figures;
+    int64_t reserved_count = 0;
+  };
+
+  // A holder that limits a payer's tapes.
+  struct Level {
+    LimitScope scope;
+    Holder& holder;
+    int64_t max_count;
+    int64_t max_bytes;
+    int64_t free_bytes() const { return max_bytes - holder.figures.bytes; }
+  };
+
   template <typename Predicate>
   int64_t DropIf(const Predicate& predicate);
   std::shared_ptr<const Tape> Remove(Entries::iterator entry)
@@ -114,11 +143,21 @@ class TapeStore {
   absl::Status CheckUse(const std::string& id, std::string_view instance_uid,
                         std::string_view principal, absl::Time now) const
       ABSL_SHARED_LOCKS_REQUIRED(mutex_);
-  void MakeRoom(int64_t bytes, Tapes& undone)
+  std::array<Holder*, 3> HoldersOf(const Payer& payer)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Count(Entry& entry, int64_t bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status NoBytes(int64_t bytes) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
-  void FreeSlot();
+  std::vector<Level> LevelsOf(const Payer& payer)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Forget(const Payer& payer) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status CheckCount(const Level& level) const;
+  absl::Status CheckBytes(const Level& level, int64_t bytes) const;
+  absl::Status MakeRoom(const Payer& payer, int64_t bytes, Tapes& undone)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Demote(const Level& level, const Payer& payer, int64_t bytes,
+              Tapes& undone) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Count(const Tape& tape, int64_t count, int64_t bytes)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Recount(Entry& entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void FreeSlot(const Payer& payer);
   void EndLease(const Tapes& tapes, bool consume);
 
   const Limits limits_;
@@ -126,8 +165,10 @@ class TapeStore {
   mutable absl::Mutex mutex_;
   Entries entries_ ABSL_GUARDED_BY(mutex_);
   std::unordered_map<std::string, Figures> by_instance_ ABSL_GUARDED_BY(mutex_);
-  Figures total_ ABSL_GUARDED_BY(mutex_);
-  int64_t reserved_count_ ABSL_GUARDED_BY(mutex_) = 0;
+  Holder all_ ABSL_GUARDED_BY(mutex_);
+  // Those that hold something, or a place.
+  std::map<std::string, Holder> by_principal_ ABSL_GUARDED_BY(mutex_);
+  std::map<Payer, Holder> by_session_ ABSL_GUARDED_BY(mutex_);
   uint64_t last_number_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 

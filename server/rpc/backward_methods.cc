@@ -75,7 +75,7 @@ struct GradientUpload {
   std::vector<std::vector<at::Tensor>> by_tape;
   // The same memory in the order of the stream.
   std::vector<std::span<std::byte>> destinations;
-  ByteBudget::Reservation reservation;
+  Budget::Reservation reservation;
 };
 
 // Where a gradient goes, and its element type on the wire.
@@ -109,7 +109,7 @@ absl::StatusOr<std::vector<Place>> PlacesOf(const v1::BackwardHeader& header,
   return places;
 }
 
-absl::StatusOr<GradientUpload> MakeRoom(Host& host,
+absl::StatusOr<GradientUpload> MakeRoom(Host& host, const Call& call,
                                         const v1::BackwardHeader& header,
                                         const TapeLease& lease) {
   absl::StatusOr<std::vector<Place>> places = PlacesOf(header, lease);
@@ -123,8 +123,8 @@ absl::StatusOr<GradientUpload> MakeRoom(Host& host,
                    static_cast<int64_t>(c10::elementSize(place.dtype));
   }
   GradientUpload upload;
-  absl::StatusOr<ByteBudget::Reservation> reservation =
-      host.in_flight().Reserve(total_bytes);
+  absl::StatusOr<Budget::Reservation> reservation =
+      host.in_flight().Reserve(call.payer(), total_bytes);
   if (!reservation.ok()) return reservation.status();
   upload.reservation = *std::move(reservation);
   for (const auto& tape : lease.tapes()) {
@@ -236,7 +236,8 @@ absl::Status BackboneService::RunNewBackward(Call& call, MessageStream& stream,
   if (!lease.ok()) return lease.status();
   valid = CheckInputGrad(header, *lease);
   if (!valid.ok()) return valid;
-  absl::StatusOr<GradientUpload> upload = MakeRoom(host(), header, *lease);
+  absl::StatusOr<GradientUpload> upload =
+      MakeRoom(host(), call, header, *lease);
   if (!upload.ok()) return upload.status();
   absl::Status received = stream.ReadTensors(upload->destinations);
   if (!received.ok()) return received;

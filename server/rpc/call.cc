@@ -49,10 +49,11 @@ Call::Call(std::string_view method, grpc::ServerContext& context)
 
 DeviceWorker::Request Call::WorkerRequest(uint64_t lane) const {
   return {.principal = principal_,
-          .run = label_.empty() ? session_ : label_,
+          .run = flow().run,
           .lane = lane,
           .deadline = deadline_,
-          .cancelled = [this] { return IsCancelled(); }};
+          .cancelled = [this] { return IsCancelled(); },
+          .account = account_};
 }
 
 }  // namespace backboned::rpc

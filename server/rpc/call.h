@@ -6,12 +6,15 @@
 #include <grpcpp/server_context.h>
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "server/device_worker.h"
+#include "server/quotas.h"
 
 namespace backboned::rpc {
 
@@ -34,6 +37,14 @@ class Call {
   const std::string& session() const { return session_; }  // Empty: none.
   const std::string& label() const { return label_; }      // Empty: none.
 
+  // Who pays for what the call takes.
+  Payer payer() const { return {principal_, session_}; }
+
+  // The run that the call's work is of: its label, else its session.
+  FlowName flow() const {
+    return {principal_, label_.empty() ? session_ : label_};
+  }
+
   // When the caller stops waiting; infinite if it never does.
   absl::Time deadline() const { return deadline_; }
 
@@ -46,6 +57,12 @@ class Call {
 
   // Ends the call from the server's side. Thread-safe.
   void Cancel() { context_->TryCancel(); }
+
+  // Pays for the memory that the call takes. Null: nobody.
+  void set_account(std::shared_ptr<MemoryAccount> account) {
+    account_ = std::move(account);
+  }
+  const std::shared_ptr<MemoryAccount>& account() const { return account_; }
 
   // A request to a device's worker on behalf of this caller.
   DeviceWorker::Request WorkerRequest(uint64_t lane) const;
@@ -71,6 +88,7 @@ class Call {
   std::string label_;
   absl::Time deadline_;
   absl::Time received_;
+  std::shared_ptr<MemoryAccount> account_;
   Record record_;
 };
 

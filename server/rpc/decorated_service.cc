@@ -61,7 +61,7 @@ grpc::Status DecoratedService::Serve(std::string_view method,
     LogRefusal(method, call.status());
     return ToGrpc(call.status());
   }
-  absl::StatusOr<Gate::Pass> pass = surroundings_.gate.Enter();
+  absl::StatusOr<Gate::Pass> pass = surroundings_.gate.Enter(call->payer());
   if (!pass.ok()) {
     LogCall(*call, pass.status());
     return ToGrpc(pass.status());
@@ -71,6 +71,8 @@ grpc::Status DecoratedService::Serve(std::string_view method,
         surroundings_.host.sessions().Begin(call->session(), call->principal(),
                                             call->received());
     if (!session.ok()) return session.status();
+    call->set_account(surroundings_.host.accounts().Of(call->payer()));
+    const ScopedAccount scope(call->account());
     MessageStream messages(stream, *call, surroundings_.watchdog);
     return handler(*call, messages);
   });

@@ -44,6 +44,7 @@ class DecoratedService : public grpc::Service {
   DecoratedService(std::string_view service, Surroundings& surroundings);
 
   Host& host() const { return surroundings_.host; }
+  const Gate& gate() const { return surroundings_.gate; }
 
   // Registers a method of any kind.
   void AddMethod(std::string_view method, Handler handler);

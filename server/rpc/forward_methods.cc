@@ -301,8 +301,8 @@ absl::StatusOr<ForwardWork> BackboneService::Prepare(
   absl::StatusOr<int64_t> buffer_bytes = CheckBuffers(
       header, (*instance)->architecture().layout(), *(*instance)->state());
   if (!buffer_bytes.ok()) return buffer_bytes.status();
-  absl::StatusOr<ByteBudget::Reservation> reservation =
-      host().in_flight().Reserve(*bytes + *buffer_bytes);
+  absl::StatusOr<Budget::Reservation> reservation =
+      host().in_flight().Reserve(call.payer(), *bytes + *buffer_bytes);
   if (!reservation.ok()) return reservation.status();
 
   ForwardWork work = {.instance = *instance,
@@ -314,11 +314,14 @@ absl::StatusOr<ForwardWork> BackboneService::Prepare(
                       .reservation = *std::move(reservation),
                       .session = call.session()};
   if (header.tape()) {
-    absl::StatusOr<TapeSlot> slot = host().tapes().Reserve(absl::Now());
+    absl::StatusOr<TapeSlot> slot =
+        host().tapes().Reserve(call.payer(), absl::Now());
     if (!slot.ok()) return slot.status();
     work.slot = *std::move(slot);
     work.account = std::make_shared<MemoryAccount>(
-        "max-tape-bytes", host().limits().max_tape_bytes);
+        MemoryAccount::Options{.name = "max-tape-bytes",
+                               .limit_bytes = host().limits().max_tape_bytes,
+                               .parent = call.account()});
   }
   MakeRoom(header, work);
   if (ChangesInstance(work)) {

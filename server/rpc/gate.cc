@@ -1,6 +1,5 @@
 #include "server/rpc/gate.h"
 
-#include "absl/strings/str_cat.h"
 #include "backbones/errors.h"
 
 namespace backboned::rpc {
@@ -10,29 +9,30 @@ constexpr absl::Duration kRetryDelay = absl::Milliseconds(100);
 
 }  // namespace
 
+Gate::Gate(int64_t max_calls, const Quotas& quotas)
+    : places_({.name = "max-calls",
+               .unit = "call",
+               .limit = max_calls,
+               .quotas = quotas,
+               .retry_delay = kRetryDelay}) {}
+
 Gate::Pass::~Pass() {
   if (gate_ == nullptr) return;
+  place_.Release();
   absl::MutexLock lock(&gate_->mutex_);
   --gate_->calls_;
 }
 
-absl::StatusOr<Gate::Pass> Gate::Enter() {
+absl::StatusOr<Gate::Pass> Gate::Enter(const Payer& payer) {
   absl::MutexLock lock(&mutex_);
   if (draining_) {
     return Error(absl::StatusCode::kUnavailable, Reason::kDraining,
                  "the server is shutting down");
   }
-  if (calls_ >= max_calls_) {
-    return LimitReached(
-        {.name = "max-calls",
-         .value = max_calls_,
-         .requested = calls_ + 1,
-         .retry_delay = kRetryDelay},
-        absl::StrCat("too many calls at once: ", calls_,
-                     " are being served, the limit is ", max_calls_));
-  }
+  absl::StatusOr<Budget::Reservation> place = places_.Reserve(payer, 1);
+  if (!place.ok()) return place.status();
   ++calls_;
-  return Pass(this);
+  return Pass(this, *std::move(place));
 }
 
 void Gate::Drain() {

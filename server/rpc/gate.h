@@ -4,36 +4,46 @@
 #define BACKBONED_SERVER_RPC_GATE_H_
 
 #include <cstdint>
+#include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "server/budget.h"
 
 namespace backboned::rpc {
 
-// Counts the calls inside, refuses those over the limit or after the drain
-// began.
+// Counts the calls inside, refuses those over the limit or their caller's part
+// of it, and all after the drain began.
 //
 // Thread-safe.
 class Gate {
  public:
-  explicit Gate(int64_t max_calls) : max_calls_(max_calls) {}
+  Gate(int64_t max_calls, const Quotas& quotas);
 
   // One call that is inside, until it is destroyed.
   class Pass {
    public:
-    explicit Pass(Gate* gate) : gate_(gate) {}
-    Pass(Pass&& other) noexcept : gate_(other.gate_) { other.gate_ = nullptr; }
+    Pass(Gate* gate, Budget::Reservation place)
+        : gate_(gate), place_(std::move(place)) {}
+    Pass(Pass&& other) noexcept
+        : gate_(std::exchange(other.gate_, nullptr)),
+          place_(std::move(other.place_)) {}
     Pass& operator=(Pass&&) = delete;
     ~Pass();
 
    private:
     Gate* gate_;
+    Budget::Reservation place_;
   };
 
   // Lets a call in: kUnavailable (draining) or kResourceExhausted otherwise.
-  absl::StatusOr<Pass> Enter();
+  absl::StatusOr<Pass> Enter(const Payer& payer);
+
+  // Who is inside.
+  const Budget& places() const { return places_; }
+  int64_t max_calls() const { return places_.limit(); }
 
   // From now on nobody enters.
   void Drain();
@@ -42,7 +52,7 @@ class Gate {
   bool WaitUntilEmpty(absl::Duration timeout);
 
  private:
-  const int64_t max_calls_;
+  Budget places_;
   absl::Mutex mutex_;
   int64_t calls_ ABSL_GUARDED_BY(mutex_) = 0;
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;

@@ -122,8 +122,8 @@ absl::Status BackboneService::SetGrads(Call& call, MessageStream& stream) {
         SplitByPresence(header.grads(), *std::move(slices));
     if (!split.ok()) return split.status();
     absl::StatusOr<std::vector<at::Tensor>> values =
-        Upload(host(), stream, (*instance)->state()->params, split->present,
-               split->dtype);
+        Upload(host(), call, stream, (*instance)->state()->params,
+               split->present, split->dtype);
     if (!values.ok()) return values.status();
     const std::vector<at::Tensor> none(split->absent.size());
     absl::StatusOr<StatePtr> state = (*instance)->Commit(

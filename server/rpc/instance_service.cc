@@ -99,7 +99,7 @@ InstanceService::InstanceService(Surroundings& surroundings,
   add("DeleteInstance", &InstanceService::DeleteInstance);
 }
 
-v1::Limits InstanceService::Limits() const {
+v1::Limits InstanceService::Limits(const Payer& payer) const {
   const HostLimits& limits = host().limits();
   v1::Limits result;
   result.set_max_instances(limits.max_instances);
@@ -113,7 +113,23 @@ v1::Limits InstanceService::Limits() const {
   *result.mutable_session_ttl() = ToProto(limits.session_ttl);
   *result.mutable_stall_timeout() = ToProto(stall_timeout_);
   result.set_max_memory_bytes(limits.max_memory_bytes);
+  result.set_max_calls(gate().max_calls());
+  result.set_session_quota(limits.quotas.Fraction(LimitScope::kSession, payer));
+  result.set_principal_quota(
+      limits.quotas.Fraction(LimitScope::kPrincipal, payer));
   return result;
+}
+
+v1::Usage InstanceService::UsageOf(LimitScope scope, const Payer& payer) const {
+  v1::Usage usage;
+  usage.set_calls(gate().places().used(scope, payer));
+  usage.set_instances(host().registry().places().used(scope, payer));
+  const TapeStore::Figures tapes = host().tapes().PayerFigures(scope, payer);
+  usage.set_tapes(tapes.count);
+  usage.set_tape_bytes(tapes.bytes);
+  usage.set_in_flight_bytes(host().in_flight().used(scope, payer));
+  usage.set_memory_bytes(host().accounts().live_bytes(scope, payer));
+  return usage;
 }
 
 v1::Instance InstanceService::Describe(
@@ -141,6 +157,9 @@ std::vector<v1::Instance> InstanceService::Describe(
     result.set_tape_count(tapes.count);
     result.set_tape_bytes(tapes.bytes);
     result.set_shared_bytes(shared[i]);
+    if (tapes.count == 0) continue;
+    result.set_tape_state_bytes(
+        TapeStateBytes(host().tapes().OfInstance(instances[i]->uid()), states));
   }
   return descriptions;
 }
@@ -158,15 +177,22 @@ absl::StatusOr<v1::GetServerResponse> InstanceService::GetServer(
     device.set_queued(worker->queued());
     *device.mutable_backlog() = ToProto(worker->backlog());
     *device.mutable_batches() = ToProto(worker->batch_figures());
+    const DeviceWorker::Place place = worker->PlaceOf(call.flow());
+    device.set_ahead(place.ahead);
+    *device.mutable_estimated_wait() = ToProto(place.wait);
     if (worker->device().is_cpu()) {
       device.set_description(ProcessorName());
       device.set_allocated_bytes(CpuMemory().allocated_bytes());
       device.set_pooled_bytes(CpuMemory().pooled_bytes());
     }
   }
-  *response.mutable_limits() = Limits();
+  *response.mutable_limits() = Limits(call.payer());
   response.set_server_uid(host().uid());
   response.set_principal(call.principal());
+  *response.mutable_session_usage() =
+      UsageOf(LimitScope::kSession, call.payer());
+  *response.mutable_principal_usage() =
+      UsageOf(LimitScope::kPrincipal, call.payer());
   return response;
 }
 

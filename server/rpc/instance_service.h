@@ -40,7 +40,8 @@ class InstanceService : public DecoratedService {
   absl::StatusOr<v1::DeleteInstanceResponse> DeleteInstance(
       Call& call, const v1::DeleteInstanceRequest& request);
 
-  v1::Limits Limits() const;
+  v1::Limits Limits(const Payer& payer) const;
+  v1::Usage UsageOf(LimitScope scope, const Payer& payer) const;
 
   // Everything but layout and digest.
   v1::Instance Describe(const std::shared_ptr<Instance>& instance) const;

@@ -276,7 +276,7 @@ absl::Status BackboneService::SetOptimizerState(Call& call,
     valid = plan.CheckComplete();
     if (!valid.ok()) return valid;
     absl::StatusOr<std::vector<at::Tensor>> values =
-        Upload(host(), stream, plan.models(), WholeSlices(plan.models()));
+        Upload(host(), call, stream, plan.models(), WholeSlices(plan.models()));
     if (!values.ok()) return values.status();
     absl::StatusOr<StatePtr> state = (*instance)->Commit(
         call.WorkerRequest((*instance)->lane()), FromProto(header.if_version()),

@@ -64,7 +64,7 @@ void EnablePlugins(bool reflection) {
 }  // namespace
 
 RpcServer::RpcServer(Host& host, const Options& options)
-    : gate_(options.max_calls),
+    : gate_(options.max_calls, host.limits().quotas),
       watchdog_(options.stall_timeout),
       surroundings_{.host = host, .gate = gate_, .watchdog = watchdog_},
       instance_service_(surroundings_, options.stall_timeout),

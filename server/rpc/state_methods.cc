@@ -69,8 +69,8 @@ absl::Status BackboneService::SetParams(Call& call, MessageStream& stream) {
     absl::StatusOr<c10::ScalarType> dtype =
         CheckFlatSpec(header.spec(), CountElements(*slices));
     if (!dtype.ok()) return dtype.status();
-    absl::StatusOr<std::vector<at::Tensor>> values =
-        Upload(host(), stream, (*instance)->state()->params, *slices, *dtype);
+    absl::StatusOr<std::vector<at::Tensor>> values = Upload(
+        host(), call, stream, (*instance)->state()->params, *slices, *dtype);
     if (!values.ok()) return values.status();
     absl::StatusOr<StatePtr> state = (*instance)->Commit(
         call.WorkerRequest((*instance)->lane()), FromProto(header.if_version()),
@@ -130,8 +130,8 @@ absl::Status BackboneService::SetBuffers(Call& call, MessageStream& stream) {
     absl::StatusOr<std::optional<c10::ScalarType>> dtype = CheckBufferSpecs(
         header.buffers(), *slices, layout, *(*instance)->state());
     if (!dtype.ok()) return dtype.status();
-    absl::StatusOr<std::vector<at::Tensor>> values =
-        Upload(host(), stream, (*instance)->state()->buffers, *slices, *dtype);
+    absl::StatusOr<std::vector<at::Tensor>> values = Upload(
+        host(), call, stream, (*instance)->state()->buffers, *slices, *dtype);
     if (!values.ok()) return values.status();
     absl::StatusOr<StatePtr> state = (*instance)->Commit(
         call.WorkerRequest((*instance)->lane()), FromProto(header.if_version()),

@@ -21,6 +21,7 @@ v1::ErrorDetail Detail(const absl::Status& status) {
   detail.set_limit(limit->name);
   detail.set_limit_value(limit->value);
   detail.set_requested_value(limit->requested);
+  detail.set_scope(static_cast<v1::LimitScope>(limit->scope));
   if (limit->retry_delay > absl::ZeroDuration()) {
     absl::Duration rest = limit->retry_delay;
     const int64_t seconds = absl::IDivDuration(rest, absl::Seconds(1), &rest);

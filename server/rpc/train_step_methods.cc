@@ -170,8 +170,8 @@ absl::StatusOr<TrainWork> BackboneService::Prepare(
   if (!possible.ok()) return possible;
   absl::StatusOr<int64_t> bytes = TermBytes(header);
   if (!bytes.ok()) return bytes.status();
-  absl::StatusOr<ByteBudget::Reservation> reservation =
-      host().in_flight().Reserve(*bytes);
+  absl::StatusOr<Budget::Reservation> reservation =
+      host().in_flight().Reserve(call.payer(), *bytes);
   if (!reservation.ok()) return reservation.status();
   work.reservation = *std::move(reservation);
   absl::StatusOr<std::vector<LossTerm>> terms = TermsOf(header);

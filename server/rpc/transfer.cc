@@ -30,8 +30,9 @@ absl::Status Download(Call& call, MessageStream& stream,
 }
 
 absl::StatusOr<std::vector<at::Tensor>> Upload(
-    Host& host, MessageStream& stream, std::span<const at::Tensor> tensors,
-    std::span<const Slice> slices, std::optional<c10::ScalarType> dtype) {
+    Host& host, const Call& call, MessageStream& stream,
+    std::span<const at::Tensor> tensors, std::span<const Slice> slices,
+    std::optional<c10::ScalarType> dtype) {
   int64_t bytes = 0;
   for (const Slice& slice : slices) {
     const c10::ScalarType stored = tensors[slice.index].scalar_type();
@@ -40,8 +41,8 @@ absl::StatusOr<std::vector<at::Tensor>> Upload(
         static_cast<int64_t>(c10::elementSize(
             c10::isFloatingType(stored) ? dtype.value_or(stored) : stored));
   }
-  absl::StatusOr<ByteBudget::Reservation> reservation =
-      host.in_flight().Reserve(bytes);
+  absl::StatusOr<Budget::Reservation> reservation =
+      host.in_flight().Reserve(call.payer(), bytes);
   if (!reservation.ok()) return reservation.status();
   std::vector<at::Tensor> values = FreshTensors(tensors, slices, dtype);
   std::vector<std::span<std::byte>> destinations;

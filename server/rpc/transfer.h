@@ -40,8 +40,9 @@ absl::Status Download(Call& call, MessageStream& stream,
 // kResourceExhausted if the bytes in flight would be too many, before anything
 // is allocated; MessageStream::ReadTensors's errors otherwise.
 absl::StatusOr<std::vector<at::Tensor>> Upload(
-    Host& host, MessageStream& stream, std::span<const at::Tensor> tensors,
-    std::span<const Slice> slices, std::optional<c10::ScalarType> dtype = {});
+    Host& host, const Call& call, MessageStream& stream,
+    std::span<const at::Tensor> tensors, std::span<const Slice> slices,
+    std::optional<c10::ScalarType> dtype = {});
 
 // Returns the element type of the floating-point buffers on the wire, or
 // kInvalidArgument unless it is one for all of them and `specs` are otherwise

@@ -1,6 +1,7 @@
 #include "server/scheduler/scheduler.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -28,6 +29,13 @@ absl::Status Scheduler::Submit(WorkItem item, absl::Time now) {
         absl::StrCat(queued(), " calls wait for the device, the limit is ",
                      options_.max_queued));
   }
+  const std::string& principal = item.flow.principal;
+  if (queued_of(principal) >= max_queued_of(principal)) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat(queued_of(principal),
+                     " calls of this principal wait for the device, the ",
+                     "limit is ", max_queued_of(principal)));
+  }
   if (queued(item.flow) >= options_.max_queued_by_flow) {
     return absl::ResourceExhaustedError(absl::StrCat(
         queued(item.flow), " calls of this run wait for the device, the limit ",
@@ -37,6 +45,7 @@ absl::Status Scheduler::Submit(WorkItem item, absl::Time now) {
     by_deadline_.emplace(item.deadline, id);
   }
   ++flows_[item.flow].waiting;
+  ++queued_by_principal_[principal];
   const Waiting& waiting =
       waiting_.emplace(id, Waiting{std::move(item), next_arrival_++})
           .first->second;
@@ -100,6 +109,38 @@ int64_t Scheduler::queued(const FlowName& flow) const {
   return found == flows_.end() ? 0 : found->second.waiting;
 }
 
+int64_t Scheduler::queued_of(const std::string& principal) const {
+  const auto found = queued_by_principal_.find(principal);
+  return found == queued_by_principal_.end() ? 0 : found->second;
+}
+
+int64_t Scheduler::max_queued_of(const std::string& principal) const {
+  const auto found = options_.max_queued_by_principal.find(principal);
+  return found == options_.max_queued_by_principal.end() ? options_.max_queued
+                                                         : found->second;
+}
+
+int64_t Scheduler::Ahead(const FlowName& flow) const {
+  // Flows of a principal take turns, and so do principals, by their weights.
+  const int64_t own = queued(flow);
+  int64_t ahead = own;
+  for (const auto& [name, other] : flows_) {
+    if (name.principal == flow.principal && name != flow) {
+      ahead += std::min(other.waiting, own + 1);
+    }
+  }
+  const double turns =
+      static_cast<double>(ahead + 1) / fair_share_.WeightOf(flow.principal);
+  for (const auto& [principal, waiting] : queued_by_principal_) {
+    if (principal == flow.principal) continue;
+    const double theirs = std::ceil(turns * fair_share_.WeightOf(principal));
+    ahead += theirs < static_cast<double>(waiting)
+                 ? static_cast<int64_t>(theirs)
+                 : waiting;
+  }
+  return ahead;
+}
+
 // Takes those past their deadline out of the queue, to be reported.
 void Scheduler::Expire(absl::Time now) {
   while (!by_deadline_.empty() && by_deadline_.begin()->first <= now) {
@@ -126,6 +167,8 @@ void Scheduler::Remove(uint64_t id) {
       fair_share_.SetFirst(waiting.item.flow, ready.begin()->first);
     }
   }
+  const auto principal = queued_by_principal_.find(waiting.item.flow.principal);
+  if (--principal->second == 0) queued_by_principal_.erase(principal);
   if (--flow->second.waiting == 0) flows_.erase(flow);
   if (waiting.item.merge_key != 0) RemoveFromGroup(waiting);
   if (waiting.item.lane != 0) RemoveFromLane(waiting);

@@ -40,6 +40,9 @@ struct SchedulerOptions {
   int64_t max_queued = 4096;
   // Items that may wait of one flow.
   int64_t max_queued_by_flow = 4096;
+  // Items that may wait of a principal's flows together. One who is not named
+  // may have as many as all.
+  std::map<std::string, int64_t> max_queued_by_principal = {};
   // Samples that may run together. An item that has more runs alone.
   int64_t max_batch = 64;
   // How long an item may wait for others to run together with. 0: what waits
@@ -88,9 +91,9 @@ class Scheduler {
 
   // Takes `item` into the queue.
   //
-  // Returns kResourceExhausted if as many items wait as may, in all or of its
-  // flow, that have not expired; kAlreadyExists if one of this id waits or
-  // runs. It is not queued then.
+  // Returns kResourceExhausted if as many items wait as may, in all, of its
+  // principal or of its flow, that have not expired; kAlreadyExists if one of
+  // this id waits or runs. It is not queued then.
   absl::Status Submit(WorkItem item, absl::Time now);
 
   // Returns what runs now, if anything may, and the items that have reached
@@ -110,14 +113,26 @@ class Scheduler {
   // Items that wait; one that expires counts until Submit or Next is called.
   int64_t queued() const { return static_cast<int64_t>(waiting_.size()); }
 
-  // Items that wait of one flow.
+  // Items that wait of one flow, and of a principal's.
   int64_t queued(const FlowName& flow) const;
+  int64_t queued_of(const std::string& principal) const;
+
+  // Items that may wait of a principal's.
+  int64_t max_queued_of(const std::string& principal) const;
+
+  // How many of the items that wait now would run before one that `flow`
+  // submitted now, if all took equally long, none ran together and none more
+  // came.
+  int64_t Ahead(const FlowName& flow) const;
 
   // Items that run.
   int64_t running() const { return static_cast<int64_t>(running_ids_.size()); }
 
   // How long all that waits will take, by what items took of late.
   absl::Duration Backlog() const { return mean_cost_ * queued(); }
+
+  // What an item took of late.
+  absl::Duration mean_cost() const { return mean_cost_; }
 
   const SchedulerOptions& options() const { return options_; }
 
@@ -176,6 +191,7 @@ class Scheduler {
   std::unordered_map<uint64_t, Group> groups_;  // By merge key; none is empty.
   std::set<std::pair<absl::Time, uint64_t>> by_release_;  // Not released yet.
   std::map<FlowName, Flow> flows_;                        // Those that wait.
+  std::map<std::string, int64_t> queued_by_principal_;    // Those that wait.
   FairShare fair_share_;
   std::unordered_map<uint64_t, Batch> running_;  // By its first item.
   std::unordered_set<uint64_t> running_ids_;

@@ -37,7 +37,11 @@ def refuse(script, method, times, answer, limit="max-queued", delay_ms=400):
             yield from answer
             return
         detail = error_pb2.ErrorDetail(
-            reason=error_pb2.ERROR_REASON_LIMIT_REACHED, limit=limit
+            reason=error_pb2.ERROR_REASON_LIMIT_REACHED,
+            limit=limit,
+            limit_value=3,
+            requested_value=4,
+            scope=error_pb2.LIMIT_SCOPE_RUN,
         )
         if delay_ms:
             detail.retry_delay.FromMilliseconds(delay_ms)
@@ -97,6 +101,36 @@ def test_a_single_message_is_sent_again(script_and_channel, pauses):
     refuse(script, "GetServer", 2, [b""], limit="max-calls")
     assert channel.unary(CONTROL + "GetServer", b"") == b""
     assert len(pauses) == 2
+
+
+def test_who_asks_is_told_place_and_wait(script_and_channel, pauses, capsys):
+    script, channel = script_and_channel
+    told = []
+    channel.on_wait = told.append
+    refuse(script, "Forward", 2, forward_answer(), limit="max-queued-by-run")
+    fake_instance(channel).forward(numbers(2))
+    first, second = told
+    assert first[:4] == ("max-queued-by-run", "run", 4, 3)
+    assert [each.pause for each in told] == pauses
+    assert first.waited < 0.4 <= second.waited
+    backboned.print_waiting(first)
+    assert capsys.readouterr().err == (
+        "backboned: the server is busy: max-queued-by-run of the run is 3, this would "
+        f"be 4; again in {first.pause:.1f} s\n"
+    )
+
+
+def test_what_on_wait_raises_ends_the_call(script_and_channel, pauses):
+    script, channel = script_and_channel
+
+    def impatient(waiting):
+        raise KeyboardInterrupt
+
+    channel.on_wait = impatient
+    refuse(script, "Forward", 2, forward_answer())
+    with pytest.raises(KeyboardInterrupt):
+        fake_instance(channel).forward(numbers(2))
+    assert len(script.requests) == 1
 
 
 def test_it_gives_up_after_the_retry_timeout(script_and_channel, pauses):

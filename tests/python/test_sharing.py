@@ -112,6 +112,7 @@ def test_a_quiet_server_has_no_queue(server):
     device = server.info().devices[0]
     assert device.queued == 0
     assert device.backlog == 0.0
+    assert device.ahead == 0
 
 
 def test_a_server_tells_what_waits(shared):
@@ -124,12 +125,35 @@ def test_a_server_tells_what_waits(shared):
     seen = []
     while any(thread.is_alive() for thread in threads):
         device = shared.info().devices[0]
-        seen.append((device.queued, device.backlog))
+        seen.append(
+            (device.queued, device.backlog, device.ahead, device.estimated_wait)
+        )
     for thread in threads:
         thread.join()
-    queued, backlog = max(seen)
+    queued, backlog, ahead, wait = max(seen)
     assert queued >= 2
     assert backlog > 0
+    assert ahead == queued  # All are of this client.
+    assert wait >= backlog
+
+
+def test_a_server_tells_how_much_runs_before_a_newcomer(shared):
+    net = shared.instance("trunk", module=False)
+    x = images(16, seed=0)
+    net.forward(x)
+    threads = [threading.Thread(target=net.forward, args=(x,)) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    seen = []
+    with backboned.connect(shared.target, label="newcomer") as other:
+        while any(thread.is_alive() for thread in threads):
+            device = other.info().devices[0]
+            seen.append((device.queued, device.ahead))
+    for thread in threads:
+        thread.join()
+    queued, ahead = max(seen)
+    assert queued >= 2
+    assert ahead == 1  # The crowd is one run, and the newcomer's turn is next.
 
 
 def test_a_full_queue_of_one_run_leaves_the_others_alone(start):

@@ -71,7 +71,8 @@ class ComputeTest : public ::testing::Test {
     work.options.training = training;
     work.options.record = record;
     if (record) {
-      work.slot = host_.tapes().Reserve(absl::Now()).value();
+      work.slot =
+          host_.tapes().Reserve({.principal = "local"}, absl::Now()).value();
       work.account = std::make_shared<MemoryAccount>("max-tape-bytes");
     }
     return work;

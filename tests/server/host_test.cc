@@ -63,13 +63,15 @@ class HostTest : public ::testing::Test {
 
   // Keeps an empty tape for `instance`.
   void PutTape(const Instance& instance, const std::string& session) {
-    EXPECT_THAT(host_.tapes().Put({.instance_uid = instance.uid(),
-                                   .principal = "local",
-                                   .session = session,
-                                   .bytes = 8},
-                                  host_.tapes().Reserve(absl::Now()).value(),
-                                  absl::Now()),
-                IsOk());
+    EXPECT_THAT(
+        host_.tapes().Put(
+            {.instance_uid = instance.uid(),
+             .principal = "local",
+             .session = session,
+             .bytes = 8},
+            host_.tapes().Reserve({"local", session}, absl::Now()).value(),
+            absl::Now()),
+        IsOk());
   }
 
   // A call of `session` begins and ends.
@@ -148,7 +150,7 @@ TEST_F(HostTest, GivesTheExistingOneIfItIsEqual) {
 TEST_F(HostTest, RefusesMoreInstancesThanTheLimit) {
   for (int i = 0; i < kMaxInstances; ++i) Create(Mlp("a" + std::to_string(i)));
   ExpectRefused(Mlp("b"), absl::StatusCode::kResourceExhausted,
-                Reason::kLimitReached, HasSubstr("the limit is 4"));
+                Reason::kLimitReached, HasSubstr("all together use 4 of 4"));
   EXPECT_THAT(host_.DeleteInstance(*host_.registry().Get("local", "a0")),
               IsOk());
   Create(Mlp("b"));

@@ -176,6 +176,35 @@ TEST_F(MemoryTest, InnermostScopeCounts) {
   EXPECT_EQ(outer->live_bytes(), 1000);
 }
 
+TEST_F(MemoryTest, ParentsPayToo) {
+  const auto parent = std::make_shared<MemoryAccount>("parent", 1000);
+  const auto child = std::make_shared<MemoryAccount>(
+      MemoryAccount::Options{.name = "child", .parent = parent});
+  const ScopedAccount scope(child);
+  MemoryRoom::Buffer buffer = room_.AllocateBuffer(600);
+  EXPECT_EQ(parent->live_bytes(), 600);
+  const absl::Status refused = Refusal(room_, 500);
+  ASSERT_TRUE(LimitOf(refused).has_value());
+  EXPECT_EQ(LimitOf(refused)->name, "parent");
+  EXPECT_EQ(child->live_bytes(), 600);
+  buffer.reset();
+  EXPECT_EQ(parent->live_bytes(), 0);
+}
+
+TEST_F(MemoryTest, GivesBackWhatNobodyNeededSinceTheLastTime) {
+  room_.AllocateBuffer(4 * kMiB);  // Rests in the pool from now on.
+  { const MemoryRoom::Buffer used = room_.AllocateBuffer(kMiB); }
+  const int64_t both = room_.pooled_bytes();
+  room_.TrimUnused();
+  EXPECT_EQ(room_.pooled_bytes(), both);  // Both were in use since it began.
+  { const MemoryRoom::Buffer used = room_.AllocateBuffer(kMiB); }
+  room_.TrimUnused();
+  EXPECT_LT(room_.pooled_bytes(), static_cast<int64_t>(2 * kMiB));
+  EXPECT_GT(room_.pooled_bytes(), 0);  // The one that was used.
+  room_.TrimUnused();
+  EXPECT_EQ(room_.pooled_bytes(), 0);
+}
+
 TEST_F(MemoryTest, BlocksKeepTheirAccountAlive) {
   auto account = std::make_shared<MemoryAccount>("max-tape-bytes");
   const std::weak_ptr<MemoryAccount> alive = account;
@@ -197,8 +226,9 @@ TEST_F(MemoryTest, ThrowsOverTheAccountBeforeAllocating) {
   const absl::Status refused = Refusal(room_, 2001);
   EXPECT_THAT(refused,
               StatusIs(absl::StatusCode::kResourceExhausted,
-                       HasSubstr("2001 bytes do not fit into max-tape-bytes: "
-                                 "3000 of 5000 bytes are in use")));
+                       HasSubstr("no room for 2001 more bytes: of "
+                                 "max-tape-bytes all together use 3000 of "
+                                 "5000")));
   ASSERT_TRUE(LimitOf(refused).has_value());
   EXPECT_EQ(LimitOf(refused)->name, "max-tape-bytes");
   EXPECT_EQ(LimitOf(refused)->requested, 5001);

@@ -35,7 +35,7 @@ class RegistryTest : public ::testing::Test {
   DeviceWorker worker_{c10::Device(c10::DeviceType::CPU), 1, {}};
   std::shared_ptr<const FakeArchitecture> architecture_ =
       std::make_shared<const FakeArchitecture>(2);
-  Registry registry_{/*max_instances=*/3};
+  Registry registry_{/*max_instances=*/3, /*quotas=*/{}};
 };
 
 TEST(CheckNameTest, AcceptsTheContractsNames) {
@@ -104,7 +104,7 @@ TEST_F(RegistryTest, RefusesMoreInstancesThanTheLimit) {
   Add("anna", "a");
   Add("anna", "b");
   const auto last = Add("bert", "a");
-  EXPECT_THAT(registry_.CheckRoom(),
+  EXPECT_THAT(registry_.CheckRoom({.principal = "bert"}),
               StatusIs(absl::StatusCode::kResourceExhausted));
   const absl::Status status = registry_.Add(Make("bert", "b"));
   ASSERT_TRUE(LimitOf(status).has_value());
@@ -113,6 +113,18 @@ TEST_F(RegistryTest, RefusesMoreInstancesThanTheLimit) {
   EXPECT_EQ(LimitOf(status)->requested, 4);
   EXPECT_TRUE(registry_.Remove(*last));
   EXPECT_THAT(registry_.Add(Make("bert", "b")), IsOk());
+}
+
+TEST_F(RegistryTest, RefusesMoreInstancesThanAPrincipalsPart) {
+  Registry registry(/*max_instances=*/4, {.principals = {{"anna", 0.5}}});
+  ASSERT_THAT(registry.Add(Make("anna", "a")), IsOk());
+  ASSERT_THAT(registry.Add(Make("anna", "b")), IsOk());
+  const absl::Status status = registry.Add(Make("anna", "c"));
+  ASSERT_TRUE(LimitOf(status).has_value()) << status;
+  EXPECT_EQ(LimitOf(status)->name, "max-instances");
+  EXPECT_EQ(LimitOf(status)->value, 2);
+  EXPECT_EQ(LimitOf(status)->scope, LimitScope::kPrincipal);
+  EXPECT_THAT(registry.Add(Make("bert", "a")), IsOk());
 }
 
 TEST_F(RegistryTest, RemovesOnlyThisVeryInstance) {

@@ -53,7 +53,8 @@ class Trainee {
                         .input = input,
                         .options = std::move(options),
                         .buffers = std::move(buffers)};
-    work.slot = host_.tapes().Reserve(absl::Now()).value();
+    work.slot =
+        host_.tapes().Reserve({.principal = "local"}, absl::Now()).value();
     work.account = std::make_shared<MemoryAccount>("max-tape-bytes");
     auto done = RunForward(host_, {.principal = "local"}, std::move(work));
     EXPECT_THAT(done, IsOk());

@@ -30,6 +30,8 @@ absl::Time At(int64_t seconds) {
   return absl::UnixEpoch() + absl::Seconds(seconds);
 }
 
+const Payer kPayer = {.principal = "local", .session = "session"};
+
 std::byte some_byte;
 
 // A graph that calls `destroyed` when its last owner lets go.
@@ -47,6 +49,7 @@ class FakeReplay : public Replay {
 
   std::shared_ptr<Graph> Run() const override { return nullptr; }
   int64_t bytes() const override { return bytes_; }
+  std::vector<at::Tensor> StateTensors() const override { return {}; }
   void CountDemotion() const override { ++demotions_; }
 
   int demotions() const { return demotions_; }
@@ -81,10 +84,16 @@ class TapesTest : public ::testing::Test {
     return lease->tapes()[0]->graph == nullptr;
   }
 
-  absl::StatusOr<std::string> Put(Tape tape, absl::Time now = At(0)) {
-    absl::StatusOr<TapeSlot> slot = store_.Reserve(now);
+  static absl::StatusOr<std::string> Put(TapeStore& store, Tape tape,
+                                         absl::Time now = At(0)) {
+    absl::StatusOr<TapeSlot> slot =
+        store.Reserve({tape.principal, tape.session}, now);
     if (!slot.ok()) return slot.status();
-    return store_.Put(std::move(tape), *std::move(slot), now);
+    return store.Put(std::move(tape), *std::move(slot), now);
+  }
+
+  absl::StatusOr<std::string> Put(Tape tape, absl::Time now = At(0)) {
+    return Put(store_, std::move(tape), now);
   }
 
   absl::StatusOr<TapeLease> Lease(const std::vector<std::string>& ids,
@@ -177,9 +186,10 @@ TEST_F(TapesTest, HidesTapesOfOtherPrincipals) {
 
 TEST_F(TapesTest, RefusesOverTheCountBeforeTheForward) {
   for (int i = 0; i < 3; ++i) ASSERT_THAT(Put(MakeTape()), IsOk());
-  const absl::Status refused = store_.Reserve(At(0)).status();
-  EXPECT_THAT(refused, StatusIs(absl::StatusCode::kResourceExhausted,
-                                HasSubstr("3 tapes are kept, the limit is 3")));
+  const absl::Status refused = store_.Reserve(kPayer, At(0)).status();
+  EXPECT_THAT(refused,
+              StatusIs(absl::StatusCode::kResourceExhausted,
+                       HasSubstr("of max-tapes all together use 3 of 3")));
   ASSERT_TRUE(LimitOf(refused).has_value());
   EXPECT_EQ(LimitOf(refused)->name, "max-tapes");
   EXPECT_EQ(LimitOf(refused)->value, 3);
@@ -191,28 +201,27 @@ TEST_F(TapesTest, SlotHoldsAPlaceUntilItIsGone) {
   {
     std::vector<absl::StatusOr<TapeSlot>> slots;
     slots.reserve(3);
-    for (int i = 0; i < 3; ++i) slots.push_back(store_.Reserve(At(0)));
-    EXPECT_THAT(store_.Reserve(At(0)),
+    for (int i = 0; i < 3; ++i) slots.push_back(store_.Reserve(kPayer, At(0)));
+    EXPECT_THAT(store_.Reserve(kPayer, At(0)),
                 StatusIs(absl::StatusCode::kResourceExhausted));
     EXPECT_THAT(store_.Put(MakeTape(), *std::move(slots[0]), At(0)), IsOk());
-    EXPECT_THAT(store_.Reserve(At(0)),
+    EXPECT_THAT(store_.Reserve(kPayer, At(0)),
                 StatusIs(absl::StatusCode::kResourceExhausted));
   }
-  EXPECT_THAT(store_.Reserve(At(0)), IsOk());
+  EXPECT_THAT(store_.Reserve(kPayer, At(0)), IsOk());
 }
 
 TEST_F(TapesTest, RefusesOverTheBytesAndDropsTheTape) {
   ASSERT_THAT(Put(MakeTape(600)), IsOk());
   const absl::Status refused = Put(MakeTape(401)).status();
   EXPECT_THAT(refused, StatusIs(absl::StatusCode::kResourceExhausted,
-                                HasSubstr("a tape of 401 bytes does not fit: "
-                                          "tapes hold 600 of 1000 bytes")));
+                                HasSubstr("a tape of 401 bytes does not fit")));
   EXPECT_EQ(LimitOf(refused)->name, "max-tape-bytes");
   EXPECT_EQ(LimitOf(refused)->requested, 1001);
   EXPECT_EQ(destroyed_, 1);
   EXPECT_EQ(store_.TotalFigures().count, 1);
   EXPECT_THAT(Put(MakeTape(400)), IsOk());  // The slot is free again.
-  EXPECT_THAT(store_.Reserve(At(0)),
+  EXPECT_THAT(store_.Reserve(kPayer, At(0)),
               StatusIs(absl::StatusCode::kResourceExhausted));
 }
 
@@ -239,6 +248,59 @@ TEST_F(TapesTest, DemotesATapeThatAloneIsOverTheBytesAndNoOther) {
   EXPECT_EQ(store_.TotalFigures().bytes, 610);
 }
 
+TEST_F(TapesTest, DemotesOnlyAPrincipalsOwnOverItsPart) {
+  TapeStore store({.max_count = 9,
+                   .max_bytes = 1000,
+                   .quotas = {.principals = {{"anna", 0.4}}}});
+  const auto put = [&](const std::string& principal, int64_t bytes) {
+    Tape tape = MakeReplayable(bytes);
+    tape.principal = principal;
+    return *Put(store, std::move(tape));
+  };
+  const auto is_demoted = [&](const std::string& principal,
+                              const std::string& id) {
+    return store.Lease({id}, "uid", principal, At(0))->tapes()[0]->graph ==
+           nullptr;
+  };
+  const std::string others = put("bert", 300);  // The oldest of all.
+  const std::string first = put("anna", 200);
+  const std::string second = put("anna", 150);
+  const std::string third = put("anna", 200);
+  EXPECT_FALSE(is_demoted("bert", others));
+  EXPECT_TRUE(is_demoted("anna", first));
+  EXPECT_FALSE(is_demoted("anna", second));
+  EXPECT_FALSE(is_demoted("anna", third));
+  EXPECT_EQ(store.PayerFigures(LimitScope::kPrincipal, {"anna"}).bytes,
+            10 + 150 + 200);
+}
+
+TEST_F(TapesTest, DemotesOfWhoHoldsMostOverTheLimitOfAll) {
+  const auto put = [&](const std::string& principal, int64_t bytes) {
+    Tape tape = MakeReplayable(bytes);
+    tape.principal = principal;
+    return *Put(std::move(tape));
+  };
+  const std::string small = put("bert", 100);  // The oldest of all.
+  const std::string large = put("anna", 800);
+  ASSERT_THAT(put("bert", 200), MatchesRegex("[0-9a-f]{32}"));
+  EXPECT_NE(store_.Lease({small}, "uid", "bert", At(0))->tapes()[0]->graph,
+            nullptr);
+  EXPECT_EQ(store_.Lease({large}, "uid", "anna", At(0))->tapes()[0]->graph,
+            nullptr);
+}
+
+TEST_F(TapesTest, RefusesOverASessionsPartOfTheCount) {
+  TapeStore store({.max_count = 4, .quotas = {.session = 0.5}});
+  ASSERT_THAT(Put(store, MakeTape()), IsOk());
+  ASSERT_THAT(Put(store, MakeTape()), IsOk());
+  const absl::Status refused = store.Reserve(kPayer, At(0)).status();
+  EXPECT_THAT(refused,
+              StatusIs(absl::StatusCode::kResourceExhausted,
+                       HasSubstr("of max-tapes this session uses 2 of 2")));
+  EXPECT_EQ(LimitOf(refused)->scope, LimitScope::kSession);
+  EXPECT_THAT(store.Reserve({"local", "other"}, At(0)), IsOk());
+}
+
 TEST_F(TapesTest, SparesLeasedTapesAndDemotesTheNewOne) {
   const std::string used = *Put(MakeReplayable(900));
   const auto lease = Lease({used});
@@ -253,15 +315,14 @@ TEST_F(TapesTest, RefusesWhenEvenDemotedTapesDoNotFit) {
   ASSERT_THAT(Put(MakeReplayable(700)), IsOk());
   const absl::Status refused = Put(MakeReplayable(800)).status();
   EXPECT_THAT(refused, StatusIs(absl::StatusCode::kResourceExhausted,
-                                HasSubstr("a tape of 600 bytes does not fit: "
-                                          "tapes hold 600 of 1000 bytes")));
+                                HasSubstr("a tape of 600 bytes does not fit")));
   EXPECT_EQ(LimitOf(refused)->name, "max-tape-bytes");
   EXPECT_EQ(store_.TotalFigures().count, 1);
 }
 
 TEST_F(TapesTest, ReserveDemotesWhatFillsTheStore) {
   const std::string id = *Put(MakeReplayable(1000));
-  EXPECT_THAT(store_.Reserve(At(0)), IsOk());
+  EXPECT_THAT(store_.Reserve(kPayer, At(0)), IsOk());
   EXPECT_TRUE(IsDemoted(id));
 }
 
@@ -338,7 +399,7 @@ TEST_F(TapesTest, LeaseStartsTheTtlAnewAndHoldsItOff) {
 
 TEST_F(TapesTest, ReserveMakesRoomByDroppingTheExpired) {
   for (int i = 0; i < 3; ++i) ASSERT_THAT(Put(MakeTape()), IsOk());
-  EXPECT_THAT(store_.Reserve(At(60)), IsOk());
+  EXPECT_THAT(store_.Reserve(kPayer, At(60)), IsOk());
   EXPECT_EQ(destroyed_, 3);
 }
 
@@ -390,7 +451,8 @@ TEST(TapesThreadsTest, FiguresAreZeroAfterManyThreads) {
   for (int i = 0; i < 4; ++i) {
     threads.emplace_back([&store] {
       for (int round = 0; round < 500; ++round) {
-        absl::StatusOr<TapeSlot> slot = store.Reserve(At(0));
+        absl::StatusOr<TapeSlot> slot =
+            store.Reserve({.principal = "p"}, At(0));
         if (!slot.ok()) continue;
         const absl::StatusOr<std::string> id =
             store.Put({.instance_uid = "uid", .principal = "p", .bytes = 200},

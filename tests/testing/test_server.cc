@@ -28,7 +28,9 @@ HostLimits LimitsOf(const TestServerOptions& options) {
           .max_tape_bytes = options.max_tape_bytes,
           .max_in_flight_bytes = options.max_in_flight_bytes,
           .max_answer_bytes = options.max_answer_bytes,
-          .scheduling = {.max_queued = options.max_queued}};
+          .max_memory_bytes = options.max_memory_bytes,
+          .scheduling = {.max_queued = options.max_queued},
+          .quotas = options.quotas};
 }
 
 // Tensors' memory is accounted from the first one on, as in the real server.
@@ -131,7 +133,7 @@ int64_t TestServer::forward_count() const {
 }
 
 int64_t TestServer::in_flight_bytes() const {
-  return parts_->host.in_flight().used_bytes();
+  return parts_->host.in_flight().used();
 }
 
 int64_t TestServer::tape_count() const {

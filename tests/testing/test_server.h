@@ -21,6 +21,7 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "server/quotas.h"
 
 namespace backboned {
 
@@ -33,8 +34,10 @@ struct TestServerOptions {
   int64_t max_tapes = 1024;
   int64_t max_tape_bytes = int64_t{1} << 30;
   int64_t max_in_flight_bytes = int64_t{1} << 30;
+  int64_t max_memory_bytes = 0;  // Of the accounts of sessions; 0: no limit.
   int64_t max_queued = 4096;
   int64_t max_answer_bytes = int64_t{64} << 20;
+  Quotas quotas = {};
   absl::Duration stall_timeout = absl::Seconds(60);
 };
 

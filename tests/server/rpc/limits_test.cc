@@ -178,6 +178,81 @@ TEST(LimitsTest, RefusesCallsOverTheirLimit) {
 }
 
 // R5, R11
+TEST(LimitsTest, OneSessionCannotTakeAllCalls) {
+  BusyServer server({.max_calls = 4, .quotas = {.session = 0.5}});
+  // The busy call has a session of its own; this one has two calls.
+  RawCall first(server->channel(), "SetParams",
+                {.metadata = {{"backboned-session", "greedy"}}});
+  RawCall second(server->channel(), "SetParams",
+                 {.metadata = {{"backboned-session", "greedy"}}});
+  first.Send(Message(SetParamsOf(kElements)));
+  second.Send(Message(SetParamsOf(kElements)));
+  PlainClient greedy(*server, "greedy");
+  absl::Status refused;
+  do {  // Until both are inside.
+    refused = greedy.GetServer().status();
+  } while (refused.ok());
+  EXPECT_THAT(refused, RefusedBy("max-calls", 2));
+  EXPECT_EQ(client::DetailOf(refused)->scope(), v1::LIMIT_SCOPE_SESSION);
+  EXPECT_TRUE(client::RetryDelayOf(refused).has_value());
+  const auto other = PlainClient(*server, "modest").GetServer();
+  ASSERT_THAT(other, IsOk());
+  EXPECT_EQ(other->session_usage().calls(), 1);
+  EXPECT_EQ(other->principal_usage().calls(), 4);
+}
+
+// R5, R11
+TEST(LimitsTest, OneSessionCannotTakeAllTapes) {
+  TestServer server({.max_tapes = 4, .quotas = {.session = 0.5}});
+  PlainClient greedy(server, "greedy");
+  ASSERT_THAT(greedy.Forward(TapedForwardOf(2), Ones(8)), IsOk());
+  ASSERT_THAT(greedy.Forward(TapedForwardOf(2), Ones(8)), IsOk());
+  EXPECT_THAT(greedy.Forward(TapedForwardOf(2), Ones(8)),
+              RefusedBy("max-tapes", 2));
+  PlainClient modest(server, "modest");
+  EXPECT_THAT(modest.Forward(TapedForwardOf(2), Ones(8)), IsOk());
+  const auto seen = modest.GetServer();
+  ASSERT_THAT(seen, IsOk());
+  EXPECT_EQ(seen->session_usage().tapes(), 1);
+  EXPECT_EQ(seen->principal_usage().tapes(), 3);
+  EXPECT_GT(seen->session_usage().tape_bytes(), 0);
+  EXPECT_EQ(seen->limits().session_quota(), 0.5);
+  EXPECT_EQ(seen->limits().principal_quota(), 1);
+}
+
+// R5, R11
+TEST(LimitsTest, OneSessionCannotTakeAllInstances) {
+  TestServer server({.max_instances = 4, .quotas = {.session = 0.5}});
+  v1::CreateInstanceRequest request;
+  request.set_benchmark("seq-mnist");
+  PlainClient greedy(server, "greedy");
+  ASSERT_THAT(greedy.CreateInstance(request), IsOk());
+  ASSERT_THAT(greedy.CreateInstance(request), IsOk());
+  EXPECT_THAT(greedy.CreateInstance(request), RefusedBy("max-instances", 2));
+  EXPECT_THAT(PlainClient(server, "modest").CreateInstance(request), IsOk());
+}
+
+// R5, R11
+TEST(LimitsTest, OneSessionCannotTakeAllMemory) {
+  constexpr int64_t kMiB = int64_t{1} << 20;
+  TestServer server({.max_memory_bytes = 4 * kMiB, .quotas = {.session = 0.5}});
+  v1::CreateInstanceRequest request;
+  request.set_benchmark("seq-mnist");  // 358,440 bytes.
+  PlainClient greedy(server, "greedy");
+  absl::Status refused;
+  int made = 0;
+  for (; refused.ok(); ++made)
+    refused = greedy.CreateInstance(request).status();
+  EXPECT_THAT(refused, RefusedBy("max-memory-bytes", 2 * kMiB));
+  EXPECT_GE(made, 4);
+  EXPECT_THAT(PlainClient(server, "modest").CreateInstance(request), IsOk());
+  const auto seen = greedy.GetServer();
+  ASSERT_THAT(seen, IsOk());
+  EXPECT_LE(seen->session_usage().memory_bytes(), 2 * kMiB);
+  EXPECT_GT(seen->session_usage().memory_bytes(), kMiB);
+}
+
+// R5, R11
 TEST(LimitsTest, RefusesWorkOverTheQueueLimit) {
   BusyServer server({.max_queued = 1});
   PlainClient client(*server);

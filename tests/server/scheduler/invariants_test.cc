@@ -23,6 +23,7 @@ class RandomSchedule {
       : random_(seed),
         options_{.max_queued = 20,
                  .max_queued_by_flow = 8,
+                 .max_queued_by_principal = {{"p1", 9}},
                  .max_batch = 1 + static_cast<int64_t>(Draw(6)),
                  .max_delay = absl::Milliseconds(Draw(3)),
                  .weights = {{"p0", 1 + static_cast<double>(Draw(3))}}},
@@ -63,6 +64,10 @@ class RandomSchedule {
     // Budgets are kept.
     ASSERT_LE(scheduler_.queued(), options_.max_queued);
     ASSERT_LE(scheduler_.queued(item.flow), options_.max_queued_by_flow);
+    ASSERT_LE(scheduler_.queued_of("p1"), 9);
+    ASSERT_EQ(scheduler_.queued_of("p0") + scheduler_.queued_of("p1"),
+              scheduler_.queued());
+    ASSERT_LE(scheduler_.Ahead(item.flow), scheduler_.queued());
     if (submitted) waiting_[item.id] = item;
   }
 

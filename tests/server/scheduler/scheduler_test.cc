@@ -41,6 +41,63 @@ class SchedulerTest : public ::testing::Test {
   Scheduler scheduler_{{.max_queued = 4}};
 };
 
+TEST(SchedulerLimitsTest, RefusesAPrincipalOverItsPartAndNoOther) {
+  Scheduler scheduler({.max_queued_by_principal = {{"anna", 2}}});
+  const absl::Time now = absl::UnixEpoch();
+  ASSERT_THAT(scheduler.Submit({.id = 1, .flow = {"anna", "a"}}, now), IsOk());
+  ASSERT_THAT(scheduler.Submit({.id = 2, .flow = {"anna", "b"}}, now), IsOk());
+  EXPECT_THAT(scheduler.Submit({.id = 3, .flow = {"anna", "c"}}, now),
+              StatusIs(absl::StatusCode::kResourceExhausted,
+                       HasSubstr("2 calls of this principal wait")));
+  EXPECT_THAT(scheduler.Submit({.id = 4, .flow = {"bert", "a"}}, now), IsOk());
+  EXPECT_EQ(scheduler.queued_of("anna"), 2);
+  scheduler.Next(now);
+  EXPECT_EQ(scheduler.queued_of("anna"), 1);
+  EXPECT_THAT(scheduler.Submit({.id = 5, .flow = {"anna", "c"}}, now), IsOk());
+}
+
+// Runs all that waits, and then an item of `flow` that came last; returns how
+// many ran before it.
+int64_t RunsBefore(Scheduler& scheduler, const FlowName& flow) {
+  constexpr uint64_t kLast = 1000;
+  const absl::Time now = absl::UnixEpoch();
+  EXPECT_THAT(scheduler.Submit({.id = kLast, .flow = flow}, now), IsOk());
+  for (int64_t before = 0;; ++before) {
+    const uint64_t id = scheduler.Next(now).run.at(0);
+    scheduler.Done(id, absl::Seconds(1), now);
+    if (id == kLast) return before;
+  }
+}
+
+TEST(SchedulerAheadTest, IsWhatRunsBefore) {
+  Scheduler scheduler({});
+  const absl::Time now = absl::UnixEpoch();
+  const FlowName mine = {"anna", "mine"};
+  uint64_t id = 0;
+  EXPECT_EQ(scheduler.Ahead(mine), 0);
+  const auto submit = [&](const FlowName& flow, int count) {
+    for (int i = 0; i < count; ++i) {
+      ASSERT_THAT(scheduler.Submit({.id = ++id, .flow = flow}, now), IsOk());
+    }
+  };
+  submit({"anna", "flood"}, 50);
+  submit({"anna", "few"}, 1);
+  submit(mine, 2);
+  const int64_t ahead = scheduler.Ahead(mine);
+  EXPECT_EQ(ahead, 2 + 3 + 1);  // Its own, three turns of the flood, the few.
+  EXPECT_EQ(RunsBefore(scheduler, mine), ahead);
+}
+
+TEST(SchedulerAheadTest, CountsOtherPrincipalsByTheirWeights) {
+  Scheduler scheduler({.weights = {{"bert", 3}}});
+  const absl::Time now = absl::UnixEpoch();
+  for (uint64_t id = 1; id <= 20; ++id) {
+    ASSERT_THAT(scheduler.Submit({.id = id, .flow = {"bert", "b"}}, now),
+                IsOk());
+  }
+  EXPECT_EQ(scheduler.Ahead({"anna", "a"}), 3);
+}
+
 TEST_F(SchedulerTest, RunsNothingWhenNothingWaits) {
   EXPECT_THAT(Run(), IsEmpty());
 }

@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 # First: it sets up grpc for forks before grpc is loaded.
 from backboned.channel import DEFAULT_TIMEOUT_S
+
+# isort: split
+from backboned.backoff import Waiting, print_waiting
 from backboned.describe import (
     Architecture,
     Batches,
@@ -22,6 +25,7 @@ from backboned.describe import (
     InstanceInfo,
     Normalization,
     ServerInfo,
+    Usage,
 )
 from backboned.errors import (
     Aborted,
@@ -108,9 +112,12 @@ __all__ = [
     "Stepped",
     "TrainStep",
     "Unavailable",
+    "Usage",
     "Version",
+    "Waiting",
     "connect",
     "local_server",
+    "print_waiting",
 ]
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
+import sys
 import time
-from typing import Callable, TypeVar
+from typing import Callable, NamedTuple, Optional, TypeVar
 
 from backboned.errors import ResourceExhausted
 
@@ -23,7 +24,43 @@ _SPREAD = 0.25
 T = TypeVar("T")
 
 
-def patiently(attempt: Callable[[float], T], timeout: float, retry_timeout: float) -> T:
+class Waiting(NamedTuple):
+    """What a call waits for that the server was too busy to begin.
+
+    `limit`, of `scope`, is reached: the call would be number `place` of `limit_value`.
+    It is made again after `pause` seconds, and has waited `waited` seconds so far.
+    """
+
+    limit: str
+    scope: str
+    place: int
+    limit_value: int
+    pause: float
+    waited: float
+
+    def __str__(self) -> str:
+        """Give a line for people."""
+        return (
+            f"the server is busy: {self.limit} of the {self.scope or 'server'} is "
+            f"{self.limit_value}, this would be {self.place}; again in "
+            f"{self.pause:.1f} s"
+        )
+
+
+OnWait = Optional[Callable[[Waiting], object]]
+
+
+def print_waiting(waiting: Waiting) -> None:
+    """Say on standard error what a call waits for; an `on_wait` for terminals."""
+    print(f"backboned: {waiting}", file=sys.stderr)
+
+
+def patiently(
+    attempt: Callable[[float], T],
+    timeout: float,
+    retry_timeout: float,
+    on_wait: OnWait = None,
+) -> T:
     """Make a call, and again while the server is too busy to begin it.
 
     Before each repetition passes the time that the server asks for, or a little more.
@@ -36,6 +73,8 @@ def patiently(attempt: Callable[[float], T], timeout: float, retry_timeout: floa
         Seconds for all of it.
     retry_timeout : float
         Seconds in which it is made again. 0: it is not.
+    on_wait : callable, optional
+        Is told before each pause; what it raises ends the call.
 
     Raises
     ------
@@ -52,6 +91,16 @@ def patiently(attempt: Callable[[float], T], timeout: float, retry_timeout: floa
             waited = time.monotonic() - begin
             if pause is None or waited + pause >= patience:
                 raise
+            told = Waiting(
+                error.limit,
+                error.limit_scope,
+                error.requested_value,
+                error.limit_value,
+                pause,
+                waited,
+            )
+        if on_wait is not None:
+            on_wait(told)
         time.sleep(pause)
 
 

@@ -18,7 +18,7 @@ import grpc  # noqa: E402
 from grpc import experimental  # noqa: E402
 
 from backboned import forks  # noqa: E402
-from backboned.backoff import RETRY_TIMEOUT_S, patiently  # noqa: E402
+from backboned.backoff import RETRY_TIMEOUT_S, OnWait, patiently  # noqa: E402
 from backboned.errors import BackbonedError, Unavailable, from_rpc  # noqa: E402
 from backboned.traffic import Meter  # noqa: E402
 
@@ -150,6 +150,8 @@ class Channel:
         Seconds that a mirrored network waits for a server that went away.
     retry_timeout : float
         Seconds in which a call is made again that a busy server did not begin.
+    on_wait : callable, optional
+        Is told, before each pause, what such a call waits for (`Waiting`).
 
     Attributes
     ----------
@@ -165,12 +167,14 @@ class Channel:
         progress: bool = False,
         reconnect_timeout: float = RECONNECT_TIMEOUT_S,
         retry_timeout: float = RETRY_TIMEOUT_S,
+        on_wait: OnWait = None,
     ) -> None:
         self.target = target
         self.timeout = timeout
         self.progress = progress
         self.reconnect_timeout = reconnect_timeout
         self.retry_timeout = retry_timeout
+        self.on_wait = on_wait
         self.meter = Meter()
         self._label = label
         self._line = _Line()
@@ -254,7 +258,7 @@ class Channel:
             Seconds for all of it; the channel's unless given.
         """
         seconds = self.timeout if timeout is None else timeout
-        return patiently(attempt, seconds, self.retry_timeout)
+        return patiently(attempt, seconds, self.retry_timeout, self.on_wait)
 
     def invoke(
         self, shape: str, path: str, body: Any, timeout: float | None = None

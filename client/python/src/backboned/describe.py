@@ -40,7 +40,9 @@ class Batches(NamedTuple):
 class Device(NamedTuple):
     """A compute device of a server; sizes in bytes.
 
-    `queued` pieces of work wait for it, which will take some `backlog` seconds.
+    `queued` pieces of work wait for it, which will take some `backlog` seconds. Of
+    them, `ahead` would run before a call that was made now with the label, or else the
+    session, of whoever asked, which would wait some `estimated_wait` seconds.
     """
 
     name: str
@@ -52,6 +54,23 @@ class Device(NamedTuple):
     queued: int = 0
     backlog: float = 0.0
     batches: Batches = Batches()
+    ahead: int = 0
+    estimated_wait: float = 0.0
+
+
+class Usage(NamedTuple):
+    """What somebody uses of a server's limits: counts, and bytes.
+
+    `memory_bytes` are those of the CPU tensors that were made for it and are still
+    there, whoever uses them now.
+    """
+
+    calls: int = 0
+    instances: int = 0
+    tapes: int = 0
+    tape_bytes: int = 0
+    in_flight_bytes: int = 0
+    memory_bytes: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,12 +82,16 @@ class ServerInfo:
     version, torch_version : str
     devices : tuple of Device
     limits : dict
-        Bytes, counts, and seconds (`tape_ttl`, `session_ttl`, `stall_timeout`).
+        Bytes, counts, seconds (`tape_ttl`, `session_ttl`, `stall_timeout`), and
+        fractions of them that one session, and the caller's principal, may use
+        (`session_quota`, `principal_quota`).
     server_uid : str
         Random for each start.
     principal : str
         Whom the server takes the caller for.
     capabilities : tuple of str
+    session_usage, principal_usage : Usage
+        What this client uses of the limits, and all clients of its principal.
     """
 
     version: str
@@ -78,6 +101,8 @@ class ServerInfo:
     server_uid: str
     principal: str
     capabilities: tuple[str, ...]
+    session_usage: Usage = Usage()
+    principal_usage: Usage = Usage()
 
     @property
     def threads(self) -> int:
@@ -134,8 +159,9 @@ class InstanceInfo:
     `weights` is the weights file that it began with, empty for none; `weights_sha256`
     is that file's SHA-256. `optimizer` is what the server steps, None for nothing.
     `read_only` and `frozen` are its settings. Of its `memory_bytes`, another
-    instance holds `shared_bytes` too. `demoted_tapes` gave up their graph for want of
-    room, and `replayed_forwards` were run again for them.
+    instance holds `shared_bytes` too; besides, its tapes hold `tape_state_bytes` of
+    parameters and buffers that it has left. `demoted_tapes` gave up their graph for
+    want of room, and `replayed_forwards` were run again for them.
     `dtype` is its parameters' element type, e.g. ``"float32"``; `columns` are the
     earlier columns of a progressive network, as ``owner/name``.
     """
@@ -164,6 +190,7 @@ class InstanceInfo:
     read_only: bool = False
     frozen: tuple[str, ...] = ()
     shared_bytes: int = 0
+    tape_state_bytes: int = 0
     demoted_tapes: int = 0
     replayed_forwards: int = 0
     dtype: str = "float32"
@@ -191,6 +218,8 @@ def read_server(message: pb.GetServerResponse) -> ServerInfo:
                 d.queued,
                 d.backlog.ToNanoseconds() / 1e9,
                 _batches(d.batches),
+                d.ahead,
+                d.estimated_wait.ToNanoseconds() / 1e9,
             )
             for d in message.devices
         ),
@@ -198,6 +227,8 @@ def read_server(message: pb.GetServerResponse) -> ServerInfo:
         server_uid=message.server_uid,
         principal=message.principal,
         capabilities=tuple(message.capabilities),
+        session_usage=_usage(message.session_usage),
+        principal_usage=_usage(message.principal_usage),
     )
 
 
@@ -271,11 +302,16 @@ def read_instance(message: instance_pb2.Instance) -> InstanceInfo:
         read_only=message.settings.read_only,
         frozen=tuple(message.settings.frozen),
         shared_bytes=message.shared_bytes,
+        tape_state_bytes=message.tape_state_bytes,
         demoted_tapes=message.counters.demoted_tapes,
         replayed_forwards=message.counters.replayed_forwards,
         dtype=float_name(message.dtype),
         columns=tuple(message.columns),
     )
+
+
+def _usage(message: pb.Usage) -> Usage:
+    return Usage(*(getattr(message, name) for name in Usage._fields))
 
 
 def _batches(message: pb.BatchCounters) -> Batches:

@@ -16,6 +16,7 @@ from backboned.v1 import error_pb2
 
 _DETAILS_KEY = "grpc-status-details-bin"
 _REASON_PREFIX = "ERROR_REASON_"
+_SCOPE_PREFIX = "LIMIT_SCOPE_"
 
 
 class BackbonedError(Exception):
@@ -33,6 +34,9 @@ class BackbonedError(Exception):
         The server's limit that was reached, e.g. ``"max-tapes"``; else empty.
     limit_value, requested_value : int
         The limit, and what the call would have made of it.
+    limit_scope : str
+        Whose use the limit counts: ``"server"`` (all callers' together),
+        ``"principal"``, ``"session"`` or ``"run"``; else empty.
     retry_delay : float or None
         Seconds after which a retry may succeed; None if a retry does not help.
     """
@@ -48,6 +52,7 @@ class BackbonedError(Exception):
         limit_value: int = 0,
         requested_value: int = 0,
         retry_delay: float | None = None,
+        limit_scope: str = "",
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -57,6 +62,7 @@ class BackbonedError(Exception):
         self.limit_value = limit_value
         self.requested_value = requested_value
         self.retry_delay = retry_delay
+        self.limit_scope = limit_scope
 
     def __str__(self) -> str:
         """Give the message, then code and reason."""
@@ -204,6 +210,7 @@ def from_rpc(error: grpc.RpcError, hint: str = "") -> BackbonedError:
         detail.limit_value,
         detail.requested_value,
         delay,
+        _scope_name(detail.scope),
     )
 
 
@@ -221,6 +228,13 @@ def _detail(trailer: tuple[Any, ...]) -> error_pb2.ErrorDetail | None:
         except DecodeError:
             return None
     return None
+
+
+def _scope_name(number: int) -> str:
+    """Name a limit's scope; empty if there is none, or one that is not known."""
+    names = dict(error_pb2.LimitScope.items())
+    known = {value: name[len(_SCOPE_PREFIX) :].lower() for name, value in names.items()}
+    return known.get(number, "") if number else ""
 
 
 def _reason_name(number: int) -> str:

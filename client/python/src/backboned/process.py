@@ -76,6 +76,8 @@ class ServerProcess:
                     stdout=subprocess.PIPE,
                     stderr=log,
                     start_new_session=True,
+                    # Who has it alone may use all of it.
+                    env={"BACKBONED_SESSION_QUOTA": "1", **os.environ},
                 )
         except OSError as error:
             shutil.rmtree(self._folder, ignore_errors=True)

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Callable
 
 from backboned import process
-from backboned.backoff import RETRY_TIMEOUT_S
+from backboned.backoff import RETRY_TIMEOUT_S, OnWait
 from backboned.binary import find_binary
 from backboned.channel import (
     CONTROL,
@@ -323,6 +323,7 @@ def connect(
     progress: bool = False,
     reconnect_timeout: float = RECONNECT_TIMEOUT_S,
     retry_timeout: float = RETRY_TIMEOUT_S,
+    on_wait: OnWait = None,
 ) -> Server:
     """Connect to a running server.
 
@@ -344,6 +345,10 @@ def connect(
     retry_timeout : float
         Seconds in which a call is made again, within its own timeout, that the
         server is too busy to begin. 0: `ResourceExhausted` at once.
+    on_wait : callable, optional
+        Is told, before each pause, what such a call waits for: a `Waiting`, with its
+        place and the seconds until it is made again. `backboned.print_waiting` prints
+        it.
 
     Raises
     ------
@@ -356,7 +361,9 @@ def connect(
     if progress:
         require_tqdm()
     server = Server(
-        Channel(target, timeout, label, progress, reconnect_timeout, retry_timeout)
+        Channel(
+            target, timeout, label, progress, reconnect_timeout, retry_timeout, on_wait
+        )
     )
     seconds = min(timeout, _CONNECT_TIMEOUT_S)
     try:
@@ -384,6 +391,7 @@ def local_server(
     timeout: float = DEFAULT_TIMEOUT_S,
     progress: bool = False,
     retry_timeout: float = RETRY_TIMEOUT_S,
+    on_wait: OnWait = None,
     log_level: str = "warn",
     options: Sequence[str] = (),
     start_timeout: float = 60.0,
@@ -403,7 +411,7 @@ def local_server(
         ``"cpu"`` or ``"cuda:0"``.
     binary : path, optional
         The program; by default see `backboned.binary.find_binary`.
-    label, timeout, progress, retry_timeout
+    label, timeout, progress, retry_timeout, on_wait
         See `connect`.
     log_level : str
         Of the server's log, whose end is shown if it fails.
@@ -423,7 +431,14 @@ def local_server(
     own = process.ServerProcess(
         find_binary(binary), [*arguments, *options], start_timeout
     )
-    channel = Channel(own.target, timeout, label, progress, retry_timeout=retry_timeout)
+    channel = Channel(
+        own.target,
+        timeout,
+        label,
+        progress,
+        retry_timeout=retry_timeout,
+        on_wait=on_wait,
+    )
     channel.explain = own.explain
     return Server(channel, own)
 

@@ -15,7 +15,7 @@ from google.protobuf import any_pb2 as google_dot_protobuf_dot_any__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x62\x61\x63kboned/v1/error.proto\x12\x0c\x62\x61\x63kboned.v1\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\"\xa5\x01\n\x0b\x45rrorDetail\x12)\n\x06reason\x18\x01 \x01(\x0e\x32\x19.backboned.v1.ErrorReason\x12\r\n\x05limit\x18\x02 \x01(\t\x12\x13\n\x0blimit_value\x18\x03 \x01(\x03\x12\x17\n\x0frequested_value\x18\x04 \x01(\x03\x12.\n\x0bretry_delay\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"U\n\rStatusDetails\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12%\n\x07\x64\x65tails\x18\x03 \x03(\x0b\x32\x14.google.protobuf.Any*\xb0\x06\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12!\n\x1d\x45RROR_REASON_MALFORMED_STREAM\x10\x01\x12\x1f\n\x1b\x45RROR_REASON_SHAPE_MISMATCH\x10\x02\x12\x1f\n\x1b\x45RROR_REASON_DTYPE_MISMATCH\x10\x03\x12\x1f\n\x1b\x45RROR_REASON_INVALID_OPTION\x10\x04\x12#\n\x1f\x45RROR_REASON_INSTANCE_NOT_FOUND\x10\x05\x12\'\n#ERROR_REASON_ARCHITECTURE_NOT_FOUND\x10\x06\x12$\n ERROR_REASON_BENCHMARK_NOT_FOUND\x10\x07\x12 \n\x1c\x45RROR_REASON_INSTANCE_EXISTS\x10\x08\x12\x1f\n\x1b\x45RROR_REASON_TAPE_NOT_FOUND\x10\t\x12\x1d\n\x19\x45RROR_REASON_NO_GRADIENTS\x10\n\x12\x1e\n\x1a\x45RROR_REASON_STALE_VERSION\x10\x0b\x12\x1f\n\x1b\x45RROR_REASON_ANSWER_EXPIRED\x10\x0c\x12\"\n\x1e\x45RROR_REASON_REQUEST_ID_REUSED\x10\r\x12\x1e\n\x1a\x45RROR_REASON_LIMIT_REACHED\x10\x0e\x12\x1e\n\x1a\x45RROR_REASON_OUT_OF_MEMORY\x10\x0f\x12\x19\n\x15\x45RROR_REASON_DRAINING\x10\x10\x12\x1f\n\x1b\x45RROR_REASON_CLIENT_STALLED\x10\x11\x12\x1f\n\x1b\x45RROR_REASON_COMPUTE_FAILED\x10\x12\x12\"\n\x1e\x45RROR_REASON_WEIGHTS_NOT_FOUND\x10\x13\x12!\n\x1d\x45RROR_REASON_WEIGHTS_REQUIRED\x10\x14\x12#\n\x1f\x45RROR_REASON_WEIGHTS_UNREADABLE\x10\x15\x12\x1d\n\x19\x45RROR_REASON_NO_OPTIMIZER\x10\x16\x12\x1a\n\x16\x45RROR_REASON_READ_ONLY\x10\x17\x42-\n\x0fio.backboned.v1P\x01Z\x18\x62\x61\x63kboned/v1;backbonedv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x62\x61\x63kboned/v1/error.proto\x12\x0c\x62\x61\x63kboned.v1\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\"\xce\x01\n\x0b\x45rrorDetail\x12)\n\x06reason\x18\x01 \x01(\x0e\x32\x19.backboned.v1.ErrorReason\x12\r\n\x05limit\x18\x02 \x01(\t\x12\x13\n\x0blimit_value\x18\x03 \x01(\x03\x12\x17\n\x0frequested_value\x18\x04 \x01(\x03\x12.\n\x0bretry_delay\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x05scope\x18\x06 \x01(\x0e\x32\x18.backboned.v1.LimitScope\"U\n\rStatusDetails\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12%\n\x07\x64\x65tails\x18\x03 \x03(\x0b\x32\x14.google.protobuf.Any*\xb0\x06\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12!\n\x1d\x45RROR_REASON_MALFORMED_STREAM\x10\x01\x12\x1f\n\x1b\x45RROR_REASON_SHAPE_MISMATCH\x10\x02\x12\x1f\n\x1b\x45RROR_REASON_DTYPE_MISMATCH\x10\x03\x12\x1f\n\x1b\x45RROR_REASON_INVALID_OPTION\x10\x04\x12#\n\x1f\x45RROR_REASON_INSTANCE_NOT_FOUND\x10\x05\x12\'\n#ERROR_REASON_ARCHITECTURE_NOT_FOUND\x10\x06\x12$\n ERROR_REASON_BENCHMARK_NOT_FOUND\x10\x07\x12 \n\x1c\x45RROR_REASON_INSTANCE_EXISTS\x10\x08\x12\x1f\n\x1b\x45RROR_REASON_TAPE_NOT_FOUND\x10\t\x12\x1d\n\x19\x45RROR_REASON_NO_GRADIENTS\x10\n\x12\x1e\n\x1a\x45RROR_REASON_STALE_VERSION\x10\x0b\x12\x1f\n\x1b\x45RROR_REASON_ANSWER_EXPIRED\x10\x0c\x12\"\n\x1e\x45RROR_REASON_REQUEST_ID_REUSED\x10\r\x12\x1e\n\x1a\x45RROR_REASON_LIMIT_REACHED\x10\x0e\x12\x1e\n\x1a\x45RROR_REASON_OUT_OF_MEMORY\x10\x0f\x12\x19\n\x15\x45RROR_REASON_DRAINING\x10\x10\x12\x1f\n\x1b\x45RROR_REASON_CLIENT_STALLED\x10\x11\x12\x1f\n\x1b\x45RROR_REASON_COMPUTE_FAILED\x10\x12\x12\"\n\x1e\x45RROR_REASON_WEIGHTS_NOT_FOUND\x10\x13\x12!\n\x1d\x45RROR_REASON_WEIGHTS_REQUIRED\x10\x14\x12#\n\x1f\x45RROR_REASON_WEIGHTS_UNREADABLE\x10\x15\x12\x1d\n\x19\x45RROR_REASON_NO_OPTIMIZER\x10\x16\x12\x1a\n\x16\x45RROR_REASON_READ_ONLY\x10\x17*\x8a\x01\n\nLimitScope\x12\x1b\n\x17LIMIT_SCOPE_UNSPECIFIED\x10\x00\x12\x16\n\x12LIMIT_SCOPE_SERVER\x10\x01\x12\x19\n\x15LIMIT_SCOPE_PRINCIPAL\x10\x02\x12\x17\n\x13LIMIT_SCOPE_SESSION\x10\x03\x12\x13\n\x0fLIMIT_SCOPE_RUN\x10\x04\x42-\n\x0fio.backboned.v1P\x01Z\x18\x62\x61\x63kboned/v1;backbonedv1b\x06proto3')
 
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, globals())
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'backboned.v1.error_pb2', globals())
@@ -23,10 +23,12 @@ if _descriptor._USE_C_DESCRIPTORS == False:
 
   DESCRIPTOR._options = None
   DESCRIPTOR._serialized_options = b'\n\017io.backboned.v1P\001Z\030backboned/v1;backbonedv1'
-  _ERRORREASON._serialized_start=357
-  _ERRORREASON._serialized_end=1173
+  _ERRORREASON._serialized_start=398
+  _ERRORREASON._serialized_end=1214
+  _LIMITSCOPE._serialized_start=1217
+  _LIMITSCOPE._serialized_end=1355
   _ERRORDETAIL._serialized_start=102
-  _ERRORDETAIL._serialized_end=267
-  _STATUSDETAILS._serialized_start=269
-  _STATUSDETAILS._serialized_end=354
+  _ERRORDETAIL._serialized_end=308
+  _STATUSDETAILS._serialized_start=310
+  _STATUSDETAILS._serialized_end=395
 # @@protoc_insertion_point(module_scope)

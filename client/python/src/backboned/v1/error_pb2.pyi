@@ -31,20 +31,27 @@ ERROR_REASON_UNSPECIFIED: ErrorReason
 ERROR_REASON_WEIGHTS_NOT_FOUND: ErrorReason
 ERROR_REASON_WEIGHTS_REQUIRED: ErrorReason
 ERROR_REASON_WEIGHTS_UNREADABLE: ErrorReason
+LIMIT_SCOPE_PRINCIPAL: LimitScope
+LIMIT_SCOPE_RUN: LimitScope
+LIMIT_SCOPE_SERVER: LimitScope
+LIMIT_SCOPE_SESSION: LimitScope
+LIMIT_SCOPE_UNSPECIFIED: LimitScope
 
 class ErrorDetail(_message.Message):
-    __slots__ = ["limit", "limit_value", "reason", "requested_value", "retry_delay"]
+    __slots__ = ["limit", "limit_value", "reason", "requested_value", "retry_delay", "scope"]
     LIMIT_FIELD_NUMBER: _ClassVar[int]
     LIMIT_VALUE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     REQUESTED_VALUE_FIELD_NUMBER: _ClassVar[int]
     RETRY_DELAY_FIELD_NUMBER: _ClassVar[int]
+    SCOPE_FIELD_NUMBER: _ClassVar[int]
     limit: str
     limit_value: int
     reason: ErrorReason
     requested_value: int
     retry_delay: _duration_pb2.Duration
-    def __init__(self, reason: _Optional[_Union[ErrorReason, str]] = ..., limit: _Optional[str] = ..., limit_value: _Optional[int] = ..., requested_value: _Optional[int] = ..., retry_delay: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    scope: LimitScope
+    def __init__(self, reason: _Optional[_Union[ErrorReason, str]] = ..., limit: _Optional[str] = ..., limit_value: _Optional[int] = ..., requested_value: _Optional[int] = ..., retry_delay: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., scope: _Optional[_Union[LimitScope, str]] = ...) -> None: ...
 
 class StatusDetails(_message.Message):
     __slots__ = ["code", "details", "message"]
@@ -57,4 +64,7 @@ class StatusDetails(_message.Message):
     def __init__(self, code: _Optional[int] = ..., message: _Optional[str] = ..., details: _Optional[_Iterable[_Union[_any_pb2.Any, _Mapping]]] = ...) -> None: ...
 
 class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = []
+
+class LimitScope(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = []

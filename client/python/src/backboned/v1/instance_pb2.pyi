@@ -41,7 +41,7 @@ class IfVersion(_message.Message):
     def __init__(self, uid: _Optional[str] = ..., params: _Optional[int] = ..., buffers: _Optional[int] = ...) -> None: ...
 
 class Instance(_message.Message):
-    __slots__ = ["architecture", "arguments", "benchmark", "columns", "counters", "create_time", "device", "digest", "dtype", "ephemeral", "layout", "memory_bytes", "name", "normalization", "optimizer", "owner", "settings", "shared_bytes", "tape_bytes", "tape_count", "version", "weights", "weights_sha256"]
+    __slots__ = ["architecture", "arguments", "benchmark", "columns", "counters", "create_time", "device", "digest", "dtype", "ephemeral", "layout", "memory_bytes", "name", "normalization", "optimizer", "owner", "settings", "shared_bytes", "tape_bytes", "tape_count", "tape_state_bytes", "version", "weights", "weights_sha256"]
     class ArgumentsEntry(_message.Message):
         __slots__ = ["key", "value"]
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -69,6 +69,7 @@ class Instance(_message.Message):
     SHARED_BYTES_FIELD_NUMBER: _ClassVar[int]
     TAPE_BYTES_FIELD_NUMBER: _ClassVar[int]
     TAPE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    TAPE_STATE_BYTES_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_SHA256_FIELD_NUMBER: _ClassVar[int]
@@ -92,10 +93,11 @@ class Instance(_message.Message):
     shared_bytes: int
     tape_bytes: int
     tape_count: int
+    tape_state_bytes: int
     version: Version
     weights: str
     weights_sha256: str
-    def __init__(self, name: _Optional[str] = ..., owner: _Optional[str] = ..., version: _Optional[_Union[Version, _Mapping]] = ..., architecture: _Optional[str] = ..., arguments: _Optional[_Mapping[str, ArgumentValue]] = ..., benchmark: _Optional[str] = ..., device: _Optional[str] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., normalization: _Optional[_Union[Normalization, _Mapping]] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., digest: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., tape_count: _Optional[int] = ..., tape_bytes: _Optional[int] = ..., counters: _Optional[_Union[InstanceCounters, _Mapping]] = ..., ephemeral: bool = ..., weights: _Optional[str] = ..., weights_sha256: _Optional[str] = ..., settings: _Optional[_Union[InstanceSettings, _Mapping]] = ..., dtype: _Optional[_Union[_tensor_pb2.DataType, str]] = ..., optimizer: _Optional[_Union[_optimizer_pb2.Optimizer, _Mapping]] = ..., columns: _Optional[_Iterable[str]] = ..., shared_bytes: _Optional[int] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., owner: _Optional[str] = ..., version: _Optional[_Union[Version, _Mapping]] = ..., architecture: _Optional[str] = ..., arguments: _Optional[_Mapping[str, ArgumentValue]] = ..., benchmark: _Optional[str] = ..., device: _Optional[str] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., normalization: _Optional[_Union[Normalization, _Mapping]] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., digest: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., tape_count: _Optional[int] = ..., tape_bytes: _Optional[int] = ..., counters: _Optional[_Union[InstanceCounters, _Mapping]] = ..., ephemeral: bool = ..., weights: _Optional[str] = ..., weights_sha256: _Optional[str] = ..., settings: _Optional[_Union[InstanceSettings, _Mapping]] = ..., dtype: _Optional[_Union[_tensor_pb2.DataType, str]] = ..., optimizer: _Optional[_Union[_optimizer_pb2.Optimizer, _Mapping]] = ..., columns: _Optional[_Iterable[str]] = ..., shared_bytes: _Optional[int] = ..., tape_state_bytes: _Optional[int] = ...) -> None: ...
 
 class InstanceCounters(_message.Message):
     __slots__ = ["backwards", "demoted_tapes", "forwards", "replayed_forwards", "steps", "writes"]

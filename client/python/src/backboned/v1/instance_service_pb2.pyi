@@ -192,26 +192,30 @@ class DeleteInstanceResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class Device(_message.Message):
-    __slots__ = ["allocated_bytes", "backlog", "batches", "default", "description", "name", "pooled_bytes", "queued", "threads"]
+    __slots__ = ["ahead", "allocated_bytes", "backlog", "batches", "default", "description", "estimated_wait", "name", "pooled_bytes", "queued", "threads"]
+    AHEAD_FIELD_NUMBER: _ClassVar[int]
     ALLOCATED_BYTES_FIELD_NUMBER: _ClassVar[int]
     BACKLOG_FIELD_NUMBER: _ClassVar[int]
     BATCHES_FIELD_NUMBER: _ClassVar[int]
     DEFAULT_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    ESTIMATED_WAIT_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     POOLED_BYTES_FIELD_NUMBER: _ClassVar[int]
     QUEUED_FIELD_NUMBER: _ClassVar[int]
     THREADS_FIELD_NUMBER: _ClassVar[int]
+    ahead: int
     allocated_bytes: int
     backlog: _duration_pb2.Duration
     batches: BatchCounters
     default: bool
     description: str
+    estimated_wait: _duration_pb2.Duration
     name: str
     pooled_bytes: int
     queued: int
     threads: int
-    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., threads: _Optional[int] = ..., allocated_bytes: _Optional[int] = ..., pooled_bytes: _Optional[int] = ..., default: bool = ..., queued: _Optional[int] = ..., backlog: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., batches: _Optional[_Union[BatchCounters, _Mapping]] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., threads: _Optional[int] = ..., allocated_bytes: _Optional[int] = ..., pooled_bytes: _Optional[int] = ..., default: bool = ..., queued: _Optional[int] = ..., backlog: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., batches: _Optional[_Union[BatchCounters, _Mapping]] = ..., ahead: _Optional[int] = ..., estimated_wait: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class GetInstanceRequest(_message.Message):
     __slots__ = ["digest", "instance"]
@@ -232,25 +236,30 @@ class GetServerRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetServerResponse(_message.Message):
-    __slots__ = ["capabilities", "devices", "limits", "principal", "server_uid", "torch_version", "version"]
+    __slots__ = ["capabilities", "devices", "limits", "principal", "principal_usage", "server_uid", "session_usage", "torch_version", "version"]
     CAPABILITIES_FIELD_NUMBER: _ClassVar[int]
     DEVICES_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     PRINCIPAL_FIELD_NUMBER: _ClassVar[int]
+    PRINCIPAL_USAGE_FIELD_NUMBER: _ClassVar[int]
     SERVER_UID_FIELD_NUMBER: _ClassVar[int]
+    SESSION_USAGE_FIELD_NUMBER: _ClassVar[int]
     TORCH_VERSION_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     capabilities: _containers.RepeatedScalarFieldContainer[str]
     devices: _containers.RepeatedCompositeFieldContainer[Device]
     limits: Limits
     principal: str
+    principal_usage: Usage
     server_uid: str
+    session_usage: Usage
     torch_version: str
     version: str
-    def __init__(self, version: _Optional[str] = ..., torch_version: _Optional[str] = ..., devices: _Optional[_Iterable[_Union[Device, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., server_uid: _Optional[str] = ..., principal: _Optional[str] = ..., capabilities: _Optional[_Iterable[str]] = ...) -> None: ...
+    def __init__(self, version: _Optional[str] = ..., torch_version: _Optional[str] = ..., devices: _Optional[_Iterable[_Union[Device, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., server_uid: _Optional[str] = ..., principal: _Optional[str] = ..., capabilities: _Optional[_Iterable[str]] = ..., session_usage: _Optional[_Union[Usage, _Mapping]] = ..., principal_usage: _Optional[_Union[Usage, _Mapping]] = ...) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ["max_chunk_bytes", "max_in_flight_bytes", "max_instances", "max_memory_bytes", "max_message_bytes", "max_queued", "max_tape_bytes", "max_tapes", "session_ttl", "stall_timeout", "tape_ttl"]
+    __slots__ = ["max_calls", "max_chunk_bytes", "max_in_flight_bytes", "max_instances", "max_memory_bytes", "max_message_bytes", "max_queued", "max_tape_bytes", "max_tapes", "principal_quota", "session_quota", "session_ttl", "stall_timeout", "tape_ttl"]
+    MAX_CALLS_FIELD_NUMBER: _ClassVar[int]
     MAX_CHUNK_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_INSTANCES_FIELD_NUMBER: _ClassVar[int]
     MAX_IN_FLIGHT_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -259,9 +268,12 @@ class Limits(_message.Message):
     MAX_QUEUED_FIELD_NUMBER: _ClassVar[int]
     MAX_TAPES_FIELD_NUMBER: _ClassVar[int]
     MAX_TAPE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PRINCIPAL_QUOTA_FIELD_NUMBER: _ClassVar[int]
+    SESSION_QUOTA_FIELD_NUMBER: _ClassVar[int]
     SESSION_TTL_FIELD_NUMBER: _ClassVar[int]
     STALL_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
     TAPE_TTL_FIELD_NUMBER: _ClassVar[int]
+    max_calls: int
     max_chunk_bytes: int
     max_in_flight_bytes: int
     max_instances: int
@@ -270,10 +282,12 @@ class Limits(_message.Message):
     max_queued: int
     max_tape_bytes: int
     max_tapes: int
+    principal_quota: float
+    session_quota: float
     session_ttl: _duration_pb2.Duration
     stall_timeout: _duration_pb2.Duration
     tape_ttl: _duration_pb2.Duration
-    def __init__(self, max_instances: _Optional[int] = ..., max_tapes: _Optional[int] = ..., max_tape_bytes: _Optional[int] = ..., max_in_flight_bytes: _Optional[int] = ..., max_queued: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., max_chunk_bytes: _Optional[int] = ..., tape_ttl: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., session_ttl: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., stall_timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., max_memory_bytes: _Optional[int] = ...) -> None: ...
+    def __init__(self, max_instances: _Optional[int] = ..., max_tapes: _Optional[int] = ..., max_tape_bytes: _Optional[int] = ..., max_in_flight_bytes: _Optional[int] = ..., max_queued: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., max_chunk_bytes: _Optional[int] = ..., tape_ttl: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., session_ttl: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., stall_timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., max_memory_bytes: _Optional[int] = ..., max_calls: _Optional[int] = ..., session_quota: _Optional[float] = ..., principal_quota: _Optional[float] = ...) -> None: ...
 
 class ListArchitecturesRequest(_message.Message):
     __slots__ = ["page_size", "page_token"]
@@ -342,6 +356,22 @@ class UpdateInstanceResponse(_message.Message):
     INSTANCE_FIELD_NUMBER: _ClassVar[int]
     instance: _instance_pb2.Instance
     def __init__(self, instance: _Optional[_Union[_instance_pb2.Instance, _Mapping]] = ...) -> None: ...
+
+class Usage(_message.Message):
+    __slots__ = ["calls", "in_flight_bytes", "instances", "memory_bytes", "tape_bytes", "tapes"]
+    CALLS_FIELD_NUMBER: _ClassVar[int]
+    INSTANCES_FIELD_NUMBER: _ClassVar[int]
+    IN_FLIGHT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    TAPES_FIELD_NUMBER: _ClassVar[int]
+    TAPE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    calls: int
+    in_flight_bytes: int
+    instances: int
+    memory_bytes: int
+    tape_bytes: int
+    tapes: int
+    def __init__(self, calls: _Optional[int] = ..., instances: _Optional[int] = ..., tapes: _Optional[int] = ..., tape_bytes: _Optional[int] = ..., in_flight_bytes: _Optional[int] = ..., memory_bytes: _Optional[int] = ...) -> None: ...
 
 class Weights(_message.Message):
     __slots__ = ["load_by", "name", "partial", "resize_position_embedding"]

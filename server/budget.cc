@@ -1,0 +1,123 @@
+#include "server/budget.h"
+
+#include <limits>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "backbones/errors.h"
+
+namespace backboned {
+namespace {
+
+// What `key` uses, of those that use something.
+template <typename Key>
+int64_t UsedBy(const std::map<Key, int64_t>& users, const Key& key) {
+  const auto found = users.find(key);
+  return found == users.end() ? 0 : found->second;
+}
+
+template <typename Key>
+void Subtract(std::map<Key, int64_t>& users, const Key& key, int64_t amount) {
+  const auto found = users.find(key);
+  found->second -= amount;
+  if (found->second == 0) users.erase(found);
+}
+
+// The sum, or the largest number, where it is more.
+int64_t SaturatingAdd(int64_t a, int64_t b) {
+  constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
+  return b > kMost - a ? kMost : a + b;
+}
+
+}  // namespace
+
+Budget::Reservation::Reservation(Budget* budget, Payer payer, int64_t amount)
+    : budget_(budget), payer_(std::move(payer)), amount_(amount) {}
+
+Budget::Reservation::Reservation(Reservation&& other) noexcept
+    : budget_(std::exchange(other.budget_, nullptr)),
+      payer_(std::move(other.payer_)),
+      amount_(std::exchange(other.amount_, 0)) {}
+
+Budget::Reservation& Budget::Reservation::operator=(
+    Reservation&& other) noexcept {
+  if (this != &other) {
+    Release();
+    budget_ = std::exchange(other.budget_, nullptr);
+    payer_ = std::move(other.payer_);
+    amount_ = std::exchange(other.amount_, 0);
+  }
+  return *this;
+}
+
+Budget::Reservation::~Reservation() { Release(); }
+
+void Budget::Reservation::Release() {
+  if (budget_ == nullptr) return;
+  std::exchange(budget_, nullptr)->GiveBack(payer_, std::exchange(amount_, 0));
+}
+
+absl::StatusOr<Budget::Reservation> Budget::Reserve(const Payer& payer,
+                                                    int64_t amount) {
+  if (amount == 0) return Reservation();
+  absl::MutexLock lock(&mutex_);
+  absl::Status room = CheckLocked(payer, amount);
+  if (!room.ok()) return room;
+  used_ += amount;
+  by_principal_[payer.principal] += amount;
+  by_session_[payer] += amount;
+  return Reservation(this, payer, amount);
+}
+
+absl::Status Budget::Check(const Payer& payer, int64_t amount) const {
+  absl::MutexLock lock(&mutex_);
+  return CheckLocked(payer, amount);
+}
+
+int64_t Budget::used() const {
+  absl::MutexLock lock(&mutex_);
+  return used_;
+}
+
+int64_t Budget::used(LimitScope scope, const Payer& payer) const {
+  absl::MutexLock lock(&mutex_);
+  return UsedLocked(scope, payer);
+}
+
+absl::Status Budget::CheckLocked(const Payer& payer, int64_t amount) const {
+  for (const LimitScope scope : options_.quotas.ScopesOf(payer)) {
+    const int64_t limit = options_.quotas.Part(scope, payer, options_.limit);
+    const int64_t used = UsedLocked(scope, payer);
+    if (amount <= limit - used) continue;
+    return NoRoom({.name = options_.name,
+                   .value = limit,
+                   .requested = SaturatingAdd(used, amount),
+                   .retry_delay = amount <= limit ? options_.retry_delay
+                                                  : absl::ZeroDuration(),
+                   .scope = scope},
+                  used,
+                  absl::StrCat("no room for ", amount, " more ", options_.unit,
+                               amount == 1 ? "" : "s"));
+  }
+  return absl::OkStatus();
+}
+
+int64_t Budget::UsedLocked(LimitScope scope, const Payer& payer) const {
+  switch (scope) {
+    case LimitScope::kSession:
+      return UsedBy(by_session_, payer);
+    case LimitScope::kPrincipal:
+      return UsedBy(by_principal_, payer.principal);
+    default:
+      return used_;
+  }
+}
+
+void Budget::GiveBack(const Payer& payer, int64_t amount) {
+  absl::MutexLock lock(&mutex_);
+  used_ -= amount;
+  Subtract(by_principal_, payer.principal, amount);
+  Subtract(by_session_, payer, amount);
+}
+
+}  // namespace backboned
