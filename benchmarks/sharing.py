@@ -20,6 +20,7 @@ from stats import ratios, spread
 
 CLIENTS = 16
 CLONES = 50
+WARMUP_WRITES = 20
 CLONE_BYTES = 430 << 10
 FORKS = 8
 FLOOD = 10
@@ -168,13 +169,17 @@ class _Memory:
         self._before = self._look()
 
     def grown(self) -> tuple[int, int]:
-        """Give accounted and resident bytes since the last look."""
+        """Give accounted bytes since the last look, and resident ones.
+
+        The latter without what rests in the server's pool, for whoever is next.
+        """
         before, self._before = self._before, self._look()
         return self._before[0] - before[0], self._before[1] - before[1]
 
     def _look(self) -> tuple[int, int]:
         answer = self._bench.remote.ask(do="server", target=self._server.unix)
-        return answer["allocated_bytes"], self._server.resident_bytes()
+        resident = self._server.resident_bytes() - answer["pooled_bytes"]
+        return answer["allocated_bytes"], resident
 
 
 def _memory_rows(
@@ -235,8 +240,9 @@ def p16(bench: Bench, plan: Plan) -> Result:
     clones = bench.remote.ask(do="clone", target=server.unix, instance=RESNET, count=4)[
         "instances"
     ]
-    # The first write fills buffers of gRPC that stay.
-    bench.remote.ask(do="set_params", instance=clones[0], **about)
+    # The first writes fill buffers of gRPC that stay, a set for each of its threads.
+    for _ in range(WARMUP_WRITES):
+        bench.remote.ask(do="set_params", instance=clones[0], **about)
     memory = _Memory(bench, server)
     grown, own = {}, {}
     for clone, glob in zip(clones[1:], ("layer4.1.conv2.weight", "layer3.*", "*")):

@@ -388,7 +388,7 @@ TEST(LimitsTest, EndsADownloadThatNobodyReads) {
   call.HalfClose();
   server.Settle();  // The handler has ended, though nothing was read.
   EXPECT_FALSE(call.End().ok());
-  EXPECT_THAT(PlainClient(server).GetParams(), IsOk());
+  EXPECT_THAT(PlainClient(server).GetInstance(), IsOk());
 }
 
 // R5, R11
