@@ -112,9 +112,9 @@ absl::StatusOr<std::shared_ptr<Instance>> Host::CloneInstance(
     const CloneOptions& options) {
   absl::Status status = CheckOptions(options);
   if (status.ok() && !options.name.empty()) status = CheckName(options.name);
-  if (status.ok())
-    status = registry_.CheckRoom(
-        {options.owner, options.session});  // Before any allocation.
+  if (status.ok()) {  // Before any allocation.
+    status = registry_.CheckRoom({options.owner, options.session});
+  }
   if (!status.ok()) return status;
   const Settings settings = SettingsOf(options);
   absl::StatusOr<std::vector<bool>> trained =

@@ -325,9 +325,9 @@ absl::StatusOr<Created> Host::CreateInstance(const CreateOptions& options) {
     return Existing(std::move(taken), options, *plan);
   }
   status = CheckWeights(options, *plan);
-  if (status.ok())
-    status = registry_.CheckRoom(
-        {options.owner, options.session});  // Before any allocation.
+  if (status.ok()) {  // Before any allocation.
+    status = registry_.CheckRoom({options.owner, options.session});
+  }
   if (!status.ok()) return status;
   absl::StatusOr<DeviceWorker*> worker = FindWorker(options.device);
   if (!worker.ok()) return worker.status();

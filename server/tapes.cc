@@ -94,7 +94,7 @@ absl::StatusOr<TapeSlot> TapeStore::Reserve(const Payer& payer,
   absl::MutexLock lock(&mutex_);
   absl::Status room;
   for (const Level& level : LevelsOf(payer)) room.Update(CheckCount(level));
-  room.Update(MakeRoom(payer, 1, undone));
+  if (room.ok()) room = MakeRoom(payer, 1, undone);
   if (room.ok()) {
     for (Holder* holder : HoldersOf(payer)) ++holder->reserved_count;
     return TapeSlot(this, payer);

@@ -320,6 +320,16 @@ TEST_F(TapesTest, RefusesWhenEvenDemotedTapesDoNotFit) {
   EXPECT_EQ(store_.TotalFigures().count, 1);
 }
 
+TEST_F(TapesTest, ReserveOverTheCountDemotesNothing) {
+  const std::string id = *Put(MakeReplayable(1000));
+  ASSERT_THAT(Put(MakeReplayable(10)), IsOk());
+  ASSERT_THAT(Put(MakeReplayable(10)), IsOk());
+  const int before = replay_->demotions();
+  EXPECT_THAT(store_.Reserve(kPayer, At(0)),
+              StatusIs(absl::StatusCode::kResourceExhausted));
+  EXPECT_EQ(replay_->demotions(), before);
+}
+
 TEST_F(TapesTest, ReserveDemotesWhatFillsTheStore) {
   const std::string id = *Put(MakeReplayable(1000));
   EXPECT_THAT(store_.Reserve(kPayer, At(0)), IsOk());
