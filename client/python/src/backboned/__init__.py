@@ -39,6 +39,7 @@ from backboned.errors import (
     ServerRestarted,
     ServerStartError,
     StaleVersion,
+    StepNotMade,
     Unavailable,
 )
 from backboned.instance import Instance
@@ -51,6 +52,7 @@ from backboned.optimizer import (
     StepOptions,
     Stepped,
 )
+from backboned.pipeline import StepInFlight
 from backboned.results import Backward, Extracted, Forward, Grads
 from backboned.server import Server, connect, local_server
 from backboned.training import (
@@ -104,6 +106,8 @@ __all__ = [
     "ServerRestarted",
     "ServerStartError",
     "StaleVersion",
+    "StepInFlight",
+    "StepNotMade",
     "StepOptions",
     "Stepped",
     "TrainStep",
