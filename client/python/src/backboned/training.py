@@ -57,7 +57,7 @@ class CrossEntropy:
 
 @dataclasses.dataclass(frozen=True)
 class MeanSquaredError:
-    """A term ``mse_loss(logits, target)``; `target` [rows, K] float32.
+    """A term ``mse_loss(logits, target)``; `target` [rows, K] float32 or float64.
 
     `rows` and `weight` as in `CrossEntropy`.
     """
@@ -77,8 +77,8 @@ class MeanSquaredError:
 class KlDivergence:
     """A term ``kl_div(log_softmax(logits / T), softmax(target / T), "batchmean")``.
 
-    `target` [rows, K] float32 are logits, `temperature` is T; `rows` and `weight` as
-    in `CrossEntropy`.
+    `target` [rows, K] float32 or float64 are logits, `temperature` is T; `rows` and
+    `weight` as in `CrossEntropy`.
     """
 
     target: Any
