@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 # First: it sets up grpc for forks before grpc is loaded.
 from backboned.channel import DEFAULT_TIMEOUT_S
+from backboned.connecting import connect, local_server
 from backboned.describe import (
     Architecture,
     Batches,
@@ -54,7 +55,7 @@ from backboned.optimizer import (
 )
 from backboned.pipeline import StepInFlight
 from backboned.results import Backward, Extracted, Forward, Grads
-from backboned.server import Server, connect, local_server
+from backboned.server import Server
 from backboned.training import (
     CrossEntropy,
     KlDivergence,
