@@ -18,6 +18,10 @@ from backboned.channel import Channel
 from backboned.errors import MalformedAnswer
 from backboned.progress import Bar
 
+_AT_ONCE_BYTES = 32 << 10
+"""The most bytes that a connection takes at once. Of a longer message grpc says when it
+was taken only if it is one of a stream."""
+
 Parts = Sequence[memoryview]
 M = TypeVar("M", bound=Message)
 
@@ -48,7 +52,8 @@ class Request:
 
     def body(self, bar: Bar) -> tuple[str, Any]:
         """Give grpc's word for the request's shape, and the message or messages."""
-        if self.total <= stream.SINGLE_BYTES:
+        limit = stream.SINGLE_BYTES if self._sent is None else _AT_ONCE_BYTES
+        if self.total <= limit:
             message = stream.encode_single(self._header, self._parts)
             self._was_sent()
             return "unary", message
