@@ -14,7 +14,6 @@
 #include <cmath>
 #include <limits>
 #include <string>
-#include <string_view>
 
 #include "absl/strings/str_cat.h"
 #include "backbones/errors.h"
@@ -35,12 +34,9 @@ absl::Status ShapeMismatch(const std::string& message) {
                message);
 }
 
-absl::Status CheckDtype(std::string_view what, const at::Tensor& tensor,
-                        at::ScalarType dtype, std::string_view name) {
-  if (tensor.scalar_type() == dtype) return absl::OkStatus();
-  return Error(
-      absl::StatusCode::kInvalidArgument, Reason::kDtypeMismatch,
-      absl::StrCat("the ", std::string(what), " must be ", std::string(name)));
+absl::Status DtypeMismatch(const std::string& message) {
+  return Error(absl::StatusCode::kInvalidArgument, Reason::kDtypeMismatch,
+               message);
 }
 
 // The checks that need no values, of each kind.
@@ -61,7 +57,8 @@ class TermCheck {
                                         FormatShape(Shape(loss.labels)),
                                         ", expected [", rows_, "]"));
     }
-    return CheckDtype("labels", loss.labels, at::kLong, "int64");
+    if (loss.labels.scalar_type() == at::kLong) return absl::OkStatus();
+    return DtypeMismatch("the labels must be int64");
   }
 
   absl::Status operator()(const MeanSquaredError& loss) const {
@@ -87,7 +84,9 @@ class TermCheck {
                                         FormatShape(Shape(target)),
                                         ", expected [", rows_, ", K]"));
     }
-    return CheckDtype("target", target, at::kFloat, "float32");
+    const at::ScalarType dtype = target.scalar_type();
+    if (dtype == at::kFloat || dtype == at::kDouble) return absl::OkStatus();
+    return DtypeMismatch("the target must be float32 or float64");
   }
 
   int64_t rows_;

@@ -27,12 +27,12 @@ struct CrossEntropy {
 
 // `mse_loss(logits, target)`.
 struct MeanSquaredError {
-  at::Tensor target;  // [rows, K] float32.
+  at::Tensor target;  // [rows, K] float32 or float64.
 };
 
 // `kl_div(log_softmax(logits / T), softmax(target / T), "batchmean")`.
 struct KlDivergence {
-  at::Tensor target;  // [rows, K] float32: logits.
+  at::Tensor target;  // [rows, K] float32 or float64: logits.
   double temperature = 1;
 };
 

@@ -1,5 +1,6 @@
 #include "backbones/losses.h"
 
+#include <ATen/ops/full.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 #include <gmock/gmock.h>
@@ -63,6 +64,19 @@ TEST(ComputeLossTest, LeavesIgnoredLabelsOutOfTheMean) {
   const std::vector<LossTerm> terms = {CrossEntropyOf({kIgnoredLabel, 0})};
   const LossOutput output = ComputeLoss(terms, at::zeros({2, 2}));
   EXPECT_THAT(Values(output.logits_grad), ElementsAre(0, 0, -0.5F, 0.5F));
+}
+
+TEST(ComputeLossTest, TakesTargetsOfEitherTypeAsTheLogits) {
+  const at::Tensor logits = at::zeros({1, 2}, at::kDouble);
+  for (const at::ScalarType dtype : {at::kFloat, at::kDouble}) {
+    const at::Tensor target = at::full({1, 2}, 0.1, dtype);
+    const LossTerm term = {.row_end = 1, .loss = MeanSquaredError{target}};
+    ASSERT_TRUE(CheckTerms(std::vector{term}, 1).ok());
+    const LossOutput output = ComputeLoss(std::vector{term}, logits);
+    const double value = target[0][0].item<double>();
+    EXPECT_EQ(output.loss, value * value);
+    EXPECT_EQ(output.logits_grad.scalar_type(), at::kDouble);
+  }
 }
 
 TEST(ComputeLossTest, MeanSquaredErrorIsTheMeanOverElements) {
@@ -162,7 +176,7 @@ TEST_F(CheckTermsTest, RefusesTensorsThatDoNotFitTheRows) {
   Expect({.row_end = 1, .loss = CrossEntropy{.labels = at::zeros({1})}},
          "the labels must be int64");
   Expect({.row_end = 1, .loss = MeanSquaredError{at::zeros({1, 2}, at::kLong)}},
-         "the target must be float32");
+         "the target must be float32 or float64");
 }
 
 TEST(CheckClassesTest, RefusesWhatDoesNotFitTheClasses) {

@@ -1,14 +1,10 @@
 """Every architecture against a class in Python, bit for bit, on this machine.
 
-For most of them that is Mammoth's own, whose code is not part of this project: these
-tests skip where its archive is neither at `../shared/mammoth`, beside the checkout,
-nor in the folder BACKBONED_MAMMOTH.
+For most of them that is Mammoth's own: these tests skip where `mammoth_checkout` finds
+no Mammoth.
 """
 
-import os
 import sys
-import tarfile
-from pathlib import Path
 from typing import NamedTuple
 
 import backboned
@@ -16,7 +12,7 @@ import pytest
 import torch
 from reference_models import ReferenceWideResNet, seeded
 
-ROOT = Path(__file__).resolve().parents[2]
+pytest_plugins = ["mammoth_checkout"]
 
 
 class Case(NamedTuple):
@@ -91,23 +87,15 @@ def case_name(case):
 
 
 @pytest.fixture(scope="module")
-def registry(tmp_path_factory):
+def registry(checkout):
     """Mammoth's backbones by name."""
-    default = ROOT.parent / "shared" / "mammoth"
-    folder = Path(os.environ.get("BACKBONED_MAMMOTH", default))
-    archives = sorted(folder.glob("mammoth-*.tar.xz"))
-    if not archives:
-        pytest.skip(f"Mammoth's archive is not in {folder}")
-    place = tmp_path_factory.mktemp("mammoth")
-    with tarfile.open(archives[0]) as archive:
-        archive.extractall(place)  # noqa: S202  An archive of our own.
-    sys.path.insert(0, str(place / "mammoth"))
+    sys.path.insert(0, str(checkout))
     try:
         import backbone
 
         yield backbone.REGISTERED_BACKBONES
     finally:
-        sys.path.remove(str(place / "mammoth"))
+        sys.path.remove(str(checkout))
 
 
 @pytest.fixture(params=CASES, ids=case_name)

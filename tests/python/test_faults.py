@@ -8,7 +8,7 @@ import threading
 import backboned
 import pytest
 import torch
-from backboned import compute, optim
+from backboned import CrossEntropy, compute, optim
 from backboned import state as backend
 from test_lifecycle import wait_until
 from torch.nn import functional as F
@@ -307,6 +307,21 @@ def test_server_that_stays_away_is_an_error(phoenix):
         wait_until(lambda: is_there(server))
         loss.backward()
         assert net.get_grads().isfinite().all()
+
+
+def test_step_in_flight_to_a_server_that_is_gone(phoenix, connected):
+    net = mlp(connected)
+    optimizer = optim.SGD(net, lr=0.1)
+    x, terms = torch.rand(2, 1, 28, 28), [CrossEntropy(torch.tensor([1, 2]))]
+    net.train_step(x, terms, optimizer)
+    phoenix.kill()
+    step = net.train_step_async(x, terms, optimizer)
+    with pytest.raises(backboned.Unavailable, match="resume from a checkpoint"):
+        step.result()
+    phoenix.start()
+    wait_until(lambda: is_there(connected))
+    with pytest.raises(backboned.ServerRestarted, match="resume from a checkpoint"):
+        net.state_dict()
 
 
 def test_zero_timeout_does_not_wait(phoenix):

@@ -1,8 +1,7 @@
 """Methods of the real Mammoth, a few steps each: local against remote, bit for bit.
 
-Mammoth's code is not part of this project. These tests skip where its archive is
-neither at `../shared/mammoth`, beside the checkout, nor in the folder
-BACKBONED_MAMMOTH; and where Mammoth's own requirements are not installed.
+They skip where `mammoth_checkout` finds no Mammoth, or its own requirements are not
+installed.
 """
 
 import importlib.util
@@ -12,17 +11,17 @@ import pickle
 import struct
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from backboned.mammoth.run import REQUIRE_REMOTE, SERVER
 
-ROOT = Path(__file__).parents[2]
+pytest_plugins = ["mammoth_checkout"]
+
 SCRIPT = Path(__file__).parent / "mammoth_methods.py"
-NEEDED = ("kornia", "pandas", "requests", "six", "timm", "torchvision", "yaml")
 BUFFER = "--buffer_size 50"
+NEEDED = ("kornia", "pandas", "requests", "six", "timm", "torchvision", "yaml")
 SMALL = "--dataset seq-cifar10 --backbone resnet18 --num_filters 4"
 
 METHODS = {
@@ -35,20 +34,12 @@ HOSTED = {"er": "backboned.optim", "er-ace": "backboned.mammoth", "derpp": "back
 
 
 @pytest.fixture(scope="module")
-def mammoth(tmp_path_factory):
-    """The checkout of Mammoth."""
-    default = ROOT.parent / "shared" / "mammoth"
-    folder = Path(os.environ.get("BACKBONED_MAMMOTH", default))
-    archives = sorted(folder.glob("mammoth-*.tar.xz"))
-    if not archives:
-        pytest.skip(f"Mammoth's archive is not in {folder}")
+def mammoth(checkout):
+    """A Mammoth that can run its methods."""
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         pytest.skip(f"Mammoth needs {', '.join(missing)}")
-    place = tmp_path_factory.mktemp("checkout")
-    with tarfile.open(archives[0]) as archive:
-        archive.extractall(place)  # noqa: S202  An archive of our own.
-    return place / "mammoth"
+    return checkout
 
 
 def write_idx(path, array):

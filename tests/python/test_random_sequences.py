@@ -6,6 +6,7 @@ import random
 import pytest
 import torch
 import torch.nn.functional as F
+from backboned import CrossEntropy
 from hosted_pairs import (
     SHAPES,
     assert_same,
@@ -27,6 +28,7 @@ class Side:
         self.shape = SHAPES[kind]
         self.losses = []
         self.copies = []
+        self.in_flight = hosted and hasattr(net, "instance")
         if hosted:
             self.optimizer = make_optimizer(net, "SGD", **SGD)
         else:
@@ -57,6 +59,21 @@ class Side:
     def step(self, seed):
         self._written()
         self.optimizer.step()
+
+    def whole_steps(self, seed):
+        """Make whole training steps: in flight, where they can be."""
+        self._written()
+        if not all(p.requires_grad for p in self.net.parameters()):
+            return
+        for i in range(seed % 3 + 1):
+            x, y = self._batch(seed + i)
+            if self.in_flight:
+                self.net.train_step_async(x, [CrossEntropy(y)], self.optimizer)
+            else:
+                self.optimizer.zero_grad()
+                F.cross_entropy(self.net(x), y).backward()
+                self.optimizer.step()
+                self.optimizer.zero_grad()
 
     def zero(self, seed):
         self.optimizer.zero_grad(set_to_none=seed % 4 > 0)

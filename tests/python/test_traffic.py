@@ -3,6 +3,8 @@
 import backboned
 import pytest
 import torch
+import torch.nn.functional as F
+from backboned import CrossEntropy, optim
 from backboned.channel import Channel
 from backboned.traffic import Meter, Traffic
 
@@ -51,3 +53,28 @@ def test_long_transfers_are_counted_message_by_message(server):
     net.eval()(torch.zeros(1, 3, 32, 32))
     sent = (net.traffic - created).sent_bytes
     assert state_bytes < sent < state_bytes * 1.01
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["step", "train_step"])
+def test_a_hosted_step_of_experience_replay_moves_images_and_little_else(server, whole):
+    """ResNet18 of seq-cifar10, 32 images and 32 of the buffer: below 1 MB, by far."""
+    net = server.create("seq-cifar10", seed=0)
+    optimizer = optim.SGD(net, lr=0.1)
+
+    def step():
+        x, labels = torch.rand(64, 3, 32, 32), torch.randint(0, 10, (64,))
+        if whole:
+            net.train_step(x, [CrossEntropy(labels)], optimizer)
+        else:
+            optimizer.zero_grad()
+            F.cross_entropy(net(x), labels).backward()
+            optimizer.step()
+        return x.numel() * x.element_size()
+
+    step()  # It tells the server the optimizer, too.
+    before = net.traffic
+    images = step()
+    used = net.traffic - before
+    beyond = used.sent_bytes + used.received_bytes - images
+    assert used.sent_bytes > images and beyond < 8_000
+    net.delete()

@@ -17,6 +17,7 @@ from backboned.channel import DEFAULT_TIMEOUT_S
 
 # isort: split
 from backboned.backoff import Waiting, print_waiting
+from backboned.connecting import connect, local_server
 from backboned.describe import (
     Architecture,
     Batches,
@@ -43,6 +44,7 @@ from backboned.errors import (
     ServerRestarted,
     ServerStartError,
     StaleVersion,
+    StepNotMade,
     Unavailable,
 )
 from backboned.instance import Instance
@@ -55,8 +57,9 @@ from backboned.optimizer import (
     StepOptions,
     Stepped,
 )
+from backboned.pipeline import StepInFlight
 from backboned.results import Backward, Extracted, Forward, Grads
-from backboned.server import Server, connect, local_server
+from backboned.server import Server
 from backboned.training import (
     CrossEntropy,
     KlDivergence,
@@ -108,6 +111,8 @@ __all__ = [
     "ServerRestarted",
     "ServerStartError",
     "StaleVersion",
+    "StepInFlight",
+    "StepNotMade",
     "StepOptions",
     "Stepped",
     "TrainStep",

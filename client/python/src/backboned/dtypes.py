@@ -7,7 +7,7 @@ NumPy has no bfloat16. Inside this package such elements are of the structured t
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -107,6 +107,11 @@ def widened(array: Array) -> Array:
         return array
     upper = array["bfloat16"].astype(np.uint32)
     return np.left_shift(upper, 16).view(np.float32)
+
+
+def all_widened(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Give `widened` of each of some named arrays."""
+    return {name: widened(array) for name, array in arrays.items()}
 
 
 def make_spec(array: Array, name: str = "") -> tensor_pb2.TensorSpec:

@@ -98,6 +98,10 @@ class ServerRestarted(FailedPrecondition):
     """The server was restarted, and what only it had is lost. Resume from a copy."""
 
 
+class StepNotMade(FailedPrecondition):
+    """A training step in flight was not made, since one before it had failed."""
+
+
 class Aborted(BackbonedError):
     """Somebody else was faster. Read again and retry."""
 

@@ -13,6 +13,7 @@ from backboned.describe import read_instance
 from backboned.dtypes import Array
 from backboned.errors import MalformedAnswer
 from backboned.layout import Layout, Select, Version, read_layout, read_version
+from backboned.pipeline import Pipeline
 from backboned.results import Grads
 from backboned.traffic import Meter
 from backboned.v1 import instance_pb2
@@ -50,6 +51,8 @@ class Handle:
         The parameters that calls mean by "all"; None unless it is `without` some.
     version : Version
         The newest state that an answer spoke of.
+    steps : Pipeline
+        The training steps that are in flight.
     read_only : bool
     frozen : tuple of str
         Its settings, as `Instance.update` takes them, when an answer last told them.
@@ -97,6 +100,7 @@ class Handle:
         self.columns = info.columns
         self.layout: Layout = read_layout(message.layout)
         self.version = info.version
+        self.steps = Pipeline()
         self.life = garbage.share_life(channel, self.uid)
 
     def stand_for(self, other: Handle) -> None:

@@ -8,15 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from backboned import compute, garbage, state
+from backboned import compute, garbage
 from backboned.channel import CONTROL, DATA, Channel
 from backboned.control import Control, delete_abandoned
-from backboned.dtypes import Array, flat_float, widened
+from backboned.dtypes import Array, all_widened, widened
 from backboned.errors import BackbonedError
 from backboned.layout import Select, Version
 from backboned.norms import BatchNorm
 from backboned.optimizer import StepOptions
-from backboned.results import Backward, Extracted, Forward, Grads
+from backboned.results import Backward, Extracted, Forward
+from backboned.state_verbs import StateVerbs
 from backboned.stepping import OptimizerVerbs
 from backboned.training import TrainingVerbs
 from backboned.transfer import decoded
@@ -24,7 +25,7 @@ from backboned.v1 import backbone_service_pb2 as pb
 from backboned.v1 import instance_service_pb2 as control_pb
 
 
-class Instance(Control, OptimizerVerbs, TrainingVerbs):
+class Instance(Control, StateVerbs, OptimizerVerbs, TrainingVerbs):
     """A named backbone in the server; made by `Server.create` and `Server.instance`.
 
     Every method may raise the `BackbonedError`s: `NotFound` once the instance is
@@ -130,7 +131,9 @@ class Instance(Control, OptimizerVerbs, TrainingVerbs):
         )
         result = compute.forward(self, compute.as_input(x), options, timeout)
         return dataclasses.replace(
-            result, outputs=_widened(result.outputs), buffers=_widened(result.buffers)
+            result,
+            outputs=all_widened(result.outputs),
+            buffers=all_widened(result.buffers),
         )
 
     def features(self, x: Any, timeout: float | None = None) -> Array:
@@ -254,118 +257,6 @@ class Instance(Control, OptimizerVerbs, TrainingVerbs):
         """
         array = compute.as_input(x)
         return compute.extract(self, array, output, l2_normalize, allow_merge, timeout)
-
-    def get_params(
-        self,
-        select: Select = None,
-        *,
-        if_version: Version | None = None,
-        dtype: Any = None,
-        timeout: float | None = None,
-    ) -> Array:
-        """Read parameters of one version, [P]; `version` says which.
-
-        `dtype` is what they are converted to on the wire, rounding to nearest, ties to
-        even; by default they come as stored. bfloat16 is given as float32, which holds
-        the same numbers.
-        """
-        flat, _ = state.get_params(self, select, if_version, timeout, dtype)
-        return widened(flat)
-
-    def set_params(
-        self,
-        values: Any,
-        select: Select = None,
-        *,
-        if_version: Version | None = None,
-        request_id: str = "",
-        timeout: float | None = None,
-    ) -> Version:
-        """Replace parameters by a flat vector [P]: all selected, or none.
-
-        It is floating-point, and converted to the instance's dtype. Gives the new
-        version.
-        """
-        parts = [flat_float(values, "parameters", self.dtype)]
-        return state.set_params(self, parts, select, if_version, request_id, timeout)
-
-    def get_grads(
-        self,
-        select: Select = None,
-        *,
-        dtype: Any = None,
-        timeout: float | None = None,
-    ) -> Array:
-        """Read gradients that the server accumulated, [P]; `dtype` as in `get_params`.
-
-        Raises
-        ------
-        FailedPrecondition
-            If a selected parameter has none.
-        """
-        grads = state.get_grads(self, select, timeout=timeout, dtype=dtype)
-        return widened(grads.flat)
-
-    def read_grads(
-        self, select: Select = None, *, timeout: float | None = None
-    ) -> Grads:
-        """Read gradients that the server accumulated, and which there are."""
-        return state.get_grads(self, select, allow_absent=True, timeout=timeout)
-
-    def set_grads(
-        self,
-        values: Any,
-        select: Select = None,
-        *,
-        present: Sequence[bool] = (),
-        if_version: Version | None = None,
-        request_id: str = "",
-        timeout: float | None = None,
-    ) -> Version:
-        """Replace gradients in the server by a flat floating-point vector.
-
-        `present` says for each selected parameter whether it gets one, and is in
-        `values`; empty: each does.
-        """
-        flat = flat_float(values, "gradients", self.dtype)
-        return state.set_grads(
-            self, flat, present, select, if_version, request_id, timeout
-        )
-
-    def zero_grads(
-        self,
-        select: Select = None,
-        *,
-        request_id: str = "",
-        timeout: float | None = None,
-    ) -> Version:
-        """Take gradients away: there are none afterwards, which is not zero."""
-        return state.zero_grads(self, select, request_id, timeout)
-
-    def get_buffers(
-        self,
-        select: Select = None,
-        *,
-        if_version: Version | None = None,
-        timeout: float | None = None,
-    ) -> dict[str, Array]:
-        """Read buffers (BatchNorm statistics) of one version, by name."""
-        return _widened(state.get_buffers(self, select, if_version, timeout)[0])
-
-    def set_buffers(
-        self,
-        values: Mapping[str, Any],
-        *,
-        if_version: Version | None = None,
-        request_id: str = "",
-        timeout: float | None = None,
-    ) -> Version:
-        """Replace the named buffers: all of them, or none. Gives the new version."""
-        return state.set_buffers(self, values, if_version, request_id, timeout)
-
-
-def _widened(arrays: Mapping[str, Array]) -> dict[str, Array]:
-    return {name: widened(array) for name, array in arrays.items()}
 
 
 def create_instance(

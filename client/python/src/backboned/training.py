@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Union
+from contextlib import AbstractContextManager
+from typing import Any, Callable, Union
 
 import numpy as np
 
 from backboned.channel import DATA
 from backboned.dtypes import Array, as_bytes, make_spec
 from backboned.handle import Handle
-from backboned.layout import Version, condition
+from backboned.layout import Version, condition, read_version
 from backboned.norms import BatchNorm
 from backboned.optimizer import StepOptions, Stepped, read_step
+from backboned.pipeline import Call, StepInFlight
 from backboned.results import Timings, place_tensors, read_timings
 from backboned.transfer import Request, exchange
 from backboned.v1 import backbone_service_pb2 as pb
@@ -54,7 +57,7 @@ class CrossEntropy:
 
 @dataclasses.dataclass(frozen=True)
 class MeanSquaredError:
-    """A term ``mse_loss(logits, target)``; `target` [rows, K] float32.
+    """A term ``mse_loss(logits, target)``; `target` [rows, K] float32 or float64.
 
     `rows` and `weight` as in `CrossEntropy`.
     """
@@ -74,8 +77,8 @@ class MeanSquaredError:
 class KlDivergence:
     """A term ``kl_div(log_softmax(logits / T), softmax(target / T), "batchmean")``.
 
-    `target` [rows, K] float32 are logits, `temperature` is T; `rows` and `weight` as
-    in `CrossEntropy`.
+    `target` [rows, K] float32 or float64 are logits, `temperature` is T; `rows` and
+    `weight` as in `CrossEntropy`.
     """
 
     target: Any
@@ -166,24 +169,94 @@ class TrainingVerbs(Handle):
         FailedPrecondition
             If there is no optimizer.
         """
-        array = np.asarray(x, order="C")
         header = pb.TrainStepHeader(
             instance=self.address,
             request_id=request_id,
-            input=make_spec(array),
             step=(step or StepOptions()).message(),
             if_version=condition(if_version),
             rng_state=rng_state,
             batch_norm=[layers.message() for layers in batch_norm],
             return_logits=return_logits,
         )
-        views = [as_bytes(array)]
-        for term in terms:
-            message = header.terms.add(weight=term.weight)
-            if term.rows is not None:
-                message.row_begin, message.row_end = term.rows
-            views.append(as_bytes(term.fill(message)))
-        return self._train(Request(header, views), timeout)
+        views = _describe(header, x, terms)
+        result = self._train(Request(header, views), timeout)
+        self._made(result)
+        return result
+
+    def train_step_async(
+        self,
+        x: Any,
+        terms: Sequence[Term],
+        step: StepOptions | None = None,
+        *,
+        rng_state: bytes = b"",
+        batch_norm: Sequence[BatchNorm] = (),
+        return_logits: bool = False,
+        if_version: Version | None = None,
+        request_id: str = "",
+        timeout: float | None = None,
+        within: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext,
+    ) -> StepInFlight:
+        """Send a training step, and do not wait for its answer.
+
+        The steps are made in the order of these calls, each of the state that the one
+        before it left: results and parameters are those of `train_step`. Up to
+        ``steps.depth`` are in flight; a further call waits for the oldest of them.
+        `x` and the arrays of `terms` are copied.
+
+        Other calls do not wait for the steps: ask for the last one's result first.
+
+        Parameters
+        ----------
+        x, terms, step, rng_state, batch_norm, return_logits, request_id
+            As for `train_step`.
+        if_version : Version, optional
+            What it must find if no step is in flight; by default the newest version
+            of the parameters that this object saw.
+        timeout : float, optional
+            Seconds, from when it is sent.
+        within : callable, optional
+            Gives a context in which the call is made, in a thread of its own.
+
+        Returns
+        -------
+        StepInFlight
+            A future of the `TrainStep`. After a step that failed, those in flight
+            behind it fail with `StepNotMade`.
+
+        Raises
+        ------
+        BackbonedError
+            Of a step that has failed, if nobody has seen its error yet. This one is
+            not sent then.
+        """
+        header = pb.TrainStepHeader(
+            instance=self.address,
+            request_id=request_id,
+            step=(step or StepOptions()).message(),
+            rng_state=rng_state,
+            batch_norm=[layers.message() for layers in batch_norm],
+            return_logits=return_logits,
+        )
+        views = [memoryview(bytes(view)) for view in _describe(header, x, terms)]
+
+        def prepare(find: Version, sent: Callable[[], None]) -> Call:
+            header.MergeFrom(pb.TrainStepHeader(if_version=condition(find)))
+            request = Request(header, views, sent)
+
+            def call() -> TrainStep:
+                with within():
+                    return self._train(request, timeout)
+
+            return call
+
+        def first() -> Version:
+            return if_version or Version(self.uid, self.version.params)
+
+        return self.steps.submit(first, prepare, self._made)
+
+    def _made(self, result: TrainStep) -> None:
+        self.version = result.version
 
     def _train(self, request: Request, timeout: float | None) -> TrainStep:
         logits: list[Array] = []
@@ -203,7 +276,7 @@ class TrainingVerbs(Handle):
             place,
             timeout,
         )
-        version = self.saw(result.version)
+        version = read_version(result.version)
         return TrainStep(
             version=version,
             loss=result.loss,
@@ -213,3 +286,18 @@ class TrainingVerbs(Handle):
             timings=read_timings(result.timings),
             rng_state=result.rng_state,
         )
+
+
+def _describe(
+    header: pb.TrainStepHeader, x: Any, terms: Sequence[Term]
+) -> list[memoryview]:
+    """Describe the input and the terms; give the bytes that follow."""
+    array = np.asarray(x, order="C")
+    header.input.CopyFrom(make_spec(array))
+    views = [as_bytes(array)]
+    for term in terms:
+        message = header.terms.add(weight=term.weight)
+        if term.rows is not None:
+            message.row_begin, message.row_end = term.rows
+        views.append(as_bytes(term.fill(message)))
+    return views

@@ -18,6 +18,10 @@ from backboned.channel import Channel
 from backboned.errors import MalformedAnswer
 from backboned.progress import Bar
 
+_AT_ONCE_BYTES = 32 << 10
+"""The most bytes that a connection takes at once. Of a longer message grpc says when it
+was taken only if it is one of a stream."""
+
 Parts = Sequence[memoryview]
 M = TypeVar("M", bound=Message)
 
@@ -31,17 +35,28 @@ class Request:
         E.g. a `ForwardHeader`.
     parts : sequence of memoryview
         One-dimensional views of format B; they must not change during the call.
+    sent : callable, optional
+        Called when all of it has been handed to the connection.
     """
 
-    def __init__(self, header: Message, parts: Parts = ()) -> None:
+    def __init__(
+        self,
+        header: Message,
+        parts: Parts = (),
+        sent: Callable[[], None] | None = None,
+    ) -> None:
         self._header = header.SerializeToString()
         self._parts = parts
+        self._sent = sent
         self.total = stream.total_bytes(parts)
 
     def body(self, bar: Bar) -> tuple[str, Any]:
         """Give grpc's word for the request's shape, and the message or messages."""
-        if self.total <= stream.SINGLE_BYTES:
-            return "unary", stream.encode_single(self._header, self._parts)
+        limit = stream.SINGLE_BYTES if self._sent is None else _AT_ONCE_BYTES
+        if self.total <= limit:
+            message = stream.encode_single(self._header, self._parts)
+            self._was_sent()
+            return "unary", message
         return "stream", self._messages(bar)
 
     def _messages(self, bar: Bar) -> Iterator[bytes]:
@@ -52,7 +67,12 @@ class Request:
             sent += size
             bar.at(sent, self.total)
 
-        return stream.encode_stream(self._header, self._parts, count)
+        yield from stream.encode_stream(self._header, self._parts, count)
+        self._was_sent()
+
+    def _was_sent(self) -> None:
+        if self._sent is not None:
+            self._sent()
 
 
 class Query(Request):

@@ -21,6 +21,9 @@ NOTHING_CHANGED = {
 }
 
 
+_ADVICE = "net.pull() takes the server's state, net.push() puts this one's"
+
+
 @contextlib.contextmanager
 def unless_certain(forget: Callable[[], None]) -> Iterator[None]:
     """Call `forget` if a call fails such that it may have happened."""
@@ -41,10 +44,11 @@ def advised(instance: Instance) -> Iterator[None]:
     try:
         yield
     except StaleVersion as error:
+        if _ADVICE in error.message:
+            raise
         raise StaleVersion(
             f"somebody else changed {instance.name!r} in the server: "
-            "net.pull() takes the server's state, net.push() puts this one's "
-            f"[{error.message}]",
+            f"{_ADVICE} [{error.message}]",
             error.code,
             error.reason,
         ) from error

@@ -60,6 +60,22 @@ class Room:
         return tuple(made[id(array)] for array in arrays)
 
 
+def check_input(x: Any) -> None:
+    """Refuse what no forward takes.
+
+    Raises
+    ------
+    TypeError
+        If `x` is no floating-point or uint8 tensor on the CPU.
+    """
+    if not isinstance(x, torch.Tensor):
+        raise TypeError(f"the input is a tensor; got {type(x).__name__}")
+    if x.device.type != "cpu":
+        raise TypeError(f"the input is on {x.device}; give it from the CPU")
+    if not x.dtype.is_floating_point and x.dtype != torch.uint8:
+        raise TypeError(f"the input is floating-point or uint8; got {x.dtype}")
+
+
 def run(call: Call, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Run a forward that needs no gradient; give its outputs."""
     room = Room()

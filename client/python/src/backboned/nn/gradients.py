@@ -95,11 +95,18 @@ class Gradients:
         -------
         whether there was anything to step with, what the step did
         """
-        made = self._outbox.repeat()
+        made = self._outbox.make_sure()
         if made is not None:  # It was this step whose answer was lost.
             return True, made
         self._settle_here()
         return self._outbox.step(options, covers_all)
+
+    @property
+    def none(self) -> bool:
+        """Whether there are none, and none wait."""
+        outbox = self._outbox
+        idle = outbox.empty and not outbox.there
+        return idle and not self._here and not self._additions()
 
     def zero(self, indices: Sequence[int] | None = None) -> None:
         """Take the gradients of some parameters away, or of all."""

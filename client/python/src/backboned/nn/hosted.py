@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Sequence
-from typing import Any, Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,6 +17,7 @@ from backboned.instance import Instance
 from backboned.layout import Version
 from backboned.nn import randomness
 from backboned.nn.certainty import unless_certain
+from backboned.nn.flight import Flight
 from backboned.nn.gradients import Gradients
 from backboned.nn.keeping import Keeping
 from backboned.nn.lazy import raw
@@ -26,13 +27,13 @@ from backboned.nn.mirror import Watch, as_array
 from backboned.nn.outbox import Outbox
 from backboned.nn.queue import Waiting
 from backboned.nn.slots import buffer_slots, parameter_slots
+from backboned.nn.train_steps import TrainSteps
 from backboned.nn.values import Values
 from backboned.optimizer import Optimizer, OptimizerState, StepOptions, Stepped
 from backboned.results import Backward, Forward
-from backboned.training import TrainStep
 
 
-class HostedLink(Keeping):
+class HostedLink(Keeping, TrainSteps):
     """Connects the tensors of a module tree with an instance: the server decides.
 
     Parameters, buffers and gradients stay there. What somebody looks at is fetched,
@@ -77,7 +78,8 @@ class HostedLink(Keeping):
             [b.name for b in layout.buffers],
             self._get_buffers,
         )
-        self._outbox = Outbox(instance, self._stepped)
+        flight = Flight(self._train_step_made, self._lost_count)
+        self._outbox = Outbox(instance, self._stepped, flight)
         self._grads = Gradients(instance, names, self._params.tensors, self._outbox)
         self._version = Version(instance.uid)
         if mirror is None:
@@ -213,6 +215,7 @@ class HostedLink(Keeping):
     def pull(self) -> None:
         """Take whatever state the server has; what was written here is lost."""
         with self._lock:
+            self._outbox.make_sure()
             self._version = Version(self.instance.uid)
             self._params.drop()
             self._buffers.drop()
@@ -282,6 +285,8 @@ class HostedLink(Keeping):
     def zero_grad(self, tensors: Sequence[torch.Tensor] | None = None) -> None:
         """Take the gradients of some parameters away, or of all."""
         with self._lock:
+            if self._outbox.flight.count and self._grads.none:
+                return
             indices = None
             if tensors is not None:
                 found = [self._params.index(tensor) for tensor in tensors]
@@ -299,7 +304,7 @@ class HostedLink(Keeping):
     def configure(self, optimizer: Optimizer) -> None:
         """Give the instance an optimizer without state."""
         with self._lock, advised(self.instance):
-            self._outbox.repeat()
+            self._outbox.make_sure()
             self.instance.configure_optimizer(
                 optimizer.kind,
                 optimizer.groups,
@@ -310,7 +315,7 @@ class HostedLink(Keeping):
     def optimizer_state(self) -> OptimizerState:
         """Get the instance's optimizer and what it remembers."""
         with self._lock, advised(self.instance):
-            self._outbox.repeat()
+            self._outbox.make_sure()
             return self.instance.get_optimizer_state(timeout=self.timeout)
 
     def set_optimizer_state(
@@ -318,7 +323,7 @@ class HostedLink(Keeping):
     ) -> None:
         """Give the instance an optimizer with what it remembers."""
         with self._lock, advised(self.instance):
-            self._outbox.repeat()
+            self._outbox.make_sure()
             self.instance.set_optimizer_state(
                 optimizer,
                 tensors,
@@ -336,35 +341,6 @@ class HostedLink(Keeping):
         params = version.params if known is None else known + 1
         self._version = self._version._replace(params=params)
         self._params.moved()
-
-    def train_step(self, run: Callable[..., TrainStep]) -> TrainStep:
-        """Make a whole training step.
-
-        Parameters
-        ----------
-        run : callable
-            Makes the call, given `if_version` and `rng_state`.
-        """
-        draws = self.instance.layout.stochastic
-        with self._lock, advised(self.instance):
-            self.settle()
-            generator = randomness.state() if draws else b""
-            with unless_certain(self._lost_track):
-                result = run(if_version=self._version, rng_state=generator)
-            self._grads.zero()
-            self._outbox.outdated = False
-            self._stepped(result.version)
-            self._buffers.moved()
-            self._version = self._version._replace(buffers=result.version.buffers)
-        if draws:
-            randomness.set_state(result.rng_state)
-        return result
-
-    def _lost_track(self) -> None:
-        """Note that a training step may have happened."""
-        self._params.moved()
-        self._moved_somewhere()
-        self._version = self._version._replace(params=None)
 
     @property
     def version(self) -> Version:

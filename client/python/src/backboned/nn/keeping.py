@@ -23,7 +23,7 @@ class Keeping:
     def show(self, tensors: list[torch.Tensor]) -> None:
         """Bring the values of these tensors."""
         with self._lock:
-            self._outbox.repeat()
+            self._outbox.make_sure()
             for values in (self._params, self._buffers):
                 found = [values.index(tensor) for tensor in tensors]
                 values.show([i for i in found if i is not None])
@@ -31,7 +31,7 @@ class Keeping:
     def show_all(self) -> None:
         """Bring all values."""
         with self._lock:
-            self._outbox.repeat()
+            self._outbox.make_sure()
             for values in (self._params, self._buffers):
                 values.show(range(len(values.names)))
 

@@ -14,6 +14,7 @@ from backboned.errors import BackbonedError
 from backboned.instance import Instance
 from backboned.layout import Version
 from backboned.nn.certainty import NOTHING_CHANGED
+from backboned.nn.flight import Flight
 from backboned.nn.loss import advised
 from backboned.nn.queue import Group, Waiting, grouped
 from backboned.optimizer import StepOptions, Stepped
@@ -30,17 +31,20 @@ _LOST = _DECIDED - {grpc.StatusCode.RESOURCE_EXHAUSTED}
 class Outbox:
     """Sends backwards and steps, each once.
 
-    A call whose answer is lost is made again, under its id, before anything else.
-    Not thread-safe.
+    Before anything else the training steps in flight are waited for, and a call whose
+    answer is lost is made again, under its id. Not thread-safe.
 
     Parameters
     ----------
     instance : Instance
     stepped : callable
         Told the answer's version when the server made a step.
+    flight : Flight
 
     Attributes
     ----------
+    flight : Flight
+        The training steps in flight.
     timeout : float or None
         Seconds for each call.
     there : bool
@@ -49,7 +53,10 @@ class Outbox:
         Whether it may hold some that do not count any more.
     """
 
-    def __init__(self, instance: Instance, stepped: Callable[[Version], None]) -> None:
+    def __init__(
+        self, instance: Instance, stepped: Callable[[Version], None], flight: Flight
+    ) -> None:
+        self.flight = flight
         self.timeout: float | None = None
         self.there = False
         self.outdated = True
@@ -69,7 +76,7 @@ class Outbox:
 
     def drop(self) -> None:
         """Make sure of the last call, and forget what waits and what the server has."""
-        self.repeat()
+        self.make_sure()
         self._queue.clear()
         self.outdated = self.outdated or self.there
         self.there = False
@@ -83,7 +90,7 @@ class Outbox:
             If the server refuses or fails. What waited is then lost, unless its fate
             is unknown, or the server was too busy.
         """
-        self.repeat()
+        self.make_sure()
         result = None
         groups = grouped(self._queue, not self.there)
         for group in groups:
@@ -99,8 +106,14 @@ class Outbox:
         options = self._options([item], None, input_grad=True)
         self._surely(functools.partial(self._backward, [item], options, empty))
 
-    def repeat(self) -> Stepped | None:
-        """Make the call whose fate is unknown again; give the step that it made."""
+    def make_sure(self) -> Stepped | None:
+        """Let all that was sent come to its end.
+
+        Returns
+        -------
+        What the call did whose fate was unknown, if it made a step.
+        """
+        self.flight.land()
         return self._surely(self._unsure) if self._unsure else None
 
     def step(

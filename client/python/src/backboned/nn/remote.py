@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Callable, NoReturn, Union
+from typing import Any, Callable, NoReturn, Union
 
 import torch
 from torch import nn
@@ -14,17 +13,14 @@ from backboned.layout import matching
 from backboned.nn import copying, norm
 from backboned.nn.card import CardAccess
 from backboned.nn.flat import FlatAccess
-from backboned.nn.function import AnyLink, Call, run, run_with_graph
+from backboned.nn.function import AnyLink, Call, check_input, run, run_with_graph
 from backboned.nn.hosted import HostedLink
 from backboned.nn.lazy import LazyParameter, raw
 from backboned.nn.link import Link
+from backboned.nn.train_access import TrainAccess
 from backboned.nn.tree import plant
 from backboned.norms import BatchNorm
 from backboned.traffic import Traffic
-from backboned.training import Term, TrainStep
-
-if TYPE_CHECKING:
-    from backboned.optim import HostedOptimizer
 
 Outputs = Union[
     torch.Tensor,
@@ -35,7 +31,7 @@ Outputs = Union[
 _networks: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
-class RemoteBackbone(FlatAccess, CardAccess, nn.Module):
+class RemoteBackbone(FlatAccess, TrainAccess, CardAccess, nn.Module):
     """A backbone whose forward and backward run in the server.
 
     Its parameters and buffers have the names, and the order, of the architecture, so
@@ -181,7 +177,7 @@ class RemoteBackbone(FlatAccess, CardAccess, nn.Module):
         TypeError, ValueError
             If `x`, or a tensor of the mirror, has not the type or shape it must have.
         """
-        _check_input(x)
+        check_input(x)
         parameters = self._link.parameters()
         trains = False
         if torch.is_grad_enabled():
@@ -224,45 +220,6 @@ class RemoteBackbone(FlatAccess, CardAccess, nn.Module):
         """Give the features, [N, D]."""
         features: torch.Tensor = self(x, returnt="features")
         return features
-
-    def train_step(
-        self,
-        x: torch.Tensor,
-        terms: Sequence[Term],
-        optimizer: HostedOptimizer,
-        return_logits: bool = False,
-    ) -> TrainStep:
-        """Make a whole training step in one round trip.
-
-        Equal to ``optimizer.zero_grad()``, a forward in training, the backward of the
-        loss, ``optimizer.step()`` and ``optimizer.zero_grad()``, to the bit.
-
-        Parameters
-        ----------
-        x : Tensor, [N, C, H, W]
-            As for `forward`.
-        terms : sequence of CrossEntropy, MeanSquaredError, KlDivergence
-            Of this package; the loss is their weighted sum, added in this order.
-        optimizer : HostedOptimizer
-            Of `backboned.optim`; its clipping counts.
-        return_logits : bool
-            Give the logits too.
-
-        Returns
-        -------
-        TrainStep
-
-        Raises
-        ------
-        BackbonedError
-            If the server refuses or fails.
-        RuntimeError
-            If the network is in evaluation mode.
-        """
-        _check_input(x)
-        if not self.training:
-            raise RuntimeError("train_step trains the network; call net.train() first")
-        return optimizer.train_step(x, terms, return_logits)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """Give the state dict of any module, fetched at once if it is not here."""
@@ -369,15 +326,6 @@ class RemoteBackbone(FlatAccess, CardAccess, nn.Module):
             f"{type(self).__name__}({instance.name!r} [{made_from}] "
             f"on {instance.channel.target}, {self.mode})"
         )
-
-
-def _check_input(x: Any) -> None:
-    if not isinstance(x, torch.Tensor):
-        raise TypeError(f"the input is a tensor; got {type(x).__name__}")
-    if x.device.type != "cpu":
-        raise TypeError(f"the input is on {x.device}; give it from the CPU")
-    if not x.dtype.is_floating_point and x.dtype != torch.uint8:
-        raise TypeError(f"the input is floating-point or uint8; got {x.dtype}")
 
 
 def announce(network: Any) -> None:

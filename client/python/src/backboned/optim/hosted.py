@@ -16,6 +16,7 @@ from backboned.nn.mirror import as_array
 from backboned.nn.remote import RemoteBackbone, network_of
 from backboned.optim import memory
 from backboned.optimizer import Optimizer, ParameterGroup, StepOptions, Stepped
+from backboned.pipeline import StepInFlight
 from backboned.training import Term, TrainStep
 
 
@@ -146,6 +147,28 @@ class HostedOptimizer(torch.optim.Optimizer):
         self, x: torch.Tensor, terms: Sequence[Term], return_logits: bool
     ) -> TrainStep:
         """Make a whole training step; see `RemoteBackbone.train_step`."""
+        link = self._ready_link()
+        run = link.instance.train_step
+        options = self._train_options(return_logits)
+        result = link.train_step(functools.partial(run, as_array(x), terms, **options))
+        self.last_step = result.step
+        return result
+
+    def train_step_async(
+        self, x: torch.Tensor, terms: Sequence[Term], return_logits: bool
+    ) -> StepInFlight:
+        """Send a training step; see `RemoteBackbone.train_step_async`."""
+        link = self._ready_link()
+        send = link.instance.train_step_async
+        options = self._train_options(return_logits)
+        step = link.train_step_async(
+            functools.partial(send, as_array(x), terms, **options)
+        )
+        step.add_done_callback(self._note_end)
+        return step
+
+    def _ready_link(self) -> HostedLink:
+        """Give the link of a network that whole training steps may train."""
         link = self._own_link()
         with raw():
             frozen = [t for t in self._tensors() if not t.requires_grad]
@@ -155,19 +178,20 @@ class HostedOptimizer(torch.optim.Optimizer):
                 "of them are frozen; leave them out of its groups"
             )
         self._put_in_force(link)
-        run = functools.partial(
-            link.instance.train_step,
-            as_array(x),
-            terms,
-            self._options(None, None, None),
-            batch_norm=self._network.batch_norms(),
-            return_logits=return_logits,
-            request_id=uuid.uuid4().hex,
-            timeout=link.timeout,
-        )
-        result = link.train_step(run)
-        self.last_step = result.step
-        return result
+        return link
+
+    def _train_options(self, return_logits: bool) -> dict[str, Any]:
+        return {
+            "step": self._options(None, None, None),
+            "batch_norm": self._network.batch_norms(),
+            "return_logits": return_logits,
+            "request_id": uuid.uuid4().hex,
+            "timeout": self._own_link().timeout,
+        }
+
+    def _note_end(self, step: Any) -> None:
+        if not step.error:
+            self.last_step = step.result().step
 
     def _options(
         self,

@@ -1,0 +1,101 @@
+"""Whole training steps of a hosted network, in one round trip each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from backboned.nn.function import check_input
+from backboned.pipeline import StepInFlight
+from backboned.training import Term, TrainStep
+
+if TYPE_CHECKING:
+    from backboned.optim import HostedOptimizer
+
+
+class TrainAccess:
+    """Trains a network with losses that the server computes."""
+
+    training: bool
+
+    def train_step(
+        self,
+        x: torch.Tensor,
+        terms: Sequence[Term],
+        optimizer: HostedOptimizer,
+        return_logits: bool = False,
+    ) -> TrainStep:
+        """Make a whole training step in one round trip.
+
+        Equal to ``optimizer.zero_grad()``, a forward in training, the backward of the
+        loss, ``optimizer.step()`` and ``optimizer.zero_grad()``, to the bit.
+
+        Parameters
+        ----------
+        x : Tensor, [N, C, H, W]
+            As for `forward`.
+        terms : sequence of CrossEntropy, MeanSquaredError, KlDivergence
+            Of this package; the loss is their weighted sum, added in this order.
+        optimizer : HostedOptimizer
+            Of `backboned.optim`; its clipping counts.
+        return_logits : bool
+            Give the logits too.
+
+        Returns
+        -------
+        TrainStep
+
+        Raises
+        ------
+        BackbonedError
+            If the server refuses or fails.
+        RuntimeError
+            If the network is in evaluation mode.
+        """
+        self._check_train_step(x)
+        return optimizer.train_step(x, terms, return_logits)
+
+    def train_step_async(
+        self,
+        x: torch.Tensor,
+        terms: Sequence[Term],
+        optimizer: HostedOptimizer,
+        return_logits: bool = False,
+    ) -> StepInFlight:
+        """Send a training step, and do not wait for its answer.
+
+        Several are in flight, up to ``instance.steps.depth``, and are made in the order
+        of these calls: results and parameters are those of `train_step`, to the bit.
+        Whatever uses the network next waits for all of them. `x` and the arrays of
+        `terms` are copied. A step of a network that draws random numbers is waited for
+        here.
+
+        Parameters
+        ----------
+        x, terms, optimizer, return_logits
+            As for `train_step`.
+
+        Returns
+        -------
+        StepInFlight
+            A future of the `TrainStep`. If one fails, those in flight behind it fail
+            with `StepNotMade`. Its error is raised by its `result`, or else by the next
+            use of the network.
+
+        Raises
+        ------
+        BackbonedError
+            Of a step that has failed, if nobody has seen its error yet. This one is
+            not sent then.
+        RuntimeError
+            If the network is in evaluation mode.
+        """
+        self._check_train_step(x)
+        return optimizer.train_step_async(x, terms, return_logits)
+
+    def _check_train_step(self, x: Any) -> None:
+        check_input(x)
+        if not self.training:
+            raise RuntimeError("train_step trains the network; call net.train() first")
