@@ -72,8 +72,15 @@ RUN cp /opt/torch/torch/lib/libtorch_cpu.so /opt/torch/torch/lib/libc10.so \
             ! -name 'libtorch_python*' -exec cp --no-clobber {} . \; ; \
     fi
 WORKDIR /opt/backboned/licenses
-RUN for wheel in /opt/torch/torch-*.dist-info /opt/torch/nvidia_*.dist-info; do \
-        cp -r "$wheel/licenses" "$(basename "$wheel" .dist-info)"; \
+# cuSPARSELt's wheel has its licence elsewhere.
+RUN set -e; \
+    for wheel in /opt/torch/torch-*.dist-info /opt/torch/nvidia_*.dist-info; do \
+        name=$(basename "$wheel" .dist-info); \
+        case $name in \
+            nvidia_cusparselt_*) \
+                install -D -m 644 -t "$name" /opt/torch/nvidia/cusparselt/LICENSE.txt ;; \
+            *) cp -r "$wheel/licenses" "$name" ;; \
+        esac; \
     done
 
 

@@ -1,5 +1,6 @@
 """The example clients: what each prints, and what it leaves behind."""
 
+import contextlib
 import hashlib
 import os
 import re
@@ -12,6 +13,8 @@ from typing import NamedTuple
 import pytest
 import torch
 from reference_models import ReferenceResNet18, seeded
+from relay import Relay
+from test_lifecycle import wait_until
 
 ROOT = Path(__file__).parents[2]
 BUILT = ROOT / "build" / "examples"  # Ignored by git, and kept for the next run.
@@ -248,3 +251,32 @@ def test_takes_one_target(program):
         done = run(program, *arguments)
         assert done.returncode not in (0, -6, -11)
         assert done.stderr.startswith("usage: ")
+
+
+# Where the connection breaks: after so many bytes, and between which lines.
+MIDDLES = {
+    "upload of images": ({"up": 37_000}, "features", "parameters"),
+    "download of parameters": ({"down": 20_000_000}, "features", "parameters"),
+    "download of gradients": ({"down": 65_000_000}, "again", "gradients"),
+}
+
+
+@pytest.mark.parametrize("middle", MIDDLES.values(), ids=MIDDLES)
+def test_lost_connection_is_a_failure_and_leaves_nothing(program, serving, middle):
+    bytes_before_end, printed, missing = middle
+    files = f"/proc/{serving.process.pid}/fd"
+    allocated, opened = allocated_bytes(serving), len(os.listdir(files))
+    host, port = over_tcp(serving).split(":")
+    with contextlib.closing(Relay((host, int(port)), **bytes_before_end)) as relay:
+        done = run(program, relay.target)
+    assert done.returncode == 1
+    assert re.search(r"^example: ", done.stderr, re.M), done.stderr
+    assert "Traceback" not in done.stderr and "\tat " not in done.stderr
+    assert f"{printed}:" in done.stdout and f"{missing}:" not in done.stdout
+    # What it could not delete is its session's, and goes with that.
+    (left,) = serving.instances()
+    assert left.ephemeral
+    wait_until(lambda: serving.instances()[0].tape_count == 0)
+    serving.delete(left.name)
+    wait_until(lambda: allocated_bytes(serving) == allocated)
+    wait_until(lambda: len(os.listdir(files)) <= opened)

@@ -1,0 +1,66 @@
+"""A TCP relay that breaks off in the middle of what goes through it."""
+
+import contextlib
+import socket
+import threading
+
+
+class Relay:
+    """Passes bytes on between its clients and a server, and then ends all.
+
+    `up` and `down` are how many bytes of all connections together go to the server, and
+    to the clients, before everything ends; None is without end. Nobody can connect
+    afterwards.
+    """
+
+    def __init__(self, server, up=None, down=None):
+        self.server = server
+        self.left = {"up": up, "down": down}
+        self.broken = False
+        self.lock = threading.Lock()
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.sockets = [listener]
+        self.target = "{}:{}".format(*listener.getsockname())
+        self._begin(self._accept, listener)
+
+    def close(self):
+        with self.lock:
+            self.broken = True
+            for one in self.sockets:
+                with contextlib.suppress(OSError):  # The other side may be gone.
+                    one.shutdown(socket.SHUT_RDWR)  # Wakes the thread that waits.
+                one.close()
+            self.sockets.clear()
+
+    def _begin(self, function, *arguments):
+        threading.Thread(target=function, args=arguments, daemon=True).start()
+
+    def _accept(self, listener):
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                server = socket.create_connection(self.server)
+                with self.lock:
+                    if self.broken:
+                        client.close()
+                        server.close()
+                        return
+                    self.sockets += [client, server]
+                self._begin(self._pass_on, client, server, "up")
+                self._begin(self._pass_on, server, client, "down")
+
+    def _pass_on(self, source, target, direction):
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                if self._is_over(direction, len(data)):
+                    self.close()
+                    return
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+    def _is_over(self, direction, size):
+        with self.lock:
+            if self.left[direction] is None:
+                return False
+            self.left[direction] -= size
+            return self.left[direction] < 0
