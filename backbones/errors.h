@@ -44,6 +44,7 @@ enum class Reason {
   kWeightsUnreadable = 21,
   kNoOptimizer = 22,
   kReadOnly = 23,
+  kCacheMiss = 24,
 };
 
 // A limit that a call ran into.

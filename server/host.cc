@@ -277,7 +277,8 @@ Host::Host(const std::vector<c10::Device>& devices, int threads,
               .ttl = limits.tape_ttl}),
       sessions_(limits.session_ttl, limits.max_sessions),
       answers_({.max_payload_bytes = limits.max_answer_bytes}),
-      in_flight_("max-in-flight-bytes", limits.max_in_flight_bytes) {
+      in_flight_("max-in-flight-bytes", limits.max_in_flight_bytes),
+      cache_room_(std::make_shared<CacheRoom>(limits.max_cache_bytes)) {
   for (const c10::Device& device : devices) {
     std::unique_ptr<DeviceWorker>& worker = workers_[device.str()];
     if (worker != nullptr) continue;
@@ -326,7 +327,7 @@ absl::StatusOr<Created> Host::CreateInstance(const CreateOptions& options) {
   if (!begin.ok()) return begin.status();
   auto instance = std::make_shared<Instance>(
       IdentityOf(options, *plan, *begin), plan->architecture, **worker,
-      std::move(begin->state), options.settings);
+      std::move(begin->state), options.settings, cache_room_);
   status = Register(instance);
   if (absl::IsAlreadyExists(status)) {  // Somebody was faster.
     if (auto taken = registry_.Get(options.owner, options.name)) {
@@ -353,7 +354,8 @@ absl::StatusOr<std::vector<std::shared_ptr<Instance>>> Host::FindColumns(
 }
 
 absl::Status Host::Register(const std::shared_ptr<Instance>& instance) {
-  absl::Status status = registry_.Add(instance);
+  absl::Status status = instance->OpenCache();
+  if (status.ok()) status = registry_.Add(instance);
   if (!status.ok() || !instance->identity().ephemeral) return status;
   status = sessions_.Adopt(instance->identity().session,
                            instance->identity().owner, instance->FullName());

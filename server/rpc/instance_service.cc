@@ -113,6 +113,7 @@ v1::Limits InstanceService::Limits() const {
   *result.mutable_session_ttl() = ToProto(limits.session_ttl);
   *result.mutable_stall_timeout() = ToProto(stall_timeout_);
   result.set_max_memory_bytes(limits.max_memory_bytes);
+  result.set_max_cache_bytes(limits.max_cache_bytes);
   return result;
 }
 
