@@ -44,6 +44,7 @@ enum class Reason {
   kWeightsUnreadable = 21,
   kNoOptimizer = 22,
   kReadOnly = 23,
+  kCacheMiss = 24,
 };
 
 // Whose use a limit counts. The numbers are the contract's.

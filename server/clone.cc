@@ -103,6 +103,7 @@ Settings SettingsOf(const CloneOptions& options) {
   if (options.settings.has_value()) return *options.settings;
   Settings settings = options.source->settings();
   settings.read_only = false;
+  settings.feature_cache_bytes = 0;
   return settings;
 }
 
@@ -124,7 +125,7 @@ absl::StatusOr<std::shared_ptr<Instance>> Host::CloneInstance(
   if (!begin.ok()) return begin.status();
   auto clone = std::make_shared<Instance>(
       IdentityOf(options), std::move(begin->architecture),
-      options.source->worker(), std::move(begin->state), settings);
+      options.source->worker(), std::move(begin->state), settings, cache_room_);
   status = Register(clone);
   if (!status.ok()) return status;
   return clone;

@@ -20,7 +20,7 @@ struct CloneOptions {
   std::string owner;
   std::string session;
   VersionCondition condition;
-  // Absent: the source's, but not read-only.
+  // Absent: the source's, but not read-only, and without a feature cache.
   std::optional<Settings> settings;
   CloneParts parts;
   // Makes a fork: the head is fresh and has so many classes, drawn from `seed`,

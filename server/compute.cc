@@ -8,6 +8,7 @@
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "server/cached_forward.h"
 #include "server/host_view.h"
 #include "server/merging.h"
 #include "server/replay.h"
@@ -118,6 +119,27 @@ absl::Status Compute(Host& host, const DeviceWorker::Request& request,
   // Nothing fails from here on.
   if (next != done.used) work.instance->Publish(next);
   return absl::OkStatus();
+}
+
+// Runs a forward on the device: with `done.used`, or else in its lane.
+absl::StatusOr<ForwardDone> RunOnDevice(Host& host,
+                                        DeviceWorker::Request request,
+                                        ForwardWork work, ForwardDone done) {
+  Instance& instance = *work.instance;
+  request.brief = IsBrief(work);
+  if (MayMerge(work)) {
+    const std::shared_ptr<Instance> kept = work.instance;
+    absl::StatusOr<ForwardDone> merged =
+        RunMerged(std::move(request), std::move(work), std::move(done.used));
+    if (merged.ok()) ++kept->counters().forwards;
+    return merged;
+  }
+  absl::StatusOr<DeviceWorker::Times> times = instance.worker().Run(
+      request, [&] { return Compute(host, request, work, done); });
+  if (!times.ok()) return times.status();
+  done.times = *times;
+  ++instance.counters().forwards;
+  return done;
 }
 
 // Says that the tapes are gone, and that nothing else has changed.
@@ -260,29 +282,27 @@ StatePtr NextState(const ForwardWork& work, ForwardOutput& output,
 absl::StatusOr<ForwardDone> RunForward(Host& host,
                                        DeviceWorker::Request request,
                                        ForwardWork work) {
-  Instance& instance = *work.instance;
+  const std::shared_ptr<Instance> instance = work.instance;
   ForwardDone done;
   if (TakesLane(work)) {
-    request.lane = instance.lane();
+    request.lane = instance->lane();
   } else {
-    done.used = instance.state();
-    absl::Status expected = instance.CheckVersion(work.condition, *done.used);
+    done.used = instance->state();
+    absl::Status expected = instance->CheckVersion(work.condition, *done.used);
     if (!expected.ok()) return expected;
   }
-  request.brief = IsBrief(work);
-  if (MayMerge(work)) {
-    const std::shared_ptr<Instance> kept = work.instance;
-    absl::StatusOr<ForwardDone> merged =
-        RunMerged(std::move(request), std::move(work), std::move(done.used));
-    if (merged.ok()) ++kept->counters().forwards;
-    return merged;
+  if (work.input_digest.empty()) {
+    return RunOnDevice(host, std::move(request), std::move(work),
+                       std::move(done));
   }
-  absl::StatusOr<DeviceWorker::Times> times = instance.worker().Run(
-      request, [&] { return Compute(host, request, work, done); });
-  if (!times.ok()) return times.status();
-  done.times = *times;
-  ++instance.counters().forwards;
-  return done;
+  const CachePlace place = PlaceOf(work, *done.used);
+  if (std::optional<ForwardDone> cached = FindCached(work, place, done.used)) {
+    return *std::move(cached);
+  }
+  absl::StatusOr<ForwardDone> computed =
+      RunOnDevice(host, std::move(request), std::move(work), std::move(done));
+  if (computed.ok()) KeepCached(instance->cache(), place, *computed);
+  return computed;
 }
 
 absl::StatusOr<BackwardDone> RunBackward(DeviceWorker::Request request,

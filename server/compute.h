@@ -37,13 +37,24 @@ struct ForwardWork {
   bool l2_normalize = false;  // Divide each output's rows by their norm.
   bool allow_merge = false;   // It may run in one batch with others.
   std::optional<at::ScalarType> output_dtype;  // Absent: as computed.
-  Budget::Reservation reservation;             // Pays for the input's upload.
+  // Of a forward that MayCache: names the input in the instance's feature
+  // cache. Empty: it is not looked up, nor kept.
+  std::string input_digest = {};
+  Budget::Reservation reservation;  // Pays for the input's upload.
 
   // With `options.record`: the tape's place, its session, and who pays for it;
   // the input should have been allocated in that account.
   TapeSlot slot;
   std::string session;
   std::shared_ptr<MemoryAccount> account;
+};
+
+// What an instance's feature cache has to do with an answer.
+enum class CacheUse {
+  kNone,
+  kHit,       // It is the cache's.
+  kKept,      // It was computed, and is kept.
+  kTooLarge,  // It was computed, and alone takes more than the cache may.
 };
 
 // What a forward gave. All tensors: CPU, contiguous.
@@ -55,6 +66,8 @@ struct ForwardDone {
   std::string rng_state;            // After the forward, if one was given.
   std::string tape_id;              // If recorded.
   int64_t tape_bytes = 0;
+  bool exact = true;  // It ran alone and whole, not merged or split.
+  CacheUse cache_use = CacheUse::kNone;
   DeviceWorker::Times times;
 };
 
@@ -66,6 +79,9 @@ bool ChangesInstance(const ForwardWork& work);
 // the instance or is in training with the instance's buffers, in the instance's
 // lane, with the state that it has then; there it publishes the moved buffers
 // and generator. Nothing is kept or published if it fails.
+//
+// One with an input digest whose answer the instance's feature cache has takes
+// no time of the device; otherwise its answer is kept there.
 absl::StatusOr<ForwardDone> RunForward(Host& host,
                                        DeviceWorker::Request request,
                                        ForwardWork work);

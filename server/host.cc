@@ -288,7 +288,8 @@ Host::Host(const std::vector<c10::Device>& devices, int threads,
                   .retry_delay = kUploadRetryDelay}),
       accounts_(limits.max_memory_bytes > 0 ? limits.max_memory_bytes
                                             : kUnlimitedBytes,
-                limits.quotas) {
+                limits.quotas),
+      cache_room_(std::make_shared<CacheRoom>(limits.max_cache_bytes)) {
   for (const c10::Device& device : devices) {
     std::unique_ptr<DeviceWorker>& worker = workers_[device.str()];
     if (worker != nullptr) continue;
@@ -339,7 +340,7 @@ absl::StatusOr<Created> Host::CreateInstance(const CreateOptions& options) {
   if (!begin.ok()) return begin.status();
   auto instance = std::make_shared<Instance>(
       IdentityOf(options, *plan, *begin), plan->architecture, **worker,
-      std::move(begin->state), options.settings);
+      std::move(begin->state), options.settings, cache_room_);
   status = Register(instance);
   if (absl::IsAlreadyExists(status)) {  // Somebody was faster.
     if (auto taken = registry_.Get(options.owner, options.name)) {
@@ -366,7 +367,8 @@ absl::StatusOr<std::vector<std::shared_ptr<Instance>>> Host::FindColumns(
 }
 
 absl::Status Host::Register(const std::shared_ptr<Instance>& instance) {
-  absl::Status status = registry_.Add(instance);
+  absl::Status status = instance->OpenCache();
+  if (status.ok()) status = registry_.Add(instance);
   if (!status.ok() || !instance->identity().ephemeral) return status;
   status = sessions_.Adopt(instance->identity().session,
                            instance->identity().owner, instance->FullName());

@@ -47,7 +47,8 @@ struct HostLimits {
   int64_t max_sessions = 4096;
   int64_t max_answer_bytes = int64_t{512} << 20;
   int64_t max_memory_bytes = 0;  // Of all CPU tensors. 0: not limited.
-  SchedulerOptions scheduling;   // Of each device.
+  int64_t max_cache_bytes = int64_t{1} << 30;  // 0: no instance has a cache.
+  SchedulerOptions scheduling;                 // Of each device.
   Quotas quotas;  // Of each of the above but the sessions and the answers.
   absl::Duration tape_ttl = absl::Minutes(10);
   absl::Duration session_ttl = absl::Minutes(10);
@@ -126,6 +127,7 @@ class Host {
   AnswerLog& answers() { return answers_; }
   Budget& in_flight() { return in_flight_; }
   PayerAccounts& accounts() { return accounts_; }
+  const std::shared_ptr<CacheRoom>& cache_room() const { return cache_room_; }
   const HostLimits& limits() const { return limits_; }
   const std::string& uid() const { return uid_; }
 
@@ -137,7 +139,8 @@ class Host {
   absl::StatusOr<DeviceWorker*> FindWorker(std::string_view device) const;
 
  private:
-  // Adds an instance; an ephemeral one belongs to its session from then on.
+  // Opens an instance's feature cache and adds the instance; an ephemeral one
+  // belongs to its session from then on.
   absl::Status Register(const std::shared_ptr<Instance>& instance);
 
   // The instances that `options` names as earlier columns.
@@ -158,6 +161,7 @@ class Host {
   AnswerLog answers_;
   Budget in_flight_;
   PayerAccounts accounts_;
+  const std::shared_ptr<CacheRoom> cache_room_;
 
   absl::Mutex mutex_;
   absl::CondVar ended_;

@@ -17,6 +17,10 @@ uint64_t NextLane() {
   return ++last;
 }
 
+FeatureCache::Version VersionOf(const State& state) {
+  return {.params = state.params_version, .buffers = state.buffers_version};
+}
+
 absl::Status Stale(std::string_view message) {
   return Error(absl::StatusCode::kAborted, Reason::kStaleVersion, message);
 }
@@ -25,12 +29,14 @@ absl::Status Stale(std::string_view message) {
 
 Instance::Instance(Identity identity,
                    std::shared_ptr<const Architecture> architecture,
-                   DeviceWorker& worker, StatePtr initial, Settings settings)
+                   DeviceWorker& worker, StatePtr initial, Settings settings,
+                   std::shared_ptr<CacheRoom> cache_room)
     : identity_(std::move(identity)),
       architecture_(std::move(architecture)),
       worker_(worker),
       uid_(RandomId()),
       lane_(NextLane()),
+      cache_(std::move(cache_room), VersionOf(*initial)),
       state_(std::move(initial)),
       settings_(std::move(settings)),
       trained_(TrainedUnder(settings_, architecture_->layout()).value()) {}
@@ -68,12 +74,36 @@ absl::Status Instance::ChangeSettings(
              absl::StatusOr<std::vector<bool>> trained =
                  TrainedUnder(next, architecture_->layout());
              if (!trained.ok()) return trained.status();
+             status = CacheFits(next.feature_cache_bytes);
+             if (status.ok()) status = cache_.Resize(next.feature_cache_bytes);
+             if (!status.ok()) return status;
+             if (deleted_) cache_.Resize(0).IgnoreError();  // Meanwhile.
              absl::MutexLock lock(&mutex_);
              settings_ = std::move(next);
              trained_ = *std::move(trained);
              return absl::OkStatus();
            })
       .status();
+}
+
+absl::Status Instance::OpenCache() {
+  const int64_t bytes = settings().feature_cache_bytes;
+  absl::Status fits = CacheFits(bytes);
+  return fits.ok() ? cache_.Resize(bytes) : fits;
+}
+
+absl::Status Instance::CacheFits(int64_t bytes) const {
+  const Arguments& arguments = architecture_->arguments();
+  const auto classes = arguments.find("num_classes");
+  const auto size = static_cast<int64_t>(c10::elementSize(DtypeOf(*state())));
+  const int64_t least =
+      FeatureCache::kEntryBytes +
+      (classes == arguments.end() ? 0
+                                  : std::get<int64_t>(classes->second) * size);
+  if (bytes == 0 || bytes >= least) return absl::OkStatus();
+  return InvalidOption(absl::StrCat("feature_cache_bytes is ", bytes,
+                                    ", but the logits of one sample take ",
+                                    least, " bytes; 0 turns the cache off"));
 }
 
 absl::Status Instance::CheckVersion(const VersionCondition& condition,
@@ -119,6 +149,11 @@ absl::StatusOr<StatePtr> Instance::Commit(
   return published;
 }
 
+void Instance::MarkDeleted() {
+  deleted_ = true;
+  cache_.Resize(0).IgnoreError();  // Less fits always.
+}
+
 absl::Status Instance::CheckAlive() const {
   if (!deleted_) return absl::OkStatus();
   return Error(
@@ -147,9 +182,13 @@ absl::Status Instance::CheckTrains() const {
 }
 
 void Instance::Publish(StatePtr next) {
-  absl::MutexLock lock(&mutex_);
-  state_.swap(
-      next);  // The old one, if nobody else has it, dies after the lock.
+  const FeatureCache::Version version = VersionOf(*next);
+  {
+    absl::MutexLock lock(&mutex_);
+    state_.swap(
+        next);  // The old one, if nobody else has it, dies after the lock.
+  }
+  cache_.MoveTo(version);
 }
 
 absl::StatusOr<std::vector<at::Tensor>> Instance::HostView(

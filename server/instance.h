@@ -19,6 +19,7 @@
 #include "backbones/architecture.h"
 #include "backbones/state.h"
 #include "server/device_worker.h"
+#include "server/feature_cache.h"
 #include "server/settings.h"
 
 namespace backboned {
@@ -71,9 +72,10 @@ class Instance {
   };
 
   // `worker` must outlive it; `initial` lives on the worker's device; the
-  // patterns of `settings` match.
+  // patterns of `settings` match. Its feature cache is off until OpenCache.
   Instance(Identity identity, std::shared_ptr<const Architecture> architecture,
-           DeviceWorker& worker, StatePtr initial, Settings settings = {});
+           DeviceWorker& worker, StatePtr initial, Settings settings = {},
+           std::shared_ptr<CacheRoom> cache_room = nullptr);
 
   const Identity& identity() const { return identity_; }
   const Architecture& architecture() const { return *architecture_; }
@@ -82,6 +84,9 @@ class Instance {
   }
   DeviceWorker& worker() const { return worker_; }
   Counters& counters() { return counters_; }
+
+  // What its forwards were answered, in the current version.
+  FeatureCache& cache() { return cache_; }
 
   // 128 random bits as hexadecimal digits: a name may be made again, a uid is
   // not.
@@ -103,10 +108,15 @@ class Instance {
 
   // Lets `change` change the settings, in the lane: what came before it was
   // done under the old ones. Nothing changes if the condition does not hold by
-  // then, or a pattern matches no parameter (kInvalidArgument).
+  // then, a pattern matches no parameter (kInvalidArgument), or CacheFits' or
+  // CacheRoom's error says no.
   absl::Status ChangeSettings(const DeviceWorker::Request& request,
                               const VersionCondition& condition,
                               const std::function<void(Settings&)>& change);
+
+  // Gives a new instance the feature cache of its settings, or returns
+  // CacheFits' or CacheRoom's error.
+  absl::Status OpenCache();
 
   // Returns kAborted, with both versions, if `condition` does not hold for
   // `state`.
@@ -121,8 +131,8 @@ class Instance {
       const std::function<absl::StatusOr<StatePtr>(const State&)>& make);
 
   // Says that the registry no longer has it. Writes fail from then on; reads
-  // and forwards that hold it finish.
-  void MarkDeleted() { deleted_ = true; }
+  // and forwards that hold it finish. Its feature cache is gone.
+  void MarkDeleted();
   bool deleted() const { return deleted_; }
 
   // Returns kNotFound once it is deleted: what is written then would be lost.
@@ -136,7 +146,8 @@ class Instance {
   // only: float16 or bfloat16.
   absl::Status CheckTrains() const;
 
-  // Publishes a state. Only from work in the instance's lane.
+  // Publishes a state. Only from work in the instance's lane. What is cached of
+  // another version of parameters or buffers goes.
   void Publish(StatePtr next);
 
   // Returns `tensors` as contiguous CPU tensors of `dtype`; absent: of their
@@ -152,12 +163,17 @@ class Instance {
                                      const StatePtr& state);
 
  private:
+  // Returns kInvalidArgument (kInvalidOption) if a feature cache of `bytes`
+  // could not keep the logits of one sample, unless it is off.
+  absl::Status CacheFits(int64_t bytes) const;
+
   const Identity identity_;
   const std::shared_ptr<const Architecture> architecture_;
   DeviceWorker& worker_;
   const std::string uid_;
   const uint64_t lane_;
   Counters counters_;
+  FeatureCache cache_;
   std::atomic<bool> deleted_ = false;
 
   mutable absl::Mutex mutex_;

@@ -104,6 +104,7 @@ HostLimits LimitsOf(const Options& options) {
           .max_in_flight_bytes = options.max_in_flight_bytes,
           .max_sessions = options.max_sessions,
           .max_memory_bytes = options.max_memory_bytes,
+          .max_cache_bytes = options.max_cache_bytes,
           .scheduling = SchedulingOf(options),
           .quotas = QuotasOf(options),
           .tape_ttl = options.tape_ttl,

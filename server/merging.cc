@@ -25,6 +25,9 @@ class Piece : public BatchWork {
   int64_t samples() const { return rows_.size(0); }
   const std::vector<at::Tensor>& outputs() const { return done_.outputs; }
 
+  // Whether it ran in one batch with others.
+  bool merged() const { return merged_; }
+
   // What decides with whom it may run. The input is not prepared yet.
   ForwardPart Part() const {
     return {.architecture = &work_.instance->architecture(),
@@ -45,6 +48,7 @@ class Piece : public BatchWork {
     for (size_t i = 0; i < batch.size(); ++i) {
       auto& piece = *static_cast<Piece*>(batch[i]);
       DeliverOutputs(piece.work_, outputs[i], piece.done_);
+      piece.merged_ = batch.size() > 1;
     }
     return absl::OkStatus();
   }
@@ -71,6 +75,7 @@ class Piece : public BatchWork {
   const StatePtr& used_;
   const at::Tensor rows_;
   ForwardDone done_;
+  bool merged_ = false;
 };
 
 // Puts the pieces' outputs below each other. By copying memory: computing is
@@ -123,6 +128,7 @@ absl::StatusOr<ForwardDone> RunMerged(DeviceWorker::Request request,
   if (!times.ok()) return times.status();
   ForwardDone done;
   done.outputs = Join(pieces);
+  done.exact = pieces.size() == 1 && !pieces[0]->merged();
   if (work.return_buffers) {
     absl::StatusOr<std::vector<at::Tensor>> buffers =
         work.instance->HostView(request, used->buffers);

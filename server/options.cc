@@ -207,6 +207,8 @@ void AddLimits(Adder& add, Options& options) {
                "Bytes being uploaded at a time");
   add.AddBytes("--max-memory-bytes", options.max_memory_bytes,
                "Bytes of all CPU tensors; 0: not limited");
+  add.AddBytes("--max-cache-bytes", options.max_cache_bytes,
+               "Bytes of all feature caches; 0: there are none");
   add.AddCount("--max-queued", options.max_queued, "Work waiting for a device");
   add.AddCount("--max-queued-by-run", options.max_queued_by_run,
                "Of it, work of one run: of one label, else of one session");

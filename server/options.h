@@ -39,6 +39,7 @@ struct Options {
   int64_t max_tape_bytes = int64_t{4} << 30;
   int64_t max_in_flight_bytes = int64_t{2} << 30;
   int64_t max_memory_bytes = MachineMemoryBytes() / 10 * 9;  // 0: no limit.
+  int64_t max_cache_bytes = int64_t{1} << 30;  // 0: no feature caches.
   int64_t max_queued = 4096;
   int64_t max_queued_by_run = 1024;
   std::vector<std::string> shares;  // PRINCIPAL=WEIGHT.

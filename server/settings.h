@@ -3,6 +3,7 @@
 #ifndef BACKBONED_SERVER_SETTINGS_H_
 #define BACKBONED_SERVER_SETTINGS_H_
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -17,6 +18,8 @@ struct Settings {
   // Patterns over the parameters that are not trained, as in a Selection.
   // Empty: none.
   std::vector<std::string> frozen = {};
+  // What its feature cache may take. 0: it has none.
+  int64_t feature_cache_bytes = 0;
 };
 
 // Returns for each parameter of `layout` whether it is trained.

@@ -50,8 +50,11 @@ class BackboneService : public DecoratedService {
   absl::StatusOr<v1::ExtractResponse> Extract(
       Call& call, const v1::ExtractRequest& request);
 
-  // Checks a forward's header, reserves its bytes and its tape's place, and
-  // makes room for its input.
+  // Finds the instance of a forward's header and reads what is asked of it.
+  absl::StatusOr<ForwardWork> Read(Call& call, const v1::ForwardHeader& header);
+
+  // Checks the rest of a forward's header, reserves its bytes and its tape's
+  // place, and makes room for its input.
   absl::StatusOr<ForwardWork> Prepare(Call& call,
                                       const v1::ForwardHeader& header);
 
@@ -63,6 +66,9 @@ class BackboneService : public DecoratedService {
   absl::Status RunNewForward(Call& call, MessageStream& stream,
                              const v1::ForwardHeader& header,
                              AnswerTicket ticket);
+  absl::Status AnswerFromCache(Call& call, MessageStream& stream,
+                               const v1::ForwardHeader& header,
+                               AnswerTicket ticket);
   absl::Status RunNewBackward(Call& call, MessageStream& stream,
                               const v1::BackwardHeader& header,
                               AnswerTicket ticket);

@@ -2,6 +2,7 @@
 
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -35,7 +36,10 @@ CloneOptions OptionsOf(const Call& call,
 struct Named {
   bool read_only = false;
   bool frozen = false;
+  bool feature_cache_bytes = false;
 };
+
+constexpr std::string_view kSettings = "read_only, frozen, feature_cache_bytes";
 
 absl::StatusOr<Named> NamedBy(const google::protobuf::FieldMask& mask) {
   Named named;
@@ -44,14 +48,17 @@ absl::StatusOr<Named> NamedBy(const google::protobuf::FieldMask& mask) {
       named.read_only = true;
     } else if (path == "frozen") {
       named.frozen = true;
+    } else if (path == "feature_cache_bytes") {
+      named.feature_cache_bytes = true;
     } else {
       return InvalidOption(absl::StrCat("update_mask names ", Quote(path),
-                                        "; there are read_only, frozen"));
+                                        "; there are ",
+                                        std::string(kSettings)));
     }
   }
   if (mask.paths().empty()) {
-    return InvalidOption(
-        "update_mask names no setting; there are read_only, frozen");
+    return InvalidOption(absl::StrCat(
+        "update_mask names no setting; there are ", std::string(kSettings)));
   }
   return named;
 }
@@ -94,6 +101,9 @@ absl::StatusOr<v1::UpdateInstanceResponse> InstanceService::UpdateInstance(
             FromProto(request.if_version()), [&](Settings& settings) {
               if (named->read_only) settings.read_only = wanted.read_only;
               if (named->frozen) settings.frozen = wanted.frozen;
+              if (named->feature_cache_bytes) {
+                settings.feature_cache_bytes = wanted.feature_cache_bytes;
+              }
             });
         if (!changed.ok()) return changed;
         v1::UpdateInstanceResponse response;

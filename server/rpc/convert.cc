@@ -192,7 +192,8 @@ Normalization FromProto(const v1::Normalization& normalization) {
 
 Settings FromProto(const v1::InstanceSettings& settings) {
   return {.read_only = settings.read_only(),
-          .frozen = {settings.frozen().begin(), settings.frozen().end()}};
+          .frozen = {settings.frozen().begin(), settings.frozen().end()},
+          .feature_cache_bytes = settings.feature_cache_bytes()};
 }
 
 v1::Normalization ToProto(const Normalization& normalization) {
@@ -288,6 +289,9 @@ v1::Instance ToProto(Instance& instance, const State& state) {
   result.mutable_settings()->set_read_only(settings.read_only);
   result.mutable_settings()->mutable_frozen()->Add(settings.frozen.begin(),
                                                    settings.frozen.end());
+  result.mutable_settings()->set_feature_cache_bytes(
+      settings.feature_cache_bytes);
+  *result.mutable_feature_cache() = ToProto(instance.cache().figures());
   result.set_ephemeral(identity.ephemeral);
   result.set_weights(identity.weights);
   result.set_weights_sha256(identity.weights_sha256);
@@ -353,6 +357,31 @@ google::protobuf::Duration ToProto(absl::Duration duration) {
   result.set_seconds(absl::IDivDuration(rest, absl::Seconds(1), &rest));
   result.set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(rest)));
   return result;
+}
+
+v1::CacheUse ToProto(CacheUse use) {
+  switch (use) {
+    case CacheUse::kHit:
+      return v1::CACHE_USE_HIT;
+    case CacheUse::kKept:
+      return v1::CACHE_USE_KEPT;
+    case CacheUse::kTooLarge:
+      return v1::CACHE_USE_TOO_LARGE;
+    default:
+      return v1::CACHE_USE_UNSPECIFIED;
+  }
+}
+
+v1::FeatureCache ToProto(const FeatureCache::Figures& figures) {
+  v1::FeatureCache cache;
+  cache.set_bytes(figures.bytes);
+  cache.set_entries(figures.entries);
+  cache.set_hits(figures.hits);
+  cache.set_misses(figures.misses);
+  cache.set_unknown_digests(figures.unknown_digests);
+  cache.set_evictions(figures.evictions);
+  cache.set_too_large(figures.too_large);
+  return cache;
 }
 
 v1::Timings TimingsOf(const DeviceWorker::Times& times, absl::Time received) {

@@ -23,7 +23,9 @@
 #include "google/protobuf/duration.pb.h"
 #include "google/protobuf/map.h"
 #include "proto/wire/tensor_writer.h"
+#include "server/compute.h"
 #include "server/device_worker.h"
+#include "server/feature_cache.h"
 #include "server/instance.h"
 #include "server/settings.h"
 #include "server/weights_folder.h"
@@ -83,6 +85,8 @@ v1::Layout LayoutOf(const Instance& instance);
 
 google::protobuf::Duration ToProto(absl::Duration duration);
 v1::BatchCounters ToProto(const DeviceWorker::BatchFigures& figures);
+v1::CacheUse ToProto(CacheUse use);
+v1::FeatureCache ToProto(const FeatureCache::Figures& figures);
 v1::Timings TimingsOf(const DeviceWorker::Times& times, absl::Time received);
 
 }  // namespace backboned::rpc

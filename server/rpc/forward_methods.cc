@@ -7,7 +7,6 @@
 #include <optional>
 #include <span>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -16,14 +15,14 @@
 #include "absl/time/clock.h"
 #include "backbones/errors.h"
 #include "backbones/state.h"
-#include "proto/wire/spec.h"
+#include "server/cached_forward.h"
 #include "server/compute.h"
 #include "server/host_view.h"
 #include "server/rpc/backbone_service.h"
-#include "server/rpc/batch_norm.h"
 #include "server/rpc/convert.h"
+#include "server/rpc/forward_options.h"
+#include "server/rpc/input_digest.h"
 #include "server/rpc/once.h"
-#include "server/rpc/transfer.h"
 
 namespace backboned::rpc {
 namespace {
@@ -32,153 +31,7 @@ namespace {
 // MiB.
 constexpr int64_t kMaxExtractBytes = (int64_t{4} << 20) - (64 << 10);
 
-// The names of the outputs that the header asks for.
-absl::StatusOr<std::vector<std::string>> OutputsOf(
-    const v1::ForwardHeader& header, const Architecture& architecture) {
-  std::vector<std::string> outputs(header.outputs().begin(),
-                                   header.outputs().end());
-  if (!outputs.empty() && header.return_type() != v1::RETURN_TYPE_UNSPECIFIED) {
-    return InvalidOption("give either outputs or return_type, not both");
-  }
-  if (!outputs.empty()) return outputs;
-  switch (header.return_type()) {
-    case v1::RETURN_TYPE_UNSPECIFIED:
-    case v1::RETURN_TYPE_OUT:
-      return std::vector<std::string>{"out"};
-    case v1::RETURN_TYPE_FEATURES:
-      return std::vector<std::string>{"features"};
-    case v1::RETURN_TYPE_BOTH:
-      return std::vector<std::string>{"out", "features"};
-    case v1::RETURN_TYPE_FULL:
-      outputs.push_back("out");
-      for (const std::string& name : architecture.output_names()) {
-        if (name.starts_with("layers.")) outputs.push_back(name);
-      }
-      return outputs;
-    default:
-      return InvalidOption(absl::StrCat("return_type ",
-                                        static_cast<int>(header.return_type()),
-                                        " is none of the contract's"));
-  }
-}
-
-// Which parameters get gradients: unless the header says, those that are not
-// frozen.
-absl::StatusOr<std::vector<bool>> GradMask(const v1::ForwardHeader& header,
-                                           const Instance& instance) {
-  const Layout& layout = instance.architecture().layout();
-  const size_t count = layout.parameters().size();
-  if (header.no_param_grads()) return std::vector<bool>(count, false);
-  if (header.grad_params().globs().empty() &&
-      !header.grad_params().has_range()) {
-    return instance.trained();
-  }
-  absl::StatusOr<std::vector<Slice>> slices =
-      SelectParameters(FromProto(header.grad_params()), layout);
-  if (!slices.ok()) return slices.status();
-  absl::Status whole = CheckWholeParameters(*slices, layout);
-  if (!whole.ok()) return whole;
-  std::vector<bool> mask(count, false);
-  for (const Slice& slice : *slices) mask[slice.index] = true;
-  return mask;
-}
-
-// A generator's state that a client gives, if it does.
-absl::Status CheckRngState(std::string_view bytes) {
-  if (bytes.empty()) return absl::OkStatus();
-  return GeneratorFromState(std::as_bytes(std::span(bytes))).status();
-}
-
-absl::StatusOr<ForwardOptions> OptionsOf(const v1::ForwardHeader& header,
-                                         const Instance& instance) {
-  const Architecture& architecture = instance.architecture();
-  if (header.input_grad() && !header.tape()) {
-    return InvalidOption("input_grad needs tape");
-  }
-  absl::StatusOr<std::vector<std::string>> outputs =
-      OutputsOf(header, architecture);
-  if (!outputs.ok()) return outputs.status();
-  absl::Status known = architecture.CheckOutputs(*outputs);
-  if (!known.ok()) return known;
-  if (header.prerelu() && !architecture.has_prerelu()) {
-    return InvalidOption(
-        absl::StrCat(architecture.name(), " has no stages before a ReLU"));
-  }
-  absl::Status state = CheckRngState(header.rng_state());
-  if (!state.ok()) return state;
-  absl::StatusOr<std::vector<BatchNormMode>> batch_norm =
-      BatchNormOf(header.batch_norm(), architecture.layout());
-  if (!batch_norm.ok()) return batch_norm.status();
-  absl::StatusOr<std::vector<bool>> mask = GradMask(header, instance);
-  if (!mask.ok()) return mask.status();
-  return ForwardOptions{.outputs = *std::move(outputs),
-                        .training = header.training(),
-                        .prerelu = header.prerelu(),
-                        .rng_state = header.rng_state(),
-                        .batch_norm = *std::move(batch_norm),
-                        .record = header.tape(),
-                        .input_grad = header.input_grad(),
-                        .grad_mask = *std::move(mask)};
-}
-
-// Returns kInvalidArgument unless images of this shape have the channels that
-// they are normalised by.
-absl::Status CheckChannels(std::span<const int64_t> shape,
-                           const Normalization& normalization) {
-  const auto channels = static_cast<int64_t>(normalization.mean.size());
-  if (channels == 0 || (shape.size() > 1 && shape[1] == channels)) {
-    return absl::OkStatus();
-  }
-  return Error(
-      absl::StatusCode::kInvalidArgument, Reason::kShapeMismatch,
-      absl::StrCat("images have shape ", FormatShape(shape), ", expected [N, ",
-                   channels, ", ...] to be normalized"));
-}
-
-// Checks the input's spec against the instance; returns its bytes.
-absl::StatusOr<int64_t> CheckInput(const v1::TensorSpec& spec,
-                                   const Instance& instance, bool training) {
-  if (spec.dtype() != v1::DATA_TYPE_UINT8) {
-    absl::StatusOr<c10::ScalarType> dtype =
-        FloatFromProto(spec.dtype(), "the input");
-    if (!dtype.ok()) {
-      return Error(
-          absl::StatusCode::kInvalidArgument, Reason::kDtypeMismatch,
-          absl::StrCat(std::string(dtype.status().message()), ", or uint8"));
-    }
-  }
-  absl::StatusOr<int64_t> bytes = wire::ByteSize(spec);
-  if (!bytes.ok()) {
-    const absl::string_view why = bytes.status().message();
-    return Error(absl::StatusCode::kInvalidArgument, Reason::kShapeMismatch,
-                 {why.data(), why.size()});
-  }
-  const std::vector<int64_t> shape(spec.shape().begin(), spec.shape().end());
-  absl::Status fits = instance.architecture().CheckInput(shape, training);
-  if (fits.ok() && spec.dtype() == v1::DATA_TYPE_UINT8) {
-    fits = CheckChannels(shape, instance.identity().normalization);
-  }
-  if (!fits.ok()) return fits;
-  return bytes;
-}
-
-// Checks the specs of buffers that the header may send; returns their bytes.
-absl::StatusOr<int64_t> CheckBuffers(const v1::ForwardHeader& header,
-                                     const Layout& layout, const State& state) {
-  if (header.buffers().empty()) return 0;
-  const std::vector<Slice> all = SelectBuffers({}, layout).value();
-  absl::StatusOr<std::optional<c10::ScalarType>> dtype =
-      CheckBufferSpecs(header.buffers(), all, layout, state);
-  if (!dtype.ok()) return dtype.status();
-  int64_t bytes = 0;
-  for (const Buffer& buffer : layout.buffers()) {
-    const c10::ScalarType sent = c10::isFloatingType(buffer.dtype)
-                                     ? dtype->value_or(buffer.dtype)
-                                     : buffer.dtype;
-    bytes += buffer.elements * static_cast<int64_t>(c10::elementSize(sent));
-  }
-  return bytes;
-}
+constexpr size_t kDigestBytes = 32;  // SHA-256.
 
 // Host memory for a tensor of this checked spec.
 at::Tensor EmptyTensor(const v1::TensorSpec& spec) {
@@ -216,6 +69,7 @@ v1::ForwardResult ResultOf(const Instance& instance,
     *result.add_buffers() = Spec(buffers[i].name, done.buffers[i]);
   }
   *result.mutable_timings() = TimingsOf(done.times, call.received());
+  result.set_cache_use(ToProto(done.cache_use));
   return result;
 }
 
@@ -226,6 +80,38 @@ std::vector<wire::Payload> PayloadsOf(const ForwardDone& done) {
   for (const at::Tensor& buffer : done.buffers)
     payloads.push_back(ToPayload(buffer));
   return payloads;
+}
+
+// Names the input, which is in place, for the instance's feature cache, if it
+// has one that may keep the answer.
+void NameInput(const v1::TensorSpec& spec, ForwardWork& work) {
+  if (work.instance->cache().limit_bytes() == 0 || !MayCache(work)) return;
+  work.input_digest = InputDigest(spec, Bytes(work.input));
+}
+
+// Returns kInvalidArgument if `header` asks by digest for what is not kept.
+absl::Status CheckDigest(const v1::ForwardHeader& header,
+                         const ForwardWork& work) {
+  if (header.input_digest().size() != kDigestBytes) {
+    return InvalidOption(absl::StrCat("input_digest has ",
+                                      header.input_digest().size(),
+                                      " bytes, expected ", kDigestBytes));
+  }
+  if (header.inputs_size() > 0) {
+    return InvalidOption("give either inputs or input_digest, not both");
+  }
+  if (MayCache(work) && header.buffers().empty()) return absl::OkStatus();
+  return InvalidOption(
+      "input_digest goes with forwards in evaluation only, without tape, "
+      "buffers, return_buffers and BatchNorm layers in training");
+}
+
+absl::Status CacheMiss(const Instance& instance, bool has_cache) {
+  return Error(absl::StatusCode::kNotFound, Reason::kCacheMiss,
+               absl::StrCat("the feature cache of instance '",
+                            instance.identity().name, "' ",
+                            has_cache ? "has no answer for this input_digest"
+                                      : "is off: feature_cache_bytes is 0"));
 }
 
 // The forward of a checked Extract, its input in place.
@@ -251,6 +137,7 @@ absl::StatusOr<ForwardWork> WorkOf(const v1::ExtractRequest& request,
   work.input = EmptyTensor(request.input());
   std::memcpy(MutableBytes(work.input).data(), request.data().data(),
               request.data().size());
+  NameInput(request.input(), work);
   return work;
 }
 
@@ -273,11 +160,13 @@ absl::Status BackboneService::Forward(Call& call, MessageStream& stream) {
     if (!payloads.ok()) return payloads.status();
     return stream.WriteTensors(result, *std::move(payloads));
   }
-  return RunNewForward(call, stream, header,
-                       std::get<AnswerTicket>(*std::move(attempt)));
+  AnswerTicket& ticket = std::get<AnswerTicket>(*attempt);
+  return header.input_digest().empty()
+             ? RunNewForward(call, stream, header, std::move(ticket))
+             : AnswerFromCache(call, stream, header, std::move(ticket));
 }
 
-absl::StatusOr<ForwardWork> BackboneService::Prepare(
+absl::StatusOr<ForwardWork> BackboneService::Read(
     Call& call, const v1::ForwardHeader& header) {
   absl::StatusOr<std::shared_ptr<Instance>> instance =
       Find(call, header.instance());
@@ -287,8 +176,23 @@ absl::StatusOr<ForwardWork> BackboneService::Prepare(
   absl::StatusOr<std::optional<c10::ScalarType>> output_dtype =
       OptionalFloat(header.output_dtype(), "output_dtype");
   if (!output_dtype.ok()) return output_dtype.status();
+  return ForwardWork{.instance = *std::move(instance),
+                     .options = *std::move(options),
+                     .condition = FromProto(header.if_version()),
+                     .return_buffers = header.return_buffers(),
+                     .allow_merge = header.allow_merge(),
+                     .output_dtype = *output_dtype,
+                     .session = call.session()};
+}
+
+absl::StatusOr<ForwardWork> BackboneService::Prepare(
+    Call& call, const v1::ForwardHeader& header) {
+  absl::StatusOr<ForwardWork> read = Read(call, header);
+  if (!read.ok()) return read;
+  ForwardWork work = *std::move(read);
+  Instance& instance = *work.instance;
   if (header.training() || header.tape()) {
-    absl::Status trains = (*instance)->CheckTrains();
+    absl::Status trains = instance.CheckTrains();
     if (!trains.ok()) return trains;
   }
   if (header.inputs_size() != 1) {
@@ -296,23 +200,15 @@ absl::StatusOr<ForwardWork> BackboneService::Prepare(
         "a forward takes 1 input, the header has ", header.inputs_size()));
   }
   absl::StatusOr<int64_t> bytes =
-      CheckInput(header.inputs(0), **instance, UsesBatchStatistics(*options));
+      CheckInput(header.inputs(0), instance, UsesBatchStatistics(work.options));
   if (!bytes.ok()) return bytes.status();
-  absl::StatusOr<int64_t> buffer_bytes = CheckBuffers(
-      header, (*instance)->architecture().layout(), *(*instance)->state());
+  absl::StatusOr<int64_t> buffer_bytes =
+      CheckBuffers(header, instance.architecture().layout(), *instance.state());
   if (!buffer_bytes.ok()) return buffer_bytes.status();
   absl::StatusOr<Budget::Reservation> reservation =
       host().in_flight().Reserve(call.payer(), *bytes + *buffer_bytes);
   if (!reservation.ok()) return reservation.status();
-
-  ForwardWork work = {.instance = *instance,
-                      .options = *std::move(options),
-                      .condition = FromProto(header.if_version()),
-                      .return_buffers = header.return_buffers(),
-                      .allow_merge = header.allow_merge(),
-                      .output_dtype = *output_dtype,
-                      .reservation = *std::move(reservation),
-                      .session = call.session()};
+  work.reservation = *std::move(reservation);
   if (header.tape()) {
     absl::StatusOr<TapeSlot> slot =
         host().tapes().Reserve(call.payer(), absl::Now());
@@ -325,7 +221,7 @@ absl::StatusOr<ForwardWork> BackboneService::Prepare(
   }
   MakeRoom(header, work);
   if (ChangesInstance(work)) {
-    absl::Status writable = work.instance->CheckWritable();
+    absl::Status writable = instance.CheckWritable();
     if (!writable.ok()) return writable;
   }
   return work;
@@ -342,6 +238,7 @@ absl::Status BackboneService::RunNewForward(Call& call, MessageStream& stream,
   }
   absl::Status received = stream.ReadTensors(std::move(places));
   if (!received.ok()) return received;
+  NameInput(header.inputs(0), *work);
   const std::shared_ptr<Instance> instance = work->instance;
   const std::vector<std::string> names = work->options.outputs;
   absl::StatusOr<ForwardDone> done =
@@ -362,6 +259,30 @@ absl::Status BackboneService::RunNewForward(Call& call, MessageStream& stream,
     host().tapes().Release({done->tape_id}, call.principal());
   }
   return written;
+}
+
+absl::Status BackboneService::AnswerFromCache(Call& call, MessageStream& stream,
+                                              const v1::ForwardHeader& header,
+                                              AnswerTicket ticket) {
+  absl::StatusOr<ForwardWork> work = Read(call, header);
+  if (!work.ok()) return work.status();
+  absl::Status status = CheckDigest(header, *work);
+  if (status.ok()) status = stream.ReadTensors({});
+  if (!status.ok()) return status;
+  Instance& instance = *work->instance;
+  const StatePtr used = instance.state();
+  status = instance.CheckVersion(work->condition, *used);
+  if (!status.ok()) return status;
+  const bool has_cache = instance.cache().limit_bytes() > 0;
+  work->input_digest = header.input_digest();
+  const std::optional<ForwardDone> done =
+      FindCached(*work, PlaceOf(*work, *used), used, /*by_digest=*/true);
+  if (!done.has_value()) return CacheMiss(instance, has_cache);
+  const v1::ForwardResult result =
+      ResultOf(instance, work->options.outputs, *done, call);
+  std::vector<wire::Payload> payloads = PayloadsOf(*done);
+  RecordAnswer(ticket, result, payloads);
+  return stream.WriteTensors(result, std::move(payloads));
 }
 
 absl::StatusOr<v1::ExtractResponse> BackboneService::Extract(
@@ -391,6 +312,7 @@ absl::StatusOr<v1::ExtractResponse> BackboneService::Extract(
   response.set_digest(*std::move(digest));
   *response.mutable_output() = Spec(name, output);
   response.set_data(output.const_data_ptr(), output.nbytes());
+  response.set_cache_use(ToProto(done->cache_use));
   return response;
 }
 

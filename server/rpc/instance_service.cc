@@ -117,6 +117,7 @@ v1::Limits InstanceService::Limits(const Payer& payer) const {
   result.set_session_quota(limits.quotas.Fraction(LimitScope::kSession, payer));
   result.set_principal_quota(
       limits.quotas.Fraction(LimitScope::kPrincipal, payer));
+  result.set_max_cache_bytes(limits.max_cache_bytes);
   return result;
 }
 

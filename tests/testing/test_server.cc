@@ -29,6 +29,7 @@ HostLimits LimitsOf(const TestServerOptions& options) {
           .max_in_flight_bytes = options.max_in_flight_bytes,
           .max_answer_bytes = options.max_answer_bytes,
           .max_memory_bytes = options.max_memory_bytes,
+          .max_cache_bytes = options.max_cache_bytes,
           .scheduling = {.max_queued = options.max_queued},
           .quotas = options.quotas};
 }
@@ -91,7 +92,8 @@ struct TestServer::Parts {
     const absl::Status added = host.registry().Add(std::make_shared<Instance>(
         Instance::Identity{
             .name = name, .owner = owner, .created = absl::Now()},
-        architecture, *host.workers().front(), std::move(state)));
+        architecture, *host.workers().front(), std::move(state), Settings{},
+        host.cache_room()));
     if (!added.ok()) std::abort();
     return architecture;
   }

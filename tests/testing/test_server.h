@@ -38,6 +38,7 @@ struct TestServerOptions {
   int64_t max_queued = 4096;
   int64_t max_answer_bytes = int64_t{64} << 20;
   Quotas quotas = {};
+  int64_t max_cache_bytes = int64_t{1} << 30;
   absl::Duration stall_timeout = absl::Seconds(60);
 };
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from backboned import garbage
+from backboned.asking import ASK_BYTES, input_digest
 from backboned.channel import DATA
 from backboned.dtypes import Array, as_bytes, float_number, make_spec, widened
-from backboned.errors import InvalidArgument, MalformedAnswer
+from backboned.errors import InvalidArgument, MalformedAnswer, NotFound
 from backboned.handle import Handle
 from backboned.layout import Select, Version, condition, read_version, selection
 from backboned.norms import BatchNorm, in_order
@@ -60,9 +63,10 @@ class ForwardOptions:
     release_tapes: Sequence[str] = ()
     request_id: str = ""
     output_dtype: Any = None
+    cached: bool | None = None
 
-    def header(self, address: str, x: Array, given_up: list[str]) -> pb.ForwardHeader:
-        """Make the contract's header for an input."""
+    def header(self, address: str, given_up: list[str]) -> pb.ForwardHeader:
+        """Make the contract's header, without an input."""
         return pb.ForwardHeader(
             instance=address,
             request_id=self.request_id,
@@ -80,9 +84,30 @@ class ForwardOptions:
             if_version=condition(self.if_version),
             allow_merge=self.allow_merge,
             release_tapes=[*self.release_tapes, *given_up],
-            inputs=[make_spec(x)],
             output_dtype=float_number(self.output_dtype),
         )
+
+    def may_be_kept(self) -> bool:
+        """Whether a feature cache may keep the answer."""
+        return not (
+            self.training
+            or self.tape
+            or self.return_buffers
+            or self.buffers is not None
+            or any(layers.training for layers in self.batch_norm)
+        )
+
+    def answer_key(self, digest: bytes) -> bytes:
+        """Name the answer to an input of this digest."""
+        asked = (
+            list(self.outputs),
+            self.returnt,
+            self.prerelu,
+            str(self.output_dtype),
+            list(self.batch_norm),
+            self.allow_merge,
+        )
+        return hashlib.sha256(digest + repr(asked).encode()).digest()
 
 
 def return_type(returnt: str | None) -> pb.ReturnType:
@@ -109,7 +134,43 @@ def forward(
     timeout: float | None = None,
     empty: Empty = np.empty,
 ) -> Forward:
-    """Run a forward of a C-contiguous input, and take the abandoned tapes along."""
+    """Run a forward of a C-contiguous input, and take the abandoned tapes along.
+
+    If its answer is likely to be in the instance's feature cache, that is asked for it
+    first, by the input's digest.
+    """
+    asking = handle.asking
+    may_ask = asking.enabled and options.may_be_kept() and x.nbytes >= ASK_BYTES
+    if options.cached is False or not (may_ask or options.cached):
+        return _run(handle, x, None, options, timeout, empty)
+    seconds = handle.channel.timeout if timeout is None else timeout
+    begin = time.monotonic()
+    digest = input_digest(x)
+    key = options.answer_key(digest)
+    if options.cached or asking.is_worth(handle.version, key):
+        try:
+            return _run(handle, x, digest, options, seconds, empty, key)
+        except NotFound as error:
+            if error.reason != "CACHE_MISS":
+                raise
+            asking.missed(key)
+    seconds -= time.monotonic() - begin
+    return _run(handle, x, None, options, seconds, empty, key)
+
+
+def _run(
+    handle: Handle,
+    x: Array,
+    digest: bytes | None,
+    options: ForwardOptions,
+    timeout: float | None,
+    empty: Empty,
+    key: bytes | None = None,
+) -> Forward:
+    """Run a forward of an input, or ask for its answer by the input's digest.
+
+    `key` is the answer's, if what is said of it is to be noted.
+    """
     given_up = garbage.take_tapes(handle.channel)
     arrays: list[dict[str, Array]] = []
 
@@ -131,7 +192,7 @@ def forward(
         result = exchange(
             handle.channel,
             DATA + "Forward",
-            _forward_request(handle, x, options, given_up),
+            _forward_request(handle, x, digest, options, given_up),
             pb.ForwardResult.FromString,
             place,
             timeout,
@@ -140,21 +201,35 @@ def forward(
     except BaseException:
         garbage.put_back_tapes(handle.channel, given_up)
         raise
+    version = handle.saw(result.version)
+    if key is not None:
+        handle.asking.answered(version, key, result.cache_use)
+    elif result.cache_use:
+        handle.asking.enabled = True
     return Forward(
         outputs=arrays[0],
-        version=handle.saw(result.version),
+        version=version,
         tape_id=result.tape_id,
         tape_bytes=result.tape_bytes,
         buffers=arrays[1],
         timings=read_timings(result.timings),
         rng_state=result.rng_state,
+        cached=result.cache_use == pb.CACHE_USE_HIT,
     )
 
 
 def _forward_request(
-    handle: Handle, x: Array, options: ForwardOptions, given_up: list[str]
+    handle: Handle,
+    x: Array,
+    digest: bytes | None,
+    options: ForwardOptions,
+    given_up: list[str],
 ) -> Request:
-    header = options.header(handle.address, x, given_up)
+    header = options.header(handle.address, given_up)
+    if digest is not None:
+        header.input_digest = digest
+        return Request(header)
+    header.inputs.append(make_spec(x))
     views = [as_bytes(x)]
     if options.buffers is not None:
         for name, buffer in in_order(handle.layout, options.buffers).items():

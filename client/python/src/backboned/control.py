@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TypeVar, Union
 
@@ -10,7 +11,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from backboned import garbage
 from backboned.channel import CONTROL, Channel
 from backboned.describe import InstanceInfo, read_instance
-from backboned.errors import Aborted, NotFound
+from backboned.errors import Aborted, InvalidArgument, NotFound
 from backboned.handle import Handle
 from backboned.layout import Version, condition
 from backboned.traffic import Meter
@@ -22,6 +23,9 @@ Frozen = Union[bool, str, Sequence[str]]
 """Which parameters are not trained: a glob or globs over names, or all or none."""
 
 C = TypeVar("C", bound="Control")
+
+_SIZE = re.compile(r"(-?\d+) ?(KiB|MiB|GiB|)")
+_SHIFTS = {"": 0, "KiB": 10, "MiB": 20, "GiB": 30}
 
 
 class Control(Handle):
@@ -59,6 +63,7 @@ class Control(Handle):
         *,
         read_only: bool = False,
         frozen: Frozen | None = None,
+        feature_cache: int | str = 0,
         with_grads: bool = False,
         with_optimizer: bool = False,
         num_classes: int | None = None,
@@ -80,6 +85,8 @@ class Control(Handle):
             Let nobody write the clone.
         frozen : Frozen, optional
             Its parameters that are not trained; by default this one's.
+        feature_cache : int or str
+            Bytes of its feature cache, as in `update`; by default it has none.
         with_grads, with_optimizer : bool
             Take the gradients, the optimizer and its state along.
         num_classes : int, optional
@@ -108,10 +115,9 @@ class Control(Handle):
             num_classes=num_classes,
             seed=seed,
         )
-        if read_only or frozen is not None:
-            request.settings.CopyFrom(
-                settings(read_only, self.frozen if frozen is None else frozen)
-            )
+        if read_only or frozen is not None or feature_cache:
+            kept = self.frozen if frozen is None else frozen
+            request.settings.CopyFrom(settings(read_only, kept, feature_cache))
         raw = self.channel.unary(
             CONTROL + "CloneInstance", request.SerializeToString(), timeout
         )
@@ -126,6 +132,7 @@ class Control(Handle):
         *,
         read_only: bool | None = None,
         frozen: Frozen | None = None,
+        feature_cache: int | str | None = None,
         if_version: Version | None = None,
         request_id: str = "",
         timeout: float | None = None,
@@ -140,16 +147,25 @@ class Control(Handle):
         frozen : Frozen, optional
             The parameters that get no gradient unless a forward's `grad_params` says
             otherwise, and that no step of the server's optimizer changes.
+        feature_cache : int or str, optional
+            Bytes that the answers of forwards in evaluation may take that are kept
+            for equal inputs, e.g. ``"256MiB"``; 0: none are kept.
         if_version : Version, optional
             The state that must be found.
         request_id, timeout
             See the class.
         """
-        given = {"read_only": read_only, "frozen": frozen}
+        given = {
+            "read_only": read_only,
+            "frozen": frozen,
+            "feature_cache_bytes": feature_cache,
+        }
         request = pb.UpdateInstanceRequest(
             request_id=request_id,
             instance=self.address,
-            settings=settings(bool(read_only), () if frozen is None else frozen),
+            settings=settings(
+                bool(read_only), () if frozen is None else frozen, feature_cache or 0
+            ),
             update_mask=FieldMask(
                 paths=[path for path, value in given.items() if value is not None]
             ),
@@ -170,15 +186,47 @@ class Control(Handle):
         info = read_instance(message)
         self.read_only = info.read_only
         self.frozen = info.frozen
+        if self.feature_cache_bytes != info.feature_cache_bytes:
+            self.feature_cache_bytes = info.feature_cache_bytes
+            self.asking.enabled = info.feature_cache_bytes > 0
         return info
 
 
-def settings(read_only: bool, frozen: Frozen) -> instance_pb2.InstanceSettings:
-    """Make the contract's settings."""
+def settings(
+    read_only: bool, frozen: Frozen, feature_cache: int | str = 0
+) -> instance_pb2.InstanceSettings:
+    """Make the contract's settings.
+
+    Raises
+    ------
+    InvalidArgument
+        If `feature_cache` is no size.
+    """
     if isinstance(frozen, bool):
         frozen = ["*"] if frozen else []
     globs = [frozen] if isinstance(frozen, str) else frozen
-    return instance_pb2.InstanceSettings(read_only=read_only, frozen=globs)
+    return instance_pb2.InstanceSettings(
+        read_only=read_only,
+        frozen=globs,
+        feature_cache_bytes=byte_count(feature_cache, "feature_cache"),
+    )
+
+
+def byte_count(size: int | str, what: str) -> int:
+    """Give the bytes of a size: a number, or e.g. ``"256MiB"``.
+
+    Raises
+    ------
+    InvalidArgument
+        If it is none.
+    """
+    match = _SIZE.fullmatch(str(size))
+    if match is None:
+        raise InvalidArgument(
+            f"{what} is {size!r}; it is a number of bytes, or like '512KiB', '256MiB', "
+            "'1GiB'"
+        )
+    return int(match[1]) << _SHIFTS[match[2]]
 
 
 def delete_abandoned(channel: Channel, timeout: float | None = None) -> None:

@@ -37,6 +37,29 @@ class Batches(NamedTuple):
     samples: int = 0
 
 
+class FeatureCache(NamedTuple):
+    """The answers of forwards that an instance keeps.
+
+    It has `entries` answers of `bytes` bytes, and answered `hits` forwards; `misses`
+    were computed. Clients asked for `unknown_digests` in vain, besides. `evictions`
+    went for want of room, and `too_large` were not kept since each alone takes more
+    than the cache may.
+    """
+
+    bytes: int = 0
+    entries: int = 0
+    hits: int = 0
+    misses: int = 0
+    unknown_digests: int = 0
+    evictions: int = 0
+    too_large: int = 0
+
+    @property
+    def hit_ratio(self) -> float:
+        """The part of forwards that were not computed, in [0, 1]; 0 of none."""
+        return self.hits / max(1, self.hits + self.misses)
+
+
 class Device(NamedTuple):
     """A compute device of a server; sizes in bytes.
 
@@ -162,6 +185,7 @@ class InstanceInfo:
     instance holds `shared_bytes` too; besides, its tapes hold `tape_state_bytes` of
     parameters and buffers that it has left. `demoted_tapes` gave up their graph for
     want of room, and `replayed_forwards` were run again for them.
+    Its `feature_cache` may take `feature_cache_bytes`; 0: it has none.
     `dtype` is its parameters' element type, e.g. ``"float32"``; `columns` are the
     earlier columns of a progressive network, as ``owner/name``.
     """
@@ -195,6 +219,8 @@ class InstanceInfo:
     replayed_forwards: int = 0
     dtype: str = "float32"
     columns: tuple[str, ...] = ()
+    feature_cache_bytes: int = 0
+    feature_cache: FeatureCache = FeatureCache()
 
 
 def read_server(message: pb.GetServerResponse) -> ServerInfo:
@@ -307,6 +333,10 @@ def read_instance(message: instance_pb2.Instance) -> InstanceInfo:
         replayed_forwards=message.counters.replayed_forwards,
         dtype=float_name(message.dtype),
         columns=tuple(message.columns),
+        feature_cache_bytes=message.settings.feature_cache_bytes,
+        feature_cache=FeatureCache(
+            *(getattr(message.feature_cache, name) for name in FeatureCache._fields)
+        ),
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from backboned import garbage
+from backboned.asking import Asking
 from backboned.channel import Channel
 from backboned.describe import read_instance
 from backboned.dtypes import Array
@@ -55,7 +56,10 @@ class Handle:
         The training steps that are in flight.
     read_only : bool
     frozen : tuple of str
+    feature_cache_bytes : int
         Its settings, as `Instance.update` takes them, when an answer last told them.
+    asking : Asking
+        What is known of its feature cache.
     weights, weights_sha256 : str
         The weights file that it began with, and its SHA-256; empty: none.
     home : Home or None
@@ -94,6 +98,10 @@ class Handle:
         self.ephemeral = info.ephemeral
         self.read_only = info.read_only
         self.frozen = info.frozen
+        self.feature_cache_bytes = info.feature_cache_bytes
+        self.asking = Asking(
+            info.feature_cache_bytes > 0, info.feature_cache.entries > 0
+        )
         self.weights = info.weights
         self.weights_sha256 = info.weights_sha256
         self.dtype = info.dtype
@@ -107,6 +115,8 @@ class Handle:
         """Stand for another instance of the same layout from now on."""
         self.name, self.owner, self.uid = other.name, other.owner, other.uid
         self.version, self.life = other.version, other.life
+        self.feature_cache_bytes = other.feature_cache_bytes
+        self.asking = other.asking
 
     def __repr__(self) -> str:
         """Say the server, the name and what it was made from."""

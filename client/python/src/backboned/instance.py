@@ -61,6 +61,7 @@ class Instance(Control, StateVerbs, OptimizerVerbs, TrainingVerbs):
         release_tapes: Sequence[str] = (),
         request_id: str = "",
         output_dtype: Any = None,
+        cached: bool | None = None,
         timeout: float | None = None,
     ) -> Forward:
         """Run one forward with the state that it finds.
@@ -107,6 +108,10 @@ class Instance(Control, StateVerbs, OptimizerVerbs, TrainingVerbs):
         output_dtype : str or dtype, optional
             Of the outputs on the wire; by default they come as computed. bfloat16 is
             given as float32, which holds the same numbers.
+        cached : bool, optional
+            Ask the instance's feature cache for the answer by the input's digest, and
+            upload the input only if it is not there; False: upload at once. By default
+            what is likely to be there is asked for.
         request_id, timeout
             See the class.
         """
@@ -128,6 +133,7 @@ class Instance(Control, StateVerbs, OptimizerVerbs, TrainingVerbs):
             release_tapes=release_tapes,
             request_id=request_id,
             output_dtype=output_dtype,
+            cached=cached,
         )
         result = compute.forward(self, compute.as_input(x), options, timeout)
         return dataclasses.replace(

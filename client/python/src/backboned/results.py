@@ -48,6 +48,8 @@ class Forward:
     timings : Timings
     rng_state : bytes
         The generator's after the forward, if one was given.
+    cached : bool
+        It is the answer that the instance's feature cache had; nothing was computed.
     """
 
     outputs: dict[str, Array]
@@ -57,6 +59,7 @@ class Forward:
     buffers: dict[str, Array]
     timings: Timings
     rng_state: bytes = b""
+    cached: bool = False
 
     @property
     def out(self) -> Array:

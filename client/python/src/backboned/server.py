@@ -130,6 +130,7 @@ class Server:
         random_init: bool = False,
         read_only: bool = False,
         frozen: Frozen = (),
+        feature_cache: int | str = 0,
         dtype: Any = None,
         columns: Sequence[Any] = (),
         module: bool | None = None,
@@ -170,7 +171,7 @@ class Server:
             timm does.
         random_init : bool
             Go without `weights` although Mammoth uses the architecture pretrained.
-        read_only, frozen
+        read_only, frozen, feature_cache
             See `Instance.update`.
         dtype : str or dtype, optional
             Of parameters and floating-point buffers: float32, float64, or, in
@@ -219,7 +220,7 @@ class Server:
             device=device or "",
             weights=loading,
             random_init=random_init,
-            settings=settings(read_only, frozen),
+            settings=settings(read_only, frozen, feature_cache),
             dtype=float_number(dtype),
             columns=[_address(column) for column in columns],
         )

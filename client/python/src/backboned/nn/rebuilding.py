@@ -20,7 +20,11 @@ from backboned.v1 import instance_service_pb2 as pb
 
 
 def make_like(
-    instance: Instance, timeout: float | None, name: str = "", frozen: Frozen = ()
+    instance: Instance,
+    timeout: float | None,
+    name: str = "",
+    frozen: Frozen = (),
+    feature_cache: int = 0,
 ) -> Instance:
     """Make an instance of the same architecture and arguments, unnamed by default.
 
@@ -37,7 +41,7 @@ def make_like(
         device=instance.device,
         seed=0,
         random_init=True,
-        settings=settings(False, frozen),
+        settings=settings(False, frozen, feature_cache),
         dtype=float_number(instance.dtype),
     )
     if instance.benchmark:
@@ -100,7 +104,9 @@ def find_or_make(
                 "columns are gone; make all again, and give each its state_dict()"
             )
         name = "" if instance.ephemeral else instance.name
-        made = make_like(instance, timeout, name, instance.frozen)
+        made = make_like(
+            instance, timeout, name, instance.frozen, instance.feature_cache_bytes
+        )
         if made.layout != instance.layout:
             made.delete()
             raise ServerRestarted(

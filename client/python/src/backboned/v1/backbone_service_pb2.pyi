@@ -9,6 +9,10 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
 
+CACHE_USE_HIT: CacheUse
+CACHE_USE_KEPT: CacheUse
+CACHE_USE_TOO_LARGE: CacheUse
+CACHE_USE_UNSPECIFIED: CacheUse
 DESCRIPTOR: _descriptor.FileDescriptor
 RETURN_TYPE_BOTH: ReturnType
 RETURN_TYPE_FEATURES: ReturnType
@@ -141,18 +145,20 @@ class ExtractRequest(_message.Message):
     def __init__(self, instance: _Optional[str] = ..., input: _Optional[_Union[_tensor_pb2.TensorSpec, _Mapping]] = ..., data: _Optional[bytes] = ..., output: _Optional[str] = ..., l2_normalize: bool = ..., allow_merge: bool = ...) -> None: ...
 
 class ExtractResponse(_message.Message):
-    __slots__ = ["data", "digest", "instance", "output", "version"]
+    __slots__ = ["cache_use", "data", "digest", "instance", "output", "version"]
+    CACHE_USE_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     INSTANCE_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    cache_use: CacheUse
     data: bytes
     digest: str
     instance: str
     output: _tensor_pb2.TensorSpec
     version: _instance_pb2.Version
-    def __init__(self, instance: _Optional[str] = ..., version: _Optional[_Union[_instance_pb2.Version, _Mapping]] = ..., digest: _Optional[str] = ..., output: _Optional[_Union[_tensor_pb2.TensorSpec, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, instance: _Optional[str] = ..., version: _Optional[_Union[_instance_pb2.Version, _Mapping]] = ..., digest: _Optional[str] = ..., output: _Optional[_Union[_tensor_pb2.TensorSpec, _Mapping]] = ..., data: _Optional[bytes] = ..., cache_use: _Optional[_Union[CacheUse, str]] = ...) -> None: ...
 
 class FlatGrads(_message.Message):
     __slots__ = ["present", "spec"]
@@ -163,13 +169,14 @@ class FlatGrads(_message.Message):
     def __init__(self, spec: _Optional[_Union[_tensor_pb2.TensorSpec, _Mapping]] = ..., present: _Optional[_Iterable[bool]] = ...) -> None: ...
 
 class ForwardHeader(_message.Message):
-    __slots__ = ["allow_merge", "batch_norm", "buffers", "grad_params", "if_version", "input_grad", "inputs", "instance", "no_param_grads", "output_dtype", "outputs", "prerelu", "release_tapes", "request_id", "return_buffers", "return_type", "rng_state", "tape", "training"]
+    __slots__ = ["allow_merge", "batch_norm", "buffers", "grad_params", "if_version", "input_digest", "input_grad", "inputs", "instance", "no_param_grads", "output_dtype", "outputs", "prerelu", "release_tapes", "request_id", "return_buffers", "return_type", "rng_state", "tape", "training"]
     ALLOW_MERGE_FIELD_NUMBER: _ClassVar[int]
     BATCH_NORM_FIELD_NUMBER: _ClassVar[int]
     BUFFERS_FIELD_NUMBER: _ClassVar[int]
     GRAD_PARAMS_FIELD_NUMBER: _ClassVar[int]
     IF_VERSION_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
+    INPUT_DIGEST_FIELD_NUMBER: _ClassVar[int]
     INPUT_GRAD_FIELD_NUMBER: _ClassVar[int]
     INSTANCE_FIELD_NUMBER: _ClassVar[int]
     NO_PARAM_GRADS_FIELD_NUMBER: _ClassVar[int]
@@ -188,6 +195,7 @@ class ForwardHeader(_message.Message):
     buffers: _containers.RepeatedCompositeFieldContainer[_tensor_pb2.TensorSpec]
     grad_params: _selection_pb2.Selection
     if_version: _instance_pb2.IfVersion
+    input_digest: bytes
     input_grad: bool
     inputs: _containers.RepeatedCompositeFieldContainer[_tensor_pb2.TensorSpec]
     instance: str
@@ -202,7 +210,7 @@ class ForwardHeader(_message.Message):
     rng_state: bytes
     tape: bool
     training: bool
-    def __init__(self, instance: _Optional[str] = ..., request_id: _Optional[str] = ..., outputs: _Optional[_Iterable[str]] = ..., return_type: _Optional[_Union[ReturnType, str]] = ..., training: bool = ..., tape: bool = ..., input_grad: bool = ..., grad_params: _Optional[_Union[_selection_pb2.Selection, _Mapping]] = ..., if_version: _Optional[_Union[_instance_pb2.IfVersion, _Mapping]] = ..., allow_merge: bool = ..., release_tapes: _Optional[_Iterable[str]] = ..., inputs: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ..., return_buffers: bool = ..., no_param_grads: bool = ..., prerelu: bool = ..., rng_state: _Optional[bytes] = ..., batch_norm: _Optional[_Iterable[_Union[BatchNormOverride, _Mapping]]] = ..., buffers: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ..., output_dtype: _Optional[_Union[_tensor_pb2.DataType, str]] = ...) -> None: ...
+    def __init__(self, instance: _Optional[str] = ..., request_id: _Optional[str] = ..., outputs: _Optional[_Iterable[str]] = ..., return_type: _Optional[_Union[ReturnType, str]] = ..., training: bool = ..., tape: bool = ..., input_grad: bool = ..., grad_params: _Optional[_Union[_selection_pb2.Selection, _Mapping]] = ..., if_version: _Optional[_Union[_instance_pb2.IfVersion, _Mapping]] = ..., allow_merge: bool = ..., release_tapes: _Optional[_Iterable[str]] = ..., inputs: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ..., return_buffers: bool = ..., no_param_grads: bool = ..., prerelu: bool = ..., rng_state: _Optional[bytes] = ..., batch_norm: _Optional[_Iterable[_Union[BatchNormOverride, _Mapping]]] = ..., buffers: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ..., output_dtype: _Optional[_Union[_tensor_pb2.DataType, str]] = ..., input_digest: _Optional[bytes] = ...) -> None: ...
 
 class ForwardRequest(_message.Message):
     __slots__ = ["chunk", "header"]
@@ -221,8 +229,9 @@ class ForwardResponse(_message.Message):
     def __init__(self, header: _Optional[_Union[ForwardResult, _Mapping]] = ..., chunk: _Optional[_Union[_tensor_pb2.Chunk, _Mapping]] = ...) -> None: ...
 
 class ForwardResult(_message.Message):
-    __slots__ = ["buffers", "outputs", "rng_state", "tape_bytes", "tape_id", "timings", "version"]
+    __slots__ = ["buffers", "cache_use", "outputs", "rng_state", "tape_bytes", "tape_id", "timings", "version"]
     BUFFERS_FIELD_NUMBER: _ClassVar[int]
+    CACHE_USE_FIELD_NUMBER: _ClassVar[int]
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
     RNG_STATE_FIELD_NUMBER: _ClassVar[int]
     TAPE_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -230,13 +239,14 @@ class ForwardResult(_message.Message):
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     buffers: _containers.RepeatedCompositeFieldContainer[_tensor_pb2.TensorSpec]
+    cache_use: CacheUse
     outputs: _containers.RepeatedCompositeFieldContainer[_tensor_pb2.TensorSpec]
     rng_state: bytes
     tape_bytes: int
     tape_id: str
     timings: Timings
     version: _instance_pb2.Version
-    def __init__(self, version: _Optional[_Union[_instance_pb2.Version, _Mapping]] = ..., tape_id: _Optional[str] = ..., tape_bytes: _Optional[int] = ..., outputs: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ..., buffers: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., rng_state: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, version: _Optional[_Union[_instance_pb2.Version, _Mapping]] = ..., tape_id: _Optional[str] = ..., tape_bytes: _Optional[int] = ..., outputs: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ..., buffers: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., rng_state: _Optional[bytes] = ..., cache_use: _Optional[_Union[CacheUse, str]] = ...) -> None: ...
 
 class GetBuffersRequest(_message.Message):
     __slots__ = ["if_version", "instance", "selection"]
@@ -611,4 +621,7 @@ class ZeroGradsResponse(_message.Message):
     def __init__(self, version: _Optional[_Union[_instance_pb2.Version, _Mapping]] = ...) -> None: ...
 
 class ReturnType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = []
+
+class CacheUse(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = []

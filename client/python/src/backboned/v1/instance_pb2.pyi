@@ -30,6 +30,24 @@ class Buffer(_message.Message):
     shape: _containers.RepeatedScalarFieldContainer[int]
     def __init__(self, name: _Optional[str] = ..., dtype: _Optional[_Union[_tensor_pb2.DataType, str]] = ..., shape: _Optional[_Iterable[int]] = ...) -> None: ...
 
+class FeatureCache(_message.Message):
+    __slots__ = ["bytes", "entries", "evictions", "hits", "misses", "too_large", "unknown_digests"]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    EVICTIONS_FIELD_NUMBER: _ClassVar[int]
+    HITS_FIELD_NUMBER: _ClassVar[int]
+    MISSES_FIELD_NUMBER: _ClassVar[int]
+    TOO_LARGE_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_DIGESTS_FIELD_NUMBER: _ClassVar[int]
+    bytes: int
+    entries: int
+    evictions: int
+    hits: int
+    misses: int
+    too_large: int
+    unknown_digests: int
+    def __init__(self, bytes: _Optional[int] = ..., entries: _Optional[int] = ..., hits: _Optional[int] = ..., misses: _Optional[int] = ..., unknown_digests: _Optional[int] = ..., evictions: _Optional[int] = ..., too_large: _Optional[int] = ...) -> None: ...
+
 class IfVersion(_message.Message):
     __slots__ = ["buffers", "params", "uid"]
     BUFFERS_FIELD_NUMBER: _ClassVar[int]
@@ -41,7 +59,7 @@ class IfVersion(_message.Message):
     def __init__(self, uid: _Optional[str] = ..., params: _Optional[int] = ..., buffers: _Optional[int] = ...) -> None: ...
 
 class Instance(_message.Message):
-    __slots__ = ["architecture", "arguments", "benchmark", "columns", "counters", "create_time", "device", "digest", "dtype", "ephemeral", "layout", "memory_bytes", "name", "normalization", "optimizer", "owner", "settings", "shared_bytes", "tape_bytes", "tape_count", "tape_state_bytes", "version", "weights", "weights_sha256"]
+    __slots__ = ["architecture", "arguments", "benchmark", "columns", "counters", "create_time", "device", "digest", "dtype", "ephemeral", "feature_cache", "layout", "memory_bytes", "name", "normalization", "optimizer", "owner", "settings", "shared_bytes", "tape_bytes", "tape_count", "tape_state_bytes", "version", "weights", "weights_sha256"]
     class ArgumentsEntry(_message.Message):
         __slots__ = ["key", "value"]
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -59,6 +77,7 @@ class Instance(_message.Message):
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
     EPHEMERAL_FIELD_NUMBER: _ClassVar[int]
+    FEATURE_CACHE_FIELD_NUMBER: _ClassVar[int]
     LAYOUT_FIELD_NUMBER: _ClassVar[int]
     MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -83,6 +102,7 @@ class Instance(_message.Message):
     digest: str
     dtype: _tensor_pb2.DataType
     ephemeral: bool
+    feature_cache: FeatureCache
     layout: Layout
     memory_bytes: int
     name: str
@@ -97,7 +117,7 @@ class Instance(_message.Message):
     version: Version
     weights: str
     weights_sha256: str
-    def __init__(self, name: _Optional[str] = ..., owner: _Optional[str] = ..., version: _Optional[_Union[Version, _Mapping]] = ..., architecture: _Optional[str] = ..., arguments: _Optional[_Mapping[str, ArgumentValue]] = ..., benchmark: _Optional[str] = ..., device: _Optional[str] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., normalization: _Optional[_Union[Normalization, _Mapping]] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., digest: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., tape_count: _Optional[int] = ..., tape_bytes: _Optional[int] = ..., counters: _Optional[_Union[InstanceCounters, _Mapping]] = ..., ephemeral: bool = ..., weights: _Optional[str] = ..., weights_sha256: _Optional[str] = ..., settings: _Optional[_Union[InstanceSettings, _Mapping]] = ..., dtype: _Optional[_Union[_tensor_pb2.DataType, str]] = ..., optimizer: _Optional[_Union[_optimizer_pb2.Optimizer, _Mapping]] = ..., columns: _Optional[_Iterable[str]] = ..., shared_bytes: _Optional[int] = ..., tape_state_bytes: _Optional[int] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., owner: _Optional[str] = ..., version: _Optional[_Union[Version, _Mapping]] = ..., architecture: _Optional[str] = ..., arguments: _Optional[_Mapping[str, ArgumentValue]] = ..., benchmark: _Optional[str] = ..., device: _Optional[str] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., normalization: _Optional[_Union[Normalization, _Mapping]] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., digest: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., tape_count: _Optional[int] = ..., tape_bytes: _Optional[int] = ..., counters: _Optional[_Union[InstanceCounters, _Mapping]] = ..., ephemeral: bool = ..., weights: _Optional[str] = ..., weights_sha256: _Optional[str] = ..., settings: _Optional[_Union[InstanceSettings, _Mapping]] = ..., dtype: _Optional[_Union[_tensor_pb2.DataType, str]] = ..., optimizer: _Optional[_Union[_optimizer_pb2.Optimizer, _Mapping]] = ..., columns: _Optional[_Iterable[str]] = ..., shared_bytes: _Optional[int] = ..., tape_state_bytes: _Optional[int] = ..., feature_cache: _Optional[_Union[FeatureCache, _Mapping]] = ...) -> None: ...
 
 class InstanceCounters(_message.Message):
     __slots__ = ["backwards", "demoted_tapes", "forwards", "replayed_forwards", "steps", "writes"]
@@ -116,12 +136,14 @@ class InstanceCounters(_message.Message):
     def __init__(self, forwards: _Optional[int] = ..., backwards: _Optional[int] = ..., writes: _Optional[int] = ..., steps: _Optional[int] = ..., demoted_tapes: _Optional[int] = ..., replayed_forwards: _Optional[int] = ...) -> None: ...
 
 class InstanceSettings(_message.Message):
-    __slots__ = ["frozen", "read_only"]
+    __slots__ = ["feature_cache_bytes", "frozen", "read_only"]
+    FEATURE_CACHE_BYTES_FIELD_NUMBER: _ClassVar[int]
     FROZEN_FIELD_NUMBER: _ClassVar[int]
     READ_ONLY_FIELD_NUMBER: _ClassVar[int]
+    feature_cache_bytes: int
     frozen: _containers.RepeatedScalarFieldContainer[str]
     read_only: bool
-    def __init__(self, read_only: bool = ..., frozen: _Optional[_Iterable[str]] = ...) -> None: ...
+    def __init__(self, read_only: bool = ..., frozen: _Optional[_Iterable[str]] = ..., feature_cache_bytes: _Optional[int] = ...) -> None: ...
 
 class Layout(_message.Message):
     __slots__ = ["attributes", "buffers", "input_shape", "outputs", "parameter_elements", "parameters", "prerelu", "stochastic"]

@@ -1,0 +1,142 @@
+#include "server/feature_cache.h"
+
+#include <iterator>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "backbones/errors.h"
+
+namespace backboned {
+namespace {
+
+int64_t BytesOf(const FeatureCache::Answer& answer) {
+  int64_t bytes = FeatureCache::kEntryBytes;
+  for (const at::Tensor& output : answer.outputs) {
+    bytes += static_cast<int64_t>(output.nbytes());
+  }
+  return bytes;
+}
+
+absl::Status NoRoom(int64_t wanted, int64_t others, int64_t limit) {
+  return LimitReached(
+      {.name = "max-cache-bytes",
+       .value = limit,
+       // The sum may pass what 64 bits hold.
+       .requested = wanted > INT64_MAX - others ? INT64_MAX : others + wanted},
+      absl::StrCat("a feature cache of ", wanted,
+                   " bytes does not fit into max-cache-bytes: others have ",
+                   others, " of ", limit, " bytes"));
+}
+
+}  // namespace
+
+absl::Status CacheRoom::Change(int64_t present, int64_t wanted) {
+  absl::MutexLock lock(&mutex_);
+  const int64_t others = taken_bytes_ - present;
+  if (wanted > present && wanted > limit_bytes_ - others) {
+    return NoRoom(wanted, others, limit_bytes_);
+  }
+  taken_bytes_ = others + wanted;
+  return absl::OkStatus();
+}
+
+int64_t CacheRoom::taken_bytes() const {
+  absl::MutexLock lock(&mutex_);
+  return taken_bytes_;
+}
+
+FeatureCache::FeatureCache(std::shared_ptr<CacheRoom> room,
+                           const Version& version)
+    : room_(std::move(room)), version_(version) {}
+
+FeatureCache::~FeatureCache() { Resize(0).IgnoreError(); }
+
+absl::Status FeatureCache::Resize(int64_t limit_bytes) {
+  Entries dead;  // Destroyed after the lock.
+  absl::MutexLock lock(&mutex_);
+  if (limit_bytes == limit_bytes_) return absl::OkStatus();
+  if (room_ == nullptr) return NoRoom(limit_bytes, 0, 0);
+  absl::Status changed = room_->Change(limit_bytes_, limit_bytes);
+  if (!changed.ok()) return changed;
+  limit_bytes_ = limit_bytes;
+  Evict(dead);
+  return absl::OkStatus();
+}
+
+int64_t FeatureCache::limit_bytes() const {
+  absl::MutexLock lock(&mutex_);
+  return limit_bytes_;
+}
+
+std::optional<FeatureCache::Answer> FeatureCache::Find(const Version& version,
+                                                       const std::string& key,
+                                                       const Wanted& wanted) {
+  absl::MutexLock lock(&mutex_);
+  if (limit_bytes_ == 0) return std::nullopt;
+  const auto found = by_key_.find(key);
+  if (version == version_ && found != by_key_.end() &&
+      (found->second->answer.exact || !wanted.exact)) {
+    ++figures_.hits;
+    entries_.splice(entries_.begin(), entries_, found->second);
+    return found->second->answer;
+  }
+  ++(wanted.by_digest ? figures_.unknown_digests : figures_.misses);
+  return std::nullopt;
+}
+
+FeatureCache::Kept FeatureCache::Insert(const Version& version,
+                                        const std::string& key, Answer answer) {
+  const int64_t bytes = BytesOf(answer);
+  Entries dead;  // Destroyed after the lock.
+  absl::MutexLock lock(&mutex_);
+  if (limit_bytes_ == 0 || version != version_) return Kept::kNot;
+  if (bytes > limit_bytes_) {
+    ++figures_.too_large;
+    return Kept::kTooLarge;
+  }
+  const auto present = by_key_.find(key);
+  if (present != by_key_.end()) {
+    if (present->second->answer.exact) return Kept::kKept;
+    Remove(present->second, dead);
+  }
+  entries_.push_front(
+      {.key = key, .answer = std::move(answer), .bytes = bytes});
+  by_key_[key] = entries_.begin();
+  figures_.bytes += bytes;
+  Evict(dead);
+  return Kept::kKept;
+}
+
+void FeatureCache::MoveTo(const Version& version) {
+  Entries dead;  // Destroyed after the lock.
+  absl::MutexLock lock(&mutex_);
+  if (version == version_) return;
+  version_ = version;
+  by_key_.clear();
+  dead.swap(entries_);
+  figures_.bytes = 0;
+}
+
+FeatureCache::Figures FeatureCache::figures() const {
+  absl::MutexLock lock(&mutex_);
+  Figures figures = figures_;
+  figures.entries = static_cast<int64_t>(entries_.size());
+  return figures;
+}
+
+// Takes an entry out, to be destroyed with `dead`.
+void FeatureCache::Remove(Entries::iterator entry, Entries& dead) {
+  figures_.bytes -= entry->bytes;
+  by_key_.erase(entry->key);
+  dead.splice(dead.end(), entries_, entry);
+}
+
+// Takes out what there is no room for.
+void FeatureCache::Evict(Entries& dead) {
+  while (figures_.bytes > limit_bytes_) {
+    Remove(std::prev(entries_.end()), dead);
+    ++figures_.evictions;
+  }
+}
+
+}  // namespace backboned
