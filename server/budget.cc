@@ -16,11 +16,12 @@ int64_t UsedBy(const std::map<Key, int64_t>& users, const Key& key) {
   return found == users.end() ? 0 : found->second;
 }
 
+// Adds an amount that may be negative. Who uses nothing is forgotten.
 template <typename Key>
-void Subtract(std::map<Key, int64_t>& users, const Key& key, int64_t amount) {
-  const auto found = users.find(key);
-  found->second -= amount;
-  if (found->second == 0) users.erase(found);
+void AddTo(std::map<Key, int64_t>& users, const Key& key, int64_t amount) {
+  const auto user = users.try_emplace(key).first;
+  user->second += amount;
+  if (user->second == 0) users.erase(user);
 }
 
 // The sum, or the largest number, where it is more.
@@ -54,7 +55,9 @@ Budget::Reservation::~Reservation() { Release(); }
 
 void Budget::Reservation::Release() {
   if (budget_ == nullptr) return;
-  std::exchange(budget_, nullptr)->GiveBack(payer_, std::exchange(amount_, 0));
+  Budget& budget = *std::exchange(budget_, nullptr);
+  absl::MutexLock lock(&budget.mutex_);
+  budget.Add(payer_, -std::exchange(amount_, 0));
 }
 
 absl::StatusOr<Budget::Reservation> Budget::Reserve(const Payer& payer,
@@ -63,10 +66,23 @@ absl::StatusOr<Budget::Reservation> Budget::Reserve(const Payer& payer,
   absl::MutexLock lock(&mutex_);
   absl::Status room = CheckLocked(payer, amount);
   if (!room.ok()) return room;
-  used_ += amount;
-  by_principal_[payer.principal] += amount;
-  by_session_[payer] += amount;
+  Add(payer, amount);
   return Reservation(this, payer, amount);
+}
+
+absl::Status Budget::Resize(Reservation& held, const Payer& payer,
+                            int64_t amount) {
+  absl::MutexLock lock(&mutex_);
+  const int64_t more = amount - held.amount_;
+  if (more > 0) {
+    absl::Status room = CheckLocked(payer, more);
+    if (!room.ok()) return room;
+  }
+  Add(payer, more);
+  held.budget_ = this;
+  held.payer_ = payer;
+  held.amount_ = amount;
+  return absl::OkStatus();
 }
 
 absl::Status Budget::Check(const Payer& payer, int64_t amount) const {
@@ -113,11 +129,10 @@ int64_t Budget::UsedLocked(LimitScope scope, const Payer& payer) const {
   }
 }
 
-void Budget::GiveBack(const Payer& payer, int64_t amount) {
-  absl::MutexLock lock(&mutex_);
-  used_ -= amount;
-  Subtract(by_principal_, payer.principal, amount);
-  Subtract(by_session_, payer, amount);
+void Budget::Add(const Payer& payer, int64_t amount) {
+  used_ += amount;
+  AddTo(by_principal_, payer.principal, amount);
+  AddTo(by_session_, payer, amount);
 }
 
 }  // namespace backboned

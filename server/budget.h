@@ -72,6 +72,11 @@ class Budget {
   // is taken then.
   absl::StatusOr<Reservation> Reserve(const Payer& payer, int64_t amount);
 
+  // Makes `held` of `payer`, taken here or empty, as large as `amount`. What is
+  // less always fits; what is more is refused as by Reserve, and nothing has
+  // changed then.
+  absl::Status Resize(Reservation& held, const Payer& payer, int64_t amount);
+
   // What Reserve would return now.
   absl::Status Check(const Payer& payer, int64_t amount) const;
 
@@ -87,7 +92,8 @@ class Budget {
       ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   int64_t UsedLocked(LimitScope scope, const Payer& payer) const
       ABSL_SHARED_LOCKS_REQUIRED(mutex_);
-  void GiveBack(const Payer& payer, int64_t amount);
+  void Add(const Payer& payer, int64_t amount)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const Options options_;
 

@@ -17,62 +17,33 @@ int64_t BytesOf(const FeatureCache::Answer& answer) {
   return bytes;
 }
 
-absl::Status NoRoom(int64_t wanted, int64_t others, int64_t limit) {
-  return LimitReached(
-      {.name = "max-cache-bytes",
-       .value = limit,
-       // The sum may pass what 64 bits hold.
-       .requested = wanted > INT64_MAX - others ? INT64_MAX : others + wanted},
-      absl::StrCat("a feature cache of ", wanted,
-                   " bytes does not fit into max-cache-bytes: others have ",
-                   others, " of ", limit, " bytes"));
-}
-
 }  // namespace
 
-absl::Status CacheRoom::Change(int64_t present, int64_t wanted) {
-  absl::MutexLock lock(&mutex_);
-  const int64_t others = taken_bytes_ - present;
-  if (wanted > present && wanted > limit_bytes_ - others) {
-    return NoRoom(wanted, others, limit_bytes_);
-  }
-  taken_bytes_ = others + wanted;
-  return absl::OkStatus();
-}
-
-int64_t CacheRoom::taken_bytes() const {
-  absl::MutexLock lock(&mutex_);
-  return taken_bytes_;
-}
-
-FeatureCache::FeatureCache(std::shared_ptr<CacheRoom> room,
+FeatureCache::FeatureCache(std::shared_ptr<Budget> room, Payer payer,
                            const Version& version)
-    : room_(std::move(room)), version_(version) {}
-
-FeatureCache::~FeatureCache() { Resize(0).IgnoreError(); }
+    : room_(std::move(room)), payer_(std::move(payer)), version_(version) {}
 
 absl::Status FeatureCache::Resize(int64_t limit_bytes) {
   Entries dead;  // Destroyed after the lock.
   absl::MutexLock lock(&mutex_);
-  if (limit_bytes == limit_bytes_) return absl::OkStatus();
-  if (room_ == nullptr) return NoRoom(limit_bytes, 0, 0);
-  absl::Status changed = room_->Change(limit_bytes_, limit_bytes);
+  if (limit_bytes == limit_.amount()) return absl::OkStatus();
+  if (room_ == nullptr) return InvalidOption("there is no room for caches");
+  absl::Status changed = room_->Resize(limit_, payer_, limit_bytes);
   if (!changed.ok()) return changed;
-  limit_bytes_ = limit_bytes;
   Evict(dead);
   return absl::OkStatus();
 }
 
 int64_t FeatureCache::limit_bytes() const {
   absl::MutexLock lock(&mutex_);
-  return limit_bytes_;
+  return limit_.amount();
 }
 
 std::optional<FeatureCache::Answer> FeatureCache::Find(const Version& version,
                                                        const std::string& key,
                                                        const Wanted& wanted) {
   absl::MutexLock lock(&mutex_);
-  if (limit_bytes_ == 0) return std::nullopt;
+  if (limit_.amount() == 0) return std::nullopt;
   const auto found = by_key_.find(key);
   if (version == version_ && found != by_key_.end() &&
       (found->second->answer.exact || !wanted.exact)) {
@@ -89,8 +60,8 @@ FeatureCache::Kept FeatureCache::Insert(const Version& version,
   const int64_t bytes = BytesOf(answer);
   Entries dead;  // Destroyed after the lock.
   absl::MutexLock lock(&mutex_);
-  if (limit_bytes_ == 0 || version != version_) return Kept::kNot;
-  if (bytes > limit_bytes_) {
+  if (limit_.amount() == 0 || version != version_) return Kept::kNot;
+  if (bytes > limit_.amount()) {
     ++figures_.too_large;
     return Kept::kTooLarge;
   }
@@ -133,7 +104,7 @@ void FeatureCache::Remove(Entries::iterator entry, Entries& dead) {
 
 // Takes out what there is no room for.
 void FeatureCache::Evict(Entries& dead) {
-  while (figures_.bytes > limit_bytes_) {
+  while (figures_.bytes > limit_.amount()) {
     Remove(std::prev(entries_.end()), dead);
     ++figures_.evictions;
   }

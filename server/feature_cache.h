@@ -16,35 +16,10 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
+#include "server/budget.h"
+#include "server/quotas.h"
 
 namespace backboned {
-
-// The bytes that all feature caches of a server may take: each cache takes its
-// limit from it, whether it fills it or not, so that none is in another's way.
-//
-// Thread-safe.
-class CacheRoom {
- public:
-  explicit CacheRoom(int64_t limit_bytes) : limit_bytes_(limit_bytes) {}
-
-  // Lets a cache have `wanted` bytes in place of the `present` ones that it
-  // has.
-  //
-  // Returns kResourceExhausted (LimitReached, `max-cache-bytes`) if all would
-  // have more than the limit then. Nothing has changed in that case.
-  absl::Status Change(int64_t present, int64_t wanted);
-
-  // Bytes that caches have.
-  int64_t taken_bytes() const;
-
-  int64_t limit_bytes() const { return limit_bytes_; }
-
- private:
-  const int64_t limit_bytes_;
-
-  mutable absl::Mutex mutex_;
-  int64_t taken_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
-};
 
 // What one instance's forwards were answered in its present version, by keys
 // that say what was asked. What was used least recently goes first when there
@@ -95,19 +70,18 @@ class FeatureCache {
     int64_t too_large = 0;
   };
 
-  // Makes a cache of 0 bytes for an instance at `version`. Without a room it
-  // stays that.
-  FeatureCache(std::shared_ptr<CacheRoom> room, const Version& version);
-
-  // Gives its bytes back to the room.
-  ~FeatureCache();
+  // Makes a cache of 0 bytes for an instance at `version`. It takes its limit
+  // from `room`, for `payer`, whether it fills it or not, so that none is in
+  // another's way. Without a room it stays as it is.
+  FeatureCache(std::shared_ptr<Budget> room, Payer payer,
+               const Version& version);
 
   FeatureCache(const FeatureCache&) = delete;
   FeatureCache& operator=(const FeatureCache&) = delete;
 
   // Replaces the limit on its bytes, and drops what is over it; 0 turns it off.
   //
-  // Returns CacheRoom's error; nothing has changed then.
+  // Returns the room's error; nothing has changed then.
   absl::Status Resize(int64_t limit_bytes);
 
   // The limit on its bytes.
@@ -140,10 +114,11 @@ class FeatureCache {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Evict(Entries& dead) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
-  const std::shared_ptr<CacheRoom> room_;
+  const std::shared_ptr<Budget> room_;
+  const Payer payer_;
 
   mutable absl::Mutex mutex_;
-  int64_t limit_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  Budget::Reservation limit_ ABSL_GUARDED_BY(mutex_);  // On its bytes.
   Version version_ ABSL_GUARDED_BY(mutex_);
   // The most recently used first.
   Entries entries_ ABSL_GUARDED_BY(mutex_);

@@ -289,7 +289,10 @@ Host::Host(const std::vector<c10::Device>& devices, int threads,
       accounts_(limits.max_memory_bytes > 0 ? limits.max_memory_bytes
                                             : kUnlimitedBytes,
                 limits.quotas),
-      cache_room_(std::make_shared<CacheRoom>(limits.max_cache_bytes)) {
+      cache_room_(std::make_shared<Budget>(
+          Budget::Options{.name = "max-cache-bytes",
+                          .limit = limits.max_cache_bytes,
+                          .quotas = limits.quotas})) {
   for (const c10::Device& device : devices) {
     std::unique_ptr<DeviceWorker>& worker = workers_[device.str()];
     if (worker != nullptr) continue;

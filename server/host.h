@@ -127,7 +127,7 @@ class Host {
   AnswerLog& answers() { return answers_; }
   Budget& in_flight() { return in_flight_; }
   PayerAccounts& accounts() { return accounts_; }
-  const std::shared_ptr<CacheRoom>& cache_room() const { return cache_room_; }
+  const std::shared_ptr<Budget>& cache_room() const { return cache_room_; }
   const HostLimits& limits() const { return limits_; }
   const std::string& uid() const { return uid_; }
 
@@ -161,7 +161,7 @@ class Host {
   AnswerLog answers_;
   Budget in_flight_;
   PayerAccounts accounts_;
-  const std::shared_ptr<CacheRoom> cache_room_;
+  const std::shared_ptr<Budget> cache_room_;
 
   absl::Mutex mutex_;
   absl::CondVar ended_;

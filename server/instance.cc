@@ -30,13 +30,14 @@ absl::Status Stale(std::string_view message) {
 Instance::Instance(Identity identity,
                    std::shared_ptr<const Architecture> architecture,
                    DeviceWorker& worker, StatePtr initial, Settings settings,
-                   std::shared_ptr<CacheRoom> cache_room)
+                   std::shared_ptr<Budget> cache_room)
     : identity_(std::move(identity)),
       architecture_(std::move(architecture)),
       worker_(worker),
       uid_(RandomId()),
       lane_(NextLane()),
-      cache_(std::move(cache_room), VersionOf(*initial)),
+      cache_(std::move(cache_room), {identity_.owner, identity_.session},
+             VersionOf(*initial)),
       state_(std::move(initial)),
       settings_(std::move(settings)),
       trained_(TrainedUnder(settings_, architecture_->layout()).value()) {}

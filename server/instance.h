@@ -75,7 +75,7 @@ class Instance {
   // patterns of `settings` match. Its feature cache is off until OpenCache.
   Instance(Identity identity, std::shared_ptr<const Architecture> architecture,
            DeviceWorker& worker, StatePtr initial, Settings settings = {},
-           std::shared_ptr<CacheRoom> cache_room = nullptr);
+           std::shared_ptr<Budget> cache_room = nullptr);
 
   const Identity& identity() const { return identity_; }
   const Architecture& architecture() const { return *architecture_; }
@@ -109,13 +109,13 @@ class Instance {
   // Lets `change` change the settings, in the lane: what came before it was
   // done under the old ones. Nothing changes if the condition does not hold by
   // then, a pattern matches no parameter (kInvalidArgument), or CacheFits' or
-  // CacheRoom's error says no.
+  // the error of the room for caches says no.
   absl::Status ChangeSettings(const DeviceWorker::Request& request,
                               const VersionCondition& condition,
                               const std::function<void(Settings&)>& change);
 
   // Gives a new instance the feature cache of its settings, or returns
-  // CacheFits' or CacheRoom's error.
+  // CacheFits' error, or that of the room for caches.
   absl::Status OpenCache();
 
   // Returns kAborted, with both versions, if `condition` does not hold for

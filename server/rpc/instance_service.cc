@@ -130,6 +130,7 @@ v1::Usage InstanceService::UsageOf(LimitScope scope, const Payer& payer) const {
   usage.set_tape_bytes(tapes.bytes);
   usage.set_in_flight_bytes(host().in_flight().used(scope, payer));
   usage.set_memory_bytes(host().accounts().live_bytes(scope, payer));
+  usage.set_cache_bytes(host().cache_room()->used(scope, payer));
   return usage;
 }
 

@@ -157,6 +157,19 @@ TEST(BudgetTest, TheServerMayUseAll) {
   EXPECT_THAT(budget.Reserve(kServer, 100), IsOk());
 }
 
+TEST(BudgetTest, AReservationGrowsAsFarAsThereIsRoomAndShrinksAlways) {
+  Budget budget(Of(100, {.session = 0.5}));
+  Budget::Reservation held;
+  EXPECT_THAT(budget.Resize(held, kPayer, 40), IsOk());
+  EXPECT_THAT(budget.Resize(held, kPayer, 50), IsOk());
+  EXPECT_EQ(LimitOf(budget.Resize(held, kPayer, 51))->requested, 51);
+  EXPECT_EQ(held.amount(), 50);
+  EXPECT_THAT(budget.Resize(held, kPayer, 10), IsOk());
+  EXPECT_EQ(budget.used(LimitScope::kSession, kPayer), 10);
+  held.Release();
+  EXPECT_EQ(budget.used(), 0);
+}
+
 TEST(BudgetTest, KnowsWhoUsesHowMuch) {
   Budget budget(Of(100));
   const auto one = budget.Reserve(kPayer, 10);

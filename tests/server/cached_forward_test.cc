@@ -136,10 +136,10 @@ TEST_F(CachedForwardTest, RowsOfABatchAreKeptWithoutTheBatch) {
 TEST_F(CachedForwardTest, ADeletedInstanceKeepsNothing) {
   ASSERT_THAT(host_.registry().Add(net_), IsOk());
   Run(Work("x"));
-  EXPECT_EQ(host_.cache_room()->taken_bytes(), 100'000);
+  EXPECT_EQ(host_.cache_room()->used(), 100'000);
   ASSERT_THAT(host_.DeleteInstance(*net_), IsOk());
   EXPECT_EQ(net_->cache().figures().entries, 0);
-  EXPECT_EQ(host_.cache_room()->taken_bytes(), 0);
+  EXPECT_EQ(host_.cache_room()->used(), 0);
 }
 
 }  // namespace

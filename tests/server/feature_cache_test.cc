@@ -43,8 +43,11 @@ class FeatureCacheTest : public ::testing::Test {
     return found ? found->outputs.at(0)[0].item<double>() : -1;
   }
 
-  std::shared_ptr<CacheRoom> room_ = std::make_shared<CacheRoom>(10'000);
-  FeatureCache cache_{room_, kFirst};
+  std::shared_ptr<Budget> room_ = std::make_shared<Budget>(
+      Budget::Options{.name = "max-cache-bytes",
+                      .limit = 10'000,
+                      .quotas = {.principals = {{"anna", 0.5}}}});
+  FeatureCache cache_{room_, {"local"}, kFirst};
 };
 
 TEST_F(FeatureCacheTest, GivesTheTensorsThatItWasGiven) {
@@ -132,7 +135,7 @@ TEST_F(FeatureCacheTest, ShrinkingDropsWhatIsOverTheLimit) {
   EXPECT_THAT(cache_.Resize(kAnswerBytes), IsOk());
   EXPECT_EQ(Find("a"), -1);
   EXPECT_EQ(Find("b"), 2);
-  EXPECT_EQ(room_->taken_bytes(), kAnswerBytes);
+  EXPECT_EQ(room_->used(), kAnswerBytes);
 }
 
 TEST_F(FeatureCacheTest, AtZeroItIsOffAndCountsNothing) {
@@ -142,17 +145,18 @@ TEST_F(FeatureCacheTest, AtZeroItIsOffAndCountsNothing) {
   EXPECT_EQ(Find("a"), -1);
   EXPECT_EQ(cache_.figures().entries, 0);
   EXPECT_EQ(cache_.figures().misses, 0);
-  EXPECT_EQ(room_->taken_bytes(), 0);
+  EXPECT_EQ(room_->used(), 0);
 }
 
 TEST_F(FeatureCacheTest, ThereIsRoomForSoManyBytesInAllCaches) {
   Insert("a", 1);
-  FeatureCache other(room_, kFirst);
+  FeatureCache other(room_, {"local"}, kFirst);
   EXPECT_THAT(other.Resize(10'000 - 3 * kAnswerBytes), IsOk());
   const absl::Status refused = cache_.Resize(3 * kAnswerBytes + 1);
   EXPECT_THAT(refused, StatusIs(absl::StatusCode::kResourceExhausted,
-                                HasSubstr("max-cache-bytes: others have 7264 "
-                                          "of 10000 bytes")));
+                                HasSubstr("no room for 1 more byte: of "
+                                          "max-cache-bytes all together use "
+                                          "10000 of 10000")));
   EXPECT_EQ(LimitOf(refused)->name, "max-cache-bytes");
   EXPECT_EQ(LimitOf(refused)->value, 10'000);
   EXPECT_EQ(LimitOf(refused)->requested, 10'001);
@@ -160,20 +164,28 @@ TEST_F(FeatureCacheTest, ThereIsRoomForSoManyBytesInAllCaches) {
   EXPECT_EQ(Find("a"), 1);
 }
 
+TEST_F(FeatureCacheTest, APrincipalsCachesHaveItsPartOfTheRoom) {
+  FeatureCache annas(room_, {"anna"}, kFirst);
+  const absl::Status refused = annas.Resize(5001);
+  ASSERT_TRUE(LimitOf(refused).has_value()) << refused;
+  EXPECT_EQ(LimitOf(refused)->value, 5000);
+  EXPECT_EQ(LimitOf(refused)->scope, LimitScope::kPrincipal);
+  EXPECT_THAT(annas.Resize(5000), IsOk());
+}
+
 TEST_F(FeatureCacheTest, GivesItsRoomBackWhenItGoes) {
   {
-    FeatureCache other(room_, kFirst);
+    FeatureCache other(room_, {"local"}, kFirst);
     EXPECT_THAT(other.Resize(5000), IsOk());
   }
-  EXPECT_EQ(room_->taken_bytes(), 3 * kAnswerBytes);
+  EXPECT_EQ(room_->used(), 3 * kAnswerBytes);
 }
 
 TEST(FeatureCacheRoomTest, WithoutARoomThereIsNoCache) {
-  FeatureCache cache(nullptr, kFirst);
+  FeatureCache cache(nullptr, {"local"}, kFirst);
   EXPECT_THAT(cache.Resize(0), IsOk());
-  EXPECT_THAT(cache.Resize(1000),
-              StatusIs(absl::StatusCode::kResourceExhausted,
-                       HasSubstr("others have 0 of 0 bytes")));
+  EXPECT_THAT(cache.Resize(1000), StatusIs(absl::StatusCode::kInvalidArgument,
+                                           HasSubstr("no room for caches")));
 }
 
 TEST_F(FeatureCacheTest, KeepsItsLimitAndItsSumsFromManyThreads) {

@@ -85,7 +85,7 @@ class Usage(NamedTuple):
     """What somebody uses of a server's limits: counts, and bytes.
 
     `memory_bytes` are those of the CPU tensors that were made for it and are still
-    there, whoever uses them now.
+    there, whoever uses them now; `cache_bytes` those that its feature caches may take.
     """
 
     calls: int = 0
@@ -94,6 +94,7 @@ class Usage(NamedTuple):
     tape_bytes: int = 0
     in_flight_bytes: int = 0
     memory_bytes: int = 0
+    cache_bytes: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

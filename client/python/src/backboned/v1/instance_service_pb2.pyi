@@ -360,20 +360,22 @@ class UpdateInstanceResponse(_message.Message):
     def __init__(self, instance: _Optional[_Union[_instance_pb2.Instance, _Mapping]] = ...) -> None: ...
 
 class Usage(_message.Message):
-    __slots__ = ["calls", "in_flight_bytes", "instances", "memory_bytes", "tape_bytes", "tapes"]
+    __slots__ = ["cache_bytes", "calls", "in_flight_bytes", "instances", "memory_bytes", "tape_bytes", "tapes"]
+    CACHE_BYTES_FIELD_NUMBER: _ClassVar[int]
     CALLS_FIELD_NUMBER: _ClassVar[int]
     INSTANCES_FIELD_NUMBER: _ClassVar[int]
     IN_FLIGHT_BYTES_FIELD_NUMBER: _ClassVar[int]
     MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     TAPES_FIELD_NUMBER: _ClassVar[int]
     TAPE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    cache_bytes: int
     calls: int
     in_flight_bytes: int
     instances: int
     memory_bytes: int
     tape_bytes: int
     tapes: int
-    def __init__(self, calls: _Optional[int] = ..., instances: _Optional[int] = ..., tapes: _Optional[int] = ..., tape_bytes: _Optional[int] = ..., in_flight_bytes: _Optional[int] = ..., memory_bytes: _Optional[int] = ...) -> None: ...
+    def __init__(self, calls: _Optional[int] = ..., instances: _Optional[int] = ..., tapes: _Optional[int] = ..., tape_bytes: _Optional[int] = ..., in_flight_bytes: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., cache_bytes: _Optional[int] = ...) -> None: ...
 
 class Weights(_message.Message):
     __slots__ = ["load_by", "name", "partial", "resize_position_embedding"]
