@@ -143,12 +143,12 @@ class Pipeline:
     def _make_room(self) -> None:
         while self._steps:
             oldest = self._steps[0]
-            if any(step.error for step in self._steps):
+            if oldest.done() and not oldest.error:
+                self._steps.popleft()
+            elif any(step.error for step in self._steps):
                 wait(self._steps)
                 ended, self._steps = self._steps, collections.deque()
                 raise_unseen(ended)
-            elif oldest.done():
-                self._steps.popleft()
             elif len(self._steps) < self.depth:
                 return
             else:
