@@ -119,6 +119,20 @@ def test_somebody_elses_write_is_seen(server, cached):
     assert cached.info().feature_cache.unknown_digests == 1
 
 
+def test_a_cache_too_small_for_a_pass_costs_few_questions(server):
+    two_answers = 2 * (512 + 16 * 10 * 4)
+    net = server.create("seq-mnist", seed=0, module=False, feature_cache=two_answers)
+    batches = [images(i) for i in range(4)]
+    first = [net.forward(x).out for x in batches]
+    for _ in range(4):
+        again = [net.forward(x).out for x in batches]
+        assert all(np.array_equal(a, b) for a, b in zip(first, again))
+    cache = net.info().feature_cache
+    assert (cache.entries, cache.bytes) == (2, two_answers)
+    assert (cache.hits, cache.misses, cache.evictions) == (0, 20, 18)
+    assert cache.unknown_digests <= 4
+
+
 def test_asking_may_be_chosen(cached):
     x = images(0)
     assert not cached.forward(x, cached=True).cached

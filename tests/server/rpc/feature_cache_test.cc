@@ -196,6 +196,37 @@ TEST_F(FeatureCacheRpcTest, BuffersThatChangeDropWhatWasKept) {
   EXPECT_THAT(client_.Forward(Asking(), ""), IsMiss());
 }
 
+TEST_F(FeatureCacheRpcTest, BuffersThatAreSetDropWhatWasKept) {
+  ASSERT_THAT(client_.Forward(ForwardOf(1), x_), IsOk());
+  const auto buffers = client_.GetBuffers();
+  ASSERT_THAT(buffers, IsOk());
+  v1::SetBuffersHeader header;
+  *header.mutable_buffers() = buffers->header.buffers();
+  ASSERT_THAT(client_.SetBuffers(header, buffers->bytes), IsOk());
+  EXPECT_THAT(client_.Forward(Asking(), ""), IsMiss());
+}
+
+TEST_F(FeatureCacheRpcTest, ARepetitionGetsTheRecordedAnswer) {
+  ASSERT_THAT(client_.Forward(ForwardOf(1), x_), IsOk());
+  v1::ForwardHeader header = Asking();
+  header.set_request_id("once");
+  const auto first = client_.Forward(header, "");
+  ASSERT_THAT(first, IsOk());
+  EXPECT_THAT(SetCache(0), IsOk());
+  const auto again = client_.Forward(header, "");
+  ASSERT_THAT(again, IsOk());
+  EXPECT_EQ(again->bytes, first->bytes);
+}
+
+TEST_F(FeatureCacheRpcTest, AMissLeavesTheRequestIdForTheInput) {
+  v1::ForwardHeader header = Asking();
+  header.set_request_id("once");
+  EXPECT_THAT(client_.Forward(header, ""), IsMiss());
+  header = ForwardOf(1);
+  header.set_request_id("once");
+  EXPECT_THAT(client_.Forward(header, x_), IsOk());
+}
+
 TEST_F(FeatureCacheRpcTest, WritesOfGradientsAndSettingsDropNothing) {
   ASSERT_THAT(client_.Forward(ForwardOf(1), x_), IsOk());
   ASSERT_THAT(client_.ZeroGrads(), IsOk());
