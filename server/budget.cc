@@ -1,5 +1,6 @@
 #include "server/budget.h"
 
+#include <algorithm>
 #include <limits>
 #include <utility>
 
@@ -16,12 +17,10 @@ int64_t UsedBy(const std::map<Key, int64_t>& users, const Key& key) {
   return found == users.end() ? 0 : found->second;
 }
 
-// Adds an amount that may be negative. Who uses nothing is forgotten.
+// Forgets those that use nothing.
 template <typename Key>
-void AddTo(std::map<Key, int64_t>& users, const Key& key, int64_t amount) {
-  const auto user = users.try_emplace(key).first;
-  user->second += amount;
-  if (user->second == 0) users.erase(user);
+void ForgetIdle(std::map<Key, int64_t>& users) {
+  std::erase_if(users, [](const auto& user) { return user.second == 0; });
 }
 
 // The sum, or the largest number, where it is more.
@@ -101,7 +100,8 @@ int64_t Budget::used(LimitScope scope, const Payer& payer) const {
 }
 
 absl::Status Budget::CheckLocked(const Payer& payer, int64_t amount) const {
-  for (const LimitScope scope : options_.quotas.ScopesOf(payer)) {
+  for (const LimitScope scope : kScopes) {
+    if (!options_.quotas.Limits(scope, payer)) continue;
     const int64_t limit = options_.quotas.Part(scope, payer, options_.limit);
     const int64_t used = UsedLocked(scope, payer);
     if (amount <= limit - used) continue;
@@ -131,8 +131,12 @@ int64_t Budget::UsedLocked(LimitScope scope, const Payer& payer) const {
 
 void Budget::Add(const Payer& payer, int64_t amount) {
   used_ += amount;
-  AddTo(by_principal_, payer.principal, amount);
-  AddTo(by_session_, payer, amount);
+  by_principal_[payer.principal] += amount;
+  by_session_[payer] += amount;
+  if (by_session_.size() < forget_at_) return;
+  ForgetIdle(by_principal_);
+  ForgetIdle(by_session_);
+  forget_at_ = std::max(kForgetAt, 2 * by_session_.size());
 }
 
 }  // namespace backboned

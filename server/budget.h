@@ -3,6 +3,7 @@
 #ifndef BACKBONED_SERVER_BUDGET_H_
 #define BACKBONED_SERVER_BUDGET_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <string>
@@ -95,13 +96,18 @@ class Budget {
   void Add(const Payer& payer, int64_t amount)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
+  // Sessions of whom idle ones are looked for: more, the more are in use.
+  static constexpr size_t kForgetAt = 64;
+
   const Options options_;
 
   mutable absl::Mutex mutex_;
   int64_t used_ ABSL_GUARDED_BY(mutex_) = 0;
-  // Those who use something.
+  // Those who use something, and some who did: who calls again and again is not
+  // made anew each time.
   std::map<std::string, int64_t> by_principal_ ABSL_GUARDED_BY(mutex_);
   std::map<Payer, int64_t> by_session_ ABSL_GUARDED_BY(mutex_);
+  size_t forget_at_ ABSL_GUARDED_BY(mutex_) = kForgetAt;
 };
 
 }  // namespace backboned

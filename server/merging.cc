@@ -40,7 +40,7 @@ class Piece : public BatchWork {
     std::vector<ForwardPart> parts;
     for (BatchWork* other : batch) {
       parts.push_back(static_cast<Piece*>(other)->PreparedPart());
-      if (!CanRunTogether(parts.front(), parts.back())) {
+      if (parts.size() > 1 && !CanRunTogether(parts.front(), parts.back())) {
         return absl::AbortedError("two keys are equal by chance");
       }
     }
@@ -118,8 +118,9 @@ absl::StatusOr<ForwardDone> RunMerged(DeviceWorker::Request request,
   std::vector<DeviceWorker::BatchItem> items;
   for (int64_t row = 0; row < work.input.size(0); row += most) {
     const int64_t count = std::min(most, work.input.size(0) - row);
-    pieces.push_back(
-        std::make_unique<Piece>(work, used, work.input.narrow(0, row, count)));
+    const bool whole = count == work.input.size(0);
+    pieces.push_back(std::make_unique<Piece>(
+        work, used, whole ? work.input : work.input.narrow(0, row, count)));
     items.push_back({.work = pieces.back().get(), .samples = count});
   }
   request.merge_key = TogetherKey(pieces[0]->Part());

@@ -9,28 +9,34 @@ namespace {
 constexpr char kName[] = "max-memory-bytes";
 
 template <typename Key>
-int64_t LiveBytes(const std::map<Key, std::weak_ptr<MemoryAccount>>& accounts,
-                  const Key& key) {
+using Accounts = std::map<Key, std::shared_ptr<MemoryAccount>>;
+
+template <typename Key>
+int64_t LiveBytes(const Accounts<Key>& accounts, const Key& key) {
   const auto found = accounts.find(key);
-  if (found == accounts.end()) return 0;
-  const std::shared_ptr<MemoryAccount> account = found->second.lock();
-  return account == nullptr ? 0 : account->live_bytes();
+  return found == accounts.end() ? 0 : found->second->live_bytes();
+}
+
+// Forgets accounts that only this map has. What counts for one has it.
+template <typename Key>
+void ForgetUnused(Accounts<Key>& accounts) {
+  std::erase_if(accounts,
+                [](const auto& each) { return each.second.use_count() == 1; });
 }
 
 }  // namespace
 
 std::shared_ptr<MemoryAccount> PayerAccounts::Of(const Payer& payer) {
   absl::MutexLock lock(&mutex_);
-  if (by_session_.size() >= forget_at_) ForgetUnused();
-  std::weak_ptr<MemoryAccount>& known = by_session_[payer];
-  std::shared_ptr<MemoryAccount> account = known.lock();
-  if (account != nullptr) return account;
-  account = std::make_shared<MemoryAccount>(MemoryAccount::Options{
-      .name = kName,
-      .limit_bytes = LimitOf(LimitScope::kSession, payer),
-      .scope = LimitScope::kSession,
-      .parent = PrincipalsOf(payer)});
-  known = account;
+  if (by_session_.size() >= forget_at_) ForgetUnusedAccounts();
+  std::shared_ptr<MemoryAccount>& account = by_session_[payer];
+  if (account == nullptr) {
+    account = std::make_shared<MemoryAccount>(MemoryAccount::Options{
+        .name = kName,
+        .limit_bytes = LimitOf(LimitScope::kSession, payer),
+        .scope = LimitScope::kSession,
+        .parent = PrincipalsOf(payer)});
+  }
   return account;
 }
 
@@ -46,15 +52,15 @@ size_t PayerAccounts::known_sessions() const {
   return by_session_.size();
 }
 
-std::shared_ptr<MemoryAccount> PayerAccounts::PrincipalsOf(const Payer& payer) {
-  std::weak_ptr<MemoryAccount>& known = by_principal_[payer.principal];
-  std::shared_ptr<MemoryAccount> account = known.lock();
-  if (account != nullptr) return account;
-  account = std::make_shared<MemoryAccount>(MemoryAccount::Options{
-      .name = kName,
-      .limit_bytes = LimitOf(LimitScope::kPrincipal, payer),
-      .scope = LimitScope::kPrincipal});
-  known = account;
+const std::shared_ptr<MemoryAccount>& PayerAccounts::PrincipalsOf(
+    const Payer& payer) {
+  std::shared_ptr<MemoryAccount>& account = by_principal_[payer.principal];
+  if (account == nullptr) {
+    account = std::make_shared<MemoryAccount>(MemoryAccount::Options{
+        .name = kName,
+        .limit_bytes = LimitOf(LimitScope::kPrincipal, payer),
+        .scope = LimitScope::kPrincipal});
+  }
   return account;
 }
 
@@ -65,14 +71,12 @@ int64_t PayerAccounts::LimitOf(LimitScope scope, const Payer& payer) const {
              : kUnlimitedBytes;
 }
 
-// Forgets accounts that nothing counts for any more. Called each time as many
-// are known as twice were in use: each costs its part of one walk.
-void PayerAccounts::ForgetUnused() {
-  std::erase_if(by_session_,
-                [](const auto& each) { return each.second.expired(); });
-  std::erase_if(by_principal_,
-                [](const auto& each) { return each.second.expired(); });
-  forget_at_ = std::max(size_t{64}, 2 * by_session_.size());
+// Called each time as many are known as twice were in use: each costs its part
+// of one walk.
+void PayerAccounts::ForgetUnusedAccounts() {
+  ForgetUnused(by_session_);
+  ForgetUnused(by_principal_);
+  forget_at_ = std::max(kForgetAt, 2 * by_session_.size());
 }
 
 }  // namespace backboned

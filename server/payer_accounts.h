@@ -30,7 +30,8 @@ class PayerAccounts {
   PayerAccounts(int64_t limit_bytes, Quotas quotas)
       : limit_bytes_(limit_bytes), quotas_(std::move(quotas)) {}
 
-  // The account of a session, the same one as long as anything counts for it.
+  // The account of a session, the same one as long as anything counts for it,
+  // or somebody has it.
   std::shared_ptr<MemoryAccount> Of(const Payer& payer);
 
   // Sessions that are known; unused ones are forgotten now and then.
@@ -41,19 +42,22 @@ class PayerAccounts {
 
  private:
   int64_t LimitOf(LimitScope scope, const Payer& payer) const;
-  std::shared_ptr<MemoryAccount> PrincipalsOf(const Payer& payer)
+  const std::shared_ptr<MemoryAccount>& PrincipalsOf(const Payer& payer)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void ForgetUnused() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ForgetUnusedAccounts() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  // Sessions of whom unused ones are looked for: more, the more are in use.
+  static constexpr size_t kForgetAt = 64;
 
   const int64_t limit_bytes_;
   const Quotas quotas_;
 
   mutable absl::Mutex mutex_;
-  std::map<std::string, std::weak_ptr<MemoryAccount>> by_principal_
+  std::map<std::string, std::shared_ptr<MemoryAccount>> by_principal_
       ABSL_GUARDED_BY(mutex_);
-  std::map<Payer, std::weak_ptr<MemoryAccount>> by_session_
+  std::map<Payer, std::shared_ptr<MemoryAccount>> by_session_
       ABSL_GUARDED_BY(mutex_);
-  size_t forget_at_ ABSL_GUARDED_BY(mutex_) = 64;  // Sessions.
+  size_t forget_at_ ABSL_GUARDED_BY(mutex_) = kForgetAt;
 };
 
 }  // namespace backboned

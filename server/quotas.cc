@@ -41,14 +41,8 @@ int64_t Quotas::Part(LimitScope scope, const Payer& payer,
       static_cast<int64_t>(std::floor(static_cast<double>(limit) * fraction)));
 }
 
-std::vector<LimitScope> Quotas::ScopesOf(const Payer& payer) const {
-  std::vector<LimitScope> scopes;
-  for (const LimitScope scope :
-       {LimitScope::kSession, LimitScope::kPrincipal}) {
-    if (Fraction(scope, payer) < 1) scopes.push_back(scope);
-  }
-  scopes.push_back(LimitScope::kServer);
-  return scopes;
+bool Quotas::Limits(LimitScope scope, const Payer& payer) const {
+  return scope == LimitScope::kServer || Fraction(scope, payer) < 1;
 }
 
 absl::Status NoRoom(const Limit& limit, int64_t used, std::string_view what) {

@@ -3,12 +3,12 @@
 #ifndef BACKBONED_SERVER_QUOTAS_H_
 #define BACKBONED_SERVER_QUOTAS_H_
 
+#include <array>
 #include <compare>
 #include <cstdint>
 #include <map>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "backbones/errors.h"
 
@@ -39,10 +39,14 @@ struct Quotas {
   // How much of `limit` may be used within `scope` of `payer`: at least 1.
   int64_t Part(LimitScope scope, const Payer& payer, int64_t limit) const;
 
-  // The scopes in which `payer` may use less than all, and `server`; the
-  // narrowest first.
-  std::vector<LimitScope> ScopesOf(const Payer& payer) const;
+  // Whether `payer` may use less than all within `scope`, or it is `server`:
+  // what is used there needs looking at.
+  bool Limits(LimitScope scope, const Payer& payer) const;
 };
+
+// Scopes in which what a payer uses is counted, the narrowest first.
+inline constexpr std::array kScopes = {
+    LimitScope::kSession, LimitScope::kPrincipal, LimitScope::kServer};
 
 // Makes the error of a limit that leaves no room: what its message says is
 // `what`, then whose limit is meant and how much of it is used.

@@ -280,7 +280,8 @@ std::array<TapeStore::Holder*, 3> TapeStore::HoldersOf(const Payer& payer) {
 std::vector<TapeStore::Level> TapeStore::LevelsOf(const Payer& payer) {
   const auto [session, principal, all] = HoldersOf(payer);
   std::vector<Level> levels;
-  for (const LimitScope scope : limits_.quotas.ScopesOf(payer)) {
+  for (const LimitScope scope : kScopes) {
+    if (!limits_.quotas.Limits(scope, payer)) continue;
     levels.push_back(
         {.scope = scope,
          .holder = scope == LimitScope::kSession     ? *session
