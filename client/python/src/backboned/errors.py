@@ -236,9 +236,10 @@ def _detail(trailer: tuple[Any, ...]) -> error_pb2.ErrorDetail | None:
 
 def _scope_name(number: int) -> str:
     """Name a limit's scope; empty if there is none, or one that is not known."""
-    names = dict(error_pb2.LimitScope.items())
-    known = {value: name[len(_SCOPE_PREFIX) :].lower() for name, value in names.items()}
-    return known.get(number, "") if number else ""
+    if number not in error_pb2.LimitScope.values() or number == 0:
+        return ""
+    name: str = error_pb2.LimitScope.Name(number)  # type: ignore[arg-type]
+    return name[len(_SCOPE_PREFIX) :].lower()
 
 
 def _reason_name(number: int) -> str:

@@ -169,15 +169,8 @@ class TrainingVerbs(Handle):
         FailedPrecondition
             If there is no optimizer.
         """
-        header = pb.TrainStepHeader(
-            instance=self.address,
-            request_id=request_id,
-            step=(step or StepOptions()).message(),
-            if_version=condition(if_version),
-            rng_state=rng_state,
-            batch_norm=[layers.message() for layers in batch_norm],
-            return_logits=return_logits,
-        )
+        header = self._header(step, rng_state, batch_norm, return_logits, request_id)
+        header.MergeFrom(pb.TrainStepHeader(if_version=condition(if_version)))
         views = _describe(header, x, terms)
         result = self._train(Request(header, views), timeout)
         self._made(result)
@@ -230,14 +223,7 @@ class TrainingVerbs(Handle):
             Of a step that has failed, if nobody has seen its error yet. This one is
             not sent then.
         """
-        header = pb.TrainStepHeader(
-            instance=self.address,
-            request_id=request_id,
-            step=(step or StepOptions()).message(),
-            rng_state=rng_state,
-            batch_norm=[layers.message() for layers in batch_norm],
-            return_logits=return_logits,
-        )
+        header = self._header(step, rng_state, batch_norm, return_logits, request_id)
         views = [memoryview(bytes(view)) for view in _describe(header, x, terms)]
 
         def prepare(find: Version, sent: Callable[[], None]) -> Call:
@@ -254,6 +240,23 @@ class TrainingVerbs(Handle):
             return if_version or Version(self.uid, self.version.params)
 
         return self.steps.submit(first, prepare, self._made)
+
+    def _header(
+        self,
+        step: StepOptions | None,
+        rng_state: bytes,
+        batch_norm: Sequence[BatchNorm],
+        return_logits: bool,
+        request_id: str,
+    ) -> pb.TrainStepHeader:
+        return pb.TrainStepHeader(
+            instance=self.address,
+            request_id=request_id,
+            step=(step or StepOptions()).message(),
+            rng_state=rng_state,
+            batch_norm=[layers.message() for layers in batch_norm],
+            return_logits=return_logits,
+        )
 
     def _made(self, result: TrainStep) -> None:
         self.version = result.version
