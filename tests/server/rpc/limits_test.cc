@@ -388,7 +388,9 @@ TEST(LimitsTest, EndsADownloadThatNobodyReads) {
   call.HalfClose();
   server.Settle();  // The handler has ended, though nothing was read.
   EXPECT_FALSE(call.End().ok());
-  EXPECT_THAT(PlainClient(server).GetInstance(), IsOk());
+  // Little, since nobody reads much in so short a time on a busy machine.
+  request.mutable_selection()->mutable_range()->set_end(kElements);
+  EXPECT_THAT(PlainClient(server).GetParams(request), IsOk());
 }
 
 // R5, R11
