@@ -186,7 +186,7 @@ def is_set(variable: str) -> bool:
 def _find_server() -> Server:
     target = os.environ.get(SERVER, "")
     if target:
-        return connect(target, label="mammoth")
+        return connect(target)
     return local_server(threads=torch.get_num_threads(), options=_EMBEDDED)
 
 
