@@ -14,6 +14,7 @@
 #include <filesystem>
 #include <iostream>
 #include <memory>
+#include <set>
 #include <string>
 #include <system_error>
 #include <utility>
@@ -30,6 +31,7 @@
 #include "server/memory.h"
 #include "server/memory_allocator.h"
 #include "server/options.h"
+#include "server/rpc/call.h"
 #include "server/rpc/health_check.h"
 #include "server/rpc/rpc_server.h"
 #include "server/state_folder.h"
@@ -142,6 +144,25 @@ absl::Status HostInstance(Host& host, const std::string& option) {
                    required ? "; here, write @WEIGHTS behind it" : ""));
 }
 
+// Warns of shares and quotas that nobody has: without tokens every caller is
+// the same principal.
+void WarnOfAbsentPrincipals(const Host& host) {
+  std::set<std::string> named;
+  for (const auto& [principal, weight] : host.limits().scheduling.weights) {
+    named.insert(principal);
+  }
+  for (const auto& [principal, part] : host.limits().quotas.principals) {
+    named.insert(principal);
+  }
+  named.erase(std::string(rpc::kLocalPrincipal));
+  for (const std::string& principal : named) {
+    spdlog::warn(
+        "--share and --quota of {} have no effect: every caller is the "
+        "principal {}",
+        principal, rpc::kLocalPrincipal);
+  }
+}
+
 std::string ServingLine(const Host& host, const rpc::RpcServer& server) {
   std::vector<std::string> devices;
   for (const DeviceWorker* worker : host.workers()) {
@@ -193,6 +214,7 @@ absl::Status Serve(const Options& options) {
                                    .max_calls = options.max_calls,
                                    .stall_timeout = options.stall_timeout});
   if (!server.ok()) return server.status();
+  WarnOfAbsentPrincipals(host);
   std::cout << ServingLine(host, **server) << std::endl;
   ServeUntilSignal(**server, options, signals);
   return absl::OkStatus();

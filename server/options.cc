@@ -28,6 +28,20 @@ std::string EnvironmentName(const std::string& option) {
                                         option.substr(2), {{"-", "_"}})));
 }
 
+// A check of texts that refuses what `accepts` does not: "'TEXT' is no KIND".
+template <typename Accepts>
+CLI::Validator Only(const std::string& kind, Accepts accepts) {
+  const auto check = [kind, accepts](const std::string& text) {
+    return accepts(text) ? std::string()
+                         : absl::StrCat("'", text, "' is no ", kind);
+  };
+  return CLI::Validator(check, "", kind);
+}
+
+bool ReadDuration(const std::string& text, absl::Duration& value) {
+  return absl::ParseDuration(text, &value) && value > absl::ZeroDuration();
+}
+
 // Adds options that are environment variables too.
 class Adder {
  public:
@@ -53,13 +67,11 @@ class Adder {
 
   void AddCount(const std::string& name, int64_t& value,
                 const std::string& help) {
-    const auto check = [](const std::string& text) {
+    const auto is_count = [](const std::string& text) {
       int64_t count = 0;
-      return absl::SimpleAtoi(text, &count) && count > 0
-                 ? std::string()
-                 : absl::StrCat("'", text, "' is no whole number above 0");
+      return absl::SimpleAtoi(text, &count) && count > 0;
     };
-    Add(name, value, help)->check(CLI::Validator(check, "", name));
+    Add(name, value, help)->check(Only("whole number above 0", is_count));
   }
 
   void AddBytes(const std::string& name, int64_t& value,
@@ -72,22 +84,17 @@ class Adder {
 
   void AddDuration(const std::string& name, absl::Duration& value,
                    const std::string& help) {
-    const auto parse = [&value](const std::string& text) {
-      return absl::ParseDuration(text, &value) && value > absl::ZeroDuration();
+    const auto set = [&value](const std::string& text) {
+      ReadDuration(text, value);
     };
-    const auto check = [](const std::string& text) {
+    const auto is_duration = [](const std::string& text) {
       absl::Duration parsed;
-      const bool valid =
-          absl::ParseDuration(text, &parsed) && parsed > absl::ZeroDuration();
-      return valid ? std::string()
-                   : absl::StrCat("'", text,
-                                  "' is no duration like 500ms, 30s or 10m");
+      return ReadDuration(text, parsed);
     };
-    app_.add_option_function<std::string>(
-            name, [parse](const std::string& text) { parse(text); }, help)
+    app_.add_option_function<std::string>(name, set, help)
         ->envname(EnvironmentName(name))
         ->default_str(absl::FormatDuration(value))
-        ->check(CLI::Validator(check, "", name))
+        ->check(Only("duration like 500ms, 30s or 10m", is_duration))
         ->type_name("DURATION");
   }
 
@@ -148,44 +155,35 @@ std::optional<std::pair<std::string, double>> ReadShare(
 bool IsFraction(double number) { return number > 0 && number <= 1; }
 
 void AddQuotas(Adder& add, Options& options) {
-  const auto check = [](const std::string& text) {
+  const auto is_quota = [](const std::string& text) {
     const auto quota = ReadShare(text);
-    return quota && IsFraction(quota->second)
-               ? std::string()
-               : absl::StrCat("'", text,
-                              "' is no PRINCIPAL=FRACTION with a fraction "
-                              "above 0 and at most 1");
+    return quota && IsFraction(quota->second);
   };
   add.AddList("--quota", options.quotas,
               "How much of each limit a principal may use: PRINCIPAL=FRACTION; "
               "others may use all; repeatable")
-      ->check(CLI::Validator(check, "", "quota"))
+      ->check(Only("PRINCIPAL=FRACTION with a fraction above 0 and at most 1",
+                   is_quota))
       ->type_name("PRINCIPAL=FRACTION");
-  const auto check_session = [](const std::string& text) {
+  const auto is_fraction = [](const std::string& text) {
     double fraction = 0;
-    return absl::SimpleAtod(text, &fraction) && IsFraction(fraction)
-               ? std::string()
-               : absl::StrCat("'", text, "' is not above 0 and at most 1");
+    return absl::SimpleAtod(text, &fraction) && IsFraction(fraction);
   };
   add.Add("--session-quota", options.session_quota,
           "How much of each limit one session, that is one client process, may "
           "use: a fraction; 1 where nobody shares the server")
-      ->check(CLI::Validator(check_session, "", "session-quota"))
+      ->check(Only("fraction above 0 and at most 1", is_fraction))
       ->type_name("FRACTION");
 }
 
 void AddSharing(Adder& add, Options& options) {
-  const auto check = [](const std::string& text) {
-    return ReadShare(text)
-               ? std::string()
-               : absl::StrCat(
-                     "'", text,
-                     "' is no PRINCIPAL=WEIGHT with a positive weight");
+  const auto is_share = [](const std::string& text) {
+    return ReadShare(text).has_value();
   };
   add.AddList("--share", options.shares,
               "Weight of a principal's share of a device: PRINCIPAL=WEIGHT; "
               "others have 1; repeatable")
-      ->check(CLI::Validator(check, "", "share"))
+      ->check(Only("PRINCIPAL=WEIGHT with a positive weight", is_share))
       ->type_name("PRINCIPAL=WEIGHT");
   add.Add("--max-batch", options.max_batch,
           "Samples of forwards that allow it that run together; 0: each alone")
