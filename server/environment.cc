@@ -15,14 +15,10 @@ constexpr std::string_view kPrefix = "BACKBONED_";
 // that the server leaves for itself.
 constexpr std::string_view kOfOthers[] = {
     "BACKBONED_BIN",  // Clients.
-    "BACKBONED_CONNECTION",
-    "BACKBONED_MODE",
-    "BACKBONED_REQUIRE_REMOTE",
-    "BACKBONED_RUN_CARD",
-    "BACKBONED_SERVER",
+    "BACKBONED_MODE",          "BACKBONED_REQUIRE_REMOTE",
+    "BACKBONED_RUN_CARD",      "BACKBONED_SERVER",
     "BACKBONED_MAMMOTH",  // Tests.
-    "BACKBONED_UPDATE_GOLDEN",
-    "BACKBONED_OMP_WAIT_APPLIED",
+    "BACKBONED_UPDATE_GOLDEN", "BACKBONED_OMP_WAIT_APPLIED",
 };
 
 }  // namespace
