@@ -16,11 +16,11 @@ from pathlib import Path
 MAY_USE: dict[str, set[str] | None] = {
     "proto/wire": {"proto", "proto/wire", "gRPC", "Protobuf"},
     # nlohmann-json reads the header of a weights file.
-    "backbones": {"backbones", "LibTorch", "nlohmann-json", "yaml-cpp"},
+    "backbones": {"backbones", "LibTorch", "nlohmann-json"},
     "server/scheduler": {"server/scheduler"},
     "server": {
         *("server", "server/scheduler", "backbones", "LibTorch"),
-        *("CLI11", "OpenSSL", "prometheus-cpp", "spdlog", "yaml-cpp"),
+        *("CLI11", "OpenSSL", "spdlog"),
     },
     "client": {"client", "proto", "proto/wire", "gRPC", "Protobuf"},
     # OpenSSL computes a checksum.
