@@ -145,7 +145,8 @@ def test_sigterm_lets_running_calls_finish(run, tmp_path):
     result = {}
     thread = threading.Thread(target=lambda: result.update(net.forward(x).outputs))
     thread.start()
-    time.sleep(0.1)
+    # This question is a call itself.
+    wait_until(lambda: server.info().session_usage.calls == 2)
     program.process.terminate()
     thread.join()
     assert result["out"].shape == (64, 10)

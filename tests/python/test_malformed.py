@@ -127,30 +127,27 @@ def test_oversized_message(unchanged, server):
     [(1 << 40,), (1 << 62, 4), (-1,), (1 << 31, 1 << 31, 1 << 31), (1,) * 100],
 )
 def test_huge_and_negative_shapes(unchanged, shape):
-    for reason in ("SHAPE_MISMATCH", "MALFORMED_STREAM", "INVALID_OPTION"):
-        with pytest.raises(backboned.InvalidArgument) as caught:
-            send(unchanged, [first(header(unchanged, shape))])
-        if caught.value.reason == reason:
-            break
-    else:
-        pytest.fail(f"reason {caught.value.reason}")
+    messages = [first(header(unchanged, shape))]
+    assert_refused(unchanged, messages, "shape|dimension", "SHAPE_MISMATCH")
 
 
 def test_huge_inputs_allocate_nothing(unchanged):
-    before = unchanged.channel
     spec = tensor_pb2.TensorSpec(
         dtype=tensor_pb2.DATA_TYPE_FLOAT32, shape=[1 << 30, 1, 28, 28]
     )
     head = pb.ForwardHeader(instance=unchanged.address, inputs=[spec])
     message = pb.ForwardRequest(header=head).SerializeToString()
-    with pytest.raises((backboned.InvalidArgument, backboned.ResourceExhausted)):
-        before.invoke("stream_unary", DATA + "Forward", iter([message]), 20)
+    with pytest.raises(backboned.ResourceExhausted) as caught:
+        send(unchanged, [message], "Forward")
+    assert caught.value.limit == "max-in-flight-bytes"
 
 
-def test_wrong_element_type(unchanged):
-    for number in (tensor_pb2.DATA_TYPE_FLOAT64, 0, 99):
-        with pytest.raises(backboned.InvalidArgument):
-            send(unchanged, [first(header(unchanged, dtype=number))])
+@pytest.mark.parametrize(
+    "dtype", [tensor_pb2.DATA_TYPE_UINT8, tensor_pb2.DATA_TYPE_INT64, 0, 99]
+)
+def test_wrong_element_type(unchanged, dtype):
+    messages = [first(header(unchanged, dtype=dtype))]
+    assert_refused(unchanged, messages, "expected float32", "DTYPE_MISMATCH")
 
 
 @pytest.mark.parametrize("method", ["GetParams", "GetBuffers", "ReleaseTapes"])
