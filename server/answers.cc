@@ -13,6 +13,12 @@ namespace {
 // How often a waiting retry looks whether its client is still there.
 constexpr absl::Duration kCancelPoll = absl::Milliseconds(20);
 
+// What an answer takes besides its tensors, names and places included.
+int64_t HeaderBytes(const Answer& answer) {
+  constexpr int64_t kEntryBytes = 512;
+  return kEntryBytes + static_cast<int64_t>(answer.header.size());
+}
+
 }  // namespace
 
 AnswerTicket::AnswerTicket(AnswerTicket&& other) noexcept
@@ -59,9 +65,20 @@ absl::StatusOr<AnswerLog::Attempt> AnswerLog::Begin(
   }
 }
 
+void AnswerLog::DropExpired(absl::Time now) {
+  Payloads dead;  // Destroyed after the lock.
+  absl::MutexLock lock(&mutex_);
+  dead = Evict(now);
+}
+
 int64_t AnswerLog::count() const {
   absl::MutexLock lock(&mutex_);
   return static_cast<int64_t>(oldest_first_.size());
+}
+
+int64_t AnswerLog::header_bytes() const {
+  absl::MutexLock lock(&mutex_);
+  return header_bytes_;
 }
 
 int64_t AnswerLog::payload_bytes() const {
@@ -73,15 +90,25 @@ void AnswerLog::Record(const RequestKey& key, Answer answer, absl::Time now) {
   Payloads dead;  // Destroyed after the lock.
   std::shared_ptr<const void> too_large;
   absl::MutexLock lock(&mutex_);
-  Entry& entry = entries_.at(key);
+  const auto found = entries_.find(key);
+  Entry& entry = found->second;
+  const RequestKey* const kept = &found->first;
+  Share& share = sessions_[{kept->principal, kept->session}];
   entry.recorded = true;
   entry.expires = now + limits_.ttl;
   entry.answer.answer = std::move(answer);
-  payload_bytes_ += entry.answer.answer.payload_bytes;
+  entry.place = oldest_first_.insert(oldest_first_.end(), kept);
+  entry.place_of_session =
+      share.oldest_first.insert(share.oldest_first.end(), kept);
+  share.header_bytes += HeaderBytes(entry.answer.answer);
+  header_bytes_ += HeaderBytes(entry.answer.answer);
+  if (entry.answer.answer.payload != nullptr) {
+    entry.place_of_payload = with_payload_.insert(with_payload_.end(), kept);
+    payload_bytes_ += entry.answer.answer.payload_bytes;
+  }
   if (entry.answer.answer.payload_bytes > limits_.max_payload_bytes) {
     too_large = DropPayload(entry);  // Rather than everybody else's.
   }
-  oldest_first_.push_back(key);
   dead = Evict(now);
   ended_.SignalAll();
 }
@@ -95,8 +122,11 @@ void AnswerLog::Abandon(const RequestKey& key) {
 // Waits until an attempt ended, which need not be that of `key`.
 absl::Status AnswerLog::WaitForEnd(const RequestKey& key, absl::Time deadline,
                                    const std::function<bool()>& cancelled) {
-  if (cancelled && cancelled()) {
-    return absl::CancelledError("the client cancelled the call");
+  if (cancelled) {
+    mutex_.Unlock();  // It takes some time to ask.
+    const bool gone = cancelled();
+    mutex_.Lock();
+    if (gone) return absl::CancelledError("the client cancelled the call");
   }
   const absl::Time now = absl::Now();
   if (now >= deadline) {
@@ -113,25 +143,50 @@ absl::Status AnswerLog::WaitForEnd(const RequestKey& key, absl::Time deadline,
 // Forgets what is over a limit and returns its tensors.
 AnswerLog::Payloads AnswerLog::Evict(absl::Time now) {
   Payloads dead;
-  while (!oldest_first_.empty()) {
-    const auto oldest = entries_.find(oldest_first_.front());
-    const auto count = static_cast<int64_t>(oldest_first_.size());
-    if (count <= limits_.max_count && now < oldest->second.expires) break;
-    dead.push_back(DropPayload(oldest->second));
-    entries_.erase(oldest);
-    oldest_first_.pop_front();
+  while (!oldest_first_.empty() &&
+         now >= entries_.at(*oldest_first_.front()).expires) {
+    dead.push_back(Forget(*oldest_first_.front()));
   }
-  for (auto key = oldest_first_.begin();
-       payload_bytes_ > limits_.max_payload_bytes; ++key) {
-    dead.push_back(DropPayload(entries_.at(*key)));
+  while (std::ssize(oldest_first_) > limits_.max_count ||
+         header_bytes_ > limits_.max_header_bytes) {
+    dead.push_back(Forget(OldestOfTheLargest()));
   }
+  while (payload_bytes_ > limits_.max_payload_bytes) {
+    dead.push_back(DropPayload(entries_.at(*with_payload_.front())));
+  }
+  return dead;
+}
+
+// The oldest answer of the session whose answers take most. Looks at each
+// session, which is little beside what one request costs.
+const RequestKey& AnswerLog::OldestOfTheLargest() const {
+  const auto largest = std::ranges::max_element(
+      sessions_, {},
+      [](const auto& named) { return named.second.header_bytes; });
+  return *largest->second.oldest_first.front();
+}
+
+// Forgets a recorded answer, which `key` is of, and returns its tensors.
+std::shared_ptr<const void> AnswerLog::Forget(const RequestKey& key) {
+  const auto found = entries_.find(key);
+  Entry& entry = found->second;
+  std::shared_ptr<const void> dead = DropPayload(entry);
+  const auto session = sessions_.find({key.principal, key.session});
+  session->second.oldest_first.erase(entry.place_of_session);
+  session->second.header_bytes -= HeaderBytes(entry.answer.answer);
+  if (session->second.oldest_first.empty()) sessions_.erase(session);
+  header_bytes_ -= HeaderBytes(entry.answer.answer);
+  oldest_first_.erase(entry.place);
+  entries_.erase(found);  // And `key` with it.
   return dead;
 }
 
 // Takes the tensors of an answer away, if it has any.
 std::shared_ptr<const void> AnswerLog::DropPayload(Entry& entry) {
   RecordedAnswer& recorded = entry.answer;
-  if (recorded.answer.payload != nullptr) recorded.payload_expired = true;
+  if (recorded.answer.payload == nullptr) return nullptr;
+  recorded.payload_expired = true;
+  with_payload_.erase(entry.place_of_payload);
   payload_bytes_ -= std::exchange(recorded.answer.payload_bytes, 0);
   return std::exchange(recorded.answer.payload, nullptr);
 }

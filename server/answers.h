@@ -4,8 +4,8 @@
 #define BACKBONED_SERVER_ANSWERS_H_
 
 #include <cstdint>
-#include <deque>
 #include <functional>
+#include <list>
 #include <map>
 #include <memory>
 #include <string>
@@ -27,6 +27,8 @@ struct RequestKey {
   std::string principal;
   std::string method;
   std::string request_id;  // Given by the client; empty: the request has none.
+  // Whose answer it is, when there are too many. Distinguishes no requests.
+  std::string session = {};
 
   friend bool operator<(const RequestKey& a, const RequestKey& b) {
     return std::tie(a.principal, a.method, a.request_id) <
@@ -76,14 +78,16 @@ struct RecordedAnswer {
 
 // Remembers answers for a time, within limits of count and bytes.
 //
-// Over the count the oldest answers are forgotten; over the bytes the oldest
-// tensors are, while their headers stay.
+// Over the count, or the bytes of their headers, the oldest answer of the
+// session that has most is forgotten, so that one that floods forgets its own.
+// Over the bytes of tensors the oldest tensors go, while their headers stay.
 //
 // Thread-safe. Must outlive its tickets.
 class AnswerLog {
  public:
   struct Limits {
     int64_t max_count = 16384;
+    int64_t max_header_bytes = int64_t{64} << 20;
     int64_t max_payload_bytes = int64_t{512} << 20;
     absl::Duration ttl = absl::Minutes(10);  // Since Record.
   };
@@ -107,19 +111,36 @@ class AnswerLog {
                                 absl::Time deadline = absl::InfiniteFuture(),
                                 const std::function<bool()>& cancelled = {});
 
-  // Answers that are kept, and the bytes of their tensors.
+  // Forgets what expired. Begin and Record do so too.
+  void DropExpired(absl::Time now);
+
+  // Answers that are kept, and the bytes of their headers and tensors.
   int64_t count() const;
+  int64_t header_bytes() const;
   int64_t payload_bytes() const;
 
  private:
   friend class AnswerTicket;
 
+  // Of keys in `entries_`.
+  using Queue = std::list<const RequestKey*>;
   struct Entry {
     std::string fingerprint;
     bool recorded = false;  // Else its first attempt is in flight.
-    RecordedAnswer answer;  // Meant if recorded, as the next one.
+    // Meant if recorded, as all that follows.
+    RecordedAnswer answer;
     absl::Time expires;
+    Queue::iterator place;             // In `oldest_first_`.
+    Queue::iterator place_of_session;  // In its session's.
+    Queue::iterator place_of_payload;  // In `with_payload_`, if it has one.
   };
+  using Entries = std::map<RequestKey, Entry>;
+  // The answers of a session.
+  struct Share {
+    Queue oldest_first;
+    int64_t header_bytes = 0;
+  };
+  using SessionName = std::pair<std::string, std::string>;  // Of a principal.
   using Payloads = std::vector<std::shared_ptr<const void>>;
 
   void Record(const RequestKey& key, Answer answer, absl::Time now);
@@ -129,15 +150,22 @@ class AnswerLog {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::shared_ptr<const void> DropPayload(Entry& entry)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::shared_ptr<const void> Forget(const RequestKey& key)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  const RequestKey& OldestOfTheLargest() const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Payloads Evict(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const Limits limits_;
 
   mutable absl::Mutex mutex_;
   absl::CondVar ended_;  // An attempt ended.
-  std::map<RequestKey, Entry> entries_ ABSL_GUARDED_BY(mutex_);
-  // Those with a recorded answer.
-  std::deque<RequestKey> oldest_first_ ABSL_GUARDED_BY(mutex_);
+  Entries entries_ ABSL_GUARDED_BY(mutex_);
+  // Those with a recorded answer: all, by session, and those with tensors.
+  Queue oldest_first_ ABSL_GUARDED_BY(mutex_);
+  std::map<SessionName, Share> sessions_ ABSL_GUARDED_BY(mutex_);
+  Queue with_payload_ ABSL_GUARDED_BY(mutex_);
+  int64_t header_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   int64_t payload_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 

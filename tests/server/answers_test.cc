@@ -31,8 +31,12 @@ absl::Time At(int64_t seconds) {
 
 class AnswersTest : public ::testing::Test {
  protected:
-  static RequestKey Key(const std::string& id) {
-    return {.principal = "local", .method = "SetParams", .request_id = id};
+  static RequestKey Key(const std::string& id,
+                        const std::string& session = "") {
+    return {.principal = "local",
+            .method = "SetParams",
+            .request_id = id,
+            .session = session};
   }
 
   // Begins an attempt that may run.
@@ -140,6 +144,50 @@ TEST_F(AnswersTest, ForgetsTheOldestOverTheCount) {
   EXPECT_EQ(log_.count(), 3);
   EXPECT_FALSE(Retry(Key("a")).has_value());
   EXPECT_TRUE(Retry(Key("b")).has_value());
+}
+
+// R4, R11
+TEST_F(AnswersTest, OverTheCountTheSessionThatHasMostForgetsItsOwn) {
+  Record(Key("modest", "a"));
+  for (const char* id : {"1", "2", "3", "4"}) Record(Key(id, "b"));
+  EXPECT_EQ(log_.count(), 3);
+  EXPECT_TRUE(Retry(Key("modest", "a")).has_value());
+  EXPECT_FALSE(Retry(Key("2", "b")).has_value());
+  EXPECT_TRUE(Retry(Key("4", "b")).has_value());
+}
+
+TEST_F(AnswersTest, ARetryOfAnotherSessionGetsTheAnswer) {
+  Record(Key("a", "before"));
+  EXPECT_TRUE(Retry(Key("a", "after")).has_value());
+}
+
+// R5
+TEST_F(AnswersTest, ForgetsTheOldestOverTheBytesOfHeaders) {
+  AnswerLog log({.max_header_bytes = 5000});
+  const auto record = [&](const std::string& id, size_t bytes) {
+    auto attempt = log.Begin(Key(id), "print", At(0));
+    ASSERT_TRUE(std::holds_alternative<AnswerTicket>(*attempt));
+    std::get<AnswerTicket>(*attempt).Record({.header = std::string(bytes, 'h')},
+                                            At(0));
+  };
+  record("a", 2000);
+  record("b", 1000);
+  EXPECT_GE(log.header_bytes(), 3000);
+  record("c", 2000);
+  EXPECT_LE(log.header_bytes(), 5000);
+  EXPECT_EQ(log.count(), 2);
+  EXPECT_TRUE(std::holds_alternative<RecordedAnswer>(
+      *log.Begin(Key("b"), "print", At(0))));
+}
+
+TEST_F(AnswersTest, DropsWhatExpiredWithoutARequest) {
+  Record(Key("a"), 40, At(0));
+  log_.DropExpired(At(599));
+  EXPECT_EQ(log_.count(), 1);
+  log_.DropExpired(At(600));
+  EXPECT_EQ(log_.count(), 0);
+  EXPECT_EQ(log_.payload_bytes(), 0);
+  EXPECT_EQ(log_.header_bytes(), 0);
 }
 
 TEST_F(AnswersTest, DropsTheOldestTensorsOverTheBytesAndKeepsHeaders) {
