@@ -80,7 +80,7 @@ struct DeviceWorker::Item {
   const int64_t samples;
   const absl::Time submitted;
   uint64_t id = 0;
-  bool started = false;
+  bool started = false;  // Without a signal: the caller need not wake for it.
   // `status` says how, also if it never started. Written with the mutex.
   std::atomic<bool> finished = false;
   absl::Status status = {};
@@ -153,16 +153,19 @@ absl::StatusOr<DeviceWorker::Times> DeviceWorker::RunTogether(
     const Request& request, std::span<const BatchItem> batch_items) {
   const absl::Time now = absl::Now();
   Items items;
+  for (const auto& [work, samples] : batch_items) {
+    items.push_back(
+        std::make_shared<Item>(request, nullptr, work, samples, now));
+  }
   absl::MutexLock lock(&mutex_);
   absl::Status status;
   const bool idle = IsIdle();
-  for (const auto& [work, samples] : batch_items) {
-    if (!status.ok()) break;
-    const auto item =
-        std::make_shared<Item>(request, nullptr, work, samples, now);
-    status = Submit(item);
-    if (status.ok()) items.push_back(item);
+  size_t submitted = 0;
+  while (submitted < items.size() && status.ok()) {
+    status = Submit(items[submitted]);
+    if (status.ok()) ++submitted;
   }
+  items.resize(submitted);
   if (idle && request.brief && items.size() == 1) Spin(*items[0]);
   Times times = {.queue = absl::InfiniteDuration()};
   for (const auto& item : items) {
@@ -209,16 +212,19 @@ absl::Status DeviceWorker::Submit(const std::shared_ptr<Item>& item) {
   }
   const Request& request = item->request;
   item->id = next_id_++;
-  const absl::Status submitted =
-      scheduler_.Submit({.id = item->id,
-                         .flow = {request.principal, request.run},
-                         .lane = request.lane,
-                         .deadline = request.deadline,
-                         .merge_key = request.merge_key,
-                         .samples = item->samples},
-                        item->submitted);
-  if (!submitted.ok()) return QueueFull(submitted, request);
   items_[item->id] = item;
+  const absl::Status submitted = scheduler_.Submit(
+      {.id = item->id,
+       .flow = {request.principal, request.run},
+       .lane = request.lane,
+       .deadline = request.deadline,
+       .merge_key = item->batch_work != nullptr ? request.merge_key : 0,
+       .samples = item->samples},
+      item->submitted);
+  if (!submitted.ok()) {
+    items_.erase(item->id);
+    return QueueFull(submitted, request);
+  }
   changed_.SignalAll();
   return absl::OkStatus();
 }
@@ -279,7 +285,10 @@ absl::Status DeviceWorker::WaitForStart(Item& item) {
   while (!item.started && !item.finished) {
     item.done.WaitWithTimeout(&mutex_, kCancelPoll);
     if (item.started || item.finished) break;
-    if (item.request.cancelled()) return Cancelled();
+    mutex_.Unlock();  // It takes some time to ask.
+    const bool cancelled = item.request.cancelled();
+    mutex_.Lock();
+    if (cancelled) return Cancelled();
     if (absl::Now() >= item.request.deadline) {
       return absl::DeadlineExceededError(
           "the deadline passed before the device was free");
@@ -304,20 +313,12 @@ void DeviceWorker::Pump() {
 }
 
 void DeviceWorker::RunBatch(const Scheduler::Dispatch& next) {
-  Items abandoned;
-  Items items;
-  for (const uint64_t id : next.run) {
-    const std::shared_ptr<Item> item = Take(id);
-    if (Abandoned(*item)) {
-      item->status = Cancelled();
-      abandoned.push_back(item);
-    } else {
-      item->started = true;  // No signal: the caller need not wake for it.
-      items.push_back(item);
-    }
-  }
+  Items all;
+  for (const uint64_t id : next.run) all.push_back(Take(id));
+  const Items items = WithoutAbandoned(all);
   absl::Duration cost;
   if (!items.empty()) {
+    for (const auto& item : items) item->started = true;
     Count(next, items);
     mutex_.Unlock();
     const absl::Time begin = absl::Now();
@@ -329,12 +330,28 @@ void DeviceWorker::RunBatch(const Scheduler::Dispatch& next) {
     mutex_.Lock();
   }
   scheduler_.Done(next.run.front(), cost, absl::Now());
-  items.insert(items.end(), abandoned.begin(), abandoned.end());
-  for (const auto& item : items) item->finished = true;
+  for (const auto& item : all) item->finished = true;
   // Without the mutex, which the callers would wake up to wait for.
   mutex_.Unlock();
-  for (const auto& item : items) item->done.Signal();
+  for (const auto& item : all) item->done.Signal();
   mutex_.Lock();
+}
+
+// Those of `items` that somebody still waits for; the others' status says that
+// they were cancelled. Unlocks the mutex meanwhile, since it takes time to ask.
+DeviceWorker::Items DeviceWorker::WithoutAbandoned(const Items& items) {
+  Items wanted;
+  mutex_.Unlock();
+  for (const auto& item : items) {
+    const bool is_fresh = absl::Now() - item->submitted < kFreshFor;
+    if (is_fresh || !item->request.cancelled()) {
+      wanted.push_back(item);
+    } else {
+      item->status = Cancelled();
+    }
+  }
+  mutex_.Lock();
+  return wanted;
 }
 
 void DeviceWorker::Count(const Scheduler::Dispatch& next, const Items& items) {
@@ -350,10 +367,6 @@ void DeviceWorker::Count(const Scheduler::Dispatch& next, const Items& items) {
 
 std::shared_ptr<DeviceWorker::Item> DeviceWorker::Take(uint64_t id) {
   return std::move(items_.extract(id).mapped());
-}
-
-bool DeviceWorker::Abandoned(const Item& item) {
-  return absl::Now() - item.submitted >= kFreshFor && item.request.cancelled();
 }
 
 void DeviceWorker::TakeExpired(const std::vector<uint64_t>& ids) {

@@ -155,7 +155,8 @@ class DeviceWorker {
   void Pump();
   void RunBatch(const Scheduler::Dispatch& next)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  static bool Abandoned(const Item& item);
+  Items WithoutAbandoned(const Items& items)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   static void RunAll(const Items& items);
   void Count(const Scheduler::Dispatch& next, const Items& items)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

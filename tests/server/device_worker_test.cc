@@ -223,6 +223,57 @@ TEST_F(DeviceWorkerTest, RefusesWorkOverTheQueueLimit) {
   EXPECT_THAT(Run(nothing), IsOk());
 }
 
+// Counts how many run together.
+class CountingWork : public BatchWork {
+ public:
+  absl::Status RunBatch(std::span<BatchWork* const> batch) override {
+    together_ = batch.size();
+    return absl::OkStatus();
+  }
+  size_t together() const { return together_; }
+
+ private:
+  size_t together_ = 0;
+};
+
+TEST_F(DeviceWorkerTest, PlainWorkNeverRunsTogetherWithABatch) {
+  DeviceWorker worker(c10::Device(c10::DeviceType::CPU), /*threads=*/1,
+                      {.max_batch = 8});
+  Blocker blocker(worker);
+  bool ran = false;
+  CountingWork work;
+  const auto waits = [](absl::Notification& notification) {
+    return [&notification] {
+      if (!notification.HasBeenNotified()) notification.Notify();
+      return false;
+    };
+  };
+  absl::Notification batch_waits;
+  absl::Notification plain_waits;
+  std::thread batch([&] {
+    const DeviceWorker::BatchItem item = {.work = &work};
+    EXPECT_THAT(
+        worker.RunTogether({.cancelled = waits(batch_waits), .merge_key = 7},
+                           std::span(&item, 1)),
+        IsOk());
+  });
+  std::thread plain([&] {
+    EXPECT_THAT(worker.Run({.cancelled = waits(plain_waits), .merge_key = 7},
+                           [&] {
+                             ran = true;
+                             return absl::OkStatus();
+                           }),
+                IsOk());
+  });
+  batch_waits.WaitForNotification();
+  plain_waits.WaitForNotification();
+  blocker.Release();
+  batch.join();
+  plain.join();
+  EXPECT_TRUE(ran);
+  EXPECT_EQ(work.together(), 1);
+}
+
 TEST_F(DeviceWorkerTest, TurnsLibTorchsErrorsIntoInternalWithoutInternals) {
   const absl::Status status = Run([]() -> absl::Status {
     TORCH_CHECK(false, "sizes differ\nat /src/aten/secret.cpp:12");
