@@ -37,9 +37,19 @@ bool Matches(std::string_view pattern, std::string_view name) {
 absl::StatusOr<std::vector<Slice>> SelectByGlobs(
     std::span<const std::string> globs, std::span<const std::string> names,
     std::span<const int64_t> sizes) {
+  if (globs.size() > kMaxGlobs) {
+    return InvalidOption(absl::StrCat(globs.size(),
+                                      " patterns are given, at most ",
+                                      kMaxGlobs, " are allowed"));
+  }
   const bool everything = globs.empty() || globs.front().starts_with('!');
   std::vector<bool> selected(names.size(), everything);
   for (const std::string& glob : globs) {
+    if (glob.size() > kMaxGlobBytes) {
+      return InvalidOption(absl::StrCat("a pattern has ", glob.size(),
+                                        " bytes, at most ", kMaxGlobBytes,
+                                        " are allowed"));
+    }
     const bool excludes = glob.starts_with('!');
     const std::string_view pattern =
         std::string_view(glob).substr(excludes ? 1 : 0);

@@ -17,6 +17,11 @@
 
 namespace backboned {
 
+// Patterns that one selection may have, each of so many bytes: more than there
+// are tensors, and than names have letters.
+inline constexpr size_t kMaxGlobs = 4096;
+inline constexpr size_t kMaxGlobBytes = 256;
+
 // Names by pattern, or a range of elements. Empty: everything.
 struct Selection {
   // `*` stands for any characters, dots too; upper and lower case differ. A
@@ -45,8 +50,8 @@ struct Slice {
 // (elements), in layout order.
 //
 // Returns kInvalidArgument (kInvalidOption) if there are both globs and a
-// range, a pattern matches no name at all, or the range is reversed or leaves
-// the tensors.
+// range, too many or too long patterns, a pattern matches no name at all, or
+// the range is reversed or leaves the tensors.
 absl::StatusOr<std::vector<Slice>> Select(const Selection& selection,
                                           std::span<const std::string> names,
                                           std::span<const int64_t> sizes);

@@ -100,6 +100,20 @@ TEST(SelectTest, TellsCasesAndWholeNamesApart) {
   }
 }
 
+TEST(SelectTest, RejectsPatternsWithoutMeasure) {
+  const std::vector<std::string> names = {"a"};
+  const std::vector<int64_t> sizes = {1};
+  Selection selection = {.globs = std::vector<std::string>(kMaxGlobs, "a")};
+  EXPECT_THAT(Select(selection, names, sizes), IsOk());
+  selection.globs.emplace_back("a");
+  EXPECT_THAT(Select(selection, names, sizes),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       HasSubstr("4097 patterns are given")));
+  EXPECT_THAT(Select({.globs = {std::string(257, '*')}}, names, sizes),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       HasSubstr("a pattern has 257 bytes")));
+}
+
 TEST(SelectTest, RejectsPatternWhereThereAreNoNames) {
   EXPECT_THAT(Select({.globs = {"*"}}, {}, {}),
               StatusIs(kInvalid, "pattern \"*\" matches none of 0 names"));
