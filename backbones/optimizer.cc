@@ -314,14 +314,4 @@ StatePtr WithOptimizer(const State& state, OptimizerPtr optimizer) {
   return std::make_shared<const State>(std::move(next));
 }
 
-int64_t OptimizerBytes(const OptimizerState& optimizer) {
-  int64_t bytes = 0;
-  for (const std::vector<at::Tensor>& slots : optimizer.slots) {
-    for (const at::Tensor& tensor : slots) {
-      bytes += static_cast<int64_t>(tensor.nbytes());
-    }
-  }
-  return bytes;
-}
-
 }  // namespace backboned

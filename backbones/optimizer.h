@@ -128,9 +128,6 @@ absl::StatusOr<StepOutput> Step(const State& state, const StepOptions& options,
 // Versions stay.
 StatePtr WithOptimizer(const State& state, OptimizerPtr optimizer);
 
-// Returns the bytes of the optimizer's tensors.
-int64_t OptimizerBytes(const OptimizerState& optimizer);
-
 }  // namespace backboned
 
 #endif  // BACKBONED_BACKBONES_OPTIMIZER_H_

@@ -96,8 +96,7 @@ at::Generator SeededGenerator(uint64_t seed) {
 absl::StatusOr<at::Generator> GeneratorFromState(
     std::span<const std::byte> bytes) {
   const auto invalid = [](const std::string& message) {
-    return Error(absl::StatusCode::kInvalidArgument, Reason::kInvalidOption,
-                 message);
+    return InvalidOption(message);
   };
   if (bytes.size() != kGeneratorStateBytes) {
     return invalid("generator state has " + std::to_string(bytes.size()) +
@@ -282,17 +281,24 @@ absl::StatusOr<StatePtr> ForkOf(const State& state, const Layout& layout,
 
 std::vector<at::Tensor> TensorsOf(const State& state) {
   std::vector<at::Tensor> all;
-  for (const auto* tensors : {&state.params, &state.buffers, &state.grads}) {
-    for (const at::Tensor& tensor : *tensors) {
+  const auto add = [&all](const std::vector<at::Tensor>& tensors) {
+    for (const at::Tensor& tensor : tensors) {
       if (tensor.defined()) all.push_back(tensor);
     }
+  };
+  add(state.params);
+  add(state.buffers);
+  add(state.grads);
+  add(state.shared);
+  if (state.optimizer == nullptr) return all;
+  for (const std::vector<at::Tensor>& slots : state.optimizer->slots) {
+    add(slots);
   }
   return all;
 }
 
 int64_t StateBytes(const State& state) {
-  int64_t bytes =
-      state.optimizer == nullptr ? 0 : OptimizerBytes(*state.optimizer);
+  int64_t bytes = 0;
   for (const at::Tensor& tensor : TensorsOf(state)) {
     bytes += static_cast<int64_t>(tensor.nbytes());
   }

@@ -152,11 +152,11 @@ StatePtr CloneOf(const State& state, const CloneParts& parts);
 absl::StatusOr<StatePtr> ForkOf(const State& state, const Layout& layout,
                                 const State& fresh);
 
-// Returns the parameters, buffers and gradients of the State that are defined.
+// Returns all tensors of the State that are defined: parameters, buffers,
+// gradients, those of earlier columns and the optimizer's.
 std::vector<at::Tensor> TensorsOf(const State& state);
 
-// Returns the bytes of the State's parameters, buffers, gradients and
-// optimizer.
+// Returns the bytes of TensorsOf.
 int64_t StateBytes(const State& state);
 
 }  // namespace backboned

@@ -126,7 +126,7 @@ absl::StatusOr<std::shared_ptr<Instance>> Host::CloneInstance(
   auto clone = std::make_shared<Instance>(
       IdentityOf(options), std::move(begin->architecture),
       options.source->worker(), std::move(begin->state), settings, cache_room_);
-  status = Register(clone);
+  status = Register(clone, options.check_wanted);
   if (!status.ok()) return status;
   return clone;
 }

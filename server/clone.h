@@ -4,10 +4,12 @@
 #define BACKBONED_SERVER_CLONE_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
 
+#include "absl/status/status.h"
 #include "backbones/state.h"
 #include "server/instance.h"
 #include "server/settings.h"
@@ -27,6 +29,8 @@ struct CloneOptions {
   // or at random. Without gradients and optimizer.
   std::optional<int64_t> num_classes;
   std::optional<uint64_t> seed;
+  // As in CreateOptions.
+  std::function<absl::Status()> check_wanted = {};
 };
 
 }  // namespace backboned

@@ -344,7 +344,7 @@ absl::StatusOr<Created> Host::CreateInstance(const CreateOptions& options) {
   auto instance = std::make_shared<Instance>(
       IdentityOf(options, *plan, *begin), plan->architecture, **worker,
       std::move(begin->state), options.settings, cache_room_);
-  status = Register(instance);
+  status = Register(instance, options.check_wanted);
   if (absl::IsAlreadyExists(status)) {  // Somebody was faster.
     if (auto taken = registry_.Get(options.owner, options.name)) {
       return Existing(std::move(taken), options, *plan);
@@ -369,8 +369,10 @@ absl::StatusOr<std::vector<std::shared_ptr<Instance>>> Host::FindColumns(
   return columns;
 }
 
-absl::Status Host::Register(const std::shared_ptr<Instance>& instance) {
-  absl::Status status = instance->OpenCache();
+absl::Status Host::Register(const std::shared_ptr<Instance>& instance,
+                            const std::function<absl::Status()>& check_wanted) {
+  absl::Status status = check_wanted ? check_wanted() : absl::OkStatus();
+  if (status.ok()) status = instance->OpenCache();
   if (status.ok()) status = registry_.Add(instance);
   if (!status.ok() || !instance->identity().ephemeral) return status;
   status = sessions_.Adopt(instance->identity().session,
@@ -392,6 +394,7 @@ absl::Status Host::DeleteInstance(Instance& instance) {
 
 void Host::Sweep(absl::Time now) {
   tapes_.DropExpired(now);
+  answers_.DropExpired(now);
   for (const Sessions::Expired& session : sessions_.TakeExpired(now)) {
     tapes_.DropSession(session.id, session.principal);
     for (const std::string& name : session.instances) {

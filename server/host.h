@@ -7,6 +7,7 @@
 #include <c10/core/ScalarType.h>
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -16,6 +17,7 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
@@ -73,6 +75,9 @@ struct CreateOptions {
   Settings settings;
   at::ScalarType dtype = at::kFloat;  // Of parameters and floating buffers.
   std::vector<std::string> columns;   // Earlier ones, the oldest first.
+  // Asked before the instance is there: an error if nobody waits for it any
+  // more, which is returned. Empty: somebody does.
+  std::function<absl::Status()> check_wanted = {};
 };
 
 // What was made.
@@ -116,9 +121,9 @@ class Host {
   // Deletes an instance and its tapes; kNotFound if it is gone already.
   absl::Status DeleteInstance(Instance& instance);
 
-  // Drops expired tapes, and what expired sessions left, and gives memory that
-  // rested for kMemoryRest back to the system. The sweeper calls it each
-  // second.
+  // Drops expired tapes and answers, and what expired sessions left, and gives
+  // memory that rested for kMemoryRest back to the system. The sweeper calls it
+  // each second.
   void Sweep(absl::Time now);
 
   Registry& registry() { return registry_; }
@@ -139,9 +144,10 @@ class Host {
   absl::StatusOr<DeviceWorker*> FindWorker(std::string_view device) const;
 
  private:
-  // Opens an instance's feature cache and adds the instance; an ephemeral one
-  // belongs to its session from then on.
-  absl::Status Register(const std::shared_ptr<Instance>& instance);
+  // Opens an instance's feature cache and adds the instance, if it is wanted
+  // still; an ephemeral one belongs to its session from then on.
+  absl::Status Register(const std::shared_ptr<Instance>& instance,
+                        const std::function<absl::Status()>& check_wanted);
 
   // The instances that `options` names as earlier columns.
   absl::StatusOr<std::vector<std::shared_ptr<Instance>>> FindColumns(

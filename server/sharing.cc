@@ -24,10 +24,13 @@ std::vector<int64_t> SharedBytes(std::span<const StatePtr> states) {
   constexpr size_t kSeveral = SIZE_MAX;
   std::unordered_map<const c10::StorageImpl*, size_t> holders;
   for (size_t i = 0; i < states.size(); ++i) {
+    // An optimizer's tensors are shared with it.
+    const bool has_own_optimizer = states[i]->optimizer.use_count() <= 1;
     for (const at::Tensor& tensor : TensorsOf(*states[i])) {
       const c10::StorageImpl* memory = tensor.storage().unsafeGetStorageImpl();
       // Held by one state, and by its tensor in the list just made.
-      if (tensor.use_count() == 2 && tensor.storage().use_count() == 1) {
+      if (has_own_optimizer && tensor.use_count() == 2 &&
+          tensor.storage().use_count() == 1) {
         continue;
       }
       holdings.push_back({.state = i,

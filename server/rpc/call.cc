@@ -17,9 +17,8 @@ absl::Status ReadToken(const grpc::ServerContext& context, const char* key,
   if (found == context.client_metadata().end()) return absl::OkStatus();
   value.assign(found->second.data(), found->second.size());
   if (IsToken(value)) return absl::OkStatus();
-  return Error(absl::StatusCode::kInvalidArgument, Reason::kInvalidOption,
-               absl::StrCat("metadata ", key,
-                            " is not 1 to 64 characters of [A-Za-z0-9_.-]"));
+  return InvalidOption(absl::StrCat(
+      "metadata ", key, " is not 1 to 64 characters of [A-Za-z0-9_.-]"));
 }
 
 }  // namespace
@@ -46,6 +45,16 @@ Call::Call(std::string_view method, grpc::ServerContext& context)
       principal_(kLocalPrincipal),
       deadline_(absl::FromChrono(context.deadline())),
       received_(absl::Now()) {}
+
+absl::Status Call::CheckWanted() const {
+  if (absl::Now() >= deadline_) {
+    return absl::DeadlineExceededError("the deadline has passed");
+  }
+  if (IsCancelled()) {
+    return absl::CancelledError("the client cancelled the call");
+  }
+  return absl::OkStatus();
+}
 
 DeviceWorker::Request Call::WorkerRequest(uint64_t lane) const {
   return {.principal = principal_,

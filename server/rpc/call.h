@@ -11,6 +11,7 @@
 #include <string_view>
 #include <utility>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "server/device_worker.h"
@@ -54,6 +55,10 @@ class Call {
   // Whether the caller is gone. Asks gRPC's queue, which takes some 30 us: too
   // much for what every call does. Thread-safe.
   bool IsCancelled() const { return context_->IsCancelled(); }
+
+  // kCancelled or kDeadlineExceeded if nobody waits for the answer any more.
+  // Takes as long.
+  absl::Status CheckWanted() const;
 
   // Ends the call from the server's side. Thread-safe.
   void Cancel() { context_->TryCancel(); }

@@ -1,5 +1,6 @@
 #include "server/clone.h"
 
+#include <ATen/ops/ones.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -10,6 +11,7 @@
 
 #include "absl/time/clock.h"
 #include "backbones/errors.h"
+#include "backbones/optimizer.h"
 #include "server/host.h"
 #include "server/memory_allocator.h"
 #include "server/sharing.h"
@@ -124,6 +126,21 @@ TEST_F(CloneTest, SharedBytesAreThoseThatAnotherStateHolds) {
   EXPECT_THAT(Shared(), ElementsAre(0));
 }
 
+TEST_F(CloneTest, AnOptimizersTensorsAreShared) {
+  const auto with_slots = [&] {
+    State state = *net_->state();
+    OptimizerState adam;
+    adam.slots = {{at::ones({4}), at::ones({4})}};
+    state.optimizer = std::make_shared<const OptimizerState>(std::move(adam));
+    return std::make_shared<const State>(std::move(state));
+  };
+  const StatePtr state = with_slots();
+  const StatePtr clone = CloneOf(*state, {.grads = true, .optimizer = true});
+  const int64_t all = StateBytes(*state);
+  EXPECT_GE(all, StateBytes(*net_->state()) + 2 * 4 * 4);
+  EXPECT_THAT(SharedBytes(std::vector{state, clone}), ElementsAre(all, all));
+}
+
 TEST_F(CloneTest, TakesTheSettingsButNotReadOnlyUnlessItIsGivenSome) {
   ASSERT_THAT(net_->ChangeSettings(
                   {.lane = net_->lane()}, {},
@@ -166,6 +183,18 @@ TEST_F(CloneTest, TheUnnamedBelongToTheirSession) {
   const auto clone = Clone({.source = net_, .owner = "local", .session = "s"});
   EXPECT_TRUE(clone->identity().ephemeral);
   EXPECT_THAT(clone->identity().name, MatchesRegex("net-[0-9a-f]{8}"));
+}
+
+TEST_F(CloneTest, NothingIsLeftOfOneThatNobodyWaitsFor) {
+  const size_t before = host_.registry().List().size();
+  const auto gone = [] { return absl::CancelledError("gone"); };
+  EXPECT_THAT(host_.CloneInstance({.source = net_, .check_wanted = gone}),
+              StatusIs(absl::StatusCode::kCancelled));
+  EXPECT_THAT(
+      host_.CreateInstance(
+          {.owner = "local", .benchmark = "seq-mnist", .check_wanted = gone}),
+      StatusIs(absl::StatusCode::kCancelled));
+  EXPECT_EQ(host_.registry().List().size(), before);
 }
 
 TEST_F(CloneTest, RefusesWhatMakesNoSenseAndLeavesNothing) {
