@@ -132,6 +132,11 @@ absl::Status RemoveStale(const ListenAddress& address) {
               sizeof(target)) == 0) {
     return InUse(address);
   }
+  if (errno != ECONNREFUSED) {  // It may be served, though not for us.
+    return absl::InvalidArgumentError(
+        absl::StrCat("cannot listen on ", address.text,
+                     ": a socket is there: ", std::strerror(errno)));
+  }
   unlink(address.path.c_str());
   return absl::OkStatus();
 }

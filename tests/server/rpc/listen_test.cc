@@ -50,16 +50,21 @@ class ListenTest : public ::testing::Test {
     EXPECT_THAT(client.GetServer(), IsOk()) << address;
   }
 
-  // Leaves a socket behind that nobody serves, as a killed server does.
-  void LeaveStaleSocket() const {
+  // Puts a socket at Path and returns its descriptor.
+  int BindSocket(int type) const {
     sockaddr_un address = {};
     address.sun_family = AF_UNIX;
     Path().copy(address.sun_path, sizeof(address.sun_path) - 1);
-    const int fd = socket(AF_UNIX, SOCK_STREAM, 0);
-    ASSERT_EQ(
+    const int fd = socket(AF_UNIX, type, 0);
+    EXPECT_EQ(
         bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address)),
         0);
-    close(fd);
+    return fd;
+  }
+
+  // Leaves a socket behind that nobody serves, as a killed server does.
+  void LeaveStaleSocket() const {
+    close(BindSocket(SOCK_STREAM));
     std::ofstream(Path() + ".lock") << "";
     ASSERT_TRUE(std::filesystem::is_socket(Path()));
   }
@@ -128,6 +133,15 @@ TEST_F(ListenTest, TakesAStaleSocketOver) {
   const auto server = Start("unix:" + Path());
   ASSERT_THAT(server, IsOk());
   ExpectServes("unix:" + Path());
+}
+
+TEST_F(ListenTest, LeavesASocketOfAnotherKindAlone) {
+  const int in_use = BindSocket(SOCK_DGRAM);
+  EXPECT_THAT(Start("unix:" + Path()),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       HasSubstr("a socket is there: Protocol wrong type")));
+  EXPECT_TRUE(std::filesystem::is_socket(Path()));
+  close(in_use);
 }
 
 TEST_F(ListenTest, LeavesAFileThatIsNoSocketAlone) {
