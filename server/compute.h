@@ -42,10 +42,11 @@ struct ForwardWork {
   std::string input_digest = {};
   Budget::Reservation reservation;  // Pays for the input's upload.
 
-  // With `options.record`: the tape's place, its session, and who pays for it;
-  // the input should have been allocated in that account.
+  // With `options.record`: the tape's place and its session.
   TapeSlot slot;
   std::string session;
+  // Pays for what the forward allocates: with `options.record` the tape's, in
+  // which the input should have been allocated too. Null: nobody.
   std::shared_ptr<MemoryAccount> account;
 };
 
@@ -127,6 +128,7 @@ struct BackwardWork {
   bool squared_grads = false;
   std::optional<StepOptions> step = {};        // With `accumulate`.
   std::optional<at::ScalarType> output_dtype;  // Absent: as computed.
+  Budget::Reservation reservation;  // Pays for the gradients' upload.
 };
 
 // What a backward gave. All tensors: CPU, contiguous; undefined: none.

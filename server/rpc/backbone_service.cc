@@ -8,39 +8,39 @@ namespace backboned::rpc {
 BackboneService::BackboneService(Surroundings& surroundings)
     : DecoratedService("backboned.v1.BackboneService", surroundings) {
   // Bind the methods of this class to their names.
-  const auto add_stream =
-      [this](std::string_view name,
-             absl::Status (BackboneService::*method)(Call&, MessageStream&)) {
-        AddMethod(name, [this, method](Call& call, MessageStream& stream) {
-          return (this->*method)(call, stream);
-        });
-      };
-  const auto add_unary =
-      [this]<typename Request, typename Response>(
-          std::string_view name,
-          absl::StatusOr<Response> (BackboneService::*method)(Call&,
-                                                              const Request&)) {
-        AddUnary<Request, Response>(
-            name, [this, method](Call& call, const Request& request) {
-              return (this->*method)(call, request);
-            });
-      };
-  add_stream("Forward", &BackboneService::Forward);
-  add_stream("Backward", &BackboneService::Backward);
-  add_stream("TrainStep", &BackboneService::TrainStep);
-  add_unary("ReleaseTapes", &BackboneService::ReleaseTapes);
-  add_stream("GetParams", &BackboneService::GetParams);
-  add_stream("SetParams", &BackboneService::SetParams);
-  add_stream("GetGrads", &BackboneService::GetGrads);
-  add_stream("SetGrads", &BackboneService::SetGrads);
-  add_unary("ZeroGrads", &BackboneService::ZeroGrads);
-  add_stream("GetBuffers", &BackboneService::GetBuffers);
-  add_stream("SetBuffers", &BackboneService::SetBuffers);
-  add_unary("ConfigureOptimizer", &BackboneService::ConfigureOptimizer);
-  add_unary("Step", &BackboneService::Step);
-  add_stream("GetOptimizerState", &BackboneService::GetOptimizerState);
-  add_stream("SetOptimizerState", &BackboneService::SetOptimizerState);
-  add_unary("Extract", &BackboneService::Extract);
+  const auto bound = [this](auto method) {
+    return [this, method](auto&&... arguments) {
+      return (this->*method)(std::forward<decltype(arguments)>(arguments)...);
+    };
+  };
+  AddExchange<v1::ForwardHeader, v1::ForwardResult>(
+      "Forward", bound(&BackboneService::Forward));
+  AddExchange<v1::BackwardHeader, v1::BackwardResult>(
+      "Backward", bound(&BackboneService::Backward));
+  AddExchange<v1::TrainStepHeader, v1::TrainStepResult>(
+      "TrainStep", bound(&BackboneService::TrainStep));
+  AddUnary<v1::ReleaseTapesRequest, v1::ReleaseTapesResponse>(
+      "ReleaseTapes", bound(&BackboneService::ReleaseTapes));
+  AddMethod("GetParams", bound(&BackboneService::GetParams));
+  AddUpload<v1::SetParamsHeader, v1::SetParamsResponse>(
+      "SetParams", bound(&BackboneService::SetParams));
+  AddMethod("GetGrads", bound(&BackboneService::GetGrads));
+  AddUpload<v1::SetGradsHeader, v1::SetGradsResponse>(
+      "SetGrads", bound(&BackboneService::SetGrads));
+  AddChange<v1::ZeroGradsRequest, v1::ZeroGradsResponse>(
+      "ZeroGrads", bound(&BackboneService::ZeroGrads));
+  AddMethod("GetBuffers", bound(&BackboneService::GetBuffers));
+  AddUpload<v1::SetBuffersHeader, v1::SetBuffersResponse>(
+      "SetBuffers", bound(&BackboneService::SetBuffers));
+  AddChange<v1::ConfigureOptimizerRequest, v1::ConfigureOptimizerResponse>(
+      "ConfigureOptimizer", bound(&BackboneService::ConfigureOptimizer));
+  AddChange<v1::StepRequest, v1::StepResponse>("Step",
+                                               bound(&BackboneService::Step));
+  AddMethod("GetOptimizerState", bound(&BackboneService::GetOptimizerState));
+  AddUpload<v1::SetOptimizerStateHeader, v1::SetOptimizerStateResponse>(
+      "SetOptimizerState", bound(&BackboneService::SetOptimizerState));
+  AddUnary<v1::ExtractRequest, v1::ExtractResponse>(
+      "Extract", bound(&BackboneService::Extract));
 }
 
 absl::StatusOr<std::shared_ptr<Instance>> BackboneService::Find(

@@ -28,17 +28,26 @@ class BackboneService : public DecoratedService {
   explicit BackboneService(Surroundings& surroundings);
 
  private:
-  absl::Status Forward(Call& call, MessageStream& stream);
-  absl::Status Backward(Call& call, MessageStream& stream);
-  absl::Status TrainStep(Call& call, MessageStream& stream);
+  absl::Status Forward(Call& call, MessageStream& stream,
+                       const v1::ForwardHeader& header, AnswerTicket ticket);
+  absl::Status Backward(Call& call, MessageStream& stream,
+                        const v1::BackwardHeader& header, AnswerTicket ticket);
+  absl::Status TrainStep(Call& call, MessageStream& stream,
+                         const v1::TrainStepHeader& header,
+                         AnswerTicket ticket);
   absl::Status GetParams(Call& call, MessageStream& stream);
-  absl::Status SetParams(Call& call, MessageStream& stream);
+  absl::StatusOr<v1::SetParamsResponse> SetParams(
+      Call& call, MessageStream& stream, const v1::SetParamsHeader& header);
   absl::Status GetGrads(Call& call, MessageStream& stream);
-  absl::Status SetGrads(Call& call, MessageStream& stream);
+  absl::StatusOr<v1::SetGradsResponse> SetGrads(
+      Call& call, MessageStream& stream, const v1::SetGradsHeader& header);
   absl::Status GetBuffers(Call& call, MessageStream& stream);
-  absl::Status SetBuffers(Call& call, MessageStream& stream);
+  absl::StatusOr<v1::SetBuffersResponse> SetBuffers(
+      Call& call, MessageStream& stream, const v1::SetBuffersHeader& header);
   absl::Status GetOptimizerState(Call& call, MessageStream& stream);
-  absl::Status SetOptimizerState(Call& call, MessageStream& stream);
+  absl::StatusOr<v1::SetOptimizerStateResponse> SetOptimizerState(
+      Call& call, MessageStream& stream,
+      const v1::SetOptimizerStateHeader& header);
   absl::StatusOr<v1::ReleaseTapesResponse> ReleaseTapes(
       Call& call, const v1::ReleaseTapesRequest& request);
   absl::StatusOr<v1::ZeroGradsResponse> ZeroGrads(
@@ -62,18 +71,9 @@ class BackboneService : public DecoratedService {
   absl::StatusOr<TrainWork> Prepare(Call& call,
                                     const v1::TrainStepHeader& header);
 
-  // Run what is no retry, the header having been read.
-  absl::Status RunNewForward(Call& call, MessageStream& stream,
-                             const v1::ForwardHeader& header,
-                             AnswerTicket ticket);
+  // A forward whose input is named by its digest.
   absl::Status AnswerFromCache(Call& call, MessageStream& stream,
                                const v1::ForwardHeader& header,
-                               AnswerTicket ticket);
-  absl::Status RunNewBackward(Call& call, MessageStream& stream,
-                              const v1::BackwardHeader& header,
-                              AnswerTicket ticket);
-  absl::Status RunNewTrainStep(Call& call, MessageStream& stream,
-                               const v1::TrainStepHeader& header,
                                AnswerTicket ticket);
 
   // Finds the instance that a header names, and tells the log.

@@ -195,27 +195,9 @@ std::vector<wire::Payload> PayloadsOf(const BackwardDone& done) {
 
 }  // namespace
 
-absl::Status BackboneService::Backward(Call& call, MessageStream& stream) {
-  v1::BackwardHeader header;
-  absl::Status read = stream.ReadHeader(header);
-  if (!read.ok()) return read;
-  absl::StatusOr<AnswerLog::Attempt> attempt =
-      BeginAttempt(host(), call, header.request_id(), header);
-  if (!attempt.ok()) return attempt.status();
-  if (const auto* recorded = std::get_if<RecordedAnswer>(&*attempt)) {
-    v1::BackwardResult result;
-    absl::StatusOr<std::vector<wire::Payload>> payloads =
-        Recall(*recorded, result);
-    if (!payloads.ok()) return payloads.status();
-    return stream.WriteTensors(result, *std::move(payloads));
-  }
-  return RunNewBackward(call, stream, header,
-                        std::get<AnswerTicket>(*std::move(attempt)));
-}
-
-absl::Status BackboneService::RunNewBackward(Call& call, MessageStream& stream,
-                                             const v1::BackwardHeader& header,
-                                             AnswerTicket ticket) {
+absl::Status BackboneService::Backward(Call& call, MessageStream& stream,
+                                       const v1::BackwardHeader& header,
+                                       AnswerTicket ticket) {
   absl::StatusOr<std::shared_ptr<Instance>> instance =
       Find(call, header.instance());
   if (!instance.ok()) return instance.status();
@@ -253,7 +235,8 @@ absl::Status BackboneService::RunNewBackward(Call& call, MessageStream& stream,
                        .per_tape_grads = header.per_tape_grads(),
                        .squared_grads = header.squared_grads(),
                        .step = step,
-                       .output_dtype = *output_dtype};
+                       .output_dtype = *output_dtype,
+                       .reservation = std::move(upload->reservation)};
   absl::StatusOr<BackwardDone> done =
       RunBackward(call.WorkerRequest(/*lane=*/0), std::move(work));
   if (!done.ok()) return done.status();
@@ -261,9 +244,7 @@ absl::Status BackboneService::RunNewBackward(Call& call, MessageStream& stream,
   const v1::BackwardResult result =
       ResultOf(header, *done, **instance,
                output_dtype->value_or(DtypeOf(*done->state)), call);
-  std::vector<wire::Payload> payloads = PayloadsOf(*done);
-  RecordAnswer(ticket, result, payloads);
-  return stream.WriteTensors(result, std::move(payloads));
+  return SendAnswer(ticket, stream, result, PayloadsOf(*done));
 }
 
 }  // namespace backboned::rpc

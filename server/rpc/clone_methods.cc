@@ -11,7 +11,6 @@
 #include "server/clone.h"
 #include "server/rpc/convert.h"
 #include "server/rpc/instance_service.h"
-#include "server/rpc/once.h"
 
 namespace backboned::rpc {
 namespace {
@@ -19,13 +18,15 @@ namespace {
 CloneOptions OptionsOf(const Call& call,
                        const v1::CloneInstanceRequest& request,
                        std::shared_ptr<Instance> source) {
-  CloneOptions options = {.source = std::move(source),
-                          .name = request.name(),
-                          .owner = call.principal(),
-                          .session = call.session(),
-                          .condition = FromProto(request.if_version()),
-                          .parts = {.grads = request.with_grads(),
-                                    .optimizer = request.with_optimizer()}};
+  CloneOptions options = {
+      .source = std::move(source),
+      .name = request.name(),
+      .owner = call.principal(),
+      .session = call.session(),
+      .condition = FromProto(request.if_version()),
+      .parts = {.grads = request.with_grads(),
+                .optimizer = request.with_optimizer()},
+      .check_wanted = [&call] { return call.CheckWanted(); }};
   if (request.has_settings()) options.settings = FromProto(request.settings());
   if (request.has_num_classes()) options.num_classes = request.num_classes();
   if (request.has_seed()) options.seed = request.seed();
@@ -68,48 +69,40 @@ absl::StatusOr<Named> NamedBy(const google::protobuf::FieldMask& mask) {
 absl::StatusOr<v1::CloneInstanceResponse> InstanceService::CloneInstance(
     Call& call, const v1::CloneInstanceRequest& request) {
   call.record().instance = request.instance();
-  return RunOnce<v1::CloneInstanceResponse>(
-      host(), call, request.request_id(), request,
-      [&]() -> absl::StatusOr<v1::CloneInstanceResponse> {
-        absl::StatusOr<std::shared_ptr<Instance>> source =
-            host().registry().Find(request.instance(), call.principal());
-        if (!source.ok()) return source.status();
-        absl::StatusOr<std::shared_ptr<Instance>> clone =
-            host().CloneInstance(OptionsOf(call, request, *source));
-        if (!clone.ok()) return clone.status();
-        v1::CloneInstanceResponse response;
-        *response.mutable_instance() = Describe(*clone);
-        *response.mutable_instance()->mutable_layout() = LayoutOf(**clone);
-        return response;
-      });
+  absl::StatusOr<std::shared_ptr<Instance>> source =
+      host().registry().Find(request.instance(), call.principal());
+  if (!source.ok()) return source.status();
+  absl::StatusOr<std::shared_ptr<Instance>> clone =
+      host().CloneInstance(OptionsOf(call, request, *source));
+  if (!clone.ok()) return clone.status();
+  v1::CloneInstanceResponse response;
+  *response.mutable_instance() = Describe(*clone);
+  *response.mutable_instance()->mutable_layout() = LayoutOf(**clone);
+  return response;
 }
 
 absl::StatusOr<v1::UpdateInstanceResponse> InstanceService::UpdateInstance(
     Call& call, const v1::UpdateInstanceRequest& request) {
   call.record().instance = request.instance();
-  return RunOnce<v1::UpdateInstanceResponse>(
-      host(), call, request.request_id(), request,
-      [&]() -> absl::StatusOr<v1::UpdateInstanceResponse> {
-        absl::StatusOr<std::shared_ptr<Instance>> instance =
-            host().registry().Find(request.instance(), call.principal());
-        if (!instance.ok()) return instance.status();
-        absl::StatusOr<Named> named = NamedBy(request.update_mask());
-        if (!named.ok()) return named.status();
-        const Settings wanted = FromProto(request.settings());
-        absl::Status changed = (*instance)->ChangeSettings(
-            call.WorkerRequest((*instance)->lane()),
-            FromProto(request.if_version()), [&](Settings& settings) {
-              if (named->read_only) settings.read_only = wanted.read_only;
-              if (named->frozen) settings.frozen = wanted.frozen;
-              if (named->feature_cache_bytes) {
-                settings.feature_cache_bytes = wanted.feature_cache_bytes;
-              }
-            });
-        if (!changed.ok()) return changed;
-        v1::UpdateInstanceResponse response;
-        *response.mutable_instance() = Describe(*instance);
-        return response;
+  absl::StatusOr<std::shared_ptr<Instance>> instance =
+      host().registry().Find(request.instance(), call.principal());
+  if (!instance.ok()) return instance.status();
+  absl::StatusOr<Named> named = NamedBy(request.update_mask());
+  if (!named.ok()) return named.status();
+  const Settings wanted = FromProto(request.settings());
+  absl::Status changed = (*instance)->ChangeSettings(
+      call.WorkerRequest((*instance)->lane()), FromProto(request.if_version()),
+      [&](Settings& settings) {
+        if (named->read_only) settings.read_only = wanted.read_only;
+        if (named->frozen) settings.frozen = wanted.frozen;
+        if (named->feature_cache_bytes) {
+          settings.feature_cache_bytes = wanted.feature_cache_bytes;
+        }
       });
+  if (!changed.ok()) return changed;
+  v1::UpdateInstanceResponse response;
+  *response.mutable_instance() = Describe(*instance);
+  return response;
 }
 
 }  // namespace backboned::rpc

@@ -13,10 +13,12 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "server/answers.h"
 #include "server/host.h"
 #include "server/rpc/call.h"
 #include "server/rpc/gate.h"
 #include "server/rpc/message_stream.h"
+#include "server/rpc/once.h"
 #include "server/rpc/stall_watchdog.h"
 
 namespace backboned::rpc {
@@ -62,6 +64,57 @@ class DecoratedService : public grpc::Service {
       absl::StatusOr<Response> response = handler(call, request);
       if (!response.ok()) return response.status();
       return stream.WriteResponse(*response);
+    });
+  }
+
+  // The same for a change, which a retry with its request id does not repeat.
+  template <typename Request, typename Response>
+  void AddChange(
+      std::string_view method,
+      std::function<absl::StatusOr<Response>(Call&, const Request&)> handler) {
+    AddUnary<Request, Response>(
+        method, [this, handler = std::move(handler)](Call& call,
+                                                     const Request& request) {
+          return RunOnce<Response>(host(), call, request,
+                                   [&] { return handler(call, request); });
+        });
+  }
+
+  // The same for a change whose header has tensors behind it, which the handler
+  // reads.
+  template <typename Header, typename Response>
+  void AddUpload(std::string_view method,
+                 std::function<absl::StatusOr<Response>(Call&, MessageStream&,
+                                                        const Header&)>
+                     handler) {
+    AddMethod(method, [this, handler = std::move(handler)](
+                          Call& call, MessageStream& stream) {
+      Header header;
+      absl::Status read = stream.ReadHeader(header);
+      if (!read.ok()) return read;
+      absl::StatusOr<Response> response = RunOnce<Response>(
+          host(), call, header, [&] { return handler(call, stream, header); });
+      if (!response.ok()) return response.status();
+      return stream.WriteResponse(*response);
+    });
+  }
+
+  // The same for a change whose answer, a Result, has tensors behind it too:
+  // the handler sends it with its ticket.
+  template <typename Header, typename Result>
+  void AddExchange(std::string_view method,
+                   std::function<absl::Status(Call&, MessageStream&,
+                                              const Header&, AnswerTicket)>
+                       handler) {
+    AddMethod(method, [this, handler = std::move(handler)](
+                          Call& call, MessageStream& stream) {
+      Header header;
+      absl::Status read = stream.ReadHeader(header);
+      if (!read.ok()) return read;
+      return AnswerOnce<Result>(
+          host(), call, stream, header, [&](AnswerTicket ticket) {
+            return handler(call, stream, header, std::move(ticket));
+          });
     });
   }
 

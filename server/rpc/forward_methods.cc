@@ -39,16 +39,13 @@ at::Tensor EmptyTensor(const v1::TensorSpec& spec) {
   return at::empty(shape, *FromProto(spec.dtype()));
 }
 
-// Host memory for what a forward's stream brings. What a tape keeps in any case
-// has to fit the limit of all tapes; what the forward takes besides is bounded
-// by the room's limit alone, since the tape may be demoted.
+// Host memory for what a forward's stream brings.
 void MakeRoom(const v1::ForwardHeader& header, ForwardWork& work) {
   ScopedAccount scope(work.account);
   work.input = EmptyTensor(header.inputs(0));
   for (const v1::TensorSpec& spec : header.buffers()) {
     work.buffers.push_back(EmptyTensor(spec));
   }
-  if (work.account != nullptr) work.account->SetLimit(kUnlimitedBytes);
 }
 
 v1::ForwardResult ResultOf(const Instance& instance,
@@ -143,29 +140,6 @@ absl::StatusOr<ForwardWork> WorkOf(const v1::ExtractRequest& request,
 
 }  // namespace
 
-absl::Status BackboneService::Forward(Call& call, MessageStream& stream) {
-  v1::ForwardHeader header;
-  absl::Status read = stream.ReadHeader(header);
-  if (!read.ok()) return read;
-  const std::vector<std::string> unneeded(header.release_tapes().begin(),
-                                          header.release_tapes().end());
-  host().tapes().Release(unneeded, call.principal());
-  absl::StatusOr<AnswerLog::Attempt> attempt =
-      BeginAttempt(host(), call, header.request_id(), header);
-  if (!attempt.ok()) return attempt.status();
-  if (const auto* recorded = std::get_if<RecordedAnswer>(&*attempt)) {
-    v1::ForwardResult result;
-    absl::StatusOr<std::vector<wire::Payload>> payloads =
-        Recall(*recorded, result);
-    if (!payloads.ok()) return payloads.status();
-    return stream.WriteTensors(result, *std::move(payloads));
-  }
-  AnswerTicket& ticket = std::get<AnswerTicket>(*attempt);
-  return header.input_digest().empty()
-             ? RunNewForward(call, stream, header, std::move(ticket))
-             : AnswerFromCache(call, stream, header, std::move(ticket));
-}
-
 absl::StatusOr<ForwardWork> BackboneService::Read(
     Call& call, const v1::ForwardHeader& header) {
   absl::StatusOr<std::shared_ptr<Instance>> instance =
@@ -182,7 +156,8 @@ absl::StatusOr<ForwardWork> BackboneService::Read(
                      .return_buffers = header.return_buffers(),
                      .allow_merge = header.allow_merge(),
                      .output_dtype = *output_dtype,
-                     .session = call.session()};
+                     .session = call.session(),
+                     .account = call.account()};
 }
 
 absl::StatusOr<ForwardWork> BackboneService::Prepare(
@@ -220,6 +195,10 @@ absl::StatusOr<ForwardWork> BackboneService::Prepare(
                                .parent = call.account()});
   }
   MakeRoom(header, work);
+  // What a tape keeps in any case had to fit the limit of all tapes; what the
+  // forward takes besides is bounded by the room's limit alone, since the tape
+  // may be demoted.
+  if (header.tape()) work.account->SetLimit(kUnlimitedBytes);
   if (ChangesInstance(work)) {
     absl::Status writable = instance.CheckWritable();
     if (!writable.ok()) return writable;
@@ -227,9 +206,15 @@ absl::StatusOr<ForwardWork> BackboneService::Prepare(
   return work;
 }
 
-absl::Status BackboneService::RunNewForward(Call& call, MessageStream& stream,
-                                            const v1::ForwardHeader& header,
-                                            AnswerTicket ticket) {
+absl::Status BackboneService::Forward(Call& call, MessageStream& stream,
+                                      const v1::ForwardHeader& header,
+                                      AnswerTicket ticket) {
+  const std::vector<std::string> unneeded(header.release_tapes().begin(),
+                                          header.release_tapes().end());
+  host().tapes().Release(unneeded, call.principal());
+  if (!header.input_digest().empty()) {
+    return AnswerFromCache(call, stream, header, std::move(ticket));
+  }
   absl::StatusOr<ForwardWork> work = Prepare(call, header);
   if (!work.ok()) return work.status();
   std::vector<std::span<std::byte>> places = {MutableBytes(work->input)};
@@ -246,9 +231,7 @@ absl::Status BackboneService::RunNewForward(Call& call, MessageStream& stream,
   if (!done.ok()) return done.status();
   call.record().times = done->times;
   const v1::ForwardResult result = ResultOf(*instance, names, *done, call);
-  std::vector<wire::Payload> payloads = PayloadsOf(*done);
-  RecordAnswer(ticket, result, payloads);
-  absl::Status written = stream.WriteTensors(result, std::move(payloads));
+  absl::Status written = SendAnswer(ticket, stream, result, PayloadsOf(*done));
   // gRPC does not say whether the last message could be sent, since it travels
   // with the call's status.
   if (written.ok() && header.tape() && call.IsCancelled()) {
@@ -280,9 +263,7 @@ absl::Status BackboneService::AnswerFromCache(Call& call, MessageStream& stream,
   if (!done.has_value()) return CacheMiss(instance, has_cache);
   const v1::ForwardResult result =
       ResultOf(instance, work->options.outputs, *done, call);
-  std::vector<wire::Payload> payloads = PayloadsOf(*done);
-  RecordAnswer(ticket, result, payloads);
-  return stream.WriteTensors(result, std::move(payloads));
+  return SendAnswer(ticket, stream, result, PayloadsOf(*done));
 }
 
 absl::StatusOr<v1::ExtractResponse> BackboneService::Extract(
@@ -292,6 +273,7 @@ absl::StatusOr<v1::ExtractResponse> BackboneService::Extract(
   if (!instance.ok()) return instance.status();
   absl::StatusOr<ForwardWork> work = WorkOf(request, *instance);
   if (!work.ok()) return work.status();
+  work->account = call.account();
   const std::string name = work->options.outputs[0];
   absl::StatusOr<ForwardDone> done =
       RunForward(host(), call.WorkerRequest(/*lane=*/0), *std::move(work));

@@ -13,7 +13,6 @@
 #include "backbones/state.h"
 #include "server/rpc/backbone_service.h"
 #include "server/rpc/convert.h"
-#include "server/rpc/once.h"
 #include "server/rpc/transfer.h"
 
 namespace backboned::rpc {
@@ -105,66 +104,52 @@ absl::Status BackboneService::GetGrads(Call& call, MessageStream& stream) {
   return Download(call, stream, **instance, result, std::move(grads), *dtype);
 }
 
-absl::Status BackboneService::SetGrads(Call& call, MessageStream& stream) {
-  v1::SetGradsHeader header;
-  absl::Status read = stream.ReadHeader(header);
-  if (!read.ok()) return read;
-  const auto set = [&]() -> absl::StatusOr<v1::SetGradsResponse> {
-    absl::StatusOr<std::shared_ptr<Instance>> instance =
-        FindWritable(call, header.instance());
-    if (!instance.ok()) return instance.status();
-    absl::Status trains = (*instance)->CheckTrains();
-    if (!trains.ok()) return trains;
-    absl::StatusOr<std::vector<Slice>> slices =
-        SelectWhole(header.selection(), (*instance)->architecture().layout());
-    if (!slices.ok()) return slices.status();
-    absl::StatusOr<Presence> split =
-        SplitByPresence(header.grads(), *std::move(slices));
-    if (!split.ok()) return split.status();
-    absl::StatusOr<std::vector<at::Tensor>> values =
-        Upload(host(), call, stream, (*instance)->state()->params,
-               split->present, split->dtype);
-    if (!values.ok()) return values.status();
-    const std::vector<at::Tensor> none(split->absent.size());
-    absl::StatusOr<StatePtr> state = (*instance)->Commit(
-        call.WorkerRequest((*instance)->lane()), FromProto(header.if_version()),
-        [&](const State& current) {
-          return WithGrads(*WithGrads(current, split->present, *values),
-                           split->absent, none);
-        });
-    if (!state.ok()) return state.status();
-    v1::SetGradsResponse response;
-    *response.mutable_version() = VersionOf(**instance, **state);
-    return response;
-  };
-  absl::StatusOr<v1::SetGradsResponse> response = RunOnce<v1::SetGradsResponse>(
-      host(), call, header.request_id(), header, set);
-  if (!response.ok()) return response.status();
-  return stream.WriteResponse(*response);
+absl::StatusOr<v1::SetGradsResponse> BackboneService::SetGrads(
+    Call& call, MessageStream& stream, const v1::SetGradsHeader& header) {
+  absl::StatusOr<std::shared_ptr<Instance>> instance =
+      FindWritable(call, header.instance());
+  if (!instance.ok()) return instance.status();
+  absl::Status trains = (*instance)->CheckTrains();
+  if (!trains.ok()) return trains;
+  absl::StatusOr<std::vector<Slice>> slices =
+      SelectWhole(header.selection(), (*instance)->architecture().layout());
+  if (!slices.ok()) return slices.status();
+  absl::StatusOr<Presence> split =
+      SplitByPresence(header.grads(), *std::move(slices));
+  if (!split.ok()) return split.status();
+  absl::StatusOr<std::vector<at::Tensor>> values =
+      Upload(host(), call, stream, (*instance)->state()->params, split->present,
+             split->dtype);
+  if (!values.ok()) return values.status();
+  const std::vector<at::Tensor> none(split->absent.size());
+  absl::StatusOr<StatePtr> state = (*instance)->Commit(
+      call.WorkerRequest((*instance)->lane()), FromProto(header.if_version()),
+      [&](const State& current) {
+        return WithGrads(*WithGrads(current, split->present, *values),
+                         split->absent, none);
+      });
+  if (!state.ok()) return state.status();
+  v1::SetGradsResponse response;
+  *response.mutable_version() = VersionOf(**instance, **state);
+  return response;
 }
 
 absl::StatusOr<v1::ZeroGradsResponse> BackboneService::ZeroGrads(
     Call& call, const v1::ZeroGradsRequest& request) {
-  return RunOnce<v1::ZeroGradsResponse>(
-      host(), call, request.request_id(), request,
-      [&]() -> absl::StatusOr<v1::ZeroGradsResponse> {
-        absl::StatusOr<std::shared_ptr<Instance>> instance =
-            FindWritable(call, request.instance());
-        if (!instance.ok()) return instance.status();
-        absl::StatusOr<std::vector<Slice>> slices = SelectWhole(
-            request.selection(), (*instance)->architecture().layout());
-        if (!slices.ok()) return slices.status();
-        const std::vector<at::Tensor> none(slices->size());
-        absl::StatusOr<StatePtr> state =
-            (*instance)->Commit(call.WorkerRequest((*instance)->lane()),
-                                VersionCondition(), [&](const State& current) {
-                                  return WithGrads(current, *slices, none);
-                                });
-        if (!state.ok()) return state.status();
-        v1::ZeroGradsResponse response;
-        *response.mutable_version() = VersionOf(**instance, **state);
-        return response;
-      });
+  absl::StatusOr<std::shared_ptr<Instance>> instance =
+      FindWritable(call, request.instance());
+  if (!instance.ok()) return instance.status();
+  absl::StatusOr<std::vector<Slice>> slices =
+      SelectWhole(request.selection(), (*instance)->architecture().layout());
+  if (!slices.ok()) return slices.status();
+  const std::vector<at::Tensor> none(slices->size());
+  absl::StatusOr<StatePtr> state = (*instance)->Commit(
+      call.WorkerRequest((*instance)->lane()), VersionCondition(),
+      [&](const State& current) { return WithGrads(current, *slices, none); });
+  if (!state.ok()) return state.status();
+  v1::ZeroGradsResponse response;
+  *response.mutable_version() = VersionOf(**instance, **state);
+  return response;
 }
 
 }  // namespace backboned::rpc

@@ -13,7 +13,6 @@
 #include "server/memory.h"
 #include "server/memory_allocator.h"
 #include "server/rpc/convert.h"
-#include "server/rpc/once.h"
 #include "server/rpc/page.h"
 #include "server/sharing.h"
 #include "server/version.h"
@@ -28,17 +27,19 @@ constexpr int kMaxUnexpectedKeys = 1000;
 
 absl::StatusOr<CreateOptions> OptionsOf(
     const Call& call, const v1::CreateInstanceRequest& request) {
-  CreateOptions options = {.name = request.name(),
-                           .owner = call.principal(),
-                           .session = call.session(),
-                           .benchmark = request.benchmark(),
-                           .architecture = request.architecture(),
-                           .arguments = FromProto(request.arguments()),
-                           .rng_state = request.rng_state(),
-                           .exist_ok = request.exist_ok(),
-                           .device = request.device(),
-                           .random_init = request.random_init(),
-                           .settings = FromProto(request.settings())};
+  CreateOptions options = {
+      .name = request.name(),
+      .owner = call.principal(),
+      .session = call.session(),
+      .benchmark = request.benchmark(),
+      .architecture = request.architecture(),
+      .arguments = FromProto(request.arguments()),
+      .rng_state = request.rng_state(),
+      .exist_ok = request.exist_ok(),
+      .device = request.device(),
+      .random_init = request.random_init(),
+      .settings = FromProto(request.settings()),
+      .check_wanted = [&call] { return call.CheckWanted(); }};
   if (request.has_seed()) options.seed = request.seed();
   if (request.has_normalization()) {
     options.normalization = FromProto(request.normalization());
@@ -78,25 +79,30 @@ InstanceService::InstanceService(Surroundings& surroundings,
                                  absl::Duration stall_timeout)
     : DecoratedService("backboned.v1.InstanceService", surroundings),
       stall_timeout_(stall_timeout) {
-  // Binds a method of this class to its name.
-  const auto add = [this]<typename Request, typename Response>(
-                       std::string_view name,
-                       absl::StatusOr<Response> (InstanceService::*method)(
-                           Call&, const Request&)) {
-    AddUnary<Request, Response>(
-        name, [this, method](Call& call, const Request& request) {
-          return (this->*method)(call, request);
-        });
+  // Bind the methods of this class to their names.
+  const auto bound = [this](auto method) {
+    return [this, method](Call& call, const auto& request) {
+      return (this->*method)(call, request);
+    };
   };
-  add("GetServer", &InstanceService::GetServer);
-  add("ListArchitectures", &InstanceService::ListArchitectures);
-  add("ListBenchmarks", &InstanceService::ListBenchmarks);
-  add("CreateInstance", &InstanceService::CreateInstance);
-  add("CloneInstance", &InstanceService::CloneInstance);
-  add("UpdateInstance", &InstanceService::UpdateInstance);
-  add("GetInstance", &InstanceService::GetInstance);
-  add("ListInstances", &InstanceService::ListInstances);
-  add("DeleteInstance", &InstanceService::DeleteInstance);
+  AddUnary<v1::GetServerRequest, v1::GetServerResponse>(
+      "GetServer", bound(&InstanceService::GetServer));
+  AddUnary<v1::ListArchitecturesRequest, v1::ListArchitecturesResponse>(
+      "ListArchitectures", bound(&InstanceService::ListArchitectures));
+  AddUnary<v1::ListBenchmarksRequest, v1::ListBenchmarksResponse>(
+      "ListBenchmarks", bound(&InstanceService::ListBenchmarks));
+  AddChange<v1::CreateInstanceRequest, v1::CreateInstanceResponse>(
+      "CreateInstance", bound(&InstanceService::CreateInstance));
+  AddChange<v1::CloneInstanceRequest, v1::CloneInstanceResponse>(
+      "CloneInstance", bound(&InstanceService::CloneInstance));
+  AddChange<v1::UpdateInstanceRequest, v1::UpdateInstanceResponse>(
+      "UpdateInstance", bound(&InstanceService::UpdateInstance));
+  AddUnary<v1::GetInstanceRequest, v1::GetInstanceResponse>(
+      "GetInstance", bound(&InstanceService::GetInstance));
+  AddUnary<v1::ListInstancesRequest, v1::ListInstancesResponse>(
+      "ListInstances", bound(&InstanceService::ListInstances));
+  AddChange<v1::DeleteInstanceRequest, v1::DeleteInstanceResponse>(
+      "DeleteInstance", bound(&InstanceService::DeleteInstance));
 }
 
 v1::Limits InstanceService::Limits(const Payer& payer) const {
@@ -232,18 +238,14 @@ absl::StatusOr<v1::ListBenchmarksResponse> InstanceService::ListBenchmarks(
 absl::StatusOr<v1::CreateInstanceResponse> InstanceService::CreateInstance(
     Call& call, const v1::CreateInstanceRequest& request) {
   call.record().instance = request.name();
-  return RunOnce<v1::CreateInstanceResponse>(
-      host(), call, request.request_id(), request,
-      [&]() -> absl::StatusOr<v1::CreateInstanceResponse> {
-        absl::StatusOr<CreateOptions> options = OptionsOf(call, request);
-        if (!options.ok()) return options.status();
-        absl::StatusOr<Created> created = host().CreateInstance(*options);
-        if (!created.ok()) return created.status();
-        call.record().instance = created->instance->identity().name;
-        v1::Instance description = Describe(created->instance);
-        *description.mutable_layout() = LayoutOf(*created->instance);
-        return ToProto(*created, std::move(description));
-      });
+  absl::StatusOr<CreateOptions> options = OptionsOf(call, request);
+  if (!options.ok()) return options.status();
+  absl::StatusOr<Created> created = host().CreateInstance(*options);
+  if (!created.ok()) return created.status();
+  call.record().instance = created->instance->identity().name;
+  v1::Instance description = Describe(created->instance);
+  *description.mutable_layout() = LayoutOf(*created->instance);
+  return ToProto(*created, std::move(description));
 }
 
 absl::StatusOr<v1::GetInstanceResponse> InstanceService::GetInstance(
@@ -292,18 +294,25 @@ absl::StatusOr<v1::ListInstancesResponse> InstanceService::ListInstances(
 absl::StatusOr<v1::DeleteInstanceResponse> InstanceService::DeleteInstance(
     Call& call, const v1::DeleteInstanceRequest& request) {
   call.record().instance = request.instance();
-  return RunOnce<v1::DeleteInstanceResponse>(
-      host(), call, request.request_id(), request,
-      [&]() -> absl::StatusOr<v1::DeleteInstanceResponse> {
-        absl::StatusOr<std::shared_ptr<Instance>> instance =
-            host().registry().Find(request.instance(), call.principal());
-        if (!instance.ok()) return instance.status();
-        absl::Status status = (*instance)->CheckVersion(
-            FromProto(request.if_version()), *(*instance)->state());
-        if (status.ok()) status = host().DeleteInstance(**instance);
-        if (!status.ok()) return status;
-        return v1::DeleteInstanceResponse();
-      });
+  absl::StatusOr<std::shared_ptr<Instance>> instance =
+      host().registry().Find(request.instance(), call.principal());
+  if (!instance.ok()) return instance.status();
+  const VersionCondition condition = FromProto(request.if_version());
+  const auto remove = [&] {
+    absl::Status expected =
+        (*instance)->CheckVersion(condition, *(*instance)->state());
+    return expected.ok() ? host().DeleteInstance(**instance) : expected;
+  };
+  // In the lane, so that no write comes between.
+  const bool asks_for_state = condition.params || condition.buffers;
+  absl::Status status =
+      asks_for_state ? (*instance)
+                           ->worker()
+                           .Run(call.WorkerRequest((*instance)->lane()), remove)
+                           .status()
+                     : remove();
+  if (!status.ok()) return status;
+  return v1::DeleteInstanceResponse();
 }
 
 }  // namespace backboned::rpc

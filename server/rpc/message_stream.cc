@@ -31,12 +31,12 @@ std::optional<grpc::ByteBuffer> MessageStream::ReadMessage(
   return buffer;
 }
 
-// Why a read gave no message: nullptr-like OK means the client half-closed.
-absl::Status MessageStream::EndOfRead(
+// Why no message could be read or written. OK: the client has half-closed.
+absl::Status MessageStream::EndOfTransfer(
     const StallWatchdog::Transfer& transfer) const {
   if (transfer.stalled()) {
     return Error(absl::StatusCode::kCancelled, Reason::kClientStalled,
-                 "the client sent too little for too long");
+                 "the transfer moved too little for too long");
   }
   if (call_.IsCancelled()) return absl::CancelledError("the client went away");
   return absl::OkStatus();
@@ -49,7 +49,7 @@ absl::Status MessageStream::SkipRest() {
   StallWatchdog::Transfer transfer(watchdog_, [this] { call_.Cancel(); });
   while (ReadMessage(transfer).has_value()) {
   }
-  return EndOfRead(transfer);
+  return EndOfTransfer(transfer);
 }
 
 absl::Status MessageStream::ReadRequest(
@@ -57,7 +57,7 @@ absl::Status MessageStream::ReadRequest(
   StallWatchdog::Transfer transfer(watchdog_, [this] { call_.Cancel(); });
   std::optional<grpc::ByteBuffer> buffer = ReadMessage(transfer);
   if (!buffer.has_value()) {
-    absl::Status end = EndOfRead(transfer);
+    absl::Status end = EndOfTransfer(transfer);
     return end.ok() ? Malformed("the request has no message") : end;
   }
   absl::Status parsed = wire::Parse(*buffer, request);
@@ -65,14 +65,14 @@ absl::Status MessageStream::ReadRequest(
   if (ReadMessage(transfer).has_value()) {
     return Malformed("the request has more than one message");
   }
-  return EndOfRead(transfer);
+  return EndOfTransfer(transfer);
 }
 
 absl::Status MessageStream::ReadHeader(google::protobuf::MessageLite& header) {
   StallWatchdog::Transfer transfer(watchdog_, [this] { call_.Cancel(); });
   std::optional<grpc::ByteBuffer> buffer = ReadMessage(transfer);
   if (!buffer.has_value()) {
-    absl::Status end = EndOfRead(transfer);
+    absl::Status end = EndOfTransfer(transfer);
     return end.ok() ? Malformed("the stream ended before its header") : end;
   }
   absl::StatusOr<wire::Message> message =
@@ -96,7 +96,7 @@ absl::Status MessageStream::ReadTensors(
   while (status.ok()) {
     std::optional<grpc::ByteBuffer> buffer = ReadMessage(transfer);
     if (!buffer.has_value()) {
-      status = EndOfRead(transfer);
+      status = EndOfTransfer(transfer);
       return status.ok() ? reader.Finish() : status;
     }
     absl::StatusOr<wire::Message> message =
@@ -137,7 +137,7 @@ absl::Status MessageStream::WriteTensors(
             ? stream_.Write(message)
             : stream_.Write(message, grpc::WriteOptions().set_last_message());
     if (!written) {
-      absl::Status end = EndOfRead(transfer);
+      absl::Status end = EndOfTransfer(transfer);
       return end.ok() ? absl::CancelledError("the client went away") : end;
     }
     call_.record().bytes_out += bytes;

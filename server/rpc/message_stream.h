@@ -61,7 +61,7 @@ class MessageStream {
  private:
   std::optional<grpc::ByteBuffer> ReadMessage(
       StallWatchdog::Transfer& transfer);
-  absl::Status EndOfRead(const StallWatchdog::Transfer& transfer) const;
+  absl::Status EndOfTransfer(const StallWatchdog::Transfer& transfer) const;
   absl::Status SkipRest();
 
   Stream& stream_;

@@ -3,6 +3,7 @@
 #include <google/protobuf/io/coded_stream.h>
 #include <google/protobuf/io/zero_copy_stream_impl_lite.h>
 
+#include "absl/time/clock.h"
 #include "backbones/errors.h"
 #include "server/digest.h"
 
@@ -27,13 +28,14 @@ absl::StatusOr<AnswerLog::Attempt> BeginAttempt(
     Host& host, Call& call, const std::string& request_id,
     const google::protobuf::MessageLite& header) {
   if (!request_id.empty() && !IsToken(request_id)) {
-    return Error(absl::StatusCode::kInvalidArgument, Reason::kInvalidOption,
-                 "request_id is not 1 to 64 characters of [A-Za-z0-9_.-]");
+    return InvalidOption(
+        "request_id is not 1 to 64 characters of [A-Za-z0-9_.-]");
   }
   call.record().request_id = request_id;
   const RequestKey key = {.principal = call.principal(),
                           .method = call.method(),
-                          .request_id = request_id};
+                          .request_id = request_id,
+                          .session = call.session()};
   const std::string fingerprint =
       request_id.empty() ? "" : TextDigest(Canonical(header));
   return host.answers().Begin(key, fingerprint, absl::Now(), call.deadline(),
@@ -52,6 +54,13 @@ void RecordAnswer(AnswerTicket& ticket,
         std::make_shared<const std::vector<wire::Payload>>(payloads);
   }
   ticket.Record(std::move(answer), absl::Now());
+}
+
+absl::Status SendAnswer(AnswerTicket& ticket, MessageStream& stream,
+                        const google::protobuf::MessageLite& header,
+                        std::vector<wire::Payload> payloads) {
+  RecordAnswer(ticket, header, payloads);
+  return stream.WriteTensors(header, std::move(payloads));
 }
 
 absl::StatusOr<std::vector<wire::Payload>> Recall(

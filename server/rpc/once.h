@@ -11,12 +11,13 @@
 #include <variant>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/time/clock.h"
 #include "proto/wire/tensor_writer.h"
 #include "server/answers.h"
 #include "server/host.h"
 #include "server/rpc/call.h"
+#include "server/rpc/message_stream.h"
 
 namespace backboned::rpc {
 
@@ -35,6 +36,11 @@ void RecordAnswer(AnswerTicket& ticket,
                   const google::protobuf::MessageLite& header,
                   const std::vector<wire::Payload>& payloads);
 
+// Records an answer and sends it.
+absl::Status SendAnswer(AnswerTicket& ticket, MessageStream& stream,
+                        const google::protobuf::MessageLite& header,
+                        std::vector<wire::Payload> payloads);
+
 // Gives a recorded answer back; kAborted (ANSWER_EXPIRED) if its tensors are no
 // longer kept.
 absl::StatusOr<std::vector<wire::Payload>> Recall(
@@ -42,13 +48,11 @@ absl::StatusOr<std::vector<wire::Payload>> Recall(
 
 // Runs `change`, which returns a StatusOr<Response>, unless an earlier attempt
 // of the same request succeeded: then gives that one's answer.
-template <typename Response, typename Change>
-absl::StatusOr<Response> RunOnce(Host& host, Call& call,
-                                 const std::string& request_id,
-                                 const google::protobuf::MessageLite& header,
+template <typename Response, typename Request, typename Change>
+absl::StatusOr<Response> RunOnce(Host& host, Call& call, const Request& request,
                                  Change change) {
   absl::StatusOr<AnswerLog::Attempt> attempt =
-      BeginAttempt(host, call, request_id, header);
+      BeginAttempt(host, call, request.request_id(), request);
   if (!attempt.ok()) return attempt.status();
   if (const auto* recorded = std::get_if<RecordedAnswer>(&*attempt)) {
     Response response;
@@ -60,6 +64,24 @@ absl::StatusOr<Response> RunOnce(Host& host, Call& call,
   if (response.ok())
     RecordAnswer(std::get<AnswerTicket>(*attempt), *response, {});
   return response;
+}
+
+// The same for an answer that has tensors behind its header, a Result: `run`
+// takes the ticket, with which it sends its answer, and returns a status.
+template <typename Result, typename Header, typename Run>
+absl::Status AnswerOnce(Host& host, Call& call, MessageStream& stream,
+                        const Header& header, Run run) {
+  absl::StatusOr<AnswerLog::Attempt> attempt =
+      BeginAttempt(host, call, header.request_id(), header);
+  if (!attempt.ok()) return attempt.status();
+  if (auto* ticket = std::get_if<AnswerTicket>(&*attempt)) {
+    return run(std::move(*ticket));
+  }
+  Result result;
+  absl::StatusOr<std::vector<wire::Payload>> payloads =
+      Recall(std::get<RecordedAnswer>(*attempt), result);
+  if (!payloads.ok()) return payloads.status();
+  return stream.WriteTensors(result, *std::move(payloads));
 }
 
 }  // namespace backboned::rpc

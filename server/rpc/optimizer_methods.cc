@@ -20,7 +20,6 @@
 #include "server/optimize.h"
 #include "server/rpc/backbone_service.h"
 #include "server/rpc/convert.h"
-#include "server/rpc/once.h"
 #include "server/rpc/optimizer_convert.h"
 #include "server/rpc/transfer.h"
 
@@ -172,49 +171,38 @@ OptimizerPtr WithSlots(OptimizerState optimizer,
 absl::StatusOr<v1::ConfigureOptimizerResponse>
 BackboneService::ConfigureOptimizer(
     Call& call, const v1::ConfigureOptimizerRequest& request) {
-  return RunOnce<v1::ConfigureOptimizerResponse>(
-      host(), call, request.request_id(), request,
-      [&]() -> absl::StatusOr<v1::ConfigureOptimizerResponse> {
-        absl::StatusOr<std::shared_ptr<Instance>> instance =
-            Find(call, request.instance());
-        if (!instance.ok()) return instance.status();
-        absl::StatusOr<OptimizerPtr> optimizer = FromProto(
-            request.optimizer(), (*instance)->architecture().layout());
-        if (!optimizer.ok()) return optimizer.status();
-        absl::Status possible = CheckOptimizable(*(*instance)->state());
-        if (!possible.ok()) return possible;
-        absl::StatusOr<StatePtr> state = (*instance)->Commit(
-            call.WorkerRequest((*instance)->lane()),
-            FromProto(request.if_version()), [&](const State& current) {
-              return WithOptimizer(current, *optimizer);
-            });
-        if (!state.ok()) return state.status();
-        v1::ConfigureOptimizerResponse response;
-        *response.mutable_version() = VersionOf(**instance, **state);
-        *response.mutable_optimizer() = ToProto(**optimizer);
-        return response;
-      });
+  absl::StatusOr<std::shared_ptr<Instance>> instance =
+      FindWritable(call, request.instance());
+  if (!instance.ok()) return instance.status();
+  absl::StatusOr<OptimizerPtr> optimizer =
+      FromProto(request.optimizer(), (*instance)->architecture().layout());
+  if (!optimizer.ok()) return optimizer.status();
+  absl::Status possible = CheckOptimizable(*(*instance)->state());
+  if (!possible.ok()) return possible;
+  absl::StatusOr<StatePtr> state = (*instance)->Commit(
+      call.WorkerRequest((*instance)->lane()), FromProto(request.if_version()),
+      [&](const State& current) { return WithOptimizer(current, *optimizer); });
+  if (!state.ok()) return state.status();
+  v1::ConfigureOptimizerResponse response;
+  *response.mutable_version() = VersionOf(**instance, **state);
+  *response.mutable_optimizer() = ToProto(**optimizer);
+  return response;
 }
 
 absl::StatusOr<v1::StepResponse> BackboneService::Step(
     Call& call, const v1::StepRequest& request) {
-  return RunOnce<v1::StepResponse>(
-      host(), call, request.request_id(), request,
-      [&]() -> absl::StatusOr<v1::StepResponse> {
-        absl::StatusOr<std::shared_ptr<Instance>> instance =
-            Find(call, request.instance());
-        if (!instance.ok()) return instance.status();
-        absl::StatusOr<StepDone> done = RunStep(
-            call.WorkerRequest(/*lane=*/0), **instance,
-            FromProto(request.if_version()), FromProto(request.options()));
-        if (!done.ok()) return done.status();
-        call.record().times = done->times;
-        v1::StepResponse response;
-        *response.mutable_version() =
-            VersionOf(**instance, *done->output.state);
-        *response.mutable_result() = ToProto(done->output);
-        return response;
-      });
+  absl::StatusOr<std::shared_ptr<Instance>> instance =
+      Find(call, request.instance());
+  if (!instance.ok()) return instance.status();
+  absl::StatusOr<StepDone> done =
+      RunStep(call.WorkerRequest(/*lane=*/0), **instance,
+              FromProto(request.if_version()), FromProto(request.options()));
+  if (!done.ok()) return done.status();
+  call.record().times = done->times;
+  v1::StepResponse response;
+  *response.mutable_version() = VersionOf(**instance, *done->output.state);
+  *response.mutable_result() = ToProto(done->output);
+  return response;
 }
 
 absl::Status BackboneService::GetOptimizerState(Call& call,
@@ -252,48 +240,39 @@ absl::Status BackboneService::GetOptimizerState(Call& call,
   return Download(call, stream, **instance, result, std::move(tensors));
 }
 
-absl::Status BackboneService::SetOptimizerState(Call& call,
-                                                MessageStream& stream) {
-  v1::SetOptimizerStateHeader header;
-  absl::Status read = stream.ReadHeader(header);
-  if (!read.ok()) return read;
-  const auto set = [&]() -> absl::StatusOr<v1::SetOptimizerStateResponse> {
-    absl::StatusOr<std::shared_ptr<Instance>> instance =
-        Find(call, header.instance());
-    if (!instance.ok()) return instance.status();
-    const Layout& layout = (*instance)->architecture().layout();
-    absl::StatusOr<OptimizerPtr> optimizer =
-        FromProto(header.optimizer(), layout);
-    if (!optimizer.ok()) return optimizer.status();
-    const StatePtr found = (*instance)->state();
-    absl::Status valid = CheckOptimizable(*found);
+absl::StatusOr<v1::SetOptimizerStateResponse>
+BackboneService::SetOptimizerState(Call& call, MessageStream& stream,
+                                   const v1::SetOptimizerStateHeader& header) {
+  absl::StatusOr<std::shared_ptr<Instance>> instance =
+      FindWritable(call, header.instance());
+  if (!instance.ok()) return instance.status();
+  const Layout& layout = (*instance)->architecture().layout();
+  absl::StatusOr<OptimizerPtr> optimizer =
+      FromProto(header.optimizer(), layout);
+  if (!optimizer.ok()) return optimizer.status();
+  const StatePtr found = (*instance)->state();
+  absl::Status valid = CheckOptimizable(*found);
+  if (!valid.ok()) return valid;
+  SlotPlan plan(**optimizer, layout, *found);
+  for (const v1::TensorSpec& spec : header.tensors()) {
+    valid = plan.Add(spec);
     if (!valid.ok()) return valid;
-    SlotPlan plan(**optimizer, layout, *found);
-    for (const v1::TensorSpec& spec : header.tensors()) {
-      valid = plan.Add(spec);
-      if (!valid.ok()) return valid;
-    }
-    valid = plan.CheckComplete();
-    if (!valid.ok()) return valid;
-    absl::StatusOr<std::vector<at::Tensor>> values =
-        Upload(host(), call, stream, plan.models(), WholeSlices(plan.models()));
-    if (!values.ok()) return values.status();
-    absl::StatusOr<StatePtr> state = (*instance)->Commit(
-        call.WorkerRequest((*instance)->lane()), FromProto(header.if_version()),
-        [&](const State& current) {
-          return WithOptimizer(
-              current, WithSlots(**optimizer, plan.places(), *values, current));
-        });
-    if (!state.ok()) return state.status();
-    v1::SetOptimizerStateResponse response;
-    *response.mutable_version() = VersionOf(**instance, **state);
-    return response;
-  };
-  absl::StatusOr<v1::SetOptimizerStateResponse> response =
-      RunOnce<v1::SetOptimizerStateResponse>(host(), call, header.request_id(),
-                                             header, set);
-  if (!response.ok()) return response.status();
-  return stream.WriteResponse(*response);
+  }
+  valid = plan.CheckComplete();
+  if (!valid.ok()) return valid;
+  absl::StatusOr<std::vector<at::Tensor>> values =
+      Upload(host(), call, stream, plan.models(), WholeSlices(plan.models()));
+  if (!values.ok()) return values.status();
+  absl::StatusOr<StatePtr> state = (*instance)->Commit(
+      call.WorkerRequest((*instance)->lane()), FromProto(header.if_version()),
+      [&](const State& current) {
+        return WithOptimizer(
+            current, WithSlots(**optimizer, plan.places(), *values, current));
+      });
+  if (!state.ok()) return state.status();
+  v1::SetOptimizerStateResponse response;
+  *response.mutable_version() = VersionOf(**instance, **state);
+  return response;
 }
 
 }  // namespace backboned::rpc

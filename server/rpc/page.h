@@ -32,14 +32,12 @@ absl::StatusOr<Page> CutPage(const Items& items, const KeyOf& key_of,
   constexpr size_t kMaxSize = 100;
   constexpr std::string_view kPrefix = "after:";
   if (size < 0) {
-    return Error(absl::StatusCode::kInvalidArgument, Reason::kInvalidOption,
-                 "page_size is negative");
+    return InvalidOption("page_size is negative");
   }
   Page page;
   if (!token.empty()) {
     if (!token.starts_with(kPrefix)) {
-      return Error(absl::StatusCode::kInvalidArgument, Reason::kInvalidOption,
-                   "page_token is not one that this method gave");
+      return InvalidOption("page_token is not one that this method gave");
     }
     const std::string key(token.substr(kPrefix.size()));
     while (page.begin < items.size() && key_of(items[page.begin]) <= key)

@@ -21,7 +21,8 @@ namespace backboned::rpc {
 // Thread-safe.
 class StallWatchdog {
  public:
-  // Bytes that a transfer must move within the timeout, unless it ends.
+  // Bytes that a transfer must move within the timeout, unless it ends. A
+  // message counts when it has moved as a whole.
   static constexpr int64_t kProgressBytes = 64 << 10;
 
   // Transfers that move less than kProgressBytes in `timeout` are cancelled.
@@ -62,7 +63,7 @@ class StallWatchdog {
   void CancelStalled(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const absl::Duration timeout_;
-  mutable absl::Mutex mutex_;
+  absl::Mutex mutex_;
   absl::CondVar ended_;
   bool ending_ ABSL_GUARDED_BY(mutex_) = false;
   std::unordered_set<Transfer*> transfers_ ABSL_GUARDED_BY(mutex_);

@@ -6,14 +6,12 @@
 #include <optional>
 #include <string>
 #include <utility>
-#include <variant>
 #include <vector>
 
 #include "backbones/errors.h"
 #include "backbones/state.h"
 #include "server/rpc/backbone_service.h"
 #include "server/rpc/convert.h"
-#include "server/rpc/once.h"
 #include "server/rpc/transfer.h"
 
 namespace backboned::rpc {
@@ -22,8 +20,7 @@ namespace {
 absl::StatusOr<std::vector<Slice>> SelectWholeBuffers(
     const v1::Selection& selection, const Layout& layout) {
   if (selection.has_range()) {
-    return Error(absl::StatusCode::kInvalidArgument, Reason::kInvalidOption,
-                 "a range does not apply to buffers");
+    return InvalidOption("a range does not apply to buffers");
   }
   return SelectBuffers(FromProto(selection), layout);
 }
@@ -55,38 +52,29 @@ absl::Status BackboneService::GetParams(Call& call, MessageStream& stream) {
                   SliceTensors(state->params, *slices), *dtype);
 }
 
-absl::Status BackboneService::SetParams(Call& call, MessageStream& stream) {
-  v1::SetParamsHeader header;
-  absl::Status read = stream.ReadHeader(header);
-  if (!read.ok()) return read;
-  const auto set = [&]() -> absl::StatusOr<v1::SetParamsResponse> {
-    absl::StatusOr<std::shared_ptr<Instance>> instance =
-        FindWritable(call, header.instance());
-    if (!instance.ok()) return instance.status();
-    absl::StatusOr<std::vector<Slice>> slices = SelectParameters(
-        FromProto(header.selection()), (*instance)->architecture().layout());
-    if (!slices.ok()) return slices.status();
-    absl::StatusOr<c10::ScalarType> dtype =
-        CheckFlatSpec(header.spec(), CountElements(*slices));
-    if (!dtype.ok()) return dtype.status();
-    absl::StatusOr<std::vector<at::Tensor>> values = Upload(
-        host(), call, stream, (*instance)->state()->params, *slices, *dtype);
-    if (!values.ok()) return values.status();
-    absl::StatusOr<StatePtr> state = (*instance)->Commit(
-        call.WorkerRequest((*instance)->lane()), FromProto(header.if_version()),
-        [&](const State& current) {
-          return WithParams(current, *slices, *values);
-        });
-    if (!state.ok()) return state.status();
-    v1::SetParamsResponse response;
-    *response.mutable_version() = VersionOf(**instance, **state);
-    return response;
-  };
-  absl::StatusOr<v1::SetParamsResponse> response =
-      RunOnce<v1::SetParamsResponse>(host(), call, header.request_id(), header,
-                                     set);
-  if (!response.ok()) return response.status();
-  return stream.WriteResponse(*response);
+absl::StatusOr<v1::SetParamsResponse> BackboneService::SetParams(
+    Call& call, MessageStream& stream, const v1::SetParamsHeader& header) {
+  absl::StatusOr<std::shared_ptr<Instance>> instance =
+      FindWritable(call, header.instance());
+  if (!instance.ok()) return instance.status();
+  absl::StatusOr<std::vector<Slice>> slices = SelectParameters(
+      FromProto(header.selection()), (*instance)->architecture().layout());
+  if (!slices.ok()) return slices.status();
+  absl::StatusOr<c10::ScalarType> dtype =
+      CheckFlatSpec(header.spec(), CountElements(*slices));
+  if (!dtype.ok()) return dtype.status();
+  absl::StatusOr<std::vector<at::Tensor>> values = Upload(
+      host(), call, stream, (*instance)->state()->params, *slices, *dtype);
+  if (!values.ok()) return values.status();
+  absl::StatusOr<StatePtr> state = (*instance)->Commit(
+      call.WorkerRequest((*instance)->lane()), FromProto(header.if_version()),
+      [&](const State& current) {
+        return WithParams(current, *slices, *values);
+      });
+  if (!state.ok()) return state.status();
+  v1::SetParamsResponse response;
+  *response.mutable_version() = VersionOf(**instance, **state);
+  return response;
 }
 
 absl::Status BackboneService::GetBuffers(Call& call, MessageStream& stream) {
@@ -115,39 +103,30 @@ absl::Status BackboneService::GetBuffers(Call& call, MessageStream& stream) {
   return Download(call, stream, **instance, result, std::move(tensors));
 }
 
-absl::Status BackboneService::SetBuffers(Call& call, MessageStream& stream) {
-  v1::SetBuffersHeader header;
-  absl::Status read = stream.ReadHeader(header);
-  if (!read.ok()) return read;
-  const auto set = [&]() -> absl::StatusOr<v1::SetBuffersResponse> {
-    absl::StatusOr<std::shared_ptr<Instance>> instance =
-        FindWritable(call, header.instance());
-    if (!instance.ok()) return instance.status();
-    const Layout& layout = (*instance)->architecture().layout();
-    absl::StatusOr<std::vector<Slice>> slices =
-        SelectWholeBuffers(header.selection(), layout);
-    if (!slices.ok()) return slices.status();
-    absl::StatusOr<std::optional<c10::ScalarType>> dtype = CheckBufferSpecs(
-        header.buffers(), *slices, layout, *(*instance)->state());
-    if (!dtype.ok()) return dtype.status();
-    absl::StatusOr<std::vector<at::Tensor>> values = Upload(
-        host(), call, stream, (*instance)->state()->buffers, *slices, *dtype);
-    if (!values.ok()) return values.status();
-    absl::StatusOr<StatePtr> state = (*instance)->Commit(
-        call.WorkerRequest((*instance)->lane()), FromProto(header.if_version()),
-        [&](const State& current) {
-          return WithBuffers(current, *slices, *values);
-        });
-    if (!state.ok()) return state.status();
-    v1::SetBuffersResponse response;
-    *response.mutable_version() = VersionOf(**instance, **state);
-    return response;
-  };
-  absl::StatusOr<v1::SetBuffersResponse> response =
-      RunOnce<v1::SetBuffersResponse>(host(), call, header.request_id(), header,
-                                      set);
-  if (!response.ok()) return response.status();
-  return stream.WriteResponse(*response);
+absl::StatusOr<v1::SetBuffersResponse> BackboneService::SetBuffers(
+    Call& call, MessageStream& stream, const v1::SetBuffersHeader& header) {
+  absl::StatusOr<std::shared_ptr<Instance>> instance =
+      FindWritable(call, header.instance());
+  if (!instance.ok()) return instance.status();
+  const Layout& layout = (*instance)->architecture().layout();
+  absl::StatusOr<std::vector<Slice>> slices =
+      SelectWholeBuffers(header.selection(), layout);
+  if (!slices.ok()) return slices.status();
+  absl::StatusOr<std::optional<c10::ScalarType>> dtype = CheckBufferSpecs(
+      header.buffers(), *slices, layout, *(*instance)->state());
+  if (!dtype.ok()) return dtype.status();
+  absl::StatusOr<std::vector<at::Tensor>> values = Upload(
+      host(), call, stream, (*instance)->state()->buffers, *slices, *dtype);
+  if (!values.ok()) return values.status();
+  absl::StatusOr<StatePtr> state = (*instance)->Commit(
+      call.WorkerRequest((*instance)->lane()), FromProto(header.if_version()),
+      [&](const State& current) {
+        return WithBuffers(current, *slices, *values);
+      });
+  if (!state.ok()) return state.status();
+  v1::SetBuffersResponse response;
+  *response.mutable_version() = VersionOf(**instance, **state);
+  return response;
 }
 
 }  // namespace backboned::rpc

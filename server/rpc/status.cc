@@ -5,6 +5,7 @@
 
 #include "absl/time/time.h"
 #include "backboned/v1/error.pb.h"
+#include "server/rpc/convert.h"
 
 namespace backboned::rpc {
 namespace {
@@ -23,11 +24,7 @@ v1::ErrorDetail Detail(const absl::Status& status) {
   detail.set_requested_value(limit->requested);
   detail.set_scope(static_cast<v1::LimitScope>(limit->scope));
   if (limit->retry_delay > absl::ZeroDuration()) {
-    absl::Duration rest = limit->retry_delay;
-    const int64_t seconds = absl::IDivDuration(rest, absl::Seconds(1), &rest);
-    detail.mutable_retry_delay()->set_seconds(seconds);
-    detail.mutable_retry_delay()->set_nanos(
-        static_cast<int32_t>(absl::ToInt64Nanoseconds(rest)));
+    *detail.mutable_retry_delay() = rpc::ToProto(limit->retry_delay);
   }
   return detail;
 }

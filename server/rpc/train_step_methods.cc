@@ -141,26 +141,11 @@ v1::TrainStepResult ResultOf(const Instance& instance, const TrainDone& done,
 
 }  // namespace
 
-absl::Status BackboneService::TrainStep(Call& call, MessageStream& stream) {
-  v1::TrainStepHeader header;
-  absl::Status read = stream.ReadHeader(header);
-  if (!read.ok()) return read;
-  absl::StatusOr<AnswerLog::Attempt> attempt =
-      BeginAttempt(host(), call, header.request_id(), header);
-  if (!attempt.ok()) return attempt.status();
-  if (const auto* recorded = std::get_if<RecordedAnswer>(&*attempt)) {
-    v1::TrainStepResult result;
-    absl::StatusOr<std::vector<wire::Payload>> payloads =
-        Recall(*recorded, result);
-    if (!payloads.ok()) return payloads.status();
-    return stream.WriteTensors(result, *std::move(payloads));
-  }
-  return RunNewTrainStep(call, stream, header,
-                         std::get<AnswerTicket>(*std::move(attempt)));
-}
-
 absl::StatusOr<TrainWork> BackboneService::Prepare(
     Call& call, const v1::TrainStepHeader& header) {
+  absl::StatusOr<std::shared_ptr<Instance>> instance =
+      FindWritable(call, header.instance());
+  if (!instance.ok()) return instance.status();
   absl::StatusOr<ForwardWork> forward = Prepare(call, ForwardOf(header));
   if (!forward.ok()) return forward.status();
   TrainWork work = {.forward = *std::move(forward),
@@ -180,9 +165,9 @@ absl::StatusOr<TrainWork> BackboneService::Prepare(
   return work;
 }
 
-absl::Status BackboneService::RunNewTrainStep(Call& call, MessageStream& stream,
-                                              const v1::TrainStepHeader& header,
-                                              AnswerTicket ticket) {
+absl::Status BackboneService::TrainStep(Call& call, MessageStream& stream,
+                                        const v1::TrainStepHeader& header,
+                                        AnswerTicket ticket) {
   absl::StatusOr<TrainWork> work = Prepare(call, header);
   if (!work.ok()) return work.status();
   std::vector<std::span<std::byte>> destinations = {
@@ -200,8 +185,7 @@ absl::Status BackboneService::RunNewTrainStep(Call& call, MessageStream& stream,
   const v1::TrainStepResult result = ResultOf(*instance, *done, call);
   std::vector<wire::Payload> payloads;
   if (done->logits.defined()) payloads.push_back(ToPayload(done->logits));
-  RecordAnswer(ticket, result, payloads);
-  return stream.WriteTensors(result, std::move(payloads));
+  return SendAnswer(ticket, stream, result, std::move(payloads));
 }
 
 }  // namespace backboned::rpc

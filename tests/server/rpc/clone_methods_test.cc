@@ -189,6 +189,15 @@ TEST_F(CloneMethodsTest, RefusesUpdatesThatMakeNoSense) {
   request = Update("frozen");
   request.mutable_settings()->add_frozen("tail");
   EXPECT_THAT(client_.UpdateInstance(request), invalid("\"tail\""));
+  request = Update("frozen");
+  for (int i = 0; i < 4097; ++i) request.mutable_settings()->add_frozen("*");
+  EXPECT_THAT(client_.UpdateInstance(request),
+              invalid("4097 patterns are given, at most 4096"));
+  request = Update("frozen");
+  for (int i = 0; i < 4000; ++i)
+    request.mutable_settings()->add_frozen("scale****");
+  EXPECT_THAT(client_.UpdateInstance(request),
+              invalid("frozen has 36000 bytes, at most 32768"));
   request = Update("read_only");
   request.mutable_if_version()->set_buffers(9);
   request.mutable_settings()->set_read_only(true);

@@ -253,6 +253,24 @@ TEST(LimitsTest, OneSessionCannotTakeAllMemory) {
 }
 
 // R5, R11
+TEST(LimitsTest, OneSessionsForwardCannotTakeAllMemory) {
+  constexpr int64_t kMiB = int64_t{1} << 20;
+  constexpr int64_t kRows = kMiB / 16;  // 1 MiB of input, and of each output.
+  TestServer server(
+      {.max_memory_bytes = 12 * kMiB, .quotas = {.session = 0.5}});
+  PlainClient greedy(server, "greedy");
+  const auto forward = [&](int64_t rows) {
+    return greedy.Forward(ForwardOf(rows), Ones(4 * rows)).status();
+  };
+  EXPECT_THAT(forward(kRows), IsOk());
+  EXPECT_THAT(forward(7 * kRows), RefusedBy("max-memory-bytes", 6 * kMiB));
+  EXPECT_THAT(forward(3 * kRows), RefusedBy("max-memory-bytes", 6 * kMiB))
+      << "The input fits, and what is computed does not.";
+  EXPECT_THAT(forward(kRows), IsOk());
+  EXPECT_LT(greedy.GetServer()->session_usage().memory_bytes(), kMiB / 2);
+}
+
+// R5, R11
 TEST(LimitsTest, RefusesWorkOverTheQueueLimit) {
   BusyServer server({.max_queued = 1});
   PlainClient client(*server);
