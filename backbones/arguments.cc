@@ -77,9 +77,8 @@ absl::Status Invalid(std::span<const ArgumentSpec> specs,
       specs, ", ", [](std::string* out, const ArgumentSpec& spec) {
         out->append(spec.name);
       });
-  return Error(absl::StatusCode::kInvalidArgument, Reason::kInvalidOption,
-               absl::StrCat(what, "; valid arguments: ",
-                            valid.empty() ? "none" : valid));
+  return InvalidOption(absl::StrCat(
+      what, "; valid arguments: ", valid.empty() ? "none" : valid));
 }
 
 }  // namespace

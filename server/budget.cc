@@ -101,7 +101,7 @@ int64_t Budget::used(LimitScope scope, const Payer& payer) const {
 
 absl::Status Budget::CheckLocked(const Payer& payer, int64_t amount) const {
   for (const LimitScope scope : kScopes) {
-    if (!options_.quotas.Limits(scope, payer)) continue;
+    if (!options_.quotas.IsLimited(scope, payer)) continue;
     const int64_t limit = options_.quotas.Part(scope, payer, options_.limit);
     const int64_t used = UsedLocked(scope, payer);
     if (amount <= limit - used) continue;

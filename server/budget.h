@@ -96,7 +96,8 @@ class Budget {
   void Add(const Payer& payer, int64_t amount)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
-  // Sessions of whom idle ones are looked for: more, the more are in use.
+  // Idle sessions are forgotten when there are so many; then when there are
+  // twice as many as were left.
   static constexpr size_t kForgetAt = 64;
 
   const Options options_;

@@ -140,7 +140,7 @@ void AddServing(Adder& add, Options& options) {
 }
 
 // Reads PRINCIPAL=NUMBER with a positive number; empty if it is not that.
-std::optional<std::pair<std::string, double>> ReadShare(
+std::optional<std::pair<std::string, double>> ReadPrincipalNumber(
     const std::string& text) {
   const std::vector<std::string> parts = absl::StrSplit(text, '=');
   double number = 0;
@@ -156,7 +156,7 @@ bool IsFraction(double number) { return number > 0 && number <= 1; }
 
 void AddQuotas(Adder& add, Options& options) {
   const auto is_quota = [](const std::string& text) {
-    const auto quota = ReadShare(text);
+    const auto quota = ReadPrincipalNumber(text);
     return quota && IsFraction(quota->second);
   };
   add.AddList("--quota", options.quotas,
@@ -178,7 +178,7 @@ void AddQuotas(Adder& add, Options& options) {
 
 void AddSharing(Adder& add, Options& options) {
   const auto is_share = [](const std::string& text) {
-    return ReadShare(text).has_value();
+    return ReadPrincipalNumber(text).has_value();
   };
   add.AddList("--share", options.shares,
               "Weight of a principal's share of a device: PRINCIPAL=WEIGHT; "
@@ -258,7 +258,8 @@ SchedulerOptions SchedulingOf(const Options& options) {
       .max_batch = options.max_batch,
       .max_delay = absl::Microseconds(options.max_delay_us)};
   for (const std::string& share : options.shares) {
-    scheduling.weights.insert(*ReadShare(share));
+    const auto [principal, weight] = *ReadPrincipalNumber(share);
+    scheduling.weights.insert_or_assign(principal, weight);
   }
   const Quotas quotas = QuotasOf(options);
   for (const auto& [principal, part] : quotas.principals) {
@@ -271,7 +272,8 @@ SchedulerOptions SchedulingOf(const Options& options) {
 Quotas QuotasOf(const Options& options) {
   Quotas quotas = {.session = options.session_quota};
   for (const std::string& quota : options.quotas) {
-    quotas.principals.insert(*ReadShare(quota));
+    const auto [principal, fraction] = *ReadPrincipalNumber(quota);
+    quotas.principals.insert_or_assign(principal, fraction);
   }
   return quotas;
 }

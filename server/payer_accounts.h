@@ -46,7 +46,8 @@ class PayerAccounts {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ForgetUnusedAccounts() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
-  // Sessions of whom unused ones are looked for: more, the more are in use.
+  // Unused accounts are forgotten when there are so many; then when there are
+  // twice as many as were left.
   static constexpr size_t kForgetAt = 64;
 
   const int64_t limit_bytes_;

@@ -41,7 +41,7 @@ int64_t Quotas::Part(LimitScope scope, const Payer& payer,
       static_cast<int64_t>(std::floor(static_cast<double>(limit) * fraction)));
 }
 
-bool Quotas::Limits(LimitScope scope, const Payer& payer) const {
+bool Quotas::IsLimited(LimitScope scope, const Payer& payer) const {
   return scope == LimitScope::kServer || Fraction(scope, payer) < 1;
 }
 

@@ -39,9 +39,9 @@ struct Quotas {
   // How much of `limit` may be used within `scope` of `payer`: at least 1.
   int64_t Part(LimitScope scope, const Payer& payer, int64_t limit) const;
 
-  // Whether `payer` may use less than all within `scope`, or it is `server`:
-  // what is used there needs looking at.
-  bool Limits(LimitScope scope, const Payer& payer) const;
+  // Whether what `payer` uses within `scope` needs looking at: it may use less
+  // than all there, or `scope` is kServer.
+  bool IsLimited(LimitScope scope, const Payer& payer) const;
 };
 
 // Scopes in which what a payer uses is counted, the narrowest first.

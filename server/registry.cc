@@ -33,9 +33,8 @@ absl::Status CheckName(std::string_view name) {
                      absl::ascii_isalnum(static_cast<unsigned char>(name[0])) &&
                      std::all_of(name.begin(), name.end(), IsNameCharacter);
   if (valid) return absl::OkStatus();
-  return Error(absl::StatusCode::kInvalidArgument, Reason::kInvalidOption,
-               absl::StrCat("name '", Shown(name),
-                            "' does not match [a-z0-9][a-z0-9_.-]{0,63}"));
+  return InvalidOption(absl::StrCat(
+      "name '", Shown(name), "' does not match [a-z0-9][a-z0-9_.-]{0,63}"));
 }
 
 absl::StatusOr<std::shared_ptr<Instance>> Registry::Find(

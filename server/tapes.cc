@@ -138,8 +138,7 @@ absl::StatusOr<TapeLease> TapeStore::Lease(absl::Span<const std::string> ids,
   std::unordered_set<std::string_view> seen;
   for (const std::string& id : ids) {
     if (!seen.insert(id).second) {
-      return Error(absl::StatusCode::kInvalidArgument, Reason::kInvalidOption,
-                   absl::StrCat("tape '", id, "' is named twice"));
+      return InvalidOption(absl::StrCat("tape '", id, "' is named twice"));
     }
   }
   absl::MutexLock lock(&mutex_);
@@ -281,7 +280,7 @@ std::vector<TapeStore::Level> TapeStore::LevelsOf(const Payer& payer) {
   const auto [session, principal, all] = HoldersOf(payer);
   std::vector<Level> levels;
   for (const LimitScope scope : kScopes) {
-    if (!limits_.quotas.Limits(scope, payer)) continue;
+    if (!limits_.quotas.IsLimited(scope, payer)) continue;
     levels.push_back(
         {.scope = scope,
          .holder = scope == LimitScope::kSession     ? *session

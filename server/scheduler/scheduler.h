@@ -70,7 +70,8 @@ enum class BatchReason {
 // A pure object, without thread and clock: the caller says what time it is,
 // with values that do not decrease, so that a test or a simulation drives it as
 // the device's worker does. Each operation takes time logarithmic in the number
-// of waiting items, and linear in the items that it names.
+// of waiting items, and linear in the items that it names; Ahead looks at each
+// flow.
 //
 // Not thread-safe.
 class Scheduler {
@@ -133,8 +134,6 @@ class Scheduler {
 
   // What an item took of late.
   absl::Duration mean_cost() const { return mean_cost_; }
-
-  const SchedulerOptions& options() const { return options_; }
 
  private:
   // Counts submissions: the order of arrival.
