@@ -565,6 +565,17 @@ def test_mirrored_again_it_goes_on_with_torchs_optimizer(pair, kind):
     assert all(type(p) is torch.nn.Parameter for p in pair[0].parameters())
 
 
+def test_mirrored_again_all_gradients_are_here_if_one_was_read(server):
+    pair = make_pair(server, "mlp")
+    make_optimizer(pair[0], "SGD")
+    ((x, y),) = batches("mlp", 1)
+    for side in pair:
+        F.cross_entropy(side(x), y).backward()
+    assert pair[0].fc1.weight.grad.norm() > 0
+    pair[0].mirror()
+    assert_same_grads(*pair)
+
+
 def test_torchs_own_optimizer_steps_a_hosted_network_too(server):
     pair = make_pair(server, "mlp")
     optim.SGD(pair[0])

@@ -122,22 +122,24 @@ class Gradients:
 
     def read(self, index: int) -> torch.Tensor | None:
         """Give a parameter's gradient, fetched if it has to be."""
-        self._refuse_stray_writes()
-        if self._additions():
-            self._settle_here()
-        self._outbox.flush()
-        if self._outbox.there and index not in self._here:
-            everything = range(len(self._names))
-            wanted = everything if self._asked_for_one else [index]
-            self._fetch([i for i in wanted if i not in self._here])
-            self._asked_for_one = True
+        self._bring([index])
         with raw():
             return self._tensors()[index].grad
 
     def read_all(self) -> None:
-        """Fetch every gradient."""
-        self._asked_for_one = True
-        self.read(0)
+        """Fetch every gradient that is not here."""
+        self._bring(range(len(self._names)))
+
+    def _bring(self, indices: Sequence[int]) -> None:
+        """Fetch gradients that are not here: the second time all of them."""
+        self._refuse_stray_writes()
+        if self._additions():
+            self._settle_here()
+        self._outbox.flush()
+        if not self._outbox.there or self._here.issuperset(indices):
+            return
+        wanted = range(len(self._names)) if self._asked_for_one else indices
+        self._fetch([i for i in wanted if i not in self._here])
         self._asked_for_one = True
 
     def write(self, index: int, value: torch.Tensor | None) -> None:
