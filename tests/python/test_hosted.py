@@ -722,9 +722,9 @@ def test_a_dead_server_is_an_error_at_the_step(start):
             call()
 
 
-def lose_answers(monkeypatch, name, count):
-    """Have the first answers to calls of `backboned.compute` lost."""
-    real = getattr(backboned.compute, name)
+def lose_answers(monkeypatch, name, count, module=backboned.compute):
+    """Have the first answers to calls of a module's function lost."""
+    real = getattr(module, name)
     left = [count]
 
     def call(*args, **options):
@@ -734,7 +734,21 @@ def lose_answers(monkeypatch, name, count):
             raise backboned.Unavailable("the answer is lost")
         return result
 
-    monkeypatch.setattr(backboned.compute, name, call)
+    monkeypatch.setattr(module, name, call)
+
+
+def test_gradients_whose_answer_is_lost_do_not_outlive_zero_grad(server, monkeypatch):
+    net, local = make_pair(server, "mlp")
+    optimizer = make_optimizer(net, "SGD")
+    _set_grads(net)
+    lose_answers(monkeypatch, "set_grads", 1, backboned.state)
+    with pytest.raises(backboned.Unavailable, match="is lost"):
+        optimizer.step()
+    optimizer.zero_grad()
+    ((x, y),) = batches("mlp", 1)
+    for side in (net, local):
+        F.cross_entropy(side(x), y).backward()
+    assert_same_grads(net, local)
 
 
 @pytest.mark.parametrize("then", ["step", "forward", "read", "zero_grad"])

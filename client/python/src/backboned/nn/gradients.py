@@ -246,6 +246,7 @@ class Gradients:
         flats = [as_array(g).reshape(-1) for g in grads.values() if g is not None]
         if flats or self._outbox.there:
             everything = len(indices) == len(self._names)
+            self._outbox.there = True  # Also if the answer is lost.
             state.set_grads(
                 self._instance,
                 np.concatenate(flats) if flats else np.empty(0, np.float32),
@@ -255,7 +256,6 @@ class Gradients:
                 uuid.uuid4().hex,
                 self._outbox.timeout,
             )
-            self._outbox.there = True
         for i, grad in grads.items():
             self._note(i, grad)
         self._written.difference_update(indices)
