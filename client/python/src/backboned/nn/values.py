@@ -146,7 +146,7 @@ class Values:
         The first time after the server moved on that is what was asked for; the
         second time it is everything: somebody goes through all of it.
         """
-        away = [i for i in indices if i not in self._here]
+        away = [i for i in dict.fromkeys(indices) if i not in self._here]
         if not away:
             return
         if self._asked_for_one:
