@@ -303,6 +303,11 @@ def _halve(net):
             parameter.mul_(0.5)
 
 
+def _copy_itself(net):
+    with torch.no_grad():
+        net.classifier.weight.copy_(net.classifier.weight)
+
+
 def _replace(net):
     net.classifier.bias = torch.nn.Parameter(torch.full((10,), 0.25))
 
@@ -320,6 +325,10 @@ WRITES = {
     "init": lambda net: torch.nn.init.constant_(net.classifier.weight, 0.125),
     "item": lambda net: net.classifier.bias.data.__setitem__(3, 5.0),
     "numpy": lambda net: net.classifier.bias.detach().numpy().fill(3),
+    "copy_of_itself": _copy_itself,
+    "data_of_itself": lambda net: setattr(
+        net.classifier.bias, "data", net.classifier.bias
+    ),
 }
 
 
@@ -343,6 +352,21 @@ def test_what_is_written_between_steps(pair, kind, write):
     with torch.no_grad():
         ((x, _),) = batches(kind, 1)
         assert_same(pair[0].eval()(x), pair[1].eval()(x))
+
+
+def test_a_parameter_that_gets_an_earlier_view_of_itself(server):
+    def train(net):
+        optimizer = make_optimizer(net, "SGD", **SGD)
+        view = net.classifier.weight.data
+        for x, y in batches("mlp", 2):
+            optimizer.zero_grad()
+            F.cross_entropy(net(x), y).backward()
+            optimizer.step()
+            with torch.no_grad():
+                net.classifier.weight.copy_(view)
+        return []
+
+    run_both(make_pair(server, "mlp"), train)
 
 
 def test_a_parameter_that_was_replaced(server):

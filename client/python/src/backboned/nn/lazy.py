@@ -59,7 +59,9 @@ class LazyTensor(torch.Tensor):
         if func in _LOOKS_AT_NO_VALUE:
             with raw():
                 return func(*args, **options)
-        looked_at = [t for t in _lazies(args, options) if t is not target]
+        given = [*args[1:], *options.values()]
+        blind = target is not None and not _any_shares(given, target)
+        looked_at = [t for t in _lazies(args, options) if not blind or t is not target]
         _show(looked_at)
         with raw():
             result = func(*args, **options)
@@ -159,6 +161,16 @@ def _shares(result: Any, tensor: torch.Tensor) -> bool:
             result.untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr()
         )
     return True
+
+
+def _any_shares(values: Iterable[Any], tensor: torch.Tensor) -> bool:
+    """Whether one of the values is the tensor, or a view of its memory."""
+    with raw():
+        return any(
+            value is tensor or _shares(value, tensor)
+            for value in values
+            if isinstance(value, torch.Tensor)
+        )
 
 
 def _show(tensors: Iterable[LazyTensor]) -> None:
