@@ -703,6 +703,31 @@ def test_tensors_of_an_earlier_state_are_not_written_by_mistake(net):
         optimizer.step()
 
 
+def _pull(net, view):
+    net.pull()
+
+
+def _write_while_away(net, view):
+    ((x, y),) = batches("mlp", 1)
+    net.train_step(x, [backboned.CrossEntropy(y)], optim.SGD(net))
+    view.mul_(2)
+    with pytest.raises(RuntimeError, match=r"fc1\.weight was written .* take it again"):
+        net(x)
+
+
+@pytest.mark.parametrize("before", [_pull, _write_while_away])
+def test_a_view_is_watched_still_after(net, before):
+    optim.SGD(net)
+    view = net.fc1.weight.data
+    before(net, view)
+    net.fc1.weight.norm()
+    view.fill_(0.5)
+    ((x, _),) = batches("mlp", 1)
+    net(x)
+    there = net.instance.get_params("fc1.weight")
+    assert (there == 0.5).all()
+
+
 def test_somebody_elses_write_is_an_error(server, net):
     optimizer = optim.SGD(net, lr=0.1)
     ((x, y),) = batches("mlp", 1)

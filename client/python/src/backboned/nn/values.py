@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Callable
 
 import torch
@@ -207,7 +207,12 @@ class Values:
         self.moved()
         self.watch.forget()
         self._written.clear()
-        self._shared.clear()
+        self._look_at_away(self._shared)
+
+    def _look_at_away(self, indices: Iterable[int]) -> None:
+        """Note the memory of tensors that are away, to find writes from now on."""
+        with raw():
+            self.watch.saw(self.watch.look(self._tensors, indices))
 
     def doubt(self) -> None:
         """Note that it is unknown whether the last push arrived."""
@@ -222,7 +227,7 @@ class Values:
             changed = self.watch.changed(self._tensors, away)
         if not changed:
             return
-        self._shared.difference_update(changed)
+        self._look_at_away(changed)
         raise RuntimeError(
             f"{self.names[changed[0]]} was written through a tensor that was taken "
             "from it before the server changed it, so the write is lost; take it "
