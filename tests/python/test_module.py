@@ -121,6 +121,32 @@ def test_values_at_a_recycled_address_are_noticed(net, x):
             assert (net.instance.get_params("fc1.bias") == -value).all()
 
 
+@pytest.mark.parametrize(
+    "lay_out",
+    [lambda w: w.t().contiguous().t(), lambda w: w.repeat(1, 2)[:, ::2]],
+    ids=["transposed", "slice"],
+)
+@pytest.mark.parametrize("strict", [False, True])
+def test_writes_that_pytorch_does_not_track_in_other_strides(net, x, lay_out, strict):
+    net.strict = strict
+    net.fc1.weight.data = lay_out(net.fc1.weight.data)
+    net.fc1.weight.data.fill_(0.25)
+    net(x)
+    net.fc1.weight.data.mul_(2)
+    net(x)
+    assert (net.instance.get_params("fc1.weight") == 0.5).all()
+
+
+def test_strict_finds_a_single_element_in_channels_last(resnet, images):
+    resnet.to(memory_format=torch.channels_last)
+    resnet.strict = True
+    resnet(images)
+    resnet.conv1.weight.data[1, 2, 1, 0] = 5.0
+    resnet(images)
+    weight = resnet.instance.get_params("conv1.weight").reshape(-1, 3, 3, 3)
+    assert weight[1, 2, 1, 0] == 5.0
+
+
 def test_strict_finds_a_single_element_behind_pytorchs_back(net, x):
     net.strict = True
     net(x)

@@ -30,12 +30,11 @@ class _Seen:
         # Keeps the memory, so that its address is not given to other values.
         self._memory = tensor.detach()
         self._version = _version(tensor)
-        self._witness: Array | None = None
-        if self._memory.is_contiguous() and self._memory.numel():
-            flat = as_array(self._memory).reshape(-1)
-            stride = 1 if strict else -(-flat.size // _WITNESSES)
-            self._witness = flat[::stride]
-            self._testimony = self._witness.tobytes()
+        self._witness = _in_memory(self._memory)
+        if not strict and self._witness.size and self._witness.flags.c_contiguous:
+            flat = self._witness.reshape(-1)
+            self._witness = flat[:: -(-flat.size // _WITNESSES)]
+        self._testimony = self._witness.tobytes()
 
     def same(self, tensor: torch.Tensor) -> bool:
         """Whether PyTorch knows of no change."""
@@ -52,7 +51,18 @@ class _Seen:
 
     def betrayed(self) -> bool:
         """Whether elements changed behind PyTorch's back."""
-        return self._witness is not None and self._witness.tobytes() != self._testimony
+        return self._witness.tobytes() != self._testimony
+
+
+def _in_memory(tensor: torch.Tensor) -> Array:
+    """View a CPU tensor, its dimensions in the order in which they lie in memory."""
+    if not tensor.is_contiguous():
+        strides = tensor.stride()
+        order = sorted(range(tensor.dim()), key=lambda d: strides[d], reverse=True)
+        tensor = tensor.permute(order)
+    if tensor.dtype == torch.bfloat16:
+        tensor = tensor.view(torch.int16)
+    return tensor.numpy()
 
 
 def _version(tensor: torch.Tensor) -> int:
