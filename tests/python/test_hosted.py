@@ -428,6 +428,37 @@ def test_gradients_that_are_written(pair, kind, write):
     assert_same_grads(*pair)
 
 
+def _mask_data(net):
+    net.classifier.weight.grad.data[3, 20:60] = 0
+
+
+def _mask_numpy(net):
+    net.classifier.weight.grad.numpy()[3, 20:60] = 0
+
+
+@pytest.mark.parametrize("mask", [_mask_data, _mask_numpy])
+@pytest.mark.parametrize("when", ["mirrored", "hosted", "with_gradients"])
+def test_strict_compares_every_element_of_a_gradient(server, mask, when):
+    net, local = make_pair(server, "mlp")
+    net.strict = when == "mirrored"
+    ours = make_optimizer(net, "SGD", **SGD)
+    theirs = make_optimizer(local, "SGD", **SGD)
+    if when == "hosted":
+        net.strict = True
+    for x, y in batches("mlp", 2):
+        for side, optimizer in ((net, ours), (local, theirs)):
+            optimizer.zero_grad()
+            F.cross_entropy(side(x), y).backward()
+        if when == "with_gradients":
+            assert_same_grads(net, local)
+            net.strict = True
+        for side, optimizer in ((net, ours), (local, theirs)):
+            mask(side)
+            optimizer.step()
+    assert_same_networks(net, local)
+    assert_same_grads(net, local)
+
+
 def test_a_loss_that_uses_the_parameters_too(server):
     def train(net):
         optimizer = make_optimizer(net, "SGD", lr=0.1)

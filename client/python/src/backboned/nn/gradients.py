@@ -51,14 +51,24 @@ class Gradients:
         self._names = names
         self._tensors = tensors
         self._outbox = outbox
+        self._watch = Watch()
         self._forget_here()
 
     def _forget_here(self) -> None:
         self._here: set[int] = set()
         self._written: set[int] = set()
         self._placed: dict[int, torch.Tensor | None] = {}
-        self._watch = Watch()
+        self._watch.forget()
         self._asked_for_one = False
+
+    def set_strict(self, strict: bool) -> None:
+        """Compare every element of what was here, or only some."""
+        self._refuse_stray_writes()
+        self._written.update(self._changed_here())
+        self._watch.strict = strict
+        known = set(self._watch.known()) - self._written
+        same = {i: grad for i in known if (grad := self._placed[i]) is not None}
+        self._watch.saw(self._watch.look(same, same))
 
     def add(self, item: Waiting) -> None:
         """Let the backward of a tape wait."""
@@ -211,14 +221,18 @@ class Gradients:
         additions = self._additions()
         if additions:
             self._merge(additions)
+        changed = self._changed_here()
+        if changed:
+            self._push(sorted(changed))
+
+    def _changed_here(self) -> set[int]:
+        """Find the gradients here that the server has to get."""
         with raw():
             grads = {i: self._tensors()[i].grad for i in self._here}
         changed = {i for i, grad in grads.items() if grad is not self._placed[i]}
         same = [i for i in grads if i not in changed and grads[i] is not None]
         present = {i: grad for i, grad in grads.items() if grad is not None}
-        changed.update(self._watch.changed(present, same), self._written)
-        if changed:
-            self._push(sorted(changed))
+        return changed.union(self._watch.changed(present, same), self._written)
 
     def _merge(self, indices: list[int]) -> None:
         """Add what autograd left here to what the server has."""

@@ -96,6 +96,7 @@ class HostedLink(Keeping, TrainSteps):
         except TypeError:
             self._params.release()
             raise
+        self._grads.set_strict(self.strict)
 
     @property
     def timeout(self) -> float | None:
@@ -114,8 +115,8 @@ class HostedLink(Keeping, TrainSteps):
     @strict.setter
     def strict(self, value: bool) -> None:
         with self._lock:
-            for values in (self._params, self._buffers):
-                values.set_strict(value)
+            for tensors in (self._params, self._buffers, self._grads):
+                tensors.set_strict(value)
 
     def parameters(self) -> list[Any]:
         """Give the parameters in flat order."""
