@@ -121,3 +121,18 @@ def test_what_is_said_if_it_cannot_train(net):
     optim.SGD(net)
     with pytest.raises(RuntimeError, match="another optimizer"):
         net.train_step(x, terms, optimizer)
+
+
+@pytest.mark.parametrize("how", ["train_step", "train_step_async"])
+@pytest.mark.parametrize("kind", [optim.SGD, torch.optim.SGD], ids=["ours", "torchs"])
+def test_an_optimizer_of_another_network_is_refused(server, net, how, kind):
+    optim.SGD(net)
+    other = server.create("seq-mnist", seed=1)
+    before = other.get_params().clone()
+    x, terms = (
+        torch.rand(4, 1, 28, 28),
+        [CrossEntropy(torch.zeros(4, dtype=torch.long))],
+    )
+    with pytest.raises(ValueError, match="made for this network"):
+        getattr(net, how)(x, terms, kind(other.parameters()))
+    assert torch.equal(other.get_params(), before)

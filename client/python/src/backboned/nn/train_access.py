@@ -53,8 +53,10 @@ class TrainAccess:
             If the server refuses or fails.
         RuntimeError
             If the network is in evaluation mode.
+        ValueError
+            If the optimizer is not this network's.
         """
-        self._check_train_step(x)
+        self._check_train_step(x, optimizer)
         return optimizer.train_step(x, terms, return_logits)
 
     def train_step_async(
@@ -91,11 +93,18 @@ class TrainAccess:
             not sent then.
         RuntimeError
             If the network is in evaluation mode.
+        ValueError
+            If the optimizer is not this network's.
         """
-        self._check_train_step(x)
+        self._check_train_step(x, optimizer)
         return optimizer.train_step_async(x, terms, return_logits)
 
-    def _check_train_step(self, x: Any) -> None:
+    def _check_train_step(self, x: Any, optimizer: Any) -> None:
         check_input(x)
+        if getattr(optimizer, "network", None) is not self:
+            raise ValueError(
+                "train_step takes an optimizer of backboned.optim that was made for "
+                "this network"
+            )
         if not self.training:
             raise RuntimeError("train_step trains the network; call net.train() first")

@@ -52,6 +52,11 @@ class HostedOptimizer(torch.optim.Optimizer):
     _network: RemoteBackbone
     _in_force: Optimizer | None = None
 
+    @property
+    def network(self) -> RemoteBackbone:
+        """The network that has its parameters."""
+        return self._network
+
     def _settle_in(self) -> None:
         """Find the network of the parameters, and make it hosted.
 
