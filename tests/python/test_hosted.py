@@ -604,6 +604,33 @@ def test_torchs_checkpoint_resumes_in_the_server_and_back(server):
     assert_same_networks(net, local)
 
 
+@pytest.mark.parametrize("names", [("AdamW", "Adam"), ("Adam", "AdamW")])
+def test_a_state_of_the_other_adam_decides_as_in_torch(server, names):
+    def train(net):
+        optimizer = make_optimizer(net, names[0], lr=0.01, weight_decay=0.5)
+        for step, (x, y) in enumerate(batches("mlp", 3)):
+            if step == 1:
+                states = optimizer.state_dict()
+                optimizer = make_optimizer(net, names[1], lr=0.01)
+                optimizer.load_state_dict(states)
+            optimizer.zero_grad()
+            F.cross_entropy(net(x), y).backward()
+            optimizer.step()
+        return []
+
+    run_both(make_pair(server, "mlp"), train)
+
+
+def test_groups_of_both_adams_are_refused(net):
+    weight, *rest = net.parameters()
+    optimizer = optim.Adam([{"params": [weight]}, {"params": rest}])
+    optimizer.param_groups[0]["decoupled_weight_decay"] = True
+    ((x, y),) = batches("mlp", 1)
+    F.cross_entropy(net(x), y).backward()
+    with pytest.raises(ValueError, match="is Adam or AdamW, so make them alike"):
+        optimizer.step()
+
+
 def test_mirrored_again_it_goes_on_with_torchs_optimizer(pair, kind):
     def train(net):
         optimizer = make_optimizer(net, "SGD", lr=0.1)

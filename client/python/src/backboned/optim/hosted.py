@@ -275,7 +275,7 @@ class HostedOptimizer(torch.optim.Optimizer):
         Raises
         ------
         ValueError
-            If a parameter is in the network no more.
+            If a parameter is in the network no more, or the groups differ in kind.
         """
         names = self._names(link)
         groups = []
@@ -288,7 +288,7 @@ class HostedOptimizer(torch.optim.Optimizer):
                 )
             mine = [names[id(t)] for t in group["params"]]
             groups.append(_described_group(group, mine, len(names)))
-        return Optimizer(self.kind, tuple(groups))
+        return Optimizer(_kind(self.kind, self.param_groups), tuple(groups))
 
     def state_dict(self) -> dict[str, Any]:
         """Give the state dict that the optimizer of torch would have."""
@@ -357,6 +357,20 @@ def _only_network(groups: list[dict[str, Any]]) -> RemoteBackbone:
     if found is None:
         raise ValueError("an optimizer needs parameters")
     return found
+
+
+def _kind(made_as: str, groups: list[dict[str, Any]]) -> str:
+    """Say which kind it is: Adam that loads a state of AdamW is AdamW, as in torch."""
+    if made_as not in ("adam", "adamw"):
+        return made_as
+    default = made_as == "adamw"  # Groups of older versions do not say.
+    decoupled = {bool(g.get("decoupled_weight_decay", default)) for g in groups}
+    if len(decoupled) > 1:
+        raise ValueError(
+            "some groups have decoupled_weight_decay and some have not; in the server "
+            "an optimizer is Adam or AdamW, so make them alike"
+        )
+    return "adamw" if True in decoupled else "adam"
 
 
 def _described_group(
