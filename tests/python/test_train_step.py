@@ -103,13 +103,25 @@ def test_labels_that_do_not_fit_change_nothing(net):
     before = net.get_params().clone()
     x = torch.rand(4, 1, 28, 28)
     with pytest.raises(backboned.InvalidArgument, match="3"):
-        net.train_step(x, [CrossEntropy(torch.zeros(3))], optimizer)
+        net.train_step(x, [CrossEntropy(torch.zeros(3, dtype=torch.long))], optimizer)
     assert torch.equal(net.get_params(), before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bool])
+def test_labels_that_are_no_integers_are_refused(net, dtype):
+    optimizer = optim.SGD(net)
+    x, labels = torch.rand(4, 1, 28, 28), torch.full((4,), 0.9).to(dtype)
+    name = str(dtype).rpartition(".")[2]
+    with pytest.raises(backboned.InvalidArgument, match=f"are integers.* got {name}"):
+        net.train_step(x, [CrossEntropy(labels)], optimizer)
 
 
 def test_what_is_said_if_it_cannot_train(net):
     optimizer = optim.SGD(net)
-    x, terms = torch.rand(4, 1, 28, 28), [CrossEntropy(torch.zeros(4))]
+    x, terms = (
+        torch.rand(4, 1, 28, 28),
+        [CrossEntropy(torch.zeros(4, dtype=torch.long))],
+    )
     net.eval()
     with pytest.raises(RuntimeError, match=r"call net\.train\(\) first"):
         net.train_step(x, terms, optimizer)

@@ -12,6 +12,7 @@ import numpy as np
 
 from backboned.channel import DATA
 from backboned.dtypes import Array, as_bytes, make_spec
+from backboned.errors import InvalidArgument
 from backboned.handle import Handle
 from backboned.layout import Version, condition, read_version
 from backboned.norms import BatchNorm
@@ -29,7 +30,7 @@ class CrossEntropy:
     Attributes
     ----------
     labels : array_like, [rows]
-        int64.
+        Integers.
     class_mask : sequence of bool
         The classes that count, one value each; the logits of the others become
         ``-inf``. Empty: all count.
@@ -47,8 +48,19 @@ class CrossEntropy:
     weight: float = 1.0
 
     def fill(self, term: pb.LossTerm) -> Array:
-        """Describe the term's own part; gives the array that follows."""
-        labels = np.asarray(self.labels, dtype=np.int64, order="C")
+        """Describe the term's own part; gives the array that follows.
+
+        Raises
+        ------
+        InvalidArgument
+            If the labels are no integers.
+        """
+        given = np.asarray(self.labels)
+        if given.dtype.kind not in "iu":
+            raise InvalidArgument(
+                f"labels are integers, the numbers of classes; got {given.dtype}"
+            )
+        labels = np.asarray(given, dtype=np.int64, order="C")
         term.cross_entropy.labels.CopyFrom(make_spec(labels))
         term.cross_entropy.class_mask.extend(bool(c) for c in self.class_mask)
         term.cross_entropy.label_smoothing = self.label_smoothing
