@@ -459,6 +459,54 @@ def test_strict_compares_every_element_of_a_gradient(server, mask, when):
     assert_same_grads(net, local)
 
 
+def _hook(parameter):
+    return [parameter.register_hook(lambda grad: grad * 0.5)]
+
+
+def _hook_afterwards(parameter):
+    def halve(parameter):
+        parameter.grad.mul_(0.5)
+
+    return [parameter.register_post_accumulate_grad_hook(halve)]
+
+
+HOOKS = {
+    "gradient": _hook,
+    "accumulated": _hook_afterwards,
+    "both": lambda parameter: _hook(parameter) + _hook_afterwards(parameter),
+}
+
+
+@pytest.mark.parametrize("register", HOOKS.values(), ids=HOOKS)
+def test_hooks_on_gradients_are_called(pair, kind, register):
+    def train(net):
+        optimizer = make_optimizer(net, "SGD", **SGD)
+        hooks = register(net.classifier.weight) + register(next(net.parameters()))
+        for step, (x, y) in enumerate(batches(kind, 5)):
+            if step != 2:
+                optimizer.zero_grad()
+            if step == 4:
+                for hook in hooks:
+                    hook.remove()
+            F.cross_entropy(net(x), y).backward()
+            optimizer.step()
+        return []
+
+    run_both(pair, train)
+    assert_same_grads(*pair)
+
+
+def test_without_hooks_again_gradients_stay_in_the_server(net):
+    optimizer = optim.SGD(net)
+    net.fc1.weight.register_hook(lambda grad: None).remove()
+    ((x, y),) = batches("mlp", 1)
+    loss = F.cross_entropy(net(x), y)
+    before = net.traffic
+    loss.backward()
+    assert (net.traffic - before).round_trips == 0
+    optimizer.step()
+
+
 def test_a_loss_that_uses_the_parameters_too(server):
     def train(net):
         optimizer = make_optimizer(net, "SGD", lr=0.1)

@@ -116,7 +116,7 @@ class RemoteForward(torch.autograd.Function):
     its saved tensors, and notes the tape to be released with the next forward.
 
     In a hosted network a backward that goes everywhere only waits: the gradients of
-    parameters stay in the server.
+    parameters stay in the server, unless one has a hook.
     """
 
     @staticmethod
@@ -161,7 +161,7 @@ class RemoteForward(torch.autograd.Function):
         if not named:
             return nothing
         if ctx.link.hosting and any(ctx.needs_input_grad[_PARAMETERS:]):
-            if _goes_everywhere(ctx) and _all_still_train(ctx):
+            if _goes_everywhere(ctx) and _nobody_looks(ctx):
                 return _wait(ctx, named, token)
             ctx.link.settle_gradients()  # The tape may wait already.
         return _fetch(ctx, {name: as_array(grad) for name, grad in named.items()})
@@ -221,14 +221,17 @@ def _fetch(ctx: Any, named: dict[str, Array]) -> tuple[Any, ...]:
     return (None, room.newest() if wants_input else None, None, *parts)
 
 
-def _all_still_train(ctx: Any) -> bool:
-    """Whether no parameter was frozen since the forward: PyTorch adds to none then."""
+def _nobody_looks(ctx: Any) -> bool:
+    """Whether PyTorch would add to all gradients, and show none to a hook.
+
+    It adds to none of a parameter that was frozen since the forward.
+    """
+    wants = ctx.needs_input_grad[_PARAMETERS:]
     with raw():
         return all(
-            parameter.requires_grad or not wanted
-            for parameter, wanted in zip(
-                ctx.link.parameters(), ctx.needs_input_grad[_PARAMETERS:]
-            )
+            parameter.requires_grad and not parameter._backward_hooks
+            for parameter, wanted in zip(ctx.link.parameters(), wants)
+            if wanted
         )
 
 
