@@ -13,12 +13,13 @@ from backboned.nn.certainty import advised
 from backboned.nn.hosted import HostedLink
 from backboned.nn.lazy import raw
 from backboned.nn.link import Link
+from backboned.nn.parts import Parts
 from backboned.nn.rebuilding import make_like
 
 if TYPE_CHECKING:
     from backboned.nn.remote import RemoteBackbone
 
-_OWN = {"_link", "_norms", "first_digest"}
+_OWN = {"_link", "_norms", "_parts", "first_digest"}
 """Attributes that a copy makes anew."""
 
 
@@ -42,6 +43,7 @@ def deepcopy(network: RemoteBackbone, memo: dict[int, Any]) -> RemoteBackbone:
         if key not in _OWN:
             twin.__dict__[key] = copy.deepcopy(value, memo)
     twin._norms = norm.Norms(twin, instance.layout, instance.architecture)
+    twin._parts = Parts(twin, instance.layout)
     twin._link = HostedLink(instance, twin) if link.hosting else Link(instance, twin)
     twin.first_digest = None
     twin._link.timeout, twin._link.strict = link.timeout, link.strict

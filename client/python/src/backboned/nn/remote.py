@@ -17,6 +17,7 @@ from backboned.nn.function import AnyLink, Call, check_input, run, run_with_grap
 from backboned.nn.hosted import HostedLink
 from backboned.nn.lazy import LazyParameter, raw
 from backboned.nn.link import Link
+from backboned.nn.parts import Parts
 from backboned.nn.train_access import TrainAccess
 from backboned.nn.tree import plant
 from backboned.norms import BatchNorm
@@ -76,6 +77,7 @@ class RemoteBackbone(FlatAccess, TrainAccess, CardAccess, nn.Module):
 
     _link: AnyLink
     _norms: norm.Norms
+    _parts: Parts
 
     def __init__(self, instance: Instance, frozen: bool = False) -> None:
         super().__init__()
@@ -90,6 +92,7 @@ class RemoteBackbone(FlatAccess, TrainAccess, CardAccess, nn.Module):
             if not hasattr(self, name):
                 setattr(self, name, value)
         self._norms = norm.Norms(self, instance.layout, instance.architecture)
+        self._parts = Parts(self, instance.layout)
         _networks.add(self)
         names = [parameter.name for parameter in instance.layout.parameters]
         held = set(matching(instance.frozen, names))
@@ -176,9 +179,13 @@ class RemoteBackbone(FlatAccess, TrainAccess, CardAccess, nn.Module):
             If the server refuses or fails.
         TypeError, ValueError
             If `x`, or a tensor of the mirror, has not the type or shape it must have.
+        TypeError, NotImplementedError
+            If the server does not compute a part of the network as it is here: it was
+            replaced, or has hooks.
         """
         check_input(x)
         parameters = self._link.parameters()
+        self._parts.check()
         trains = False
         if torch.is_grad_enabled():
             with raw():

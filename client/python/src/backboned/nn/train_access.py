@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from backboned.nn.function import check_input
+from backboned.nn.parts import Parts
 from backboned.pipeline import StepInFlight
 from backboned.training import Term, TrainStep
 
@@ -19,6 +20,7 @@ class TrainAccess:
     """Trains a network with losses that the server computes."""
 
     training: bool
+    _parts: Parts
 
     def train_step(
         self,
@@ -55,6 +57,8 @@ class TrainAccess:
             If the network is in evaluation mode.
         ValueError
             If the optimizer is not this network's.
+        TypeError, NotImplementedError
+            As `forward`.
         """
         self._check_train_step(x, optimizer)
         return optimizer.train_step(x, terms, return_logits)
@@ -95,12 +99,15 @@ class TrainAccess:
             If the network is in evaluation mode.
         ValueError
             If the optimizer is not this network's.
+        TypeError, NotImplementedError
+            As `forward`.
         """
         self._check_train_step(x, optimizer)
         return optimizer.train_step_async(x, terms, return_logits)
 
     def _check_train_step(self, x: Any, optimizer: Any) -> None:
         check_input(x)
+        self._parts.check()
         if getattr(optimizer, "network", None) is not self:
             raise ValueError(
                 "train_step takes an optimizer of backboned.optim that was made for "

@@ -1,0 +1,102 @@
+"""Whether the parts of a backbone are still those that the server computes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+
+from backboned.layout import Layout
+from backboned.nn.norm import layer_names
+from backboned.nn.part import NOT_CALLED, Part
+
+_HOOKS = (
+    "_forward_hooks",
+    "_forward_pre_hooks",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+)
+
+
+class Parts:
+    """The modules that lead to a layout's tensors.
+
+    The architecture says what the server computes with the tensors. A module that
+    would compute something else here is refused, whoever put it there.
+
+    Parameters
+    ----------
+    root : torch.nn.Module
+    layout : Layout
+    """
+
+    def __init__(self, root: nn.Module, layout: Layout) -> None:
+        self._root = root
+        self._norms = set(layer_names(layout))
+        names = [parameter.name for parameter in layout.parameters]
+        names += [buffer.name for buffer in layout.buffers]
+        self._paths = dict.fromkeys(path for name in names for path in _above(name))
+        self._links: list[tuple[dict[str, Any], str, nn.Module]] = []
+        self._others: list[tuple[str, nn.Module]] = []
+
+    def check(self) -> None:
+        """Refuse parts that the server does not compute as they are.
+
+        Raises
+        ------
+        AttributeError
+            If one is gone.
+        TypeError
+            If one is of a class that computes something of its own.
+        NotImplementedError
+            If one has hooks, or a forward of its own.
+        """
+        intact = all(modules.get(key) is child for modules, key, child in self._links)
+        if not self._links or not intact:
+            self._walk()
+        for path, module in self._others:
+            self._check_hooks(path, module)
+
+    def _walk(self) -> None:
+        """Find the modules, and note the way."""
+        self._links = []
+        found = {"": self._root}
+        links = []
+        for path in self._paths:
+            above, _, key = path.rpartition(".")
+            modules = found[above]._modules
+            module = modules.get(key)
+            if module is None:
+                raise AttributeError(f"the backbone has no {path!r} any more")
+            self._check_class(path, module)
+            found[path] = module
+            links.append((modules, key, module))
+        del found[""]
+        self._links = links
+        self._others = [(p, m) for p, m in found.items() if not isinstance(m, Part)]
+
+    def _check_class(self, path: str, module: nn.Module) -> None:
+        """Raise TypeError unless a module computes what the server computes there."""
+        plain = nn.BatchNorm2d if path in self._norms else nn.Linear
+        forward = type(module).forward
+        known = isinstance(module, plain) and forward is plain.forward
+        if forward is not Part.forward and not known:
+            raise TypeError(
+                f"{path} is a {type(module).__name__}, which may compute something "
+                "else than the server does there; put its tensors into the part that "
+                "was there (net.conv1.weight = conv.weight), or it behind the features"
+            )
+
+    def _check_hooks(self, path: str, module: nn.Module) -> None:
+        """Raise if a module that somebody put there has hooks, or a forward."""
+        attributes = vars(module)
+        if "forward" in attributes or any(attributes[hooks] for hooks in _HOOKS):
+            what = "a forward of its own" if "forward" in attributes else "hooks"
+            raise NotImplementedError(f"{path} has {what}: {NOT_CALLED}")
+
+
+def _above(name: str) -> Iterator[str]:
+    """Give the paths of the modules above a tensor, the highest first."""
+    steps = name.split(".")[:-1]
+    return (".".join(steps[: depth + 1]) for depth in range(len(steps)))
