@@ -6,8 +6,10 @@ import pytest
 import torch
 from backboned import CrossEntropy, optim
 from hosted_pairs import SMALL, assert_same, batches, make_pair
+from reference_models import ReferenceWideResNet, seeded
 from torch import nn
 
+WIDE = {"num_classes": 10, "depth": 10, "widen_factor": 1, "dropout": 0.5}
 WIDTH = 8 * SMALL["num_filters"]
 
 
@@ -150,3 +152,40 @@ def test_a_copy_refuses_its_own_parts(net):
     with pytest.raises(TypeError, match="classifier is a Scaled"):
         twin(x)
     net(x)
+
+
+@pytest.fixture
+def wide(server):
+    net = server.create(architecture="wide-resnet", seed=0, **WIDE)
+    return net, seeded(lambda: ReferenceWideResNet(**WIDE), 0)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_one_part_in_another_mode_is_refused_if_it_may_drop_out(wide, images, training):
+    net, _ = wide
+    net.train(training)
+    net.layer2.train(not training)
+    words = r"in evaluation .* in training" if training else "in training .* in eval"
+    with pytest.raises(RuntimeError, match=rf"layer2 is {words}.* call net\.train"):
+        net(images)
+    net.train(training)
+    net(images)
+
+
+def test_parts_that_cannot_drop_out_may_be_in_another_mode(wide, images):
+    for side in wide:
+        side.train()
+        side.conv1.eval()
+        side.bn1.eval()
+        side.classifier.eval()
+        torch.manual_seed(0)
+        side.out = side(images).detach()
+    assert_same(wide[0].out, wide[1].out)
+
+
+def test_a_training_step_refuses_a_part_in_evaluation(wide, images):
+    net, _ = wide
+    optimizer = optim.SGD(net)
+    net.layer1.eval()
+    with pytest.raises(RuntimeError, match="layer1 is in evaluation"):
+        net.train_step(images, [CrossEntropy([0] * len(images))], optimizer)

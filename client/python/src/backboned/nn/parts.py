@@ -33,12 +33,14 @@ class Parts:
 
     def __init__(self, root: nn.Module, layout: Layout) -> None:
         self._root = root
+        self._draws = layout.stochastic
         self._norms = set(layer_names(layout))
         names = [parameter.name for parameter in layout.parameters]
         names += [buffer.name for buffer in layout.buffers]
         self._paths = dict.fromkeys(path for name in names for path in _above(name))
         self._links: list[tuple[dict[str, Any], str, nn.Module]] = []
         self._others: list[tuple[str, nn.Module]] = []
+        self._holders: list[tuple[str, nn.Module]] = []
 
     def check(self) -> None:
         """Refuse parts that the server does not compute as they are.
@@ -51,12 +53,16 @@ class Parts:
             If one is of a class that computes something of its own.
         NotImplementedError
             If one has hooks, or a forward of its own.
+        RuntimeError
+            If the network drops out, and one that may is in another mode than it.
         """
         intact = all(modules.get(key) is child for modules, key, child in self._links)
         if not self._links or not intact:
             self._walk()
         for path, module in self._others:
             self._check_hooks(path, module)
+        if self._draws:
+            self._check_modes()
 
     def _walk(self) -> None:
         """Find the modules, and note the way."""
@@ -75,6 +81,8 @@ class Parts:
         del found[""]
         self._links = links
         self._others = [(p, m) for p, m in found.items() if not isinstance(m, Part)]
+        # A layer's own mode means nothing, but for BatchNorm's, which travels.
+        self._holders = [(p, m) for p, m in found.items() if m._modules]
 
     def _check_class(self, path: str, module: nn.Module) -> None:
         """Raise TypeError unless a module computes what the server computes there."""
@@ -94,6 +102,19 @@ class Parts:
         if "forward" in attributes or any(attributes[hooks] for hooks in _HOOKS):
             what = "a forward of its own" if "forward" in attributes else "hooks"
             raise NotImplementedError(f"{path} has {what}: {NOT_CALLED}")
+
+    def _check_modes(self) -> None:
+        """Raise if a part that may draw random numbers is in a mode of its own."""
+        for path, module in self._holders:
+            if module.training != self._root.training:
+                mode, other = "training", "evaluation"
+                if self._root.training:
+                    mode, other = other, mode
+                raise RuntimeError(
+                    f"{path} is in {mode} and the network in {other}, but the server "
+                    "drops out in the whole network or nowhere; call net.train() or "
+                    "net.eval(), and then train() or eval() of BatchNorm layers only"
+                )
 
 
 def _above(name: str) -> Iterator[str]:

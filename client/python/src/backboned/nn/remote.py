@@ -179,9 +179,9 @@ class RemoteBackbone(FlatAccess, TrainAccess, CardAccess, nn.Module):
             If the server refuses or fails.
         TypeError, ValueError
             If `x`, or a tensor of the mirror, has not the type or shape it must have.
-        TypeError, NotImplementedError
+        TypeError, NotImplementedError, RuntimeError
             If the server does not compute a part of the network as it is here: it was
-            replaced, or has hooks.
+            replaced, has hooks, or would drop out when the network does not.
         """
         check_input(x)
         parameters = self._link.parameters()

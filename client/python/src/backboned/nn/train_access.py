@@ -57,7 +57,7 @@ class TrainAccess:
             If the network is in evaluation mode.
         ValueError
             If the optimizer is not this network's.
-        TypeError, NotImplementedError
+        TypeError, NotImplementedError, RuntimeError
             As `forward`.
         """
         self._check_train_step(x, optimizer)
@@ -99,7 +99,7 @@ class TrainAccess:
             If the network is in evaluation mode.
         ValueError
             If the optimizer is not this network's.
-        TypeError, NotImplementedError
+        TypeError, NotImplementedError, RuntimeError
             As `forward`.
         """
         self._check_train_step(x, optimizer)
