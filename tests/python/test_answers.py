@@ -1,6 +1,9 @@
 """What the client makes of answers that a sound server never gives."""
 
 import gc
+import os
+import signal
+import threading
 
 import backboned
 import numpy as np
@@ -214,6 +217,50 @@ def test_every_call_has_a_deadline(fake):
     script.answers["GetParams"] = never
     with pytest.raises(backboned.DeadlineExceeded):
         instance.get_params(timeout=0.2)
+
+
+def hang_after(script, messages):
+    """Answer GetParams with some messages and no end; give events for its life."""
+    begun, ended = threading.Event(), threading.Event()
+
+    def answer(_requests, context):
+        context.add_callback(ended.set)
+        yield from messages
+        begun.set()
+        ended.wait(30)
+
+    script.answers["GetParams"] = answer
+    return begun, ended
+
+
+def test_a_refused_answer_ends_its_call(fake):
+    script, instance = fake
+    _, ended = hang_after(script, params_answer(offset=4))
+    with pytest.raises(backboned.MalformedAnswer) as caught:
+        instance.get_params()
+    # Also while somebody keeps the error, with all that its frames refer to.
+    assert caught.value.__traceback__ is not None
+    assert ended.wait(5)
+
+
+def test_ctrl_c_ends_a_call_that_waits_for_its_answer(fake):
+    script, instance = fake
+    begun, ended = hang_after(script, [])
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def interrupt():
+        begun.wait(30)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            instance.get_params()
+    finally:
+        thread.join()
+        signal.signal(signal.SIGINT, before)
+    assert ended.wait(5)
 
 
 def test_abandoned_tapes_wait_for_a_forward_that_succeeds(fake):

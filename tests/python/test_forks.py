@@ -2,11 +2,15 @@
 
 import multiprocessing
 import os
+import signal
 import threading
 
+import backboned
 import pytest
 import torch
 import torch.nn.functional as F
+from backboned import stream
+from test_lifecycle import wait_until
 from torch.utils.data import DataLoader, TensorDataset
 
 
@@ -113,3 +117,62 @@ def test_forks_beside_the_transfers_of_another_thread(server, net, x):
     done.set()
     thread.join()
     assert not failures
+
+
+@pytest.fixture
+def ctrl_c():
+    """Lets SIGINT raise KeyboardInterrupt, also in tests that ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield lambda: os.kill(os.getpid(), signal.SIGINT)
+    signal.signal(signal.SIGINT, before)
+
+
+def assert_children_start():
+    """Fork a child that ends at once, and see that it does."""
+    pid = os.fork()
+    if not pid:
+        os._exit(0)
+    ended = []
+
+    def has_ended():
+        ended.append(os.waitpid(pid, os.WNOHANG))
+        return ended[-1][0] == pid
+
+    try:
+        wait_until(has_ended)
+    except AssertionError:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
+    assert ended[-1][1] == 0
+
+
+def test_fork_after_ctrl_c_in_a_download(server, monkeypatch, ctrl_c):
+    large = server.create(architecture="resnet18", num_classes=10, module=False)
+    true, calls = stream.Receiver.accept, []
+
+    def accept(self, *chunk):
+        true(self, *chunk)
+        calls.append(chunk)
+        if len(calls) == 2:
+            ctrl_c()
+
+    monkeypatch.setattr(stream.Receiver, "accept", accept)
+    with pytest.raises(KeyboardInterrupt):
+        large.get_params()
+    assert_children_start()
+    monkeypatch.undo()
+    assert large.get_params().size == large.layout.elements
+
+
+def test_fork_after_an_answer_that_was_refused(server, monkeypatch):
+    large = server.create(architecture="resnet18", num_classes=10, module=False)
+
+    def refuse(self, *chunk):
+        raise backboned.MalformedAnswer("not this one")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(stream.Receiver, "accept", refuse)
+        with pytest.raises(backboned.MalformedAnswer, match="not this one"):
+            large.get_params()
+    assert_children_start()

@@ -8,14 +8,13 @@ import os
 import threading
 import uuid
 import weakref
-from collections.abc import Hashable, Iterator
+from collections.abc import Generator, Hashable
 from typing import Any, Callable, TypeVar
 
 # Before grpc is loaded: DataLoader workers fork while the channel is open.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "1")
 
 import grpc  # noqa: E402
-from grpc import experimental  # noqa: E402
 
 from backboned import forks  # noqa: E402
 from backboned.backoff import RETRY_TIMEOUT_S, OnWait, patiently  # noqa: E402
@@ -44,9 +43,11 @@ _OPTIONS = (
     ("grpc.max_reconnect_backoff_ms", 1_000),
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_http_proxy", 0),
-    # No thread of grpc's own for a call with a streamed answer.
-    (experimental.ChannelOptions.SingleThreadedUnaryStream, 1),
 )
+# Not grpc's SingleThreadedUnaryStream: of a call that is left early nobody would take
+# the end off its queue, and a forked child would wait for that for ever.
+
+_END_S = 1.0
 
 # What grpc itself reports when a connection breaks; an error of the server's own has
 # a reason.
@@ -284,11 +285,12 @@ class Channel:
 
     def stream(
         self, shape: str, path: str, body: Any, timeout: float | None = None
-    ) -> Iterator[bytes]:
+    ) -> Generator[bytes, None, None]:
         """Call a method whose answer is several messages, and give them.
 
-        The call ends with the iterator, also if that is left early. Parameters as
-        in `invoke`, with the shapes ``unary_stream`` and ``stream_stream``.
+        The call ends with the generator; close one that is left early, since forks
+        wait for it. Parameters as in `invoke`, with the shapes ``unary_stream`` and
+        ``stream_stream``.
         """
         call = None
         with forks.GATE:
@@ -299,7 +301,7 @@ class Channel:
                 raise self._translate(error) from None
             finally:
                 if call is not None:
-                    call.cancel()
+                    _end(call)
 
     def _call(self, shape: str, path: str, body: Any, timeout: float | None) -> Any:
         seconds = self.timeout if timeout is None else timeout
@@ -326,3 +328,11 @@ class Channel:
         if end:
             return Unavailable(f"{end} [{plain.message}]")
         return from_rpc(error, _BROKEN[plain.code].format(self.target))
+
+
+def _end(call: Any) -> None:
+    """End a call if it is under way, and wait until grpc has let go of it."""
+    ended = threading.Event()
+    call.add_done_callback(lambda _call: ended.set())
+    call.cancel()
+    ended.wait(_END_S)

@@ -8,7 +8,8 @@ next answer to the same call of the same size is received as a unary one.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+import contextlib
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import Any, Callable, TypeVar
 
 from google.protobuf.message import DecodeError, Message
@@ -142,17 +143,19 @@ def exchange(
     def attempt(left: float) -> tuple[M, int]:
         up = Bar(f"{_name(path)} up", channel.progress)
         down = Bar(f"{_name(path)} down", channel.progress)
-        messages: Iterator[bytes]
-        try:
-            shape, body = request.body(up)
-            if key is not None and (path, key) in known:
-                raw = channel.invoke(f"{shape}_unary", path, body, left)
-                messages = iter((raw,))
-            else:
-                messages = channel.stream(f"{shape}_stream", path, body, left)
+
+        def receive(messages: Iterable[bytes]) -> tuple[M, int]:
             return stream.receive(
                 messages, lambda raw: decoded(header, raw), place, down.at
             )
+
+        try:
+            shape, body = request.body(up)
+            if key is not None and (path, key) in known:
+                return receive((channel.invoke(f"{shape}_unary", path, body, left),))
+            messages = channel.stream(f"{shape}_stream", path, body, left)
+            with contextlib.closing(messages):
+                return receive(messages)
         finally:
             up.close()
             down.close()
