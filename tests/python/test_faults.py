@@ -1,5 +1,6 @@
 """A server that is killed and restarted in the middle of a training."""
 
+import copy
 import logging
 import random
 import subprocess
@@ -395,6 +396,37 @@ def test_hosted_network_says_what_is_lost(phoenix, connected):
     for call in (optimizer.step, lambda: net(x), net.state_dict):
         with pytest.raises(backboned.ServerRestarted, match=lost):
             call()
+
+
+HOSTED_USES = {
+    "deepcopy": lambda net, optimizer: copy.deepcopy(net),
+    "grad": lambda net, optimizer: net.fc1.weight.grad,
+    "get_grads": lambda net, optimizer: net.get_grads(),
+    "backward": lambda net, optimizer: net.fc1.weight.square().sum().backward(),
+    "mirror": lambda net, optimizer: net.mirror(),
+    "run_card": lambda net, optimizer: net.run_card(),
+    "zeros": lambda net, optimizer: optimizer.zero_grad(set_to_none=False),
+    "clip": lambda net, optimizer: torch.nn.utils.clip_grad_norm_(net.parameters(), 1),
+    "optimizer": lambda net, optimizer: optimizer.state_dict(),
+    "thaw": lambda net, optimizer: optim.SGD(net.requires_grad_()).step(),
+}
+
+
+@pytest.mark.parametrize("use", HOSTED_USES.values(), ids=HOSTED_USES)
+def test_every_use_of_a_hosted_network_says_what_is_lost(phoenix, connected, use):
+    net = mlp(connected, frozen="classifier.*")
+    optimizer = optim.SGD(net, lr=0.1)
+    net(torch.rand(2, 1, 28, 28)).sum().backward()
+    optimizer.step()
+    phoenix.restart()
+    with pytest.raises(backboned.ServerRestarted, match="resume from a checkpoint"):
+        use(net, optimizer)
+
+
+def test_run_card_of_a_mirrored_network_outlives_the_server(phoenix, connected):
+    net = mlp(connected)
+    phoenix.restart()
+    assert net.run_card()["parameters"]["last"] == net.first_digest
 
 
 def test_hosted_training_resumes_from_a_checkpoint(phoenix, connected, tmp_path):

@@ -48,9 +48,8 @@ class CardAccess:
 
 def make(network: RemoteBackbone) -> Card:
     """Describe a network's run so far; pushes what changed here."""
-    network._link.settle()
+    info = network._link.info()
     instance = network.instance
-    info = instance.info(digest=True, timeout=network.timeout)
     traffic = network.traffic
     server = home_of(instance).info
     device = next(d for d in server.devices if d.name == instance.device)

@@ -39,7 +39,7 @@ def unless_certain(forget: Callable[[], None]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def advised(instance: Instance) -> Iterator[None]:
+def advised_if_stale(instance: Instance) -> Iterator[None]:
     """Add what to do to the error that somebody else changed the instance."""
     try:
         yield

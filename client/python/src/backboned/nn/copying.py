@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from backboned.nn import norm
-from backboned.nn.certainty import advised
 from backboned.nn.hosted import HostedLink
 from backboned.nn.lazy import raw
 from backboned.nn.link import Link
+from backboned.nn.loss import advised
 from backboned.nn.parts import Parts
 from backboned.nn.rebuilding import make_like
 

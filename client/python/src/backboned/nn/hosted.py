@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from backboned import compute, state
+from backboned.describe import InstanceInfo
 from backboned.dtypes import Array
 from backboned.home import home_of
 from backboned.instance import Instance
@@ -159,6 +160,12 @@ class HostedLink(Keeping, TrainSteps):
             self._outbox.flush()
             self._push_changes()
 
+    def info(self) -> InstanceInfo:
+        """Settle, and describe the instance, with its digest."""
+        with self._lock, advised(self.instance):
+            self.settle()
+            return self.instance.info(digest=True, timeout=self.timeout)
+
     def _push_changes(self) -> None:
         changed = self._params.changed()
         if changed:
@@ -257,12 +264,12 @@ class HostedLink(Keeping, TrainSteps):
 
     def queue(self, item: Waiting) -> None:
         """Let the backward of a tape wait for the step, or the next use."""
-        with self._lock:
+        with self._lock, advised(self.instance):
             self._grads.add(item)
 
     def backward_now(self, item: Waiting, empty: Any) -> None:
         """Run the backward of a tape whose input gradient is wanted, into `empty`."""
-        with self._lock:
+        with self._lock, advised(self.instance):
             self._grads.add_now(item, empty)
 
     def backward(
@@ -285,7 +292,7 @@ class HostedLink(Keeping, TrainSteps):
 
     def zero_grad(self, tensors: Sequence[torch.Tensor] | None = None) -> None:
         """Take the gradients of some parameters away, or of all."""
-        with self._lock:
+        with self._lock, advised(self.instance):
             if self._outbox.flight.count and self._grads.none:
                 return
             indices = None
@@ -301,6 +308,11 @@ class HostedLink(Keeping, TrainSteps):
         with self._lock, advised(self.instance):
             self._push_changes()
             return self._grads.step(options, covers_all)
+
+    def thaw(self) -> None:
+        """Let the server step the parameters that are frozen there."""
+        with self._lock, advised(self.instance):
+            self.instance.update(frozen=False, timeout=self.timeout)
 
     def configure(self, optimizer: Optimizer) -> None:
         """Give the instance an optimizer without state."""
@@ -350,7 +362,7 @@ class HostedLink(Keeping, TrainSteps):
 
     def end(self) -> tuple[Version, Watch, Watch]:
         """Bring everything here, as plain tensors; give what `Link` begins with."""
-        with self._lock:
+        with self._lock, advised(self.instance):
             self.settle()
             self._grads.end()
             self._params.end()

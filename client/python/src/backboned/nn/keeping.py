@@ -6,7 +6,9 @@ import threading
 
 import torch
 
+from backboned.instance import Instance
 from backboned.nn.gradients import Gradients
+from backboned.nn.loss import advised
 from backboned.nn.outbox import Outbox
 from backboned.nn.values import Values
 
@@ -14,6 +16,7 @@ from backboned.nn.values import Values
 class Keeping:
     """The side of a `HostedLink` that lazy tensors see: their `Keeper`. Thread-safe."""
 
+    instance: Instance
     _lock: threading.RLock
     _params: Values
     _buffers: Values
@@ -53,13 +56,13 @@ class Keeping:
 
     def grad(self, tensor: torch.Tensor) -> torch.Tensor | None:
         """Give a parameter's gradient."""
-        with self._lock:
+        with self._lock, advised(self.instance):
             index = self._params.index(tensor)
             return None if index is None else self._grads.read(index)
 
     def set_grad(self, tensor: torch.Tensor, value: torch.Tensor | None) -> None:
         """Replace a parameter's gradient."""
-        with self._lock:
+        with self._lock, advised(self.instance):
             index = self._params.index(tensor)
             if index is None:
                 raise RuntimeError("a buffer has no gradient")
@@ -67,5 +70,5 @@ class Keeping:
 
     def show_grads(self) -> None:
         """Bring all gradients."""
-        with self._lock:
+        with self._lock, advised(self.instance):
             self._grads.read_all()

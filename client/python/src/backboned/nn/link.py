@@ -10,14 +10,14 @@ import torch
 from torch import nn
 
 from backboned import compute, state
-from backboned.describe import ServerInfo
+from backboned.describe import InstanceInfo, ServerInfo
 from backboned.dtypes import Array
 from backboned.errors import BackbonedError, StaleVersion
 from backboned.home import home_of, is_absence
 from backboned.instance import Instance
 from backboned.layout import Layout, Version
 from backboned.nn import randomness
-from backboned.nn.certainty import advised, unless_certain
+from backboned.nn.certainty import advised_if_stale, unless_certain
 from backboned.nn.mirror import Watch, as_array, as_tensor
 from backboned.nn.rebuilding import digest, find_or_make
 from backboned.nn.slots import Slots, buffer_slots, parameter_slots
@@ -183,8 +183,17 @@ class Link(Surviving):
         self.surviving(self._settle)
 
     def _settle(self) -> None:
-        with self._lock, advised(self.instance):
+        with self._lock, advised_if_stale(self.instance):
             self._push_changes()
+
+    def info(self) -> InstanceInfo:
+        """Push what changed here, and describe the instance, with its digest."""
+
+        def call() -> InstanceInfo:
+            self._settle()
+            return self.instance.info(digest=True, timeout=self.timeout)
+
+        return self.surviving(call)
 
     def _push_changes(self) -> None:
         parameters = self.parameters()
@@ -250,14 +259,14 @@ class Link(Surviving):
         draws = options["training"] and self.instance.layout.stochastic
         if draws:
             options["rng_state"] = randomness.state()
-        with self._lock, advised(self.instance):
+        with self._lock, advised_if_stale(self.instance):
             self._push_changes()
             version = self._version
             if moves:
                 result = self._training_forward(x, options, empty)
         if not moves:
             full = compute.ForwardOptions(if_version=version, **options)
-            with advised(self.instance):
+            with advised_if_stale(self.instance):
                 result = compute.forward(self.instance, x, full, self.timeout, empty)
         if draws:
             randomness.set_state(result.rng_state)

@@ -21,7 +21,7 @@ _RESUME = (
 def advised(instance: Instance) -> Iterator[None]:
     """Add what to do to the error that the instance changed, or is gone."""
     try:
-        with certainty.advised(instance):
+        with certainty.advised_if_stale(instance):
             yield
     except ServerRestarted:
         raise

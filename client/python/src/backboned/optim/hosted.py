@@ -263,7 +263,7 @@ class HostedOptimizer(torch.optim.Optimizer):
                 for tensor in self._tensors()
             )
         if trains:
-            link.instance.update(frozen=False, timeout=link.timeout)
+            link.thaw()
 
     def _names(self, link: HostedLink) -> dict[int, str]:
         names = (spec.name for spec in link.instance.layout.parameters)
