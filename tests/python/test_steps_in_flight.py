@@ -279,6 +279,15 @@ class TestNetwork:
         assert isinstance(bad.exception(), backboned.InvalidArgument)
         assert torch.equal(net.get_params(), before)
 
+    def test_after_an_error_that_was_seen_steps_are_made_again(self, net):
+        optimizer = optim.SGD(net, lr=0.1)
+        x, y = next(batches("mlp", 1))
+        good = net.train_step_async(x, [CrossEntropy(y)], optimizer)
+        bad = net.train_step_async(x, labels_of_no_class(), optimizer)
+        assert isinstance(bad.exception(), backboned.InvalidArgument)
+        again = net.train_step_async(x, [CrossEntropy(y)], optimizer)
+        assert again.result().version.params == good.result().version.params + 1
+
     def test_what_is_written_in_between_comes_in_order(self, server):
         net, local = make_pair(server, "mlp")
         ours = make_optimizer(net, "SGD", **SGD)

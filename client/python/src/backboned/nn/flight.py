@@ -36,6 +36,11 @@ class Flight:
         """How many steps there are of which no note was taken yet."""
         return len(self._steps)
 
+    @property
+    def failed(self) -> bool:
+        """Whether one of them has failed."""
+        return any(step.error for step in self._steps)
+
     def begin(self, step: StepInFlight) -> None:
         """Add a step that was sent after all others."""
         while self._steps and self._steps[0].done() and not self._steps[0].error:

@@ -71,7 +71,8 @@ class TrainSteps:
         """
         draws = self.instance.layout.stochastic
         with self._lock, advised(self.instance):
-            if not self._outbox.flight.count or self._has_news():
+            flight = self._outbox.flight
+            if flight.failed or not flight.count or self._has_news():
                 self.settle()
                 self._grads.zero()
             step = send(
@@ -79,7 +80,7 @@ class TrainSteps:
                 rng_state=randomness.state() if draws else b"",
                 within=functools.partial(advised, self.instance),
             )
-            self._outbox.flight.begin(step)
+            flight.begin(step)
             self._away()
             if draws:
                 wait([step])
