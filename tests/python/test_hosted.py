@@ -935,6 +935,25 @@ def test_a_step_whose_answer_is_lost_happens_once(server, monkeypatch, then):
     assert net.instance.info().steps == 1
 
 
+def test_what_is_written_after_a_step_whose_answer_is_lost(server, monkeypatch):
+    net, local = make_pair(server, "mlp")
+    ours = make_optimizer(net, "SGD", **SGD)
+    theirs = make_optimizer(local, "SGD", **SGD)
+    ((x, y),) = batches("mlp", 1)
+    for side in (net, local):
+        F.cross_entropy(side(x), y).backward()
+    theirs.step()
+    lose_answers(monkeypatch, "backward", 1)
+    with pytest.raises(backboned.Unavailable, match="is lost"):
+        ours.step()
+    with torch.no_grad():
+        for side in (net, local):
+            side.classifier.bias.zero_()
+    ours.step()
+    assert_same_networks(net, local)
+    assert net.instance.info().steps == 1
+
+
 def test_a_busy_server_leaves_the_backward_waiting(server, monkeypatch):
     net, local = make_pair(server, "mlp")
     ours = make_optimizer(net, "SGD", **SGD)

@@ -1,6 +1,7 @@
 """Training steps in flight: made in order, with the bits of one after the other."""
 
 import concurrent.futures
+import multiprocessing
 import threading
 
 import backboned
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from backboned import CrossEntropy, ParameterGroup, optim
+from backboned import CrossEntropy, ParameterGroup, optim, training
 from backboned.v1 import backbone_service_pb2 as pb
 from backboned.v1 import error_pb2
 from fake_server import fake_instance, message_of, scripted_server
@@ -308,6 +309,54 @@ class TestNetwork:
                 side.classifier.bias.copy_(torch.arange(10))
         assert_same(net.classifier.bias, local.classifier.bias)
         assert_same_networks(net, local)
+
+    def test_what_is_written_before_an_ordinary_step(self, server):
+        net, local = make_pair(server, "mlp")
+        ours = make_optimizer(net, "SGD", **SGD)
+        theirs = make_optimizer(local, "SGD", **SGD)
+        for x, y in batches("mlp", 3):
+            net.train_step_async(x, [CrossEntropy(y)], ours)
+            theirs.zero_grad()
+            F.cross_entropy(local(x), y).backward()
+            theirs.step()
+            theirs.zero_grad()
+            with torch.no_grad():
+                for side in (net, local):
+                    side.classifier.bias.zero_()
+            for optimizer in (ours, theirs):
+                optimizer.step()
+        assert_same_networks(net, local)
+
+    @pytest.mark.parametrize("use", ["forward", "train_step_async"])
+    def test_a_forked_child_has_none_in_flight(self, net, monkeypatch, use):
+        optimizer = optim.SGD(net, lr=0.1)
+        x, y = next(batches("mlp", 1))
+        net.train_step(x, [CrossEntropy(y)], optimizer)
+        released, true = threading.Event(), training.exchange
+
+        def exchange(*arguments):
+            released.wait(30)
+            return true(*arguments)
+
+        monkeypatch.setattr(training, "exchange", exchange)
+        step = net.train_step_async(x, [CrossEntropy(y)], optimizer)
+
+        def child():
+            released.set()
+            if use == "forward":
+                with torch.no_grad():
+                    net(x)
+            else:
+                net.train_step_async(x, [CrossEntropy(y)], optimizer).result()
+
+        process = multiprocessing.get_context("fork").Process(target=child)
+        process.start()
+        process.join(20)
+        process.kill()
+        process.join()
+        released.set()
+        assert process.exitcode == 0
+        step.exception()
 
     def test_between_ordinary_steps(self, server):
         net, local = make_pair(server, "mlp")

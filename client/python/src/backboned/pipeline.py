@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import os
 import threading
 from collections.abc import Iterable
 from concurrent.futures import Future, wait
@@ -41,6 +42,12 @@ class StepInFlight(Future):  # type: ignore[type-arg]
         self.find = find
         self.sent = threading.Event()
         self.seen = False
+        self._process = os.getpid()
+
+    @property
+    def is_parents(self) -> bool:
+        """Whether this is the copy of a forked child, where nobody ends it."""
+        return self._process != os.getpid()
 
     def result(self, timeout: float | None = None) -> TrainStep:
         """Wait for the step.
@@ -91,7 +98,7 @@ class Pipeline:
     One is sent when the one before it has been handed to the connection.
 
     Once a step has failed, those behind it are not made. It goes on when somebody has
-    seen the error.
+    seen the error. In a forked child none is in flight.
 
     Thread-safe.
 
@@ -143,7 +150,9 @@ class Pipeline:
     def _make_room(self) -> None:
         while self._steps:
             oldest = self._steps[0]
-            if oldest.done() and not oldest.error:
+            if oldest.is_parents:
+                self._steps.clear()
+            elif oldest.done() and not oldest.error:
                 self._steps.popleft()
             elif any(step.error for step in self._steps):
                 wait(self._steps)

@@ -14,14 +14,14 @@ from backboned.pipeline import StepInFlight, raise_unseen
 class Flight:
     """Takes note of training steps in the order in which they are made.
 
-    Not thread-safe.
+    A forked child has none of them in flight: those are its parent's. Not thread-safe.
 
     Parameters
     ----------
     made : callable
         Told the version that a step left.
     unsure : callable
-        Called if a step failed such that it may have been made.
+        Called if a step may have been made: one that failed so, or a parent's.
     """
 
     def __init__(
@@ -34,11 +34,13 @@ class Flight:
     @property
     def count(self) -> int:
         """How many steps there are of which no note was taken yet."""
+        self._leave_to_parent()
         return len(self._steps)
 
     @property
     def failed(self) -> bool:
         """Whether one of them has failed."""
+        self._leave_to_parent()
         return any(step.error for step in self._steps)
 
     def begin(self, step: StepInFlight) -> None:
@@ -55,11 +57,18 @@ class Flight:
         BackbonedError
             The first error among them, unless somebody has seen one.
         """
+        self._leave_to_parent()
         wait(self._steps)
         ended, self._steps = self._steps, []
         for step in ended:
             self._note(step)
         raise_unseen(ended)
+
+    def _leave_to_parent(self) -> None:
+        """Forget steps of another process, which end there."""
+        if self._steps and self._steps[0].is_parents:
+            self._steps.clear()
+            self._unsure()
 
     def _note(self, step: StepInFlight) -> None:
         error = step.error

@@ -105,9 +105,6 @@ class Gradients:
         -------
         whether there was anything to step with, what the step did
         """
-        made = self._outbox.make_sure()
-        if made is not None:  # It was this step whose answer was lost.
-            return True, made
         self._settle_here()
         return self._outbox.step(options, covers_all)
 

@@ -304,9 +304,12 @@ class HostedLink(Keeping, TrainSteps):
     def step(
         self, options: StepOptions, covers_all: bool
     ) -> tuple[bool, Stepped | None]:
-        """Make a step of the server's optimizer; see `Gradients.step`."""
+        """Push what was written here, and make a step; see `Gradients.step`."""
         with self._lock, advised(self.instance):
+            made = self._outbox.make_sure()
             self._push_changes()
+            if made is not None:  # It was this step whose answer was lost.
+                return True, made
             return self._grads.step(options, covers_all)
 
     def thaw(self) -> None:
