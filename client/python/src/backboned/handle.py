@@ -131,6 +131,11 @@ class Handle:
         """Its name for calls: `owner/name`, which no other instance can shadow."""
         return f"{self.owner}/{self.name}"
 
+    @property
+    def whole_layout(self) -> Layout:
+        """The layout in the server, also of what `without` gave."""
+        return self._whole or self.layout
+
     def without(self: H, part: str) -> H:
         """Give the same instance, as if it had no parameters below a module `part`.
 
@@ -159,7 +164,7 @@ class Handle:
         MalformedAnswer
             If it does not fit.
         """
-        whole = (self._whole or self.layout).parameters
+        whole = self.whole_layout.parameters
         sizes = [p.size for p in whole]
         if len(present) != len(sizes):
             raise MalformedAnswer(

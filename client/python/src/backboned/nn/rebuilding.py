@@ -107,7 +107,7 @@ def find_or_make(
         made = make_like(
             instance, timeout, name, instance.frozen, instance.feature_cache_bytes
         )
-        if made.layout != instance.layout:
+        if made.layout != instance.whole_layout:
             made.delete()
             raise ServerRestarted(
                 "the server was restarted in another version, which builds "
@@ -117,7 +117,7 @@ def find_or_make(
     if found.version.uid == instance.uid:
         return Instance(instance.channel, found), False
     there = Instance(instance.channel, found)
-    if there.layout != instance.layout or found.digest != mirror_digest():
+    if there.layout != instance.whole_layout or found.digest != mirror_digest():
         raise ServerRestarted(
             f"the server was restarted, and {instance.address!r} in it is not the one "
             "that this network mirrored; take it with server.instance(...), and give "
