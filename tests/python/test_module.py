@@ -3,11 +3,13 @@
 import copy
 import gc
 import pickle
+import threading
 
 import backboned
 import numpy as np
 import pytest
 import torch
+from backboned import compute
 from torch import nn
 
 
@@ -372,8 +374,6 @@ def test_gradients_are_tensors_of_their_own(net, x):
 
 
 def test_networks_work_in_threads(server, x):
-    import threading
-
     nets = [server.create("seq-mnist", seed=seed) for seed in range(3)]
     results = {}
 
@@ -396,6 +396,31 @@ def test_networks_work_in_threads(server, x):
     train(1)
     # Threads of PyTorch's own split sums differently; the values agree.
     assert len(results) == 3 and torch.isfinite(results[1]).all()
+
+
+@pytest.mark.parametrize("optimizers", [torch.optim, backboned.optim])
+def test_evaluation_beside_a_step_of_another_thread(server, x, monkeypatch, optimizers):
+    net = server.create("seq-mnist", seed=0)
+    opt = optimizers.SGD(net.parameters(), 0.1)
+    net(x).square().sum().backward()
+    true, trainers = compute.forward, []
+
+    def train():
+        opt.step()
+        with torch.no_grad():
+            net(x)
+
+    def forward(*arguments):
+        if not trainers:
+            trainers.append(threading.Thread(target=train))
+            trainers[0].start()
+            trainers[0].join()
+        return true(*arguments)
+
+    monkeypatch.setattr(compute, "forward", forward)
+    with torch.no_grad():
+        found = net(x)
+        assert torch.equal(found, net(x))
 
 
 def test_instance_for_numpy_if_asked(server):

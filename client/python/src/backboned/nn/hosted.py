@@ -22,10 +22,11 @@ from backboned.nn.flight import Flight
 from backboned.nn.gradients import Gradients
 from backboned.nn.keeping import Keeping
 from backboned.nn.lazy import raw
-from backboned.nn.link import Link, moves_buffers
+from backboned.nn.link import Link
 from backboned.nn.loss import advised
 from backboned.nn.mirror import Watch, as_array
 from backboned.nn.outbox import Outbox
+from backboned.nn.overlapping import Overlapping, moves_buffers
 from backboned.nn.queue import Waiting
 from backboned.nn.slots import buffer_slots, parameter_slots
 from backboned.nn.train_steps import TrainSteps
@@ -34,7 +35,7 @@ from backboned.optimizer import Optimizer, OptimizerState, StepOptions, Stepped
 from backboned.results import Backward, Forward
 
 
-class HostedLink(Keeping, TrainSteps):
+class HostedLink(Keeping, Overlapping, TrainSteps):
     """Connects the tensors of a module tree with an instance: the server decides.
 
     Parameters, buffers and gradients stay there. What somebody looks at is fetched,
@@ -244,18 +245,17 @@ class HostedLink(Keeping, TrainSteps):
             full = compute.ForwardOptions(if_version=self._version, **options)
             if moves:
                 with unless_certain(self._moved_somewhere):
-                    result = self._run(x, full, empty)
+                    result = compute.forward(
+                        self.instance, x, full, self.timeout, empty
+                    )
                 self._buffers.moved()
                 self._version = self._version._replace(buffers=result.version.buffers)
         if not moves:
             with advised(self.instance):
-                result = self._run(x, full, empty)
+                result = self._forward_beside_others(x, full, empty)
         if draws:
             randomness.set_state(result.rng_state)
         return result
-
-    def _run(self, x: Array, options: compute.ForwardOptions, empty: Any) -> Forward:
-        return compute.forward(self.instance, x, options, self.timeout, empty)
 
     def _moved_somewhere(self) -> None:
         """Note that the buffers may have moved on."""

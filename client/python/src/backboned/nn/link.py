@@ -15,10 +15,11 @@ from backboned.dtypes import Array
 from backboned.errors import BackbonedError, StaleVersion
 from backboned.home import home_of, is_absence
 from backboned.instance import Instance
-from backboned.layout import Layout, Version
+from backboned.layout import Version
 from backboned.nn import randomness
 from backboned.nn.certainty import advised_if_stale, unless_certain
 from backboned.nn.mirror import Watch, as_array, as_tensor
+from backboned.nn.overlapping import Overlapping, moves_buffers
 from backboned.nn.rebuilding import digest, find_or_make
 from backboned.nn.slots import Slots, buffer_slots, parameter_slots
 from backboned.nn.surviving import Surviving
@@ -28,7 +29,7 @@ from backboned.results import Backward, Forward
 _PULL_ATTEMPTS = 5
 
 
-class Link(Surviving):
+class Link(Surviving, Overlapping):
     """Connects the tensors of a module tree with an instance.
 
     The mirror decides: what is changed here is pushed before the next forward. What
@@ -267,7 +268,7 @@ class Link(Surviving):
         if not moves:
             full = compute.ForwardOptions(if_version=version, **options)
             with advised_if_stale(self.instance):
-                result = compute.forward(self.instance, x, full, self.timeout, empty)
+                result = self._forward_beside_others(x, full, empty)
         if draws:
             randomness.set_state(result.rng_state)
         return result
@@ -399,9 +400,3 @@ class Link(Surviving):
     def _forget_buffers(self) -> None:
         self._buffers_seen.forget()
         self._version = self._version._replace(buffers=None)
-
-
-def moves_buffers(layout: Layout, options: dict[str, Any]) -> bool:
-    """Whether a forward may move the buffers on."""
-    modes = [layers.training for layers in options["batch_norm"]]
-    return bool(layout.buffers) and (options["training"] or any(modes))
