@@ -67,6 +67,24 @@ def test_bfloat16_is_given_as_float32(server, x):
     assert np.array_equal(net.forward(x).out, net.extract(x, "out").data)
 
 
+def test_every_gradient_is_given_as_float32(server, x):
+    net = create(server, "float32")
+    forward = net.forward(x, training=True, tape=True, input_grad=True)
+    ones = {forward.tape_id: {"out": np.ones_like(forward.out)}}
+    result = net.backward(
+        ones,
+        return_grads=True,
+        input_grad=True,
+        per_tape_grads=True,
+        squared_grads=True,
+        output_dtype="bfloat16",
+    )
+    flats = [g.flat for g in (result.grads, *result.tape_grads, result.squared_grads)]
+    assert len(flats) == 3
+    assert {g.dtype for g in [*flats, *result.input_grads]} == {np.dtype(np.float32)}
+    assert np.array_equal(flats[0], flats[1])
+
+
 def test_widening_is_exact():
     bits = np.arange(1 << 16, dtype=np.uint16)
     expected = torch.from_numpy(bits.view(np.int16)).view(torch.bfloat16).float()

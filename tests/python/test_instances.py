@@ -6,6 +6,7 @@ import backboned
 import numpy as np
 import pytest
 import torch
+from backboned.channel import Channel
 
 
 def test_server_says_what_it_is(server):
@@ -163,6 +164,26 @@ def test_unnamed_instance_goes_when_nobody_refers_to_it(server):
     gc.collect()
     server.create("seq-mnist")
     assert name not in [i.name for i in server.instances()]
+
+
+def test_unnamed_instance_whose_deletion_failed_goes_later(server, monkeypatch):
+    nets = [server.create("seq-mnist", module=False) for _ in range(3)]
+    names = {net.name for net in nets}
+    true, failed = Channel.unary, []
+
+    def unary(self, path, *arguments):
+        if path.endswith("DeleteInstance") and not failed:
+            failed.append(path)
+            raise backboned.DeadlineExceeded("too slow")
+        return true(self, path, *arguments)
+
+    monkeypatch.setattr(Channel, "unary", unary)
+    del nets
+    gc.collect()
+    server.create("seq-mnist", module=False)
+    assert failed
+    server.create("seq-mnist", module=False)
+    assert not names & {i.name for i in server.instances()}
 
 
 def test_info_counts_and_digests(mlp):

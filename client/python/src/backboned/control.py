@@ -11,7 +11,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from backboned import garbage
 from backboned.channel import CONTROL, Channel
 from backboned.describe import InstanceInfo, read_instance
-from backboned.errors import Aborted, InvalidArgument, NotFound
+from backboned.errors import Aborted, BackbonedError, InvalidArgument, NotFound
 from backboned.handle import Handle
 from backboned.layout import Version, condition
 from backboned.traffic import Meter
@@ -230,15 +230,29 @@ def byte_count(size: int | str, what: str) -> int:
 
 
 def delete_abandoned(channel: Channel, timeout: float | None = None) -> None:
-    """Delete the unnamed instances that nobody refers to any more."""
+    """Delete the unnamed instances that nobody refers to any more.
+
+    What is left when a deletion fails is for the next time.
+    """
     channel = channel.metered(Meter())  # Nobody's own traffic.
-    for address, uid in garbage.take_instances(channel):
-        request = pb.DeleteInstanceRequest(
-            instance=address, if_version=condition(Version(uid))
-        )
-        try:
-            channel.unary(
-                CONTROL + "DeleteInstance", request.SerializeToString(), timeout
-            )
-        except (NotFound, Aborted):
-            pass  # Somebody else deleted it.
+    left = garbage.take_instances(channel)
+    try:
+        while left:
+            _delete_abandoned(channel, *left[0], timeout)
+            left.pop(0)
+    except BackbonedError:
+        left.append(left.pop(0))  # Next time the others come before it.
+    finally:
+        garbage.put_back_instances(channel, left)
+
+
+def _delete_abandoned(
+    channel: Channel, address: str, uid: str, timeout: float | None
+) -> None:
+    request = pb.DeleteInstanceRequest(
+        instance=address, if_version=condition(Version(uid))
+    )
+    try:
+        channel.unary(CONTROL + "DeleteInstance", request.SerializeToString(), timeout)
+    except (NotFound, Aborted):
+        pass  # Somebody else deleted it.

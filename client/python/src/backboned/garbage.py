@@ -78,6 +78,12 @@ def take_instances(channel: Channel) -> list[tuple[str, str]]:
     return _take(notes, len(notes))
 
 
+def put_back_instances(channel: Channel, notes: list[tuple[str, str]]) -> None:
+    """Keep instances that were not deleted for the next time."""
+    if notes and not channel.closed:
+        channel.connection.abandoned_instances.extend(notes)
+
+
 def _take(notes: deque[T], limit: int) -> list[T]:
     taken: list[T] = []
     while notes and len(taken) < limit:

@@ -16,7 +16,7 @@ from backboned.errors import BackbonedError
 from backboned.layout import Select, Version
 from backboned.norms import BatchNorm
 from backboned.optimizer import StepOptions
-from backboned.results import Backward, Extracted, Forward
+from backboned.results import Backward, Extracted, Forward, Grads
 from backboned.state_verbs import StateVerbs
 from backboned.stepping import OptimizerVerbs
 from backboned.training import TrainingVerbs
@@ -219,11 +219,12 @@ class Instance(Control, StateVerbs, OptimizerVerbs, TrainingVerbs):
             for tape_id, gradients in tapes.items()
         }
         result = compute.backward(self, arrays, options, timeout)
-        grads = result.grads
-        if grads is not None:
-            grads = grads._replace(flat=widened(grads.flat))
         return dataclasses.replace(
-            result, grads=grads, input_grads=[widened(g) for g in result.input_grads]
+            result,
+            grads=result.grads and _widened(result.grads),
+            input_grads=[widened(g) for g in result.input_grads],
+            tape_grads=[_widened(grads) for grads in result.tape_grads],
+            squared_grads=result.squared_grads and _widened(result.squared_grads),
         )
 
     def release_tapes(
@@ -263,6 +264,10 @@ class Instance(Control, StateVerbs, OptimizerVerbs, TrainingVerbs):
         """
         array = compute.as_input(x)
         return compute.extract(self, array, output, l2_normalize, allow_merge, timeout)
+
+
+def _widened(grads: Grads) -> Grads:
+    return grads._replace(flat=widened(grads.flat))
 
 
 def create_instance(
