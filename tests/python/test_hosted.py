@@ -1,5 +1,7 @@
 """Hosted training: bit for bit what torch.optim does beside a local module."""
 
+import copy
+
 import backboned
 import pytest
 import torch
@@ -792,6 +794,41 @@ def test_a_second_optimizer_takes_over(net):
     with pytest.raises(ValueError, match="in no network"):
         second.add_param_group({"params": [torch.nn.Parameter(torch.zeros(1))]})
     assert len(second.param_groups) == 1
+
+
+def test_a_copied_optimizer_has_no_network(net):
+    optimizer = optim.SGD(net, lr=0.1, momentum=0.9)
+    ((x, y),) = batches("mlp", 1)
+    F.cross_entropy(net(x), y).backward()
+    optimizer.step()
+    twin, copied = copy.deepcopy((net, optimizer))
+    with pytest.raises(RuntimeError, match="a copy of an optimizer .* no network"):
+        copied.step()
+    again = optim.SGD(twin, lr=0.1, momentum=0.9)
+    again.load_state_dict(optimizer.state_dict())
+    for side, steps in ((net, optimizer), (twin, again)):
+        steps.zero_grad()
+        F.cross_entropy(side(x), y).backward()
+        steps.step()
+    assert torch.equal(twin.get_params(), net.get_params())
+
+
+def test_a_parameter_of_ones_own_is_made_of_values(net):
+    net.requires_grad_(False)
+    with pytest.raises(RuntimeError, match="Creating a Parameter"):
+        torch.nn.Parameter(net.fc1.weight)
+    made = torch.nn.Parameter(net.fc1.weight.detach())
+    assert torch.equal(made, net.fc1.weight)
+
+
+def test_a_checkpoint_drops_the_tape(net):
+    from torch.utils.checkpoint import checkpoint
+
+    ((x, _),) = batches("mlp", 1)
+    loss = checkpoint(net, x, use_reentrant=False).sum()
+    with pytest.raises(backboned.FailedPrecondition, match="tape") as caught:
+        loss.backward()
+    assert caught.value.reason == "TAPE_NOT_FOUND"
 
 
 def test_tensors_of_an_earlier_state_are_not_written_by_mistake(net):

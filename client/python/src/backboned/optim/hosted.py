@@ -126,7 +126,7 @@ class HostedOptimizer(torch.optim.Optimizer):
             answer is: then the next `step`, or the next use of the network, asks for
             it again, and it happens once.
         RuntimeError
-            If the network has been handed to another optimizer.
+            If the network has been handed to another optimizer, or this is a copy.
         """
         loss = None
         if closure is not None:
@@ -227,7 +227,12 @@ class HostedOptimizer(torch.optim.Optimizer):
 
     def _own_link(self) -> HostedLink:
         link = self._link
-        if link is None or link.optimizer is not self or not link.hosting:
+        if link is None:
+            raise RuntimeError(
+                "a copy of an optimizer in the server has no network; make one for "
+                "the copied network, and load the state dict of the first into it"
+            )
+        if link.optimizer is not self or not link.hosting:
             raise RuntimeError(
                 "the network was handed to another optimizer, or is mirrored again; "
                 "make one optimizer with several groups, or a new one"
