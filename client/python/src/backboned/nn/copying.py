@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from backboned.nn import norm
+from backboned.nn import loss, norm
 from backboned.nn.hosted import HostedLink
 from backboned.nn.lazy import raw
 from backboned.nn.link import Link
-from backboned.nn.loss import advised
 from backboned.nn.parts import Parts
 from backboned.nn.rebuilding import make_like
 
@@ -31,7 +30,7 @@ def deepcopy(network: RemoteBackbone, memo: dict[int, Any]) -> RemoteBackbone:
     nn.Module.__init__(twin)
     if isinstance(link, HostedLink):
         link.settle()
-        with advised(link.instance):
+        with loss.advised(link.instance):
             instance = link.instance.clone(
                 timeout=link.timeout, if_version=link.version
             )

@@ -189,12 +189,10 @@ class Link(Surviving, Overlapping):
 
     def info(self) -> InstanceInfo:
         """Push what changed here, and describe the instance, with its digest."""
-
-        def call() -> InstanceInfo:
-            self._settle()
-            return self.instance.info(digest=True, timeout=self.timeout)
-
-        return self.surviving(call)
+        self.settle()
+        return self.surviving(
+            lambda: self.instance.info(digest=True, timeout=self.timeout)
+        )
 
     def _push_changes(self) -> None:
         parameters = self.parameters()
