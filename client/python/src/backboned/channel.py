@@ -23,7 +23,6 @@ from backboned.traffic import Meter  # noqa: E402
 
 DATA = "/backboned.v1.BackboneService/"
 CONTROL = "/backboned.v1.InstanceService/"
-HEALTH = "/grpc.health.v1.Health/"
 
 DEFAULT_TIMEOUT_S = 120.0
 RECONNECT_TIMEOUT_S = 30.0

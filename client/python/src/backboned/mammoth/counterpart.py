@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -18,6 +17,7 @@ from backboned.nn.function import AnyLink
 from backboned.nn.hosted import HostedLink
 from backboned.nn.lazy import raw
 from backboned.nn.link import Link
+from backboned.nn.mirror import torch_dtype
 from backboned.nn.norm import Norms
 from backboned.norms import BatchNorm
 
@@ -128,9 +128,7 @@ class Counterpart:
         """Bring everything here, and work mirrored from now on."""
         hosted = self.hosted
         if hosted is not None:
-            mirror = Link(hosted.instance, net)
-            mirror.resume(*hosted.end())
-            self._link = mirror
+            self._link = hosted.mirrored(net)
 
     def batch_norms(self, net: nn.Module) -> list[BatchNorm]:
         """Say how BatchNorm layers of the network run, where not as made."""
@@ -189,10 +187,7 @@ def _parameters_of(layout: Layout) -> list[Tensor]:
 
 
 def _buffers_of(layout: Layout) -> list[Tensor]:
-    return [
-        Tensor(b.name, b.shape, torch.from_numpy(np.empty(0, b.dtype)).dtype)
-        for b in layout.buffers
-    ]
+    return [Tensor(b.name, b.shape, torch_dtype(b.dtype)) for b in layout.buffers]
 
 
 def _compare(here: list[Tensor], there: list[Tensor], what: str) -> None:

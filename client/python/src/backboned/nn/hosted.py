@@ -363,8 +363,14 @@ class HostedLink(Keeping, Overlapping, TrainSteps):
         """What the server's state is expected to be."""
         return self._version
 
-    def end(self) -> tuple[Version, Watch, Watch]:
-        """Bring everything here, as plain tensors; give what `Link` begins with."""
+    def mirrored(self, root: nn.Module) -> Link:
+        """Bring everything here, as plain tensors; give what connects them then."""
+        mirror = Link(self.instance, root)
+        mirror.timeout = self.timeout
+        mirror.resume(*self._end())
+        return mirror
+
+    def _end(self) -> tuple[Version, Watch, Watch]:
         with self._lock, advised(self.instance):
             self.settle()
             self._grads.end()

@@ -275,11 +275,7 @@ class RemoteBackbone(FlatAccess, TrainAccess, CardAccess, nn.Module):
         An optimizer of `backboned.optim` cannot step it any more.
         """
         if isinstance(self._link, HostedLink):
-            hosted = self._link
-            mirror = Link(self.instance, self)
-            mirror.timeout = hosted.timeout
-            mirror.resume(*hosted.end())
-            self._link = mirror
+            self._link = self._link.mirrored(self)
         return self
 
     def push(self) -> None:

@@ -271,8 +271,7 @@ class HostedOptimizer(torch.optim.Optimizer):
             link.thaw()
 
     def _names(self, link: HostedLink) -> dict[int, str]:
-        names = (spec.name for spec in link.instance.layout.parameters)
-        return {id(t): name for t, name in zip(link.parameters(), names)}
+        return {id(tensor): name for name, tensor in self._by_name(link).items()}
 
     def _described(self, link: HostedLink) -> Optimizer:
         """Describe this optimizer for the server.
@@ -300,19 +299,17 @@ class HostedOptimizer(torch.optim.Optimizer):
         if self.state or self._in_force is None:
             return super().state_dict()
         link = self._own_link()
-        tensors = {name: t for t, name in self._by_name(link).items()}
+        tensors = link.optimizer_state().tensors
         try:
-            for tensor, state in memory.from_server(
-                link.optimizer_state().tensors, tensors
-            ):
+            for tensor, state in memory.from_server(tensors, self._by_name(link)):
                 self.state[tensor] = state
             return super().state_dict()
         finally:
             self.state.clear()
 
-    def _by_name(self, link: HostedLink) -> dict[torch.Tensor, str]:
+    def _by_name(self, link: HostedLink) -> dict[str, torch.Tensor]:
         names = (spec.name for spec in link.instance.layout.parameters)
-        return dict(zip(link.parameters(), names))
+        return dict(zip(names, link.parameters()))
 
 
 def expanded(params: Any) -> Any:
