@@ -29,7 +29,7 @@ class _Seen:
         self._tensor = tensor
         # Keeps the memory, so that its address is not given to other values.
         self._memory = tensor.detach()
-        self._version = _version(tensor)
+        self._version = version_of(tensor)
         self._witness = _in_memory(self._memory)
         if not strict and self._witness.size and self._witness.flags.c_contiguous:
             flat = self._witness.reshape(-1)
@@ -40,7 +40,7 @@ class _Seen:
         """Whether PyTorch knows of no change."""
         return (
             tensor is self._tensor
-            and _version(tensor) == self._version
+            and version_of(tensor) == self._version
             and tensor.data_ptr() == self._memory.data_ptr()
             and tensor.stride() == self._memory.stride()
         )
@@ -65,7 +65,8 @@ def _in_memory(tensor: torch.Tensor) -> Array:
     return tensor.numpy()
 
 
-def _version(tensor: torch.Tensor) -> int:
+def version_of(tensor: torch.Tensor) -> int:
+    """Give how often PyTorch knows a tensor written; -1: it does not count."""
     return -1 if tensor.is_inference() else tensor._version
 
 
@@ -103,7 +104,7 @@ class Watch:
         """
         seen = self._seen
         return [
-            i for i in among if i not in seen or seen[i].written(_version(tensors[i]))
+            i for i in among if i not in seen or seen[i].written(version_of(tensors[i]))
         ]
 
     def forget(self, indices: Iterable[int] | None = None) -> None:

@@ -12,7 +12,7 @@ from backboned.channel import Channel
 from backboned.dtypes import Array
 from backboned.errors import ServerRestarted
 from backboned.layout import Version
-from backboned.nn.mirror import as_array
+from backboned.nn.mirror import as_array, version_of
 from backboned.results import Forward
 
 
@@ -53,7 +53,7 @@ class Taped:
         self.version: Version = result.version
         self.uid = result.version.uid
         self._x: torch.Tensor | None = x.detach()
-        self._x_version = _version(x)
+        self._x_version = version_of(x)
         self._options = options
         self._channel = channel
         self._token = weakref.ref(token)
@@ -97,7 +97,7 @@ class Taped:
             If it was written.
         """
         assert self._x is not None
-        if _version(self._x) != self._x_version:
+        if version_of(self._x) != self._x_version:
             raise self.lost("the input was written since")
         return as_array(self._x)
 
@@ -110,7 +110,3 @@ class Taped:
             self._release = garbage.release_tape_with(
                 token, self._channel, self.tape_id
             )
-
-
-def _version(tensor: torch.Tensor) -> int:
-    return -1 if tensor.is_inference() else tensor._version
