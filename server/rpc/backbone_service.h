@@ -20,9 +20,9 @@ namespace backboned::rpc {
 // The data side. The contract says what each method does; the sources
 // *_methods.cc hold one family of methods each.
 //
-// A handler is straight-line code: read the header, check it against the
-// layout, reserve the bytes, receive them, let the device work, answer. Nothing
-// is changed before every byte has arrived.
+// A handler is straight-line code: check the header against the layout, reserve
+// the bytes, receive them, let the device work, answer. Nothing is changed
+// before every byte has arrived.
 class BackboneService : public DecoratedService {
  public:
   explicit BackboneService(Surroundings& surroundings);
