@@ -4,13 +4,11 @@
 #define BACKBONED_SERVER_HOST_H_
 
 #include <c10/core/Device.h>
-#include <c10/core/ScalarType.h>
 
 #include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -21,17 +19,16 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
-#include "backbones/arguments.h"
 #include "server/answers.h"
 #include "server/budget.h"
 #include "server/clone.h"
+#include "server/create.h"
 #include "server/device_worker.h"
 #include "server/instance.h"
 #include "server/payer_accounts.h"
 #include "server/quotas.h"
 #include "server/registry.h"
 #include "server/sessions.h"
-#include "server/settings.h"
 #include "server/tapes.h"
 #include "server/weights_folder.h"
 
@@ -54,40 +51,6 @@ struct HostLimits {
   Quotas quotas;  // Of each of the above but the sessions and the answers.
   absl::Duration tape_ttl = absl::Minutes(10);
   absl::Duration session_ttl = absl::Minutes(10);
-};
-
-// What to make.
-struct CreateOptions {
-  std::string name;  // Empty: chosen, and the instance dies with `session`.
-  std::string owner;
-  std::string session;
-  std::string benchmark;     // One of the two.
-  std::string architecture;  // One of the two.
-  Arguments arguments;       // Go before the benchmark's.
-  std::optional<uint64_t> seed;
-  std::string rng_state;  // Instead of a seed; empty: none.
-  bool exist_ok = false;
-  std::string device;  // Empty: the default one.
-  std::optional<Normalization> normalization;
-  std::optional<WeightsOptions> weights;
-  bool random_init =
-      false;  // Good without weights, even if Mammoth loads some.
-  Settings settings;
-  at::ScalarType dtype = at::kFloat;  // Of parameters and floating buffers.
-  std::vector<std::string> columns;   // Earlier ones, the oldest first.
-  // Asked before the instance is there: an error if nobody waits for it any
-  // more, which is returned. Empty: somebody does.
-  std::function<absl::Status()> check_wanted = {};
-};
-
-// What was made.
-struct Created {
-  std::shared_ptr<Instance> instance;
-  bool existed = false;
-  std::string rng_state;  // After the drawing, if a state was given.
-  // Of the weights, if some were loaded.
-  std::vector<std::string> missing_keys = {};
-  std::vector<std::string> unexpected_keys = {};
 };
 
 // The server without its wire. Knows no gRPC.
