@@ -7,40 +7,22 @@ namespace backboned::rpc {
 
 BackboneService::BackboneService(Surroundings& surroundings)
     : DecoratedService("backboned.v1.BackboneService", surroundings) {
-  // Bind the methods of this class to their names.
-  const auto bound = [this](auto method) {
-    return [this, method](auto&&... arguments) {
-      return (this->*method)(std::forward<decltype(arguments)>(arguments)...);
-    };
-  };
-  AddExchange<v1::ForwardHeader, v1::ForwardResult>(
-      "Forward", bound(&BackboneService::Forward));
-  AddExchange<v1::BackwardHeader, v1::BackwardResult>(
-      "Backward", bound(&BackboneService::Backward));
-  AddExchange<v1::TrainStepHeader, v1::TrainStepResult>(
-      "TrainStep", bound(&BackboneService::TrainStep));
-  AddUnary<v1::ReleaseTapesRequest, v1::ReleaseTapesResponse>(
-      "ReleaseTapes", bound(&BackboneService::ReleaseTapes));
-  AddMethod("GetParams", bound(&BackboneService::GetParams));
-  AddUpload<v1::SetParamsHeader, v1::SetParamsResponse>(
-      "SetParams", bound(&BackboneService::SetParams));
-  AddMethod("GetGrads", bound(&BackboneService::GetGrads));
-  AddUpload<v1::SetGradsHeader, v1::SetGradsResponse>(
-      "SetGrads", bound(&BackboneService::SetGrads));
-  AddChange<v1::ZeroGradsRequest, v1::ZeroGradsResponse>(
-      "ZeroGrads", bound(&BackboneService::ZeroGrads));
-  AddMethod("GetBuffers", bound(&BackboneService::GetBuffers));
-  AddUpload<v1::SetBuffersHeader, v1::SetBuffersResponse>(
-      "SetBuffers", bound(&BackboneService::SetBuffers));
-  AddChange<v1::ConfigureOptimizerRequest, v1::ConfigureOptimizerResponse>(
-      "ConfigureOptimizer", bound(&BackboneService::ConfigureOptimizer));
-  AddChange<v1::StepRequest, v1::StepResponse>("Step",
-                                               bound(&BackboneService::Step));
-  AddMethod("GetOptimizerState", bound(&BackboneService::GetOptimizerState));
-  AddUpload<v1::SetOptimizerStateHeader, v1::SetOptimizerStateResponse>(
-      "SetOptimizerState", bound(&BackboneService::SetOptimizerState));
-  AddUnary<v1::ExtractRequest, v1::ExtractResponse>(
-      "Extract", bound(&BackboneService::Extract));
+  AddExchange<v1::ForwardResult>("Forward", &BackboneService::Forward);
+  AddExchange<v1::BackwardResult>("Backward", &BackboneService::Backward);
+  AddExchange<v1::TrainStepResult>("TrainStep", &BackboneService::TrainStep);
+  AddUnary("ReleaseTapes", &BackboneService::ReleaseTapes);
+  AddStream("GetParams", &BackboneService::GetParams);
+  AddUpload("SetParams", &BackboneService::SetParams);
+  AddStream("GetGrads", &BackboneService::GetGrads);
+  AddUpload("SetGrads", &BackboneService::SetGrads);
+  AddChange("ZeroGrads", &BackboneService::ZeroGrads);
+  AddStream("GetBuffers", &BackboneService::GetBuffers);
+  AddUpload("SetBuffers", &BackboneService::SetBuffers);
+  AddChange("ConfigureOptimizer", &BackboneService::ConfigureOptimizer);
+  AddChange("Step", &BackboneService::Step);
+  AddStream("GetOptimizerState", &BackboneService::GetOptimizerState);
+  AddUpload("SetOptimizerState", &BackboneService::SetOptimizerState);
+  AddUnary("Extract", &BackboneService::Extract);
 }
 
 absl::StatusOr<std::shared_ptr<Instance>> BackboneService::Find(

@@ -39,8 +39,6 @@ struct Surroundings {
 // On the wire they are what the .proto files say, unary methods too.
 class DecoratedService : public grpc::Service {
  protected:
-  using Handler = std::function<absl::Status(Call&, MessageStream&)>;
-
   // `service`: the full name, `backboned.v1.BackboneService`. `surroundings`
   // must outlive it.
   DecoratedService(std::string_view service, Surroundings& surroundings);
@@ -48,77 +46,114 @@ class DecoratedService : public grpc::Service {
   Host& host() const { return surroundings_.host; }
   const Gate& gate() const { return surroundings_.gate; }
 
-  // Registers a method of any kind.
-  void AddMethod(std::string_view method, Handler handler);
+  // The following register a method of a derived class under its name. What a
+  // method reads and answers with follows from its type.
 
-  // Registers a method with one message each way.
-  template <typename Request, typename Response>
-  void AddUnary(
-      std::string_view method,
-      std::function<absl::StatusOr<Response>(Call&, const Request&)> handler) {
-    AddMethod(method, [handler = std::move(handler)](Call& call,
-                                                     MessageStream& stream) {
-      Request request;
-      absl::Status read = stream.ReadRequest(request);
-      if (!read.ok()) return read;
-      absl::StatusOr<Response> response = handler(call, request);
-      if (!response.ok()) return response.status();
-      return stream.WriteResponse(*response);
+  // One that reads its request and sends its answer itself.
+  template <typename Service>
+  void AddStream(std::string_view name,
+                 absl::Status (Service::*method)(Call&, MessageStream&)) {
+    AddMethod(name, [this, method](Call& call, MessageStream& stream) {
+      return (Derived<Service>().*method)(call, stream);
     });
   }
 
-  // The same for a change, which a retry with its request id does not repeat.
-  template <typename Request, typename Response>
-  void AddChange(
-      std::string_view method,
-      std::function<absl::StatusOr<Response>(Call&, const Request&)> handler) {
-    AddUnary<Request, Response>(
-        method, [this, handler = std::move(handler)](Call& call,
-                                                     const Request& request) {
-          return RunOnce<Response>(host(), call, request,
-                                   [&] { return handler(call, request); });
+  // One message each way.
+  template <typename Service, typename Request, typename Response>
+  void AddUnary(std::string_view name,
+                absl::StatusOr<Response> (Service::*method)(Call&,
+                                                            const Request&)) {
+    AddUnaryHandler<Request, Response>(
+        name, [this, method](Call& call, const Request& request) {
+          return (Derived<Service>().*method)(call, request);
         });
   }
 
-  // The same for a change whose header has tensors behind it, which the handler
+  // The same for a change, which a retry with its request id does not repeat.
+  template <typename Service, typename Request, typename Response>
+  void AddChange(std::string_view name,
+                 absl::StatusOr<Response> (Service::*method)(Call&,
+                                                             const Request&)) {
+    AddUnaryHandler<Request, Response>(
+        name, [this, method](Call& call, const Request& request) {
+          return RunOnce<Response>(host(), call, request, [&] {
+            return (Derived<Service>().*method)(call, request);
+          });
+        });
+  }
+
+  // The same for a change whose header has tensors behind it, which the method
   // reads.
-  template <typename Header, typename Response>
-  void AddUpload(std::string_view method,
-                 std::function<absl::StatusOr<Response>(Call&, MessageStream&,
-                                                        const Header&)>
-                     handler) {
-    AddMethod(method, [this, handler = std::move(handler)](
-                          Call& call, MessageStream& stream) {
-      Header header;
-      absl::Status read = stream.ReadHeader(header);
+  template <typename Service, typename Header, typename Response>
+  void AddUpload(std::string_view name,
+                 absl::StatusOr<Response> (Service::*method)(Call&,
+                                                             MessageStream&,
+                                                             const Header&)) {
+    AddHeaderHandler<Header>(
+        name,
+        [this, method](Call& call, MessageStream& stream,
+                       const Header& header) -> absl::Status {
+          absl::StatusOr<Response> response =
+              RunOnce<Response>(host(), call, header, [&] {
+                return (Derived<Service>().*method)(call, stream, header);
+              });
+          if (!response.ok()) return response.status();
+          return stream.WriteResponse(*response);
+        });
+  }
+
+  // The same for a change whose answer, a Result, has tensors behind it too:
+  // the method sends it with its ticket.
+  template <typename Result, typename Service, typename Header>
+  void AddExchange(std::string_view name,
+                   absl::Status (Service::*method)(Call&, MessageStream&,
+                                                   const Header&,
+                                                   AnswerTicket)) {
+    AddHeaderHandler<Header>(
+        name, [this, method](Call& call, MessageStream& stream,
+                             const Header& header) {
+          return AnswerOnce<Result>(
+              host(), call, stream, header, [&](AnswerTicket ticket) {
+                return (Derived<Service>().*method)(call, stream, header,
+                                                    std::move(ticket));
+              });
+        });
+  }
+
+ private:
+  using Handler = std::function<absl::Status(Call&, MessageStream&)>;
+
+  template <typename Service>
+  Service& Derived() {
+    return static_cast<Service&>(*this);
+  }
+
+  // Registers a method of any kind.
+  void AddMethod(std::string_view method, Handler handler);
+
+  // Registers what takes one message and returns the one to answer.
+  template <typename Request, typename Response, typename Run>
+  void AddUnaryHandler(std::string_view name, Run run) {
+    AddMethod(name, [run](Call& call, MessageStream& stream) {
+      Request request;
+      absl::Status read = stream.ReadRequest(request);
       if (!read.ok()) return read;
-      absl::StatusOr<Response> response = RunOnce<Response>(
-          host(), call, header, [&] { return handler(call, stream, header); });
+      absl::StatusOr<Response> response = run(call, request);
       if (!response.ok()) return response.status();
       return stream.WriteResponse(*response);
     });
   }
 
-  // The same for a change whose answer, a Result, has tensors behind it too:
-  // the handler sends it with its ticket.
-  template <typename Header, typename Result>
-  void AddExchange(std::string_view method,
-                   std::function<absl::Status(Call&, MessageStream&,
-                                              const Header&, AnswerTicket)>
-                       handler) {
-    AddMethod(method, [this, handler = std::move(handler)](
-                          Call& call, MessageStream& stream) {
+  // Registers what takes a header, and the stream behind it.
+  template <typename Header, typename Run>
+  void AddHeaderHandler(std::string_view name, Run run) {
+    AddMethod(name, [run](Call& call, MessageStream& stream) {
       Header header;
       absl::Status read = stream.ReadHeader(header);
-      if (!read.ok()) return read;
-      return AnswerOnce<Result>(
-          host(), call, stream, header, [&](AnswerTicket ticket) {
-            return handler(call, stream, header, std::move(ticket));
-          });
+      return read.ok() ? run(call, stream, header) : read;
     });
   }
 
- private:
   grpc::Status Serve(std::string_view method, const Handler& handler,
                      grpc::ServerContext& context,
                      MessageStream::Stream& stream);

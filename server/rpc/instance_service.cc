@@ -79,30 +79,15 @@ InstanceService::InstanceService(Surroundings& surroundings,
                                  absl::Duration stall_timeout)
     : DecoratedService("backboned.v1.InstanceService", surroundings),
       stall_timeout_(stall_timeout) {
-  // Bind the methods of this class to their names.
-  const auto bound = [this](auto method) {
-    return [this, method](Call& call, const auto& request) {
-      return (this->*method)(call, request);
-    };
-  };
-  AddUnary<v1::GetServerRequest, v1::GetServerResponse>(
-      "GetServer", bound(&InstanceService::GetServer));
-  AddUnary<v1::ListArchitecturesRequest, v1::ListArchitecturesResponse>(
-      "ListArchitectures", bound(&InstanceService::ListArchitectures));
-  AddUnary<v1::ListBenchmarksRequest, v1::ListBenchmarksResponse>(
-      "ListBenchmarks", bound(&InstanceService::ListBenchmarks));
-  AddChange<v1::CreateInstanceRequest, v1::CreateInstanceResponse>(
-      "CreateInstance", bound(&InstanceService::CreateInstance));
-  AddChange<v1::CloneInstanceRequest, v1::CloneInstanceResponse>(
-      "CloneInstance", bound(&InstanceService::CloneInstance));
-  AddChange<v1::UpdateInstanceRequest, v1::UpdateInstanceResponse>(
-      "UpdateInstance", bound(&InstanceService::UpdateInstance));
-  AddUnary<v1::GetInstanceRequest, v1::GetInstanceResponse>(
-      "GetInstance", bound(&InstanceService::GetInstance));
-  AddUnary<v1::ListInstancesRequest, v1::ListInstancesResponse>(
-      "ListInstances", bound(&InstanceService::ListInstances));
-  AddChange<v1::DeleteInstanceRequest, v1::DeleteInstanceResponse>(
-      "DeleteInstance", bound(&InstanceService::DeleteInstance));
+  AddUnary("GetServer", &InstanceService::GetServer);
+  AddUnary("ListArchitectures", &InstanceService::ListArchitectures);
+  AddUnary("ListBenchmarks", &InstanceService::ListBenchmarks);
+  AddChange("CreateInstance", &InstanceService::CreateInstance);
+  AddChange("CloneInstance", &InstanceService::CloneInstance);
+  AddChange("UpdateInstance", &InstanceService::UpdateInstance);
+  AddUnary("GetInstance", &InstanceService::GetInstance);
+  AddUnary("ListInstances", &InstanceService::ListInstances);
+  AddChange("DeleteInstance", &InstanceService::DeleteInstance);
 }
 
 v1::Limits InstanceService::Limits(const Payer& payer) const {

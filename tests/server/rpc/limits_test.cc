@@ -68,6 +68,38 @@ v1::Version VersionOf(TestServer& server) {
   return PlainClient(server).GetInstance()->instance().version();
 }
 
+// Returns once so many pieces of work wait for the device.
+void WaitUntilQueued(TestServer& server, int64_t count) {
+  PlainClient client(server);
+  while (client.GetServer()->devices(0).queued() < count) {
+    absl::SleepFor(absl::Milliseconds(1));
+  }
+}
+
+// R3
+TEST(LimitsTest, DeletionOfAVersionComesBehindTheWritesBeforeIt) {
+  BusyServer server;
+  std::thread write([&] {
+    v1::SetParamsHeader header;
+    *header.mutable_spec() = FloatSpec({kElements});
+    EXPECT_THAT(PlainClient(*server).SetParams(header, Ones(kElements)),
+                IsOk());
+  });
+  WaitUntilQueued(*server, 1);
+  std::thread remove([&] {
+    v1::DeleteInstanceRequest request;
+    request.mutable_if_version()->set_params(1);
+    EXPECT_THAT(PlainClient(*server).DeleteInstance(request),
+                FailsWith(absl::StatusCode::kAborted,
+                          v1::ERROR_REASON_STALE_VERSION, HasSubstr("not 1")));
+  });
+  WaitUntilQueued(*server, 2);
+  server.Release();
+  write.join();
+  remove.join();
+  EXPECT_EQ(VersionOf(*server).params(), 2);
+}
+
 // R5
 TEST(LimitsTest, RefusesTapesOverTheirCount) {
   TestServer server({.max_tapes = 1});
