@@ -68,10 +68,13 @@ v1::Version VersionOf(TestServer& server) {
   return PlainClient(server).GetInstance()->instance().version();
 }
 
-// Returns once so many pieces of work wait for the device.
+// Returns once so many pieces of work wait for the device, which they must
+// soon.
 void WaitUntilQueued(TestServer& server, int64_t count) {
   PlainClient client(server);
+  const absl::Time deadline = absl::Now() + absl::Seconds(10);
   while (client.GetServer()->devices(0).queued() < count) {
+    ASSERT_LT(absl::Now(), deadline) << count << " are not queued";
     absl::SleepFor(absl::Milliseconds(1));
   }
 }
