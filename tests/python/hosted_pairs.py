@@ -16,6 +16,19 @@ def make_pair(server, kind, seed=0):
     return net, seeded(lambda: ReferenceResNet18(**SMALL), seed)
 
 
+MODES = ["mirrored", "hosted", "frozen"]
+
+
+def make_pair_in_mode(server, kind, mode):
+    """Give the same, the remote one in a way of working."""
+    net, local = make_pair(server, kind)
+    if mode == "hosted":
+        optim.SGD(net)
+    elif mode == "frozen":
+        net.requires_grad_(False)
+    return net, local
+
+
 def make_optimizer(net, name, *params, **options):
     """Make an optimizer of torch for a local module, else one of the server."""
     where = optim if hasattr(net, "instance") else torch.optim

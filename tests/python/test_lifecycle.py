@@ -128,6 +128,16 @@ def test_remote_address_needs_the_word(run):
     assert "serving on" in run("--listen=0.0.0.0:0", "--insecure-remote").banner()
 
 
+def test_shares_that_nobody_has_are_warned_of(run, tmp_path):
+    listen = f"--listen=unix:{tmp_path}/a.sock"
+    program = run("--share=alice=2", "--quota=local=0.9", listen)
+    assert program.banner()
+    program.process.terminate()
+    _, errors = program.ends()
+    assert "--share and --quota of alice have no effect" in errors
+    assert "of local have" not in errors
+
+
 def test_socket_is_private(start):
     server = start()
     path = server.target[len("unix:") :]

@@ -4,20 +4,22 @@ import copy
 
 import pytest
 import torch
-from backboned import BatchNorm, optim
+from backboned import BatchNorm
 from backboned.nn.norm import BatchNorm2d
-from hosted_pairs import assert_same, assert_same_networks, batches, make_pair
+from hosted_pairs import (
+    MODES,
+    assert_same,
+    assert_same_networks,
+    batches,
+    make_pair,
+    make_pair_in_mode,
+)
 from torch import nn
 
 
-@pytest.fixture(params=["mirrored", "hosted", "frozen"])
+@pytest.fixture(params=MODES)
 def pair(request, server):
-    net, local = make_pair(server, "resnet")
-    if request.param == "hosted":
-        optim.SGD(net)
-    elif request.param == "frozen":
-        net.requires_grad_(False)
-    return net, local
+    return make_pair_in_mode(server, "resnet", request.param)
 
 
 def norms(module):

@@ -5,7 +5,14 @@ import copy
 import pytest
 import torch
 from backboned import CrossEntropy, optim
-from hosted_pairs import SMALL, assert_same, batches, make_pair
+from hosted_pairs import (
+    MODES,
+    SMALL,
+    assert_same,
+    batches,
+    make_pair,
+    make_pair_in_mode,
+)
 from reference_models import ReferenceWideResNet, seeded
 from torch import nn
 
@@ -27,14 +34,9 @@ class Named(nn.Linear):
         super().__init__(WIDTH, 10)
 
 
-@pytest.fixture(params=["mirrored", "hosted", "frozen"])
+@pytest.fixture(params=MODES)
 def pair(request, server):
-    net, local = make_pair(server, "resnet")
-    if request.param == "hosted":
-        optim.SGD(net)
-    elif request.param == "frozen":
-        net.requires_grad_(False)
-    return net, local
+    return make_pair_in_mode(server, "resnet", request.param)
 
 
 @pytest.fixture
