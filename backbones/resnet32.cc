@@ -14,10 +14,10 @@
 namespace backboned {
 namespace {
 
-constexpr int64_t kStemPlanes = 16;
-constexpr int64_t kFeatures = 64;
+constexpr int64_t kResNet32StemPlanes = 16;
+constexpr int64_t kResNet32Features = 64;
 constexpr int64_t kPool = 8;
-constexpr BatchNorm2dOptions kBatchNorm = {.eps = 1e-4};
+constexpr BatchNorm2dOptions kResNet32BatchNorm = {.eps = 1e-4};
 
 // Declares Mammoth's draws on top of the default ones: all convolutions in
 // order, then the classifier.
@@ -30,7 +30,7 @@ void AddDraws(Layout& layout, const Linear& classifier) {
         i, NormalDraw{.std = std::sqrt(2.0) * std::sqrt(1.0 / inputs)});
   }
   layout.AddInitStep(classifier.weight(),
-                     NormalDraw{.std = std::sqrt(1.0 / kFeatures)});
+                     NormalDraw{.std = std::sqrt(1.0 / kResNet32Features)});
   layout.AddInitStep(classifier.bias(), ConstantFill{0});
 }
 
@@ -52,21 +52,23 @@ ResNet32::ResNet32(const Arguments& arguments, int64_t num_classes,
                    int64_t depth)
     : Architecture({.name = "resnet32",
                     .arguments = arguments,
-                    .attributes = {{"inplanes", kFeatures}},
+                    .attributes = {{"inplanes", kResNet32Features}},
                     .input_shape = {3, 32, 32},
                     .layer_count = 4}),
-      conv1_(declare(), "conv1", 3, kStemPlanes, Conv3x3(1)),
-      bn_initial_(declare(), "bn_initial", kStemPlanes, kBatchNorm),
+      conv1_(declare(), "conv1", 3, kResNet32StemPlanes, Conv3x3(1)),
+      bn_initial_(declare(), "bn_initial", kResNet32StemPlanes,
+                  kResNet32BatchNorm),
       stages_(DeclareStages(declare(), (depth - 2) / 6)),
-      bn_final_(declare(), "bn_final", kFeatures, kBatchNorm),
-      classifier_(declare_head(), "classifier", kFeatures, num_classes) {
+      bn_final_(declare(), "bn_final", kResNet32Features, kResNet32BatchNorm),
+      classifier_(declare_head(), "classifier", kResNet32Features,
+                  num_classes) {
   AddDraws(declare(), classifier_);
 }
 
 std::vector<ResNet32::Stage> ResNet32::DeclareStages(Layout& layout,
                                                      int64_t blocks) {
   std::vector<Stage> stages;
-  int64_t in_planes = kStemPlanes;
+  int64_t in_planes = kResNet32StemPlanes;
   for (const int64_t planes : {16, 32, 64}) {
     const std::string stage = absl::StrCat("layer", stages.size() + 1);
     stages.emplace_back();
@@ -76,9 +78,11 @@ std::vector<ResNet32::Stage> ResNet32::DeclareStages(Layout& layout,
       stages.back().push_back(
           {.conv1 = Conv2d(layout, name + ".conv1", in_planes, planes,
                            Conv3x3(stride)),
-           .bn1 = BatchNorm2d(layout, name + ".bn1", planes, kBatchNorm),
+           .bn1 =
+               BatchNorm2d(layout, name + ".bn1", planes, kResNet32BatchNorm),
            .conv2 = Conv2d(layout, name + ".conv2", planes, planes, Conv3x3(1)),
-           .bn2 = BatchNorm2d(layout, name + ".bn2", planes, kBatchNorm),
+           .bn2 =
+               BatchNorm2d(layout, name + ".bn2", planes, kResNet32BatchNorm),
            .stride = stride,
            .planes = planes});
       in_planes = planes;

@@ -15,12 +15,12 @@
 namespace backboned {
 namespace {
 
-constexpr size_t kStages = 4;
+constexpr size_t kPnnStages = 4;
 // The last stage has so many times the filters of the stem.
-constexpr int64_t kWidening = 8;
-constexpr Conv2dOptions k1x1Bias = {.kernel_size = 1, .bias = true};
+constexpr int64_t kPnnWidening = 8;
+constexpr Conv2dOptions kAdaptorConv = {.kernel_size = 1, .bias = true};
 
-int64_t Int(const Arguments& arguments, const char* name) {
+int64_t IntArgument(const Arguments& arguments, const char* name) {
   return std::get<int64_t>(arguments.at(name));
 }
 
@@ -46,23 +46,24 @@ at::Tensor ResNetColumn::Adaptor::operator()(Pass& pass,
 }
 
 ResNetColumn::ResNetColumn(const Arguments& arguments, size_t earlier)
-    : ResNetColumn(arguments, earlier, Int(arguments, "num_classes"),
-                   Int(arguments, "num_filters"), Int(arguments, "img_size")) {}
+    : ResNetColumn(arguments, earlier, IntArgument(arguments, "num_classes"),
+                   IntArgument(arguments, "num_filters"),
+                   IntArgument(arguments, "img_size")) {}
 
 ResNetColumn::ResNetColumn(const Arguments& arguments, size_t earlier,
                            int64_t num_classes, int64_t nf, int64_t img_size)
-    : Architecture(
-          {.name = "resnet18-pnn",
-           .arguments = arguments,
-           .attributes = {{"num_classes", num_classes},
-                          {"feature_dim",
-                           kWidening * nf * static_cast<int64_t>(earlier + 1)},
-                          {"nf", nf},
-                          {"in_planes", kWidening * nf}},
-           .input_shape = {3, img_size, img_size},
-           .layer_count = 1 + kStages}),
+    : Architecture({.name = "resnet18-pnn",
+                    .arguments = arguments,
+                    .attributes = {{"num_classes", num_classes},
+                                   {"feature_dim",
+                                    kPnnWidening * nf *
+                                        static_cast<int64_t>(earlier + 1)},
+                                   {"nf", nf},
+                                   {"in_planes", kPnnWidening * nf}},
+                    .input_shape = {3, img_size, img_size},
+                    .layer_count = 1 + kPnnStages}),
       img_size_(img_size),
-      feature_dim_(kWidening * nf),
+      feature_dim_(kPnnWidening * nf),
       conv1_(declare(), "conv1", 3, nf, Conv3x3(1)),
       bn1_(declare(), "bn1", nf),
       stages_(DeclareStages(declare(), nf)),
@@ -90,7 +91,7 @@ ResNetColumn::Stage ResNetColumn::DeclareStage(Layout& layout,
 std::vector<ResNetColumn::Stage> ResNetColumn::DeclareStages(Layout& layout,
                                                              int64_t nf) {
   std::vector<Stage> stages;
-  for (size_t i = 0; i < kStages; ++i) {
+  for (size_t i = 0; i < kPnnStages; ++i) {
     stages.push_back(DeclareStage(layout, absl::StrCat("layer", i + 1),
                                   PlanesOf(nf, i == 0 ? 0 : i - 1),
                                   PlanesOf(nf, i)));
@@ -106,15 +107,15 @@ ResNetColumn::Adaptor ResNetColumn::DeclareAdaptor(Layout& layout,
   const size_t alpha =
       layout.AddParameter(name + ".0.alpha", {1, planes * earlier, side, side});
   layout.AddInitStep(alpha, UniformDraw{.low = 0, .high = 1, .factor = 0.1});
-  return {
-      .alpha = alpha,
-      .conv = Conv2d(layout, name + ".1", planes * earlier, planes, k1x1Bias)};
+  return {.alpha = alpha,
+          .conv = Conv2d(layout, name + ".1", planes * earlier, planes,
+                         kAdaptorConv)};
 }
 
 std::vector<ResNetColumn::Lateral> ResNetColumn::DeclareLaterals(
     Layout& layout, int64_t nf, int64_t earlier, int64_t img_size) {
   std::vector<Lateral> laterals;
-  for (size_t i = 1; i < kStages; ++i) {
+  for (size_t i = 1; i < kPnnStages; ++i) {
     const int64_t planes = PlanesOf(nf, i - 1);
     const std::string name = absl::StrCat("lateral_layer", i + 1);
     const std::string adaptor = absl::StrCat("adaptor", i);
@@ -137,7 +138,7 @@ std::vector<ResNetColumn::EarlierColumn> ResNetColumn::DeclareEarlier(
     columns.push_back(
         {.conv1 = Conv2d(layout, name, 3, nf, Conv3x3(1)), .stages = {}});
   }
-  for (size_t i = 0; i < kStages; ++i) {
+  for (size_t i = 0; i < kPnnStages; ++i) {
     for (size_t column = 0; column < earlier; ++column) {
       const std::string name = absl::StrCat("old_layer", i + 1, "s.", column);
       layout.BeginInherited(column, name, absl::StrCat("layer", i + 1));
@@ -174,7 +175,7 @@ std::vector<at::Tensor> ResNetColumn::RunEarlier(Pass& pass,
     maps.push_back(at::relu(bn1_(pass, column.conv1(pass, x))));
   }
   std::vector<at::Tensor> joined;
-  for (size_t i = 0; i < kStages; ++i) {
+  for (size_t i = 0; i < kPnnStages; ++i) {
     for (size_t column = 0; column < earlier_.size(); ++column) {
       maps[column] = RunStage(pass, earlier_[column].stages[i], maps[column]);
     }
@@ -187,7 +188,7 @@ TrunkOutputs ResNetColumn::Trunk(Pass& pass, const at::Tensor& x) const {
   const std::vector<at::Tensor> earlier = RunEarlier(pass, x);
   at::Tensor out = at::relu(bn1_(pass, conv1_(pass, x)));
   std::vector<at::Tensor> layers = {out};
-  for (size_t i = 0; i < kStages; ++i) {
+  for (size_t i = 0; i < kPnnStages; ++i) {
     if (i == 0) {
       out = RunStage(pass, stages_[i], out);
     } else {
@@ -219,7 +220,7 @@ at::Tensor ResNetColumn::Head(Pass& pass, const at::Tensor& features) const {
 namespace {
 
 absl::Status CheckLaterColumn(const Arguments& arguments) {
-  if (Int(arguments, "img_size") > 0) return absl::OkStatus();
+  if (IntArgument(arguments, "img_size") > 0) return absl::OkStatus();
   return InvalidOption(
       "argument img_size is 0, must be the side of the images for a column "
       "behind others");

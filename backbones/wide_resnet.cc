@@ -12,11 +12,11 @@
 namespace backboned {
 namespace {
 
-constexpr int64_t kStemPlanes = 16;
+constexpr int64_t kWideStemPlanes = 16;
 
 // Filters of the last stage.
 int64_t FeatureDim(int64_t widen_factor) {
-  return kStemPlanes * 4 * widen_factor;
+  return kWideStemPlanes * 4 * widen_factor;
 }
 
 }  // namespace
@@ -37,7 +37,7 @@ WideResNet::WideResNet(const Arguments& arguments, int64_t num_classes,
                     .layer_count = 4,
                     .stochastic = dropout > 0}),
       dropout_(dropout),
-      conv1_(declare(), "conv1", 3, kStemPlanes, Conv3x3(1)),
+      conv1_(declare(), "conv1", 3, kWideStemPlanes, Conv3x3(1)),
       stages_(DeclareStages(declare(), (depth - 4) / 6, widen_factor)),
       bn1_(declare(), "bn1", FeatureDim(widen_factor)),
       classifier_(declare_head(), "classifier", FeatureDim(widen_factor),
@@ -50,8 +50,8 @@ std::vector<WideResNet::Stage> WideResNet::DeclareStages(Layout& layout,
                                                          int64_t blocks,
                                                          int64_t widen_factor) {
   std::vector<Stage> stages;
-  int64_t in_planes = kStemPlanes;
-  int64_t planes = kStemPlanes * widen_factor;
+  int64_t in_planes = kWideStemPlanes;
+  int64_t planes = kWideStemPlanes * widen_factor;
   for (int64_t stride : {1, 2, 2}) {
     const std::string stage = absl::StrCat("layer", stages.size() + 1);
     stages.emplace_back();

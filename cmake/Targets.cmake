@@ -34,6 +34,8 @@ function(backboned_test)
   cmake_parse_arguments(PARSE_ARGV 0 arg "" "NAME" "SOURCES;DEPS")
   add_executable(${arg_NAME} ${arg_SOURCES})
   _backboned_link(${arg_NAME} ${arg_DEPS} GTest::gmock GTest::gmock_main GTest::gtest)
+  # Tests name their small helpers alike.
+  set_target_properties(${arg_NAME} PROPERTIES UNITY_BUILD OFF)
   gtest_discover_tests(${arg_NAME}
     WORKING_DIRECTORY "${PROJECT_SOURCE_DIR}"
     DISCOVERY_MODE PRE_TEST

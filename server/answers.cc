@@ -11,7 +11,7 @@ namespace backboned {
 namespace {
 
 // How often a waiting retry looks whether its client is still there.
-constexpr absl::Duration kCancelPoll = absl::Milliseconds(20);
+constexpr absl::Duration kAnswerCancelPoll = absl::Milliseconds(20);
 
 // What an answer takes besides its tensors, names and places included.
 int64_t HeaderBytes(const Answer& answer) {
@@ -135,7 +135,7 @@ absl::Status AnswerLog::WaitForEnd(const RequestKey& key, absl::Time deadline,
                      "' has not ended yet"));
   }
   const absl::Time poll =
-      cancelled ? now + kCancelPoll : absl::InfiniteFuture();
+      cancelled ? now + kAnswerCancelPoll : absl::InfiniteFuture();
   ended_.WaitWithDeadline(&mutex_, std::min(deadline, poll));
   return absl::OkStatus();
 }

@@ -19,7 +19,7 @@ namespace {
 constexpr size_t kMaxNameStem = 55;  // A random suffix fits behind it.
 
 // An architecture and a state of it.
-struct Beginning {
+struct CloneBeginning {
   std::shared_ptr<const Architecture> architecture;
   StatePtr state;
 };
@@ -54,8 +54,8 @@ absl::Status MoveHead(DeviceWorker& worker, const Layout& layout,
 }
 
 // Draws in the caller's thread, as a creation does.
-absl::StatusOr<Beginning> Fork(const CloneOptions& options,
-                               const State& state) {
+absl::StatusOr<CloneBeginning> Fork(const CloneOptions& options,
+                                    const State& state) {
   const Architecture& present = options.source->architecture();
   Arguments arguments = present.arguments();
   arguments["num_classes"] = *options.num_classes;
@@ -71,18 +71,18 @@ absl::StatusOr<Beginning> Fork(const CloneOptions& options,
   if (!moved.ok()) return moved;
   absl::StatusOr<StatePtr> forked = ForkOf(state, layout, fresh);
   if (!forked.ok()) return forked.status();
-  return Beginning{.architecture = *std::move(built),
-                   .state = *std::move(forked)};
+  return CloneBeginning{.architecture = *std::move(built),
+                        .state = *std::move(forked)};
 }
 
-absl::StatusOr<Beginning> Begin(const CloneOptions& options) {
+absl::StatusOr<CloneBeginning> Begin(const CloneOptions& options) {
   const StatePtr state = options.source->state();
   absl::Status expected =
       options.source->CheckVersion(options.condition, *state);
   if (!expected.ok()) return expected;
   if (options.num_classes.has_value()) return Fork(options, *state);
-  return Beginning{.architecture = options.source->shared_architecture(),
-                   .state = CloneOf(*state, options.parts)};
+  return CloneBeginning{.architecture = options.source->shared_architecture(),
+                        .state = CloneOf(*state, options.parts)};
 }
 
 Instance::Identity IdentityOf(const CloneOptions& options) {
@@ -121,7 +121,7 @@ absl::StatusOr<std::shared_ptr<Instance>> Host::CloneInstance(
   absl::StatusOr<std::vector<bool>> trained =
       TrainedUnder(settings, options.source->architecture().layout());
   if (!trained.ok()) return trained.status();
-  absl::StatusOr<Beginning> begin = Begin(options);
+  absl::StatusOr<CloneBeginning> begin = Begin(options);
   if (!begin.ok()) return begin.status();
   auto clone = std::make_shared<Instance>(
       IdentityOf(options), std::move(begin->architecture),

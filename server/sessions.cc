@@ -11,7 +11,7 @@ namespace backboned {
 namespace {
 
 // Sessions end by the minute.
-constexpr absl::Duration kRetryDelay = absl::Minutes(1);
+constexpr absl::Duration kSessionRetryDelay = absl::Minutes(1);
 
 }  // namespace
 
@@ -47,7 +47,7 @@ absl::StatusOr<SessionCall> Sessions::Begin(std::string_view id,
           {.name = "max-sessions",
            .value = max_sessions_,
            .requested = live + 1,
-           .retry_delay = kRetryDelay},
+           .retry_delay = kSessionRetryDelay},
           absl::StrCat(live, " sessions live, the limit is ", max_sessions_));
     }
     session = sessions_.emplace(key, Session()).first;

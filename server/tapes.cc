@@ -14,7 +14,7 @@ namespace backboned {
 namespace {
 
 // About as long as a backward takes.
-constexpr absl::Duration kRetryDelay = absl::Seconds(1);
+constexpr absl::Duration kTapeRetryDelay = absl::Seconds(1);
 
 absl::Status TapeError(const std::string& id, const char* what) {
   return Error(absl::StatusCode::kFailedPrecondition, Reason::kTapeNotFound,
@@ -285,7 +285,7 @@ absl::Status TapeStore::CheckCount(const Level& level) const {
   return NoRoom({.name = "max-tapes",
                  .value = level.max_count,
                  .requested = count + 1,
-                 .retry_delay = kRetryDelay,
+                 .retry_delay = kTapeRetryDelay,
                  .scope = level.scope},
                 count,
                 "no more tape can be kept; run backwards or release tapes");
@@ -298,7 +298,7 @@ absl::Status TapeStore::CheckBytes(const Level& level, int64_t bytes) const {
        .value = level.max_bytes,
        .requested = level.holder.figures.bytes + bytes,
        .retry_delay =
-           bytes <= level.max_bytes ? kRetryDelay : absl::ZeroDuration(),
+           bytes <= level.max_bytes ? kTapeRetryDelay : absl::ZeroDuration(),
        .scope = level.scope},
       level.holder.figures.bytes,
       absl::StrCat("a tape of ", bytes,

@@ -3,7 +3,7 @@
 namespace backboned::rpc {
 namespace {
 
-BatchNormOverride FromProto(const v1::BatchNormOverride& change) {
+BatchNormOverride OverrideOf(const v1::BatchNormOverride& change) {
   BatchNormOverride result;
   result.globs = {change.globs().begin(), change.globs().end()};
   if (change.has_training()) result.mode.training = change.training();
@@ -23,7 +23,7 @@ absl::StatusOr<std::vector<BatchNormMode>> BatchNormOf(
     const Layout& layout) {
   std::vector<BatchNormOverride> changes;
   for (const v1::BatchNormOverride& change : overrides) {
-    changes.push_back(FromProto(change));
+    changes.push_back(OverrideOf(change));
   }
   return ResolveBatchNorm(changes, layout);
 }

@@ -57,8 +57,8 @@ absl::StatusOr<CreateOptions> OptionsOf(
   return options;
 }
 
-v1::CreateInstanceResponse ToProto(const Created& created,
-                                   v1::Instance description) {
+v1::CreateInstanceResponse ResponseOf(const Created& created,
+                                      v1::Instance description) {
   v1::CreateInstanceResponse response;
   *response.mutable_instance() = std::move(description);
   response.set_existed(created.existed);
@@ -230,7 +230,7 @@ absl::StatusOr<v1::CreateInstanceResponse> InstanceService::CreateInstance(
   call.record().instance = created->instance->identity().name;
   v1::Instance description = Describe(created->instance);
   *description.mutable_layout() = LayoutOf(*created->instance);
-  return ToProto(*created, std::move(description));
+  return ResponseOf(*created, std::move(description));
 }
 
 absl::StatusOr<v1::GetInstanceResponse> InstanceService::GetInstance(

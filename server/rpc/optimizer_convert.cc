@@ -55,7 +55,7 @@ ParameterGroup GroupOf(OptimizerKind kind, const v1::ParameterGroup& group) {
   return result;
 }
 
-v1::OptimizerKind ToProto(OptimizerKind kind) {
+v1::OptimizerKind ProtoKind(OptimizerKind kind) {
   switch (kind) {
     case OptimizerKind::kSgd:
       return v1::OPTIMIZER_KIND_SGD;
@@ -67,7 +67,7 @@ v1::OptimizerKind ToProto(OptimizerKind kind) {
   return v1::OPTIMIZER_KIND_UNSPECIFIED;
 }
 
-v1::Selection ToProto(const Selection& selection) {
+v1::Selection ProtoSelection(const Selection& selection) {
   v1::Selection result;
   for (const std::string& glob : selection.globs) result.add_globs(glob);
   if (selection.range.has_value()) {
@@ -77,10 +77,10 @@ v1::Selection ToProto(const Selection& selection) {
   return result;
 }
 
-v1::ParameterGroup ToProto(OptimizerKind kind, const ParameterGroup& group) {
+v1::ParameterGroup ProtoGroup(OptimizerKind kind, const ParameterGroup& group) {
   v1::ParameterGroup result;
   if (!group.selection.globs.empty() || group.selection.range.has_value()) {
-    *result.mutable_selection() = ToProto(group.selection);
+    *result.mutable_selection() = ProtoSelection(group.selection);
   }
   result.set_lr(group.lr);
   result.set_weight_decay(group.weight_decay);
@@ -120,9 +120,9 @@ absl::StatusOr<OptimizerPtr> FromProto(const v1::Optimizer& optimizer,
 
 v1::Optimizer ToProto(const OptimizerState& optimizer) {
   v1::Optimizer result;
-  result.set_kind(ToProto(optimizer.kind));
+  result.set_kind(ProtoKind(optimizer.kind));
   for (const ParameterGroup& group : optimizer.groups) {
-    *result.add_groups() = ToProto(optimizer.kind, group);
+    *result.add_groups() = ProtoGroup(optimizer.kind, group);
   }
   return result;
 }

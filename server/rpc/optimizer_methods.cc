@@ -32,7 +32,7 @@ std::string SlotTensorName(const Parameter& parameter, std::string_view what) {
 }
 
 // Where a tensor of an optimizer's state goes.
-struct Place {
+struct SlotPlace {
   size_t parameter = 0;
   size_t slot = 0;
 };
@@ -51,7 +51,7 @@ class SlotPlan {
   // none.
   absl::Status CheckComplete() const;
 
-  const std::vector<Place>& places() const { return places_; }
+  const std::vector<SlotPlace>& places() const { return places_; }
 
   // A tensor of the right shape and dtype for each place.
   const std::vector<at::Tensor>& models() const { return models_; }
@@ -64,17 +64,17 @@ class SlotPlan {
     return SlotNames(optimizer_.kind, optimizer_.groups[*group]);
   }
 
-  std::optional<Place> Find(std::string_view name) const;
+  std::optional<SlotPlace> Find(std::string_view name) const;
 
   const OptimizerState& optimizer_;
   const Layout& layout_;
   const State& state_;
   const at::Tensor scalar_ = at::empty({}, at::kFloat);
-  std::vector<Place> places_;
+  std::vector<SlotPlace> places_;
   std::vector<at::Tensor> models_;
 };
 
-std::optional<Place> SlotPlan::Find(std::string_view name) const {
+std::optional<SlotPlace> SlotPlan::Find(std::string_view name) const {
   for (size_t p = 0; p < layout_.parameters().size(); ++p) {
     const std::string& owner = layout_.parameters()[p].name;
     if (!name.starts_with(owner) || name.size() <= owner.size() ||
@@ -84,19 +84,19 @@ std::optional<Place> SlotPlan::Find(std::string_view name) const {
     const std::vector<std::string_view> names = NamesOf(p);
     const auto slot = std::ranges::find(names, name.substr(owner.size() + 1));
     if (slot == names.end()) return std::nullopt;
-    return Place{.parameter = p,
-                 .slot = static_cast<size_t>(slot - names.begin())};
+    return SlotPlace{.parameter = p,
+                     .slot = static_cast<size_t>(slot - names.begin())};
   }
   return std::nullopt;
 }
 
 absl::Status SlotPlan::Add(const v1::TensorSpec& spec) {
-  const std::optional<Place> place = Find(spec.name());
+  const std::optional<SlotPlace> place = Find(spec.name());
   if (!place.has_value()) {
     return InvalidOption(absl::StrCat("the optimizer's state has no tensor ",
                                       Quote(spec.name())));
   }
-  for (const Place& other : places_) {
+  for (const SlotPlace& other : places_) {
     if (other.parameter == place->parameter && other.slot == place->slot) {
       return InvalidOption(
           absl::StrCat("the header has two tensors ", Quote(spec.name())));
@@ -121,7 +121,7 @@ absl::Status SlotPlan::Add(const v1::TensorSpec& spec) {
 
 absl::Status SlotPlan::CheckComplete() const {
   std::vector<std::vector<bool>> given(layout_.parameters().size());
-  for (const Place& place : places_) {
+  for (const SlotPlace& place : places_) {
     given[place.parameter].resize(NamesOf(place.parameter).size());
     given[place.parameter][place.slot] = true;
   }
@@ -147,11 +147,11 @@ std::vector<Slice> WholeSlices(const std::vector<at::Tensor>& tensors) {
 
 // `optimizer` with `values` in their places. On the worker.
 OptimizerPtr WithSlots(OptimizerState optimizer,
-                       const std::vector<Place>& places,
+                       const std::vector<SlotPlace>& places,
                        const std::vector<at::Tensor>& values,
                        const State& state) {
   for (size_t i = 0; i < places.size(); ++i) {
-    const Place& place = places[i];
+    const SlotPlace& place = places[i];
     const ParameterGroup& group =
         optimizer.groups[optimizer.group_of[place.parameter].value()];
     const std::vector<std::string_view> names =

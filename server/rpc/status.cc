@@ -10,13 +10,13 @@
 namespace backboned::rpc {
 namespace {
 
-v1::ErrorReason ToProto(Reason reason) {
+v1::ErrorReason ProtoReason(Reason reason) {
   return static_cast<v1::ErrorReason>(static_cast<int>(reason));
 }
 
 v1::ErrorDetail Detail(const absl::Status& status) {
   v1::ErrorDetail detail;
-  detail.set_reason(ToProto(ReasonOrDefault(status)));
+  detail.set_reason(ProtoReason(ReasonOrDefault(status)));
   const std::optional<Limit> limit = LimitOf(status);
   if (!limit.has_value()) return detail;
   detail.set_limit(limit->name);
@@ -24,7 +24,7 @@ v1::ErrorDetail Detail(const absl::Status& status) {
   detail.set_requested_value(limit->requested);
   detail.set_scope(static_cast<v1::LimitScope>(limit->scope));
   if (limit->retry_delay > absl::ZeroDuration()) {
-    *detail.mutable_retry_delay() = rpc::ToProto(limit->retry_delay);
+    *detail.mutable_retry_delay() = ToProto(limit->retry_delay);
   }
   return detail;
 }
@@ -48,7 +48,7 @@ Reason ReasonOrDefault(const absl::Status& status) {
 
 std::string_view ReasonName(Reason reason) {
   constexpr std::string_view kPrefix = "ERROR_REASON_";
-  const std::string& name = v1::ErrorReason_Name(ToProto(reason));
+  const std::string& name = v1::ErrorReason_Name(ProtoReason(reason));
   return std::string_view(name).substr(std::min(kPrefix.size(), name.size()));
 }
 
