@@ -4,14 +4,13 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "backbones/errors.h"
 
 namespace backboned {
 namespace {
 
 // How often a waiting retry looks whether its client is still there.
-constexpr absl::Duration kAnswerCancelPoll = absl::Milliseconds(20);
+constexpr absl::Duration kWantedPoll = absl::Milliseconds(20);
 
 // What an answer takes besides its tensors, names and places included.
 int64_t HeaderBytes(const Answer& answer) {
@@ -43,7 +42,7 @@ AnswerLog::AnswerLog(const Limits& limits) : limits_(limits) {}
 
 absl::StatusOr<AnswerLog::Attempt> AnswerLog::Begin(
     const RequestKey& key, const std::string& fingerprint, absl::Time now,
-    absl::Time deadline, const std::function<bool()>& cancelled) {
+    const std::function<absl::Status()>& wanted) {
   if (key.request_id.empty()) return AnswerTicket(nullptr, key);
   Payloads dead;  // Destroyed after the lock.
   absl::MutexLock lock(&mutex_);
@@ -60,7 +59,7 @@ absl::StatusOr<AnswerLog::Attempt> AnswerLog::Begin(
                                 "' was used for another request"));
     }
     if (entry->second.recorded) return entry->second.answer;
-    absl::Status waited = WaitForEnd(key, deadline, cancelled);
+    absl::Status waited = WaitForEnd(key, wanted);
     if (!waited.ok()) return waited;
   }
 }
@@ -119,25 +118,18 @@ void AnswerLog::Abandon(const RequestKey& key) {
   ended_.SignalAll();
 }
 
-// Waits until an attempt ended, which need not be that of `key`.
-absl::Status AnswerLog::WaitForEnd(const RequestKey& key, absl::Time deadline,
-                                   const std::function<bool()>& cancelled) {
-  if (cancelled) {
-    mutex_.Unlock();  // It takes some time to ask.
-    const bool gone = cancelled();
-    mutex_.Lock();
-    if (gone) return absl::CancelledError("the client cancelled the call");
-  }
-  const absl::Time now = absl::Now();
-  if (now >= deadline) {
-    return absl::DeadlineExceededError(
-        absl::StrCat("the first attempt of request id '", key.request_id,
-                     "' has not ended yet"));
-  }
-  const absl::Time poll =
-      cancelled ? now + kAnswerCancelPoll : absl::InfiniteFuture();
-  ended_.WaitWithDeadline(&mutex_, std::min(deadline, poll));
-  return absl::OkStatus();
+// Waits until an attempt ended, which need not be that of `key`, or for a
+// short time, and asks whether the answer is still wanted.
+absl::Status AnswerLog::WaitForEnd(
+    const RequestKey& key, const std::function<absl::Status()>& wanted) {
+  ended_.WaitWithTimeout(&mutex_, kWantedPoll);
+  mutex_.Unlock();  // It takes some time to ask.
+  const absl::Status still = wanted();
+  mutex_.Lock();
+  if (!absl::IsDeadlineExceeded(still)) return still;
+  return absl::DeadlineExceededError(
+      absl::StrCat("the first attempt of request id '", key.request_id,
+                   "' has not ended yet"));
 }
 
 // Forgets what is over a limit and returns its tensors.

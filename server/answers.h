@@ -19,6 +19,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "server/clock.h"
 
 namespace backboned {
 
@@ -102,14 +103,13 @@ class AnswerLog {
 
   // Says whether the request `key` is to be run. `fingerprint` is a digest of
   // what the request asks for. While an earlier attempt runs, waits for its end
-  // until `deadline` by the system's clock, or until `cancelled` returns true.
+  // as long as `wanted`, asked at times, returns OK.
   //
   // Returns kInvalidArgument (kRequestIdReused) if the id was used with another
-  // fingerprint; kDeadlineExceeded or kCancelled if the wait ended first.
-  absl::StatusOr<Attempt> Begin(const RequestKey& key,
-                                const std::string& fingerprint, absl::Time now,
-                                absl::Time deadline = absl::InfiniteFuture(),
-                                const std::function<bool()>& cancelled = {});
+  // fingerprint; what `wanted` returned if the wait ended first.
+  absl::StatusOr<Attempt> Begin(
+      const RequestKey& key, const std::string& fingerprint, absl::Time now,
+      const std::function<absl::Status()>& wanted = absl::OkStatus);
 
   // Forgets what expired. Begin and Record do so too.
   void DropExpired(absl::Time now);
@@ -145,8 +145,8 @@ class AnswerLog {
 
   void Record(const RequestKey& key, Answer answer, absl::Time now);
   void Abandon(const RequestKey& key);
-  absl::Status WaitForEnd(const RequestKey& key, absl::Time deadline,
-                          const std::function<bool()>& cancelled)
+  absl::Status WaitForEnd(const RequestKey& key,
+                          const std::function<absl::Status()>& wanted)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::shared_ptr<const void> DropPayload(Entry& entry)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -159,7 +159,7 @@ class AnswerLog {
   const Limits limits_;
 
   mutable absl::Mutex mutex_;
-  absl::CondVar ended_;  // An attempt ended.
+  MonotonicCondVar ended_;  // An attempt ended.
   Entries entries_ ABSL_GUARDED_BY(mutex_);
   // Those with a recorded answer: all, by session, and those with tensors.
   Queue oldest_first_ ABSL_GUARDED_BY(mutex_);

@@ -7,7 +7,6 @@
 
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "server/cached_forward.h"
 #include "server/host_view.h"
 #include "server/merging.h"
@@ -57,8 +56,8 @@ absl::Status KeepTape(Host& host, const DeviceWorker::Request& request,
   tape.replay = std::make_shared<const ForwardReplay>(
       work.instance, state, std::move(input), std::move(again));
   done.tape_bytes = tape.bytes;
-  absl::StatusOr<std::string> id =
-      host.tapes().Put(std::move(tape), std::move(work.slot), absl::Now());
+  absl::StatusOr<std::string> id = host.tapes().Put(
+      std::move(tape), std::move(work.slot), host.clock().Now());
   if (!id.ok()) return id.status();
   done.tape_id = *std::move(id);
   // Its deletion meanwhile dropped the tapes that were there then.

@@ -13,7 +13,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
-#include "absl/time/clock.h"
 #include "backbones/errors.h"
 
 namespace backboned {
@@ -110,10 +109,11 @@ void DeviceWorker::RunAll(const Items& items) {
 }
 
 DeviceWorker::DeviceWorker(c10::Device device, int threads,
-                           SchedulerOptions scheduling)
+                           SchedulerOptions scheduling, const Clock& clock)
     : device_(device),
       threads_(threads),
       scheduling_(std::move(scheduling)),
+      clock_(clock),
       scheduler_(scheduling_) {
   absl::Notification ready;
   thread_ = std::thread([this, &ready] {
@@ -138,7 +138,7 @@ DeviceWorker::~DeviceWorker() {
 absl::StatusOr<DeviceWorker::Times> DeviceWorker::Run(const Request& request,
                                                       const Work& work) {
   const auto item =
-      std::make_shared<Item>(request, &work, nullptr, 1, absl::Now());
+      std::make_shared<Item>(request, &work, nullptr, 1, clock_.Now());
   absl::MutexLock lock(&mutex_);
   const bool idle = IsIdle();
   absl::Status submitted = Submit(item);
@@ -151,7 +151,7 @@ absl::StatusOr<DeviceWorker::Times> DeviceWorker::Run(const Request& request,
 
 absl::StatusOr<DeviceWorker::Times> DeviceWorker::RunTogether(
     const Request& request, std::span<const BatchItem> batch_items) {
-  const absl::Time now = absl::Now();
+  const absl::Time now = clock_.Now();
   Items items;
   for (const auto& [work, samples] : batch_items) {
     items.push_back(
@@ -289,7 +289,7 @@ absl::Status DeviceWorker::WaitForStart(Item& item) {
     const bool cancelled = item.request.cancelled();
     mutex_.Lock();
     if (cancelled) return Cancelled();
-    if (absl::Now() >= item.request.deadline) {
+    if (clock_.Now() >= item.request.deadline) {
       return absl::DeadlineExceededError(
           "the deadline passed before the device was free");
     }
@@ -300,14 +300,14 @@ absl::Status DeviceWorker::WaitForStart(Item& item) {
 void DeviceWorker::Pump() {
   absl::MutexLock lock(&mutex_);
   while (true) {
-    const Scheduler::Dispatch next = scheduler_.Next(absl::Now());
+    const Scheduler::Dispatch next = scheduler_.Next(clock_.Now());
     TakeExpired(next.expired);
     if (!next.run.empty()) {
       RunBatch(next);
     } else if (ending_ && scheduler_.queued() == 0) {
       return;
     } else {
-      changed_.WaitWithDeadline(&mutex_, next.wake);
+      changed_.WaitWithTimeout(&mutex_, next.wake - clock_.Now());
     }
   }
 }
@@ -321,15 +321,15 @@ void DeviceWorker::RunBatch(const Scheduler::Dispatch& next) {
     for (const auto& item : items) item->started = true;
     Count(next, items);
     mutex_.Unlock();
-    const absl::Time begin = absl::Now();
+    const absl::Time begin = clock_.Now();
     RunAll(items);
-    cost = absl::Now() - begin;
+    cost = clock_.Now() - begin;
     for (const auto& item : items) {
       item->times = {.queue = begin - item->submitted, .compute = cost};
     }
     mutex_.Lock();
   }
-  scheduler_.Done(next.run.front(), cost, absl::Now());
+  scheduler_.Done(next.run.front(), cost, clock_.Now());
   for (const auto& item : all) item->finished = true;
   // Without the mutex, which the callers would wake up to wait for.
   mutex_.Unlock();
@@ -343,7 +343,7 @@ DeviceWorker::Items DeviceWorker::WithoutAbandoned(const Items& items) {
   Items wanted;
   mutex_.Unlock();
   for (const auto& item : items) {
-    const bool is_fresh = absl::Now() - item->submitted < kFreshFor;
+    const bool is_fresh = clock_.Now() - item->submitted < kFreshFor;
     if (is_fresh || !item->request.cancelled()) {
       wanted.push_back(item);
     } else {

@@ -20,6 +20,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "server/clock.h"
 #include "server/memory_account.h"
 #include "server/scheduler/scheduler.h"
 
@@ -56,7 +57,7 @@ class DeviceWorker {
     std::string run = {};
     // Items of one lane run in the order of their submission. 0: no lane.
     uint64_t lane = 0;
-    absl::Time deadline = absl::InfiniteFuture();
+    absl::Time deadline = absl::InfiniteFuture();  // By the worker's clock.
     // Polled while the work waits; once true, it will not be started.
     std::function<bool()> cancelled = [] { return false; };
     // Pays for the memory that the work takes, unless it runs together with
@@ -86,8 +87,9 @@ class DeviceWorker {
   };
 
   // Starts a worker for `device` with `threads` intra-operator threads (CPU; 0
-  // stands for LibTorch's own choice).
-  DeviceWorker(c10::Device device, int threads, SchedulerOptions scheduling);
+  // stands for LibTorch's own choice). `clock` must outlive it.
+  DeviceWorker(c10::Device device, int threads, SchedulerOptions scheduling,
+               const Clock& clock = MonotonicClock());
 
   // Ends the thread once everything that was submitted has run.
   ~DeviceWorker();
@@ -171,9 +173,10 @@ class DeviceWorker {
   const c10::Device device_;
   int threads_;
   const SchedulerOptions scheduling_;
+  const Clock& clock_;
 
   mutable absl::Mutex mutex_;
-  absl::CondVar changed_;  // An item came, or the worker is to end.
+  MonotonicCondVar changed_;  // An item came, or the worker is to end.
   Scheduler scheduler_ ABSL_GUARDED_BY(mutex_);
   std::unordered_map<uint64_t, std::shared_ptr<Item>> items_
       ABSL_GUARDED_BY(mutex_);  // Those that did not start.

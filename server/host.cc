@@ -4,7 +4,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "absl/time/clock.h"
 #include "backbones/errors.h"
 #include "server/blueprint.h"
 #include "server/memory_allocator.h"
@@ -21,10 +20,11 @@ constexpr absl::Duration kUploadRetryDelay = absl::Milliseconds(100);
 }  // namespace
 
 Host::Host(const std::vector<c10::Device>& devices, int threads,
-           const HostLimits& limits, WeightsFolder weights)
+           const HostLimits& limits, WeightsFolder weights, const Clock& clock)
     : limits_(limits),
       weights_(std::move(weights)),
       uid_(RandomId()),
+      clock_(clock),
       registry_(limits.max_instances, limits.quotas),
       tapes_({.max_count = limits.max_tapes,
               .max_bytes = limits.max_tape_bytes,
@@ -46,7 +46,8 @@ Host::Host(const std::vector<c10::Device>& devices, int threads,
   for (const c10::Device& device : devices) {
     std::unique_ptr<DeviceWorker>& worker = workers_[device.str()];
     if (worker != nullptr) continue;
-    worker = std::make_unique<DeviceWorker>(device, threads, limits.scheduling);
+    worker = std::make_unique<DeviceWorker>(device, threads, limits.scheduling,
+                                            clock_);
     worker_order_.push_back(worker.get());
   }
   sweeper_ = std::thread([this] { SweepUntilEnd(); });
@@ -159,7 +160,7 @@ void Host::SweepUntilEnd() {
   while (!ending_) {
     ended_.WaitWithTimeout(&mutex_, kSweepInterval);
     mutex_.Unlock();
-    Sweep(absl::Now());
+    Sweep(clock_.Now());
     mutex_.Lock();
   }
 }

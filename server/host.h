@@ -21,6 +21,7 @@
 #include "absl/time/time.h"
 #include "server/answers.h"
 #include "server/budget.h"
+#include "server/clock.h"
 #include "server/clone.h"
 #include "server/create.h"
 #include "server/device_worker.h"
@@ -59,9 +60,11 @@ struct HostLimits {
 class Host {
  public:
   // Starts a worker for each of `devices` (at least one; the first is the
-  // default) and a sweeper for what expires.
+  // default) and a sweeper for what expires. All lifetimes and costs are
+  // measured with `clock`, which must outlive the host.
   Host(const std::vector<c10::Device>& devices, int threads,
-       const HostLimits& limits, WeightsFolder weights = {});
+       const HostLimits& limits, WeightsFolder weights = {},
+       const Clock& clock = MonotonicClock());
   ~Host();
 
   Host(const Host&) = delete;
@@ -84,9 +87,9 @@ class Host {
   // Deletes an instance and its tapes; kNotFound if it is gone already.
   absl::Status DeleteInstance(Instance& instance);
 
-  // Drops expired tapes and answers, and what expired sessions left, and gives
-  // memory that rested for kMemoryRest back to the system. The sweeper calls it
-  // each second.
+  // Drops tapes and answers that expired by `now`, a time of the clock, and
+  // what expired sessions left, and gives memory that rested for kMemoryRest
+  // back to the system. The sweeper calls it each second.
   void Sweep(absl::Time now);
 
   Registry& registry() { return registry_; }
@@ -98,6 +101,7 @@ class Host {
   const std::shared_ptr<Budget>& cache_room() const { return cache_room_; }
   const HostLimits& limits() const { return limits_; }
   const std::string& uid() const { return uid_; }
+  const Clock& clock() const { return clock_; }
 
   // All workers, the default one first.
   const std::vector<DeviceWorker*>& workers() const { return worker_order_; }
@@ -121,6 +125,7 @@ class Host {
   const HostLimits limits_;
   const WeightsFolder weights_;
   const std::string uid_;
+  const Clock& clock_;
   std::map<std::string, std::unique_ptr<DeviceWorker>>
       workers_;  // By device name.
   std::vector<DeviceWorker*> worker_order_;
@@ -133,7 +138,7 @@ class Host {
   const std::shared_ptr<Budget> cache_room_;
 
   absl::Mutex mutex_;
-  absl::CondVar ended_;
+  MonotonicCondVar ended_;
   bool ending_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Time trimmed_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
   std::thread sweeper_;

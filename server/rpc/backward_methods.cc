@@ -13,7 +13,6 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "backbones/errors.h"
 #include "backbones/forward.h"
 #include "backbones/optimizer.h"
@@ -174,7 +173,7 @@ v1::BackwardResult ResultOf(const v1::BackwardHeader& header,
     *result.add_input_grads() =
         grad.defined() ? Spec("", grad) : FlatSpec(0, dtype);
   }
-  *result.mutable_timings() = TimingsOf(done.times, call.received());
+  *result.mutable_timings() = TimingsOf(done.times, call.Elapsed());
   return result;
 }
 
@@ -214,7 +213,7 @@ absl::Status BackboneService::Backward(Call& call, MessageStream& stream,
   for (const v1::TapeGradients& tape : header.tapes())
     ids.push_back(tape.tape_id());
   absl::StatusOr<TapeLease> lease = host().tapes().Lease(
-      ids, (*instance)->uid(), call.principal(), absl::Now());
+      ids, (*instance)->uid(), call.principal(), host().clock().Now());
   if (!lease.ok()) return lease.status();
   valid = CheckInputGrad(header, *lease);
   if (!valid.ok()) return valid;
@@ -244,7 +243,7 @@ absl::Status BackboneService::Backward(Call& call, MessageStream& stream,
   const v1::BackwardResult result =
       ResultOf(header, *done, **instance,
                output_dtype->value_or(DtypeOf(*done->state)), call);
-  return SendAnswer(ticket, stream, result, PayloadsOf(*done));
+  return SendAnswer(call, ticket, stream, result, PayloadsOf(*done));
 }
 
 }  // namespace backboned::rpc

@@ -1,10 +1,11 @@
 #include "server/rpc/call.h"
 
+#include <grpc/support/time.h>
+
 #include <algorithm>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "backbones/errors.h"
 
 namespace backboned::rpc {
@@ -21,6 +22,18 @@ absl::Status ReadToken(const grpc::ServerContext& context, const char* key,
       "metadata ", key, " is not 1 to 64 characters of [A-Za-z0-9_.-]"));
 }
 
+// How long a caller still waits. gRPC counts it on CLOCK_MONOTONIC; only
+// ServerContext::deadline() makes a date of it.
+absl::Duration TimeLeft(const grpc::ServerContext& context) {
+  const gpr_timespec deadline =
+      gpr_convert_clock_type(context.raw_deadline(), GPR_CLOCK_MONOTONIC);
+  const gpr_timespec never = gpr_inf_future(GPR_CLOCK_MONOTONIC);
+  if (gpr_time_cmp(deadline, never) == 0) return absl::InfiniteDuration();
+  const gpr_timespec left =
+      gpr_time_sub(deadline, gpr_now(GPR_CLOCK_MONOTONIC));
+  return absl::Seconds(left.tv_sec) + absl::Nanoseconds(left.tv_nsec);
+}
+
 }  // namespace
 
 bool IsToken(std::string_view text) {
@@ -31,23 +44,26 @@ bool IsToken(std::string_view text) {
 }
 
 absl::StatusOr<Call> Call::Create(std::string_view method,
-                                  grpc::ServerContext& context) {
-  Call call(method, context);
+                                  grpc::ServerContext& context,
+                                  const Clock& clock) {
+  Call call(method, context, clock);
   absl::Status status = ReadToken(context, "backboned-session", call.session_);
   if (status.ok()) status = ReadToken(context, "backboned-label", call.label_);
   if (!status.ok()) return status;
   return call;
 }
 
-Call::Call(std::string_view method, grpc::ServerContext& context)
+Call::Call(std::string_view method, grpc::ServerContext& context,
+           const Clock& clock)
     : method_(method),
       context_(&context),
+      clock_(&clock),
       principal_(kLocalPrincipal),
-      deadline_(absl::FromChrono(context.deadline())),
-      received_(absl::Now()) {}
+      received_(clock.Now()),
+      deadline_(received_ + TimeLeft(context)) {}
 
 absl::Status Call::CheckWanted() const {
-  if (absl::Now() >= deadline_) {
+  if (clock_->Now() >= deadline_) {
     return absl::DeadlineExceededError("the deadline has passed");
   }
   if (IsCancelled()) {

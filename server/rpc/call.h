@@ -14,6 +14,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "server/clock.h"
 #include "server/device_worker.h"
 #include "server/quotas.h"
 
@@ -29,9 +30,10 @@ class Call {
  public:
   // Reads the metadata of `context`, which must outlive the call. Fails with
   // kInvalidArgument if `backboned-session` or `backboned-label` is not 1 to 64
-  // characters of [A-Za-z0-9_.-].
+  // characters of [A-Za-z0-9_.-]. Its times are those of `clock`.
   static absl::StatusOr<Call> Create(std::string_view method,
-                                     grpc::ServerContext& context);
+                                     grpc::ServerContext& context,
+                                     const Clock& clock);
 
   const std::string& method() const { return method_; }
   const std::string& principal() const { return principal_; }
@@ -49,8 +51,12 @@ class Call {
   // When the caller stops waiting; infinite if it never does.
   absl::Time deadline() const { return deadline_; }
 
-  // When the server took the call.
+  // When the server took the call, and how long ago that is.
   absl::Time received() const { return received_; }
+  absl::Duration Elapsed() const { return clock_->Now() - received_; }
+
+  // Of all times of the call.
+  const Clock& clock() const { return *clock_; }
 
   // Whether the caller is gone. Asks gRPC's queue, which takes some 30 us: too
   // much for what every call does. Thread-safe.
@@ -84,15 +90,17 @@ class Call {
   const Record& record() const { return record_; }
 
  private:
-  Call(std::string_view method, grpc::ServerContext& context);
+  Call(std::string_view method, grpc::ServerContext& context,
+       const Clock& clock);
 
   std::string method_;
   grpc::ServerContext* context_;
+  const Clock* clock_;
   std::string principal_;
   std::string session_;
   std::string label_;
-  absl::Time deadline_;
   absl::Time received_;
+  absl::Time deadline_;
   std::shared_ptr<MemoryAccount> account_;
   Record record_;
 };

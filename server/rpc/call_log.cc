@@ -6,7 +6,6 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "server/rpc/status.h"
 
@@ -56,7 +55,7 @@ void LogCall(const Call& call, const absl::Status& status) {
                   " bytes_out=", record.bytes_out);
   AddMilliseconds(line, "queue_ms", record.times.queue);
   AddMilliseconds(line, "compute_ms", record.times.compute);
-  AddMilliseconds(line, "total_ms", absl::Now() - call.received());
+  AddMilliseconds(line, "total_ms", call.Elapsed());
   spdlog::log(Level(status), line);
 }
 

@@ -5,7 +5,6 @@
 #include <variant>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "backbones/dtypes.h"
 #include "backbones/errors.h"
 #include "proto/wire/spec.h"
@@ -384,11 +383,11 @@ v1::FeatureCache ToProto(const FeatureCache::Figures& figures) {
   return cache;
 }
 
-v1::Timings TimingsOf(const DeviceWorker::Times& times, absl::Time received) {
+v1::Timings TimingsOf(const DeviceWorker::Times& times, absl::Duration total) {
   v1::Timings timings;
   *timings.mutable_queue() = ToProto(times.queue);
   *timings.mutable_compute() = ToProto(times.compute);
-  *timings.mutable_total() = ToProto(absl::Now() - received);
+  *timings.mutable_total() = ToProto(total);
   return timings;
 }
 

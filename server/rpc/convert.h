@@ -87,7 +87,7 @@ google::protobuf::Duration ToProto(absl::Duration duration);
 v1::BatchCounters ToProto(const DeviceWorker::BatchFigures& figures);
 v1::CacheUse ToProto(CacheUse use);
 v1::FeatureCache ToProto(const FeatureCache::Figures& figures);
-v1::Timings TimingsOf(const DeviceWorker::Times& times, absl::Time received);
+v1::Timings TimingsOf(const DeviceWorker::Times& times, absl::Duration total);
 
 }  // namespace backboned::rpc
 

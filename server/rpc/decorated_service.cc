@@ -6,7 +6,6 @@
 #include <exception>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "server/memory.h"
 #include "server/rpc/call_log.h"
 #include "server/rpc/status.h"
@@ -56,7 +55,8 @@ grpc::Status DecoratedService::Serve(std::string_view method,
                                      const Handler& handler,
                                      grpc::ServerContext& context,
                                      MessageStream::Stream& stream) {
-  absl::StatusOr<Call> call = Call::Create(method, context);
+  absl::StatusOr<Call> call =
+      Call::Create(method, context, surroundings_.host.clock());
   if (!call.ok()) {
     LogRefusal(method, call.status());
     return ToGrpc(call.status());

@@ -12,7 +12,6 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "backbones/errors.h"
 #include "backbones/state.h"
 #include "server/cached_forward.h"
@@ -65,7 +64,7 @@ v1::ForwardResult ResultOf(const Instance& instance,
   for (size_t i = 0; i < done.buffers.size(); ++i) {
     *result.add_buffers() = Spec(buffers[i].name, done.buffers[i]);
   }
-  *result.mutable_timings() = TimingsOf(done.times, call.received());
+  *result.mutable_timings() = TimingsOf(done.times, call.Elapsed());
   result.set_cache_use(ToProto(done.cache_use));
   return result;
 }
@@ -186,7 +185,7 @@ absl::StatusOr<ForwardWork> BackboneService::Prepare(
   work.reservation = *std::move(reservation);
   if (header.tape()) {
     absl::StatusOr<TapeSlot> slot =
-        host().tapes().Reserve(call.payer(), absl::Now());
+        host().tapes().Reserve(call.payer(), host().clock().Now());
     if (!slot.ok()) return slot.status();
     work.slot = *std::move(slot);
     work.account = std::make_shared<MemoryAccount>(
@@ -231,7 +230,8 @@ absl::Status BackboneService::Forward(Call& call, MessageStream& stream,
   if (!done.ok()) return done.status();
   call.record().times = done->times;
   const v1::ForwardResult result = ResultOf(*instance, names, *done, call);
-  absl::Status written = SendAnswer(ticket, stream, result, PayloadsOf(*done));
+  absl::Status written =
+      SendAnswer(call, ticket, stream, result, PayloadsOf(*done));
   // gRPC does not say whether the last message could be sent, since it travels
   // with the call's status.
   if (written.ok() && header.tape() && call.IsCancelled()) {
@@ -263,7 +263,7 @@ absl::Status BackboneService::AnswerFromCache(Call& call, MessageStream& stream,
   if (!done.has_value()) return CacheMiss(instance, has_cache);
   const v1::ForwardResult result =
       ResultOf(instance, work->options.outputs, *done, call);
-  return SendAnswer(ticket, stream, result, PayloadsOf(*done));
+  return SendAnswer(call, ticket, stream, result, PayloadsOf(*done));
 }
 
 absl::StatusOr<v1::ExtractResponse> BackboneService::Extract(

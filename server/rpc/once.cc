@@ -3,7 +3,6 @@
 #include <google/protobuf/io/coded_stream.h>
 #include <google/protobuf/io/zero_copy_stream_impl_lite.h>
 
-#include "absl/time/clock.h"
 #include "backbones/errors.h"
 #include "server/digest.h"
 
@@ -38,11 +37,11 @@ absl::StatusOr<AnswerLog::Attempt> BeginAttempt(
                           .session = call.session()};
   const std::string fingerprint =
       request_id.empty() ? "" : TextDigest(Canonical(header));
-  return host.answers().Begin(key, fingerprint, absl::Now(), call.deadline(),
-                              [&call] { return call.IsCancelled(); });
+  return host.answers().Begin(key, fingerprint, call.clock().Now(),
+                              [&call] { return call.CheckWanted(); });
 }
 
-void RecordAnswer(AnswerTicket& ticket,
+void RecordAnswer(const Call& call, AnswerTicket& ticket,
                   const google::protobuf::MessageLite& header,
                   const std::vector<wire::Payload>& payloads) {
   Answer answer{.header = header.SerializeAsString()};
@@ -53,13 +52,14 @@ void RecordAnswer(AnswerTicket& ticket,
     answer.payload =
         std::make_shared<const std::vector<wire::Payload>>(payloads);
   }
-  ticket.Record(std::move(answer), absl::Now());
+  ticket.Record(std::move(answer), call.clock().Now());
 }
 
-absl::Status SendAnswer(AnswerTicket& ticket, MessageStream& stream,
+absl::Status SendAnswer(const Call& call, AnswerTicket& ticket,
+                        MessageStream& stream,
                         const google::protobuf::MessageLite& header,
                         std::vector<wire::Payload> payloads) {
-  RecordAnswer(ticket, header, payloads);
+  RecordAnswer(call, ticket, header, payloads);
   return stream.WriteTensors(header, std::move(payloads));
 }
 

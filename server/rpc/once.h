@@ -32,12 +32,13 @@ absl::StatusOr<AnswerLog::Attempt> BeginAttempt(
     const google::protobuf::MessageLite& header);
 
 // Keeps an answer for a retry: its header, and the tensors behind it.
-void RecordAnswer(AnswerTicket& ticket,
+void RecordAnswer(const Call& call, AnswerTicket& ticket,
                   const google::protobuf::MessageLite& header,
                   const std::vector<wire::Payload>& payloads);
 
 // Records an answer and sends it.
-absl::Status SendAnswer(AnswerTicket& ticket, MessageStream& stream,
+absl::Status SendAnswer(const Call& call, AnswerTicket& ticket,
+                        MessageStream& stream,
                         const google::protobuf::MessageLite& header,
                         std::vector<wire::Payload> payloads);
 
@@ -62,7 +63,7 @@ absl::StatusOr<Response> RunOnce(Host& host, Call& call, const Request& request,
   }
   absl::StatusOr<Response> response = change();
   if (response.ok())
-    RecordAnswer(std::get<AnswerTicket>(*attempt), *response, {});
+    RecordAnswer(call, std::get<AnswerTicket>(*attempt), *response, {});
   return response;
 }
 

@@ -65,7 +65,7 @@ void EnablePlugins(bool reflection) {
 
 RpcServer::RpcServer(Host& host, const Options& options)
     : gate_(options.max_calls, host.limits().quotas),
-      watchdog_(options.stall_timeout),
+      watchdog_(options.stall_timeout, host.clock()),
       surroundings_{.host = host, .gate = gate_, .watchdog = watchdog_},
       instance_service_(surroundings_, options.stall_timeout),
       backbone_service_(surroundings_) {}
@@ -138,11 +138,12 @@ void RpcServer::Drain(absl::Duration grace) {
           server_->GetHealthCheckService()) {
     health->Shutdown();
   }
-  const absl::Time end = absl::Now() + grace;
+  const Clock& clock = surroundings_.host.clock();
+  const absl::Time end = clock.Now() + grace;
   gate_.WaitUntilEmpty(grace);
   // What is inside after that is cancelled; handlers notice and return.
   const absl::Duration rest =
-      std::clamp(end - absl::Now(), kMinLastMessages, kMaxLastMessages);
+      std::clamp(end - clock.Now(), kMinLastMessages, kMaxLastMessages);
   server_->Shutdown(absl::ToChronoTime(absl::Now() + rest));
   server_->Wait();
 }

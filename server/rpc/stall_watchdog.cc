@@ -2,12 +2,10 @@
 
 #include <utility>
 
-#include "absl/time/clock.h"
-
 namespace backboned::rpc {
 
-StallWatchdog::StallWatchdog(absl::Duration timeout)
-    : timeout_(timeout), thread_([this] { Watch(); }) {}
+StallWatchdog::StallWatchdog(absl::Duration timeout, const Clock& clock)
+    : timeout_(timeout), clock_(clock), thread_([this] { Watch(); }) {}
 
 StallWatchdog::~StallWatchdog() {
   {
@@ -22,7 +20,7 @@ void StallWatchdog::Watch() {
   absl::MutexLock lock(&mutex_);
   while (!ending_) {
     ended_.WaitWithTimeout(&mutex_, timeout_ / 8);
-    CancelStalled(absl::Now());
+    CancelStalled(clock_.Now());
   }
 }
 
@@ -36,7 +34,9 @@ void StallWatchdog::CancelStalled(absl::Time now) {
 
 StallWatchdog::Transfer::Transfer(StallWatchdog& watchdog,
                                   std::function<void()> cancel)
-    : watchdog_(watchdog), cancel_(std::move(cancel)), progress_(absl::Now()) {
+    : watchdog_(watchdog),
+      cancel_(std::move(cancel)),
+      progress_(watchdog.clock_.Now()) {
   absl::MutexLock lock(&watchdog_.mutex_);
   watchdog_.transfers_.insert(this);
 }
@@ -51,7 +51,7 @@ void StallWatchdog::Transfer::Moved(int64_t bytes) {
   moved_bytes_ += bytes;
   if (moved_bytes_ < kProgressBytes) return;
   moved_bytes_ = 0;
-  progress_ = absl::Now();
+  progress_ = watchdog_.clock_.Now();
 }
 
 bool StallWatchdog::Transfer::stalled() const {

@@ -11,6 +11,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "server/clock.h"
 
 namespace backboned::rpc {
 
@@ -25,8 +26,10 @@ class StallWatchdog {
   // message counts when it has moved as a whole.
   static constexpr int64_t kProgressBytes = 64 << 10;
 
-  // Transfers that move less than kProgressBytes in `timeout` are cancelled.
-  explicit StallWatchdog(absl::Duration timeout);
+  // Transfers that move less than kProgressBytes in `timeout`, by `clock`, are
+  // cancelled. `clock` must outlive it.
+  explicit StallWatchdog(absl::Duration timeout,
+                         const Clock& clock = MonotonicClock());
   ~StallWatchdog();
 
   StallWatchdog(const StallWatchdog&) = delete;
@@ -63,8 +66,9 @@ class StallWatchdog {
   void CancelStalled(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const absl::Duration timeout_;
+  const Clock& clock_;
   absl::Mutex mutex_;
-  absl::CondVar ended_;
+  MonotonicCondVar ended_;
   bool ending_ ABSL_GUARDED_BY(mutex_) = false;
   std::unordered_set<Transfer*> transfers_ ABSL_GUARDED_BY(mutex_);
   std::thread thread_;

@@ -134,7 +134,7 @@ v1::TrainStepResult ResultOf(const Instance& instance, const TrainDone& done,
   if (done.logits.defined()) {
     *result.mutable_logits() = Spec("out", done.logits);
   }
-  *result.mutable_timings() = TimingsOf(done.times, call.received());
+  *result.mutable_timings() = TimingsOf(done.times, call.Elapsed());
   result.set_rng_state(done.rng_state);
   return result;
 }
@@ -185,7 +185,7 @@ absl::Status BackboneService::TrainStep(Call& call, MessageStream& stream,
   const v1::TrainStepResult result = ResultOf(*instance, *done, call);
   std::vector<wire::Payload> payloads;
   if (done->logits.defined()) payloads.push_back(ToPayload(done->logits));
-  return SendAnswer(ticket, stream, result, std::move(payloads));
+  return SendAnswer(call, ticket, stream, result, std::move(payloads));
 }
 
 }  // namespace backboned::rpc

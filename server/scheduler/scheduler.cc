@@ -88,6 +88,7 @@ bool Scheduler::Cancel(uint64_t id) {
 void Scheduler::Done(uint64_t id, absl::Duration cost, absl::Time /*now*/) {
   const auto found = running_.find(id);
   if (found == running_.end()) return;
+  cost = std::max(cost, absl::ZeroDuration());
   const Batch batch = std::move(found->second);
   running_.erase(found);
   for (const uint64_t ended : batch.ids) running_ids_.erase(ended);

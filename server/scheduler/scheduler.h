@@ -107,7 +107,8 @@ class Scheduler {
   bool Cancel(uint64_t id);
 
   // Says that the batch that began with item `id` has ended after `cost` of the
-  // device's time, which its flows pay for by samples: its lane is free.
+  // device's time, at least 0, which its flows pay for by samples: its lane is
+  // free.
   // Without effect if no running batch began with `id`.
   void Done(uint64_t id, absl::Duration cost, absl::Time now);
 

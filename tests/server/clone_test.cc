@@ -9,7 +9,6 @@
 #include <utility>
 #include <vector>
 
-#include "absl/time/clock.h"
 #include "backbones/errors.h"
 #include "backbones/optimizer.h"
 #include "server/host.h"
@@ -178,7 +177,7 @@ TEST_F(CloneTest, AForkHasAFreshHeadOnTheSameTrunk) {
 }
 
 TEST_F(CloneTest, TheUnnamedBelongToTheirSession) {
-  const auto call = host_.sessions().Begin("s", "local", absl::Now());
+  const auto call = host_.sessions().Begin("s", "local", host_.clock().Now());
   ASSERT_THAT(call, IsOk());
   const auto clone = Clone({.source = net_, .owner = "local", .session = "s"});
   EXPECT_TRUE(clone->identity().ephemeral);

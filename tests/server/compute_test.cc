@@ -12,7 +12,6 @@
 #include <vector>
 
 #include "absl/synchronization/notification.h"
-#include "absl/time/clock.h"
 #include "backbones/errors.h"
 #include "backbones/registry.h"
 #include "server/memory_allocator.h"
@@ -72,7 +71,7 @@ class ComputeTest : public ::testing::Test {
     work.options.record = record;
     if (record) {
       work.slot =
-          host_.tapes().Reserve({.principal = "local"}, absl::Now()).value();
+          host_.tapes().Reserve({.principal = "local"}, host_.clock().Now()).value();
       work.account = std::make_shared<MemoryAccount>("max-tape-bytes");
     }
     return work;
@@ -89,7 +88,7 @@ class ComputeTest : public ::testing::Test {
   TapeLease Lease(const Instance& instance,
                   const std::vector<std::string>& ids) {
     return host_.tapes()
-        .Lease(ids, instance.uid(), "local", absl::Now())
+        .Lease(ids, instance.uid(), "local", host_.clock().Now())
         .value();
   }
 

@@ -13,10 +13,12 @@
 #include <vector>
 
 #include "absl/synchronization/notification.h"
-#include "absl/time/clock.h"
 #include "backbones/errors.h"
+#include "server/clock.h"
 #include "server/memory_account.h"
 #include "tests/testing/status_matchers.h"
+#include "tests/testing/test_clock.h"
+#include "tests/testing/wall_clock.h"
 
 namespace backboned {
 namespace {
@@ -31,8 +33,10 @@ class WaitingCall {
  public:
   // Returns once the work waits in the worker's queue.
   WaitingCall(DeviceWorker& worker, DeviceWorker::Work work, uint64_t lane = 0,
-              absl::Time deadline = absl::InfiniteFuture()) {
-    DeviceWorker::Request request = {.lane = lane, .deadline = deadline};
+              absl::Time deadline = absl::InfiniteFuture(),
+              const std::string& run = "") {
+    DeviceWorker::Request request = {
+        .run = run, .lane = lane, .deadline = deadline};
     request.cancelled = [this] {
       if (!polled_.exchange(true)) waits_.Notify();
       return cancelled_.load();
@@ -180,7 +184,7 @@ TEST_F(DeviceWorkerTest, AnswersExpiredWorkAtItsDeadlineWithoutStartingIt) {
   };
   Blocker blocker(worker_);
   WaitingCall call(worker_, work, /*lane=*/0,
-                   absl::Now() + absl::Milliseconds(30));
+                   MonotonicClock().Now() + absl::Milliseconds(30));
   EXPECT_THAT(call.End(), StatusIs(absl::StatusCode::kDeadlineExceeded));
   WaitingCall late(worker_, work, /*lane=*/0, absl::InfinitePast());
   EXPECT_THAT(late.End(), StatusIs(absl::StatusCode::kDeadlineExceeded));
@@ -221,6 +225,33 @@ TEST_F(DeviceWorkerTest, RefusesWorkOverTheQueueLimit) {
   blocker.Release();
   EXPECT_THAT(first.End(), IsOk());
   EXPECT_THAT(Run(nothing), IsOk());
+}
+
+// Shares are kept whatever the wall clock does.
+TEST(DeviceWorkerClockTest, RunsTakeTurnsThoughTheWallClockIsSetBack) {
+  TestClock clock;
+  DeviceWorker worker(c10::Device(c10::DeviceType::CPU), /*threads=*/1, {},
+                      clock);
+  std::string turns;
+  const auto submit = [&](char run) {
+    return std::make_unique<WaitingCall>(
+        worker,
+        [&clock, &turns, run] {
+          turns += run;
+          clock.Advance(absl::Seconds(1));
+          StepWallClock(run == 'a' ? -absl::Hours(1) : absl::Hours(1));
+          return absl::OkStatus();
+        },
+        /*lane=*/0, absl::InfiniteFuture(), std::string(1, run));
+  };
+  Blocker blocker(worker);
+  std::vector<std::unique_ptr<WaitingCall>> calls;
+  for (const char run : {'a', 'a', 'a', 'b', 'b', 'b'}) {
+    calls.push_back(submit(run));
+  }
+  blocker.Release();
+  for (const auto& call : calls) EXPECT_THAT(call->End(), IsOk());
+  EXPECT_EQ(turns, "ababab");
 }
 
 // Counts how many run together.

@@ -8,9 +8,9 @@
 #include <string>
 #include <utility>
 
-#include "absl/time/clock.h"
 #include "backbones/errors.h"
 #include "tests/testing/status_matchers.h"
+#include "tests/testing/wall_clock.h"
 
 namespace backboned {
 namespace {
@@ -64,19 +64,21 @@ class HostTest : public ::testing::Test {
   // Keeps an empty tape for `instance`.
   void PutTape(const Instance& instance, const std::string& session) {
     EXPECT_THAT(
-        host_.tapes().Put(
-            {.instance_uid = instance.uid(),
-             .principal = "local",
-             .session = session,
-             .bytes = 8},
-            host_.tapes().Reserve({"local", session}, absl::Now()).value(),
-            absl::Now()),
+        host_.tapes().Put({.instance_uid = instance.uid(),
+                           .principal = "local",
+                           .session = session,
+                           .bytes = 8},
+                          host_.tapes()
+                              .Reserve({"local", session}, host_.clock().Now())
+                              .value(),
+                          host_.clock().Now()),
         IsOk());
   }
 
   // A call of `session` begins and ends.
   void Call(const std::string& session) {
-    EXPECT_THAT(host_.sessions().Begin(session, "local", absl::Now()), IsOk());
+    EXPECT_THAT(host_.sessions().Begin(session, "local", host_.clock().Now()),
+                IsOk());
   }
 
   Host host_{{c10::Device(c10::DeviceType::CPU)},
@@ -206,7 +208,7 @@ TEST_F(HostTest, NamesTheUnnamedAndDropsThemWithTheirSession) {
   CreateOptions options = Mlp("");
   options.session = "s";
   absl::StatusOr<SessionCall> call =
-      host_.sessions().Begin("s", "local", absl::Now());
+      host_.sessions().Begin("s", "local", host_.clock().Now());
   ASSERT_THAT(call, IsOk());
   const Created unnamed = Create(options);
   const Created second = Create(options);
@@ -217,12 +219,33 @@ TEST_F(HostTest, NamesTheUnnamedAndDropsThemWithTheirSession) {
   const Created named = Create(options);
   PutTape(*unnamed.instance, "s");
 
-  host_.Sweep(absl::Now() + absl::Hours(1));
+  host_.Sweep(host_.clock().Now() + absl::Hours(1));
   EXPECT_THAT(host_.registry().List(), SizeIs(3));  // A call is in flight.
   *call = SessionCall();
-  host_.Sweep(absl::Now() + absl::Hours(3));
+  host_.Sweep(host_.clock().Now() + absl::Hours(3));
   EXPECT_THAT(host_.registry().List(), ::testing::ElementsAre(named.instance));
   EXPECT_EQ(host_.tapes().TotalFigures().count, 0);
+}
+
+TEST_F(HostTest, KeepsWhatASessionHasThoughTheWallClockIsSet) {
+  CreateOptions options = Mlp("");
+  options.session = "s";
+  absl::StatusOr<SessionCall> call =
+      host_.sessions().Begin("s", "local", host_.clock().Now());
+  ASSERT_THAT(call, IsOk());
+  const Created unnamed = Create(options);
+  PutTape(*unnamed.instance, "s");
+  *call = SessionCall();
+  for (const absl::Duration step : {absl::Hours(1), -absl::Hours(2)}) {
+    StepWallClock(step);
+    host_.Sweep(host_.clock().Now());
+    EXPECT_THAT(host_.registry().List(), SizeIs(1)) << step;
+    EXPECT_EQ(host_.tapes().TotalFigures().count, 1) << step;
+    Call("s");
+  }
+  StepWallClock(absl::Hours(1));
+  host_.Sweep(host_.clock().Now());
+  EXPECT_THAT(host_.registry().List(), SizeIs(1));
 }
 
 TEST_F(HostTest, RefusesUnnamedInstancesOfASessionThatDoesNotLive) {
@@ -239,10 +262,10 @@ TEST_F(HostTest, DropsTheTapesOfASession) {
   Call("t");
   PutTape(*created.instance, "s");
   PutTape(*created.instance, "");
-  const absl::Time soon = absl::Now() + absl::Minutes(5);
+  const absl::Time soon = host_.clock().Now() + absl::Minutes(5);
   host_.Sweep(soon);
   EXPECT_EQ(host_.tapes().TotalFigures().count, 2);
-  host_.Sweep(absl::Now() + absl::Minutes(20));  // Over both TTLs.
+  host_.Sweep(host_.clock().Now() + absl::Minutes(20));  // Over both TTLs.
   EXPECT_EQ(host_.tapes().TotalFigures().count, 0);
   EXPECT_EQ(host_.sessions().count(), 0);
   EXPECT_THAT(host_.registry().List(), SizeIs(1));

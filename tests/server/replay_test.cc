@@ -12,7 +12,6 @@
 #include <utility>
 #include <vector>
 
-#include "absl/time/clock.h"
 #include "server/compute.h"
 #include "server/memory_allocator.h"
 #include "tests/backbones/tensors.h"
@@ -53,7 +52,7 @@ class Trainee {
                         .options = std::move(options),
                         .buffers = std::move(buffers)};
     work.slot =
-        host_.tapes().Reserve({.principal = "local"}, absl::Now()).value();
+        host_.tapes().Reserve({.principal = "local"}, host_.clock().Now()).value();
     work.account = std::make_shared<MemoryAccount>("max-tape-bytes");
     auto done = RunForward(host_, {.principal = "local"}, std::move(work));
     EXPECT_THAT(done, IsOk());
@@ -69,7 +68,7 @@ class Trainee {
     BackwardWork work = {
         .instance = instance_,
         .lease = host_.tapes()
-                     .Lease(ids, instance_->uid(), "local", absl::Now())
+                     .Lease(ids, instance_->uid(), "local", host_.clock().Now())
                      .value(),
         .retain = retain,
         .accumulate = true,

@@ -71,7 +71,8 @@ struct TestServer::Parts {
                                   : std::vector<std::string>(),
                  .max_calls = wanted.max_calls,
                  .stall_timeout = wanted.stall_timeout}),
-        host(Devices(), /*threads=*/1, LimitsOf(wanted)) {
+        host(Devices(), /*threads=*/1, LimitsOf(wanted), {},
+             wanted.clock != nullptr ? *wanted.clock : MonotonicClock()) {
     Start();
   }
 
@@ -146,7 +147,9 @@ int64_t TestServer::tape_bytes() const {
   return parts_->host.tapes().TotalFigures().bytes;
 }
 
-void TestServer::Sweep(absl::Time now) const { parts_->host.Sweep(now); }
+void TestServer::SweepAfter(absl::Duration time) const {
+  parts_->host.Sweep(parts_->host.clock().Now() + time);
+}
 
 void TestServer::Drain() const { parts_->rpc->Drain(absl::Minutes(1)); }
 

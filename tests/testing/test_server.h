@@ -21,6 +21,7 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "server/clock.h"
 #include "server/quotas.h"
 
 namespace backboned {
@@ -40,6 +41,7 @@ struct TestServerOptions {
   Quotas quotas = {};
   int64_t max_cache_bytes = int64_t{1} << 30;
   absl::Duration stall_timeout = absl::Seconds(60);
+  const Clock* clock = nullptr;  // Null: MonotonicClock(). Outlives the server.
 };
 
 // A Host and an RpcServer. It hosts the instance `fake` of `local`, a
@@ -66,8 +68,8 @@ class TestServer {
   int64_t tape_count() const;
   int64_t tape_bytes() const;
 
-  // What the sweeper does at `now`.
-  void Sweep(absl::Time now) const;
+  // What the sweeper does so much later.
+  void SweepAfter(absl::Duration time) const;
 
   // Refuses new calls, and returns once those inside have ended. Inside this
   // process gRPC may cut their last messages off.

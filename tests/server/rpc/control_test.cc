@@ -6,7 +6,6 @@
 #include <string>
 #include <vector>
 
-#include "absl/time/clock.h"
 #include "tests/server/rpc/plain_client.h"
 
 namespace backboned {
@@ -228,7 +227,7 @@ TEST_F(ControlTest, TheUnnamedDieWithTheirSession) {
               IsOk());
   EXPECT_THAT(Names(), SizeIs(3));
   server_.Settle();  // The last call has ended.
-  server_.Sweep(absl::Now() + absl::Minutes(11));
+  server_.SweepAfter(absl::Minutes(11));
   client_ = PlainClient(server_);
   EXPECT_THAT(Names(), ElementsAre("local/fake", "local/named"));
   EXPECT_EQ(server_.tape_count(), 0);

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "absl/time/time.h"
@@ -96,6 +97,30 @@ TEST(SchedulerAheadTest, CountsOtherPrincipalsByTheirWeights) {
                 IsOk());
   }
   EXPECT_EQ(scheduler.Ahead({"anna", "a"}), 3);
+}
+
+// The order in which the flows `a`, with 3 items, and `b`, with 3, have their
+// turns, when the first item of `a` costs `first_cost` and all others a second.
+std::string TurnsAfter(absl::Duration first_cost) {
+  Scheduler scheduler({});
+  const absl::Time now = absl::UnixEpoch();
+  for (uint64_t id = 0; id < 6; ++id) {
+    const FlowName flow = {"anna", id < 3 ? "a" : "b"};
+    EXPECT_THAT(scheduler.Submit({.id = id, .flow = flow}, now), IsOk());
+  }
+  std::string turns;
+  for (absl::Duration cost = first_cost; turns.size() < 6;
+       cost = absl::Seconds(1)) {
+    const uint64_t id = scheduler.Next(now).run.at(0);
+    turns += id < 3 ? 'a' : 'b';
+    scheduler.Done(id, cost, now);
+  }
+  return turns;
+}
+
+TEST(SchedulerCostTest, NegativeCostsBuyNothing) {
+  EXPECT_EQ(TurnsAfter(absl::ZeroDuration()), "aababb");
+  EXPECT_EQ(TurnsAfter(-absl::Hours(1)), "aababb");
 }
 
 TEST_F(SchedulerTest, RunsNothingWhenNothingWaits) {
