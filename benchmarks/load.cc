@@ -114,7 +114,8 @@ class Kind {
   absl::Status Call(const Backbone& net,
                     client::Received<v1::GetParamsResult>& params) const {
     if (what_ == "get_params") return Read(net, params);
-    const auto forward = net.Forward(header_, std::as_bytes(std::span(input_)));
+    const auto forward =
+        net.Forward(header_, {std::as_bytes(std::span(input_))});
     if (!forward.ok() || what_ == "forward") return forward.status();
     return Backward(net, *forward);
   }
@@ -203,7 +204,9 @@ class LoadClient {
         rate_(json.value("rate", 0.0)),
         poisson_(json.value("arrivals", "poisson") == "poisson"),
         random_(seed),
-        server_(Value(Client::Connect(target, {.label = label}))),
+        // Calls that the server refuses are counted.
+        server_(Value(Client::Connect(
+            target, {.label = label, .retry_timeout = absl::ZeroDuration()}))),
         net_(server_.backbone(json.at("instance").get<std::string>())) {
     if (in_flight_ < 1) throw std::runtime_error("in_flight is at least 1");
     if (rate_ < 0) throw std::runtime_error("a rate is not negative");

@@ -137,7 +137,7 @@ Json ForwardRound(const Backbone& net, const Json& command) {
   std::mutex mutex;
   std::vector<v1::Timings> timings;
   const Round round = MeasureRound(command, in_flight, [&] {
-    const auto answer = Value(net.Forward(input.header, input.bytes()));
+    const auto answer = Value(net.Forward(input.header, {input.bytes()}));
     const std::lock_guard lock(mutex);
     timings.push_back(answer.result.timings());
   });
@@ -159,7 +159,7 @@ Json Tape(const Backbone& net, const Json& command) {
   Input input = MakeInput(command);
   input.header.set_training(true);
   input.header.set_tape(true);
-  const auto answer = Value(net.Forward(input.header, input.bytes()));
+  const auto answer = Value(net.Forward(input.header, {input.bytes()}));
   Value(net.ReleaseTapes({answer.result.tape_id()}));
   return {{"tape_bytes", answer.result.tape_bytes()}};
 }
@@ -218,7 +218,9 @@ class Remote {
   const Client& Connected(const std::string& target) {
     const auto found = clients_.find(target);
     if (found != clients_.end()) return found->second;
-    return clients_.emplace(target, Value(Client::Connect(target)))
+    // Each is one call, and the server keeps no answers.
+    const client::Options once = {.retry_timeout = absl::ZeroDuration()};
+    return clients_.emplace(target, Value(Client::Connect(target, once)))
         .first->second;
   }
 

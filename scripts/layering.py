@@ -22,8 +22,8 @@ MAY_USE: dict[str, set[str] | None] = {
         *("server", "server/scheduler", "backbones", "LibTorch"),
         *("CLI11", "OpenSSL", "spdlog"),
     },
-    "client": {"client", "proto", "proto/wire", "gRPC", "Protobuf"},
-    # OpenSSL computes a checksum.
+    # OpenSSL computes digests.
+    "client": {"client", "proto", "proto/wire", "gRPC", "OpenSSL", "Protobuf"},
     "client/examples": {"client", "proto", "OpenSSL"},
     "server/main.cc": None,
     "tests": None,

@@ -1,40 +1,16 @@
 #include "client/cpp/backbone.h"
 
+#include <type_traits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "client/cpp/announced.h"
 #include "client/cpp/call.h"
+#include "client/cpp/retry.h"
 #include "proto/wire/spec.h"
 
 namespace backboned::client {
 namespace {
-
-using Specs = std::vector<v1::TensorSpec>;
-
-// The tensors that a header announces, in the order of their bytes.
-Specs SpecsOf(const v1::ForwardResult& result) {
-  Specs specs(result.outputs().begin(), result.outputs().end());
-  specs.insert(specs.end(), result.buffers().begin(), result.buffers().end());
-  return specs;
-}
-
-Specs SpecsOf(const v1::BackwardResult& result) {
-  Specs specs;
-  if (result.has_grads()) specs.push_back(result.grads().spec());
-  specs.insert(specs.end(), result.input_grads().begin(),
-               result.input_grads().end());
-  return specs;
-}
-
-Specs SpecsOf(const v1::GetParamsResult& result) { return {result.spec()}; }
-
-Specs SpecsOf(const v1::GetGradsResult& result) {
-  return {result.grads().spec()};
-}
-
-Specs SpecsOf(const v1::GetBuffersResult& result) {
-  return {result.buffers().begin(), result.buffers().end()};
-}
 
 // The header of an answer, and the bytes of each tensor that it announces,
 // whose sum is an int64 too.
@@ -45,8 +21,8 @@ absl::StatusOr<std::vector<int64_t>> ParseResult(const wire::Message& first,
   if (!parsed.ok()) return absl::InternalError(parsed.message());
   std::vector<int64_t> sizes_bytes;
   int64_t total = 0;
-  for (const v1::TensorSpec& spec : SpecsOf(result)) {
-    const absl::StatusOr<int64_t> bytes = wire::ByteSize(spec);
+  for (const v1::TensorSpec* spec : AnnouncedBy(result)) {
+    const absl::StatusOr<int64_t> bytes = wire::ByteSize(*spec);
     if (!bytes.ok()) return absl::InternalError(bytes.status().message());
     if (__builtin_add_overflow(total, *bytes, &total)) {
       return absl::InternalError("the answer's tensors are too large");
@@ -101,6 +77,52 @@ absl::StatusOr<Response> ReceiveMessage(Call& call) {
   return response;
 }
 
+// What a verb sends.
+struct Request {
+  const char* method;
+  const google::protobuf::MessageLite& header;
+  const Sources* tensors = nullptr;  // Null: the header is the whole request.
+};
+
+// Makes a call; `receive` takes the answer from it.
+template <typename Receive>
+std::invoke_result_t<Receive&, Call&> Exchange(const Connection& connection,
+                                               const Request& request,
+                                               Receive receive) {
+  return Retry(connection.options(), [&](absl::Duration left) {
+    Call call(connection, request.method, left);
+    if (request.tensors == nullptr) {
+      call.SendMessage(request.header);
+    } else {
+      call.SendTensors(request.header, *request.tensors);
+    }
+    return receive(call);
+  });
+}
+
+template <typename Result>
+absl::StatusOr<Received<Result>> Ask(const Connection& connection,
+                                     const Request& request) {
+  return Exchange(connection, request, [&](Call& call) {
+    return Receive<Result>(call, connection.options().max_answer_bytes);
+  });
+}
+
+template <typename Result>
+absl::StatusOr<Result> Ask(const Connection& connection, const Request& request,
+                           const Destinations& destinations) {
+  return Exchange(connection, request, [&](Call& call) {
+    return Receive<Result>(call, destinations);
+  });
+}
+
+template <typename Response>
+absl::StatusOr<Response> Send(const Connection& connection,
+                              const Request& request) {
+  return Exchange(connection, request,
+                  [](Call& call) { return ReceiveMessage<Response>(call); });
+}
+
 v1::TensorSpec FlatSpec(Source bytes) {
   v1::TensorSpec spec;
   spec.set_dtype(v1::DATA_TYPE_FLOAT32);
@@ -116,6 +138,11 @@ constexpr char kGetGrads[] = "/backboned.v1.BackboneService/GetGrads";
 constexpr char kSetGrads[] = "/backboned.v1.BackboneService/SetGrads";
 constexpr char kGetBuffers[] = "/backboned.v1.BackboneService/GetBuffers";
 constexpr char kSetBuffers[] = "/backboned.v1.BackboneService/SetBuffers";
+constexpr char kTrainStep[] = "/backboned.v1.BackboneService/TrainStep";
+constexpr char kGetOptimizerState[] =
+    "/backboned.v1.BackboneService/GetOptimizerState";
+constexpr char kSetOptimizerState[] =
+    "/backboned.v1.BackboneService/SetOptimizerState";
 
 }  // namespace
 
@@ -123,39 +150,52 @@ Backbone::Backbone(std::shared_ptr<const Connection> connection,
                    std::string name)
     : connection_(std::move(connection)), name_(std::move(name)) {}
 
-absl::StatusOr<Received<v1::ForwardResult>> Backbone::Forward(
-    v1::ForwardHeader header, Source input) const {
+template <typename Header>
+Header Backbone::Named(Header header) const {
   header.set_instance(name_);
-  Call call(*connection_, kForward);
-  call.SendTensors(header, {input});
-  return Receive<v1::ForwardResult>(call,
-                                    connection_->options().max_answer_bytes);
+  connection_->NameChange(header);
+  return header;
+}
+
+absl::StatusOr<Received<v1::ForwardResult>> Backbone::Forward(
+    v1::ForwardHeader header, const Sources& input) const {
+  return Ask<v1::ForwardResult>(*connection_,
+                                {kForward, Named(std::move(header)), &input});
 }
 
 absl::StatusOr<v1::ForwardResult> Backbone::Forward(
-    v1::ForwardHeader header, Source input, Destinations destinations) const {
-  header.set_instance(name_);
-  Call call(*connection_, kForward);
-  call.SendTensors(header, {input});
-  return Receive<v1::ForwardResult>(call, std::move(destinations));
+    v1::ForwardHeader header, const Sources& input,
+    Destinations destinations) const {
+  return Ask<v1::ForwardResult>(
+      *connection_, {kForward, Named(std::move(header)), &input}, destinations);
 }
 
 absl::StatusOr<Received<v1::BackwardResult>> Backbone::Backward(
-    v1::BackwardHeader header, const std::vector<Source>& gradients) const {
-  header.set_instance(name_);
-  Call call(*connection_, kBackward);
-  call.SendTensors(header, gradients);
-  return Receive<v1::BackwardResult>(call,
-                                     connection_->options().max_answer_bytes);
+    v1::BackwardHeader header, const Sources& gradients) const {
+  return Ask<v1::BackwardResult>(
+      *connection_, {kBackward, Named(std::move(header)), &gradients});
 }
 
 absl::StatusOr<v1::BackwardResult> Backbone::Backward(
-    v1::BackwardHeader header, const std::vector<Source>& gradients,
+    v1::BackwardHeader header, const Sources& gradients,
     Destinations destinations) const {
-  header.set_instance(name_);
-  Call call(*connection_, kBackward);
-  call.SendTensors(header, gradients);
-  return Receive<v1::BackwardResult>(call, std::move(destinations));
+  return Ask<v1::BackwardResult>(
+      *connection_, {kBackward, Named(std::move(header)), &gradients},
+      destinations);
+}
+
+absl::StatusOr<Received<v1::TrainStepResult>> Backbone::TrainStep(
+    v1::TrainStepHeader header, const Sources& batch) const {
+  return Ask<v1::TrainStepResult>(
+      *connection_, {kTrainStep, Named(std::move(header)), &batch});
+}
+
+absl::StatusOr<v1::TrainStepResult> Backbone::TrainStep(
+    v1::TrainStepHeader header, const Sources& batch,
+    Destinations destinations) const {
+  return Ask<v1::TrainStepResult>(
+      *connection_, {kTrainStep, Named(std::move(header)), &batch},
+      destinations);
 }
 
 absl::StatusOr<v1::ReleaseTapesResponse> Backbone::ReleaseTapes(
@@ -168,95 +208,108 @@ absl::StatusOr<v1::ReleaseTapesResponse> Backbone::ReleaseTapes(
 
 absl::StatusOr<Received<v1::GetParamsResult>> Backbone::GetParams(
     v1::GetParamsRequest request) const {
-  request.set_instance(name_);
-  Call call(*connection_, kGetParams);
-  call.SendMessage(request);
-  return Receive<v1::GetParamsResult>(call,
-                                      connection_->options().max_answer_bytes);
+  return Ask<v1::GetParamsResult>(*connection_,
+                                  {kGetParams, Named(std::move(request))});
 }
 
 absl::StatusOr<v1::GetParamsResult> Backbone::GetParams(
     v1::GetParamsRequest request, std::span<std::byte> destination) const {
-  request.set_instance(name_);
-  Call call(*connection_, kGetParams);
-  call.SendMessage(request);
-  return Receive<v1::GetParamsResult>(call, {destination});
+  return Ask<v1::GetParamsResult>(
+      *connection_, {kGetParams, Named(std::move(request))}, {destination});
 }
 
 absl::StatusOr<v1::SetParamsResponse> Backbone::SetParams(
     Source params, v1::SetParamsHeader header) const {
-  header.set_instance(name_);
   if (!header.has_spec()) *header.mutable_spec() = FlatSpec(params);
-  Call call(*connection_, kSetParams);
-  call.SendTensors(header, {params});
-  return ReceiveMessage<v1::SetParamsResponse>(call);
+  const Sources sources = {params};
+  return Send<v1::SetParamsResponse>(
+      *connection_, {kSetParams, Named(std::move(header)), &sources});
 }
 
 absl::StatusOr<Received<v1::GetGradsResult>> Backbone::GetGrads(
     v1::GetGradsRequest request) const {
-  request.set_instance(name_);
-  Call call(*connection_, kGetGrads);
-  call.SendMessage(request);
-  return Receive<v1::GetGradsResult>(call,
-                                     connection_->options().max_answer_bytes);
+  return Ask<v1::GetGradsResult>(*connection_,
+                                 {kGetGrads, Named(std::move(request))});
 }
 
 absl::StatusOr<v1::GetGradsResult> Backbone::GetGrads(
     v1::GetGradsRequest request, std::span<std::byte> destination) const {
-  request.set_instance(name_);
-  Call call(*connection_, kGetGrads);
-  call.SendMessage(request);
-  return Receive<v1::GetGradsResult>(call, {destination});
+  return Ask<v1::GetGradsResult>(
+      *connection_, {kGetGrads, Named(std::move(request))}, {destination});
 }
 
 absl::StatusOr<v1::SetGradsResponse> Backbone::SetGrads(
     Source grads, v1::SetGradsHeader header) const {
-  header.set_instance(name_);
   if (!header.grads().has_spec()) {
     *header.mutable_grads()->mutable_spec() = FlatSpec(grads);
   }
-  Call call(*connection_, kSetGrads);
-  call.SendTensors(header, {grads});
-  return ReceiveMessage<v1::SetGradsResponse>(call);
+  const Sources sources = {grads};
+  return Send<v1::SetGradsResponse>(
+      *connection_, {kSetGrads, Named(std::move(header)), &sources});
 }
 
 absl::StatusOr<v1::ZeroGradsResponse> Backbone::ZeroGrads(
     v1::ZeroGradsRequest request) const {
-  request.set_instance(name_);
   return connection_->Ask(connection_->backbones(),
-                          &v1::BackboneService::Stub::ZeroGrads, request);
+                          &v1::BackboneService::Stub::ZeroGrads,
+                          Named(std::move(request)));
 }
 
 absl::StatusOr<Received<v1::GetBuffersResult>> Backbone::GetBuffers(
     v1::GetBuffersRequest request) const {
-  request.set_instance(name_);
-  Call call(*connection_, kGetBuffers);
-  call.SendMessage(request);
-  return Receive<v1::GetBuffersResult>(call,
-                                       connection_->options().max_answer_bytes);
+  return Ask<v1::GetBuffersResult>(*connection_,
+                                   {kGetBuffers, Named(std::move(request))});
 }
 
 absl::StatusOr<v1::GetBuffersResult> Backbone::GetBuffers(
     v1::GetBuffersRequest request, Destinations destinations) const {
-  request.set_instance(name_);
-  Call call(*connection_, kGetBuffers);
-  call.SendMessage(request);
-  return Receive<v1::GetBuffersResult>(call, std::move(destinations));
+  return Ask<v1::GetBuffersResult>(
+      *connection_, {kGetBuffers, Named(std::move(request))}, destinations);
 }
 
 absl::StatusOr<v1::SetBuffersResponse> Backbone::SetBuffers(
-    v1::SetBuffersHeader header, const std::vector<Source>& buffers) const {
-  header.set_instance(name_);
-  Call call(*connection_, kSetBuffers);
-  call.SendTensors(header, buffers);
-  return ReceiveMessage<v1::SetBuffersResponse>(call);
+    v1::SetBuffersHeader header, const Sources& buffers) const {
+  return Send<v1::SetBuffersResponse>(
+      *connection_, {kSetBuffers, Named(std::move(header)), &buffers});
+}
+
+absl::StatusOr<v1::ConfigureOptimizerResponse> Backbone::ConfigureOptimizer(
+    v1::ConfigureOptimizerRequest request) const {
+  return connection_->Ask(connection_->backbones(),
+                          &v1::BackboneService::Stub::ConfigureOptimizer,
+                          Named(std::move(request)));
+}
+
+absl::StatusOr<v1::StepResponse> Backbone::Step(v1::StepRequest request) const {
+  return connection_->Ask(connection_->backbones(),
+                          &v1::BackboneService::Stub::Step,
+                          Named(std::move(request)));
+}
+
+absl::StatusOr<Received<v1::GetOptimizerStateResult>>
+Backbone::GetOptimizerState(v1::GetOptimizerStateRequest request) const {
+  return Ask<v1::GetOptimizerStateResult>(
+      *connection_, {kGetOptimizerState, Named(std::move(request))});
+}
+
+absl::StatusOr<v1::GetOptimizerStateResult> Backbone::GetOptimizerState(
+    v1::GetOptimizerStateRequest request, Destinations destinations) const {
+  return Ask<v1::GetOptimizerStateResult>(
+      *connection_, {kGetOptimizerState, Named(std::move(request))},
+      destinations);
+}
+
+absl::StatusOr<v1::SetOptimizerStateResponse> Backbone::SetOptimizerState(
+    v1::SetOptimizerStateHeader header, const Sources& tensors) const {
+  return Send<v1::SetOptimizerStateResponse>(
+      *connection_, {kSetOptimizerState, Named(std::move(header)), &tensors});
 }
 
 absl::StatusOr<v1::ExtractResponse> Backbone::Extract(
     v1::ExtractRequest request) const {
-  request.set_instance(name_);
   return connection_->Ask(connection_->backbones(),
-                          &v1::BackboneService::Stub::Extract, request);
+                          &v1::BackboneService::Stub::Extract,
+                          Named(std::move(request)));
 }
 
 }  // namespace backboned::client

@@ -1,21 +1,22 @@
 // One instance of a server: forwards, backwards, parameters, gradients,
-// buffers.
+// buffers, optimizer.
 //
 //   Backbone net = client.backbone("seq-mnist");
 //   v1::ForwardHeader header;
 //   header.add_outputs("out");
 //   *header.add_inputs() = spec;  // FLOAT32 [N, C, H, W]
-//   auto answer = net.Forward(header, std::as_bytes(std::span(x)));
+//   auto answer = net.Forward(header, {std::as_bytes(std::span(x))});
 //   std::span<float> logits = answer->tensors.As<float>(0);
 //
 // The words are those of backbone_service.proto. A verb takes its header there
 // and fills in the instance's name. Bytes are little-endian and in C order.
 //
-// Verbs that receive tensors come twice: with memory of their own, and with
-// `destinations`, which get the bytes in the answer's order, back to back, and
-// must have as many (else kInvalidArgument). After an error destinations may be
-// partly overwritten. Other errors are the server's (client/cpp/error.h); an
-// answer that makes no sense is kInternal.
+// Tensors are sent in the order of the header's specs, and received in that of
+// the result's specs. Verbs that receive some come twice: with memory of their
+// own, and with `destinations`, which get the bytes back to back, and must have
+// as many (else kInvalidArgument). After an error destinations may be partly
+// overwritten. Other errors are the server's (client/cpp/error.h); an answer
+// that makes no sense is kInternal.
 
 #ifndef BACKBONED_CLIENT_CPP_BACKBONE_H_
 #define BACKBONED_CLIENT_CPP_BACKBONE_H_
@@ -37,12 +38,12 @@ namespace backboned::client {
 // afterwards. After an error the verb may wait, past its deadline, for a
 // connection that is still writing them.
 using Source = std::span<const std::byte>;
+using Sources = std::vector<Source>;
 
 // Where received bytes go.
 using Destinations = std::vector<std::span<std::byte>>;
 
-// A handle: copies speak of the same instance. It keeps the connection open.
-//
+// A handle: copies speak of the same instance, and keep the connection open.
 // Thread-safe; each verb is a call of its own.
 class Backbone {
  public:
@@ -51,19 +52,29 @@ class Backbone {
 
   const std::string& name() const { return name_; }
 
-  // Runs a forward. Receives the outputs, then the buffers if asked for.
-  absl::StatusOr<Received<v1::ForwardResult>> Forward(v1::ForwardHeader header,
-                                                      Source input) const;
+  // Runs a forward of the input, with the buffers behind it if the header has
+  // some. Receives the outputs, then the buffers if asked for.
+  absl::StatusOr<Received<v1::ForwardResult>> Forward(
+      v1::ForwardHeader header, const Sources& input) const;
   absl::StatusOr<v1::ForwardResult> Forward(v1::ForwardHeader header,
-                                            Source input,
+                                            const Sources& input,
                                             Destinations destinations) const;
 
-  // Runs a backward with the outputs' gradients in the header's order. Receives
-  // the flat gradient, then the input gradients, as far as asked for.
+  // Runs a backward with the outputs' gradients. Receives, as far as asked for,
+  // the flat gradient, the input gradients, each tape's flat gradient, and the
+  // sum of their squares.
   absl::StatusOr<Received<v1::BackwardResult>> Backward(
-      v1::BackwardHeader header, const std::vector<Source>& gradients) const;
-  absl::StatusOr<v1::BackwardResult> Backward(
-      v1::BackwardHeader header, const std::vector<Source>& gradients,
+      v1::BackwardHeader header, const Sources& gradients) const;
+  absl::StatusOr<v1::BackwardResult> Backward(v1::BackwardHeader header,
+                                              const Sources& gradients,
+                                              Destinations destinations) const;
+
+  // Makes a training step of the input, with each term's labels or targets
+  // behind it. Receives the logits if asked for.
+  absl::StatusOr<Received<v1::TrainStepResult>> TrainStep(
+      v1::TrainStepHeader header, const Sources& batch) const;
+  absl::StatusOr<v1::TrainStepResult> TrainStep(
+      v1::TrainStepHeader header, const Sources& batch,
       Destinations destinations) const;
 
   // Drops tapes, of this or any other instance.
@@ -102,12 +113,34 @@ class Backbone {
 
   // Sends buffers in the order of the header's specs.
   absl::StatusOr<v1::SetBuffersResponse> SetBuffers(
-      v1::SetBuffersHeader header, const std::vector<Source>& buffers) const;
+      v1::SetBuffersHeader header, const Sources& buffers) const;
+
+  // Gives the instance an optimizer.
+  absl::StatusOr<v1::ConfigureOptimizerResponse> ConfigureOptimizer(
+      v1::ConfigureOptimizerRequest request) const;
+
+  // Steps the optimizer.
+  absl::StatusOr<v1::StepResponse> Step(v1::StepRequest request = {}) const;
+
+  // Receives the tensors of the optimizer's state.
+  absl::StatusOr<Received<v1::GetOptimizerStateResult>> GetOptimizerState(
+      v1::GetOptimizerStateRequest request = {}) const;
+  absl::StatusOr<v1::GetOptimizerStateResult> GetOptimizerState(
+      v1::GetOptimizerStateRequest request, Destinations destinations) const;
+
+  // Sends an optimizer, and the tensors of its state.
+  absl::StatusOr<v1::SetOptimizerStateResponse> SetOptimizerState(
+      v1::SetOptimizerStateHeader header, const Sources& tensors) const;
 
   // Gives features or logits of a small batch, in one message each way.
   absl::StatusOr<v1::ExtractResponse> Extract(v1::ExtractRequest request) const;
 
  private:
+  // `header` with the instance's name, and with a request id where it needs
+  // one.
+  template <typename Header>
+  Header Named(Header header) const;
+
   std::shared_ptr<const Connection> connection_;
   std::string name_;
 };

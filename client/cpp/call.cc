@@ -18,8 +18,9 @@ absl::Status Malformed(const absl::Status& status) {
 
 }  // namespace
 
-Call::Call(const Connection& connection, const char* method) {
-  connection.Prepare(context_);
+Call::Call(const Connection& connection, const char* method,
+           absl::Duration left) {
+  connection.Prepare(context_, left);
   // Metadata, message and half-close leave together: the server wakes up once.
   context_.set_initial_metadata_corked(true);
   stream_.reset(

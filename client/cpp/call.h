@@ -17,6 +17,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "client/cpp/connection.h"
 #include "client/cpp/loan.h"
 #include "proto/wire/message.h"
@@ -42,8 +43,9 @@ class Call {
       absl::FunctionRef<absl::StatusOr<std::vector<std::span<std::byte>>>(
           const wire::Message& first)>;
 
-  // Starts a call of `method`, e.g. "/backboned.v1.BackboneService/Forward".
-  Call(const Connection& connection, const char* method);
+  // Starts a call of `method`, e.g. "/backboned.v1.BackboneService/Forward",
+  // which has `left` time.
+  Call(const Connection& connection, const char* method, absl::Duration left);
   ~Call();
   Call(const Call&) = delete;
   Call& operator=(const Call&) = delete;

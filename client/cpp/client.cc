@@ -25,8 +25,18 @@ grpc::ChannelArguments Arguments() {
   arguments.SetInt(GRPC_COMPRESSION_CHANNEL_ENABLED_ALGORITHMS_BITSET,
                    1 << GRPC_COMPRESS_NONE);
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  // Variables of the environment would send calls to this machine through a
+  // proxy too.
+  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   // gRPC's own retries hold on to what was sent.
   arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
+  // A server that comes back is found at once.
+  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
+  // A call ends 30 s after its connection went dead, however long it waits.
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 20'000);
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10'000);
+  arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
   return arguments;
 }
 
@@ -80,6 +90,12 @@ absl::StatusOr<v1::CreateInstanceResponse> Client::CreateInstance(
 absl::StatusOr<v1::CloneInstanceResponse> Client::CloneInstance(
     const v1::CloneInstanceRequest& request) const {
   return connection_->Ask(connection_->instances(), &Stub::CloneInstance,
+                          request);
+}
+
+absl::StatusOr<v1::UpdateInstanceResponse> Client::UpdateInstance(
+    const v1::UpdateInstanceRequest& request) const {
+  return connection_->Ask(connection_->instances(), &Stub::UpdateInstance,
                           request);
 }
 

@@ -25,7 +25,8 @@ namespace backboned::client {
 // A connection to a server, and the verbs that need no instance.
 //
 // Thread-safe; copies share the connection. Every verb has the deadline of the
-// options and returns the server's error (client/cpp/error.h).
+// options, is made again as they say, and returns the server's error
+// (client/cpp/error.h).
 class Client {
  public:
   // Connects to `unix:/path` or `host:port`, by a connection of its own.
@@ -53,6 +54,8 @@ class Client {
       const v1::CreateInstanceRequest& request) const;
   absl::StatusOr<v1::CloneInstanceResponse> CloneInstance(
       const v1::CloneInstanceRequest& request) const;
+  absl::StatusOr<v1::UpdateInstanceResponse> UpdateInstance(
+      const v1::UpdateInstanceRequest& request) const;
   absl::StatusOr<v1::GetInstanceResponse> GetInstance(
       const v1::GetInstanceRequest& request) const;
   absl::StatusOr<v1::ListInstancesResponse> ListInstances(

@@ -12,16 +12,6 @@ namespace {
 constexpr char kSessionKey[] = "backboned-session";
 constexpr char kLabelKey[] = "backboned-label";
 
-// 128 random bits, as hexadecimal digits.
-std::string RandomSession() {
-  std::random_device random;
-  std::string session;
-  for (int i = 0; i < 4; ++i) {
-    absl::StrAppend(&session, absl::Hex(random(), absl::kZeroPad8));
-  }
-  return session;
-}
-
 }  // namespace
 
 Connection::Connection(std::shared_ptr<grpc::Channel> channel, Options options)
@@ -29,15 +19,24 @@ Connection::Connection(std::shared_ptr<grpc::Channel> channel, Options options)
       options_(std::move(options)),
       instances_(v1::InstanceService::NewStub(channel_)),
       backbones_(v1::BackboneService::NewStub(channel_)) {
-  if (options_.session.empty()) options_.session = RandomSession();
+  if (options_.session.empty()) options_.session = RandomId();
 }
 
-void Connection::Prepare(grpc::ClientContext& context) const {
+std::string Connection::RandomId() {
+  std::random_device random;
+  std::string id;
+  for (int i = 0; i < 4; ++i) {
+    absl::StrAppend(&id, absl::Hex(random(), absl::kZeroPad8));
+  }
+  return id;
+}
+
+void Connection::Prepare(grpc::ClientContext& context,
+                         absl::Duration left) const {
   context.AddMetadata(kSessionKey, options_.session);
   if (!options_.label.empty()) context.AddMetadata(kLabelKey, options_.label);
-  if (options_.call_timeout != absl::InfiniteDuration()) {
-    context.set_deadline(
-        absl::ToChronoTime(absl::Now() + options_.call_timeout));
+  if (left != absl::InfiniteDuration()) {
+    context.set_deadline(absl::ToChronoTime(absl::Now() + left));
   }
 }
 

@@ -3,6 +3,7 @@
 #ifndef BACKBONED_CLIENT_CPP_CONNECTION_H_
 #define BACKBONED_CLIENT_CPP_CONNECTION_H_
 
+#include <google/protobuf/message_lite.h>
 #include <grpcpp/channel.h>
 #include <grpcpp/client_context.h>
 
@@ -10,10 +11,12 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "backboned/v1/backbone_service.grpc.pb.h"
 #include "backboned/v1/instance_service.grpc.pb.h"
 #include "client/cpp/error.h"
 #include "client/cpp/options.h"
+#include "client/cpp/retry.h"
 
 namespace backboned::client {
 
@@ -31,25 +34,50 @@ class Connection {
   v1::InstanceService::Stub& instances() const { return *instances_; }
   v1::BackboneService::Stub& backbones() const { return *backbones_; }
 
-  // Gives a new call its deadline and metadata.
-  void Prepare(grpc::ClientContext& context) const;
+  // Gives an attempt of a call `left` time, and its metadata.
+  void Prepare(grpc::ClientContext& context, absl::Duration left) const;
 
-  // Makes one call of one message each way.
+  // Gives a change a request id, if it has none and may be made again.
+  template <typename Header>
+  void NameChange(Header& header) const {
+    if constexpr (requires { header.request_id(); }) {
+      const bool may_repeat = options_.retry_timeout > absl::ZeroDuration();
+      if (may_repeat && header.request_id().empty() && IsChange(header)) {
+        header.set_request_id(RandomId());
+      }
+    }
+  }
+
+  // Makes a call of one message each way.
   template <typename Stub, typename Request, typename Response>
   absl::StatusOr<Response> Ask(
       Stub& stub,
       grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&,
                                    Response*),
-      const Request& request) const {
-    grpc::ClientContext context;
-    Prepare(context);
-    Response response;
-    const grpc::Status status = (stub.*method)(&context, request, &response);
-    if (!status.ok()) return ToStatus(status);
-    return response;
+      Request request) const {
+    NameChange(request);
+    return Retry(options_,
+                 [&](absl::Duration left) -> absl::StatusOr<Response> {
+                   grpc::ClientContext context;
+                   Prepare(context, left);
+                   Response response;
+                   const grpc::Status status =
+                       (stub.*method)(&context, request, &response);
+                   if (!status.ok()) return ToStatus(status);
+                   return response;
+                 });
   }
 
  private:
+  // Whether a request with a request id changes something. A forward may not.
+  static bool IsChange(const google::protobuf::MessageLite&) { return true; }
+  static bool IsChange(const v1::ForwardHeader& header) {
+    return header.training() || header.tape();
+  }
+
+  // 128 random bits, as hexadecimal digits.
+  static std::string RandomId();
+
   std::shared_ptr<grpc::Channel> channel_;
   Options options_;
   std::unique_ptr<v1::InstanceService::Stub> instances_;

@@ -22,8 +22,15 @@ struct Options {
   // How long Connect waits for the server.
   absl::Duration connect_timeout = absl::Seconds(10);
 
-  // Deadline of each call from its beginning. absl::InfiniteDuration(): none.
+  // Deadline of each call from its beginning, its repetitions included.
+  // absl::InfiniteDuration(): none.
   absl::Duration call_timeout = absl::Minutes(2);
+
+  // How long after its beginning a call may be made again, if the server was
+  // too busy to begin it or the connection was lost. A change that has no
+  // request id gets a random one, so that it is applied once. Zero: no call is
+  // made again, and none gets an id.
+  absl::Duration retry_timeout = absl::Seconds(30);
 
   // An answer whose tensors have more bytes is refused before memory is taken.
   int64_t max_answer_bytes = int64_t{8} << 30;

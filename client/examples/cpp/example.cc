@@ -98,7 +98,8 @@ absl::Status Extract(const Backbone& net, const Images& images,
 // Asks for the same features by a stream.
 absl::Status StreamFeatures(const Backbone& net, const Images& images,
                             Checksum& checksum) {
-  const auto features = net.Forward(images.Forward("features"), images.pixels);
+  const auto features =
+      net.Forward(images.Forward("features"), {images.pixels});
   if (!features.ok()) return features.status();
   checksum.Update(features->tensors[0]);
   return absl::OkStatus();
@@ -147,7 +148,7 @@ absl::Status Train(const Backbone& net, const Images& images,
   v1::ForwardHeader forward = images.Forward("out");
   forward.set_training(true);
   forward.set_tape(true);
-  const auto logits = net.Forward(forward, images.pixels);
+  const auto logits = net.Forward(forward, {images.pixels});
   if (!logits.ok()) return logits.status();
   checksum.Update(logits->tensors[0]);
 
@@ -180,6 +181,8 @@ absl::Status Use(const Backbone& net) {
 absl::Status Run(const std::string& target) {
   backboned::client::Options options;
   options.call_timeout = absl::Minutes(1);  // Of each call.
+  // No call is made again, as in the other examples.
+  options.retry_timeout = absl::ZeroDuration();
   const auto client = Client::Connect(target, options);
   if (!client.ok()) return client.status();
   const auto server = client->GetServer();

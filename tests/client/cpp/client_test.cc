@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstdlib>
+
 #include "tests/client/cpp/fake_server.h"
 #include "tests/testing/status_matchers.h"
 
@@ -25,6 +27,16 @@ TEST(ClientTest, SaysWhenNobodyServes) {
   EXPECT_THAT(Client::Connect(target, options),
               StatusIs(StatusCode::kUnavailable,
                        AllOf(HasSubstr(target), HasSubstr("50ms"))));
+}
+
+// gRPC would ask the proxy for the way to this machine, too.
+TEST(ClientTest, ReachesTheServerWithoutTheEnvironmentsProxy) {
+  FakeServer server;
+  ASSERT_EQ(setenv("http_proxy", "http://127.0.0.1:9", /*overwrite=*/1), 0);
+  const absl::StatusOr<Client> client = Client::Connect(server.target());
+  ASSERT_EQ(unsetenv("http_proxy"), 0);
+  ASSERT_THAT(client, IsOk());
+  EXPECT_THAT(client->GetServer(), IsOk());
 }
 
 TEST(ClientTest, AsksTheInstanceService) {

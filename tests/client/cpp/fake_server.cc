@@ -94,7 +94,7 @@ grpc::Status FakeBackbones::GetParams(
   result.mutable_version()->set_uid(request->instance());
   Describe(*result.mutable_spec(), params);
   WriteAll<v1::GetParamsResponse>(*writer, result, params, damage);
-  return grpc::Status::OK;
+  return end();
 }
 
 grpc::Status FakeBackbones::SetParams(

@@ -30,6 +30,8 @@ class FakeBackbones final : public v1::BackboneService::Service {
   std::function<grpc::Status(grpc::ServerContext&)> hook;
   // Changes an answer of GetParams before it is sent.
   std::function<void(v1::GetParamsResponse&)> damage = [](auto&) {};
+  // Says how GetParams ends that was answered.
+  std::function<grpc::Status()> end = [] { return grpc::Status::OK; };
   std::string params;
   std::string grads;
   std::string buffers;

@@ -1,0 +1,133 @@
+#include "tests/client/cpp/recording_server.h"
+
+#include <grpcpp/impl/rpc_service_method.h>
+#include <grpcpp/impl/service_type.h>
+#include <grpcpp/security/server_credentials.h>
+#include <grpcpp/server_builder.h>
+#include <grpcpp/support/byte_buffer.h>
+#include <grpcpp/support/method_handler.h>
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "backboned/v1/backbone_service.pb.h"
+#include "backboned/v1/instance_service.pb.h"
+#include "proto/wire/unary.h"
+
+namespace backboned::client {
+namespace {
+
+using google::protobuf::Message;
+using google::protobuf::MethodDescriptor;
+using google::protobuf::ServiceDescriptor;
+
+std::vector<const ServiceDescriptor*> Services() {
+  return {v1::GetServerRequest::descriptor()->file()->service(0),
+          v1::ForwardRequest::descriptor()->file()->service(0)};
+}
+
+// The message that names the request: a stream's header is inside of its first
+// message.
+const Message& HeaderOf(const MethodDescriptor& method, const Message& first) {
+  if (!method.client_streaming()) return first;
+  return first.GetReflection()->GetMessage(
+      first, first.GetDescriptor()->FindFieldByName("header"));
+}
+
+}  // namespace
+
+std::vector<const MethodDescriptor*> MethodsOfTheContract() {
+  std::vector<const MethodDescriptor*> methods;
+  for (const ServiceDescriptor* service : Services()) {
+    for (int i = 0; i < service->method_count(); ++i) {
+      methods.push_back(service->method(i));
+    }
+  }
+  return methods;
+}
+
+std::string RecordingServer::Attempt::request_id() const {
+  const Message& header = HeaderOf(*method, *message);
+  const auto* field = header.GetDescriptor()->FindFieldByName("request_id");
+  if (field == nullptr) return "";
+  return header.GetReflection()->GetString(header, field);
+}
+
+class RecordingServer::Service : public grpc::Service {
+ public:
+  using Stream = grpc::ServerReaderWriter<grpc::ByteBuffer, grpc::ByteBuffer>;
+  using Bidi = grpc::internal::BidiStreamingHandler<Service, grpc::ByteBuffer,
+                                                    grpc::ByteBuffer>;
+
+  Service(const ServiceDescriptor& service, RecordingServer& owner) {
+    for (int i = 0; i < service.method_count(); ++i) {
+      const MethodDescriptor* method = service.method(i);
+      paths_.push_back(
+          absl::StrCat("/", service.full_name(), "/", method->name()));
+      const auto serve = [method, &owner](Service*, grpc::ServerContext*,
+                                          Stream* stream) {
+        return Serve(*method, *stream, owner);
+      };
+      AddMethod(new grpc::internal::RpcServiceMethod(
+          paths_.back().c_str(), grpc::internal::RpcMethod::BIDI_STREAMING,
+          new Bidi(serve, this)));
+    }
+  }
+
+ private:
+  static grpc::Status Serve(const MethodDescriptor& method, Stream& stream,
+                            RecordingServer& owner) {
+    Attempt attempt = {.method = &method,
+                       .message = std::unique_ptr<Message>(
+                           google::protobuf::MessageFactory::generated_factory()
+                               ->GetPrototype(method.input_type())
+                               ->New())};
+    grpc::ByteBuffer buffer;
+    if (!stream.Read(&buffer) || !wire::Parse(buffer, *attempt.message).ok()) {
+      return grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "no message");
+    }
+    return owner.Note(std::move(attempt));
+  }
+
+  std::deque<std::string> paths_;  // gRPC keeps pointers to them.
+};
+
+RecordingServer::RecordingServer() {
+  grpc::ServerBuilder builder;
+  builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(),
+                           &port_);
+  for (const ServiceDescriptor* service : Services()) {
+    services_.push_back(std::make_unique<Service>(*service, *this));
+    builder.RegisterService(services_.back().get());
+  }
+  server_ = builder.BuildAndStart();
+}
+
+RecordingServer::~RecordingServer() { server_->Shutdown(); }
+
+std::string RecordingServer::target() const {
+  return absl::StrCat("127.0.0.1:", port_);
+}
+
+void RecordingServer::EndWith(std::deque<grpc::Status> statuses) {
+  absl::MutexLock lock(&mutex_);
+  statuses_ = std::move(statuses);
+}
+
+std::vector<RecordingServer::Attempt> RecordingServer::Take() {
+  absl::MutexLock lock(&mutex_);
+  return std::exchange(attempts_, {});
+}
+
+grpc::Status RecordingServer::Note(Attempt attempt) {
+  absl::MutexLock lock(&mutex_);
+  attempts_.push_back(std::move(attempt));
+  if (statuses_.empty()) {
+    return grpc::Status(grpc::StatusCode::UNIMPLEMENTED, "only noted");
+  }
+  grpc::Status status = std::move(statuses_.front());
+  statuses_.pop_front();
+  return status;
+}
+
+}  // namespace backboned::client
