@@ -25,6 +25,8 @@ from tensor_stream import StreamError, receive, send
 
 TIMEOUT_S = 60  # Of each call.
 HEAD = Selection(globs=["classifier.*"])
+# Variables like http_proxy would send calls to this machine through a proxy, too.
+CHANNEL = [("grpc.enable_http_proxy", 0)]
 IMAGES = TensorSpec(dtype=DataType.DATA_TYPE_UINT8, shape=[8, 3, 32, 32])
 PIXELS = bytes(i * 7919 % 256 for i in range(8 * 3 * 32 * 32))
 
@@ -145,7 +147,7 @@ def run(target):
         "timeout": TIMEOUT_S,
         "metadata": [("backboned-session", secrets.token_hex(16))],
     }
-    with grpc.insecure_channel(target) as channel:
+    with grpc.insecure_channel(target, CHANNEL) as channel:
         instances = InstanceServiceStub(channel)
         server = instances.GetServer(GetServerRequest(), **call_options)
         print(f"server:     {server.version}, LibTorch {server.torch_version}")

@@ -18,7 +18,15 @@ import {
 } from "./generated/backboned/v1/instance_service.js";
 import { DataType, type TensorSpec } from "./generated/backboned/v1/tensor.js";
 import { Backbone, HEAD } from "./backbone.js";
-import { answer, isServiceError, metadata, options, reasonOf, sentence } from "./call.js";
+import {
+  answer,
+  CHANNEL,
+  isServiceError,
+  metadata,
+  options,
+  reasonOf,
+  sentence,
+} from "./call.js";
 import { sizeBytes } from "./tensorStream.js";
 
 const IMAGES: TensorSpec = { name: "", dtype: DataType.DATA_TYPE_UINT8, shape: [8, 3, 32, 32] };
@@ -26,8 +34,8 @@ const PIXELS = Buffer.from(Array.from({ length: sizeBytes(IMAGES) }, (_, i) => (
 
 /** Makes an instance, uses it, and deletes it in any case. */
 async function run(target: string): Promise<void> {
-  const instances = new InstanceServiceClient(target, credentials.createInsecure());
-  const backbones = new BackboneServiceClient(target, credentials.createInsecure());
+  const instances = new InstanceServiceClient(target, credentials.createInsecure(), CHANNEL);
+  const backbones = new BackboneServiceClient(target, credentials.createInsecure(), CHANNEL);
   const server = await answer<GetServerResponse>((callback) =>
     instances.getServer({}, metadata, options(), callback),
   );
