@@ -1,0 +1,111 @@
+// What a server ought to do, in plain numbers: the state of one instance of the
+// fake architecture (tests/testing/fake_architecture.h), and its tapes.
+
+#ifndef BACKBONED_TESTS_CLIENT_CPP_RANDOM_MODEL_H_
+#define BACKBONED_TESTS_CLIENT_CPP_RANDOM_MODEL_H_
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace backboned::client::random {
+
+// Elements of each parameter, and of a sample.
+inline constexpr size_t kSize = 2;
+
+// The parameters in layout order. Those of the BatchNorm never get gradients.
+inline constexpr size_t kScale = 0;
+inline constexpr size_t kHead = 3;
+inline constexpr size_t kParameters = 4;
+inline constexpr std::array<const char*, kParameters> kNames = {
+    "scale", "bn.weight", "bn.bias", "head"};
+
+using Values = std::vector<double>;
+// One value a parameter; absent: it has none.
+using PerParameter = std::array<std::optional<Values>, kParameters>;
+using Mask = std::array<bool, kParameters>;
+
+// Adds `more`, as gradients are added to those that there are.
+void AddTo(PerParameter& sums, const PerParameter& more);
+
+// SGD.
+struct OptimizerModel {
+  double lr = 0;
+  double momentum = 0;
+  Mask stepped = {};  // Those of its group.
+  PerParameter momenta = {};
+};
+
+struct BufferModel {
+  Values mean = Values(kSize, 0);
+  Values variance = Values(kSize, 1);
+  int64_t batches = 0;
+
+  // Takes a batch of at least two samples into account.
+  void Move(const Values& x);
+};
+
+// How a step is made.
+struct StepWish {
+  std::optional<double> lr;
+  bool zero_after = false;
+};
+
+struct InstanceModel {
+  std::string uid;
+  std::array<Values, kParameters> params = {Values(kSize, 2), Values(kSize, 1),
+                                            Values(kSize, 0), Values(kSize, 3)};
+  PerParameter grads = {};
+  BufferModel buffers = {};
+  uint64_t params_version = 1;
+  uint64_t buffers_version = 1;
+  bool read_only = false;
+  Mask frozen = {};
+  std::optional<OptimizerModel> optimizer = {};
+
+  Mask trained() const;
+
+  // Steps with the gradients that there are, and returns how many parameters
+  // changed. 0: nothing did.
+  int64_t Step(const StepWish& wish);
+
+  // The largest absolute value of parameters, gradients and momenta.
+  double Largest() const;
+};
+
+// A forward that was kept, or that runs.
+struct TapeModel {
+  std::string uid;  // The instance's.
+  Values scale;
+  Values head;
+  Values x;
+  bool has_out = true;
+  bool has_features = false;
+  bool input_grad = false;
+  Mask mask = {};  // The parameters that get gradients.
+  bool gone = false;
+
+  Values Features() const;
+  Values Out() const;
+};
+
+// The gradients of a tape's outputs; absent: none.
+struct OutputGrads {
+  std::optional<Values> out;
+  std::optional<Values> features;
+};
+
+struct TapeGrads {
+  PerParameter params;
+  std::optional<Values> input;
+};
+
+// The vector-Jacobian product of one tape.
+TapeGrads Differentiate(const TapeModel& tape, const OutputGrads& grads);
+
+}  // namespace backboned::client::random
+
+#endif  // BACKBONED_TESTS_CLIENT_CPP_RANDOM_MODEL_H_
