@@ -71,6 +71,8 @@ absl::StatusOr<Budget::Reservation> Budget::Reserve(const Payer& payer,
 
 absl::Status Budget::Resize(Reservation& held, const Payer& payer,
                             int64_t amount) {
+  absl::Status valid = CheckNotNegative(amount);
+  if (!valid.ok()) return valid;
   absl::MutexLock lock(&mutex_);
   const int64_t more = amount - held.amount_;
   if (more > 0) {
@@ -99,7 +101,15 @@ int64_t Budget::used(LimitScope scope, const Payer& payer) const {
   return UsedLocked(scope, payer);
 }
 
+absl::Status Budget::CheckNotNegative(int64_t amount) const {
+  if (amount >= 0) return absl::OkStatus();
+  return InvalidOption(absl::StrCat(amount, " ", options_.unit, "s of ",
+                                    options_.name, " cannot be taken"));
+}
+
 absl::Status Budget::CheckLocked(const Payer& payer, int64_t amount) const {
+  absl::Status valid = CheckNotNegative(amount);
+  if (!valid.ok()) return valid;
   for (const LimitScope scope : kScopes) {
     if (!options_.quotas.IsLimited(scope, payer)) continue;
     const int64_t limit = options_.quotas.Part(scope, payer, options_.limit);

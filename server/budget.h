@@ -66,11 +66,11 @@ class Budget {
   Budget(const Budget&) = delete;
   Budget& operator=(const Budget&) = delete;
 
-  // Takes `amount`, which is not negative.
+  // Takes `amount`.
   //
   // Returns kResourceExhausted (LimitReached) if that would pass the limit, or
-  // the payer's part of it, with a retry delay where it can fit later. Nothing
-  // is taken then.
+  // the payer's part of it, with a retry delay where it can fit later;
+  // kInvalidArgument (kInvalidOption) if it is negative. Nothing is taken then.
   absl::StatusOr<Reservation> Reserve(const Payer& payer, int64_t amount);
 
   // Makes `held` of `payer`, taken here or empty, as large as `amount`. What is
@@ -89,6 +89,7 @@ class Budget {
   int64_t used(LimitScope scope, const Payer& payer) const;
 
  private:
+  absl::Status CheckNotNegative(int64_t amount) const;
   absl::Status CheckLocked(const Payer& payer, int64_t amount) const
       ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   int64_t UsedLocked(LimitScope scope, const Payer& payer) const

@@ -74,8 +74,11 @@ bool IsBrief(const ForwardWork& work) {
   constexpr int64_t kMostProducts = 200'000;
   const int64_t samples = work.input.dim() == 0 ? 0 : work.input.size(0);
   const Layout& layout = work.instance->architecture().layout();
+  int64_t products = 0;
   return work.instance->worker().device().is_cpu() &&
-         samples * layout.parameter_elements() <= kMostProducts;
+         !__builtin_mul_overflow(samples, layout.parameter_elements(),
+                                 &products) &&
+         products <= kMostProducts;
 }
 
 // Whether a forward waits for its turn in the instance's lane.

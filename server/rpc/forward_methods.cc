@@ -2,6 +2,7 @@
 
 #include <ATen/ops/empty.h>
 
+#include <array>
 #include <cstring>
 #include <memory>
 #include <optional>
@@ -22,6 +23,7 @@
 #include "server/rpc/forward_options.h"
 #include "server/rpc/input_digest.h"
 #include "server/rpc/once.h"
+#include "server/rpc/transfer.h"
 
 namespace backboned::rpc {
 namespace {
@@ -45,6 +47,23 @@ void MakeRoom(const v1::ForwardHeader& header, ForwardWork& work) {
   for (const v1::TensorSpec& spec : header.buffers()) {
     work.buffers.push_back(EmptyTensor(spec));
   }
+}
+
+// Returns the bytes that a forward's stream brings, its specs being right.
+absl::StatusOr<int64_t> StreamBytes(const v1::ForwardHeader& header,
+                                    const ForwardWork& work) {
+  const Instance& instance = *work.instance;
+  if (header.inputs_size() != 1) {
+    return InvalidOption(absl::StrCat(
+        "a forward takes 1 input, the header has ", header.inputs_size()));
+  }
+  absl::StatusOr<int64_t> input =
+      CheckInput(header.inputs(0), instance, UsesBatchStatistics(work.options));
+  if (!input.ok()) return input;
+  absl::StatusOr<int64_t> buffers =
+      CheckBuffers(header, instance.architecture().layout(), *instance.state());
+  if (!buffers.ok()) return buffers;
+  return TotalBytes(std::array{*input, *buffers});
 }
 
 v1::ForwardResult ResultOf(const Instance& instance,
@@ -169,18 +188,10 @@ absl::StatusOr<ForwardWork> BackboneService::Prepare(
     absl::Status trains = instance.CheckTrains();
     if (!trains.ok()) return trains;
   }
-  if (header.inputs_size() != 1) {
-    return InvalidOption(absl::StrCat(
-        "a forward takes 1 input, the header has ", header.inputs_size()));
-  }
-  absl::StatusOr<int64_t> bytes =
-      CheckInput(header.inputs(0), instance, UsesBatchStatistics(work.options));
+  absl::StatusOr<int64_t> bytes = StreamBytes(header, work);
   if (!bytes.ok()) return bytes.status();
-  absl::StatusOr<int64_t> buffer_bytes =
-      CheckBuffers(header, instance.architecture().layout(), *instance.state());
-  if (!buffer_bytes.ok()) return buffer_bytes.status();
   absl::StatusOr<Budget::Reservation> reservation =
-      host().in_flight().Reserve(call.payer(), *bytes + *buffer_bytes);
+      host().in_flight().Reserve(call.payer(), *bytes);
   if (!reservation.ok()) return reservation.status();
   work.reservation = *std::move(reservation);
   if (header.tape()) {

@@ -22,6 +22,7 @@
 #include "server/rpc/convert.h"
 #include "server/rpc/once.h"
 #include "server/rpc/optimizer_convert.h"
+#include "server/rpc/transfer.h"
 
 namespace backboned::rpc {
 namespace {
@@ -78,7 +79,7 @@ LossTerm TermOf(const v1::LossTerm& term, int64_t rows, at::Tensor tensor) {
 
 // Returns the bytes of labels and targets, their specs being sound.
 absl::StatusOr<int64_t> TermBytes(const v1::TrainStepHeader& header) {
-  int64_t bytes = 0;
+  std::vector<int64_t> sizes;
   for (int i = 0; i < header.terms_size(); ++i) {
     const v1::TensorSpec* spec = SpecOf(header.terms(i));
     if (spec == nullptr) {
@@ -90,12 +91,9 @@ absl::StatusOr<int64_t> TermBytes(const v1::TrainStepHeader& header) {
           absl::StatusCode::kInvalidArgument, Reason::kShapeMismatch,
           absl::StrCat("term ", i, ": ", std::string(size.status().message())));
     }
-    if (__builtin_add_overflow(bytes, *size, &bytes)) {
-      return Error(absl::StatusCode::kInvalidArgument, Reason::kShapeMismatch,
-                   absl::StrCat("term ", i, ": too many bytes"));
-    }
+    sizes.push_back(*size);
   }
-  return bytes;
+  return TotalBytes(sizes);
 }
 
 // The terms, with host memory for their labels and targets.

@@ -53,6 +53,17 @@ absl::StatusOr<std::vector<at::Tensor>> Upload(
   return values;
 }
 
+absl::StatusOr<int64_t> TotalBytes(std::span<const int64_t> sizes) {
+  int64_t total = 0;
+  for (const int64_t size : sizes) {
+    if (__builtin_add_overflow(total, size, &total)) {
+      return Error(absl::StatusCode::kInvalidArgument, Reason::kShapeMismatch,
+                   "the header's tensors have too many bytes");
+    }
+  }
+  return total;
+}
+
 absl::StatusOr<std::optional<c10::ScalarType>> CheckBufferSpecs(
     const google::protobuf::RepeatedPtrField<v1::TensorSpec>& specs,
     std::span<const Slice> slices, const Layout& layout, const State& state) {

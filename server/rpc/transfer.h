@@ -44,6 +44,10 @@ absl::StatusOr<std::vector<at::Tensor>> Upload(
     std::span<const at::Tensor> tensors, std::span<const Slice> slices,
     std::optional<c10::ScalarType> dtype = {});
 
+// Returns the sum of sizes in bytes that a header gave, or kInvalidArgument
+// (kShapeMismatch) if it is more than an int64.
+absl::StatusOr<int64_t> TotalBytes(std::span<const int64_t> sizes);
+
 // Returns the element type of the floating-point buffers on the wire, or
 // kInvalidArgument unless it is one for all of them and `specs` are otherwise
 // those of the buffers in `slices`, all whole, with their names.

@@ -94,6 +94,19 @@ TEST(BudgetTest, DoesNotOverflow) {
   EXPECT_EQ(limit->requested, kMax);
 }
 
+// R5, R12
+TEST(BudgetTest, RefusesNegativeAmounts) {
+  Budget budget(Of(100));
+  auto held = budget.Reserve(kPayer, 60);
+  const auto negative = StatusIs(absl::StatusCode::kInvalidArgument,
+                                 HasSubstr("-1 bytes of max-receive-bytes"));
+  EXPECT_THAT(budget.Reserve(kPayer, -1), negative);
+  EXPECT_THAT(budget.Check(kPayer, -1), negative);
+  EXPECT_THAT(budget.Resize(*held, kPayer, -1), negative);
+  EXPECT_EQ(held->amount(), 60);
+  EXPECT_EQ(budget.used(), 60);
+}
+
 TEST(BudgetTest, MovedReservationGivesBackOnce) {
   Budget budget(Of(100));
   Budget::Reservation outer;

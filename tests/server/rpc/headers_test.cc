@@ -133,6 +133,21 @@ TEST_F(HeadersTest, RefusesForwardsThatMakeNoSense) {
   ExpectUnchanged();
 }
 
+// R5, R12
+TEST_F(HeadersTest, RefusesAForwardWhoseSizesAddUpToTooMuch) {
+  v1::ForwardHeader header = ForwardOf(1);
+  const auto buffers = client_.GetBuffers();
+  *header.mutable_buffers() = buffers->header.buffers();
+  // The input alone is an int64; with the buffers it is none.
+  *header.mutable_inputs(0) = FloatSpec({(int64_t{1} << 59) - 1, 4});
+  RawCall call(server_.channel(), "Forward");
+  call.Send(Message(header));
+  EXPECT_THAT(call.End(), FailsWith(absl::StatusCode::kInvalidArgument,
+                                    v1::ERROR_REASON_SHAPE_MISMATCH,
+                                    HasSubstr("too many bytes")));
+  ExpectUnchanged();
+}
+
 TEST_F(HeadersTest, RefusesBackwardsThatMakeNoSense) {
   v1::BackwardHeader valid = backward_;
   const auto expect_invalid = [&](const v1::BackwardHeader& header,
