@@ -322,25 +322,27 @@ absl::Status TapeStore::MakeRoom(const Payer& payer, int64_t bytes,
 }
 
 // Demotes tapes within a level that nobody uses, until `bytes` fit: again and
-// again the oldest of the principal that holds most. Their former selves go to
-// `undone`.
+// again the oldest of the largest session of the largest principal. Their
+// former selves go to `undone`.
 void TapeStore::Demote(const Level& level, const Payer& payer, int64_t bytes,
                        Tapes& undone) {
   using OldestFirst = std::map<uint64_t, Entry*>;
-  std::map<std::string, OldestFirst> candidates;  // By principal.
+  std::map<Payer, OldestFirst> candidates;
   for (auto& [id, entry] : entries_) {
     // What a demoted one keeps for itself changes with the instance.
     if (IsDemoted(*entry.tape)) Recount(entry);
     if (!entry.leased && CanBeDemoted(*entry.tape) &&
         IsWithin(*entry.tape, level.scope, payer)) {
-      candidates[entry.tape->principal][entry.number] = &entry;
+      candidates[PayerOf(*entry.tape)][entry.number] = &entry;
     }
   }
   while (bytes > level.free_bytes() && !candidates.empty()) {
     const auto most =
         std::ranges::max_element(candidates, {}, [this](const auto& candidate) {
           mutex_.AssertHeld();
-          return by_principal_.at(candidate.first).figures.bytes;
+          const Payer& holder = candidate.first;
+          return std::pair(by_principal_.at(holder.principal).figures.bytes,
+                           by_session_.at(holder).figures.bytes);
         });
     Entry& oldest = *most->second.begin()->second;
     undone.push_back(std::exchange(oldest.tape, Demoted(*oldest.tape)));

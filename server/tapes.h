@@ -29,9 +29,9 @@ namespace backboned {
 //
 // Over the bytes, tapes that are not leased are demoted, and the new one last,
 // unless it does not fit alone: each gives up its graph, and counts as much as
-// its replay keeps. Over a payer's part these are the payer's, the oldest
-// first; over the limit of all the oldest of the principal that holds most at
-// the time.
+// its replay keeps. Over a payer's part these are the payer's, over the limit
+// of all anybody's: each time the oldest of the session that holds most, of the
+// principal that holds most.
 //
 // Thread-safe. Graphs are destroyed outside the lock, by the calling thread.
 // Must outlive its slots and leases.

@@ -289,6 +289,28 @@ TEST_F(TapesTest, DemotesOfWhoHoldsMostOverTheLimitOfAll) {
             nullptr);
 }
 
+// R11
+TEST_F(TapesTest, DemotesOfTheLargestSessionOfThePrincipalThatHoldsMost) {
+  TapeStore store({.max_count = 9, .max_bytes = 1000});
+  const auto put = [&](const std::string& session, int64_t bytes) {
+    Tape tape = MakeReplayable(bytes);
+    tape.session = session;
+    return *Put(store, std::move(tape));
+  };
+  const auto is_demoted = [&](const std::string& id) {
+    return store.Lease({id}, "uid", "local", At(0))->tapes()[0]->graph ==
+           nullptr;
+  };
+  const std::string modest = put("modest", 100);  // The oldest of all.
+  const std::string large = put("large", 450);
+  const std::string larger = put("larger", 440);
+  const std::string newest = put("larger", 40);
+  EXPECT_TRUE(is_demoted(large));
+  EXPECT_FALSE(is_demoted(larger));
+  EXPECT_FALSE(is_demoted(modest));
+  EXPECT_FALSE(is_demoted(newest));
+}
+
 TEST_F(TapesTest, RefusesOverASessionsPartOfTheCount) {
   TapeStore store({.max_count = 4, .quotas = {.session = 0.5}});
   ASSERT_THAT(Put(store, MakeTape()), IsOk());
