@@ -102,11 +102,13 @@ void AnswerLog::Record(const RequestKey& key, Answer answer, absl::Time now) {
   share.header_bytes += HeaderBytes(entry.answer.answer);
   header_bytes_ += HeaderBytes(entry.answer.answer);
   if (entry.answer.answer.payload != nullptr) {
-    entry.place_of_payload = with_payload_.insert(with_payload_.end(), kept);
+    entry.place_of_payload =
+        share.with_payload.insert(share.with_payload.end(), kept);
+    share.payload_bytes += entry.answer.answer.payload_bytes;
     payload_bytes_ += entry.answer.answer.payload_bytes;
   }
   if (entry.answer.answer.payload_bytes > limits_.max_payload_bytes) {
-    too_large = DropPayload(entry);  // Rather than everybody else's.
+    too_large = DropPayload(entry, share);  // Rather than everything else.
   }
   dead = Evict(now);
   ended_.SignalAll();
@@ -141,29 +143,32 @@ AnswerLog::Payloads AnswerLog::Evict(absl::Time now) {
   }
   while (std::ssize(oldest_first_) > limits_.max_count ||
          header_bytes_ > limits_.max_header_bytes) {
-    dead.push_back(Forget(OldestOfTheLargest()));
+    const Share& share = Largest(&Share::header_bytes);
+    dead.push_back(Forget(*share.oldest_first.front()));
   }
   while (payload_bytes_ > limits_.max_payload_bytes) {
-    dead.push_back(DropPayload(entries_.at(*with_payload_.front())));
+    Share& share = Largest(&Share::payload_bytes);
+    dead.push_back(
+        DropPayload(entries_.at(*share.with_payload.front()), share));
   }
   return dead;
 }
 
-// The oldest answer of the session whose answers take most. Looks at each
-// session, which is little beside what one request costs.
-const RequestKey& AnswerLog::OldestOfTheLargest() const {
-  const auto largest = std::ranges::max_element(
-      sessions_, {},
-      [](const auto& named) { return named.second.header_bytes; });
-  return *largest->second.oldest_first.front();
+// What the session has that has most of `bytes`. Looks at each session, which
+// is little beside what one request costs.
+AnswerLog::Share& AnswerLog::Largest(int64_t Share::*bytes) {
+  return std::ranges::max_element(
+             sessions_, {},
+             [bytes](const auto& named) { return named.second.*bytes; })
+      ->second;
 }
 
 // Forgets a recorded answer, which `key` is of, and returns its tensors.
 std::shared_ptr<const void> AnswerLog::Forget(const RequestKey& key) {
   const auto found = entries_.find(key);
   Entry& entry = found->second;
-  std::shared_ptr<const void> dead = DropPayload(entry);
   const auto session = sessions_.find({key.principal, key.session});
+  std::shared_ptr<const void> dead = DropPayload(entry, session->second);
   session->second.oldest_first.erase(entry.place_of_session);
   session->second.header_bytes -= HeaderBytes(entry.answer.answer);
   if (session->second.oldest_first.empty()) sessions_.erase(session);
@@ -173,12 +178,13 @@ std::shared_ptr<const void> AnswerLog::Forget(const RequestKey& key) {
   return dead;
 }
 
-// Takes the tensors of an answer away, if it has any.
-std::shared_ptr<const void> AnswerLog::DropPayload(Entry& entry) {
+// Takes the tensors of an answer of `share` away, if it has any.
+std::shared_ptr<const void> AnswerLog::DropPayload(Entry& entry, Share& share) {
   RecordedAnswer& recorded = entry.answer;
   if (recorded.answer.payload == nullptr) return nullptr;
   recorded.payload_expired = true;
-  with_payload_.erase(entry.place_of_payload);
+  share.with_payload.erase(entry.place_of_payload);
+  share.payload_bytes -= recorded.answer.payload_bytes;
   payload_bytes_ -= std::exchange(recorded.answer.payload_bytes, 0);
   return std::exchange(recorded.answer.payload, nullptr);
 }

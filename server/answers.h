@@ -3,13 +3,13 @@
 #ifndef BACKBONED_SERVER_ANSWERS_H_
 #define BACKBONED_SERVER_ANSWERS_H_
 
+#include <compare>
 #include <cstdint>
 #include <functional>
 #include <list>
 #include <map>
 #include <memory>
 #include <string>
-#include <tuple>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -23,18 +23,16 @@
 
 namespace backboned {
 
-// Which request is meant.
+// Which request is meant. Ids are private to a session, so that two scripts
+// which count "1", "2", ... do not get each other's answers; callers without a
+// session are one session of their principal.
 struct RequestKey {
   std::string principal;
   std::string method;
   std::string request_id;  // Given by the client; empty: the request has none.
-  // Whose answer it is, when there are too many. Distinguishes no requests.
   std::string session = {};
 
-  friend bool operator<(const RequestKey& a, const RequestKey& b) {
-    return std::tie(a.principal, a.method, a.request_id) <
-           std::tie(b.principal, b.method, b.request_id);
-  }
+  auto operator<=>(const RequestKey&) const = default;
 };
 
 // What a request was answered.
@@ -81,7 +79,8 @@ struct RecordedAnswer {
 //
 // Over the count, or the bytes of their headers, the oldest answer of the
 // session that has most is forgotten, so that one that floods forgets its own.
-// Over the bytes of tensors the oldest tensors go, while their headers stay.
+// Over the bytes of tensors the oldest tensors of the session that has most of
+// them go, while their headers stay.
 //
 // Thread-safe. Must outlive its tickets.
 class AnswerLog {
@@ -132,13 +131,15 @@ class AnswerLog {
     absl::Time expires;
     Queue::iterator place;             // In `oldest_first_`.
     Queue::iterator place_of_session;  // In its session's.
-    Queue::iterator place_of_payload;  // In `with_payload_`, if it has one.
+    Queue::iterator place_of_payload;  // In its session's, if it has one.
   };
   using Entries = std::map<RequestKey, Entry>;
   // The answers of a session.
   struct Share {
     Queue oldest_first;
     int64_t header_bytes = 0;
+    Queue with_payload;  // Those with tensors, the oldest first.
+    int64_t payload_bytes = 0;
   };
   using SessionName = std::pair<std::string, std::string>;  // Of a principal.
   using Payloads = std::vector<std::shared_ptr<const void>>;
@@ -148,12 +149,11 @@ class AnswerLog {
   absl::Status WaitForEnd(const RequestKey& key,
                           const std::function<absl::Status()>& wanted)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  std::shared_ptr<const void> DropPayload(Entry& entry)
+  std::shared_ptr<const void> DropPayload(Entry& entry, Share& share)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::shared_ptr<const void> Forget(const RequestKey& key)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  const RequestKey& OldestOfTheLargest() const
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  Share& Largest(int64_t Share::*bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Payloads Evict(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const Limits limits_;
@@ -161,10 +161,9 @@ class AnswerLog {
   mutable absl::Mutex mutex_;
   MonotonicCondVar ended_;  // An attempt ended.
   Entries entries_ ABSL_GUARDED_BY(mutex_);
-  // Those with a recorded answer: all, by session, and those with tensors.
+  // Those with a recorded answer: all, and by session.
   Queue oldest_first_ ABSL_GUARDED_BY(mutex_);
   std::map<SessionName, Share> sessions_ ABSL_GUARDED_BY(mutex_);
-  Queue with_payload_ ABSL_GUARDED_BY(mutex_);
   int64_t header_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   int64_t payload_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
 };

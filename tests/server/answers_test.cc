@@ -106,7 +106,8 @@ TEST_F(AnswersTest, RequestWithoutIdAlwaysRuns) {
   EXPECT_EQ(log_.count(), 0);
 }
 
-TEST_F(AnswersTest, IdsArePrivateToPrincipalAndMethod) {
+// R4
+TEST_F(AnswersTest, IdsArePrivateToPrincipalSessionAndMethod) {
   Record(Key("a"));
   RequestKey other = Key("a");
   other.principal = "bob";
@@ -114,6 +115,12 @@ TEST_F(AnswersTest, IdsArePrivateToPrincipalAndMethod) {
   other = Key("a");
   other.method = "SetGrads";
   EXPECT_FALSE(Retry(other).has_value());
+  EXPECT_FALSE(Retry(Key("a", "another session")).has_value());
+}
+
+TEST_F(AnswersTest, AnotherSessionsIdMayMeanAnotherRequest) {
+  Record(Key("1", "a"));
+  EXPECT_THAT(log_.Begin(Key("1", "b"), "other", At(0)), IsOk());
 }
 
 TEST_F(AnswersTest, RefusesIdOfAnotherRequest) {
@@ -153,11 +160,6 @@ TEST_F(AnswersTest, OverTheCountTheSessionThatHasMostForgetsItsOwn) {
   EXPECT_TRUE(Retry(Key("modest", "a")).has_value());
   EXPECT_FALSE(Retry(Key("2", "b")).has_value());
   EXPECT_TRUE(Retry(Key("4", "b")).has_value());
-}
-
-TEST_F(AnswersTest, ARetryOfAnotherSessionGetsTheAnswer) {
-  Record(Key("a", "before"));
-  EXPECT_TRUE(Retry(Key("a", "after")).has_value());
 }
 
 // R5
@@ -201,6 +203,17 @@ TEST_F(AnswersTest, DropsTheOldestTensorsOverTheBytesAndKeepsHeaders) {
   EXPECT_EQ(oldest->answer.payload, nullptr);
   EXPECT_FALSE(Retry(Key("b"))->payload_expired);
   EXPECT_EQ(log_.payload_bytes(), 90);
+}
+
+// R4, R11
+TEST_F(AnswersTest, OverTheBytesTheSessionThatHasMostLosesItsOwnTensors) {
+  Record(Key("modest", "a"), 30);
+  Record(Key("1", "b"), 40);
+  Record(Key("2", "b"), 40);
+  EXPECT_EQ(log_.payload_bytes(), 70);
+  EXPECT_FALSE(Retry(Key("modest", "a"))->payload_expired);
+  EXPECT_TRUE(Retry(Key("1", "b"))->payload_expired);
+  EXPECT_FALSE(Retry(Key("2", "b"))->payload_expired);
 }
 
 TEST_F(AnswersTest, DoesNotKeepTensorsOverTheWholeBudget) {

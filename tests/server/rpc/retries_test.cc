@@ -169,6 +169,23 @@ TEST_F(RetriesTest, RefusesTheIdOfAnotherRequest) {
 }
 
 // R4
+// R4: what two scripts count "1", "2", ... are requests of their own.
+TEST_F(RetriesTest, EqualIdsOfTwoSessionsAreTwoRequests) {
+  PlainClient a(server_, "a");
+  PlainClient b(server_, "b");
+  v1::SetParamsHeader header = SetParamsOf(kElements);
+  header.set_request_id("1");
+  EXPECT_EQ(a.SetParams(header, Ones(kElements))->version().params(), 2U);
+  EXPECT_EQ(b.SetParams(header, Ones(kElements))->version().params(), 3U);
+  // Over another connection too, a session's retry gets its answer.
+  server_.Settle();
+  EXPECT_EQ(PlainClient(server_, "a")
+                .SetParams(header, Ones(kElements))
+                ->version()
+                .params(),
+            2U);
+}
+
 TEST_F(RetriesTest, ADuplicateWaitsForTheFirstAttempt) {
   v1::ForwardHeader header = TapedForwardOf(2);
   header.set_request_id("forward-1");
