@@ -30,7 +30,11 @@ Host::Host(const std::vector<c10::Device>& devices, int threads,
               .max_bytes = limits.max_tape_bytes,
               .ttl = limits.tape_ttl,
               .quotas = limits.quotas}),
-      sessions_(limits.session_ttl, limits.max_sessions),
+      sessions_(
+          limits.session_ttl, limits.max_sessions, limits.quotas,
+          [this](const Payer& payer) {
+            return tapes_.PayerFigures(LimitScope::kSession, payer).count > 0;
+          }),
       answers_({.max_payload_bytes = limits.max_answer_bytes}),
       in_flight_({.name = "max-in-flight-bytes",
                   .limit = limits.max_in_flight_bytes,

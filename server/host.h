@@ -49,7 +49,9 @@ struct HostLimits {
   int64_t max_memory_bytes = 0;  // Of all CPU tensors. 0: not limited.
   int64_t max_cache_bytes = int64_t{1} << 30;  // 0: no instance has a cache.
   SchedulerOptions scheduling;                 // Of each device.
-  Quotas quotas;  // Of each of the above but the sessions and the answers.
+  // Of each of the above but the answers; of the sessions, the principals'
+  // only.
+  Quotas quotas;
   absl::Duration tape_ttl = absl::Minutes(10);
   absl::Duration session_ttl = absl::Minutes(10);
 };

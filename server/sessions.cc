@@ -29,8 +29,15 @@ SessionCall::~SessionCall() {
   if (sessions_ != nullptr) sessions_->End(key_);
 }
 
-Sessions::Sessions(absl::Duration ttl, int64_t max_sessions)
-    : ttl_(ttl), max_sessions_(max_sessions) {}
+Sessions::Sessions(absl::Duration ttl, int64_t max_sessions,
+                   const Quotas& quotas, OwnsMore owns_more)
+    : ttl_(ttl),
+      owns_more_(std::move(owns_more)),
+      places_({.name = "max-sessions",
+               .unit = "session",
+               .limit = max_sessions,
+               .quotas = {.principals = quotas.principals},
+               .retry_delay = kSessionRetryDelay}) {}
 
 absl::StatusOr<SessionCall> Sessions::Begin(std::string_view id,
                                             std::string_view principal,
@@ -41,16 +48,9 @@ absl::StatusOr<SessionCall> Sessions::Begin(std::string_view id,
   latest_ = std::max(latest_, now);
   auto session = sessions_.find(key);
   if (session == sessions_.end()) {
-    const auto live = static_cast<int64_t>(sessions_.size());
-    if (live >= max_sessions_) {
-      return LimitReached(
-          {.name = "max-sessions",
-           .value = max_sessions_,
-           .requested = live + 1,
-           .retry_delay = kSessionRetryDelay},
-          absl::StrCat(live, " sessions live, the limit is ", max_sessions_));
-    }
-    session = sessions_.emplace(key, Session()).first;
+    absl::StatusOr<Budget::Reservation> place = MakePlace(key.second);
+    if (!place.ok()) return place.status();
+    session = sessions_.emplace(key, Session{.place = *std::move(place)}).first;
   }
   ++session->second.call_count;
   return SessionCall(this, std::move(key));
@@ -103,9 +103,30 @@ int64_t Sessions::count() const {
 
 void Sessions::End(const Key& key) {
   absl::MutexLock lock(&mutex_);
-  Session& session = sessions_.at(key);
+  const auto found = sessions_.find(key);
+  Session& session = found->second;
   --session.call_count;
   session.last_used = latest_;
+  if (IsIdleAndOwnsNothing(key, session)) sessions_.erase(found);
+}
+
+bool Sessions::IsIdleAndOwnsNothing(const Key& key,
+                                    const Session& session) const {
+  return session.call_count == 0 && session.instances.empty() &&
+         !(owns_more_ && owns_more_({key.second, key.first}));
+}
+
+// A place for a new session. What a session owned may be gone without a call of
+// its own: it is looked for only once there is no place left.
+absl::StatusOr<Budget::Reservation> Sessions::MakePlace(
+    const std::string& principal) {
+  absl::StatusOr<Budget::Reservation> place = places_.Reserve({principal}, 1);
+  if (place.ok()) return place;
+  std::erase_if(sessions_, [this](const auto& each) {
+    mutex_.AssertHeld();
+    return IsIdleAndOwnsNothing(each.first, each.second);
+  });
+  return places_.Reserve({principal}, 1);
 }
 
 void Sessions::Forget(const std::string& instance) {

@@ -4,6 +4,7 @@
 #define BACKBONED_SERVER_SESSIONS_H_
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <set>
 #include <string>
@@ -17,6 +18,8 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "server/budget.h"
+#include "server/quotas.h"
 
 namespace backboned {
 
@@ -44,7 +47,9 @@ class SessionCall {
 };
 
 // Knows which sessions live, and what each owns that dies with it. A session is
-// known by its id and its principal: nobody keeps another's alive.
+// known by its id and its principal: nobody keeps another's alive. It lives
+// while a call of it is in flight, and as long as it owns something until the
+// TTL after its last call; so a client that leaves nothing takes no place.
 //
 // It has no clock: a call ends at the latest time that any method was told, so
 // a sweeper that calls TakeExpired every few seconds is what ends sessions,
@@ -63,8 +68,14 @@ class Sessions {
         instances;  // What it had adopted and not given away.
   };
 
-  // Sessions end `ttl` after their last call; at most `max_sessions` live.
-  Sessions(absl::Duration ttl, int64_t max_sessions);
+  // Says whether a session owns something besides instances.
+  using OwnsMore = std::function<bool(const Payer&)>;
+
+  // Sessions end `ttl` after their last call; at most `max_sessions` live, and
+  // of a principal its part of them. `owns_more` is called with a lock held:
+  // it must not come back here. Empty: they own instances only.
+  Sessions(absl::Duration ttl, int64_t max_sessions, const Quotas& quotas = {},
+           OwnsMore owns_more = {});
 
   Sessions(const Sessions&) = delete;
   Sessions& operator=(const Sessions&) = delete;
@@ -73,7 +84,8 @@ class Sessions {
   // empty `id` stands for a client without session: the call belongs to none.
   //
   // Returns kResourceExhausted (LimitReached `max-sessions`) for a new session
-  // over the limit.
+  // over the limit or its principal's part, once those that own nothing any
+  // more have made room.
   absl::StatusOr<SessionCall> Begin(std::string_view id,
                                     std::string_view principal, absl::Time now);
 
@@ -101,17 +113,23 @@ class Sessions {
   using Key = std::pair<std::string, std::string>;  // Id and principal.
 
   struct Session {
-    int64_t call_count = 0;  // In flight.
-    absl::Time last_used;    // Meant while no call is in flight.
-    std::set<std::string> instances;
+    Budget::Reservation place;
+    int64_t call_count = 0;     // In flight.
+    absl::Time last_used = {};  // Meant while no call is in flight.
+    std::set<std::string> instances = {};
   };
 
   void End(const Key& key);
+  bool IsIdleAndOwnsNothing(const Key& key, const Session& session) const
+      ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  absl::StatusOr<Budget::Reservation> MakePlace(const std::string& principal)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Forget(const std::string& instance)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const absl::Duration ttl_;
-  const int64_t max_sessions_;
+  const OwnsMore owns_more_;
+  Budget places_;
 
   mutable absl::Mutex mutex_;
   std::map<Key, Session> sessions_ ABSL_GUARDED_BY(mutex_);

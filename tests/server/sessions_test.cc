@@ -4,7 +4,9 @@
 #include <gtest/gtest.h>
 
 #include <cstdint>
+#include <set>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -38,25 +40,79 @@ class SessionsTest : public ::testing::Test {
     return std::move(call).value();
   }
 
-  Sessions sessions_{kTtl, /*max_sessions=*/2};
+  // A call of a session that owns an instance from then on.
+  void BeginOwner(std::string_view id, absl::Time now,
+                  std::string_view principal = "local") {
+    const SessionCall call = Begin(id, now, principal);
+    EXPECT_THAT(sessions_.Adopt(id, principal, InstanceOf(id, principal)),
+                IsOk());
+  }
+
+  static std::string InstanceOf(std::string_view id,
+                                std::string_view principal = "local") {
+    return absl::StrCat(std::string(principal), "/of-", std::string(id));
+  }
+
+  std::set<Payer> taped_;  // Own something besides instances.
+  Sessions sessions_{
+      kTtl,
+      /*max_sessions=*/2,
+      {.principals = {{"carl", 0.5}}},
+      [this](const Payer& payer) { return taped_.contains(payer); }};
 };
 
 TEST_F(SessionsTest, EndsAfterTheTtlWithoutCalls) {
-  Begin("a", At(0));
+  BeginOwner("a", At(0));
   EXPECT_THAT(sessions_.TakeExpired(At(9)), IsEmpty());
   const std::vector<Sessions::Expired> expired = sessions_.TakeExpired(At(10));
   ASSERT_THAT(expired, SizeIs(1));
   EXPECT_EQ(expired[0].id, "a");
   EXPECT_EQ(expired[0].principal, "local");
-  EXPECT_THAT(expired[0].instances, IsEmpty());
+  EXPECT_THAT(expired[0].instances, ElementsAre(InstanceOf("a")));
   EXPECT_THAT(sessions_.TakeExpired(At(30)), IsEmpty());
   EXPECT_EQ(sessions_.count(), 0);
+}
+
+// R11
+TEST_F(SessionsTest, OneThatOwnsNothingEndsWithItsLastCall) {
+  {
+    const SessionCall call = Begin("a", At(0));
+    Begin("a", At(0));
+    EXPECT_EQ(sessions_.count(), 1);
+  }
+  EXPECT_EQ(sessions_.count(), 0);
+  EXPECT_THAT(sessions_.TakeExpired(At(60)), IsEmpty());
+}
+
+TEST_F(SessionsTest, OneThatOwnsMoreThanInstancesLivesToo) {
+  {
+    const SessionCall call = Begin("a", At(0));
+    taped_.insert({"local", "a"});
+  }
+  EXPECT_EQ(sessions_.count(), 1);
+  const std::vector<Sessions::Expired> expired = sessions_.TakeExpired(At(10));
+  ASSERT_THAT(expired, SizeIs(1));
+  EXPECT_EQ(expired[0].id, "a");
+  EXPECT_THAT(expired[0].instances, IsEmpty());
+}
+
+// R11
+TEST_F(SessionsTest, OneThatOwnsNothingAnyMoreMakesRoom) {
+  taped_.insert({"local", "a"});
+  Begin("a", At(0));
+  BeginOwner("b", At(0));
+  taped_.clear();
+  sessions_.Disown(InstanceOf("b"));
+  EXPECT_EQ(sessions_.count(), 2);
+  const SessionCall c = Begin("c", At(0));
+  const SessionCall d = Begin("d", At(0));
+  EXPECT_EQ(sessions_.count(), 2);
 }
 
 TEST_F(SessionsTest, LivesWhileACallIsInFlight) {
   {
     const SessionCall call = Begin("a", At(0));
-    Begin("a", At(1));
+    BeginOwner("a", At(1));
     EXPECT_THAT(sessions_.TakeExpired(At(100)), IsEmpty());
   }
   EXPECT_THAT(sessions_.TakeExpired(At(109)), IsEmpty());
@@ -64,13 +120,14 @@ TEST_F(SessionsTest, LivesWhileACallIsInFlight) {
 }
 
 TEST_F(SessionsTest, EachCallStartsTheTtlAnew) {
-  Begin("a", At(0));
+  BeginOwner("a", At(0));
   Begin("a", At(9));
   EXPECT_THAT(sessions_.TakeExpired(At(18)), IsEmpty());
   EXPECT_THAT(sessions_.TakeExpired(At(19)), SizeIs(1));
 }
 
 TEST_F(SessionsTest, MovedCallEndsOnce) {
+  BeginOwner("a", At(0));
   SessionCall outer;
   {
     SessionCall inner = Begin("a", At(0));
@@ -82,7 +139,7 @@ TEST_F(SessionsTest, MovedCallEndsOnce) {
 }
 
 TEST_F(SessionsTest, KnowsASessionByItsPrincipalToo) {
-  Begin("a", At(0), "alice");
+  BeginOwner("a", At(0), "alice");
   const SessionCall other = Begin("a", At(0), "bob");
   EXPECT_EQ(sessions_.count(), 2);
   const std::vector<Sessions::Expired> expired = sessions_.TakeExpired(At(10));
@@ -96,22 +153,35 @@ TEST_F(SessionsTest, EmptyIdIsNoSession) {
 }
 
 TEST_F(SessionsTest, RefusesNewSessionOverTheLimit) {
-  Begin("a", At(0));
-  Begin("b", At(0));
+  BeginOwner("a", At(0));
+  const SessionCall b = Begin("b", At(0));
   const absl::Status refused = sessions_.Begin("c", "local", At(0)).status();
-  EXPECT_THAT(refused, StatusIs(absl::StatusCode::kResourceExhausted,
-                                HasSubstr("2 sessions live, the limit is 2")));
+  EXPECT_THAT(refused,
+              StatusIs(absl::StatusCode::kResourceExhausted,
+                       HasSubstr("no room for 1 more session: of max-sessions "
+                                 "all together use 2 of 2")));
   ASSERT_TRUE(LimitOf(refused).has_value());
   EXPECT_EQ(LimitOf(refused)->name, "max-sessions");
   EXPECT_EQ(LimitOf(refused)->requested, 3);
   Begin("a", At(1));  // It lives already.
 }
 
+// R11
+TEST_F(SessionsTest, RefusesAPrincipalOverItsPartAndNoOther) {
+  BeginOwner("a", At(0), "carl");
+  const absl::Status refused = sessions_.Begin("b", "carl", At(0)).status();
+  EXPECT_THAT(refused, StatusIs(absl::StatusCode::kResourceExhausted,
+                                HasSubstr("this principal uses 1 of 1")));
+  Begin("b", At(0));
+}
+
 TEST_F(SessionsTest, ExpiredSessionNamesWhatItAdopted) {
-  Begin("a", At(0));
-  EXPECT_THAT(sessions_.Adopt("a", "local", "local/y"), IsOk());
-  EXPECT_THAT(sessions_.Adopt("a", "local", "local/x"), IsOk());
-  EXPECT_THAT(sessions_.Adopt("a", "local", "local/gone"), IsOk());
+  {
+    const SessionCall call = Begin("a", At(0));
+    EXPECT_THAT(sessions_.Adopt("a", "local", "local/y"), IsOk());
+    EXPECT_THAT(sessions_.Adopt("a", "local", "local/x"), IsOk());
+    EXPECT_THAT(sessions_.Adopt("a", "local", "local/gone"), IsOk());
+  }
   sessions_.Disown("local/gone");
   sessions_.Disown("local/unknown");
   const std::vector<Sessions::Expired> expired = sessions_.TakeExpired(At(10));
@@ -120,13 +190,12 @@ TEST_F(SessionsTest, ExpiredSessionNamesWhatItAdopted) {
 }
 
 TEST_F(SessionsTest, LastAdopterOwnsTheInstance) {
-  Begin("a", At(0));
-  Begin("b", At(1));
-  EXPECT_THAT(sessions_.Adopt("a", "local", "local/x"), IsOk());
-  EXPECT_THAT(sessions_.Adopt("b", "local", "local/x"), IsOk());
+  BeginOwner("a", At(0));
+  BeginOwner("b", At(1));
+  EXPECT_THAT(sessions_.Adopt("b", "local", InstanceOf("a")), IsOk());
   EXPECT_THAT(sessions_.TakeExpired(At(10))[0].instances, IsEmpty());
   EXPECT_THAT(sessions_.TakeExpired(At(11))[0].instances,
-              ElementsAre("local/x"));
+              ElementsAre(InstanceOf("a"), InstanceOf("b")));
 }
 
 TEST_F(SessionsTest, RefusesToAdoptForSessionThatDoesNotLive) {
@@ -150,10 +219,7 @@ TEST_F(SessionsTest, NoSessionEndsUnderConcurrentCalls) {
     });
   }
   for (std::thread& thread : threads) thread.join();
-  const std::vector<Sessions::Expired> expired =
-      sessions_.TakeExpired(At(100'000));
-  ASSERT_THAT(expired, SizeIs(1));
-  EXPECT_THAT(expired[0].instances, IsEmpty());
+  EXPECT_EQ(sessions_.count(), 0);
 }
 
 }  // namespace

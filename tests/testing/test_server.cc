@@ -27,6 +27,7 @@ HostLimits LimitsOf(const TestServerOptions& options) {
           .max_tapes = options.max_tapes,
           .max_tape_bytes = options.max_tape_bytes,
           .max_in_flight_bytes = options.max_in_flight_bytes,
+          .max_sessions = options.max_sessions,
           .max_answer_bytes = options.max_answer_bytes,
           .max_memory_bytes = options.max_memory_bytes,
           .max_cache_bytes = options.max_cache_bytes,

@@ -33,6 +33,7 @@ struct TestServerOptions {
   int64_t max_calls = 256;
   int64_t max_instances = 256;
   int64_t max_tapes = 1024;
+  int64_t max_sessions = 4096;
   int64_t max_tape_bytes = int64_t{1} << 30;
   int64_t max_in_flight_bytes = int64_t{1} << 30;
   int64_t max_memory_bytes = 0;  // Of the accounts of sessions; 0: no limit.

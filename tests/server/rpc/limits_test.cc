@@ -255,6 +255,34 @@ TEST(LimitsTest, OneSessionCannotTakeAllTapes) {
   EXPECT_EQ(seen->limits().principal_quota(), 1);
 }
 
+// R11
+TEST(LimitsTest, SessionsThatLeftNothingKeepNobodyOut) {
+  TestServer server({.max_sessions = 3});
+  for (const char* session : {"a", "b", "c", "d", "e"}) {
+    EXPECT_THAT(PlainClient(server, session).GetServer(), IsOk()) << session;
+  }
+}
+
+// R5, R11
+TEST(LimitsTest, ASessionThatLeftSomethingKeepsItsPlace) {
+  TestServer server({.max_sessions = 2});
+  v1::CreateInstanceRequest unnamed;
+  unnamed.set_benchmark("seq-mnist");
+  ASSERT_THAT(PlainClient(server, "owner").CreateInstance(unnamed), IsOk());
+  const auto taped =
+      PlainClient(server, "taper").Forward(TapedForwardOf(1), Ones(4));
+  ASSERT_THAT(taped, IsOk());
+  server.Settle();  // Their calls have ended.
+  PlainClient late(server, "late");
+  EXPECT_THAT(late.GetServer(), RefusedBy("max-sessions", 2));
+  EXPECT_THAT(PlainClient(server, "owner").GetServer(), IsOk());
+  // Who uses the tape up, of whatever session, makes the place free.
+  ASSERT_THAT(PlainClient(server, "owner")
+                  .Backward(BackwardOf(taped->header.tape_id(), 1), Ones(4)),
+              IsOk());
+  EXPECT_THAT(late.GetServer(), IsOk());
+}
+
 // R5, R11
 TEST(LimitsTest, OneSessionCannotTakeAllInstances) {
   TestServer server({.max_instances = 4, .quotas = {.session = 0.5}});
