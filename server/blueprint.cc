@@ -20,12 +20,20 @@
 namespace backboned {
 namespace {
 
+// More than images have: descriptions, which lists are full of, tell them all.
+constexpr size_t kMaxChannels = 1024;
+
 absl::Status CheckNormalization(const Blueprint& plan) {
   const Normalization& normalization = plan.normalization;
   if (normalization.mean.size() != normalization.std.size()) {
     return InvalidOption(absl::StrCat(
         "normalization has ", normalization.mean.size(), " means and ",
         normalization.std.size(), " standard deviations"));
+  }
+  if (normalization.mean.size() > kMaxChannels) {
+    return InvalidOption(
+        absl::StrCat("normalization has ", normalization.mean.size(),
+                     " channels, at most ", kMaxChannels, " are allowed"));
   }
   for (double mean : normalization.mean) {
     if (!std::isfinite(static_cast<float>(mean))) {
@@ -68,6 +76,13 @@ std::vector<std::string> NamesOf(
   return names;
 }
 
+std::vector<std::string> UidsOf(
+    const std::vector<std::shared_ptr<Instance>>& instances) {
+  std::vector<std::string> uids;
+  for (const auto& instance : instances) uids.push_back(instance->uid());
+  return uids;
+}
+
 // Returns OK if `column` can be an earlier column of what is planned.
 absl::Status CheckColumn(const CreateOptions& options, const Blueprint& plan,
                          const DeviceWorker& worker, const Instance& column) {
@@ -97,6 +112,58 @@ absl::Status CheckColumn(const CreateOptions& options, const Blueprint& plan,
                    worker.device().str());
   }
   return absl::OkStatus();
+}
+
+// The following say what of `instance` is not as planned. Empty: nothing.
+std::string MadeOtherwise(const Instance& instance, const Blueprint& plan) {
+  const Architecture& present = instance.architecture();
+  if (present.name() != plan.architecture->name() ||
+      present.arguments() != plan.architecture->arguments()) {
+    return absl::StrCat("is a ", present.name(), " of other arguments");
+  }
+  if (instance.identity().column_uids != UidsOf(plan.columns)) {
+    return "is behind other columns";
+  }
+  if (instance.identity().normalization != plan.normalization) {
+    return "is normalized otherwise";
+  }
+  return "";
+}
+
+std::string BeganOtherwise(const Instance& instance,
+                           const CreateOptions& options,
+                           const DeviceWorker& worker) {
+  if (&instance.worker() != &worker) {
+    return absl::StrCat("is on ", instance.worker().device().str(), ", not ",
+                        worker.device().str());
+  }
+  const at::ScalarType dtype = DtypeOf(*instance.state());
+  if (dtype != options.dtype) {
+    return absl::StrCat("holds ", DtypeName(dtype), ", not ",
+                        DtypeName(options.dtype));
+  }
+  const std::string& weights = instance.identity().weights;
+  const bool other_weights =
+      options.weights.has_value() && options.weights->name != weights;
+  if (other_weights || (options.random_init && !weights.empty())) {
+    return absl::StrCat("began with ", weights.empty()
+                                           ? "no weights"
+                                           : "weights " + Quote(weights));
+  }
+  return "";
+}
+
+std::string SetOtherwise(const Settings& present, const Settings& wanted) {
+  if (present.read_only != wanted.read_only) {
+    return present.read_only ? "is read-only" : "is not read-only";
+  }
+  if (present.frozen != wanted.frozen) return "has other frozen parameters";
+  if (wanted.feature_cache_bytes != 0 &&
+      present.feature_cache_bytes != wanted.feature_cache_bytes) {
+    return absl::StrCat("has a feature cache of ", present.feature_cache_bytes,
+                        " bytes, not ", wanted.feature_cache_bytes);
+  }
+  return "";
 }
 
 absl::StatusOr<StatePtr> MoveTo(DeviceWorker& worker, StatePtr state) {
@@ -180,39 +247,27 @@ absl::Status CheckColumns(const CreateOptions& options, const Blueprint& plan,
 
 absl::StatusOr<Created> Existing(std::shared_ptr<Instance> instance,
                                  const CreateOptions& options,
-                                 const Blueprint& plan) {
+                                 const Blueprint& plan,
+                                 const DeviceWorker& worker) {
+  std::string why;
   if (!options.exist_ok) {
-    return Error(
-        absl::StatusCode::kAlreadyExists, Reason::kInstanceExists,
-        absl::StrCat("there is an instance '", options.name, "' already"));
+    why = absl::StrCat("there is an instance '", options.name, "' already");
+  } else {
+    std::string difference = MadeOtherwise(*instance, plan);
+    if (difference.empty()) {
+      difference = BeganOtherwise(*instance, options, worker);
+    }
+    if (difference.empty()) {
+      difference = SetOtherwise(instance->settings(), options.settings);
+    }
+    if (!difference.empty()) {
+      why = absl::StrCat("instance '", options.name, "' ", difference);
+    }
   }
-  const Architecture& present = instance->architecture();
-  if (present.name() != plan.architecture->name() ||
-      present.arguments() != plan.architecture->arguments()) {
-    return Error(absl::StatusCode::kAlreadyExists, Reason::kInstanceExists,
-                 absl::StrCat("instance '", options.name, "' is a ",
-                              present.name(), " of other arguments"));
+  if (why.empty()) {
+    return Created{.instance = std::move(instance), .existed = true};
   }
-  if (instance->identity().columns != NamesOf(plan.columns)) {
-    return Error(
-        absl::StatusCode::kAlreadyExists, Reason::kInstanceExists,
-        absl::StrCat("instance '", options.name, "' is behind other columns"));
-  }
-  const at::ScalarType dtype = DtypeOf(*instance->state());
-  if (dtype != options.dtype) {
-    return Error(
-        absl::StatusCode::kAlreadyExists, Reason::kInstanceExists,
-        absl::StrCat("instance '", options.name, "' holds ", DtypeName(dtype),
-                     ", not ", DtypeName(options.dtype)));
-  }
-  const std::string& weights = instance->identity().weights;
-  if (options.weights.has_value() && options.weights->name != weights) {
-    return Error(absl::StatusCode::kAlreadyExists, Reason::kInstanceExists,
-                 absl::StrCat("instance '", options.name, "' began with ",
-                              weights.empty() ? "no weights"
-                                              : "weights " + Quote(weights)));
-  }
-  return Created{.instance = std::move(instance), .existed = true};
+  return Error(absl::StatusCode::kAlreadyExists, Reason::kInstanceExists, why);
 }
 
 absl::StatusOr<Beginning> Begin(const CreateOptions& options,
@@ -263,6 +318,7 @@ Instance::Identity IdentityOf(const CreateOptions& options,
           .weights = options.weights.has_value() ? options.weights->name : "",
           .weights_sha256 = begin.weights_sha256,
           .columns = NamesOf(plan.columns),
+          .column_uids = UidsOf(plan.columns),
           .ephemeral = unnamed && !options.session.empty(),
           .created = absl::Now()};
 }

@@ -55,11 +55,15 @@ absl::Status CheckWeights(const CreateOptions& options, const Blueprint& plan);
 absl::Status CheckColumns(const CreateOptions& options, const Blueprint& plan,
                           const DeviceWorker& worker);
 
-// The answer to a name that `instance` has already: itself if it is what was
-// asked for and may exist, or kAlreadyExists.
+// The answer to a name that `instance` has already: itself if it may exist and
+// is what `options` would make on `worker`, or kAlreadyExists, which names what
+// differs. Not compared are what the parameters are by now (seed, how weights
+// were loaded), weights if `options` say nothing of them, and a feature cache
+// if they ask for none.
 absl::StatusOr<Created> Existing(std::shared_ptr<Instance> instance,
                                  const CreateOptions& options,
-                                 const Blueprint& plan);
+                                 const Blueprint& plan,
+                                 const DeviceWorker& worker);
 
 // Draws the parameters, or loads them from `folder`; before anything is drawn
 // the weights are looked at. In the caller's thread, so that a large network

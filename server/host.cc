@@ -75,17 +75,16 @@ absl::StatusOr<Created> Host::CreateInstance(const CreateOptions& options) {
   plan->columns = *std::move(columns);
   absl::Status status = CheckBlueprint(options, *plan);
   if (!status.ok()) return status;
+  absl::StatusOr<DeviceWorker*> worker = FindWorker(options.device);
+  if (!worker.ok()) return worker.status();
   if (auto taken = registry_.Get(options.owner, options.name)) {
-    return Existing(std::move(taken), options, *plan);
+    return Existing(std::move(taken), options, *plan, **worker);
   }
   status = CheckWeights(options, *plan);
   if (status.ok()) {  // Before any allocation.
     status = registry_.CheckRoom({options.owner, options.session});
   }
-  if (!status.ok()) return status;
-  absl::StatusOr<DeviceWorker*> worker = FindWorker(options.device);
-  if (!worker.ok()) return worker.status();
-  status = CheckColumns(options, *plan, **worker);
+  if (status.ok()) status = CheckColumns(options, *plan, **worker);
   if (!status.ok()) return status;
   absl::StatusOr<Beginning> begin = Begin(options, *plan, weights_, **worker);
   if (!begin.ok()) return begin.status();
@@ -95,7 +94,7 @@ absl::StatusOr<Created> Host::CreateInstance(const CreateOptions& options) {
   status = Register(instance, options.check_wanted);
   if (absl::IsAlreadyExists(status)) {  // Somebody was faster.
     if (auto taken = registry_.Get(options.owner, options.name)) {
-      return Existing(std::move(taken), options, *plan);
+      return Existing(std::move(taken), options, *plan, **worker);
     }
   }
   if (!status.ok()) return status;

@@ -36,6 +36,8 @@ struct VersionCondition {
 struct Normalization {
   std::vector<double> mean;
   std::vector<double> std;
+
+  bool operator==(const Normalization&) const = default;
 };
 
 // A named backbone: an immutable architecture and a pointer to its current
@@ -57,7 +59,8 @@ class Instance {
     std::string weights;                    // It began with. Empty: none.
     std::string weights_sha256;             // Of their file.
     std::vector<std::string> columns = {};  // Earlier ones, by full name.
-    bool ephemeral = false;                 // Dies with its session.
+    std::vector<std::string> column_uids = {};
+    bool ephemeral = false;  // Dies with its session.
     absl::Time created;
   };
 

@@ -7,6 +7,7 @@
 #include <limits>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "backbones/errors.h"
 #include "tests/testing/status_matchers.h"
@@ -148,6 +149,57 @@ TEST_F(HostTest, GivesTheExistingOneIfItIsEqual) {
                 Reason::kInstanceExists, HasSubstr("other arguments"));
 }
 
+TEST_F(HostTest, TakesAnInstanceThatDiffersForAnother) {
+  CreateOptions first = Mlp("a");
+  first.normalization = {.mean = {0.5}, .std = {0.5}};
+  first.settings = {.frozen = {"fc1.*"}, .feature_cache_bytes = 10'000};
+  Create(first);
+  const auto expect = [&](const std::string& message, auto change) {
+    CreateOptions again = first;
+    again.exist_ok = true;
+    change(again);
+    ExpectRefused(again, absl::StatusCode::kAlreadyExists,
+                  Reason::kInstanceExists, HasSubstr(message));
+  };
+  expect("instance 'a' is normalized otherwise",
+         [](CreateOptions& o) { o.normalization.reset(); });
+  expect("instance 'a' is normalized otherwise",
+         [](CreateOptions& o) { o.normalization->std = {0.25}; });
+  expect("instance 'a' is not read-only",
+         [](CreateOptions& o) { o.settings.read_only = true; });
+  expect("instance 'a' has other frozen parameters",
+         [](CreateOptions& o) { o.settings.frozen.clear(); });
+  expect("instance 'a' has a feature cache of 10000 bytes, not 20000",
+         [](CreateOptions& o) { o.settings.feature_cache_bytes = 20'000; });
+  CreateOptions equal = first;
+  equal.exist_ok = true;
+  EXPECT_TRUE(Create(equal).existed);
+  // A cache changes no answer: who asks for none may find one.
+  equal.settings.feature_cache_bytes = 0;
+  EXPECT_TRUE(Create(equal).existed);
+}
+
+TEST_F(HostTest, AnEqualNameBehindColumnsOfEqualNamesIsNoEqualInstance) {
+  const auto column = [](const std::string& name) {
+    return CreateOptions{
+        .name = name,
+        .owner = "local",
+        .architecture = "mnistmlp-pnn",
+        .arguments = {{"num_classes", int64_t{3}}, {"input_size", int64_t{4}}},
+        .seed = 0};
+  };
+  const Created first = Create(column("first"));
+  CreateOptions behind = column("behind");
+  behind.columns = {"first"};
+  behind.exist_ok = true;
+  Create(behind);
+  EXPECT_TRUE(Create(behind).existed);
+  EXPECT_THAT(host_.DeleteInstance(*first.instance), IsOk());
+  Create(column("first"));
+  ExpectRefused(behind, absl::StatusCode::kAlreadyExists,
+                Reason::kInstanceExists, HasSubstr("behind other columns"));
+}
+
 // R5
 TEST_F(HostTest, RefusesMoreInstancesThanTheLimit) {
   for (int i = 0; i < kMaxInstances; ++i) Create(Mlp("a" + std::to_string(i)));
@@ -191,6 +243,17 @@ TEST_F(HostTest, RefusesANormalizationThatDoesNotFit) {
   ExpectInvalid(options, "3 means and 2 standard deviations");
   options.normalization = {.mean = {0, 0}, .std = {1, 1}};
   ExpectInvalid(options, "2 channels, the input has 3");
+}
+
+// R11
+TEST_F(HostTest, RefusesANormalizationOfMoreChannelsThanImagesHave) {
+  CreateOptions options = Mlp("a");  // Takes any channels.
+  options.normalization = {.mean = std::vector<double>(1025, 0),
+                           .std = std::vector<double>(1025, 1)};
+  ExpectInvalid(options, "normalization has 1025 channels, at most 1024");
+  options.normalization = {.mean = std::vector<double>(1024, 0),
+                           .std = std::vector<double>(1024, 1)};
+  Create(options);
 }
 
 TEST_F(HostTest, RefusesANormalizationThatGivesNoNumbers) {

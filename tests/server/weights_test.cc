@@ -218,6 +218,12 @@ TEST_F(WeightsTest, TakesAnInstanceOfOtherWeightsForAnother) {
   EXPECT_THAT(host_.CreateInstance(options),
               StatusIs(absl::StatusCode::kAlreadyExists,
                        HasSubstr("began with weights \"one\"")));
+  options.weights.reset();
+  EXPECT_TRUE(host_.CreateInstance(options)->existed);  // It says nothing.
+  options.random_init = true;
+  EXPECT_THAT(host_.CreateInstance(options),
+              StatusIs(absl::StatusCode::kAlreadyExists,
+                       HasSubstr("began with weights \"one\"")));
 }
 
 TEST_F(WeightsTest, OpensOnlyFolders) {
