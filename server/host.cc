@@ -1,5 +1,9 @@
 #include "server/host.h"
 
+#include <spdlog/spdlog.h>
+
+#include <exception>
+#include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -163,7 +167,11 @@ void Host::SweepUntilEnd() {
   while (!ending_) {
     ended_.WaitWithTimeout(&mutex_, kSweepInterval);
     mutex_.Unlock();
-    Sweep(clock_.Now());
+    try {
+      Sweep(clock_.Now());
+    } catch (const std::exception& error) {  // The next sweep goes on.
+      spdlog::error("sweep failed: {}", error.what());
+    }
     mutex_.Lock();
   }
 }

@@ -14,6 +14,7 @@
 #include <filesystem>
 #include <iostream>
 #include <memory>
+#include <new>
 #include <set>
 #include <string>
 #include <system_error>
@@ -131,12 +132,22 @@ CreateOptions ReadInstanceOption(const std::string& option) {
   return options;
 }
 
-// Makes the instance of one --instance option.
+// Makes what one --instance option names. That there is no memory for it is an
+// error, as everything else that is wrong with it.
+absl::Status Create(Host& host, const std::string& option) {
+  try {
+    return host.CreateInstance(ReadInstanceOption(option)).status();
+  } catch (const OutOfMemoryBudget& error) {
+    return error.status();
+  } catch (const std::bad_alloc&) {
+    return absl::ResourceExhaustedError("this machine is out of memory");
+  }
+}
+
+// Makes the instance of one --instance option, which its errors name.
 absl::Status HostInstance(Host& host, const std::string& option) {
-  absl::StatusOr<Created> created =
-      host.CreateInstance(ReadInstanceOption(option));
-  if (created.ok()) return absl::OkStatus();
-  const absl::Status& status = created.status();
+  const absl::Status status = Create(host, option);
+  if (status.ok()) return status;
   const bool required = ReasonOf(status) == Reason::kWeightsRequired;
   return absl::Status(
       status.code(),
