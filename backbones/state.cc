@@ -279,29 +279,35 @@ absl::StatusOr<StatePtr> ForkOf(const State& state, const Layout& layout,
   return std::make_shared<const State>(std::move(fork));
 }
 
-std::vector<at::Tensor> TensorsOf(const State& state) {
-  std::vector<at::Tensor> all;
-  const auto add = [&all](const std::vector<at::Tensor>& tensors) {
+void ForEachTensor(const State& state,
+                   absl::FunctionRef<void(const at::Tensor&)> visit) {
+  const auto visit_all = [&visit](const std::vector<at::Tensor>& tensors) {
     for (const at::Tensor& tensor : tensors) {
-      if (tensor.defined()) all.push_back(tensor);
+      if (tensor.defined()) visit(tensor);
     }
   };
-  add(state.params);
-  add(state.buffers);
-  add(state.grads);
-  add(state.shared);
-  if (state.optimizer == nullptr) return all;
+  visit_all(state.params);
+  visit_all(state.buffers);
+  visit_all(state.grads);
+  visit_all(state.shared);
+  if (state.optimizer == nullptr) return;
   for (const std::vector<at::Tensor>& slots : state.optimizer->slots) {
-    add(slots);
+    visit_all(slots);
   }
+}
+
+std::vector<at::Tensor> TensorsOf(const State& state) {
+  std::vector<at::Tensor> all;
+  ForEachTensor(state,
+                [&all](const at::Tensor& tensor) { all.push_back(tensor); });
   return all;
 }
 
 int64_t StateBytes(const State& state) {
   int64_t bytes = 0;
-  for (const at::Tensor& tensor : TensorsOf(state)) {
+  ForEachTensor(state, [&bytes](const at::Tensor& tensor) {
     bytes += static_cast<int64_t>(tensor.nbytes());
-  }
+  });
   return bytes;
 }
 

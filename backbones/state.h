@@ -26,6 +26,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "backbones/layout.h"
 #include "backbones/selection.h"
@@ -152,8 +153,12 @@ StatePtr CloneOf(const State& state, const CloneParts& parts);
 absl::StatusOr<StatePtr> ForkOf(const State& state, const Layout& layout,
                                 const State& fresh);
 
-// Returns all tensors of the State that are defined: parameters, buffers,
-// gradients, those of earlier columns and the optimizer's.
+// Calls `visit` with each tensor of the State that is defined: parameters,
+// buffers, gradients, those of earlier columns and the optimizer's.
+void ForEachTensor(const State& state,
+                   absl::FunctionRef<void(const at::Tensor&)> visit);
+
+// Returns those tensors.
 std::vector<at::Tensor> TensorsOf(const State& state);
 
 // Returns the bytes of TensorsOf.

@@ -45,10 +45,10 @@ int64_t ForwardReplay::bytes() const {
   return bytes;
 }
 
-std::vector<at::Tensor> ForwardReplay::StateTensors() const {
-  std::vector<at::Tensor> tensors = state_.params;
-  tensors.insert(tensors.end(), state_.buffers.begin(), state_.buffers.end());
-  return tensors;
+void ForwardReplay::ForEachStateTensor(
+    absl::FunctionRef<void(const at::Tensor&)> visit) const {
+  for (const at::Tensor& tensor : state_.params) visit(tensor);
+  for (const at::Tensor& tensor : state_.buffers) visit(tensor);
 }
 
 void ForwardReplay::CountDemotion() const {

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <memory>
 
+#include "absl/functional/function_ref.h"
 #include "backbones/forward.h"
 #include "backbones/state.h"
 #include "server/instance.h"
@@ -32,7 +33,8 @@ class ForwardReplay : public Replay {
 
   std::shared_ptr<Graph> Run() const override;
   int64_t bytes() const override;
-  std::vector<at::Tensor> StateTensors() const override;
+  void ForEachStateTensor(
+      absl::FunctionRef<void(const at::Tensor&)> visit) const override;
   void CountDemotion() const override;
 
  private:

@@ -13,10 +13,12 @@
 
 namespace backboned {
 
-// Returns for each state the bytes of its tensors whose memory another of
-// `states` holds too. Touches no tensor's values; takes time with the number of
-// tensors that more than one object holds.
-std::vector<int64_t> SharedBytes(std::span<const StatePtr> states);
+// Returns for each of `states` the bytes of its tensors whose memory another of
+// them holds too, or one of `others`. Touches no tensor's values, and holds no
+// tensor. Takes time with the tensors of `states`, and with those of `others`
+// until it is known of all that may be shared.
+std::vector<int64_t> SharedBytes(std::span<const StatePtr> states,
+                                 std::span<const StatePtr> others = {});
 
 // Returns the bytes of what the forwards of `tapes` ran with that none of
 // `states` holds.

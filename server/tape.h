@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "server/memory_account.h"
 #include "server/quotas.h"
 
@@ -35,8 +36,9 @@ class Replay {
   // Bytes that it keeps alive.
   virtual int64_t bytes() const = 0;
 
-  // The parameters and buffers that the forward ran with.
-  virtual std::vector<at::Tensor> StateTensors() const = 0;
+  // Calls `visit` with the parameters and buffers that the forward ran with.
+  virtual void ForEachStateTensor(
+      absl::FunctionRef<void(const at::Tensor&)> visit) const = 0;
 
   // Takes note that a tape has nothing else any more.
   virtual void CountDemotion() const = 0;

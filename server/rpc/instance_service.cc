@@ -140,7 +140,9 @@ std::vector<v1::Instance> InstanceService::Describe(
       states.push_back(other->state());
     }
   }
-  const std::vector<int64_t> shared = SharedBytes(states);
+  const std::span all(states);
+  const std::vector<int64_t> shared =
+      SharedBytes(all.first(instances.size()), all.subspan(instances.size()));
   std::vector<v1::Instance> descriptions;
   for (size_t i = 0; i < instances.size(); ++i) {
     v1::Instance& result =

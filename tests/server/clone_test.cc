@@ -4,6 +4,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cstddef>
 #include <memory>
 #include <string>
 #include <utility>
@@ -123,6 +125,29 @@ TEST_F(CloneTest, SharedBytesAreThoseThatAnotherStateHolds) {
   EXPECT_THAT(Shared(), ElementsAre(all - first, all - first));
   EXPECT_THAT(host_.DeleteInstance(*clone), IsOk());
   EXPECT_THAT(Shared(), ElementsAre(0));
+}
+
+TEST_F(CloneTest, SharedBytesCountWhatOthersHoldAndNotTheirs) {
+  const auto clone = Clone(Named("twin"));
+  const auto alone = Create("alone", {});
+  const int64_t all = StateBytes(*net_->state());
+  const std::vector states = {net_->state()};
+  EXPECT_THAT(SharedBytes(states), ElementsAre(0));
+  const std::vector others = {alone->state(), clone->state()};
+  EXPECT_THAT(SharedBytes(states, others), ElementsAre(all));
+  EXPECT_THAT(SharedBytes(std::vector{alone->state()}, states), ElementsAre(0));
+}
+
+TEST_F(CloneTest, LookingForSharedBytesHoldsNoTensor) {
+  const auto clone = Clone(Named("twin"));
+  const StatePtr state = clone->state();
+  const at::Tensor& tensor = state->params[0];
+  const auto held = tensor.use_count();
+  size_t most = 0;
+  ForEachTensor(*state, [&](const at::Tensor&) {
+    most = std::max(most, tensor.use_count());
+  });
+  EXPECT_EQ(most, held);
 }
 
 TEST_F(CloneTest, AnOptimizersTensorsAreShared) {

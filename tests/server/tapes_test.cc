@@ -49,7 +49,8 @@ class FakeReplay : public Replay {
 
   std::shared_ptr<Graph> Run() const override { return nullptr; }
   int64_t bytes() const override { return bytes_; }
-  std::vector<at::Tensor> StateTensors() const override { return {}; }
+  void ForEachStateTensor(
+      absl::FunctionRef<void(const at::Tensor&)> /*visit*/) const override {}
   void CountDemotion() const override { ++demotions_; }
 
   int demotions() const { return demotions_; }
