@@ -32,6 +32,9 @@ constexpr size_t kMinMappedBytes = size_t{1} << 20;  // From here own mappings.
 constexpr int kMaxLog2 = 46;  // What a process of 47 address bits can have.
 constexpr int kMinLog2 = std::bit_width(kMaxSmallBytes) - 1;
 constexpr size_t kBinsPerDoubling = 8;
+// To trim the heap takes milliseconds, so that an allocation does it once this
+// much can be won, which is what main lets malloc keep anyway.
+constexpr int64_t kMaxHeapBytes = int64_t{64} << 20;
 constexpr size_t kBinCount = kBinsPerDoubling * (kMaxLog2 - kMinLog2);
 
 constexpr size_t RoundUp(size_t bytes, size_t multiple) {
@@ -203,14 +206,27 @@ void MemoryRoom::SetMaxPooled(int64_t max_pooled_bytes) {
 }
 
 void MemoryRoom::TrimTo(int64_t bytes) {
+  ReleaseDownTo(bytes);
+  TrimHeapOver(0);
+}
+
+void MemoryRoom::ReleaseDownTo(int64_t bytes) {
   Block* evicted = nullptr;
   {
     absl::MutexLock lock(&mutex_);
     evicted = EvictDownTo(bytes);
   }
-  if (evicted == nullptr) return;
   Release(evicted);
-  malloc_trim(0);  // Those below 1 MiB came from malloc, which keeps them.
+}
+
+// Makes malloc give back what it keeps, if that is more than `bytes`.
+void MemoryRoom::TrimHeapOver(int64_t bytes) {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (heap_bytes_ <= bytes) return;
+    heap_bytes_ = 0;
+  }
+  malloc_trim(0);
 }
 
 void MemoryRoom::TrimUnused() {
@@ -233,7 +249,8 @@ MemoryRoom::Block* MemoryRoom::Take(size_t capacity) {
   if (Block* pooled = TakePooled(capacity)) return pooled;
   const int64_t limit = in_use_.limit_bytes();
   if (limit != kUnlimitedBytes) {
-    TrimTo(std::max(limit - allocated_bytes(), int64_t{0}));
+    ReleaseDownTo(std::max(limit - allocated_bytes(), int64_t{0}));
+    TrimHeapOver(kMaxHeapBytes);
   }
   void* memory = FromSystem(capacity);
   if (memory == nullptr) {
@@ -283,7 +300,9 @@ MemoryRoom::Block* MemoryRoom::EvictDownTo(int64_t bytes) {
   Block* chain = nullptr;
   while (pooled_bytes_ > bytes && oldest_.next != &oldest_) {
     Block* block = Block::OfAge(oldest_.next);
-    pooled_bytes_ -= Footprint(block->capacity());
+    const size_t capacity = block->capacity();
+    pooled_bytes_ -= Footprint(capacity);
+    if (capacity < kMinMappedBytes) heap_bytes_ += Footprint(capacity);
     unused_bytes_ = std::min(unused_bytes_, pooled_bytes_);
     block->AgeLink::Remove();
     block->SizeLink::Remove();

@@ -112,6 +112,8 @@ class MemoryRoom {
   Block* TakePooled(size_t capacity);
   void Return(Block* block);
   Block* EvictDownTo(int64_t bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ReleaseDownTo(int64_t bytes);
+  void TrimHeapOver(int64_t bytes);
   static void Release(Block* chain);
 
   MemoryAccount in_use_;
@@ -121,6 +123,9 @@ class MemoryRoom {
   int64_t pooled_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   // The least that `pooled_bytes_` has been since the last TrimUnused.
   int64_t unused_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  // Of blocks that went from the pool to malloc, which keeps them, since the
+  // heap was trimmed.
+  int64_t heap_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   // One list a size; what came last is taken first, while it is in the cache.
   std::vector<SizeLink> bins_ ABSL_GUARDED_BY(mutex_);
   AgeLink oldest_ ABSL_GUARDED_BY(mutex_);  // The ring's begin.

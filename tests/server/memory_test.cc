@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <fstream>
@@ -19,6 +21,18 @@
 #include "absl/synchronization/mutex.h"
 #include "backbones/errors.h"
 #include "tests/testing/status_matchers.h"
+
+namespace {
+
+std::atomic<int> malloc_trims = 0;
+
+}  // namespace
+
+// In place of the C library's.
+extern "C" int malloc_trim(size_t) {
+  ++malloc_trims;
+  return 0;
+}
 
 namespace backboned {
 namespace {
@@ -256,6 +270,28 @@ TEST_F(MemoryTest, PoolGivesWayToTheLimit) {
   const MemoryRoom::Buffer buffer = room_.AllocateBuffer(20 * kMiB);
   EXPECT_LE(room_.allocated_bytes() + room_.pooled_bytes(),
             static_cast<int64_t>(40 * kMiB));
+}
+
+TEST_F(MemoryTest, AllocationsUnderTheLimitDoNotTrimTheHeap) {
+  room_.SetLimit(8 * kMiB);
+  malloc_trims = 0;
+  for (int i = 0; i < 100; ++i) {  // Each makes the other give way.
+    room_.AllocateBuffer(5 * kMiB);
+    room_.AllocateBuffer(4 * kMiB);
+    room_.AllocateBuffer(kMiB / 2);
+  }
+  EXPECT_EQ(malloc_trims, 0);
+}
+
+TEST_F(MemoryTest, TrimmingTheUnusedTrimsTheHeapToo) {
+  room_.AllocateBuffer(kMiB / 2);
+  malloc_trims = 0;
+  room_.TrimUnused();
+  EXPECT_EQ(malloc_trims, 0);  // It may be needed again.
+  room_.TrimUnused();
+  EXPECT_EQ(malloc_trims, 1);
+  room_.TrimUnused();
+  EXPECT_EQ(malloc_trims, 1);  // There was nothing more.
 }
 
 TEST_F(MemoryTest, GivesThePoolBackWhenTheSystemHasNoMore) {
