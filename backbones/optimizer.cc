@@ -78,11 +78,32 @@ absl::Status CheckGroup(OptimizerKind kind, const ParameterGroup& group) {
   return kind == OptimizerKind::kSgd ? CheckSgd(group) : CheckAdam(group);
 }
 
+absl::Status CheckGlobs(const std::vector<ParameterGroup>& groups) {
+  size_t count = 0;
+  size_t bytes = 0;
+  for (const ParameterGroup& group : groups) {
+    if (group.selection == nullptr) continue;
+    count += group.selection->globs.size();
+    for (const std::string& glob : group.selection->globs) bytes += glob.size();
+  }
+  if (count > kMaxGroupGlobs) {
+    return InvalidOption(absl::StrCat("the groups have ", count,
+                                      " patterns, at most ", kMaxGroupGlobs,
+                                      " are allowed"));
+  }
+  if (bytes > kMaxGroupGlobBytes) {
+    return InvalidOption(absl::StrCat("the groups' patterns have ", bytes,
+                                      " bytes, at most ", kMaxGroupGlobBytes,
+                                      " are allowed"));
+  }
+  return absl::OkStatus();
+}
+
 // The parameters of a group, none of them cut.
-absl::StatusOr<std::vector<Slice>> SelectGroup(const Selection& selection,
+absl::StatusOr<std::vector<Slice>> SelectGroup(const ParameterGroup& group,
                                                const Layout& layout) {
-  absl::StatusOr<std::vector<Slice>> slices =
-      SelectParameters(selection, layout);
+  absl::StatusOr<std::vector<Slice>> slices = SelectParameters(
+      group.selection == nullptr ? Selection() : *group.selection, layout);
   if (!slices.ok()) return slices;
   absl::Status whole = CheckWholeParameters(*slices, layout);
   if (!whole.ok()) return whole;
@@ -209,14 +230,15 @@ absl::StatusOr<OptimizerPtr> MakeOptimizer(OptimizerKind kind,
                                            std::vector<ParameterGroup> groups,
                                            const Layout& layout) {
   if (groups.empty()) return InvalidOption("the optimizer has no group");
+  absl::Status few = CheckGlobs(groups);
+  if (!few.ok()) return few;
   OptimizerState optimizer = {.kind = kind};
   optimizer.group_of.resize(layout.parameters().size());
   optimizer.slots.resize(layout.parameters().size());
   for (size_t g = 0; g < groups.size(); ++g) {
     absl::Status valid = OfGroup(g, CheckGroup(kind, groups[g]));
     if (!valid.ok()) return valid;
-    absl::StatusOr<std::vector<Slice>> slices =
-        SelectGroup(groups[g].selection, layout);
+    absl::StatusOr<std::vector<Slice>> slices = SelectGroup(groups[g], layout);
     if (!slices.ok()) return OfGroup(g, slices.status());
     for (const Slice& slice : *slices) {
       std::optional<size_t>& group = optimizer.group_of[slice.index];

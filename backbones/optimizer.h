@@ -33,9 +33,15 @@ enum class OptimizerKind { kSgd, kAdam, kAdamW };
 // AdamW's weight decay unless the caller gives one; of the others it is 0.
 inline constexpr double kAdamWWeightDecay = 0.01;
 
+// Patterns that all groups of an optimizer may have together, and their bytes:
+// some times those of all names that a network has.
+inline constexpr size_t kMaxGroupGlobs = 4096;
+inline constexpr size_t kMaxGroupGlobBytes = size_t{64} << 10;
+
 // Parameters that are stepped alike, and how. The names are PyTorch's.
 struct ParameterGroup {
-  Selection selection = {};
+  // Null: all parameters. A step does not copy it.
+  std::shared_ptr<const Selection> selection = nullptr;
   double lr = 1e-3;
   double weight_decay = 0;
   bool maximize = false;
@@ -77,7 +83,8 @@ std::vector<std::string_view> SlotNames(OptimizerKind kind,
 //
 // Returns kInvalidArgument (kInvalidOption), which names the group, if there is
 // no group, a number is out of its range, or a selection is not valid, cuts a
-// parameter, selects none, or selects one of another group.
+// parameter, selects none, or selects one of another group; and if there are
+// more patterns than kMaxGroupGlobs and kMaxGroupGlobBytes allow.
 absl::StatusOr<OptimizerPtr> MakeOptimizer(OptimizerKind kind,
                                            std::vector<ParameterGroup> groups,
                                            const Layout& layout);

@@ -195,6 +195,27 @@ MemoryRoom::Buffer MemoryRoom::AllocateBuffer(size_t bytes) {
   return Buffer(static_cast<std::byte*>(Allocate(bytes)));
 }
 
+std::shared_ptr<const void> MemoryRoom::Count(size_t bytes) {
+  // Bytes of two accounts, of which the first may be null.
+  struct Counted {
+    std::shared_ptr<MemoryAccount> account;
+    MemoryAccount& in_use;
+    int64_t bytes;
+    ~Counted() {
+      if (account != nullptr) account->Refund(bytes);
+      in_use.Refund(bytes);
+    }
+  };
+  std::shared_ptr<MemoryAccount> account = ScopedAccount::Current();
+  Charge charge(account.get(), bytes);
+  Charge room_charge(&in_use_, bytes);
+  auto counted = std::make_shared<const Counted>(std::move(account), in_use_,
+                                                 static_cast<int64_t>(bytes));
+  charge.Keep();
+  room_charge.Keep();
+  return counted;
+}
+
 void MemoryRoom::SetMaxPooled(int64_t max_pooled_bytes) {
   Block* evicted = nullptr;
   {

@@ -67,6 +67,12 @@ class MemoryRoom {
   // `Allocate` for raw use.
   Buffer AllocateBuffer(size_t bytes);
 
+  // Counts `bytes` that others allocated as in use, and charges them to this
+  // thread's account, until the returned object is gone.
+  //
+  // Throws OutOfMemoryBudget as Allocate does.
+  std::shared_ptr<const void> Count(size_t bytes);
+
   // Replaces the limit on bytes in use. What is in use stays.
   void SetLimit(int64_t limit_bytes) { in_use_.SetLimit(limit_bytes); }
 

@@ -1,11 +1,15 @@
 #include "server/rpc/optimizer_convert.h"
 
+#include <cstddef>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "backbones/errors.h"
+#include "server/memory.h"
+#include "server/memory_allocator.h"
 #include "server/rpc/convert.h"
 
 namespace backboned::rpc {
@@ -39,8 +43,26 @@ std::string Foreign(OptimizerKind kind, const v1::ParameterGroup& group) {
   return group.amsgrad() ? "amsgrad" : "";
 }
 
+// A selection that counts as memory of the caller's while anybody has it. Null:
+// there is none.
+std::shared_ptr<const Selection> SelectionOf(const v1::ParameterGroup& group) {
+  struct Counted {
+    Selection selection;
+    std::shared_ptr<const void> count;
+  };
+  Selection selection = FromProto(group.selection());
+  if (selection.globs.empty() && !selection.range.has_value()) return nullptr;
+  size_t bytes = 0;
+  for (const std::string& glob : selection.globs) {
+    bytes += sizeof(glob) + glob.size();
+  }
+  const auto counted = std::make_shared<const Counted>(
+      Counted{std::move(selection), CpuMemory().Count(bytes)});
+  return {counted, &counted->selection};
+}
+
 ParameterGroup GroupOf(OptimizerKind kind, const v1::ParameterGroup& group) {
-  ParameterGroup result = {.selection = FromProto(group.selection()),
+  ParameterGroup result = {.selection = SelectionOf(group),
                            .maximize = group.maximize(),
                            .momentum = group.momentum(),
                            .dampening = group.dampening(),
@@ -79,8 +101,8 @@ v1::Selection ProtoSelection(const Selection& selection) {
 
 v1::ParameterGroup ProtoGroup(OptimizerKind kind, const ParameterGroup& group) {
   v1::ParameterGroup result;
-  if (!group.selection.globs.empty() || group.selection.range.has_value()) {
-    *result.mutable_selection() = ProtoSelection(group.selection);
+  if (group.selection != nullptr) {
+    *result.mutable_selection() = ProtoSelection(*group.selection);
   }
   result.set_lr(group.lr);
   result.set_weight_decay(group.weight_decay);

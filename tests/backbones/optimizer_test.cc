@@ -5,7 +5,10 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstddef>
 #include <limits>
+#include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -40,6 +43,10 @@ State SmallState() {
   state.params = {at::tensor({1.F, 2.F}), at::tensor({3.F}), at::tensor({4.F})};
   state.grads = {at::tensor({1.F, -1.F}), at::tensor({2.F}), at::Tensor()};
   return state;
+}
+
+std::shared_ptr<const Selection> Only(Selection selection) {
+  return std::make_shared<const Selection>(std::move(selection));
 }
 
 absl::StatusOr<OptimizerPtr> Make(OptimizerKind kind,
@@ -172,17 +179,26 @@ TEST(StepTest, LeavesAFrozenParameterAlone) {
 
 TEST(StepTest, LeavesAParameterOfNoGroupAlone) {
   const State state =
-      StateWith(OptimizerKind::kSgd, {{.selection = {.globs = {"b"}}}});
+      StateWith(OptimizerKind::kSgd, {{.selection = Only({.globs = {"b"}})}});
   const StatePtr next = Stepped(state);
   EXPECT_TRUE(next->params[0].is_same(state.params[0]));
   EXPECT_THAT(Values(next->params[1]), ElementsAre(2.998F));
 }
 
+TEST(StepTest, CopiesNoPatterns) {
+  const State state =
+      StateWith(OptimizerKind::kSgd, {{.selection = Only({.globs = {"b"}})}});
+  const auto output = Step(state, {.lr = {0.5}});
+  ASSERT_THAT(output, IsOk());
+  EXPECT_EQ(output->state->optimizer->groups[0].selection,
+            state.optimizer->groups[0].selection);
+}
+
 TEST(StepTest, StepsEachGroupInItsOwnWay) {
-  const StatePtr next = Stepped(
-      StateWith(OptimizerKind::kSgd,
-                {{.selection = {.globs = {"b"}}, .lr = 1, .maximize = true},
-                 {.selection = {.globs = {"!b"}}, .lr = 2}}));
+  const StatePtr next = Stepped(StateWith(
+      OptimizerKind::kSgd,
+      {{.selection = Only({.globs = {"b"}}), .lr = 1, .maximize = true},
+       {.selection = Only({.globs = {"!b"}}), .lr = 2}}));
   EXPECT_THAT(Values(next->params[0]), ElementsAre(-1, 4));
   EXPECT_THAT(Values(next->params[1]), ElementsAre(5));
 }
@@ -296,7 +312,7 @@ TEST(MakeOptimizerTest, RefusesNumbersOutOfTheirRange) {
   const auto expect = [](OptimizerKind kind, const ParameterGroup& group,
                          const char* message) {
     EXPECT_THAT(
-        Make(kind, {{.selection = {.globs = {"a"}}}, group}),
+        Make(kind, {{.selection = Only({.globs = {"a"}})}, group}),
         StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(message)));
   };
   expect(OptimizerKind::kSgd, {.lr = kNan}, "group 1: lr is nan");
@@ -316,8 +332,8 @@ TEST(MakeOptimizerTest, RefusesNumbersOutOfTheirRange) {
 
 TEST(MakeOptimizerTest, RefusesGroupsThatShareAParameter) {
   EXPECT_THAT(
-      Make(OptimizerKind::kSgd, {{.selection = {.globs = {"*", "!a"}}},
-                                 {.selection = {.globs = {"a", "c"}}}}),
+      Make(OptimizerKind::kSgd, {{.selection = Only({.globs = {"*", "!a"}})},
+                                 {.selection = Only({.globs = {"a", "c"}})}}),
       StatusIs(absl::StatusCode::kInvalidArgument,
                HasSubstr("parameter \"c\" is in group 0 and in group 1")));
 }
@@ -325,12 +341,26 @@ TEST(MakeOptimizerTest, RefusesGroupsThatShareAParameter) {
 TEST(MakeOptimizerTest, RefusesSelectionsOfNoWholeParameter) {
   const auto expect = [](const Selection& selection, const char* message) {
     EXPECT_THAT(
-        Make(OptimizerKind::kSgd, {{.selection = selection}}),
+        Make(OptimizerKind::kSgd, {{.selection = Only(selection)}}),
         StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(message)));
   };
   expect({.globs = {"z"}}, "group 0: pattern \"z\" matches none");
   expect({.range = {{0, 1}}}, "group 0: range takes the elements [0, 1) of a");
   expect({.globs = {"a", "!a"}}, "group 0: the selection selects no parameter");
+}
+
+TEST(MakeOptimizerTest, RefusesMorePatternsThanAllGroupsMayHave) {
+  const auto expect = [](size_t globs, size_t bytes, const char* message) {
+    const Selection selection = {
+        .globs = std::vector(globs, std::string(bytes, '*'))};
+    EXPECT_THAT(
+        Make(OptimizerKind::kSgd,
+             {{.selection = Only(selection)}, {.selection = Only(selection)}}),
+        StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(message)));
+  };
+  expect(2049, 1, "the groups have 4098 patterns, at most 4096 are allowed");
+  expect(129, 256, "the groups' patterns have 66048 bytes, at most 65536");
+  expect(128, 256, "is in group 0 and in group 1");
 }
 
 TEST(MakeOptimizerTest, NeedsAGroup) {

@@ -264,6 +264,31 @@ TEST_F(MemoryTest, ThrowsOverTheRoomAndRefundsTheAccount) {
   EXPECT_EQ(room_.allocated_bytes(), 0);
 }
 
+TEST_F(MemoryTest, CountsWhatOthersAllocatedUntilItIsGone) {
+  room_.SetLimit(2 * kMiB);
+  const auto account = std::make_shared<MemoryAccount>("max-memory-bytes");
+  std::shared_ptr<const void> counted;
+  {
+    const ScopedAccount scope(account);
+    counted = room_.Count(kMiB);
+  }
+  EXPECT_EQ(account->live_bytes(), static_cast<int64_t>(kMiB));
+  EXPECT_EQ(room_.allocated_bytes(), static_cast<int64_t>(kMiB));
+  try {
+    const ScopedAccount scope(account);
+    room_.Count(kMiB + 1);
+    ADD_FAILURE() << "passes the limit";
+  } catch (const OutOfMemoryBudget& error) {
+    EXPECT_THAT(error.status(),
+                StatusIs(absl::StatusCode::kResourceExhausted,
+                         HasSubstr("of max-memory-bytes all together use")));
+  }
+  EXPECT_EQ(account->live_bytes(), static_cast<int64_t>(kMiB));
+  counted.reset();
+  EXPECT_EQ(account->live_bytes(), 0);
+  EXPECT_EQ(room_.allocated_bytes(), 0);
+}
+
 TEST_F(MemoryTest, PoolGivesWayToTheLimit) {
   room_.SetLimit(40 * kMiB);
   room_.AllocateBuffer(30 * kMiB);

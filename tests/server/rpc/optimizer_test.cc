@@ -104,6 +104,64 @@ TEST_F(OptimizerTest, RefusesOptimizersThatAreNone) {
   EXPECT_FALSE(Described().has_optimizer());
 }
 
+// R5, R11
+TEST_F(OptimizerTest, RefusesMorePatternsThanAnOptimizerMayHave) {
+  const auto expect = [&](const v1::Optimizer& optimizer, const char* message) {
+    v1::ConfigureOptimizerRequest request;
+    *request.mutable_optimizer() = optimizer;
+    EXPECT_THAT(client_.ConfigureOptimizer(request),
+                FailsWith(absl::StatusCode::kInvalidArgument,
+                          v1::ERROR_REASON_INVALID_OPTION, HasSubstr(message)));
+  };
+  const auto with_patterns = [&](int count, const std::string& stars) {
+    v1::Optimizer optimizer = Sgd(1);
+    optimizer.add_groups()->set_lr(1);
+    for (int i = 0; i < count; ++i) {
+      const bool first = i < count / 2;
+      optimizer.mutable_groups(first ? 0 : 1)
+          ->mutable_selection()
+          ->add_globs(stars + (first ? "head" : "scale"));
+    }
+    return optimizer;
+  };
+  const std::string stars(250, '*');
+  expect(with_patterns(300, stars),
+         "the groups' patterns have 76350 bytes, at most 65536 are allowed");
+  expect(with_patterns(4098, "*"),
+         "the groups have 4098 patterns, at most 4096 are allowed");
+  Configure(with_patterns(250, stars));
+}
+
+// R5
+TEST_F(OptimizerTest, ItsPatternsCountAsMemoryUntilNobodyHasThem) {
+  const auto used = [&] {
+    return client_.GetServer()->session_usage().memory_bytes();
+  };
+  v1::Optimizer optimizer = Sgd(0.5);
+  for (int i = 0; i < 250; ++i) {
+    optimizer.mutable_groups(0)->mutable_selection()->add_globs(
+        std::string(250, '*'));
+  }
+  const int64_t before = used();
+  Configure(optimizer);
+  EXPECT_GE(used() - before, 250 * 250);
+  SetGrads(2);
+  ASSERT_THAT(client_.Step(), IsOk());
+  v1::CloneInstanceRequest clone;
+  clone.set_instance("fake");
+  clone.set_name("clone");
+  clone.set_with_optimizer(true);
+  ASSERT_THAT(client_.CloneInstance(clone), IsOk());
+  EXPECT_GE(used() - before, 250 * 250);
+  EXPECT_LT(used() - before, 2 * 250 * 250);  // All share them.
+  Configure(Sgd(0.5));
+  EXPECT_GE(used() - before, 250 * 250);  // The clone has them.
+  v1::DeleteInstanceRequest remove;
+  remove.set_instance("clone");
+  ASSERT_THAT(client_.DeleteInstance(remove), IsOk());
+  EXPECT_LT(used() - before, 250 * 250);
+}
+
 TEST_F(OptimizerTest, StepsWithTheInstancesGradients) {
   Configure(Sgd(0.5));
   SetGrads(2);
