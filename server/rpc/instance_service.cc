@@ -259,21 +259,18 @@ absl::StatusOr<v1::GetInstanceResponse> InstanceService::GetInstance(
 absl::StatusOr<v1::ListInstancesResponse> InstanceService::ListInstances(
     Call&, const v1::ListInstancesRequest& request) {
   const std::vector<std::shared_ptr<Instance>> all = host().registry().List();
-  absl::StatusOr<Page> page = CutPage(
-      all,
-      [](const std::shared_ptr<Instance>& instance) {
-        // Sorts as owner and name do: the space is before all of their letters.
-        return absl::StrCat(instance->identity().owner, " ",
-                            instance->identity().name);
-      },
-      request.page_size(), request.page_token());
+  const auto key_of = [](const std::shared_ptr<Instance>& instance) {
+    // Sorts as owner and name do: the space is before all of their letters.
+    return absl::StrCat(instance->identity().owner, " ",
+                        instance->identity().name);
+  };
+  absl::StatusOr<Page> page =
+      CutPage(all, key_of, request.page_size(), request.page_token());
   if (!page.ok()) return page.status();
   v1::ListInstancesResponse response;
   const std::span shown =
       std::span(all).subspan(page->begin, page->end - page->begin);
-  for (v1::Instance& description : Describe(shown)) {
-    *response.add_instances() = std::move(description);
-  }
+  FillPage(all, key_of, Describe(shown), *page, *response.mutable_instances());
   response.set_next_page_token(page->next_token);
   return response;
 }

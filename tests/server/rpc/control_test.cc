@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "tests/server/rpc/plain_client.h"
 
 namespace backboned {
@@ -121,6 +122,39 @@ TEST_F(ControlTest, ListsInstancesOfOwnersByPages) {
     request.set_page_token(page->next_page_token());
   } while (!request.page_token().empty() && owners.size() < 9);
   EXPECT_THAT(owners, ElementsAre("alice", "local", "local-2", "local.b"));
+}
+
+// R11
+TEST_F(ControlTest, APageOfLongDescriptionsFitsAClientsMessage) {
+  constexpr size_t kInstances = 90;
+  v1::CreateInstanceRequest request = Mlp("");
+  for (int i = 0; i < 120; ++i) {  // 30,720 bytes.
+    request.mutable_settings()->add_frozen(std::string(250, '*') + "weight");
+  }
+  for (int i = 0; i < 1024; ++i) {  // 16,384 bytes.
+    request.mutable_normalization()->add_mean(0.5);
+    request.mutable_normalization()->add_std(0.5);
+  }
+  for (size_t i = 0; i < kInstances; ++i) {
+    request.set_name(absl::StrCat("mlp-", i));
+    ASSERT_THAT(client_.CreateInstance(request), IsOk());
+  }
+  v1::ListInstancesRequest list;
+  std::set<std::string> names;
+  int pages = 0;
+  do {
+    const auto page = client_.ListInstances(list);
+    ASSERT_THAT(page, IsOk());
+    EXPECT_LE(page->ByteSizeLong(), size_t{4} << 20);
+    ASSERT_THAT(page->instances(), Not(IsEmpty()));
+    for (const auto& instance : page->instances()) {
+      EXPECT_TRUE(names.insert(instance.name()).second) << instance.name();
+    }
+    list.set_page_token(page->next_page_token());
+    ++pages;
+  } while (!list.page_token().empty());
+  EXPECT_THAT(names, SizeIs(kInstances + 1));
+  EXPECT_EQ(pages, 2);
 }
 
 TEST_F(ControlTest, RefusesPageTokensThatItNeverGave) {
