@@ -1,8 +1,5 @@
 #include "server/cached_forward.h"
 
-#include <ATen/ops/empty.h>
-
-#include <cstring>
 #include <exception>
 #include <utility>
 #include <vector>
@@ -20,16 +17,6 @@ namespace {
 void AppendMode(std::string& key, const BatchNormMode& mode) {
   if (mode.eps.has_value()) absl::StrAppendFormat(&key, "%a", *mode.eps);
   key.push_back(',');
-}
-
-// Returns `tensor`, or a copy if it keeps more memory alive than its own, as
-// rows of a batch do.
-at::Tensor Compact(const at::Tensor& tensor) {
-  if (tensor.storage().nbytes() <= tensor.nbytes()) return tensor;
-  at::Tensor copy = at::empty(tensor.sizes(), tensor.options());
-  std::memcpy(MutableBytes(copy).data(), tensor.const_data_ptr(),
-              tensor.nbytes());
-  return copy;
 }
 
 CacheUse UseOf(FeatureCache::Kept kept) {
@@ -84,11 +71,13 @@ std::optional<ForwardDone> FindCached(const ForwardWork& work,
 }
 
 void KeepCached(FeatureCache& cache, const CachePlace& place,
+                const std::shared_ptr<MemoryAccount>& owner,
                 ForwardDone& done) {
   FeatureCache::Answer answer = {.exact = done.exact};
   try {
+    const ScopedAccount scope(owner);
     for (const at::Tensor& output : done.outputs) {
-      answer.outputs.push_back(Compact(output));
+      answer.outputs.push_back(CopyOnHost(output));
     }
   } catch (const std::exception&) {
     return;  // There is no memory for a copy; the answer is good all the same.

@@ -3,11 +3,13 @@
 #ifndef BACKBONED_SERVER_CACHED_FORWARD_H_
 #define BACKBONED_SERVER_CACHED_FORWARD_H_
 
+#include <memory>
 #include <optional>
 #include <string>
 
 #include "server/compute.h"
 #include "server/feature_cache.h"
+#include "server/memory_account.h"
 
 namespace backboned {
 
@@ -35,9 +37,11 @@ std::optional<ForwardDone> FindCached(const ForwardWork& work,
                                       const StatePtr& used,
                                       bool by_digest = false);
 
-// Keeps what a forward gave at `place`, and says in it what became of it.
+// Keeps a copy of what a forward gave at `place`, which `owner` pays for, since
+// the instance's owner decides how long it stays; null: nobody pays. Says in
+// `done` what became of it: there may be no memory for it.
 void KeepCached(FeatureCache& cache, const CachePlace& place,
-                ForwardDone& done);
+                const std::shared_ptr<MemoryAccount>& owner, ForwardDone& done);
 
 }  // namespace backboned
 

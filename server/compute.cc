@@ -303,7 +303,12 @@ absl::StatusOr<ForwardDone> RunForward(Host& host,
   }
   absl::StatusOr<ForwardDone> computed =
       RunOnDevice(host, std::move(request), std::move(work), std::move(done));
-  if (computed.ok()) KeepCached(instance->cache(), place, *computed);
+  if (computed.ok()) {
+    const Instance::Identity& identity = instance->identity();
+    KeepCached(instance->cache(), place,
+               host.accounts().Of({identity.owner, identity.session}),
+               *computed);
+  }
   return computed;
 }
 

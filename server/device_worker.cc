@@ -89,8 +89,9 @@ struct DeviceWorker::Item {
 
 // Runs what is to run together, and sets each one's status.
 void DeviceWorker::RunAll(const Items& items) {
-  const ScopedAccount scope(items.size() == 1 ? items[0]->request.account
-                                              : nullptr);
+  const auto& largest = *std::ranges::max_element(
+      items, {}, [](const auto& item) { return item->samples; });
+  const ScopedAccount scope(largest->request.account);
   if (items[0]->work != nullptr) {
     items[0]->status = RunCatching(*items[0]->work);
     return;
@@ -102,6 +103,7 @@ void DeviceWorker::RunAll(const Items& items) {
   for (const auto& item : items) {
     item->status = together;
     if (together.ok() || items.size() == 1) continue;
+    const ScopedAccount own(item->request.account);
     BatchWork* const alone = item->batch_work;
     item->status =
         RunCatching([&] { return alone->RunBatch(std::span(&alone, 1)); });

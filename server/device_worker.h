@@ -60,8 +60,8 @@ class DeviceWorker {
     absl::Time deadline = absl::InfiniteFuture();  // By the worker's clock.
     // Polled while the work waits; once true, it will not be started.
     std::function<bool()> cancelled = [] { return false; };
-    // Pays for the memory that the work takes, unless it runs together with
-    // others'. Null: nobody.
+    // Pays for the memory that the work takes; of what runs together, that of
+    // the one with most samples does. Null: nobody.
     std::shared_ptr<MemoryAccount> account = nullptr;
     // Of BatchWork: what may run together has equal keys. 0: alone.
     uint64_t merge_key = 0;

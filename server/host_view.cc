@@ -1,5 +1,9 @@
 #include "server/host_view.h"
 
+#include <ATen/ops/empty.h>
+
+#include <cstring>
+
 namespace backboned {
 
 at::Tensor OnHost(const at::Tensor& tensor) {
@@ -10,6 +14,13 @@ at::Tensor OnHost(const at::Tensor& tensor) {
 at::Tensor OnDevice(const at::Tensor& tensor, c10::Device device) {
   if (!tensor.defined()) return tensor;
   return tensor.to(device);
+}
+
+at::Tensor CopyOnHost(const at::Tensor& tensor) {
+  at::Tensor copy = at::empty(tensor.sizes(), tensor.options());
+  std::memcpy(MutableBytes(copy).data(), tensor.const_data_ptr(),
+              tensor.nbytes());
+  return copy;
 }
 
 std::span<const std::byte> Bytes(const at::Tensor& tensor) {

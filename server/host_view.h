@@ -20,6 +20,10 @@ at::Tensor OnHost(const at::Tensor& tensor);
 // only.
 at::Tensor OnDevice(const at::Tensor& tensor, c10::Device device);
 
+// Returns a copy of a contiguous CPU tensor, in memory of its own, which this
+// thread's account pays for. Computes nothing: on any thread.
+at::Tensor CopyOnHost(const at::Tensor& tensor);
+
 // The memory of a contiguous CPU tensor.
 std::span<const std::byte> Bytes(const at::Tensor& tensor);
 

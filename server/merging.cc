@@ -11,6 +11,7 @@
 
 #include "backbones/together.h"
 #include "server/host_view.h"
+#include "server/memory_account.h"
 
 namespace backboned {
 namespace {
@@ -128,7 +129,15 @@ absl::StatusOr<ForwardDone> RunMerged(DeviceWorker::Request request,
       worker.RunTogether(request, items);
   if (!times.ok()) return times.status();
   ForwardDone done;
-  done.outputs = Join(pieces);
+  {
+    const ScopedAccount scope(work.account);
+    done.outputs = Join(pieces);
+    for (at::Tensor& output : done.outputs) {
+      // Rows of a batch would keep the memory of all of it.
+      if (output.storage().nbytes() <= output.nbytes()) continue;
+      output = CopyOnHost(output);
+    }
+  }
   done.exact = pieces.size() == 1 && !pieces[0]->merged();
   if (work.return_buffers) {
     absl::StatusOr<std::vector<at::Tensor>> buffers =

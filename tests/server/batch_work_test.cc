@@ -15,6 +15,7 @@
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "server/device_worker.h"
+#include "server/memory_account.h"
 #include "tests/testing/status_matchers.h"
 
 namespace backboned {
@@ -49,10 +50,18 @@ class Job : public BatchWork {
 
 class BatchWorkTest : public ::testing::Test {
  protected:
-  // Runs `jobs` so that all of them wait when the worker becomes free, and
-  // returns how each ended.
+  // Who pays for a job, and its samples.
+  struct Paid {
+    std::shared_ptr<MemoryAccount> account = nullptr;
+    int64_t samples = 1;
+  };
+
+  // Runs `jobs`, paid as `paid` says, so that all of them wait when the worker
+  // becomes free, and returns how each ended.
   std::vector<absl::Status> RunAtOnce(const std::vector<Job*>& jobs,
-                                      uint64_t merge_key = 1) {
+                                      uint64_t merge_key = 1,
+                                      std::vector<Paid> paid = {}) {
+    paid.resize(jobs.size());
     std::vector<absl::Status> ends(jobs.size());
     std::vector<std::thread> threads;
     absl::Notification started;
@@ -69,9 +78,13 @@ class BatchWorkTest : public ::testing::Test {
     started.WaitForNotification();
     for (size_t i = 0; i < jobs.size(); ++i) {
       threads.emplace_back([&, i] {
-        const DeviceWorker::BatchItem item = {.work = jobs[i]};
-        ends[i] =
-            worker_.RunTogether({.merge_key = merge_key}, {&item, 1}).status();
+        const DeviceWorker::BatchItem item = {.work = jobs[i],
+                                              .samples = paid[i].samples};
+        ends[i] = worker_
+                      .RunTogether(
+                          {.account = paid[i].account, .merge_key = merge_key},
+                          {&item, 1})
+                      .status();
       });
       while (worker_.queued() <= static_cast<int64_t>(i)) {
         std::this_thread::yield();
@@ -84,6 +97,40 @@ class BatchWorkTest : public ::testing::Test {
 
   DeviceWorker worker_{c10::Device(c10::DeviceType::CPU), /*threads=*/1, {}};
 };
+
+// R5
+TEST_F(BatchWorkTest, TheOneOfMostSamplesPaysForABatch) {
+  const auto small = std::make_shared<MemoryAccount>("small");
+  const auto large = std::make_shared<MemoryAccount>("large");
+  std::shared_ptr<MemoryAccount> paying;
+  Job a, b;
+  Job first([&](std::span<BatchWork* const>) {
+    paying = ScopedAccount::Current();
+    return absl::OkStatus();
+  });
+  EXPECT_THAT(RunAtOnce({&first, &a, &b}, 1, {{small, 2}, {large, 3}, {{}, 1}}),
+              ElementsAre(IsOk(), IsOk(), IsOk()));
+  EXPECT_EQ(first.together, 3);
+  EXPECT_EQ(paying, large);
+}
+
+// R5
+TEST_F(BatchWorkTest, EachPaysForItselfWhereTheBatchDidNotFit) {
+  const auto small = std::make_shared<MemoryAccount>("small");
+  const auto large = std::make_shared<MemoryAccount>("large");
+  std::vector<std::shared_ptr<MemoryAccount>> paying;
+  const Job::Hook hook = [&](std::span<BatchWork* const> batch) {
+    if (batch.size() > 1) {
+      throw OutOfMemoryBudget(absl::ResourceExhaustedError("too much"));
+    }
+    paying.push_back(ScopedAccount::Current());
+    return absl::OkStatus();
+  };
+  Job a(hook), b(hook);
+  EXPECT_THAT(RunAtOnce({&a, &b}, 1, {{small, 2}, {large, 3}}),
+              ElementsAre(IsOk(), IsOk()));
+  EXPECT_THAT(paying, ElementsAre(small, large));
+}
 
 TEST_F(BatchWorkTest, RunsWhatWaitsTogether) {
   Job a, b, c;

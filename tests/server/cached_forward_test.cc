@@ -121,12 +121,38 @@ TEST_F(CachedForwardTest, ASplitAnswerIsNotExact) {
   EXPECT_TRUE(exact.exact);
 }
 
+// R5
+TEST_F(CachedForwardTest, TheOwnerPaysForWhatIsKept) {
+  const auto owner = host_.accounts().Of({.principal = "local"});
+  const auto caller = host_.accounts().Of({.principal = "bob"});
+  ForwardWork work = Work("x");
+  work.account = caller;
+  {
+    const ForwardDone done = Run(std::move(work));
+    ASSERT_EQ(done.cache_use, CacheUse::kKept);
+  }
+  EXPECT_EQ(caller->live_bytes(), 0);
+  EXPECT_EQ(owner->live_bytes(), 2 * 4 * static_cast<int64_t>(sizeof(float)));
+  net_->MarkDeleted();
+  EXPECT_EQ(owner->live_bytes(), 0);
+}
+
+TEST_F(CachedForwardTest, WithoutTheOwnersMemoryNothingIsKept) {
+  const auto owner = std::make_shared<MemoryAccount>("max-memory-bytes", 8);
+  ForwardDone done;
+  done.outputs = {at::ones({2, 4})};
+  KeepCached(net_->cache(), PlaceOf(Work("x"), *net_->state()), owner, done);
+  EXPECT_EQ(done.cache_use, CacheUse::kNone);
+  EXPECT_EQ(net_->cache().figures().entries, 0);
+  EXPECT_EQ(owner->live_bytes(), 0);
+}
+
 TEST_F(CachedForwardTest, RowsOfABatchAreKeptWithoutTheBatch) {
   const CachePlace place = PlaceOf(Work("x"), *net_->state());
   const at::Tensor batch = Rand(1, {64, 4});
   ForwardDone done;
   done.outputs = {batch.narrow(0, 10, 2)};
-  KeepCached(net_->cache(), place, done);
+  KeepCached(net_->cache(), place, /*owner=*/nullptr, done);
   const auto kept = net_->cache().Find(place.version, place.key, {});
   ASSERT_TRUE(kept.has_value());
   EXPECT_TRUE(BitEqual(kept->outputs[0], batch.narrow(0, 10, 2)));

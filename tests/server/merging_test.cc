@@ -101,6 +101,18 @@ TEST_F(MergingTest, RunsTogetherWhatWaits) {
   EXPECT_TRUE(at::allclose(got[1], Run(Work(net_, b_, false)), 1e-4, 1e-6));
 }
 
+// R5
+TEST_F(MergingTest, AnOutputKeepsNothingOfTheBatchAndItsCallerPays) {
+  const auto account = std::make_shared<MemoryAccount>("max-memory-bytes");
+  ForwardWork work = Work(net_, a_);
+  work.account = account;
+  const auto got = RunAtOnce(std::move(work), Work(net_, b_));
+  ASSERT_EQ(Figures().merged_items, 2);
+  EXPECT_EQ(got[0].storage().nbytes(), got[0].nbytes());
+  EXPECT_EQ(got[1].storage().nbytes(), got[1].nbytes());
+  EXPECT_EQ(account->live_bytes(), static_cast<int64_t>(got[0].nbytes()));
+}
+
 TEST_F(MergingTest, OneThatDoesNotAllowItKeepsItsBitsAmongNeighbours) {
   const at::Tensor alone = Run(Work(net_, a_, false));
   const auto got = RunAtOnce(Work(net_, b_), Work(net_, a_, false),
