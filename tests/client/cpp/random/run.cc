@@ -11,7 +11,7 @@
 namespace backboned::client::random {
 namespace {
 
-constexpr int kMaxRunsToShorten = 300;
+constexpr absl::Duration kTimeToShorten = absl::Seconds(30);
 
 // The verbs, and how often each comes.
 struct Verb {
@@ -61,12 +61,13 @@ void TakeAway(World& world, const std::string& name,
 
 // Expects that a session, and all together, use nothing any more. What broke
 // off may end a little later on the server.
-void ExpectNothingUsed(World& world, const Client& client) {
+void ExpectNothingUsed(World& world, const Client& client,
+                       absl::Duration patience) {
   world.check.Log(absl::StrCat("at the end ", client.options().session));
   v1::Usage nothing;
   nothing.set_calls(1);  // The one that asks.
   const std::string expected = nothing.ShortDebugString();
-  const absl::Time give_up = absl::Now() + absl::Seconds(20);
+  const absl::Time give_up = absl::Now() + patience;
   std::string session, principal;
   do {
     const auto server = client.GetServer();
@@ -89,11 +90,14 @@ int64_t DemotedTapes(World& world) {
   return count;
 }
 
-void TakeAllAway(World& world) {
+void TakeAllAway(World& world, absl::Duration patience) {
   for (const auto& [name, model] : world.instances) {
     TakeAway(world, name, model);
   }
-  for (const Client& client : world.clients) ExpectNothingUsed(world, client);
+  for (const Client& client : world.clients) {
+    ExpectNothingUsed(world, client, patience);
+    if (!world.check.failure().empty()) return;
+  }
   world.check.Expect(world.server.in_flight_bytes() == 0,
                      "the server has uploads under way");
   world.check.Expect(
@@ -103,7 +107,8 @@ void TakeAllAway(World& world) {
 
 }  // namespace
 
-Outcome Run(const std::vector<Step>& steps, bool tapes_are_scarce) {
+Outcome Run(const std::vector<Step>& steps, bool tapes_are_scarce,
+            absl::Duration patience) {
   World world(tapes_are_scarce);
   Outcome outcome;
   for (const Step step : steps) {
@@ -113,7 +118,7 @@ Outcome Run(const std::vector<Step>& steps, bool tapes_are_scarce) {
   }
   if (world.check.failure().empty()) {
     outcome.demoted_tapes = DemotedTapes(world);
-    TakeAllAway(world);
+    TakeAllAway(world, patience);
   }
   outcome.failure = world.check.failure();
   outcome.log = world.check.log();
@@ -121,20 +126,20 @@ Outcome Run(const std::vector<Step>& steps, bool tapes_are_scarce) {
 }
 
 std::vector<Step> Shorten(std::vector<Step> steps, bool tapes_are_scarce) {
-  int runs = 0;
+  const absl::Time end_time = absl::Now() + kTimeToShorten;
+  const auto has_time = [&] { return absl::Now() < end_time; };
   const auto fails = [&](const std::vector<Step>& fewer) {
-    return ++runs <= kMaxRunsToShorten &&
-           !Run(fewer, tapes_are_scarce).failure.empty();
+    const Outcome outcome = Run(fewer, tapes_are_scarce, absl::Seconds(1));
+    return !outcome.failure.empty();
   };
   // Halves, quarters, ..., then single ones, from the end.
-  for (size_t size = steps.size() / 2; size > 0; size /= 2) {
-    for (size_t end = steps.size(); end >= size && runs < kMaxRunsToShorten;) {
+  for (size_t size = steps.size() / 2; size > 0 && has_time(); size /= 2) {
+    for (size_t end = steps.size(); end >= size && has_time();) {
       std::vector<Step> fewer = steps;
       const auto last = fewer.begin() + static_cast<int64_t>(end);
       fewer.erase(last - static_cast<int64_t>(size), last);
       end -= size;
       if (fails(fewer)) steps = std::move(fewer);
-      end = std::min(end, steps.size());
     }
   }
   return steps;

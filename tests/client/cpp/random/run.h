@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/time/time.h"
 #include "tests/client/cpp/random/choice.h"
 
 namespace backboned::client::random {
@@ -26,9 +27,12 @@ struct Outcome {
 // Makes the steps on a server of their own (see World), one after the other,
 // until an answer is not the model's. Then takes everything away, and expects
 // that the server holds nothing.
-Outcome Run(const std::vector<Step>& steps, bool tapes_are_scarce);
+//
+// `patience` is how long what broke off may take to end on the server.
+Outcome Run(const std::vector<Step>& steps, bool tapes_are_scarce,
+            absl::Duration patience = absl::Seconds(20));
 
-// Takes steps away as long as something fails, for a bounded number of runs.
+// Takes steps away as long as something fails, for some time at most.
 std::vector<Step> Shorten(std::vector<Step> steps, bool tapes_are_scarce);
 
 }  // namespace backboned::client::random
