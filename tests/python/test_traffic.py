@@ -11,7 +11,7 @@ from backboned.traffic import Meter, Traffic
 
 def test_differences_and_words():
     used = Traffic(3_000_000, 2_000, 5) - Traffic(1_000_000, 1_000, 2)
-    assert used == (2_000_000, 1_000, 3)
+    assert used == Traffic(2_000_000, 1_000, 3)
     assert str(used) == "2.000 MB sent, 0.001 MB received, 3 round trips"
 
 
@@ -20,8 +20,8 @@ def test_views_of_a_channel_count_for_themselves(server):
     views = [server.channel.metered(meter) for meter in meters]
     path = backboned.channel.CONTROL + "GetServer"
     answers = [views[i].unary(path, b"") for i in (0, 1, 1)]
-    assert meters[0].read() == (0, len(answers[0]), 1)
-    assert meters[1].read() == (0, len(answers[1]) + len(answers[2]), 2)
+    assert meters[0].read() == Traffic(0, len(answers[0]), 1)
+    assert meters[1].read() == Traffic(0, len(answers[1]) + len(answers[2]), 2)
 
 
 def test_views_share_the_connection(server):
@@ -78,3 +78,15 @@ def test_a_hosted_step_of_experience_replay_moves_images_and_little_else(server,
     beyond = used.sent_bytes + used.received_bytes - images
     assert used.sent_bytes > images and beyond < 8_000
     net.delete()
+
+
+def test_traffic_of_several_networks_is_added_up(server):
+    nets = [server.create("seq-mnist", seed=seed) for seed in range(2)]
+    for net in nets:
+        net.eval()(torch.rand(1, 1, 28, 28))
+    one, other = (net.traffic for net in nets)
+    assert sum(net.traffic for net in nets) == one + other
+    assert (one + other).round_trips == one.round_trips + other.round_trips
+    assert (one + other) - other == one
+    with pytest.raises(TypeError):
+        one + 1

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import struct
-import threading
 
+from backboned import forks
 from backboned.dtypes import Array, as_bytes, make_spec
 from backboned.layout import Version
 from backboned.v1 import backbone_service_pb2 as pb
@@ -55,7 +55,7 @@ class Asking:
 
     def __init__(self, enabled: bool, filled: bool = False) -> None:
         self.enabled = enabled
-        self._lock = threading.Lock()
+        self._lock = forks.lock()
         self._filled = filled
         self._version: Version | None = None
         self._known: dict[bytes, None] = {}

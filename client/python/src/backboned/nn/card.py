@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -83,5 +84,5 @@ def make(network: RemoteBackbone) -> Card:
             "backwards": info.backwards,
             "steps": info.steps,
         },
-        "traffic": traffic._asdict(),
+        "traffic": dataclasses.asdict(traffic),
     }
