@@ -292,9 +292,9 @@ def test_calls_carry_session_and_label():
     from backboned.channel import Channel
 
     with scripted_server() as (script, channel):
-        labelled = Channel(channel.target, label="run 7")
+        labelled = Channel(channel.target, label="run-7")
         answer_with(script, "GetParams", params_answer())
         fake_instance(labelled).get_params()
         labelled.close()
-    assert script.metadata[-1]["backboned-label"] == "run 7"
+    assert script.metadata[-1]["backboned-label"] == "run-7"
     assert 1 <= len(script.metadata[-1]["backboned-session"]) <= 64

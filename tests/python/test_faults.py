@@ -59,6 +59,12 @@ def connected(phoenix):
         yield server
 
 
+@pytest.fixture
+def hasty(phoenix):
+    with backboned.connect(phoenix.target, reconnect_timeout=0.3) as server:
+        yield server
+
+
 def is_there(server):
     try:
         return bool(server.info())
@@ -169,11 +175,11 @@ def test_server_killed_again_while_it_is_fed_changes_no_bit(
     phoenix.restart()
     true, pushes = backend.set_params, []
 
-    def fatal(*arguments):
+    def fatal(*arguments, **options):
         pushes.append(arguments)
         if len(pushes) == 1:
             phoenix.restart()
-        return true(*arguments)
+        return true(*arguments, **options)
 
     monkeypatch.setattr(backend, "set_params", fatal)
     loss.backward()
@@ -310,8 +316,8 @@ def test_server_that_stays_away_is_an_error(phoenix):
         assert net.get_grads().isfinite().all()
 
 
-def test_step_in_flight_to_a_server_that_is_gone(phoenix, connected):
-    net = mlp(connected)
+def test_step_in_flight_to_a_server_that_is_gone(phoenix, hasty):
+    net = mlp(hasty)
     optimizer = optim.SGD(net, lr=0.1)
     x, terms = torch.rand(2, 1, 28, 28), [CrossEntropy(torch.tensor([1, 2]))]
     net.train_step(x, terms, optimizer)
@@ -320,7 +326,7 @@ def test_step_in_flight_to_a_server_that_is_gone(phoenix, connected):
     with pytest.raises(backboned.Unavailable, match="resume from a checkpoint"):
         step.result()
     phoenix.start()
-    wait_until(lambda: is_there(connected))
+    wait_until(lambda: is_there(hasty))
     with pytest.raises(backboned.ServerRestarted, match="resume from a checkpoint"):
         net.state_dict()
 
@@ -379,8 +385,8 @@ def test_deleted_instance_is_not_made_again(connected):
         net(torch.rand(2, 1, 28, 28))
 
 
-def test_hosted_network_says_what_is_lost(phoenix, connected):
-    net = mlp(connected)
+def test_hosted_network_says_what_is_lost(phoenix, hasty):
+    net = mlp(hasty)
     optimizer = optim.SGD(net, lr=0.1)
     x = torch.rand(2, 1, 28, 28)
     net(x).sum().backward()
@@ -390,7 +396,7 @@ def test_hosted_network_says_what_is_lost(phoenix, connected):
     with pytest.raises(backboned.Unavailable, match="resume from a checkpoint"):
         net(x)
     phoenix.start()
-    wait_until(lambda: is_there(connected))
+    wait_until(lambda: is_there(hasty))
     lost = "was restarted.*optimizer's state.*resume from a checkpoint"
     loss.backward()
     for call in (optimizer.step, lambda: net(x), net.state_dict):

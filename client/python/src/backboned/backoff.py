@@ -1,4 +1,4 @@
-"""Waiting for a busy server: calls that it refused before they began."""
+"""Waiting for a server that is busy, or does not answer."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ import sys
 import time
 from typing import Callable, NamedTuple, Optional, TypeVar
 
-from backboned.errors import ResourceExhausted
+import grpc
 
-RETRY_TIMEOUT_S = 30.0
+from backboned.errors import BackbonedError, ResourceExhausted
+
+RETRY_TIMEOUT_S = 12 * 3600.0
+"""A night: what trains on a shared machine outlives that others use it too."""
 
 AT_THE_DOOR = frozenset(
     ("max-calls", "max-queued", "max-queued-by-run", "max-in-flight-bytes")
@@ -21,14 +24,23 @@ made again. They are reached because others are served, not for what the caller 
 # So that those who were refused together do not come back together.
 _SPREAD = 0.25
 
+# Seconds between two questions whether a server is there again.
+_FIRST_PAUSE_S = 0.1
+_LAST_PAUSE_S = 5.0
+
+# Seconds between two lines on a terminal.
+_QUIET_S = 10.0
+
 T = TypeVar("T")
 
 
 class Waiting(NamedTuple):
-    """What a call waits for that the server was too busy to begin.
+    """What a call waits for.
 
-    `limit`, of `scope`, is reached: the call would be number `place` of `limit_value`.
-    It is made again after `pause` seconds, and has waited `waited` seconds so far.
+    The server is too busy to begin it: `limit`, of `scope`, is reached, and the call
+    would be number `place` of `limit_value`. Or the server does not answer: `absence`
+    says so, and `limit` is empty. It is made again after `pause` seconds, and has
+    waited `waited` seconds so far.
     """
 
     limit: str
@@ -37,9 +49,12 @@ class Waiting(NamedTuple):
     limit_value: int
     pause: float
     waited: float
+    absence: str = ""
 
     def __str__(self) -> str:
         """Give a line for people."""
+        if self.absence:
+            return f"{self.absence}; waited {self.waited:.0f} s, and goes on waiting"
         return (
             f"the server is busy: {self.limit} of the {self.scope or 'server'} is "
             f"{self.limit_value}, this would be {self.place}; again in "
@@ -53,6 +68,77 @@ OnWait = Optional[Callable[[Waiting], object]]
 def print_waiting(waiting: Waiting) -> None:
     """Say on standard error what a call waits for; an `on_wait` for terminals."""
     print(f"backboned: {waiting}", file=sys.stderr)
+
+
+class _OnTerminal:
+    """Prints on a terminal what calls wait for, now and then."""
+
+    def __init__(self) -> None:
+        self._last = -_QUIET_S
+
+    def __call__(self, waiting: Waiting) -> None:
+        now = time.monotonic()
+        if sys.stderr.isatty() and now - self._last >= _QUIET_S:
+            self._last = now
+            print_waiting(waiting)
+
+    def __repr__(self) -> str:
+        return "show_waiting"
+
+
+show_waiting: OnWait = _OnTerminal()
+"""The `on_wait` unless another is given: says on standard error, if that is a terminal,
+at most every ten seconds what a call waits for."""
+
+
+class Patience:
+    """How long a server that does not answer is waited for: from the first failure.
+
+    Not thread-safe; one for each call.
+
+    Parameters
+    ----------
+    seconds : float
+        The whole time.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._begin: float | None = None
+        self._pause = _FIRST_PAUSE_S
+
+    @property
+    def waited(self) -> float:
+        """Seconds since the first failure."""
+        return 0.0 if self._begin is None else time.monotonic() - self._begin
+
+    def pause(self) -> float | None:
+        """Give the seconds until the next attempt; None if the time is over."""
+        if self._begin is None:
+            self._begin = time.monotonic()
+        left = self.seconds - self.waited
+        if left <= 0:
+            return None
+        pause = min(self._pause, left)
+        self._pause = min(2 * self._pause, _LAST_PAUSE_S)
+        return pause * random.uniform(1 - _SPREAD, 1)
+
+    def tired(self, error: BackbonedError) -> BackbonedError:
+        """Make the error that says how long was waited."""
+        tired = type(error)(
+            f"{error.message}; waited {self.seconds:g} s for it to come back",
+            error.code,
+            error.reason,
+        )
+        tired.was_waited_for = True
+        return tired
+
+
+def is_absence(error: BackbonedError) -> bool:
+    """Whether nothing answers, or the server shuts down."""
+    if error.code == grpc.StatusCode.UNAVAILABLE:
+        return True
+    return error.code == grpc.StatusCode.CANCELLED and not error.reason
 
 
 def patiently(
@@ -70,7 +156,7 @@ def patiently(
     attempt : callable
         Makes the call, in the seconds that it is given.
     timeout : float
-        Seconds for all of it.
+        Seconds for each attempt.
     retry_timeout : float
         Seconds in which it is made again. 0: it is not.
     on_wait : callable, optional
@@ -82,14 +168,13 @@ def patiently(
         As the server said last, if there is no time left to try again.
     """
     begin = time.monotonic()
-    patience = min(timeout, retry_timeout)
     while True:
         try:
-            return attempt(timeout - (time.monotonic() - begin))
+            return attempt(timeout)
         except ResourceExhausted as error:
             pause = _pause(error)
             waited = time.monotonic() - begin
-            if pause is None or waited + pause >= patience:
+            if pause is None or waited + pause >= retry_timeout:
                 raise
             told = Waiting(
                 error.limit,

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import collections
 import copy
+import logging
 import os
+import re
 import threading
+import time
 import uuid
 import weakref
 from collections.abc import Generator, Hashable
@@ -15,17 +18,27 @@ from typing import Any, Callable, TypeVar
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "1")
 
 import grpc  # noqa: E402
+from google.protobuf.message import DecodeError  # noqa: E402
 
-from backboned import forks  # noqa: E402
-from backboned.backoff import RETRY_TIMEOUT_S, OnWait, patiently  # noqa: E402
-from backboned.errors import BackbonedError, Unavailable, from_rpc  # noqa: E402
+from backboned import backoff, forks  # noqa: E402
+from backboned.backoff import OnWait, Patience, Waiting, is_absence  # noqa: E402
+from backboned.errors import (  # noqa: E402
+    BackbonedError,
+    InvalidArgument,
+    MalformedAnswer,
+    ServerRestarted,
+    Unavailable,
+    from_rpc,
+)
 from backboned.traffic import Meter  # noqa: E402
+from backboned.v1 import instance_service_pb2 as pb  # noqa: E402
 
 DATA = "/backboned.v1.BackboneService/"
 CONTROL = "/backboned.v1.InstanceService/"
 
 DEFAULT_TIMEOUT_S = 120.0
-RECONNECT_TIMEOUT_S = 30.0
+RECONNECT_TIMEOUT_S = 300.0
+"""Less than the ten minutes for which a server remembers request ids."""
 
 T = TypeVar("T")
 
@@ -47,6 +60,18 @@ _OPTIONS = (
 # the end off its queue, and a forked child would wait for that for ever.
 
 _END_S = 1.0
+_ANSWER_S = 5.0
+_LABEL = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+# About three years; grpc cannot count up to much more.
+_FOR_EVER_S = 1e8
+
+RESTARTED = "SERVER_RESTARTED"
+"""The client's own reason: another server answered than the one that was called."""
+
+# What a server says that is there, but takes its time.
+_SLOW = {grpc.StatusCode.DEADLINE_EXCEEDED}
+
+_log = logging.getLogger("backboned")
 
 # What grpc itself reports when a connection breaks; an error of the server's own has
 # a reason.
@@ -70,6 +95,11 @@ class Connection:
         What finalizers left: tape ids, and (address, uid); see garbage.py.
     lives : weakref.WeakValueDictionary
         By uid, what keeps the unnamed instances of this process; see garbage.py.
+    interrupted : bool
+        Whether somebody was interrupted inside of grpc, which may have left a lock
+        held (grpc/grpc#19973): the next call takes another channel of grpc's, under
+        the same session. The calls of other threads end on the old one, and nobody
+        closes it, since that would wait for the lock.
     """
 
     def __init__(self, target: str, label: str | None) -> None:
@@ -82,43 +112,61 @@ class Connection:
         self.lives: weakref.WeakValueDictionary[str, Any] = (
             weakref.WeakValueDictionary()
         )
-        self._grpc = grpc.insecure_channel(target, options=_OPTIONS)
+        self.interrupted = False
+        self._target = target
+        self._wire = _Wire(target)
         forks.prepare(_after_fork_in_child)
         self._metadata: tuple[tuple[str, str], ...] = (
             ("backboned-session", self.session),
         )
         if label:
             self._metadata += (("backboned-label", label),)
-        self._methods: dict[tuple[str, str], Callable[..., Any]] = {}
 
-    def call(self, shape: str, path: str, body: Any, timeout: float) -> Any:
+    def call(self, shape: str, path: str, body: Any, timeout: float | None) -> Any:
         """Call grpc's `shape`, e.g. ``"unary_stream"``, of a method with bytes."""
-        method = self._methods.get((shape, path))
-        if method is None:
-            method = getattr(self._grpc, shape)(
-                path, request_serializer=None, response_deserializer=None
-            )
-            self._methods[shape, path] = method
+        if self.interrupted:
+            self._wire = _Wire(self._target)
+            self.interrupted = False
+        method = self._wire.method(shape, path)
         return method(body, timeout=timeout, metadata=self._metadata)
 
     def close(self) -> None:
         """End all calls. Idempotent."""
-        self._grpc.close()
+        if not self.interrupted:
+            self._wire.channel.close()
+
+
+class _Wire:
+    """A channel of grpc's, and what was asked of it before."""
+
+    def __init__(self, target: str) -> None:
+        self.channel = grpc.insecure_channel(target, options=_OPTIONS)
+        self._methods: dict[tuple[str, str], Callable[..., Any]] = {}
+
+    def method(self, shape: str, path: str) -> Callable[..., Any]:
+        """Give what calls a method; bytes go in and come out."""
+        method = self._methods.get((shape, path))
+        if method is None:
+            method = getattr(self.channel, shape)(
+                path, request_serializer=None, response_deserializer=None
+            )
+            self._methods[shape, path] = method
+        return method
 
 
 class _Line:
     """What all views of a channel share: the connection of this process, if any."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = forks.lock()
         self.connection: Connection | None = None
         self.closed = False
         self.explain: Callable[[], str] = str
+        self.server_uid = ""
         _lines.add(self)
 
     def forget(self) -> None:
         """Leave the connection to the parent process."""
-        self.lock = threading.Lock()
         self.connection = None
 
 
@@ -147,11 +195,16 @@ class Channel:
     progress : bool
         Show a bar for transfers over one second.
     reconnect_timeout : float
-        Seconds that a mirrored network waits for a server that went away.
+        Seconds that a call waits for a server that does not answer.
     retry_timeout : float
         Seconds in which a call is made again that a busy server did not begin.
     on_wait : callable, optional
-        Is told, before each pause, what such a call waits for (`Waiting`).
+        Is told, before each pause, what a call waits for (`Waiting`).
+
+    Raises
+    ------
+    InvalidArgument
+        If the label or a number of seconds is none.
 
     Attributes
     ----------
@@ -166,9 +219,16 @@ class Channel:
         label: str | None = None,
         progress: bool = False,
         reconnect_timeout: float = RECONNECT_TIMEOUT_S,
-        retry_timeout: float = RETRY_TIMEOUT_S,
-        on_wait: OnWait = None,
+        retry_timeout: float = backoff.RETRY_TIMEOUT_S,
+        on_wait: OnWait = backoff.show_waiting,
     ) -> None:
+        if label is not None and not _LABEL.fullmatch(label):
+            raise InvalidArgument(
+                f"the label is {label!r}; it is 1 to 64 characters of [A-Za-z0-9_.-]"
+            )
+        check_seconds(timeout, "timeout")
+        check_seconds(reconnect_timeout, "reconnect_timeout")
+        check_seconds(retry_timeout, "retry_timeout")
         self.target = target
         self.timeout = timeout
         self.progress = progress
@@ -234,7 +294,7 @@ class Channel:
             connection.close()
 
     def unary(self, path: str, request: bytes, timeout: float | None = None) -> bytes:
-        """Call a method with one message each way.
+        """Call a method with one message each way, which is safe to repeat.
 
         Raises
         ------
@@ -245,20 +305,112 @@ class Channel:
             lambda left: self.invoke("unary_unary", path, request, left), timeout
         )
 
+    def ask_server(self, timeout: float | None = None) -> pb.GetServerResponse:
+        """Ask what the server is; does not wait for one that is away.
+
+        Raises
+        ------
+        BackbonedError
+            If the call fails.
+        """
+        raw = self._while_busy(
+            lambda left: self.invoke("unary_unary", CONTROL + "GetServer", b"", left),
+            timeout,
+        )
+        try:
+            answer = pb.GetServerResponse.FromString(raw)
+        except DecodeError as error:
+            raise MalformedAnswer("the server's answer cannot be decoded") from error
+        self._line.server_uid = answer.server_uid
+        return answer
+
     def patiently(
-        self, attempt: Callable[[float], T], timeout: float | None = None
+        self,
+        attempt: Callable[[float], T],
+        timeout: float | None = None,
+        repeatable: bool = True,
     ) -> T:
-        """Make a call, and again while the server is too busy to begin it.
+        """Make a call, and again while the server is busy or does not answer.
 
         Parameters
         ----------
         attempt : callable
             Makes the call, in the seconds that it is given.
         timeout : float, optional
-            Seconds for all of it; the channel's unless given.
+            Seconds that the server has for it, and how long a busy one is waited for.
+            Unless given, those of the channel, and `retry_timeout`.
+        repeatable : bool
+            Whether a call may be made again whose answer is lost: it changes nothing,
+            or is applied once, having a request id.
+
+        Raises
+        ------
+        ServerRestarted
+            If the server was restarted before it answered.
+        BackbonedError
+            If the call fails otherwise, or the server stays away.
         """
-        seconds = self.timeout if timeout is None else timeout
-        return patiently(attempt, seconds, self.retry_timeout, self.on_wait)
+        before = self._line.server_uid
+        patience = Patience(self.reconnect_timeout)
+        while True:
+            try:
+                return self._while_busy(attempt, timeout)
+            except BackbonedError as error:
+                if not (repeatable and is_absence(error)):
+                    raise
+                found = self.await_server(error, patience).server_uid
+                if found != before and before:
+                    raise ServerRestarted(
+                        f"the server at {self.target} was restarted before it answered "
+                        f"[{error.message}]",
+                        reason=RESTARTED,
+                    ) from error
+
+    def await_server(
+        self, error: BackbonedError, patience: Patience
+    ) -> pb.GetServerResponse:
+        """Wait until the server answers, after a call that failed for its absence.
+
+        Raises
+        ------
+        BackbonedError
+            `error`, or a later one, if it stays away or cannot come back.
+        """
+        probe = self.metered(Meter())
+        while True:
+            pause = patience.pause()
+            if self.closed or self.explain() or not patience.seconds:
+                raise error
+            if pause is None:
+                raise patience.tired(error)
+            _log.info("%s; asked again in %.1f s", error.message, pause)
+            if self.on_wait is not None:
+                self.on_wait(
+                    Waiting("", "", 0, 0, pause, patience.waited, error.message)
+                )
+            time.sleep(pause)
+            try:
+                return probe.ask_server(_ANSWER_S)
+            except BackbonedError as again:
+                if not is_absence(again) and again.code not in _SLOW:
+                    raise error from None
+                error = again
+
+    def _while_busy(self, attempt: Callable[[float], T], timeout: float | None) -> T:
+        """Make a call, and again while the server is too busy to begin it."""
+        if timeout is None:
+            return backoff.patiently(
+                attempt, self.timeout, self.retry_timeout, self.on_wait
+            )
+        check_seconds(timeout, "timeout")
+        patience = min(timeout, self.retry_timeout)
+        begin = time.monotonic()
+        return backoff.patiently(
+            lambda seconds: attempt(seconds - (time.monotonic() - begin)),
+            timeout,
+            patience,
+            self.on_wait,
+        )
 
     def invoke(
         self, shape: str, path: str, body: Any, timeout: float | None = None
@@ -275,12 +427,23 @@ class Channel:
         timeout : float, optional
             Seconds; the channel's unless given.
         """
+        connection, meter = self.connection, self._call_meter()
+        begin = time.monotonic()
         with forks.GATE:
             try:
-                answer: bytes = self._call(shape, path, body, timeout)
+                answer: bytes = self._call(
+                    connection, meter, shape, path, body, timeout
+                )
             except grpc.RpcError as error:
                 raise self._translate(error) from None
-        return self.meter.received(answer)
+            except BackbonedError:
+                raise
+            except BaseException:
+                connection.interrupted = True
+                raise
+        meter.received(answer)
+        _say_call(path, meter, begin)
+        return answer
 
     def stream(
         self, shape: str, path: str, body: Any, timeout: float | None = None
@@ -291,26 +454,50 @@ class Channel:
         wait for it. Parameters as in `invoke`, with the shapes ``unary_stream`` and
         ``stream_stream``.
         """
+        connection, meter = self.connection, self._call_meter()
+        begin = time.monotonic()
         call = None
         with forks.GATE:
             try:
-                call = self._call(shape, path, body, timeout)
-                yield from self.meter.receiving(call)
+                try:
+                    call = self._call(connection, meter, shape, path, body, timeout)
+                    yield from meter.receiving(call)
+                finally:
+                    if call is not None:
+                        _end(call)
             except grpc.RpcError as error:
                 raise self._translate(error) from None
-            finally:
-                if call is not None:
-                    _end(call)
+            except (BackbonedError, GeneratorExit):
+                raise
+            except BaseException:
+                connection.interrupted = True
+                raise
+        _say_call(path, meter, begin)
 
-    def _call(self, shape: str, path: str, body: Any, timeout: float | None) -> Any:
+    def _call_meter(self) -> Meter:
+        """Give the meter of a call: one of its own if it will be told."""
+        debugging = _log.isEnabledFor(logging.DEBUG)
+        return Meter(self.meter) if debugging else self.meter
+
+    def _call(
+        self,
+        connection: Connection,
+        meter: Meter,
+        shape: str,
+        path: str,
+        body: Any,
+        timeout: float | None,
+    ) -> Any:
         seconds = self.timeout if timeout is None else timeout
-        self.meter.called()
+        meter.called()
         if isinstance(body, bytes):
-            self.meter.sent(body)
+            meter.sent(body)
         else:
-            body = self.meter.sending(body)
+            body = meter.sending(body)
         try:
-            return self.connection.call(shape, path, body, seconds)
+            return connection.call(
+                shape, path, body, seconds if seconds < _FOR_EVER_S else None
+            )
         except ValueError:  # grpc's word for a closed channel.
             if not self.closed:
                 raise
@@ -335,3 +522,33 @@ def _end(call: Any) -> None:
     call.add_done_callback(lambda _call: ended.set())
     call.cancel()
     ended.wait(_END_S)
+
+
+def check_seconds(seconds: float, what: str) -> None:
+    """Refuse what is no number of seconds; infinity is one.
+
+    Raises
+    ------
+    InvalidArgument
+        If it is negative, or not a number.
+    """
+    try:
+        fine = seconds >= 0
+    except TypeError:
+        fine = False
+    if not fine:
+        raise InvalidArgument(f"{what} is {seconds!r}; it is a number of seconds")
+
+
+def _say_call(path: str, meter: Meter, begin: float) -> None:
+    """Log a call that has ended well."""
+    if not _log.isEnabledFor(logging.DEBUG):
+        return
+    traffic = meter.read()
+    _log.debug(
+        "%s: %d bytes sent, %d received, %.4f s",
+        path.rsplit("/", 1)[1],
+        traffic.sent_bytes,
+        traffic.received_bytes,
+        time.monotonic() - begin,
+    )

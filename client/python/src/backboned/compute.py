@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
@@ -31,7 +32,7 @@ from backboned.results import (
     read_timings,
 )
 from backboned.stream import CHUNK_BYTES, SINGLE_BYTES
-from backboned.transfer import Request, decoded, exchange
+from backboned.transfer import Recallable, Request, decoded, exchange
 from backboned.v1 import backbone_service_pb2 as pb
 
 _RETURNT: Mapping[str, pb.ReturnType] = {
@@ -87,6 +88,11 @@ class ForwardOptions:
             output_dtype=float_number(self.output_dtype),
         )
 
+    def changes_nothing(self) -> bool:
+        """Whether the server is after the forward as it was before."""
+        moves = self.training or any(layers.training for layers in self.batch_norm)
+        return not (moves or self.tape)
+
     def may_be_kept(self) -> bool:
         """Whether a feature cache may keep the answer."""
         return not (
@@ -133,16 +139,26 @@ def forward(
     options: ForwardOptions,
     timeout: float | None = None,
     empty: Empty = np.empty,
+    recallable: Recallable | None = None,
 ) -> Forward:
     """Run a forward of a C-contiguous input, and take the abandoned tapes along.
 
     If its answer is likely to be in the instance's feature cache, that is asked for it
     first, by the input's digest.
+
+    Parameters
+    ----------
+    handle, x, options, timeout
+    empty : callable
+        Makes the arrays of the outputs.
+    recallable : callable, optional
+        Is told, before the call, how to ask for its answer if it is lost. A tape that
+        it kept is given up then.
     """
     asking = handle.asking
     may_ask = asking.enabled and options.may_be_kept() and x.nbytes >= ASK_BYTES
     if options.cached is False or not (may_ask or options.cached):
-        return _run(handle, x, None, options, timeout, empty)
+        return _run(handle, x, None, options, timeout, empty, recallable=recallable)
     seconds = handle.channel.timeout if timeout is None else timeout
     begin = time.monotonic()
     digest = input_digest(x)
@@ -166,12 +182,16 @@ def _run(
     timeout: float | None,
     empty: Empty,
     key: bytes | None = None,
+    recallable: Recallable | None = None,
 ) -> Forward:
     """Run a forward of an input, or ask for its answer by the input's digest.
 
     `key` is the answer's, if what is said of it is to be noted.
     """
     given_up = garbage.take_tapes(handle.channel)
+    request = _forward_request(handle, x, digest, options, given_up)
+    if recallable is not None:
+        recallable(functools.partial(_recall_forward, handle, request.bare()))
     arrays: list[dict[str, Array]] = []
 
     def place(result: pb.ForwardResult) -> list[memoryview]:
@@ -192,11 +212,12 @@ def _run(
         result = exchange(
             handle.channel,
             DATA + "Forward",
-            _forward_request(handle, x, digest, options, given_up),
+            request,
             pb.ForwardResult.FromString,
             place,
             timeout,
             key=(handle.uid, size_key, x.shape),
+            repeatable=bool(options.request_id) or options.changes_nothing(),
         )
     except BaseException:
         garbage.put_back_tapes(handle.channel, given_up)
@@ -216,6 +237,21 @@ def _run(
         rng_state=result.rng_state,
         cached=result.cache_use == pb.CACHE_USE_HIT,
     )
+
+
+def _recall_forward(handle: Handle, request: Request, timeout: float | None) -> bytes:
+    """Ask for the answer to a forward that was lost, and give its tape up."""
+    result = exchange(
+        handle.channel,
+        DATA + "Forward",
+        request,
+        pb.ForwardResult.FromString,
+        lambda result: place_tensors([*result.outputs, *result.buffers])[1],
+        timeout,
+    )
+    if result.tape_id:
+        garbage.put_back_tapes(handle.channel, [result.tape_id])
+    return result.rng_state
 
 
 def _forward_request(
@@ -317,6 +353,7 @@ def backward(
         place,
         timeout,
         key=handle.uid if small else None,
+        repeatable=bool(options.request_id),
     )
     version = handle.saw(result.version)
     return Backward(

@@ -15,7 +15,7 @@ from backboned.errors import Aborted, BackbonedError, InvalidArgument, NotFound
 from backboned.handle import Handle
 from backboned.layout import Version, condition
 from backboned.traffic import Meter
-from backboned.transfer import decoded
+from backboned.transfer import decoded, fresh_id
 from backboned.v1 import instance_pb2
 from backboned.v1 import instance_service_pb2 as pb
 
@@ -51,8 +51,11 @@ class Control(Handle):
     def delete(self, timeout: float | None = None) -> None:
         """Delete the instance and its tapes; a namesake made later is spared."""
         request = pb.DeleteInstanceRequest(
-            instance=self.address, if_version=condition(Version(self.uid))
+            request_id=fresh_id(),
+            instance=self.address,
+            if_version=condition(Version(self.uid)),
         )
+        self.deleted = True
         self.channel.unary(
             CONTROL + "DeleteInstance", request.SerializeToString(), timeout
         )
@@ -106,7 +109,7 @@ class Control(Handle):
         """
         delete_abandoned(self.channel)
         request = pb.CloneInstanceRequest(
-            request_id=request_id,
+            request_id=request_id or fresh_id(),
             instance=self.address,
             name=name or "",
             if_version=condition(if_version),
@@ -161,7 +164,7 @@ class Control(Handle):
             "feature_cache_bytes": feature_cache,
         }
         request = pb.UpdateInstanceRequest(
-            request_id=request_id,
+            request_id=request_id or fresh_id(),
             instance=self.address,
             settings=settings(
                 bool(read_only), () if frozen is None else frozen, feature_cache or 0

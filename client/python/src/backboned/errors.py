@@ -42,6 +42,8 @@ class BackbonedError(Exception):
     """
 
     default_code = grpc.StatusCode.UNKNOWN
+    # Whether the server was waited for already, and stayed away.
+    was_waited_for = False
 
     def __init__(
         self,
@@ -97,9 +99,20 @@ class FailedPrecondition(BackbonedError):
 class ServerRestarted(FailedPrecondition):
     """The server was restarted, and what only it had is lost. Resume from a copy."""
 
+    # With the reason SERVER_RESTARTED, which is the client's own, a call was lost
+    # with the server that it was made to.
+
 
 class StepNotMade(FailedPrecondition):
-    """A training step in flight was not made, since one before it had failed."""
+    """A training step in flight was not made, since one before it had failed.
+
+    Attributes
+    ----------
+    first : BaseException or None
+        The error of that one.
+    """
+
+    first: BaseException | None = None
 
 
 class Aborted(BackbonedError):
@@ -122,7 +135,11 @@ class ResourceExhausted(BackbonedError):
 
 
 class Unavailable(BackbonedError, ConnectionError):
-    """Nothing answers: the server is not there, went away, or is shutting down."""
+    """Nothing answers: the server is not there, went away, or is shutting down.
+
+    The client has waited for it already, for its `reconnect_timeout`, where that is
+    safe: where the call may be made again.
+    """
 
     default_code = grpc.StatusCode.UNAVAILABLE
 

@@ -66,6 +66,8 @@ class Handle:
         The server, if a network in torch stands for the instance; see home.py.
     made_here : bool
         Whether this object's maker made the instance, and nobody else.
+    deleted : bool
+        Whether its `delete` was called.
     seed : int or None
         That `Server.create` was given.
     rng_state : bytes
@@ -77,6 +79,7 @@ class Handle:
 
     home: Home | None = None
     made_here: bool = False
+    deleted: bool = False
     seed: int | None = None
     rng_state: bytes = b""
     missing_keys: tuple[str, ...] = ()

@@ -20,7 +20,7 @@ from backboned.results import Backward, Extracted, Forward, Grads
 from backboned.state_verbs import StateVerbs
 from backboned.stepping import OptimizerVerbs
 from backboned.training import TrainingVerbs
-from backboned.transfer import decoded
+from backboned.transfer import decoded, fresh_id
 from backboned.v1 import backbone_service_pb2 as pb
 from backboned.v1 import instance_service_pb2 as control_pb
 
@@ -280,6 +280,7 @@ def create_instance(
     An unnamed one is deleted some time after the last object that stands for it.
     """
     delete_abandoned(channel)
+    request.request_id = request.request_id or fresh_id()
     raw = channel.unary(
         CONTROL + "CreateInstance", request.SerializeToString(), timeout
     )

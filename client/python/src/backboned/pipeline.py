@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, Callable
 
+from backboned import forks
 from backboned.errors import StaleVersion, StepNotMade
 from backboned.layout import Version
 
@@ -34,7 +35,11 @@ class StepInFlight(Future):  # type: ignore[type-arg]
         Set once the request has been handed to the connection, or never will be.
     seen : bool
         Whether somebody asked for the result, or the error, and got it.
+    recall : callable or None
+        Asks for the answer if it is lost, for a network in torch; see transfer.py.
     """
+
+    recall: Callable[[float | None], bytes] | None = None
 
     def __init__(self, find: Version) -> None:
         super().__init__()
@@ -110,7 +115,7 @@ class Pipeline:
 
     def __init__(self, depth: int = 4) -> None:
         self.depth = depth
-        self._lock = threading.Lock()
+        self._lock = forks.lock()
         self._steps: collections.deque[StepInFlight] = collections.deque()
 
     def submit(
@@ -140,12 +145,22 @@ class Pipeline:
             before = self._steps[-1] if self._steps else None
             step = StepInFlight(before.leaves if before else first())
             call = prepare(step.find, step.sent.set)
+            turn = threading.Lock()
             thread = threading.Thread(
-                target=_run, args=(step, before, call, made), name="train-step"
+                target=_run, args=(turn, step, before, call, made), name="train-step"
             )
-            thread.start()
             self._steps.append(step)
+            try:
+                thread.start()
+            except BaseException:
+                if turn.acquire(blocking=False):  # It has not begun, and will not.
+                    self._steps.remove(step)
+                raise
             return step
+
+    def wait(self) -> None:
+        """Wait for all that are in flight."""
+        wait([step for step in list(self._steps) if not step.is_parents])
 
     def _make_room(self) -> None:
         while self._steps:
@@ -172,12 +187,18 @@ def raise_unseen(steps: Iterable[StepInFlight]) -> None:
 
 
 def _run(
+    turn: threading.Lock,
     step: StepInFlight,
     before: StepInFlight | None,
     call: Call,
     made: Callable[[TrainStep], None],
 ) -> None:
-    """Make a step, and let it end after the one before it."""
+    """Make a step, and let it end after the one before it.
+
+    Not if somebody else has the `turn`, who gave it up.
+    """
+    if not turn.acquire(blocking=False):
+        return
     try:
         result = _in_turn(step, before, call)
         made(result)
@@ -209,7 +230,9 @@ def _go_on_after(before: StepInFlight) -> None:
     error = before.error
     if error is None:
         return
-    first = error.__cause__ if isinstance(error, StepNotMade) else error
-    raise StepNotMade(
+    first = error.first if isinstance(error, StepNotMade) else error
+    refusal = StepNotMade(
         f"the training step was not made, since one before it failed [{first}]"
-    ) from first
+    )
+    refusal.first = first
+    raise refusal from first

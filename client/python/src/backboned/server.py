@@ -27,7 +27,7 @@ from backboned.describe import (
 from backboned.dtypes import float_number
 from backboned.instance import Instance, create_instance, release_abandoned
 from backboned.layout import argument_values
-from backboned.transfer import M, decoded
+from backboned.transfer import M, decoded, fresh_id
 from backboned.v1 import instance_service_pb2 as pb
 
 if TYPE_CHECKING:
@@ -82,12 +82,11 @@ class Server:
             self.process.stop()
 
     def info(self, timeout: float | None = None) -> ServerInfo:
-        """Ask for versions, devices and what waits for them, threads and limits."""
-        return read_server(
-            self._call(
-                "GetServer", pb.GetServerRequest(), pb.GetServerResponse, timeout
-            )
-        )
+        """Ask for versions, devices and what waits for them, threads and limits.
+
+        A server that does not answer is not waited for.
+        """
+        return read_server(self.channel.ask_server(timeout))
 
     def benchmarks(self) -> list[Benchmark]:
         """List the benchmarks that the server knows, by name."""
@@ -276,7 +275,7 @@ class Server:
         NotFound
             There is none.
         """
-        request = pb.DeleteInstanceRequest(instance=name)
+        request = pb.DeleteInstanceRequest(request_id=fresh_id(), instance=name)
         self._call("DeleteInstance", request, pb.DeleteInstanceResponse, timeout)
 
     def _pages(

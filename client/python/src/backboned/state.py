@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Callable
 
 import numpy as np
 
@@ -13,7 +14,16 @@ from backboned.errors import InvalidArgument
 from backboned.handle import Handle
 from backboned.layout import Select, Version, condition, selection
 from backboned.results import Empty, Grads, place_flat, place_tensors
-from backboned.transfer import Query, Request, decoded, exchange, send
+from backboned.transfer import (
+    Query,
+    Recallable,
+    Request,
+    decoded,
+    exchange,
+    fresh_id,
+    recall,
+    send,
+)
 from backboned.v1 import backbone_service_pb2 as pb
 from backboned.v1 import selection_pb2, tensor_pb2
 
@@ -58,23 +68,42 @@ def set_params(
     if_version: Version | None = None,
     request_id: str = "",
     timeout: float | None = None,
+    recallable: Recallable | None = None,
 ) -> Version:
-    """Replace parameters by the concatenation of C-contiguous arrays of one dtype."""
+    """Replace parameters by the concatenation of C-contiguous arrays of one dtype.
+
+    `recallable` as in `compute.forward`.
+    """
     header = pb.SetParamsHeader(
         instance=handle.address,
-        request_id=request_id,
+        request_id=request_id or fresh_id(),
         selection=_selection(handle, select),
         if_version=condition(if_version),
         spec=_flat_spec(parts),
     )
-    answer = send(
-        handle.channel,
-        DATA + "SetParams",
+    return _write(
+        handle,
+        "SetParams",
         Request(header, [as_bytes(part) for part in parts]),
         pb.SetParamsResponse.FromString,
         timeout,
+        recallable,
     )
-    return handle.saw(answer.version)
+
+
+def _write(
+    handle: Handle,
+    method: str,
+    request: Request,
+    decode: Callable[[bytes], Any],
+    timeout: float | None,
+    recallable: Recallable | None = None,
+) -> Version:
+    """Send what replaces a part of the state; give the version that it left."""
+    call = (handle.channel, DATA + method, request, decode)
+    if recallable is not None:
+        recallable(functools.partial(recall, *call))
+    return handle.saw(send(*call, timeout).version)
 
 
 def get_grads(
@@ -122,19 +151,14 @@ def set_grads(
     """Replace gradients by a flat vector of those that are present."""
     header = pb.SetGradsHeader(
         instance=handle.address,
-        request_id=request_id,
+        request_id=request_id or fresh_id(),
         selection=_selection(handle, select),
         if_version=condition(if_version),
         grads=pb.FlatGrads(spec=_flat_spec([flat]), present=present),
     )
-    answer = send(
-        handle.channel,
-        DATA + "SetGrads",
-        Request(header, [as_bytes(flat)]),
-        pb.SetGradsResponse.FromString,
-        timeout,
-    )
-    return handle.saw(answer.version)
+    request = Request(header, [as_bytes(flat)])
+    decode = pb.SetGradsResponse.FromString
+    return _write(handle, "SetGrads", request, decode, timeout)
 
 
 def get_buffers(
@@ -175,8 +199,9 @@ def set_buffers(
     if_version: Version | None = None,
     request_id: str = "",
     timeout: float | None = None,
+    recallable: Recallable | None = None,
 ) -> Version:
-    """Replace the named buffers.
+    """Replace the named buffers. `recallable` as in `compute.forward`.
 
     Raises
     ------
@@ -194,19 +219,19 @@ def set_buffers(
     arrays = [np.asarray(values[name], order="C") for name in names]
     header = pb.SetBuffersHeader(
         instance=handle.address,
-        request_id=request_id,
+        request_id=request_id or fresh_id(),
         selection=selection(None if names == order else names),
         if_version=condition(if_version),
         buffers=[make_spec(array, name) for name, array in zip(names, arrays)],
     )
-    answer = send(
-        handle.channel,
-        DATA + "SetBuffers",
+    return _write(
+        handle,
+        "SetBuffers",
         Request(header, [as_bytes(array) for array in arrays]),
         pb.SetBuffersResponse.FromString,
         timeout,
+        recallable,
     )
-    return handle.saw(answer.version)
 
 
 def _selection(handle: Handle, select: Select) -> selection_pb2.Selection | None:
@@ -230,7 +255,7 @@ def zero_grads(
     """Take gradients away."""
     request = pb.ZeroGradsRequest(
         instance=handle.address,
-        request_id=request_id,
+        request_id=request_id or fresh_id(),
         selection=_selection(handle, select),
     )
     raw = handle.channel.unary(DATA + "ZeroGrads", request.SerializeToString(), timeout)

@@ -21,7 +21,7 @@ from backboned.optimizer import (
     read_step,
 )
 from backboned.results import place_tensors
-from backboned.transfer import Query, Request, decoded, exchange, send
+from backboned.transfer import Query, Request, decoded, exchange, fresh_id, send
 from backboned.v1 import backbone_service_pb2 as pb
 
 
@@ -54,7 +54,7 @@ class OptimizerVerbs(Handle):
         """
         request = pb.ConfigureOptimizerRequest(
             instance=self.address,
-            request_id=request_id,
+            request_id=request_id or fresh_id(),
             optimizer=Optimizer(kind, tuple(groups)).message(),
             if_version=condition(if_version),
         )
@@ -84,7 +84,7 @@ class OptimizerVerbs(Handle):
         """
         request = pb.StepRequest(
             instance=self.address,
-            request_id=request_id,
+            request_id=request_id or fresh_id(),
             options=(options or StepOptions()).message(),
             if_version=condition(if_version),
         )
@@ -145,7 +145,7 @@ class OptimizerVerbs(Handle):
         arrays = {name: np.asarray(t, order="C") for name, t in tensors.items()}
         header = pb.SetOptimizerStateHeader(
             instance=self.address,
-            request_id=request_id,
+            request_id=request_id or fresh_id(),
             if_version=condition(if_version),
             optimizer=optimizer.message(),
             tensors=[make_spec(array, name) for name, array in arrays.items()],

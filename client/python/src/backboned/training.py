@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Callable, Union
@@ -19,7 +20,7 @@ from backboned.norms import BatchNorm
 from backboned.optimizer import StepOptions, Stepped, read_step
 from backboned.pipeline import Call, StepInFlight
 from backboned.results import Timings, place_tensors, read_timings
-from backboned.transfer import Request, exchange
+from backboned.transfer import Recallable, Request, exchange, fresh_id
 from backboned.v1 import backbone_service_pb2 as pb
 
 
@@ -153,6 +154,7 @@ class TrainingVerbs(Handle):
         if_version: Version | None = None,
         request_id: str = "",
         timeout: float | None = None,
+        recallable: Recallable | None = None,
     ) -> TrainStep:
         """Run a forward in training, the loss, its backward and a step.
 
@@ -175,6 +177,8 @@ class TrainingVerbs(Handle):
             Give the logits.
         if_version, request_id, timeout
             See `Instance`.
+        recallable : callable, optional
+            Is told, before the call, how to ask for its answer if it is lost.
 
         Raises
         ------
@@ -183,8 +187,10 @@ class TrainingVerbs(Handle):
         """
         header = self._header(step, rng_state, batch_norm, return_logits, request_id)
         header.MergeFrom(pb.TrainStepHeader(if_version=condition(if_version)))
-        views = _describe(header, x, terms)
-        result = self._train(Request(header, views), timeout)
+        request = Request(header, _describe(header, x, terms))
+        if recallable is not None:
+            recallable(functools.partial(self._recall, request))
+        result = self._train(request, timeout)
         self._made(result)
         return result
 
@@ -201,6 +207,7 @@ class TrainingVerbs(Handle):
         request_id: str = "",
         timeout: float | None = None,
         within: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext,
+        recallable: Recallable | None = None,
     ) -> StepInFlight:
         """Send a training step, and do not wait for its answer.
 
@@ -222,6 +229,8 @@ class TrainingVerbs(Handle):
             Seconds, from when it is sent.
         within : callable, optional
             Gives a context in which the call is made, in a thread of its own.
+        recallable : callable, optional
+            As for `train_step`.
 
         Returns
         -------
@@ -241,6 +250,8 @@ class TrainingVerbs(Handle):
         def prepare(find: Version, sent: Callable[[], None]) -> Call:
             header.MergeFrom(pb.TrainStepHeader(if_version=condition(find)))
             request = Request(header, views, sent)
+            if recallable is not None:
+                recallable(functools.partial(self._recall, request))
 
             def call() -> TrainStep:
                 with within():
@@ -263,7 +274,7 @@ class TrainingVerbs(Handle):
     ) -> pb.TrainStepHeader:
         return pb.TrainStepHeader(
             instance=self.address,
-            request_id=request_id,
+            request_id=request_id or fresh_id(),
             step=(step or StepOptions()).message(),
             rng_state=rng_state,
             batch_norm=[layers.message() for layers in batch_norm],
@@ -272,6 +283,10 @@ class TrainingVerbs(Handle):
 
     def _made(self, result: TrainStep) -> None:
         self.version = result.version
+
+    def _recall(self, request: Request, timeout: float | None) -> bytes:
+        """Ask for the answer to a step that was lost: a `Recall`."""
+        return self._train(request.bare(), timeout).rng_state
 
     def _train(self, request: Request, timeout: float | None) -> TrainStep:
         logits: list[Array] = []

@@ -9,8 +9,10 @@ next answer to the same call of the same size is received as a unary one.
 from __future__ import annotations
 
 import contextlib
+import copy
+import uuid
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from typing import Any, Callable, TypeVar
+from typing import Any, Callable, Optional, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
@@ -25,6 +27,19 @@ was taken only if it is one of a stream."""
 
 Parts = Sequence[memoryview]
 M = TypeVar("M", bound=Message)
+
+Recall = Callable[[Optional[float]], bytes]
+"""Asks, in so many seconds, for the answer to a call that was lost. Does not make the
+call if it was not made: then raises a `BackbonedError`. Gives the state that the call
+left the generator in whose state it was given, if any."""
+
+Recallable = Callable[[Recall], object]
+"""Is told, before a call, how to ask for its answer if it is lost."""
+
+
+def fresh_id() -> str:
+    """Make the id of a request, with which it may be repeated: it is applied once."""
+    return uuid.uuid4().hex
 
 
 class Request:
@@ -47,9 +62,22 @@ class Request:
         sent: Callable[[], None] | None = None,
     ) -> None:
         self._header = header.SerializeToString()
+        self._begin(parts, sent)
+
+    def _begin(self, parts: Parts, sent: Callable[[], None] | None) -> None:
         self._parts = parts
         self._sent = sent
         self.total = stream.total_bytes(parts)
+
+    def bare(self) -> Request:
+        """Give the same request without its bytes.
+
+        The server answers as it answered the request with this id; one that it has not
+        made it refuses, since the bytes are missing, and does not make.
+        """
+        twin = copy.copy(self)
+        twin._begin((), None)
+        return twin
 
     def body(self, bar: Bar) -> tuple[str, Any]:
         """Give grpc's word for the request's shape, and the message or messages."""
@@ -96,6 +124,8 @@ def send(
 ) -> M:
     """Send a header and bytes; receive one message, decoded by `answer`.
 
+    The call is safe to repeat: its header has a request id.
+
     Raises
     ------
     BackbonedError
@@ -121,6 +151,7 @@ def exchange(
     place: Callable[[M], Parts],
     timeout: float | None = None,
     key: Hashable = None,
+    repeatable: bool = True,
 ) -> M:
     """Send a request; receive a header and its bytes.
 
@@ -132,6 +163,9 @@ def exchange(
         Gives writable views for the bytes that the header announces.
     key : hashable, optional
         Everything that the number of bytes in the answer depends on.
+    repeatable : bool
+        Whether the call may be made again whose answer is lost: it changes nothing, or
+        its header has a request id.
 
     Raises
     ------
@@ -160,10 +194,22 @@ def exchange(
             up.close()
             down.close()
 
-    result, count = channel.patiently(attempt, timeout)
+    result, count = channel.patiently(attempt, timeout, repeatable)
     if count == 1 and key is not None:
         known.add((path, key))
     return result
+
+
+def recall(
+    channel: Channel,
+    path: str,
+    request: Request,
+    answer: Callable[[bytes], M],
+    timeout: float | None = None,
+) -> bytes:
+    """Ask for the answer, one message, to a request that was lost: a `Recall`."""
+    send(channel, path, request.bare(), answer, timeout)
+    return b""
 
 
 def decoded(parse: Callable[[bytes], M], raw: bytes) -> M:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Callable
 
 import grpc
 
 from backboned.errors import BackbonedError, StaleVersion
 from backboned.instance import Instance
+from backboned.layout import Version
 
 # After these codes nothing has changed in the server.
 NOTHING_CHANGED = {
@@ -24,18 +24,38 @@ NOTHING_CHANGED = {
 _ADVICE = "net.pull() takes the server's state, net.push() puts this one's"
 
 
-@contextlib.contextmanager
-def unless_certain(forget: Callable[[], None]) -> Iterator[None]:
-    """Call `forget` if a call fails such that it may have happened."""
-    try:
-        yield
-    except BackbonedError as error:
-        if error.code not in NOTHING_CHANGED:
-            forget()
-        raise
-    except BaseException:
-        forget()
-        raise
+class Versioned:
+    """Knows in what version the server has what is here, or may be expected there.
+
+    What is not known is None: then the next use writes, or takes, without a condition.
+    """
+
+    _version: Version
+
+    @contextlib.contextmanager
+    def _changing(self, *parts: str) -> Iterator[Version]:
+        """Forget a version before a call that changes it, which notes the new one.
+
+        So whatever ends the call, at whatever instant, nothing wrong is believed. If
+        the server says that nothing changed, what was known is known again.
+
+        Parameters
+        ----------
+        *parts : {"params", "buffers"}
+
+        Yields
+        ------
+        Version
+            What was known before.
+        """
+        known = self._version
+        self._version = known._replace(**dict.fromkeys(parts))
+        try:
+            yield known
+        except BackbonedError as error:
+            if error.code in NOTHING_CHANGED:
+                self._version = known
+            raise
 
 
 @contextlib.contextmanager

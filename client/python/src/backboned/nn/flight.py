@@ -21,11 +21,13 @@ class Flight:
     made : callable
         Told the version that a step left.
     unsure : callable
-        Called if a step may have been made: one that failed so, or a parent's.
+        Told a step that may have been made, as its answer is lost; None: a parent's.
     """
 
     def __init__(
-        self, made: Callable[[Version], None], unsure: Callable[[], None]
+        self,
+        made: Callable[[Version], None],
+        unsure: Callable[[StepInFlight | None], None],
     ) -> None:
         self._made = made
         self._unsure = unsure
@@ -59,20 +61,21 @@ class Flight:
         """
         self._leave_to_parent()
         wait(self._steps)
-        ended, self._steps = self._steps, []
-        for step in ended:
-            self._note(step)
+        ended = list(self._steps)
+        while self._steps:
+            self._note(self._steps[0])
+            del self._steps[0]
         raise_unseen(ended)
 
     def _leave_to_parent(self) -> None:
         """Forget steps of another process, which end there."""
         if self._steps and self._steps[0].is_parents:
             self._steps.clear()
-            self._unsure()
+            self._unsure(None)
 
     def _note(self, step: StepInFlight) -> None:
         error = step.error
         if error is None:
             self._made(step.result().version)
         elif not (isinstance(error, BackbonedError) and error.code in NOTHING_CHANGED):
-            self._unsure()
+            self._unsure(step)

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import threading
-import uuid
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from backboned import compute, state
+from backboned import compute, forks, state
 from backboned.describe import InstanceInfo
 from backboned.dtypes import Array
 from backboned.home import home_of
 from backboned.instance import Instance
 from backboned.layout import Version
 from backboned.nn import randomness
-from backboned.nn.certainty import unless_certain
+from backboned.nn.certainty import Versioned
 from backboned.nn.flight import Flight
 from backboned.nn.gradients import Gradients
 from backboned.nn.keeping import Keeping
@@ -25,6 +23,7 @@ from backboned.nn.lazy import raw
 from backboned.nn.link import Link
 from backboned.nn.loss import advised
 from backboned.nn.mirror import Watch, as_array
+from backboned.nn.moves import say_fetch, say_push
 from backboned.nn.outbox import Outbox
 from backboned.nn.overlapping import Overlapping, moves_buffers
 from backboned.nn.queue import Waiting
@@ -33,9 +32,10 @@ from backboned.nn.train_steps import TrainSteps
 from backboned.nn.values import Values
 from backboned.optimizer import Optimizer, OptimizerState, StepOptions, Stepped
 from backboned.results import Backward, Forward
+from backboned.transfer import fresh_id
 
 
-class HostedLink(Keeping, Overlapping, TrainSteps):
+class HostedLink(Versioned, Keeping, Overlapping, TrainSteps):
     """Connects the tensors of a module tree with an instance: the server decides.
 
     Parameters, buffers and gradients stay there. What somebody looks at is fetched,
@@ -68,7 +68,7 @@ class HostedLink(Keeping, Overlapping, TrainSteps):
         home_of(instance)  # Asked now, so that another one is noticed.
         self.optimizer: Any = None
         self.hosting = True
-        self._lock = threading.RLock()
+        self._lock = forks.rlock()
         names = [p.name for p in layout.parameters]
         self._params = Values(
             parameter_slots(root, layout, getattr(torch, instance.dtype)),
@@ -80,7 +80,7 @@ class HostedLink(Keeping, Overlapping, TrainSteps):
             [b.name for b in layout.buffers],
             self._get_buffers,
         )
-        flight = Flight(self._train_step_made, self._lost_count)
+        flight = Flight(self._train_step_made, self._lost_step)
         self._outbox = Outbox(instance, self._stepped, flight)
         self._grads = Gradients(instance, names, self._params.tensors, self._outbox)
         self._version = Version(instance.uid)
@@ -128,6 +128,7 @@ class HostedLink(Keeping, Overlapping, TrainSteps):
     def _get_params(self, indices: Sequence[int]) -> list[Array]:
         specs = [self.instance.layout.parameters[i] for i in indices]
         everything = len(specs) == len(self.instance.layout.parameters)
+        say_fetch([s.name for s in specs], 4 * sum(s.size for s in specs))
         expected = self._version._replace(buffers=None)
         with advised(self.instance):
             flat, version = state.get_params(
@@ -168,6 +169,10 @@ class HostedLink(Keeping, Overlapping, TrainSteps):
             return self.instance.info(digest=True, timeout=self.timeout)
 
     def _push_changes(self) -> None:
+        if self._version.params is None:
+            self._params.doubt()
+        if self._version.buffers is None:
+            self._buffers.doubt()
         changed = self._params.changed()
         if changed:
             self._push_params(changed)
@@ -179,46 +184,40 @@ class HostedLink(Keeping, Overlapping, TrainSteps):
         tensors = self._params.tensors()
         everything = len(changed) == len(tensors)
         names = [self._params.names[i] for i in changed]
-        with unless_certain(self._doubt_params):
+        values = arrays(tensors, changed)
+        say_push(names, values, self._version.params)
+        with self._changing("params") as known, self._outbox.asking_again() as again:
             version = state.set_params(
                 self.instance,
-                arrays(tensors, changed),
+                values,
                 None if everything else names,
-                self._version._replace(buffers=None),
-                uuid.uuid4().hex,
-                self.timeout,
+                known._replace(buffers=None),
+                timeout=self.timeout,
+                recallable=again,
             )
-        self._params.pushed(changed)
-        self._version = self._version._replace(params=version.params)
+            self._params.pushed(changed)
+            self._version = self._version._replace(params=version.params)
 
     def _push_buffers(self, changed: list[int]) -> None:
         values = arrays(self._buffers.tensors(), changed)
         names = [self._buffers.names[i] for i in changed]
-        with unless_certain(self._doubt_buffers):
+        say_push(names, values, self._version.buffers)
+        with self._changing("buffers") as known, self._outbox.asking_again() as again:
             version = state.set_buffers(
                 self.instance,
                 dict(zip(names, values)),
-                self._version._replace(params=None),
-                uuid.uuid4().hex,
-                self.timeout,
+                known._replace(params=None),
+                timeout=self.timeout,
+                recallable=again,
             )
-        self._buffers.pushed(changed)
-        self._version = self._version._replace(buffers=version.buffers)
-
-    def _doubt_params(self) -> None:
-        self._params.doubt()
-        self._version = self._version._replace(params=None)
-
-    def _doubt_buffers(self) -> None:
-        self._buffers.doubt()
-        self._version = self._version._replace(buffers=None)
+            self._buffers.pushed(changed)
+            self._version = self._version._replace(buffers=version.buffers)
 
     def push(self) -> None:
         """Write what was written here, also over what somebody else wrote."""
         with self._lock:
+            self._outbox.make_sure()
             self._version = Version(self.instance.uid)
-            self._params.doubt()
-            self._buffers.doubt()
             self.settle()
 
     def pull(self) -> None:
@@ -238,29 +237,36 @@ class HostedLink(Keeping, Overlapping, TrainSteps):
         layout = self.instance.layout
         moves = moves_buffers(layout, options)
         draws = options["training"] and layout.stochastic
-        if draws:
-            options = {**options, "rng_state": randomness.state()}
         with self._lock, advised(self.instance):
             self.settle()
+            if draws:
+                options = {**options, "rng_state": randomness.state()}
+            if moves or options.get("tape"):
+                options = {**options, "request_id": fresh_id()}
             full = compute.ForwardOptions(if_version=self._version, **options)
             if moves:
-                with unless_certain(self._moved_somewhere):
-                    result = compute.forward(
-                        self.instance, x, full, self.timeout, empty
-                    )
-                self._buffers.moved()
-                self._version = self._version._replace(buffers=result.version.buffers)
+                result = self._moving_forward(x, full, empty)
         if not moves:
-            with advised(self.instance):
-                result = self._forward_beside_others(x, full, empty)
+            asking = self._outbox.asking_if_lost(full.rng_state)
+            with advised(self.instance), asking as again:
+                result = self._forward_beside_others(x, full, empty, again)
         if draws:
             randomness.set_state(result.rng_state)
         return result
 
-    def _moved_somewhere(self) -> None:
-        """Note that the buffers may have moved on."""
+    def _moving_forward(
+        self, x: Array, options: compute.ForwardOptions, empty: Any
+    ) -> Forward:
+        """Run a forward that moves the buffers on in the server."""
         self._buffers.moved()
-        self._version = self._version._replace(buffers=None)
+        asking = self._outbox.asking_again(options.rng_state)
+        with self._changing("buffers"), asking as again:
+            result = compute.forward(
+                self.instance, x, options, self.timeout, empty, again
+            )
+            version = result.version.buffers
+            self._version = self._version._replace(buffers=version)
+        return result
 
     def queue(self, item: Waiting) -> None:
         """Let the backward of a tape wait for the step, or the next use."""
@@ -324,7 +330,7 @@ class HostedLink(Keeping, Overlapping, TrainSteps):
             self.instance.configure_optimizer(
                 optimizer.kind,
                 optimizer.groups,
-                request_id=uuid.uuid4().hex,
+                request_id=fresh_id(),
                 timeout=self.timeout,
             )
 
@@ -343,17 +349,19 @@ class HostedLink(Keeping, Overlapping, TrainSteps):
             self.instance.set_optimizer_state(
                 optimizer,
                 tensors,
-                request_id=uuid.uuid4().hex,
+                request_id=fresh_id(),
                 timeout=self.timeout,
             )
 
     def _stepped(self, version: Version) -> None:
-        """Note that the server made one step.
+        """Note that the server made one step; twice is once.
 
         Another number than the next one means that somebody else wrote too. It is not
         taken over, so that the next use says so.
         """
         known = self._version.params
+        if known == version.params:
+            return
         params = version.params if known is None else known + 1
         self._version = self._version._replace(params=params)
         self._params.moved()

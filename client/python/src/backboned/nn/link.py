@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import threading
-import uuid
 from typing import Any
 
 import torch
 from torch import nn
 
-from backboned import compute, state
+from backboned import compute, forks, state
+from backboned.backoff import is_absence
 from backboned.describe import InstanceInfo, ServerInfo
 from backboned.dtypes import Array
 from backboned.errors import BackbonedError, StaleVersion
-from backboned.home import home_of, is_absence
+from backboned.home import home_of
 from backboned.instance import Instance
 from backboned.layout import Version
 from backboned.nn import randomness
-from backboned.nn.certainty import advised_if_stale, unless_certain
+from backboned.nn.certainty import Versioned, advised_if_stale
 from backboned.nn.mirror import Watch, as_array, as_tensor
+from backboned.nn.moves import say_push
 from backboned.nn.overlapping import Overlapping, moves_buffers
 from backboned.nn.rebuilding import digest, find_or_make
 from backboned.nn.slots import Slots, buffer_slots, parameter_slots
@@ -29,7 +29,7 @@ from backboned.results import Backward, Forward
 _PULL_ATTEMPTS = 5
 
 
-class Link(Surviving, Overlapping):
+class Link(Versioned, Surviving, Overlapping):
     """Connects the tensors of a module tree with an instance.
 
     The mirror decides: what is changed here is pushed before the next forward. What
@@ -64,7 +64,7 @@ class Link(Surviving, Overlapping):
         self._same_params: set[Any] = set()
         self._same_buffers: set[Any] = set()
         self.timeout: float | None = None
-        self._lock = threading.RLock()
+        self._lock = forks.rlock()
         self._parameters = parameter_slots(root, layout, getattr(torch, instance.dtype))
         self._buffers = buffer_slots(root, layout)
         self._params_seen = Watch()
@@ -169,8 +169,7 @@ class Link(Surviving, Overlapping):
 
     def _push_all(self) -> None:
         with self._lock:
-            self._forget_params()
-            self._forget_buffers()
+            self._version = Version(self.instance.uid)
             self._push_changes()
 
     def show_all(self) -> None:
@@ -195,6 +194,10 @@ class Link(Surviving, Overlapping):
         )
 
     def _push_changes(self) -> None:
+        if self._version.params is None:
+            self._params_seen.forget()
+        if self._version.buffers is None:
+            self._buffers_seen.forget()
         parameters = self.parameters()
         changed = self._params_seen.changed(parameters)
         if changed:
@@ -208,33 +211,35 @@ class Link(Surviving, Overlapping):
         everything = len(changed) == len(tensors)
         names = [self.instance.layout.parameters[i].name for i in changed]
         looks = self._params_seen.look(tensors, changed)
-        with unless_certain(self._forget_params):
+        arrays = [as_array(tensors[i]) for i in changed]
+        say_push(names, arrays, self._version.params)
+        with self._changing("params") as known:
             version = state.set_params(
                 self.instance,
-                [as_array(tensors[i]) for i in changed],
+                arrays,
                 None if everything else names,
-                self._version._replace(buffers=None),
-                uuid.uuid4().hex,
-                self.timeout,
+                known._replace(buffers=None),
+                timeout=self.timeout,
             )
-        self._params_seen.saw(looks)
-        self._same_params = set()
-        self._version = self._version._replace(params=version.params)
+            self._params_seen.saw(looks)
+            self._same_params = set()
+            self._version = self._version._replace(params=version.params)
 
     def _push_buffers(self, tensors: list[torch.Tensor], changed: list[int]) -> None:
         names = [self.instance.layout.buffers[i].name for i in changed]
         looks = self._buffers_seen.look(tensors, changed)
-        with unless_certain(self._forget_buffers):
+        arrays = [as_array(tensors[i]) for i in changed]
+        say_push(names, arrays, self._version.buffers)
+        with self._changing("buffers") as known:
             version = state.set_buffers(
                 self.instance,
-                {name: as_array(tensors[i]) for name, i in zip(names, changed)},
-                self._version._replace(params=None),
-                uuid.uuid4().hex,
-                self.timeout,
+                dict(zip(names, arrays)),
+                known._replace(params=None),
+                timeout=self.timeout,
             )
-        self._buffers_seen.saw(looks)
-        self._same_buffers = set()
-        self._version = self._version._replace(buffers=version.buffers)
+            self._buffers_seen.saw(looks)
+            self._same_buffers = set()
+            self._version = self._version._replace(buffers=version.buffers)
 
     def forward(self, x: Array, options: dict[str, Any], empty: Any) -> Forward:
         """Push what changed, run a forward of that very state, take the new buffers.
@@ -275,14 +280,14 @@ class Link(Surviving, Overlapping):
         self, x: Array, options: dict[str, Any], empty: Any
     ) -> Forward:
         """Run a forward that moves the buffers on, in the server and here."""
-        full = compute.ForwardOptions(
-            if_version=self._version, return_buffers=True, **options
-        )
-        with unless_certain(self._forget_buffers):
+        with self._changing("buffers") as known:
+            full = compute.ForwardOptions(
+                if_version=known, return_buffers=True, **options
+            )
             result = compute.forward(self.instance, x, full, self.timeout, empty)
             self._write_buffers(result.buffers)
-        self._same_buffers = set()
-        self._version = self._version._replace(buffers=result.version.buffers)
+            self._same_buffers = set()
+            self._version = self._version._replace(buffers=result.version.buffers)
         return result
 
     def _write_buffers(self, values: dict[str, Array]) -> None:
@@ -304,8 +309,6 @@ class Link(Surviving, Overlapping):
             self._saw_all(there.version)
         else:
             self._version = Version(there.uid)
-            self._forget_params()
-            self._forget_buffers()
             self._push_changes()
             if read_only:
                 self.instance.update(read_only=True, timeout=self.timeout)
@@ -390,11 +393,3 @@ class Link(Surviving, Overlapping):
             full = compute.ForwardOptions(if_version=version, **options)
             result = compute.forward(self.instance, taped.input(), full, self.timeout)
             taped.renew(result)
-
-    def _forget_params(self) -> None:
-        self._params_seen.forget()
-        self._version = self._version._replace(params=None)
-
-    def _forget_buffers(self) -> None:
-        self._buffers_seen.forget()
-        self._version = self._version._replace(buffers=None)

@@ -2,37 +2,44 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import uuid
+from collections.abc import Iterator
 from typing import Any, Callable, Optional
 
 import grpc
 import numpy as np
 
 from backboned import compute
+from backboned.backoff import is_absence
 from backboned.errors import BackbonedError
 from backboned.instance import Instance
 from backboned.layout import Version
+from backboned.nn import randomness
 from backboned.nn.certainty import NOTHING_CHANGED
 from backboned.nn.flight import Flight
 from backboned.nn.loss import advised
 from backboned.nn.queue import Group, Waiting, grouped
 from backboned.optimizer import StepOptions, Stepped
 from backboned.results import Empty
+from backboned.transfer import Recall, Recallable, fresh_id
 
 Call = Callable[[], Optional[Stepped]]
 
 # After these codes a call has ended, and after all but the last of its own kind it
 # makes no sense to make it again.
 _DECIDED = NOTHING_CHANGED | {grpc.StatusCode.INTERNAL}
+_LATE = grpc.StatusCode.DEADLINE_EXCEEDED
 _LOST = _DECIDED - {grpc.StatusCode.RESOURCE_EXHAUSTED}
 
 
 class Outbox:
     """Sends backwards and steps, each once.
 
-    Before anything else the training steps in flight are waited for, and a call whose
-    answer is lost is made again, under its id. Not thread-safe.
+    Before anything else the training steps in flight are waited for, and a backward or
+    step whose answer is lost is made again, under its id. Of another call whose answer
+    is lost the answer is asked for, so that the call has ended. Not thread-safe, but
+    for `asking_if_lost`.
 
     Parameters
     ----------
@@ -64,11 +71,12 @@ class Outbox:
         self._stepped = stepped
         self._queue: Group = []
         self._unsure: Call | None = None
+        self._lost: list[tuple[Recall, bytes]] = []
 
     @property
     def empty(self) -> bool:
         """Whether nothing waits and nothing is unsure."""
-        return not self._queue and self._unsure is None
+        return not (self._queue or self._unsure or self._lost)
 
     def add(self, item: Waiting) -> None:
         """Let the backward of a tape wait."""
@@ -114,7 +122,75 @@ class Outbox:
         What the call did whose fate was unknown, if it made a step.
         """
         self.flight.land()
+        self._ask_again()
         return self._surely(self._unsure) if self._unsure else None
+
+    @contextlib.contextmanager
+    def asking_again(self, generator: bytes = b"") -> Iterator[Recallable]:
+        """Make a call; if it ends otherwise than well, its answer is asked for later.
+
+        Parameters
+        ----------
+        generator : bytes
+            The generator's state that the call was given: if it was made, and nobody
+            drew since, the generator goes on as the call left it.
+
+        Yields
+        ------
+        callable
+            The call's `recallable`.
+        """
+        mine: list[tuple[Recall, bytes]] = []
+
+        def recallable(recall: Recall) -> None:
+            mine.append((recall, generator))
+            self._lost.append(mine[-1])
+
+        try:
+            yield recallable
+        except BackbonedError as error:
+            if error.code in NOTHING_CHANGED:
+                self._settled(mine)
+            raise
+        self._settled(mine)
+
+    @contextlib.contextmanager
+    def asking_if_lost(self, generator: bytes = b"") -> Iterator[Recallable]:
+        """Make a call beside others, as `asking_again` does.
+
+        It counts as lost when it has ended so, not before.
+        """
+        mine: list[tuple[Recall, bytes]] = []
+        try:
+            yield lambda recall: mine.append((recall, generator))
+        except BaseException as error:
+            code = error.code if isinstance(error, BackbonedError) else None
+            if code not in NOTHING_CHANGED:
+                self._lost.extend(mine)
+            raise
+
+    def lost(self, recall: Recall) -> None:
+        """Note a call that has ended without an answer."""
+        self._lost.append((recall, b""))
+
+    def _settled(self, calls: list[tuple[Recall, bytes]]) -> None:
+        self._lost = [call for call in self._lost if call not in calls]
+
+    def _ask_again(self) -> None:
+        """Let calls come to their end whose answers were lost, made or not."""
+        if self._lost:
+            self._instance.steps.wait()
+        while self._lost:
+            recall, generator = self._lost[0]
+            try:
+                state = recall(self.timeout)
+            except BackbonedError as error:
+                if is_absence(error) or error.code == _LATE:
+                    raise
+            else:
+                if generator and randomness.state() == generator:
+                    randomness.set_state(state)
+            del self._lost[0]
 
     def step(
         self, options: StepOptions, with_backward: bool
@@ -137,7 +213,7 @@ class Outbox:
             self.flush()
             if not self.there:
                 return False, None
-            call = functools.partial(self._bare_step, options, uuid.uuid4().hex)
+            call = functools.partial(self._bare_step, options, fresh_id())
             return True, self._surely(call)
         except BackbonedError as error:
             if error.reason == "NO_GRADIENTS":
@@ -154,7 +230,7 @@ class Outbox:
             retain=group[0].retain,
             zero_before=self.outdated,
             step=step,
-            request_id=uuid.uuid4().hex,
+            request_id=fresh_id(),
         )
 
     def _backward(
@@ -174,7 +250,8 @@ class Outbox:
             raise
         for item in group:
             item.done()
-        del self._queue[: len(group)]
+        sent = {id(item) for item in group}
+        self._queue = [item for item in self._queue if id(item) not in sent]
         self.there, self.outdated = True, False
         if result.step is not None:
             self._stepped(result.step.version)

@@ -12,6 +12,7 @@ from backboned.errors import StaleVersion
 from backboned.instance import Instance
 from backboned.layout import Layout, Version
 from backboned.results import Forward
+from backboned.transfer import Recallable, fresh_id
 
 
 class Overlapping:
@@ -24,9 +25,15 @@ class Overlapping:
     _version: Version
 
     def _forward_beside_others(
-        self, x: Array, options: compute.ForwardOptions, empty: Any
+        self,
+        x: Array,
+        options: compute.ForwardOptions,
+        empty: Any,
+        recallable: Recallable | None = None,
     ) -> Forward:
         """Run a forward; again, with the lock, if another thread changed the network.
+
+        `recallable` as in `compute.forward`.
 
         Raises
         ------
@@ -34,14 +41,20 @@ class Overlapping:
             If it was somebody else.
         """
         try:
-            return compute.forward(self.instance, x, options, self.timeout, empty)
+            return compute.forward(
+                self.instance, x, options, self.timeout, empty, recallable
+            )
         except StaleVersion:
             with self._lock:
                 self.settle()
                 if self._version == options.if_version:
                     raise
                 again = dataclasses.replace(options, if_version=self._version)
-                return compute.forward(self.instance, x, again, self.timeout, empty)
+                if options.request_id:
+                    again = dataclasses.replace(again, request_id=fresh_id())
+                return compute.forward(
+                    self.instance, x, again, self.timeout, empty, recallable
+                )
 
 
 def moves_buffers(layout: Layout, options: dict[str, Any]) -> bool:

@@ -99,8 +99,8 @@ def find_or_make(
             )
         if instance.columns:
             raise ServerRestarted(
-                f"the server was restarted, and {instance.address!r}, a later column "
-                "of a progressive network, is not made again, since its earlier "
+                f"{instance.address!r}, a later column of a progressive network, is "
+                "not in the server any more, and is not made again, since its earlier "
                 "columns are gone; make all again, and give each its state_dict()"
             )
         name = "" if instance.ephemeral else instance.name

@@ -7,9 +7,10 @@ import logging
 import threading
 from typing import Any, Callable, TypeVar
 
+from backboned.backoff import Patience
 from backboned.describe import ServerInfo
 from backboned.errors import BackbonedError
-from backboned.home import Home, Patience
+from backboned.home import Home
 from backboned.instance import Instance
 
 _log = logging.getLogger("backboned")
@@ -35,6 +36,9 @@ class Surviving:
     def surviving(self, call: Callable[[], T]) -> T:
         """Make a call; if the server went away, make it again when it is back.
 
+        So it is if the server has forgotten an unnamed instance, since it did not hear
+        of this process for the life of a session.
+
         Raises
         ------
         BackbonedError
@@ -49,7 +53,7 @@ class Surviving:
                 self._revive(uid, error, patience)
 
     def _revive(self, uid: str, error: BackbonedError, patience: Patience) -> None:
-        """Wait for the server; if it was restarted, move into it.
+        """Wait for the server; if the instance is not in it any more, move into it.
 
         Does nothing if another thread did so since the instance had this uid.
         """
@@ -57,9 +61,14 @@ class Surviving:
             if self.instance.uid != uid:
                 return
             before, versions = self.home.info, self._versions_here()
+            forgotten = self._is_forgotten(error)
             for attempt in itertools.count():
-                info = self.home.await_again(error, patience)
-                if not attempt and info.server_uid == before.server_uid:
+                if forgotten and not attempt:
+                    info = self.home.there()
+                else:
+                    info = self.home.await_again(error, patience)
+                same = info.server_uid == before.server_uid
+                if same and not attempt and not forgotten:
                     return
                 try:
                     self._move_in(info, versions)
@@ -67,11 +76,20 @@ class Surviving:
                 except BackbonedError as another:
                     error = another
         _log.warning(
-            "the server at %s was restarted%s; %s goes on from what this process has",
+            "the server at %s %s; %s goes on from what this process has",
             self.instance.channel.target,
-            _differences(before, self.home.info),
+            "had forgotten the network: it heard nothing from this process for "
+            f"{info.limits['session_ttl']:g} s"
+            if same
+            else f"was restarted{_differences(before, info)}",
             self.instance.address,
         )
+
+    def _is_forgotten(self, error: BackbonedError) -> bool:
+        """Whether the instance died with a session, and nobody deleted it."""
+        mine = self.instance.ephemeral and self.instance.made_here
+        gone = error.reason == "INSTANCE_NOT_FOUND"
+        return gone and mine and not self.instance.deleted
 
 
 def _differences(before: ServerInfo, now: ServerInfo) -> str:

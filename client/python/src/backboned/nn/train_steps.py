@@ -5,18 +5,20 @@ from __future__ import annotations
 import functools
 import threading
 from concurrent.futures import wait
+from contextlib import AbstractContextManager
 from typing import Callable
 
+from backboned.errors import BackbonedError
 from backboned.instance import Instance
 from backboned.layout import Version
 from backboned.nn import randomness
-from backboned.nn.certainty import unless_certain
 from backboned.nn.gradients import Gradients
 from backboned.nn.loss import advised
 from backboned.nn.outbox import Outbox
 from backboned.nn.values import Values
 from backboned.pipeline import StepInFlight
 from backboned.training import TrainStep
+from backboned.transfer import Recall
 
 
 class TrainSteps:
@@ -31,6 +33,7 @@ class TrainSteps:
     _grads: Gradients
     _outbox: Outbox
     _version: Version
+    _changing: Callable[..., AbstractContextManager[Version]]
 
     def train_step(self, run: Callable[..., TrainStep]) -> TrainStep:
         """Make a training step.
@@ -44,11 +47,12 @@ class TrainSteps:
         with self._lock, advised(self.instance):
             self.settle()
             generator = randomness.state() if draws else b""
-            with unless_certain(self._lost_track):
-                result = run(if_version=self._version, rng_state=generator)
-            self._grads.zero()
-            self._train_step_made(result.version)
             self._away()
+            changing = self._changing("params", "buffers")
+            with changing as known, self._outbox.asking_again(generator) as again:
+                result = run(if_version=known, rng_state=generator, recallable=again)
+                self._train_step_made(result.version)
+            self._grads.zero()
         if draws:
             randomness.set_state(result.rng_state)
         return result
@@ -75,17 +79,36 @@ class TrainSteps:
             if flight.failed or not flight.count or self._has_news():
                 self.settle()
                 self._grads.zero()
-            step = send(
-                if_version=self._expected(),
-                rng_state=randomness.state() if draws else b"",
-                within=functools.partial(advised, self.instance),
-            )
-            flight.begin(step)
             self._away()
+            step = self._send(send, randomness.state() if draws else b"")
             if draws:
                 wait([step])
         if draws and not step.error:
             randomness.set_state(step.result().rng_state)
+        return step
+
+    def _send(
+        self, send: Callable[..., StepInFlight], generator: bytes
+    ) -> StepInFlight:
+        """Send a training step, and take it among those in flight."""
+        expected = self._expected()
+        recalls: list[Recall] = []
+        try:
+            step = send(
+                if_version=expected,
+                rng_state=generator,
+                within=functools.partial(advised, self.instance),
+                recallable=recalls.append,
+            )
+            step.recall = recalls[0]
+            self._outbox.flight.begin(step)
+        except BackbonedError:
+            raise
+        except BaseException:  # It may be on its way.
+            self._lost_count()
+            for recall in recalls:
+                self._outbox.lost(recall)
+            raise
         return step
 
     def _has_news(self) -> bool:
@@ -108,17 +131,20 @@ class TrainSteps:
     def _train_step_made(self, version: Version) -> None:
         """Note that the server made a training step; it holds no gradients now."""
         self._outbox.outdated = False
-        self._version = version
+        known, made = self._version.params, version.params
+        if known is None or (made is not None and made > known):
+            self._version = version
 
     def _away(self) -> None:
         """Note that a training step changes all that is in the server."""
         self._params.moved()
         self._buffers.moved()
 
-    def _lost_track(self) -> None:
-        """Note that a training step may have happened."""
-        self._away()
+    def _lost_step(self, step: StepInFlight | None) -> None:
+        """Note that a training step in flight may have been made."""
         self._lost_count()
+        if step is not None and step.recall is not None:
+            self._outbox.lost(step.recall)
 
     def _lost_count(self) -> None:
         """Note that it is unknown how many steps the server made."""
