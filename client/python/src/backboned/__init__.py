@@ -69,7 +69,7 @@ from backboned.training import (
 )
 
 if TYPE_CHECKING:
-    from backboned.nn import RemoteBackbone
+    from backboned.nn import RemoteBackbone as RemoteBackbone
 
 __version__ = "0.1.0"
 
@@ -106,7 +106,6 @@ __all__ = [
     "OptimizerState",
     "ParameterGroup",
     "Refused",
-    "RemoteBackbone",
     "ResourceExhausted",
     "Server",
     "ServerInfo",
@@ -126,6 +125,15 @@ __all__ = [
     "local_server",
     "print_waiting",
 ]
+
+
+# What needs torch, which need not be there: not for `from backboned import *`.
+_WITH_TORCH = ("RemoteBackbone", "optim")
+
+
+def __dir__() -> list[str]:
+    """List what is public, also what is loaded when it is asked for."""
+    return sorted({*globals(), *_WITH_TORCH})
 
 
 def __getattr__(name: str) -> Any:

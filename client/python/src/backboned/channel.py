@@ -100,6 +100,9 @@ class Connection:
         held (grpc/grpc#19973): the next call takes another channel of grpc's, under
         the same session. The calls of other threads end on the old one, and nobody
         closes it, since that would wait for the lock.
+    keeper : threading.Thread or None
+        Keeps the session alive; see keepalive.py.
+    closed : bool
     """
 
     def __init__(self, target: str, label: str | None) -> None:
@@ -113,6 +116,8 @@ class Connection:
             weakref.WeakValueDictionary()
         )
         self.interrupted = False
+        self.keeper: threading.Thread | None = None
+        self.closed = False
         self._target = target
         self._wire = _Wire(target)
         forks.prepare(_after_fork_in_child)
@@ -132,6 +137,7 @@ class Connection:
 
     def close(self) -> None:
         """End all calls. Idempotent."""
+        self.closed = True
         if not self.interrupted:
             self._wire.channel.close()
 
@@ -273,6 +279,11 @@ class Channel:
             if line.connection is None:
                 line.connection = Connection(self.target, self._label)
             return line.connection
+
+    def when_dropped(self, function: Callable[[], object]) -> None:
+        """Call a function when nobody has this channel, or a view of it, any more."""
+        finalizer = weakref.finalize(self._line, function)
+        finalizer.atexit = False
 
     @property
     def is_open(self) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from backboned import process
-from backboned.backoff import RETRY_TIMEOUT_S, OnWait
+from backboned.backoff import RETRY_TIMEOUT_S, OnWait, show_waiting
 from backboned.binary import find_binary
 from backboned.channel import DEFAULT_TIMEOUT_S, RECONNECT_TIMEOUT_S, Channel
 from backboned.errors import (
@@ -31,7 +31,7 @@ def connect(
     progress: bool = False,
     reconnect_timeout: float = RECONNECT_TIMEOUT_S,
     retry_timeout: float = RETRY_TIMEOUT_S,
-    on_wait: OnWait = None,
+    on_wait: OnWait = show_waiting,
 ) -> Server:
     """Connect to a running server.
 
@@ -48,20 +48,24 @@ def connect(
     progress : bool
         Show a bar for transfers over one second; needs tqdm.
     reconnect_timeout : float
-        Seconds that a mirrored network waits for the server if it goes away; it is
-        there again then, whether it was restarted or not. 0: do not wait.
+        Seconds that a call waits for the server if it does not answer, five minutes
+        unless given; then it goes on as if nothing had been. 0: do not wait. More than
+        nine minutes are for mirrored networks and reads: a change may be repeated as
+        long as the server remembers its id.
     retry_timeout : float
-        Seconds in which a call is made again, within its own timeout, that the
-        server is too busy to begin. 0: `ResourceExhausted` at once.
-    on_wait : callable, optional
+        Seconds in which a call is made again that the server is too busy to begin: 12
+        hours unless given. If the call has a `timeout` of its own, that bounds it too.
+        0: `ResourceExhausted` at once.
+    on_wait : callable or None
         Is told, before each pause, what such a call waits for: a `Waiting`, with its
-        place and the seconds until it is made again. `backboned.print_waiting` prints
-        it.
+        place and the seconds until it is made again. Unless given, a line on standard
+        error says so now and then if that is a terminal; None: nothing is said.
+        `backboned.print_waiting` prints each pause.
 
     Raises
     ------
     InvalidArgument
-        If the target is of neither form.
+        If the target is of neither form, or the label or a number of seconds is none.
     Unavailable
         If nothing answers there.
     """
@@ -99,14 +103,16 @@ def local_server(
     timeout: float = DEFAULT_TIMEOUT_S,
     progress: bool = False,
     retry_timeout: float = RETRY_TIMEOUT_S,
-    on_wait: OnWait = None,
+    on_wait: OnWait = show_waiting,
     log_level: str = "warn",
     options: Sequence[str] = (),
     start_timeout: float = 60.0,
 ) -> Server:
     """Start a server of one's own on a private Unix socket.
 
-    It ends with the `with` block, with `Server.close`, and with this process.
+    It ends with the `with` block, with `Server.close`, with this process, and when
+    neither the `Server` nor a network of it is referred to any more. It keeps unnamed
+    instances and tapes for 24 hours without a call.
 
     Parameters
     ----------
@@ -148,6 +154,7 @@ def local_server(
         on_wait=on_wait,
     )
     channel.explain = own.explain
+    channel.when_dropped(own.stop)
     return Server(channel, own)
 
 

@@ -10,6 +10,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from backboned import garbage
 from backboned.channel import CONTROL, Channel
+from backboned.creation import checked_seed
 from backboned.describe import InstanceInfo, read_instance
 from backboned.errors import Aborted, BackbonedError, InvalidArgument, NotFound
 from backboned.handle import Handle
@@ -116,7 +117,7 @@ class Control(Handle):
             with_grads=with_grads,
             with_optimizer=with_optimizer,
             num_classes=num_classes,
-            seed=seed,
+            seed=checked_seed(seed),
         )
         if read_only or frozen is not None or feature_cache:
             kept = self.frozen if frozen is None else frozen

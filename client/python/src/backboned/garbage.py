@@ -14,6 +14,7 @@ from collections import deque
 from typing import Any, TypeVar
 
 from backboned.channel import Channel
+from backboned.keepalive import keep_alive
 
 _TAPES_A_CALL = 1000
 
@@ -38,10 +39,15 @@ class Life:
 
 
 def begin_life(channel: Channel, address: str, uid: str) -> Life:
-    """Note a new unnamed instance as abandoned when its `Life` is over."""
+    """Note a new unnamed instance as abandoned when its `Life` is over.
+
+    Until then the session that has it is kept alive.
+    """
     life = Life()
-    channel.connection.lives[uid] = life
-    _note_when_gone(life, channel.connection.abandoned_instances, (address, uid))
+    connection = channel.connection
+    connection.lives[uid] = life
+    keep_alive(connection)
+    _note_when_gone(life, connection.abandoned_instances, (address, uid))
     return life
 
 

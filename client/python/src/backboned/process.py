@@ -24,6 +24,13 @@ _LOG_LINES = 20
 _GRACE_S = 10.0
 _MAX_SOCKET_PATH = 100
 
+# Who has a server alone may use all of it, and may be silent for long.
+_ALONE = {
+    "BACKBONED_SESSION_QUOTA": "1",
+    "BACKBONED_SESSION_TTL": "24h",
+    "BACKBONED_TAPE_TTL": "24h",
+}
+
 # Ends the server and removes its folder when the pipe on its standard input closes
 # without a line, which happens when this Python dies, however it does. (A parent-death
 # signal would need code between fork and exec, and would follow a thread, not the
@@ -76,8 +83,7 @@ class ServerProcess:
                     stdout=subprocess.PIPE,
                     stderr=log,
                     start_new_session=True,
-                    # Who has it alone may use all of it.
-                    env={"BACKBONED_SESSION_QUOTA": "1", **os.environ},
+                    env={**_ALONE, **os.environ},
                 )
         except OSError as error:
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -210,7 +216,8 @@ def _after_fork_in_child() -> None:
             pipe.close()
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+if hasattr(os, "register_at_fork"):  # Not on Windows.
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def _ending(status: int) -> str:

@@ -12,7 +12,7 @@ from backboned.channel import (
     Channel,
 )
 from backboned.control import Frozen, settings
-from backboned.creation import state_bytes, weights_message
+from backboned.creation import checked_seed, state_bytes, weights_message
 from backboned.describe import (
     Architecture,
     Benchmark,
@@ -213,7 +213,7 @@ class Server:
             benchmark=benchmark,
             architecture=architecture,
             arguments=argument_values(arguments),
-            seed=seed,
+            seed=checked_seed(seed),
             rng_state=state_bytes(rng_state),
             exist_ok=exist_ok,
             device=device or "",

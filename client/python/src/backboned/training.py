@@ -321,11 +321,22 @@ class TrainingVerbs(Handle):
 def _describe(
     header: pb.TrainStepHeader, x: Any, terms: Sequence[Term]
 ) -> list[memoryview]:
-    """Describe the input and the terms; give the bytes that follow."""
+    """Describe the input and the terms; give the bytes that follow.
+
+    Raises
+    ------
+    InvalidArgument
+        If a term is none.
+    """
     array = np.asarray(x, order="C")
     header.input.CopyFrom(make_spec(array))
     views = [as_bytes(array)]
     for term in terms:
+        if not isinstance(term, (CrossEntropy, MeanSquaredError, KlDivergence)):
+            raise InvalidArgument(
+                f"a term is {getattr(term, '__name__', repr(term))}; terms are "
+                "backboned's CrossEntropy, MeanSquaredError and KlDivergence"
+            )
         message = header.terms.add(weight=term.weight)
         if term.rows is not None:
             message.row_begin, message.row_end = term.rows
