@@ -24,28 +24,15 @@ absl::Status Scheduler::Submit(WorkItem item, absl::Time now) {
     return absl::AlreadyExistsError(
         absl::StrCat("work item ", id, " already waits or runs"));
   }
-  if (queued() >= options_.max_queued) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat(queued(), " calls wait for the device, the limit is ",
-                     options_.max_queued));
-  }
-  const std::string& principal = item.flow.principal;
-  if (queued_of(principal) >= max_queued_of(principal)) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat(queued_of(principal),
-                     " calls of this principal wait for the device, the ",
-                     "limit is ", max_queued_of(principal)));
-  }
-  if (queued(item.flow) >= options_.max_queued_by_flow) {
-    return absl::ResourceExhaustedError(absl::StrCat(
-        queued(item.flow), " calls of this run wait for the device, the limit ",
-        "is ", options_.max_queued_by_flow));
+  if (!item.continues) {
+    absl::Status admitted = CheckLimits(item.flow);
+    if (!admitted.ok()) return admitted;
   }
   if (item.deadline != absl::InfiniteFuture()) {
     by_deadline_.emplace(item.deadline, id);
   }
   ++flows_[item.flow].waiting;
-  ++queued_by_principal_[principal];
+  ++queued_by_principal_[item.flow.principal];
   const Waiting& waiting =
       waiting_.emplace(id, Waiting{std::move(item), next_arrival_++})
           .first->second;
@@ -57,6 +44,28 @@ absl::Status Scheduler::Submit(WorkItem item, absl::Time now) {
     Offer(lane);
   } else {
     MakeReady(id);
+  }
+  return absl::OkStatus();
+}
+
+// Whether one more of `flow` may wait.
+absl::Status Scheduler::CheckLimits(const FlowName& flow) const {
+  if (queued() >= options_.max_queued) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat(queued(), " calls wait for the device, the limit is ",
+                     options_.max_queued));
+  }
+  const std::string& principal = flow.principal;
+  if (queued_of(principal) >= max_queued_of(principal)) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat(queued_of(principal),
+                     " calls of this principal wait for the device, the ",
+                     "limit is ", max_queued_of(principal)));
+  }
+  if (queued(flow) >= options_.max_queued_by_flow) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat(queued(flow), " calls of this run wait for the device, ",
+                     "the limit is ", options_.max_queued_by_flow));
   }
   return absl::OkStatus();
 }
@@ -85,6 +94,15 @@ bool Scheduler::Cancel(uint64_t id) {
   return std::erase(expired_, id) > 0;
 }
 
+void Scheduler::Abandon(uint64_t batch, uint64_t id) {
+  const auto found = running_.find(batch);
+  if (found == running_.end()) return;
+  const std::vector<uint64_t>& ids = found->second.ids;
+  const auto item = std::ranges::find(ids, id);
+  if (item == ids.end()) return;
+  found->second.shares[static_cast<size_t>(item - ids.begin())].second = 0;
+}
+
 void Scheduler::Done(uint64_t id, absl::Duration cost, absl::Time /*now*/) {
   const auto found = running_.find(id);
   if (found == running_.end()) return;
@@ -95,6 +113,10 @@ void Scheduler::Done(uint64_t id, absl::Duration cost, absl::Time /*now*/) {
   int64_t samples = 0;
   for (const auto& [flow, share] : batch.shares) samples += share;
   for (const auto& [flow, share] : batch.shares) {
+    if (share == 0) {
+      fair_share_.Charge(flow, absl::ZeroDuration());
+      continue;
+    }
     fair_share_.Charge(flow, cost * share / samples);
     mean_cost_ += (cost * share / samples - mean_cost_) * kMeanWeight;
   }

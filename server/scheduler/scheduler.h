@@ -32,6 +32,8 @@ struct WorkItem {
   uint64_t merge_key = 0;
   // How much of a batch it is; what a batch costs is paid by samples.
   int64_t samples = 1;
+  // It goes on with work that was admitted before: no limit refuses it.
+  bool continues = false;
 };
 
 // How much may wait, how batches are made, and who gets how much.
@@ -93,8 +95,8 @@ class Scheduler {
   // Takes `item` into the queue.
   //
   // Returns kResourceExhausted if as many items wait as may, in all, of its
-  // principal or of its flow, that have not expired; kAlreadyExists if one of
-  // this id waits or runs. It is not queued then.
+  // principal or of its flow, that have not expired, unless it continues;
+  // kAlreadyExists if one of this id waits or runs. It is not queued then.
   absl::Status Submit(WorkItem item, absl::Time now);
 
   // Returns what runs now, if anything may, and the items that have reached
@@ -105,6 +107,10 @@ class Scheduler {
   // without having been reported: `Next` will never name it. False if it runs
   // or is unknown.
   bool Cancel(uint64_t id);
+
+  // Says that item `id` of the batch that began with item `batch` does not run
+  // after all: its flow pays nothing. Without effect if there is no such item.
+  void Abandon(uint64_t batch, uint64_t id);
 
   // Says that the batch that began with item `id` has ended after `cost` of the
   // device's time, at least 0, which its flows pay for by samples: its lane is
@@ -168,9 +174,11 @@ class Scheduler {
   struct Batch {
     std::vector<uint64_t> ids;
     uint64_t lane = 0;
-    std::vector<std::pair<FlowName, int64_t>> shares;  // Samples by flow.
+    // By item: who pays, and for how many samples; none if it was abandoned.
+    std::vector<std::pair<FlowName, int64_t>> shares;
   };
 
+  absl::Status CheckLimits(const FlowName& flow) const;
   void Expire(absl::Time now);
   void Remove(uint64_t id);
   void RemoveFromLane(const Waiting& waiting);

@@ -50,6 +50,31 @@ TEST(BatchesTest, TakesWhatWaitsOfOneKey) {
   EXPECT_EQ(second.reason, BatchReason::kDeviceIdle);
 }
 
+TEST(BatchesTest, WhoWasAbandonedPaysNothing) {
+  Scheduler scheduler({});
+  Submit(scheduler, 1, kKeyA, 1, 0, "x");
+  Submit(scheduler, 2, kKeyA, 1, 0, "y");
+  EXPECT_THAT(scheduler.Next(At(0)).run, ElementsAre(1, 2));
+  scheduler.Abandon(1, 1);
+  scheduler.Abandon(1, 7);
+  scheduler.Abandon(7, 2);
+  Submit(scheduler, 3, 0, 1, 0, "y");
+  Submit(scheduler, 4, 0, 1, 0, "x");
+  scheduler.Done(1, absl::Milliseconds(10), At(10));
+  EXPECT_EQ(scheduler.mean_cost(), absl::Milliseconds(1));  // A tenth of 10.
+  EXPECT_THAT(scheduler.Next(At(10)).run, ElementsAre(4));
+}
+
+TEST(BatchesTest, ABatchOfWhichNothingRanCostsNothing) {
+  Scheduler scheduler({});
+  Submit(scheduler, 1, kKeyA);
+  EXPECT_THAT(scheduler.Next(At(0)).run, ElementsAre(1));
+  scheduler.Abandon(1, 1);
+  scheduler.Done(1, absl::ZeroDuration(), At(0));
+  EXPECT_EQ(scheduler.running(), 0);
+  EXPECT_EQ(scheduler.mean_cost(), absl::ZeroDuration());
+}
+
 TEST(BatchesTest, WorkWithoutKeyRunsAlone) {
   Scheduler scheduler({});
   Submit(scheduler, 1, 0);

@@ -57,6 +57,16 @@ TEST(SchedulerLimitsTest, RefusesAPrincipalOverItsPartAndNoOther) {
   EXPECT_THAT(scheduler.Submit({.id = 5, .flow = {"anna", "c"}}, now), IsOk());
 }
 
+TEST(SchedulerLimitsTest, RefusesNothingThatContinues) {
+  Scheduler scheduler({.max_queued = 1});
+  const absl::Time now = absl::UnixEpoch();
+  ASSERT_THAT(scheduler.Submit({.id = 1}, now), IsOk());
+  EXPECT_THAT(scheduler.Submit({.id = 2}, now),
+              StatusIs(absl::StatusCode::kResourceExhausted));
+  EXPECT_THAT(scheduler.Submit({.id = 2, .continues = true}, now), IsOk());
+  EXPECT_EQ(scheduler.queued(), 2);
+}
+
 // Runs all that waits, and then an item of `flow` that came last; returns how
 // many ran before it.
 int64_t RunsBefore(Scheduler& scheduler, const FlowName& flow) {
