@@ -2,57 +2,19 @@
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/full.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
+#include <limits>
 #include <string>
 #include <utility>
 
-#include "backbones/dtypes.h"
 #include "backbones/errors.h"
+#include "backbones/initial_draw.h"
 #include "backbones/optimizer.h"
 
 namespace backboned {
 namespace {
-
-// Applies a rule to a parameter, by the same ATen calls as torch.nn.init.
-class Initializer {
- public:
-  Initializer(at::Tensor param, at::Generator generator)
-      : param_(std::move(param)), generator_(std::move(generator)) {}
-
-  void operator()(const UniformDraw& draw) {
-    param_.uniform_(draw.low, draw.high, generator_);
-    if (draw.factor != 1) param_.mul_(draw.factor);
-  }
-
-  void operator()(const NormalDraw& draw) {
-    param_.normal_(draw.mean, draw.std, generator_);
-  }
-
-  // By the inverse of the distribution function.
-  void operator()(const TruncatedNormalDraw& draw) {
-    const double low = NormalCdf((draw.low - draw.mean) / draw.std);
-    const double high = NormalCdf((draw.high - draw.mean) / draw.std);
-    param_.uniform_(2 * low - 1, 2 * high - 1, generator_);
-    param_.erfinv_();
-    param_.mul_(draw.std * std::sqrt(2.0));
-    param_.add_(draw.mean);
-    param_.clamp_(draw.low, draw.high);
-  }
-
-  void operator()(const ConstantFill& fill) { param_.fill_(fill.value); }
-
- private:
-  static double NormalCdf(double x) {
-    return (1 + std::erf(x / std::sqrt(2.0))) / 2;
-  }
-
-  at::Tensor param_;
-  at::Generator generator_;
-};
 
 at::Tensor Part(const at::Tensor& tensor, const Slice& slice) {
   return tensor.view({-1}).narrow(0, slice.begin, slice.elements());
@@ -121,31 +83,12 @@ std::string GeneratorState(const at::Generator& generator) {
 
 StatePtr InitialState(const Layout& layout, const at::Generator& generator,
                       at::Device device, at::ScalarType dtype) {
-  State state;
-  for (const Parameter& parameter : layout.parameters()) {
-    state.params.push_back(at::empty(parameter.shape, at::kFloat));
+  InitialDraw draw(layout, generator, dtype);
+  draw.Advance(std::numeric_limits<int64_t>::max());
+  State state = draw.Take();
+  for (auto* tensors : {&state.params, &state.buffers}) {
+    for (at::Tensor& tensor : *tensors) tensor = tensor.to(device);
   }
-  for (const InitStep& step : layout.init_steps()) {
-    const size_t count = state.params.size();
-    const at::Tensor target =
-        step.parameter < count
-            ? state.params[step.parameter]
-            : at::empty(layout.shared()[step.parameter - count].shape,
-                        at::kFloat);
-    std::visit(Initializer(target, generator), step.rule);
-  }
-  for (at::Tensor& param : state.params) {
-    param = param.to(device, dtype);
-  }
-  for (const Buffer& buffer : layout.buffers()) {
-    state.buffers.push_back(
-        at::full(buffer.shape, buffer.initial,
-                 at::TensorOptions()
-                     .dtype(StoredDtype(buffer.dtype, dtype))
-                     .device(device)));
-  }
-  state.grads.resize(state.params.size());
-  state.rng_state = GeneratorState(generator);
   return std::make_shared<const State>(std::move(state));
 }
 

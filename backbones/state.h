@@ -146,7 +146,7 @@ struct CloneParts {
 StatePtr CloneOf(const State& state, const CloneParts& parts);
 
 // Returns CloneOf `state` without parts, in which the parameters of the head of
-// `layout` are those of `fresh`, a State of `layout`.
+// `layout` are those of `fresh`, a State of `layout` or of its head alone.
 //
 // Returns kInvalidArgument (kInvalidOption) if `layout` declares no head, or
 // differs from `state` in more than the head.

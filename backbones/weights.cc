@@ -257,26 +257,32 @@ at::Tensor ResizePositionEmbedding(const at::Tensor& embedding, int64_t side) {
   return at::cat({embedding.narrow(1, 0, 1).to(at::kFloat), patches}, 1);
 }
 
+absl::Status LoadNext(size_t i, const LoadPlan& plan, SafetensorsFile& file,
+                      State& state) {
+  const SafetensorsEntry& entry = file.entries()[i];
+  at::Tensor fresh;
+  at::Tensor* place = nullptr;
+  if (plan.targets[i].has_value()) {
+    const size_t slot = *plan.targets[i];
+    const size_t parameters = state.params.size();
+    place = slot < parameters ? &state.params[slot]
+                              : &state.buffers[slot - parameters];
+    const bool fits = at::IntArrayRef(entry.shape) == place->sizes();
+    fresh = at::empty(entry.shape, fits ? place->scalar_type() : at::kFloat);
+  }
+  absl::Status status = fresh.defined() && fresh.scalar_type() == entry.dtype
+                            ? file.ReadNext(BytesOf(fresh))
+                            : ReadPieces(entry, file, fresh);
+  if (status.ok() && place != nullptr) *place = Fitted(fresh, *place);
+  return status;
+}
+
 absl::StatusOr<StatePtr> LoadWeights(const State& state, const LoadPlan& plan,
                                      SafetensorsFile& file) {
   State loaded = state;
   for (size_t i = 0; i < plan.targets.size(); ++i) {
-    const SafetensorsEntry& entry = file.entries()[i];
-    at::Tensor fresh;
-    at::Tensor* place = nullptr;
-    if (plan.targets[i].has_value()) {
-      const size_t slot = *plan.targets[i];
-      const size_t parameters = loaded.params.size();
-      place = slot < parameters ? &loaded.params[slot]
-                                : &loaded.buffers[slot - parameters];
-      const bool fits = at::IntArrayRef(entry.shape) == place->sizes();
-      fresh = at::empty(entry.shape, fits ? place->scalar_type() : at::kFloat);
-    }
-    absl::Status status = fresh.defined() && fresh.scalar_type() == entry.dtype
-                              ? file.ReadNext(BytesOf(fresh))
-                              : ReadPieces(entry, file, fresh);
+    absl::Status status = LoadNext(i, plan, file, loaded);
     if (!status.ok()) return status;
-    if (place != nullptr) *place = Fitted(fresh, *place);
   }
   return std::make_shared<const State>(std::move(loaded));
 }

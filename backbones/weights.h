@@ -64,6 +64,12 @@ absl::StatusOr<LoadPlan> PlanLoad(const Layout& layout,
 // Source: timm 0.9.8, timm/layers/pos_embed.py.
 at::Tensor ResizePositionEmbedding(const at::Tensor& embedding, int64_t side);
 
+// Computes entry `i` of `file`, whose next one it is, into the tensor of
+// `state` that `plan` says, which becomes another one. Returns the file's
+// errors.
+absl::Status LoadNext(size_t i, const LoadPlan& plan, SafetensorsFile& file,
+                      State& state);
+
 // Computes `state` with what `plan` takes from `file`, whose data must not have
 // been read; floating-point tensors are converted to the State's dtype. All of
 // the file is read. Versions and generator stay. The State's tensors are on the
