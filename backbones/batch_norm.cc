@@ -45,6 +45,16 @@ absl::StatusOr<std::vector<BatchNormMode>> ResolveBatchNorm(
   const std::vector<std::string>& names = layout.batch_norms();
   const std::vector<int64_t> sizes(names.size(), 1);
   std::vector<BatchNormMode> modes(names.size());
+  size_t bytes = 0;
+  for (const BatchNormOverride& change : overrides) {
+    for (const std::string& glob : change.globs) bytes += glob.size();
+  }
+  if (overrides.size() > kMaxGlobs || bytes > kMaxSelectionBytes) {
+    return InvalidOption(absl::StrCat(
+        overrides.size(), " changes of BatchNorm layers have patterns of ",
+        bytes, " bytes, at most ", kMaxGlobs, " and ", kMaxSelectionBytes,
+        " are allowed"));
+  }
   for (const BatchNormOverride& change : overrides) {
     absl::Status valid = CheckRanges(change.mode);
     if (!valid.ok()) return valid;

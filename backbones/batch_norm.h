@@ -53,7 +53,8 @@ struct BatchNormOverride {
 //
 // Returns kInvalidArgument (kInvalidOption) that names a pattern that matches
 // no layer, an eps that is negative or not finite, or a momentum outside [0,
-// 1].
+// 1], and if there are more than kMaxGlobs overrides, or more than
+// kMaxSelectionBytes of patterns in all of them.
 absl::StatusOr<std::vector<BatchNormMode>> ResolveBatchNorm(
     std::span<const BatchNormOverride> overrides, const Layout& layout);
 

@@ -42,6 +42,13 @@ absl::StatusOr<std::vector<Slice>> SelectByGlobs(
                                       " patterns are given, at most ",
                                       kMaxGlobs, " are allowed"));
   }
+  size_t bytes = 0;
+  for (const std::string& glob : globs) bytes += glob.size();
+  if (bytes > kMaxSelectionBytes) {
+    return InvalidOption(absl::StrCat("the patterns have ", bytes,
+                                      " bytes, at most ", kMaxSelectionBytes,
+                                      " are allowed"));
+  }
   const bool everything = globs.empty() || globs.front().starts_with('!');
   std::vector<bool> selected(names.size(), everything);
   for (const std::string& glob : globs) {

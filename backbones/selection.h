@@ -18,9 +18,11 @@
 namespace backboned {
 
 // Patterns that one selection may have, each of so many bytes: more than there
-// are tensors, and than names have letters.
+// are tensors, and than names have letters. All together are shorter, since
+// each is compared with each name, in the caller's thread.
 inline constexpr size_t kMaxGlobs = 4096;
 inline constexpr size_t kMaxGlobBytes = 256;
+inline constexpr size_t kMaxSelectionBytes = 64 << 10;
 
 // Names by pattern, or a range of elements. Empty: everything.
 struct Selection {

@@ -112,6 +112,12 @@ TEST(SelectTest, RejectsPatternsWithoutMeasure) {
   EXPECT_THAT(Select({.globs = {std::string(257, '*')}}, names, sizes),
               StatusIs(absl::StatusCode::kInvalidArgument,
                        HasSubstr("a pattern has 257 bytes")));
+  selection.globs.assign(256, std::string(256, '*'));
+  EXPECT_THAT(Select(selection, names, sizes), IsOk());
+  selection.globs.emplace_back("a");
+  EXPECT_THAT(Select(selection, names, sizes),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       HasSubstr("the patterns have 65537 bytes")));
 }
 
 TEST(SelectTest, RejectsPatternWhereThereAreNoNames) {
