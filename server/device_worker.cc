@@ -1,19 +1,17 @@
 #include "server/device_worker.h"
 
 #include <ATen/Parallel.h>
-#include <c10/util/Exception.h>
-#include <immintrin.h>
 
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <new>
 #include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
 #include "backbones/errors.h"
+#include "server/catching.h"
 
 namespace backboned {
 namespace {
@@ -33,40 +31,39 @@ constexpr std::chrono::microseconds kMaxSpin{200};
 constexpr absl::Duration kMinRetryDelay = absl::Milliseconds(100);
 constexpr absl::Duration kMaxRetryDelay = absl::Seconds(10);
 
-// The first line of what LibTorch says; the rest names its own sources.
-std::string FirstLine(const std::string& text) {
-  return text.substr(0, std::min(text.find('\n'), size_t{400}));
-}
-
-absl::Status OutOfMemory() {
-  return Error(absl::StatusCode::kResourceExhausted, Reason::kOutOfMemory,
-               "the device is out of memory");
-}
-
 absl::Status Cancelled() {
   return absl::CancelledError("the client cancelled the call");
 }
 
-// The one place where exceptions of LibTorch end.
-absl::Status RunCatching(const std::function<absl::Status()>& work) {
-  try {
-    return work();
-  } catch (const OutOfMemoryBudget& error) {
-    return error.status();
-  } catch (const c10::OutOfMemoryError&) {
-    return OutOfMemory();
-  } catch (const std::bad_alloc&) {
-    return OutOfMemory();
-  } catch (const c10::Error& error) {
-    return Error(absl::StatusCode::kInternal, Reason::kComputeFailed,
-                 absl::StrCat("LibTorch failed: ",
-                              FirstLine(error.what_without_backtrace())));
-  } catch (const std::exception& error) {
-    return Error(
-        absl::StatusCode::kInternal, Reason::kComputeFailed,
-        absl::StrCat("the computation failed: ", FirstLine(error.what())));
-  }
+absl::Status Expired() {
+  return absl::DeadlineExceededError(
+      "the deadline passed before the device was free");
 }
+
+// Tells the processor that this thread spins.
+void Relax() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("isb");
+#endif
+}
+
+// Leaves a mutex that is held to others while it lives.
+class ABSL_SCOPED_LOCKABLE Unlocked {
+ public:
+  explicit Unlocked(absl::Mutex* mutex) ABSL_UNLOCK_FUNCTION(mutex)
+      : mutex_(mutex) {
+    mutex_->Unlock();
+  }
+  ~Unlocked() ABSL_UNLOCK_FUNCTION() { mutex_->Lock(); }
+
+  Unlocked(const Unlocked&) = delete;
+  Unlocked& operator=(const Unlocked&) = delete;
+
+ private:
+  absl::Mutex* const mutex_;
+};
 
 }  // namespace
 
@@ -76,10 +73,13 @@ struct DeviceWorker::Item {
   const Request& request;
   const Work* work;  // One of the two.
   BatchWork* batch_work;
-  const int64_t samples;
-  const absl::Time submitted;
+  // Of the turn that waits or runs.
+  int64_t samples = 1;
+  absl::Time submitted = {};
   uint64_t id = 0;
   bool started = false;  // Without a signal: the caller need not wake for it.
+  // There was a turn before this one.
+  bool continues = false;
   // `status` says how, also if it never started. Written with the mutex.
   std::atomic<bool> finished = false;
   absl::Status status = {};
@@ -139,49 +139,28 @@ DeviceWorker::~DeviceWorker() {
 
 absl::StatusOr<DeviceWorker::Times> DeviceWorker::Run(const Request& request,
                                                       const Work& work) {
-  const auto item =
-      std::make_shared<Item>(request, &work, nullptr, 1, clock_.Now());
-  absl::MutexLock lock(&mutex_);
-  const bool idle = IsIdle();
-  absl::Status submitted = Submit(item);
-  if (!submitted.ok()) return submitted;
-  if (idle && request.brief) Spin(*item);
-  absl::Status status = Wait(*item);
-  if (!status.ok()) return status;
-  return item->times;
+  return Attend(std::make_shared<Item>(request, &work, nullptr));
 }
 
 absl::StatusOr<DeviceWorker::Times> DeviceWorker::RunTogether(
-    const Request& request, std::span<const BatchItem> batch_items) {
-  const absl::Time now = clock_.Now();
-  Items items;
-  for (const auto& [work, samples] : batch_items) {
-    items.push_back(
-        std::make_shared<Item>(request, nullptr, work, samples, now));
-  }
+    const Request& request, BatchWork& work) {
+  const int64_t samples = work.NextSamples();
+  if (samples == 0) return Times{};
+  return Attend(std::make_shared<Item>(request, nullptr, &work, samples));
+}
+
+// Submits an item and waits for its end. Throws nothing: the worker refers to
+// what the caller owns.
+absl::StatusOr<DeviceWorker::Times> DeviceWorker::Attend(
+    const std::shared_ptr<Item>& item) noexcept {
   absl::MutexLock lock(&mutex_);
-  absl::Status status;
   const bool idle = IsIdle();
-  size_t submitted = 0;
-  while (submitted < items.size() && status.ok()) {
-    status = Submit(items[submitted]);
-    if (status.ok()) ++submitted;
-  }
-  items.resize(submitted);
-  if (idle && request.brief && items.size() == 1) Spin(*items[0]);
-  Times times = {.queue = absl::InfiniteDuration()};
-  for (const auto& item : items) {
-    // After an error the rest is not worth running.
-    if (!status.ok() && scheduler_.Cancel(item->id)) {
-      items_.erase(item->id);
-      continue;
-    }
-    status.Update(Wait(*item));
-    times.queue = std::min(times.queue, item->times.queue);
-    times.compute += item->times.compute;
-  }
+  absl::Status status = Submit(item);
   if (!status.ok()) return status;
-  return times;
+  if (idle && item->request.brief) Spin(*item);
+  status = Wait(*item);
+  if (!status.ok()) return status;
+  return item->times;
 }
 
 DeviceWorker::BatchFigures DeviceWorker::batch_figures() const {
@@ -212,23 +191,29 @@ absl::Status DeviceWorker::Submit(const std::shared_ptr<Item>& item) {
     return Error(absl::StatusCode::kUnavailable, Reason::kDraining,
                  "the device's worker has ended");
   }
+  const absl::Status queued = Enqueue(item);
+  if (!queued.ok()) return QueueFull(queued, item->request);
+  changed_.SignalAll();
+  return absl::OkStatus();
+}
+
+// Puts an item's next turn into the queue.
+absl::Status DeviceWorker::Enqueue(const std::shared_ptr<Item>& item) {
   const Request& request = item->request;
   item->id = next_id_++;
+  item->submitted = clock_.Now();
   items_[item->id] = item;
-  const absl::Status submitted = scheduler_.Submit(
+  absl::Status queued = scheduler_.Submit(
       {.id = item->id,
        .flow = {request.principal, request.run},
        .lane = request.lane,
        .deadline = request.deadline,
        .merge_key = item->batch_work != nullptr ? request.merge_key : 0,
-       .samples = item->samples},
+       .samples = item->samples,
+       .continues = item->continues},
       item->submitted);
-  if (!submitted.ok()) {
-    items_.erase(item->id);
-    return QueueFull(submitted, request);
-  }
-  changed_.SignalAll();
-  return absl::OkStatus();
+  if (!queued.ok()) items_.erase(item->id);
+  return queued;
 }
 
 bool DeviceWorker::IsIdle() const {
@@ -239,22 +224,34 @@ bool DeviceWorker::IsIdle() const {
 void DeviceWorker::Spin(const Item& item) {
   static const bool has_cores = std::thread::hardware_concurrency() > 1;
   if (!has_cores) return;
-  mutex_.Unlock();
+  const Unlocked unlocked(&mutex_);
   const auto end = std::chrono::steady_clock::now() + kMaxSpin;
   while (!item.finished && std::chrono::steady_clock::now() < end) {
-    for (int i = 0; i < 16; ++i) _mm_pause();
+    for (int i = 0; i < 16; ++i) Relax();
   }
-  mutex_.Lock();
 }
 
 absl::Status DeviceWorker::Wait(Item& item) {
-  const absl::Status cancelled = WaitForStart(item);
-  if (!cancelled.ok() && scheduler_.Cancel(item.id)) {
+  while (!item.finished) {
+    item.done.WaitWithTimeout(&mutex_, kCancelPoll);
+    if (item.finished || item.started) continue;
+    const absl::Status wanted = CheckWanted(item);
+    if (wanted.ok() || !scheduler_.Cancel(item.id)) continue;
     items_.erase(item.id);
-    return cancelled;
+    return wanted;
   }
-  while (!item.finished) item.done.Wait(&mutex_);
   return item.status;
+}
+
+// Returns an error if nobody waits for the item any more. Unlocks the mutex
+// meanwhile, since it takes time to ask.
+absl::Status DeviceWorker::CheckWanted(const Item& item) {
+  const Unlocked unlocked(&mutex_);
+  const absl::Status status = RunCatching([&item] {
+    return item.request.cancelled() ? Cancelled() : absl::OkStatus();
+  });
+  if (!status.ok()) return status;
+  return clock_.Now() < item.request.deadline ? absl::OkStatus() : Expired();
 }
 
 // A full queue, in the words of the server's options.
@@ -283,23 +280,7 @@ absl::Status DeviceWorker::QueueFull(const absl::Status& refused,
                       {refused.message().data(), refused.message().size()});
 }
 
-absl::Status DeviceWorker::WaitForStart(Item& item) {
-  while (!item.started && !item.finished) {
-    item.done.WaitWithTimeout(&mutex_, kCancelPoll);
-    if (item.started || item.finished) break;
-    mutex_.Unlock();  // It takes some time to ask.
-    const bool cancelled = item.request.cancelled();
-    mutex_.Lock();
-    if (cancelled) return Cancelled();
-    if (clock_.Now() >= item.request.deadline) {
-      return absl::DeadlineExceededError(
-          "the deadline passed before the device was free");
-    }
-  }
-  return absl::OkStatus();
-}
-
-void DeviceWorker::Pump() {
+void DeviceWorker::Pump() noexcept {
   absl::MutexLock lock(&mutex_);
   while (true) {
     const Scheduler::Dispatch next = scheduler_.Next(clock_.Now());
@@ -320,40 +301,60 @@ void DeviceWorker::RunBatch(const Scheduler::Dispatch& next) {
   const Items items = WithoutAbandoned(all);
   absl::Duration cost;
   if (!items.empty()) {
-    for (const auto& item : items) item->started = true;
     Count(next, items);
-    mutex_.Unlock();
-    const absl::Time begin = clock_.Now();
-    RunAll(items);
-    cost = clock_.Now() - begin;
-    for (const auto& item : items) {
-      item->times = {.queue = begin - item->submitted, .compute = cost};
-    }
-    mutex_.Lock();
+    cost = RunWanted(items);
+  }
+  Items ended;
+  for (const auto& item : all) {
+    if (!GoOn(item)) ended.push_back(item);
   }
   scheduler_.Done(next.run.front(), cost, clock_.Now());
-  for (const auto& item : all) item->finished = true;
+  for (const auto& item : ended) item->finished = true;
   // Without the mutex, which the callers would wake up to wait for.
-  mutex_.Unlock();
-  for (const auto& item : all) item->done.Signal();
-  mutex_.Lock();
+  const Unlocked unlocked(&mutex_);
+  for (const auto& item : ended) item->done.Signal();
 }
 
-// Those of `items` that somebody still waits for; the others' status says that
-// they were cancelled. Unlocks the mutex meanwhile, since it takes time to ask.
+// Returns those of `items` that somebody still waits for; the others' status
+// says why they do not run, and they pay nothing.
 DeviceWorker::Items DeviceWorker::WithoutAbandoned(const Items& items) {
   Items wanted;
-  mutex_.Unlock();
   for (const auto& item : items) {
     const bool is_fresh = clock_.Now() - item->submitted < kFreshFor;
-    if (is_fresh || !item->request.cancelled()) {
+    if (!is_fresh) item->status = CheckWanted(*item);
+    if (item->status.ok()) {
       wanted.push_back(item);
     } else {
-      item->status = Cancelled();
+      scheduler_.Abandon(items.front()->id, item->id);
     }
   }
-  mutex_.Lock();
   return wanted;
+}
+
+// Runs `items`, and returns how long that took.
+absl::Duration DeviceWorker::RunWanted(const Items& items) {
+  for (const auto& item : items) item->started = true;
+  const Unlocked unlocked(&mutex_);
+  const absl::Time begin = clock_.Now();
+  RunAll(items);
+  const absl::Duration cost = clock_.Now() - begin;
+  for (const auto& item : items) {
+    if (!item->continues) item->times.queue = begin - item->submitted;
+    item->times.compute += cost;
+  }
+  return cost;
+}
+
+// Whether an item's turn that ended has another one behind it, which waits from
+// now on.
+bool DeviceWorker::GoOn(const std::shared_ptr<Item>& item) {
+  if (!item->status.ok() || item->batch_work == nullptr) return false;
+  item->samples = item->batch_work->NextSamples();
+  if (item->samples == 0) return false;
+  item->started = false;
+  item->continues = true;
+  item->status = Enqueue(item);
+  return item->status.ok();
 }
 
 void DeviceWorker::Count(const Scheduler::Dispatch& next, const Items& items) {
@@ -374,8 +375,7 @@ std::shared_ptr<DeviceWorker::Item> DeviceWorker::Take(uint64_t id) {
 void DeviceWorker::TakeExpired(const std::vector<uint64_t>& ids) {
   for (uint64_t id : ids) {
     const std::shared_ptr<Item> item = Take(id);
-    item->status = absl::DeadlineExceededError(
-        "the deadline passed before the device was free");
+    item->status = Expired();
     item->finished = true;
     item->done.Signal();
   }

@@ -26,23 +26,30 @@
 
 namespace backboned {
 
-// Work that may run together with other work of its merge key.
+// Work of one or more turns, in each of which it may run together with other
+// work of its merge key. Between two turns others have theirs.
 class BatchWork {
  public:
   virtual ~BatchWork() = default;
 
-  // Computes all of `batch`, which are of one merge key, this one first. What
-  // it throws becomes a status. If it fails with more than one, nothing of it
-  // may have been done: each is then run alone.
+  // Returns the samples of its next turn, at most as many as a batch may have
+  // where they are to run together; 0 once there is nothing left to do. Asked
+  // before its first turn, and after each that ended well.
+  virtual int64_t NextSamples() const = 0;
+
+  // Runs the next turn of all of `batch`, which are of one merge key, this one
+  // first. What it throws becomes a status. If it fails with more than one,
+  // nothing of it may have been done: each is then run alone.
   virtual absl::Status RunBatch(std::span<BatchWork* const> batch) = 0;
 };
 
 // Runs work on one device, one item after another, in the order that a
-// Scheduler gives. Nothing else in the process computes with LibTorch: OpenMP
-// keeps a team of threads for each thread that calls it, and two teams on the
-// same cores are slower than one.
+// Scheduler gives. Nothing else in the process computes with LibTorch's
+// threads: OpenMP keeps a team of them for each thread that calls it, and two
+// teams on the same cores are slower than one.
 //
-// Thread-safe.
+// Thread-safe. Where malloc fails for its own bookkeeping, the process ends, as
+// it does where it fails in gRPC; for tensors, RunCatching has a status.
 class DeviceWorker {
  public:
   // A piece of work. What it returns, `Run` returns; what it throws becomes a
@@ -58,7 +65,8 @@ class DeviceWorker {
     // Items of one lane run in the order of their submission. 0: no lane.
     uint64_t lane = 0;
     absl::Time deadline = absl::InfiniteFuture();  // By the worker's clock.
-    // Polled while the work waits; once true, it will not be started.
+    // Polled while the work waits; once true, it will not be started. So if it
+    // throws, which becomes a status.
     std::function<bool()> cancelled = [] { return false; };
     // Pays for the memory that the work takes; of what runs together, that of
     // the one with most samples does. Null: nobody.
@@ -107,19 +115,12 @@ class DeviceWorker {
   // LibTorch threw.
   absl::StatusOr<Times> Run(const Request& request, const Work& work);
 
-  // A piece of work that may run together with others, and how much it is of a
-  // batch.
-  struct BatchItem {
-    BatchWork* work = nullptr;
-    int64_t samples = 1;
-  };
-
-  // Runs `items`, at least one, as Run does, but each together with what else
-  // waits of the request's merge key, and waits for the end of all of them. If
-  // one does not run or fails, its error is returned, and others may have run.
-  // The times are those of the whole batches, from the first one's beginning.
-  absl::StatusOr<Times> RunTogether(const Request& request,
-                                    std::span<const BatchItem> items);
+  // Runs `work` as Run does, but in as many turns as it has, and each together
+  // with what else waits of the request's merge key. Only the next turn waits
+  // in the queue, and only the first one can be refused. After an error, or
+  // once the caller has gone, there is no further turn. The times: until the
+  // first turn began, and of all turns, those of the whole batches.
+  absl::StatusOr<Times> RunTogether(const Request& request, BatchWork& work);
 
   // What ran together so far.
   BatchFigures batch_figures() const;
@@ -149,23 +150,31 @@ class DeviceWorker {
   struct Item;
   using Items = std::vector<std::shared_ptr<Item>>;
 
+  absl::StatusOr<Times> Attend(const std::shared_ptr<Item>& item) noexcept;
   absl::Status Submit(const std::shared_ptr<Item>& item)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status Enqueue(const std::shared_ptr<Item>& item)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status CheckWanted(const Item& item)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool IsIdle() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   void Spin(const Item& item) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status Wait(Item& item) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Pump();
+  void Pump() noexcept;
   void RunBatch(const Scheduler::Dispatch& next)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Items WithoutAbandoned(const Items& items)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Duration RunWanted(const Items& items)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   static void RunAll(const Items& items);
+  bool GoOn(const std::shared_ptr<Item>& item)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Count(const Scheduler::Dispatch& next, const Items& items)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void TakeExpired(const std::vector<uint64_t>& ids)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::shared_ptr<Item> Take(uint64_t id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status WaitForStart(Item& item) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status QueueFull(const absl::Status& refused,
                          const Request& request) const
       ABSL_SHARED_LOCKS_REQUIRED(mutex_);

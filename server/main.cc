@@ -27,6 +27,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/synchronization/mutex.h"
 #include "backbones/errors.h"
+#include "server/catching.h"
 #include "server/devices.h"
 #include "server/host.h"
 #include "server/memory.h"
@@ -259,7 +260,7 @@ int Main(int argc, char** argv) {
   if (options.check) return Report(Check(options));
   ApplyOmpWait(options, argv);
   PrepareProcess(options);
-  return Report(Serve(options));
+  return Report(RunCatching([&] { return Serve(options); }));
 }
 
 }  // namespace

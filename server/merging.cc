@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <memory>
 #include <span>
 #include <utility>
 #include <vector>
@@ -16,48 +15,61 @@
 namespace backboned {
 namespace {
 
-// A piece of a forward: some rows of its input, and what they gave.
-class Piece : public BatchWork {
+// A forward that runs together with others: all rows of its input in one turn,
+// or a batch's worth in each.
+class MergedForward : public BatchWork {
  public:
   // `work` and `used` must outlive it.
-  Piece(const ForwardWork& work, const StatePtr& used, at::Tensor rows)
-      : work_(work), used_(used), rows_(std::move(rows)) {}
+  MergedForward(const ForwardWork& work, const StatePtr& used,
+                int64_t max_batch)
+      : work_(work), used_(used), max_batch_(max_batch) {}
 
-  int64_t samples() const { return rows_.size(0); }
-  const std::vector<at::Tensor>& outputs() const { return done_.outputs; }
-
-  // Whether it ran in one batch with others.
-  bool merged() const { return merged_; }
-
-  // What decides with whom it may run. The input is not prepared yet.
+  // What decides with whom it may run, and the rows of its next turn, which are
+  // not prepared yet.
   ForwardPart Part() const {
     return {.architecture = &work_.instance->architecture(),
             .state = used_.get(),
-            .x = rows_,
+            .x = IsWhole() ? work_.input
+                           : work_.input.narrow(0, row_, NextSamples()),
             .options = &work_.options};
+  }
+
+  // After the last turn.
+  std::vector<at::Tensor> TakeOutputs() { return std::move(outputs_); }
+
+  // Whether it ran alone and whole.
+  bool exact() const { return IsWhole() && !merged_; }
+
+  int64_t NextSamples() const override {
+    return std::min(max_batch_, rows() - row_);
   }
 
   absl::Status RunBatch(std::span<BatchWork* const> batch) override {
     std::vector<ForwardPart> parts;
     for (BatchWork* other : batch) {
-      parts.push_back(static_cast<Piece*>(other)->PreparedPart());
+      parts.push_back(static_cast<MergedForward*>(other)->PreparedPart());
       if (parts.size() > 1 && !CanRunTogether(parts.front(), parts.back())) {
         return absl::AbortedError("two keys are equal by chance");
       }
     }
     std::vector<ForwardOutput> outputs = Outputs(parts);
     for (size_t i = 0; i < batch.size(); ++i) {
-      auto& piece = *static_cast<Piece*>(batch[i]);
-      DeliverOutputs(piece.work_, outputs[i], piece.done_);
-      piece.merged_ = batch.size() > 1;
+      static_cast<MergedForward*>(batch[i])->Deliver(outputs[i]);
+    }
+    // Nothing fails from here on.
+    for (BatchWork* other : batch) {
+      static_cast<MergedForward*>(other)->EndTurn(batch.size() > 1);
     }
     return absl::OkStatus();
   }
 
  private:
+  int64_t rows() const { return work_.input.size(0); }
+  bool IsWhole() const { return rows() <= max_batch_; }
+
   ForwardPart PreparedPart() const {
     ForwardPart part = Part();
-    part.x = PrepareRows(work_, *used_, rows_);
+    part.x = PrepareRows(work_, *used_, part.x);
     return part;
   }
 
@@ -72,35 +84,48 @@ class Piece : public BatchWork {
     return outputs;
   }
 
+  // Brings the turn's outputs to the host, and makes room for those of all
+  // turns.
+  void Deliver(ForwardOutput& output) {
+    delivered_ = {};
+    DeliverOutputs(work_, output, delivered_);
+    if (IsWhole() || !outputs_.empty()) return;
+    const ScopedAccount scope(work_.account);
+    std::vector<at::Tensor> all;
+    for (const at::Tensor& turn : delivered_.outputs) {
+      std::vector<int64_t> shape = turn.sizes().vec();
+      shape[0] = rows();
+      all.push_back(at::empty(shape, turn.options()));
+    }
+    outputs_ = std::move(all);
+  }
+
+  // Puts the turn's outputs below those of the turns before.
+  void EndTurn(bool merged) {
+    const int64_t count = NextSamples();
+    merged_ = merged_ || merged;
+    if (IsWhole()) {
+      outputs_ = std::move(delivered_.outputs);
+    } else {
+      for (size_t i = 0; i < outputs_.size(); ++i) {
+        const at::Tensor& turn = delivered_.outputs[i];
+        const size_t row_bytes = turn.nbytes() / static_cast<size_t>(count);
+        std::memcpy(MutableBytes(outputs_[i]).data() +
+                        static_cast<size_t>(row_) * row_bytes,
+                    turn.const_data_ptr(), turn.nbytes());
+      }
+    }
+    row_ += count;
+  }
+
   const ForwardWork& work_;
   const StatePtr& used_;
-  const at::Tensor rows_;
-  ForwardDone done_;
+  const int64_t max_batch_;
+  int64_t row_ = 0;  // The next turn begins here.
+  ForwardDone delivered_;
+  std::vector<at::Tensor> outputs_;
   bool merged_ = false;
 };
-
-// Puts the pieces' outputs below each other. By copying memory: computing is
-// the worker's business.
-std::vector<at::Tensor> Join(
-    const std::vector<std::unique_ptr<Piece>>& pieces) {
-  if (pieces.size() == 1) return pieces[0]->outputs();
-  std::vector<at::Tensor> joined;
-  for (size_t i = 0; i < pieces[0]->outputs().size(); ++i) {
-    const at::Tensor& first = pieces[0]->outputs()[i];
-    std::vector<int64_t> shape = first.sizes().vec();
-    shape[0] = 0;
-    for (const auto& piece : pieces) shape[0] += piece->outputs()[i].size(0);
-    at::Tensor all = at::empty(shape, first.options());
-    std::byte* place = MutableBytes(all).data();
-    for (const auto& piece : pieces) {
-      const at::Tensor& rows = piece->outputs()[i];
-      std::memcpy(place, rows.const_data_ptr(), rows.nbytes());
-      place += rows.nbytes();
-    }
-    joined.push_back(std::move(all));
-  }
-  return joined;
-}
 
 }  // namespace
 
@@ -114,31 +139,22 @@ bool MayMerge(const ForwardWork& work) {
 absl::StatusOr<ForwardDone> RunMerged(DeviceWorker::Request request,
                                       ForwardWork work, StatePtr used) {
   DeviceWorker& worker = work.instance->worker();
-  const int64_t most = worker.scheduling().max_batch;
-  std::vector<std::unique_ptr<Piece>> pieces;
-  std::vector<DeviceWorker::BatchItem> items;
-  for (int64_t row = 0; row < work.input.size(0); row += most) {
-    const int64_t count = std::min(most, work.input.size(0) - row);
-    const bool whole = count == work.input.size(0);
-    pieces.push_back(std::make_unique<Piece>(
-        work, used, whole ? work.input : work.input.narrow(0, row, count)));
-    items.push_back({.work = pieces.back().get(), .samples = count});
-  }
-  request.merge_key = TogetherKey(pieces[0]->Part());
+  MergedForward forward(work, used, worker.scheduling().max_batch);
+  request.merge_key = TogetherKey(forward.Part());
   absl::StatusOr<DeviceWorker::Times> times =
-      worker.RunTogether(request, items);
+      worker.RunTogether(request, forward);
   if (!times.ok()) return times.status();
   ForwardDone done;
+  done.outputs = forward.TakeOutputs();
   {
     const ScopedAccount scope(work.account);
-    done.outputs = Join(pieces);
     for (at::Tensor& output : done.outputs) {
       // Rows of a batch would keep the memory of all of it.
       if (output.storage().nbytes() <= output.nbytes()) continue;
       output = CopyOnHost(output);
     }
   }
-  done.exact = pieces.size() == 1 && !pieces[0]->merged();
+  done.exact = forward.exact();
   if (work.return_buffers) {
     absl::StatusOr<std::vector<at::Tensor>> buffers =
         work.instance->HostView(request, used->buffers);

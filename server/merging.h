@@ -14,8 +14,8 @@ namespace backboned {
 bool MayMerge(const ForwardWork& work);
 
 // Runs a forward that MayMerge, together with what waits of the same trunk, in
-// pieces if it has more samples than a batch may have. `used` is the state that
-// it runs with.
+// several turns if it has more samples than a batch may have; others have
+// theirs in between. `used` is the state that it runs with.
 absl::StatusOr<ForwardDone> RunMerged(DeviceWorker::Request request,
                                       ForwardWork work, StatePtr used);
 

@@ -3,34 +3,12 @@
 #include <grpcpp/impl/rpc_service_method.h>
 #include <grpcpp/support/method_handler.h>
 
-#include <exception>
-
 #include "absl/strings/str_cat.h"
-#include "server/memory.h"
+#include "server/catching.h"
 #include "server/rpc/call_log.h"
 #include "server/rpc/status.h"
 
 namespace backboned::rpc {
-namespace {
-
-// Runs a handler; whatever it throws becomes a status. LibTorch's exceptions
-// end in the device worker already; what arrives here is memory for a request.
-absl::Status RunCatching(const std::function<absl::Status()>& handler) {
-  try {
-    return handler();
-  } catch (const OutOfMemoryBudget& error) {
-    return error.status();
-  } catch (const std::bad_alloc&) {
-    return Error(absl::StatusCode::kResourceExhausted, Reason::kOutOfMemory,
-                 "the server is out of memory");
-  } catch (const std::exception&) {
-    return Error(absl::StatusCode::kInternal, Reason::kComputeFailed,
-                 "the server failed on this request");
-  }
-}
-
-}  // namespace
-
 DecoratedService::DecoratedService(std::string_view service,
                                    Surroundings& surroundings)
     : service_(service), surroundings_(surroundings) {}

@@ -32,17 +32,23 @@ class Job : public BatchWork {
 
   explicit Job(Hook hook = {}) : hook_(std::move(hook)) {}
 
+  int64_t NextSamples() const override { return turns > 0 ? samples : 0; }
+
   absl::Status RunBatch(std::span<BatchWork* const> batch) override {
     EXPECT_EQ(batch[0], this);
     absl::Status status = hook_ ? hook_(batch) : absl::OkStatus();
     if (!status.ok()) return status;
     for (BatchWork* work : batch) {
-      static_cast<Job*>(work)->together = static_cast<int>(batch.size());
+      auto& job = *static_cast<Job*>(work);
+      job.together = static_cast<int>(batch.size());
+      --job.turns;
     }
     return absl::OkStatus();
   }
 
-  int together = 0;
+  int together = 0;     // In its last turn.
+  int turns = 1;        // That are left.
+  int64_t samples = 1;  // Of each.
 
  private:
   Hook hook_;
@@ -55,6 +61,10 @@ class BatchWorkTest : public ::testing::Test {
     std::shared_ptr<MemoryAccount> account = nullptr;
     int64_t samples = 1;
   };
+
+  absl::Status RunTogether(Job& job, DeviceWorker::Request request) {
+    return worker_.RunTogether(request, job).status();
+  }
 
   // Runs `jobs`, paid as `paid` says, so that all of them wait when the worker
   // becomes free, and returns how each ended.
@@ -78,13 +88,9 @@ class BatchWorkTest : public ::testing::Test {
     started.WaitForNotification();
     for (size_t i = 0; i < jobs.size(); ++i) {
       threads.emplace_back([&, i] {
-        const DeviceWorker::BatchItem item = {.work = jobs[i],
-                                              .samples = paid[i].samples};
-        ends[i] = worker_
-                      .RunTogether(
-                          {.account = paid[i].account, .merge_key = merge_key},
-                          {&item, 1})
-                      .status();
+        jobs[i]->samples = paid[i].samples;
+        ends[i] = RunTogether(
+            *jobs[i], {.account = paid[i].account, .merge_key = merge_key});
       });
       while (worker_.queued() <= static_cast<int64_t>(i)) {
         std::this_thread::yield();
@@ -95,6 +101,7 @@ class BatchWorkTest : public ::testing::Test {
     return ends;
   }
 
+  std::thread other_;
   DeviceWorker worker_{c10::Device(c10::DeviceType::CPU), /*threads=*/1, {}};
 };
 
@@ -152,6 +159,40 @@ TEST_F(BatchWorkTest, RunsAloneWithoutKey) {
   EXPECT_EQ(worker_.batch_figures().merged_items, 0);
 }
 
+TEST_F(BatchWorkTest, OthersHaveTheirTurnBetweenTwoOfOne) {
+  std::vector<std::string> order;
+  Job many([&](std::span<BatchWork* const>) {
+    order.push_back("many");
+    if (order.size() > 1) return absl::OkStatus();
+    // The next one comes after what waits by then.
+    other_ = std::thread([&] {
+      EXPECT_THAT(worker_.Run({.run = "other"},
+                              [&] {
+                                order.push_back("other");
+                                return absl::OkStatus();
+                              }),
+                  IsOk());
+    });
+    while (worker_.queued() == 0) std::this_thread::yield();
+    return absl::OkStatus();
+  });
+  many.turns = 3;
+  EXPECT_THAT(RunTogether(many, {.run = "many"}), IsOk());
+  other_.join();
+  EXPECT_THAT(order, ElementsAre("many", "other", "many", "many"));
+}
+
+TEST_F(BatchWorkTest, AFailureIsTheLastTurn) {
+  int runs = 0;
+  Job fails([&](std::span<BatchWork* const>) {
+    return ++runs == 2 ? absl::DataLossError("lost") : absl::OkStatus();
+  });
+  fails.turns = 4;
+  EXPECT_THAT(RunTogether(fails, {}),
+              StatusIs(absl::StatusCode::kDataLoss, "lost"));
+  EXPECT_EQ(runs, 2);
+}
+
 TEST_F(BatchWorkTest, FailureOfABatchIsTheFailureOfItsCause) {
   const auto fail = [](std::span<BatchWork* const>) {
     return absl::InvalidArgumentError("mine");
@@ -163,6 +204,69 @@ TEST_F(BatchWorkTest, FailureOfABatchIsTheFailureOfItsCause) {
               ElementsAre(StatusIs(absl::StatusCode::kInvalidArgument, "mine"),
                           IsOk()));
   EXPECT_EQ(good.together, 1);
+}
+
+TEST_F(BatchWorkTest, AMemberWhoseCallerHasGonePaysNothing) {
+  std::thread::id worker_thread;
+  ASSERT_THAT(worker_.Run({},
+                          [&] {
+                            worker_thread = std::this_thread::get_id();
+                            return absl::OkStatus();
+                          }),
+              IsOk());
+  absl::Notification started;
+  absl::Notification released;
+  std::vector<std::thread> threads;
+  threads.emplace_back([&] {
+    EXPECT_THAT(worker_.Run({.run = "blocker"},
+                            [&] {
+                              started.Notify();
+                              released.WaitForNotification();
+                              return absl::OkStatus();
+                            }),
+                IsOk());
+  });
+  started.WaitForNotification();
+  Job abandoned;
+  Job wanted;
+  absl::Notification waits;
+  threads.emplace_back([&] {
+    const auto gone = [&] {
+      if (std::this_thread::get_id() == worker_thread) return true;
+      if (!waits.HasBeenNotified()) waits.Notify();
+      return false;
+    };
+    EXPECT_THAT(RunTogether(abandoned,
+                            {.run = "gone", .cancelled = gone, .merge_key = 1}),
+                StatusIs(absl::StatusCode::kCancelled));
+  });
+  waits.WaitForNotification();
+  // Behind the batch, `stays` is first to come; but it has paid, and `gone` has
+  // not.
+  std::vector<std::string> order;
+  const auto submit = [&](auto run) {
+    const int64_t before = worker_.queued();
+    threads.emplace_back(run);
+    while (worker_.queued() == before) std::this_thread::yield();
+  };
+  submit([&] {
+    EXPECT_THAT(RunTogether(wanted, {.run = "stays", .merge_key = 1}), IsOk());
+  });
+  for (const std::string run : {"stays", "gone"}) {
+    submit([&, run] {
+      EXPECT_THAT(worker_.Run({.run = run},
+                              [&, run] {
+                                order.push_back(run);
+                                return absl::OkStatus();
+                              }),
+                  IsOk());
+    });
+  }
+  released.Notify();
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(abandoned.together, 0);
+  EXPECT_EQ(wanted.together, 1);
+  EXPECT_THAT(order, ElementsAre("gone", "stays"));
 }
 
 TEST_F(BatchWorkTest, BatchTooLargeForMemoryIsRunOneByOne) {

@@ -271,7 +271,8 @@ TEST_F(ComputeTest, AFailedForwardKeepsAndPublishesNothing) {
   fake_->OnForward([] { TORCH_CHECK(false, "broken"); });
   const auto done = RunForward(host_, {.principal = "local"},
                                Work(net_, x_, /*training=*/true, true));
-  EXPECT_THAT(done, StatusIs(absl::StatusCode::kInternal, HasSubstr("broken")));
+  EXPECT_THAT(done,
+              StatusIs(absl::StatusCode::kInternal, HasSubstr("its log has")));
   EXPECT_EQ(net_->state(), before);
   EXPECT_EQ(host_.tapes().TotalFigures().count, 0);
   EXPECT_EQ(net_->counters().forwards, 0);
@@ -285,7 +286,7 @@ TEST_F(ComputeTest, AFailedBackwardUsesItsTapesUp) {
   BackwardWork work = BackwardOf(net_, {id});
   work.accumulate = true;
   EXPECT_THAT(RunBackward({.principal = "local"}, std::move(work)),
-              StatusIs(absl::StatusCode::kInternal, HasSubstr("broken")));
+              StatusIs(absl::StatusCode::kInternal, HasSubstr("its log has")));
   EXPECT_FALSE(net_->state()->grads[0].defined());
   EXPECT_EQ(host_.tapes().TotalFigures().count, 0);
 }

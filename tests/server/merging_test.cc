@@ -4,6 +4,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <atomic>
 #include <memory>
 #include <string>
 #include <thread>
@@ -131,6 +133,50 @@ TEST_F(MergingTest, SplitsWhatIsLargerThanABatch) {
           Figures().batches[static_cast<size_t>(BatchReason::kDeviceIdle)] +
           Figures().batches[static_cast<size_t>(BatchReason::kIncompatible)],
       3);
+}
+
+TEST_F(MergingTest, OneOfMorePiecesThanTheQueueTakesIsAdmitted) {
+  Host host(Devices(), 1, {.scheduling = {.max_queued = 2, .max_batch = 8}});
+  const auto created = host.CreateInstance(
+      {.owner = "local", .benchmark = "seq-mnist", .seed = 0});
+  ASSERT_THAT(created, IsOk());
+  const at::Tensor x = Rand(3, {100, 1, 28, 28});
+  const absl::StatusOr<ForwardDone> done =
+      RunForward(host, {}, Work(created->instance, x));
+  ASSERT_THAT(done, IsOk());
+  EXPECT_TRUE(
+      at::allclose(done->outputs.at(0), Run(Work(net_, x, false)), 1e-4, 1e-6));
+  EXPECT_EQ(host.workers().front()->batch_figures().samples, 100);
+}
+
+TEST_F(MergingTest, OneOfManyPiecesLeavesItsRunItsQueue) {
+  DeviceWorker& worker = *host_.workers().front();
+  const at::Tensor x = Rand(3, {40, 1, 28, 28});
+  std::atomic<int64_t> most_queued = 0;
+  const auto note = [&] {
+    most_queued = std::max(most_queued.load(), worker.queued());
+    return false;
+  };
+  absl::Notification released;
+  absl::Notification started;
+  std::thread blocker([&] {
+    EXPECT_THAT(worker.Run({},
+                           [&] {
+                             started.Notify();
+                             released.WaitForNotification();
+                             return absl::OkStatus();
+                           }),
+                IsOk());
+  });
+  started.WaitForNotification();
+  std::thread caller([&] { Run(Work(net_, x), {.cancelled = note}); });
+  while (worker.queued() == 0) std::this_thread::yield();
+  EXPECT_EQ(worker.queued(), 1);
+  released.Notify();
+  blocker.join();
+  caller.join();
+  EXPECT_LE(most_queued, 1);
+  EXPECT_EQ(Figures().samples, 40);
 }
 
 TEST_F(MergingTest, ClonesRunTogetherUntilOneIsWritten) {
