@@ -13,7 +13,9 @@
 #include "backbones/benchmarks.h"
 #include "backbones/dtypes.h"
 #include "backbones/errors.h"
+#include "backbones/initial_draw.h"
 #include "backbones/registry.h"
+#include "server/chores.h"
 #include "server/random_id.h"
 #include "server/registry.h"
 
@@ -166,19 +168,34 @@ std::string SetOtherwise(const Settings& present, const Settings& wanted) {
   return "";
 }
 
-absl::StatusOr<StatePtr> MoveTo(DeviceWorker& worker, StatePtr state) {
-  if (worker.device().is_cpu()) return state;
-  absl::StatusOr<DeviceWorker::Times> times =
-      worker.Run({.principal = std::string(kServerPrincipal)}, [&] {
-        auto moved = std::make_shared<State>(*state);
-        for (at::Tensor& tensor : moved->params)
-          tensor = tensor.to(worker.device());
-        for (at::Tensor& tensor : moved->buffers)
-          tensor = tensor.to(worker.device());
-        state = std::move(moved);
-        return absl::OkStatus();
+absl::Status MoveTo(DeviceWorker& worker, const DeviceWorker::Request& caller,
+                    State& state) {
+  if (worker.device().is_cpu()) return absl::OkStatus();
+  return worker
+      .Run(caller,
+           [&] {
+             for (auto* tensors : {&state.params, &state.buffers}) {
+               for (at::Tensor& tensor : *tensors) {
+                 tensor = tensor.to(worker.device());
+               }
+             }
+             return absl::OkStatus();
+           })
+      .status();
+}
+
+// Draws the first State of `layout`.
+absl::StatusOr<State> Draw(const Layout& layout, const at::Generator& generator,
+                           const CreateOptions& options, DeviceWorker& chores) {
+  State state;
+  InitialDraw draw(layout, generator, options.dtype);
+  absl::StatusOr<DeviceWorker::Times> drawn =
+      RunChore(chores, options.caller, [&]() -> absl::StatusOr<bool> {
+        if (draw.Advance(kDrawnInATurn)) return true;
+        state = draw.Take();
+        return false;
       });
-  if (!times.ok()) return times.status();
+  if (!drawn.ok()) return drawn.status();
   return state;
 }
 
@@ -273,7 +290,7 @@ absl::StatusOr<Created> Existing(std::shared_ptr<Instance> instance,
 absl::StatusOr<Beginning> Begin(const CreateOptions& options,
                                 const Blueprint& plan,
                                 const WeightsFolder& folder,
-                                DeviceWorker& worker) {
+                                DeviceWorker& chores, DeviceWorker& worker) {
   const Layout& layout = plan.architecture->layout();
   absl::StatusOr<at::Generator> generator = MakeGenerator(options);
   if (!generator.ok()) return generator.status();
@@ -284,24 +301,25 @@ absl::StatusOr<Beginning> Begin(const CreateOptions& options,
     if (!prepared.ok()) return prepared.status();
     weights.emplace(*std::move(prepared));
   }
-  absl::StatusOr<StatePtr> state =
-      InitialState(layout, *generator, at::kCPU, options.dtype);
+  absl::StatusOr<State> state = Draw(layout, *generator, options, chores);
+  if (!state.ok()) return state.status();
   Beginning begin = {.rng_state = GeneratorState(*generator)};
   std::vector<Column> columns;
   for (const auto& column : plan.columns) {
     columns.push_back(
         {.layout = &column->architecture().layout(), .state = column->state()});
   }
-  state = WithColumns(**state, layout, columns);
+  *state = *WithColumns(*state, layout, columns);
   if (weights.has_value()) {
-    state = weights->LoadInto(**state);
-    if (!state.ok()) return state.status();
+    absl::StatusOr<DeviceWorker::Times> loaded = RunChore(
+        chores, options.caller, [&] { return weights->LoadNext(*state); });
+    if (!loaded.ok()) return loaded.status();
     begin.weights_sha256 = weights->TakeSha256();
     begin.loaded = weights->plan();
   }
-  state = MoveTo(worker, *std::move(state));
-  if (!state.ok()) return state.status();
-  begin.state = *std::move(state);
+  absl::Status moved = MoveTo(worker, options.caller, *state);
+  if (!moved.ok()) return moved;
+  begin.state = std::make_shared<const State>(*std::move(state));
   return begin;
 }
 

@@ -66,15 +66,16 @@ absl::StatusOr<Created> Existing(std::shared_ptr<Instance> instance,
                                  const DeviceWorker& worker);
 
 // Draws the parameters, or loads them from `folder`; before anything is drawn
-// the weights are looked at. In the caller's thread, so that a large network
-// stalls nobody; only a copy to another device is the worker's.
+// the weights are looked at. That is a chore of the caller's; only a copy to
+// another device is the worker's.
 //
 // Returns kInvalidArgument (seed, generator state, weights that do not fit),
-// kNotFound or kFailedPrecondition (no such weights, or corrupt ones).
+// kNotFound or kFailedPrecondition (no such weights, or corrupt ones), and the
+// errors of DeviceWorker::Run.
 absl::StatusOr<Beginning> Begin(const CreateOptions& options,
                                 const Blueprint& plan,
                                 const WeightsFolder& folder,
-                                DeviceWorker& worker);
+                                DeviceWorker& chores, DeviceWorker& worker);
 
 // Who the instance will be; an unnamed one gets a name.
 Instance::Identity IdentityOf(const CreateOptions& options,

@@ -7,8 +7,10 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "backbones/errors.h"
+#include "backbones/initial_draw.h"
 #include "backbones/registry.h"
 #include "backbones/state.h"
+#include "server/chores.h"
 #include "server/host.h"
 #include "server/host_view.h"
 #include "server/random_id.h"
@@ -37,12 +39,12 @@ absl::Status CheckOptions(const CloneOptions& options) {
   return absl::OkStatus();
 }
 
-// The head's parameters on the device, the rest as it was drawn.
-absl::Status MoveHead(DeviceWorker& worker, const Layout& layout,
-                      State& state) {
+// Moves the head's parameters to the device.
+absl::Status MoveHead(DeviceWorker& worker, const DeviceWorker::Request& caller,
+                      const Layout& layout, State& state) {
   if (worker.device().is_cpu()) return absl::OkStatus();
   return worker
-      .Run({.principal = std::string(kServerPrincipal)},
+      .Run(caller,
            [&] {
              for (size_t i = 0; i < state.params.size(); ++i) {
                if (!layout.parameters()[i].head) continue;
@@ -53,9 +55,8 @@ absl::Status MoveHead(DeviceWorker& worker, const Layout& layout,
       .status();
 }
 
-// Draws in the caller's thread, as a creation does.
 absl::StatusOr<CloneBeginning> Fork(const CloneOptions& options,
-                                    const State& state) {
+                                    const State& state, DeviceWorker& chores) {
   const Architecture& present = options.source->architecture();
   Arguments arguments = present.arguments();
   arguments["num_classes"] = *options.num_classes;
@@ -65,9 +66,15 @@ absl::StatusOr<CloneBeginning> Fork(const CloneOptions& options,
   const Layout& layout = (*built)->layout();
   const uint64_t seed =
       options.seed.has_value() ? *options.seed : std::random_device()();
-  State fresh =
-      *InitialState(layout, SeededGenerator(seed), at::kCPU, DtypeOf(state));
-  absl::Status moved = MoveHead(options.source->worker(), layout, fresh);
+  InitialDraw draw(layout, SeededGenerator(seed), DtypeOf(state),
+                   InitialDraw::Part::kHead);
+  absl::StatusOr<DeviceWorker::Times> drawn = RunChore(
+      chores, options.caller,
+      [&]() -> absl::StatusOr<bool> { return draw.Advance(kDrawnInATurn); });
+  if (!drawn.ok()) return drawn.status();
+  State fresh = draw.Take();
+  absl::Status moved =
+      MoveHead(options.source->worker(), options.caller, layout, fresh);
   if (!moved.ok()) return moved;
   absl::StatusOr<StatePtr> forked = ForkOf(state, layout, fresh);
   if (!forked.ok()) return forked.status();
@@ -75,12 +82,13 @@ absl::StatusOr<CloneBeginning> Fork(const CloneOptions& options,
                         .state = *std::move(forked)};
 }
 
-absl::StatusOr<CloneBeginning> Begin(const CloneOptions& options) {
+absl::StatusOr<CloneBeginning> Begin(const CloneOptions& options,
+                                     DeviceWorker& chores) {
   const StatePtr state = options.source->state();
   absl::Status expected =
       options.source->CheckVersion(options.condition, *state);
   if (!expected.ok()) return expected;
-  if (options.num_classes.has_value()) return Fork(options, *state);
+  if (options.num_classes.has_value()) return Fork(options, *state, chores);
   return CloneBeginning{.architecture = options.source->shared_architecture(),
                         .state = CloneOf(*state, options.parts)};
 }
@@ -121,7 +129,7 @@ absl::StatusOr<std::shared_ptr<Instance>> Host::CloneInstance(
   absl::StatusOr<std::vector<bool>> trained =
       TrainedUnder(settings, options.source->architecture().layout());
   if (!trained.ok()) return trained.status();
-  absl::StatusOr<CloneBeginning> begin = Begin(options);
+  absl::StatusOr<CloneBeginning> begin = Begin(options, *chores_);
   if (!begin.ok()) return begin.status();
   auto clone = std::make_shared<Instance>(
       IdentityOf(options), std::move(begin->architecture),

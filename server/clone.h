@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "backbones/state.h"
+#include "server/device_worker.h"
 #include "server/instance.h"
 #include "server/settings.h"
 
@@ -31,6 +32,7 @@ struct CloneOptions {
   std::optional<uint64_t> seed;
   // As in CreateOptions.
   std::function<absl::Status()> check_wanted = {};
+  DeviceWorker::Request caller = {};
 };
 
 }  // namespace backboned

@@ -14,6 +14,7 @@
 
 #include "absl/status/status.h"
 #include "backbones/arguments.h"
+#include "server/device_worker.h"
 #include "server/instance.h"
 #include "server/settings.h"
 #include "server/weights_folder.h"
@@ -42,6 +43,8 @@ struct CreateOptions {
   // Asked before the instance is there: an error if nobody waits for it any
   // more, which is returned. Empty: somebody does.
   std::function<absl::Status()> check_wanted = {};
+  // Who asks, for what is computed.
+  DeviceWorker::Request caller = {};
 };
 
 // What was made.

@@ -34,15 +34,6 @@ std::string Sha256::Take() {
 
 std::string Sha256::TakeHex() { return absl::BytesToHexString(Take()); }
 
-std::string TensorDigest(std::span<const at::Tensor> tensors) {
-  Sha256 hash;
-  for (const at::Tensor& tensor : tensors) {
-    hash.Update({static_cast<const std::byte*>(tensor.const_data_ptr()),
-                 tensor.nbytes()});
-  }
-  return hash.TakeHex();
-}
-
 std::string TextDigest(std::string_view text) {
   Sha256 hash;
   hash.Update(std::as_bytes(std::span(text)));

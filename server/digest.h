@@ -1,16 +1,13 @@
-// SHA-256 over tensors and bytes.
+// SHA-256.
 
 #ifndef BACKBONED_SERVER_DIGEST_H_
 #define BACKBONED_SERVER_DIGEST_H_
-
-#include <ATen/core/Tensor.h>
 
 #include <cstddef>
 #include <memory>
 #include <span>
 #include <string>
 #include <string_view>
-#include <vector>
 
 namespace backboned {
 
@@ -32,10 +29,6 @@ class Sha256 {
   struct Context;
   std::unique_ptr<Context> context_;
 };
-
-// Returns the SHA-256 of the tensors' bytes back to back, as 64 hexadecimal
-// digits. The tensors: on the CPU, contiguous, any dtype.
-std::string TensorDigest(std::span<const at::Tensor> tensors);
 
 // Returns the SHA-256 of `text`, 32 bytes.
 std::string TextDigest(std::string_view text);

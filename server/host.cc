@@ -1,8 +1,7 @@
 #include "server/host.h"
 
-#include <spdlog/spdlog.h>
+#include <ATen/Parallel.h>
 
-#include <exception>
 #include <string>
 #include <utility>
 
@@ -10,6 +9,7 @@
 #include "absl/strings/str_join.h"
 #include "backbones/errors.h"
 #include "server/blueprint.h"
+#include "server/catching.h"
 #include "server/memory_allocator.h"
 #include "server/random_id.h"
 
@@ -58,6 +58,11 @@ Host::Host(const std::vector<c10::Device>& devices, int threads,
                                             clock_);
     worker_order_.push_back(worker.get());
   }
+  chores_ =
+      std::make_unique<DeviceWorker>(c10::Device(c10::kCPU),
+                                     /*threads=*/1, limits.scheduling, clock_);
+  // LibTorch takes the number that was set last for threads that come later.
+  at::set_num_threads(worker_order_.front()->threads());
   sweeper_ = std::thread([this] { SweepUntilEnd(); });
 }
 
@@ -90,7 +95,8 @@ absl::StatusOr<Created> Host::CreateInstance(const CreateOptions& options) {
   }
   if (status.ok()) status = CheckColumns(options, *plan, **worker);
   if (!status.ok()) return status;
-  absl::StatusOr<Beginning> begin = Begin(options, *plan, weights_, **worker);
+  absl::StatusOr<Beginning> begin =
+      Begin(options, *plan, weights_, *chores_, **worker);
   if (!begin.ok()) return begin.status();
   auto instance = std::make_shared<Instance>(
       IdentityOf(options, *plan, *begin), plan->architecture, **worker,
@@ -167,11 +173,11 @@ void Host::SweepUntilEnd() {
   while (!ending_) {
     ended_.WaitWithTimeout(&mutex_, kSweepInterval);
     mutex_.Unlock();
-    try {
+    RunCatching([&] {  // Which logs what fails; the next sweep goes on.
       Sweep(clock_.Now());
-    } catch (const std::exception& error) {  // The next sweep goes on.
-      spdlog::error("sweep failed: {}", error.what());
-    }
+      return absl::OkStatus();
+    })
+        .IgnoreError();
     mutex_.Lock();
   }
 }

@@ -62,8 +62,8 @@ struct HostLimits {
 class Host {
  public:
   // Starts a worker for each of `devices` (at least one; the first is the
-  // default) and a sweeper for what expires. All lifetimes and costs are
-  // measured with `clock`, which must outlive the host.
+  // default), one for chores, and a sweeper for what expires. All lifetimes and
+  // costs are measured with `clock`, which must outlive the host.
   Host(const std::vector<c10::Device>& devices, int threads,
        const HostLimits& limits, WeightsFolder weights = {},
        const Clock& clock = MonotonicClock());
@@ -108,6 +108,10 @@ class Host {
   // All workers, the default one first.
   const std::vector<DeviceWorker*>& workers() const { return worker_order_; }
 
+  // Does long work that is no device's, see RunChore: with one thread, so that
+  // it takes one core at most from the devices' workers.
+  DeviceWorker& chores() { return *chores_; }
+
   // The worker of a device by its name (`cpu`, `cuda`, `cuda:1`; empty:
   // default).
   absl::StatusOr<DeviceWorker*> FindWorker(std::string_view device) const;
@@ -131,6 +135,7 @@ class Host {
   std::map<std::string, std::unique_ptr<DeviceWorker>>
       workers_;  // By device name.
   std::vector<DeviceWorker*> worker_order_;
+  std::unique_ptr<DeviceWorker> chores_;
   Registry registry_;
   TapeStore tapes_;
   Sessions sessions_;

@@ -1,10 +1,13 @@
 #include "server/instance.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <span>
 
 #include "absl/strings/str_cat.h"
 #include "backbones/dtypes.h"
 #include "backbones/errors.h"
+#include "server/chores.h"
 #include "server/digest.h"
 #include "server/host_view.h"
 #include "server/random_id.h"
@@ -36,6 +39,7 @@ Instance::Instance(Identity identity,
       worker_(worker),
       uid_(RandomId()),
       lane_(NextLane()),
+      digest_lane_(NextLane()),
       cache_(std::move(cache_room), {identity_.owner, identity_.session},
              VersionOf(*initial)),
       state_(std::move(initial)),
@@ -85,6 +89,17 @@ absl::Status Instance::ChangeSettings(
              return absl::OkStatus();
            })
       .status();
+}
+
+std::optional<int64_t> Instance::RowBytes(const std::string& question) const {
+  absl::MutexLock lock(&mutex_);
+  if (row_bytes_.first != question) return std::nullopt;
+  return row_bytes_.second;
+}
+
+void Instance::RememberRowBytes(const std::string& question, int64_t bytes) {
+  absl::MutexLock lock(&mutex_);
+  row_bytes_ = {question, bytes};
 }
 
 absl::Status Instance::OpenCache() {
@@ -211,22 +226,83 @@ absl::StatusOr<std::vector<at::Tensor>> Instance::HostView(
   return tensors;
 }
 
-absl::StatusOr<std::string> Instance::Digest(
-    const DeviceWorker::Request& request, const StatePtr& state) {
+// A digest under way. Used in its lane only, but for `state`; `result` may be
+// read once it is there.
+struct Instance::Digesting {
+  explicit Digesting(StatePtr of) : state(std::move(of)) {}
+
+  // Gets the tensors to the host. For the worker, unless they are there.
+  void Fetch() {
+    if (!host.empty()) return;
+    for (const auto* some : {&state->params, &state->buffers, &state->shared}) {
+      for (const at::Tensor& tensor : *some) host.push_back(OnHost(tensor));
+    }
+  }
+
+  // Takes a turn's bytes in; false once the result is there.
+  bool Advance() {
+    constexpr size_t kBytesInATurn = 8 << 20;  // Some milliseconds' worth.
+    size_t left = kBytesInATurn;
+    while (left > 0 && next < host.size()) {
+      const std::span<const std::byte> rest = Bytes(host[next]).subspan(offset);
+      const size_t count = std::min(left, rest.size());
+      hash.Update(rest.first(count));
+      left -= count;
+      offset += count;
+      if (count == rest.size()) {
+        ++next;
+        offset = 0;
+      }
+    }
+    if (next < host.size()) return true;
+    if (result.empty()) result = hash.TakeHex();
+    return false;
+  }
+
+  const StatePtr state;
+  std::vector<at::Tensor> host;
+  Sha256 hash;
+  size_t next = 0;    // Of the tensors.
+  size_t offset = 0;  // In it.
+  std::string result = {};
+};
+
+std::shared_ptr<Instance::Digesting> Instance::DigestingOf(
+    const StatePtr& state) {
+  std::shared_ptr<Digesting> digesting = digesting_.lock();
+  if (digesting == nullptr || digesting->state != state) {
+    digesting = std::make_shared<Digesting>(state);
+    digesting_ = digesting;
+  }
+  return digesting;
+}
+
+absl::StatusOr<std::string> Instance::Digest(DeviceWorker& chores,
+                                             DeviceWorker::Request request,
+                                             const StatePtr& state) {
+  std::shared_ptr<Digesting> digesting;
   {
     absl::MutexLock lock(&mutex_);
     if (digest_.first.lock() == state) return digest_.second;
+    digesting = DigestingOf(state);
   }
-  std::vector<at::Tensor> tensors = state->params;
-  tensors.insert(tensors.end(), state->buffers.begin(), state->buffers.end());
-  tensors.insert(tensors.end(), state->shared.begin(), state->shared.end());
-  absl::StatusOr<std::vector<at::Tensor>> host =
-      HostView(request, std::move(tensors));
-  if (!host.ok()) return host.status();
-  std::string digest = TensorDigest(*host);
+  request.lane = digest_lane_;
+  if (!worker_.device().is_cpu()) {
+    absl::StatusOr<DeviceWorker::Times> fetched = worker_.Run(request, [&] {
+      digesting->Fetch();
+      return absl::OkStatus();
+    });
+    if (!fetched.ok()) return fetched.status();
+  }
+  absl::StatusOr<DeviceWorker::Times> times =
+      RunChore(chores, request, [&]() -> absl::StatusOr<bool> {
+        digesting->Fetch();
+        return digesting->Advance();
+      });
+  if (!times.ok()) return times.status();
   absl::MutexLock lock(&mutex_);
-  digest_ = {state, digest};
-  return digest;
+  digest_ = {state, digesting->result};
+  return digesting->result;
 }
 
 }  // namespace backboned

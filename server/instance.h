@@ -117,6 +117,10 @@ class Instance {
                               const VersionCondition& condition,
                               const std::function<void(Settings&)>& change);
 
+  // What RememberRowBytes was told last, if `question` is the same.
+  std::optional<int64_t> RowBytes(const std::string& question) const;
+  void RememberRowBytes(const std::string& question, int64_t bytes);
+
   // Gives a new instance the feature cache of its settings, or returns
   // CacheFits' error, or that of the room for caches.
   absl::Status OpenCache();
@@ -161,11 +165,20 @@ class Instance {
       std::optional<at::ScalarType> dtype = {}) const;
 
   // SHA-256 of the flat parameters, then the buffers, then what is shared with
-  // earlier columns, of `state`; remembered for the last state asked for.
-  absl::StatusOr<std::string> Digest(const DeviceWorker::Request& request,
+  // earlier columns, of `state`: a chore, remembered for the last state asked
+  // for. Those who ask for the same one at the same time take turns with one
+  // computation, which goes on while one of them waits.
+  absl::StatusOr<std::string> Digest(DeviceWorker& chores,
+                                     DeviceWorker::Request request,
                                      const StatePtr& state);
 
  private:
+  struct Digesting;
+
+  // The computation of the digest of `state` that is under way, or a new one.
+  std::shared_ptr<Digesting> DigestingOf(const StatePtr& state)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
   // Returns kInvalidArgument (kInvalidOption) if a feature cache of `bytes`
   // could not keep the logits of one sample, unless it is off.
   absl::Status CacheFits(int64_t bytes) const;
@@ -175,6 +188,7 @@ class Instance {
   DeviceWorker& worker_;
   const std::string uid_;
   const uint64_t lane_;
+  const uint64_t digest_lane_;
   Counters counters_;
   FeatureCache cache_;
   std::atomic<bool> deleted_ = false;
@@ -185,6 +199,8 @@ class Instance {
   std::vector<bool> trained_ ABSL_GUARDED_BY(mutex_);
   std::pair<std::weak_ptr<const State>, std::string> digest_
       ABSL_GUARDED_BY(mutex_);
+  std::pair<std::string, int64_t> row_bytes_ ABSL_GUARDED_BY(mutex_);
+  std::weak_ptr<Digesting> digesting_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace backboned

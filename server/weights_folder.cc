@@ -34,10 +34,11 @@ absl::Status NotFound(std::string_view message) {
 
 }  // namespace
 
-absl::StatusOr<StatePtr> PreparedWeights::LoadInto(const State& state) {
-  absl::StatusOr<StatePtr> loaded = LoadWeights(state, plan_, file_);
-  if (!loaded.ok()) return About(name_, loaded.status());
-  return loaded;
+absl::StatusOr<bool> PreparedWeights::LoadNext(State& state) {
+  if (next_ == plan_.targets.size()) return false;
+  absl::Status loaded = backboned::LoadNext(next_, plan_, file_, state);
+  if (!loaded.ok()) return About(name_, loaded);
+  return ++next_ < plan_.targets.size();
 }
 
 absl::StatusOr<WeightsFolder> WeightsFolder::Open(const std::string& path) {

@@ -3,6 +3,7 @@
 #ifndef BACKBONED_SERVER_WEIGHTS_FOLDER_H_
 #define BACKBONED_SERVER_WEIGHTS_FOLDER_H_
 
+#include <cstddef>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -29,8 +30,9 @@ class PreparedWeights {
  public:
   const LoadPlan& plan() const { return plan_; }
 
-  // Computes `state` with the file's tensors; once. Returns the file's errors.
-  absl::StatusOr<StatePtr> LoadInto(const State& state);
+  // Computes the file's next tensor into `state`, always the same one. Returns
+  // false once none is left, or the file's errors.
+  absl::StatusOr<bool> LoadNext(State& state);
 
   // The SHA-256 of the file as 64 hexadecimal digits, once it is loaded.
   std::string TakeSha256() { return hash_->TakeHex(); }
@@ -48,6 +50,7 @@ class PreparedWeights {
   std::string name_;
   SafetensorsFile file_;
   LoadPlan plan_;
+  size_t next_ = 0;               // Of the file's tensors.
   std::shared_ptr<Sha256> hash_;  // Of what was read.
 };
 

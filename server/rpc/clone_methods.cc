@@ -26,7 +26,8 @@ CloneOptions OptionsOf(const Call& call,
       .condition = FromProto(request.if_version()),
       .parts = {.grads = request.with_grads(),
                 .optimizer = request.with_optimizer()},
-      .check_wanted = [&call] { return call.CheckWanted(); }};
+      .check_wanted = [&call] { return call.CheckWanted(); },
+      .caller = call.WorkerRequest(/*lane=*/0)};
   if (request.has_settings()) options.settings = FromProto(request.settings());
   if (request.has_num_classes()) options.num_classes = request.num_classes();
   if (request.has_seed()) options.seed = request.seed();

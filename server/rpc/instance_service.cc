@@ -39,7 +39,8 @@ absl::StatusOr<CreateOptions> OptionsOf(
       .device = request.device(),
       .random_init = request.random_init(),
       .settings = FromProto(request.settings()),
-      .check_wanted = [&call] { return call.CheckWanted(); }};
+      .check_wanted = [&call] { return call.CheckWanted(); },
+      .caller = call.WorkerRequest(/*lane=*/0)};
   if (request.has_seed()) options.seed = request.seed();
   if (request.has_normalization()) {
     options.normalization = FromProto(request.normalization());
@@ -246,8 +247,8 @@ absl::StatusOr<v1::GetInstanceResponse> InstanceService::GetInstance(
   *response.mutable_instance()->mutable_layout() = LayoutOf(**instance);
   if (request.digest()) {
     const StatePtr state = (*instance)->state();
-    absl::StatusOr<std::string> digest =
-        (*instance)->Digest(call.WorkerRequest(/*lane=*/0), state);
+    absl::StatusOr<std::string> digest = (*instance)->Digest(
+        host().chores(), call.WorkerRequest(/*lane=*/0), state);
     if (!digest.ok()) return digest.status();
     response.mutable_instance()->set_digest(*std::move(digest));
     *response.mutable_instance()->mutable_version() =

@@ -201,6 +201,18 @@ TEST_F(CloneTest, AForkHasAFreshHeadOnTheSameTrunk) {
   EXPECT_EQ(fork->architecture().attributes().at("num_classes"), 7);
 }
 
+TEST_F(CloneTest, AForkTakesTheMemoryOfItsHeadOnly) {
+  const auto account = std::make_shared<MemoryAccount>("a");
+  CloneOptions options = Named("fork");
+  options.source = Create("large", {}, /*num_filters=*/16);
+  options.num_classes = 7;
+  options.seed = 5;
+  options.caller.account = account;
+  const auto fork = Clone(options);
+  const int64_t head_bytes = 7 * (16 * 8 + 1) * 4;
+  EXPECT_EQ(account->peak_bytes(), head_bytes);
+}
+
 TEST_F(CloneTest, TheUnnamedBelongToTheirSession) {
   const auto call = host_.sessions().Begin("s", "local", host_.clock().Now());
   ASSERT_THAT(call, IsOk());

@@ -59,7 +59,8 @@ class HostTest : public ::testing::Test {
   }
 
   std::string DigestOf(const Created& created) {
-    return *created.instance->Digest({}, created.instance->state());
+    return *created.instance->Digest(host_.chores(), {},
+                                     created.instance->state());
   }
 
   // Keeps an empty tape for `instance`.
@@ -224,6 +225,28 @@ TEST_F(HostTest, DrawsEquallyFromASeedAndItsGeneratorState) {
   options = Mlp("c");
   options.seed = 1;
   EXPECT_NE(DigestOf(Create(options)), DigestOf(seeded));
+}
+
+TEST_F(HostTest, DrawsNothingForOneWhoIsLate) {
+  const auto account = std::make_shared<MemoryAccount>("a");
+  CreateOptions options = Mlp("late");
+  options.caller = {.deadline = absl::InfinitePast(), .account = account};
+  EXPECT_THAT(host_.CreateInstance(options),
+              StatusIs(absl::StatusCode::kDeadlineExceeded));
+  EXPECT_EQ(account->peak_bytes(), 0);
+  EXPECT_EQ(host_.registry().Get("local", "late"), nullptr);
+}
+
+TEST_F(HostTest, WhoAsksPaysForWhatIsDrawn) {
+  const auto account = std::make_shared<MemoryAccount>("a", 1000);
+  CreateOptions options = Mlp("large");
+  options.caller.account = account;
+  const absl::Status refused = host_.CreateInstance(options).status();
+  EXPECT_THAT(refused, StatusIs(absl::StatusCode::kResourceExhausted));
+  ASSERT_TRUE(LimitOf(refused).has_value());
+  EXPECT_EQ(LimitOf(refused)->name, "a");
+  EXPECT_EQ(account->live_bytes(), 0);
+  EXPECT_EQ(host_.registry().Get("local", "large"), nullptr);
 }
 
 TEST_F(HostTest, RefusesUnusableGeneratorStates) {
