@@ -87,6 +87,16 @@ bool TakesLane(const ForwardWork& work) {
          (work.options.training && work.buffers.empty());
 }
 
+// Takes the state that the instance has now, which must be of the forward's
+// condition, and the settings with it.
+absl::Status TakeState(ForwardWork& work, StatePtr& used) {
+  used = work.instance->state();
+  if (work.grads_of_trained) {
+    work.options.grad_mask = work.instance->trained();
+  }
+  return work.instance->CheckVersion(work.condition, *used);
+}
+
 // The state that a forward runs with.
 StatePtr StateToRun(const ForwardWork& work, const StatePtr& used) {
   if (work.buffers.empty()) return used;
@@ -252,9 +262,8 @@ absl::StatusOr<ComputedForward> ComputeForward(ForwardWork& work,
     absl::Status able = ChangesInstance(work) ? instance.CheckWritable()
                                               : instance.CheckAlive();
     if (!able.ok()) return able;
-    done.used = instance.state();
-    absl::Status expected = instance.CheckVersion(work.condition, *done.used);
-    if (!expected.ok()) return expected;
+    absl::Status taken = TakeState(work, done.used);
+    if (!taken.ok()) return taken;
   }
   const at::Tensor x = PrepareRows(work, *done.used, work.input);
   ComputedForward computed = {.state = StateToRun(work, done.used),
@@ -289,9 +298,8 @@ absl::StatusOr<ForwardDone> RunForward(Host& host,
   if (TakesLane(work)) {
     request.lane = instance->lane();
   } else {
-    done.used = instance->state();
-    absl::Status expected = instance->CheckVersion(work.condition, *done.used);
-    if (!expected.ok()) return expected;
+    absl::Status taken = TakeState(work, done.used);
+    if (!taken.ok()) return taken;
   }
   if (work.input_digest.empty()) {
     return RunOnDevice(host, std::move(request), std::move(work),

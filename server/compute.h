@@ -29,6 +29,9 @@ struct ForwardWork {
   // On the CPU: of a floating-point type, or uint8 images to normalise.
   at::Tensor input;
   ForwardOptions options;
+  // Parameters get gradients that are not frozen when it takes its state,
+  // whatever the options say.
+  bool grads_of_trained = false;
   VersionCondition condition;
   // To run with in place of the instance's, all of them, on the CPU. Empty: the
   // instance's.

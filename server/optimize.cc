@@ -16,7 +16,6 @@ absl::Status Compute(TrainWork& work, TrainDone& done) {
   if (valid.ok()) valid = CheckStep(*instance.state(), work.step);
   if (!valid.ok()) return valid;
   ForwardDone forward;
-  work.forward.options.grad_mask = instance.trained();
   absl::StatusOr<ComputedForward> computed =
       ComputeForward(work.forward, forward);
   if (!computed.ok()) return computed.status();
@@ -74,6 +73,7 @@ absl::StatusOr<TrainDone> RunTrainStep(DeviceWorker::Request request,
   const std::shared_ptr<Instance> instance = work.forward.instance;
   request.lane = instance->lane();
   work.forward.options.record = true;
+  work.forward.grads_of_trained = true;
   work.step.zero_after = true;
   TrainDone done;
   absl::StatusOr<DeviceWorker::Times> times =

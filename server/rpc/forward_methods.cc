@@ -168,8 +168,10 @@ absl::StatusOr<ForwardWork> BackboneService::Read(
   absl::StatusOr<std::optional<c10::ScalarType>> output_dtype =
       OptionalFloat(header.output_dtype(), "output_dtype");
   if (!output_dtype.ok()) return output_dtype.status();
+  const bool says_grads = !options->grad_mask.empty();
   return ForwardWork{.instance = *std::move(instance),
                      .options = *std::move(options),
+                     .grads_of_trained = !says_grads,
                      .condition = FromProto(header.if_version()),
                      .return_buffers = header.return_buffers(),
                      .allow_merge = header.allow_merge(),

@@ -47,16 +47,14 @@ absl::StatusOr<std::vector<std::string>> OutputsOf(
   }
 }
 
-// Which parameters get gradients: unless the header says, those that are not
-// frozen.
+// Which parameters get gradients. Empty if the header does not say.
 absl::StatusOr<std::vector<bool>> GradMask(const v1::ForwardHeader& header,
-                                           const Instance& instance) {
-  const Layout& layout = instance.architecture().layout();
+                                           const Layout& layout) {
   const size_t count = layout.parameters().size();
   if (header.no_param_grads()) return std::vector<bool>(count, false);
   if (header.grad_params().globs().empty() &&
       !header.grad_params().has_range()) {
-    return instance.trained();
+    return std::vector<bool>();
   }
   absl::StatusOr<std::vector<Slice>> slices =
       SelectParameters(FromProto(header.grad_params()), layout);
@@ -110,7 +108,8 @@ absl::StatusOr<ForwardOptions> OptionsOf(const v1::ForwardHeader& header,
   absl::StatusOr<std::vector<BatchNormMode>> batch_norm =
       BatchNormOf(header.batch_norm(), architecture.layout());
   if (!batch_norm.ok()) return batch_norm.status();
-  absl::StatusOr<std::vector<bool>> mask = GradMask(header, instance);
+  absl::StatusOr<std::vector<bool>> mask =
+      GradMask(header, architecture.layout());
   if (!mask.ok()) return mask.status();
   return ForwardOptions{.outputs = *std::move(outputs),
                         .training = header.training(),

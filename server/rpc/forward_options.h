@@ -15,7 +15,8 @@
 
 namespace backboned::rpc {
 
-// Returns the options of a forward, outputs and patterns resolved;
+// Returns the options of a forward, outputs and patterns resolved, and the
+// gradients' mask empty if the header does not say which parameters get some;
 // kInvalidArgument if one is not valid or the architecture has it not.
 absl::StatusOr<ForwardOptions> OptionsOf(const v1::ForwardHeader& header,
                                          const Instance& instance);
