@@ -7,6 +7,7 @@
 
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
+#include "backbones/errors.h"
 #include "server/cached_forward.h"
 #include "server/host_view.h"
 #include "server/merging.h"
@@ -318,6 +319,31 @@ absl::StatusOr<ForwardDone> RunForward(Host& host,
                *computed);
   }
   return computed;
+}
+
+absl::StatusOr<int64_t> RowBytes(const DeviceWorker::Request& request,
+                                 const ForwardWork& work) {
+  Instance& instance = *work.instance;
+  const std::string question =
+      absl::StrCat(work.options.outputs[0], " of ",
+                   FormatShape(work.input.sizes().slice(1)));
+  if (const auto known = instance.RowBytes(question)) return *known;
+  int64_t bytes = 0;
+  absl::StatusOr<DeviceWorker::Times> times =
+      instance.worker().Run(request, [&] {
+        const StatePtr state = instance.state();
+        const at::Tensor no_rows =
+            PrepareRows(work, *state, work.input.narrow(0, 0, 0));
+        const at::Tensor output =
+            Forward(instance.architecture(), *state, no_rows, work.options)
+                .outputs[0];
+        bytes = c10::multiply_integers(output.sizes().slice(1)) *
+                static_cast<int64_t>(output.element_size());
+        return absl::OkStatus();
+      });
+  if (!times.ok()) return times.status();
+  instance.RememberRowBytes(question, bytes);
+  return bytes;
 }
 
 absl::StatusOr<BackwardDone> RunBackward(DeviceWorker::Request request,

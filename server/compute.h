@@ -90,6 +90,11 @@ absl::StatusOr<ForwardDone> RunForward(Host& host,
                                        DeviceWorker::Request request,
                                        ForwardWork work);
 
+// Returns the bytes that a row of the first output of `work` has, as it is
+// computed: from a forward of no rows, which the instance remembers.
+absl::StatusOr<int64_t> RowBytes(const DeviceWorker::Request& request,
+                                 const ForwardWork& work);
+
 // A forward that was computed.
 struct ComputedForward {
   ForwardOutput output;

@@ -127,27 +127,17 @@ CreateOptions ReadInstanceOption(const std::string& option) {
                            .owner = std::string(kServerPrincipal),
                            .benchmark = benchmark,
                            .seed = 0};
+  options.caller.principal = options.owner;
   if (at != std::string::npos) {
     options.weights = {.name = option.substr(at + 1)};
   }
   return options;
 }
 
-// Makes what one --instance option names. That there is no memory for it is an
-// error, as everything else that is wrong with it.
-absl::Status Create(Host& host, const std::string& option) {
-  try {
-    return host.CreateInstance(ReadInstanceOption(option)).status();
-  } catch (const OutOfMemoryBudget& error) {
-    return error.status();
-  } catch (const std::bad_alloc&) {
-    return absl::ResourceExhaustedError("this machine is out of memory");
-  }
-}
-
 // Makes the instance of one --instance option, which its errors name.
 absl::Status HostInstance(Host& host, const std::string& option) {
-  const absl::Status status = Create(host, option);
+  const absl::Status status = RunCatching(
+      [&] { return host.CreateInstance(ReadInstanceOption(option)).status(); });
   if (status.ok()) return status;
   const bool required = ReasonOf(status) == Reason::kWeightsRequired;
   return absl::Status(

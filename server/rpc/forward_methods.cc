@@ -156,6 +156,24 @@ absl::StatusOr<ForwardWork> WorkOf(const v1::ExtractRequest& request,
   return work;
 }
 
+// Returns kResourceExhausted if an Extract's result does not fit one message.
+absl::Status CheckFits(const DeviceWorker::Request& request,
+                       const ForwardWork& work) {
+  const int64_t rows = work.input.size(0);
+  absl::StatusOr<int64_t> row_bytes = RowBytes(request, work);
+  if (!row_bytes.ok()) return row_bytes.status();
+  if (*row_bytes == 0 || rows <= kMaxExtractBytes / *row_bytes) {
+    return absl::OkStatus();
+  }
+  return LimitReached(
+      {.name = "max-message-bytes",
+       .value = kMaxExtractBytes,
+       .requested = rows * *row_bytes},
+      absl::StrCat("the result has ", rows, " rows of ", *row_bytes,
+                   " bytes, at most ", kMaxExtractBytes,
+                   " bytes fit one message; use Forward or a smaller batch"));
+}
+
 }  // namespace
 
 absl::StatusOr<ForwardWork> BackboneService::Read(
@@ -288,18 +306,15 @@ absl::StatusOr<v1::ExtractResponse> BackboneService::Extract(
   if (!work.ok()) return work.status();
   work->account = call.account();
   const std::string name = work->options.outputs[0];
+  absl::Status fits = CheckFits(call.WorkerRequest(/*lane=*/0), *work);
+  if (!fits.ok()) return fits;
   absl::StatusOr<ForwardDone> done =
       RunForward(host(), call.WorkerRequest(/*lane=*/0), *std::move(work));
   if (!done.ok()) return done.status();
   call.record().times = done->times;
   const at::Tensor& output = done->outputs[0];
-  if (static_cast<int64_t>(output.nbytes()) > kMaxExtractBytes) {
-    return InvalidOption(absl::StrCat(
-        "the result has ", output.nbytes(), " bytes, at most ",
-        kMaxExtractBytes, " fit one message; use Forward or a smaller batch"));
-  }
-  absl::StatusOr<std::string> digest =
-      (*instance)->Digest(call.WorkerRequest(/*lane=*/0), done->used);
+  absl::StatusOr<std::string> digest = (*instance)->Digest(
+      host().chores(), call.WorkerRequest(/*lane=*/0), done->used);
   if (!digest.ok()) return digest.status();
   v1::ExtractResponse response;
   response.set_instance((*instance)->FullName());

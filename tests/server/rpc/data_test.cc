@@ -392,5 +392,25 @@ TEST_F(DataTest, RefusesExtractsThatMakeNoSense) {
                         HasSubstr("out, features, layers.0")));
 }
 
+TEST(ExtractTest, RefusesWhatDoesNotFitAMessageBeforeItIsComputed) {
+  constexpr int64_t kSize = 1 << 16;  // A row of the answer has 256 KiB.
+  TestServer server({.size = kSize});
+  PlainClient client(server);
+  const auto extract = [&](int64_t rows) {
+    v1::ExtractRequest request;
+    *request.mutable_input() = FloatSpec({rows, 1, 256, 256});
+    request.mutable_input()->set_dtype(v1::DATA_TYPE_UINT8);
+    request.set_data(std::string(static_cast<size_t>(rows * kSize), '\1'));
+    return client.Extract(request).status();
+  };
+  EXPECT_THAT(extract(15), IsOk());
+  const int64_t before = server.forward_count();
+  const absl::Status refused = extract(16);
+  EXPECT_THAT(refused, FailsWith(absl::StatusCode::kResourceExhausted,
+                                 v1::ERROR_REASON_LIMIT_REACHED,
+                                 HasSubstr("16 rows of 262144 bytes")));
+  EXPECT_EQ(server.forward_count(), before);
+}
+
 }  // namespace
 }  // namespace backboned
