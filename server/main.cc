@@ -14,7 +14,6 @@
 #include <filesystem>
 #include <iostream>
 #include <memory>
-#include <new>
 #include <set>
 #include <string>
 #include <system_error>
