@@ -70,8 +70,9 @@ class ComputeTest : public ::testing::Test {
     work.options.training = training;
     work.options.record = record;
     if (record) {
-      work.slot =
-          host_.tapes().Reserve({.principal = "local"}, host_.clock().Now()).value();
+      work.slot = host_.tapes()
+                      .Reserve({.principal = "local"}, host_.clock().Now())
+                      .value();
       work.account = std::make_shared<MemoryAccount>("max-tape-bytes");
     }
     return work;

@@ -51,8 +51,9 @@ class Trainee {
                         .input = input,
                         .options = std::move(options),
                         .buffers = std::move(buffers)};
-    work.slot =
-        host_.tapes().Reserve({.principal = "local"}, host_.clock().Now()).value();
+    work.slot = host_.tapes()
+                    .Reserve({.principal = "local"}, host_.clock().Now())
+                    .value();
     work.account = std::make_shared<MemoryAccount>("max-tape-bytes");
     auto done = RunForward(host_, {.principal = "local"}, std::move(work));
     EXPECT_THAT(done, IsOk());
