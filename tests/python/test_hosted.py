@@ -439,21 +439,17 @@ def _mask_numpy(net):
 
 
 @pytest.mark.parametrize("mask", [_mask_data, _mask_numpy])
-@pytest.mark.parametrize("when", ["mirrored", "hosted", "with_gradients"])
-def test_strict_compares_every_element_of_a_gradient(server, mask, when):
+@pytest.mark.parametrize("looked_at", [False, True])
+def test_every_element_of_a_gradient_counts(server, mask, looked_at):
     net, local = make_pair(server, "mlp")
-    net.strict = when == "mirrored"
     ours = make_optimizer(net, "SGD", **SGD)
     theirs = make_optimizer(local, "SGD", **SGD)
-    if when == "hosted":
-        net.strict = True
     for x, y in batches("mlp", 2):
         for side, optimizer in ((net, ours), (local, theirs)):
             optimizer.zero_grad()
             F.cross_entropy(side(x), y).backward()
-        if when == "with_gradients":
+        if looked_at:
             assert_same_grads(net, local)
-            net.strict = True
         for side, optimizer in ((net, ours), (local, theirs)):
             mask(side)
             optimizer.step()
@@ -748,7 +744,7 @@ def test_it_is_an_optimizer_of_torch(net):
     optimizer = optim.Adam(net)
     assert isinstance(optimizer, torch.optim.Adam)
     assert repr(optimizer).startswith("Adam")
-    assert repr(net).endswith("hosted)")
+    assert ", hosted\n" in repr(net)
     with pytest.raises(ValueError, match="Invalid learning rate"):
         optim.SGD(net, lr=-1)
 
@@ -1013,7 +1009,7 @@ def test_a_busy_server_leaves_the_backward_waiting(server, monkeypatch):
 
 def test_a_network_that_is_not_whole_is_in_nobodys_way(server, net):
     broken = server.create("seq-mnist", seed=1)
-    del broken.fc1.bias
+    del broken.fc1._parameters["bias"]
     assert optim.SGD(net.parameters()) is not None
 
 

@@ -18,7 +18,7 @@ from backboned.nn.rebuilding import make_like
 if TYPE_CHECKING:
     from backboned.nn.remote import RemoteBackbone
 
-_OWN = {"_link", "_norms", "_parts", "first_digest"}
+_OWN = {"_link", "_optimizer", "_norms", "_parts", "first_digest"}
 """Attributes that a copy makes anew."""
 
 
@@ -45,7 +45,7 @@ def deepcopy(network: RemoteBackbone, memo: dict[int, Any]) -> RemoteBackbone:
     twin._parts = Parts(twin, instance.layout)
     twin._link = HostedLink(instance, twin) if link.hosting else Link(instance, twin)
     twin.first_digest = None
-    twin._link.timeout, twin._link.strict = link.timeout, link.strict
+    twin._link.timeout = link.timeout
     return twin
 
 

@@ -61,15 +61,6 @@ class Gradients:
         self._watch.forget()
         self._asked_for_one = False
 
-    def set_strict(self, strict: bool) -> None:
-        """Compare every element of what was here, or only some."""
-        self._refuse_stray_writes()
-        self._written.update(self._changed_here())
-        self._watch.strict = strict
-        known = set(self._watch.known()) - self._written
-        same = {i: grad for i in known if (grad := self._placed[i]) is not None}
-        self._watch.saw(self._watch.look(same, same))
-
     def add(self, item: Waiting) -> None:
         """Let the backward of a tape wait."""
         self._settle_here()

@@ -14,7 +14,7 @@ from backboned.dtypes import Array
 from backboned.home import home_of
 from backboned.instance import Instance
 from backboned.layout import Version
-from backboned.nn import randomness
+from backboned.nn import local_steps, randomness
 from backboned.nn.certainty import Versioned
 from backboned.nn.flight import Flight
 from backboned.nn.gradients import Gradients
@@ -22,14 +22,16 @@ from backboned.nn.keeping import Keeping
 from backboned.nn.lazy import raw
 from backboned.nn.link import Link
 from backboned.nn.loss import advised
-from backboned.nn.mirror import Watch, as_array
+from backboned.nn.mirror import as_array
 from backboned.nn.moves import say_fetch, say_push
 from backboned.nn.outbox import Outbox
 from backboned.nn.overlapping import Overlapping, moves_buffers
 from backboned.nn.queue import Waiting
+from backboned.nn.scratch import Scratch
 from backboned.nn.slots import buffer_slots, parameter_slots
 from backboned.nn.train_steps import TrainSteps
 from backboned.nn.values import Values
+from backboned.nn.weak import Weak, weakly
 from backboned.optimizer import Optimizer, OptimizerState, StepOptions, Stepped
 from backboned.results import Backward, Forward
 from backboned.transfer import fresh_id
@@ -55,10 +57,12 @@ class HostedLink(Versioned, Keeping, Overlapping, TrainSteps):
     timeout : float or None
         Seconds for each call; None: the server object's.
     optimizer : object or None
-        Who steps the parameters in the server; None: nobody.
+        Who steps the parameters in the server; None: nobody. Not kept alive.
     hosting : bool
         Whether gradients stay in the server; False once the network went elsewhere.
     """
+
+    optimizer = Weak()
 
     def __init__(
         self, instance: Instance, root: nn.Module, mirror: Link | None = None
@@ -66,22 +70,22 @@ class HostedLink(Versioned, Keeping, Overlapping, TrainSteps):
         layout = instance.layout
         self.instance = instance
         home_of(instance)  # Asked now, so that another one is noticed.
-        self.optimizer: Any = None
         self.hosting = True
+        local_steps.warn_of_them()
         self._lock = forks.rlock()
         names = [p.name for p in layout.parameters]
         self._params = Values(
             parameter_slots(root, layout, getattr(torch, instance.dtype)),
             names,
-            self._get_params,
+            weakly(self._get_params),
         )
         self._buffers = Values(
             buffer_slots(root, layout),
             [b.name for b in layout.buffers],
-            self._get_buffers,
+            weakly(self._get_buffers),
         )
-        flight = Flight(self._train_step_made, self._lost_step)
-        self._outbox = Outbox(instance, self._stepped, flight)
+        flight = Flight(weakly(self._train_step_made), weakly(self._lost_step))
+        self._outbox = Outbox(instance, weakly(self._stepped), flight)
         self._grads = Gradients(instance, names, self._params.tensors, self._outbox)
         self._version = Version(instance.uid)
         if mirror is None:
@@ -98,7 +102,6 @@ class HostedLink(Versioned, Keeping, Overlapping, TrainSteps):
         except TypeError:
             self._params.release()
             raise
-        self._grads.set_strict(self.strict)
 
     @property
     def timeout(self) -> float | None:
@@ -108,17 +111,6 @@ class HostedLink(Versioned, Keeping, Overlapping, TrainSteps):
     @timeout.setter
     def timeout(self, value: float | None) -> None:
         self._outbox.timeout = value
-
-    @property
-    def strict(self) -> bool:
-        """Whether every element of what is here is compared before each use."""
-        return self._params.watch.strict
-
-    @strict.setter
-    def strict(self, value: bool) -> None:
-        with self._lock:
-            for tensors in (self._params, self._buffers, self._grads):
-                tensors.set_strict(value)
 
     def parameters(self) -> list[Any]:
         """Give the parameters in flat order."""
@@ -168,20 +160,20 @@ class HostedLink(Versioned, Keeping, Overlapping, TrainSteps):
             self.settle()
             return self.instance.info(digest=True, timeout=self.timeout)
 
-    def _push_changes(self) -> None:
+    def _push_changes(self, adopt: bool = True) -> None:
         if self._version.params is None:
             self._params.doubt()
         if self._version.buffers is None:
             self._buffers.doubt()
-        changed = self._params.changed()
+        changed = self._params.changed(adopt)
         if changed:
             self._push_params(changed)
-        changed = self._buffers.changed()
+        changed = self._buffers.changed(adopt)
         if changed:
             self._push_buffers(changed)
 
     def _push_params(self, changed: list[int]) -> None:
-        tensors = self._params.tensors()
+        tensors = self._params.known
         everything = len(changed) == len(tensors)
         names = [self._params.names[i] for i in changed]
         values = arrays(tensors, changed)
@@ -199,7 +191,7 @@ class HostedLink(Versioned, Keeping, Overlapping, TrainSteps):
             self._version = self._version._replace(params=version.params)
 
     def _push_buffers(self, changed: list[int]) -> None:
-        values = arrays(self._buffers.tensors(), changed)
+        values = arrays(self._buffers.known, changed)
         names = [self._buffers.names[i] for i in changed]
         say_push(names, values, self._version.buffers)
         with self._changing("buffers") as known, self._outbox.asking_again() as again:
@@ -371,21 +363,37 @@ class HostedLink(Versioned, Keeping, Overlapping, TrainSteps):
         """What the server's state is expected to be."""
         return self._version
 
+    def lent(self) -> bool:
+        """Whether other tensors are in the parameters' places for a forward."""
+        with self._lock:
+            return self._params.lent()
+
+    def scratch(self, root: nn.Module) -> Scratch:
+        """Give what connects the tensors that are in `root` now with a clone."""
+        with self._lock, advised(self.instance):
+            self._outbox.flush()
+            self._push_changes(adopt=False)
+            clone = self.instance.clone(if_version=self._version, timeout=self.timeout)
+            clone.home, clone.channel = self.instance.home, self.instance.channel
+            scratch = Scratch(clone, root, (self._params.known, self._buffers.known))
+        scratch.timeout = self.timeout
+        return scratch
+
     def mirrored(self, root: nn.Module) -> Link:
         """Bring everything here, as plain tensors; give what connects them then."""
         mirror = Link(self.instance, root)
         mirror.timeout = self.timeout
-        mirror.resume(*self._end())
+        mirror.resume(self._end())
         return mirror
 
-    def _end(self) -> tuple[Version, Watch, Watch]:
+    def _end(self) -> Version:
         with self._lock, advised(self.instance):
             self.settle()
             self._grads.end()
             self._params.end()
             self._buffers.end()
             self.hosting = False
-            return self._version, self._params.watch, self._buffers.watch
+            return self._version
 
 
 def arrays(tensors: Sequence[torch.Tensor], indices: Sequence[int]) -> list[Array]:

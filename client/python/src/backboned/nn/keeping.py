@@ -24,12 +24,17 @@ class Keeping:
     _outbox: Outbox
 
     def show(self, tensors: list[torch.Tensor]) -> None:
-        """Bring the values of these tensors."""
+        """Bring the values of these tensors, and with them what somebody views."""
         with self._lock:
             self._outbox.make_sure()
-            for values in (self._params, self._buffers):
+            both = (self._params, self._buffers)
+            brought = False
+            for values in both:
                 found = [values.index(tensor) for tensor in tensors]
-                values.show([i for i in found if i is not None])
+                brought |= values.show([i for i in found if i is not None])
+            if brought:
+                for values in both:
+                    values.show_shared()
 
     def show_all(self) -> None:
         """Bring all values."""

@@ -137,6 +137,11 @@ def make_plain(tensor: torch.Tensor) -> None:
         tensor.__class__ = _PLAIN[type(tensor)]
 
 
+def is_kept_by(tensor: torch.Tensor, keeper: Keeper) -> bool:
+    """Whether this keeper has a tensor."""
+    return isinstance(tensor, LazyTensor) and tensor.keeper is keeper
+
+
 def _lazies(args: Iterable[Any], options: Mapping[str, Any]) -> Iterator[LazyTensor]:
     """Find the lazy tensors in a function's arguments, in lists and dicts too."""
     for value in (*args, *options.values()):

@@ -72,27 +72,6 @@ class Link(Versioned, Surviving, Overlapping):
         # What the mirror equals; None: not known, so it is pushed without a condition.
         self._version = Version(instance.uid)
 
-    @property
-    def strict(self) -> bool:
-        """Whether every element is compared before each forward."""
-        return self._params_seen.strict
-
-    @strict.setter
-    def strict(self, value: bool) -> None:
-        with self._lock:
-            for watch in (self._params_seen, self._buffers_seen):
-                watch.strict = value
-        self._look_again()
-
-    def _look_again(self) -> None:
-        """Remember the tensors that are in step by the present kind of witness."""
-        with self._lock:
-            for slots, watch in self._pairs():
-                tensors = slots.tensors()
-                changed = set(watch.changed(tensors))
-                same = [i for i in range(len(tensors)) if i not in changed]
-                watch.saw(watch.look(tensors, same))
-
     def _pairs(self) -> list[tuple[Slots, Watch]]:
         pairs = [(self._parameters, self._params_seen)]
         if self.instance.layout.buffers:
@@ -108,10 +87,9 @@ class Link(Versioned, Surviving, Overlapping):
         """Give what is known of the parameters and of the buffers."""
         return self._params_seen, self._buffers_seen
 
-    def resume(self, version: Version, params: Watch, buffers: Watch) -> None:
+    def resume(self, version: Version) -> None:
         """Begin with a mirror that equals this version of the instance."""
-        self._version = version
-        self._params_seen, self._buffers_seen = params, buffers
+        self._saw_all(version)
 
     def parameters(self) -> list[nn.Parameter]:
         """Give the mirrored parameters in flat order."""

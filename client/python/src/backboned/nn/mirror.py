@@ -1,46 +1,56 @@
 """Notices which of the mirrored tensors were changed since the server last saw them.
 
-A tensor counts as changed if it is another object, lies at another address, or its
-version counter moved: every way to change a tensor that PyTorch tracks, an optimizer's
-step, `load_state_dict` and ``p.data = t`` among them. What PyTorch does not track,
-``p.data.add_(t)``, is looked for in a few elements of each tensor, or with `strict` in
-all of them.
+A tensor counts as changed if it lies at another address, or its version counter moved:
+every way to change a tensor that PyTorch tracks, an optimizer's step, `load_state_dict`
+and ``p.data = t`` among them. What PyTorch does not track, ``p.data.add_(t)``, is found
+by comparing all elements with a copy of what the server has.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any, Union
 
 import numpy as np
 import torch
 
-from backboned.dtypes import BFLOAT16, Array
-
-_WITNESSES = 16
+from backboned.dtypes import BFLOAT16, Array, as_bytes
 
 Tensors = Union[Sequence[torch.Tensor], Mapping[int, torch.Tensor]]
 
 
 class _Seen:
-    """A tensor as the server knows it."""
+    """A tensor as the server knows it.
 
-    def __init__(self, tensor: torch.Tensor, strict: bool) -> None:
-        self._tensor = tensor
+    Parameters
+    ----------
+    tensor : Tensor
+    closely : bool
+        Keep a copy, to find elements that change behind PyTorch's back.
+    before : _Seen, optional
+        An earlier look, whose copy's memory is used again.
+    """
+
+    def __init__(
+        self, tensor: torch.Tensor, closely: bool, before: _Seen | None
+    ) -> None:
         # Keeps the memory, so that its address is not given to other values.
         self._memory = tensor.detach()
         self._version = version_of(tensor)
-        self._witness = _in_memory(self._memory)
-        if not strict and self._witness.size and self._witness.flags.c_contiguous:
-            flat = self._witness.reshape(-1)
-            self._witness = flat[:: -(-flat.size // _WITNESSES)]
-        self._testimony = self._witness.tobytes()
+        self._copy: bytearray | None = None
+        if closely:
+            elements = _in_memory(self._memory)
+            copy = before._copy if before else None
+            if copy is None or len(copy) != elements.nbytes:
+                copy = bytearray(elements.nbytes)
+            memoryview(copy)[:] = elements
+            self._copy = copy
 
     def same(self, tensor: torch.Tensor) -> bool:
         """Whether PyTorch knows of no change."""
         return (
-            tensor is self._tensor
-            and version_of(tensor) == self._version
+            version_of(tensor) == self._version
             and tensor.data_ptr() == self._memory.data_ptr()
             and tensor.stride() == self._memory.stride()
         )
@@ -50,19 +60,46 @@ class _Seen:
         return version != self._version
 
     def betrayed(self) -> bool:
-        """Whether elements changed behind PyTorch's back."""
-        return self._witness.tobytes() != self._testimony
+        """Whether elements changed behind PyTorch's back; False without a copy."""
+        return self._copy is not None and self._copy != _in_memory(self._memory)
+
+    def held(self, tensor: torch.Tensor) -> bool:
+        """Whether anybody else may refer to the tensor's memory at this moment."""
+        if _ALONE is None:
+            return True
+        mine = tensor.data_ptr() == self._memory.data_ptr()
+        return _references(tensor) > _ALONE + mine
+
+    def relax(self) -> None:
+        """Compare elements no more."""
+        self._copy = None
 
 
-def _in_memory(tensor: torch.Tensor) -> Array:
-    """View a CPU tensor, its dimensions in the order in which they lie in memory."""
+def _references(tensor: torch.Tensor) -> int:
+    """Count the references to a tensor's memory, those to its storage object too."""
+    storage = tensor.untyped_storage()
+    uses: int = torch._C._storage_Use_Count(storage._cdata)
+    return uses + sys.getrefcount(storage)
+
+
+# The references to memory that one tensor has; None: this torch does not count.
+_ALONE: int | None = None
+if hasattr(torch._C, "_storage_Use_Count"):
+    _ALONE = _references(torch.empty(1, device="cpu"))
+
+
+def _in_memory(tensor: torch.Tensor) -> memoryview:
+    """View the bytes of a CPU tensor, in the order in which they lie in memory.
+
+    They are copied if there are gaps between the elements.
+    """
     if not tensor.is_contiguous():
         strides = tensor.stride()
         order = sorted(range(tensor.dim()), key=lambda d: strides[d], reverse=True)
-        tensor = tensor.permute(order)
+        tensor = tensor.permute(order).contiguous()
     if tensor.dtype == torch.bfloat16:
         tensor = tensor.view(torch.int16)
-    return tensor.numpy()
+    return as_bytes(tensor.numpy())
 
 
 def version_of(tensor: torch.Tensor) -> int:
@@ -74,20 +111,37 @@ class Watch:
     """Remembers tensors as the server knows them; nothing is known at first.
 
     Not thread-safe.
-
-    Attributes
-    ----------
-    strict : bool
-        Compare every element, which costs a pass over the memory and a copy of it.
     """
 
     def __init__(self) -> None:
-        self.strict = False
         self._seen: dict[int, _Seen] = {}
 
-    def look(self, tensors: Tensors, indices: Iterable[int]) -> dict[int, _Seen]:
-        """Look at some of the tensors as they are now, for `saw`."""
-        return {index: _Seen(tensors[index], self.strict) for index in indices}
+    def look(
+        self,
+        tensors: Tensors,
+        indices: Iterable[int],
+        closely: Container[int] | None = None,
+    ) -> dict[int, _Seen]:
+        """Look at some of the tensors as they are now, for `saw`.
+
+        What was known of them is forgotten.
+
+        Parameters
+        ----------
+        tensors : sequence, or dict by index, of Tensor
+        indices : iterable of int
+        closely : container of int, optional
+            Those of which every element is to be compared; by default all. The others
+            are known by what PyTorch tracks.
+        """
+        return {
+            index: _Seen(
+                tensors[index],
+                closely is None or index in closely,
+                self._seen.pop(index, None),
+            )
+            for index in indices
+        }
 
     def saw(self, looks: dict[int, _Seen]) -> None:
         """Note that the server has the tensors as they were at that look."""
@@ -97,7 +151,7 @@ class Watch:
         """Give the indices of the tensors that were noted."""
         return list(self._seen)
 
-    def moved(self, tensors: Sequence[torch.Tensor], among: Iterable[int]) -> list[int]:
+    def moved(self, tensors: Tensors, among: Iterable[int]) -> list[int]:
         """Give those of the indices whose tensors PyTorch knows to be written.
 
         Cheaper than `changed`, for tensors whose memory nobody else refers to.
@@ -106,6 +160,16 @@ class Watch:
         return [
             i for i in among if i not in seen or seen[i].written(version_of(tensors[i]))
         ]
+
+    def held(self, tensors: Tensors, among: Iterable[int]) -> set[int]:
+        """Give those of the indices whose tensors' memory somebody may refer to."""
+        seen = self._seen
+        return {i for i in among if i not in seen or seen[i].held(tensors[i])}
+
+    def relax(self, indices: Iterable[int]) -> None:
+        """Compare the elements of some no more: nobody refers to their memory."""
+        for index in indices:
+            self._seen[index].relax()
 
     def forget(self, indices: Iterable[int] | None = None) -> None:
         """Note that it is no longer known what the server has of some, or of all."""
@@ -116,26 +180,21 @@ class Watch:
                 self._seen.pop(index, None)
 
     def changed(
-        self, tensors: Tensors, among: Sequence[int] | None = None
+        self, tensors: Tensors, among: Iterable[int] | None = None
     ) -> list[int]:
         """Give the indices of the tensors that the server does not know.
-
-        If one was changed behind PyTorch's back, all of them are suspected.
 
         Parameters
         ----------
         tensors : sequence, or dict by index, of Tensor
-        among : sequence of int, optional
+        among : iterable of int, optional
             The indices to look at; by default all.
         """
-        indices = range(len(tensors)) if among is None else among
         changed = []
-        for index in indices:
+        for index in range(len(tensors)) if among is None else among:
             seen = self._seen.get(index)
-            if seen is None or not seen.same(tensors[index]):
+            if seen is None or not seen.same(tensors[index]) or seen.betrayed():
                 changed.append(index)
-            elif seen.betrayed():
-                return list(indices)
         return changed
 
 
@@ -161,6 +220,8 @@ def torch_dtype(dtype: np.dtype[Any]) -> torch.dtype:
 
 def check_tensor(name: str, tensor: Any, shape: Sequence[int], dtype: Any) -> None:
     """Raise TypeError or ValueError unless a mirrored tensor is what it must be."""
+    if not isinstance(tensor, torch.Tensor):
+        raise TypeError(f"{name} is {tensor!r}; in the server it is a tensor")
     if tensor.device.type != "cpu":
         raise TypeError(f"{name} is on {tensor.device}; a mirror stays on the CPU")
     if tensor.dtype != dtype:

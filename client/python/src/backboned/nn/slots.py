@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import nn
@@ -11,9 +12,11 @@ from torch import nn
 from backboned.layout import Layout
 from backboned.nn.mirror import check_tensor, torch_dtype
 
+_Module = weakref.ref[nn.Module]
+
 
 class Slots:
-    """The places of named tensors in a module tree.
+    """The places of named tensors in a module tree, which it does not keep alive.
 
     Parameters
     ----------
@@ -33,12 +36,12 @@ class Slots:
         dtypes: Sequence[torch.dtype],
         kind: str,
     ) -> None:
-        self._root = root
+        self._root = weakref.ref(root)
         self._names = names
         self._expected = list(zip(names, shapes, dtypes))
         self._kind = kind
-        self._links: list[tuple[dict[str, Any], str, nn.Module]] = []
-        self._places: list[tuple[dict[str, Any], str]] = []
+        self._links: list[tuple[_Module, str, _Module]] = []
+        self._places: list[tuple[_Module, str]] = []
 
     def found(self) -> list[Any]:
         """Give what is in the places, whatever it is, in the order of the names.
@@ -51,9 +54,10 @@ class Slots:
         if not self._places or not self._intact():
             self._resolve()
         try:
-            return [place[key] for place, key in self._places]
-        except KeyError as error:
-            raise AttributeError(f"the backbone has no {error} any more") from None
+            kind = self._kind
+            return [getattr(module(), kind)[key] for module, key in self._places]
+        except KeyError:
+            self._explain()
 
     def tensors(self) -> list[Any]:
         """Give the tensors in the order of the names.
@@ -73,23 +77,53 @@ class Slots:
         return found
 
     def _intact(self) -> bool:
-        return all(modules.get(key) is child for modules, key, child in self._links)
+        for reference, key, child in self._links:
+            module = reference()
+            if module is None or module._modules.get(key) is not child():
+                return False
+        return True
+
+    def _explain(self) -> NoReturn:
+        """Raise AttributeError: say which place is empty, and what may have done it."""
+        name, place, key = next(
+            (name, place, key)
+            for name, (module, key) in zip(self._names, self._places)
+            if key not in (place := getattr(module(), self._kind))
+        )
+        raise AttributeError(
+            f"the backbone has no {name!r} any more: it was deleted, or taken over by "
+            f"{_taker(place, key)}, which the server does not compute; set it again, "
+            "or take the parametrization off"
+        )
 
     def _resolve(self) -> None:
         """Walk down to each tensor's module, and note the way."""
-        links: dict[tuple[int, str], tuple[dict[str, Any], str, nn.Module]] = {}
+        root = self._root()
+        if root is None:
+            raise RuntimeError("the network of these tensors is gone; keep it")
+        links: dict[tuple[int, str], tuple[_Module, str, _Module]] = {}
         self._places = []
         for name in self._names:
             *path, key = name.split(".")
-            module: nn.Module = self._root
+            module: nn.Module = root
             for step in path:
                 child = module._modules.get(step)
                 if child is None:
                     raise AttributeError(f"the backbone has no {name!r} any more")
-                links[id(module), step] = (module._modules, step, child)
+                link = (weakref.ref(module), step, weakref.ref(child))
+                links[id(module), step] = link
                 module = child
-            self._places.append((getattr(module, self._kind), key))
+            self._places.append((weakref.ref(module), key))
         self._links = list(links.values())
+
+
+def _taker(place: dict[str, Any], key: str) -> str:
+    """Guess which function of PyTorch took a parameter's place."""
+    if f"{key}_g" in place:
+        return "torch.nn.utils.weight_norm"
+    if f"{key}_orig" in place:
+        return "torch.nn.utils.prune or spectral_norm"
+    return "a parametrization (torch.nn.utils.weight_norm, parametrize)"
 
 
 def _fits(tensor: Any, shape: tuple[int, ...], dtype: torch.dtype) -> bool:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import operator
+import weakref
 from collections.abc import Iterable, Sequence
 from typing import Callable
 
 import torch
+from torch import nn
 
 from backboned.dtypes import Array
-from backboned.nn.lazy import Keeper, make_lazy, make_plain, raw
+from backboned.nn.lazy import Keeper, is_kept_by, make_lazy, make_plain, raw
 from backboned.nn.mirror import Watch, as_tensor
 from backboned.nn.slots import Slots
 
@@ -42,12 +43,13 @@ class Values:
         self.watch = Watch()
         self._slots = slots
         self._fetch = fetch
-        self._tensors: list[torch.Tensor] = []
+        # Not kept alive: they keep this, so that what is dropped is freed at once.
+        self._own: list[weakref.ref[torch.Tensor]] = []
         self._index: dict[int, int] = {}
         self._here: set[int] = set()
         # Tensors that the server has to get whether they look changed or not.
         self._written: set[int] = set()
-        # Tensors whose memory somebody may hold by another reference.
+        # Tensors whose memory somebody may refer to: known by all of their elements.
         self._shared: set[int] = set()
         # Whether one may no longer have the type or shape it must have.
         self._doubtful = False
@@ -73,14 +75,15 @@ class Values:
                 make_lazy(tensor, keeper, name)
         except TypeError:
             for tensor in tensors:
-                if getattr(tensor, "keeper", None) is keeper:
+                if is_kept_by(tensor, keeper):
                     make_plain(tensor)
             raise
-        self._keeper = keeper
+        self._keeper = weakref.ref(keeper)
         self._set(list(tensors))
         if watch is not None:
             self.watch = watch
             self._here = set(range(len(tensors)))
+            self._shared = set(self._here)
 
     def end(self) -> None:
         """Make the tensors plain, all here."""
@@ -89,20 +92,25 @@ class Values:
 
     def release(self) -> None:
         """Make the tensors plain as they are."""
-        for tensor in self._tensors:
+        for tensor in self._tensors.values():
             make_plain(tensor)
 
-    def _set(self, tensors: list[torch.Tensor]) -> None:
-        self._tensors = tensors
-        self._index = {id(tensor): i for i, tensor in enumerate(tensors)}
-
-    def set_strict(self, strict: bool) -> None:
-        """Compare every element of what is here, or only some."""
-        changed = set(self.changed())
-        self.watch.strict = strict
+    @property
+    def _tensors(self) -> dict[int, torch.Tensor]:
+        """The tensors that there still are, by index."""
+        found = {}
         with raw():
-            same = sorted(self._here - changed)
-            self.watch.saw(self.watch.look(self._tensors, same))
+            for i, reference in enumerate(self._own):
+                tensor = reference()
+                if tensor is not None:
+                    # C++ may have been the only one to have it.
+                    tensor._fix_weakref()  # type: ignore[attr-defined]
+                    found[i] = tensor
+        return found
+
+    def _set(self, tensors: list[torch.Tensor]) -> None:
+        self._own = [weakref.ref(tensor) for tensor in tensors]
+        self._index = {id(tensor): i for i, tensor in enumerate(tensors)}
 
     def tensors(self) -> list[torch.Tensor]:
         """Give the tensors in order; those that replaced others become lazy too.
@@ -115,85 +123,153 @@ class Values:
         if not self.names:
             return []
         found = self._slots.found()
-        known = self._tensors
-        if self._doubtful or any(map(operator.is_not, found, known)):
+        replaced = [
+            i for i, (t, own) in enumerate(zip(found, self._own)) if own() is not t
+        ]
+        if self._doubtful or replaced:
             with raw():
                 self._slots.tensors()
             self._doubtful = False
-            replaced = [i for i, tensor in enumerate(found) if tensor is not known[i]]
             if replaced:
                 self._adopt(found, replaced)
-        return self._tensors
+        return found
+
+    @property
+    def known(self) -> list[torch.Tensor]:
+        """The network's own tensors, also while others are in their places."""
+        return list(self._tensors.values())
+
+    def lent(self) -> bool:
+        """Whether other tensors than parameters are in the places of some.
+
+        Only for the time of a forward: `torch.func.functional_call` puts them there.
+        """
+        return any(
+            tensor is not own and not isinstance(tensor, nn.Parameter)
+            for tensor, own in zip(self._slots.found(), self.known)
+        )
 
     def _adopt(self, found: list[torch.Tensor], replaced: list[int]) -> None:
         """Take tensors that somebody put in the place of others."""
         self.show(replaced)  # Whoever holds the others keeps their values.
+        keeper = self._keeper()
+        assert keeper is not None  # It asks.
+        own = self._tensors
         for i in replaced:
-            make_lazy(found[i], self._keeper, self.names[i])
-            make_plain(self._tensors[i])
+            make_lazy(found[i], keeper, self.names[i])
+            if i in own:
+                make_plain(own[i])
         self._set(list(found))
         self.watch.forget(replaced)
-        self._shared.difference_update(replaced)
+        self._shared.update(replaced)
         self._written.update(replaced)
 
     def index(self, tensor: torch.Tensor) -> int | None:
         """Say which one a tensor is; None if it is none any more."""
         return self._index.get(id(tensor))
 
-    def show(self, indices: Sequence[int]) -> None:
-        """Bring what is away.
+    def show(self, indices: Sequence[int]) -> bool:
+        """Bring what is away; say whether there was any.
 
-        The first time after the server moved on that is what was asked for; the
-        second time it is everything: somebody goes through all of it.
+        The first time after the server moved on that is what was asked for, and all
+        that somebody has a view of: a kept state dict never holds values of two
+        moments. The second time it is everything: somebody goes through all of it.
         """
-        away = [i for i in dict.fromkeys(indices) if i not in self._here]
+        away = {i for i in indices if i not in self._here}
+        if not away:
+            return False
+        self._refuse_stray_writes()
+        if self._asked_for_one:
+            away.update(range(len(self.names)))
+        away.update(self._shared)
+        self._bring(away - self._here)
+        self._asked_for_one = True
+        return True
+
+    def show_shared(self) -> None:
+        """Bring what is away and somebody has a view of."""
+        self._refuse_stray_writes()
+        self._bring(self._shared - self._here)
+
+    def _bring(self, indices: Iterable[int]) -> None:
+        tensors = self._tensors
+        away = sorted(i for i in indices if i in tensors)
         if not away:
             return
-        if self._asked_for_one:
-            away = [i for i in range(len(self.names)) if i not in self._here]
-        self._refuse_stray_writes()
         values = self._fetch(away)
         with torch.no_grad(), raw():
             for i, value in zip(away, values):
-                tensor = self._tensors[i]
+                tensor = tensors[i]
                 tensor.copy_(as_tensor(value).view_as(tensor))
-            self.watch.saw(self.watch.look(self._tensors, away))
-        self._asked_for_one = True
+        self._look(away)
         self._here.update(away)
 
     def overwritten(self, index: int) -> None:
-        """Note that a tensor got new values as a whole."""
+        """Note that a tensor got new values as a whole, perhaps somebody's memory."""
         self._here.add(index)
         self._written.add(index)
+        self._shared.add(index)
         self._doubtful = True
 
     def shared(self, index: int) -> None:
-        """Note that somebody may hold another reference to a tensor's memory."""
+        """Note that somebody may refer to a tensor's memory from now on."""
+        if index in self._shared:
+            return
         self._shared.add(index)
+        with raw():
+            written = self.watch.moved(self._tensors, [index])
+        if index in self._here and written:
+            self._written.add(index)
+        else:
+            self._look([index])
 
-    def changed(self) -> list[int]:
+    def changed(self, adopt: bool = True) -> list[int]:
         """Give the indices of the tensors that the server has to get.
+
+        Parameters
+        ----------
+        adopt : bool
+            Take those over that replaced others.
 
         Raises
         ------
         RuntimeError
             If one that is away was written.
         """
-        tensors = self.tensors()
+        tensors = self.tensors() if adopt else self.known
         self._refuse_stray_writes()
         here = self._here - self._written
         if not here:
             return sorted(self._written)
-        closely = here if self.watch.strict else here & self._shared
+        closely = here & self._shared
         with raw():
-            changed = self.watch.changed(tensors, sorted(closely))
-            changed += self.watch.moved(tensors, here - closely)
+            changed = self.watch.moved(tensors, here - closely)
+        changed += self._compare(closely)
         return sorted({*changed, *self._written})
+
+    def _compare(self, indices: set[int]) -> list[int]:
+        """Give those of shared tensors that changed; unshare what nobody holds."""
+        tensors = self._tensors if indices else {}
+        indices = indices & tensors.keys()
+        with raw():
+            # First, since whoever writes now may have let go when it is asked.
+            held = self.watch.held(tensors, indices)
+            changed = self.watch.changed(tensors, sorted(indices))
+        free = indices - held - set(changed)
+        self.watch.relax(free)
+        self._shared -= free
+        return changed
+
+    def _look(self, indices: Iterable[int]) -> None:
+        """Note tensors as they are now."""
+        tensors = self._tensors
+        with raw():
+            there = [i for i in indices if i in tensors]
+            self.watch.saw(self.watch.look(tensors, there, self._shared))
 
     def pushed(self, indices: Sequence[int]) -> None:
         """Note that the server has these as they are."""
-        with raw():
-            self.watch.saw(self.watch.look(self._tensors, indices))
+        self._look(indices)
         self._written.difference_update(indices)
         self._here.update(indices)
 
@@ -207,12 +283,7 @@ class Values:
         self.moved()
         self.watch.forget()
         self._written.clear()
-        self._look_at_away(self._shared)
-
-    def _look_at_away(self, indices: Iterable[int]) -> None:
-        """Note the memory of tensors that are away, to find writes from now on."""
-        with raw():
-            self.watch.saw(self.watch.look(self._tensors, indices))
+        self._look(self._shared)
 
     def doubt(self) -> None:
         """Note that it is unknown whether the last push arrived."""
@@ -220,14 +291,10 @@ class Values:
 
     def _refuse_stray_writes(self) -> None:
         """Find writes to memory that held an earlier state."""
-        away = sorted(self._shared - self._here)
-        if not away:
-            return
-        with raw():
-            changed = self.watch.changed(self._tensors, away)
+        changed = self._compare(self._shared - self._here - self._written)
         if not changed:
             return
-        self._look_at_away(changed)
+        self._look(changed)
         raise RuntimeError(
             f"{self.names[changed[0]]} was written through a tensor that was taken "
             "from it before the server changed it, so the write is lost; take it "

@@ -14,6 +14,7 @@ from backboned.nn.hosted import HostedLink
 from backboned.nn.lazy import raw
 from backboned.nn.mirror import as_array
 from backboned.nn.remote import RemoteBackbone, network_of
+from backboned.nn.weak import Weak
 from backboned.optim import memory
 from backboned.optimizer import Optimizer, ParameterGroup, StepOptions, Stepped
 from backboned.pipeline import StepInFlight
@@ -49,13 +50,14 @@ class HostedOptimizer(torch.optim.Optimizer):
     clip_value: float | None = None
     last_step: Stepped | None = None
     _link: HostedLink | None = None
-    _network: RemoteBackbone
+    _network = Weak()  # It has this: one that is dropped is to be freed.
     _in_force: Optimizer | None = None
 
     @property
     def network(self) -> RemoteBackbone:
         """The network that has its parameters."""
-        return self._network
+        network: RemoteBackbone = self._network
+        return network
 
     def _settle_in(self) -> None:
         """Find the network of the parameters, and make it hosted.
