@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from backboned import BatchNorm
-from backboned.nn.norm import BatchNorm2d
+from backboned.nn.part import BatchNorm2d
 from hosted_pairs import (
     MODES,
     assert_same,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -9,7 +10,6 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from backboned.layout import Layout
-from backboned.nn.part import Part
 from backboned.norms import BatchNorm
 
 _MEAN = ".running_mean"
@@ -26,14 +26,6 @@ _OF_ARCHITECTURE = {
     "efficientnet": Defaults(1e-3, 1 - 0.99),
     "resnet32": Defaults(eps=1e-4),
 }
-
-
-class BatchNorm2d(Part, nn.BatchNorm2d):
-    """A BatchNorm layer of a mirrored backbone, for its tensors and its settings.
-
-    `training`, `track_running_stats`, `eps` and `momentum` count in the server's
-    forwards, with PyTorch's meaning.
-    """
 
 
 def layer_names(layout: Layout) -> list[str]:
@@ -58,7 +50,7 @@ class Norms:
     """
 
     def __init__(self, root: nn.Module, layout: Layout, architecture: str) -> None:
-        self._root = root
+        self._root = weakref.ref(root)
         self._names = layer_names(layout)
         self._defaults = defaults(architecture)
         self._links: list[tuple[dict[str, Any], str, nn.Module | None]] = []
@@ -66,24 +58,26 @@ class Norms:
 
     def overrides(self) -> list[BatchNorm]:
         """Say how the layers differ from what the next forward would assume."""
+        root = self._root()
+        assert root is not None  # It asks.
         differing: dict[tuple[Any, ...], list[str]] = {}
-        for name, layer in zip(self._names, self._found()):
+        for name, layer in zip(self._names, self._found(root)):
             if isinstance(layer, _BatchNorm):
-                difference = self._difference(layer)
+                difference = self._difference(layer, root.training)
                 if any(value is not None for value in difference):
                     differing.setdefault(difference, []).append(name)
         return [self._override(how, names) for how, names in differing.items()]
 
-    def _found(self) -> list[nn.Module | None]:
+    def _found(self, root: nn.Module) -> list[nn.Module | None]:
         """Find the layers, whoever replaced what."""
         intact = all(modules.get(key) is child for modules, key, child in self._links)
         if not self._layers or not intact:
             self._links = []
-            self._layers = [self._walk(name) for name in self._names]
+            self._layers = [self._walk(root, name) for name in self._names]
         return self._layers
 
-    def _walk(self, name: str) -> nn.Module | None:
-        module: nn.Module | None = self._root
+    def _walk(self, root: nn.Module, name: str) -> nn.Module | None:
+        module: nn.Module | None = root
         for step in name.split("."):
             if module is None:
                 break
@@ -94,11 +88,11 @@ class Norms:
             module = child
         return module
 
-    def _difference(self, layer: _BatchNorm) -> tuple[Any, ...]:
+    def _difference(self, layer: _BatchNorm, training: bool) -> tuple[Any, ...]:
         usual = self._defaults
         momentum = layer.momentum
         return (
-            layer.training if layer.training != self._root.training else None,
+            layer.training if layer.training != training else None,
             None if layer.track_running_stats else False,
             layer.eps if layer.eps != usual.eps else None,
             momentum if momentum not in (None, usual.momentum) else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,7 +33,7 @@ class Parts:
     """
 
     def __init__(self, root: nn.Module, layout: Layout) -> None:
-        self._root = root
+        self._root = weakref.ref(root)
         self._draws = layout.stochastic
         self._norms = set(layer_names(layout))
         names = [parameter.name for parameter in layout.parameters]
@@ -56,18 +57,20 @@ class Parts:
         RuntimeError
             If the network drops out, and one that may is in another mode than it.
         """
+        root = self._root()
+        assert root is not None  # It asks.
         intact = all(modules.get(key) is child for modules, key, child in self._links)
         if not self._links or not intact:
-            self._walk()
+            self._walk(root)
         for path, module in self._others:
             self._check_hooks(path, module)
         if self._draws:
-            self._check_modes()
+            self._check_modes(root.training)
 
-    def _walk(self) -> None:
+    def _walk(self, root: nn.Module) -> None:
         """Find the modules, and note the way."""
         self._links = []
-        found = {"": self._root}
+        found = {"": root}
         links = []
         for path in self._paths:
             above, _, key = path.rpartition(".")
@@ -103,12 +106,12 @@ class Parts:
             what = "a forward of its own" if "forward" in attributes else "hooks"
             raise NotImplementedError(f"{path} has {what}: {NOT_CALLED}")
 
-    def _check_modes(self) -> None:
+    def _check_modes(self, training: bool) -> None:
         """Raise if a part that may draw random numbers is in a mode of its own."""
         for path, module in self._holders:
-            if module.training != self._root.training:
+            if module.training != training:
                 mode, other = "training", "evaluation"
-                if self._root.training:
+                if training:
                     mode, other = other, mode
                 raise RuntimeError(
                     f"{path} is in {mode} and the network in {other}, but the server "

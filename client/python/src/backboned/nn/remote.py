@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from backboned.instance import Instance
-from backboned.layout import matching
+from backboned.layout import Layout, matching
 from backboned.nn import copying, norm
 from backboned.nn.card import CardAccess
 from backboned.nn.flat import FlatAccess
@@ -49,12 +49,13 @@ class RemoteBackbone(FlatAccess, TrainAccess, CardAccess, nn.Module):
 
     *frozen*, after ``requires_grad_(False)``: as hosted, without gradients.
 
-    A change is noticed however PyTorch tracks it (a step, `load_state_dict`,
-    ``p.data = t``, in-place functions). PyTorch does not track ``p.data.add_(t)``:
-    that is found if it touches one of 16 elements of some tensor, which a dense update
-    does; `strict` compares all of them, and `push` writes everything. A change by
+    A change is noticed before the next use, also one that PyTorch does not track
+    (``p.data[7] = 0``): all elements that somebody may hold are compared. A change by
     somebody else in the server is a `StaleVersion` in the next forward; `pull` takes
     it over.
+
+    Its inner modules are of PyTorch's classes, with their attributes, and compute
+    nothing. A network that nobody refers to is freed at once.
 
     Tensors here are on the CPU, of the instance's dtype; a network of float16 or
     bfloat16 runs in evaluation only, without gradients. Bits equal those of the same
@@ -76,6 +77,7 @@ class RemoteBackbone(FlatAccess, TrainAccess, CardAccess, nn.Module):
     """
 
     _link: AnyLink
+    _optimizer: Any = None
     _norms: norm.Norms
     _parts: Parts
 
@@ -85,9 +87,11 @@ class RemoteBackbone(FlatAccess, TrainAccess, CardAccess, nn.Module):
         plant(
             self,
             instance.layout,
-            norm.defaults(instance.architecture),
+            instance.architecture,
             getattr(torch, instance.dtype),
         )
+        # Further keys in the state dict, with the names of their parameters.
+        self._aliases = _aliases(instance.layout)
         for name, value in instance.layout.attributes.items():
             if not hasattr(self, name):
                 setattr(self, name, value)
@@ -132,15 +136,6 @@ class RemoteBackbone(FlatAccess, TrainAccess, CardAccess, nn.Module):
         return self.instance.name
 
     @property
-    def strict(self) -> bool:
-        """Compare every element before each forward; False until set."""
-        return self._link.strict
-
-    @strict.setter
-    def strict(self, value: bool) -> None:
-        self._link.strict = value
-
-    @property
     def timeout(self) -> float | None:
         """Seconds for each call; None: the server object's."""
         return self._link.timeout
@@ -164,7 +159,7 @@ class RemoteBackbone(FlatAccess, TrainAccess, CardAccess, nn.Module):
         ----------
         x : Tensor, [N, C, H, W]
             Floating-point and already normalised, or uint8 images that the server
-            normalises.
+            normalises; on any device.
         returnt : {"out", "features", "both", "full"}
             The logits [N, K]; the features [N, D]; both; or the logits and a list of
             every stage's output.
@@ -172,6 +167,7 @@ class RemoteBackbone(FlatAccess, TrainAccess, CardAccess, nn.Module):
         Returns
         -------
         Tensor, or (Tensor, Tensor) for ``both``, or (Tensor, list) for ``full``
+            On the input's device; so is the input's gradient.
 
         Raises
         ------
@@ -184,25 +180,31 @@ class RemoteBackbone(FlatAccess, TrainAccess, CardAccess, nn.Module):
             replaced, has hooks, or would drop out when the network does not.
         """
         check_input(x)
-        parameters = self._link.parameters()
+        link = self._link
+        if isinstance(link, HostedLink) and link.lent():
+            link = link.scratch(self)
+        parameters = link.parameters()
         self._parts.check()
         trains = False
         if torch.is_grad_enabled():
             with raw():
                 trains = any(p.requires_grad for p in parameters)
-        if trains and self._link.hosting and self._link.optimizer is None:
-            self.mirror()
+        if trains and link.hosting and link.optimizer is None:
+            link = self.mirror()._link
         call = Call(
-            self._link,
+            link,
             returnt,
             self.training,
             self.return_prerelu,
             self.batch_norms(),
         )
+        device = x.device
+        x = x.to("cpu")
         if trains or (x.requires_grad and torch.is_grad_enabled()):
             tensors = run_with_graph(call, x, parameters)
         else:
             tensors = run(call, x)
+        tensors = tuple(tensor.to(device) for tensor in tensors)
         if returnt == "both":
             return tensors[0], tensors[1]
         if returnt == "full":
@@ -231,7 +233,23 @@ class RemoteBackbone(FlatAccess, TrainAccess, CardAccess, nn.Module):
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """Give the state dict of any module, fetched at once if it is not here."""
         self._link.show_all()
-        return super().state_dict(*args, **kwargs)
+        state = super().state_dict(*args, **kwargs)
+        prefix = args[1] if len(args) > 1 else kwargs.get("prefix", "")
+        for alias, name in self._aliases:
+            state[prefix + alias] = state[prefix + name]
+        return state
+
+    def _load_from_state_dict(
+        self, state_dict: Any, prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        """Take what a state dict has under an alias, which need not be there."""
+        _, _, missing, *_ = args
+        for alias, name in self._aliases:
+            if prefix + alias in state_dict:
+                if prefix + name not in state_dict:
+                    missing.append(prefix + name)
+                state_dict[prefix + name] = state_dict.pop(prefix + alias)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Take all gradients away, or make those that there are zero.
@@ -266,7 +284,7 @@ class RemoteBackbone(FlatAccess, TrainAccess, CardAccess, nn.Module):
         """
         if isinstance(self._link, Link):
             self._link = HostedLink(self.instance, self, self._link)
-        self._link.optimizer = optimizer
+        self._link.optimizer = self._optimizer = optimizer
         return self._link
 
     def mirror(self) -> RemoteBackbone:
@@ -276,6 +294,7 @@ class RemoteBackbone(FlatAccess, TrainAccess, CardAccess, nn.Module):
         """
         if isinstance(self._link, HostedLink):
             self._link = self._link.mirrored(self)
+            self._optimizer = None
         return self
 
     def push(self) -> None:
@@ -293,12 +312,12 @@ class RemoteBackbone(FlatAccess, TrainAccess, CardAccess, nn.Module):
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> RemoteBackbone:
         """Refuse what would move the mirror to another device or type."""
         dtype = getattr(torch, self.instance.dtype)
-        probe = fn(torch.zeros(1, dtype=dtype))
+        probe = fn(torch.zeros(1, dtype=dtype, device="cpu"))
         if probe.device.type != "cpu" or probe.dtype != dtype:
             raise TypeError(
                 f"a RemoteBackbone's mirror is {self.instance.dtype} on the CPU, not "
                 f"{probe.dtype} on {probe.device}; the server computes on its own "
-                "device"
+                "device, and takes inputs from any"
             )
         if isinstance(self._link, Link):
             super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
@@ -314,6 +333,13 @@ class RemoteBackbone(FlatAccess, TrainAccess, CardAccess, nn.Module):
         _networks.add(twin)
         return twin
 
+    def __copy__(self) -> NoReturn:
+        """Refuse a second module on the same tensors and the same instance."""
+        raise TypeError(
+            "a RemoteBackbone has no shallow copy, which would train the same instance "
+            "behind its back; copy.deepcopy(net) makes an independent network"
+        )
+
     def __getstate__(self) -> NoReturn:
         """Refuse to be pickled."""
         raise TypeError(
@@ -321,14 +347,20 @@ class RemoteBackbone(FlatAccess, TrainAccess, CardAccess, nn.Module):
             "pickled; save its state_dict()"
         )
 
-    def __repr__(self) -> str:
-        """Say the server, the name and what it was made from."""
+    def extra_repr(self) -> str:
+        """Say the name, what it was made from, the server and the way of working."""
         instance = self.instance
         made_from = instance.benchmark or instance.architecture
         return (
-            f"{type(self).__name__}({instance.name!r} [{made_from}] "
-            f"on {instance.channel.target}, {self.mode})"
+            f"{instance.name!r} [{made_from}] on {instance.channel.target}, {self.mode}"
         )
+
+
+def _aliases(layout: Layout) -> list[tuple[str, str]]:
+    """List the aliases of a layout, and of what, in the order of a module tree."""
+    pairs = [(alias, p.name) for p in layout.parameters for alias in p.aliases]
+    roots = list(dict.fromkeys(alias.split(".")[0] for alias, _ in pairs))
+    return sorted(pairs, key=lambda pair: roots.index(pair[0].split(".")[0]))
 
 
 def announce(network: Any) -> None:

@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from typing import Any
 
 import torch
 from torch import nn
 
 from backboned.errors import MalformedAnswer
 from backboned.layout import Layout
+from backboned.nn import convolutions, norm, part
 from backboned.nn.mirror import torch_dtype
-from backboned.nn.norm import BatchNorm2d, Defaults, layer_names
 from backboned.nn.part import Part
 
-Make = Callable[[str], nn.Module]
-"""Makes the module of a name."""
+_LAYER_NORM_EPS = 1e-6  # Of vision transformers.
 
 
-def plant(root: nn.Module, layout: Layout, norms: Defaults, dtype: torch.dtype) -> None:
+def plant(root: nn.Module, layout: Layout, architecture: str, dtype: Any) -> None:
     """Add uninitialised parameters, of `dtype`, and buffers under the layout's names.
 
     `root.named_parameters()` and `root.named_buffers()` then give exactly the
-    layout's names in its order; aliases appear in the state dict only. Parameters of
-    the narrow types need no gradient: the server has none of them.
+    layout's names in its order. The modules are of the classes of `backboned.nn.part`.
+    Parameters of the narrow types need no gradient: the server has none of them.
 
     Parameters
     ----------
     root : torch.nn.Module
     layout : Layout
-    norms : Defaults
-        Of the BatchNorm layers.
+    architecture : str
     dtype : torch.dtype
 
     Raises
@@ -37,55 +35,88 @@ def plant(root: nn.Module, layout: Layout, norms: Defaults, dtype: torch.dtype) 
     MalformedAnswer
         If no tree of modules has this order.
     """
-    sizes = {b.name: b.shape for b in layout.buffers}
-    layers = set(layer_names(layout))
-    names = {p.name for p in layout.parameters}
-
-    def make(name: str) -> nn.Module:
-        if name not in layers:
-            return Part()
-        size = sizes[f"{name}.running_mean"][0]
-        trains = f"{name}.weight" in names
-        return BatchNorm2d(size, norms.eps, norms.momentum, affine=trains)
-
+    kinds = _Kinds(layout, architecture)
+    trains = dtype in (torch.float32, torch.float64)
     for parameter in layout.parameters:
-        module, key = _descend(root, parameter.name, make)
-        empty = torch.empty(parameter.shape, dtype=dtype)
-        trains = dtype in (torch.float32, torch.float64)
+        module, key = _descend(root, parameter.name, kinds)
+        empty = torch.empty(parameter.shape, dtype=dtype, device="cpu")
         module.register_parameter(key, nn.Parameter(empty, requires_grad=trains))
     for buffer in layout.buffers:
-        module, key = _descend(root, buffer.name, make)
+        module, key = _descend(root, buffer.name, kinds)
         kind = torch_dtype(buffer.dtype)
-        module.register_buffer(key, torch.empty(buffer.shape, dtype=kind))
-    for parameter in layout.parameters:
-        for alias in parameter.aliases:
-            _share(root, parameter.name, alias)
+        empty = torch.empty(buffer.shape, dtype=kind, device="cpu")
+        module.register_buffer(key, empty)
     _check([name for name, _ in root.named_parameters()], layout.parameters)
     _check([name for name, _ in root.named_buffers()], layout.buffers)
 
 
-def _share(root: nn.Module, name: str, alias: str) -> None:
-    """Make a parameter known under a further name: its whole module, if it can be."""
-    module, key = _descend(root, name)
-    path, _, alias_key = alias.rpartition(".")
-    if key == alias_key and path:
-        parent, last = _descend(root, path)
-        if parent._modules.setdefault(last, module) is module:
-            return
-    place, _ = _descend(root, alias)
-    place.register_parameter(alias_key, module._parameters[key])
+class _Kinds:
+    """Makes the module of a name: of the class that its tensors speak for."""
+
+    def __init__(self, layout: Layout, architecture: str) -> None:
+        self._norms = norm.defaults(architecture)
+        self._sizes = {b.name: b.shape for b in layout.buffers}
+        self._shapes: dict[str, dict[str, tuple[int, ...]]] = {}
+        for parameter in layout.parameters:
+            name, _, key = parameter.name.rpartition(".")
+            self._shapes.setdefault(name, {})[key] = parameter.shape
+        self._convolutions = convolutions.options(
+            architecture,
+            {
+                name: shapes["weight"]
+                for name, shapes in self._shapes.items()
+                if len(shapes.get("weight", ())) == 4
+            },
+        )
+        names = [*self._shapes, *(name.rpartition(".")[0] for name in self._sizes)]
+        self._children: dict[str, set[str]] = {}
+        for name in names:
+            while name:
+                above, _, last = name.rpartition(".")
+                self._children.setdefault(above, set()).add(last)
+                name = above
+
+    def make(self, name: str) -> nn.Module:
+        """Make a module; its tensors have no values yet."""
+        module = self._layer(name)
+        if module is None:
+            children = self._children.get(name, ())
+            numbered = children and all(child.isdigit() for child in children)
+            module = part.Sequential() if numbered else Part()
+        module.path = name  # type: ignore[assignment]
+        return module
+
+    def _layer(self, name: str) -> nn.Module | None:
+        shapes = self._shapes.get(name, {})
+        mean = self._sizes.get(f"{name}.running_mean")
+        if mean is not None:
+            eps, momentum = self._norms
+            affine = "weight" in shapes
+            return part.meta(part.BatchNorm2d, mean[0], eps, momentum, affine)
+        if list(shapes) not in (["weight"], ["weight", "bias"]):
+            return None
+        weight, bias = shapes["weight"], "bias" in shapes
+        if len(weight) == 2:
+            return part.meta(part.Linear, weight[1], weight[0], bias)
+        if len(weight) == 4:
+            given = self._convolutions[name]
+            planes = weight[1] * given.get("groups", 1)
+            return part.meta(
+                part.Conv2d, planes, weight[0], weight[2:], bias=bias, **given
+            )
+        if len(weight) == 1 and bias:
+            return part.meta(part.LayerNorm, weight, _LAYER_NORM_EPS)
+        return None
 
 
-def _descend(
-    root: nn.Module, name: str, make: Make = lambda name: Part()
-) -> tuple[nn.Module, str]:
+def _descend(root: nn.Module, name: str, kinds: _Kinds) -> tuple[nn.Module, str]:
     """Give the module that holds a tensor, made where missing, and the last word."""
     *path, key = name.split(".")
     module = root
     for depth, step in enumerate(path, 1):
         child = module._modules.get(step)
         if child is None:
-            child = make(".".join(path[:depth]))
+            child = kinds.make(".".join(path[:depth]))
             module.add_module(step, child)
         module = child
     return module, key
