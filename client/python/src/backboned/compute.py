@@ -14,6 +14,7 @@ import numpy as np
 from backboned import garbage
 from backboned.asking import ASK_BYTES, input_digest
 from backboned.channel import DATA
+from backboned.control import delete_abandoned
 from backboned.dtypes import Array, as_bytes, float_number, make_spec, widened
 from backboned.errors import InvalidArgument, MalformedAnswer, NotFound
 from backboned.handle import Handle
@@ -143,6 +144,8 @@ def forward(
 ) -> Forward:
     """Run a forward of a C-contiguous input, and take the abandoned tapes along.
 
+    What nobody refers to any more is deleted before.
+
     If its answer is likely to be in the instance's feature cache, that is asked for it
     first, by the input's digest.
 
@@ -155,6 +158,7 @@ def forward(
         Is told, before the call, how to ask for its answer if it is lost. A tape that
         it kept is given up then.
     """
+    delete_abandoned(handle.channel)
     asking = handle.asking
     may_ask = asking.enabled and options.may_be_kept() and x.nbytes >= ASK_BYTES
     if options.cached is False or not (may_ask or options.cached):

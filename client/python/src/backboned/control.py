@@ -238,6 +238,8 @@ def delete_abandoned(channel: Channel, timeout: float | None = None) -> None:
 
     What is left when a deletion fails is for the next time.
     """
+    if not channel.connection.abandoned_instances:
+        return
     channel = channel.metered(Meter())  # Nobody's own traffic.
     left = garbage.take_instances(channel)
     try:

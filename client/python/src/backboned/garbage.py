@@ -2,8 +2,9 @@
 
 A finalizer must not call the server: it runs inside garbage collection, in any
 thread, at any time. It only leaves a note on the connection. The next forward takes
-the abandoned tapes along; the next creation deletes the abandoned instances. In a
-forked child nothing is noted: its copies are not the parent's objects.
+the abandoned tapes along, and it, a training step or the next creation deletes the
+abandoned instances. In a forked child nothing is noted: its copies are not the
+parent's objects.
 """
 
 from __future__ import annotations

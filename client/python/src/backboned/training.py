@@ -12,6 +12,7 @@ from typing import Any, Callable, Union
 import numpy as np
 
 from backboned.channel import DATA
+from backboned.control import delete_abandoned
 from backboned.dtypes import Array, as_bytes, make_spec
 from backboned.errors import InvalidArgument
 from backboned.handle import Handle
@@ -56,7 +57,7 @@ class CrossEntropy:
         InvalidArgument
             If the labels are no integers.
         """
-        given = np.asarray(self.labels)
+        given = _array(self.labels)
         if given.dtype.kind not in "iu":
             raise InvalidArgument(
                 f"labels are integers, the numbers of classes; got {given.dtype}"
@@ -81,7 +82,7 @@ class MeanSquaredError:
 
     def fill(self, term: pb.LossTerm) -> Array:
         """Describe the term's own part; gives the array that follows."""
-        target = np.asarray(self.target, order="C")
+        target = _array(self.target)
         term.mean_squared_error.target.CopyFrom(make_spec(target))
         return target
 
@@ -101,7 +102,7 @@ class KlDivergence:
 
     def fill(self, term: pb.LossTerm) -> Array:
         """Describe the term's own part; gives the array that follows."""
-        target = np.asarray(self.target, order="C")
+        target = _array(self.target)
         term.kl_divergence.target.CopyFrom(make_spec(target))
         term.kl_divergence.temperature = self.temperature
         return target
@@ -298,6 +299,7 @@ class TrainingVerbs(Handle):
             logits.extend(named.values())
             return views
 
+        delete_abandoned(self.channel)
         result = exchange(
             self.channel,
             DATA + "TrainStep",
@@ -318,6 +320,13 @@ class TrainingVerbs(Handle):
         )
 
 
+def _array(values: Any) -> Array:
+    """Make a C-contiguous array of numbers, or of a tensor on any device."""
+    if hasattr(values, "detach"):
+        values = values.cpu().detach()
+    return np.asarray(values, order="C")
+
+
 def _describe(
     header: pb.TrainStepHeader, x: Any, terms: Sequence[Term]
 ) -> list[memoryview]:
@@ -328,7 +337,7 @@ def _describe(
     InvalidArgument
         If a term is none.
     """
-    array = np.asarray(x, order="C")
+    array = _array(x)
     header.input.CopyFrom(make_spec(array))
     views = [as_bytes(array)]
     for term in terms:

@@ -59,6 +59,7 @@ class Counterpart:
         self._link: AnyLink | None = None
         self._with_head = True
         self._norms: Norms | None = None
+        self._optimizer: Any = None
 
     def twin(self) -> Counterpart:
         """Make one for a copy of the network."""
@@ -121,7 +122,7 @@ class Counterpart:
         link = self.link(net, own_head)
         if isinstance(link, Link):
             link = self._link = HostedLink(link.instance, net, link)
-        link.optimizer = optimizer
+        link.optimizer = self._optimizer = optimizer
         return link
 
     def mirror(self, net: nn.Module) -> None:
@@ -129,6 +130,7 @@ class Counterpart:
         hosted = self.hosted
         if hosted is not None:
             self._link = hosted.mirrored(net)
+            self._optimizer = None
 
     def batch_norms(self, net: nn.Module) -> list[BatchNorm]:
         """Say how BatchNorm layers of the network run, where not as made."""

@@ -116,7 +116,7 @@ class OnServer(nn.Module):
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> OnServer:
         """Convert the tensors; those in the server stay, if they are to stay alike."""
         if self._counterpart.hosted is not None:
-            probe = torch.zeros(1)
+            probe = torch.zeros(1, device="cpu")
             if fn(probe) is probe:
                 return self
             self.mirror()

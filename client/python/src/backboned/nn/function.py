@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Union
 import numpy as np
 import torch
 from torch.autograd.function import once_differentiable
+from torch.nn.parallel import DistributedDataParallel
 
 from backboned import compute, garbage
 from backboned.dtypes import Array
@@ -45,7 +46,7 @@ class Room:
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
         """Make one more tensor, and give it as an array."""
-        tensor = torch.empty(shape, dtype=torch_dtype(dtype))
+        tensor = torch.empty(shape, dtype=torch_dtype(dtype), device="cpu")
         array = as_array(tensor)
         self._made.append((array, tensor))
         return array
@@ -66,12 +67,10 @@ def check_input(x: Any) -> None:
     Raises
     ------
     TypeError
-        If `x` is no floating-point or uint8 tensor on the CPU.
+        If `x` is no floating-point or uint8 tensor.
     """
     if not isinstance(x, torch.Tensor):
         raise TypeError(f"the input is a tensor; got {type(x).__name__}")
-    if x.device.type != "cpu":
-        raise TypeError(f"the input is on {x.device}; give it from the CPU")
     if not x.dtype.is_floating_point and x.dtype != torch.uint8:
         raise TypeError(f"the input is floating-point or uint8; got {x.dtype}")
 
@@ -87,14 +86,26 @@ def run_with_graph(
     call: Call, x: torch.Tensor, parameters: Sequence[torch.nn.Parameter]
 ) -> tuple[torch.Tensor, ...]:
     """Run a forward whose outputs know how to go backward."""
+    _refuse_data_parallel(call.link)
     node: Any = RemoteForward
     outputs: tuple[torch.Tensor, ...] = node.apply(call, x, _ANCHOR, *parameters)
     return outputs
 
 
+def _refuse_data_parallel(link: AnyLink) -> None:
+    """Raise RuntimeError where gradients in the server would not be averaged."""
+    if link.hosting and DistributedDataParallel._active_ddp_module is not None:
+        raise RuntimeError(
+            "DistributedDataParallel averages gradients that are in this process, and "
+            "a hosted network's stay in the server, so that its copies would drift "
+            "apart; call net.mirror() and train it with an optimizer of torch.optim, "
+            "or freeze it"
+        )
+
+
 # An input that nobody asks the gradient of: PyTorch goes to it only in a backward that
 # goes everywhere, not in one to chosen inputs.
-_ANCHOR = torch.zeros(0, requires_grad=True)
+_ANCHOR = torch.zeros(0, requires_grad=True, device="cpu")
 
 
 def _options(call: Call) -> dict[str, Any]:
@@ -224,13 +235,17 @@ def _fetch(ctx: Any, named: dict[str, Array]) -> tuple[Any, ...]:
 def _nobody_looks(ctx: Any) -> bool:
     """Whether PyTorch would add to all gradients, and show none to a hook.
 
-    It adds to none of a parameter that was frozen since the forward.
+    It adds to none of a parameter that was frozen since the forward, and to others if
+    the forward was of other tensors: `torch.func.functional_call`.
     """
     wants = ctx.needs_input_grad[_PARAMETERS:]
+    nodes = ctx.next_functions[_PARAMETERS - 1 :]  # Without one for the call.
     with raw():
         return all(
-            parameter.requires_grad and not parameter._backward_hooks
-            for parameter, wanted in zip(ctx.link.parameters(), wants)
+            parameter.requires_grad
+            and not parameter._backward_hooks
+            and getattr(node, "variable", None) is parameter
+            for parameter, wanted, (node, _) in zip(ctx.link.parameters(), wants, nodes)
             if wanted
         )
 

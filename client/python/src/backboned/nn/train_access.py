@@ -61,7 +61,7 @@ class TrainAccess:
             As `forward`.
         """
         self._check_train_step(x, optimizer)
-        return optimizer.train_step(x, terms, return_logits)
+        return optimizer.train_step(x.cpu(), terms, return_logits)
 
     def train_step_async(
         self,
@@ -103,7 +103,7 @@ class TrainAccess:
             As `forward`.
         """
         self._check_train_step(x, optimizer)
-        return optimizer.train_step_async(x, terms, return_logits)
+        return optimizer.train_step_async(x.cpu(), terms, return_logits)
 
     def _check_train_step(self, x: Any, optimizer: Any) -> None:
         check_input(x)
