@@ -11,6 +11,7 @@ import backboned
 import pytest
 import torch
 from reference_models import ReferenceWideResNet, seeded
+from torch import nn
 
 pytest_plugins = ["mammoth_checkout"]
 
@@ -165,6 +166,32 @@ def test_initial_tensors(pair):
 def test_state_dict_keys(pair):
     net, local = pair
     assert set(net.state_dict()) == set(local.state_dict())
+
+
+LAYERS = {
+    nn.Linear: ("in_features", "out_features"),
+    nn.Conv2d: (
+        *("in_channels", "out_channels", "kernel_size", "stride"),
+        *("padding", "dilation", "groups", "padding_mode"),
+    ),
+    nn.BatchNorm2d: ("num_features", "eps", "momentum", "affine"),
+    nn.LayerNorm: ("normalized_shape", "eps", "elementwise_affine"),
+}
+
+
+def described(network):
+    """Give the attributes of the layers by name, of each module once."""
+    return {
+        (kind.__name__, name): [getattr(module, what) for what in attributes]
+        for name, module in network.named_modules()
+        for kind, attributes in LAYERS.items()
+        if isinstance(module, kind)
+    }
+
+
+def test_types_and_attributes_of_layers(pair):
+    net, local = pair
+    assert described(net) == described(local)
 
 
 def test_outputs_in_evaluation(pair, case):

@@ -107,9 +107,7 @@ def test_another_default_device_or_type(server, another_default, kind, hosted):
 @pytest.mark.parametrize("mode", MODES)
 def test_a_shallow_copy_is_refused_in_its_own_words(server, mode):
     net, _ = make_pair_in_mode(server, "mlp", mode)
-    with pytest.raises(
-        TypeError, match=r"no shallow copy.*copy\.deepcopy\(net\)"
-    ):
+    with pytest.raises(TypeError, match=r"no shallow copy.*copy\.deepcopy\(net\)"):
         copy.copy(net)
 
 
