@@ -182,7 +182,11 @@ LAYERS = {
 def described(network):
     """Give the attributes of the layers by name, of each module once."""
     return {
-        (kind.__name__, name): [getattr(module, what) for what in attributes]
+        # Mammoth gives some strides as lists.
+        (kind.__name__, name): [
+            tuple(value) if isinstance(value, list) else value
+            for value in (getattr(module, what) for what in attributes)
+        ]
         for name, module in network.named_modules()
         for kind, attributes in LAYERS.items()
         if isinstance(module, kind)

@@ -2,6 +2,7 @@
 
 import io
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -120,6 +121,18 @@ def test_memory_that_was_given_to_a_parameter(server, mode):
         assert_same(*(net(x).detach() for net in pair))
         for net in pair:
             net.mine[4, 5] = 3.0
+        assert_same(*(net(x).detach() for net in pair))
+
+
+def test_memory_of_numpy(server):
+    pair = make_pair_in_mode(server, "mlp", "hosted")
+    arrays = [np.full((10, 100), 0.5, np.float32) for _ in pair]
+    for net, array in zip(pair, arrays):
+        net.classifier.weight.data = torch.from_numpy(array)
+    for x, _ in batches("mlp", 3):
+        assert_same(*(net(x).detach() for net in pair))
+        for array in arrays:
+            array[4, 5] += 1.0
         assert_same(*(net(x).detach() for net in pair))
 
 

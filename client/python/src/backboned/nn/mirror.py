@@ -51,7 +51,7 @@ class _Seen:
         """Whether PyTorch knows of no change."""
         return (
             version_of(tensor) == self._version
-            and tensor.data_ptr() == self._memory.data_ptr()
+            and self.lies_at(tensor)
             and tensor.stride() == self._memory.stride()
         )
 
@@ -65,10 +65,14 @@ class _Seen:
 
     def held(self, tensor: torch.Tensor) -> bool:
         """Whether anybody else may refer to the tensor's memory at this moment."""
-        if _ALONE is None:
+        shared: bool = tensor.is_shared()  # type: ignore[no-untyped-call]
+        if _ALONE is None or shared:  # By processes, whose references do not count.
             return True
-        mine = tensor.data_ptr() == self._memory.data_ptr()
-        return _references(tensor) > _ALONE + mine
+        return _references(tensor) > _ALONE + self.lies_at(tensor)
+
+    def lies_at(self, tensor: torch.Tensor) -> bool:
+        """Whether a tensor has the memory that it had."""
+        return tensor.data_ptr() == self._memory.data_ptr()
 
     def relax(self) -> None:
         """Compare elements no more."""
@@ -165,6 +169,16 @@ class Watch:
         """Give those of the indices whose tensors' memory somebody may refer to."""
         seen = self._seen
         return {i for i in among if i not in seen or seen[i].held(tensors[i])}
+
+    def foreign(self, tensors: Tensors, index: int) -> bool:
+        """Whether a tensor has memory since its last look that may be NumPy's.
+
+        Owners outside of torch are not counted.
+        """
+        seen, tensor = self._seen.get(index), tensors[index]
+        if seen is not None and seen.lies_at(tensor):
+            return False
+        return not tensor.untyped_storage().resizable()
 
     def relax(self, indices: Iterable[int]) -> None:
         """Compare the elements of some no more: nobody refers to their memory."""

@@ -51,6 +51,8 @@ class Values:
         self._written: set[int] = set()
         # Tensors whose memory somebody may refer to: known by all of their elements.
         self._shared: set[int] = set()
+        # Among these those that are for ever.
+        self._foreign: set[int] = set()
         # Whether one may no longer have the type or shape it must have.
         self._doubtful = False
         self._asked_for_one = False
@@ -161,7 +163,8 @@ class Values:
                 make_plain(own[i])
         self._set(list(found))
         self.watch.forget(replaced)
-        self._shared.update(replaced)
+        for i in replaced:
+            self._share_new(i)
         self._written.update(replaced)
 
     def index(self, tensor: torch.Tensor) -> int | None:
@@ -208,8 +211,16 @@ class Values:
         """Note that a tensor got new values as a whole, perhaps somebody's memory."""
         self._here.add(index)
         self._written.add(index)
-        self._shared.add(index)
+        self._share_new(index)
         self._doubtful = True
+
+    def _share_new(self, index: int) -> None:
+        """Note that a tensor may have got memory that somebody has."""
+        self._shared.add(index)
+        tensors = self._tensors
+        with raw():
+            if self.watch.foreign(tensors, index):
+                self._foreign.add(index)
 
     def shared(self, index: int) -> None:
         """Note that somebody may refer to a tensor's memory from now on."""
@@ -255,7 +266,7 @@ class Values:
             # First, since whoever writes now may have let go when it is asked.
             held = self.watch.held(tensors, indices)
             changed = self.watch.changed(tensors, sorted(indices))
-        free = indices - held - set(changed)
+        free = indices - held - set(changed) - self._foreign
         self.watch.relax(free)
         self._shared -= free
         return changed
