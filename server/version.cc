@@ -1,12 +1,40 @@
 #include "server/version.h"
 
+#include <ATen/Context.h>
+#include <ATen/Version.h>
 #include <torch/headeronly/version.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <fstream>
 
 namespace backboned {
+namespace {
+
+// What MKL and oneDNN read at their start.
+constexpr const char* kVariables[] = {
+    "MKL_CBWR",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "ONEDNN_MAX_CPU_ISA",
+    "DNNL_MAX_CPU_ISA",
+    "ONEDNN_DEFAULT_FPMATH_MODE",
+    "DNNL_DEFAULT_FPMATH_MODE",
+};
+
+std::string PrecisionName(at::Float32MatmulPrecision precision) {
+  switch (precision) {
+    case at::Float32MatmulPrecision::HIGHEST:
+      return "highest";
+    case at::Float32MatmulPrecision::HIGH:
+      return "high";
+    case at::Float32MatmulPrecision::MEDIUM:
+      return "medium";
+  }
+  return "";
+}
+
+}  // namespace
 
 std::string Version() { return BACKBONED_VERSION; }
 
@@ -30,6 +58,20 @@ std::string ProcessorName() {
     }
   }
   return "unknown processor";
+}
+
+std::map<std::string, std::string> Numerics() {
+  const at::Context& context = at::globalContext();
+  std::map<std::string, std::string> result = {
+      {"cpu_capability", at::get_cpu_capability()},
+      {"float32_matmul_precision",
+       PrecisionName(context.float32MatmulPrecision())},
+      {"mkldnn", context.userEnabledMkldnn() ? "on" : "off"},
+  };
+  for (const char* name : kVariables) {
+    if (const char* value = std::getenv(name)) result[name] = value;
+  }
+  return result;
 }
 
 }  // namespace backboned

@@ -4,6 +4,7 @@
 #define BACKBONED_SERVER_VERSION_H_
 
 #include <cstdint>
+#include <map>
 #include <string>
 
 namespace backboned {
@@ -20,6 +21,11 @@ int64_t MachineMemoryBytes();
 
 // What the processor calls itself.
 std::string ProcessorName();
+
+// What the last bits of results depend on besides the above and the number of
+// threads, by name: LibTorch's instruction set and switches, and those
+// variables of the environment that are set and change them.
+std::map<std::string, std::string> Numerics();
 
 }  // namespace backboned
 

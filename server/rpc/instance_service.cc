@@ -183,6 +183,9 @@ absl::StatusOr<v1::GetServerResponse> InstanceService::GetServer(
     }
   }
   *response.mutable_limits() = Limits(call.payer());
+  for (const auto& [name, value] : Numerics()) {
+    (*response.mutable_numerics())[name] = value;
+  }
   response.set_server_uid(host().uid());
   response.set_principal(call.principal());
   *response.mutable_session_usage() =

@@ -15,6 +15,14 @@ THREADS = 2
 pytest.register_assert_rewrite("mammoth_pairs")
 
 
+def pytest_configure(config):
+    config.addinivalue_line(
+        "markers", "nightly: takes minutes; left out unless -m asks for it"
+    )
+    if not config.option.markexpr:
+        config.option.markexpr = "not nightly"
+
+
 @pytest.fixture(scope="session")
 def binary():
     try:

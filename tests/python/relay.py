@@ -1,4 +1,4 @@
-"""A TCP relay that breaks off in the middle of what goes through it."""
+"""TCP relays that break off in the middle of what goes through them."""
 
 import contextlib
 import socket
@@ -32,6 +32,9 @@ class Relay:
                 one.close()
             self.sockets.clear()
 
+    def _end(self):
+        self.close()
+
     def _begin(self, function, *arguments):
         threading.Thread(target=function, args=arguments, daemon=True).start()
 
@@ -53,7 +56,7 @@ class Relay:
         with contextlib.suppress(OSError):
             while data := source.recv(1 << 16):
                 if self._is_over(direction, len(data)):
-                    self.close()
+                    self._end()
                     return
                 target.sendall(data)
             target.shutdown(socket.SHUT_WR)
@@ -64,3 +67,46 @@ class Relay:
                 return False
             self.left[direction] -= size
             return self.left[direction] < 0
+
+
+class FlakyRelay(Relay):
+    """Passes bytes on, but for outages of some seconds, after which all is well again.
+
+    Nobody can connect in an outage, and no connection outlives its beginning.
+    """
+
+    def __init__(self, server, seconds):
+        super().__init__(server)
+        self.seconds = seconds
+        self.cut = None
+        self.outages = 0
+
+    def go_down(self):
+        """Begin an outage."""
+        self.close()
+        self.outages += 1
+        timer = threading.Timer(self.seconds, self._come_back)
+        timer.daemon = True
+        timer.start()
+
+    def lose(self, direction):
+        """Begin an outage when the next bytes come, which are lost: "up" or "down"."""
+        self.cut = direction
+
+    def _come_back(self):
+        host, port = self.target.split(":")
+        listener = socket.create_server((host, int(port)))
+        with self.lock:
+            self.broken = False
+            self.sockets.append(listener)
+        self._begin(self._accept, listener)
+
+    def _is_over(self, direction, size):
+        with self.lock:
+            if self.cut != direction:
+                return False
+            self.cut = None
+            return True
+
+    def _end(self):
+        self.go_down()

@@ -169,6 +169,7 @@ class _Line:
         self.closed = False
         self.explain: Callable[[], str] = str
         self.server_uid = ""
+        self.compared = False
         _lines.add(self)
 
     def forget(self) -> None:
@@ -284,6 +285,15 @@ class Channel:
         """Call a function when nobody has this channel, or a view of it, any more."""
         finalizer = weakref.finalize(self._line, function)
         finalizer.atexit = False
+
+    @property
+    def compared(self) -> bool:
+        """Whether it was said on what the bits of server and client depend."""
+        return self._line.compared
+
+    @compared.setter
+    def compared(self, value: bool) -> None:
+        self._line.compared = value
 
     @property
     def is_open(self) -> bool:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from backboned import process
+from backboned import boundary, process
 from backboned.backoff import RETRY_TIMEOUT_S, OnWait, show_waiting
 from backboned.binary import find_binary
 from backboned.channel import DEFAULT_TIMEOUT_S, RECONNECT_TIMEOUT_S, Channel
@@ -24,6 +24,7 @@ _CONNECT_TIMEOUT_S = 10.0
 _HOST_PORT = re.compile(r"(\[[0-9a-fA-F:.%]+\]|[^:/\s]+):\d{1,5}")
 
 
+@boundary.verb
 def connect(
     target: str,
     label: str | None = None,
@@ -93,6 +94,7 @@ def connect(
     return server
 
 
+@boundary.verb
 def local_server(
     instances: Sequence[str] = (),
     threads: int | None = None,

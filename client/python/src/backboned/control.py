@@ -8,7 +8,7 @@ from typing import TypeVar, Union
 
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from backboned import garbage
+from backboned import boundary, garbage
 from backboned.channel import CONTROL, Channel
 from backboned.creation import checked_seed
 from backboned.describe import InstanceInfo, read_instance
@@ -29,6 +29,7 @@ _SIZE = re.compile(r"(-?\d+) ?(KiB|MiB|GiB|)")
 _SHIFTS = {"": 0, "KiB": 10, "MiB": 20, "GiB": 30}
 
 
+@boundary.verbs
 class Control(Handle):
     """The part of `Instance` that moves no tensors."""
 

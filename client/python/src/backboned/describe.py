@@ -116,6 +116,9 @@ class ServerInfo:
     capabilities : tuple of str
     session_usage, principal_usage : Usage
         What this client uses of the limits, and all clients of its principal.
+    numerics : dict of str to str
+        What the last bits of results depend on besides LibTorch's version, processor
+        and threads; empty from an older server.
     """
 
     version: str
@@ -127,6 +130,7 @@ class ServerInfo:
     capabilities: tuple[str, ...]
     session_usage: Usage = Usage()
     principal_usage: Usage = Usage()
+    numerics: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def threads(self) -> int:
@@ -256,6 +260,7 @@ def read_server(message: pb.GetServerResponse) -> ServerInfo:
         capabilities=tuple(message.capabilities),
         session_usage=_usage(message.session_usage),
         principal_usage=_usage(message.principal_usage),
+        numerics=dict(message.numerics),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from backboned import compute, garbage
+from backboned import boundary, compute, garbage
 from backboned.channel import CONTROL, DATA, Channel
 from backboned.control import Control, delete_abandoned
 from backboned.dtypes import Array, all_widened, widened
@@ -25,6 +25,7 @@ from backboned.v1 import backbone_service_pb2 as pb
 from backboned.v1 import instance_service_pb2 as control_pb
 
 
+@boundary.verbs
 class Instance(Control, StateVerbs, OptimizerVerbs, TrainingVerbs):
     """A named backbone in the server; made by `Server.create` and `Server.instance`.
 

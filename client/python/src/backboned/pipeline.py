@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, Callable
 
-from backboned import forks
+from backboned import boundary, forks
 from backboned.errors import StaleVersion, StepNotMade
 from backboned.layout import Version
 
@@ -22,6 +22,7 @@ Prepare = Callable[[Version, Callable[[], None]], Call]
 the request has been handed to the connection."""
 
 
+@boundary.verbs
 class StepInFlight(Future):  # type: ignore[type-arg]
     """A training step that is under way: a `concurrent.futures.Future`.
 

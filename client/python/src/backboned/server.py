@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Callable
 
-from backboned import process
+from backboned import boundary, process
 from backboned.channel import (
     CONTROL,
     Channel,
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 _CLOSE_TIMEOUT_S = 2.0
 
 
+@boundary.verbs
 class Server:
     """A connection to a server; made by `connect` and `local_server`.
 
@@ -320,6 +321,10 @@ def _wrapped(made: Instance, module: bool | None) -> Instance | RemoteBackbone:
                 "module=True needs torch: pip install 'backboned[torch]'"
             ) from None
         return made
+    from backboned import numerics
+    from backboned.home import home_of
     from backboned.nn import RemoteBackbone
 
-    return RemoteBackbone(made)
+    network = RemoteBackbone(made)
+    numerics.warn_once(made.channel, home_of(made).info, made.device)
+    return network

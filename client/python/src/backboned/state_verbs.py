@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from backboned import state
+from backboned import boundary, state
 from backboned.dtypes import Array, all_widened, flat_float, widened
 from backboned.handle import Handle
 from backboned.layout import Select, Version
 from backboned.results import Grads
 
 
+@boundary.verbs
 class StateVerbs(Handle):
     """The calls of an instance's state. `Instance` says what all calls share."""
 

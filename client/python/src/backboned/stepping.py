@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from backboned import boundary
 from backboned.channel import DATA
 from backboned.dtypes import Array, as_bytes, make_spec
 from backboned.handle import Handle
@@ -25,6 +26,7 @@ from backboned.transfer import Query, Request, decoded, exchange, fresh_id, send
 from backboned.v1 import backbone_service_pb2 as pb
 
 
+@boundary.verbs
 class OptimizerVerbs(Handle):
     """The calls of an instance's optimizer. `Instance` says what all calls share."""
 

@@ -11,6 +11,7 @@ from typing import Any, Callable, Union
 
 import numpy as np
 
+from backboned import boundary
 from backboned.channel import DATA
 from backboned.control import delete_abandoned
 from backboned.dtypes import Array, as_bytes, make_spec
@@ -140,6 +141,7 @@ class TrainStep:
     rng_state: bytes = b""
 
 
+@boundary.verbs
 class TrainingVerbs(Handle):
     """`train_step`. `Instance` says what all calls share."""
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from backboned import compute, forks, state
+from backboned import boundary, compute, forks, state
 from backboned.describe import InstanceInfo
 from backboned.dtypes import Array
 from backboned.home import home_of
@@ -37,6 +37,7 @@ from backboned.results import Backward, Forward
 from backboned.transfer import fresh_id
 
 
+@boundary.verbs
 class HostedLink(Versioned, Keeping, Overlapping, TrainSteps):
     """Connects the tensors of a module tree with an instance: the server decides.
 

@@ -6,6 +6,7 @@ import threading
 
 import torch
 
+from backboned import boundary
 from backboned.instance import Instance
 from backboned.nn.gradients import Gradients
 from backboned.nn.loss import advised
@@ -13,6 +14,7 @@ from backboned.nn.outbox import Outbox
 from backboned.nn.values import Values
 
 
+@boundary.verbs
 class Keeping:
     """The side of a `HostedLink` that lazy tensors see: their `Keeper`. Thread-safe."""
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from backboned import compute, forks, state
+from backboned import boundary, compute, forks, state
 from backboned.backoff import is_absence
 from backboned.describe import InstanceInfo, ServerInfo
 from backboned.dtypes import Array
@@ -29,6 +29,7 @@ from backboned.results import Backward, Forward
 _PULL_ATTEMPTS = 5
 
 
+@boundary.verbs
 class Link(Versioned, Surviving, Overlapping):
     """Connects the tensors of a module tree with an instance.
 

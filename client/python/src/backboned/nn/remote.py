@@ -8,6 +8,7 @@ from typing import Any, Callable, NoReturn, Union
 import torch
 from torch import nn
 
+from backboned import boundary
 from backboned.instance import Instance
 from backboned.layout import Layout, matching
 from backboned.nn import copying, norm
@@ -32,6 +33,7 @@ Outputs = Union[
 _networks: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
+@boundary.verbs
 class RemoteBackbone(FlatAccess, TrainAccess, CardAccess, nn.Module):
     """A backbone whose forward and backward run in the server.
 

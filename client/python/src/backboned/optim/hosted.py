@@ -9,6 +9,7 @@ from typing import Any, Callable
 
 import torch
 
+from backboned import boundary
 from backboned.layout import matching
 from backboned.nn.hosted import HostedLink
 from backboned.nn.lazy import raw
@@ -21,6 +22,7 @@ from backboned.pipeline import StepInFlight
 from backboned.training import Term, TrainStep
 
 
+@boundary.verbs
 class HostedOptimizer(torch.optim.Optimizer):
     """An optimizer of `torch.optim` whose steps are made in the server.
 

@@ -17,7 +17,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#backboned/v1/instance_service.proto\x12\x0c\x62\x61\x63kboned.v1\x1a\x1b\x62\x61\x63kboned/v1/instance.proto\x1a\x19\x62\x61\x63kboned/v1/tensor.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\"\x12\n\x10GetServerRequest\"\xa8\x02\n\x06\x44\x65vice\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0f\n\x07threads\x18\x03 \x01(\x05\x12\x17\n\x0f\x61llocated_bytes\x18\x04 \x01(\x03\x12\x14\n\x0cpooled_bytes\x18\x05 \x01(\x03\x12\x0f\n\x07\x64\x65\x66\x61ult\x18\x06 \x01(\x08\x12\x0e\n\x06queued\x18\x07 \x01(\x03\x12*\n\x07\x62\x61\x63klog\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\x07\x62\x61tches\x18\t \x01(\x0b\x32\x1b.backboned.v1.BatchCounters\x12\r\n\x05\x61head\x18\n \x01(\x03\x12\x31\n\x0e\x65stimated_wait\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\"\x81\x01\n\rBatchCounters\x12\x0c\n\x04\x66ull\x18\x01 \x01(\x03\x12\r\n\x05\x64\x65lay\x18\x02 \x01(\x03\x12\x14\n\x0cincompatible\x18\x03 \x01(\x03\x12\x13\n\x0b\x64\x65vice_idle\x18\x04 \x01(\x03\x12\x17\n\x0fmerged_forwards\x18\x05 \x01(\x03\x12\x0f\n\x07samples\x18\x06 \x01(\x03\"\xb4\x03\n\x06Limits\x12\x15\n\rmax_instances\x18\x01 \x01(\x03\x12\x11\n\tmax_tapes\x18\x02 \x01(\x03\x12\x16\n\x0emax_tape_bytes\x18\x03 \x01(\x03\x12\x1b\n\x13max_in_flight_bytes\x18\x04 \x01(\x03\x12\x12\n\nmax_queued\x18\x05 \x01(\x03\x12\x19\n\x11max_message_bytes\x18\x06 \x01(\x03\x12\x17\n\x0fmax_chunk_bytes\x18\x07 \x01(\x03\x12+\n\x08tape_ttl\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0bsession_ttl\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rstall_timeout\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x10max_memory_bytes\x18\x0b \x01(\x03\x12\x11\n\tmax_calls\x18\x0c \x01(\x03\x12\x15\n\rsession_quota\x18\r \x01(\x01\x12\x17\n\x0fprincipal_quota\x18\x0e \x01(\x01\x12\x17\n\x0fmax_cache_bytes\x18\x0f \x01(\x03\"\x90\x01\n\x05Usage\x12\r\n\x05\x63\x61lls\x18\x01 \x01(\x03\x12\x11\n\tinstances\x18\x02 \x01(\x03\x12\r\n\x05tapes\x18\x03 \x01(\x03\x12\x12\n\ntape_bytes\x18\x04 \x01(\x03\x12\x17\n\x0fin_flight_bytes\x18\x05 \x01(\x03\x12\x14\n\x0cmemory_bytes\x18\x06 \x01(\x03\x12\x13\n\x0b\x63\x61\x63he_bytes\x18\x07 \x01(\x03\"\x9f\x02\n\x11GetServerResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x15\n\rtorch_version\x18\x02 \x01(\t\x12%\n\x07\x64\x65vices\x18\x03 \x03(\x0b\x32\x14.backboned.v1.Device\x12$\n\x06limits\x18\x04 \x01(\x0b\x32\x14.backboned.v1.Limits\x12\x12\n\nserver_uid\x18\x05 \x01(\t\x12\x11\n\tprincipal\x18\x06 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x07 \x03(\t\x12*\n\rsession_usage\x18\x08 \x01(\x0b\x32\x13.backboned.v1.Usage\x12,\n\x0fprincipal_usage\x18\t \x01(\x0b\x32\x13.backboned.v1.Usage\"\xe5\x01\n\x0c\x41rgumentSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x32\n\rdefault_value\x18\x02 \x01(\x0b\x32\x1b.backboned.v1.ArgumentValue\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x14\n\x07minimum\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x14\n\x07maximum\x18\x05 \x01(\x03H\x01\x88\x01\x01\x12,\n\x07\x63hoices\x18\x06 \x03(\x0b\x32\x1b.backboned.v1.ArgumentValue\x12\x0c\n\x04step\x18\x07 \x01(\x03\x42\n\n\x08_minimumB\n\n\x08_maximum\"p\n\x0c\x41rchitecture\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12-\n\targuments\x18\x04 \x03(\x0b\x32\x1a.backboned.v1.ArgumentSpec\"A\n\x18ListArchitecturesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"g\n\x19ListArchitecturesResponse\x12\x31\n\rarchitectures\x18\x01 \x03(\x0b\x32\x1a.backboned.v1.Architecture\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x89\x03\n\tBenchmark\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07setting\x18\x02 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x03 \x01(\t\x12\x39\n\targuments\x18\x04 \x03(\x0b\x32&.backboned.v1.Benchmark.ArgumentsEntry\x12\x13\n\x0bnum_classes\x18\x05 \x01(\x05\x12\x11\n\tnum_tasks\x18\x06 \x01(\x05\x12\x18\n\x10\x63lasses_per_task\x18\x07 \x03(\x05\x12\x13\n\x0binput_shape\x18\x08 \x03(\x03\x12\x32\n\rnormalization\x18\t \x01(\x0b\x32\x1b.backboned.v1.Normalization\x12\x12\n\nbatch_size\x18\n \x01(\x05\x12\x0e\n\x06\x65pochs\x18\x0b \x01(\x05\x12\x0e\n\x06source\x18\x0c \x01(\t\x1aM\n\x0e\x41rgumentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12*\n\x05value\x18\x02 \x01(\x0b\x32\x1b.backboned.v1.ArgumentValue:\x02\x38\x01\">\n\x15ListBenchmarksRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"^\n\x16ListBenchmarksResponse\x12+\n\nbenchmarks\x18\x01 \x03(\x0b\x32\x17.backboned.v1.Benchmark\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"r\n\x07Weights\x12\x0c\n\x04name\x18\x01 \x01(\t\x12%\n\x07load_by\x18\x02 \x01(\x0e\x32\x14.backboned.v1.LoadBy\x12\x0f\n\x07partial\x18\x03 \x01(\x08\x12!\n\x19resize_position_embedding\x18\x04 \x01(\x08\"\xb2\x04\n\x15\x43reateInstanceRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\tbenchmark\x18\x03 \x01(\tH\x00\x12\x16\n\x0c\x61rchitecture\x18\x04 \x01(\tH\x00\x12\x45\n\targuments\x18\x05 \x03(\x0b\x32\x32.backboned.v1.CreateInstanceRequest.ArgumentsEntry\x12\x11\n\x04seed\x18\x06 \x01(\x04H\x01\x88\x01\x01\x12\x11\n\trng_state\x18\x07 \x01(\x0c\x12\x10\n\x08\x65xist_ok\x18\x08 \x01(\x08\x12\x0e\n\x06\x64\x65vice\x18\t \x01(\t\x12\x32\n\rnormalization\x18\n \x01(\x0b\x32\x1b.backboned.v1.Normalization\x12&\n\x07weights\x18\x0b \x01(\x0b\x32\x15.backboned.v1.Weights\x12\x13\n\x0brandom_init\x18\x0c \x01(\x08\x12\x30\n\x08settings\x18\r \x01(\x0b\x32\x1e.backboned.v1.InstanceSettings\x12%\n\x05\x64type\x18\x0e \x01(\x0e\x32\x16.backboned.v1.DataType\x12\x0f\n\x07\x63olumns\x18\x0f \x03(\t\x1aM\n\x0e\x41rgumentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12*\n\x05value\x18\x02 \x01(\x0b\x32\x1b.backboned.v1.ArgumentValue:\x02\x38\x01\x42\x08\n\x06sourceB\x07\n\x05_seed\"\x95\x01\n\x16\x43reateInstanceResponse\x12(\n\x08instance\x18\x01 \x01(\x0b\x32\x16.backboned.v1.Instance\x12\x0f\n\x07\x65xisted\x18\x02 \x01(\x08\x12\x11\n\trng_state\x18\x03 \x01(\x0c\x12\x14\n\x0cmissing_keys\x18\x04 \x03(\t\x12\x17\n\x0funexpected_keys\x18\x05 \x03(\t\"\x9b\x02\n\x14\x43loneInstanceRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12+\n\nif_version\x18\x04 \x01(\x0b\x32\x17.backboned.v1.IfVersion\x12\x30\n\x08settings\x18\x05 \x01(\x0b\x32\x1e.backboned.v1.InstanceSettings\x12\x12\n\nwith_grads\x18\x06 \x01(\x08\x12\x16\n\x0ewith_optimizer\x18\x07 \x01(\x08\x12\x18\n\x0bnum_classes\x18\x08 \x01(\x03H\x00\x88\x01\x01\x12\x11\n\x04seed\x18\t \x01(\x04H\x01\x88\x01\x01\x42\x0e\n\x0c_num_classesB\x07\n\x05_seed\"A\n\x15\x43loneInstanceResponse\x12(\n\x08instance\x18\x01 \x01(\x0b\x32\x16.backboned.v1.Instance\"\xcd\x01\n\x15UpdateInstanceRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\t\x12\x30\n\x08settings\x18\x03 \x01(\x0b\x32\x1e.backboned.v1.InstanceSettings\x12/\n\x0bupdate_mask\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12+\n\nif_version\x18\x05 \x01(\x0b\x32\x17.backboned.v1.IfVersion\"B\n\x16UpdateInstanceResponse\x12(\n\x08instance\x18\x01 \x01(\x0b\x32\x16.backboned.v1.Instance\"6\n\x12GetInstanceRequest\x12\x10\n\x08instance\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x08\"?\n\x13GetInstanceResponse\x12(\n\x08instance\x18\x01 \x01(\x0b\x32\x16.backboned.v1.Instance\"=\n\x14ListInstancesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"[\n\x15ListInstancesResponse\x12)\n\tinstances\x18\x01 \x03(\x0b\x32\x16.backboned.v1.Instance\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"j\n\x15\x44\x65leteInstanceRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\t\x12+\n\nif_version\x18\x03 \x01(\x0b\x32\x17.backboned.v1.IfVersion\"\x18\n\x16\x44\x65leteInstanceResponse*F\n\x06LoadBy\x12\x17\n\x13LOAD_BY_UNSPECIFIED\x10\x00\x12\x10\n\x0cLOAD_BY_NAME\x10\x01\x12\x11\n\rLOAD_BY_ORDER\x10\x02\x32\xc1\x06\n\x0fInstanceService\x12L\n\tGetServer\x12\x1e.backboned.v1.GetServerRequest\x1a\x1f.backboned.v1.GetServerResponse\x12\x64\n\x11ListArchitectures\x12&.backboned.v1.ListArchitecturesRequest\x1a\'.backboned.v1.ListArchitecturesResponse\x12[\n\x0eListBenchmarks\x12#.backboned.v1.ListBenchmarksRequest\x1a$.backboned.v1.ListBenchmarksResponse\x12[\n\x0e\x43reateInstance\x12#.backboned.v1.CreateInstanceRequest\x1a$.backboned.v1.CreateInstanceResponse\x12X\n\rCloneInstance\x12\".backboned.v1.CloneInstanceRequest\x1a#.backboned.v1.CloneInstanceResponse\x12[\n\x0eUpdateInstance\x12#.backboned.v1.UpdateInstanceRequest\x1a$.backboned.v1.UpdateInstanceResponse\x12R\n\x0bGetInstance\x12 .backboned.v1.GetInstanceRequest\x1a!.backboned.v1.GetInstanceResponse\x12X\n\rListInstances\x12\".backboned.v1.ListInstancesRequest\x1a#.backboned.v1.ListInstancesResponse\x12[\n\x0e\x44\x65leteInstance\x12#.backboned.v1.DeleteInstanceRequest\x1a$.backboned.v1.DeleteInstanceResponseB-\n\x0fio.backboned.v1P\x01Z\x18\x62\x61\x63kboned/v1;backbonedv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#backboned/v1/instance_service.proto\x12\x0c\x62\x61\x63kboned.v1\x1a\x1b\x62\x61\x63kboned/v1/instance.proto\x1a\x19\x62\x61\x63kboned/v1/tensor.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\"\x12\n\x10GetServerRequest\"\xa8\x02\n\x06\x44\x65vice\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0f\n\x07threads\x18\x03 \x01(\x05\x12\x17\n\x0f\x61llocated_bytes\x18\x04 \x01(\x03\x12\x14\n\x0cpooled_bytes\x18\x05 \x01(\x03\x12\x0f\n\x07\x64\x65\x66\x61ult\x18\x06 \x01(\x08\x12\x0e\n\x06queued\x18\x07 \x01(\x03\x12*\n\x07\x62\x61\x63klog\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\x07\x62\x61tches\x18\t \x01(\x0b\x32\x1b.backboned.v1.BatchCounters\x12\r\n\x05\x61head\x18\n \x01(\x03\x12\x31\n\x0e\x65stimated_wait\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\"\x81\x01\n\rBatchCounters\x12\x0c\n\x04\x66ull\x18\x01 \x01(\x03\x12\r\n\x05\x64\x65lay\x18\x02 \x01(\x03\x12\x14\n\x0cincompatible\x18\x03 \x01(\x03\x12\x13\n\x0b\x64\x65vice_idle\x18\x04 \x01(\x03\x12\x17\n\x0fmerged_forwards\x18\x05 \x01(\x03\x12\x0f\n\x07samples\x18\x06 \x01(\x03\"\xb4\x03\n\x06Limits\x12\x15\n\rmax_instances\x18\x01 \x01(\x03\x12\x11\n\tmax_tapes\x18\x02 \x01(\x03\x12\x16\n\x0emax_tape_bytes\x18\x03 \x01(\x03\x12\x1b\n\x13max_in_flight_bytes\x18\x04 \x01(\x03\x12\x12\n\nmax_queued\x18\x05 \x01(\x03\x12\x19\n\x11max_message_bytes\x18\x06 \x01(\x03\x12\x17\n\x0fmax_chunk_bytes\x18\x07 \x01(\x03\x12+\n\x08tape_ttl\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0bsession_ttl\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rstall_timeout\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x10max_memory_bytes\x18\x0b \x01(\x03\x12\x11\n\tmax_calls\x18\x0c \x01(\x03\x12\x15\n\rsession_quota\x18\r \x01(\x01\x12\x17\n\x0fprincipal_quota\x18\x0e \x01(\x01\x12\x17\n\x0fmax_cache_bytes\x18\x0f \x01(\x03\"\x90\x01\n\x05Usage\x12\r\n\x05\x63\x61lls\x18\x01 \x01(\x03\x12\x11\n\tinstances\x18\x02 \x01(\x03\x12\r\n\x05tapes\x18\x03 \x01(\x03\x12\x12\n\ntape_bytes\x18\x04 \x01(\x03\x12\x17\n\x0fin_flight_bytes\x18\x05 \x01(\x03\x12\x14\n\x0cmemory_bytes\x18\x06 \x01(\x03\x12\x13\n\x0b\x63\x61\x63he_bytes\x18\x07 \x01(\x03\"\x91\x03\n\x11GetServerResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x15\n\rtorch_version\x18\x02 \x01(\t\x12%\n\x07\x64\x65vices\x18\x03 \x03(\x0b\x32\x14.backboned.v1.Device\x12$\n\x06limits\x18\x04 \x01(\x0b\x32\x14.backboned.v1.Limits\x12\x12\n\nserver_uid\x18\x05 \x01(\t\x12\x11\n\tprincipal\x18\x06 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x07 \x03(\t\x12*\n\rsession_usage\x18\x08 \x01(\x0b\x32\x13.backboned.v1.Usage\x12,\n\x0fprincipal_usage\x18\t \x01(\x0b\x32\x13.backboned.v1.Usage\x12?\n\x08numerics\x18\n \x03(\x0b\x32-.backboned.v1.GetServerResponse.NumericsEntry\x1a/\n\rNumericsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xe5\x01\n\x0c\x41rgumentSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x32\n\rdefault_value\x18\x02 \x01(\x0b\x32\x1b.backboned.v1.ArgumentValue\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x14\n\x07minimum\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x14\n\x07maximum\x18\x05 \x01(\x03H\x01\x88\x01\x01\x12,\n\x07\x63hoices\x18\x06 \x03(\x0b\x32\x1b.backboned.v1.ArgumentValue\x12\x0c\n\x04step\x18\x07 \x01(\x03\x42\n\n\x08_minimumB\n\n\x08_maximum\"p\n\x0c\x41rchitecture\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12-\n\targuments\x18\x04 \x03(\x0b\x32\x1a.backboned.v1.ArgumentSpec\"A\n\x18ListArchitecturesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"g\n\x19ListArchitecturesResponse\x12\x31\n\rarchitectures\x18\x01 \x03(\x0b\x32\x1a.backboned.v1.Architecture\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x89\x03\n\tBenchmark\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07setting\x18\x02 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x03 \x01(\t\x12\x39\n\targuments\x18\x04 \x03(\x0b\x32&.backboned.v1.Benchmark.ArgumentsEntry\x12\x13\n\x0bnum_classes\x18\x05 \x01(\x05\x12\x11\n\tnum_tasks\x18\x06 \x01(\x05\x12\x18\n\x10\x63lasses_per_task\x18\x07 \x03(\x05\x12\x13\n\x0binput_shape\x18\x08 \x03(\x03\x12\x32\n\rnormalization\x18\t \x01(\x0b\x32\x1b.backboned.v1.Normalization\x12\x12\n\nbatch_size\x18\n \x01(\x05\x12\x0e\n\x06\x65pochs\x18\x0b \x01(\x05\x12\x0e\n\x06source\x18\x0c \x01(\t\x1aM\n\x0e\x41rgumentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12*\n\x05value\x18\x02 \x01(\x0b\x32\x1b.backboned.v1.ArgumentValue:\x02\x38\x01\">\n\x15ListBenchmarksRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"^\n\x16ListBenchmarksResponse\x12+\n\nbenchmarks\x18\x01 \x03(\x0b\x32\x17.backboned.v1.Benchmark\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"r\n\x07Weights\x12\x0c\n\x04name\x18\x01 \x01(\t\x12%\n\x07load_by\x18\x02 \x01(\x0e\x32\x14.backboned.v1.LoadBy\x12\x0f\n\x07partial\x18\x03 \x01(\x08\x12!\n\x19resize_position_embedding\x18\x04 \x01(\x08\"\xb2\x04\n\x15\x43reateInstanceRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\tbenchmark\x18\x03 \x01(\tH\x00\x12\x16\n\x0c\x61rchitecture\x18\x04 \x01(\tH\x00\x12\x45\n\targuments\x18\x05 \x03(\x0b\x32\x32.backboned.v1.CreateInstanceRequest.ArgumentsEntry\x12\x11\n\x04seed\x18\x06 \x01(\x04H\x01\x88\x01\x01\x12\x11\n\trng_state\x18\x07 \x01(\x0c\x12\x10\n\x08\x65xist_ok\x18\x08 \x01(\x08\x12\x0e\n\x06\x64\x65vice\x18\t \x01(\t\x12\x32\n\rnormalization\x18\n \x01(\x0b\x32\x1b.backboned.v1.Normalization\x12&\n\x07weights\x18\x0b \x01(\x0b\x32\x15.backboned.v1.Weights\x12\x13\n\x0brandom_init\x18\x0c \x01(\x08\x12\x30\n\x08settings\x18\r \x01(\x0b\x32\x1e.backboned.v1.InstanceSettings\x12%\n\x05\x64type\x18\x0e \x01(\x0e\x32\x16.backboned.v1.DataType\x12\x0f\n\x07\x63olumns\x18\x0f \x03(\t\x1aM\n\x0e\x41rgumentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12*\n\x05value\x18\x02 \x01(\x0b\x32\x1b.backboned.v1.ArgumentValue:\x02\x38\x01\x42\x08\n\x06sourceB\x07\n\x05_seed\"\x95\x01\n\x16\x43reateInstanceResponse\x12(\n\x08instance\x18\x01 \x01(\x0b\x32\x16.backboned.v1.Instance\x12\x0f\n\x07\x65xisted\x18\x02 \x01(\x08\x12\x11\n\trng_state\x18\x03 \x01(\x0c\x12\x14\n\x0cmissing_keys\x18\x04 \x03(\t\x12\x17\n\x0funexpected_keys\x18\x05 \x03(\t\"\x9b\x02\n\x14\x43loneInstanceRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12+\n\nif_version\x18\x04 \x01(\x0b\x32\x17.backboned.v1.IfVersion\x12\x30\n\x08settings\x18\x05 \x01(\x0b\x32\x1e.backboned.v1.InstanceSettings\x12\x12\n\nwith_grads\x18\x06 \x01(\x08\x12\x16\n\x0ewith_optimizer\x18\x07 \x01(\x08\x12\x18\n\x0bnum_classes\x18\x08 \x01(\x03H\x00\x88\x01\x01\x12\x11\n\x04seed\x18\t \x01(\x04H\x01\x88\x01\x01\x42\x0e\n\x0c_num_classesB\x07\n\x05_seed\"A\n\x15\x43loneInstanceResponse\x12(\n\x08instance\x18\x01 \x01(\x0b\x32\x16.backboned.v1.Instance\"\xcd\x01\n\x15UpdateInstanceRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\t\x12\x30\n\x08settings\x18\x03 \x01(\x0b\x32\x1e.backboned.v1.InstanceSettings\x12/\n\x0bupdate_mask\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12+\n\nif_version\x18\x05 \x01(\x0b\x32\x17.backboned.v1.IfVersion\"B\n\x16UpdateInstanceResponse\x12(\n\x08instance\x18\x01 \x01(\x0b\x32\x16.backboned.v1.Instance\"6\n\x12GetInstanceRequest\x12\x10\n\x08instance\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x08\"?\n\x13GetInstanceResponse\x12(\n\x08instance\x18\x01 \x01(\x0b\x32\x16.backboned.v1.Instance\"=\n\x14ListInstancesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"[\n\x15ListInstancesResponse\x12)\n\tinstances\x18\x01 \x03(\x0b\x32\x16.backboned.v1.Instance\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"j\n\x15\x44\x65leteInstanceRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\t\x12+\n\nif_version\x18\x03 \x01(\x0b\x32\x17.backboned.v1.IfVersion\"\x18\n\x16\x44\x65leteInstanceResponse*F\n\x06LoadBy\x12\x17\n\x13LOAD_BY_UNSPECIFIED\x10\x00\x12\x10\n\x0cLOAD_BY_NAME\x10\x01\x12\x11\n\rLOAD_BY_ORDER\x10\x02\x32\xc1\x06\n\x0fInstanceService\x12L\n\tGetServer\x12\x1e.backboned.v1.GetServerRequest\x1a\x1f.backboned.v1.GetServerResponse\x12\x64\n\x11ListArchitectures\x12&.backboned.v1.ListArchitecturesRequest\x1a\'.backboned.v1.ListArchitecturesResponse\x12[\n\x0eListBenchmarks\x12#.backboned.v1.ListBenchmarksRequest\x1a$.backboned.v1.ListBenchmarksResponse\x12[\n\x0e\x43reateInstance\x12#.backboned.v1.CreateInstanceRequest\x1a$.backboned.v1.CreateInstanceResponse\x12X\n\rCloneInstance\x12\".backboned.v1.CloneInstanceRequest\x1a#.backboned.v1.CloneInstanceResponse\x12[\n\x0eUpdateInstance\x12#.backboned.v1.UpdateInstanceRequest\x1a$.backboned.v1.UpdateInstanceResponse\x12R\n\x0bGetInstance\x12 .backboned.v1.GetInstanceRequest\x1a!.backboned.v1.GetInstanceResponse\x12X\n\rListInstances\x12\".backboned.v1.ListInstancesRequest\x1a#.backboned.v1.ListInstancesResponse\x12[\n\x0e\x44\x65leteInstance\x12#.backboned.v1.DeleteInstanceRequest\x1a$.backboned.v1.DeleteInstanceResponseB-\n\x0fio.backboned.v1P\x01Z\x18\x62\x61\x63kboned/v1;backbonedv1b\x06proto3')
 
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, globals())
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'backboned.v1.instance_service_pb2', globals())
@@ -25,12 +25,14 @@ if _descriptor._USE_C_DESCRIPTORS == False:
 
   DESCRIPTOR._options = None
   DESCRIPTOR._serialized_options = b'\n\017io.backboned.v1P\001Z\030backboned/v1;backbonedv1'
+  _GETSERVERRESPONSE_NUMERICSENTRY._options = None
+  _GETSERVERRESPONSE_NUMERICSENTRY._serialized_options = b'8\001'
   _BENCHMARK_ARGUMENTSENTRY._options = None
   _BENCHMARK_ARGUMENTSENTRY._serialized_options = b'8\001'
   _CREATEINSTANCEREQUEST_ARGUMENTSENTRY._options = None
   _CREATEINSTANCEREQUEST_ARGUMENTSENTRY._serialized_options = b'8\001'
-  _LOADBY._serialized_start=4449
-  _LOADBY._serialized_end=4519
+  _LOADBY._serialized_start=4563
+  _LOADBY._serialized_end=4633
   _GETSERVERREQUEST._serialized_start=175
   _GETSERVERREQUEST._serialized_end=193
   _DEVICE._serialized_start=196
@@ -42,51 +44,53 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _USAGE._serialized_start=1066
   _USAGE._serialized_end=1210
   _GETSERVERRESPONSE._serialized_start=1213
-  _GETSERVERRESPONSE._serialized_end=1500
-  _ARGUMENTSPEC._serialized_start=1503
-  _ARGUMENTSPEC._serialized_end=1732
-  _ARCHITECTURE._serialized_start=1734
-  _ARCHITECTURE._serialized_end=1846
-  _LISTARCHITECTURESREQUEST._serialized_start=1848
-  _LISTARCHITECTURESREQUEST._serialized_end=1913
-  _LISTARCHITECTURESRESPONSE._serialized_start=1915
-  _LISTARCHITECTURESRESPONSE._serialized_end=2018
-  _BENCHMARK._serialized_start=2021
-  _BENCHMARK._serialized_end=2414
-  _BENCHMARK_ARGUMENTSENTRY._serialized_start=2337
-  _BENCHMARK_ARGUMENTSENTRY._serialized_end=2414
-  _LISTBENCHMARKSREQUEST._serialized_start=2416
-  _LISTBENCHMARKSREQUEST._serialized_end=2478
-  _LISTBENCHMARKSRESPONSE._serialized_start=2480
-  _LISTBENCHMARKSRESPONSE._serialized_end=2574
-  _WEIGHTS._serialized_start=2576
-  _WEIGHTS._serialized_end=2690
-  _CREATEINSTANCEREQUEST._serialized_start=2693
-  _CREATEINSTANCEREQUEST._serialized_end=3255
-  _CREATEINSTANCEREQUEST_ARGUMENTSENTRY._serialized_start=2337
-  _CREATEINSTANCEREQUEST_ARGUMENTSENTRY._serialized_end=2414
-  _CREATEINSTANCERESPONSE._serialized_start=3258
-  _CREATEINSTANCERESPONSE._serialized_end=3407
-  _CLONEINSTANCEREQUEST._serialized_start=3410
-  _CLONEINSTANCEREQUEST._serialized_end=3693
-  _CLONEINSTANCERESPONSE._serialized_start=3695
-  _CLONEINSTANCERESPONSE._serialized_end=3760
-  _UPDATEINSTANCEREQUEST._serialized_start=3763
-  _UPDATEINSTANCEREQUEST._serialized_end=3968
-  _UPDATEINSTANCERESPONSE._serialized_start=3970
-  _UPDATEINSTANCERESPONSE._serialized_end=4036
-  _GETINSTANCEREQUEST._serialized_start=4038
-  _GETINSTANCEREQUEST._serialized_end=4092
-  _GETINSTANCERESPONSE._serialized_start=4094
-  _GETINSTANCERESPONSE._serialized_end=4157
-  _LISTINSTANCESREQUEST._serialized_start=4159
-  _LISTINSTANCESREQUEST._serialized_end=4220
-  _LISTINSTANCESRESPONSE._serialized_start=4222
-  _LISTINSTANCESRESPONSE._serialized_end=4313
-  _DELETEINSTANCEREQUEST._serialized_start=4315
-  _DELETEINSTANCEREQUEST._serialized_end=4421
-  _DELETEINSTANCERESPONSE._serialized_start=4423
-  _DELETEINSTANCERESPONSE._serialized_end=4447
-  _INSTANCESERVICE._serialized_start=4522
-  _INSTANCESERVICE._serialized_end=5355
+  _GETSERVERRESPONSE._serialized_end=1614
+  _GETSERVERRESPONSE_NUMERICSENTRY._serialized_start=1567
+  _GETSERVERRESPONSE_NUMERICSENTRY._serialized_end=1614
+  _ARGUMENTSPEC._serialized_start=1617
+  _ARGUMENTSPEC._serialized_end=1846
+  _ARCHITECTURE._serialized_start=1848
+  _ARCHITECTURE._serialized_end=1960
+  _LISTARCHITECTURESREQUEST._serialized_start=1962
+  _LISTARCHITECTURESREQUEST._serialized_end=2027
+  _LISTARCHITECTURESRESPONSE._serialized_start=2029
+  _LISTARCHITECTURESRESPONSE._serialized_end=2132
+  _BENCHMARK._serialized_start=2135
+  _BENCHMARK._serialized_end=2528
+  _BENCHMARK_ARGUMENTSENTRY._serialized_start=2451
+  _BENCHMARK_ARGUMENTSENTRY._serialized_end=2528
+  _LISTBENCHMARKSREQUEST._serialized_start=2530
+  _LISTBENCHMARKSREQUEST._serialized_end=2592
+  _LISTBENCHMARKSRESPONSE._serialized_start=2594
+  _LISTBENCHMARKSRESPONSE._serialized_end=2688
+  _WEIGHTS._serialized_start=2690
+  _WEIGHTS._serialized_end=2804
+  _CREATEINSTANCEREQUEST._serialized_start=2807
+  _CREATEINSTANCEREQUEST._serialized_end=3369
+  _CREATEINSTANCEREQUEST_ARGUMENTSENTRY._serialized_start=2451
+  _CREATEINSTANCEREQUEST_ARGUMENTSENTRY._serialized_end=2528
+  _CREATEINSTANCERESPONSE._serialized_start=3372
+  _CREATEINSTANCERESPONSE._serialized_end=3521
+  _CLONEINSTANCEREQUEST._serialized_start=3524
+  _CLONEINSTANCEREQUEST._serialized_end=3807
+  _CLONEINSTANCERESPONSE._serialized_start=3809
+  _CLONEINSTANCERESPONSE._serialized_end=3874
+  _UPDATEINSTANCEREQUEST._serialized_start=3877
+  _UPDATEINSTANCEREQUEST._serialized_end=4082
+  _UPDATEINSTANCERESPONSE._serialized_start=4084
+  _UPDATEINSTANCERESPONSE._serialized_end=4150
+  _GETINSTANCEREQUEST._serialized_start=4152
+  _GETINSTANCEREQUEST._serialized_end=4206
+  _GETINSTANCERESPONSE._serialized_start=4208
+  _GETINSTANCERESPONSE._serialized_end=4271
+  _LISTINSTANCESREQUEST._serialized_start=4273
+  _LISTINSTANCESREQUEST._serialized_end=4334
+  _LISTINSTANCESRESPONSE._serialized_start=4336
+  _LISTINSTANCESRESPONSE._serialized_end=4427
+  _DELETEINSTANCEREQUEST._serialized_start=4429
+  _DELETEINSTANCEREQUEST._serialized_end=4535
+  _DELETEINSTANCERESPONSE._serialized_start=4537
+  _DELETEINSTANCERESPONSE._serialized_end=4561
+  _INSTANCESERVICE._serialized_start=4636
+  _INSTANCESERVICE._serialized_end=5469
 # @@protoc_insertion_point(module_scope)

@@ -236,10 +236,18 @@ class GetServerRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetServerResponse(_message.Message):
-    __slots__ = ["capabilities", "devices", "limits", "principal", "principal_usage", "server_uid", "session_usage", "torch_version", "version"]
+    __slots__ = ["capabilities", "devices", "limits", "numerics", "principal", "principal_usage", "server_uid", "session_usage", "torch_version", "version"]
+    class NumericsEntry(_message.Message):
+        __slots__ = ["key", "value"]
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     CAPABILITIES_FIELD_NUMBER: _ClassVar[int]
     DEVICES_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
+    NUMERICS_FIELD_NUMBER: _ClassVar[int]
     PRINCIPAL_FIELD_NUMBER: _ClassVar[int]
     PRINCIPAL_USAGE_FIELD_NUMBER: _ClassVar[int]
     SERVER_UID_FIELD_NUMBER: _ClassVar[int]
@@ -249,13 +257,14 @@ class GetServerResponse(_message.Message):
     capabilities: _containers.RepeatedScalarFieldContainer[str]
     devices: _containers.RepeatedCompositeFieldContainer[Device]
     limits: Limits
+    numerics: _containers.ScalarMap[str, str]
     principal: str
     principal_usage: Usage
     server_uid: str
     session_usage: Usage
     torch_version: str
     version: str
-    def __init__(self, version: _Optional[str] = ..., torch_version: _Optional[str] = ..., devices: _Optional[_Iterable[_Union[Device, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., server_uid: _Optional[str] = ..., principal: _Optional[str] = ..., capabilities: _Optional[_Iterable[str]] = ..., session_usage: _Optional[_Union[Usage, _Mapping]] = ..., principal_usage: _Optional[_Union[Usage, _Mapping]] = ...) -> None: ...
+    def __init__(self, version: _Optional[str] = ..., torch_version: _Optional[str] = ..., devices: _Optional[_Iterable[_Union[Device, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., server_uid: _Optional[str] = ..., principal: _Optional[str] = ..., capabilities: _Optional[_Iterable[str]] = ..., session_usage: _Optional[_Union[Usage, _Mapping]] = ..., principal_usage: _Optional[_Union[Usage, _Mapping]] = ..., numerics: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class Limits(_message.Message):
     __slots__ = ["max_cache_bytes", "max_calls", "max_chunk_bytes", "max_in_flight_bytes", "max_instances", "max_memory_bytes", "max_message_bytes", "max_queued", "max_tape_bytes", "max_tapes", "principal_quota", "session_quota", "session_ttl", "stall_timeout", "tape_ttl"]
