@@ -79,7 +79,8 @@ TEST(InitialDrawTest, SoHaveThoseOfArchitectures) {
       {"mnistmlp", {{"num_classes", int64_t{7}}}},
       {"resnet18", {{"num_classes", int64_t{7}}, {"num_filters", int64_t{3}}}},
       {"resnet32", {{"num_classes", int64_t{7}}}},
-      {"efficientnet", {{"num_classes", int64_t{7}}}}};
+      {"efficientnet",
+       {{"num_classes", int64_t{7}}, {"efficientnet_type", "b0"}}}};
   for (const auto& [name, arguments] : networks) {
     SCOPED_TRACE(name);
     const auto net = Build(name, arguments);
