@@ -40,8 +40,8 @@ struct Options {
   int64_t max_in_flight_bytes = int64_t{2} << 30;
   int64_t max_memory_bytes = MachineMemoryBytes() / 10 * 9;  // 0: no limit.
   int64_t max_cache_bytes = int64_t{1} << 30;  // 0: no feature caches.
-  // Below the calls, of all and of a session, which a full queue leaves for what
-  // needs no device.
+  // Below the calls, of all and of a session, which a full queue leaves for
+  // what needs no device.
   int64_t max_queued = 192;
   int64_t max_queued_by_run = 96;
   std::vector<std::string> shares;  // PRINCIPAL=WEIGHT.
