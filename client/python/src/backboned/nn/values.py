@@ -147,8 +147,8 @@ class Values:
         Only for the time of a forward: `torch.func.functional_call` puts them there.
         """
         return any(
-            tensor is not own and not isinstance(tensor, nn.Parameter)
-            for tensor, own in zip(self._slots.found(), self.known)
+            own() is not tensor and not isinstance(tensor, nn.Parameter)
+            for tensor, own in zip(self._slots.found(), self._own)
         )
 
     def _adopt(self, found: list[torch.Tensor], replaced: list[int]) -> None:
