@@ -153,7 +153,8 @@ void Host::Sweep(absl::Time now) {
   tapes_.DropExpired(now);
   answers_.DropExpired(now);
   for (const Sessions::Expired& session : sessions_.TakeExpired(now)) {
-    tapes_.DropSession(session.id, session.principal);
+    // Later ones are of a session that came back meanwhile.
+    tapes_.DropSession(session.id, session.principal, now);
     for (const std::string& name : session.instances) {
       absl::StatusOr<std::shared_ptr<Instance>> instance =
           registry_.Find(name, session.principal);

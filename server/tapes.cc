@@ -142,9 +142,11 @@ int64_t TapeStore::DropInstance(std::string_view instance_uid) {
 }
 
 int64_t TapeStore::DropSession(std::string_view session,
-                               std::string_view principal) {
+                               std::string_view principal, absl::Time used) {
   return DropIf([&](const Entry& entry) {
-    return entry.tape->session == session && entry.tape->principal == principal;
+    return entry.tape->session == session &&
+           entry.tape->principal == principal &&
+           entry.expires <= used + limits_.ttl;
   });
 }
 

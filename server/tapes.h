@@ -89,11 +89,13 @@ class TapeStore {
   int64_t Release(absl::Span<const std::string> ids,
                   std::string_view principal);
 
-  // Drops the tapes of an instance, those of a session of a principal, those
-  // that nobody used for the TTL, and returns how many these were. A leased one
-  // goes when its lease ends; it does not expire.
+  // Drops the tapes of an instance, those of a session of a principal that were
+  // put or leased by `used`, those that nobody used for the TTL, and returns
+  // how many these were. A leased one goes when its lease ends; it does not
+  // expire.
   int64_t DropInstance(std::string_view instance_uid);
-  int64_t DropSession(std::string_view session, std::string_view principal);
+  int64_t DropSession(std::string_view session, std::string_view principal,
+                      absl::Time used);
   int64_t DropExpired(absl::Time now);
 
   // An instance's tapes.

@@ -11,6 +11,7 @@
 
 #include "backbones/errors.h"
 #include "tests/testing/status_matchers.h"
+#include "tests/testing/test_clock.h"
 #include "tests/testing/wall_clock.h"
 
 namespace backboned {
@@ -355,6 +356,28 @@ TEST_F(HostTest, DropsTheTapesOfASession) {
   EXPECT_EQ(host_.tapes().TotalFigures().count, 0);
   EXPECT_EQ(host_.sessions().count(), 0);
   EXPECT_THAT(host_.registry().List(), SizeIs(1));
+}
+
+TEST(HostClockTest, ASessionThatComesBackWhileItIsSweptKeepsItsNewTapes) {
+  TestClock clock;
+  Host host({c10::Device(c10::DeviceType::CPU)}, /*threads=*/1,
+            {.tape_ttl = absl::Hours(1)}, {}, clock);
+  const auto put_tape = [&] {
+    EXPECT_THAT(host.tapes().Put(
+                    {.principal = "local", .session = "s", .bytes = 8},
+                    host.tapes().Reserve({"local", "s"}, clock.Now()).value(),
+                    clock.Now()),
+                IsOk());
+  };
+  EXPECT_THAT(host.sessions().Begin("s", "local", clock.Now()), IsOk());
+  put_tape();
+  clock.Advance(absl::Minutes(11));
+  const absl::Time swept = clock.Now();
+  clock.Advance(absl::Milliseconds(1));
+  put_tape();  // As by a call that comes while the sweeper is at work.
+  host.Sweep(swept);
+  EXPECT_EQ(host.sessions().count(), 0);
+  EXPECT_EQ(host.tapes().TotalFigures().count, 1);
 }
 
 TEST_F(HostTest, DeletesAnInstanceWithItsTapesOnce) {

@@ -407,8 +407,8 @@ TEST_F(TapesTest, DropsTapesOfASessionOfOnePrincipal) {
   other.principal = "bob";
   ASSERT_THAT(Put(MakeTape()), IsOk());
   ASSERT_THAT(Put(std::move(other)), IsOk());
-  EXPECT_EQ(store_.DropSession("other", "local"), 0);
-  EXPECT_EQ(store_.DropSession("session", "local"), 1);
+  EXPECT_EQ(store_.DropSession("other", "local", At(0)), 0);
+  EXPECT_EQ(store_.DropSession("session", "local", At(0)), 1);
   EXPECT_EQ(store_.TotalFigures().count, 1);
 }
 
