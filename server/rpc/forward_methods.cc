@@ -263,7 +263,7 @@ absl::Status BackboneService::Forward(Call& call, MessageStream& stream,
   const v1::ForwardResult result = ResultOf(*instance, names, *done, call);
   absl::Status written =
       SendAnswer(call, ticket, stream, result, PayloadsOf(*done));
-  // gRPC does not say whether the last message could be sent, since it travels
+  // gRPC does not say whether a small answer could be sent, since it travels
   // with the call's status.
   if (written.ok() && header.tape() && call.IsCancelled()) {
     written = absl::CancelledError("the client went away");

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "backbones/errors.h"
 #include "proto/wire/tensor_reader.h"
 #include "proto/wire/unary.h"
@@ -9,9 +10,20 @@
 namespace backboned::rpc {
 namespace {
 
+// An answer that is one message of at most so many bytes travels with the
+// call's status, which saves a wake-up of each side. gRPC sends these after the
+// handler has returned, outside of all limits, so a client that reads nothing
+// may have to have room for them: HTTP/2's smallest usual window is 64 KiB.
+constexpr size_t kMaxBytesWithStatus = size_t{32} << 10;
+
 absl::Status Malformed(std::string_view message) {
   return Error(absl::StatusCode::kInvalidArgument, Reason::kMalformedStream,
                message);
+}
+
+// A message that brings nothing on: a stream of these could last for ever.
+absl::Status NothingIn() {
+  return Malformed("a message of the stream has neither header nor chunk");
 }
 
 }  // namespace
@@ -47,7 +59,8 @@ absl::Status MessageStream::EndOfTransfer(
 absl::Status MessageStream::SkipRest() {
   if (ended_) return absl::OkStatus();
   StallWatchdog::Transfer transfer(watchdog_, [this] { call_.Cancel(); });
-  while (ReadMessage(transfer).has_value()) {
+  while (std::optional<grpc::ByteBuffer> buffer = ReadMessage(transfer)) {
+    if (buffer->Length() == 0) return NothingIn();
   }
   return EndOfTransfer(transfer);
 }
@@ -90,6 +103,8 @@ absl::Status MessageStream::ReadHeader(google::protobuf::MessageLite& header) {
 absl::Status MessageStream::ReadTensors(
     std::vector<std::span<std::byte>> destinations) {
   StallWatchdog::Transfer transfer(watchdog_, [this] { call_.Cancel(); });
+  reads_tensors_ = true;
+  const absl::Cleanup read = [this] { reads_tensors_ = false; };
   wire::TensorReader reader(std::move(destinations));
   absl::Status status = reader.Accept(*first_);
   first_.reset();  // Its buffer is not needed while the others come.
@@ -105,45 +120,55 @@ absl::Status MessageStream::ReadTensors(
     if (message->has_header()) {
       return Malformed("the stream has a second header");
     }
+    if (!message->has_chunk()) return NothingIn();
     status = reader.Accept(*message);
   }
   return status;
+}
+
+void MessageStream::GiveWay() {
+  if (reads_tensors_) call_.Cancel();
+}
+
+// Returns once the message has left, unless it travels with the status.
+absl::Status MessageStream::Write(const grpc::ByteBuffer& message, bool is_only,
+                                  StallWatchdog::Transfer& transfer) {
+  grpc::WriteOptions options;
+  if (is_only && message.Length() <= kMaxBytesWithStatus) {
+    options.set_last_message();
+  }
+  if (!stream_.Write(message, options)) {
+    absl::Status end = EndOfTransfer(transfer);
+    return end.ok() ? absl::CancelledError("the client went away") : end;
+  }
+  const auto bytes = static_cast<int64_t>(message.Length());
+  call_.record().bytes_out += bytes;
+  transfer.Moved(bytes);
+  return absl::OkStatus();
 }
 
 absl::Status MessageStream::WriteResponse(
     const google::protobuf::MessageLite& response) {
   absl::Status skipped = SkipRest();
   if (!skipped.ok()) return skipped;
-  const grpc::ByteBuffer buffer = wire::Serialize(response);
-  call_.record().bytes_out += static_cast<int64_t>(buffer.Length());
-  stream_.WriteLast(buffer, grpc::WriteOptions());
-  return absl::OkStatus();
+  StallWatchdog::Transfer transfer(watchdog_, [this] { call_.Cancel(); });
+  return Write(wire::Serialize(response), /*is_only=*/true, transfer);
 }
 
 absl::Status MessageStream::WriteTensors(
     const google::protobuf::MessageLite& header,
     std::vector<wire::Payload> tensors) {
-  absl::Status skipped = SkipRest();
-  if (!skipped.ok()) return skipped;
+  absl::Status status = SkipRest();
+  if (!status.ok()) return status;
   StallWatchdog::Transfer transfer(watchdog_, [this] { call_.Cancel(); });
   wire::TensorWriter writer(header, std::move(tensors));
+  const grpc::ByteBuffer first = *writer.Next();  // There always is one.
   std::optional<grpc::ByteBuffer> next = writer.Next();
-  while (next.has_value()) {
-    const grpc::ByteBuffer message = *std::move(next);
-    const auto bytes = static_cast<int64_t>(message.Length());
-    next = writer.Next();
-    const bool written =
-        next.has_value()
-            ? stream_.Write(message)
-            : stream_.Write(message, grpc::WriteOptions().set_last_message());
-    if (!written) {
-      absl::Status end = EndOfTransfer(transfer);
-      return end.ok() ? absl::CancelledError("the client went away") : end;
-    }
-    call_.record().bytes_out += bytes;
-    transfer.Moved(bytes);
+  status = Write(first, /*is_only=*/!next.has_value(), transfer);
+  for (; status.ok() && next.has_value(); next = writer.Next()) {
+    status = Write(*next, /*is_only=*/false, transfer);
   }
-  return absl::OkStatus();
+  return status;
 }
 
 }  // namespace backboned::rpc

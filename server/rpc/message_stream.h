@@ -7,6 +7,7 @@
 #include <grpcpp/support/byte_buffer.h>
 #include <grpcpp/support/sync_stream.h>
 
+#include <atomic>
 #include <cstddef>
 #include <optional>
 #include <span>
@@ -50,6 +51,10 @@ class MessageStream {
   // content is then unspecified.
   absl::Status ReadTensors(std::vector<std::span<std::byte>> destinations);
 
+  // Ends the call if it still reads tensors: a newer attempt of its request is
+  // there. Thread-safe.
+  void GiveWay();
+
   // Writes a plain message, the last one of the call.
   absl::Status WriteResponse(const google::protobuf::MessageLite& response);
 
@@ -63,6 +68,8 @@ class MessageStream {
       StallWatchdog::Transfer& transfer);
   absl::Status EndOfTransfer(const StallWatchdog::Transfer& transfer) const;
   absl::Status SkipRest();
+  absl::Status Write(const grpc::ByteBuffer& message, bool is_only,
+                     StallWatchdog::Transfer& transfer);
 
   Stream& stream_;
   Call& call_;
@@ -70,6 +77,7 @@ class MessageStream {
   std::optional<wire::Message>
       first_;           // ReadHeader's; may hold the first chunk.
   bool ended_ = false;  // There are no further messages.
+  std::atomic<bool> reads_tensors_ = false;
 };
 
 }  // namespace backboned::rpc

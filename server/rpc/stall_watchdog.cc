@@ -26,7 +26,9 @@ void StallWatchdog::Watch() {
 
 void StallWatchdog::CancelStalled(absl::Time now) {
   for (Transfer* transfer : transfers_) {
-    if (transfer->stalled_ || now - transfer->progress_ < timeout_) continue;
+    const bool moves = now - transfer->progress_ < timeout_ &&
+                       now - transfer->begin_ < kMostTimeouts * timeout_;
+    if (transfer->stalled_ || moves) continue;
     transfer->stalled_ = true;
     transfer->cancel_();  // Only marks the call; takes no lock of ours.
   }
@@ -36,7 +38,8 @@ StallWatchdog::Transfer::Transfer(StallWatchdog& watchdog,
                                   std::function<void()> cancel)
     : watchdog_(watchdog),
       cancel_(std::move(cancel)),
-      progress_(watchdog.clock_.Now()) {
+      begin_(watchdog.clock_.Now()),
+      progress_(begin_) {
   absl::MutexLock lock(&watchdog_.mutex_);
   watchdog_.transfers_.insert(this);
 }

@@ -26,8 +26,12 @@ class StallWatchdog {
   // message counts when it has moved as a whole.
   static constexpr int64_t kProgressBytes = 64 << 10;
 
-  // Transfers that move less than kProgressBytes in `timeout`, by `clock`, are
-  // cancelled. `clock` must outlive it.
+  // A transfer ends after so many timeouts, whatever it moves: what it holds,
+  // others wait for.
+  static constexpr int kMostTimeouts = 60;
+
+  // Transfers that move less than kProgressBytes in `timeout`, by `clock`, or
+  // last for kMostTimeouts of them, are cancelled. `clock` must outlive it.
   explicit StallWatchdog(absl::Duration timeout,
                          const Clock& clock = MonotonicClock());
   ~StallWatchdog();
@@ -55,6 +59,7 @@ class StallWatchdog {
     friend class StallWatchdog;
     StallWatchdog& watchdog_;
     const std::function<void()> cancel_;
+    const absl::Time begin_;
     // All guarded by watchdog_.mutex_.
     absl::Time progress_;
     int64_t moved_bytes_ = 0;

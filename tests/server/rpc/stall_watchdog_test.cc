@@ -41,6 +41,17 @@ TEST_F(StallWatchdogTest, CancelsWhatMovesTooLittleOnce) {
   EXPECT_EQ(cancelled, 1);
 }
 
+TEST_F(StallWatchdogTest, CancelsWhatTakesTooLongThoughItMoves) {
+  StallWatchdog::Transfer transfer(watchdog_, [] {});
+  const auto moves = [&] { transfer.Moved(StallWatchdog::kProgressBytes); };
+  for (int i = 1; i < StallWatchdog::kMostTimeouts; ++i) {
+    LetItLook(moves);
+    ASSERT_FALSE(transfer.stalled()) << i;
+  }
+  LetItLook(moves);
+  EXPECT_TRUE(transfer.stalled());
+}
+
 TEST_F(StallWatchdogTest, LeavesWhatMovesThoughTheWallClockIsSet) {
   StallWatchdog::Transfer transfer(watchdog_, [] {});
   for (const absl::Duration step :

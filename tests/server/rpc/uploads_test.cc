@@ -188,6 +188,20 @@ TEST_F(UploadsTest, RefusesStreamsWithoutAHeader) {
   ExpectUnchanged();
 }
 
+// R11: each would hold its call for as long as it lasts.
+TEST_F(UploadsTest, RefusesMessagesWithoutAChunk) {
+  for (const Upload& upload : uploads_) {
+    ExpectMalformed(upload.method, {upload.header, ""},
+                    HasSubstr("neither header nor chunk"));
+  }
+  ExpectUnchanged();
+  v1::SetParamsHeader params = SetParamsOf(16);
+  params.set_request_id("params-1");
+  EXPECT_THAT(client().SetParams(params, Zeros(64)), IsOk());
+  ExpectMalformed("SetParams", {Message(params), ""},
+                  HasSubstr("neither header nor chunk"));
+}
+
 TEST_F(UploadsTest, RefusesASecondHeader) {
   for (const Upload& upload : uploads_) {
     ExpectMalformed(upload.method,
