@@ -42,23 +42,29 @@ AnswerLog::AnswerLog(const Limits& limits) : limits_(limits) {}
 
 absl::StatusOr<AnswerLog::Attempt> AnswerLog::Begin(
     const RequestKey& key, const std::string& fingerprint, absl::Time now,
-    const std::function<absl::Status()>& wanted) {
+    const std::function<absl::Status()>& wanted,
+    std::function<void()> give_way) {
   if (key.request_id.empty()) return AnswerTicket(nullptr, key);
   Payloads dead;  // Destroyed after the lock.
   absl::MutexLock lock(&mutex_);
   dead = Evict(now);
+  const uint64_t attempt = ++attempts_;
   while (true) {
-    auto [entry, is_new] = entries_.try_emplace(key);
+    auto [found, is_new] = entries_.try_emplace(key);
+    Entry& entry = found->second;
     if (is_new) {
-      entry->second.fingerprint = fingerprint;
+      entry.fingerprint = fingerprint;
+      entry.attempt = attempt;
+      entry.give_way = std::move(give_way);
       return AnswerTicket(this, key);
     }
-    if (entry->second.fingerprint != fingerprint) {
+    if (entry.fingerprint != fingerprint) {
       return Error(absl::StatusCode::kInvalidArgument, Reason::kRequestIdReused,
                    absl::StrCat("request id '", key.request_id,
                                 "' was used for another request"));
     }
-    if (entry->second.recorded) return entry->second.answer;
+    if (entry.recorded) return entry.answer;
+    if (entry.attempt < attempt) entry.give_way();
     absl::Status waited = WaitForEnd(key, wanted);
     if (!waited.ok()) return waited;
   }
@@ -94,6 +100,7 @@ void AnswerLog::Record(const RequestKey& key, Answer answer, absl::Time now) {
   const RequestKey* const kept = &found->first;
   Share& share = sessions_[{kept->principal, kept->session}];
   entry.recorded = true;
+  entry.give_way = nullptr;
   entry.expires = now + limits_.ttl;
   entry.answer.answer = std::move(answer);
   entry.place = oldest_first_.insert(oldest_first_.end(), kept);

@@ -101,14 +101,18 @@ class AnswerLog {
   AnswerLog& operator=(const AnswerLog&) = delete;
 
   // Says whether the request `key` is to be run. `fingerprint` is a digest of
-  // what the request asks for. While an earlier attempt runs, waits for its end
-  // as long as `wanted`, asked at times, returns OK.
+  // what the request asks for. While an earlier attempt runs, asks it to give
+  // way and waits for its end, as long as `wanted`, asked at times, returns OK.
+  // A later attempt calls `give_way` of this one, perhaps often, until the
+  // ticket is gone: an attempt that has not changed anything should end then,
+  // since its client may be dead. It must not call the log.
   //
   // Returns kInvalidArgument (kRequestIdReused) if the id was used with another
   // fingerprint; what `wanted` returned if the wait ended first.
   absl::StatusOr<Attempt> Begin(
       const RequestKey& key, const std::string& fingerprint, absl::Time now,
-      const std::function<absl::Status()>& wanted = absl::OkStatus);
+      const std::function<absl::Status()>& wanted = absl::OkStatus,
+      std::function<void()> give_way = [] {});
 
   // Forgets what expired. Begin and Record do so too.
   void DropExpired(absl::Time now);
@@ -125,7 +129,9 @@ class AnswerLog {
   using Queue = std::list<const RequestKey*>;
   struct Entry {
     std::string fingerprint;
-    bool recorded = false;  // Else its first attempt is in flight.
+    bool recorded = false;           // Else an attempt is in flight.
+    uint64_t attempt = 0;            // Later ones have higher numbers.
+    std::function<void()> give_way;  // The attempt's, while it is in flight.
     // Meant if recorded, as all that follows.
     RecordedAnswer answer;
     absl::Time expires;
@@ -160,6 +166,7 @@ class AnswerLog {
 
   mutable absl::Mutex mutex_;
   MonotonicCondVar ended_;  // An attempt ended.
+  uint64_t attempts_ ABSL_GUARDED_BY(mutex_) = 0;
   Entries entries_ ABSL_GUARDED_BY(mutex_);
   // Those with a recorded answer: all, and by session.
   Queue oldest_first_ ABSL_GUARDED_BY(mutex_);

@@ -76,7 +76,7 @@ class DecoratedService : public grpc::Service {
                                                              const Request&)) {
     AddUnaryHandler<Request, Response>(
         name, [this, method](Call& call, const Request& request) {
-          return RunOnce<Response>(host(), call, request, [&] {
+          return RunOnce<Response>(host(), call, nullptr, request, [&] {
             return (Derived<Service>().*method)(call, request);
           });
         });
@@ -94,7 +94,7 @@ class DecoratedService : public grpc::Service {
         [this, method](Call& call, MessageStream& stream,
                        const Header& header) -> absl::Status {
           absl::StatusOr<Response> response =
-              RunOnce<Response>(host(), call, header, [&] {
+              RunOnce<Response>(host(), call, &stream, header, [&] {
                 return (Derived<Service>().*method)(call, stream, header);
               });
           if (!response.ok()) return response.status();

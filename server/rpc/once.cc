@@ -24,7 +24,8 @@ std::string Canonical(const google::protobuf::MessageLite& message) {
 }  // namespace
 
 absl::StatusOr<AnswerLog::Attempt> BeginAttempt(
-    Host& host, Call& call, const std::string& request_id,
+    Host& host, Call& call, MessageStream* stream,
+    const std::string& request_id,
     const google::protobuf::MessageLite& header) {
   if (!request_id.empty() && !IsToken(request_id)) {
     return InvalidOption(
@@ -37,8 +38,12 @@ absl::StatusOr<AnswerLog::Attempt> BeginAttempt(
                           .session = call.session()};
   const std::string fingerprint =
       request_id.empty() ? "" : TextDigest(Canonical(header));
-  return host.answers().Begin(key, fingerprint, call.clock().Now(),
-                              [&call] { return call.CheckWanted(); });
+  return host.answers().Begin(
+      key, fingerprint, call.clock().Now(),
+      [&call] { return call.CheckWanted(); },
+      [stream] {
+        if (stream != nullptr) stream->GiveWay();
+      });
 }
 
 void RecordAnswer(const Call& call, AnswerTicket& ticket,

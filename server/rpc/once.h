@@ -22,14 +22,15 @@
 namespace backboned::rpc {
 
 // Asks whether the request of `call` is to be run, or was answered before.
-// Waits while an earlier attempt is in flight. `header` is what distinguishes
-// requests.
+// Waits while an earlier attempt is in flight; one that still reads its tensors
+// is cancelled. `stream`: where this one's come from, null if it has none.
+// `header` is what distinguishes requests.
 //
 // kInvalidArgument if `request_id` is not a token, or was used for another
 // request.
 absl::StatusOr<AnswerLog::Attempt> BeginAttempt(
-    Host& host, Call& call, const std::string& request_id,
-    const google::protobuf::MessageLite& header);
+    Host& host, Call& call, MessageStream* stream,
+    const std::string& request_id, const google::protobuf::MessageLite& header);
 
 // Keeps an answer for a retry: its header, and the tensors behind it.
 void RecordAnswer(const Call& call, AnswerTicket& ticket,
@@ -48,12 +49,13 @@ absl::StatusOr<std::vector<wire::Payload>> Recall(
     const RecordedAnswer& recorded, google::protobuf::MessageLite& header);
 
 // Runs `change`, which returns a StatusOr<Response>, unless an earlier attempt
-// of the same request succeeded: then gives that one's answer.
+// of the same request succeeded: then gives that one's answer. `stream` as for
+// BeginAttempt.
 template <typename Response, typename Request, typename Change>
-absl::StatusOr<Response> RunOnce(Host& host, Call& call, const Request& request,
-                                 Change change) {
+absl::StatusOr<Response> RunOnce(Host& host, Call& call, MessageStream* stream,
+                                 const Request& request, Change change) {
   absl::StatusOr<AnswerLog::Attempt> attempt =
-      BeginAttempt(host, call, request.request_id(), request);
+      BeginAttempt(host, call, stream, request.request_id(), request);
   if (!attempt.ok()) return attempt.status();
   if (const auto* recorded = std::get_if<RecordedAnswer>(&*attempt)) {
     Response response;
@@ -73,7 +75,7 @@ template <typename Result, typename Header, typename Run>
 absl::Status AnswerOnce(Host& host, Call& call, MessageStream& stream,
                         const Header& header, Run run) {
   absl::StatusOr<AnswerLog::Attempt> attempt =
-      BeginAttempt(host, call, header.request_id(), header);
+      BeginAttempt(host, call, &stream, header.request_id(), header);
   if (!attempt.ok()) return attempt.status();
   if (auto* ticket = std::get_if<AnswerTicket>(&*attempt)) {
     return run(std::move(*ticket));

@@ -245,6 +245,24 @@ TEST_F(AnswersTest, RetryWaitsForTheFirstAttempt) {
   EXPECT_EQ(retry->answer.header, "first");
 }
 
+TEST_F(AnswersTest, ARetryAsksTheFirstAttemptToGiveWay) {
+  absl::Notification asked;
+  absl::StatusOr<AnswerLog::Attempt> first =
+      log_.Begin(Key("a"), "print", At(0), absl::OkStatus, [&] {
+        if (!asked.HasBeenNotified()) asked.Notify();
+      });
+  ASSERT_THAT(first, IsOk());
+  bool runs = false;
+  std::thread retrier([&] {
+    const auto attempt = log_.Begin(Key("a"), "print", At(0));
+    runs = std::holds_alternative<AnswerTicket>(*attempt);
+  });
+  asked.WaitForNotification();
+  first = absl::CancelledError("it gave way");
+  retrier.join();
+  EXPECT_TRUE(runs);
+}
+
 TEST_F(AnswersTest, RetryRunsIfTheFirstAttemptFails) {
   std::optional<AnswerTicket> first = Fresh(Key("a"));
   absl::Notification waiting;

@@ -4,6 +4,7 @@
 
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/synchronization/notification.h"
@@ -196,17 +197,20 @@ TEST_F(RetriesTest, ADuplicateWaitsForTheFirstAttempt) {
     released.WaitForNotification();
   });
   std::vector<std::string> answers(2);
-  std::vector<std::thread> calls;
-  for (std::string& answer : answers) {
-    calls.emplace_back([&] {
-      const auto result = client_.Forward(header, Ones(8));
-      ASSERT_THAT(result, IsOk());
-      answer = result->header.SerializeAsString() + result->bytes;
-    });
-  }
+  const auto call = [&](std::string& answer) {
+    const auto result = client_.Forward(header, Ones(8));
+    ASSERT_THAT(result, IsOk());
+    answer = result->header.SerializeAsString() + result->bytes;
+  };
+  std::thread first([&] { call(answers[0]); });
   started.WaitForNotification();
+  std::thread duplicate([&] { call(answers[1]); });
+  while (client_.GetServer()->principal_usage().calls() < 3) {
+    std::this_thread::yield();
+  }
   released.Notify();
-  for (std::thread& call : calls) call.join();
+  first.join();
+  duplicate.join();
   EXPECT_EQ(answers[0], answers[1]);
   EXPECT_EQ(server_.forward_count(), 1);
   EXPECT_EQ(server_.tape_count(), 1);
@@ -223,6 +227,31 @@ TEST_F(RetriesTest, ADuplicateRunsIfTheFirstAttemptGoesAway) {
   first.Cancel();
   duplicate.join();
   EXPECT_EQ(VersionNow().params(), 2U);
+}
+
+// R4: its client may be dead, which the server does not know yet.
+TEST_F(RetriesTest, ARetryEndsAFirstAttemptThatStillSends) {
+  v1::SetParamsHeader params = SetParamsOf(kElements);
+  params.set_request_id("params-1");
+  v1::ForwardHeader forward = TapedForwardOf(4);
+  forward.set_request_id("forward-1");
+  const std::vector<std::pair<std::string, std::string>> uploads = {
+      {"SetParams", Message(params, 0, Ones(kElements))},
+      {"Forward", Message(forward, 0, Ones(kElements))}};
+  for (const auto& [method, whole] : uploads) {
+    RawCall first(server_.channel(), method);
+    first.Send(method == "SetParams" ? Message(params) : Message(forward));
+    while (server_.in_flight_bytes() == 0) std::this_thread::yield();
+    RawCall retry(server_.channel(), method, {.timeout = absl::Seconds(20)});
+    retry.Send(whole);
+    EXPECT_THAT(retry.End(), IsOk()) << method;
+    EXPECT_THAT(first.End(), StatusIs(absl::StatusCode::kCancelled)) << method;
+  }
+  server_.Settle();
+  client_ = PlainClient(server_);
+  EXPECT_EQ(VersionNow().params(), 2U);
+  EXPECT_EQ(server_.forward_count(), 1);
+  EXPECT_EQ(server_.in_flight_bytes(), 0);
 }
 
 // R4
