@@ -72,6 +72,18 @@ absl::Status Call::CheckWanted() const {
   return absl::OkStatus();
 }
 
+absl::Status Call::HowItEnded(const absl::Status& status) const {
+  // A client whose time is over cancels the call, which comes before our own
+  // deadline: gRPC rounds that up by up to a hundredth.
+  const absl::Duration early =
+      (deadline_ - received_) / 50 + absl::Milliseconds(20);
+  if (!absl::IsCancelled(status) || ReasonOf(status).has_value() ||
+      clock_->Now() < deadline_ - early) {
+    return status;
+  }
+  return absl::DeadlineExceededError("the deadline has passed");
+}
+
 DeviceWorker::Request Call::WorkerRequest(uint64_t lane) const {
   return {.principal = principal_,
           .run = flow().run,

@@ -66,6 +66,10 @@ class Call {
   // Takes as long.
   absl::Status CheckWanted() const;
 
+  // Returns how the call ended, which is `status` unless that says that the
+  // client cancelled when it only ran out of time: kDeadlineExceeded then.
+  absl::Status HowItEnded(const absl::Status& status) const;
+
   // Ends the call from the server's side. Thread-safe.
   void Cancel() { context_->TryCancel(); }
 

@@ -44,7 +44,7 @@ grpc::Status DecoratedService::Serve(std::string_view method,
     LogCall(*call, pass.status());
     return ToGrpc(pass.status());
   }
-  const absl::Status status = RunCatching([&]() -> absl::Status {
+  absl::Status status = RunCatching([&]() -> absl::Status {
     absl::StatusOr<Sessions::Call> session =
         surroundings_.host.sessions().Begin(call->session(), call->principal(),
                                             call->received());
@@ -54,6 +54,7 @@ grpc::Status DecoratedService::Serve(std::string_view method,
     MessageStream messages(stream, *call, surroundings_.watchdog);
     return handler(*call, messages);
   });
+  status = call->HowItEnded(status);
   LogCall(*call, status);
   return ToGrpc(status);
 }

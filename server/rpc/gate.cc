@@ -1,5 +1,6 @@
 #include "server/rpc/gate.h"
 
+#include "absl/time/clock.h"
 #include "backbones/errors.h"
 
 namespace backboned::rpc {
@@ -26,6 +27,7 @@ Gate::Pass::~Pass() {
 absl::StatusOr<Gate::Pass> Gate::Enter(const Payer& payer) {
   absl::MutexLock lock(&mutex_);
   if (draining_) {
+    ++refused_;
     return Error(absl::StatusCode::kUnavailable, Reason::kDraining,
                  "the server is shutting down");
   }
@@ -46,6 +48,18 @@ bool Gate::WaitUntilEmpty(absl::Duration timeout) {
       absl::Condition(
           +[](int64_t* calls) { return *calls == 0; }, &calls_),
       timeout);
+}
+
+void Gate::WaitUntilQuiet(absl::Duration pause, absl::Duration timeout) {
+  int64_t before = -1;
+  for (; timeout > absl::ZeroDuration(); timeout -= pause) {
+    {
+      absl::MutexLock lock(&mutex_);
+      if (refused_ == before) return;
+      before = refused_;
+    }
+    absl::SleepFor(pause);
+  }
 }
 
 }  // namespace backboned::rpc

@@ -51,10 +51,15 @@ class Gate {
   // Waits until nobody is inside; false if that took longer than `timeout`.
   bool WaitUntilEmpty(absl::Duration timeout);
 
+  // After Drain: waits until nobody was refused for `pause`, for `timeout` at
+  // most.
+  void WaitUntilQuiet(absl::Duration pause, absl::Duration timeout);
+
  private:
   Budget places_;
   absl::Mutex mutex_;
   int64_t calls_ ABSL_GUARDED_BY(mutex_) = 0;
+  int64_t refused_ ABSL_GUARDED_BY(mutex_) = 0;  // Since the drain began.
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;
 };
 

@@ -8,6 +8,7 @@
 #include <grpcpp/server_builder.h>
 
 #include <algorithm>
+#include <limits>
 #include <mutex>
 
 #include "absl/strings/str_cat.h"
@@ -25,6 +26,14 @@ constexpr size_t kQuotaBytes = size_t{1} << 30;
 // still on their way, at least and at most.
 constexpr absl::Duration kMinLastMessages = absl::Milliseconds(100);
 constexpr absl::Duration kMaxLastMessages = absl::Seconds(2);
+
+// A call that comes after gRPC's shutdown began is CANCELLED, so it begins when
+// none came for so long: one that was on its way has been refused then.
+constexpr absl::Duration kQuiet = absl::Milliseconds(50);
+
+// Threads besides those of the calls inside: they poll, refuse, or send the
+// last of an answer. Without one to spare gRPC refuses a call by itself.
+constexpr int64_t kSpareThreads = 64;
 
 // Hardening and flow control of HTTP/2 (docs/limits.md says why).
 void SetChannelArguments(grpc::ServerBuilder& builder) {
@@ -101,6 +110,11 @@ absl::Status RpcServer::Build(const Options& options) {
   SetChannelArguments(builder);
   grpc::ResourceQuota quota("backboned");
   quota.Resize(kQuotaBytes);
+  const int64_t threads = options.max_threads > 0
+                              ? options.max_threads
+                              : options.max_calls + kSpareThreads;
+  quota.SetMaxThreads(static_cast<int>(
+      std::min<int64_t>(threads, std::numeric_limits<int>::max())));
   builder.SetResourceQuota(quota);
   // Threads that wait for calls are kept, so that a call does not begin with
   // the making of a thread.
@@ -141,6 +155,7 @@ void RpcServer::Drain(absl::Duration grace) {
   const Clock& clock = surroundings_.host.clock();
   const absl::Time end = clock.Now() + grace;
   gate_.WaitUntilEmpty(grace);
+  gate_.WaitUntilQuiet(kQuiet, std::min(end - clock.Now(), kMaxLastMessages));
   // What is inside after that is cancelled; handlers notice and return.
   const absl::Duration rest =
       std::clamp(end - clock.Now(), kMinLastMessages, kMaxLastMessages);

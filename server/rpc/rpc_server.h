@@ -34,6 +34,9 @@ class RpcServer {
     bool insecure_remote = false;        // Allow addresses beyond loopback.
     bool reflection = true;
     int64_t max_calls = 256;
+    // That serve calls; gRPC refuses those that find none. 0: more than
+    // `max_calls` need.
+    int64_t max_threads = 0;
     absl::Duration stall_timeout = absl::Seconds(60);
   };
 

@@ -1,0 +1,90 @@
+// What the log says of calls.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <spdlog/sinks/ostream_sink.h>
+#include <spdlog/spdlog.h>
+
+#include <memory>
+#include <sstream>
+#include <string>
+#include <thread>
+#include <utility>
+
+#include "absl/synchronization/notification.h"
+#include "tests/server/rpc/plain_client.h"
+
+namespace backboned {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+// Takes the log's lines while it lives.
+class LogLines {
+ public:
+  LogLines() : before_(spdlog::default_logger()) {
+    spdlog::set_default_logger(std::make_shared<spdlog::logger>(
+        "test", std::make_shared<spdlog::sinks::ostream_sink_mt>(lines_)));
+  }
+  ~LogLines() { spdlog::set_default_logger(before_); }
+
+  std::string text() const { return lines_.str(); }
+
+ private:
+  std::ostringstream lines_;
+  std::shared_ptr<spdlog::logger> before_;
+};
+
+// A server that computes until Release.
+class CallLogTest : public ::testing::Test {
+ protected:
+  CallLogTest() {
+    server_.OnForward([this] {
+      if (started_.HasBeenNotified()) return;
+      started_.Notify();
+      released_.WaitForNotification();
+    });
+    busy_ = std::thread([this] {
+      EXPECT_THAT(PlainClient(server_).Forward(ForwardOf(1), Input()), IsOk());
+    });
+    started_.WaitForNotification();
+  }
+
+  static std::string Input() { return Bytes({1, 1, 1, 1}); }
+
+  // Returns once every call has ended.
+  void Release() {
+    released_.Notify();
+    busy_.join();
+    server_.Settle();
+  }
+
+  LogLines log_;
+  absl::Notification started_;
+  absl::Notification released_;
+  TestServer server_;
+  std::thread busy_;
+};
+
+TEST_F(CallLogTest, SaysThatTheDeadlinePassed) {
+  RawCall call(server_.channel(), "Forward",
+               {.timeout = absl::Milliseconds(50)});
+  call.Send(Message(ForwardOf(1), 0, Input()));
+  EXPECT_THAT(call.End(), StatusIs(absl::StatusCode::kDeadlineExceeded));
+  Release();
+  EXPECT_THAT(log_.text(), HasSubstr("method=Forward code=DEADLINE_EXCEEDED"));
+  EXPECT_THAT(log_.text(), Not(HasSubstr("code=CANCELLED")));
+}
+
+TEST_F(CallLogTest, SaysThatTheClientCancelled) {
+  RawCall call(server_.channel(), "Forward");
+  call.Send(Message(ForwardOf(1), 0, Input()));
+  call.HalfClose();
+  call.Cancel();
+  EXPECT_THAT(call.End(), StatusIs(absl::StatusCode::kCancelled));
+  Release();
+  EXPECT_THAT(log_.text(), Not(HasSubstr("code=DEADLINE_EXCEEDED")));
+}
+
+}  // namespace
+}  // namespace backboned
