@@ -99,6 +99,80 @@ absl::Status CheckGlobs(const std::vector<ParameterGroup>& groups) {
   return absl::OkStatus();
 }
 
+// The first setting that `kind` does not take. Empty: none.
+std::string_view ForeignSetting(OptimizerKind kind,
+                                const GroupSettings& settings) {
+  if (kind != OptimizerKind::kSgd) {
+    if (settings.momentum.has_value()) return "momentum";
+    if (settings.dampening.has_value()) return "dampening";
+    return settings.nesterov.has_value() ? "nesterov" : "";
+  }
+  if (settings.beta1.has_value()) return "beta1";
+  if (settings.beta2.has_value()) return "beta2";
+  return settings.eps.has_value() ? "eps" : "";
+}
+
+ParameterGroup WithSettings(ParameterGroup group,
+                            const GroupSettings& settings) {
+  group.weight_decay = settings.weight_decay.value_or(group.weight_decay);
+  group.maximize = settings.maximize.value_or(group.maximize);
+  group.momentum = settings.momentum.value_or(group.momentum);
+  group.dampening = settings.dampening.value_or(group.dampening);
+  group.nesterov = settings.nesterov.value_or(group.nesterov);
+  group.beta1 = settings.beta1.value_or(group.beta1);
+  group.beta2 = settings.beta2.value_or(group.beta2);
+  group.eps = settings.eps.value_or(group.eps);
+  return group;
+}
+
+absl::Status CheckCount(std::string_view what, size_t count, size_t groups) {
+  if (count == 0 || count == groups) return absl::OkStatus();
+  return InvalidOption(absl::StrCat(std::string(what), " has ", count,
+                                    " values, the optimizer ", groups,
+                                    groups == 1 ? " group" : " groups"));
+}
+
+absl::Status CheckSettings(const OptimizerState& optimizer, size_t group,
+                           const GroupSettings& settings) {
+  const std::string_view foreign = ForeignSetting(optimizer.kind, settings);
+  if (!foreign.empty()) {
+    return InvalidOption(
+        absl::StrCat("the optimizer has no ", std::string(foreign)));
+  }
+  return CheckGroup(optimizer.kind,
+                    WithSettings(optimizer.groups[group], settings));
+}
+
+// Whether the learning rates and settings of `options` fit.
+absl::Status CheckGroups(const OptimizerState& optimizer,
+                         const StepOptions& options) {
+  const size_t groups = optimizer.groups.size();
+  absl::Status valid = CheckCount("lr", options.lr.size(), groups);
+  if (!valid.ok()) return valid;
+  valid = CheckCount("settings", options.settings.size(), groups);
+  if (!valid.ok()) return valid;
+  for (size_t g = 0; g < options.lr.size(); ++g) {
+    valid = OfGroup(g, CheckNotNegative("lr", options.lr[g]));
+    if (!valid.ok()) return valid;
+  }
+  for (size_t g = 0; g < options.settings.size(); ++g) {
+    valid = OfGroup(g, CheckSettings(optimizer, g, options.settings[g]));
+    if (!valid.ok()) return valid;
+  }
+  return absl::OkStatus();
+}
+
+// Gives the groups of `optimizer` the learning rates and settings of `options`.
+void SetGroups(const StepOptions& options, OptimizerState& optimizer) {
+  for (size_t g = 0; g < options.lr.size(); ++g) {
+    optimizer.groups[g].lr = options.lr[g];
+  }
+  for (size_t g = 0; g < options.settings.size(); ++g) {
+    optimizer.groups[g] =
+        WithSettings(std::move(optimizer.groups[g]), options.settings[g]);
+  }
+}
+
 // The parameters of a group, none of them cut.
 absl::StatusOr<std::vector<Slice>> SelectGroup(const ParameterGroup& group,
                                                const Layout& layout) {
@@ -123,7 +197,7 @@ Stepped StepSgd(const ParameterGroup& group, const at::Tensor& param,
                 at::Tensor grad, const std::vector<at::Tensor>& slots) {
   if (group.maximize) grad = grad.neg();
   if (group.weight_decay != 0) grad = grad.add(param, group.weight_decay);
-  std::vector<at::Tensor> next;
+  std::vector<at::Tensor> next = slots;  // Without momentum they stay.
   if (group.momentum != 0) {
     at::Tensor buffer =
         slots.empty()
@@ -217,10 +291,7 @@ void ClipByValue(double value, std::vector<at::Tensor>& grads) {
 
 std::vector<std::string_view> SlotNames(OptimizerKind kind,
                                         const ParameterGroup& group) {
-  if (kind == OptimizerKind::kSgd) {
-    if (group.momentum == 0) return {};
-    return {"momentum_buffer"};
-  }
+  if (kind == OptimizerKind::kSgd) return {"momentum_buffer"};
   std::vector<std::string_view> names = {kStepSlot, "exp_avg", "exp_avg_sq"};
   if (group.amsgrad) names.push_back("max_exp_avg_sq");
   return names;
@@ -270,16 +341,8 @@ absl::Status CheckStep(const State& state, const StepOptions& options) {
     return Error(absl::StatusCode::kFailedPrecondition, Reason::kNoOptimizer,
                  "the instance has no optimizer; configure one");
   }
-  const size_t groups = state.optimizer->groups.size();
-  if (!options.lr.empty() && options.lr.size() != groups) {
-    return InvalidOption(absl::StrCat("lr has ", options.lr.size(),
-                                      " values, the optimizer ", groups,
-                                      groups == 1 ? " group" : " groups"));
-  }
-  for (size_t g = 0; g < options.lr.size(); ++g) {
-    absl::Status valid = OfGroup(g, CheckNotNegative("lr", options.lr[g]));
-    if (!valid.ok()) return valid;
-  }
+  absl::Status fits = CheckGroups(*state.optimizer, options);
+  if (!fits.ok()) return fits;
   if (options.clip_norm.has_value()) {
     absl::Status valid = CheckPositive("max_norm", options.clip_norm->max_norm);
     if (!valid.ok()) return valid;
@@ -312,9 +375,7 @@ absl::StatusOr<StepOutput> Step(const State& state, const StepOptions& options,
 
   State next = state;
   OptimizerState optimizer = *state.optimizer;
-  for (size_t g = 0; g < options.lr.size(); ++g) {
-    optimizer.groups[g].lr = options.lr[g];
-  }
+  SetGroups(options, optimizer);
   for (size_t n = 0; n < stepped.size(); ++n) {
     const size_t i = stepped[n];
     Stepped one =

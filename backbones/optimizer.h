@@ -63,8 +63,8 @@ struct OptimizerState {
   std::vector<ParameterGroup> groups;
   // One a parameter: its group. Absent: it is never stepped.
   std::vector<std::optional<size_t>> group_of;
-  // One a parameter: its tensors in the order of SlotNames. Empty: it was never
-  // stepped. `step` is a float32 scalar on the CPU; the others have the
+  // One a parameter: its tensors in the order of SlotNames. Empty: it has none
+  // yet. `step` is a float32 scalar on the CPU; the others have the
   // parameter's shape, dtype and device.
   std::vector<std::vector<at::Tensor>> slots;
 };
@@ -75,7 +75,8 @@ using OptimizerPtr = std::shared_ptr<const OptimizerState>;
 inline constexpr std::string_view kStepSlot = "step";
 
 // Returns what a stepped parameter of `group` has, in PyTorch's words:
-// `momentum_buffer`, or `step`, `exp_avg`, `exp_avg_sq`, `max_exp_avg_sq`.
+// `momentum_buffer` (with SGD only if it was ever stepped with a momentum), or
+// `step`, `exp_avg`, `exp_avg_sq`, `max_exp_avg_sq`.
 std::vector<std::string_view> SlotNames(OptimizerKind kind,
                                         const ParameterGroup& group);
 
@@ -99,9 +100,23 @@ struct ClipNorm {
 // float32 or float64.
 absl::Status CheckOptimizable(const State& state);
 
+// Settings of a group that change; absent ones stay. The names are
+// ParameterGroup's.
+struct GroupSettings {
+  std::optional<double> weight_decay = {};
+  std::optional<bool> maximize = {};
+  std::optional<double> momentum = {};
+  std::optional<double> dampening = {};
+  std::optional<bool> nesterov = {};
+  std::optional<double> beta1 = {};
+  std::optional<double> beta2 = {};
+  std::optional<double> eps = {};
+};
+
 struct StepOptions {
   // One a group, of this step and those after it. Empty: as they are.
   std::vector<double> lr = {};
+  std::vector<GroupSettings> settings = {};
   // At most one of the two.
   std::optional<ClipNorm> clip_norm = {};
   std::optional<double> clip_value = {};

@@ -168,6 +168,11 @@ v1::BackwardResult ResultOf(const v1::BackwardHeader& header,
     result.mutable_squared_grads()->mutable_spec()->set_dtype(ToProto(dtype));
   }
   if (done.step.has_value()) *result.mutable_step() = ToProto(*done.step);
+  if (header.accumulate()) {
+    for (const at::Tensor& grad : done.state->grads) {
+      result.add_held(grad.defined());
+    }
+  }
   for (const at::Tensor& grad : done.input_grads) {
     // An input that no output depends on has no gradient: no elements.
     *result.add_input_grads() =

@@ -77,6 +77,21 @@ ParameterGroup GroupOf(OptimizerKind kind, const v1::ParameterGroup& group) {
   return result;
 }
 
+GroupSettings SettingsOf(const v1::GroupSettings& settings) {
+  GroupSettings result;
+  if (settings.has_weight_decay()) {
+    result.weight_decay = settings.weight_decay();
+  }
+  if (settings.has_maximize()) result.maximize = settings.maximize();
+  if (settings.has_momentum()) result.momentum = settings.momentum();
+  if (settings.has_dampening()) result.dampening = settings.dampening();
+  if (settings.has_nesterov()) result.nesterov = settings.nesterov();
+  if (settings.has_beta1()) result.beta1 = settings.beta1();
+  if (settings.has_beta2()) result.beta2 = settings.beta2();
+  if (settings.has_eps()) result.eps = settings.eps();
+  return result;
+}
+
 v1::OptimizerKind ProtoKind(OptimizerKind kind) {
   switch (kind) {
     case OptimizerKind::kSgd:
@@ -158,6 +173,9 @@ StepOptions FromProto(const v1::StepOptions& options) {
                                 .norm_type = norm_type == 0 ? 2 : norm_type};
   }
   if (options.has_clip_value()) result.clip_value = options.clip_value();
+  for (const v1::GroupSettings& settings : options.settings()) {
+    result.settings.push_back(SettingsOf(settings));
+  }
   return result;
 }
 

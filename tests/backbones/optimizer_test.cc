@@ -117,6 +117,15 @@ TEST(SgdTest, LooksAheadWithNesterov) {
   EXPECT_THAT(Values(next->params[1]), ElementsAre(0));  // 3 - (2 + 0.5 * 2)
 }
 
+TEST(SgdTest, KeepsItsBuffersThroughStepsWithoutMomentum) {
+  const StatePtr first = Stepped(SgdState({.lr = 1, .momentum = 0.5}));
+  const StatePtr plain = Stepped(*first, {.settings = {{.momentum = 0}}});
+  EXPECT_THAT(Values(plain->optimizer->slots[1].at(0)), ElementsAre(2));
+  EXPECT_THAT(Values(plain->params[1]), ElementsAre(-1));  // 3 - 2 - 2
+  const StatePtr next = Stepped(*plain, {.settings = {{.momentum = 0.5}}});
+  EXPECT_THAT(Values(next->params[1]), ElementsAre(-4));  // - (0.5 * 2 + 2)
+}
+
 TEST(AdamTest, StepsByTheLearningRateAtFirst) {
   const StatePtr next = Stepped(AdamState({.lr = 0.5, .eps = 0}));
   EXPECT_THAT(Values(next->params[0]),
@@ -230,6 +239,32 @@ TEST(StepTest, KeepsNewLearningRates) {
   EXPECT_THAT(Values(Stepped(*next)->params[1]), ElementsAre(1));
 }
 
+TEST(StepTest, KeepsNewSettingsAndWhatItRemembers) {
+  const StatePtr first = Stepped(SgdState({.lr = 1, .momentum = 0.5}));
+  const StatePtr next =
+      Stepped(*first, {.settings = {{.weight_decay = 1, .momentum = 0.25}}});
+  // The parameter is 1, the gradient 2 + 1, the buffer 0.25 * 2 + 3.
+  EXPECT_THAT(Values(next->params[1]), ElementsAre(-2.5F));
+  EXPECT_THAT(Values(next->optimizer->slots[1].at(0)), ElementsAre(3.5F));
+  const ParameterGroup& group = next->optimizer->groups[0];
+  EXPECT_EQ(group.lr, 1);
+  EXPECT_EQ(group.weight_decay, 1);
+  EXPECT_EQ(group.momentum, 0.25);
+}
+
+TEST(StepTest, TakesSettingsOfEveryKind) {
+  const StatePtr sgd = Stepped(
+      SgdState({.momentum = 0.5}),
+      {.settings = {{.maximize = true, .dampening = 0, .nesterov = true}}});
+  EXPECT_TRUE(sgd->optimizer->groups[0].maximize);
+  EXPECT_TRUE(sgd->optimizer->groups[0].nesterov);
+  const StatePtr adam = Stepped(
+      AdamState({}), {.settings = {{.beta1 = 0.5, .beta2 = 0.75, .eps = 1}}});
+  EXPECT_EQ(adam->optimizer->groups[0].beta1, 0.5);
+  EXPECT_EQ(adam->optimizer->groups[0].beta2, 0.75);
+  EXPECT_EQ(adam->optimizer->groups[0].eps, 1);
+}
+
 TEST(StepTest, TakesTheGradientsAwayIfAskedTo) {
   EXPECT_TRUE(Stepped(SgdState({}))->grads[0].defined());
   const StatePtr next = Stepped(SgdState({}), {.zero_after = true});
@@ -306,6 +341,14 @@ TEST(StepTest, RefusesOptionsThatDoNotFit) {
   expect({.clip_norm = ClipNorm{.max_norm = 1, .norm_type = -1}},
          "norm_type is -1, must be above 0");
   expect({.clip_value = kNan}, "clip_value is nan");
+  expect({.settings = {{}, {}}},
+         "settings has 2 values, the optimizer 1 group");
+  expect({.settings = {{.momentum = -1}}}, "group 0: momentum is -1");
+  expect({.settings = {{.nesterov = true}}}, "group 0: nesterov needs");
+  expect({.settings = {{.beta1 = 0.5}}}, "group 0: the optimizer has no beta1");
+  EXPECT_THAT(Step(AdamState({}), {.settings = {{.momentum = 0}}}),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       HasSubstr("group 0: the optimizer has no momentum")));
 }
 
 TEST(MakeOptimizerTest, RefusesNumbersOutOfTheirRange) {
@@ -380,8 +423,7 @@ TEST(CheckOptimizableTest, RefusesHalfPrecision) {
 }
 
 TEST(SlotNamesTest, ArePyTorchs) {
-  EXPECT_THAT(SlotNames(OptimizerKind::kSgd, {}), IsEmpty());
-  EXPECT_THAT(SlotNames(OptimizerKind::kSgd, {.momentum = 0.9}),
+  EXPECT_THAT(SlotNames(OptimizerKind::kSgd, {}),
               ElementsAre("momentum_buffer"));
   EXPECT_THAT(SlotNames(OptimizerKind::kAdam, {}),
               ElementsAre("step", "exp_avg", "exp_avg_sq"));

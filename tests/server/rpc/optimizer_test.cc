@@ -13,6 +13,7 @@ namespace {
 using ::testing::AllOf;
 using ::testing::Each;
 using ::testing::ElementsAre;
+using ::testing::ElementsAreArray;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::SizeIs;
@@ -192,6 +193,59 @@ TEST_F(OptimizerTest, StepTakesNewLearningRatesAndTakesGradientsAway) {
   v1::GetGradsRequest grads;
   grads.set_allow_absent(true);
   EXPECT_THAT(client_.GetGrads(grads)->header.grads().present(), Each(false));
+}
+
+TEST_F(OptimizerTest, StepTakesNewSettings) {
+  v1::Optimizer optimizer;
+  optimizer.set_kind(v1::OPTIMIZER_KIND_ADAM);
+  optimizer.add_groups()->set_lr(1);
+  Configure(optimizer);
+  SetGrads(2);
+  v1::StepRequest request;
+  v1::GroupSettings& settings = *request.mutable_options()->add_settings();
+  settings.set_weight_decay(0.125);
+  settings.set_maximize(true);
+  settings.set_beta1(0.5);
+  settings.set_beta2(0.75);
+  settings.set_eps(0.25);
+  ASSERT_THAT(client_.Step(request), IsOk());
+  v1::ParameterGroup group = Described().optimizer().groups(0);
+  EXPECT_EQ(group.lr(), 1);
+  EXPECT_EQ(group.weight_decay(), 0.125);
+  EXPECT_TRUE(group.maximize());
+  EXPECT_EQ(group.beta1(), 0.5);
+  EXPECT_EQ(group.beta2(), 0.75);
+  EXPECT_EQ(group.eps(), 0.25);
+
+  Configure(Sgd(1));
+  request.mutable_options()->mutable_settings(0)->Clear();
+  settings.set_momentum(0.5);
+  settings.set_nesterov(true);
+  settings.set_dampening(0);
+  ASSERT_THAT(client_.Step(request), IsOk());
+  group = Described().optimizer().groups(0);
+  EXPECT_EQ(group.momentum(), 0.5);
+  EXPECT_TRUE(group.nesterov());
+  settings.set_dampening(0.5);
+  EXPECT_THAT(client_.Step(request),
+              FailsWith(absl::StatusCode::kInvalidArgument,
+                        v1::ERROR_REASON_INVALID_OPTION,
+                        HasSubstr("group 0: nesterov needs")));
+}
+
+TEST_F(OptimizerTest, BackwardTellsWhichGradientsThereAre) {
+  v1::BackwardHeader header = BackwardOf(Tape(1), 1);
+  header.set_return_grads(true);
+  const auto alone = client_.Backward(header, Ones());
+  ASSERT_THAT(alone, IsOk());
+  EXPECT_THAT(alone->header.held(), IsEmpty());
+  header = BackwardOf(Tape(1), 1);
+  header.set_return_grads(true);
+  header.set_accumulate(true);
+  const auto added = client_.Backward(header, Ones());
+  ASSERT_THAT(added, IsOk());
+  EXPECT_THAT(added->header.held(),
+              ElementsAreArray(added->header.grads().present()));
 }
 
 TEST_F(OptimizerTest, StepNeedsAnOptimizerGradientsAndTheVersion) {

@@ -65,8 +65,9 @@ class BackwardResponse(_message.Message):
     def __init__(self, header: _Optional[_Union[BackwardResult, _Mapping]] = ..., chunk: _Optional[_Union[_tensor_pb2.Chunk, _Mapping]] = ...) -> None: ...
 
 class BackwardResult(_message.Message):
-    __slots__ = ["grads", "input_grads", "squared_grads", "step", "tape_grads", "timings", "version"]
+    __slots__ = ["grads", "held", "input_grads", "squared_grads", "step", "tape_grads", "timings", "version"]
     GRADS_FIELD_NUMBER: _ClassVar[int]
+    HELD_FIELD_NUMBER: _ClassVar[int]
     INPUT_GRADS_FIELD_NUMBER: _ClassVar[int]
     SQUARED_GRADS_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
@@ -74,13 +75,14 @@ class BackwardResult(_message.Message):
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     grads: FlatGrads
+    held: _containers.RepeatedScalarFieldContainer[bool]
     input_grads: _containers.RepeatedCompositeFieldContainer[_tensor_pb2.TensorSpec]
     squared_grads: FlatGrads
     step: _optimizer_pb2.StepResult
     tape_grads: _containers.RepeatedCompositeFieldContainer[FlatGrads]
     timings: Timings
     version: _instance_pb2.Version
-    def __init__(self, version: _Optional[_Union[_instance_pb2.Version, _Mapping]] = ..., grads: _Optional[_Union[FlatGrads, _Mapping]] = ..., input_grads: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., tape_grads: _Optional[_Iterable[_Union[FlatGrads, _Mapping]]] = ..., step: _Optional[_Union[_optimizer_pb2.StepResult, _Mapping]] = ..., squared_grads: _Optional[_Union[FlatGrads, _Mapping]] = ...) -> None: ...
+    def __init__(self, version: _Optional[_Union[_instance_pb2.Version, _Mapping]] = ..., grads: _Optional[_Union[FlatGrads, _Mapping]] = ..., input_grads: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., tape_grads: _Optional[_Iterable[_Union[FlatGrads, _Mapping]]] = ..., step: _Optional[_Union[_optimizer_pb2.StepResult, _Mapping]] = ..., squared_grads: _Optional[_Union[FlatGrads, _Mapping]] = ..., held: _Optional[_Iterable[bool]] = ...) -> None: ...
 
 class BatchNormOverride(_message.Message):
     __slots__ = ["cumulative", "eps", "globs", "momentum", "track_running_stats", "training"]

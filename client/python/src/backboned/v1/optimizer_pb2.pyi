@@ -19,6 +19,26 @@ class ClipNorm(_message.Message):
     norm_type: float
     def __init__(self, max_norm: _Optional[float] = ..., norm_type: _Optional[float] = ...) -> None: ...
 
+class GroupSettings(_message.Message):
+    __slots__ = ["beta1", "beta2", "dampening", "eps", "maximize", "momentum", "nesterov", "weight_decay"]
+    BETA1_FIELD_NUMBER: _ClassVar[int]
+    BETA2_FIELD_NUMBER: _ClassVar[int]
+    DAMPENING_FIELD_NUMBER: _ClassVar[int]
+    EPS_FIELD_NUMBER: _ClassVar[int]
+    MAXIMIZE_FIELD_NUMBER: _ClassVar[int]
+    MOMENTUM_FIELD_NUMBER: _ClassVar[int]
+    NESTEROV_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_DECAY_FIELD_NUMBER: _ClassVar[int]
+    beta1: float
+    beta2: float
+    dampening: float
+    eps: float
+    maximize: bool
+    momentum: float
+    nesterov: bool
+    weight_decay: float
+    def __init__(self, weight_decay: _Optional[float] = ..., maximize: bool = ..., momentum: _Optional[float] = ..., dampening: _Optional[float] = ..., nesterov: bool = ..., beta1: _Optional[float] = ..., beta2: _Optional[float] = ..., eps: _Optional[float] = ...) -> None: ...
+
 class Optimizer(_message.Message):
     __slots__ = ["groups", "kind"]
     GROUPS_FIELD_NUMBER: _ClassVar[int]
@@ -54,16 +74,18 @@ class ParameterGroup(_message.Message):
     def __init__(self, selection: _Optional[_Union[_selection_pb2.Selection, _Mapping]] = ..., lr: _Optional[float] = ..., weight_decay: _Optional[float] = ..., maximize: bool = ..., momentum: _Optional[float] = ..., dampening: _Optional[float] = ..., nesterov: bool = ..., beta1: _Optional[float] = ..., beta2: _Optional[float] = ..., eps: _Optional[float] = ..., amsgrad: bool = ...) -> None: ...
 
 class StepOptions(_message.Message):
-    __slots__ = ["clip_norm", "clip_value", "lr", "zero_after"]
+    __slots__ = ["clip_norm", "clip_value", "lr", "settings", "zero_after"]
     CLIP_NORM_FIELD_NUMBER: _ClassVar[int]
     CLIP_VALUE_FIELD_NUMBER: _ClassVar[int]
     LR_FIELD_NUMBER: _ClassVar[int]
+    SETTINGS_FIELD_NUMBER: _ClassVar[int]
     ZERO_AFTER_FIELD_NUMBER: _ClassVar[int]
     clip_norm: ClipNorm
     clip_value: float
     lr: _containers.RepeatedScalarFieldContainer[float]
+    settings: _containers.RepeatedCompositeFieldContainer[GroupSettings]
     zero_after: bool
-    def __init__(self, lr: _Optional[_Iterable[float]] = ..., clip_norm: _Optional[_Union[ClipNorm, _Mapping]] = ..., clip_value: _Optional[float] = ..., zero_after: bool = ...) -> None: ...
+    def __init__(self, lr: _Optional[_Iterable[float]] = ..., clip_norm: _Optional[_Union[ClipNorm, _Mapping]] = ..., clip_value: _Optional[float] = ..., zero_after: bool = ..., settings: _Optional[_Iterable[_Union[GroupSettings, _Mapping]]] = ...) -> None: ...
 
 class StepResult(_message.Message):
     __slots__ = ["grad_norm", "stepped_count"]
