@@ -247,13 +247,6 @@ def test_backward_twice_needs_retain_graph(net, x):
         loss.backward()
 
 
-def test_gradients_of_gradients_are_refused(net, x):
-    x = x.requires_grad_()
-    (grad,) = torch.autograd.grad(net(x).square().sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        grad.square().sum().backward()
-
-
 def test_tapes_go_with_their_graphs(net, x):
     count = Counter(net)
     out = net(x)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, Union
+from typing import Any, NamedTuple, NoReturn, Union
 
 import numpy as np
 import torch
-from torch.autograd.function import once_differentiable
 from torch.nn.parallel import DistributedDataParallel
 
 from backboned import compute, garbage
@@ -127,7 +126,8 @@ class RemoteForward(torch.autograd.Function):
     its saved tensors, and notes the tape to be released with the next forward.
 
     In a hosted network a backward that goes everywhere only waits: the gradients of
-    parameters stay in the server, unless one has a hook.
+    parameters stay in the server, unless one has a hook, or PyTorch takes the backward
+    into a graph (`create_graph`).
     """
 
     @staticmethod
@@ -149,6 +149,8 @@ class RemoteForward(torch.autograd.Function):
         ctx.save_for_backward(torch.from_numpy(token))
         ctx.set_materialize_grads(False)
         ctx.link = call.link
+        wanted = (ctx.needs_input_grad[1], *ctx.needs_input_grad[_PARAMETERS:])
+        ctx.sources = [t for t, yes in zip((x, *parameters), wanted) if yes]
         channel = call.link.instance.channel
         if isinstance(call.link, Link):
             ctx.taped = Taped(x, options, result, token, channel)
@@ -159,23 +161,59 @@ class RemoteForward(torch.autograd.Function):
         return room.tensors(result.outputs.values())
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:
         """Fetch the gradients of the input and of every parameter, or let them wait."""
         (token,) = ctx.saved_tensors  # PyTorch's own error if the graph was freed.
-        nothing = (None,) * len(ctx.needs_input_grad)
         named = {
             name: grad
             for name, grad in zip(ctx.output_names, grads)
             if grad is not None
         }
         if not named:
-            return nothing
+            return (None,) * len(ctx.needs_input_grad)
+        if torch.is_grad_enabled():
+            node: Any = RemoteBackward
+            parts: tuple[Any, ...] = node.apply(
+                ctx, list(named), *named.values(), *ctx.sources
+            )
+            return parts
         if ctx.link.hosting and any(ctx.needs_input_grad[_PARAMETERS:]):
             if _goes_everywhere(ctx) and _nobody_looks(ctx):
                 return _wait(ctx, named, token)
             ctx.link.settle_gradients()  # The tape may wait already.
-        return _fetch(ctx, {name: as_array(grad) for name, grad in named.items()})
+        return _fetch(ctx, named)
+
+
+class RemoteBackward(torch.autograd.Function):
+    """A backward as a node of a graph, for `create_graph`.
+
+    It is a function of the outputs' gradients, of the input and of every parameter.
+    The server computes no gradients of it, so that whoever asks for them gets an error.
+    """
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, forward: Any, names: list[str], *tensors: torch.Tensor
+    ) -> tuple[Any, ...]:
+        """Run the backward of a forward, whose gradients come here."""
+        if forward.link.hosting:
+            forward.link.settle_gradients()  # The tape may wait already.
+        return _fetch(forward, dict(zip(names, tensors)))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> NoReturn:
+        """Refuse.
+
+        Raises
+        ------
+        RuntimeError
+            Always.
+        """
+        raise RuntimeError(
+            "gradients of gradients of a network in the server are not available: its "
+            "backward runs in the server, and autograd cannot go back through it. "
+            "Gradient penalties, Hessians, jvp and hvp need a network in this process"
+        )
 
 
 _PARAMETERS = 3
@@ -203,11 +241,14 @@ def _wait(
         input_grad = room.newest()
     else:
         ctx.link.queue(item)
+    if not item.retain:
+        ctx.sources = []
     return (None, input_grad, *[None] * (len(ctx.needs_input_grad) - 2))
 
 
-def _fetch(ctx: Any, named: dict[str, Array]) -> tuple[Any, ...]:
+def _fetch(ctx: Any, grads: dict[str, torch.Tensor]) -> tuple[Any, ...]:
     """Run a backward, and give its gradients to PyTorch."""
+    named = {name: as_array(grad) for name, grad in grads.items()}
     wants_input = ctx.needs_input_grad[1]
     wants = ctx.needs_input_grad[_PARAMETERS:]
     retain = _keeps_graph()
@@ -223,13 +264,27 @@ def _fetch(ctx: Any, named: dict[str, Array]) -> tuple[Any, ...]:
         done = ctx.release.detach
     if not retain:
         done()
+        ctx.sources = []
     parts: list[torch.Tensor | None] = [None] * len(wants)
     if result.grads is not None:
         parts = [
-            torch.from_numpy(part) if part is not None and wanted else None
+            _as_gradient(part) if part is not None and wanted else None
             for part, wanted in zip(result.grads.split(ctx.link.instance.layout), wants)
         ]
     return (None, room.newest() if wants_input else None, None, *parts)
+
+
+# Smaller gradients get memory of their own.
+_OWN_BYTES = 64 << 10
+
+
+def _as_gradient(part: Array) -> torch.Tensor:
+    """Make a tensor of a part of all gradients.
+
+    A small one is copied, so that whoever keeps it does not keep all the others.
+    """
+    tensor = torch.from_numpy(part)
+    return tensor.clone() if part.nbytes < _OWN_BYTES else tensor
 
 
 def _nobody_looks(ctx: Any) -> bool:

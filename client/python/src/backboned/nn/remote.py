@@ -62,8 +62,8 @@ class RemoteBackbone(FlatAccess, TrainAccess, CardAccess, nn.Module):
     Tensors here are on the CPU, of the instance's dtype; a network of float16 or
     bfloat16 runs in evaluation only, without gradients. Bits equal those of the same
     network in local PyTorch if both sides use equally many threads
-    (`Server.info().threads`). Gradients of gradients are not available. Errors of the
-    server are raised as `BackbonedError` from forward and from backward.
+    (`Server.info().threads`). Asking for gradients of gradients is a RuntimeError.
+    Errors of the server are raised as `BackbonedError` from forward and from backward.
 
     What is random (dropout) draws from PyTorch's CPU generator, so that
     `torch.manual_seed` means what it means for a local network.
@@ -256,7 +256,7 @@ class RemoteBackbone(FlatAccess, TrainAccess, CardAccess, nn.Module):
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Take all gradients away, or make those that there are zero.
 
-        The latter fetches the gradients of a hosted network, and sends zeros.
+        The latter sends zeros in place of a hosted network's gradients.
         """
         if not set_to_none or isinstance(self._link, Link):
             super().zero_grad(set_to_none)
