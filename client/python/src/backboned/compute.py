@@ -368,6 +368,7 @@ def backward(
         tape_grads=tape_grads,
         squared_grads=squared[0] if squared else None,
         step=read_step(version, result.step) if result.HasField("step") else None,
+        held=handle.held(result.held),
     )
 
 

@@ -159,6 +159,23 @@ class Handle:
         self.version = read_version(message)
         return self.version
 
+    def held(self, held: Sequence[bool]) -> tuple[bool, ...]:
+        """Say of which parameters of the layout the instance holds gradients.
+
+        Raises
+        ------
+        MalformedAnswer
+            If an answer that says so does not fit.
+        """
+        whole = self.whole_layout.parameters
+        if held and len(held) != len(whole):
+            raise MalformedAnswer(
+                f"the answer knows the gradients of {len(held)} parameters, "
+                f"expected {len(whole)}"
+            )
+        mine = set(self.layout.parameters)
+        return tuple(there for p, there in zip(whole, held) if p in mine)
+
     def grads(self, flat: Array, present: Sequence[bool]) -> Grads:
         """Check the presence of an answer's gradients against the layout.
 

@@ -108,6 +108,9 @@ class Backward:
         The sum over the tapes of the squares of each one's, if asked for.
     step : Stepped or None
         What the step did, if there was one.
+    held : tuple of bool
+        For each parameter, whether the instance has a gradient of it afterwards; empty
+        unless it accumulated.
     """
 
     version: Version
@@ -117,6 +120,7 @@ class Backward:
     tape_grads: list[Grads] = dataclasses.field(default_factory=list)
     squared_grads: Grads | None = None
     step: Stepped | None = None
+    held: tuple[bool, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+import weakref
 from collections.abc import Sequence
 from typing import Callable
 
@@ -11,7 +12,7 @@ import torch
 
 from backboned import state
 from backboned.instance import Instance
-from backboned.nn.lazy import raw
+from backboned.nn.lazy import Keeper, LazyTensor, make_lazy, make_plain, raw
 from backboned.nn.mirror import Watch, as_array, as_tensor
 from backboned.nn.outbox import Outbox
 from backboned.nn.queue import Waiting
@@ -23,9 +24,10 @@ class Gradients:
     """What `p.grad` means while the gradients are in the server.
 
     `loss.backward()` only queues. A step sends the queue; so does whoever reads or
-    writes a gradient. One that was read is *here*: in the tensor's own memory, where
-    changes are noticed and pushed before the next use. What autograd accumulates here
-    itself, of a loss that uses parameters, is added to the server's.
+    writes a gradient. ``p.grad`` gives a tensor whose values are brought when somebody
+    looks at them: a *promise*. One that was brought is *here*: in the tensor's own
+    memory, where changes are noticed and pushed before the next use. What autograd
+    accumulates here itself, of a loss that uses parameters, is added to the server's.
 
     Not thread-safe.
 
@@ -52,6 +54,7 @@ class Gradients:
         self._tensors = tensors
         self._outbox = outbox
         self._watch = Watch()
+        self._promises: dict[int, weakref.ref[torch.Tensor]] = {}
         self._forget_here()
 
     def _forget_here(self) -> None:
@@ -108,6 +111,7 @@ class Gradients:
 
     def zero(self, indices: Sequence[int] | None = None) -> None:
         """Take the gradients of some parameters away, or of all."""
+        self.keep_promises(indices)
         if indices is not None:
             for i in indices:
                 self.write(i, None)
@@ -118,11 +122,61 @@ class Gradients:
                 tensor.grad = None
         self._forget_here()
 
-    def read(self, index: int) -> torch.Tensor | None:
-        """Give a parameter's gradient, fetched if it has to be."""
-        self._bring([index])
+    def read(self, index: int, keeper: Keeper) -> torch.Tensor | None:
+        """Give a parameter's gradient; `keeper` brings its values if somebody looks."""
+        self._refuse_stray_writes()
+        if self._additions():
+            self._settle_here()
+        self._outbox.flush()
+        held = self._outbox.held
+        away = self._outbox.there and index not in self._here
+        if away and (not held or self._placed.get(index) is not None):
+            self._bring([index])
+        elif away:
+            return self._promise(index, keeper) if held[index] else None
         with raw():
             return self._tensors()[index].grad
+
+    def _promise(self, index: int, keeper: Keeper) -> torch.Tensor:
+        """Give a tensor for the values of a gradient that the server has."""
+        promised = self._promised(index)
+        if promised is None:
+            with raw(), torch.inference_mode(False):
+                promised = torch.empty_like(self._tensors()[index].detach())
+            make_lazy(promised, keeper, f"the gradient of {self._names[index]}")
+            self._promises[index] = weakref.ref(promised)
+        return promised
+
+    def _promised(self, index: int) -> torch.Tensor | None:
+        """Give the promise of a gradient, if somebody holds it and it is not kept."""
+        promise = self._promises.get(index)
+        return promise() if promise else None
+
+    def _redeem(self, index: int) -> torch.Tensor | None:
+        """Give the promise of a gradient as a plain tensor, for its values."""
+        promised = self._promised(index)
+        self._promises.pop(index, None)
+        if promised is not None:
+            make_plain(promised)
+        return promised
+
+    def keep_promises(self, indices: Sequence[int] | None = None) -> None:
+        """Bring the values that somebody may still look at, before they are gone."""
+        among = list(self._promises) if indices is None else indices
+        self._bring_all([i for i in among if self._promised(i) is not None])
+
+    def show(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Bring the values of promises."""
+        found = {id(tensor) for tensor in tensors}
+        looked_at = [i for i in self._promises if id(self._promised(i)) in found]
+        if looked_at:
+            self._bring(looked_at)
+
+    def overwritten(self, tensor: torch.Tensor) -> None:
+        """Note that a promise got new values as a whole."""
+        for i in list(self._promises):
+            if self._promised(i) is tensor:
+                self._put(i, self._redeem(i))
 
     def read_all(self) -> None:
         """Fetch every gradient that is not here."""
@@ -130,26 +184,42 @@ class Gradients:
 
     def _bring(self, indices: Sequence[int]) -> None:
         """Fetch gradients that are not here: the second time all of them."""
+        if not self._here.issuperset(indices):
+            again = self._asked_for_one
+            self._bring_all(range(len(self._names)) if again else indices)
+            self._asked_for_one = True
+
+    def _bring_all(self, indices: Sequence[int]) -> None:
+        """Fetch those of some gradients that are not here."""
+        if not indices:
+            return
         self._refuse_stray_writes()
         if self._additions():
             self._settle_here()
         self._outbox.flush()
-        if not self._outbox.there or self._here.issuperset(indices):
-            return
-        wanted = range(len(self._names)) if self._asked_for_one else indices
-        self._fetch([i for i in wanted if i not in self._here])
-        self._asked_for_one = True
+        away = [i for i in indices if i not in self._here]
+        if self._outbox.there and away:
+            self._fetch(away)
 
     def write(self, index: int, value: torch.Tensor | None) -> None:
         """Replace a parameter's gradient."""
+        if value is not None and value is self._promised(index):
+            return
+        if isinstance(value, LazyTensor):
+            value.keeper.show([value])
+        self.keep_promises([index])
         if self._additions():
             self._settle_here()
         self._outbox.flush()
-        tensor = self._tensors()[index]
         with raw():
-            if value is None and tensor.grad is None and not self._outbox.there:
-                return
-            tensor.grad = value
+            present = self._tensors()[index].grad
+        if value is not None or present is not None or self._outbox.there:
+            self._put(index, value)
+
+    def _put(self, index: int, value: torch.Tensor | None) -> None:
+        """Note that a gradient is what somebody wrote here."""
+        with raw():
+            self._tensors()[index].grad = value
         self._here.add(index)
         self._written.add(index)
         self._placed[index] = value
@@ -160,7 +230,9 @@ class Gradients:
         parts = self._server_side(indices)
         tensors = self._tensors()
         for i in indices:
-            grad, old = parts[i], self._placed.get(i)
+            grad, old = parts[i], self._redeem(i)
+            if old is None:
+                old = self._placed.get(i)
             if grad is not None and old is not None:
                 with torch.no_grad():
                     grad = old.copy_(grad)
@@ -190,7 +262,8 @@ class Gradients:
             if present:
                 spec = self._instance.layout.parameters[i]
                 flat = grads.flat[begin : begin + spec.size]
-                parts[i] = as_tensor(flat.reshape(spec.shape).copy())
+                with torch.inference_mode(False):  # It may be written outside of it.
+                    parts[i] = as_tensor(flat.reshape(spec.shape).copy())
                 begin += spec.size
         return parts
 
@@ -229,22 +302,38 @@ class Gradients:
         parts = self._server_side(indices) if self._outbox.there else {}
         for i in indices:
             theirs = parts.get(i)
-            with raw(), torch.no_grad():
+            with raw():
                 mine = tensors[i].grad
                 if theirs is not None and mine is not None:
-                    tensors[i].grad = theirs.add_(mine)
+                    promised = self._redeem(i)
+                    if promised is not None:
+                        theirs = promised.copy_(theirs)
+                    # In a graph if autograd made one (`create_graph`).
+                    with torch.set_grad_enabled(mine.requires_grad):
+                        tensors[i].grad = theirs.add_(mine)
                 self._placed[i] = tensors[i].grad
             self._here.add(i)
             self._written.add(i)
 
     def _push(self, indices: list[int]) -> None:
+        with raw():
+            grads = {i: self._tensors()[i].grad for i in indices}
+        held = list(self._outbox.held)
+        if not self._outbox.there:
+            held = [False] * len(self._names)
+        for i, grad in grads.items():
+            if held:
+                held[i] = grad is not None
+        if held and not any(held) and self._outbox.empty:
+            self._outbox.drop()
+            self._forget_here()
+            return
+        self._outbox.held = ()
         if self._outbox.outdated:
             state.zero_grads(
                 self._instance, None, uuid.uuid4().hex, self._outbox.timeout
             )
             self._outbox.outdated = False
-        with raw():
-            grads = {i: self._tensors()[i].grad for i in indices}
         flats = [as_array(g).reshape(-1) for g in grads.values() if g is not None]
         if flats or self._outbox.there:
             everything = len(indices) == len(self._names)
@@ -258,6 +347,7 @@ class Gradients:
                 uuid.uuid4().hex,
                 self._outbox.timeout,
             )
+        self._outbox.held = tuple(held)
         for i, grad in grads.items():
             self._note(i, grad)
         self._written.difference_update(indices)

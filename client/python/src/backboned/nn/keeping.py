@@ -37,6 +37,8 @@ class Keeping:
             if brought:
                 for values in both:
                     values.show_shared()
+            with advised(self.instance):
+                self._grads.show(tensors)
 
     def show_all(self) -> None:
         """Bring all values."""
@@ -52,6 +54,7 @@ class Keeping:
                 index = values.index(tensor)
                 if index is not None:
                     values.overwritten(index)
+            self._grads.overwritten(tensor)
 
     def shared(self, tensor: torch.Tensor) -> None:
         """Note that somebody else may now refer to a tensor's memory."""
@@ -65,7 +68,7 @@ class Keeping:
         """Give a parameter's gradient."""
         with self._lock, advised(self.instance):
             index = self._params.index(tensor)
-            return None if index is None else self._grads.read(index)
+            return None if index is None else self._grads.read(index, self)
 
     def set_grad(self, tensor: torch.Tensor, value: torch.Tensor | None) -> None:
         """Replace a parameter's gradient."""

@@ -67,7 +67,8 @@ class LazyTensor(torch.Tensor):
             result = func(*args, **options)
             shared = [t for t in looked_at if _shares(result, t)]
         for tensor in shared:
-            tensor.keeper.shared(tensor)
+            if isinstance(tensor, LazyTensor):  # A gradient that was brought is plain.
+                tensor.keeper.shared(tensor)
         if isinstance(target, LazyTensor):
             target.keeper.overwritten(target)
         return result

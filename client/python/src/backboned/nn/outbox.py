@@ -58,6 +58,8 @@ class Outbox:
         Whether the server may hold gradients.
     outdated : bool
         Whether it may hold some that do not count any more.
+    held : tuple of bool
+        If it may hold gradients, of which parameters; empty: not known.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Outbox:
         self.timeout: float | None = None
         self.there = False
         self.outdated = True
+        self.held: tuple[bool, ...] = ()
         self._instance = instance
         self._stepped = stepped
         self._queue: Group = []
@@ -252,7 +255,7 @@ class Outbox:
             item.done()
         sent = {id(item) for item in group}
         self._queue = [item for item in self._queue if id(item) not in sent]
-        self.there, self.outdated = True, False
+        self.there, self.outdated, self.held = True, False, result.held
         if result.step is not None:
             self._stepped(result.step.version)
         return result.step

@@ -46,6 +46,7 @@ class TrainSteps:
         draws = self.instance.layout.stochastic
         with self._lock, advised(self.instance):
             self.settle()
+            self._grads.keep_promises()
             generator = randomness.state() if draws else b""
             self._away()
             changing = self._changing("params", "buffers")
