@@ -1,5 +1,7 @@
 """Whole training steps in one round trip: as forward, backward and step, to the bit."""
 
+import warnings
+
 import backboned
 import pytest
 import torch
@@ -13,6 +15,7 @@ from hosted_pairs import (
     make_optimizer,
     make_pair,
 )
+from torch.optim import lr_scheduler
 
 SGD = {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-3}
 
@@ -148,3 +151,64 @@ def test_an_optimizer_of_another_network_is_refused(server, net, how, kind):
     with pytest.raises(ValueError, match="made for this network"):
         getattr(net, how)(x, terms, kind(other.parameters()))
     assert torch.equal(other.get_params(), before)
+
+
+def test_settings_that_a_schedule_moves_go_along(server):
+    net, local = make_pair(server, "mlp")
+    ours = make_optimizer(net, "SGD", **SGD)
+    theirs = make_optimizer(local, "SGD", **SGD)
+    schedules = [
+        lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=8)
+        for optimizer in (ours, theirs)
+    ]
+    before = net.traffic
+    for x, y in batches("mlp", 7):
+        net.train_step_async(x, CrossEntropy(y), ours)
+        theirs.zero_grad()
+        F.cross_entropy(local(x), y).backward()
+        theirs.step()
+        for schedule in schedules:
+            schedule.step()
+    moved = net.traffic - before
+    assert moved.received_bytes < 2000
+    assert_same_networks(net, local)
+    assert_same_optimizers(ours, theirs)
+
+
+@pytest.mark.parametrize("how", ["train_step", "train_step_async"])
+def test_a_scheduler_after_it_warns_of_nothing(net, how):
+    optimizer = optim.SGD(net, **SGD)
+    schedule = lr_scheduler.StepLR(optimizer, 1)
+    ((x, y),) = batches("mlp", 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        getattr(net, how)(x, CrossEntropy(y), optimizer)
+        schedule.step()
+
+
+@pytest.mark.parametrize("how", ["train_step", "train_step_async"])
+def test_one_term_is_a_loss(server, how):
+    net, twin = (make_pair(server, "mlp")[0] for _ in range(2))
+    ((x, y),) = batches("mlp", 1)
+    getattr(net, how)(x, CrossEntropy(y), optim.SGD(net, **SGD))
+    twin.train_step(x, [CrossEntropy(y)], optim.SGD(twin, **SGD))
+    assert_same_networks(net, twin)
+
+
+@pytest.mark.parametrize("how", ["train_step", "train_step_async"])
+@pytest.mark.parametrize(
+    ("loss", "name"),
+    [
+        (F.cross_entropy, "cross_entropy"),
+        ([F.cross_entropy], "cross_entropy"),
+        (torch.nn.CrossEntropyLoss(), "CrossEntropyLoss"),
+        ([torch.zeros(1)], "tensor"),
+        (None, "None"),
+    ],
+)
+def test_a_loss_of_other_terms_is_invalid(net, how, loss, name):
+    optimizer = optim.SGD(net, **SGD)
+    ((x, _),) = batches("mlp", 1)
+    with pytest.raises(backboned.InvalidArgument, match=f"a term is .*{name}.*; terms"):
+        getattr(net, how)(x, loss, optimizer)
+    assert net.instance.info().steps == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Callable, Union
 
@@ -110,6 +110,29 @@ class KlDivergence:
 
 
 Term = Union[CrossEntropy, MeanSquaredError, KlDivergence]
+Terms = Union[Term, Sequence[Term]]
+"""A loss: the weighted sum of its terms."""
+_TERMS = (CrossEntropy, MeanSquaredError, KlDivergence)
+
+
+def as_terms(loss: Any) -> list[Term]:
+    """List the terms of a loss that the server computes; one alone is a list of one.
+
+    Raises
+    ------
+    InvalidArgument
+        If a term is none.
+    """
+    alone = isinstance(loss, _TERMS) or not isinstance(loss, Iterable)
+    terms = [loss] if alone else list(loss)
+    for term in terms:
+        if not isinstance(term, _TERMS):
+            raise InvalidArgument(
+                f"a term is {getattr(term, '__name__', repr(term))}; terms are "
+                "backboned's CrossEntropy, MeanSquaredError and KlDivergence, which "
+                "the server computes; of another loss call backward() and step()"
+            )
+    return terms
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,7 +171,7 @@ class TrainingVerbs(Handle):
     def train_step(
         self,
         x: Any,
-        terms: Sequence[Term],
+        terms: Terms,
         step: StepOptions | None = None,
         *,
         rng_state: bytes = b"",
@@ -168,7 +191,7 @@ class TrainingVerbs(Handle):
         ----------
         x : array_like, [N, C, H, W]
             float32 already normalised, or uint8 images that the server normalises.
-        terms : sequence of CrossEntropy, MeanSquaredError, KlDivergence
+        terms : CrossEntropy, MeanSquaredError or KlDivergence, or a sequence of them
             The loss is their weighted sum, added in this order.
         step : StepOptions, optional
             How the step is made.
@@ -187,6 +210,8 @@ class TrainingVerbs(Handle):
         ------
         FailedPrecondition
             If there is no optimizer.
+        InvalidArgument
+            If a term is none.
         """
         header = self._header(step, rng_state, batch_norm, return_logits, request_id)
         header.MergeFrom(pb.TrainStepHeader(if_version=condition(if_version)))
@@ -200,7 +225,7 @@ class TrainingVerbs(Handle):
     def train_step_async(
         self,
         x: Any,
-        terms: Sequence[Term],
+        terms: Terms,
         step: StepOptions | None = None,
         *,
         rng_state: bytes = b"",
@@ -329,9 +354,7 @@ def _array(values: Any) -> Array:
     return np.asarray(values, order="C")
 
 
-def _describe(
-    header: pb.TrainStepHeader, x: Any, terms: Sequence[Term]
-) -> list[memoryview]:
+def _describe(header: pb.TrainStepHeader, x: Any, terms: Terms) -> list[memoryview]:
     """Describe the input and the terms; give the bytes that follow.
 
     Raises
@@ -342,12 +365,7 @@ def _describe(
     array = _array(x)
     header.input.CopyFrom(make_spec(array))
     views = [as_bytes(array)]
-    for term in terms:
-        if not isinstance(term, (CrossEntropy, MeanSquaredError, KlDivergence)):
-            raise InvalidArgument(
-                f"a term is {getattr(term, '__name__', repr(term))}; terms are "
-                "backboned's CrossEntropy, MeanSquaredError and KlDivergence"
-            )
+    for term in as_terms(terms):
         message = header.terms.add(weight=term.weight)
         if term.rows is not None:
             message.row_begin, message.row_end = term.rows

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,7 +9,7 @@ import torch
 from backboned.nn.function import check_input
 from backboned.nn.parts import Parts
 from backboned.pipeline import StepInFlight
-from backboned.training import Term, TrainStep
+from backboned.training import Terms, TrainStep
 
 if TYPE_CHECKING:
     from backboned.optim import HostedOptimizer
@@ -25,7 +24,7 @@ class TrainAccess:
     def train_step(
         self,
         x: torch.Tensor,
-        terms: Sequence[Term],
+        terms: Terms,
         optimizer: HostedOptimizer,
         return_logits: bool = False,
     ) -> TrainStep:
@@ -38,7 +37,7 @@ class TrainAccess:
         ----------
         x : Tensor, [N, C, H, W]
             As for `forward`.
-        terms : sequence of CrossEntropy, MeanSquaredError, KlDivergence
+        terms : CrossEntropy, MeanSquaredError or KlDivergence, or a sequence of them
             Of this package; the loss is their weighted sum, added in this order.
         optimizer : HostedOptimizer
             Of `backboned.optim`; its clipping counts.
@@ -66,7 +65,7 @@ class TrainAccess:
     def train_step_async(
         self,
         x: torch.Tensor,
-        terms: Sequence[Term],
+        terms: Terms,
         optimizer: HostedOptimizer,
         return_logits: bool = False,
     ) -> StepInFlight:
