@@ -1,6 +1,7 @@
 """Hosted training: bit for bit what torch.optim does beside a local module."""
 
 import copy
+import inspect
 
 import backboned
 import pytest
@@ -92,18 +93,115 @@ def test_a_scheduler_sets_the_learning_rate(pair, kind):
     run_both(pair, train)
 
 
-def test_a_scheduler_may_cycle_the_momentum(server):
+def _one_cycle(optimizer):
+    return lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=7).step
+
+
+def _decay(optimizer):
+    def step():
+        for group in optimizer.param_groups:
+            group["weight_decay"] = group["weight_decay"] * 0.5 + 1e-3
+
+    return step
+
+
+def _vary_all(optimizer):
+    settings = {"momentum": 0.5, "dampening": 0.25, "maximize": True, "eps": 1e-3}
+
+    def step():
+        for group in optimizer.param_groups:
+            changed = {k: v for k, v in settings.items() if k in group}
+            group.update(changed, weight_decay=1e-2)
+            if "betas" in group:
+                group["betas"] = (0.5, 0.75)
+
+    return step
+
+
+def _without_momentum_for_a_while(optimizer):
+    momenta = iter([0.5, 0.0, 0.0, 0.5, 0.25, 0.0, 0.0])
+
+    def step():
+        optimizer.param_groups[0]["momentum"] = next(momenta)
+
+    return step
+
+
+@pytest.mark.parametrize(
+    ("name", "schedule"),
+    [
+        *[
+            (name, schedule)
+            for name in ("SGD", "AdamW")
+            for schedule in (_one_cycle, _decay, _vary_all)
+        ],
+        ("SGD", _without_momentum_for_a_while),
+    ],
+)
+@pytest.mark.parametrize("groups", [1, 2])
+def test_settings_that_a_schedule_moves_go_with_the_step(
+    server, name, schedule, groups
+):
+    pair = make_pair(server, "mlp")
+    made = []
+
     def train(net):
-        optimizer = make_optimizer(net, "SGD", lr=0.1, momentum=0.9)
-        scheduler = lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=6)
-        for x, y in batches("mlp", 5):
+        parameters = [*net.parameters()]
+        given = [{"params": parameters[:2]}, {"params": parameters[2:], "lr": 0.05}]
+        options = {"momentum": 0.9} if name == "SGD" else {}
+        given = given if groups == 2 else parameters
+        optimizer = make_optimizer(net, name, given, lr=0.01, **options)
+        made.append(optimizer)
+        step = schedule(optimizer)
+        for number, (x, y) in enumerate(batches("mlp", 6)):
+            before = net.traffic if net is pair[0] else None
             optimizer.zero_grad()
             F.cross_entropy(net(x), y).backward()
             optimizer.step()
-            scheduler.step()
-        return [optimizer.param_groups[0]["momentum"]]
+            step()
+            if before and number:
+                moved = net.traffic - before
+                assert moved.round_trips == 2 and moved.sent_bytes < 21_000
+        return []
+
+    run_both(pair, train)
+    assert_same_optimizers(*made)
+
+
+def test_settings_that_change_back_are_sent_too(server):
+    def train(net):
+        optimizer = make_optimizer(net, "SGD", lr=0.1, momentum=0.9)
+        for momentum, (x, y) in zip([0.9, 0.5, 0.9, 0.9], batches("mlp", 4)):
+            optimizer.param_groups[0]["momentum"] = momentum
+            optimizer.zero_grad()
+            F.cross_entropy(net(x), y).backward()
+            optimizer.step()
+        return []
 
     run_both(make_pair(server, "mlp"), train)
+
+
+@pytest.mark.parametrize("decoupled", [False, True])
+def test_adam_takes_all_options_of_torchs(server, decoupled):
+    def train(net):
+        optimizer = make_optimizer(
+            net, "Adam", lr=0.01, weight_decay=0.5, decoupled_weight_decay=decoupled
+        )
+        for x, y in batches("mlp", 3):
+            optimizer.zero_grad()
+            F.cross_entropy(net(x), y).backward()
+            optimizer.step()
+        return []
+
+    run_both(make_pair(server, "mlp"), train)
+
+
+def test_options_that_there_are_not_are_an_error_as_in_torch(net):
+    with pytest.raises(TypeError, match="beta"):
+        optim.Adam(net, beta=0.9)
+    assert net.mode == "mirrored"
+    ours, theirs = map(inspect.signature, (optim.Adam, torch.optim.Adam))
+    assert ours == theirs
 
 
 def test_groups_and_a_group_added_later(pair, kind):
@@ -832,6 +930,7 @@ def test_tensors_of_an_earlier_state_are_not_written_by_mistake(net):
     ((x, y),) = batches("mlp", 1)
     F.cross_entropy(net(x), y).backward()
     weight, grad = net.fc1.weight.data, net.fc1.weight.grad
+    assert grad.norm() > 0
     optimizer.step()
     weight.add_(1)
     with pytest.raises(RuntimeError, match=r"fc1\.weight was written .* take it again"):

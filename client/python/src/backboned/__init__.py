@@ -52,6 +52,7 @@ from backboned.instance import Instance
 from backboned.layout import Layout, Version
 from backboned.norms import BatchNorm
 from backboned.optimizer import (
+    GroupSettings,
     Optimizer,
     OptimizerState,
     ParameterGroup,
@@ -92,6 +93,7 @@ __all__ = [
     "FeatureCache",
     "Forward",
     "Grads",
+    "GroupSettings",
     "Instance",
     "InstanceInfo",
     "Internal",

@@ -94,6 +94,41 @@ class Optimizer:
 
 
 @dataclasses.dataclass(frozen=True)
+class GroupSettings:
+    """Settings of a group that a step changes; None: as it is.
+
+    Attributes
+    ----------
+    weight_decay, maximize, momentum, dampening, nesterov, betas, eps
+        As of a `ParameterGroup`.
+    """
+
+    weight_decay: float | None = None
+    maximize: bool | None = None
+    momentum: float | None = None
+    dampening: float | None = None
+    nesterov: bool | None = None
+    betas: tuple[float, float] | None = None
+    eps: float | None = None
+
+    def message(self) -> optimizer_pb2.GroupSettings:
+        """Make the contract's settings."""
+        settings = optimizer_pb2.GroupSettings(
+            weight_decay=self.weight_decay,
+            momentum=self.momentum,
+            dampening=self.dampening,
+            beta1=None if self.betas is None else self.betas[0],
+            beta2=None if self.betas is None else self.betas[1],
+            eps=self.eps,
+        )
+        if self.maximize is not None:
+            settings.maximize = self.maximize
+        if self.nesterov is not None:
+            settings.nesterov = self.nesterov
+        return settings
+
+
+@dataclasses.dataclass(frozen=True)
 class StepOptions:
     """How one step is to be made.
 
@@ -111,6 +146,9 @@ class StepOptions:
         Bounds each element, as ``clip_grad_value_`` does. Not with `clip_norm`.
     zero_after : bool
         Take the gradients away afterwards.
+    settings : sequence of GroupSettings
+        Other settings of this step and of those after it, one for each group; what the
+        optimizer remembers stays. Empty: as they are.
     """
 
     lr: Sequence[float] = ()
@@ -118,6 +156,7 @@ class StepOptions:
     norm_type: float = 2.0
     clip_value: float | None = None
     zero_after: bool = False
+    settings: Sequence[GroupSettings] = ()
 
     def message(self) -> optimizer_pb2.StepOptions:
         """Make the contract's options.
@@ -127,7 +166,11 @@ class StepOptions:
         InvalidArgument
             If both norm and elements are to be bounded.
         """
-        options = optimizer_pb2.StepOptions(lr=self.lr, zero_after=self.zero_after)
+        options = optimizer_pb2.StepOptions(
+            lr=self.lr,
+            zero_after=self.zero_after,
+            settings=[settings.message() for settings in self.settings],
+        )
         if self.clip_norm is not None and self.clip_value is not None:
             raise InvalidArgument("give clip_norm or clip_value, not both")
         if self.clip_norm is not None:

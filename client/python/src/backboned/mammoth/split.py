@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any, Callable
 
@@ -53,9 +54,8 @@ class SplitOptimizer(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take a state dict, also one that the optimizer of torch gave."""
         super().load_state_dict(state_dict)
-        for tensor in self._in_server():
-            if tensor in self.state:
-                self._remote.state[tensor] = self.state.pop(tensor)
+        mine = [tensor for tensor in self._in_server() if tensor in self.state]
+        self._remote.state = defaultdict(dict, {t: self.state.pop(t) for t in mine})
 
     def _in_server(self) -> list[torch.Tensor]:
         return [t for group in self._remote.param_groups for t in group["params"]]

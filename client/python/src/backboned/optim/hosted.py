@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import inspect
 import uuid
-from collections.abc import Sequence
+import weakref
+from collections import defaultdict
+from collections.abc import Mapping, MutableMapping
 from typing import Any, Callable
 
 import torch
@@ -16,22 +20,44 @@ from backboned.nn.lazy import raw
 from backboned.nn.mirror import as_array
 from backboned.nn.remote import RemoteBackbone, network_of
 from backboned.nn.weak import Weak
-from backboned.optim import memory
-from backboned.optimizer import Optimizer, ParameterGroup, StepOptions, Stepped
+from backboned.optim.state import HostedState, Remembered, Slots
+from backboned.optimizer import (
+    GroupSettings,
+    Optimizer,
+    ParameterGroup,
+    StepOptions,
+    Stepped,
+)
 from backboned.pipeline import StepInFlight
-from backboned.training import Term, TrainStep
+from backboned.training import Terms, TrainStep
 
 
 @boundary.verbs
 class HostedOptimizer(torch.optim.Optimizer):
     """An optimizer of `torch.optim` whose steps are made in the server.
 
-    Its groups may be changed like any optimizer's, by a scheduler too. New learning
-    rates go along with the next step. Another change, or a new group, has the
-    optimizer's state fetched and sent again before the next step.
+    Its groups may be changed like any optimizer's, by a scheduler too. New settings go
+    along with the next step. Another list of parameters, `amsgrad` and
+    `decoupled_weight_decay` have the optimizer's state fetched and sent again.
 
-    `state` is empty: `state_dict` fetches what the server remembers, and what
-    `load_state_dict` put there is sent with the next step.
+    `state` is fetched when somebody looks at it, and sent before the next step if it
+    changed. Clearing it, or assigning an empty one, sends nothing. Tensors that were
+    taken from it have old values after a step, until somebody looks at `state` again;
+    writing to them before that is an error at the next step.
+
+    Parameters
+    ----------
+    params : RemoteBackbone, or what torch.optim takes
+        All of one network.
+    *args, **options
+        As of the optimizer of torch.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is not in a network of the server, they are in several, or an
+        option is for tensors in this process (`fused`, `capturable`,
+        `differentiable`).
 
     Attributes
     ----------
@@ -53,7 +79,21 @@ class HostedOptimizer(torch.optim.Optimizer):
     last_step: Stepped | None = None
     _link: HostedLink | None = None
     _network = Weak()  # It has this: one that is dropped is to be freed.
-    _in_force: Optimizer | None = None
+    _state: MutableMapping[Any, Any]
+    # What the server was given; what steps change since then is not in it.
+    _configured: Optimizer | None = None
+    # Whether steps have changed more than learning rates since then.
+    _varies: bool = False
+
+    def __init__(self, params: Any, *args: Any, **options: Any) -> None:
+        make: Any = super().__init__
+        given = inspect.signature(make).bind(expanded(params), *args, **options)
+        for name in _LOCAL:
+            if given.arguments.get(name):
+                raise ValueError(f"{name}=True is for tensors in this process")
+        make(*given.args, **given.kwargs)
+        self._network = _only_network(self.param_groups)
+        self._link = self._network.host(self)
 
     @property
     def network(self) -> RemoteBackbone:
@@ -61,16 +101,36 @@ class HostedOptimizer(torch.optim.Optimizer):
         network: RemoteBackbone = self._network
         return network
 
-    def _settle_in(self) -> None:
-        """Find the network of the parameters, and make it hosted.
+    @property
+    def state(self) -> Any:
+        """What it remembers, by parameter; fetched when somebody looks."""
+        return self._state
 
-        Raises
-        ------
-        ValueError
-            If a parameter is not in a network of the server, or they are in several.
-        """
-        self._network = _only_network(self.param_groups)
-        self._link = self._network.host(self)
+    @state.setter
+    def state(self, entries: MutableMapping[Any, Any]) -> None:
+        if entries is self.__dict__.get("_state"):
+            return
+        if isinstance(entries, HostedState):
+            entries = entries.bring()
+        old = _if_held(self.__dict__, "_state")
+        self._state = HostedState(entries, self)
+        if isinstance(old, HostedState):
+            old.bring()  # Whoever holds it keeps what it had.
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Be copied and pickled with what it remembers."""
+        link = self._link
+        state: Any = self._state
+        if isinstance(state, HostedState) and not state.here:
+            mine = link is not None and link.optimizer is self and link.hosting
+            state = state.bring() if mine else defaultdict(dict)
+        return {**super().__getstate__(), "state": state}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take what `load_state_dict` read, or what was pickled."""
+        if "state" in state:
+            self.state = state["state"]
+        super().__setstate__({k: v for k, v in state.items() if k != "state"})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, as any optimizer does; all of the same network."""
@@ -89,7 +149,7 @@ class HostedOptimizer(torch.optim.Optimizer):
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Take the gradients away, or make those that there are zero.
 
-        The latter fetches them, and sends zeros.
+        The latter sends zeros.
         """
         link = self._own_link()
         tensors = self._tensors()
@@ -137,34 +197,26 @@ class HostedOptimizer(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         link = self._own_link()
-        options = self._options(clip_norm, norm_type, clip_value)
         self._put_in_force(link)
+        options = self._options(clip_norm, norm_type, clip_value)
         made, result = link.step(options, self._covers_all(link))
         self.last_step = result if made else None
         return loss
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take a state dict, also one that the optimizer of torch gave.
-
-        It is sent before the next step.
-        """
-        super().load_state_dict(state_dict)
-        if not self.state:
-            self._in_force = None
-
     def train_step(
-        self, x: torch.Tensor, terms: Sequence[Term], return_logits: bool
+        self, x: torch.Tensor, terms: Terms, return_logits: bool
     ) -> TrainStep:
         """Make a whole training step; see `RemoteBackbone.train_step`."""
         link = self._ready_link()
         run = link.instance.train_step
         options = self._train_options(return_logits)
         result = link.train_step(functools.partial(run, as_array(x), terms, **options))
+        self._note_for_schedulers()
         self.last_step = result.step
         return result
 
     def train_step_async(
-        self, x: torch.Tensor, terms: Sequence[Term], return_logits: bool
+        self, x: torch.Tensor, terms: Terms, return_logits: bool
     ) -> StepInFlight:
         """Send a training step; see `RemoteBackbone.train_step_async`."""
         link = self._ready_link()
@@ -173,8 +225,17 @@ class HostedOptimizer(torch.optim.Optimizer):
         step = link.train_step_async(
             functools.partial(send, as_array(x), terms, **options)
         )
+        self._note_for_schedulers()
         step.add_done_callback(self._note_end)
         return step
+
+    def _note_for_schedulers(self) -> None:
+        """Note a step that `step` did not make: learning rates may be scheduled now.
+
+        Newer versions of torch look at the one, older ones at the other.
+        """
+        self._opt_called = True
+        self._step_count = getattr(self, "_step_count", 0) + 1
 
     def _ready_link(self) -> HostedLink:
         """Give the link of a network that whole training steps may train."""
@@ -215,6 +276,7 @@ class HostedOptimizer(torch.optim.Optimizer):
             clip_norm=clip_norm,
             norm_type=self.norm_type if norm_type is None else norm_type,
             clip_value=clip_value,
+            settings=[_settings(g) for g in self.param_groups] if self._varies else [],
         )
 
     def _tensors(self) -> list[torch.Tensor]:
@@ -248,19 +310,44 @@ class HostedOptimizer(torch.optim.Optimizer):
         if link.instance.frozen:
             self._thaw(link)
         wanted = self._described(link)
-        if self.state:
-            tensors = memory.to_server(self.state, self._names(link))
-        elif self._in_force is None:
-            link.configure(wanted)
-            self._in_force = wanted
-            return
-        elif memory.equal_but_lr(wanted, self._in_force):
-            return
-        else:
-            tensors = link.optimizer_state().tensors
-        link.set_optimizer_state(wanted, tensors)
-        self._in_force = wanted
-        self.state.clear()
+        state, slots, configured = self._state, self.slots(), self._configured
+        assert isinstance(state, HostedState)
+        same = configured is not None and _structure(wanted) == _structure(configured)
+        if not same and configured is not None:
+            state.bring()
+        if not same or state.changed(slots):
+            names = self._names(link)
+            tensors = {
+                f"{names[id(parameter)]}/{what}": array
+                for parameter, its in state.remembered(slots).items()
+                for what, array in its.items()
+            }
+            if tensors:
+                link.set_optimizer_state(wanted, tensors)
+            else:
+                link.configure(wanted)
+            self._configured, self._varies = wanted, False
+        elif _without_lr(wanted) != _without_lr(configured):
+            self._varies = True
+        state.leave(slots)
+
+    def slots(self) -> Slots:
+        """Say which tensors the server remembers of the parameters of the groups."""
+        return {
+            tensor: (*_SLOTS[self.kind], *_AMSGRAD[: bool(group.get("amsgrad"))])
+            for group in self.param_groups
+            for tensor in group["params"]
+        }
+
+    def fetch(self) -> Remembered:
+        """Get what the server remembers."""
+        link = self._own_link()
+        parameters = self._by_name(link)
+        found: Remembered = {}
+        for name, array in link.optimizer_state().tensors.items():
+            parameter, _, what = name.rpartition("/")
+            found.setdefault(parameters[parameter], {})[what] = array
+        return found
 
     def _thaw(self, link: HostedLink) -> None:
         """Let the server step what is frozen there and trains here."""
@@ -300,16 +387,14 @@ class HostedOptimizer(torch.optim.Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """Give the state dict that the optimizer of torch would have."""
-        if self.state or self._in_force is None:
+        state = self._state
+        if not isinstance(state, HostedState) or state.here:
             return super().state_dict()
-        link = self._own_link()
-        tensors = link.optimizer_state().tensors
         try:
-            for tensor, state in memory.from_server(tensors, self._by_name(link)):
-                self.state[tensor] = state
+            self._state = state.snapshot()
             return super().state_dict()
         finally:
-            self.state.clear()
+            self._state = state
 
     def _by_name(self, link: HostedLink) -> dict[str, torch.Tensor]:
         names = (spec.name for spec in link.instance.layout.parameters)
@@ -330,17 +415,20 @@ def expanded(params: Any) -> Any:
     return params
 
 
-def refuse_local(**options: Any) -> None:
-    """Refuse what only an optimizer beside local tensors can do.
+_LOCAL = ("fused", "capturable", "differentiable")
+"""Options that only an optimizer beside local tensors can have."""
 
-    Raises
-    ------
-    ValueError
-        If one of the options is set.
-    """
-    for name, value in options.items():
-        if value:
-            raise ValueError(f"{name}=True is for tensors in this process")
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+_AMSGRAD = ("max_exp_avg_sq",)
+_SLOTS = {"sgd": ("momentum_buffer",), "adam": _MOMENTS, "adamw": _MOMENTS}
+
+
+def _if_held(attributes: dict[str, Any], name: str) -> Any:
+    """Take an attribute away; give its value if somebody else refers to it too."""
+    value = attributes.pop(name, None)
+    held = weakref.ref(value) if isinstance(value, HostedState) else None
+    del value
+    return held() if held else None
 
 
 def _only_network(groups: list[dict[str, Any]]) -> RemoteBackbone:
@@ -380,17 +468,46 @@ def _kind(made_as: str, groups: list[dict[str, Any]]) -> str:
 
 
 def _described_group(
-    group: dict[str, Any], names: list[str], count: int
+    group: Mapping[str, Any], names: list[str], count: int
 ) -> ParameterGroup:
     options = {
-        key: group[key]
-        for key in ("momentum", "dampening", "nesterov", "betas", "eps", "amsgrad")
-        if key in group
+        key: value
+        for key, value in dataclasses.asdict(_settings(group)).items()
+        if value is not None
     }
     return ParameterGroup(
         select=None if len(names) == count else names,
         lr=float(group["lr"]),
-        weight_decay=float(group["weight_decay"]),
-        maximize=bool(group["maximize"]),
+        amsgrad=bool(group.get("amsgrad", False)),
         **options,
     )
+
+
+def _settings(group: Mapping[str, Any]) -> GroupSettings:
+    """Read the settings of a group that steps may change, but for the learning rate."""
+    betas = group.get("betas")
+    return GroupSettings(
+        weight_decay=float(group["weight_decay"]),
+        maximize=bool(group["maximize"]),
+        momentum=_number(group.get("momentum")),
+        dampening=_number(group.get("dampening")),
+        nesterov=bool(group["nesterov"]) if "nesterov" in group else None,
+        betas=None if betas is None else (float(betas[0]), float(betas[1])),
+        eps=_number(group.get("eps")),
+    )
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def _structure(optimizer: Optimizer) -> Any:
+    """Give of an optimizer what no step changes."""
+    groups = tuple((group.select, group.amsgrad) for group in optimizer.groups)
+    return optimizer.kind, groups
+
+
+def _without_lr(optimizer: Optimizer | None) -> Any:
+    if optimizer is None:
+        return None
+    return tuple(dataclasses.replace(group, lr=None) for group in optimizer.groups)
