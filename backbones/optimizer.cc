@@ -31,51 +31,10 @@ absl::Status OfGroup(size_t group, absl::Status status) {
                                               status.message().size())));
 }
 
-absl::Status CheckNotNegative(std::string_view name, double value) {
-  if (std::isfinite(value) && value >= 0) return absl::OkStatus();
-  return InvalidOption(absl::StrCat(std::string(name), " is ", value,
-                                    ", must be a number of at least 0"));
-}
-
 absl::Status CheckPositive(std::string_view name, double value) {
   if (value > 0) return absl::OkStatus();  // NaN is not.
   return InvalidOption(
       absl::StrCat(std::string(name), " is ", value, ", must be above 0"));
-}
-
-absl::Status CheckBeta(std::string_view name, double value) {
-  if (value >= 0 && value < 1) return absl::OkStatus();
-  return InvalidOption(
-      absl::StrCat(std::string(name), " is ", value, ", must be in [0, 1)"));
-}
-
-absl::Status CheckSgd(const ParameterGroup& group) {
-  absl::Status momentum = CheckNotNegative("momentum", group.momentum);
-  if (!momentum.ok()) return momentum;
-  if (!std::isfinite(group.dampening)) {
-    return InvalidOption(
-        absl::StrCat("dampening is ", group.dampening, ", must be a number"));
-  }
-  if (group.nesterov && (group.momentum <= 0 || group.dampening != 0)) {
-    return InvalidOption(
-        absl::StrCat("nesterov needs a momentum and no dampening, they are ",
-                     group.momentum, " and ", group.dampening));
-  }
-  return absl::OkStatus();
-}
-
-absl::Status CheckAdam(const ParameterGroup& group) {
-  absl::Status valid = CheckBeta("beta1", group.beta1);
-  if (valid.ok()) valid = CheckBeta("beta2", group.beta2);
-  if (valid.ok()) valid = CheckNotNegative("eps", group.eps);
-  return valid;
-}
-
-absl::Status CheckGroup(OptimizerKind kind, const ParameterGroup& group) {
-  absl::Status valid = CheckNotNegative("lr", group.lr);
-  if (valid.ok()) valid = CheckNotNegative("weight_decay", group.weight_decay);
-  if (!valid.ok()) return valid;
-  return kind == OptimizerKind::kSgd ? CheckSgd(group) : CheckAdam(group);
 }
 
 absl::Status CheckGlobs(const std::vector<ParameterGroup>& groups) {
@@ -99,32 +58,6 @@ absl::Status CheckGlobs(const std::vector<ParameterGroup>& groups) {
   return absl::OkStatus();
 }
 
-// The first setting that `kind` does not take. Empty: none.
-std::string_view ForeignSetting(OptimizerKind kind,
-                                const GroupSettings& settings) {
-  if (kind != OptimizerKind::kSgd) {
-    if (settings.momentum.has_value()) return "momentum";
-    if (settings.dampening.has_value()) return "dampening";
-    return settings.nesterov.has_value() ? "nesterov" : "";
-  }
-  if (settings.beta1.has_value()) return "beta1";
-  if (settings.beta2.has_value()) return "beta2";
-  return settings.eps.has_value() ? "eps" : "";
-}
-
-ParameterGroup WithSettings(ParameterGroup group,
-                            const GroupSettings& settings) {
-  group.weight_decay = settings.weight_decay.value_or(group.weight_decay);
-  group.maximize = settings.maximize.value_or(group.maximize);
-  group.momentum = settings.momentum.value_or(group.momentum);
-  group.dampening = settings.dampening.value_or(group.dampening);
-  group.nesterov = settings.nesterov.value_or(group.nesterov);
-  group.beta1 = settings.beta1.value_or(group.beta1);
-  group.beta2 = settings.beta2.value_or(group.beta2);
-  group.eps = settings.eps.value_or(group.eps);
-  return group;
-}
-
 absl::Status CheckCount(std::string_view what, size_t count, size_t groups) {
   if (count == 0 || count == groups) return absl::OkStatus();
   return InvalidOption(absl::StrCat(std::string(what), " has ", count,
@@ -132,15 +65,13 @@ absl::Status CheckCount(std::string_view what, size_t count, size_t groups) {
                                     groups == 1 ? " group" : " groups"));
 }
 
-absl::Status CheckSettings(const OptimizerState& optimizer, size_t group,
-                           const GroupSettings& settings) {
-  const std::string_view foreign = ForeignSetting(optimizer.kind, settings);
-  if (!foreign.empty()) {
-    return InvalidOption(
-        absl::StrCat("the optimizer has no ", std::string(foreign)));
-  }
-  return CheckGroup(optimizer.kind,
-                    WithSettings(optimizer.groups[group], settings));
+// Group `g` with the learning rate and the settings that `options` has for it.
+ParameterGroup GroupOf(const OptimizerState& optimizer,
+                       const StepOptions& options, size_t g) {
+  ParameterGroup group = optimizer.groups[g];
+  if (!options.lr.empty()) group.lr = options.lr[g];
+  if (options.settings.empty()) return group;
+  return WithSettings(std::move(group), options.settings[g]);
 }
 
 // Whether the learning rates and settings of `options` fit.
@@ -151,26 +82,16 @@ absl::Status CheckGroups(const OptimizerState& optimizer,
   if (!valid.ok()) return valid;
   valid = CheckCount("settings", options.settings.size(), groups);
   if (!valid.ok()) return valid;
-  for (size_t g = 0; g < options.lr.size(); ++g) {
-    valid = OfGroup(g, CheckNotNegative("lr", options.lr[g]));
-    if (!valid.ok()) return valid;
-  }
-  for (size_t g = 0; g < options.settings.size(); ++g) {
-    valid = OfGroup(g, CheckSettings(optimizer, g, options.settings[g]));
-    if (!valid.ok()) return valid;
+  for (size_t g = 0; g < groups; ++g) {
+    if (!options.settings.empty()) {
+      valid = CheckTakes(optimizer.kind, options.settings[g]);
+    }
+    if (valid.ok()) {
+      valid = CheckGroup(optimizer.kind, GroupOf(optimizer, options, g));
+    }
+    if (!valid.ok()) return OfGroup(g, valid);
   }
   return absl::OkStatus();
-}
-
-// Gives the groups of `optimizer` the learning rates and settings of `options`.
-void SetGroups(const StepOptions& options, OptimizerState& optimizer) {
-  for (size_t g = 0; g < options.lr.size(); ++g) {
-    optimizer.groups[g].lr = options.lr[g];
-  }
-  for (size_t g = 0; g < options.settings.size(); ++g) {
-    optimizer.groups[g] =
-        WithSettings(std::move(optimizer.groups[g]), options.settings[g]);
-  }
 }
 
 // The parameters of a group, none of them cut.
@@ -375,7 +296,9 @@ absl::StatusOr<StepOutput> Step(const State& state, const StepOptions& options,
 
   State next = state;
   OptimizerState optimizer = *state.optimizer;
-  SetGroups(options, optimizer);
+  for (size_t g = 0; g < optimizer.groups.size(); ++g) {
+    optimizer.groups[g] = GroupOf(*state.optimizer, options, g);
+  }
   for (size_t n = 0; n < stepped.size(); ++n) {
     const size_t i = stepped[n];
     Stepped one =

@@ -23,38 +23,16 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "backbones/layout.h"
+#include "backbones/parameter_group.h"
 #include "backbones/selection.h"
 #include "backbones/state.h"
 
 namespace backboned {
 
-enum class OptimizerKind { kSgd, kAdam, kAdamW };
-
-// AdamW's weight decay unless the caller gives one; of the others it is 0.
-inline constexpr double kAdamWWeightDecay = 0.01;
-
 // Patterns that all groups of an optimizer may have together, and their bytes:
 // some times those of all names that a network has.
 inline constexpr size_t kMaxGroupGlobs = 4096;
 inline constexpr size_t kMaxGroupGlobBytes = size_t{64} << 10;
-
-// Parameters that are stepped alike, and how. The names are PyTorch's.
-struct ParameterGroup {
-  // Null: all parameters. A step does not copy it.
-  std::shared_ptr<const Selection> selection = nullptr;
-  double lr = 1e-3;
-  double weight_decay = 0;
-  bool maximize = false;
-  // SGD.
-  double momentum = 0;
-  double dampening = 0;
-  bool nesterov = false;
-  // Adam and AdamW.
-  double beta1 = 0.9;
-  double beta2 = 0.999;
-  double eps = 1e-8;
-  bool amsgrad = false;
-};
 
 // An optimizer and what it remembers. Immutable once it is part of a State, as
 // are its tensors.
@@ -99,19 +77,6 @@ struct ClipNorm {
 // Returns kFailedPrecondition (kReadOnly) unless the parameters of `state` are
 // float32 or float64.
 absl::Status CheckOptimizable(const State& state);
-
-// Settings of a group that change; absent ones stay. The names are
-// ParameterGroup's.
-struct GroupSettings {
-  std::optional<double> weight_decay = {};
-  std::optional<bool> maximize = {};
-  std::optional<double> momentum = {};
-  std::optional<double> dampening = {};
-  std::optional<bool> nesterov = {};
-  std::optional<double> beta1 = {};
-  std::optional<double> beta2 = {};
-  std::optional<double> eps = {};
-};
 
 struct StepOptions {
   // One a group, of this step and those after it. Empty: as they are.

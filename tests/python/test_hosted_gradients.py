@@ -236,3 +236,16 @@ def test_gradients_first_read_under_inference_mode_are_as_any(pair):
         assert_same(ours, theirs)
     assert_same_networks(*pair)
     assert_same_grads(*pair)
+
+
+def test_a_gradient_scaler_unscales_them(pair):
+    for net in pair:
+        optimizer = make_optimizer(net, "SGD", **SGD)
+        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+        for x, y in batches("mlp", 3):
+            optimizer.zero_grad()
+            scaler.scale(F.cross_entropy(net(x), y)).backward()
+            scaler.unscale_(optimizer)
+            scaler.step(optimizer)
+            scaler.update()
+    assert_same_networks(*pair)

@@ -1,0 +1,89 @@
+#include "backbones/parameter_group.h"
+
+#include <cmath>
+#include <string>
+#include <string_view>
+
+#include "absl/strings/str_cat.h"
+#include "backbones/errors.h"
+
+namespace backboned {
+namespace {
+
+absl::Status CheckNotNegative(std::string_view name, double value) {
+  if (std::isfinite(value) && value >= 0) return absl::OkStatus();
+  return InvalidOption(absl::StrCat(std::string(name), " is ", value,
+                                    ", must be a number of at least 0"));
+}
+
+absl::Status CheckBeta(std::string_view name, double value) {
+  if (value >= 0 && value < 1) return absl::OkStatus();
+  return InvalidOption(
+      absl::StrCat(std::string(name), " is ", value, ", must be in [0, 1)"));
+}
+
+absl::Status CheckSgd(const ParameterGroup& group) {
+  absl::Status momentum = CheckNotNegative("momentum", group.momentum);
+  if (!momentum.ok()) return momentum;
+  if (!std::isfinite(group.dampening)) {
+    return InvalidOption(
+        absl::StrCat("dampening is ", group.dampening, ", must be a number"));
+  }
+  if (group.nesterov && (group.momentum <= 0 || group.dampening != 0)) {
+    return InvalidOption(
+        absl::StrCat("nesterov needs a momentum and no dampening, they are ",
+                     group.momentum, " and ", group.dampening));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckAdam(const ParameterGroup& group) {
+  absl::Status valid = CheckBeta("beta1", group.beta1);
+  if (valid.ok()) valid = CheckBeta("beta2", group.beta2);
+  if (valid.ok()) valid = CheckNotNegative("eps", group.eps);
+  return valid;
+}
+
+// The first setting that `kind` does not take. Empty: none.
+std::string_view ForeignSetting(OptimizerKind kind,
+                                const GroupSettings& settings) {
+  if (kind != OptimizerKind::kSgd) {
+    if (settings.momentum.has_value()) return "momentum";
+    if (settings.dampening.has_value()) return "dampening";
+    return settings.nesterov.has_value() ? "nesterov" : "";
+  }
+  if (settings.beta1.has_value()) return "beta1";
+  if (settings.beta2.has_value()) return "beta2";
+  return settings.eps.has_value() ? "eps" : "";
+}
+
+}  // namespace
+
+absl::Status CheckGroup(OptimizerKind kind, const ParameterGroup& group) {
+  absl::Status valid = CheckNotNegative("lr", group.lr);
+  if (valid.ok()) valid = CheckNotNegative("weight_decay", group.weight_decay);
+  if (!valid.ok()) return valid;
+  return kind == OptimizerKind::kSgd ? CheckSgd(group) : CheckAdam(group);
+}
+
+ParameterGroup WithSettings(ParameterGroup group,
+                            const GroupSettings& settings) {
+  group.weight_decay = settings.weight_decay.value_or(group.weight_decay);
+  group.maximize = settings.maximize.value_or(group.maximize);
+  group.momentum = settings.momentum.value_or(group.momentum);
+  group.dampening = settings.dampening.value_or(group.dampening);
+  group.nesterov = settings.nesterov.value_or(group.nesterov);
+  group.beta1 = settings.beta1.value_or(group.beta1);
+  group.beta2 = settings.beta2.value_or(group.beta2);
+  group.eps = settings.eps.value_or(group.eps);
+  return group;
+}
+
+absl::Status CheckTakes(OptimizerKind kind, const GroupSettings& settings) {
+  const std::string_view foreign = ForeignSetting(kind, settings);
+  if (foreign.empty()) return absl::OkStatus();
+  return InvalidOption(
+      absl::StrCat("the optimizer has no ", std::string(foreign)));
+}
+
+}  // namespace backboned
