@@ -114,8 +114,12 @@ TEST_P(UnreadAnswersTest, CountAsCallsUntilTheWatchdogEndsThem) {
   }
   WaitUntil([&] { return calls_inside() == kCalls + 1; },
             "each call that nobody reads is inside");
-  clock_.Advance(kStallTimeout);
-  WaitUntil([&] { return calls_inside() == 1; }, "the calls have ended");
+  // A call is inside before its answer begins.
+  const auto ended = [&] {
+    clock_.Advance(kStallTimeout);
+    return calls_inside() == 1;
+  };
+  WaitUntil(ended, "the calls have ended");
   for (const auto& call : calls) {
     EXPECT_THAT(call->End(), StatusIs(absl::StatusCode::kCancelled));
   }
