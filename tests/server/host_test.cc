@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "backbones/errors.h"
+#include "server/memory_allocator.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/test_clock.h"
 #include "tests/testing/wall_clock.h"
@@ -239,6 +240,7 @@ TEST_F(HostTest, DrawsNothingForOneWhoIsLate) {
 }
 
 TEST_F(HostTest, WhoAsksPaysForWhatIsDrawn) {
+  CpuMemory();  // Counts from its first call on.
   const auto account = std::make_shared<MemoryAccount>("a", 1000);
   CreateOptions options = Mlp("large");
   options.caller.account = account;
@@ -369,8 +371,11 @@ TEST(HostClockTest, ASessionThatComesBackWhileItIsSweptKeepsItsNewTapes) {
                     clock.Now()),
                 IsOk());
   };
-  EXPECT_THAT(host.sessions().Begin("s", "local", clock.Now()), IsOk());
-  put_tape();
+  {
+    const auto call = host.sessions().Begin("s", "local", clock.Now());
+    EXPECT_THAT(call, IsOk());
+    put_tape();
+  }
   clock.Advance(absl::Minutes(11));
   const absl::Time swept = clock.Now();
   clock.Advance(absl::Milliseconds(1));
