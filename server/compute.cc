@@ -332,10 +332,10 @@ absl::StatusOr<int64_t> RowBytes(const DeviceWorker::Request& request,
   absl::StatusOr<DeviceWorker::Times> times =
       instance.worker().Run(request, [&] {
         const StatePtr state = instance.state();
-        const at::Tensor no_rows =
-            PrepareRows(work, *state, work.input.narrow(0, 0, 0));
+        const at::Tensor row =
+            PrepareRows(work, *state, work.input.narrow(0, 0, 1));
         const at::Tensor output =
-            Forward(instance.architecture(), *state, no_rows, work.options)
+            Forward(instance.architecture(), *state, row, work.options)
                 .outputs[0];
         bytes = c10::multiply_integers(output.sizes().slice(1)) *
                 static_cast<int64_t>(output.element_size());

@@ -91,7 +91,8 @@ absl::StatusOr<ForwardDone> RunForward(Host& host,
                                        ForwardWork work);
 
 // Returns the bytes that a row of the first output of `work` has, as it is
-// computed: from a forward of no rows, which the instance remembers.
+// computed: from a forward of the first row, which the instance remembers. The
+// input has at least one.
 absl::StatusOr<int64_t> RowBytes(const DeviceWorker::Request& request,
                                  const ForwardWork& work);
 

@@ -93,13 +93,16 @@ absl::Status Instance::ChangeSettings(
 
 std::optional<int64_t> Instance::RowBytes(const std::string& question) const {
   absl::MutexLock lock(&mutex_);
-  if (row_bytes_.first != question) return std::nullopt;
-  return row_bytes_.second;
+  const auto known = row_bytes_.find(question);
+  if (known == row_bytes_.end()) return std::nullopt;
+  return known->second;
 }
 
 void Instance::RememberRowBytes(const std::string& question, int64_t bytes) {
   absl::MutexLock lock(&mutex_);
-  row_bytes_ = {question, bytes};
+  constexpr size_t kMostKnown = 16;  // Clients choose what is asked.
+  if (row_bytes_.size() >= kMostKnown) row_bytes_.clear();
+  row_bytes_[question] = bytes;
 }
 
 absl::Status Instance::OpenCache() {

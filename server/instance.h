@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -117,7 +118,7 @@ class Instance {
                               const VersionCondition& condition,
                               const std::function<void(Settings&)>& change);
 
-  // What RememberRowBytes was told last, if `question` is the same.
+  // Returns what RememberRowBytes was told of `question`, if that was lately.
   std::optional<int64_t> RowBytes(const std::string& question) const;
   void RememberRowBytes(const std::string& question, int64_t bytes);
 
@@ -199,7 +200,7 @@ class Instance {
   std::vector<bool> trained_ ABSL_GUARDED_BY(mutex_);
   std::pair<std::weak_ptr<const State>, std::string> digest_
       ABSL_GUARDED_BY(mutex_);
-  std::pair<std::string, int64_t> row_bytes_ ABSL_GUARDED_BY(mutex_);
+  std::map<std::string, int64_t> row_bytes_ ABSL_GUARDED_BY(mutex_);
   std::weak_ptr<Digesting> digesting_ ABSL_GUARDED_BY(mutex_);
 };
 

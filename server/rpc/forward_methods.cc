@@ -160,6 +160,7 @@ absl::StatusOr<ForwardWork> WorkOf(const v1::ExtractRequest& request,
 absl::Status CheckFits(const DeviceWorker::Request& request,
                        const ForwardWork& work) {
   const int64_t rows = work.input.size(0);
+  if (rows == 0) return absl::OkStatus();
   absl::StatusOr<int64_t> row_bytes = RowBytes(request, work);
   if (!row_bytes.ok()) return row_bytes.status();
   if (*row_bytes == 0 || rows <= kMaxExtractBytes / *row_bytes) {
