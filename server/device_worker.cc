@@ -49,32 +49,22 @@ void Relax() {
 #endif
 }
 
-// Leaves a mutex that is held to others while it lives.
-class ABSL_SCOPED_LOCKABLE Unlocked {
- public:
-  explicit Unlocked(absl::Mutex* mutex) ABSL_UNLOCK_FUNCTION(mutex)
-      : mutex_(mutex) {
-    mutex_->Unlock();
-  }
-  ~Unlocked() ABSL_UNLOCK_FUNCTION() { mutex_->Lock(); }
-
-  Unlocked(const Unlocked&) = delete;
-  Unlocked& operator=(const Unlocked&) = delete;
-
- private:
-  absl::Mutex* const mutex_;
-};
-
 }  // namespace
 
 // Shared by the caller, who waits in Wait, and the worker, which refers to the
 // request and the work until `finished`.
 struct DeviceWorker::Item {
+  Item(const Request& asks, const Work* plain, BatchWork* batched,
+       int64_t turn_samples = 1)
+      : request(asks),
+        work(plain),
+        batch_work(batched),
+        samples(turn_samples) {}
+
   const Request& request;
   const Work* work;  // One of the two.
   BatchWork* batch_work;
-  // Of the turn that waits or runs.
-  int64_t samples = 1;
+  int64_t samples;  // Of the turn that waits or runs.
   absl::Time submitted = {};
   uint64_t id = 0;
   bool started = false;  // Without a signal: the caller need not wake for it.
@@ -224,11 +214,12 @@ bool DeviceWorker::IsIdle() const {
 void DeviceWorker::Spin(const Item& item) {
   static const bool has_cores = std::thread::hardware_concurrency() > 1;
   if (!has_cores) return;
-  const Unlocked unlocked(&mutex_);
+  mutex_.Unlock();
   const auto end = std::chrono::steady_clock::now() + kMaxSpin;
   while (!item.finished && std::chrono::steady_clock::now() < end) {
     for (int i = 0; i < 16; ++i) Relax();
   }
+  mutex_.Lock();
 }
 
 absl::Status DeviceWorker::Wait(Item& item) {
@@ -246,10 +237,11 @@ absl::Status DeviceWorker::Wait(Item& item) {
 // Returns an error if nobody waits for the item any more. Unlocks the mutex
 // meanwhile, since it takes time to ask.
 absl::Status DeviceWorker::CheckWanted(const Item& item) {
-  const Unlocked unlocked(&mutex_);
+  mutex_.Unlock();
   const absl::Status status = RunCatching([&item] {
     return item.request.cancelled() ? Cancelled() : absl::OkStatus();
   });
+  mutex_.Lock();
   if (!status.ok()) return status;
   return clock_.Now() < item.request.deadline ? absl::OkStatus() : Expired();
 }
@@ -311,8 +303,9 @@ void DeviceWorker::RunBatch(const Scheduler::Dispatch& next) {
   scheduler_.Done(next.run.front(), cost, clock_.Now());
   for (const auto& item : ended) item->finished = true;
   // Without the mutex, which the callers would wake up to wait for.
-  const Unlocked unlocked(&mutex_);
+  mutex_.Unlock();
   for (const auto& item : ended) item->done.Signal();
+  mutex_.Lock();
 }
 
 // Returns those of `items` that somebody still waits for; the others' status
@@ -334,10 +327,11 @@ DeviceWorker::Items DeviceWorker::WithoutAbandoned(const Items& items) {
 // Runs `items`, and returns how long that took.
 absl::Duration DeviceWorker::RunWanted(const Items& items) {
   for (const auto& item : items) item->started = true;
-  const Unlocked unlocked(&mutex_);
+  mutex_.Unlock();
   const absl::Time begin = clock_.Now();
   RunAll(items);
   const absl::Duration cost = clock_.Now() - begin;
+  mutex_.Lock();
   for (const auto& item : items) {
     if (!item->continues) item->times.queue = begin - item->submitted;
     item->times.compute += cost;
