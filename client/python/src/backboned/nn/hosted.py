@@ -234,7 +234,8 @@ class HostedLink(Versioned, Keeping, Overlapping, TrainSteps):
             self.settle()
             if draws:
                 options = {**options, "rng_state": randomness.state()}
-            if moves or options.get("tape"):
+            # For all that the server cannot know to change nothing.
+            if options["training"] or moves or options.get("tape"):
                 options = {**options, "request_id": fresh_id()}
             full = compute.ForwardOptions(if_version=self._version, **options)
             if moves:
