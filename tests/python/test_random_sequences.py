@@ -1,7 +1,14 @@
-"""Whatever is done in whatever order: the numbers are those of a local module."""
+"""Whatever is done in whatever order: the numbers are those of a local module.
+
+A state machine of hypothesis trains a network in a server and its equal in this process
+by the same actions, and compares what each action gives. It shrinks what fails to the
+shortest sequence, and prints it. `SEQUENCES` says how many of them are tried for each
+network (default 6; the nightly run takes 200).
+"""
 
 import copy
-import random
+import functools
+import os
 
 import pytest
 import torch
@@ -12,12 +19,38 @@ from hosted_pairs import (
     assert_same,
     assert_same_grads,
     assert_same_networks,
+    assert_same_optimizers,
     make_optimizer,
     make_pair,
 )
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
-STEPS = 30
+SEQUENCES = int(os.environ.get("SEQUENCES", "6"))
+STEPS = 25
 SGD = {"lr": 0.05, "momentum": 0.9, "weight_decay": 1e-3}
+
+SEEDS = st.integers(0, 50)
+PICKS = st.integers(0, 60)
+"""Which parameter, modulo how many there are."""
+
+
+class Wrapper(torch.nn.Module):
+    """A module of the user's around the network."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        return self.net(x)
 
 
 class Side:
@@ -25,48 +58,55 @@ class Side:
 
     def __init__(self, net, kind, hosted):
         self.net = net
+        self.model = Wrapper(net)
         self.shape = SHAPES[kind]
         self.losses = []
         self.copies = []
-        self.in_flight = hosted and hasattr(net, "instance")
+        self.hooks = {}
+        self.remote = hasattr(net, "instance")
         if hosted:
             self.optimizer = make_optimizer(net, "SGD", **SGD)
         else:
             self.optimizer = torch.optim.SGD(net.parameters(), **SGD)
+        self.in_flight = hosted and self.remote
 
-    def _batch(self, seed):
+    def parameters(self):
+        return list(self.net.parameters())
+
+    def parameter(self, pick):
+        parameters = self.parameters()
+        return parameters[pick % len(parameters)]
+
+    def batch(self, seed):
         generator = torch.Generator().manual_seed(seed)
         x = torch.rand(self.shape, generator=generator)
         return x, torch.randint(0, 10, (self.shape[0],), generator=generator)
 
-    def forward(self, seed):
-        x, y = self._batch(seed)
-        out = self.net(x)
-        self.losses.append(F.cross_entropy(out, y))
-        return out.detach()
-
-    def backward(self, seed):
-        count = seed % 3 + 1
-        losses, self.losses = self.losses[-count:], self.losses[:-count]
-        if losses:
-            sum(losses).backward()
-        return None
-
-    def _written(self):
+    def written(self):
         """Forget graphs over the old values: local PyTorch mixes them with the new."""
         self.losses.clear()
 
-    def step(self, seed):
-        self._written()
+    def forward(self, seed, wrapped):
+        x, y = self.batch(seed)
+        out = (self.model if wrapped else self.net)(x)
+        self.losses.append(F.cross_entropy(out, y))
+        return out.detach()
+
+    def backward(self, count, retain):
+        losses = self.losses[-count:]
+        if not retain:
+            del self.losses[-count:]
+        sum(losses).backward(retain_graph=retain)
+
+    def step(self):
+        self.written()
         self.optimizer.step()
 
-    def whole_steps(self, seed):
+    def whole_steps(self, seed, count):
         """Make whole training steps: in flight, where they can be."""
-        self._written()
-        if not all(p.requires_grad for p in self.net.parameters()):
-            return
-        for i in range(seed % 3 + 1):
-            x, y = self._batch(seed + i)
+        self.written()
+        for i in range(count):
+            x, y = self.batch(seed + i)
             if self.in_flight:
                 self.net.train_step_async(x, [CrossEntropy(y)], self.optimizer)
             else:
@@ -75,78 +115,239 @@ class Side:
                 self.optimizer.step()
                 self.optimizer.zero_grad()
 
-    def zero(self, seed):
-        self.optimizer.zero_grad(set_to_none=seed % 4 > 0)
+    def zero(self, by, set_to_none):
+        {"optimizer": self.optimizer, "net": self.net, "wrapper": self.model}[
+            by
+        ].zero_grad(set_to_none=set_to_none)
 
     def evaluate(self, seed):
         status = self.net.training
         self.net.eval()
         with torch.no_grad():
-            out = self.net(self._batch(seed)[0])
+            out = self.net(self.batch(seed)[0])
         self.net.train(status)
         return out
 
-    def read(self, seed):
-        parameters = list(self.net.parameters())
-        return parameters[seed % len(parameters)].detach().clone()
+    def read(self, pick):
+        return self.parameter(pick).detach().clone()
 
-    def read_grad(self, seed):
-        parameters = list(self.net.parameters())
-        grad = parameters[seed % len(parameters)].grad
+    def read_grad(self, pick):
+        grad = self.parameter(pick).grad
         return None if grad is None else grad.clone()
 
-    def write(self, seed):
-        self._written()
-        parameters = list(self.net.parameters())
-        parameters[seed % len(parameters)].data.mul_(0.75)
+    def read_state(self, pick):
+        memory = self.optimizer.state[self.parameter(pick)].get("momentum_buffer")
+        return None if memory is None else memory.clone()
 
-    def write_grad(self, seed):
-        parameters = list(self.net.parameters())
-        grad = parameters[seed % len(parameters)].grad
+    def clear_state(self):
+        self.optimizer.state.clear()
+
+    def forget_one(self, pick):
+        self.optimizer.state[self.parameter(pick)] = {}
+
+    def save_and_load_optimizer(self):
+        saved = copy.deepcopy(self.optimizer.state_dict())
+        self.optimizer.load_state_dict(saved)
+
+    def write(self, pick):
+        self.written()
+        self.parameter(pick).data.mul_(0.75)
+
+    def write_an_element(self, pick, at):
+        self.written()
+        flat = self.parameter(pick).data.view(-1)
+        flat[at % len(flat)] = 0.125
+
+    def write_grad(self, pick):
+        grad = self.parameter(pick).grad
         if grad is not None:
             grad.mul_(0.5)
 
-    def clip(self, seed):
+    def mask_grad(self, pick, at):
+        grad = self.parameter(pick).grad
+        if grad is not None:
+            flat = grad.data.view(-1)
+            flat[at % len(flat)] = 0
+
+    def clip(self):
         return torch.nn.utils.clip_grad_norm_(self.net.parameters(), 0.5)
 
-    def freeze_one(self, seed):
-        parameters = list(self.net.parameters())
-        parameter = parameters[seed % 2]
+    def freeze_one(self, pick):
+        parameter = self.parameter(pick % 2)
         parameter.requires_grad_(not parameter.requires_grad)
 
-    def rate(self, seed):
-        self.optimizer.param_groups[0]["lr"] = 0.01 * (seed % 5 + 1)
+    def hook_one(self, pick):
+        """Put a hook on a parameter, or take it away."""
+        pick %= len(self.parameters())
+        if pick in self.hooks:
+            self.hooks.pop(pick).remove()
+        elif self.parameter(pick).requires_grad:
+            self.hooks[pick] = self.parameter(pick).register_hook(lambda g: g * 0.5)
 
-    def copy(self, seed):
+    def rate(self, choice):
+        self.optimizer.param_groups[0]["lr"] = 0.01 * choice
+
+    def decay(self, choice):
+        self.optimizer.param_groups[0]["weight_decay"] = 0.001 * choice
+
+    def copy(self):
         self.copies = [*self.copies[-1:], copy.deepcopy(self.net)]
 
     def forward_copy(self, seed):
         with torch.no_grad():
-            return self.copies[-1](self._batch(seed)[0]) if self.copies else None
+            return self.copies[-1](self.batch(seed)[0])
 
-    def load_copy(self, seed):
-        self._written()
-        if self.copies:
-            self.net.load_state_dict(self.copies[-1].state_dict())
+    def load_copy(self):
+        self.written()
+        self.net.load_state_dict(self.copies[-1].state_dict())
+
+    def functional(self, seed):
+        """Run with other parameters, and leave the network as it was."""
+        self.written()
+        halved = {n: p.detach() * 0.5 for n, p in self.net.named_parameters()}
+        with torch.no_grad():
+            return torch.func.functional_call(self.net, halved, (self.batch(seed)[0],))
 
 
-ACTIONS = [name for name in vars(Side) if not name.startswith("_")]
+class Sequences(RuleBasedStateMachine):
+    """The actions, made on both networks; `server`, `kind` and `hosted` are given."""
 
+    def __init__(self, server, kind, hosted):
+        super().__init__()
+        self.server, self.kind, self.hosted = server, kind, hosted
 
-@pytest.mark.parametrize("mode", ["mirrored", "hosted"])
-@pytest.mark.parametrize("kind", ["mlp", "resnet"])
-@pytest.mark.parametrize("seed", range(4))
-def test_any_sequence(server, kind, mode, seed):
-    generator = random.Random(seed)
-    sides = [Side(net, kind, mode == "hosted") for net in make_pair(server, kind)]
-    weights = [4 if name in ("forward", "backward", "step") else 1 for name in ACTIONS]
-    for action in generator.choices(ACTIONS, weights, k=STEPS):
-        argument = generator.randrange(1000)
-        ours, theirs = (getattr(side, action)(argument) for side in sides)
+    def both(self, action, *arguments):
+        """Do the same to both, and compare what it gives."""
+        ours, theirs = (getattr(side, action)(*arguments) for side in self.sides)
         assert (ours is None) == (theirs is None), action
         if theirs is not None:
             assert_same(ours, theirs)
-    assert_same_networks(sides[0].net, sides[1].net)
-    assert_same_grads(sides[0].net, sides[1].net)
-    for ours, theirs in zip(sides[0].copies, sides[1].copies):
-        assert_same_networks(ours, theirs)
+
+    @property
+    def local(self):
+        return self.sides[1]
+
+    @initialize(seed=SEEDS)
+    def make(self, seed):
+        pair = make_pair(self.server, self.kind, seed)
+        self.sides = [Side(net, self.kind, self.hosted) for net in pair]
+
+    @rule(seed=SEEDS, wrapped=st.booleans())
+    def forward(self, seed, wrapped):
+        self.both("forward", seed, wrapped)
+
+    @precondition(lambda self: self.local.losses)
+    @rule(count=st.integers(1, 3), retain=st.booleans())
+    def backward(self, count, retain):
+        self.both("backward", count, retain)
+
+    @rule()
+    def step(self):
+        self.both("step")
+
+    @precondition(
+        lambda self: (
+            all(p.requires_grad for p in self.local.parameters())
+            and not self.local.hooks
+        )
+    )
+    @rule(seed=SEEDS, count=st.integers(1, 3))
+    def whole_steps(self, seed, count):
+        self.both("whole_steps", seed, count)
+
+    @rule(by=st.sampled_from(["optimizer", "net", "wrapper"]), none=st.booleans())
+    def zero(self, by, none):
+        self.both("zero", by, none)
+
+    @rule(seed=SEEDS)
+    def evaluate(self, seed):
+        self.both("evaluate", seed)
+
+    @rule(pick=PICKS, what=st.sampled_from(["read", "read_grad", "read_state"]))
+    def read(self, pick, what):
+        self.both(what, pick)
+
+    @rule()
+    def clear_state(self):
+        self.both("clear_state")
+
+    @rule(pick=PICKS)
+    def forget_one(self, pick):
+        self.both("forget_one", pick)
+
+    @rule()
+    def save_and_load_optimizer(self):
+        self.both("save_and_load_optimizer")
+
+    @rule(pick=PICKS, what=st.sampled_from(["write", "write_grad"]))
+    def write(self, pick, what):
+        self.both(what, pick)
+
+    @rule(
+        pick=PICKS,
+        at=st.integers(0, 10_000),
+        what=st.sampled_from(["write_an_element", "mask_grad"]),
+    )
+    def write_an_element(self, pick, at, what):
+        self.both(what, pick, at)
+
+    @rule()
+    def clip(self):
+        self.both("clip")
+
+    @rule(pick=PICKS)
+    def freeze_one(self, pick):
+        self.both("freeze_one", pick)
+
+    @rule(pick=PICKS)
+    def hook_one(self, pick):
+        self.both("hook_one", pick)
+
+    @rule(choice=st.integers(1, 5), what=st.sampled_from(["rate", "decay"]))
+    def setting(self, choice, what):
+        self.both(what, choice)
+
+    @rule()
+    def copy(self):
+        self.both("copy")
+
+    @precondition(lambda self: self.local.copies)
+    @rule(seed=SEEDS)
+    def forward_copy(self, seed):
+        self.both("forward_copy", seed)
+
+    @precondition(lambda self: self.local.copies)
+    @rule()
+    def load_copy(self):
+        self.both("load_copy")
+
+    @rule(seed=SEEDS)
+    def functional(self, seed):
+        self.both("functional", seed)
+
+    def teardown(self):
+        ours, theirs = self.__dict__.pop("sides", (None, None))
+        if not ours:
+            return
+        assert_same_networks(ours.net, theirs.net)
+        assert_same_grads(ours.net, theirs.net)
+        assert_same_optimizers(ours.optimizer, theirs.optimizer)
+        for one, other in zip(ours.copies, theirs.copies):
+            assert_same_networks(one, other)
+
+
+@pytest.mark.parametrize("hosted", [False, True], ids=["mirrored", "hosted"])
+@pytest.mark.parametrize("kind", ["mlp", "resnet"])
+def test_any_sequence(server, kind, hosted):
+    run_state_machine_as_test(
+        functools.partial(Sequences, server, kind, hosted),
+        settings=settings(
+            max_examples=SEQUENCES,
+            stateful_step_count=STEPS,
+            deadline=None,
+            database=None,
+            print_blob=True,
+            suppress_health_check=list(HealthCheck),
+            phases=[Phase.generate, Phase.shrink],
+        ),
+    )
