@@ -4,6 +4,7 @@ A row trains or uses `side.net` and gives the tensors that a comparison needs. I
 on a network in a server and on its equal in this process, by the same code.
 """
 
+import collections
 import copy
 import io
 import pickle
@@ -416,7 +417,7 @@ def reset_state(side):
     losses = train(side, optimizer)
     optimizer.state.clear()
     losses += train(side, optimizer)
-    optimizer.state = type(optimizer.state)(dict)
+    optimizer.state = collections.defaultdict(dict)
     return [*losses, *train(side, optimizer)]
 
 

@@ -95,8 +95,10 @@ class FlakyRelay(Relay):
 
     def _come_back(self):
         host, port = self.target.split(":")
-        listener = socket.create_server((host, int(port)))
         with self.lock:
+            if not self.broken:  # An outage that began in this one has ended it.
+                return
+            listener = socket.create_server((host, int(port)))
             self.broken = False
             self.sockets.append(listener)
         self._begin(self._accept, listener)

@@ -6,6 +6,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import backboned
 import pytest
 import torch
 import torch.nn.functional as F
@@ -18,7 +19,7 @@ from hosted_pairs import (
     make_pair,
     make_pair_in_mode,
 )
-from torch import distributed
+from torch import distributed, multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 
 
@@ -41,6 +42,39 @@ def test_a_mirrored_network_is_trained_in_data_parallel(server, alone):
             F.cross_entropy(model(x), y).backward()
             optimizer.step()
     assert_same_networks(*pair)
+
+
+def one_of_two(rank, store, target):
+    """Train a remote network and its equal here in data parallel, on data of its own.
+
+    They end equal to the bit, and so do those of the other rank.
+    """
+    torch.set_num_threads(1)
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{store}", rank=rank, world_size=2
+    )
+    with backboned.connect(target) as server:
+        pair = make_pair(server, "resnet")
+        for net in pair:
+            model = DistributedDataParallel(net)
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+            for x, y in batches("resnet", 2, seed=rank):
+                optimizer.zero_grad()
+                F.cross_entropy(model(x), y).backward()
+                optimizer.step()
+        assert_same_networks(*pair)
+        flat = torch.cat([p.detach().flatten() for p in pair[0].parameters()])
+        both = [torch.empty_like(flat) for _ in range(2)]
+        distributed.all_gather(both, flat)
+        assert torch.equal(*both)
+    distributed.destroy_process_group()
+
+
+def test_two_processes_train_in_data_parallel(start, tmp_path):
+    server = start()
+    multiprocessing.start_processes(
+        one_of_two, (str(tmp_path / "store"), server.target), 2, start_method="spawn"
+    )
 
 
 def test_a_hosted_network_is_refused_in_data_parallel(server, alone):

@@ -89,7 +89,7 @@ def avalanche_python():
 
 
 def test_avalanche_prints_the_same_accuracies(binary, avalanche_python):
-    local, remote = (
+    local, remote, hosted = (
         output(
             "avalanche_replay_ewc.py",
             "--images=1000",
@@ -97,9 +97,9 @@ def test_avalanche_prints_the_same_accuracies(binary, avalanche_python):
             binary=binary,
             python=avalanche_python,
         )
-        for options in (["--local"], [])
+        for options in (["--local"], [], ["--hosted"])
     )
-    assert remote == local
+    assert remote == hosted == local
     assert [line.split(":")[0] for line in local] == ["Replay", "EWC"]
     for line in local:
         accuracies = [float(word) for word in line.split(": ")[1].split()]

@@ -1,15 +1,19 @@
 """Whatever is done in whatever order: the numbers are those of a local module.
 
 A state machine of hypothesis trains a network in a server and its equal in this process
-by the same actions, and compares what each action gives. It shrinks what fails to the
-shortest sequence, and prints it. `SEQUENCES` says how many of them are tried for each
-network (default 6; the nightly run takes 200).
+by the same actions, and compares what each action gives. Requests and answers are lost
+in between, the network is away for a moment, and the server of a mirrored one is killed
+and restarted. The machine shrinks what fails to the shortest sequence, and prints it.
+`SEQUENCES` says how many of them are tried for each network (default 6; the nightly run
+takes 200).
 """
 
 import copy
 import functools
 import os
+import re
 
+import backboned
 import pytest
 import torch
 import torch.nn.functional as F
@@ -32,10 +36,14 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from relay import FlakyRelay
+from test_faults import Phoenix
 
 SEQUENCES = int(os.environ.get("SEQUENCES", "6"))
 STEPS = 25
 SGD = {"lr": 0.05, "momentum": 0.9, "weight_decay": 1e-3}
+
+OUTAGE_S = 0.05
 
 SEEDS = st.integers(0, 50)
 PICKS = st.integers(0, 60)
@@ -210,11 +218,15 @@ class Side:
 
 
 class Sequences(RuleBasedStateMachine):
-    """The actions, made on both networks; `server`, `kind` and `hosted` are given."""
+    """The actions, made on both networks; the rest is given.
 
-    def __init__(self, server, kind, hosted):
+    `faults` is the relay before the server, or a server that can be restarted.
+    """
+
+    def __init__(self, server, kind, hosted, faults):
         super().__init__()
         self.server, self.kind, self.hosted = server, kind, hosted
+        self.faults = faults
 
     def both(self, action, *arguments):
         """Do the same to both, and compare what it gives."""
@@ -325,6 +337,21 @@ class Sequences(RuleBasedStateMachine):
     def functional(self, seed):
         self.both("functional", seed)
 
+    @precondition(lambda self: isinstance(self.faults, FlakyRelay))
+    @rule(what=st.sampled_from(["request", "answer", "connection"]))
+    def lose(self, what):
+        if what == "connection":
+            self.faults.go_down()
+        else:
+            self.faults.lose("up" if what == "request" else "down")
+
+    @precondition(lambda self: isinstance(self.faults, Phoenix))
+    @rule()
+    def restart_the_server(self):
+        for side in self.sides:
+            side.written()  # Tapes end with the server.
+        self.faults.restart()
+
     def teardown(self):
         ours, theirs = self.__dict__.pop("sides", (None, None))
         if not ours:
@@ -336,11 +363,9 @@ class Sequences(RuleBasedStateMachine):
             assert_same_networks(one, other)
 
 
-@pytest.mark.parametrize("hosted", [False, True], ids=["mirrored", "hosted"])
-@pytest.mark.parametrize("kind", ["mlp", "resnet"])
-def test_any_sequence(server, kind, hosted):
+def run(machine):
     run_state_machine_as_test(
-        functools.partial(Sequences, server, kind, hosted),
+        machine,
         settings=settings(
             max_examples=SEQUENCES,
             stateful_step_count=STEPS,
@@ -351,3 +376,22 @@ def test_any_sequence(server, kind, hosted):
             phases=[Phase.generate, Phase.shrink],
         ),
     )
+
+
+@pytest.mark.parametrize("hosted", [False, True], ids=["mirrored", "hosted"])
+@pytest.mark.parametrize("kind", ["mlp", "resnet"])
+def test_any_sequence(binary, kind, hosted):
+    options = ["--listen=127.0.0.1:0"]
+    with backboned.local_server(binary=binary, threads=2, options=options) as far:
+        host, port = re.search(r"(127\.0\.0\.1):(\d+)", far.process.banner).groups()
+        relay = FlakyRelay((host, int(port)), OUTAGE_S)
+        with backboned.connect(relay.target) as server:
+            run(functools.partial(Sequences, server, kind, hosted, relay))
+        relay.close()
+
+
+def test_any_sequence_with_restarts(binary, tmp_path):
+    phoenix = Phoenix(binary, tmp_path / "server.sock")
+    with backboned.connect(phoenix.target) as server:
+        run(functools.partial(Sequences, server, "mlp", False, phoenix))
+    phoenix.kill()

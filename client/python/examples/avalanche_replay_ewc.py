@@ -1,9 +1,10 @@
 """Avalanche's Replay and EWC on SplitMNIST, with the network in a server.
 
     python avalanche_replay_ewc.py            the network is in a server
+    python avalanche_replay_ewc.py --hosted   its optimizer, too
     python avalanche_replay_ewc.py --local    a plain module in this process
 
-Both print the same accuracies, to the last digit. Avalanche sees an `nn.Module` and
+All print the same accuracies, to the last digit. Avalanche sees an `nn.Module` and
 nothing else. Needs avalanche-lib 0.6.0; see README.md.
 """
 
@@ -49,13 +50,14 @@ def main() -> None:
     with server(options) as there:
         for name in STRATEGIES:
             net = network(there, options.seed)
-            accuracies = learn(name, net, train, test, options.seed)
+            accuracies = learn(name, net, optimizer(options, net), train, test, options)
             print(f"{name}: {' '.join(map(repr, accuracies))}", flush=True)
 
 
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Avalanche with a remote network.")
     parser.add_argument("--local", action="store_true", help="train in this process")
+    parser.add_argument("--hosted", action="store_true", help="step in the server")
     parser.add_argument("--server", metavar="TARGET", help="default: one of its own")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--images", type=int, default=2000, help="default: 2000")
@@ -78,6 +80,12 @@ def network(there, seed: int) -> torch.nn.Module:
     return LocalMlp()
 
 
+def optimizer(options: argparse.Namespace, net: torch.nn.Module):
+    """Give an optimizer, whose memory Avalanche empties before each experience."""
+    where = backboned.optim if options.hosted else torch.optim
+    return where.SGD(net.parameters(), lr=0.05, momentum=0.5)
+
+
 def split(count: int, part: str) -> TensorDataset:
     """Give the first images of a part of MNIST, as Avalanche takes them."""
     data = mnist.load()._asdict()
@@ -91,20 +99,21 @@ def split(count: int, part: str) -> TensorDataset:
 def learn(
     name: str,
     net: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
     train: TensorDataset,
     test: TensorDataset,
-    seed: int,
+    options: argparse.Namespace,
 ) -> list[float]:
     """Learn two digits after two; give the accuracy on all ten after each."""
     for seeded in (random.seed, np.random.seed, torch.manual_seed):
-        seeded(seed)
+        seeded(options.seed)
     benchmark = nc_benchmark(
         train, test, n_experiences=EXPERIENCES, task_labels=False, shuffle=False
     )
     kind, settings = STRATEGIES[name]
     strategy = kind(
         model=net,
-        optimizer=torch.optim.SGD(net.parameters(), lr=0.1),
+        optimizer=optimizer,
         criterion=torch.nn.CrossEntropyLoss(),
         train_mb_size=32,
         eval_mb_size=100,
