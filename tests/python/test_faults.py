@@ -406,12 +406,15 @@ def test_hosted_network_says_what_is_lost(phoenix, hasty):
 
 HOSTED_USES = {
     "deepcopy": lambda net, optimizer: copy.deepcopy(net),
-    "grad": lambda net, optimizer: net.fc1.weight.grad,
+    "grad": lambda net, optimizer: net.fc1.weight.grad.norm(),
     "get_grads": lambda net, optimizer: net.get_grads(),
     "backward": lambda net, optimizer: net.fc1.weight.square().sum().backward(),
     "mirror": lambda net, optimizer: net.mirror(),
     "run_card": lambda net, optimizer: net.run_card(),
-    "zeros": lambda net, optimizer: optimizer.zero_grad(set_to_none=False),
+    "zeros": lambda net, optimizer: [
+        optimizer.zero_grad(set_to_none=False),
+        optimizer.step(),
+    ],
     "clip": lambda net, optimizer: torch.nn.utils.clip_grad_norm_(net.parameters(), 1),
     "optimizer": lambda net, optimizer: optimizer.state_dict(),
     "thaw": lambda net, optimizer: optim.SGD(net.requires_grad_()).step(),

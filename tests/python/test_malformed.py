@@ -178,7 +178,7 @@ def test_client_that_goes_away(unchanged):
         release.wait(10)
 
     connection = unchanged.channel.connection
-    method = connection._grpc.stream_unary(DATA + "SetParams")
+    method = connection._wire.method("stream_unary", DATA + "SetParams")
     call = method.future(messages(), timeout=30)
     assert sending.wait(10)
     call.cancel()

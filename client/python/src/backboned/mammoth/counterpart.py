@@ -139,20 +139,6 @@ class Counterpart:
             self._norms = Norms(net, instance.layout, instance.architecture)
         return self._norms.overrides()
 
-    def renew(self) -> bool:
-        """Forget an instance that is gone; the next use makes one of what is here.
-
-        Gives False if parameters were there only.
-        """
-        if self.hosted is not None:
-            return False
-        self._instance = self._link = None
-        self.run.warn(
-            f"the server lost the network {self.name} (it was restarted, or heard "
-            "nothing for its --session-ttl); it is made again from what is here"
-        )
-        return True
-
     def _find_instance(self) -> Instance:
         if self._unsuitable:
             raise UnsuitableError(self._unsuitable)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from backboned.errors import InvalidArgument, NotFound
+from backboned.errors import InvalidArgument
 from backboned.mammoth.blueprint import Found
 from backboned.mammoth.counterpart import Counterpart, UnsuitableError
 from backboned.mammoth.families import LAYERS, Family
@@ -186,13 +186,7 @@ def _forward(net: OnServer, args: Any, options: Any) -> Any:
     if family.flattens:
         x = x.view(-1, x[0].numel())
     try:
-        try:
-            tensors = _compute(net, plan, x)
-        except NotFound:
-            if not net._counterpart.renew():
-                raise
-            plan = _plan(net, x, answer)
-            tensors = _compute(net, plan, x)
+        tensors = _compute(net, plan, x)
     except InvalidArgument as error:
         if error.reason in _INPUT_REFUSED:
             raise _HereError(error.message) from None

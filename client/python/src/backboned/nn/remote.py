@@ -359,8 +359,24 @@ class RemoteBackbone(FlatAccess, TrainAccess, CardAccess, nn.Module):
 
 
 def _aliases(layout: Layout) -> list[tuple[str, str]]:
-    """List the aliases of a layout, and of what, in the order of a module tree."""
+    """List the aliases of a layout, and of what, in the order of a module tree.
+
+    A module that is known under two names has its buffers under both, too.
+    """
     pairs = [(alias, p.name) for p in layout.parameters for alias in p.aliases]
+    modules = {}
+    for alias, name in pairs:
+        (twin, _, key), (module, _, own_key) = (
+            alias.rpartition("."),
+            name.rpartition("."),
+        )
+        if key == own_key:
+            modules[twin] = module
+    for twin, module in modules.items():
+        for buffer in layout.buffers:
+            above, _, key = buffer.name.rpartition(".")
+            if above == module:
+                pairs.append((f"{twin}.{key}", buffer.name))
     roots = list(dict.fromkeys(alias.split(".")[0] for alias, _ in pairs))
     return sorted(pairs, key=lambda pair: roots.index(pair[0].split(".")[0]))
 
