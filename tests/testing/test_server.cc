@@ -6,8 +6,8 @@
 #include <grpcpp/support/byte_buffer.h>
 #include <grpcpp/support/sync_stream.h>
 
+#include <algorithm>
 #include <cstdlib>
-#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -257,7 +257,8 @@ std::string Bytes(const std::vector<float>& values) {
 
 std::vector<float> Floats(std::string_view bytes) {
   std::vector<float> values(bytes.size() / sizeof(float));
-  std::memcpy(values.data(), bytes.data(), values.size() * sizeof(float));
+  std::ranges::copy(bytes.substr(0, values.size() * sizeof(float)),
+                    reinterpret_cast<char*>(values.data()));
   return values;
 }
 
