@@ -187,6 +187,17 @@ def test_what_is_made_in_an_outage_is_made_once(far, relay, reached, event):
     assert count() == before
 
 
+def test_a_hosted_forward_in_training_mode_goes_on(relay, reached):
+    net = reached.create("seq-mnist", seed=0)  # Without BatchNorm: nothing moves.
+    optim.SGD(net)
+    x = torch.rand(2, 1, 28, 28)
+    with torch.no_grad():
+        expected = net.train()(x)
+        relay.lose("down")
+        assert torch.equal(net(x), expected)
+    assert relay.outages == 1
+
+
 def test_raw_calls_with_an_id_or_without_effect_go_on(relay, reached):
     instance = network(reached, module=False)
     x = torch.rand(2, 3, 16, 16).numpy()

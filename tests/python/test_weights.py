@@ -204,7 +204,7 @@ def test_unknown_weights_list_the_valid_ones(server, folder):
     assert caught.value.reason == "WEIGHTS_NOT_FOUND"
     assert str(folder) not in caught.value.message
     for name in ("../weights/known-weights", "known-weights.safetensors/..", ""):
-        with pytest.raises(backboned.InvalidArgument, match="weights is"):
+        with pytest.raises(backboned.InvalidArgument, match="the name of a file"):
             create(server, weights=name)
 
 
