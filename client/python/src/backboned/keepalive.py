@@ -19,7 +19,7 @@ from backboned.v1 import instance_service_pb2 as pb
 _ANSWER_S = 5.0
 _PARTS = 3
 # Of a server that did not say its own yet: the shortest that is of use.
-_FIRST_TTL_S = 15.0
+_FIRST_TTL_S = 6.0
 _MAX_PERIOD_S = 3600.0
 
 
@@ -45,19 +45,16 @@ def keep_alive(connection: Connection) -> None:
 
 def _run(reference: weakref.ref[Connection], ended: threading.Event) -> None:
     ttl = _FIRST_TTL_S
-    known = False
-    while True:
+    while not ended.wait(min(ttl / _PARTS, _MAX_PERIOD_S)):
         connection = reference()
         if connection is None or connection.closed:
             return
-        if connection.lives or not known:
+        if connection.lives:
             try:
-                ttl, known = _ask_ttl(connection), True
+                ttl = _ask_ttl(connection)
             except (grpc.RpcError, DecodeError, ValueError):
                 pass  # It is away, or closes: the next call will tell whoever makes it.
         del connection
-        if ended.wait(min(ttl / _PARTS, _MAX_PERIOD_S)):
-            return
 
 
 def _ask_ttl(connection: Connection) -> float:
