@@ -40,6 +40,7 @@ COPY cmake cmake
 COPY proto proto
 COPY backbones backbones
 COPY client/cpp client/cpp
+COPY client/python/src/backboned/version.py client/python/src/backboned/
 COPY server server
 # A file of LibTorch's takes 1 GB to compile: on a machine with many cores and little
 # memory, docker build --build-arg CMAKE_BUILD_PARALLEL_LEVEL=2.
@@ -103,7 +104,7 @@ FROM shared AS sbom
 WORKDIR /sbom
 COPY --from=runtime /var/lib/dpkg/status runtime/var/lib/dpkg/status
 COPY --from=runtime /usr/share/doc runtime/usr/share/doc
-COPY deploy/sbom.py CMakeLists.txt ./
+COPY deploy/sbom.py client/python/src/backboned/version.py ./
 RUN python3 sbom.py --runtime runtime --wheels /opt/torch >sbom.json
 
 
@@ -112,8 +113,7 @@ RUN python3 sbom.py --runtime runtime --wheels /opt/torch >sbom.json
 FROM debian:bookworm-slim AS trainer
 LABEL org.opencontainers.image.title="Backboned trainer" \
       org.opencontainers.image.description="The Python client of Backboned, with PyTorch" \
-      org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.version="0.1.0"
+      org.opencontainers.image.licenses="Apache-2.0"
 RUN apt-get update \
     && apt-get install -y --no-install-recommends \
         ca-certificates \
@@ -140,7 +140,6 @@ FROM runtime AS server
 LABEL org.opencontainers.image.title="Backboned" \
       org.opencontainers.image.description="Hosts the backbones of continual learners over gRPC" \
       org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.version="0.1.0" \
       org.opencontainers.image.base.name="docker.io/library/debian:bookworm-slim"
 COPY --from=sbom /sbom/sbom.json /usr/share/backboned/sbom.json
 COPY LICENSE /opt/backboned/licenses/backboned/

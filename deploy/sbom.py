@@ -37,20 +37,20 @@ def main() -> int:
         "--wheels", type=Path, required=True, help="folder with the wheels' metadata"
     )
     parser.add_argument(
-        "--project", type=Path, default=Path("CMakeLists.txt"), help="has the version"
+        "--version", type=Path, default=Path("version.py"), help="has the version"
     )
     options = parser.parse_args()
     headers = [p for p in packages(options.build) if p["name"] in HEADERS]
     found = [*packages(options.runtime), *headers, *wheels(options.wheels)]
-    json.dump(document(version(options.project), found), sys.stdout, indent=1)
+    json.dump(document(version(options.version), found), sys.stdout, indent=1)
     return 0
 
 
-def version(project: Path) -> str:
-    """Read Backboned's version, ``0.1.0``, from its CMake file."""
-    found = re.search(r"project\(backboned VERSION (\S+)", project.read_text())
+def version(file: Path) -> str:
+    """Read Backboned's version, e.g. ``0.1.0``."""
+    found = re.search(r'^__version__ = "(.+)"$', file.read_text(), re.MULTILINE)
     if found is None:
-        raise SystemExit(f"sbom: {project} has no version")
+        raise SystemExit(f"sbom: {file} has no version")
     return found[1]
 
 

@@ -61,13 +61,6 @@ def test_server_knows_each_variable(file, known):
     assert named <= known
 
 
-def test_labels_name_the_version():
-    project = (ROOT / "CMakeLists.txt").read_text()
-    version = re.search(r"project\(backboned VERSION (\S+)", project)[1]
-    labels = re.findall(r'image\.version="(.*?)"', (ROOT / "Dockerfile").read_text())
-    assert labels == [version, version]
-
-
 def test_list_of_parts_has_packages_and_wheels_with_their_licences(tmp_path):
     runtime, build, wheels = (tmp_path / name for name in ("r", "b", "w"))
     for root, status in ((runtime, STATUS), (build, STATUS.replace("gone", "x"))):
@@ -84,7 +77,7 @@ def test_list_of_parts_has_packages_and_wheels_with_their_licences(tmp_path):
         [
             *(sys.executable, ROOT / "deploy/sbom.py", "--runtime", runtime),
             *("--build", build, "--wheels", wheels),
-            *("--project", ROOT / "CMakeLists.txt"),
+            *("--version", ROOT / "client/python/src/backboned/version.py"),
         ],
         capture_output=True,
         text=True,

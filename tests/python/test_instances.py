@@ -11,7 +11,7 @@ from backboned.channel import Channel
 
 def test_server_says_what_it_is(server):
     info = server.info()
-    assert info.version == "0.1.0"
+    assert info.version == backboned.__version__
     assert info.torch_version == "2.11.0"
     assert info.principal == "local"
     assert info.limits["max_chunk_bytes"] == 2 << 20

@@ -5,6 +5,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import backboned
 import pytest
 
 SOURCE = Path(__file__).parents[2] / "client" / "python"
@@ -29,7 +30,7 @@ def wheel(tmp_path_factory):
 
 
 def test_wheel_is_pure_and_installs_no_program(wheel):
-    assert wheel.name == "backboned-0.1.0-py3-none-any.whl"
+    assert wheel.name == f"backboned-{backboned.__version__}-py3-none-any.whl"
     names = zipfile.ZipFile(wheel).namelist()
     assert "backboned/py.typed" in names
     assert "backboned/v1/backbone_service_pb2.pyi" in names

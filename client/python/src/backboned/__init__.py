@@ -68,11 +68,10 @@ from backboned.training import (
     MeanSquaredError,
     TrainStep,
 )
+from backboned.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from backboned.nn import RemoteBackbone as RemoteBackbone
-
-__version__ = "0.1.0"
 
 __all__ = [
     "DEFAULT_TIMEOUT_S",
