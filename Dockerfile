@@ -32,21 +32,24 @@ RUN pip install --no-cache-dir --no-deps --target /opt/torch \
         torch==2.11.0 nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85
 
 
-# The program. Compiled files are kept between builds (BuildKit, Podman).
+# The program, the same as the wheel's: gRPC and the rest are in it. Compiled files are
+# kept between builds (BuildKit, Podman).
 FROM libraries AS build
 WORKDIR /src
-COPY CMakeLists.txt CMakePresets.json ./
+COPY CMakeLists.txt CMakePresets.json LICENSE ./
 COPY cmake cmake
 COPY proto proto
 COPY backbones backbones
 COPY client/cpp client/cpp
 COPY client/python/src/backboned/version.py client/python/src/backboned/
+COPY deploy/sbom.py deploy/
 COPY server server
 # A file of LibTorch's takes 1 GB to compile: on a machine with many cores and little
 # memory, docker build --build-arg CMAKE_BUILD_PARALLEL_LEVEL=2.
 ARG CMAKE_BUILD_PARALLEL_LEVEL
 RUN --mount=type=cache,target=/root/.cache/ccache \
     cmake --preset release \
+        -DBACKBONED_STATIC=ON \
         -DBACKBONED_TESTS=OFF \
         -DBACKBONED_BENCHMARKS=OFF \
         -DBACKBONED_EXAMPLES=OFF \
@@ -87,15 +90,8 @@ RUN set -e; \
 
 # What the program runs in, without the program.
 FROM debian:bookworm-slim AS runtime
-RUN apt-get update \
-    && apt-get install -y --no-install-recommends \
-        libgrpc++1.51 \
-        libprotobuf32 \
-        libspdlog1.10 \
-        libssl3 \
-    && rm -rf /var/lib/apt/lists/* \
-    # For a volume, which takes its owner from here.
-    && install -d -o 10001 -g 10001 -m 0700 /var/lib/backboned
+# For a volume, which takes its owner from here.
+RUN install -d -o 10001 -g 10001 -m 0700 /var/lib/backboned
 COPY --from=shared /opt/backboned /opt/backboned
 
 
@@ -104,8 +100,10 @@ FROM shared AS sbom
 WORKDIR /sbom
 COPY --from=runtime /var/lib/dpkg/status runtime/var/lib/dpkg/status
 COPY --from=runtime /usr/share/doc runtime/usr/share/doc
+COPY --from=build /opt/backboned/sboms program/sboms
 COPY deploy/sbom.py client/python/src/backboned/version.py ./
-RUN python3 sbom.py --runtime runtime --wheels /opt/torch >sbom.json
+RUN python3 sbom.py --version version.py \
+        image --runtime runtime --wheels /opt/torch --program program >sbom.json
 
 
 # A trainer: the Python client and what its demo needs, of the versions that the
@@ -142,7 +140,7 @@ LABEL org.opencontainers.image.title="Backboned" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.base.name="docker.io/library/debian:bookworm-slim"
 COPY --from=sbom /sbom/sbom.json /usr/share/backboned/sbom.json
-COPY LICENSE /opt/backboned/licenses/backboned/
+COPY --from=build /opt/backboned/licenses /opt/backboned/licenses
 COPY --from=build /opt/backboned/bin /opt/backboned/bin
 
 # Loopback inside a container reaches nobody, so the server listens on all of the

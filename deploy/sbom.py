@@ -1,9 +1,14 @@
 #!/usr/bin/env python3
-"""Lists what the image consists of, as CycloneDX 1.5: ``sbom.py --help``.
+"""Lists what program and image consist of, as CycloneDX 1.5: ``sbom.py --help``.
 
-Runs while the image is built, offline, with Python's standard library. What it lists:
-the packages of Debian that the image has installed, those of which only headers went
-into the program, and the PyPI wheels whose libraries the image carries.
+Runs while they are built, offline, with Python's standard library.
+
+``program``: the packages of Debian of which something went into the static program,
+which the linker's map names, those of which only headers did, and those whose shared
+libraries the program needs besides; with their licences.
+
+``image``: the packages of Debian that the image has installed, the PyPI wheels whose
+libraries it carries, and what is in the program.
 """
 
 from __future__ import annotations
@@ -12,37 +17,57 @@ import argparse
 import email
 import json
 import re
+import shutil
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-HEADERS = ("libcli11-dev", "nlohmann-json3-dev")
+HEADERS = ("libcli11-dev", "libfmt-dev", "libspdlog-dev", "nlohmann-json3-dev")
+# What a system without anything has, and torch.
+GIVEN = re.compile(
+    r"(lib(c|m|stdc\+\+|gcc_s|c10|torch_cpu)|ld-linux-x86-64)\.so(\.\d+)?"
+)
+LIST = "sboms/backboned.cdx.json"
+PROJECT = Path(__file__).resolve().parents[1]
+VERSION = PROJECT / "client/python/src/backboned/version.py"
 WHEELS = re.compile(r"(torch|nvidia_\w+)-[^-]+\.dist-info")
 
 
 def main() -> int:
-    """Write the list to standard output."""
+    """Write the list, and the program's licences."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
+        "--version", type=Path, default=VERSION, help="file that has the version"
+    )
+    of = parser.add_subparsers(dest="of", required=True)
+    program = of.add_parser("program", help="into a folder, with the licences")
+    program.add_argument("--map", type=Path, required=True, help="the linker's")
+    program.add_argument("--program", type=Path, required=True, help="the file")
+    program.add_argument("--out", type=Path, required=True, help="the folder")
+    image = of.add_parser("image", help="to the standard output")
+    image.add_argument(
         "--runtime", type=Path, required=True, help="root with the image's dpkg status"
     )
-    parser.add_argument(
-        "--build",
-        type=Path,
-        default=Path("/"),
-        help="root that the program is built in",
-    )
-    parser.add_argument(
+    image.add_argument(
         "--wheels", type=Path, required=True, help="folder with the wheels' metadata"
     )
-    parser.add_argument(
-        "--version", type=Path, default=Path("version.py"), help="has the version"
+    image.add_argument(
+        "--program", type=Path, required=True, help=f"folder with {LIST}"
     )
     options = parser.parse_args()
-    headers = [p for p in packages(options.build) if p["name"] in HEADERS]
-    found = [*packages(options.runtime), *headers, *wheels(options.wheels)]
-    json.dump(document(version(options.version), found), sys.stdout, indent=1)
+    if options.of == "program":
+        files = archives(options.map.read_text()) | libraries(options.program)
+        describe_program(version(options.version), files, options.out)
+        return 0
+    inside = json.loads((options.program / LIST).read_text())["components"]
+    found = {
+        part["purl"]: part
+        for part in (*packages(options.runtime), *inside, *wheels(options.wheels))
+    }
+    made = document("container", version(options.version), found.values())
+    json.dump(made, sys.stdout, indent=1)
     return 0
 
 
@@ -54,15 +79,97 @@ def version(file: Path) -> str:
     return found[1]
 
 
-def document(version: str, components: list[dict[str, Any]]) -> dict[str, Any]:
-    """Put components into a document about Backboned."""
+def describe_program(version: str, files: Iterable[Path], out: Path) -> None:
+    """Write the list and the licences of what is in it into a folder, made anew."""
+    names = {*owners(files), *HEADERS}
+    parts = [part for part in packages(Path("/")) if part["name"] in names]
+    missing = names - {part["name"] for part in parts}
+    if missing:
+        raise SystemExit(f"sbom: not installed: {', '.join(sorted(missing))}")
+    shutil.rmtree(out, ignore_errors=True)
+    licenses = out / "licenses"
+    (licenses / "backboned").mkdir(parents=True)
+    shutil.copyfile(PROJECT / "LICENSE", licenses / "backboned/LICENSE")
+    for name in sorted(names):
+        copy_licenses(Path("/usr/share"), name, licenses)
+    (out / LIST).parent.mkdir()
+    made = document("application", version, parts)
+    (out / LIST).write_text(json.dumps(made, indent=1) + "\n")
+
+
+def archives(linker_map: str) -> set[Path]:
+    """Give the system's archives of which the linker took a member."""
+    found = re.findall(r"^(/\S+\.a)\(", linker_map, re.MULTILINE)
+    return {Path(archive).resolve() for archive in found}
+
+
+def libraries(program: Path) -> set[Path]:
+    """Give the shared libraries that a wheel of the program has to carry."""
+    listed = subprocess.run(
+        ["ldd", program], check=True, capture_output=True, text=True
+    ).stdout
+    found = dict(re.findall(r"^\s*(\S+) => (/\S+)", listed, re.MULTILINE))
+    own = [found[name] for name in foreign(needed(program)) if name in found]
+    return {Path(library).resolve() for library in own}
+
+
+def needed(program: Path | str) -> list[str]:
+    """Read the names of the libraries that a program is linked to."""
+    listed = subprocess.run(
+        ["readelf", "--wide", "--dynamic", program],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    return re.findall(r"\(NEEDED\).*\[(.*)\]", listed)
+
+
+def foreign(libraries: Iterable[str]) -> list[str]:
+    """Give those libraries that neither a bare system nor torch has."""
+    return [library for library in libraries if not GIVEN.fullmatch(library)]
+
+
+def owners(files: Iterable[Path]) -> set[str]:
+    """Name the Debian packages that files of the system belong to.
+
+    Raises SystemExit if one belongs to none: nobody knows its licence.
+    """
+    names = set()
+    for file in files:
+        done = subprocess.run(
+            ["dpkg-query", "--search", file], capture_output=True, text=True
+        )
+        if done.returncode:
+            raise SystemExit(f"sbom: {file} is in the program and of no package")
+        names.add(done.stdout.partition(":")[0])
+    return names
+
+
+def copy_licenses(share: Path, package: str, out: Path) -> None:
+    """Copy a package's copyright file, and the common licences that it refers to."""
+    source = share / "doc" / package / "copyright"
+    if not source.is_file():
+        raise SystemExit(f"sbom: there is no {source}")
+    (out / package).mkdir()
+    shutil.copyfile(source, out / package / "copyright")
+    text = source.read_text(encoding="utf-8", errors="replace")
+    common = out / "common-licenses"
+    common.mkdir(exist_ok=True)
+    for name in re.findall(r"/usr/share/common-licenses/([\w.+-]*\w)", text):
+        shutil.copyfile(share / "common-licenses" / name, common / name)
+
+
+def document(
+    kind: str, version: str, components: Iterable[dict[str, Any]]
+) -> dict[str, Any]:
+    """Put components into a document about Backboned, a `kind` of CycloneDX."""
     return {
         "bomFormat": "CycloneDX",
         "specVersion": "1.5",
         "version": 1,
         "metadata": {
             "component": {
-                "type": "container",
+                "type": kind,
                 "bom-ref": "backboned",
                 "name": "backboned",
                 "version": version,

@@ -61,11 +61,20 @@ def test_server_knows_each_variable(file, known):
     assert named <= known
 
 
-def test_list_of_parts_has_packages_and_wheels_with_their_licences(tmp_path):
-    runtime, build, wheels = (tmp_path / name for name in ("r", "b", "w"))
-    for root, status in ((runtime, STATUS), (build, STATUS.replace("gone", "x"))):
-        (root / "var/lib/dpkg").mkdir(parents=True)
-        (root / "var/lib/dpkg/status").write_text(status)
+INSIDE = {
+    "name": "libgrpc++-dev",
+    "purl": "pkg:deb/debian/libgrpc++-dev@1.51.1-3?arch=amd64",
+    "licenses": [{"license": {"name": "Apache-2.0"}}],
+}
+
+
+def test_list_of_parts_has_packages_program_and_wheels_with_licences(tmp_path):
+    runtime, program, wheels = (tmp_path / name for name in ("r", "p", "w"))
+    (runtime / "var/lib/dpkg").mkdir(parents=True)
+    (runtime / "var/lib/dpkg/status").write_text(STATUS)
+    (program / "sboms").mkdir(parents=True)
+    listed = json.dumps({"components": [INSIDE]})
+    (program / "sboms/backboned.cdx.json").write_text(listed)
     (runtime / "usr/share/doc/libnew1").mkdir(parents=True)
     (runtime / "usr/share/doc/libnew1/copyright").write_text(COPYRIGHT)
     for name in ("torch-2.11.0", "sympy-1.0"):
@@ -75,9 +84,8 @@ def test_list_of_parts_has_packages_and_wheels_with_their_licences(tmp_path):
         )
     out = subprocess.run(
         [
-            *(sys.executable, ROOT / "deploy/sbom.py", "--runtime", runtime),
-            *("--build", build, "--wheels", wheels),
-            *("--version", ROOT / "client/python/src/backboned/version.py"),
+            *(sys.executable, ROOT / "deploy/sbom.py", "image"),
+            *("--runtime", runtime, "--wheels", wheels, "--program", program),
         ],
         capture_output=True,
         text=True,
@@ -88,6 +96,7 @@ def test_list_of_parts_has_packages_and_wheels_with_their_licences(tmp_path):
         for part in json.loads(out)["components"]
     }
     assert parts == {
+        INSIDE["purl"]: ["Apache-2.0"],
         "pkg:deb/debian/libnew1@3:1.2-3?arch=amd64": ["Expat", "GPL-2+"],
         "pkg:deb/debian/libold1@1.0%2Bdfsg-1?arch=amd64": [],
         "pkg:pypi/torch@2.11.0": ["BSD-3-Clause"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sysconfig
 from pathlib import Path
 
 from backboned.errors import ServerStartError
@@ -18,8 +19,9 @@ def find_binary(binary: str | Path | None = None) -> Path:
     """Find the server's program.
 
     It is `binary`, else what the environment variable ``BACKBONED_BIN`` names, else
-    ``backboned`` on the PATH, else what is built in the checkout that this package
-    lies in: ``build/release``, then ``build/dev``.
+    the ``backboned`` that the package backboned-server put beside this Python, which
+    computes with the same torch, else ``backboned`` on the PATH, else what is built in
+    the checkout that this package lies in: ``build/release``, then ``build/dev``.
 
     Raises
     ------
@@ -31,6 +33,9 @@ def find_binary(binary: str | Path | None = None) -> Path:
     named = os.environ.get(VARIABLE)
     if named:
         return _demand(Path(named), VARIABLE)
+    installed = Path(sysconfig.get_path("scripts")) / _NAME
+    if _is_program(installed):
+        return installed
     on_path = shutil.which(_NAME)
     if on_path:
         return Path(on_path)
@@ -41,7 +46,8 @@ def find_binary(binary: str | Path | None = None) -> Path:
     tried = "".join(f", {candidate}" for candidate in candidates)
     raise ServerStartError(
         f"the server's program is not found; looked at {VARIABLE} (not set), "
-        f"the PATH{tried}. Build it with scripts/build, or set {VARIABLE}"
+        f"{installed}, the PATH{tried}. Install it (pip install 'backboned[server]'), "
+        f"build it with scripts/build, or set {VARIABLE}"
     )
 
 

@@ -1,0 +1,97 @@
+#!/usr/bin/env python3
+"""Checks a wheel of the server: ``check_wheel.py WHEEL`` prints what is wrong with it.
+
+The program may need libraries of libc, libstdc++ and torch, and those that the wheel
+carries; it finds torch's by RPATH; and each part that its list names has its licence.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from sbom import LIST, foreign, needed
+
+PROGRAM = "backboned_server/bin/backboned"
+LIBRARIES = "backboned_server.libs"
+RPATH = "$ORIGIN/../../torch/lib"
+TAG = "-py3-none-manylinux_2_34_x86_64.whl"
+LARGEST_BYTES = 40 * 2**20
+
+
+def main() -> int:
+    """Check the wheel; say what is wrong, and give the exit status."""
+    (wheel,) = map(Path, sys.argv[1:])
+    with zipfile.ZipFile(wheel) as archive, tempfile.TemporaryDirectory() as folder:
+        names = archive.namelist()
+        program = archive.extract(PROGRAM, folder)
+        (info,) = {name.partition("/")[0] for name in names if ".dist-info/" in name}
+        parts = json.loads(archive.read(f"{info}/{LIST}"))["components"]
+        wrong = [
+            *wrong_libraries(needed(program), names),
+            *wrong_path(rpaths(program)),
+            *missing_licenses((part["name"] for part in parts), names, info),
+        ]
+    if not wheel.name.endswith(TAG):
+        wrong.append(f"its name does not end with {TAG}")
+    size = wheel.stat().st_size
+    if size > LARGEST_BYTES:
+        wrong.append(f"it has {size} bytes, over {LARGEST_BYTES}")
+    for sentence in wrong:
+        print(f"{wheel.name}: {sentence}", file=sys.stderr)
+    print(f"{wheel.name}: {size / 1e6:.1f} MB, {len(parts)} parts, {len(wrong)} faults")
+    return 1 if wrong else 0
+
+
+def wrong_libraries(libraries: Iterable[str], names: Iterable[str]) -> list[str]:
+    """Tell the libraries that neither the system, nor torch, nor the wheel has."""
+    carried = {os.path.basename(n) for n in names if n.startswith(f"{LIBRARIES}/")}
+    return [
+        f"the program needs {library}, which a bare system lacks"
+        for library in foreign(libraries)
+        if library not in carried
+    ]
+
+
+def rpaths(program: str) -> dict[str, list[str]]:
+    """Read where a program looks for libraries: the folders of RPATH and RUNPATH."""
+    listed = subprocess.run(
+        ["readelf", "--wide", "--dynamic", program],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    found = re.findall(r"\((RPATH|RUNPATH)\).*\[(.*)\]", listed)
+    return {kind: folders.split(":") for kind, folders in found}
+
+
+def wrong_path(folders: dict[str, list[str]]) -> list[str]:
+    """Tell whether the program would find another torch than the one beside it."""
+    if RPATH not in folders.get("RPATH", []):
+        return [f"the program's RPATH lacks {RPATH}"]
+    if "RUNPATH" in folders:
+        return ["the program has a RUNPATH, which LD_LIBRARY_PATH comes before"]
+    return []
+
+
+def missing_licenses(
+    parts: Iterable[str], names: Iterable[str], info: str
+) -> list[str]:
+    """Tell the parts whose licence is not in the wheel."""
+    known = set(names)
+    return [
+        f"there is no licence of {part}"
+        for part in parts
+        if f"{info}/licenses/{part}/copyright" not in known
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
