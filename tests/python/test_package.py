@@ -37,6 +37,15 @@ def test_wheel_is_pure_and_installs_no_program(wheel):
     assert not [n for n in names if "entry_points" in n or ".data/" in n]
 
 
+def test_extras_name_the_server_of_the_same_version(wheel):
+    archive = zipfile.ZipFile(wheel)
+    (name,) = [n for n in archive.namelist() if n.endswith("/METADATA")]
+    metadata = archive.read(name).decode()
+    for extra in ("server", "demo"):
+        wanted = f'backboned-server=={backboned.__version__}; extra == "{extra}"'
+        assert f"Requires-Dist: {wanted}\n" in metadata
+
+
 def run_isolated(code):
     return subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False
