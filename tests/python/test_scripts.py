@@ -211,6 +211,16 @@ def test_no_sudo(checkout: Checkout) -> None:
     assert "clang" not in line
 
 
+def test_debian_packages_come_through_the_proxy(checkout: Checkout) -> None:
+    checkout.stub("dpkg-query", "#!/bin/sh\nexit 1\n")
+    checkout.stub("id", "#!/bin/sh\necho 1000\n")
+    checkout.stub("sudo", '#!/bin/sh\n[ "$1" = -v ] || exec env -u https_proxy "$@"\n')
+    checkout.stub("apt-get", '#!/bin/sh\necho "apt-get $1 $http_proxy" >>"$CALLS"\n')
+    done = checkout.run("setup", "demo", https_proxy="http://proxy:3128")
+    assert done.returncode == 0, done
+    assert "apt-get update http://proxy:3128\napt-get install http" in checkout.calls()
+
+
 @pytest.mark.parametrize("program", ["g++", "cmake", "ninja", "protoc"])
 def test_no_compiler(checkout: Checkout, program: str) -> None:
     checkout.remove(program)
