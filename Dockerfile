@@ -4,7 +4,7 @@
 # docs/container.md says how to run them.
 
 # What the build needs: Debian's compiler and libraries (as in
-# requirements/debian.txt, without those of the tests), and LibTorch.
+# requirements/debian.txt, and ccache), and LibTorch.
 FROM debian:bookworm-slim AS libraries
 RUN apt-get update \
     && apt-get install -y --no-install-recommends \
@@ -119,10 +119,8 @@ RUN apt-get update \
         python3-venv \
     && rm -rf /var/lib/apt/lists/* \
     && python3 -m venv /opt/venv
-COPY requirements/dev.txt /opt/venv/
-RUN grep -E '^(torch|grpcio|matplotlib|numpy|protobuf|setuptools|tqdm)==' \
-        /opt/venv/dev.txt >/opt/venv/trainer.txt \
-    && /opt/venv/bin/pip install --no-cache-dir -r /opt/venv/trainer.txt
+COPY requirements/demo.txt /opt/venv/
+RUN /opt/venv/bin/pip install --no-cache-dir -r /opt/venv/demo.txt
 COPY client/python /opt/client
 RUN /opt/venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation /opt/client
 # The user has no home.

@@ -31,24 +31,74 @@ find_buf() {
   command -v buf || PATH="$(go env GOPATH 2>/dev/null || echo "$HOME/go")/bin" command -v buf
 }
 
-# step TEXT COMMAND...: runs a command quietly; one line says what and how long.
-step() {
-  local text=$1 start=$SECONDS log job
-  shift
+# share SECONDS: how long so many processor seconds take this machine.
+share() { echo $((($1 + $(nproc) - 1) / $(nproc))); }
+
+# Prints a duration: 45 s, 2 min.
+duration() {
+  if (($1 < 90)); then echo "$1 s"; else echo "$((($1 + 30) / 60)) min"; fi
+}
+
+# draw TEXT SECONDS EXPECTED: a bar in the terminal's line.
+draw() {
+  local percent=$((100 * $2 / $3)) bar
+  ((percent < 99)) || percent=99
+  bar=$(printf '%*s' $((percent / 5)) '' | tr ' ' '#')
+  printf '\r\033[K%s: %s [%-20s] %s of about %s' \
+    "$name" "$1" "$bar" "$(duration "$2")" "$(duration "$3")"
+}
+
+# attempt TEXT SECONDS COMMAND...: runs a command quietly; one line says what, about how
+# long it takes, and how long it took. Leaves what it said in the file $log.
+attempt() {
+  local text=$1 expected=$2 start=$SECONDS job
+  shift 2
   log=$(mktemp)
-  "$@" >"$log" 2>&1 &
+  # A job in the background would ignore Ctrl-C.
+  (trap - INT && "$@") >"$log" 2>&1 </dev/null &
   job=$!
-  [[ -t 1 ]] || echo "$name: $text ..."
+  [[ -t 1 ]] || echo "$name: $text, about $(duration "$expected") ..."
   while [[ -t 1 ]] && kill -0 "$job" 2>/dev/null; do
-    printf '\r%s: %s ... %d s' "$name" "$text" $((SECONDS - start))
+    draw "$text" $((SECONDS - start)) "$expected"
     sleep 0.2
   done
-  if ! wait "$job"; then
-    echo
-    tail -n 40 "$log" >&2
-    die "$text failed; the whole log is in $log"
-  fi
+  [[ ! -t 1 ]] || printf '\r\033[K'
+  wait "$job" || return
   rm -f "$log"
-  [[ -t 1 ]] && printf '\r\033[K'
-  echo "$name: $text: $((SECONDS - start)) s"
+  echo "$name: $text: $(duration $((SECONDS - start)))"
 }
+
+# step TEXT SECONDS COMMAND...: attempts, and ends the script if that fails.
+step() {
+  local cause
+  attempt "$@" && return
+  cause=$(cause_of "$log")
+  [[ -n $cause ]] || tail -n 40 "$log" >&2
+  die "$1 failed${cause:+: $cause}; the whole log is in $log"
+}
+
+# cause_of LOG: what is wrong with the machine, and what to do; nothing if the log does
+# not tell.
+cause_of() {
+  local proxy=${https_proxy-${HTTPS_PROXY-${ALL_PROXY-}}}
+  if grep -q 'No space left on device' "$1"; then
+    echo "the disk is full: make room, and run this again"
+  elif grep -q 'Killed signal terminated program' "$1"; then
+    echo "there is too little memory: set CMAKE_BUILD_PARALLEL_LEVEL=1, and run this again"
+  elif ! grep -qiE "$no_network" "$1"; then
+    :
+  elif [[ -n $proxy ]]; then
+    # Without the user and the password that may stand in it.
+    echo "no connection through the proxy ${proxy##*@}: mend or unset https_proxy," \
+      "and run this again"
+  else
+    echo "no connection: this machine needs the network once; behind a proxy set" \
+      "https_proxy=http://HOST:PORT, and run this again"
+  fi
+}
+
+# What apt, pip, uv, npm and go say.
+no_network='temporary failure (in name resolution|resolving)|could not resolve|dns error'
+no_network+='|failed to establish a new connection|network is unreachable|no route to host'
+no_network+='|could not connect|connection (refused|timed out|reset)|cannot connect to proxy'
+no_network+='|tunnel (connection|error)|proxyerror|certificate verify failed'

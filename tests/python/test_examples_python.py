@@ -72,8 +72,9 @@ def avalanche_python():
     python = folder / "bin" / "python"
     stamp = folder / "installed.sha256"
     needs = REQUIREMENTS / "avalanche.txt"
-    constraints = REQUIREMENTS / "dev.txt"
-    wanted = hashlib.sha256(needs.read_bytes() + constraints.read_bytes()).hexdigest()
+    constraints = [REQUIREMENTS / "demo.txt", REQUIREMENTS / "dev.txt"]
+    files = b"".join(file.read_bytes() for file in [needs, *constraints])
+    wanted = hashlib.sha256(files).hexdigest()
     if stamp.exists() and stamp.read_text() == wanted:
         return str(python)
     run_or_skip(sys.executable, "-m", "venv", "--without-pip", str(folder))
@@ -83,7 +84,8 @@ def avalanche_python():
     seen = [sysconfig.get_path("purelib"), str(ROOT / "client" / "python" / "src")]
     Path(site, "base.pth").write_text("\n".join(seen) + "\n")
     pip = [str(python), "-m", "pip", "--disable-pip-version-check", "--no-input"]
-    run_or_skip(*pip, "install", "-q", "-r", str(needs), "-c", str(constraints))
+    pins = [word for file in constraints for word in ("-c", str(file))]
+    run_or_skip(*pip, "install", "-q", "-r", str(needs), *pins)
     stamp.write_text(wanted)
     return str(python)
 

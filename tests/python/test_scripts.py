@@ -1,0 +1,311 @@
+"""Tests of scripts/setup, build and demo: copies of them, with stubs for programs."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+# Says what it is asked for, makes an environment of itself, and installs nothing.
+PYTHON = """#!/bin/sh
+echo "python $*" >>"$CALLS"
+case "$*" in
+  -c*) echo "${VERSION-3.11}" ;;
+  "-m venv .venv") mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
+  *"config list") cat "$PIP_SETTINGS" ;;
+  scripts/uv_settings.py) exec "$REAL" "$@" ;;
+  *"install uv=="*) [ -z "$REAL_PIP" ] || exec "$REAL" "$@" --target "$REAL_PIP"
+    cp "$UV" .venv/bin/uv ;;
+esac
+"""
+UV = """#!/bin/sh
+echo "uv $*" >>"$CALLS"
+exit "${UV_STATUS-0}"
+"""
+SETTINGS_OF_ALL = "UV_SYSTEM_CERTS=1\nUV_INDEX_STRATEGY=unsafe-best-match\n"
+
+
+class Checkout:
+    """The scripts in a folder of their own, and the programs that they find."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root = folder / "checkout"
+        for part in ("scripts", "requirements"):
+            shutil.copytree(ROOT / part, self.root / part)
+        for file in ("CMakePresets.json", "client/python/pyproject.toml"):
+            (self.root / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / file, self.root / file)
+        self.programs = folder / "programs"
+        self.programs.mkdir()
+        for program in Path("/usr/bin").iterdir():
+            (self.programs / program.name).symlink_to(program)
+        self.calls_file = folder / "calls"
+        self.calls_file.touch()
+        (folder / "settings").touch()
+        self.environment = {
+            "PATH": str(self.programs),
+            "HOME": str(folder),
+            "CALLS": str(self.calls_file),
+            "PIP_SETTINGS": str(folder / "settings"),
+            "UV": str(self.stub("uv", UV)),
+            "REAL": sys.executable,
+            "BACKBONED_PYTHON": str(self.stub("python3.11", PYTHON)),
+        }
+        self.stub("apt-get", "#!/bin/sh\nexit 1\n")
+        self.stub("dpkg-query", "#!/bin/sh\nfor p; do echo installed; done\n")
+        self.stub("npm", "#!/bin/sh\n")
+        self.remove("go")
+
+    def stub(self, name: str, text: str) -> Path:
+        self.remove(name)
+        (self.programs / name).write_text(text)
+        (self.programs / name).chmod(0o755)
+        return self.programs / name
+
+    def remove(self, name: str) -> None:
+        (self.programs / name).unlink(missing_ok=True)
+
+    def run(self, script: str, *arguments: str, **environment: str):
+        self.calls_file.write_text("")
+        return subprocess.run(
+            [self.root / "scripts" / script, *arguments],
+            env={**self.environment, **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def refusal(self, script: str, *arguments: str, **environment: str) -> str:
+        """Run what must fail, and return the one line that it says then."""
+        done = self.run(script, *arguments, **environment)
+        assert done.returncode == 1, done
+        (line,) = done.stderr.splitlines()
+        return line
+
+    def calls(self) -> str:
+        return self.calls_file.read_text()
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    return Checkout(tmp_path)
+
+
+def test_demo_installs_only_what_it_needs(checkout: Checkout) -> None:
+    done = checkout.run("setup", "demo")
+    assert done.returncode == 0, done
+    assert done.stdout.endswith("setup: ready\n")
+    assert "Python packages (2.6 GB to fetch, 5 GB on disk), about 70 s" in done.stdout
+    assert "-r requirements/demo.txt\n" in checkout.calls()
+    assert "dev.txt" not in checkout.calls()
+
+
+def test_the_second_run_finds_nothing_to_do(checkout: Checkout) -> None:
+    checkout.run("setup")
+    assert "-r requirements/demo.txt -r requirements/dev.txt\n" in checkout.calls()
+    for extent in ([], ["demo"]):
+        done = checkout.run("setup", *extent)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        assert checkout.calls() == ""
+
+
+def test_after_the_demo_a_whole_setup_has_more_to_do(checkout: Checkout) -> None:
+    checkout.run("setup", "demo")
+    checkout.run("setup")
+    assert "requirements/dev.txt" in checkout.calls()
+
+
+def test_a_changed_requirement_is_installed(checkout: Checkout) -> None:
+    checkout.run("setup", "demo")
+    with (checkout.root / "requirements" / "demo.txt").open("a") as file:
+        file.write("six==1.17.0\n")
+    checkout.run("setup", "demo")
+    assert "-r requirements/demo.txt\n" in checkout.calls()
+
+
+def test_pip_installs_what_uv_does_not_get(checkout: Checkout) -> None:
+    done = checkout.run("setup", "demo", UV_STATUS="2")
+    assert done.returncode == 0, done
+    assert "uv does not get them" in done.stdout
+    assert re.search("pip .*install -r requirements/demo.txt", checkout.calls())
+
+
+def test_pip_installs_where_uv_cannot_be_set_as_pip_is(checkout: Checkout) -> None:
+    Path(checkout.environment["PIP_SETTINGS"]).write_text("global.keyring='x'\n")
+    done = checkout.run("setup", "demo")
+    assert done.returncode == 0, done
+    assert "pip's setting keyring has no match in uv" in done.stdout
+    assert "uv pip" not in checkout.calls()
+
+
+def uv_settings(text: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, ROOT / "scripts" / "uv_settings.py"],
+        input=text,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_uv_gets_pips_settings() -> None:
+    done = uv_settings(
+        "global.index-url='https://mirror/simple'\n"
+        "global.find-links='\\nhttps://a/\\nhttps://b/'\n"
+        "install.trusted-host='a b'\n"
+        ":env:.cert='/etc/ca.pem'\n"
+        "global.proxy='http://proxy:3128'\n"
+        "global.timeout='60'\n"
+        "download.dest='/tmp'\n"
+    )
+    assert done.returncode == 0, done
+    assert done.stdout == SETTINGS_OF_ALL + (
+        "UV_DEFAULT_INDEX=https://mirror/simple\n"
+        "UV_FIND_LINKS=https://a/,https://b/\n"
+        "UV_INSECURE_HOST=a b\n"
+        "SSL_CERT_FILE=/etc/ca.pem\n"
+        "ALL_PROXY=http://proxy:3128\n"
+    )
+
+
+def test_uv_gets_the_certificates_that_pip_takes_from_the_environment() -> None:
+    done = uv_settings("", REQUESTS_CA_BUNDLE="/etc/ca.pem")
+    assert done.stdout == SETTINGS_OF_ALL + "SSL_CERT_FILE=/etc/ca.pem\n"
+
+
+def test_another_python(checkout: Checkout) -> None:
+    line = checkout.refusal("setup", VERSION="3.13")
+    assert re.fullmatch(
+        "setup: needs Python 3.11, and .*/python3.11 is 3.13: set BACKBONED_PYTHON to "
+        "a Python 3.11, and remove .venv if there is one",
+        line,
+    )
+
+
+def test_no_python(checkout: Checkout) -> None:
+    line = checkout.refusal("setup", BACKBONED_PYTHON="/nowhere/python3")
+    expected = "/nowhere/python3 does not run: set BACKBONED_PYTHON to a Python 3.11"
+    assert line == f"setup: {expected}"
+
+
+def test_no_debian(checkout: Checkout) -> None:
+    checkout.remove("apt-get")
+    line = checkout.refusal("setup")
+    assert "needs Debian 12, and there is no apt-get here: build the container" in line
+
+
+def test_no_sudo(checkout: Checkout) -> None:
+    checkout.stub("dpkg-query", "#!/bin/sh\nexit 1\n")
+    checkout.stub("id", "#!/bin/sh\necho 1000\n")
+    checkout.remove("sudo")
+    line = checkout.refusal("setup", "demo")
+    assert "let root run apt-get install ca-certificates cmake g++" in line
+    assert "clang" not in line
+
+
+def test_debian_packages_come_through_the_proxy(checkout: Checkout) -> None:
+    checkout.stub("dpkg-query", "#!/bin/sh\nexit 1\n")
+    checkout.stub("id", "#!/bin/sh\necho 1000\n")
+    checkout.stub("sudo", '#!/bin/sh\n[ "$1" = -v ] || exec env -u https_proxy "$@"\n')
+    checkout.stub("apt-get", '#!/bin/sh\necho "apt-get $1 $http_proxy" >>"$CALLS"\n')
+    done = checkout.run("setup", "demo", https_proxy="http://proxy:3128")
+    assert done.returncode == 0, done
+    assert "apt-get update http://proxy:3128\napt-get install http" in checkout.calls()
+
+
+@pytest.mark.parametrize("program", ["g++", "cmake", "ninja", "protoc"])
+def test_no_compiler(checkout: Checkout, program: str) -> None:
+    checkout.remove(program)
+    line = checkout.refusal("build", "--server")
+    assert line == (
+        f"build: there is no {program} on the PATH: add the folder that has it, "
+        "/usr/bin on Debian"
+    )
+
+
+def test_no_space(checkout: Checkout) -> None:
+    checkout.stub("df", "#!/bin/sh\necho Avail\necho 4000000\n")
+    line = checkout.refusal("setup")
+    assert f"needs 7 GB of disk, and {checkout.root} has 3 GB free: make room" in line
+    assert not (checkout.root / ".venv").exists()
+
+
+def test_a_disk_that_fills(checkout: Checkout) -> None:
+    checkout.stub("cmake", "#!/bin/sh\ncat /etc/passwd >/dev/full\n")
+    line = checkout.refusal("build", "--server")
+    assert "configure release failed: the disk is full: make room, and run" in line
+
+
+# pip's own words, of a port on which nobody listens.
+NOWHERE = "http://127.0.0.1:9"
+
+
+def test_no_network(checkout: Checkout, tmp_path: Path) -> None:
+    line = checkout.refusal(
+        "setup", REAL_PIP=str(tmp_path), PIP_INDEX_URL=f"{NOWHERE}/simple"
+    )
+    assert "failed: no connection: this machine needs the network once" in line
+
+
+def test_a_proxy_that_does_not_answer(checkout: Checkout, tmp_path: Path) -> None:
+    line = checkout.refusal(
+        "setup",
+        REAL_PIP=str(tmp_path),
+        PIP_INDEX_URL="https://index.invalid/simple",
+        https_proxy="http://user:secret@127.0.0.1:9",
+    )
+    assert "no connection through the proxy 127.0.0.1:9: mend or unset" in line
+    assert "secret" not in line
+
+
+def test_demo_says_what_it_does_and_builds_the_server_alone(checkout: Checkout) -> None:
+    checkout.stub("cmake", '#!/bin/sh\necho "cmake $*" >>"$CALLS"\n')
+    checkout.stub("ninja", "#!/bin/sh\necho '[1/1] backboned'\n")
+    done = checkout.run("demo", "--short")
+    assert done.returncode == 0, done
+    assert re.match("demo: installs packages .*: about [0-9]+ (s|min) in", done.stdout)
+    calls = checkout.calls()
+    assert "cmake --preset release -DBACKBONED_TESTS=OFF" in calls
+    assert "cmake --build --preset release --target backboned\n" in calls
+    assert calls.endswith("python -m backboned.demo --short\n")
+
+
+def test_ctrl_c_ends_what_a_step_runs(checkout: Checkout, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    checkout.stub("cmake", f"#!/bin/sh\nexec cat {pipe}\n")
+    program = subprocess.Popen(
+        [checkout.root / "scripts" / "build", "--server"],
+        env=checkout.environment,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    writer = os.open(pipe, os.O_WRONLY)  # Once cat reads it.
+    os.killpg(program.pid, signal.SIGINT)
+    program.wait(timeout=60)
+    with pytest.raises(BrokenPipeError):
+        for _ in range(200):
+            os.write(writer, b"x")
+            time.sleep(0.05)
+    os.close(writer)
+
+
+def test_a_bar_on_a_terminal(checkout: Checkout) -> None:
+    checkout.stub("cmake", "#!/bin/sh\nsleep 0.5\n")
+    command = str(checkout.root / "scripts" / "build")
+    done = subprocess.run(
+        ["script", "-qec", f"{command} --server", "/dev/null"],
+        env=checkout.environment | {"TERM": os.environ.get("TERM", "dumb")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert re.search(r"configure release \[[# ]{20}\] 0 s of about 3 s", done.stdout)
