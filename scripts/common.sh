@@ -26,11 +26,6 @@ no_arguments() {
   esac
 }
 
-# Prints where buf is: on the PATH, or where go install puts it.
-find_buf() {
-  command -v buf || PATH="$(go env GOPATH 2>/dev/null || echo "$HOME/go")/bin" command -v buf
-}
-
 # share SECONDS: how long so many processor seconds take this machine.
 share() { echo $((($1 + $(nproc) - 1) / $(nproc))); }
 
