@@ -391,6 +391,26 @@ TEST_F(ComputeTest, ResultsKeepNoMoreMemoryAliveThanTheirOwn) {
   ExpectNoMoreMemoryThanBytes(grads);
 }
 
+TEST_F(ComputeTest, ARowsBytesAreThoseOfAForwardAndMoveNoStatistics) {
+  const auto net = Add("resnet", SmallResNet());
+  const auto expect = [&](const std::string& output) {
+    ForwardWork work = Work(net, Images(1), /*training=*/false, false);
+    work.options.outputs = {output};
+    const StatePtr before = net->state();
+    const absl::StatusOr<int64_t> bytes =
+        RowBytes({.principal = "local"}, work);
+    EXPECT_EQ(net->state(), before);
+    const at::Tensor rows = Run(std::move(work)).outputs[0];
+    EXPECT_THAT(bytes, IsOkAndHolds(static_cast<int64_t>(rows.nbytes()) / 2));
+  };
+  expect("features");
+  Run(Work(net, Images(2), /*training=*/true, false));
+  EXPECT_EQ(net->state()->buffers_version, 2U);
+  expect("features");  // Known by now.
+  expect("layers.0");
+  expect("out");
+}
+
 TEST_F(ComputeTest, NormalizesImages) {
   const auto net = std::make_shared<Instance>(
       Instance::Identity{
