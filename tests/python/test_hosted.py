@@ -1086,6 +1086,55 @@ def test_what_is_written_after_a_step_whose_answer_is_lost(server, monkeypatch):
     assert net.instance.info().steps == 1
 
 
+def delay_first_call(monkeypatch, module):
+    """Have a module's first call end by its deadline while the server is slow with it.
+
+    It is made once the module calls again, since who asks for its answer waits for it,
+    or once what this gives is called.
+    """
+    real = module.exchange
+    calls = []
+
+    def call(*args, **options):
+        calls.append(lambda: real(*args, **options))
+        if len(calls) == 1:
+            raise backboned.DeadlineExceeded("the server still computes it")
+        make_first()
+        return real(*args, **options)
+
+    def make_first():
+        if calls[0]:
+            calls[0]()
+            calls[0] = None
+
+    monkeypatch.setattr(module, "exchange", call)
+    return make_first
+
+
+@pytest.mark.parametrize("lost", ["train_step", "forward"])
+def test_a_look_while_the_server_computes_a_lost_call(server, monkeypatch, lost):
+    net, local = make_pair(server, "resnet")
+    ours = make_optimizer(net, "SGD", **SGD)
+    theirs = make_optimizer(local, "SGD", **SGD)
+    ((x, y),) = batches("resnet", 1)
+    terms = backboned.CrossEntropy(y)
+    module = backboned.training if lost == "train_step" else backboned.compute
+    make_first = delay_first_call(monkeypatch, module)
+    with pytest.raises(backboned.DeadlineExceeded, match="still computes"):
+        net.train_step(x, terms, ours) if lost == "train_step" else net(x)
+    net.conv1.weight.norm()
+    net.bn1.running_mean.sum()
+    make_first()
+    net.train_step(x, terms, ours)
+    if lost == "forward":
+        local(x)
+    for _ in range(2 if lost == "train_step" else 1):
+        theirs.zero_grad()
+        F.cross_entropy(local(x), y).backward()
+        theirs.step()
+    assert_same_networks(net, local)
+
+
 def test_a_busy_server_leaves_the_backward_waiting(server, monkeypatch):
     net, local = make_pair(server, "mlp")
     ours = make_optimizer(net, "SGD", **SGD)
