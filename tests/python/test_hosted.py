@@ -929,7 +929,7 @@ def test_tensors_of_an_earlier_state_are_not_written_by_mistake(net):
     optimizer = optim.SGD(net, lr=0.1)
     ((x, y),) = batches("mlp", 1)
     F.cross_entropy(net(x), y).backward()
-    weight, grad = net.fc1.weight.data, net.fc1.weight.grad
+    weight, grad = net.fc1.weight.data, net.fc1.weight.grad.data
     assert grad.norm() > 0
     optimizer.step()
     weight.add_(1)
