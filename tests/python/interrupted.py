@@ -92,8 +92,6 @@ def interrupt(training, seconds):
 
 
 def main(mode, count, seed):
-    # A job in the background of a shell ignores it from the start.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     dice = random.Random(seed)
     threads = int(os.environ.get("THREADS", "1"))
     torch.set_num_threads(threads)
