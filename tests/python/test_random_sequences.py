@@ -5,7 +5,7 @@ by the same actions, and compares what each action gives. Requests and answers a
 in between, the network is away for a moment, and the server of a mirrored one is killed
 and restarted. The machine shrinks what fails to the shortest sequence, and prints it.
 Each network gets the same 6 of them in every run; `SEQUENCES` says how many others
-(the nightly run takes 200).
+(the nightly run takes 100).
 """
 
 import copy
