@@ -28,20 +28,27 @@ endfunction()
 
 # backboned_test(NAME <name> SOURCES <file>... [DEPS <target>...])
 #
-# Makes a GoogleTest program, each of whose cases is a test of ctest and runs in
-# the repository's root.
+# Makes a GoogleTest program that runs in the repository's root. Each of its cases is a
+# test of ctest; under a sanitizer, whose start takes seconds, the program is one.
 function(backboned_test)
   cmake_parse_arguments(PARSE_ARGV 0 arg "" "NAME" "SOURCES;DEPS")
   add_executable(${arg_NAME} ${arg_SOURCES})
   _backboned_link(${arg_NAME} ${arg_DEPS} GTest::gmock GTest::gmock_main GTest::gtest)
   # Tests name their small helpers alike.
   set_target_properties(${arg_NAME} PROPERTIES UNITY_BUILD OFF)
-  gtest_discover_tests(${arg_NAME}
-    WORKING_DIRECTORY "${PROJECT_SOURCE_DIR}"
-    DISCOVERY_MODE PRE_TEST
-    DISCOVERY_TIMEOUT 60
-    # Spinning OpenMP threads starve tests that run beside each other.
-    PROPERTIES TIMEOUT 300 ENVIRONMENT OMP_WAIT_POLICY=PASSIVE)
+  # Spinning OpenMP threads starve tests that run beside each other.
+  set(environment ENVIRONMENT OMP_WAIT_POLICY=PASSIVE)
+  if(BACKBONED_SANITIZE)
+    add_test(NAME ${arg_NAME} COMMAND ${arg_NAME}
+      WORKING_DIRECTORY "${PROJECT_SOURCE_DIR}")
+    set_tests_properties(${arg_NAME} PROPERTIES TIMEOUT 3600 ${environment})
+  else()
+    gtest_discover_tests(${arg_NAME}
+      WORKING_DIRECTORY "${PROJECT_SOURCE_DIR}"
+      DISCOVERY_MODE PRE_TEST
+      DISCOVERY_TIMEOUT 60
+      PROPERTIES TIMEOUT 300 ${environment})
+  endif()
 endfunction()
 
 # backboned_benchmark(NAME <name> SOURCES <file>... [DEPS <target>...])

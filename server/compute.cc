@@ -26,6 +26,12 @@ std::vector<at::Tensor> AllOnHost(
   return tensors;
 }
 
+// Results that may be kept for a retry, which counts no more than their bytes.
+std::vector<at::Tensor> AllCompact(std::vector<at::Tensor> results) {
+  for (at::Tensor& result : results) result = CompactOnHost(result);
+  return results;
+}
+
 // Divides each row by its Euclidean norm, at least 1e-12.
 at::Tensor NormalizeRows(const at::Tensor& rows) {
   const at::Tensor flat = rows.flatten(1);
@@ -120,6 +126,7 @@ absl::Status Compute(Host& host, const DeviceWorker::Request& request,
   if (!computed.ok()) return computed.status();
   ForwardOutput& output = computed->output;
   DeliverOutputs(work, output, done);
+  done.outputs = AllCompact(std::move(done.outputs));
   if (work.return_buffers) done.buffers = AllOnHost(output.buffers);
   const StatePtr next = NextState(work, output, done);
   done.buffers_version = next->buffers_version;
@@ -216,14 +223,15 @@ absl::Status Compute(BackwardWork& work, BackwardDone& done) {
   BackwardOutput output =
       Backward(graphs, work.retain, work.input_grad, WantedGrads(work));
   if (work.return_grads) {
-    done.grads = AllOnHost(output.grads, work.output_dtype);
+    done.grads = AllCompact(AllOnHost(output.grads, work.output_dtype));
   }
   if (work.input_grad) {
     done.input_grads =
-        AllOnHost(std::move(output.input_grads), work.output_dtype);
+        AllCompact(AllOnHost(std::move(output.input_grads), work.output_dtype));
   }
   for (std::vector<at::Tensor>& grads : output.graph_grads) {
-    done.tape_grads.push_back(AllOnHost(std::move(grads), work.output_dtype));
+    done.tape_grads.push_back(
+        AllCompact(AllOnHost(std::move(grads), work.output_dtype)));
   }
   done.squared_grads =
       AllOnHost(std::move(output.squared_grads), work.output_dtype);

@@ -23,6 +23,13 @@ at::Tensor CopyOnHost(const at::Tensor& tensor) {
   return copy;
 }
 
+at::Tensor CompactOnHost(const at::Tensor& tensor) {
+  if (!tensor.defined() || tensor.storage().nbytes() <= tensor.nbytes()) {
+    return tensor;
+  }
+  return CopyOnHost(tensor);
+}
+
 std::span<const std::byte> Bytes(const at::Tensor& tensor) {
   return {static_cast<const std::byte*>(tensor.const_data_ptr()),
           tensor.nbytes()};

@@ -24,6 +24,11 @@ at::Tensor OnDevice(const at::Tensor& tensor, c10::Device device);
 // thread's account pays for. Computes nothing: on any thread.
 at::Tensor CopyOnHost(const at::Tensor& tensor);
 
+// Returns a contiguous CPU tensor itself, or a CopyOnHost if it keeps more
+// memory alive than its own, as rows of a batch do. An undefined tensor stays
+// undefined.
+at::Tensor CompactOnHost(const at::Tensor& tensor);
+
 // The memory of a contiguous CPU tensor.
 std::span<const std::byte> Bytes(const at::Tensor& tensor);
 

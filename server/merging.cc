@@ -148,11 +148,7 @@ absl::StatusOr<ForwardDone> RunMerged(DeviceWorker::Request request,
   done.outputs = forward.TakeOutputs();
   {
     const ScopedAccount scope(work.account);
-    for (at::Tensor& output : done.outputs) {
-      // Rows of a batch would keep the memory of all of it.
-      if (output.storage().nbytes() <= output.nbytes()) continue;
-      output = CopyOnHost(output);
-    }
+    for (at::Tensor& output : done.outputs) output = CompactOnHost(output);
   }
   done.exact = forward.exact();
   if (work.return_buffers) {

@@ -56,6 +56,15 @@ absl::StatusOr<SessionCall> Sessions::Begin(std::string_view id,
   return SessionCall(this, std::move(key));
 }
 
+void Sessions::Touch(std::string_view id, std::string_view principal,
+                     absl::Time now) {
+  if (id.empty()) return;
+  absl::MutexLock lock(&mutex_);
+  latest_ = std::max(latest_, now);
+  const auto session = sessions_.find(Key(id, principal));
+  if (session != sessions_.end()) session->second.last_used = latest_;
+}
+
 absl::Status Sessions::Adopt(std::string_view id, std::string_view principal,
                              std::string_view instance) {
   const std::string name(instance);

@@ -40,8 +40,6 @@ class SessionCall {
   SessionCall(Sessions* sessions, std::pair<std::string, std::string> key)
       : sessions_(sessions), key_(std::move(key)) {}
 
-  void End();
-
   Sessions* sessions_ = nullptr;
   std::pair<std::string, std::string> key_;
 };
@@ -88,6 +86,10 @@ class Sessions {
   // more have made room.
   absl::StatusOr<SessionCall> Begin(std::string_view id,
                                     std::string_view principal, absl::Time now);
+
+  // Keeps the session alive, if it lives, as a call that begins and ends now
+  // does: its client is there, though its call is refused.
+  void Touch(std::string_view id, std::string_view principal, absl::Time now);
 
   // Makes `instance` die with the session; best its full name or uid, as the
   // sweeper needs it. An instance has one owner: the last who adopted it.

@@ -9,6 +9,7 @@
 #include "server/rpc/status.h"
 
 namespace backboned::rpc {
+
 DecoratedService::DecoratedService(std::string_view service,
                                    Surroundings& surroundings)
     : service_(service), surroundings_(surroundings) {}
@@ -41,6 +42,8 @@ grpc::Status DecoratedService::Serve(std::string_view method,
   }
   absl::StatusOr<Gate::Pass> pass = surroundings_.gate.Enter(call->payer());
   if (!pass.ok()) {
+    surroundings_.host.sessions().Touch(call->session(), call->principal(),
+                                        call->received());
     LogCall(*call, pass.status());
     return ToGrpc(pass.status());
   }

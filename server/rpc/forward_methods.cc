@@ -15,13 +15,13 @@
 #include "absl/strings/str_cat.h"
 #include "backbones/errors.h"
 #include "backbones/state.h"
+#include "proto/wire/input_digest.h"
 #include "server/cached_forward.h"
 #include "server/compute.h"
 #include "server/host_view.h"
 #include "server/rpc/backbone_service.h"
 #include "server/rpc/convert.h"
 #include "server/rpc/forward_options.h"
-#include "server/rpc/input_digest.h"
 #include "server/rpc/once.h"
 #include "server/rpc/transfer.h"
 
@@ -101,7 +101,7 @@ std::vector<wire::Payload> PayloadsOf(const ForwardDone& done) {
 // has one that may keep the answer.
 void NameInput(const v1::TensorSpec& spec, ForwardWork& work) {
   if (work.instance->cache().limit_bytes() == 0 || !MayCache(work)) return;
-  work.input_digest = InputDigest(spec, Bytes(work.input));
+  work.input_digest = wire::InputDigest(spec, Bytes(work.input));
 }
 
 // Returns kInvalidArgument if `header` asks by digest for what is not kept.

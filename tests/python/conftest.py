@@ -1,6 +1,7 @@
 """Fixtures: the real server, one for the session, and trainings on it."""
 
 import os
+import signal
 
 # Before torch is loaded: the server shares the processor with the tests.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -13,6 +14,10 @@ from backboned.binary import find_binary
 THREADS = 2
 
 pytest.register_assert_rewrite("mammoth_pairs")
+
+
+# A shell starts what runs in its background with Ctrl-C ignored: children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_configure(config):

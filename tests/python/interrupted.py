@@ -31,7 +31,6 @@ class Pest:
     def __init__(self, seconds):
         self.noticed = threading.Event()
         self.thread = threading.Thread(target=self._press, args=(seconds,), daemon=True)
-        self.thread.start()
 
     def _press(self, seconds):
         time.sleep(seconds)
@@ -84,6 +83,7 @@ class Training:
 def interrupt(training, seconds):
     pest = Pest(seconds)
     try:
+        pest.thread.start()
         while True:
             training.step()
     except KeyboardInterrupt:

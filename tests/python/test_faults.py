@@ -197,6 +197,18 @@ def test_named_instance_comes_back_under_its_name(phoenix, connected):
     assert there.uid == net.instance.uid and there.frozen == ("fc1.*",)
 
 
+def test_network_is_copied_while_its_server_is_away(phoenix, connected):
+    net = mlp(connected)
+    phoenix.kill()
+    back = threading.Timer(0.5, phoenix.start)
+    back.start()
+    twin = copy.deepcopy(net)
+    back.join()
+    x, _ = next(batches(mlp))
+    assert torch.equal(twin(x), net(x))
+    assert twin.instance.uid != net.instance.uid
+
+
 def test_random_numbers_are_drawn_once(phoenix, connected):
     def run(disturb):
         net = connected.create(

@@ -119,14 +119,6 @@ def test_forks_beside_the_transfers_of_another_thread(server, net, x):
     assert not failures
 
 
-@pytest.fixture
-def ctrl_c():
-    """Lets SIGINT raise KeyboardInterrupt, also in tests that ignore it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield lambda: os.kill(os.getpid(), signal.SIGINT)
-    signal.signal(signal.SIGINT, before)
-
-
 def assert_children_start():
     """Fork a child that ends at once, and see that it does."""
     pid = os.fork()
@@ -147,7 +139,7 @@ def assert_children_start():
     assert ended[-1][1] == 0
 
 
-def test_fork_after_ctrl_c_in_a_download(server, monkeypatch, ctrl_c):
+def test_fork_after_ctrl_c_in_a_download(server, monkeypatch):
     large = server.create(architecture="resnet18", num_classes=10, module=False)
     true, calls = stream.Receiver.accept, []
 
@@ -155,7 +147,7 @@ def test_fork_after_ctrl_c_in_a_download(server, monkeypatch, ctrl_c):
         true(self, *chunk)
         calls.append(chunk)
         if len(calls) == 2:
-            ctrl_c()
+            signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(stream.Receiver, "accept", accept)
     with pytest.raises(KeyboardInterrupt):

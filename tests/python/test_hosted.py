@@ -929,7 +929,7 @@ def test_tensors_of_an_earlier_state_are_not_written_by_mistake(net):
     optimizer = optim.SGD(net, lr=0.1)
     ((x, y),) = batches("mlp", 1)
     F.cross_entropy(net(x), y).backward()
-    weight, grad = net.fc1.weight.data, net.fc1.weight.grad
+    weight, grad = net.fc1.weight.data, net.fc1.weight.grad.data
     assert grad.norm() > 0
     optimizer.step()
     weight.add_(1)
@@ -1084,6 +1084,55 @@ def test_what_is_written_after_a_step_whose_answer_is_lost(server, monkeypatch):
     ours.step()
     assert_same_networks(net, local)
     assert net.instance.info().steps == 1
+
+
+def delay_first_call(monkeypatch, module):
+    """Have a module's first call end by its deadline while the server is slow with it.
+
+    It is made once the module calls again, since who asks for its answer waits for it,
+    or once what this gives is called.
+    """
+    real = module.exchange
+    calls = []
+
+    def call(*args, **options):
+        calls.append(lambda: real(*args, **options))
+        if len(calls) == 1:
+            raise backboned.DeadlineExceeded("the server still computes it")
+        make_first()
+        return real(*args, **options)
+
+    def make_first():
+        if calls[0]:
+            calls[0]()
+            calls[0] = None
+
+    monkeypatch.setattr(module, "exchange", call)
+    return make_first
+
+
+@pytest.mark.parametrize("lost", ["train_step", "forward"])
+def test_a_look_while_the_server_computes_a_lost_call(server, monkeypatch, lost):
+    net, local = make_pair(server, "resnet")
+    ours = make_optimizer(net, "SGD", **SGD)
+    theirs = make_optimizer(local, "SGD", **SGD)
+    ((x, y),) = batches("resnet", 1)
+    terms = backboned.CrossEntropy(y)
+    module = backboned.training if lost == "train_step" else backboned.compute
+    make_first = delay_first_call(monkeypatch, module)
+    with pytest.raises(backboned.DeadlineExceeded, match="still computes"):
+        net.train_step(x, terms, ours) if lost == "train_step" else net(x)
+    net.conv1.weight.norm()
+    net.bn1.running_mean.sum()
+    make_first()
+    net.train_step(x, terms, ours)
+    if lost == "forward":
+        local(x)
+    for _ in range(2 if lost == "train_step" else 1):
+        theirs.zero_grad()
+        F.cross_entropy(local(x), y).backward()
+        theirs.step()
+    assert_same_networks(net, local)
 
 
 def test_a_busy_server_leaves_the_backward_waiting(server, monkeypatch):

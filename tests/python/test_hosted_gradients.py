@@ -153,15 +153,39 @@ def test_gradients_that_are_kept_mean_what_they_do_in_torch(pair, after, looked)
         if looked:
             kept[-1][0].norm()
         after(net, optimizer)
-        # In torch a further backward adds to the tensor in place; here one that was
-        # looked at has the sum once somebody looks at `p.grad` again.
-        if net is pair[0] and after is AFTER["backward"]:
-            [p.grad for p in net.parameters()]
     if after is AFTER["create_graph"]:
         kept = [[p.grad for p in net.parameters()] for net in pair]
     for ours, theirs in zip(*kept):
         assert_same(ours, theirs)
     assert_same_grads(*pair)
+
+
+def test_gradients_that_are_kept_go_on_with_each_backward(pair):
+    seen = []
+    for net in pair:
+        optimizer = with_gradients(net)
+        kept = [p.grad for p in net.parameters()]
+        for seed in range(3):
+            seen.append([grad.clone() for grad in kept])
+            kept[0].zero_()
+            kept[1].mul_(0.5)
+            kept[2].data[0] = 1
+            backward(net, seed)
+            optimizer.step()
+        assert all(p.grad is grad for p, grad in zip(net.parameters(), kept))
+    for ours, theirs in zip(seen[:3], seen[3:]):
+        for one, other in zip(ours, theirs):
+            assert_same(one, other)
+    assert_same_networks(*pair)
+    assert_same_grads(*pair)
+
+
+def test_who_takes_memory_unasked_gets_no_plausible_gradient(pair):
+    net, _ = pair
+    with_gradients(net)
+    with pytest.warns(UserWarning, match="copy construct"):
+        taken = torch.tensor(net.fc1.weight.grad)
+    assert taken.norm().isnan()
 
 
 @pytest.mark.parametrize("how", ["train_step", "train_step_async", "mirror"])

@@ -1,8 +1,10 @@
 """The network between a client and its server is away for a while; the server lives."""
 
+import contextlib
 import functools
 import itertools
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import backboned
 import pytest
@@ -17,10 +19,6 @@ STEPS = 4
 POINTS = ("forward", "backward", "step")
 
 
-def minutes(*seconds):
-    return [pytest.param(s, marks=pytest.mark.nightly) for s in seconds]
-
-
 @pytest.fixture(scope="module")
 def far(binary):
     """A server on TCP."""
@@ -29,12 +27,20 @@ def far(binary):
         yield server
 
 
-@pytest.fixture
-def relay(far, request):
+@contextlib.contextmanager
+def relay_to(far, seconds):
     host, port = re.search(r"(127\.0\.0\.1):(\d+)", far.process.banner).groups()
-    relay = FlakyRelay((host, int(port)), getattr(request, "param", 1))
-    yield relay
-    relay.close()
+    relay = FlakyRelay((host, int(port)), seconds)
+    try:
+        yield relay
+    finally:
+        relay.close()
+
+
+@pytest.fixture
+def relay(far):
+    with relay_to(far, 1) as relay:
+        yield relay
 
 
 @pytest.fixture
@@ -153,22 +159,43 @@ def assert_same(found, expected):
             assert torch.equal(*pair), key
 
 
-@pytest.mark.parametrize("event", EVENTS.values(), ids=EVENTS)
-@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
-@pytest.mark.parametrize("relay", [1, *minutes(10, 60)], indirect=True)
-def test_a_training_goes_on_with_the_same_bits(far, relay, reached, way, event):
+def train_through(far, relay, way, event):
+    """Train with an outage at each point, and compare with an undisturbed training."""
     expected = undisturbed(far, way)
-    points = zip(itertools.count(), POINTS)
-    wanted = {(step, point) for step, point in points}
+    wanted = set(zip(itertools.count(), POINTS))
 
     def at(step, point):
         if (step, point) in wanted:
             wanted.discard((step, point))
             event(relay)
 
-    assert_same(way(reached, at), expected)
-    assert relay.outages >= 1
-    assert reached.info().server_uid == far.info().server_uid
+    with backboned.connect(relay.target, reconnect_timeout=120) as reached:
+        assert_same(way(reached, at), expected)
+        assert relay.outages >= 1
+        assert reached.info().server_uid == far.info().server_uid
+
+
+@pytest.mark.parametrize("event", EVENTS.values(), ids=EVENTS)
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+def test_a_training_goes_on_with_the_same_bits(far, relay, way, event):
+    train_through(far, relay, way, event)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("seconds", [10, 60])
+def test_trainings_side_by_side_go_on_with_the_same_bits(far, seconds):
+    def run(way, event):
+        torch.set_num_threads(2)  # It is a thread's own.
+        with relay_to(far, seconds) as relay:
+            train_through(far, relay, way, event)
+
+    pairs = list(itertools.product(WAYS.values(), EVENTS.values()))
+    for way in WAYS.values():
+        undisturbed(far, way)
+    with ThreadPoolExecutor(len(pairs)) as pool:
+        running = [pool.submit(run, *pair) for pair in pairs]
+    for each in running:
+        each.result()
 
 
 @pytest.mark.parametrize("event", EVENTS.values(), ids=EVENTS)

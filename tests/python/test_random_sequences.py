@@ -5,7 +5,7 @@ by the same actions, and compares what each action gives. Requests and answers a
 in between, the network is away for a moment, and the server of a mirrored one is killed
 and restarted. The machine shrinks what fails to the shortest sequence, and prints it.
 Each network gets the same 6 of them in every run; `SEQUENCES` says how many others
-(the nightly run takes 200).
+(the nightly run takes 100).
 """
 
 import copy
@@ -70,6 +70,7 @@ class Side:
         self.shape = SHAPES[kind]
         self.losses = []
         self.copies = []
+        self.kept = None
         self.hooks = {}
         self.remote = hasattr(net, "instance")
         if hosted:
@@ -165,6 +166,13 @@ class Side:
         self.written()
         flat = self.parameter(pick).data.view(-1)
         flat[at % len(flat)] = 0.125
+
+    def keep_grad(self, pick):
+        self.kept = self.parameter(pick).grad
+        return None if self.kept is None else self.kept.clone()
+
+    def read_kept_grad(self):
+        return None if self.kept is None else self.kept.clone()
 
     def write_grad(self, pick):
         grad = self.parameter(pick).grad
@@ -275,9 +283,16 @@ class Sequences(RuleBasedStateMachine):
     def evaluate(self, seed):
         self.both("evaluate", seed)
 
-    @rule(pick=PICKS, what=st.sampled_from(["read", "read_grad", "read_state"]))
+    @rule(
+        pick=PICKS,
+        what=st.sampled_from(["read", "read_grad", "keep_grad", "read_state"]),
+    )
     def read(self, pick, what):
         self.both(what, pick)
+
+    @rule()
+    def read_kept_grad(self):
+        self.both("read_kept_grad")
 
     @rule()
     def clear_state(self):

@@ -1,5 +1,6 @@
 #include "server/compute.h"
 
+#include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/tensor.h>
@@ -7,12 +8,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <string>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "absl/synchronization/notification.h"
 #include "backbones/errors.h"
+#include "backbones/forward.h"
 #include "backbones/registry.h"
 #include "server/memory_allocator.h"
 #include "tests/backbones/tensors.h"
@@ -50,6 +53,22 @@ std::shared_ptr<const Architecture> WideResNet() {
 }
 
 at::Tensor Images(uint64_t seed) { return Rand(seed, {2, 3, 8, 8}); }
+
+std::shared_ptr<const Architecture> SmallVit() {
+  return Build("vit", {{"num_classes", int64_t{3}},
+                       {"img_size", int64_t{8}},
+                       {"patch_size", int64_t{4}},
+                       {"embed_dim", int64_t{4}},
+                       {"num_heads", int64_t{2}},
+                       {"depth", int64_t{1}}});
+}
+
+void ExpectNoMoreMemoryThanBytes(const std::vector<at::Tensor>& tensors) {
+  for (const at::Tensor& tensor : tensors) {
+    EXPECT_EQ(tensor.storage().nbytes(), tensor.nbytes())
+        << FormatShape(tensor.sizes());
+  }
+}
 
 class ComputeTest : public ::testing::Test {
  protected:
@@ -341,6 +360,55 @@ TEST_F(ComputeTest, RefusesAStaleVersionInTheLane) {
               StatusIs(absl::StatusCode::kAborted, HasSubstr("version 2")));
   EXPECT_EQ(net_->state()->buffers_version, 2U);
   EXPECT_EQ(host_.tapes().TotalFigures().count, 0);
+}
+
+// R5. Answers that are kept for a retry count as many bytes as they have.
+TEST_F(ComputeTest, ResultsKeepNoMoreMemoryAliveThanTheirOwn) {
+  const auto vit = Add("vit", SmallVit());
+  // Of one image the class token is a view of all tokens, and so is what comes
+  // back to it.
+  const at::Tensor image = Rand(1, {1, 3, 8, 8});
+  ForwardWork work = Work(vit, image, /*training=*/false, /*record=*/true);
+  work.options.outputs = {"features"};
+  const at::Tensor expected =
+      Forward(vit->architecture(), *vit->state(), image, work.options)
+          .outputs[0]
+          .detach();
+  const ForwardDone done = Run(std::move(work));
+  ExpectNoMoreMemoryThanBytes(done.outputs);
+  EXPECT_TRUE(at::equal(done.outputs[0], expected));
+
+  BackwardWork backward = BackwardOf(vit, {done.tape_id});
+  backward.per_tape_grads = true;
+  const absl::StatusOr<BackwardDone> back =
+      RunBackward({.principal = "local"}, std::move(backward));
+  ASSERT_THAT(back, IsOk());
+  std::vector<at::Tensor> grads = back->grads;
+  grads.insert(grads.end(), back->tape_grads[0].begin(),
+               back->tape_grads[0].end());
+  std::erase_if(grads, [](const at::Tensor& grad) { return !grad.defined(); });
+  EXPECT_FALSE(grads.empty());
+  ExpectNoMoreMemoryThanBytes(grads);
+}
+
+TEST_F(ComputeTest, ARowsBytesAreThoseOfAForwardAndMoveNoStatistics) {
+  const auto net = Add("resnet", SmallResNet());
+  const auto expect = [&](const std::string& output) {
+    ForwardWork work = Work(net, Images(1), /*training=*/false, false);
+    work.options.outputs = {output};
+    const StatePtr before = net->state();
+    const absl::StatusOr<int64_t> bytes =
+        RowBytes({.principal = "local"}, work);
+    EXPECT_EQ(net->state(), before);
+    const at::Tensor rows = Run(std::move(work)).outputs[0];
+    EXPECT_THAT(bytes, IsOkAndHolds(static_cast<int64_t>(rows.nbytes()) / 2));
+  };
+  expect("features");
+  Run(Work(net, Images(2), /*training=*/true, false));
+  EXPECT_EQ(net->state()->buffers_version, 2U);
+  expect("features");  // Known by now.
+  expect("layers.0");
+  expect("out");
 }
 
 TEST_F(ComputeTest, NormalizesImages) {

@@ -3,12 +3,17 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cmath>
 #include <limits>
+#include <set>
+#include <stdexcept>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
+#include "absl/synchronization/notification.h"
 #include "backbones/errors.h"
 #include "server/memory_allocator.h"
 #include "tests/testing/status_matchers.h"
@@ -383,6 +388,50 @@ TEST(HostClockTest, ASessionThatComesBackWhileItIsSweptKeepsItsNewTapes) {
   host.Sweep(swept);
   EXPECT_EQ(host.sessions().count(), 0);
   EXPECT_EQ(host.tapes().TotalFigures().count, 1);
+}
+
+// Throws once armed, the first time that it is asked by another thread than a
+// worker's: the sweeper. Thread-safe.
+class FailingClock : public TestClock {
+ public:
+  absl::Time Now() const override {
+    if (armed_ && !workers_.contains(std::this_thread::get_id())) {
+      if (!thrown_.exchange(true)) throw std::runtime_error("no time");
+      if (!asked_again_.HasBeenNotified()) asked_again_.Notify();
+    }
+    return TestClock::Now();
+  }
+
+  // `workers`: the threads that it does not fail in.
+  void Arm(std::set<std::thread::id> workers) {
+    workers_ = std::move(workers);
+    armed_ = true;
+  }
+
+  // Returns once it was asked again after it threw.
+  void WaitUntilAskedAgain() { asked_again_.WaitForNotification(); }
+
+ private:
+  std::set<std::thread::id> workers_;  // Not changed any more once armed.
+  std::atomic<bool> armed_ = false;
+  mutable std::atomic<bool> thrown_ = false;
+  mutable absl::Notification asked_again_;
+};
+
+TEST(HostClockTest, TheSweeperOutlivesWhatItThrows) {
+  FailingClock clock;
+  Host host({c10::Device(c10::DeviceType::CPU)}, /*threads=*/1, {}, {}, clock);
+  std::set<std::thread::id> workers;
+  for (DeviceWorker* worker : {host.workers().front(), &host.chores()}) {
+    EXPECT_THAT(worker->Run({.principal = "local"},
+                            [&] {
+                              workers.insert(std::this_thread::get_id());
+                              return absl::OkStatus();
+                            }),
+                IsOk());
+  }
+  clock.Arm(std::move(workers));
+  clock.WaitUntilAskedAgain();  // In the sweeps of the next seconds.
 }
 
 TEST_F(HostTest, DeletesAnInstanceWithItsTapesOnce) {

@@ -126,6 +126,20 @@ TEST_F(SessionsTest, EachCallStartsTheTtlAnew) {
   EXPECT_THAT(sessions_.TakeExpired(At(19)), SizeIs(1));
 }
 
+TEST_F(SessionsTest, ARefusedCallStartsTheTtlAnewToo) {
+  BeginOwner("a", At(0));
+  sessions_.Touch("a", "local", At(6));
+  sessions_.Touch("a", "carl", At(7));  // Another's of the same id.
+  EXPECT_THAT(sessions_.TakeExpired(At(15)), IsEmpty());
+  EXPECT_THAT(sessions_.TakeExpired(At(16)), SizeIs(1));
+}
+
+TEST_F(SessionsTest, ARefusedCallStartsNoSession) {
+  sessions_.Touch("a", "local", At(0));
+  sessions_.Touch("", "local", At(0));
+  EXPECT_EQ(sessions_.count(), 0);
+}
+
 TEST_F(SessionsTest, MovedCallEndsOnce) {
   BeginOwner("a", At(0));
   SessionCall outer;

@@ -9,6 +9,7 @@
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "tests/server/rpc/plain_client.h"
+#include "tests/testing/test_clock.h"
 
 namespace backboned {
 namespace {
@@ -210,6 +211,35 @@ TEST(LimitsTest, RefusesCallsOverTheirLimit) {
   server.Release();
   server->Settle();
   EXPECT_THAT(PlainClient(*server).GetServer(), IsOk());
+}
+
+// R11
+TEST(LimitsTest, AClientThatIsRefusedKeepsWhatItsSessionHas) {
+  TestClock clock;
+  BusyServer server(
+      {.max_calls = 2, .stall_timeout = absl::Hours(1), .clock = &clock});
+  PlainClient owner(*server, "owner");
+  v1::CreateInstanceRequest unnamed;
+  unnamed.set_benchmark("seq-mnist");
+  const auto created = owner.CreateInstance(unnamed);
+  ASSERT_THAT(created, IsOk());
+  {
+    RawCall other(server->channel(), "SetParams");
+    other.Send(Message(SetParamsOf(kElements)));
+    while (owner.GetServer().ok()) {  // Until the other one is inside.
+    }
+    // As long as two thirds of a session's life, twice.
+    for (int i = 0; i < 2; ++i) {
+      clock.Advance(absl::Seconds(400));
+      EXPECT_THAT(owner.GetServer(), RefusedBy("max-calls", 2));
+      server->SweepAfter(absl::ZeroDuration());
+    }
+  }
+  server.Release();
+  server->Settle();
+  v1::GetInstanceRequest get;
+  get.set_instance(created->instance().name());
+  EXPECT_THAT(PlainClient(*server, "owner").GetInstance(get), IsOk());
 }
 
 // R5, R11

@@ -37,7 +37,7 @@ def deepcopy(network: RemoteBackbone, memo: dict[int, Any]) -> RemoteBackbone:
         for tensor in _server_side(network):
             memo[id(tensor)] = _empty_like(tensor)
     else:
-        instance = make_like(link.instance, link.timeout)
+        instance = link.surviving(lambda: make_like(link.instance, link.timeout))
     for key, value in network.__dict__.items():
         if key not in _OWN:
             twin.__dict__[key] = copy.deepcopy(value, memo)

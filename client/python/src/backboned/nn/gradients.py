@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 import weakref
 from collections.abc import Sequence
-from typing import Callable
+from typing import Any, Callable
 
 import numpy as np
 import torch
@@ -78,11 +79,27 @@ class Gradients:
 
     def _away(self) -> None:
         """Note that what is here is not the server's any more."""
-        with raw():
-            for i in self._here:
-                self._tensors()[i].grad = None
+        for i in self._here:
+            self._leave(i)
         self._here.clear()
         self._asked_for_one = False
+
+    def _leave(self, index: int) -> None:
+        """Let a gradient here be a promise of what the server makes of it.
+
+        If nobody holds it, its memory is kept: a view of that may be written.
+        """
+        with raw():
+            parameter: Any = self._tensors()[index]
+            grad, parameter.grad = parameter.grad, None
+            if grad is None:
+                return
+            self._placed[index] = grad.detach()
+            reference = weakref.ref(grad)
+            del grad
+            held = reference()
+        if type(held) is torch.Tensor and not held.requires_grad:
+            self._pledge(index, held, parameter.keeper)
 
     def step(
         self, options: StepOptions, covers_all: bool
@@ -143,9 +160,15 @@ class Gradients:
         if promised is None:
             with raw(), torch.inference_mode(False):
                 promised = torch.empty_like(self._tensors()[index].detach())
-            make_lazy(promised, keeper, f"the gradient of {self._names[index]}")
-            self._promises[index] = weakref.ref(promised)
+                # Code that takes the memory unasked, `torch.tensor(p.grad)`, sees it.
+                promised.view(-1)[:1] = math.nan
+            self._pledge(index, promised, keeper)
         return promised
+
+    def _pledge(self, index: int, tensor: torch.Tensor, keeper: Keeper) -> None:
+        """Make a tensor the promise of a gradient."""
+        make_lazy(tensor, keeper, f"the gradient of {self._names[index]}")
+        self._promises[index] = weakref.ref(tensor)
 
     def _promised(self, index: int) -> torch.Tensor | None:
         """Give the promise of a gradient, if somebody holds it and it is not kept."""

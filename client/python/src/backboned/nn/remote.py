@@ -32,6 +32,9 @@ Outputs = Union[
 
 _networks: weakref.WeakSet[Any] = weakref.WeakSet()
 
+# Torch 2.1 has none.
+_is_compiling = getattr(torch.compiler, "is_compiling", bool)
+
 
 @boundary.verbs
 class RemoteBackbone(FlatAccess, TrainAccess, CardAccess, nn.Module):
@@ -181,6 +184,13 @@ class RemoteBackbone(FlatAccess, TrainAccess, CardAccess, nn.Module):
             If the server does not compute a part of the network as it is here: it was
             replaced, has hooks, or would drop out when the network does not.
         """
+        if _is_compiling():  # What is computed in the server is no part of a graph.
+            uncompiled: Any = torch.compiler.disable
+            outputs: Outputs = uncompiled(self._forward)(x, returnt)
+            return outputs
+        return self._forward(x, returnt)
+
+    def _forward(self, x: torch.Tensor, returnt: str) -> Outputs:
         check_input(x)
         link = self._link
         if isinstance(link, HostedLink) and link.lent():

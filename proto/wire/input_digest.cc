@@ -1,11 +1,11 @@
-#include "client/cpp/input_digest.h"
+#include "proto/wire/input_digest.h"
 
 #include <openssl/evp.h>
 
 #include <cstdint>
 #include <memory>
 
-namespace backboned::client {
+namespace backboned::wire {
 namespace {
 
 // Appends a number as 64 bits, little-endian.
@@ -39,4 +39,4 @@ std::string InputDigest(const v1::TensorSpec& spec,
   return digest;
 }
 
-}  // namespace backboned::client
+}  // namespace backboned::wire

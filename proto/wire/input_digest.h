@@ -1,7 +1,7 @@
-// Names an input, to ask an instance's feature cache for its answer.
+// What names an input in an instance's feature cache.
 
-#ifndef BACKBONED_CLIENT_CPP_INPUT_DIGEST_H_
-#define BACKBONED_CLIENT_CPP_INPUT_DIGEST_H_
+#ifndef BACKBONED_PROTO_WIRE_INPUT_DIGEST_H_
+#define BACKBONED_PROTO_WIRE_INPUT_DIGEST_H_
 
 #include <cstddef>
 #include <span>
@@ -9,13 +9,13 @@
 
 #include "backboned/v1/tensor.pb.h"
 
-namespace backboned::client {
+namespace backboned::wire {
 
 // Returns the 32 bytes of ForwardHeader.input_digest for one input of this spec
 // and these bytes.
 std::string InputDigest(const v1::TensorSpec& spec,
                         std::span<const std::byte> bytes);
 
-}  // namespace backboned::client
+}  // namespace backboned::wire
 
-#endif  // BACKBONED_CLIENT_CPP_INPUT_DIGEST_H_
+#endif  // BACKBONED_PROTO_WIRE_INPUT_DIGEST_H_

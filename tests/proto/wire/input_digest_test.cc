@@ -1,0 +1,43 @@
+#include "proto/wire/input_digest.h"
+
+#include <gtest/gtest.h>
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/strings/escaping.h"
+
+namespace backboned::wire {
+namespace {
+
+v1::TensorSpec InputSpec(const std::vector<int64_t>& shape) {
+  v1::TensorSpec spec;
+  spec.set_dtype(v1::DATA_TYPE_FLOAT32);
+  spec.mutable_shape()->Assign(shape.begin(), shape.end());
+  return spec;
+}
+
+std::string HexDigestOf(const v1::TensorSpec& spec) {
+  const std::vector<float> values = {1, -2};
+  return absl::BytesToHexString(
+      InputDigest(spec, std::as_bytes(std::span(values))));
+}
+
+// Python's hashlib gave these, as docs/wire.md tells it.
+TEST(InputDigestTest, IsWhatTheDocumentsSay) {
+  EXPECT_EQ(HexDigestOf(InputSpec({1, 2})),
+            "11c4ef37a0b99d6ebba76c22fc2e73f12b284d71158d05aa11e873c404a4951b");
+  v1::TensorSpec named = InputSpec({2});
+  named.set_name("x");
+  EXPECT_EQ(HexDigestOf(named),
+            "f9e3842d50d8242455a768acaa96e243badd36e18c3066c5d076364b13b3bea6");
+}
+
+TEST(InputDigestTest, TellsShapesApart) {
+  EXPECT_NE(HexDigestOf(InputSpec({1, 2})), HexDigestOf(InputSpec({2, 1})));
+  EXPECT_NE(HexDigestOf(InputSpec({1, 2})), HexDigestOf(InputSpec({2})));
+}
+
+}  // namespace
+}  // namespace backboned::wire
