@@ -34,8 +34,9 @@ function(backboned_test)
   cmake_parse_arguments(PARSE_ARGV 0 arg "" "NAME" "SOURCES;DEPS")
   add_executable(${arg_NAME} ${arg_SOURCES})
   _backboned_link(${arg_NAME} ${arg_DEPS} GTest::gmock GTest::gmock_main GTest::gtest)
-  # Tests name their small helpers alike.
-  set_target_properties(${arg_NAME} PROPERTIES UNITY_BUILD OFF)
+  # Wrong about a std::vector that grows in GCC 12, where a batch inlines enough.
+  target_compile_options(${arg_NAME} PRIVATE
+    $<$<CXX_COMPILER_ID:GNU>:-Wno-array-bounds>)
   # Spinning OpenMP threads starve tests that run beside each other.
   set(environment ENVIRONMENT OMP_WAIT_POLICY=PASSIVE)
   if(BACKBONED_SANITIZE)
@@ -64,6 +65,7 @@ function(backboned_benchmark)
 endfunction()
 
 function(_backboned_link target)
+  _backboned_batch(${target})
   target_include_directories(${target} PUBLIC "${PROJECT_SOURCE_DIR}")
   target_compile_definitions(${target} PRIVATE BACKBONED_VERSION="${PROJECT_VERSION}")
   target_link_libraries(${target} PRIVATE backboned_warnings)
@@ -77,4 +79,15 @@ function(_backboned_link target)
   else()
     target_link_libraries(${target} PUBLIC ${ARGN})
   endif()
+endfunction()
+
+# In a unity build: as few batches as hold 20 sources at most, since 17 of LibTorch's
+# take 1.7 GB of a compiler's memory, and equal ones, for the processors to share.
+function(_backboned_batch target)
+  get_target_property(sources ${target} SOURCES)
+  list(FILTER sources INCLUDE REGEX "\\.cc$")
+  list(LENGTH sources count)
+  math(EXPR batches "(${count} + 19) / 20")
+  math(EXPR size "(${count} + ${batches} - 1) / ${batches}")
+  set_target_properties(${target} PROPERTIES UNITY_BUILD_BATCH_SIZE ${size})
 endfunction()

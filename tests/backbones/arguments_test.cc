@@ -31,8 +31,6 @@ const std::vector<ArgumentSpec>& Specs() {
   return specs;
 }
 
-constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
-
 TEST(ResolveArgumentsTest, FillsDefaultsIn) {
   const Arguments expected = {{"num_classes", 10},
                               {"kind", "b0"},

@@ -36,10 +36,6 @@ std::vector<BatchNormMode> Resolve(
   return *std::move(modes);
 }
 
-std::shared_ptr<const Architecture> SmallResNet() {
-  return Build("resnet18", {{"num_classes", 3}, {"num_filters", 4}});
-}
-
 // Modes of all layers of `architecture`.
 std::vector<BatchNormMode> Everywhere(const Architecture& architecture,
                                       const BatchNormMode& mode) {

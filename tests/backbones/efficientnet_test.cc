@@ -21,16 +21,9 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Optional;
 
-constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
-
 std::shared_ptr<const Architecture> OfType(const std::string& type) {
   return Build("efficientnet",
                {{"num_classes", 3}, {"efficientnet_type", type}});
-}
-
-absl::Status CheckInput(const std::vector<int64_t>& shape,
-                        bool training = false) {
-  return OfType("b0")->CheckInput(shape, training);
 }
 
 // Returns a forward of b0 in training that draws from `seed`.
@@ -102,23 +95,23 @@ TEST(EfficientNetTest, TakesTheSidesThatPyTorchTakes) {
 }
 
 TEST(EfficientNetTest, RejectsOtherShapesAndNamesBoth) {
-  const absl::Status status = CheckInput({4, 1, 28, 28});
+  const absl::Status status = CheckInput(*OfType("b0"), {4, 1, 28, 28});
   EXPECT_THAT(status, StatusIs(kInvalid,
                                "input has shape [4, 1, 28, 28], expected "
                                "[N, 3, H, W]"));
   EXPECT_THAT(ReasonOf(status), Optional(Reason::kShapeMismatch));
-  EXPECT_THAT(CheckInput({3, 32, 32}), StatusIs(kInvalid));
-  EXPECT_THAT(CheckInput({4, 3, 31, 64}),
+  EXPECT_THAT(CheckInput(*OfType("b0"), {3, 32, 32}), StatusIs(kInvalid));
+  EXPECT_THAT(CheckInput(*OfType("b0"), {4, 3, 31, 64}),
               StatusIs(kInvalid,
                        "input has shape [4, 3, 31, 64], expected "
                        "[N, 3, H, W] with H and W at least 32"));
-  EXPECT_THAT(CheckInput({4, 3, 64, 0}),
+  EXPECT_THAT(CheckInput(*OfType("b0"), {4, 3, 64, 0}),
               StatusIs(kInvalid, HasSubstr("at least 32")));
 }
 
 TEST(EfficientNetTest, TakesNoSamplesAsPyTorchDoes) {
   for (const bool training : {false, true}) {
-    EXPECT_THAT(CheckInput({0, 3, 32, 32}, training), IsOk());
+    EXPECT_THAT(CheckInput(*OfType("b0"), {0, 3, 32, 32}, training), IsOk());
   }
   const auto net = OfType("b0");
   EXPECT_THAT(OutShape(*net, *Seeded(*net), {0, 3, 32, 32}), ElementsAre(0, 3));
@@ -127,11 +120,13 @@ TEST(EfficientNetTest, TakesNoSamplesAsPyTorchDoes) {
 }
 
 TEST(EfficientNetTest, RejectsASingleValueAChannelInTrainingAsPyTorchDoes) {
-  EXPECT_THAT(CheckInput({1, 3, 63, 63}, /*training=*/false), IsOk());
-  EXPECT_THAT(CheckInput({1, 3, 63, 63}, /*training=*/true),
+  EXPECT_THAT(CheckInput(*OfType("b0"), {1, 3, 63, 63}, /*training=*/false),
+              IsOk());
+  EXPECT_THAT(CheckInput(*OfType("b0"), {1, 3, 63, 63}, /*training=*/true),
               StatusIs(kInvalid, HasSubstr("more than one value a channel")));
   EXPECT_THROW(Train(2, {1, 3, 63, 63}), c10::Error);
-  EXPECT_THAT(CheckInput({1, 3, 64, 63}, /*training=*/true), IsOk());
+  EXPECT_THAT(CheckInput(*OfType("b0"), {1, 3, 64, 63}, /*training=*/true),
+              IsOk());
   EXPECT_EQ(Train(2, {1, 3, 64, 63}).outputs.size(), 2);
 }
 

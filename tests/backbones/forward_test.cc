@@ -17,12 +17,6 @@
 namespace backboned {
 namespace {
 
-std::shared_ptr<const Architecture> SmallResNet() {
-  return Build("resnet18", {{"num_classes", 3}, {"num_filters", 4}});
-}
-
-at::Tensor Images(uint64_t seed) { return Rand(seed, {4, 3, 16, 16}); }
-
 ForwardOptions Recorded(bool training = false) {
   return {.training = training, .record = true, .input_grad = true};
 }

@@ -7,7 +7,6 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <limits>
 #include <vector>
 
 #include "tests/backbones/tensors.h"
@@ -20,8 +19,6 @@ using ::testing::ElementsAre;
 using ::testing::FloatNear;
 using ::testing::HasSubstr;
 
-constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
-
 at::Tensor Labels(const std::vector<int64_t>& labels) {
   return at::tensor(labels);
 }
@@ -31,16 +28,11 @@ LossTerm CrossEntropyOf(const std::vector<int64_t>& labels) {
           .loss = CrossEntropy{.labels = Labels(labels)}};
 }
 
-std::vector<float> Values(const at::Tensor& tensor) {
-  const float* data = tensor.const_data_ptr<float>();
-  return {data, data + tensor.numel()};
-}
-
 TEST(ComputeLossTest, CrossEntropyOfEqualLogitsIsTheLogarithm) {
   const std::vector<LossTerm> terms = {CrossEntropyOf({0, 3})};
   const LossOutput output = ComputeLoss(terms, at::zeros({2, 4}));
   EXPECT_NEAR(output.loss, std::log(4), 1e-6);
-  EXPECT_THAT(Values(output.logits_grad),
+  EXPECT_THAT(ValuesOf(output.logits_grad),
               ElementsAre(-0.375F, 0.125F, 0.125F, 0.125F,  //
                           0.125F, 0.125F, 0.125F, -0.375F));
 }
@@ -50,20 +42,20 @@ TEST(ComputeLossTest, AMaskLeavesClassesOut) {
   std::get<CrossEntropy>(term.loss).class_mask = {true, true, false, false};
   const LossOutput output = ComputeLoss(std::vector{term}, at::zeros({1, 4}));
   EXPECT_NEAR(output.loss, std::log(2), 1e-6);
-  EXPECT_THAT(Values(output.logits_grad), ElementsAre(0.5F, -0.5F, 0, 0));
+  EXPECT_THAT(ValuesOf(output.logits_grad), ElementsAre(0.5F, -0.5F, 0, 0));
 }
 
 TEST(ComputeLossTest, SmoothsLabels) {
   LossTerm term = CrossEntropyOf({1});
   std::get<CrossEntropy>(term.loss).label_smoothing = 0.5;
   const LossOutput output = ComputeLoss(std::vector{term}, at::zeros({1, 2}));
-  EXPECT_THAT(Values(output.logits_grad), ElementsAre(0.25F, -0.25F));
+  EXPECT_THAT(ValuesOf(output.logits_grad), ElementsAre(0.25F, -0.25F));
 }
 
 TEST(ComputeLossTest, LeavesIgnoredLabelsOutOfTheMean) {
   const std::vector<LossTerm> terms = {CrossEntropyOf({kIgnoredLabel, 0})};
   const LossOutput output = ComputeLoss(terms, at::zeros({2, 2}));
-  EXPECT_THAT(Values(output.logits_grad), ElementsAre(0, 0, -0.5F, 0.5F));
+  EXPECT_THAT(ValuesOf(output.logits_grad), ElementsAre(0, 0, -0.5F, 0.5F));
 }
 
 TEST(ComputeLossTest, TakesTargetsOfEitherTypeAsTheLogits) {
@@ -85,7 +77,7 @@ TEST(ComputeLossTest, MeanSquaredErrorIsTheMeanOverElements) {
   const LossOutput output =
       ComputeLoss(std::vector{term}, at::tensor({1.F, 3.F}).view({1, 2}));
   EXPECT_EQ(output.loss, 5);
-  EXPECT_THAT(Values(output.logits_grad), ElementsAre(1, 3));
+  EXPECT_THAT(ValuesOf(output.logits_grad), ElementsAre(1, 3));
 }
 
 TEST(ComputeLossTest, KlDivergenceDividesByTheTemperature) {
@@ -96,7 +88,7 @@ TEST(ComputeLossTest, KlDivergenceDividesByTheTemperature) {
   const double p = 1 / (1 + std::exp(-1.0));
   EXPECT_NEAR(output.loss,
               p * std::log(2 * p) + (1 - p) * std::log(2 * (1 - p)), 1e-6);
-  EXPECT_THAT(Values(output.logits_grad),
+  EXPECT_THAT(ValuesOf(output.logits_grad),
               ElementsAre(FloatNear(static_cast<float>((0.5 - p) / 2), 1e-6F),
                           FloatNear(static_cast<float>((p - 0.5) / 2), 1e-6F)));
 }
@@ -112,7 +104,7 @@ TEST(ComputeLossTest, AddsWeightedTermsOfTheirRows) {
       std::vector{first, second}, at::tensor({1.F, 2.F, 4.F}).view({3, 1}));
   EXPECT_THAT(output.losses, ElementsAre(1, 10));
   EXPECT_EQ(output.loss, 2 * 1 + 0.5 * 10);
-  EXPECT_THAT(Values(output.logits_grad), ElementsAre(4, 1, 2));
+  EXPECT_THAT(ValuesOf(output.logits_grad), ElementsAre(4, 1, 2));
 }
 
 TEST(ComputeLossTest, LeavesTheLogitsAlone) {

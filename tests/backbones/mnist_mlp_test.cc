@@ -21,10 +21,6 @@ std::shared_ptr<const Architecture> Mlp() {
   return Build("mnistmlp", {{"num_classes", 10}});
 }
 
-absl::Status CheckInput(const std::vector<int64_t>& shape) {
-  return Mlp()->CheckInput(shape, /*training=*/true);
-}
-
 TEST(MnistMlpTest, NamesItsOutputs) {
   EXPECT_THAT(Mlp()->output_names(),
               ElementsAre("out", "features", "layers.0", "layers.1"));
@@ -41,27 +37,28 @@ TEST(MnistMlpTest, TakesItsHiddenSize) {
 }
 
 TEST(MnistMlpTest, TakesAnyShapeWithTheRightNumberOfElements) {
-  EXPECT_THAT(CheckInput({4, 1, 28, 28}), IsOk());
-  EXPECT_THAT(CheckInput({4, 784}), IsOk());
-  EXPECT_THAT(CheckInput({1, 784}), IsOk());
+  EXPECT_THAT(CheckInput(*Mlp(), {4, 1, 28, 28}), IsOk());
+  EXPECT_THAT(CheckInput(*Mlp(), {4, 784}), IsOk());
+  EXPECT_THAT(CheckInput(*Mlp(), {1, 784}, /*training=*/true), IsOk());
 }
 
 TEST(MnistMlpTest, RejectsOtherShapesAndNamesBoth) {
-  const absl::Status status = CheckInput({4, 3, 32, 32});
+  const absl::Status status = CheckInput(*Mlp(), {4, 3, 32, 32});
   EXPECT_THAT(status,
               StatusIs(absl::StatusCode::kInvalidArgument,
                        "input has shape [4, 3, 32, 32], expected [N, 1, 28, "
                        "28] or any other with 784 elements a sample"));
   EXPECT_THAT(ReasonOf(status), Optional(Reason::kShapeMismatch));
-  EXPECT_THAT(CheckInput({784}), Not(IsOk()));
-  EXPECT_THAT(CheckInput({}), Not(IsOk()));
-  EXPECT_THAT(CheckInput({-1, 784}), Not(IsOk()));
-  EXPECT_THAT(CheckInput({1, -28, -28}), Not(IsOk()));
-  EXPECT_THAT(CheckInput({1, int64_t{1} << 62, int64_t{1} << 62}), Not(IsOk()));
+  EXPECT_THAT(CheckInput(*Mlp(), {784}), Not(IsOk()));
+  EXPECT_THAT(CheckInput(*Mlp(), {}), Not(IsOk()));
+  EXPECT_THAT(CheckInput(*Mlp(), {-1, 784}), Not(IsOk()));
+  EXPECT_THAT(CheckInput(*Mlp(), {1, -28, -28}), Not(IsOk()));
+  EXPECT_THAT(CheckInput(*Mlp(), {1, int64_t{1} << 62, int64_t{1} << 62}),
+              Not(IsOk()));
 }
 
 TEST(MnistMlpTest, GivesNoRowsForNoSamples) {
-  EXPECT_THAT(CheckInput({0, 1, 28, 28}), IsOk());
+  EXPECT_THAT(CheckInput(*Mlp(), {0, 1, 28, 28}), IsOk());
   const auto mlp = Mlp();
   const auto result = Forward(
       *mlp, *Seeded(*mlp), Rand(1, {0, 1, 28, 28}),

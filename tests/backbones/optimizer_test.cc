@@ -26,10 +26,8 @@ using ::testing::IsEmpty;
 using ::testing::Optional;
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
-constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
-
 // Parameters `a` [2], `b` [1] and `c` [1].
-Layout SmallLayout() {
+Layout ThreeParameters() {
   Layout layout;
   layout.AddParameter("a", {2});
   layout.AddParameter("b", {1});
@@ -38,7 +36,7 @@ Layout SmallLayout() {
 }
 
 // a = [1, 2], b = [3], c = [4], with the gradients [1, -1], [2] and none.
-State SmallState() {
+State StateOfThree() {
   State state;
   state.params = {at::tensor({1.F, 2.F}), at::tensor({3.F}), at::tensor({4.F})};
   state.grads = {at::tensor({1.F, -1.F}), at::tensor({2.F}), at::Tensor()};
@@ -51,11 +49,11 @@ std::shared_ptr<const Selection> Only(Selection selection) {
 
 absl::StatusOr<OptimizerPtr> Make(OptimizerKind kind,
                                   std::vector<ParameterGroup> groups) {
-  return MakeOptimizer(kind, std::move(groups), SmallLayout());
+  return MakeOptimizer(kind, std::move(groups), ThreeParameters());
 }
 
 State StateWith(OptimizerKind kind, std::vector<ParameterGroup> groups) {
-  State state = SmallState();
+  State state = StateOfThree();
   state.optimizer = Make(kind, std::move(groups)).value();
   return state;
 }
@@ -80,62 +78,57 @@ StatePtr Stepped(const State& state, const StepOptions& options = {},
   return next;
 }
 
-std::vector<float> Values(const at::Tensor& tensor) {
-  const float* data = tensor.const_data_ptr<float>();
-  return {data, data + tensor.numel()};
-}
-
 TEST(SgdTest, GoesDownTheGradient) {
   const StatePtr next = Stepped(SgdState({.lr = 0.5}));
-  EXPECT_THAT(Values(next->params[0]), ElementsAre(0.5F, 2.5F));
-  EXPECT_THAT(Values(next->params[1]), ElementsAre(2));
+  EXPECT_THAT(ValuesOf(next->params[0]), ElementsAre(0.5F, 2.5F));
+  EXPECT_THAT(ValuesOf(next->params[1]), ElementsAre(2));
   EXPECT_EQ(next->params_version, 2U);
   EXPECT_THAT(next->optimizer->slots[0], IsEmpty());
 }
 
 TEST(SgdTest, GoesUpTheGradientToMaximize) {
   const StatePtr next = Stepped(SgdState({.lr = 0.5, .maximize = true}));
-  EXPECT_THAT(Values(next->params[0]), ElementsAre(1.5F, 1.5F));
+  EXPECT_THAT(ValuesOf(next->params[0]), ElementsAre(1.5F, 1.5F));
 }
 
 TEST(SgdTest, DecaysTheWeights) {
   const StatePtr next = Stepped(SgdState({.lr = 0.5, .weight_decay = 2}));
-  EXPECT_THAT(Values(next->params[0]), ElementsAre(-0.5F, 0.5F));
+  EXPECT_THAT(ValuesOf(next->params[0]), ElementsAre(-0.5F, 0.5F));
 }
 
 TEST(SgdTest, DampsTheMomentumFromTheSecondStepOn) {
   const StatePtr next =
       Stepped(SgdState({.lr = 1, .momentum = 0.5, .dampening = 0.75}), {}, 2);
   // The buffer is 2, then 0.5 * 2 + 0.25 * 2 = 1.5.
-  EXPECT_THAT(Values(next->optimizer->slots[1].at(0)), ElementsAre(1.5F));
-  EXPECT_THAT(Values(next->params[1]), ElementsAre(-0.5F));
+  EXPECT_THAT(ValuesOf(next->optimizer->slots[1].at(0)), ElementsAre(1.5F));
+  EXPECT_THAT(ValuesOf(next->params[1]), ElementsAre(-0.5F));
 }
 
 TEST(SgdTest, LooksAheadWithNesterov) {
   const StatePtr next =
       Stepped(SgdState({.lr = 1, .momentum = 0.5, .nesterov = true}));
-  EXPECT_THAT(Values(next->params[1]), ElementsAre(0));  // 3 - (2 + 0.5 * 2)
+  EXPECT_THAT(ValuesOf(next->params[1]), ElementsAre(0));  // 3 - (2 + 0.5 * 2)
 }
 
 TEST(SgdTest, KeepsItsBuffersThroughStepsWithoutMomentum) {
   const StatePtr first = Stepped(SgdState({.lr = 1, .momentum = 0.5}));
   const StatePtr plain = Stepped(*first, {.settings = {{.momentum = 0}}});
-  EXPECT_THAT(Values(plain->optimizer->slots[1].at(0)), ElementsAre(2));
-  EXPECT_THAT(Values(plain->params[1]), ElementsAre(-1));  // 3 - 2 - 2
+  EXPECT_THAT(ValuesOf(plain->optimizer->slots[1].at(0)), ElementsAre(2));
+  EXPECT_THAT(ValuesOf(plain->params[1]), ElementsAre(-1));  // 3 - 2 - 2
   const StatePtr next = Stepped(*plain, {.settings = {{.momentum = 0.5}}});
-  EXPECT_THAT(Values(next->params[1]), ElementsAre(-4));  // - (0.5 * 2 + 2)
+  EXPECT_THAT(ValuesOf(next->params[1]), ElementsAre(-4));  // - (0.5 * 2 + 2)
 }
 
 TEST(AdamTest, StepsByTheLearningRateAtFirst) {
   const StatePtr next = Stepped(AdamState({.lr = 0.5, .eps = 0}));
-  EXPECT_THAT(Values(next->params[0]),
+  EXPECT_THAT(ValuesOf(next->params[0]),
               ElementsAre(FloatEq(0.5F), FloatEq(2.5F)));
   const std::vector<at::Tensor>& slots = next->optimizer->slots[1];
   ASSERT_EQ(slots.size(), 3);
   EXPECT_EQ(slots[0].item<float>(), 1);
   EXPECT_EQ(slots[0].dim(), 0);
-  EXPECT_THAT(Values(slots[1]), ElementsAre(FloatEq(0.2F)));
-  EXPECT_THAT(Values(slots[2]), ElementsAre(FloatEq(0.004F)));
+  EXPECT_THAT(ValuesOf(slots[1]), ElementsAre(FloatEq(0.2F)));
+  EXPECT_THAT(ValuesOf(slots[2]), ElementsAre(FloatEq(0.004F)));
 }
 
 TEST(AdamTest, CountsTheStepsOfEachParameter) {
@@ -148,7 +141,7 @@ TEST(AdamTest, CountsTheStepsOfEachParameter) {
 
 TEST(AdamTest, AddsTheWeightDecayToTheGradient) {
   const StatePtr next = Stepped(AdamState({.weight_decay = 2}));
-  EXPECT_THAT(Values(next->optimizer->slots[1][1]),
+  EXPECT_THAT(ValuesOf(next->optimizer->slots[1][1]),
               ElementsAre(FloatEq(0.1F * (2 + 2 * 3))));
 }
 
@@ -157,15 +150,17 @@ TEST(AdamTest, RemembersTheLargestSecondMomentWithAmsgrad) {
   state = *Stepped(state);
   state.grads[1] = at::tensor({1.F});
   const StatePtr next = Stepped(state);
-  EXPECT_THAT(Values(next->optimizer->slots[1].at(2)), ElementsAre(1));
-  EXPECT_THAT(Values(next->optimizer->slots[1].at(3)), ElementsAre(4));
+  EXPECT_THAT(ValuesOf(next->optimizer->slots[1].at(2)), ElementsAre(1));
+  EXPECT_THAT(ValuesOf(next->optimizer->slots[1].at(3)), ElementsAre(4));
 }
 
 TEST(AdamWTest, DecouplesTheWeightDecay) {
   const StatePtr next = Stepped(StateWith(
       OptimizerKind::kAdamW, {{.lr = 0.5, .weight_decay = 0.5, .eps = 0}}));
-  EXPECT_THAT(Values(next->params[1]), ElementsAre(FloatEq(3 * 0.75F - 0.5F)));
-  EXPECT_THAT(Values(next->optimizer->slots[1][1]), ElementsAre(FloatEq(0.2F)));
+  EXPECT_THAT(ValuesOf(next->params[1]),
+              ElementsAre(FloatEq(3 * 0.75F - 0.5F)));
+  EXPECT_THAT(ValuesOf(next->optimizer->slots[1][1]),
+              ElementsAre(FloatEq(0.2F)));
 }
 
 TEST(StepTest, LeavesAParameterWithoutAGradientAlone) {
@@ -191,7 +186,7 @@ TEST(StepTest, LeavesAParameterOfNoGroupAlone) {
       StateWith(OptimizerKind::kSgd, {{.selection = Only({.globs = {"b"}})}});
   const StatePtr next = Stepped(state);
   EXPECT_TRUE(next->params[0].is_same(state.params[0]));
-  EXPECT_THAT(Values(next->params[1]), ElementsAre(2.998F));
+  EXPECT_THAT(ValuesOf(next->params[1]), ElementsAre(2.998F));
 }
 
 TEST(StepTest, CopiesNoPatterns) {
@@ -208,8 +203,8 @@ TEST(StepTest, StepsEachGroupInItsOwnWay) {
       OptimizerKind::kSgd,
       {{.selection = Only({.globs = {"b"}}), .lr = 1, .maximize = true},
        {.selection = Only({.globs = {"!b"}}), .lr = 2}}));
-  EXPECT_THAT(Values(next->params[0]), ElementsAre(-1, 4));
-  EXPECT_THAT(Values(next->params[1]), ElementsAre(5));
+  EXPECT_THAT(ValuesOf(next->params[0]), ElementsAre(-1, 4));
+  EXPECT_THAT(ValuesOf(next->params[1]), ElementsAre(5));
 }
 
 // What others hold must not change under them.
@@ -234,9 +229,9 @@ TEST(StepTest, WritesToNothingThatItIsGiven) {
 
 TEST(StepTest, KeepsNewLearningRates) {
   const StatePtr next = Stepped(SgdState({.lr = 1}), {.lr = {0.5}});
-  EXPECT_THAT(Values(next->params[1]), ElementsAre(2));
+  EXPECT_THAT(ValuesOf(next->params[1]), ElementsAre(2));
   EXPECT_EQ(next->optimizer->groups[0].lr, 0.5);
-  EXPECT_THAT(Values(Stepped(*next)->params[1]), ElementsAre(1));
+  EXPECT_THAT(ValuesOf(Stepped(*next)->params[1]), ElementsAre(1));
 }
 
 TEST(StepTest, KeepsNewSettingsAndWhatItRemembers) {
@@ -244,8 +239,8 @@ TEST(StepTest, KeepsNewSettingsAndWhatItRemembers) {
   const StatePtr next =
       Stepped(*first, {.settings = {{.weight_decay = 1, .momentum = 0.25}}});
   // The parameter is 1, the gradient 2 + 1, the buffer 0.25 * 2 + 3.
-  EXPECT_THAT(Values(next->params[1]), ElementsAre(-2.5F));
-  EXPECT_THAT(Values(next->optimizer->slots[1].at(0)), ElementsAre(3.5F));
+  EXPECT_THAT(ValuesOf(next->params[1]), ElementsAre(-2.5F));
+  EXPECT_THAT(ValuesOf(next->optimizer->slots[1].at(0)), ElementsAre(3.5F));
   const ParameterGroup& group = next->optimizer->groups[0];
   EXPECT_EQ(group.lr, 1);
   EXPECT_EQ(group.weight_decay, 1);
@@ -279,7 +274,7 @@ TEST(ClipTest, BoundsTheNormOfAllGradientsTogether) {
   ASSERT_THAT(output, IsOk());
   EXPECT_THAT(output->grad_norm, Optional(3.0));
   EXPECT_NEAR(output->state->params[1].item<float>(), 2, 1e-6);
-  EXPECT_THAT(Values(output->state->grads[1]), ElementsAre(2));
+  EXPECT_THAT(ValuesOf(output->state->grads[1]), ElementsAre(2));
 }
 
 TEST(ClipTest, TakesAnyNorm) {
@@ -307,13 +302,13 @@ TEST(ClipTest, CountsOnlyTheGradientsOfSteppedParameters) {
 TEST(ClipTest, BoundsEachElement) {
   const auto output = Step(SgdState({.lr = 1}), {.clip_value = 0.5});
   ASSERT_THAT(output, IsOk());
-  EXPECT_THAT(Values(output->state->params[0]), ElementsAre(0.5F, 2.5F));
-  EXPECT_THAT(Values(output->state->params[1]), ElementsAre(2.5F));
+  EXPECT_THAT(ValuesOf(output->state->params[0]), ElementsAre(0.5F, 2.5F));
+  EXPECT_THAT(ValuesOf(output->state->params[1]), ElementsAre(2.5F));
   EXPECT_EQ(output->grad_norm, std::nullopt);
 }
 
 TEST(StepTest, NeedsAnOptimizer) {
-  const absl::Status status = Step(SmallState(), {}).status();
+  const absl::Status status = Step(StateOfThree(), {}).status();
   EXPECT_THAT(status, StatusIs(absl::StatusCode::kFailedPrecondition,
                                HasSubstr("no optimizer")));
   EXPECT_THAT(ReasonOf(status), Optional(Reason::kNoOptimizer));
@@ -413,7 +408,7 @@ TEST(MakeOptimizerTest, NeedsAGroup) {
 }
 
 TEST(CheckOptimizableTest, RefusesHalfPrecision) {
-  State state = SmallState();
+  State state = StateOfThree();
   EXPECT_THAT(CheckOptimizable(state), IsOk());
   state.params[1] = state.params[1].to(at::kBFloat16);
   const absl::Status status = CheckOptimizable(state);

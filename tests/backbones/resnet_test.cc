@@ -19,19 +19,8 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Optional;
 
-constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
-
-std::shared_ptr<const Architecture> Small() {
-  return Build("resnet18", {{"num_classes", 3}, {"num_filters", 4}});
-}
-
-absl::Status CheckInput(const std::vector<int64_t>& shape,
-                        bool training = false) {
-  return Small()->CheckInput(shape, training);
-}
-
 std::vector<int64_t> FeatureShape(const std::vector<int64_t>& shape) {
-  const auto resnet = Small();
+  const auto resnet = SmallResNet();
   return Forward(*resnet, *Seeded(*resnet), Rand(1, shape),
                  {.outputs = {"features"}})
       .outputs[0]
@@ -40,13 +29,13 @@ std::vector<int64_t> FeatureShape(const std::vector<int64_t>& shape) {
 }
 
 TEST(ResNetTest, NamesItsOutputs) {
-  EXPECT_THAT(Small()->output_names(),
+  EXPECT_THAT(SmallResNet()->output_names(),
               ElementsAre("out", "features", "layers.0", "layers.1", "layers.2",
                           "layers.3", "layers.4"));
 }
 
 TEST(ResNetTest, HalvesTheSidesFromStageToStage) {
-  const auto resnet = Small();
+  const auto resnet = SmallResNet();
   const auto result =
       Forward(*resnet, *Seeded(*resnet), Rand(1, {2, 3, 64, 64}),
               {.outputs = {"layers.0", "layers.1", "layers.2", "layers.3",
@@ -66,43 +55,46 @@ TEST(ResNetTest, TakesAnySideThatPoolsToOne) {
                                             {2, 3, 31, 33},
                                             {1, 3, 1, 1},
                                             {1, 3, 32, 40}}) {
-    EXPECT_THAT(CheckInput(shape), IsOk()) << FormatShape(shape);
+    EXPECT_THAT(CheckInput(*SmallResNet(), shape), IsOk())
+        << FormatShape(shape);
     EXPECT_THAT(FeatureShape(shape), ElementsAre(shape[0], 32));
   }
 }
 
 TEST(ResNetTest, RejectsOtherShapesAndNamesBoth) {
-  const absl::Status status = CheckInput({4, 1, 28, 28});
+  const absl::Status status = CheckInput(*SmallResNet(), {4, 1, 28, 28});
   EXPECT_THAT(status,
               StatusIs(kInvalid,
                        "input has shape [4, 1, 28, 28], expected [N, 3, "
                        "H, W]"));
   EXPECT_THAT(ReasonOf(status), Optional(Reason::kShapeMismatch));
-  EXPECT_THAT(CheckInput({3, 32, 32}), StatusIs(kInvalid));
-  EXPECT_THAT(CheckInput({4, 3, 0, 32}),
+  EXPECT_THAT(CheckInput(*SmallResNet(), {3, 32, 32}), StatusIs(kInvalid));
+  EXPECT_THAT(CheckInput(*SmallResNet(), {4, 3, 0, 32}),
               StatusIs(kInvalid, HasSubstr("no size of 0")));
 }
 
 TEST(ResNetTest, RejectsSidesThatDoNotPoolToOne) {
-  EXPECT_THAT(CheckInput({4, 3, 32, 64}),
+  EXPECT_THAT(CheckInput(*SmallResNet(), {4, 3, 32, 64}),
               StatusIs(kInvalid, AllOf(HasSubstr("[4, 3, 32, 64]"),
                                        HasSubstr("4x8 pool to 1x2"))));
-  EXPECT_THAT(CheckInput({4, 3, 64, 32}),
+  EXPECT_THAT(CheckInput(*SmallResNet(), {4, 3, 64, 32}),
               StatusIs(kInvalid, HasSubstr("8x4 pool to 1x0")));
 }
 
 TEST(ResNetTest, RejectsNoSamplesAsPyTorchDoes) {
-  EXPECT_THAT(CheckInput({0, 3, 32, 32}),
+  EXPECT_THAT(CheckInput(*SmallResNet(), {0, 3, 32, 32}),
               StatusIs(kInvalid, HasSubstr("[0, 3, 32, 32]")));
   EXPECT_THROW(FeatureShape({0, 3, 32, 32}), c10::Error);
 }
 
 TEST(ResNetTest, RejectsASingleValueAChannelInTrainingAsPyTorchDoes) {
-  EXPECT_THAT(CheckInput({1, 3, 8, 8}, /*training=*/false), IsOk());
-  EXPECT_THAT(CheckInput({1, 3, 8, 8}, /*training=*/true),
+  EXPECT_THAT(CheckInput(*SmallResNet(), {1, 3, 8, 8}, /*training=*/false),
+              IsOk());
+  EXPECT_THAT(CheckInput(*SmallResNet(), {1, 3, 8, 8}, /*training=*/true),
               StatusIs(kInvalid, HasSubstr("more than one value a channel")));
-  EXPECT_THAT(CheckInput({2, 3, 8, 8}, /*training=*/true), IsOk());
-  const auto resnet = Small();
+  EXPECT_THAT(CheckInput(*SmallResNet(), {2, 3, 8, 8}, /*training=*/true),
+              IsOk());
+  const auto resnet = SmallResNet();
   EXPECT_THROW(Forward(*resnet, *Seeded(*resnet), Rand(1, {1, 3, 8, 8}),
                        {.training = true}),
                c10::Error);
@@ -110,7 +102,7 @@ TEST(ResNetTest, RejectsASingleValueAChannelInTrainingAsPyTorchDoes) {
 
 TEST(ResNetTest, RejectsUnknownOutputs) {
   const auto check = [](const std::vector<std::string>& outputs) {
-    return Small()->CheckOutputs(outputs);
+    return SmallResNet()->CheckOutputs(outputs);
   };
   EXPECT_THAT(check({"out", "layers.4"}), IsOk());
   EXPECT_THAT(check({"layers.5"}),

@@ -24,8 +24,6 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Optional;
 
-constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
-
 const std::vector<std::string> kNames = {
     "conv1.weight", "layer1.0.conv1.weight", "classifier.weight",
     "classifier.bias"};

@@ -16,12 +16,28 @@ std::shared_ptr<const Architecture> Build(std::string_view name,
   return architecture.value();
 }
 
+std::shared_ptr<const Architecture> SmallResNet() {
+  return Build("resnet18", {{"num_classes", 3}, {"num_filters", 4}});
+}
+
+absl::Status CheckInput(const Architecture& architecture,
+                        const std::vector<int64_t>& shape, bool training) {
+  return architecture.CheckInput(shape, training);
+}
+
 StatePtr Seeded(const Architecture& architecture, uint64_t seed) {
   return InitialState(architecture.layout(), SeededGenerator(seed), at::kCPU);
 }
 
 at::Tensor Rand(uint64_t seed, const std::vector<int64_t>& shape) {
   return at::rand(shape, SeededGenerator(seed));
+}
+
+at::Tensor Images(uint64_t seed) { return Rand(seed, {4, 3, 16, 16}); }
+
+std::vector<float> ValuesOf(const at::Tensor& tensor) {
+  const float* data = tensor.const_data_ptr<float>();
+  return {data, data + tensor.numel()};
 }
 
 bool BitEqual(const at::Tensor& a, const at::Tensor& b) {

@@ -6,24 +6,43 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <limits>
 #include <memory>
+#include <span>
 #include <string_view>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "backbones/architecture.h"
 #include "backbones/state.h"
 
 namespace backboned {
 
+inline constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+
 // Builds an architecture, which must succeed.
 std::shared_ptr<const Architecture> Build(std::string_view name,
                                           const Arguments& arguments);
+
+// Builds a ResNet18 of three classes and four filters.
+std::shared_ptr<const Architecture> SmallResNet();
+
+// Whether `architecture` takes input of `shape`.
+absl::Status CheckInput(const Architecture& architecture,
+                        const std::vector<int64_t>& shape,
+                        bool training = false);
 
 // Returns the State that `torch.manual_seed(seed)` and Python's class give.
 StatePtr Seeded(const Architecture& architecture, uint64_t seed = 0);
 
 // Returns what `torch.manual_seed(seed); torch.rand(shape)` gives.
 at::Tensor Rand(uint64_t seed, const std::vector<int64_t>& shape);
+
+// Returns four images for it, [4, 3, 16, 16].
+at::Tensor Images(uint64_t seed);
+
+// Returns the elements of a contiguous float32 tensor.
+std::vector<float> ValuesOf(const at::Tensor& tensor);
 
 // Whether both are undefined, or have equal shapes, dtypes and bits.
 bool BitEqual(const at::Tensor& a, const at::Tensor& b);

@@ -26,7 +26,7 @@ using ::testing::Not;
 
 // Parameters `a` [2, 3] with the aliases `x.a` and `y.a`, and `b` [4]; buffers
 // `bn.mean` [2] and `bn.num_batches_tracked`.
-Layout SmallLayout() {
+Layout AliasedLayout() {
   Layout layout;
   const size_t a = layout.AddParameter("a", {2, 3});
   layout.AddAlias(a, "x.a");
@@ -38,8 +38,8 @@ Layout SmallLayout() {
   return layout;
 }
 
-StatePtr SmallState() {
-  return InitialState(SmallLayout(), SeededGenerator(0), at::kCPU);
+StatePtr AliasedState() {
+  return InitialState(AliasedLayout(), SeededGenerator(0), at::kCPU);
 }
 
 const NamedTensors& Full() {
@@ -61,10 +61,10 @@ absl::StatusOr<Outcome> Load(const NamedTensors& tensors, LoadBy by,
   absl::StatusOr<SafetensorsFile> file =
       SafetensorsFile::Read(OpenBytes(SafetensorsOf(tensors)), nullptr);
   EXPECT_THAT(file, IsOk());
-  absl::StatusOr<LoadPlan> plan =
-      PlanLoad(SmallLayout(), file->entries(), {.by = by, .partial = partial});
+  absl::StatusOr<LoadPlan> plan = PlanLoad(AliasedLayout(), file->entries(),
+                                           {.by = by, .partial = partial});
   if (!plan.ok()) return plan.status();
-  absl::StatusOr<StatePtr> state = LoadWeights(*SmallState(), *plan, *file);
+  absl::StatusOr<StatePtr> state = LoadWeights(*AliasedState(), *plan, *file);
   if (!state.ok()) return state.status();
   return Outcome{.state = *state, .plan = *plan};
 }
@@ -83,7 +83,7 @@ TEST(LoadWeightsTest, LoadsParametersAndBuffersByName) {
   EXPECT_EQ(loaded->state->buffers[1].item<int64_t>(), 9);
   EXPECT_EQ(loaded->state->params_version, 1);
   EXPECT_EQ(loaded->state->buffers_version, 1);
-  EXPECT_EQ(loaded->state->rng_state, SmallState()->rng_state);
+  EXPECT_EQ(loaded->state->rng_state, AliasedState()->rng_state);
 }
 
 TEST(LoadWeightsTest, TakesTheLastAliasAsPyTorchDoes) {
@@ -187,7 +187,7 @@ TEST(LoadWeightsTest, ReportsWhatAPartialLoadLeaves) {
   ASSERT_THAT(loaded, IsOk());
   EXPECT_THAT(loaded->plan.missing, ElementsAre("a", "bn.mean"));
   EXPECT_THAT(loaded->plan.unexpected, ElementsAre("c"));
-  EXPECT_TRUE(BitEqual(loaded->state->params[0], SmallState()->params[0]));
+  EXPECT_TRUE(BitEqual(loaded->state->params[0], AliasedState()->params[0]));
   EXPECT_TRUE(BitEqual(loaded->state->params[1], Full()[1].second));
 
   EXPECT_THAT(Load({{"b", at::zeros({5}, at::kFloat)}}, LoadBy::kName,
@@ -231,10 +231,10 @@ TEST(LoadWeightsTest, ConvertsToTheStatesDtype) {
   absl::StatusOr<SafetensorsFile> file =
       SafetensorsFile::Read(OpenBytes(SafetensorsOf(Full())), nullptr);
   ASSERT_THAT(file, IsOk());
-  const auto plan = PlanLoad(SmallLayout(), file->entries(), {});
+  const auto plan = PlanLoad(AliasedLayout(), file->entries(), {});
   ASSERT_THAT(plan, IsOk());
-  const StatePtr narrow =
-      InitialState(SmallLayout(), SeededGenerator(0), at::kCPU, at::kBFloat16);
+  const StatePtr narrow = InitialState(AliasedLayout(), SeededGenerator(0),
+                                       at::kCPU, at::kBFloat16);
   const auto loaded = LoadWeights(*narrow, *plan, *file);
   ASSERT_THAT(loaded, IsOk());
   EXPECT_TRUE(

@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "server/host.h"
-#include "server/memory_allocator.h"
 #include "tests/backbones/tensors.h"
+#include "tests/server/devices.h"
 #include "tests/testing/fake_architecture.h"
 #include "tests/testing/status_matchers.h"
 
@@ -21,11 +21,6 @@ namespace {
 class CachedForwardTest : public ::testing::Test {
  protected:
   CachedForwardTest() { EXPECT_THAT(net_->OpenCache(), IsOk()); }
-
-  static std::vector<c10::Device> Devices() {
-    CpuMemory();
-    return {c10::Device(c10::DeviceType::CPU)};
-  }
 
   // A forward whose input is called `digest`.
   ForwardWork Work(const std::string& digest) {

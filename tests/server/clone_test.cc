@@ -17,6 +17,7 @@
 #include "server/memory_allocator.h"
 #include "server/sharing.h"
 #include "tests/backbones/tensors.h"
+#include "tests/server/devices.h"
 #include "tests/testing/status_matchers.h"
 
 namespace backboned {
@@ -30,11 +31,6 @@ using ::testing::SizeIs;
 
 class CloneTest : public ::testing::Test {
  protected:
-  static std::vector<c10::Device> Devices() {
-    CpuMemory();
-    return {c10::Device(c10::DeviceType::CPU)};
-  }
-
   std::shared_ptr<Instance> Create(const std::string& name, Settings settings,
                                    int64_t num_filters = 2) {
     absl::StatusOr<Created> created =

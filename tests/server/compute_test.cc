@@ -17,8 +17,8 @@
 #include "backbones/errors.h"
 #include "backbones/forward.h"
 #include "backbones/registry.h"
-#include "server/memory_allocator.h"
 #include "tests/backbones/tensors.h"
+#include "tests/server/devices.h"
 #include "tests/testing/fake_architecture.h"
 #include "tests/testing/status_matchers.h"
 
@@ -28,31 +28,12 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-constexpr int64_t kSize = 2;
-
-std::vector<c10::Device> Devices() {
-  CpuMemory();  // Tapes know their bytes from it.
-  return {c10::Device(c10::DeviceType::CPU)};
-}
-
-std::vector<float> ValuesOf(const at::Tensor& tensor) {
-  const float* data = tensor.const_data_ptr<float>();
-  return {data, data + tensor.numel()};
-}
-
-std::shared_ptr<const Architecture> SmallResNet() {
-  return Build("resnet18",
-               {{"num_classes", int64_t{3}}, {"num_filters", int64_t{4}}});
-}
-
 std::shared_ptr<const Architecture> WideResNet() {
   return Build("wide-resnet", {{"num_classes", int64_t{3}},
                                {"depth", int64_t{10}},
                                {"widen_factor", int64_t{1}},
                                {"dropout", 0.5}});
 }
-
-at::Tensor Images(uint64_t seed) { return Rand(seed, {2, 3, 8, 8}); }
 
 std::shared_ptr<const Architecture> SmallVit() {
   return Build("vit", {{"num_classes", int64_t{3}},
@@ -142,7 +123,7 @@ class ComputeTest : public ::testing::Test {
 
   Host host_{Devices(), /*threads=*/1, {.max_tape_bytes = 100'000'000}};
   std::shared_ptr<const FakeArchitecture> fake_ =
-      std::make_shared<const FakeArchitecture>(kSize);
+      std::make_shared<const FakeArchitecture>(2);
   std::shared_ptr<Instance> net_ = Add("net", fake_);
   at::Tensor x_ = at::tensor({1.F, 2.F, 3.F, 4.F}).view({2, 2});
 };

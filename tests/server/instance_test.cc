@@ -22,8 +22,6 @@ namespace {
 
 using ::testing::HasSubstr;
 
-constexpr int64_t kSize = 64;
-
 class InstanceTest : public ::testing::Test {
  protected:
   DeviceWorker::Request InLane() const { return {.lane = instance_.lane()}; }
@@ -61,7 +59,7 @@ class InstanceTest : public ::testing::Test {
   DeviceWorker worker_{c10::Device(c10::DeviceType::CPU), 1, {}};
   DeviceWorker chores_{c10::Device(c10::DeviceType::CPU), 1, {}};
   std::shared_ptr<const FakeArchitecture> architecture_ =
-      std::make_shared<const FakeArchitecture>(kSize);
+      std::make_shared<const FakeArchitecture>(64);
   Instance instance_{
       {.name = "net", .owner = "anna"},
       architecture_,

@@ -15,8 +15,8 @@
 #include "absl/synchronization/notification.h"
 #include "server/clone.h"
 #include "server/host.h"
-#include "server/memory_allocator.h"
 #include "tests/backbones/tensors.h"
+#include "tests/server/devices.h"
 #include "tests/testing/status_matchers.h"
 
 namespace backboned {
@@ -24,11 +24,6 @@ namespace {
 
 class MergingTest : public ::testing::Test {
  protected:
-  static std::vector<c10::Device> Devices() {
-    CpuMemory();
-    return {c10::Device(c10::DeviceType::CPU)};
-  }
-
   std::shared_ptr<Instance> Create(const std::string& name) {
     absl::StatusOr<Created> created = host_.CreateInstance(
         {.name = name, .owner = "local", .benchmark = "seq-mnist", .seed = 0});

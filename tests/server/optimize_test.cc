@@ -12,8 +12,8 @@
 #include <vector>
 
 #include "backbones/errors.h"
-#include "server/memory_allocator.h"
 #include "tests/backbones/tensors.h"
+#include "tests/server/devices.h"
 #include "tests/testing/fake_architecture.h"
 #include "tests/testing/status_matchers.h"
 
@@ -25,16 +25,6 @@ using ::testing::HasSubstr;
 using ::testing::Optional;
 
 constexpr int64_t kSize = 2;
-
-std::vector<c10::Device> Devices() {
-  CpuMemory();
-  return {c10::Device(c10::DeviceType::CPU)};
-}
-
-std::vector<float> ValuesOf(const at::Tensor& tensor) {
-  const float* data = tensor.const_data_ptr<float>();
-  return {data, data + tensor.numel()};
-}
 
 class OptimizeTest : public ::testing::Test {
  protected:

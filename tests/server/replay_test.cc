@@ -13,21 +13,14 @@
 #include <vector>
 
 #include "server/compute.h"
-#include "server/memory_allocator.h"
 #include "tests/backbones/tensors.h"
+#include "tests/server/devices.h"
 #include "tests/testing/status_matchers.h"
 
 namespace backboned {
 namespace {
 
 using ::testing::Ge;
-
-std::vector<c10::Device> Devices() {
-  CpuMemory();  // Tapes know their bytes from it.
-  return {c10::Device(c10::DeviceType::CPU)};
-}
-
-at::Tensor Images(uint64_t seed) { return Rand(seed, {4, 3, 16, 16}); }
 
 // A host that keeps `max_tape_bytes`, and an instance of it that begins as
 // every other of the same architecture.

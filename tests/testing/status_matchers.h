@@ -24,6 +24,9 @@
 #include "absl/status/statusor.h"
 
 namespace backboned {
+
+inline constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
+
 namespace status_matchers_internal {
 
 inline absl::Status ToStatus(const absl::Status& status) { return status; }

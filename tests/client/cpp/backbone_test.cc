@@ -28,11 +28,6 @@ std::string Text(size_t count) {
   return text;
 }
 
-std::string PlusOne(std::string text) {
-  for (char& byte : text) ++byte;
-  return text;
-}
-
 Source AsSource(const std::string& text) {
   return std::as_bytes(std::span(text));
 }

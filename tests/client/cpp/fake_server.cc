@@ -43,12 +43,12 @@ void Describe(v1::TensorSpec& spec, const std::string& bytes) {
   spec.add_shape(static_cast<int64_t>(bytes.size()));
 }
 
+}  // namespace
+
 std::string PlusOne(std::string bytes) {
   for (char& byte : bytes) ++byte;
   return bytes;
 }
-
-}  // namespace
 
 grpc::Status FakeBackbones::RunHook(grpc::ServerContext* context) {
   return hook ? hook(*context) : grpc::Status::OK;

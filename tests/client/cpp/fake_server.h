@@ -18,7 +18,10 @@
 
 namespace backboned::client {
 
-// Serves one instance whose forward adds 1 to every byte. Each method runs
+// Adds 1 to every byte.
+std::string PlusOne(std::string bytes);
+
+// Serves one instance whose forward does that. Each method runs
 // `hook` first, and ends with its status if that is not OK.
 class FakeBackbones final : public v1::BackboneService::Service {
  public:

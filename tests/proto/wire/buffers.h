@@ -13,9 +13,19 @@
 #include <string_view>
 #include <vector>
 
+#include "backboned/v1/backbone_service.pb.h"
 #include "proto/wire/message.h"
 
 namespace backboned::wire {
+
+// A header of two float32 parameters.
+inline v1::SetParamsHeader Header() {
+  v1::SetParamsHeader header;
+  header.set_instance("net");
+  header.mutable_spec()->set_dtype(v1::DATA_TYPE_FLOAT32);
+  header.mutable_spec()->add_shape(2);
+  return header;
+}
 
 // A buffer of `bytes` in slices of `slice_bytes` each.
 inline grpc::ByteBuffer BufferOf(std::string_view bytes,

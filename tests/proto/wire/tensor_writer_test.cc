@@ -19,12 +19,6 @@ namespace {
 
 using ::testing::ElementsAre;
 
-v1::SetParamsHeader Header() {
-  v1::SetParamsHeader header;
-  header.set_instance("net");
-  return header;
-}
-
 std::vector<std::string> Drain(TensorWriter& writer) {
   std::vector<std::string> messages;
   while (std::optional<grpc::ByteBuffer> message = writer.Next()) {
@@ -88,7 +82,9 @@ TEST(TensorWriterTest, JoinsTensorsOfAllSizes) {
 }
 
 TEST(TensorWriterTest, SendsTheHeaderAlsoWithoutBytes) {
-  TensorWriter writer(Header(), {{}, {}});
+  v1::SetParamsHeader header;
+  header.set_instance("net");
+  TensorWriter writer(header, {{}, {}});
   EXPECT_THAT(Drain(writer), ElementsAre("\x0A\x05\x0A\x03net"));
 }
 

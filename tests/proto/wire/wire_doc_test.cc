@@ -53,14 +53,6 @@ std::vector<std::string> DocumentedMessages() {
 
 constexpr float kParams[] = {1.0F, -2.0F};
 
-v1::SetParamsHeader Header() {
-  v1::SetParamsHeader header;
-  header.set_instance("net");
-  header.mutable_spec()->set_dtype(v1::DATA_TYPE_FLOAT32);
-  header.mutable_spec()->add_shape(2);
-  return header;
-}
-
 TEST(WireDocTest, ShowsWhatTheWriterWrites) {
   TensorWriter writer(Header(), {{std::as_bytes(std::span(kParams))}}, 4);
   std::vector<std::string> written;

@@ -13,10 +13,6 @@
 namespace backboned {
 namespace {
 
-std::string Ones(int64_t elements) {
-  return Bytes(std::vector<float>(static_cast<size_t>(elements), 1));
-}
-
 // What the server keeps for a session, and a forward of it that is under way
 // and one that waits, both with a deadline in a minute.
 class ClockTest : public ::testing::Test {

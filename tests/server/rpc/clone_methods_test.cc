@@ -14,13 +14,6 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::SizeIs;
 
-// The fake: scale (2), bn.weight (1), bn.bias (0), head (3), of four elements.
-constexpr int64_t kElements = 16;
-
-std::string Ones(int64_t elements) {
-  return Bytes(std::vector<float>(static_cast<size_t>(elements), 1));
-}
-
 class CloneMethodsTest : public ::testing::Test {
  protected:
   static v1::CloneInstanceRequest CloneOf(const std::string& name) {

@@ -4,7 +4,6 @@
 
 #include <cmath>
 #include <limits>
-#include <numeric>
 #include <string>
 #include <vector>
 
@@ -19,15 +18,6 @@ using ::testing::ElementsAreArray;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::SizeIs;
-
-// The fake: scale (2), bn.weight (1), bn.bias (0), head (3), of four elements.
-constexpr int64_t kElements = 16;
-
-std::vector<float> Ascending(size_t count, float first = 1) {
-  std::vector<float> values(count);
-  std::iota(values.begin(), values.end(), first);
-  return values;
-}
 
 class DataTest : public ::testing::Test {
  protected:

@@ -14,7 +14,7 @@ using ::testing::HasSubstr;
 using ::testing::SizeIs;
 
 // Of a mnistmlp of three classes and two hidden units.
-constexpr int64_t kElements = 784 * 2 + 2 + 2 * 2 + 2 + 2 * 3 + 3;
+constexpr int64_t kMlpElements = 784 * 2 + 2 + 2 * 2 + 2 + 2 * 3 + 3;
 
 class DtypesTest : public ::testing::Test {
  protected:
@@ -49,12 +49,12 @@ TEST_F(DtypesTest, AnswersComeAsStoredOrAsAskedFor) {
   const auto stored = client_.GetParams(request);
   ASSERT_THAT(stored, IsOk());
   EXPECT_EQ(stored->header.spec().dtype(), v1::DATA_TYPE_FLOAT64);
-  EXPECT_THAT(stored->bytes, SizeIs(8 * kElements));
+  EXPECT_THAT(stored->bytes, SizeIs(8 * kMlpElements));
   request.set_dtype(v1::DATA_TYPE_BFLOAT16);
   const auto narrow = client_.GetParams(request);
   ASSERT_THAT(narrow, IsOk());
   EXPECT_EQ(narrow->header.spec().dtype(), v1::DATA_TYPE_BFLOAT16);
-  EXPECT_THAT(narrow->bytes, SizeIs(2 * kElements));
+  EXPECT_THAT(narrow->bytes, SizeIs(2 * kMlpElements));
 }
 
 TEST_F(DtypesTest, OutputsComeAsComputedOrAsAskedFor) {
@@ -85,8 +85,8 @@ TEST_F(DtypesTest, NarrowTypesRunInEvaluationOnly) {
   EXPECT_THAT(client_.Forward(taped, input_), refused);
   v1::SetGradsHeader grads;
   grads.set_instance("net");
-  *grads.mutable_grads()->mutable_spec() = FloatSpec({kElements});
-  EXPECT_THAT(client_.SetGrads(grads, std::string(4 * kElements, '\0')),
+  *grads.mutable_grads()->mutable_spec() = FloatSpec({kMlpElements});
+  EXPECT_THAT(client_.SetGrads(grads, std::string(4 * kMlpElements, '\0')),
               refused);
   EXPECT_THAT(client_.Forward(Header(), input_), IsOk());
 }

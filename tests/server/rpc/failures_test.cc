@@ -19,16 +19,6 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
 
-constexpr int64_t kElements = 16;
-
-std::string Ones(int64_t elements) {
-  return Bytes(std::vector<float>(static_cast<size_t>(elements), 1));
-}
-
-v1::Version VersionOf(TestServer& server) {
-  return PlainClient(server).GetInstance()->instance().version();
-}
-
 TEST(FailuresTest, LibTorchsFailureIsInternalAndChangesNothing) {
   TestServer server;
   PlainClient client(server);

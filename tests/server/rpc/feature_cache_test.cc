@@ -17,9 +17,6 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-// The fake: scale (2), bn.weight (1), bn.bias (0), head (3), of four elements.
-constexpr int64_t kElements = 16;
-
 constexpr int64_t kCacheBytes = 100'000;
 
 // Appends numbers as 64 bits each, little-endian.

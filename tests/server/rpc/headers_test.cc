@@ -12,13 +12,6 @@ namespace {
 
 using ::testing::HasSubstr;
 
-constexpr int64_t kElements = 16;
-constexpr int64_t kBytes = kElements * 4;
-
-std::string Zeros(int64_t bytes) {
-  return std::string(static_cast<size_t>(bytes), '\0');
-}
-
 class HeadersTest : public ::testing::Test {
  protected:
   HeadersTest() {

@@ -16,12 +16,6 @@ namespace {
 
 using ::testing::HasSubstr;
 
-constexpr int64_t kElements = 16;
-
-std::string Ones(int64_t elements) {
-  return Bytes(std::vector<float>(static_cast<size_t>(elements), 1));
-}
-
 // A server whose device is busy with a forward of `fake`, until Release.
 class BusyServer {
  public:
@@ -63,10 +57,6 @@ int64_t TapeBytesOf(const v1::ForwardHeader& header) {
   const std::string ones =
       Ones(header.inputs(0).shape(0) * header.inputs(0).shape(1));
   return PlainClient(server).Forward(header, ones)->header.tape_bytes();
-}
-
-v1::Version VersionOf(TestServer& server) {
-  return PlainClient(server).GetInstance()->instance().version();
 }
 
 // Returns once so many pieces of work wait for the device, which they must

@@ -18,9 +18,6 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::SizeIs;
 
-// The fake: scale (2), bn.weight (1), bn.bias (0), head (3), of four elements.
-constexpr int64_t kElements = 16;
-
 v1::Optimizer Sgd(double lr, double momentum = 0) {
   v1::Optimizer optimizer;
   optimizer.set_kind(v1::OPTIMIZER_KIND_SGD);

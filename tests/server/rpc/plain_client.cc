@@ -1,6 +1,7 @@
 #include "tests/server/rpc/plain_client.h"
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "backboned/v1/backbone_service.grpc.pb.h"
@@ -328,6 +329,24 @@ v1::SetParamsHeader SetParamsOf(int64_t elements) {
   header.set_instance("fake");
   *header.mutable_spec() = FloatSpec({elements});
   return header;
+}
+
+v1::Version VersionOf(const TestServer& server) {
+  return PlainClient(server).GetInstance()->instance().version();
+}
+
+std::vector<float> Ascending(size_t count, float first) {
+  std::vector<float> values(count);
+  std::iota(values.begin(), values.end(), first);
+  return values;
+}
+
+std::string Ones(int64_t elements) {
+  return Bytes(std::vector<float>(static_cast<size_t>(elements), 1));
+}
+
+std::string Zeros(int64_t bytes) {
+  return std::string(static_cast<size_t>(bytes), '\0');
 }
 
 }  // namespace backboned

@@ -7,9 +7,11 @@
 #include <gmock/gmock.h>
 #include <grpcpp/channel.h>
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "backboned/v1/backbone_service.pb.h"
@@ -20,6 +22,11 @@
 #include "tests/testing/test_server.h"
 
 namespace backboned {
+
+// All of the fake: scale (2), bn.weight (1), bn.bias (0), head (3), of four
+// elements.
+inline constexpr int64_t kElements = 16;
+inline constexpr int64_t kBytes = kElements * 4;
 
 // A streamed answer. Its chunks had no gap.
 template <typename Header>
@@ -111,6 +118,16 @@ v1::BackwardHeader BackwardOf(const std::string& tape_id, int64_t rows,
 
 // The header of a SetParams of `elements` elements of all.
 v1::SetParamsHeader SetParamsOf(int64_t elements);
+
+// The version of the instance `fake`.
+v1::Version VersionOf(const TestServer& server);
+
+// The values `first`, `first` + 1, ...
+std::vector<float> Ascending(size_t count, float first = 1);
+
+// The bytes of so many ones of float32; and so many bytes of zeros.
+std::string Ones(int64_t elements);
+std::string Zeros(int64_t bytes);
 
 // Matches a failed call of this code, reason and message.
 MATCHER_P3(FailsWith, code, reason, message, "") {

@@ -18,8 +18,6 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
 
-constexpr int64_t kElements = 16;
-
 class RetriesTest : public ::testing::Test {
  protected:
   // Makes a call and returns its answer's messages as they came.

@@ -3,7 +3,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <numeric>
 #include <string>
 #include <vector>
 
@@ -18,15 +17,6 @@ using ::testing::ElementsAreArray;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::SizeIs;
-
-// The fake: scale (2), bn.weight (1), bn.bias (0), head (3), of four elements.
-constexpr int64_t kElements = 16;
-
-std::vector<float> Ascending(size_t count, float first = 1) {
-  std::vector<float> values(count);
-  std::iota(values.begin(), values.end(), first);
-  return values;
-}
 
 class TransfersTest : public ::testing::Test {
  protected:

@@ -18,10 +18,6 @@ namespace {
 
 using ::testing::HasSubstr;
 
-constexpr int64_t kSize = 4;
-constexpr int64_t kElements = 4 * kSize;
-constexpr int64_t kBytes = kElements * 4;
-
 // A method that takes a stream, its header, and how many bytes it announces.
 struct Upload {
   std::string method;
@@ -52,7 +48,7 @@ class UploadsTest : public ::testing::Test {
         {"Backward", Message(backward), kBytes},
         {"SetParams", Message(SetParamsOf(kElements)), kBytes},
         {"SetGrads", Message(grads), kBytes},
-        {"SetBuffers", Message(buffers), 2 * kSize * 4 + 8},
+        {"SetBuffers", Message(buffers), 2 * 4 * 4 + 8},
     };
     before_ = Everything();
   }
@@ -96,10 +92,6 @@ class UploadsTest : public ::testing::Test {
   std::vector<Upload> uploads_;
   std::string before_;
 };
-
-std::string Zeros(int64_t bytes) {
-  return std::string(static_cast<size_t>(bytes), '\0');
-}
 
 // R1
 TEST_F(UploadsTest, AStreamThatEndsEarlyChangesNothing) {

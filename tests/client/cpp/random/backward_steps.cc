@@ -14,7 +14,7 @@ namespace backboned::client::random {
 namespace {
 
 // A backward that is to be made.
-struct Plan {
+struct BackwardPlan {
   v1::BackwardHeader header;
   std::vector<std::string> ids;
   std::vector<std::vector<float>> sent;
@@ -27,13 +27,13 @@ struct Plan {
   }
 };
 
-PerParameter SumOf(const Plan& plan) {
+PerParameter SumOf(const BackwardPlan& plan) {
   PerParameter sum;
   for (const TapeGrads& one : plan.grads) AddTo(sum, one.params);
   return sum;
 }
 
-PerParameter SumOfSquares(const Plan& plan) {
+PerParameter SumOfSquares(const BackwardPlan& plan) {
   PerParameter sum;
   for (const TapeGrads& one : plan.grads) {
     PerParameter squares = one.params;
@@ -48,7 +48,7 @@ PerParameter SumOfSquares(const Plan& plan) {
 
 // Chooses one to three tapes, mostly some that can be used together.
 void ChooseTapes(const World& world, Choice& choice, const Subject& subject,
-                 Plan& plan) {
+                 BackwardPlan& plan) {
   std::vector<std::string> usable;
   for (const std::string& id : world.LiveTapes()) {
     if (subject.model && world.HasTape(id, subject.model->uid)) {
@@ -70,7 +70,7 @@ void ChooseTapes(const World& world, Choice& choice, const Subject& subject,
 }
 
 // Chooses gradients of the tapes' outputs.
-void ChooseGrads(const World& world, Choice& choice, Plan& plan) {
+void ChooseGrads(const World& world, Choice& choice, BackwardPlan& plan) {
   for (const std::string& id : plan.ids) {
     v1::TapeGradients& named = *plan.header.add_tapes();
     named.set_tape_id(id);
@@ -92,8 +92,9 @@ void ChooseGrads(const World& world, Choice& choice, Plan& plan) {
   }
 }
 
-Plan ChooseBackward(World& world, Choice& choice, const Subject& subject) {
-  Plan plan;
+BackwardPlan ChooseBackward(World& world, Choice& choice,
+                            const Subject& subject) {
+  BackwardPlan plan;
   v1::BackwardHeader& header = plan.header;
   header.set_request_id(world.ChooseRequestId(choice));
   ChooseTapes(world, choice, subject, plan);
@@ -125,7 +126,8 @@ Plan ChooseBackward(World& world, Choice& choice, const Subject& subject) {
 }
 
 // How the call ends, but for its step.
-Ending EndingOf(const World& world, const Plan& plan, const Subject& subject) {
+Ending EndingOf(const World& world, const BackwardPlan& plan,
+                const Subject& subject) {
   const v1::BackwardHeader& header = plan.header;
   if (subject.model == nullptr) return kNoInstance;
   if (!header.accumulate() && (header.zero_before() || header.has_step())) {
@@ -146,7 +148,7 @@ Ending EndingOf(const World& world, const Plan& plan, const Subject& subject) {
 
 // Adds the gradients to those of `model` and steps its optimizer, if it is to;
 // returns false if there was nothing to step.
-bool Accumulate(const Plan& plan, InstanceModel& model) {
+bool Accumulate(const BackwardPlan& plan, InstanceModel& model) {
   if (!plan.header.accumulate()) return true;
   if (plan.header.zero_before()) model.grads = {};
   AddTo(model.grads, SumOf(plan));
@@ -187,7 +189,7 @@ class GradsChecker {
   size_t next_ = 0;
 };
 
-void ExpectAnswer(Checker& check, const Plan& plan,
+void ExpectAnswer(Checker& check, const BackwardPlan& plan,
                   const Received<v1::BackwardResult>& answer) {
   GradsChecker grads(check, answer);
   const v1::BackwardResult& result = answer.result;
@@ -219,7 +221,7 @@ void ExpectAnswer(Checker& check, const Plan& plan,
 
 void Backward(World& world, Choice& choice) {
   const Subject subject = world.ChooseTaped(choice);
-  const Plan plan = ChooseBackward(world, choice, subject);
+  const BackwardPlan plan = ChooseBackward(world, choice, subject);
   Ending ending = EndingOf(world, plan, subject);
   InstanceModel next;
   if (ending.ok()) {

@@ -16,14 +16,14 @@ namespace {
 constexpr size_t kMaxTapes = 8;
 
 // A forward that is to be made.
-struct Plan {
+struct ForwardPlan {
   v1::ForwardHeader header;
   TapeModel forward;
   bool condition_holds = true;
 };
 
 // Asks for `out`, `features` or both.
-void ChooseOutputs(Choice& choice, Plan& plan) {
+void ChooseOutputs(Choice& choice, ForwardPlan& plan) {
   switch (choice.Below(4)) {
     case 0:
       plan.header.add_outputs("features");
@@ -40,7 +40,7 @@ void ChooseOutputs(Choice& choice, Plan& plan) {
 }
 
 // Chooses the parameters that get gradients.
-void ChooseMask(Choice& choice, const Subject& subject, Plan& plan) {
+void ChooseMask(Choice& choice, const Subject& subject, ForwardPlan& plan) {
   if (subject.model) plan.forward.mask = subject.model->trained();
   if (choice.Chance(0.1)) {
     plan.header.set_no_param_grads(true);
@@ -55,8 +55,9 @@ void ChooseMask(Choice& choice, const Subject& subject, Plan& plan) {
   }
 }
 
-Plan ChooseForward(World& world, Choice& choice, const Subject& subject) {
-  Plan plan;
+ForwardPlan ChooseForward(World& world, Choice& choice,
+                          const Subject& subject) {
+  ForwardPlan plan;
   v1::ForwardHeader& header = plan.header;
   header.set_request_id(world.ChooseRequestId(choice));
   header.set_training(choice.Chance(0.3));
@@ -77,7 +78,7 @@ Plan ChooseForward(World& world, Choice& choice, const Subject& subject) {
   return plan;
 }
 
-Ending EndingOf(const Plan& plan, const Subject& subject) {
+Ending EndingOf(const ForwardPlan& plan, const Subject& subject) {
   const v1::ForwardHeader& header = plan.header;
   if (subject.model == nullptr) return kNoInstance;
   if (header.input_grad() && !header.tape()) return kInvalid;
@@ -94,7 +95,8 @@ bool IsRefusedTape(const World& world, const absl::Status& status) {
          detail.has_value() && detail->limit() == "max-tape-bytes";
 }
 
-void ExpectAnswer(World& world, const Plan& plan, const InstanceModel& model,
+void ExpectAnswer(World& world, const ForwardPlan& plan,
+                  const InstanceModel& model,
                   const Received<v1::ForwardResult>& answer) {
   Checker& check = world.check;
   const bool has_out = plan.forward.has_out;
@@ -180,7 +182,7 @@ std::optional<double> Train(TrainPlan& plan, InstanceModel& model) {
 
 void Forward(World& world, Choice& choice) {
   const Subject subject = world.ChooseSubject(choice);
-  Plan plan = ChooseForward(world, choice, subject);
+  ForwardPlan plan = ChooseForward(world, choice, subject);
   const std::vector<float> x = Floats32(plan.forward.x);
   const auto answer = subject.net.Forward(plan.header, {BytesOf(x)});
   if (IsRefusedTape(world, answer.status())) return;

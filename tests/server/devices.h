@@ -1,0 +1,22 @@
+// What a host of the tests computes on.
+
+#ifndef BACKBONED_TESTS_SERVER_DEVICES_H_
+#define BACKBONED_TESTS_SERVER_DEVICES_H_
+
+#include <c10/core/Device.h>
+
+#include <vector>
+
+#include "server/memory_allocator.h"
+
+namespace backboned {
+
+// The CPU, whose memory is counted from now on: tapes know their bytes from it.
+inline std::vector<c10::Device> Devices() {
+  CpuMemory();
+  return {c10::Device(c10::DeviceType::CPU)};
+}
+
+}  // namespace backboned
+
+#endif  // BACKBONED_TESTS_SERVER_DEVICES_H_
