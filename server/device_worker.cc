@@ -74,7 +74,7 @@ struct DeviceWorker::Item {
   std::atomic<bool> finished = false;
   absl::Status status = {};
   Times times = {};
-  absl::CondVar done = {};  // `finished` became true.
+  MonotonicCondVar done = {};  // `finished` became true.
 };
 
 // Runs what is to run together, and sets each one's status.
@@ -304,7 +304,7 @@ void DeviceWorker::RunBatch(const Scheduler::Dispatch& next) {
   for (const auto& item : ended) item->finished = true;
   // Without the mutex, which the callers would wake up to wait for.
   mutex_.Unlock();
-  for (const auto& item : ended) item->done.Signal();
+  for (const auto& item : ended) item->done.SignalAll();
   mutex_.Lock();
 }
 
@@ -371,7 +371,7 @@ void DeviceWorker::TakeExpired(const std::vector<uint64_t>& ids) {
     const std::shared_ptr<Item> item = Take(id);
     item->status = Expired();
     item->finished = true;
-    item->done.Signal();
+    item->done.SignalAll();
   }
 }
 

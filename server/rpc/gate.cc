@@ -2,6 +2,7 @@
 
 #include "absl/time/clock.h"
 #include "backbones/errors.h"
+#include "server/clock.h"
 
 namespace backboned::rpc {
 namespace {
@@ -21,7 +22,7 @@ Gate::Pass::~Pass() {
   if (gate_ == nullptr) return;
   place_.Release();
   absl::MutexLock lock(&gate_->mutex_);
-  --gate_->calls_;
+  if (--gate_->calls_ == 0) gate_->empty_.SignalAll();
 }
 
 absl::StatusOr<Gate::Pass> Gate::Enter(const Payer& payer) {
@@ -42,12 +43,14 @@ void Gate::Drain() {
   draining_ = true;
 }
 
-bool Gate::WaitUntilEmpty(absl::Duration timeout) {
+void Gate::WaitUntilEmpty(absl::Duration timeout) {
+  const absl::Time end = MonotonicClock().Now() + timeout;
   absl::MutexLock lock(&mutex_);
-  return mutex_.AwaitWithTimeout(
-      absl::Condition(
-          +[](int64_t* calls) { return *calls == 0; }, &calls_),
-      timeout);
+  while (calls_ > 0) {
+    const absl::Duration left = end - MonotonicClock().Now();
+    if (left <= absl::ZeroDuration()) return;
+    empty_.WaitWithTimeout(&mutex_, left);
+  }
 }
 
 void Gate::WaitUntilQuiet(absl::Duration pause, absl::Duration timeout) {

@@ -11,6 +11,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "server/budget.h"
+#include "server/clock.h"
 
 namespace backboned::rpc {
 
@@ -48,8 +49,8 @@ class Gate {
   // From now on nobody enters.
   void Drain();
 
-  // Waits until nobody is inside; false if that took longer than `timeout`.
-  bool WaitUntilEmpty(absl::Duration timeout);
+  // Waits until nobody is inside, for `timeout` at most.
+  void WaitUntilEmpty(absl::Duration timeout);
 
   // After Drain: waits until nobody was refused for `pause`, for `timeout` at
   // most.
@@ -58,6 +59,7 @@ class Gate {
  private:
   Budget places_;
   absl::Mutex mutex_;
+  MonotonicCondVar empty_;  // The last one left.
   int64_t calls_ ABSL_GUARDED_BY(mutex_) = 0;
   int64_t refused_ ABSL_GUARDED_BY(mutex_) = 0;  // Since the drain began.
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;
