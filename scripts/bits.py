@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Prints digests of what a server computes: ``bits.py TARGET``.
+"""Prints digests of what a server computes: ``bits.py [TARGET]``.
 
 A line for each result of a forward, a backward and three training steps of two
-networks; servers that print the same lines compute the same bits.
+networks; servers that print the same lines compute the same bits. Without a target it
+starts a server of its own.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ STEPS = 3
 
 
 def main() -> int:
-    """Print the lines of the server that the argument names."""
-    (target,) = sys.argv[1:]
-    with backboned.connect(target) as server:
+    """Print the lines of the server that the argument names, or of one's own."""
+    targets = sys.argv[1:]
+    with (
+        backboned.connect(*targets) if targets else backboned.local_server(threads=2)
+    ) as server:
         for benchmark, shape in NETWORKS.items():
             net = server.create(benchmark, seed=0, module=False)
             for what, array in results(net, shape):
