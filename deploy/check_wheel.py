@@ -10,14 +10,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 import sys
 import tempfile
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from sbom import LIST, foreign, needed
+from sbom import LIST, dynamic, foreign, needed
 
 PROGRAM = "backboned_server/bin/backboned"
 LIBRARIES = "backboned_server.libs"
@@ -62,13 +61,7 @@ def wrong_libraries(libraries: Iterable[str], names: Iterable[str]) -> list[str]
 
 def rpaths(program: str) -> dict[str, list[str]]:
     """Read where a program looks for libraries: the folders of RPATH and RUNPATH."""
-    listed = subprocess.run(
-        ["readelf", "--wide", "--dynamic", program],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
-    found = re.findall(r"\((RPATH|RUNPATH)\).*\[(.*)\]", listed)
+    found = re.findall(r"\((RPATH|RUNPATH)\).*\[(.*)\]", dynamic(program))
     return {kind: folders.split(":") for kind, folders in found}
 
 

@@ -115,13 +115,17 @@ def libraries(program: Path) -> set[Path]:
 
 def needed(program: Path | str) -> list[str]:
     """Read the names of the libraries that a program is linked to."""
-    listed = subprocess.run(
+    return re.findall(r"\(NEEDED\).*\[(.*)\]", dynamic(program))
+
+
+def dynamic(program: Path | str) -> str:
+    """Give what readelf tells of a program's dynamic section."""
+    return subprocess.run(
         ["readelf", "--wide", "--dynamic", program],
         check=True,
         capture_output=True,
         text=True,
     ).stdout
-    return re.findall(r"\(NEEDED\).*\[(.*)\]", listed)
 
 
 def foreign(libraries: Iterable[str]) -> list[str]:
