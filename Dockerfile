@@ -38,6 +38,7 @@ FROM libraries AS build
 WORKDIR /src
 COPY CMakeLists.txt CMakePresets.json LICENSE ./
 COPY cmake cmake
+COPY base base
 COPY proto proto
 COPY backbones backbones
 COPY client/cpp client/cpp

@@ -6,7 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "backbones/errors.h"
+#include "base/errors.h"
 
 namespace backboned {
 Architecture::Architecture(Description description)

@@ -5,8 +5,8 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "backbones/errors.h"
 #include "backbones/selection.h"
+#include "base/errors.h"
 
 namespace backboned {
 namespace {

@@ -6,8 +6,8 @@
 #include <string>
 #include <utility>
 
-#include "backbones/errors.h"
-#include "backbones/names.h"
+#include "base/errors.h"
+#include "base/names.h"
 
 namespace backboned {
 namespace {

@@ -1,7 +1,7 @@
 #include "backbones/image_input.h"
 
 #include "absl/strings/str_cat.h"
-#include "backbones/errors.h"
+#include "base/errors.h"
 
 namespace backboned {
 

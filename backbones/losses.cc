@@ -16,7 +16,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
-#include "backbones/errors.h"
+#include "base/errors.h"
 
 namespace backboned {
 namespace {

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "backbones/errors.h"
+#include "base/errors.h"
 
 namespace backboned {
 namespace {

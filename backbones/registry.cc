@@ -8,14 +8,14 @@
 #include "absl/strings/str_join.h"
 #include "backbones/bottleneck_resnet.h"
 #include "backbones/efficientnet.h"
-#include "backbones/errors.h"
 #include "backbones/mnist_mlp.h"
-#include "backbones/names.h"
 #include "backbones/resnet.h"
 #include "backbones/resnet32.h"
 #include "backbones/resnet_pnn.h"
 #include "backbones/vit.h"
 #include "backbones/wide_resnet.h"
+#include "base/errors.h"
+#include "base/names.h"
 
 namespace backboned {
 

@@ -9,8 +9,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "backbones/errors.h"
 #include "backbones/image_input.h"
+#include "base/errors.h"
 
 namespace backboned {
 namespace {

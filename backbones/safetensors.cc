@@ -15,7 +15,7 @@
 #include <tuple>
 
 #include "absl/strings/str_cat.h"
-#include "backbones/errors.h"
+#include "base/errors.h"
 
 namespace backboned {
 namespace {

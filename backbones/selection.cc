@@ -5,7 +5,7 @@
 #include <string_view>
 
 #include "absl/strings/str_cat.h"
-#include "backbones/errors.h"
+#include "base/errors.h"
 
 namespace backboned {
 namespace {

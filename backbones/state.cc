@@ -9,9 +9,9 @@
 #include <string>
 #include <utility>
 
-#include "backbones/errors.h"
 #include "backbones/initial_draw.h"
 #include "backbones/optimizer.h"
+#include "base/errors.h"
 
 namespace backboned {
 namespace {

@@ -7,11 +7,11 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "backbones/errors.h"
-#include "server/blueprint.h"
-#include "server/catching.h"
-#include "server/memory_allocator.h"
-#include "server/random_id.h"
+#include "base/errors.h"
+#include "base/random_id.h"
+#include "server/instances/blueprint.h"
+#include "server/limits/catching.h"
+#include "server/memory/memory_allocator.h"
 
 namespace backboned {
 namespace {

@@ -14,12 +14,12 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "server/host.h"
-#include "server/rpc/backbone_service.h"
-#include "server/rpc/decorated_service.h"
-#include "server/rpc/gate.h"
-#include "server/rpc/instance_service.h"
-#include "server/rpc/listen.h"
-#include "server/rpc/stall_watchdog.h"
+#include "server/rpc/backbone/backbone_service.h"
+#include "server/rpc/instances/instance_service.h"
+#include "server/rpc/transport/decorated_service.h"
+#include "server/rpc/transport/gate.h"
+#include "server/rpc/transport/listen.h"
+#include "server/rpc/transport/stall_watchdog.h"
 
 namespace backboned::rpc {
 

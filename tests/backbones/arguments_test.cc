@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "backbones/errors.h"
+#include "base/errors.h"
 #include "tests/testing/status_matchers.h"
 
 namespace backboned {

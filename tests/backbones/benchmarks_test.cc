@@ -7,8 +7,8 @@
 #include <numeric>
 #include <string>
 
-#include "backbones/errors.h"
 #include "backbones/registry.h"
+#include "base/errors.h"
 #include "tests/testing/status_matchers.h"
 
 namespace backboned {

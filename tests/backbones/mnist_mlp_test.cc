@@ -5,8 +5,8 @@
 
 #include <vector>
 
-#include "backbones/errors.h"
 #include "backbones/forward.h"
+#include "base/errors.h"
 #include "tests/backbones/tensors.h"
 #include "tests/testing/status_matchers.h"
 

@@ -12,7 +12,7 @@
 #include <utility>
 #include <vector>
 
-#include "backbones/errors.h"
+#include "base/errors.h"
 #include "tests/backbones/tensors.h"
 #include "tests/testing/status_matchers.h"
 

@@ -5,7 +5,7 @@
 
 #include <algorithm>
 
-#include "backbones/errors.h"
+#include "base/errors.h"
 #include "tests/testing/status_matchers.h"
 
 namespace backboned {

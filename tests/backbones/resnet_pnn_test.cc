@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "backbones/errors.h"
 #include "backbones/forward.h"
+#include "base/errors.h"
 #include "tests/backbones/tensors.h"
 #include "tests/testing/status_matchers.h"
 

@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "backbones/errors.h"
+#include "base/errors.h"
 #include "tests/backbones/safetensors_files.h"
 #include "tests/testing/status_matchers.h"
 

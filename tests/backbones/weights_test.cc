@@ -10,7 +10,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
-#include "backbones/errors.h"
+#include "base/errors.h"
 #include "tests/backbones/safetensors_files.h"
 #include "tests/backbones/tensors.h"
 #include "tests/testing/status_matchers.h"

@@ -7,7 +7,7 @@
 
 #include <vector>
 
-#include "server/memory_allocator.h"
+#include "server/memory/memory_allocator.h"
 
 namespace backboned {
 

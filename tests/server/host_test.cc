@@ -14,8 +14,8 @@
 #include <vector>
 
 #include "absl/synchronization/notification.h"
-#include "backbones/errors.h"
-#include "server/memory_allocator.h"
+#include "base/errors.h"
+#include "server/memory/memory_allocator.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/test_clock.h"
 #include "tests/testing/wall_clock.h"

@@ -5,7 +5,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
-#include "backbones/errors.h"
+#include "base/errors.h"
 
 namespace backboned {
 

@@ -7,7 +7,7 @@
 #include <cstdint>
 
 #include "absl/time/time.h"
-#include "server/clock.h"
+#include "base/clock.h"
 
 namespace backboned {
 

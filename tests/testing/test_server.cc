@@ -15,7 +15,7 @@
 #include "backbones/state.h"
 #include "client/cpp/error.h"
 #include "server/host.h"
-#include "server/memory_allocator.h"
+#include "server/memory/memory_allocator.h"
 #include "server/rpc/rpc_server.h"
 #include "tests/testing/fake_architecture.h"
 

@@ -21,8 +21,8 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
-#include "server/clock.h"
-#include "server/quotas.h"
+#include "base/clock.h"
+#include "server/limits/quotas.h"
 
 namespace backboned {
 

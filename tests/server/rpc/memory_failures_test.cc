@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "server/memory.h"
-#include "server/memory_allocator.h"
+#include "server/memory/memory_allocator.h"
+#include "server/memory/memory_room.h"
 #include "tests/server/rpc/plain_client.h"
 
 namespace backboned {

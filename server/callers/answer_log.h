@@ -1,0 +1,180 @@
+// Answers by request id, so that a retried change is applied once.
+
+#ifndef BACKBONED_SERVER_CALLERS_ANSWER_LOG_H_
+#define BACKBONED_SERVER_CALLERS_ANSWER_LOG_H_
+
+#include <compare>
+#include <cstdint>
+#include <functional>
+#include <list>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "base/clock.h"
+
+namespace backboned {
+
+// Which request is meant. Ids are private to a session, so that two scripts
+// which count "1", "2", ... do not get each other's answers; callers without a
+// session are one session of their principal.
+struct RequestKey {
+  std::string principal;
+  std::string method;
+  std::string request_id;  // Given by the client; empty: the request has none.
+  std::string session = {};
+
+  auto operator<=>(const RequestKey&) const = default;
+};
+
+// What a request was answered.
+struct Answer {
+  // The encoded answer without its tensors.
+  std::string header;
+  // Keeps the tensors that follow it, if any.
+  std::shared_ptr<const void> payload = nullptr;
+  // What `payload` keeps alive.
+  int64_t payload_bytes = 0;
+};
+
+class AnswerLog;
+
+// The right to run a request for the first time. Unless it records an answer,
+// the next attempt runs anew. Not thread-safe.
+class AnswerTicket {
+ public:
+  AnswerTicket(AnswerTicket&& other) noexcept;
+  AnswerTicket& operator=(AnswerTicket&& other) noexcept;
+  ~AnswerTicket();
+
+  // Keeps `answer` for retries of the request. Record it as soon as the change
+  // is made, before the answer is sent. Does nothing for a request without an
+  // id.
+  void Record(Answer answer, absl::Time now);
+
+ private:
+  friend class AnswerLog;
+  AnswerTicket(AnswerLog* log, RequestKey key)
+      : log_(log), key_(std::move(key)) {}
+
+  AnswerLog* log_;  // Null: there is nothing to record or to abandon.
+  RequestKey key_;
+};
+
+// The answer that an earlier attempt got. Without tensors if it had none.
+struct RecordedAnswer {
+  Answer answer;
+  bool payload_expired = false;  // It had tensors, but they are no longer kept.
+};
+
+// Remembers answers for a time, within limits of count and bytes.
+//
+// Over the count, or the bytes of their headers, the oldest answer of the
+// session that has most is forgotten, so that one that floods forgets its own.
+// Over the bytes of tensors the oldest tensors of the session that has most of
+// them go, while their headers stay.
+//
+// Thread-safe. Must outlive its tickets.
+class AnswerLog {
+ public:
+  struct Limits {
+    int64_t max_count = 16384;
+    int64_t max_header_bytes = int64_t{64} << 20;
+    int64_t max_payload_bytes = int64_t{512} << 20;
+    absl::Duration ttl = absl::Minutes(10);  // Since Record.
+  };
+
+  // An earlier attempt's answer, or the right to run.
+  using Attempt = std::variant<RecordedAnswer, AnswerTicket>;
+
+  explicit AnswerLog(const Limits& limits);
+
+  AnswerLog(const AnswerLog&) = delete;
+  AnswerLog& operator=(const AnswerLog&) = delete;
+
+  // Says whether the request `key` is to be run. `fingerprint` is a digest of
+  // what the request asks for. While an earlier attempt runs, asks it to give
+  // way and waits for its end, as long as `wanted`, asked at times, returns OK.
+  // A later attempt calls `give_way` of this one, perhaps often, until the
+  // ticket is gone: an attempt that has not changed anything should end then,
+  // since its client may be dead. It must not call the log.
+  //
+  // Returns kInvalidArgument (kRequestIdReused) if the id was used with another
+  // fingerprint; what `wanted` returned if the wait ended first.
+  absl::StatusOr<Attempt> Begin(
+      const RequestKey& key, const std::string& fingerprint, absl::Time now,
+      const std::function<absl::Status()>& wanted = absl::OkStatus,
+      std::function<void()> give_way = [] {});
+
+  // Forgets what expired. Begin and Record do so too.
+  void DropExpired(absl::Time now);
+
+  // Answers that are kept, and the bytes of their headers and tensors.
+  int64_t count() const;
+  int64_t header_bytes() const;
+  int64_t payload_bytes() const;
+
+ private:
+  friend class AnswerTicket;
+
+  // Of keys in `entries_`.
+  using Queue = std::list<const RequestKey*>;
+  struct Entry {
+    std::string fingerprint;
+    bool recorded = false;           // Else an attempt is in flight.
+    uint64_t attempt = 0;            // Later ones have higher numbers.
+    std::function<void()> give_way;  // The attempt's, while it is in flight.
+    // Meant if recorded, as all that follows.
+    RecordedAnswer answer;
+    absl::Time expires;
+    Queue::iterator place;             // In `oldest_first_`.
+    Queue::iterator place_of_session;  // In its session's.
+    Queue::iterator place_of_payload;  // In its session's, if it has one.
+  };
+  using Entries = std::map<RequestKey, Entry>;
+  // The answers of a session.
+  struct Share {
+    Queue oldest_first;
+    int64_t header_bytes = 0;
+    Queue with_payload;  // Those with tensors, the oldest first.
+    int64_t payload_bytes = 0;
+  };
+  using SessionName = std::pair<std::string, std::string>;  // Of a principal.
+  using Payloads = std::vector<std::shared_ptr<const void>>;
+
+  void Record(const RequestKey& key, Answer answer, absl::Time now);
+  void Abandon(const RequestKey& key);
+  absl::Status WaitForEnd(const RequestKey& key,
+                          const std::function<absl::Status()>& wanted)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::shared_ptr<const void> DropPayload(Entry& entry, Share& share)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::shared_ptr<const void> Forget(const RequestKey& key)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  Share& Largest(int64_t Share::*bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  Payloads Evict(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  const Limits limits_;
+
+  mutable absl::Mutex mutex_;
+  MonotonicCondVar ended_;  // An attempt ended.
+  uint64_t attempts_ ABSL_GUARDED_BY(mutex_) = 0;
+  Entries entries_ ABSL_GUARDED_BY(mutex_);
+  // Those with a recorded answer: all, and by session.
+  Queue oldest_first_ ABSL_GUARDED_BY(mutex_);
+  std::map<SessionName, Share> sessions_ ABSL_GUARDED_BY(mutex_);
+  int64_t header_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  int64_t payload_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+};
+
+}  // namespace backboned
+
+#endif  // BACKBONED_SERVER_CALLERS_ANSWER_LOG_H_

@@ -1,0 +1,49 @@
+// Forwards of instances that can be run again.
+
+#ifndef BACKBONED_SERVER_COMPUTE_FORWARD_REPLAY_H_
+#define BACKBONED_SERVER_COMPUTE_FORWARD_REPLAY_H_
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+
+#include "absl/functional/function_ref.h"
+#include "backbones/forward.h"
+#include "backbones/state.h"
+#include "server/instances/instance.h"
+#include "server/tapes/tape.h"
+
+namespace backboned {
+
+// A recorded forward as it began: its state, input and options.
+//
+// What it keeps alive: the input, the generator's state if the forward draws,
+// and of the parameters and buffers those that nobody else holds, which changes
+// with the instance. What two tapes share and nobody else holds, neither
+// counts.
+//
+// Thread-safe.
+class ForwardReplay : public Replay {
+ public:
+  // `state` is what the forward ran with, `input` what it got, on the CPU, as
+  // PrepareInput takes it. The options name the sequence.
+  ForwardReplay(std::shared_ptr<Instance> instance, const State& state,
+                at::Tensor input, ForwardOptions options);
+
+  std::shared_ptr<Graph> Run() const override;
+  int64_t bytes() const override;
+  void ForEachStateTensor(
+      absl::FunctionRef<void(const at::Tensor&)> visit) const override;
+  void CountDemotion() const override;
+
+ private:
+  const std::shared_ptr<Instance> instance_;
+  const State state_;  // Parameters and buffers only.
+  const at::Tensor input_;
+  ForwardOptions options_;  // With the generator's state, if it draws.
+};
+
+}  // namespace backboned
+
+#endif  // BACKBONED_SERVER_COMPUTE_FORWARD_REPLAY_H_

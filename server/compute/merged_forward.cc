@@ -1,0 +1,167 @@
+#include "server/compute/merged_forward.h"
+
+#include <ATen/ops/empty.h>
+
+#include <algorithm>
+#include <cstring>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "backbones/together.h"
+#include "server/device/host_view.h"
+#include "server/limits/memory_account.h"
+
+namespace backboned {
+namespace {
+
+// A forward that runs together with others: all rows of its input in one turn,
+// or a batch's worth in each.
+class MergedForward : public BatchWork {
+ public:
+  // `work` and `used` must outlive it.
+  MergedForward(const ForwardWork& work, const StatePtr& used,
+                int64_t max_batch)
+      : work_(work), used_(used), max_batch_(max_batch) {}
+
+  // What decides with whom it may run, and the rows of its next turn, which are
+  // not prepared yet.
+  ForwardPart Part() const {
+    return {.architecture = &work_.instance->architecture(),
+            .state = used_.get(),
+            .x = IsWhole() ? work_.input
+                           : work_.input.narrow(0, row_, NextSamples()),
+            .options = &work_.options};
+  }
+
+  // After the last turn.
+  std::vector<at::Tensor> TakeOutputs() { return std::move(outputs_); }
+
+  // Whether it ran alone and whole.
+  bool exact() const { return IsWhole() && !merged_; }
+
+  int64_t NextSamples() const override {
+    return std::min(max_batch_, rows() - row_);
+  }
+
+  absl::Status RunBatch(std::span<BatchWork* const> batch) override {
+    std::vector<ForwardPart> parts;
+    for (BatchWork* other : batch) {
+      parts.push_back(static_cast<MergedForward*>(other)->PreparedPart());
+      if (parts.size() > 1 && !CanRunTogether(parts.front(), parts.back())) {
+        return absl::AbortedError("two keys are equal by chance");
+      }
+    }
+    std::vector<ForwardOutput> outputs = Outputs(parts);
+    for (size_t i = 0; i < batch.size(); ++i) {
+      static_cast<MergedForward*>(batch[i])->Deliver(outputs[i]);
+    }
+    // Nothing fails from here on.
+    for (BatchWork* other : batch) {
+      static_cast<MergedForward*>(other)->EndTurn(batch.size() > 1);
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  int64_t rows() const { return work_.input.size(0); }
+  bool IsWhole() const { return rows() <= max_batch_; }
+
+  ForwardPart PreparedPart() const {
+    ForwardPart part = Part();
+    part.x = PrepareRows(work_, *used_, part.x);
+    return part;
+  }
+
+  // One alone gets the bits of a forward that does not merge.
+  static std::vector<ForwardOutput> Outputs(
+      const std::vector<ForwardPart>& parts) {
+    if (parts.size() > 1) return ForwardTogether(parts);
+    const ForwardPart& only = parts[0];
+    std::vector<ForwardOutput> outputs;
+    outputs.push_back(
+        Forward(*only.architecture, *only.state, only.x, *only.options));
+    return outputs;
+  }
+
+  // Brings the turn's outputs to the host, and makes room for those of all
+  // turns.
+  void Deliver(ForwardOutput& output) {
+    delivered_ = {};
+    DeliverOutputs(work_, output, delivered_);
+    if (IsWhole() || !outputs_.empty()) return;
+    const ScopedAccount scope(work_.account);
+    std::vector<at::Tensor> all;
+    for (const at::Tensor& turn : delivered_.outputs) {
+      std::vector<int64_t> shape = turn.sizes().vec();
+      shape[0] = rows();
+      all.push_back(at::empty(shape, turn.options()));
+    }
+    outputs_ = std::move(all);
+  }
+
+  // Puts the turn's outputs below those of the turns before.
+  void EndTurn(bool merged) {
+    const int64_t count = NextSamples();
+    merged_ = merged_ || merged;
+    if (IsWhole()) {
+      outputs_ = std::move(delivered_.outputs);
+    } else {
+      for (size_t i = 0; i < outputs_.size(); ++i) {
+        const at::Tensor& turn = delivered_.outputs[i];
+        const size_t row_bytes = turn.nbytes() / static_cast<size_t>(count);
+        std::memcpy(MutableBytes(outputs_[i]).data() +
+                        static_cast<size_t>(row_) * row_bytes,
+                    turn.const_data_ptr(), turn.nbytes());
+      }
+    }
+    row_ += count;
+  }
+
+  const ForwardWork& work_;
+  const StatePtr& used_;
+  const int64_t max_batch_;
+  int64_t row_ = 0;  // The next turn begins here.
+  ForwardDone delivered_;
+  std::vector<at::Tensor> outputs_;
+  bool merged_ = false;
+};
+
+}  // namespace
+
+bool MayMerge(const ForwardWork& work) {
+  return work.allow_merge && !work.options.training && !work.options.record &&
+         work.options.batch_norm.empty() && work.buffers.empty() &&
+         work.input.size(0) > 0 &&
+         work.instance->worker().scheduling().max_batch > 0;
+}
+
+absl::StatusOr<ForwardDone> RunMerged(DeviceWorker::Request request,
+                                      ForwardWork work, StatePtr used) {
+  DeviceWorker& worker = work.instance->worker();
+  MergedForward forward(work, used, worker.scheduling().max_batch);
+  request.merge_key = TogetherKey(forward.Part());
+  absl::StatusOr<DeviceWorker::Times> times =
+      worker.RunTogether(request, forward);
+  if (!times.ok()) return times.status();
+  ForwardDone done;
+  done.outputs = forward.TakeOutputs();
+  {
+    const ScopedAccount scope(work.account);
+    for (at::Tensor& output : done.outputs) output = CompactOnHost(output);
+  }
+  done.exact = forward.exact();
+  if (work.return_buffers) {
+    absl::StatusOr<std::vector<at::Tensor>> buffers =
+        work.instance->HostView(request, used->buffers);
+    if (!buffers.ok()) return buffers.status();
+    done.buffers = *std::move(buffers);
+  }
+  done.buffers_version = used->buffers_version;
+  done.rng_state = work.options.rng_state;
+  done.used = std::move(used);
+  done.times = *times;
+  return done;
+}
+
+}  // namespace backboned

@@ -1,0 +1,89 @@
+#include "server/compute/train.h"
+
+#include <span>
+#include <utility>
+
+#include "backbones/forward.h"
+#include "server/device/host_view.h"
+
+namespace backboned {
+namespace {
+
+// The training step itself, on the worker.
+absl::Status Compute(TrainWork& work, TrainDone& done) {
+  Instance& instance = *work.forward.instance;
+  absl::Status valid = instance.CheckWritable();
+  if (valid.ok()) valid = CheckStep(*instance.state(), work.step);
+  if (!valid.ok()) return valid;
+  ForwardDone forward;
+  absl::StatusOr<ComputedForward> computed =
+      ComputeForward(work.forward, forward);
+  if (!computed.ok()) return computed.status();
+  ForwardOutput& output = computed->output;
+  const at::Tensor& logits = output.outputs[0];
+  valid = CheckClasses(work.terms, logits.size(1));
+  if (!valid.ok()) return valid;
+  done.loss = ComputeLoss(work.terms, logits);
+  const GraphGradients graph = {.graph = output.graph.get(),
+                                .output_grads = {done.loss.logits_grad}};
+  BackwardOutput backward = Backward(std::span(&graph, 1), /*retain=*/false,
+                                     /*want_input_grads=*/false);
+  if (work.return_logits) done.logits = OnHost(logits);
+
+  State before = *NextState(work.forward, output, forward);
+  before.grads = std::move(backward.grads);
+  absl::StatusOr<StepOutput> step = Step(before, work.step, instance.trained());
+  if (!step.ok()) return step.status();
+  done.rng_state = std::move(forward.rng_state);
+  done.step = *std::move(step);
+  instance.Publish(done.step.state);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<StepDone> RunStep(DeviceWorker::Request request,
+                                 Instance& instance,
+                                 const VersionCondition& condition,
+                                 const StepOptions& options) {
+  request.lane = instance.lane();
+  StepDone done;
+  absl::StatusOr<DeviceWorker::Times> times =
+      instance.worker().Run(request, [&]() -> absl::Status {
+        const StatePtr current = instance.state();
+        absl::Status writable = instance.CheckWritable();
+        if (!writable.ok()) return writable;
+        absl::Status expected = instance.CheckVersion(condition, *current);
+        if (!expected.ok()) return expected;
+        absl::StatusOr<StepOutput> output =
+            Step(*current, options, instance.trained());
+        if (!output.ok()) return output.status();
+        done.output = *std::move(output);
+        instance.Publish(done.output.state);
+        return absl::OkStatus();
+      });
+  if (!times.ok()) return times.status();
+  done.times = *times;
+  ++instance.counters().steps;
+  return done;
+}
+
+absl::StatusOr<TrainDone> RunTrainStep(DeviceWorker::Request request,
+                                       TrainWork work) {
+  const std::shared_ptr<Instance> instance = work.forward.instance;
+  request.lane = instance->lane();
+  work.forward.options.record = true;
+  work.forward.grads_of_trained = true;
+  work.step.zero_after = true;
+  TrainDone done;
+  absl::StatusOr<DeviceWorker::Times> times =
+      instance->worker().Run(request, [&] { return Compute(work, done); });
+  if (!times.ok()) return times.status();
+  done.times = *times;
+  ++instance->counters().forwards;
+  ++instance->counters().backwards;
+  ++instance->counters().steps;
+  return done;
+}
+
+}  // namespace backboned

@@ -1,0 +1,61 @@
+// Steps of an instance's optimizer, alone and as whole training steps.
+
+#ifndef BACKBONED_SERVER_COMPUTE_TRAIN_H_
+#define BACKBONED_SERVER_COMPUTE_TRAIN_H_
+
+#include <ATen/core/Tensor.h>
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "backbones/losses.h"
+#include "backbones/optimizer.h"
+#include "server/compute/forward.h"
+#include "server/device/device_worker.h"
+#include "server/instances/instance.h"
+
+namespace backboned {
+
+// What a step gave.
+struct StepDone {
+  StepOutput output;
+  DeviceWorker::Times times;
+};
+
+// Steps the optimizer with the instance's gradients, in the instance's lane,
+// and publishes the result. Nothing changes if it fails.
+absl::StatusOr<StepDone> RunStep(DeviceWorker::Request request,
+                                 Instance& instance,
+                                 const VersionCondition& condition,
+                                 const StepOptions& options);
+
+// One training step to run.
+struct TrainWork {
+  // In training mode, `out` alone asked for, without a tape.
+  ForwardWork forward;
+  std::vector<LossTerm> terms;      // CheckTerms accepts them; on the CPU.
+  Budget::Reservation reservation;  // Pays for the terms' upload.
+  StepOptions step;
+  bool return_logits = false;
+};
+
+// What a training step gave.
+struct TrainDone {
+  LossOutput loss;
+  StepOutput step;
+  at::Tensor logits;      // On the CPU, contiguous; if asked for.
+  std::string rng_state;  // After the forward, if one was given.
+  DeviceWorker::Times times;
+};
+
+// Runs a forward in training mode, the loss, its backward and a step with those
+// gradients alone, in the instance's lane, and publishes buffers, parameters
+// and optimizer as one State without gradients. Nothing changes if it fails.
+absl::StatusOr<TrainDone> RunTrainStep(DeviceWorker::Request request,
+                                       TrainWork work);
+
+}  // namespace backboned
+
+#endif  // BACKBONED_SERVER_COMPUTE_TRAIN_H_

@@ -1,0 +1,35 @@
+#include "server/device/chores.h"
+
+#include <span>
+
+namespace backboned {
+namespace {
+
+class Chore : public BatchWork {
+ public:
+  explicit Chore(absl::FunctionRef<absl::StatusOr<bool>()> step)
+      : step_(step) {}
+
+  int64_t NextSamples() const override { return has_more_ ? 1 : 0; }
+
+  absl::Status RunBatch(std::span<BatchWork* const>) override {
+    const absl::StatusOr<bool> more = step_();
+    if (more.ok()) has_more_ = *more;
+    return more.status();
+  }
+
+ private:
+  const absl::FunctionRef<absl::StatusOr<bool>()> step_;
+  bool has_more_ = true;
+};
+
+}  // namespace
+
+absl::StatusOr<DeviceWorker::Times> RunChore(
+    DeviceWorker& chores, const DeviceWorker::Request& request,
+    absl::FunctionRef<absl::StatusOr<bool>()> step) {
+  Chore chore(step);
+  return chores.RunTogether(request, chore);
+}
+
+}  // namespace backboned

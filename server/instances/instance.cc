@@ -1,0 +1,311 @@
+#include "server/instances/instance.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <span>
+
+#include "absl/strings/str_cat.h"
+#include "backbones/dtypes.h"
+#include "base/digest.h"
+#include "base/errors.h"
+#include "base/random_id.h"
+#include "server/device/chores.h"
+#include "server/device/host_view.h"
+
+namespace backboned {
+namespace {
+
+uint64_t NextLane() {
+  static std::atomic<uint64_t> last = 0;
+  return ++last;
+}
+
+FeatureCache::Version VersionOf(const State& state) {
+  return {.params = state.params_version, .buffers = state.buffers_version};
+}
+
+absl::Status Stale(std::string_view message) {
+  return Error(absl::StatusCode::kAborted, Reason::kStaleVersion, message);
+}
+
+}  // namespace
+
+Instance::Instance(Identity identity,
+                   std::shared_ptr<const Architecture> architecture,
+                   DeviceWorker& worker, StatePtr initial, Settings settings,
+                   std::shared_ptr<Budget> cache_room)
+    : identity_(std::move(identity)),
+      architecture_(std::move(architecture)),
+      worker_(worker),
+      uid_(RandomId()),
+      lane_(NextLane()),
+      digest_lane_(NextLane()),
+      cache_(std::move(cache_room), {identity_.owner, identity_.session},
+             VersionOf(*initial)),
+      state_(std::move(initial)),
+      settings_(std::move(settings)),
+      trained_(TrainedUnder(settings_, architecture_->layout()).value()) {}
+
+std::string Instance::FullName() const {
+  return absl::StrCat(identity_.owner, "/", identity_.name);
+}
+
+StatePtr Instance::state() const {
+  absl::MutexLock lock(&mutex_);
+  return state_;
+}
+
+Settings Instance::settings() const {
+  absl::MutexLock lock(&mutex_);
+  return settings_;
+}
+
+std::vector<bool> Instance::trained() const {
+  absl::MutexLock lock(&mutex_);
+  return trained_;
+}
+
+absl::Status Instance::ChangeSettings(
+    const DeviceWorker::Request& request, const VersionCondition& condition,
+    const std::function<void(Settings&)>& change) {
+  return worker_
+      .Run(request,
+           [&]() -> absl::Status {
+             absl::Status status = CheckAlive();
+             if (status.ok()) status = CheckVersion(condition, *state());
+             if (!status.ok()) return status;
+             Settings next = settings();
+             change(next);
+             absl::StatusOr<std::vector<bool>> trained =
+                 TrainedUnder(next, architecture_->layout());
+             if (!trained.ok()) return trained.status();
+             status = CacheFits(next.feature_cache_bytes);
+             if (status.ok()) status = cache_.Resize(next.feature_cache_bytes);
+             if (!status.ok()) return status;
+             if (deleted_) cache_.Resize(0).IgnoreError();  // Meanwhile.
+             absl::MutexLock lock(&mutex_);
+             settings_ = std::move(next);
+             trained_ = *std::move(trained);
+             return absl::OkStatus();
+           })
+      .status();
+}
+
+std::optional<int64_t> Instance::RowBytes(const std::string& question) const {
+  absl::MutexLock lock(&mutex_);
+  const auto known = row_bytes_.find(question);
+  if (known == row_bytes_.end()) return std::nullopt;
+  return known->second;
+}
+
+void Instance::RememberRowBytes(const std::string& question, int64_t bytes) {
+  absl::MutexLock lock(&mutex_);
+  constexpr size_t kMostKnown = 16;  // Clients choose what is asked.
+  if (row_bytes_.size() >= kMostKnown) row_bytes_.clear();
+  row_bytes_[question] = bytes;
+}
+
+absl::Status Instance::OpenCache() {
+  const int64_t bytes = settings().feature_cache_bytes;
+  absl::Status fits = CacheFits(bytes);
+  return fits.ok() ? cache_.Resize(bytes) : fits;
+}
+
+absl::Status Instance::CacheFits(int64_t bytes) const {
+  const Arguments& arguments = architecture_->arguments();
+  const auto classes = arguments.find("num_classes");
+  const auto size = static_cast<int64_t>(c10::elementSize(DtypeOf(*state())));
+  const int64_t least =
+      FeatureCache::kEntryBytes +
+      (classes == arguments.end() ? 0
+                                  : std::get<int64_t>(classes->second) * size);
+  if (bytes == 0 || bytes >= least) return absl::OkStatus();
+  return InvalidOption(absl::StrCat("feature_cache_bytes is ", bytes,
+                                    ", but the logits of one sample take ",
+                                    least, " bytes; 0 turns the cache off"));
+}
+
+absl::Status Instance::CheckVersion(const VersionCondition& condition,
+                                    const State& state) const {
+  if (!condition.uid.empty() && condition.uid != uid_) {
+    return Stale(
+        absl::StrCat("the instance has uid ", uid_, ", not ", condition.uid));
+  }
+  if (condition.params.has_value() &&
+      *condition.params != state.params_version) {
+    return Stale(absl::StrCat("the parameters have version ",
+                              state.params_version, ", not ",
+                              *condition.params));
+  }
+  if (condition.buffers.has_value() &&
+      *condition.buffers != state.buffers_version) {
+    return Stale(absl::StrCat("the buffers have version ",
+                              state.buffers_version, ", not ",
+                              *condition.buffers));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<StatePtr> Instance::Commit(
+    const DeviceWorker::Request& request, const VersionCondition& condition,
+    const std::function<absl::StatusOr<StatePtr>(const State&)>& make) {
+  StatePtr published;
+  absl::StatusOr<DeviceWorker::Times> times =
+      worker_.Run(request, [&]() -> absl::Status {
+        const StatePtr current = state();
+        absl::Status writable = CheckWritable();
+        if (!writable.ok()) return writable;
+        absl::Status expected = CheckVersion(condition, *current);
+        if (!expected.ok()) return expected;
+        absl::StatusOr<StatePtr> next = make(*current);
+        if (!next.ok()) return next.status();
+        published = *next;
+        Publish(*std::move(next));
+        return absl::OkStatus();
+      });
+  if (!times.ok()) return times.status();
+  ++counters_.writes;
+  return published;
+}
+
+void Instance::MarkDeleted() {
+  deleted_ = true;
+  cache_.Resize(0).IgnoreError();  // Less fits always.
+}
+
+absl::Status Instance::CheckAlive() const {
+  if (!deleted_) return absl::OkStatus();
+  return Error(
+      absl::StatusCode::kNotFound, Reason::kInstanceNotFound,
+      absl::StrCat("instance '", identity_.name, "' was deleted meanwhile"));
+}
+
+absl::Status Instance::CheckWritable() const {
+  absl::Status alive = CheckAlive();
+  if (!alive.ok()) return alive;
+  absl::MutexLock lock(&mutex_);
+  if (!settings_.read_only) return absl::OkStatus();
+  return Error(absl::StatusCode::kFailedPrecondition, Reason::kReadOnly,
+               absl::StrCat("instance '", identity_.name,
+                            "' is read-only; clone it, or change its setting"));
+}
+
+absl::Status Instance::CheckTrains() const {
+  const at::ScalarType dtype = DtypeOf(*state());
+  if (IsTrainableDtype(dtype)) return absl::OkStatus();
+  return Error(
+      absl::StatusCode::kFailedPrecondition, Reason::kReadOnly,
+      absl::StrCat("instance '", identity_.name, "' holds ", DtypeName(dtype),
+                   ", which runs in evaluation only: no training, "
+                   "tapes or gradients"));
+}
+
+void Instance::Publish(StatePtr next) {
+  const FeatureCache::Version version = VersionOf(*next);
+  {
+    absl::MutexLock lock(&mutex_);
+    state_.swap(
+        next);  // The old one, if nobody else has it, dies after the lock.
+  }
+  cache_.MoveTo(version);
+}
+
+absl::StatusOr<std::vector<at::Tensor>> Instance::HostView(
+    const DeviceWorker::Request& request, std::vector<at::Tensor> tensors,
+    std::optional<at::ScalarType> dtype) const {
+  const auto converts = [&](const at::Tensor& tensor) {
+    return dtype && tensor.defined() && tensor.scalar_type() != *dtype;
+  };
+  if (worker_.device().is_cpu() && std::ranges::none_of(tensors, converts)) {
+    return tensors;
+  }
+  absl::StatusOr<DeviceWorker::Times> times = worker_.Run(request, [&] {
+    for (at::Tensor& tensor : tensors) {
+      tensor = OnHost(converts(tensor) ? tensor.to(*dtype) : tensor);
+    }
+    return absl::OkStatus();
+  });
+  if (!times.ok()) return times.status();
+  return tensors;
+}
+
+// A digest under way. Used in its lane only, but for `state`; `result` may be
+// read once it is there.
+struct Instance::Digesting {
+  explicit Digesting(StatePtr of) : state(std::move(of)) {}
+
+  // Gets the tensors to the host. For the worker, unless they are there.
+  void Fetch() {
+    if (!host.empty()) return;
+    for (const auto* some : {&state->params, &state->buffers, &state->shared}) {
+      for (const at::Tensor& tensor : *some) host.push_back(OnHost(tensor));
+    }
+  }
+
+  // Takes a turn's bytes in; false once the result is there.
+  bool Advance() {
+    constexpr size_t kBytesInATurn = 8 << 20;  // Some milliseconds' worth.
+    size_t left = kBytesInATurn;
+    while (left > 0 && next < host.size()) {
+      const std::span<const std::byte> rest = Bytes(host[next]).subspan(offset);
+      const size_t count = std::min(left, rest.size());
+      hash.Update(rest.first(count));
+      left -= count;
+      offset += count;
+      if (count == rest.size()) {
+        ++next;
+        offset = 0;
+      }
+    }
+    if (next < host.size()) return true;
+    if (result.empty()) result = hash.TakeHex();
+    return false;
+  }
+
+  const StatePtr state;
+  std::vector<at::Tensor> host;
+  Sha256 hash;
+  size_t next = 0;    // Of the tensors.
+  size_t offset = 0;  // In it.
+  std::string result = {};
+};
+
+std::shared_ptr<Instance::Digesting> Instance::DigestingOf(
+    const StatePtr& state) {
+  std::shared_ptr<Digesting> digesting = digesting_.lock();
+  if (digesting == nullptr || digesting->state != state) {
+    digesting = std::make_shared<Digesting>(state);
+    digesting_ = digesting;
+  }
+  return digesting;
+}
+
+absl::StatusOr<std::string> Instance::Digest(DeviceWorker& chores,
+                                             DeviceWorker::Request request,
+                                             const StatePtr& state) {
+  std::shared_ptr<Digesting> digesting;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (digest_.first.lock() == state) return digest_.second;
+    digesting = DigestingOf(state);
+  }
+  request.lane = digest_lane_;
+  if (!worker_.device().is_cpu()) {
+    absl::StatusOr<DeviceWorker::Times> fetched = worker_.Run(request, [&] {
+      digesting->Fetch();
+      return absl::OkStatus();
+    });
+    if (!fetched.ok()) return fetched.status();
+  }
+  absl::StatusOr<DeviceWorker::Times> times =
+      RunChore(chores, request, [&]() -> absl::StatusOr<bool> {
+        digesting->Fetch();
+        return digesting->Advance();
+      });
+  if (!times.ok()) return times.status();
+  absl::MutexLock lock(&mutex_);
+  digest_ = {state, digesting->result};
+  return digesting->result;
+}
+
+}  // namespace backboned

@@ -1,0 +1,105 @@
+#include "server/instances/registry.h"
+
+#include <algorithm>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include "base/errors.h"
+
+namespace backboned {
+namespace {
+
+// What a client sent, fit to be shown.
+std::string Shown(std::string_view text) {
+  return absl::CEscape({text.data(), std::min(text.size(), size_t{130})});
+}
+
+bool IsNameCharacter(unsigned char c) {
+  return absl::ascii_islower(c) || absl::ascii_isdigit(c) || c == '_' ||
+         c == '.' || c == '-';
+}
+
+}  // namespace
+
+Registry::Registry(int64_t max_instances, const Quotas& quotas)
+    : places_({.name = "max-instances",
+               .unit = "instance",
+               .limit = max_instances,
+               .quotas = quotas}) {}
+
+absl::Status CheckName(std::string_view name) {
+  const bool valid = !name.empty() && name.size() <= 64 &&
+                     absl::ascii_isalnum(static_cast<unsigned char>(name[0])) &&
+                     std::all_of(name.begin(), name.end(), IsNameCharacter);
+  if (valid) return absl::OkStatus();
+  return InvalidOption(absl::StrCat(
+      "name '", Shown(name), "' does not match [a-z0-9][a-z0-9_.-]{0,63}"));
+}
+
+absl::StatusOr<std::shared_ptr<Instance>> Registry::Find(
+    std::string_view reference, std::string_view principal) const {
+  std::shared_ptr<Instance> found;
+  const size_t slash = reference.find('/');
+  if (slash != std::string_view::npos) {
+    found = Get(reference.substr(0, slash), reference.substr(slash + 1));
+  } else {
+    found = Get(principal, reference);
+    if (found == nullptr) found = Get(kServerPrincipal, reference);
+  }
+  if (found != nullptr) return found;
+  return Error(absl::StatusCode::kNotFound, Reason::kInstanceNotFound,
+               reference.empty()
+                   ? "the header names no instance"
+                   : absl::StrCat("no instance '", Shown(reference), "'"));
+}
+
+std::shared_ptr<Instance> Registry::Get(std::string_view owner,
+                                        std::string_view name) const {
+  absl::MutexLock lock(&mutex_);
+  const auto found = instances_.find({std::string(owner), std::string(name)});
+  return found == instances_.end() ? nullptr : found->second.instance;
+}
+
+absl::Status Registry::CheckRoom(const Payer& payer) const {
+  return places_.Check(payer, 1);
+}
+
+absl::Status Registry::Add(std::shared_ptr<Instance> instance) {
+  const Instance::Identity& identity = instance->identity();
+  absl::MutexLock lock(&mutex_);
+  if (instances_.contains({identity.owner, identity.name})) {
+    return Error(
+        absl::StatusCode::kAlreadyExists, Reason::kInstanceExists,
+        absl::StrCat("there is an instance '", identity.name, "' already"));
+  }
+  absl::StatusOr<Budget::Reservation> place =
+      places_.Reserve({identity.owner, identity.session}, 1);
+  if (!place.ok()) return place.status();
+  Key key(identity.owner, identity.name);
+  instances_.emplace(std::move(key),
+                     Entry{std::move(instance), *std::move(place)});
+  return absl::OkStatus();
+}
+
+bool Registry::Remove(const Instance& instance) {
+  Entry removed;  // Dies after the lock.
+  absl::MutexLock lock(&mutex_);
+  const auto found =
+      instances_.find({instance.identity().owner, instance.identity().name});
+  if (found == instances_.end() || found->second.instance.get() != &instance)
+    return false;
+  removed = std::move(found->second);
+  instances_.erase(found);
+  return true;
+}
+
+std::vector<std::shared_ptr<Instance>> Registry::List() const {
+  absl::MutexLock lock(&mutex_);
+  std::vector<std::shared_ptr<Instance>> list;
+  list.reserve(instances_.size());
+  for (const auto& [key, entry] : instances_) list.push_back(entry.instance);
+  return list;
+}
+
+}  // namespace backboned

@@ -1,0 +1,76 @@
+// Which instances there are, by owner and name.
+
+#ifndef BACKBONED_SERVER_INSTANCES_REGISTRY_H_
+#define BACKBONED_SERVER_INSTANCES_REGISTRY_H_
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "server/instances/instance.h"
+#include "server/limits/budget.h"
+#include "server/limits/quotas.h"
+
+namespace backboned {
+
+// The instances of a server.
+//
+// Thread-safe.
+class Registry {
+ public:
+  Registry(int64_t max_instances, const Quotas& quotas);
+
+  // Finds what `reference` means to `principal`: a bare name is its own
+  // instance, else one of `server`; `owner/name` is somebody else's. kNotFound
+  // otherwise.
+  absl::StatusOr<std::shared_ptr<Instance>> Find(
+      std::string_view reference, std::string_view principal) const;
+
+  // Returns the instance `owner/name`, or nullptr.
+  std::shared_ptr<Instance> Get(std::string_view owner,
+                                std::string_view name) const;
+
+  // Returns kResourceExhausted if there is no room for one more of `payer`.
+  absl::Status CheckRoom(const Payer& payer) const;
+
+  // Adds an instance, which its owner and the session that made it pay for:
+  // kAlreadyExists if its owner has one of its name, kResourceExhausted if
+  // there are too many.
+  absl::Status Add(std::shared_ptr<Instance> instance);
+
+  // Removes this very instance; false if it is not there.
+  bool Remove(const Instance& instance);
+
+  // Whose they are.
+  const Budget& places() const { return places_; }
+
+  // All of them, by owner and name.
+  std::vector<std::shared_ptr<Instance>> List() const;
+
+ private:
+  using Key = std::pair<std::string, std::string>;  // Owner, name.
+
+  struct Entry {
+    std::shared_ptr<Instance> instance;
+    Budget::Reservation place;
+  };
+
+  Budget places_;
+  mutable absl::Mutex mutex_;
+  std::map<Key, Entry> instances_ ABSL_GUARDED_BY(mutex_);
+};
+
+// Returns kInvalidArgument unless `name` matches [a-z0-9][a-z0-9_.-]{0,63}. The
+// one check of every name that a client chooses.
+absl::Status CheckName(std::string_view name);
+
+}  // namespace backboned
+
+#endif  // BACKBONED_SERVER_INSTANCES_REGISTRY_H_

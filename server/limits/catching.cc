@@ -1,0 +1,60 @@
+#include "server/limits/catching.h"
+
+#include <c10/util/Exception.h>
+#include <spdlog/spdlog.h>
+
+#include <exception>
+#include <new>
+#include <string>
+#include <string_view>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include "base/errors.h"
+#include "base/random_id.h"
+#include "server/limits/memory_account.h"
+
+namespace backboned {
+namespace {
+
+// The longest cause that is logged; LibTorch's may list its stack.
+constexpr size_t kMaxCauseBytes = 2000;
+
+absl::Status OutOfMemory() {
+  return Error(absl::StatusCode::kResourceExhausted, Reason::kOutOfMemory,
+               "the server is out of memory");
+}
+
+// Logs `cause`, and returns the error that points to the log.
+absl::Status Failure(std::string_view cause) {
+  const std::string id = RandomId().substr(0, 8);
+  cause = cause.substr(0, kMaxCauseBytes);
+  spdlog::error("failure id={} cause=\"{}\"", id,
+                absl::CEscape({cause.data(), cause.size()}));
+  return Error(absl::StatusCode::kInternal, Reason::kComputeFailed,
+               absl::StrCat("the server failed on this request; its log has "
+                            "the cause as failure ",
+                            id));
+}
+
+}  // namespace
+
+absl::Status RunCatching(absl::FunctionRef<absl::Status()> work) {
+  try {
+    return work();
+  } catch (const OutOfMemoryBudget& error) {
+    return error.status();
+  } catch (const c10::OutOfMemoryError&) {
+    return OutOfMemory();
+  } catch (const std::bad_alloc&) {
+    return OutOfMemory();
+  } catch (const c10::Error& error) {
+    return Failure(error.what_without_backtrace());
+  } catch (const std::exception& error) {
+    return Failure(error.what());
+  } catch (...) {
+    return Failure("an exception of no known type");
+  }
+}
+
+}  // namespace backboned

@@ -1,0 +1,54 @@
+#include "server/limits/quotas.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "absl/strings/str_cat.h"
+
+namespace backboned {
+namespace {
+
+// Whose use is counted within `scope`, for a message.
+const char* Whose(LimitScope scope) {
+  switch (scope) {
+    case LimitScope::kSession:
+      return "this session uses ";
+    case LimitScope::kPrincipal:
+      return "this principal uses ";
+    case LimitScope::kRun:
+      return "this run uses ";
+    default:
+      return "all together use ";
+  }
+}
+
+}  // namespace
+
+double Quotas::Fraction(LimitScope scope, const Payer& payer) const {
+  if (payer.principal == kServerPrincipal) return 1;
+  if (scope == LimitScope::kSession) return session;
+  if (scope != LimitScope::kPrincipal) return 1;
+  const auto named = principals.find(payer.principal);
+  return named == principals.end() ? 1 : named->second;
+}
+
+int64_t Quotas::Part(LimitScope scope, const Payer& payer,
+                     int64_t limit) const {
+  const double fraction = Fraction(scope, payer);
+  if (fraction == 1) return limit;
+  return std::max(
+      int64_t{1},
+      static_cast<int64_t>(std::floor(static_cast<double>(limit) * fraction)));
+}
+
+bool Quotas::IsLimited(LimitScope scope, const Payer& payer) const {
+  return scope == LimitScope::kServer || Fraction(scope, payer) < 1;
+}
+
+absl::Status NoRoom(const Limit& limit, int64_t used, std::string_view what) {
+  return LimitReached(
+      limit, absl::StrCat(std::string(what), ": of ", limit.name, " ",
+                          Whose(limit.scope), used, " of ", limit.value));
+}
+
+}  // namespace backboned

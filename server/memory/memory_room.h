@@ -1,0 +1,142 @@
+// The memory room: where tensors and receive buffers get their memory.
+
+#ifndef BACKBONED_SERVER_MEMORY_MEMORY_ROOM_H_
+#define BACKBONED_SERVER_MEMORY_MEMORY_ROOM_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "server/limits/memory_account.h"
+
+namespace backboned {
+
+// Hands out blocks of memory, keeps freed ones for the next use, and knows how
+// much is in use and by whom.
+//
+// A fresh buffer of 45 MB costs more in page faults than its copy does, so
+// freed blocks over 4 KiB are pooled by size: eight sizes to each doubling, at
+// most an eighth unused. Beyond the pool's cap the blocks that rested longest
+// go back to the system. Blocks of 1 MiB and more are mappings of their own, so
+// that this really frees their memory; smaller ones come from malloc.
+//
+// Two figures are kept: an account is charged the bytes that were asked for,
+// the room the bytes that a block takes, with its header and rounding.
+//
+// Thread-safe. Must outlive its blocks.
+class MemoryRoom {
+ public:
+  struct Options {
+    // Most bytes that rest in the pool.
+    int64_t max_pooled_bytes = int64_t{1} << 30;
+    // Most bytes in use; errors call it `max-memory-bytes`. What rests in the
+    // pool gives way to it.
+    int64_t limit_bytes = kUnlimitedBytes;
+  };
+
+  // Gives a block back to its room.
+  struct Deleter {
+    void operator()(std::byte* data) const { Free(data); }
+  };
+
+  // A block of raw memory that frees itself.
+  using Buffer = std::unique_ptr<std::byte[], Deleter>;
+
+  explicit MemoryRoom(const Options& options);
+
+  // Needs all blocks to be freed.
+  ~MemoryRoom();
+
+  MemoryRoom(const MemoryRoom&) = delete;
+  MemoryRoom& operator=(const MemoryRoom&) = delete;
+
+  // Returns `bytes` of uninitialised memory, aligned to 64 bytes, charged to
+  // this thread's account (see ScopedAccount). Null for 0 bytes.
+  //
+  // Throws OutOfMemoryBudget over the account's or the room's limit, before
+  // anything is allocated; std::bad_alloc if the system has no more, also after
+  // it got the pool back.
+  void* Allocate(size_t bytes);
+
+  // Takes back what `Allocate` of any room returned, or null.
+  static void Free(void* data);
+
+  // `Allocate` for raw use.
+  Buffer AllocateBuffer(size_t bytes);
+
+  // Counts `bytes` that others allocated as in use, and charges them to this
+  // thread's account, until the returned object is gone.
+  //
+  // Throws OutOfMemoryBudget as Allocate does.
+  std::shared_ptr<const void> Count(size_t bytes);
+
+  // Replaces the limit on bytes in use. What is in use stays.
+  void SetLimit(int64_t limit_bytes) { in_use_.SetLimit(limit_bytes); }
+
+  // Replaces the pool's cap and gives back what is over it.
+  void SetMaxPooled(int64_t max_pooled_bytes);
+
+  // Gives back to the system, longest rested first, until at most `bytes` rest
+  // in the pool.
+  void TrimTo(int64_t bytes);
+
+  // Gives back to the system what nobody needed of the pool since the last
+  // call: as much as rested there all the time, the longest rested first.
+  void TrimUnused();
+
+  // Bytes that the blocks in use take.
+  int64_t allocated_bytes() const { return in_use_.live_bytes(); }
+
+  // The most that `allocated_bytes` has ever been.
+  int64_t peak_bytes() const { return in_use_.peak_bytes(); }
+
+  // Bytes that rest in the pool.
+  int64_t pooled_bytes() const;
+
+ private:
+  struct Block;
+
+  // A place in a circular list; a lone one is its own neighbour.
+  struct Link {
+    Link() = default;
+    Link(const Link&) = delete;
+    Link& operator=(const Link&) = delete;
+    void InsertAfter(Link& place);
+    void Remove();
+
+    Link* previous = this;
+    Link* next = this;
+  };
+  // A resting block is in two lists: of its size, and of all.
+  struct SizeLink : Link {};
+  struct AgeLink : Link {};
+
+  Block* Take(size_t capacity);
+  Block* TakePooled(size_t capacity);
+  void Return(Block* block);
+  Block* EvictDownTo(int64_t bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ReleaseDownTo(int64_t bytes);
+  void TrimHeapOver(int64_t bytes);
+  static void Release(Block* chain);
+
+  MemoryAccount in_use_;
+
+  mutable absl::Mutex mutex_;
+  int64_t max_pooled_bytes_ ABSL_GUARDED_BY(mutex_);
+  int64_t pooled_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  // The least that `pooled_bytes_` has been since the last TrimUnused.
+  int64_t unused_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  // Of blocks that went from the pool to malloc, which keeps them, since the
+  // heap was trimmed.
+  int64_t heap_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  // One list a size; what came last is taken first, while it is in the cache.
+  std::vector<SizeLink> bins_ ABSL_GUARDED_BY(mutex_);
+  AgeLink oldest_ ABSL_GUARDED_BY(mutex_);  // The ring's begin.
+};
+
+}  // namespace backboned
+
+#endif  // BACKBONED_SERVER_MEMORY_MEMORY_ROOM_H_

@@ -1,0 +1,43 @@
+#include "server/process/environment.h"
+
+#include <algorithm>
+#include <string_view>
+
+#include "absl/strings/str_cat.h"
+#include "base/names.h"
+
+namespace backboned {
+namespace {
+
+constexpr std::string_view kPrefix = "BACKBONED_";
+
+// What others read, who may start a server in their environment, and the mark
+// that the server leaves for itself.
+constexpr std::string_view kOfOthers[] = {
+    "BACKBONED_BIN",  // Clients.
+    "BACKBONED_MODE",          "BACKBONED_REQUIRE_REMOTE",
+    "BACKBONED_RUN_CARD",      "BACKBONED_SERVER",
+    "BACKBONED_MAMMOTH",  // Tests.
+    "BACKBONED_UPDATE_GOLDEN", "BACKBONED_OMP_WAIT_APPLIED",
+};
+
+}  // namespace
+
+absl::Status CheckEnvironment(const char* const* environment,
+                              std::span<const std::string> options) {
+  for (; *environment != nullptr; ++environment) {
+    const std::string_view entry(*environment);
+    const std::string_view name = entry.substr(0, entry.find('='));
+    if (!name.starts_with(kPrefix)) continue;
+    if (std::ranges::find(kOfOthers, name) != std::end(kOfOthers)) continue;
+    if (std::ranges::find(options, name) != options.end()) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("the environment's variable ",
+                     absl::string_view(name.data(), name.size()),
+                     " is none of the server's; the nearest of them is ",
+                     NearestName(name, options)));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace backboned

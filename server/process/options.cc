@@ -1,0 +1,312 @@
+#include "server/process/options.h"
+
+#include <unistd.h>
+
+#include <CLI/App.hpp>
+#include <CLI/Config.hpp>
+#include <CLI/Formatter.hpp>
+#include <cmath>
+#include <iostream>
+#include <optional>
+#include <string_view>
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "absl/strings/str_split.h"
+#include "server/device/platform.h"
+#include "server/process/environment.h"
+
+namespace backboned {
+namespace {
+
+// `--max-tapes` is BACKBONED_MAX_TAPES.
+std::string EnvironmentName(const std::string& option) {
+  return absl::StrCat("BACKBONED_", absl::AsciiStrToUpper(absl::StrReplaceAll(
+                                        option.substr(2), {{"-", "_"}})));
+}
+
+// A check of texts that refuses what `accepts` does not: "'TEXT' is no KIND".
+template <typename Accepts>
+CLI::Validator Only(const std::string& kind, Accepts accepts) {
+  const auto check = [kind, accepts](const std::string& text) {
+    return accepts(text) ? std::string()
+                         : absl::StrCat("'", text, "' is no ", kind);
+  };
+  return CLI::Validator(check, "", kind);
+}
+
+bool ReadDuration(const std::string& text, absl::Duration& value) {
+  return absl::ParseDuration(text, &value) && value > absl::ZeroDuration();
+}
+
+// Adds options that are environment variables too.
+class Adder {
+ public:
+  explicit Adder(CLI::App& app) : app_(app) {}
+
+  template <typename Value>
+  CLI::Option* Add(const std::string& name, Value& value,
+                   const std::string& help) {
+    return app_.add_option(name, value, help)
+        ->envname(EnvironmentName(name))
+        ->capture_default_str();
+  }
+
+  CLI::Option* AddList(const std::string& name,
+                       std::vector<std::string>& values,
+                       const std::string& help) {
+    return Add(name, values, help)->delimiter(',')->allow_extra_args(false);
+  }
+
+  void AddFlag(const std::string& name, bool& value, const std::string& help) {
+    app_.add_flag(name, value, help)->envname(EnvironmentName(name));
+  }
+
+  void AddCount(const std::string& name, int64_t& value,
+                const std::string& help) {
+    const auto is_count = [](const std::string& text) {
+      int64_t count = 0;
+      return absl::SimpleAtoi(text, &count) && count > 0;
+    };
+    Add(name, value, help)->check(Only("whole number above 0", is_count));
+  }
+
+  void AddBytes(const std::string& name, int64_t& value,
+                const std::string& help) {
+    Add(name, value, help)
+        ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
+        ->check(CLI::NonNegativeNumber)
+        ->type_name("SIZE");
+  }
+
+  void AddDuration(const std::string& name, absl::Duration& value,
+                   const std::string& help) {
+    const auto set = [&value](const std::string& text) {
+      ReadDuration(text, value);
+    };
+    const auto is_duration = [](const std::string& text) {
+      absl::Duration parsed;
+      return ReadDuration(text, parsed);
+    };
+    app_.add_option_function<std::string>(name, set, help)
+        ->envname(EnvironmentName(name))
+        ->default_str(absl::FormatDuration(value))
+        ->check(Only("duration like 500ms, 30s or 10m", is_duration))
+        ->type_name("DURATION");
+  }
+
+ private:
+  CLI::App& app_;
+};
+
+void AddServing(Adder& add, Options& options) {
+  add.AddList(
+      "--listen", options.listen,
+      "Where to listen: unix:/path or host:port (port 0: any); repeatable");
+  add.AddFlag(
+      "--insecure-remote", options.insecure_remote,
+      "Allow to listen beyond loopback, without authentication or encryption");
+  add.AddList(
+      "--device", options.devices,
+      "Devices: cpu, cuda or cuda:N; the first is the default; repeatable");
+  add.Add("--threads", options.threads,
+          "Intra-operator threads of the CPU device; 0: LibTorch's choice. "
+          "Equal numbers "
+          "here and in a local run give equal bits")
+      ->check(CLI::Range(0, 1024));
+  add.AddList("--instance", options.instances,
+              "Host an instance from the start: BENCHMARK or BENCHMARK=NAME, "
+              "drawn with "
+              "seed 0; behind it @WEIGHTS loads a file of --weights-dir; "
+              "repeatable");
+  add.Add("--weights-dir", options.weights_dir,
+          "Folder of NAME.safetensors files that instances may begin with")
+      ->type_name("DIR");
+  add.Add("--state-dir", options.state_dir,
+          "Folder for what is to outlive the server; must be writable at the "
+          "start, and nothing is kept there yet")
+      ->type_name("DIR");
+  add.Add("--omp-wait", options.omp_wait,
+          "How idle threads wait: auto, passive (sleep: best beside busy "
+          "clients) or "
+          "active (spin: lowest latency on a quiet machine)")
+      ->check(CLI::IsMember({"auto", "active", "passive"}));
+  add.Add("--reflection", options.reflection, "Offer gRPC reflection");
+  add.Add("--log-level", options.log_level, "What to log on standard error")
+      ->check(CLI::IsMember({"debug", "info", "warn", "error", "off"}));
+}
+
+// Reads PRINCIPAL=NUMBER with a positive number; empty if it is not that.
+std::optional<std::pair<std::string, double>> ReadPrincipalNumber(
+    const std::string& text) {
+  const std::vector<std::string> parts = absl::StrSplit(text, '=');
+  double number = 0;
+  if (parts.size() != 2 || parts[0].empty() ||
+      !absl::SimpleAtod(parts[1], &number) || !std::isfinite(number) ||
+      number <= 0) {
+    return std::nullopt;
+  }
+  return std::pair(parts[0], number);
+}
+
+bool IsFraction(double number) { return number > 0 && number <= 1; }
+
+void AddQuotas(Adder& add, Options& options) {
+  const auto is_quota = [](const std::string& text) {
+    const auto quota = ReadPrincipalNumber(text);
+    return quota && IsFraction(quota->second);
+  };
+  add.AddList("--quota", options.quotas,
+              "How much of each limit a principal may use: PRINCIPAL=FRACTION; "
+              "others may use all; repeatable")
+      ->check(Only("PRINCIPAL=FRACTION with a fraction above 0 and at most 1",
+                   is_quota))
+      ->type_name("PRINCIPAL=FRACTION");
+  const auto is_fraction = [](const std::string& text) {
+    double fraction = 0;
+    return absl::SimpleAtod(text, &fraction) && IsFraction(fraction);
+  };
+  add.Add("--session-quota", options.session_quota,
+          "How much of each limit one session, that is one client process, may "
+          "use: a fraction; 1 where nobody shares the server")
+      ->check(Only("fraction above 0 and at most 1", is_fraction))
+      ->type_name("FRACTION");
+}
+
+void AddSharing(Adder& add, Options& options) {
+  const auto is_share = [](const std::string& text) {
+    return ReadPrincipalNumber(text).has_value();
+  };
+  add.AddList("--share", options.shares,
+              "Weight of a principal's share of a device: PRINCIPAL=WEIGHT; "
+              "others have 1; repeatable")
+      ->check(Only("PRINCIPAL=WEIGHT with a positive weight", is_share))
+      ->type_name("PRINCIPAL=WEIGHT");
+  add.Add("--max-batch", options.max_batch,
+          "Samples of forwards that allow it that run together; 0: each alone")
+      ->check(CLI::Range(int64_t{0}, int64_t{65'536}));
+  add.Add("--max-delay-us", options.max_delay_us,
+          "Microseconds that these wait for others to run with; 0: what waits "
+          "when the device is free runs together")
+      ->check(CLI::Range(int64_t{0}, int64_t{1'000'000}));
+}
+
+void AddLimits(Adder& add, Options& options) {
+  add.AddCount("--max-calls", options.max_calls, "Calls at a time");
+  add.AddCount("--max-instances", options.max_instances, "Instances at a time");
+  add.AddCount("--max-tapes", options.max_tapes,
+               "Forwards kept for their backward");
+  add.AddBytes("--max-tape-bytes", options.max_tape_bytes,
+               "Bytes that these hold");
+  add.AddBytes("--max-in-flight-bytes", options.max_in_flight_bytes,
+               "Bytes being uploaded at a time");
+  add.AddBytes("--max-memory-bytes", options.max_memory_bytes,
+               "Bytes of all CPU tensors; 0: not limited");
+  add.AddBytes("--max-cache-bytes", options.max_cache_bytes,
+               "Bytes of all feature caches; 0: there are none");
+  add.AddCount("--max-queued", options.max_queued, "Work waiting for a device");
+  add.AddCount("--max-queued-by-run", options.max_queued_by_run,
+               "Of it, work of one run: of one label, else of one session");
+  add.AddCount("--max-sessions", options.max_sessions,
+               "Client processes at a time");
+  add.AddDuration("--tape-ttl", options.tape_ttl, "Life of an unused tape");
+  add.AddDuration("--session-ttl", options.session_ttl,
+                  "Time after its last call at which a session is dropped");
+  add.AddDuration("--stall-timeout", options.stall_timeout,
+                  "Time in which a transfer must make progress");
+  add.AddDuration("--drain-timeout", options.drain_timeout,
+                  "Time that running calls get to finish at SIGTERM");
+}
+
+// No variable: the environment of a server is that of its checks.
+CLI::Option* AddCheck(CLI::App& app, std::string& target) {
+  return app
+      .add_option(
+          "--check", target,
+          "Do not serve, but ask a running server whether it does: the "
+          "one at TARGET, else at the first --listen; exit with 0 if so")
+      ->expected(0, 1)
+      ->type_name("TARGET");
+}
+
+// The environment's variables that options are.
+std::vector<std::string> Variables(const CLI::App& app) {
+  std::vector<std::string> variables;
+  for (const CLI::Option* option : app.get_options()) {
+    if (!option->get_envname().empty()) {
+      variables.push_back(option->get_envname());
+    }
+  }
+  return variables;
+}
+
+// Says what is wrong; returns what the process is to exit with.
+int Refuse(std::string_view message) {
+  std::cerr << "backboned: " << message << "\nTry: backboned --help\n";
+  return 2;
+}
+
+}  // namespace
+
+SchedulerOptions SchedulingOf(const Options& options) {
+  SchedulerOptions scheduling = {
+      .max_queued = options.max_queued,
+      .max_queued_by_flow = options.max_queued_by_run,
+      .max_batch = options.max_batch,
+      .max_delay = absl::Microseconds(options.max_delay_us)};
+  for (const std::string& share : options.shares) {
+    const auto [principal, weight] = *ReadPrincipalNumber(share);
+    scheduling.weights.insert_or_assign(principal, weight);
+  }
+  const Quotas quotas = QuotasOf(options);
+  for (const auto& [principal, part] : quotas.principals) {
+    scheduling.max_queued_by_principal[principal] =
+        quotas.Part(LimitScope::kPrincipal, {principal}, scheduling.max_queued);
+  }
+  return scheduling;
+}
+
+Quotas QuotasOf(const Options& options) {
+  Quotas quotas = {.session = options.session_quota};
+  for (const std::string& quota : options.quotas) {
+    const auto [principal, fraction] = *ReadPrincipalNumber(quota);
+    quotas.principals.insert_or_assign(principal, fraction);
+  }
+  return quotas;
+}
+
+std::variant<Options, int> ParseOptions(int argc, char** argv) {
+  Options options;
+  CLI::App app(
+      "Hosts neural-network backbones for continual learning.\n"
+      "Each option is an environment variable too: --max-tapes is "
+      "BACKBONED_MAX_TAPES; "
+      "lists are separated by commas.",
+      "backboned");
+  app.set_version_flag("--version",
+                       absl::StrCat("backboned ", Version(), " (LibTorch ",
+                                    TorchVersion(), ")"));
+  Adder add(app);
+  AddServing(add, options);
+  AddSharing(add, options);
+  AddLimits(add, options);
+  AddQuotas(add, options);
+  std::string check_target;
+  const CLI::Option* check = AddCheck(app, check_target);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& help) {
+    return app.exit(help);
+  } catch (const CLI::ParseError& error) {
+    return Refuse(error.what());
+  }
+  const absl::Status known = CheckEnvironment(environ, Variables(app));
+  if (!known.ok()) return Refuse(std::string(known.message()));
+  if (check->count() > 0) options.check = check_target;
+  return options;
+}
+
+}  // namespace backboned

@@ -1,0 +1,90 @@
+// backboned.v1.BackboneService.
+
+#ifndef BACKBONED_SERVER_RPC_BACKBONE_BACKBONE_SERVICE_H_
+#define BACKBONED_SERVER_RPC_BACKBONE_BACKBONE_SERVICE_H_
+
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "backboned/v1/backbone_service.pb.h"
+#include "server/callers/answer_log.h"
+#include "server/compute/forward.h"
+#include "server/compute/train.h"
+#include "server/instances/instance.h"
+#include "server/rpc/transport/decorated_service.h"
+
+namespace backboned::rpc {
+
+// The data side. The contract says what each method does; the sources
+// *_methods.cc hold one family of methods each.
+//
+// A handler is straight-line code: check the header against the layout, reserve
+// the bytes, receive them, let the device work, answer. Nothing is changed
+// before every byte has arrived.
+class BackboneService : public DecoratedService {
+ public:
+  explicit BackboneService(Surroundings& surroundings);
+
+ private:
+  absl::Status Forward(Call& call, MessageStream& stream,
+                       const v1::ForwardHeader& header, AnswerTicket ticket);
+  absl::Status Backward(Call& call, MessageStream& stream,
+                        const v1::BackwardHeader& header, AnswerTicket ticket);
+  absl::Status TrainStep(Call& call, MessageStream& stream,
+                         const v1::TrainStepHeader& header,
+                         AnswerTicket ticket);
+  absl::Status GetParams(Call& call, MessageStream& stream);
+  absl::StatusOr<v1::SetParamsResponse> SetParams(
+      Call& call, MessageStream& stream, const v1::SetParamsHeader& header);
+  absl::Status GetGrads(Call& call, MessageStream& stream);
+  absl::StatusOr<v1::SetGradsResponse> SetGrads(
+      Call& call, MessageStream& stream, const v1::SetGradsHeader& header);
+  absl::Status GetBuffers(Call& call, MessageStream& stream);
+  absl::StatusOr<v1::SetBuffersResponse> SetBuffers(
+      Call& call, MessageStream& stream, const v1::SetBuffersHeader& header);
+  absl::Status GetOptimizerState(Call& call, MessageStream& stream);
+  absl::StatusOr<v1::SetOptimizerStateResponse> SetOptimizerState(
+      Call& call, MessageStream& stream,
+      const v1::SetOptimizerStateHeader& header);
+  absl::StatusOr<v1::ReleaseTapesResponse> ReleaseTapes(
+      Call& call, const v1::ReleaseTapesRequest& request);
+  absl::StatusOr<v1::ZeroGradsResponse> ZeroGrads(
+      Call& call, const v1::ZeroGradsRequest& request);
+  absl::StatusOr<v1::ConfigureOptimizerResponse> ConfigureOptimizer(
+      Call& call, const v1::ConfigureOptimizerRequest& request);
+  absl::StatusOr<v1::StepResponse> Step(Call& call,
+                                        const v1::StepRequest& request);
+  absl::StatusOr<v1::ExtractResponse> Extract(
+      Call& call, const v1::ExtractRequest& request);
+
+  // Finds the instance of a forward's header and reads what is asked of it.
+  absl::StatusOr<ForwardWork> Read(Call& call, const v1::ForwardHeader& header);
+
+  // Checks the rest of a forward's header, reserves its bytes and its tape's
+  // place, and makes room for its input.
+  absl::StatusOr<ForwardWork> Prepare(Call& call,
+                                      const v1::ForwardHeader& header);
+
+  // The same for a training step.
+  absl::StatusOr<TrainWork> Prepare(Call& call,
+                                    const v1::TrainStepHeader& header);
+
+  // A forward whose input is named by its digest.
+  absl::Status AnswerFromCache(Call& call, MessageStream& stream,
+                               const v1::ForwardHeader& header,
+                               AnswerTicket ticket);
+
+  // Finds the instance that a header names, and tells the log.
+  absl::StatusOr<std::shared_ptr<Instance>> Find(Call& call,
+                                                 const std::string& name);
+
+  // The same, to write it: CheckWritable's error before a byte is taken.
+  absl::StatusOr<std::shared_ptr<Instance>> FindWritable(
+      Call& call, const std::string& name);
+};
+
+}  // namespace backboned::rpc
+
+#endif  // BACKBONED_SERVER_RPC_BACKBONE_BACKBONE_SERVICE_H_

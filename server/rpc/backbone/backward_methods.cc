@@ -1,0 +1,254 @@
+// Backward.
+
+#include <ATen/ops/empty.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "backbones/forward.h"
+#include "backbones/optimizer.h"
+#include "base/errors.h"
+#include "proto/wire/spec.h"
+#include "server/compute/forward.h"
+#include "server/device/host_view.h"
+#include "server/rpc/backbone/backbone_service.h"
+#include "server/rpc/convert/convert.h"
+#include "server/rpc/convert/optimizer_convert.h"
+#include "server/rpc/transport/once.h"
+
+namespace backboned::rpc {
+namespace {
+
+// Which output of the tape a gradient is for, its spec being right.
+absl::StatusOr<size_t> OutputIndex(const Tape& tape,
+                                   const v1::TensorSpec& spec) {
+  const std::vector<std::string>& names = tape.output_names;
+  const auto found = std::find(names.begin(), names.end(), spec.name());
+  if (found == names.end()) {
+    return InvalidOption(
+        absl::StrCat("tape ", tape.id, " has no output ", Quote(spec.name())));
+  }
+  const auto index = static_cast<size_t>(found - names.begin());
+  const at::IntArrayRef expected = tape.outputs[index].sizes();
+  if (!std::equal(expected.begin(), expected.end(), spec.shape().begin(),
+                  spec.shape().end())) {
+    return Error(absl::StatusCode::kInvalidArgument, Reason::kShapeMismatch,
+                 absl::StrCat("the gradient of '", spec.name(), "' has shape ",
+                              wire::ShapeString(spec), ", the output ",
+                              FormatShape({expected.data(), expected.size()})));
+  }
+  absl::StatusOr<c10::ScalarType> dtype = FloatFromProto(
+      spec.dtype(), absl::StrCat("the gradient of '", spec.name(), "'"));
+  if (!dtype.ok()) return dtype.status();
+  return index;
+}
+
+// The step of a checked header; absent: there is none.
+std::optional<StepOptions> StepOf(const v1::BackwardHeader& header) {
+  if (!header.has_step()) return std::nullopt;
+  return FromProto(header.step());
+}
+
+absl::Status CheckOptions(const v1::BackwardHeader& header) {
+  if (header.tapes().empty()) return InvalidOption("the header names no tape");
+  if (header.zero_before() && !header.accumulate()) {
+    return InvalidOption("zero_before needs accumulate");
+  }
+  if (header.has_step() && !header.accumulate()) {
+    return InvalidOption("step needs accumulate");
+  }
+  return absl::OkStatus();
+}
+
+// Host memory for the gradients that the header announces.
+struct GradientUpload {
+  // For each tape, by its outputs; undefined: none.
+  std::vector<std::vector<at::Tensor>> by_tape;
+  // The same memory in the order of the stream.
+  std::vector<std::span<std::byte>> destinations;
+  Budget::Reservation reservation;
+};
+
+// Where a gradient goes, and its element type on the wire.
+struct Place {
+  size_t tape = 0;
+  size_t output = 0;
+  c10::ScalarType dtype = c10::ScalarType::Float;
+};
+
+// Returns where the gradients go, in the order of the stream, their specs being
+// right.
+absl::StatusOr<std::vector<Place>> PlacesOf(const v1::BackwardHeader& header,
+                                            const TapeLease& lease) {
+  std::vector<Place> places;
+  for (size_t i = 0; i < lease.tapes().size(); ++i) {
+    const Tape& tape = *lease.tapes()[i];
+    std::vector<bool> announced(tape.outputs.size());
+    for (const v1::TensorSpec& spec :
+         header.tapes(static_cast<int>(i)).gradients()) {
+      absl::StatusOr<size_t> output = OutputIndex(tape, spec);
+      if (!output.ok()) return output.status();
+      if (announced[*output]) {
+        return InvalidOption(absl::StrCat(
+            "tape ", tape.id, " has two gradients of '", spec.name(), "'"));
+      }
+      announced[*output] = true;
+      places.push_back(
+          {.tape = i, .output = *output, .dtype = *FromProto(spec.dtype())});
+    }
+  }
+  return places;
+}
+
+absl::StatusOr<GradientUpload> MakeRoom(Host& host, const Call& call,
+                                        const v1::BackwardHeader& header,
+                                        const TapeLease& lease) {
+  absl::StatusOr<std::vector<Place>> places = PlacesOf(header, lease);
+  if (!places.ok()) return places.status();
+  const auto output_of = [&lease](const Place& place) -> const at::Tensor& {
+    return lease.tapes()[place.tape]->outputs[place.output];
+  };
+  int64_t total_bytes = 0;  // Of outputs that there are, hence no overflow.
+  for (const Place& place : *places) {
+    total_bytes += output_of(place).numel() *
+                   static_cast<int64_t>(c10::elementSize(place.dtype));
+  }
+  GradientUpload upload;
+  absl::StatusOr<Budget::Reservation> reservation =
+      host.in_flight().Reserve(call.payer(), total_bytes);
+  if (!reservation.ok()) return reservation.status();
+  upload.reservation = *std::move(reservation);
+  for (const auto& tape : lease.tapes()) {
+    upload.by_tape.emplace_back(tape->outputs.size());
+  }
+  for (const Place& place : *places) {
+    at::Tensor& grad = upload.by_tape[place.tape][place.output];
+    grad = at::empty(output_of(place).sizes(), place.dtype);
+    upload.destinations.push_back(MutableBytes(grad));
+  }
+  return upload;
+}
+
+absl::Status CheckInputGrad(const v1::BackwardHeader& header,
+                            const TapeLease& lease) {
+  if (!header.input_grad()) return absl::OkStatus();
+  for (const auto& tape : lease.tapes()) {
+    if (!tape->input_grad) {
+      return InvalidOption(
+          absl::StrCat("tape ", tape->id, " was made without input_grad"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+v1::BackwardResult ResultOf(const v1::BackwardHeader& header,
+                            const BackwardDone& done, const Instance& instance,
+                            c10::ScalarType dtype, const Call& call) {
+  v1::BackwardResult result;
+  *result.mutable_version() = VersionOf(instance, *done.state);
+  if (header.return_grads()) {
+    *result.mutable_grads() = FlatGradsOf(done.grads);
+    result.mutable_grads()->mutable_spec()->set_dtype(ToProto(dtype));
+  }
+  for (const std::vector<at::Tensor>& grads : done.tape_grads) {
+    *result.add_tape_grads() = FlatGradsOf(grads);
+    result.mutable_tape_grads()->rbegin()->mutable_spec()->set_dtype(
+        ToProto(dtype));
+  }
+  if (header.squared_grads()) {
+    *result.mutable_squared_grads() = FlatGradsOf(done.squared_grads);
+    result.mutable_squared_grads()->mutable_spec()->set_dtype(ToProto(dtype));
+  }
+  if (done.step.has_value()) *result.mutable_step() = ToProto(*done.step);
+  if (header.accumulate()) {
+    for (const at::Tensor& grad : done.state->grads) {
+      result.add_held(grad.defined());
+    }
+  }
+  for (const at::Tensor& grad : done.input_grads) {
+    // An input that no output depends on has no gradient: no elements.
+    *result.add_input_grads() =
+        grad.defined() ? Spec("", grad) : FlatSpec(0, dtype);
+  }
+  *result.mutable_timings() = TimingsOf(done.times, call.Elapsed());
+  return result;
+}
+
+std::vector<wire::Payload> PayloadsOf(const BackwardDone& done) {
+  std::vector<wire::Payload> payloads;
+  for (const at::Tensor& grad : done.grads) payloads.push_back(ToPayload(grad));
+  for (const at::Tensor& grad : done.input_grads) {
+    payloads.push_back(ToPayload(grad));
+  }
+  for (const std::vector<at::Tensor>& grads : done.tape_grads) {
+    for (const at::Tensor& grad : grads) payloads.push_back(ToPayload(grad));
+  }
+  for (const at::Tensor& grad : done.squared_grads) {
+    payloads.push_back(ToPayload(grad));
+  }
+  return payloads;
+}
+
+}  // namespace
+
+absl::Status BackboneService::Backward(Call& call, MessageStream& stream,
+                                       const v1::BackwardHeader& header,
+                                       AnswerTicket ticket) {
+  absl::StatusOr<std::shared_ptr<Instance>> instance =
+      Find(call, header.instance());
+  if (!instance.ok()) return instance.status();
+  absl::Status valid = CheckOptions(header);
+  if (valid.ok() && header.accumulate()) valid = (*instance)->CheckWritable();
+  if (!valid.ok()) return valid;
+  const std::optional<StepOptions> step = StepOf(header);
+  if (step.has_value()) valid = CheckStep(*(*instance)->state(), *step);
+  if (!valid.ok()) return valid;
+  absl::StatusOr<std::optional<c10::ScalarType>> output_dtype =
+      OptionalFloat(header.output_dtype(), "output_dtype");
+  if (!output_dtype.ok()) return output_dtype.status();
+  std::vector<std::string> ids;
+  for (const v1::TapeGradients& tape : header.tapes())
+    ids.push_back(tape.tape_id());
+  absl::StatusOr<TapeLease> lease = host().tapes().Lease(
+      ids, (*instance)->uid(), call.principal(), host().clock().Now());
+  if (!lease.ok()) return lease.status();
+  valid = CheckInputGrad(header, *lease);
+  if (!valid.ok()) return valid;
+  absl::StatusOr<GradientUpload> upload =
+      MakeRoom(host(), call, header, *lease);
+  if (!upload.ok()) return upload.status();
+  absl::Status received = stream.ReadTensors(upload->destinations);
+  if (!received.ok()) return received;
+
+  BackwardWork work = {.instance = *instance,
+                       .lease = *std::move(lease),
+                       .output_grads = std::move(upload->by_tape),
+                       .retain = header.retain(),
+                       .accumulate = header.accumulate(),
+                       .zero_before = header.zero_before(),
+                       .input_grad = header.input_grad(),
+                       .return_grads = header.return_grads(),
+                       .per_tape_grads = header.per_tape_grads(),
+                       .squared_grads = header.squared_grads(),
+                       .step = step,
+                       .output_dtype = *output_dtype,
+                       .reservation = std::move(upload->reservation)};
+  absl::StatusOr<BackwardDone> done =
+      RunBackward(call.WorkerRequest(/*lane=*/0), std::move(work));
+  if (!done.ok()) return done.status();
+  call.record().times = done->times;
+  const v1::BackwardResult result =
+      ResultOf(header, *done, **instance,
+               output_dtype->value_or(DtypeOf(*done->state)), call);
+  return SendAnswer(call, ticket, stream, result, PayloadsOf(*done));
+}
+
+}  // namespace backboned::rpc

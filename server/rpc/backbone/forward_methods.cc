@@ -1,0 +1,330 @@
+// Forward and Extract.
+
+#include <ATen/ops/empty.h>
+
+#include <array>
+#include <cstring>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "backbones/state.h"
+#include "base/errors.h"
+#include "proto/wire/input_digest.h"
+#include "server/compute/cached_forward.h"
+#include "server/compute/forward.h"
+#include "server/device/host_view.h"
+#include "server/rpc/backbone/backbone_service.h"
+#include "server/rpc/backbone/transfer.h"
+#include "server/rpc/convert/convert.h"
+#include "server/rpc/convert/forward_options.h"
+#include "server/rpc/transport/once.h"
+
+namespace backboned::rpc {
+namespace {
+
+// What an answer in one message may hold, so that it fits gRPC's default of 4
+// MiB.
+constexpr int64_t kMaxExtractBytes = (int64_t{4} << 20) - (64 << 10);
+
+constexpr size_t kDigestBytes = 32;  // SHA-256.
+
+// Host memory for a tensor of this checked spec.
+at::Tensor EmptyTensor(const v1::TensorSpec& spec) {
+  const std::vector<int64_t> shape(spec.shape().begin(), spec.shape().end());
+  return at::empty(shape, *FromProto(spec.dtype()));
+}
+
+// Host memory for what a forward's stream brings.
+void MakeRoom(const v1::ForwardHeader& header, ForwardWork& work) {
+  ScopedAccount scope(work.account);
+  work.input = EmptyTensor(header.inputs(0));
+  for (const v1::TensorSpec& spec : header.buffers()) {
+    work.buffers.push_back(EmptyTensor(spec));
+  }
+}
+
+// Returns the bytes that a forward's stream brings, its specs being right.
+absl::StatusOr<int64_t> StreamBytes(const v1::ForwardHeader& header,
+                                    const ForwardWork& work) {
+  const Instance& instance = *work.instance;
+  if (header.inputs_size() != 1) {
+    return InvalidOption(absl::StrCat(
+        "a forward takes 1 input, the header has ", header.inputs_size()));
+  }
+  absl::StatusOr<int64_t> input =
+      CheckInput(header.inputs(0), instance, UsesBatchStatistics(work.options));
+  if (!input.ok()) return input;
+  absl::StatusOr<int64_t> buffers =
+      CheckBuffers(header, instance.architecture().layout(), *instance.state());
+  if (!buffers.ok()) return buffers;
+  return TotalBytes(std::array{*input, *buffers});
+}
+
+v1::ForwardResult ResultOf(const Instance& instance,
+                           const std::vector<std::string>& names,
+                           const ForwardDone& done, const Call& call) {
+  v1::ForwardResult result;
+  *result.mutable_version() =
+      VersionOf(instance, done.used->params_version, done.buffers_version);
+  result.set_tape_id(done.tape_id);
+  result.set_tape_bytes(done.tape_bytes);
+  result.set_rng_state(done.rng_state);
+  for (size_t i = 0; i < done.outputs.size(); ++i) {
+    *result.add_outputs() = Spec(names[i], done.outputs[i]);
+  }
+  const std::vector<Buffer>& buffers =
+      instance.architecture().layout().buffers();
+  for (size_t i = 0; i < done.buffers.size(); ++i) {
+    *result.add_buffers() = Spec(buffers[i].name, done.buffers[i]);
+  }
+  *result.mutable_timings() = TimingsOf(done.times, call.Elapsed());
+  result.set_cache_use(ToProto(done.cache_use));
+  return result;
+}
+
+std::vector<wire::Payload> PayloadsOf(const ForwardDone& done) {
+  std::vector<wire::Payload> payloads;
+  for (const at::Tensor& output : done.outputs)
+    payloads.push_back(ToPayload(output));
+  for (const at::Tensor& buffer : done.buffers)
+    payloads.push_back(ToPayload(buffer));
+  return payloads;
+}
+
+// Names the input, which is in place, for the instance's feature cache, if it
+// has one that may keep the answer.
+void NameInput(const v1::TensorSpec& spec, ForwardWork& work) {
+  if (work.instance->cache().limit_bytes() == 0 || !MayCache(work)) return;
+  work.input_digest = wire::InputDigest(spec, Bytes(work.input));
+}
+
+// Returns kInvalidArgument if `header` asks by digest for what is not kept.
+absl::Status CheckDigest(const v1::ForwardHeader& header,
+                         const ForwardWork& work) {
+  if (header.input_digest().size() != kDigestBytes) {
+    return InvalidOption(absl::StrCat("input_digest has ",
+                                      header.input_digest().size(),
+                                      " bytes, expected ", kDigestBytes));
+  }
+  if (header.inputs_size() > 0) {
+    return InvalidOption("give either inputs or input_digest, not both");
+  }
+  if (MayCache(work) && header.buffers().empty()) return absl::OkStatus();
+  return InvalidOption(
+      "input_digest goes with forwards in evaluation only, without tape, "
+      "buffers, return_buffers and BatchNorm layers in training");
+}
+
+absl::Status CacheMiss(const Instance& instance, bool has_cache) {
+  return Error(absl::StatusCode::kNotFound, Reason::kCacheMiss,
+               absl::StrCat("the feature cache of instance '",
+                            instance.identity().name, "' ",
+                            has_cache ? "has no answer for this input_digest"
+                                      : "is off: feature_cache_bytes is 0"));
+}
+
+// The forward of a checked Extract, its input in place.
+absl::StatusOr<ForwardWork> WorkOf(const v1::ExtractRequest& request,
+                                   std::shared_ptr<Instance> instance) {
+  ForwardWork work = {
+      .instance = std::move(instance),
+      .l2_normalize = request.l2_normalize(),
+      .allow_merge = !request.has_allow_merge() || request.allow_merge()};
+  work.options.outputs = {request.output().empty() ? "features"
+                                                   : request.output()};
+  absl::Status known =
+      work.instance->architecture().CheckOutputs(work.options.outputs);
+  if (!known.ok()) return known;
+  absl::StatusOr<int64_t> bytes =
+      CheckInput(request.input(), *work.instance, /*training=*/false);
+  if (!bytes.ok()) return bytes.status();
+  if (static_cast<int64_t>(request.data().size()) != *bytes) {
+    return Error(absl::StatusCode::kInvalidArgument, Reason::kShapeMismatch,
+                 absl::StrCat("data has ", request.data().size(),
+                              " bytes, its spec ", *bytes));
+  }
+  work.input = EmptyTensor(request.input());
+  std::memcpy(MutableBytes(work.input).data(), request.data().data(),
+              request.data().size());
+  NameInput(request.input(), work);
+  return work;
+}
+
+// Returns kResourceExhausted if an Extract's result does not fit one message.
+absl::Status CheckFits(const DeviceWorker::Request& request,
+                       const ForwardWork& work) {
+  const int64_t rows = work.input.size(0);
+  if (rows == 0) return absl::OkStatus();
+  absl::StatusOr<int64_t> row_bytes = RowBytes(request, work);
+  if (!row_bytes.ok()) return row_bytes.status();
+  if (*row_bytes == 0 || rows <= kMaxExtractBytes / *row_bytes) {
+    return absl::OkStatus();
+  }
+  return LimitReached(
+      {.name = "max-message-bytes",
+       .value = kMaxExtractBytes,
+       .requested = rows * *row_bytes},
+      absl::StrCat("the result has ", rows, " rows of ", *row_bytes,
+                   " bytes, at most ", kMaxExtractBytes,
+                   " bytes fit one message; use Forward or a smaller batch"));
+}
+
+}  // namespace
+
+absl::StatusOr<ForwardWork> BackboneService::Read(
+    Call& call, const v1::ForwardHeader& header) {
+  absl::StatusOr<std::shared_ptr<Instance>> instance =
+      Find(call, header.instance());
+  if (!instance.ok()) return instance.status();
+  absl::StatusOr<ForwardOptions> options = OptionsOf(header, **instance);
+  if (!options.ok()) return options.status();
+  absl::StatusOr<std::optional<c10::ScalarType>> output_dtype =
+      OptionalFloat(header.output_dtype(), "output_dtype");
+  if (!output_dtype.ok()) return output_dtype.status();
+  const bool says_grads = !options->grad_mask.empty();
+  return ForwardWork{.instance = *std::move(instance),
+                     .options = *std::move(options),
+                     .grads_of_trained = !says_grads,
+                     .condition = FromProto(header.if_version()),
+                     .return_buffers = header.return_buffers(),
+                     .allow_merge = header.allow_merge(),
+                     .output_dtype = *output_dtype,
+                     .session = call.session(),
+                     .account = call.account()};
+}
+
+absl::StatusOr<ForwardWork> BackboneService::Prepare(
+    Call& call, const v1::ForwardHeader& header) {
+  absl::StatusOr<ForwardWork> read = Read(call, header);
+  if (!read.ok()) return read;
+  ForwardWork work = *std::move(read);
+  Instance& instance = *work.instance;
+  if (header.training() || header.tape()) {
+    absl::Status trains = instance.CheckTrains();
+    if (!trains.ok()) return trains;
+  }
+  absl::StatusOr<int64_t> bytes = StreamBytes(header, work);
+  if (!bytes.ok()) return bytes.status();
+  absl::StatusOr<Budget::Reservation> reservation =
+      host().in_flight().Reserve(call.payer(), *bytes);
+  if (!reservation.ok()) return reservation.status();
+  work.reservation = *std::move(reservation);
+  if (header.tape()) {
+    absl::StatusOr<TapeSlot> slot =
+        host().tapes().Reserve(call.payer(), host().clock().Now());
+    if (!slot.ok()) return slot.status();
+    work.slot = *std::move(slot);
+    work.account = std::make_shared<MemoryAccount>(
+        MemoryAccount::Options{.name = "max-tape-bytes",
+                               .limit_bytes = host().limits().max_tape_bytes,
+                               .parent = call.account()});
+  }
+  MakeRoom(header, work);
+  // What a tape keeps in any case had to fit the limit of all tapes; what the
+  // forward takes besides is bounded by the room's limit alone, since the tape
+  // may be demoted.
+  if (header.tape()) work.account->SetLimit(kUnlimitedBytes);
+  if (ChangesInstance(work)) {
+    absl::Status writable = instance.CheckWritable();
+    if (!writable.ok()) return writable;
+  }
+  return work;
+}
+
+absl::Status BackboneService::Forward(Call& call, MessageStream& stream,
+                                      const v1::ForwardHeader& header,
+                                      AnswerTicket ticket) {
+  const std::vector<std::string> unneeded(header.release_tapes().begin(),
+                                          header.release_tapes().end());
+  host().tapes().Release(unneeded, call.principal());
+  if (!header.input_digest().empty()) {
+    return AnswerFromCache(call, stream, header, std::move(ticket));
+  }
+  absl::StatusOr<ForwardWork> work = Prepare(call, header);
+  if (!work.ok()) return work.status();
+  std::vector<std::span<std::byte>> places = {MutableBytes(work->input)};
+  for (at::Tensor& buffer : work->buffers) {
+    places.push_back(MutableBytes(buffer));
+  }
+  absl::Status received = stream.ReadTensors(std::move(places));
+  if (!received.ok()) return received;
+  NameInput(header.inputs(0), *work);
+  const std::shared_ptr<Instance> instance = work->instance;
+  const std::vector<std::string> names = work->options.outputs;
+  absl::StatusOr<ForwardDone> done =
+      RunForward(host(), call.WorkerRequest(/*lane=*/0), *std::move(work));
+  if (!done.ok()) return done.status();
+  call.record().times = done->times;
+  const v1::ForwardResult result = ResultOf(*instance, names, *done, call);
+  absl::Status written =
+      SendAnswer(call, ticket, stream, result, PayloadsOf(*done));
+  // gRPC does not say whether a small answer could be sent, since it travels
+  // with the call's status.
+  if (written.ok() && header.tape() && call.IsCancelled()) {
+    written = absl::CancelledError("the client went away");
+  }
+  // Without a request id nobody can ask for the tape's name again.
+  if (!written.ok() && header.request_id().empty()) {
+    host().tapes().Release({done->tape_id}, call.principal());
+  }
+  return written;
+}
+
+absl::Status BackboneService::AnswerFromCache(Call& call, MessageStream& stream,
+                                              const v1::ForwardHeader& header,
+                                              AnswerTicket ticket) {
+  absl::StatusOr<ForwardWork> work = Read(call, header);
+  if (!work.ok()) return work.status();
+  absl::Status status = CheckDigest(header, *work);
+  if (status.ok()) status = stream.ReadTensors({});
+  if (!status.ok()) return status;
+  Instance& instance = *work->instance;
+  const StatePtr used = instance.state();
+  status = instance.CheckVersion(work->condition, *used);
+  if (!status.ok()) return status;
+  const bool has_cache = instance.cache().limit_bytes() > 0;
+  work->input_digest = header.input_digest();
+  const std::optional<ForwardDone> done =
+      FindCached(*work, PlaceOf(*work, *used), used, /*by_digest=*/true);
+  if (!done.has_value()) return CacheMiss(instance, has_cache);
+  const v1::ForwardResult result =
+      ResultOf(instance, work->options.outputs, *done, call);
+  return SendAnswer(call, ticket, stream, result, PayloadsOf(*done));
+}
+
+absl::StatusOr<v1::ExtractResponse> BackboneService::Extract(
+    Call& call, const v1::ExtractRequest& request) {
+  absl::StatusOr<std::shared_ptr<Instance>> instance =
+      Find(call, request.instance());
+  if (!instance.ok()) return instance.status();
+  absl::StatusOr<ForwardWork> work = WorkOf(request, *instance);
+  if (!work.ok()) return work.status();
+  work->account = call.account();
+  const std::string name = work->options.outputs[0];
+  absl::Status fits = CheckFits(call.WorkerRequest(/*lane=*/0), *work);
+  if (!fits.ok()) return fits;
+  absl::StatusOr<ForwardDone> done =
+      RunForward(host(), call.WorkerRequest(/*lane=*/0), *std::move(work));
+  if (!done.ok()) return done.status();
+  call.record().times = done->times;
+  const at::Tensor& output = done->outputs[0];
+  absl::StatusOr<std::string> digest = (*instance)->Digest(
+      host().chores(), call.WorkerRequest(/*lane=*/0), done->used);
+  if (!digest.ok()) return digest.status();
+  v1::ExtractResponse response;
+  response.set_instance((*instance)->FullName());
+  *response.mutable_version() = VersionOf(**instance, *done->used);
+  response.set_digest(*std::move(digest));
+  *response.mutable_output() = Spec(name, output);
+  response.set_data(output.const_data_ptr(), output.nbytes());
+  response.set_cache_use(ToProto(done->cache_use));
+  return response;
+}
+
+}  // namespace backboned::rpc

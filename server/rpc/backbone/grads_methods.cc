@@ -1,0 +1,155 @@
+// GetGrads, SetGrads, ZeroGrads.
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "backbones/state.h"
+#include "base/errors.h"
+#include "server/rpc/backbone/backbone_service.h"
+#include "server/rpc/backbone/transfer.h"
+#include "server/rpc/convert/convert.h"
+
+namespace backboned::rpc {
+namespace {
+
+// The selected parameters, none of them cut.
+absl::StatusOr<std::vector<Slice>> SelectWhole(const v1::Selection& selection,
+                                               const Layout& layout) {
+  absl::StatusOr<std::vector<Slice>> slices =
+      SelectParameters(FromProto(selection), layout);
+  if (!slices.ok()) return slices;
+  absl::Status whole = CheckWholeParameters(*slices, layout);
+  if (!whole.ok()) return whole;
+  return slices;
+}
+
+absl::Status CheckAllPresent(const std::vector<at::Tensor>& grads,
+                             const std::vector<Slice>& slices,
+                             const Layout& layout) {
+  for (size_t i = 0; i < grads.size(); ++i) {
+    if (grads[i].defined()) continue;
+    return Error(
+        absl::StatusCode::kFailedPrecondition, Reason::kNoGradients,
+        absl::StrCat("parameter '", layout.parameters()[slices[i].index].name,
+                     "' has no gradient; run a backward with accumulate, or "
+                     "set allow_absent"));
+  }
+  return absl::OkStatus();
+}
+
+// Splits `slices` into those whose gradients follow, of `dtype`, and those that
+// get none.
+struct Presence {
+  std::vector<Slice> present;
+  std::vector<Slice> absent;
+  c10::ScalarType dtype = c10::ScalarType::Float;
+};
+
+absl::StatusOr<Presence> SplitByPresence(const v1::FlatGrads& grads,
+                                         std::vector<Slice> slices) {
+  Presence split;
+  if (grads.present().empty()) {
+    split.present = std::move(slices);
+  } else if (grads.present_size() != static_cast<int>(slices.size())) {
+    return Error(
+        absl::StatusCode::kInvalidArgument, Reason::kShapeMismatch,
+        absl::StrCat("present has ", grads.present_size(),
+                     " values, the selection ", slices.size(), " parameters"));
+  } else {
+    for (size_t i = 0; i < slices.size(); ++i) {
+      (grads.present(static_cast<int>(i)) ? split.present : split.absent)
+          .push_back(slices[i]);
+    }
+  }
+  absl::StatusOr<c10::ScalarType> dtype =
+      CheckFlatSpec(grads.spec(), CountElements(split.present));
+  if (!dtype.ok()) return dtype.status();
+  split.dtype = *dtype;
+  return split;
+}
+
+}  // namespace
+
+absl::Status BackboneService::GetGrads(Call& call, MessageStream& stream) {
+  v1::GetGradsRequest request;
+  absl::Status read = stream.ReadRequest(request);
+  if (!read.ok()) return read;
+  absl::StatusOr<std::shared_ptr<Instance>> instance =
+      Find(call, request.instance());
+  if (!instance.ok()) return instance.status();
+  const Layout& layout = (*instance)->architecture().layout();
+  absl::StatusOr<std::vector<Slice>> slices =
+      SelectWhole(request.selection(), layout);
+  if (!slices.ok()) return slices.status();
+  const StatePtr state = (*instance)->state();
+  std::vector<at::Tensor> grads = SliceTensors(state->grads, *slices);
+  if (!request.allow_absent()) {
+    absl::Status complete = CheckAllPresent(grads, *slices, layout);
+    if (!complete.ok()) return complete;
+  }
+  absl::StatusOr<std::optional<c10::ScalarType>> dtype =
+      OptionalFloat(request.dtype(), "dtype");
+  if (!dtype.ok()) return dtype.status();
+  v1::GetGradsResult result;
+  *result.mutable_version() = VersionOf(**instance, *state);
+  *result.mutable_grads() = FlatGradsOf(grads);
+  result.mutable_grads()->mutable_spec()->set_dtype(
+      ToProto(dtype->value_or(DtypeOf(*state))));
+  return Download(call, stream, **instance, result, std::move(grads), *dtype);
+}
+
+absl::StatusOr<v1::SetGradsResponse> BackboneService::SetGrads(
+    Call& call, MessageStream& stream, const v1::SetGradsHeader& header) {
+  absl::StatusOr<std::shared_ptr<Instance>> instance =
+      FindWritable(call, header.instance());
+  if (!instance.ok()) return instance.status();
+  absl::Status trains = (*instance)->CheckTrains();
+  if (!trains.ok()) return trains;
+  absl::StatusOr<std::vector<Slice>> slices =
+      SelectWhole(header.selection(), (*instance)->architecture().layout());
+  if (!slices.ok()) return slices.status();
+  absl::StatusOr<Presence> split =
+      SplitByPresence(header.grads(), *std::move(slices));
+  if (!split.ok()) return split.status();
+  absl::StatusOr<std::vector<at::Tensor>> values =
+      Upload(host(), call, stream, (*instance)->state()->params, split->present,
+             split->dtype);
+  if (!values.ok()) return values.status();
+  const std::vector<at::Tensor> none(split->absent.size());
+  absl::StatusOr<StatePtr> state = (*instance)->Commit(
+      call.WorkerRequest((*instance)->lane()), FromProto(header.if_version()),
+      [&](const State& current) {
+        return WithGrads(*WithGrads(current, split->present, *values),
+                         split->absent, none);
+      });
+  if (!state.ok()) return state.status();
+  v1::SetGradsResponse response;
+  *response.mutable_version() = VersionOf(**instance, **state);
+  return response;
+}
+
+absl::StatusOr<v1::ZeroGradsResponse> BackboneService::ZeroGrads(
+    Call& call, const v1::ZeroGradsRequest& request) {
+  absl::StatusOr<std::shared_ptr<Instance>> instance =
+      FindWritable(call, request.instance());
+  if (!instance.ok()) return instance.status();
+  absl::StatusOr<std::vector<Slice>> slices =
+      SelectWhole(request.selection(), (*instance)->architecture().layout());
+  if (!slices.ok()) return slices.status();
+  const std::vector<at::Tensor> none(slices->size());
+  absl::StatusOr<StatePtr> state = (*instance)->Commit(
+      call.WorkerRequest((*instance)->lane()), VersionCondition(),
+      [&](const State& current) { return WithGrads(current, *slices, none); });
+  if (!state.ok()) return state.status();
+  v1::ZeroGradsResponse response;
+  *response.mutable_version() = VersionOf(**instance, **state);
+  return response;
+}
+
+}  // namespace backboned::rpc

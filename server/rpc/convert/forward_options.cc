@@ -1,0 +1,167 @@
+#include "server/rpc/convert/forward_options.h"
+
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "base/errors.h"
+#include "proto/wire/spec.h"
+#include "server/rpc/backbone/transfer.h"
+#include "server/rpc/convert/batch_norm_header.h"
+#include "server/rpc/convert/convert.h"
+
+namespace backboned::rpc {
+namespace {
+
+// The names of the outputs that the header asks for.
+absl::StatusOr<std::vector<std::string>> OutputsOf(
+    const v1::ForwardHeader& header, const Architecture& architecture) {
+  std::vector<std::string> outputs(header.outputs().begin(),
+                                   header.outputs().end());
+  if (!outputs.empty() && header.return_type() != v1::RETURN_TYPE_UNSPECIFIED) {
+    return InvalidOption("give either outputs or return_type, not both");
+  }
+  if (!outputs.empty()) return outputs;
+  switch (header.return_type()) {
+    case v1::RETURN_TYPE_UNSPECIFIED:
+    case v1::RETURN_TYPE_OUT:
+      return std::vector<std::string>{"out"};
+    case v1::RETURN_TYPE_FEATURES:
+      return std::vector<std::string>{"features"};
+    case v1::RETURN_TYPE_BOTH:
+      return std::vector<std::string>{"out", "features"};
+    case v1::RETURN_TYPE_FULL:
+      outputs.push_back("out");
+      for (const std::string& name : architecture.output_names()) {
+        if (name.starts_with("layers.")) outputs.push_back(name);
+      }
+      return outputs;
+    default:
+      return InvalidOption(absl::StrCat("return_type ",
+                                        static_cast<int>(header.return_type()),
+                                        " is none of the contract's"));
+  }
+}
+
+// Which parameters get gradients. Empty if the header does not say.
+absl::StatusOr<std::vector<bool>> GradMask(const v1::ForwardHeader& header,
+                                           const Layout& layout) {
+  const size_t count = layout.parameters().size();
+  if (header.no_param_grads()) return std::vector<bool>(count, false);
+  if (header.grad_params().globs().empty() &&
+      !header.grad_params().has_range()) {
+    return std::vector<bool>();
+  }
+  absl::StatusOr<std::vector<Slice>> slices =
+      SelectParameters(FromProto(header.grad_params()), layout);
+  if (!slices.ok()) return slices.status();
+  absl::Status whole = CheckWholeParameters(*slices, layout);
+  if (!whole.ok()) return whole;
+  std::vector<bool> mask(count, false);
+  for (const Slice& slice : *slices) mask[slice.index] = true;
+  return mask;
+}
+
+// A generator's state that a client gives, if it does.
+absl::Status CheckRngState(std::string_view bytes) {
+  if (bytes.empty()) return absl::OkStatus();
+  return GeneratorFromState(std::as_bytes(std::span(bytes))).status();
+}
+
+// Returns kInvalidArgument unless images of this shape have the channels that
+// they are normalised by.
+absl::Status CheckChannels(std::span<const int64_t> shape,
+                           const Normalization& normalization) {
+  const auto channels = static_cast<int64_t>(normalization.mean.size());
+  if (channels == 0 || (shape.size() > 1 && shape[1] == channels)) {
+    return absl::OkStatus();
+  }
+  return Error(
+      absl::StatusCode::kInvalidArgument, Reason::kShapeMismatch,
+      absl::StrCat("images have shape ", FormatShape(shape), ", expected [N, ",
+                   channels, ", ...] to be normalized"));
+}
+
+}  // namespace
+
+absl::StatusOr<ForwardOptions> OptionsOf(const v1::ForwardHeader& header,
+                                         const Instance& instance) {
+  const Architecture& architecture = instance.architecture();
+  if (header.input_grad() && !header.tape()) {
+    return InvalidOption("input_grad needs tape");
+  }
+  absl::StatusOr<std::vector<std::string>> outputs =
+      OutputsOf(header, architecture);
+  if (!outputs.ok()) return outputs.status();
+  absl::Status known = architecture.CheckOutputs(*outputs);
+  if (!known.ok()) return known;
+  if (header.prerelu() && !architecture.has_prerelu()) {
+    return InvalidOption(
+        absl::StrCat(architecture.name(), " has no stages before a ReLU"));
+  }
+  absl::Status state = CheckRngState(header.rng_state());
+  if (!state.ok()) return state;
+  absl::StatusOr<std::vector<BatchNormMode>> batch_norm =
+      BatchNormOf(header.batch_norm(), architecture.layout());
+  if (!batch_norm.ok()) return batch_norm.status();
+  absl::StatusOr<std::vector<bool>> mask =
+      GradMask(header, architecture.layout());
+  if (!mask.ok()) return mask.status();
+  return ForwardOptions{.outputs = *std::move(outputs),
+                        .training = header.training(),
+                        .prerelu = header.prerelu(),
+                        .rng_state = header.rng_state(),
+                        .batch_norm = *std::move(batch_norm),
+                        .record = header.tape(),
+                        .input_grad = header.input_grad(),
+                        .grad_mask = *std::move(mask)};
+}
+
+absl::StatusOr<int64_t> CheckInput(const v1::TensorSpec& spec,
+                                   const Instance& instance, bool training) {
+  if (spec.dtype() != v1::DATA_TYPE_UINT8) {
+    absl::StatusOr<c10::ScalarType> dtype =
+        FloatFromProto(spec.dtype(), "the input");
+    if (!dtype.ok()) {
+      return Error(
+          absl::StatusCode::kInvalidArgument, Reason::kDtypeMismatch,
+          absl::StrCat(std::string(dtype.status().message()), ", or uint8"));
+    }
+  }
+  absl::StatusOr<int64_t> bytes = wire::ByteSize(spec);
+  if (!bytes.ok()) {
+    const absl::string_view why = bytes.status().message();
+    return Error(absl::StatusCode::kInvalidArgument, Reason::kShapeMismatch,
+                 {why.data(), why.size()});
+  }
+  const std::vector<int64_t> shape(spec.shape().begin(), spec.shape().end());
+  absl::Status fits = instance.architecture().CheckInput(shape, training);
+  if (fits.ok() && spec.dtype() == v1::DATA_TYPE_UINT8) {
+    fits = CheckChannels(shape, instance.identity().normalization);
+  }
+  if (!fits.ok()) return fits;
+  return bytes;
+}
+
+absl::StatusOr<int64_t> CheckBuffers(const v1::ForwardHeader& header,
+                                     const Layout& layout, const State& state) {
+  if (header.buffers().empty()) return 0;
+  const std::vector<Slice> all = SelectBuffers({}, layout).value();
+  absl::StatusOr<std::optional<c10::ScalarType>> dtype =
+      CheckBufferSpecs(header.buffers(), all, layout, state);
+  if (!dtype.ok()) return dtype.status();
+  int64_t bytes = 0;
+  for (const Buffer& buffer : layout.buffers()) {
+    const c10::ScalarType sent = c10::isFloatingType(buffer.dtype)
+                                     ? dtype->value_or(buffer.dtype)
+                                     : buffer.dtype;
+    bytes += buffer.elements * static_cast<int64_t>(c10::elementSize(sent));
+  }
+  return bytes;
+}
+
+}  // namespace backboned::rpc

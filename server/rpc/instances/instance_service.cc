@@ -1,0 +1,306 @@
+#include "server/rpc/instances/instance_service.h"
+
+#include <algorithm>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "base/errors.h"
+#include "proto/wire/message.h"
+#include "server/device/platform.h"
+#include "server/instances/shared_memory.h"
+#include "server/memory/memory_allocator.h"
+#include "server/memory/memory_room.h"
+#include "server/rpc/convert/convert.h"
+#include "server/rpc/instances/page.h"
+
+namespace backboned::rpc {
+namespace {
+
+constexpr int64_t kMaxMessageBytes = int64_t{4} << 20;  // gRPC's default.
+
+// Unexpected keys that an answer lists; each is of bounded length.
+constexpr int kMaxUnexpectedKeys = 1000;
+
+absl::StatusOr<CreateOptions> OptionsOf(
+    const Call& call, const v1::CreateInstanceRequest& request) {
+  CreateOptions options = {
+      .name = request.name(),
+      .owner = call.principal(),
+      .session = call.session(),
+      .benchmark = request.benchmark(),
+      .architecture = request.architecture(),
+      .arguments = FromProto(request.arguments()),
+      .rng_state = request.rng_state(),
+      .exist_ok = request.exist_ok(),
+      .device = request.device(),
+      .random_init = request.random_init(),
+      .settings = FromProto(request.settings()),
+      .check_wanted = [&call] { return call.CheckWanted(); },
+      .caller = call.WorkerRequest(/*lane=*/0)};
+  if (request.has_seed()) options.seed = request.seed();
+  if (request.has_normalization()) {
+    options.normalization = FromProto(request.normalization());
+  }
+  if (request.has_weights()) {
+    absl::StatusOr<WeightsOptions> weights = FromProto(request.weights());
+    if (!weights.ok()) return weights.status();
+    options.weights = *std::move(weights);
+  }
+  absl::StatusOr<std::optional<c10::ScalarType>> dtype =
+      OptionalFloat(request.dtype(), "dtype");
+  if (!dtype.ok()) return dtype.status();
+  options.dtype = dtype->value_or(at::kFloat);
+  options.columns = {request.columns().begin(), request.columns().end()};
+  return options;
+}
+
+v1::CreateInstanceResponse ResponseOf(const Created& created,
+                                      v1::Instance description) {
+  v1::CreateInstanceResponse response;
+  *response.mutable_instance() = std::move(description);
+  response.set_existed(created.existed);
+  response.set_rng_state(created.rng_state);
+  for (const std::string& key : created.missing_keys) {
+    response.add_missing_keys(key);
+  }
+  for (const std::string& key : created.unexpected_keys) {
+    if (response.unexpected_keys_size() == kMaxUnexpectedKeys) break;
+    response.add_unexpected_keys(key);
+  }
+  return response;
+}
+
+}  // namespace
+
+InstanceService::InstanceService(Surroundings& surroundings,
+                                 absl::Duration stall_timeout)
+    : DecoratedService("backboned.v1.InstanceService", surroundings),
+      stall_timeout_(stall_timeout) {
+  AddUnary("GetServer", &InstanceService::GetServer);
+  AddUnary("ListArchitectures", &InstanceService::ListArchitectures);
+  AddUnary("ListBenchmarks", &InstanceService::ListBenchmarks);
+  AddChange("CreateInstance", &InstanceService::CreateInstance);
+  AddChange("CloneInstance", &InstanceService::CloneInstance);
+  AddChange("UpdateInstance", &InstanceService::UpdateInstance);
+  AddUnary("GetInstance", &InstanceService::GetInstance);
+  AddUnary("ListInstances", &InstanceService::ListInstances);
+  AddChange("DeleteInstance", &InstanceService::DeleteInstance);
+}
+
+v1::Limits InstanceService::Limits(const Payer& payer) const {
+  const HostLimits& limits = host().limits();
+  v1::Limits result;
+  result.set_max_instances(limits.max_instances);
+  result.set_max_tapes(limits.max_tapes);
+  result.set_max_tape_bytes(limits.max_tape_bytes);
+  result.set_max_in_flight_bytes(limits.max_in_flight_bytes);
+  result.set_max_queued(limits.scheduling.max_queued);
+  result.set_max_message_bytes(kMaxMessageBytes);
+  result.set_max_chunk_bytes(wire::kMaxChunkBytes);
+  *result.mutable_tape_ttl() = ToProto(limits.tape_ttl);
+  *result.mutable_session_ttl() = ToProto(limits.session_ttl);
+  *result.mutable_stall_timeout() = ToProto(stall_timeout_);
+  result.set_max_memory_bytes(limits.max_memory_bytes);
+  result.set_max_calls(gate().max_calls());
+  result.set_session_quota(limits.quotas.Fraction(LimitScope::kSession, payer));
+  result.set_principal_quota(
+      limits.quotas.Fraction(LimitScope::kPrincipal, payer));
+  result.set_max_cache_bytes(limits.max_cache_bytes);
+  return result;
+}
+
+v1::Usage InstanceService::UsageOf(LimitScope scope, const Payer& payer) const {
+  v1::Usage usage;
+  usage.set_calls(gate().places().used(scope, payer));
+  usage.set_instances(host().registry().places().used(scope, payer));
+  const TapeStore::Figures tapes = host().tapes().PayerFigures(scope, payer);
+  usage.set_tapes(tapes.count);
+  usage.set_tape_bytes(tapes.bytes);
+  usage.set_in_flight_bytes(host().in_flight().used(scope, payer));
+  usage.set_memory_bytes(host().accounts().live_bytes(scope, payer));
+  usage.set_cache_bytes(host().cache_room()->used(scope, payer));
+  return usage;
+}
+
+v1::Instance InstanceService::Describe(
+    const std::shared_ptr<Instance>& instance) const {
+  return Describe(std::span(&instance, 1)).front();
+}
+
+std::vector<v1::Instance> InstanceService::Describe(
+    std::span<const std::shared_ptr<Instance>> instances) const {
+  // Theirs first, then those that may share with them.
+  std::vector<StatePtr> states;
+  for (const auto& instance : instances) states.push_back(instance->state());
+  for (const auto& other : host().registry().List()) {
+    if (std::ranges::find(instances, other) == instances.end()) {
+      states.push_back(other->state());
+    }
+  }
+  const std::span all(states);
+  const std::vector<int64_t> shared =
+      SharedBytes(all.first(instances.size()), all.subspan(instances.size()));
+  std::vector<v1::Instance> descriptions;
+  for (size_t i = 0; i < instances.size(); ++i) {
+    v1::Instance& result =
+        descriptions.emplace_back(ToProto(*instances[i], *states[i]));
+    const TapeStore::Figures tapes =
+        host().tapes().InstanceFigures(instances[i]->uid());
+    result.set_tape_count(tapes.count);
+    result.set_tape_bytes(tapes.bytes);
+    result.set_shared_bytes(shared[i]);
+    if (tapes.count == 0) continue;
+    result.set_tape_state_bytes(
+        TapeStateBytes(host().tapes().OfInstance(instances[i]->uid()), states));
+  }
+  return descriptions;
+}
+
+absl::StatusOr<v1::GetServerResponse> InstanceService::GetServer(
+    Call& call, const v1::GetServerRequest&) {
+  v1::GetServerResponse response;
+  response.set_version(Version());
+  response.set_torch_version(TorchVersion());
+  for (const DeviceWorker* worker : host().workers()) {
+    v1::Device& device = *response.add_devices();
+    device.set_name(worker->device().str());
+    device.set_threads(worker->threads());
+    device.set_default_(worker == host().workers().front());
+    device.set_queued(worker->queued());
+    *device.mutable_backlog() = ToProto(worker->backlog());
+    *device.mutable_batches() = ToProto(worker->batch_figures());
+    const DeviceWorker::Place place = worker->PlaceOf(call.flow());
+    device.set_ahead(place.ahead);
+    *device.mutable_estimated_wait() = ToProto(place.wait);
+    if (worker->device().is_cpu()) {
+      device.set_description(ProcessorName());
+      device.set_allocated_bytes(CpuMemory().allocated_bytes());
+      device.set_pooled_bytes(CpuMemory().pooled_bytes());
+    }
+  }
+  *response.mutable_limits() = Limits(call.payer());
+  for (const auto& [name, value] : Numerics()) {
+    (*response.mutable_numerics())[name] = value;
+  }
+  response.set_server_uid(host().uid());
+  response.set_principal(call.principal());
+  *response.mutable_session_usage() =
+      UsageOf(LimitScope::kSession, call.payer());
+  *response.mutable_principal_usage() =
+      UsageOf(LimitScope::kPrincipal, call.payer());
+  return response;
+}
+
+absl::StatusOr<v1::ListArchitecturesResponse>
+InstanceService::ListArchitectures(
+    Call&, const v1::ListArchitecturesRequest& request) {
+  const std::vector<ArchitectureEntry>& all = Architectures();
+  absl::StatusOr<Page> page = CutPage(
+      all, [](const ArchitectureEntry& entry) { return entry.name; },
+      request.page_size(), request.page_token());
+  if (!page.ok()) return page.status();
+  v1::ListArchitecturesResponse response;
+  for (size_t i = page->begin; i < page->end; ++i) {
+    *response.add_architectures() = ToProto(all[i]);
+  }
+  response.set_next_page_token(page->next_token);
+  return response;
+}
+
+absl::StatusOr<v1::ListBenchmarksResponse> InstanceService::ListBenchmarks(
+    Call&, const v1::ListBenchmarksRequest& request) {
+  const std::vector<Benchmark>& all = Benchmarks();
+  absl::StatusOr<Page> page = CutPage(
+      all, [](const Benchmark& benchmark) { return benchmark.name; },
+      request.page_size(), request.page_token());
+  if (!page.ok()) return page.status();
+  v1::ListBenchmarksResponse response;
+  for (size_t i = page->begin; i < page->end; ++i) {
+    *response.add_benchmarks() = ToProto(all[i]);
+  }
+  response.set_next_page_token(page->next_token);
+  return response;
+}
+
+absl::StatusOr<v1::CreateInstanceResponse> InstanceService::CreateInstance(
+    Call& call, const v1::CreateInstanceRequest& request) {
+  call.record().instance = request.name();
+  absl::StatusOr<CreateOptions> options = OptionsOf(call, request);
+  if (!options.ok()) return options.status();
+  absl::StatusOr<Created> created = host().CreateInstance(*options);
+  if (!created.ok()) return created.status();
+  call.record().instance = created->instance->identity().name;
+  v1::Instance description = Describe(created->instance);
+  *description.mutable_layout() = LayoutOf(*created->instance);
+  return ResponseOf(*created, std::move(description));
+}
+
+absl::StatusOr<v1::GetInstanceResponse> InstanceService::GetInstance(
+    Call& call, const v1::GetInstanceRequest& request) {
+  call.record().instance = request.instance();
+  absl::StatusOr<std::shared_ptr<Instance>> instance =
+      host().registry().Find(request.instance(), call.principal());
+  if (!instance.ok()) return instance.status();
+  v1::GetInstanceResponse response;
+  *response.mutable_instance() = Describe(*instance);
+  *response.mutable_instance()->mutable_layout() = LayoutOf(**instance);
+  if (request.digest()) {
+    const StatePtr state = (*instance)->state();
+    absl::StatusOr<std::string> digest = (*instance)->Digest(
+        host().chores(), call.WorkerRequest(/*lane=*/0), state);
+    if (!digest.ok()) return digest.status();
+    response.mutable_instance()->set_digest(*std::move(digest));
+    *response.mutable_instance()->mutable_version() =
+        VersionOf(**instance, *state);
+  }
+  return response;
+}
+
+absl::StatusOr<v1::ListInstancesResponse> InstanceService::ListInstances(
+    Call&, const v1::ListInstancesRequest& request) {
+  const std::vector<std::shared_ptr<Instance>> all = host().registry().List();
+  const auto key_of = [](const std::shared_ptr<Instance>& instance) {
+    // Sorts as owner and name do: the space is before all of their letters.
+    return absl::StrCat(instance->identity().owner, " ",
+                        instance->identity().name);
+  };
+  absl::StatusOr<Page> page =
+      CutPage(all, key_of, request.page_size(), request.page_token());
+  if (!page.ok()) return page.status();
+  v1::ListInstancesResponse response;
+  const std::span shown =
+      std::span(all).subspan(page->begin, page->end - page->begin);
+  FillPage(all, key_of, Describe(shown), *page, *response.mutable_instances());
+  response.set_next_page_token(page->next_token);
+  return response;
+}
+
+absl::StatusOr<v1::DeleteInstanceResponse> InstanceService::DeleteInstance(
+    Call& call, const v1::DeleteInstanceRequest& request) {
+  call.record().instance = request.instance();
+  absl::StatusOr<std::shared_ptr<Instance>> instance =
+      host().registry().Find(request.instance(), call.principal());
+  if (!instance.ok()) return instance.status();
+  const VersionCondition condition = FromProto(request.if_version());
+  const auto remove = [&] {
+    absl::Status expected =
+        (*instance)->CheckVersion(condition, *(*instance)->state());
+    return expected.ok() ? host().DeleteInstance(**instance) : expected;
+  };
+  // In the lane, so that no write comes between.
+  const bool asks_for_state = condition.params || condition.buffers;
+  absl::Status status =
+      asks_for_state ? (*instance)
+                           ->worker()
+                           .Run(call.WorkerRequest((*instance)->lane()), remove)
+                           .status()
+                     : remove();
+  if (!status.ok()) return status;
+  return v1::DeleteInstanceResponse();
+}
+
+}  // namespace backboned::rpc

@@ -1,0 +1,56 @@
+// backboned.v1.InstanceService.
+
+#ifndef BACKBONED_SERVER_RPC_INSTANCES_INSTANCE_SERVICE_H_
+#define BACKBONED_SERVER_RPC_INSTANCES_INSTANCE_SERVICE_H_
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "backboned/v1/instance_service.pb.h"
+#include "server/rpc/transport/decorated_service.h"
+
+namespace backboned::rpc {
+
+// The control side. The contract says what each method does;
+// clone_methods.cc holds those that share and freeze.
+class InstanceService : public DecoratedService {
+ public:
+  // `stall_timeout`: what GetServer tells of the watchdog.
+  InstanceService(Surroundings& surroundings, absl::Duration stall_timeout);
+
+ private:
+  absl::StatusOr<v1::GetServerResponse> GetServer(
+      Call& call, const v1::GetServerRequest& request);
+  absl::StatusOr<v1::ListArchitecturesResponse> ListArchitectures(
+      Call& call, const v1::ListArchitecturesRequest& request);
+  absl::StatusOr<v1::ListBenchmarksResponse> ListBenchmarks(
+      Call& call, const v1::ListBenchmarksRequest& request);
+  absl::StatusOr<v1::CreateInstanceResponse> CreateInstance(
+      Call& call, const v1::CreateInstanceRequest& request);
+  absl::StatusOr<v1::CloneInstanceResponse> CloneInstance(
+      Call& call, const v1::CloneInstanceRequest& request);
+  absl::StatusOr<v1::UpdateInstanceResponse> UpdateInstance(
+      Call& call, const v1::UpdateInstanceRequest& request);
+  absl::StatusOr<v1::GetInstanceResponse> GetInstance(
+      Call& call, const v1::GetInstanceRequest& request);
+  absl::StatusOr<v1::ListInstancesResponse> ListInstances(
+      Call& call, const v1::ListInstancesRequest& request);
+  absl::StatusOr<v1::DeleteInstanceResponse> DeleteInstance(
+      Call& call, const v1::DeleteInstanceRequest& request);
+
+  v1::Limits Limits(const Payer& payer) const;
+  v1::Usage UsageOf(LimitScope scope, const Payer& payer) const;
+
+  // Everything but layout and digest.
+  v1::Instance Describe(const std::shared_ptr<Instance>& instance) const;
+  std::vector<v1::Instance> Describe(
+      std::span<const std::shared_ptr<Instance>> instances) const;
+
+  const absl::Duration stall_timeout_;
+};
+
+}  // namespace backboned::rpc
+
+#endif  // BACKBONED_SERVER_RPC_INSTANCES_INSTANCE_SERVICE_H_

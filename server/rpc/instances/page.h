@@ -1,0 +1,91 @@
+// Pages of a sorted list.
+
+#ifndef BACKBONED_SERVER_RPC_INSTANCES_PAGE_H_
+#define BACKBONED_SERVER_RPC_INSTANCES_PAGE_H_
+
+#include <google/protobuf/repeated_ptr_field.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "base/errors.h"
+
+namespace backboned::rpc {
+
+// What an answer of one message may hold, so that it fits gRPC's default of 4
+// MiB with what stands around it.
+inline constexpr size_t kMaxAnswerBytes =
+    (size_t{4} << 20) - (size_t{64} << 10);
+
+// A half-open range of a list, and the token of what follows.
+struct Page {
+  size_t begin = 0;
+  size_t end = 0;
+  std::string next_token;  // Empty: nothing follows.
+};
+
+inline constexpr std::string_view kTokenPrefix = "after:";
+
+// The token of what follows the item of this key.
+inline std::string TokenAfter(const std::string& key) {
+  return std::string(kTokenPrefix) + key;
+}
+
+// Cuts a page out of `items`, sorted by `key_of` (item to std::string). A token
+// says after which key to go on, so that a page is right though the list
+// changed.
+//
+// kInvalidArgument if `token` is not one that this function made, or `size` is
+// negative.
+template <typename Items, typename KeyOf>
+absl::StatusOr<Page> CutPage(const Items& items, const KeyOf& key_of,
+                             int32_t size, std::string_view token) {
+  constexpr size_t kMaxSize = 100;
+  if (size < 0) {
+    return InvalidOption("page_size is negative");
+  }
+  Page page;
+  if (!token.empty()) {
+    if (!token.starts_with(kTokenPrefix)) {
+      return InvalidOption("page_token is not one that this method gave");
+    }
+    const std::string key(token.substr(kTokenPrefix.size()));
+    while (page.begin < items.size() && key_of(items[page.begin]) <= key)
+      ++page.begin;
+  }
+  const size_t wanted = size == 0 ? kMaxSize : std::min<size_t>(size, kMaxSize);
+  page.end = std::min(items.size(), page.begin + wanted);
+  if (page.end < items.size() && page.end > page.begin) {
+    page.next_token = TokenAfter(key_of(items[page.end - 1]));
+  }
+  return page;
+}
+
+// Moves as many of `entries`, the entries of `page` cut out of `items`, to
+// `answer` as fit one message, at least one, and ends the page behind them.
+template <typename Items, typename KeyOf, typename Entry>
+void FillPage(const Items& items, const KeyOf& key_of,
+              std::vector<Entry> entries, Page& page,
+              google::protobuf::RepeatedPtrField<Entry>& answer) {
+  constexpr size_t kFramingBytes = 8;  // An entry's tag and length.
+  size_t bytes = 0;
+  for (Entry& entry : entries) {
+    bytes += entry.ByteSizeLong() + kFramingBytes;
+    if (bytes > kMaxAnswerBytes && !answer.empty()) {
+      page.end = page.begin + static_cast<size_t>(answer.size());
+      page.next_token = TokenAfter(key_of(items[page.end - 1]));
+      return;
+    }
+    *answer.Add() = std::move(entry);
+  }
+}
+
+}  // namespace backboned::rpc
+
+#endif  // BACKBONED_SERVER_RPC_INSTANCES_PAGE_H_

@@ -1,0 +1,96 @@
+#include "server/rpc/transport/call.h"
+
+#include <grpc/support/time.h>
+
+#include <algorithm>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "base/errors.h"
+
+namespace backboned::rpc {
+namespace {
+
+// Sets `value` from metadata `key`, if the caller sent it.
+absl::Status ReadToken(const grpc::ServerContext& context, const char* key,
+                       std::string& value) {
+  const auto found = context.client_metadata().find(key);
+  if (found == context.client_metadata().end()) return absl::OkStatus();
+  value.assign(found->second.data(), found->second.size());
+  if (IsToken(value)) return absl::OkStatus();
+  return InvalidOption(absl::StrCat(
+      "metadata ", key, " is not 1 to 64 characters of [A-Za-z0-9_.-]"));
+}
+
+// How long a caller still waits. gRPC counts it on CLOCK_MONOTONIC; only
+// ServerContext::deadline() makes a date of it.
+absl::Duration TimeLeft(const grpc::ServerContext& context) {
+  const gpr_timespec deadline =
+      gpr_convert_clock_type(context.raw_deadline(), GPR_CLOCK_MONOTONIC);
+  const gpr_timespec never = gpr_inf_future(GPR_CLOCK_MONOTONIC);
+  if (gpr_time_cmp(deadline, never) == 0) return absl::InfiniteDuration();
+  const gpr_timespec left =
+      gpr_time_sub(deadline, gpr_now(GPR_CLOCK_MONOTONIC));
+  return absl::Seconds(left.tv_sec) + absl::Nanoseconds(left.tv_nsec);
+}
+
+}  // namespace
+
+bool IsToken(std::string_view text) {
+  return !text.empty() && text.size() <= 64 &&
+         std::all_of(text.begin(), text.end(), [](unsigned char c) {
+           return absl::ascii_isalnum(c) || c == '_' || c == '.' || c == '-';
+         });
+}
+
+absl::StatusOr<Call> Call::Create(std::string_view method,
+                                  grpc::ServerContext& context,
+                                  const Clock& clock) {
+  Call call(method, context, clock);
+  absl::Status status = ReadToken(context, "backboned-session", call.session_);
+  if (status.ok()) status = ReadToken(context, "backboned-label", call.label_);
+  if (!status.ok()) return status;
+  return call;
+}
+
+Call::Call(std::string_view method, grpc::ServerContext& context,
+           const Clock& clock)
+    : method_(method),
+      context_(&context),
+      clock_(&clock),
+      principal_(kLocalPrincipal),
+      received_(clock.Now()),
+      deadline_(received_ + TimeLeft(context)) {}
+
+absl::Status Call::CheckWanted() const {
+  if (clock_->Now() >= deadline_) {
+    return absl::DeadlineExceededError("the deadline has passed");
+  }
+  if (IsCancelled()) {
+    return absl::CancelledError("the client cancelled the call");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Call::HowItEnded(const absl::Status& status) const {
+  // A client whose time is over cancels the call, which comes before our own
+  // deadline: gRPC rounds that up by up to a hundredth.
+  const absl::Duration early =
+      (deadline_ - received_) / 50 + absl::Milliseconds(20);
+  if (!absl::IsCancelled(status) || ReasonOf(status).has_value() ||
+      clock_->Now() < deadline_ - early) {
+    return status;
+  }
+  return absl::DeadlineExceededError("the deadline has passed");
+}
+
+DeviceWorker::Request Call::WorkerRequest(uint64_t lane) const {
+  return {.principal = principal_,
+          .run = flow().run,
+          .lane = lane,
+          .deadline = deadline_,
+          .cancelled = [this] { return IsCancelled(); },
+          .account = account_};
+}
+
+}  // namespace backboned::rpc

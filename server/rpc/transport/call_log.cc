@@ -1,0 +1,68 @@
+#include "server/rpc/transport/call_log.h"
+
+#include <spdlog/spdlog.h>
+
+#include <string>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "server/rpc/transport/status.h"
+
+namespace backboned::rpc {
+namespace {
+
+absl::string_view View(std::string_view text) {
+  return {text.data(), text.size()};
+}
+
+void AddField(std::string& line, absl::string_view key,
+              absl::string_view value) {
+  if (!value.empty()) absl::StrAppend(&line, " ", key, "=", value);
+}
+
+void AddMilliseconds(std::string& line, absl::string_view key,
+                     absl::Duration value) {
+  absl::StrAppend(&line, " ", key, "=",
+                  absl::SixDigits(absl::ToDoubleMilliseconds(value)));
+}
+
+void AddStatus(std::string& line, const absl::Status& status) {
+  AddField(line, "code", View(CodeName(status.code())));
+  if (status.ok()) return;
+  AddField(line, "reason", View(ReasonName(ReasonOrDefault(status))));
+  absl::StrAppend(&line, " message=\"", absl::CEscape(status.message()), "\"");
+}
+
+spdlog::level::level_enum Level(const absl::Status& status) {
+  return absl::IsInternal(status) ? spdlog::level::err : spdlog::level::info;
+}
+
+}  // namespace
+
+void LogCall(const Call& call, const absl::Status& status) {
+  if (!spdlog::should_log(Level(status))) return;
+  const Call::Record& record = call.record();
+  std::string line = absl::StrCat("call method=", call.method());
+  AddStatus(line, status);
+  // Names come from clients and may be anything until they are checked.
+  AddField(line, "instance", absl::CEscape(record.instance.substr(0, 130)));
+  AddField(line, "principal", call.principal());
+  AddField(line, "session", call.session());
+  AddField(line, "label", call.label());
+  AddField(line, "request_id", record.request_id);
+  absl::StrAppend(&line, " bytes_in=", record.bytes_in,
+                  " bytes_out=", record.bytes_out);
+  AddMilliseconds(line, "queue_ms", record.times.queue);
+  AddMilliseconds(line, "compute_ms", record.times.compute);
+  AddMilliseconds(line, "total_ms", call.Elapsed());
+  spdlog::log(Level(status), line);
+}
+
+void LogRefusal(std::string_view method, const absl::Status& status) {
+  std::string line = absl::StrCat("call method=", View(method));
+  AddStatus(line, status);
+  spdlog::log(Level(status), line);
+}
+
+}  // namespace backboned::rpc

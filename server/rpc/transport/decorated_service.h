@@ -1,0 +1,168 @@
+// One decorator around every method.
+
+#ifndef BACKBONED_SERVER_RPC_TRANSPORT_DECORATED_SERVICE_H_
+#define BACKBONED_SERVER_RPC_TRANSPORT_DECORATED_SERVICE_H_
+
+#include <grpcpp/impl/service_type.h>
+
+#include <deque>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "server/callers/answer_log.h"
+#include "server/host.h"
+#include "server/rpc/transport/call.h"
+#include "server/rpc/transport/gate.h"
+#include "server/rpc/transport/message_stream.h"
+#include "server/rpc/transport/once.h"
+#include "server/rpc/transport/stall_watchdog.h"
+
+namespace backboned::rpc {
+
+// What the decorator needs; shared by all services of a server.
+struct Surroundings {
+  Host& host;
+  Gate& gate;
+  StallWatchdog& watchdog;
+};
+
+// A gRPC service whose methods are registered by name and all run inside the
+// same decorator: metadata, admission, session, exceptions, status details, one
+// log line.
+//
+// Every method takes and gives raw messages, which are decoded in our own code:
+// with generated deserialisers an undecodable message looks like a half-close.
+// On the wire they are what the .proto files say, unary methods too.
+class DecoratedService : public grpc::Service {
+ protected:
+  // `service`: the full name, `backboned.v1.BackboneService`. `surroundings`
+  // must outlive it.
+  DecoratedService(std::string_view service, Surroundings& surroundings);
+
+  Host& host() const { return surroundings_.host; }
+  const Gate& gate() const { return surroundings_.gate; }
+
+  // The following register a method of a derived class under its name. What a
+  // method reads and answers with follows from its type.
+
+  // One that reads its request and sends its answer itself.
+  template <typename Service>
+  void AddStream(std::string_view name,
+                 absl::Status (Service::*method)(Call&, MessageStream&)) {
+    AddMethod(name, [this, method](Call& call, MessageStream& stream) {
+      return (Derived<Service>().*method)(call, stream);
+    });
+  }
+
+  // One message each way.
+  template <typename Service, typename Request, typename Response>
+  void AddUnary(std::string_view name,
+                absl::StatusOr<Response> (Service::*method)(Call&,
+                                                            const Request&)) {
+    AddUnaryHandler<Request, Response>(
+        name, [this, method](Call& call, const Request& request) {
+          return (Derived<Service>().*method)(call, request);
+        });
+  }
+
+  // The same for a change, which a retry with its request id does not repeat.
+  template <typename Service, typename Request, typename Response>
+  void AddChange(std::string_view name,
+                 absl::StatusOr<Response> (Service::*method)(Call&,
+                                                             const Request&)) {
+    AddUnaryHandler<Request, Response>(
+        name, [this, method](Call& call, const Request& request) {
+          return RunOnce<Response>(host(), call, nullptr, request, [&] {
+            return (Derived<Service>().*method)(call, request);
+          });
+        });
+  }
+
+  // The same for a change whose header has tensors behind it, which the method
+  // reads.
+  template <typename Service, typename Header, typename Response>
+  void AddUpload(std::string_view name,
+                 absl::StatusOr<Response> (Service::*method)(Call&,
+                                                             MessageStream&,
+                                                             const Header&)) {
+    AddHeaderHandler<Header>(
+        name,
+        [this, method](Call& call, MessageStream& stream,
+                       const Header& header) -> absl::Status {
+          absl::StatusOr<Response> response =
+              RunOnce<Response>(host(), call, &stream, header, [&] {
+                return (Derived<Service>().*method)(call, stream, header);
+              });
+          if (!response.ok()) return response.status();
+          return stream.WriteResponse(*response);
+        });
+  }
+
+  // The same for a change whose answer, a Result, has tensors behind it too:
+  // the method sends it with its ticket.
+  template <typename Result, typename Service, typename Header>
+  void AddExchange(std::string_view name,
+                   absl::Status (Service::*method)(Call&, MessageStream&,
+                                                   const Header&,
+                                                   AnswerTicket)) {
+    AddHeaderHandler<Header>(
+        name, [this, method](Call& call, MessageStream& stream,
+                             const Header& header) {
+          return AnswerOnce<Result>(
+              host(), call, stream, header, [&](AnswerTicket ticket) {
+                return (Derived<Service>().*method)(call, stream, header,
+                                                    std::move(ticket));
+              });
+        });
+  }
+
+ private:
+  using Handler = std::function<absl::Status(Call&, MessageStream&)>;
+
+  template <typename Service>
+  Service& Derived() {
+    return static_cast<Service&>(*this);
+  }
+
+  // Registers a method of any kind.
+  void AddMethod(std::string_view method, Handler handler);
+
+  // Registers what takes one message and returns the one to answer.
+  template <typename Request, typename Response, typename Run>
+  void AddUnaryHandler(std::string_view name, Run run) {
+    AddMethod(name, [run](Call& call, MessageStream& stream) {
+      Request request;
+      absl::Status read = stream.ReadRequest(request);
+      if (!read.ok()) return read;
+      absl::StatusOr<Response> response = run(call, request);
+      if (!response.ok()) return response.status();
+      return stream.WriteResponse(*response);
+    });
+  }
+
+  // Registers what takes a header, and the stream behind it.
+  template <typename Header, typename Run>
+  void AddHeaderHandler(std::string_view name, Run run) {
+    AddMethod(name, [run](Call& call, MessageStream& stream) {
+      Header header;
+      absl::Status read = stream.ReadHeader(header);
+      return read.ok() ? run(call, stream, header) : read;
+    });
+  }
+
+  grpc::Status Serve(std::string_view method, const Handler& handler,
+                     grpc::ServerContext& context,
+                     MessageStream::Stream& stream);
+
+  const std::string service_;
+  Surroundings& surroundings_;
+  std::deque<std::string> paths_;  // gRPC keeps pointers to them.
+};
+
+}  // namespace backboned::rpc
+
+#endif  // BACKBONED_SERVER_RPC_TRANSPORT_DECORATED_SERVICE_H_

@@ -1,0 +1,102 @@
+#include "server/rpc/transport/health_check.h"
+
+#include <google/protobuf/unknown_field_set.h>
+#include <grpcpp/create_channel.h>
+#include <grpcpp/generic/generic_stub.h>
+#include <grpcpp/security/credentials.h>
+#include <grpcpp/support/byte_buffer.h>
+
+#include <cstdint>
+#include <memory>
+
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
+#include "server/rpc/transport/listen.h"
+
+namespace backboned::rpc {
+namespace {
+
+constexpr char kMethod[] = "/grpc.health.v1.Health/Check";
+
+// Of HealthCheckResponse.
+constexpr int kStatusField = 1;
+constexpr uint64_t kServing = 1;
+
+// A proxy of the environment's is for addresses elsewhere.
+std::shared_ptr<grpc::Channel> Connect(const std::string& target) {
+  grpc::ChannelArguments arguments;
+  arguments.SetInt("grpc.enable_http_proxy", 0);
+  return grpc::CreateCustomChannel(target, grpc::InsecureChannelCredentials(),
+                                   arguments);
+}
+
+// Sends an empty request, which asks about the whole server.
+grpc::Status Ask(const std::string& target, absl::Duration timeout,
+                 grpc::ByteBuffer& answer) {
+  grpc::GenericStub stub(Connect(target));
+  grpc::ClientContext context;
+  context.set_deadline(absl::ToChronoTime(absl::Now() + timeout));
+  const grpc::ByteBuffer request(nullptr, 0);
+  grpc::Status status;
+  absl::Notification done;
+  stub.UnaryCall(&context, kMethod, grpc::StubOptions(), &request, &answer,
+                 [&status, &done](grpc::Status ended) {
+                   status = std::move(ended);
+                   done.Notify();
+                 });
+  done.WaitForNotification();
+  return status;
+}
+
+// Whether the bytes of a HealthCheckResponse say SERVING.
+bool SaysServing(const grpc::ByteBuffer& answer) {
+  grpc::Slice bytes;
+  google::protobuf::UnknownFieldSet fields;
+  if (!answer.DumpToSingleSlice(&bytes).ok() ||
+      !fields.ParseFromArray(bytes.begin(), static_cast<int>(bytes.size()))) {
+    return false;
+  }
+  uint64_t status = 0;
+  for (int i = 0; i < fields.field_count(); ++i) {
+    const google::protobuf::UnknownField& field = fields.field(i);
+    if (field.number() == kStatusField &&
+        field.type() == google::protobuf::UnknownField::TYPE_VARINT) {
+      status = field.varint();
+    }
+  }
+  return status == kServing;
+}
+
+}  // namespace
+
+absl::StatusOr<std::string> TargetOf(const std::string& listen) {
+  const absl::StatusOr<ListenAddress> address = ParseListenAddress(listen);
+  if (!address.ok()) return address.status();
+  if (address->is_unix()) return address->text;
+  if (address->port == "0") {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "cannot check ", listen,
+        ": the server chose the port itself; say which behind --check"));
+  }
+  if (address->host == "0.0.0.0") {
+    return absl::StrCat("127.0.0.1:", address->port);
+  }
+  if (address->host == "::") return absl::StrCat("[::1]:", address->port);
+  return address->text;
+}
+
+absl::Status CheckHealth(const std::string& target, absl::Duration timeout) {
+  grpc::ByteBuffer answer;
+  const grpc::Status status = Ask(target, timeout, answer);
+  if (!status.ok()) {
+    return absl::UnavailableError(
+        absl::StrCat(target, " does not answer: ", status.error_message()));
+  }
+  if (!SaysServing(answer)) {
+    return absl::UnavailableError(absl::StrCat(target, " does not serve"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace backboned::rpc

@@ -1,0 +1,224 @@
+#include "server/rpc/transport/listen.h"
+
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <sys/file.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <memory>
+#include <utility>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+
+namespace backboned::rpc {
+namespace {
+
+// A file descriptor that closes itself.
+class Descriptor {
+ public:
+  explicit Descriptor(int fd) : fd_(fd) {}
+  Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  Descriptor& operator=(Descriptor&&) = delete;
+  ~Descriptor() {
+    if (fd_ >= 0) close(fd_);
+  }
+  int get() const { return fd_; }
+  int Release() { return std::exchange(fd_, -1); }
+
+ private:
+  int fd_;
+};
+
+using AddressList = std::unique_ptr<addrinfo, decltype(&freeaddrinfo)>;
+
+absl::StatusOr<AddressList> Resolve(const ListenAddress& address) {
+  addrinfo hints = {};
+  hints.ai_socktype = SOCK_STREAM;
+  hints.ai_flags = AI_PASSIVE;
+  addrinfo* list = nullptr;
+  const int failed =
+      getaddrinfo(address.host.c_str(), address.port.c_str(), &hints, &list);
+  if (failed != 0) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "cannot resolve '", address.host, "': ", gai_strerror(failed)));
+  }
+  return AddressList(list, &freeaddrinfo);
+}
+
+bool IsLoopback(const sockaddr& address) {
+  if (address.sa_family == AF_INET) {
+    sockaddr_in ipv4;
+    std::memcpy(&ipv4, &address, sizeof(ipv4));
+    return (ntohl(ipv4.sin_addr.s_addr) >> 24) == 127;
+  }
+  sockaddr_in6 ipv6;
+  std::memcpy(&ipv6, &address, sizeof(ipv6));
+  return IN6_IS_ADDR_LOOPBACK(&ipv6.sin6_addr);
+}
+
+absl::Status InUse(const ListenAddress& address) {
+  return absl::UnavailableError(absl::StrCat("cannot listen on ", address.text,
+                                             ": another server listens there"));
+}
+
+// Binds a socket of our own for a moment, to learn why gRPC could not.
+absl::Status ProbeTcp(const ListenAddress& address) {
+  absl::StatusOr<AddressList> list = Resolve(address);
+  if (!list.ok()) return list.status();
+  for (const addrinfo* info = list->get(); info != nullptr;
+       info = info->ai_next) {
+    const Descriptor probe(
+        socket(info->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    if (probe.get() < 0)
+      continue;  // An address family that this machine lacks.
+    const int reuse =
+        1;  // As gRPC does: what lingers in TIME_WAIT is no server.
+    setsockopt(probe.get(), SOL_SOCKET, SO_REUSEADDR, &reuse, sizeof(reuse));
+    if (bind(probe.get(), info->ai_addr, info->ai_addrlen) == 0) continue;
+    if (errno == EADDRINUSE) return InUse(address);
+    return absl::InvalidArgumentError(absl::StrCat(
+        "cannot listen on ", address.text, ": ", std::strerror(errno)));
+  }
+  return absl::OkStatus();
+}
+
+sockaddr_un UnixAddress(const std::string& path) {
+  sockaddr_un address = {};
+  address.sun_family = AF_UNIX;
+  path.copy(address.sun_path, sizeof(address.sun_path) - 1);
+  return address;
+}
+
+// Opens and locks the file `path`.lock. Whoever holds the lock owns the socket.
+absl::StatusOr<Descriptor> LockBeside(const ListenAddress& address) {
+  const std::string path = absl::StrCat(address.path, ".lock");
+  while (true) {
+    Descriptor file(
+        open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+    if (file.get() < 0) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "cannot listen on ", address.text, ": ", std::strerror(errno)));
+    }
+    if (flock(file.get(), LOCK_EX | LOCK_NB) != 0) return InUse(address);
+    // Between open and lock the last holder may have removed the file.
+    struct stat held = {};
+    struct stat named = {};
+    if (fstat(file.get(), &held) == 0 && stat(path.c_str(), &named) == 0 &&
+        held.st_ino == named.st_ino) {
+      return file;
+    }
+  }
+}
+
+// Removes a socket that nobody serves.
+absl::Status RemoveStale(const ListenAddress& address) {
+  struct stat found = {};
+  if (lstat(address.path.c_str(), &found) != 0) return absl::OkStatus();
+  if (!S_ISSOCK(found.st_mode)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("cannot listen on ", address.text,
+                     ": a file that is no socket is there"));
+  }
+  const sockaddr_un target = UnixAddress(address.path);
+  const Descriptor probe(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (connect(probe.get(), reinterpret_cast<const sockaddr*>(&target),
+              sizeof(target)) == 0) {
+    return InUse(address);
+  }
+  if (errno != ECONNREFUSED) {  // It may be served, though not for us.
+    return absl::InvalidArgumentError(
+        absl::StrCat("cannot listen on ", address.text,
+                     ": a socket is there: ", std::strerror(errno)));
+  }
+  unlink(address.path.c_str());
+  return absl::OkStatus();
+}
+
+absl::StatusOr<ListenAddress> ParseTcp(std::string_view text) {
+  ListenAddress address{.text = std::string(text)};
+  const size_t colon = text.rfind(':');
+  const absl::Status malformed = absl::InvalidArgumentError(absl::StrCat(
+      "address '", address.text, "' is neither unix:/path nor host:port"));
+  if (colon == std::string_view::npos || colon == 0) return malformed;
+  address.host = std::string(text.substr(0, colon));
+  address.port = std::string(text.substr(colon + 1));
+  if (address.host.size() > 2 && address.host.front() == '[' &&
+      address.host.back() == ']') {
+    address.host = address.host.substr(1, address.host.size() - 2);
+  }
+  int port = 0;
+  if (!absl::SimpleAtoi(address.port, &port) || port < 0 || port > 65535)
+    return malformed;
+  return address;
+}
+
+}  // namespace
+
+absl::StatusOr<ListenAddress> ParseListenAddress(std::string_view text) {
+  constexpr std::string_view kUnix = "unix:";
+  if (!text.starts_with(kUnix)) return ParseTcp(text);
+  ListenAddress address;
+  std::string_view path = text.substr(kUnix.size());
+  if (path.starts_with("//")) path.remove_prefix(2);
+  address.path = std::string(path);
+  address.text = absl::StrCat("unix:", address.path);
+  if (address.path.empty()) {
+    return absl::InvalidArgumentError("address 'unix:' has no path");
+  }
+  if (address.path.size() >= sizeof(sockaddr_un::sun_path)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "the socket's path has ", address.path.size(), " characters, at most ",
+        sizeof(sockaddr_un::sun_path) - 1, " are possible: ", address.path));
+  }
+  return address;
+}
+
+absl::Status CheckLocal(const ListenAddress& address) {
+  if (address.is_unix()) return absl::OkStatus();
+  absl::StatusOr<AddressList> list = Resolve(address);
+  if (!list.ok()) return list.status();
+  for (const addrinfo* info = list->get(); info != nullptr;
+       info = info->ai_next) {
+    if (IsLoopback(*info->ai_addr)) continue;
+    return absl::FailedPreconditionError(absl::StrCat(
+        "refusing to listen on ", address.text,
+        ": it can be reached from other machines without authentication or "
+        "encryption; say --insecure-remote if that is meant"));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<AddressClaim> AddressClaim::Make(const ListenAddress& address) {
+  if (!address.is_unix()) {
+    absl::Status free = ProbeTcp(address);
+    if (!free.ok()) return free;
+    return AddressClaim("", -1);
+  }
+  absl::StatusOr<Descriptor> lock = LockBeside(address);
+  if (!lock.ok()) return lock.status();
+  absl::Status removed = RemoveStale(address);
+  if (!removed.ok()) {
+    unlink(absl::StrCat(address.path, ".lock").c_str());
+    return removed;
+  }
+  return AddressClaim(address.path, lock->Release());
+}
+
+AddressClaim::AddressClaim(AddressClaim&& other) noexcept
+    : path_(std::move(other.path_)), lock_(std::exchange(other.lock_, -1)) {}
+
+AddressClaim::~AddressClaim() {
+  if (lock_ < 0) return;
+  unlink(path_.c_str());
+  unlink(absl::StrCat(path_, ".lock").c_str());
+  close(lock_);
+}
+
+}  // namespace backboned::rpc

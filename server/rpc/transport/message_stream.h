@@ -1,0 +1,85 @@
+// Headers and tensors through one gRPC stream of raw messages.
+
+#ifndef BACKBONED_SERVER_RPC_TRANSPORT_MESSAGE_STREAM_H_
+#define BACKBONED_SERVER_RPC_TRANSPORT_MESSAGE_STREAM_H_
+
+#include <google/protobuf/message_lite.h>
+#include <grpcpp/support/byte_buffer.h>
+#include <grpcpp/support/sync_stream.h>
+
+#include <atomic>
+#include <cstddef>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "proto/wire/message.h"
+#include "proto/wire/tensor_writer.h"
+#include "server/rpc/transport/call.h"
+#include "server/rpc/transport/stall_watchdog.h"
+
+namespace backboned::rpc {
+
+// Reads a request and writes an answer, each a header and the bytes of tensors
+// (see proto/backboned/v1/tensor.proto), or one plain message.
+//
+// Not thread-safe: belongs to the call's handler.
+class MessageStream {
+ public:
+  using Stream = grpc::ServerReaderWriter<grpc::ByteBuffer, grpc::ByteBuffer>;
+
+  // All must outlive it.
+  MessageStream(Stream& stream, Call& call, StallWatchdog& watchdog);
+
+  // Reads the only message of a request.
+  //
+  // kInvalidArgument if there is none, more than one, or it cannot be decoded.
+  absl::Status ReadRequest(google::protobuf::MessageLite& request);
+
+  // Reads the first message of a streamed request and gives its header.
+  //
+  // kInvalidArgument if there is none, it has no header, or it cannot be
+  // decoded.
+  absl::Status ReadHeader(google::protobuf::MessageLite& header);
+
+  // Reads the rest of a streamed request into `destinations`, back to back,
+  // until the client half-closes.
+  //
+  // kInvalidArgument (the message names the byte) if the bytes are not exactly
+  // those, kCancelled if the client went away or stalled; the destinations'
+  // content is then unspecified.
+  absl::Status ReadTensors(std::vector<std::span<std::byte>> destinations);
+
+  // Ends the call if it still reads tensors: a newer attempt of its request is
+  // there. Thread-safe.
+  void GiveWay();
+
+  // Writes a plain message, the last one of the call.
+  absl::Status WriteResponse(const google::protobuf::MessageLite& response);
+
+  // Writes a header and the tensors' bytes, without copying large ones; they
+  // are kept alive until gRPC has sent them.
+  absl::Status WriteTensors(const google::protobuf::MessageLite& header,
+                            std::vector<wire::Payload> tensors);
+
+ private:
+  std::optional<grpc::ByteBuffer> ReadMessage(
+      StallWatchdog::Transfer& transfer);
+  absl::Status EndOfTransfer(const StallWatchdog::Transfer& transfer) const;
+  absl::Status SkipRest();
+  absl::Status Write(const grpc::ByteBuffer& message, bool is_only,
+                     StallWatchdog::Transfer& transfer);
+
+  Stream& stream_;
+  Call& call_;
+  StallWatchdog& watchdog_;
+  std::optional<wire::Message>
+      first_;           // ReadHeader's; may hold the first chunk.
+  bool ended_ = false;  // There are no further messages.
+  std::atomic<bool> reads_tensors_ = false;
+};
+
+}  // namespace backboned::rpc
+
+#endif  // BACKBONED_SERVER_RPC_TRANSPORT_MESSAGE_STREAM_H_

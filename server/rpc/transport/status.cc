@@ -1,0 +1,88 @@
+#include "server/rpc/transport/status.h"
+
+#include <algorithm>
+#include <string>
+
+#include "absl/time/time.h"
+#include "backboned/v1/error.pb.h"
+#include "server/rpc/convert/convert.h"
+
+namespace backboned::rpc {
+namespace {
+
+v1::ErrorReason ProtoReason(Reason reason) {
+  return static_cast<v1::ErrorReason>(static_cast<int>(reason));
+}
+
+v1::ErrorDetail Detail(const absl::Status& status) {
+  v1::ErrorDetail detail;
+  detail.set_reason(ProtoReason(ReasonOrDefault(status)));
+  const std::optional<Limit> limit = LimitOf(status);
+  if (!limit.has_value()) return detail;
+  detail.set_limit(limit->name);
+  detail.set_limit_value(limit->value);
+  detail.set_requested_value(limit->requested);
+  detail.set_scope(static_cast<v1::LimitScope>(limit->scope));
+  if (limit->retry_delay > absl::ZeroDuration()) {
+    *detail.mutable_retry_delay() = ToProto(limit->retry_delay);
+  }
+  return detail;
+}
+
+}  // namespace
+
+Reason ReasonOrDefault(const absl::Status& status) {
+  const std::optional<Reason> reason = ReasonOf(status);
+  if (reason.has_value()) return *reason;
+  switch (status.code()) {
+    case absl::StatusCode::kInvalidArgument:
+      return Reason::kMalformedStream;
+    case absl::StatusCode::kResourceExhausted:
+      return Reason::kLimitReached;
+    case absl::StatusCode::kInternal:
+      return Reason::kComputeFailed;
+    default:
+      return Reason{};
+  }
+}
+
+std::string_view ReasonName(Reason reason) {
+  constexpr std::string_view kPrefix = "ERROR_REASON_";
+  const std::string& name = v1::ErrorReason_Name(ProtoReason(reason));
+  return std::string_view(name).substr(std::min(kPrefix.size(), name.size()));
+}
+
+std::string_view CodeName(absl::StatusCode code) {
+  static constexpr std::string_view kNames[] = {"OK",
+                                                "CANCELLED",
+                                                "UNKNOWN",
+                                                "INVALID_ARGUMENT",
+                                                "DEADLINE_EXCEEDED",
+                                                "NOT_FOUND",
+                                                "ALREADY_EXISTS",
+                                                "PERMISSION_DENIED",
+                                                "RESOURCE_EXHAUSTED",
+                                                "FAILED_PRECONDITION",
+                                                "ABORTED",
+                                                "OUT_OF_RANGE",
+                                                "UNIMPLEMENTED",
+                                                "INTERNAL",
+                                                "UNAVAILABLE",
+                                                "DATA_LOSS",
+                                                "UNAUTHENTICATED"};
+  const auto index = static_cast<size_t>(code);
+  return index < std::size(kNames) ? kNames[index] : "UNKNOWN";
+}
+
+grpc::Status ToGrpc(const absl::Status& status) {
+  if (status.ok()) return grpc::Status::OK;
+  const std::string message(status.message().substr(0, kMaxMessageBytes));
+  v1::StatusDetails details;
+  details.set_code(static_cast<int>(status.code()));
+  details.set_message(message);
+  details.add_details()->PackFrom(Detail(status));
+  return grpc::Status(static_cast<grpc::StatusCode>(status.code()), message,
+                      details.SerializeAsString());
+}
+
+}  // namespace backboned::rpc

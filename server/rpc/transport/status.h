@@ -1,0 +1,32 @@
+// From absl::Status to what gRPC sends.
+
+#ifndef BACKBONED_SERVER_RPC_TRANSPORT_STATUS_H_
+#define BACKBONED_SERVER_RPC_TRANSPORT_STATUS_H_
+
+#include <grpcpp/support/status.h>
+
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "base/errors.h"
+
+namespace backboned::rpc {
+
+// Returns the status for the wire: the same code, the message cut to 1024
+// bytes, and in the details a StatusDetails with one ErrorDetail. An error
+// without a reason of its own gets its code's usual one.
+grpc::Status ToGrpc(const absl::Status& status);
+
+// Returns the reason that `ToGrpc` puts into the details.
+Reason ReasonOrDefault(const absl::Status& status);
+
+// Returns a reason's name as error.proto spells it, without the prefix:
+// `SHAPE_MISMATCH`.
+std::string_view ReasonName(Reason reason);
+
+// Returns a code's name as gRPC spells it: `INVALID_ARGUMENT`.
+std::string_view CodeName(absl::StatusCode code);
+
+}  // namespace backboned::rpc
+
+#endif  // BACKBONED_SERVER_RPC_TRANSPORT_STATUS_H_

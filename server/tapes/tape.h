@@ -1,0 +1,129 @@
+// A forward that is kept for its backward, and the right to keep or use one.
+//
+// A tape keeps the forward's graph, or, once it is demoted, only what is needed
+// to run the forward again.
+
+#ifndef BACKBONED_SERVER_TAPES_TAPE_H_
+#define BACKBONED_SERVER_TAPES_TAPE_H_
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "server/limits/memory_account.h"
+#include "server/limits/quotas.h"
+
+namespace backboned {
+
+class Graph;
+
+// What is needed to run a tape's forward again.
+//
+// Thread-safe.
+class Replay {
+ public:
+  virtual ~Replay() = default;
+
+  // Computes the forward's graph anew, equal to the bit; nothing else changes.
+  // On the device's worker only. Throws what a forward throws.
+  virtual std::shared_ptr<Graph> Run() const = 0;
+
+  // Bytes that it keeps alive.
+  virtual int64_t bytes() const = 0;
+
+  // Calls `visit` with the parameters and buffers that the forward ran with.
+  virtual void ForEachStateTensor(
+      absl::FunctionRef<void(const at::Tensor&)> visit) const = 0;
+
+  // Takes note that a tape has nothing else any more.
+  virtual void CountDemotion() const = 0;
+};
+
+// One forward, kept. Immutable once it is stored.
+struct Tape {
+  // 32 hex digits that cannot be guessed; given by TapeStore::Put.
+  std::string id = {};
+  // Whose forward it was.
+  std::string instance_uid;
+  // Who pays, and the only one who may use it.
+  std::string principal;
+  // It dies with this session of the principal. Empty: with none.
+  std::string session = {};
+  // What it holds: the account's live bytes after the forward.
+  int64_t bytes = 0;
+  // The forward's place among all that were recorded.
+  uint64_t sequence = 0;
+  // Names, shapes and types of the outputs; the tensors have no memory.
+  std::vector<std::string> output_names = {};
+  std::vector<at::Tensor> outputs = {};
+  // Whether the input's gradient may be asked for.
+  bool input_grad = false;
+  // Null: the tape is demoted.
+  std::shared_ptr<Graph> graph = nullptr;
+  // Null: the tape cannot be demoted.
+  std::shared_ptr<const Replay> replay = nullptr;
+  // Pays for what the graph keeps alive.
+  std::shared_ptr<MemoryAccount> account = nullptr;
+};
+
+class TapeStore;
+
+// A place for one tape, held until it is put or this object is gone. Not
+// thread-safe.
+class TapeSlot {
+ public:
+  // Holds no place.
+  TapeSlot() = default;
+  TapeSlot(TapeSlot&& other) noexcept
+      : store_(std::exchange(other.store_, nullptr)),
+        payer_(std::move(other.payer_)) {}
+  TapeSlot& operator=(TapeSlot&& other) noexcept;
+  ~TapeSlot();
+
+ private:
+  friend class TapeStore;
+  TapeSlot(TapeStore* store, Payer payer)
+      : store_(store), payer_(std::move(payer)) {}
+
+  TapeStore* store_ = nullptr;
+  Payer payer_;
+};
+
+// Tapes of which a backward has the exclusive use. Not thread-safe.
+class TapeLease {
+ public:
+  // Holds nothing.
+  TapeLease() = default;
+  TapeLease(TapeLease&& other) noexcept;
+  TapeLease& operator=(TapeLease&& other) noexcept;
+
+  // Returns to the store what was not consumed.
+  ~TapeLease();
+
+  // The tapes, in the order of the ids that were asked for.
+  const std::vector<std::shared_ptr<const Tape>>& tapes() const {
+    return tapes_;
+  }
+
+  // Drops the tapes for good: they are used up. The lease is empty then.
+  void Consume();
+
+ private:
+  friend class TapeStore;
+  TapeLease(TapeStore* store, std::vector<std::shared_ptr<const Tape>> tapes)
+      : store_(store), tapes_(std::move(tapes)) {}
+
+  void Finish(bool consume);
+
+  TapeStore* store_ = nullptr;
+  std::vector<std::shared_ptr<const Tape>> tapes_;
+};
+
+}  // namespace backboned
+
+#endif  // BACKBONED_SERVER_TAPES_TAPE_H_

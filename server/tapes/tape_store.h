@@ -1,0 +1,179 @@
+// The forwards that are kept for their backward.
+
+#ifndef BACKBONED_SERVER_TAPES_TAPE_STORE_H_
+#define BACKBONED_SERVER_TAPES_TAPE_STORE_H_
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "server/limits/quotas.h"
+#include "server/tapes/tape.h"
+
+namespace backboned {
+
+// Keeps tapes until they are used, released or expired, within limits of count
+// and bytes of all, and each payer's part of them. A tape that is leased still
+// counts, since its memory is still there.
+//
+// Over the bytes, tapes that are not leased are demoted, and the new one last,
+// unless it does not fit alone: each gives up its graph, and counts as much as
+// its replay keeps. Over a payer's part these are the payer's, over the limit
+// of all anybody's: each time the oldest of the session that holds most, of the
+// principal that holds most.
+//
+// Thread-safe. Graphs are destroyed outside the lock, by the calling thread.
+// Must outlive its slots and leases.
+class TapeStore {
+ public:
+  struct Limits {
+    // Errors call it `max-tapes`.
+    int64_t max_count = 1024;
+    // Errors call it `max-tape-bytes`.
+    int64_t max_bytes = int64_t{4} << 30;
+    // Since the tape was put or its last lease began.
+    absl::Duration ttl = absl::Minutes(10);
+    // Of count and bytes.
+    Quotas quotas = {};
+  };
+
+  struct Figures {
+    int64_t count = 0;
+    int64_t bytes = 0;
+  };
+
+  explicit TapeStore(const Limits& limits);
+  ~TapeStore();
+
+  TapeStore(const TapeStore&) = delete;
+  TapeStore& operator=(const TapeStore&) = delete;
+
+  // Holds a place for a tape of `payer`, so that a forward is refused before it
+  // starts.
+  //
+  // Returns kResourceExhausted (LimitReached `max-tapes` or `max-tape-bytes`)
+  // if the store is full, once what has expired is dropped and what can be is
+  // demoted.
+  absl::StatusOr<TapeSlot> Reserve(const Payer& payer, absl::Time now);
+
+  // Keeps `tape`, whose payer `slot` is for, and returns its id. Put it before
+  // the forward's buffers are published: a refused training forward changes
+  // nothing.
+  //
+  // Returns kResourceExhausted (LimitReached `max-tape-bytes`) if its bytes do
+  // not fit, though all that can be is demoted; it is gone then.
+  absl::StatusOr<std::string> Put(Tape tape, TapeSlot slot, absl::Time now);
+
+  // Takes the tapes `ids` out for one backward: all of them, or none.
+  //
+  // Returns kFailedPrecondition (kTapeNotFound) if one is unknown to
+  // `principal`, of another instance, expired, or in use by another lease;
+  // kInvalidArgument (kInvalidOption) if `ids` names one twice.
+  absl::StatusOr<TapeLease> Lease(absl::Span<const std::string> ids,
+                                  std::string_view instance_uid,
+                                  std::string_view principal, absl::Time now);
+
+  // Drops those of `ids` that belong to `principal` and returns how many these
+  // were. A leased one goes when its lease ends.
+  int64_t Release(absl::Span<const std::string> ids,
+                  std::string_view principal);
+
+  // Drops the tapes of an instance, those of a session of a principal that were
+  // put or leased by `used`, those that nobody used for the TTL, and returns
+  // how many these were. A leased one goes when its lease ends; it does not
+  // expire.
+  int64_t DropInstance(std::string_view instance_uid);
+  int64_t DropSession(std::string_view session, std::string_view principal,
+                      absl::Time used);
+  int64_t DropExpired(absl::Time now);
+
+  // An instance's tapes.
+  std::vector<std::shared_ptr<const Tape>> OfInstance(
+      std::string_view instance_uid) const;
+
+  // Count and bytes of an instance's tapes, of all, and of those within `scope`
+  // of `payer`.
+  Figures InstanceFigures(std::string_view instance_uid) const;
+  Figures TotalFigures() const;
+  Figures PayerFigures(LimitScope scope, const Payer& payer) const;
+
+ private:
+  friend class TapeSlot;
+  friend class TapeLease;
+
+  struct Entry {
+    std::shared_ptr<const Tape> tape;
+    int64_t bytes = 0;    // That count.
+    uint64_t number = 0;  // Later tapes have higher ones.
+    absl::Time expires;
+    bool leased = false;
+    bool dropped = false;  // Goes at the end of its lease.
+  };
+  using Tapes = std::vector<std::shared_ptr<const Tape>>;
+  using Entries = std::unordered_map<std::string, Entry>;  // By id.
+
+  // What all, a principal or a session hold.
+  struct Holder {
+    Figures figures;
+    int64_t reserved_count = 0;
+  };
+
+  // A holder that limits a payer's tapes.
+  struct Level {
+    LimitScope scope;
+    Holder& holder;
+    int64_t max_count;
+    int64_t max_bytes;
+    int64_t free_bytes() const { return max_bytes - holder.figures.bytes; }
+  };
+
+  template <typename Predicate>
+  int64_t DropIf(const Predicate& predicate);
+  std::shared_ptr<const Tape> Remove(Entries::iterator entry)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status CheckUse(const std::string& id, std::string_view instance_uid,
+                        std::string_view principal, absl::Time now) const
+      ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  std::array<Holder*, 3> HoldersOf(const Payer& payer)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::vector<Level> LevelsOf(const Payer& payer)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Forget(const Payer& payer) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status CheckCount(const Level& level) const;
+  absl::Status CheckBytes(const Level& level, int64_t bytes) const;
+  absl::Status MakeRoom(const Payer& payer, int64_t bytes, Tapes& undone)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Demote(const Level& level, const Payer& payer, int64_t bytes,
+              Tapes& undone) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Count(const Tape& tape, int64_t count, int64_t bytes)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Recount(Entry& entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void FreeSlot(const Payer& payer);
+  void EndLease(const Tapes& tapes, bool consume);
+
+  const Limits limits_;
+
+  mutable absl::Mutex mutex_;
+  Entries entries_ ABSL_GUARDED_BY(mutex_);
+  std::unordered_map<std::string, Figures> by_instance_ ABSL_GUARDED_BY(mutex_);
+  Holder all_ ABSL_GUARDED_BY(mutex_);
+  // Those that hold something, or a place.
+  std::map<std::string, Holder> by_principal_ ABSL_GUARDED_BY(mutex_);
+  std::map<Payer, Holder> by_session_ ABSL_GUARDED_BY(mutex_);
+  uint64_t last_number_ ABSL_GUARDED_BY(mutex_) = 0;
+};
+
+}  // namespace backboned
+
+#endif  // BACKBONED_SERVER_TAPES_TAPE_STORE_H_

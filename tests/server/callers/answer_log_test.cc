@@ -1,0 +1,336 @@
+#include "server/callers/answer_log.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/synchronization/notification.h"
+#include "absl/time/time.h"
+#include "base/errors.h"
+#include "tests/testing/status_matchers.h"
+
+namespace backboned {
+namespace {
+
+using ::testing::HasSubstr;
+
+absl::Time At(int64_t seconds) {
+  return absl::UnixEpoch() + absl::Seconds(seconds);
+}
+
+class AnswersTest : public ::testing::Test {
+ protected:
+  static RequestKey Key(const std::string& id,
+                        const std::string& session = "") {
+    return {.principal = "local",
+            .method = "SetParams",
+            .request_id = id,
+            .session = session};
+  }
+
+  // Begins an attempt that may run.
+  AnswerTicket Fresh(const RequestKey& key, absl::Time now = At(0)) {
+    absl::StatusOr<AnswerLog::Attempt> attempt = log_.Begin(key, "print", now);
+    EXPECT_THAT(attempt, IsOk());
+    EXPECT_TRUE(std::holds_alternative<AnswerTicket>(*attempt));
+    return std::get<AnswerTicket>(*std::move(attempt));
+  }
+
+  // Returns the recorded answer of a retry, if there is one.
+  std::optional<RecordedAnswer> Retry(const RequestKey& key,
+                                      absl::Time now = At(0)) {
+    absl::StatusOr<AnswerLog::Attempt> attempt = log_.Begin(key, "print", now);
+    EXPECT_THAT(attempt, IsOk());
+    if (!std::holds_alternative<RecordedAnswer>(*attempt)) return std::nullopt;
+    return std::get<RecordedAnswer>(*std::move(attempt));
+  }
+
+  void Record(const RequestKey& key, int64_t payload_bytes = 0,
+              absl::Time now = At(0)) {
+    Answer answer{.header = "header of " + key.request_id};
+    if (payload_bytes > 0) {
+      answer.payload = std::make_shared<int>(7);
+      answer.payload_bytes = payload_bytes;
+    }
+    Fresh(key, now).Record(std::move(answer), now);
+  }
+
+  AnswerLog log_{
+      {.max_count = 3, .max_payload_bytes = 100, .ttl = absl::Seconds(600)}};
+};
+
+TEST_F(AnswersTest, RetryGetsTheRecordedAnswer) {
+  Record(Key("a"), 40);
+  const std::optional<RecordedAnswer> retry = Retry(Key("a"));
+  ASSERT_TRUE(retry.has_value());
+  EXPECT_EQ(retry->answer.header, "header of a");
+  EXPECT_EQ(*static_cast<const int*>(retry->answer.payload.get()), 7);
+  EXPECT_EQ(retry->answer.payload_bytes, 40);
+  EXPECT_FALSE(retry->payload_expired);
+}
+
+TEST_F(AnswersTest, AnswerWithoutTensorsNeverLacksThem) {
+  Record(Key("a"));
+  EXPECT_FALSE(Retry(Key("a"))->payload_expired);
+}
+
+TEST_F(AnswersTest, AbandonedAttemptRunsAnew) {
+  { const AnswerTicket failed = Fresh(Key("a")); }
+  EXPECT_FALSE(Retry(Key("a")).has_value());
+  EXPECT_EQ(log_.count(), 0);
+}
+
+TEST_F(AnswersTest, MovedTicketAbandonsOnce) {
+  AnswerTicket outer = Fresh(Key("a"));
+  {
+    AnswerTicket inner = std::move(outer);
+    outer = std::move(inner);
+  }
+  outer.Record({.header = "h"}, At(0));
+  EXPECT_TRUE(Retry(Key("a")).has_value());
+}
+
+TEST_F(AnswersTest, RequestWithoutIdAlwaysRuns) {
+  Record(Key(""));
+  EXPECT_FALSE(Retry(Key("")).has_value());
+  EXPECT_EQ(log_.count(), 0);
+}
+
+// R4
+TEST_F(AnswersTest, IdsArePrivateToPrincipalSessionAndMethod) {
+  Record(Key("a"));
+  RequestKey other = Key("a");
+  other.principal = "bob";
+  EXPECT_FALSE(Retry(other).has_value());
+  other = Key("a");
+  other.method = "SetGrads";
+  EXPECT_FALSE(Retry(other).has_value());
+  EXPECT_FALSE(Retry(Key("a", "another session")).has_value());
+}
+
+TEST_F(AnswersTest, AnotherSessionsIdMayMeanAnotherRequest) {
+  Record(Key("1", "a"));
+  EXPECT_THAT(log_.Begin(Key("1", "b"), "other", At(0)), IsOk());
+}
+
+TEST_F(AnswersTest, RefusesIdOfAnotherRequest) {
+  Record(Key("a"));
+  const absl::Status reused = log_.Begin(Key("a"), "other", At(0)).status();
+  EXPECT_THAT(reused,
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       HasSubstr("request id 'a' was used for another")));
+  EXPECT_EQ(ReasonOf(reused), Reason::kRequestIdReused);
+}
+
+TEST_F(AnswersTest, RefusesIdOfAnotherRequestInFlight) {
+  const AnswerTicket first = Fresh(Key("a"));
+  EXPECT_THAT(log_.Begin(Key("a"), "other", At(0)),
+              StatusIs(absl::StatusCode::kInvalidArgument));
+}
+
+TEST_F(AnswersTest, ForgetsAfterTheTtl) {
+  Record(Key("a"), 40, At(0));
+  EXPECT_TRUE(Retry(Key("a"), At(599)).has_value());
+  EXPECT_FALSE(Retry(Key("a"), At(600)).has_value());
+  EXPECT_EQ(log_.payload_bytes(), 0);
+}
+
+TEST_F(AnswersTest, ForgetsTheOldestOverTheCount) {
+  for (const char* id : {"a", "b", "c", "d"}) Record(Key(id));
+  EXPECT_EQ(log_.count(), 3);
+  EXPECT_FALSE(Retry(Key("a")).has_value());
+  EXPECT_TRUE(Retry(Key("b")).has_value());
+}
+
+// R4, R11
+TEST_F(AnswersTest, OverTheCountTheSessionThatHasMostForgetsItsOwn) {
+  Record(Key("modest", "a"));
+  for (const char* id : {"1", "2", "3", "4"}) Record(Key(id, "b"));
+  EXPECT_EQ(log_.count(), 3);
+  EXPECT_TRUE(Retry(Key("modest", "a")).has_value());
+  EXPECT_FALSE(Retry(Key("2", "b")).has_value());
+  EXPECT_TRUE(Retry(Key("4", "b")).has_value());
+}
+
+// R5
+TEST_F(AnswersTest, ForgetsTheOldestOverTheBytesOfHeaders) {
+  AnswerLog log({.max_header_bytes = 5000});
+  const auto record = [&](const std::string& id, size_t bytes) {
+    auto attempt = log.Begin(Key(id), "print", At(0));
+    ASSERT_TRUE(std::holds_alternative<AnswerTicket>(*attempt));
+    std::get<AnswerTicket>(*attempt).Record({.header = std::string(bytes, 'h')},
+                                            At(0));
+  };
+  record("a", 2000);
+  record("b", 1000);
+  EXPECT_GE(log.header_bytes(), 3000);
+  record("c", 2000);
+  EXPECT_LE(log.header_bytes(), 5000);
+  EXPECT_EQ(log.count(), 2);
+  EXPECT_TRUE(std::holds_alternative<RecordedAnswer>(
+      *log.Begin(Key("b"), "print", At(0))));
+}
+
+TEST_F(AnswersTest, DropsWhatExpiredWithoutARequest) {
+  Record(Key("a"), 40, At(0));
+  log_.DropExpired(At(599));
+  EXPECT_EQ(log_.count(), 1);
+  log_.DropExpired(At(600));
+  EXPECT_EQ(log_.count(), 0);
+  EXPECT_EQ(log_.payload_bytes(), 0);
+  EXPECT_EQ(log_.header_bytes(), 0);
+}
+
+TEST_F(AnswersTest, DropsTheOldestTensorsOverTheBytesAndKeepsHeaders) {
+  Record(Key("a"), 60);
+  Record(Key("b"), 40);
+  EXPECT_FALSE(Retry(Key("a"))->payload_expired);
+  Record(Key("c"), 50);
+  const std::optional<RecordedAnswer> oldest = Retry(Key("a"));
+  ASSERT_TRUE(oldest.has_value());
+  EXPECT_TRUE(oldest->payload_expired);
+  EXPECT_EQ(oldest->answer.header, "header of a");
+  EXPECT_EQ(oldest->answer.payload, nullptr);
+  EXPECT_FALSE(Retry(Key("b"))->payload_expired);
+  EXPECT_EQ(log_.payload_bytes(), 90);
+}
+
+// R4, R11
+TEST_F(AnswersTest, OverTheBytesTheSessionThatHasMostLosesItsOwnTensors) {
+  Record(Key("modest", "a"), 30);
+  Record(Key("1", "b"), 40);
+  Record(Key("2", "b"), 40);
+  EXPECT_EQ(log_.payload_bytes(), 70);
+  EXPECT_FALSE(Retry(Key("modest", "a"))->payload_expired);
+  EXPECT_TRUE(Retry(Key("1", "b"))->payload_expired);
+  EXPECT_FALSE(Retry(Key("2", "b"))->payload_expired);
+}
+
+TEST_F(AnswersTest, DoesNotKeepTensorsOverTheWholeBudget) {
+  Record(Key("a"), 101);
+  EXPECT_TRUE(Retry(Key("a"))->payload_expired);
+  EXPECT_EQ(log_.payload_bytes(), 0);
+}
+
+TEST_F(AnswersTest, HugeTensorsDoNotCostOthersTheirs) {
+  Record(Key("a"), 60);
+  Record(Key("b"), 101);
+  EXPECT_FALSE(Retry(Key("a"))->payload_expired);
+}
+
+TEST_F(AnswersTest, RetryWaitsForTheFirstAttempt) {
+  AnswerTicket first = Fresh(Key("a"));
+  absl::Notification waiting;
+  std::optional<RecordedAnswer> retry;
+  std::thread retrier([&] {
+    const auto attempt = log_.Begin(Key("a"), "print", At(0), [&] {
+      if (!waiting.HasBeenNotified()) waiting.Notify();
+      return absl::OkStatus();
+    });
+    retry = std::get<RecordedAnswer>(*attempt);
+  });
+  waiting.WaitForNotification();
+  first.Record({.header = "first"}, At(0));
+  retrier.join();
+  EXPECT_EQ(retry->answer.header, "first");
+}
+
+TEST_F(AnswersTest, ARetryAsksTheFirstAttemptToGiveWay) {
+  absl::Notification asked;
+  absl::StatusOr<AnswerLog::Attempt> first =
+      log_.Begin(Key("a"), "print", At(0), absl::OkStatus, [&] {
+        if (!asked.HasBeenNotified()) asked.Notify();
+      });
+  ASSERT_THAT(first, IsOk());
+  bool runs = false;
+  std::thread retrier([&] {
+    const auto attempt = log_.Begin(Key("a"), "print", At(0));
+    runs = std::holds_alternative<AnswerTicket>(*attempt);
+  });
+  asked.WaitForNotification();
+  first = absl::CancelledError("it gave way");
+  retrier.join();
+  EXPECT_TRUE(runs);
+}
+
+TEST_F(AnswersTest, RetryRunsIfTheFirstAttemptFails) {
+  std::optional<AnswerTicket> first = Fresh(Key("a"));
+  absl::Notification waiting;
+  bool runs = false;
+  std::thread retrier([&] {
+    const auto attempt = log_.Begin(Key("a"), "print", At(0), [&] {
+      if (!waiting.HasBeenNotified()) waiting.Notify();
+      return absl::OkStatus();
+    });
+    runs = std::holds_alternative<AnswerTicket>(*attempt);
+  });
+  waiting.WaitForNotification();
+  first.reset();
+  retrier.join();
+  EXPECT_TRUE(runs);
+}
+
+TEST_F(AnswersTest, WaitEndsAtTheDeadline) {
+  const AnswerTicket first = Fresh(Key("a"));
+  EXPECT_THAT(log_.Begin(Key("a"), "print", At(0),
+                         [] { return absl::DeadlineExceededError("over"); }),
+              StatusIs(absl::StatusCode::kDeadlineExceeded,
+                       HasSubstr("the first attempt of request id 'a'")));
+}
+
+TEST_F(AnswersTest, WaitEndsWhenTheClientGoesAway) {
+  const AnswerTicket first = Fresh(Key("a"));
+  EXPECT_THAT(log_.Begin(Key("a"), "print", At(0),
+                         [] { return absl::CancelledError("gone"); }),
+              StatusIs(absl::StatusCode::kCancelled, "gone"));
+}
+
+TEST_F(AnswersTest, DestroysTensorsOutsideItsLock) {
+  int64_t seen = -1;
+  static constexpr int kTensors = 7;
+  std::shared_ptr<const void> payload(
+      &kTensors, [&](const void*) { seen = log_.payload_bytes(); });
+  Fresh(Key("a")).Record({.header = "header of a",
+                          .payload = std::move(payload),
+                          .payload_bytes = 60},
+                         At(0));
+  Record(Key("b"), 50);
+  EXPECT_EQ(seen, 50);  // It could ask the log while it went.
+}
+
+TEST_F(AnswersTest, OneOfManyConcurrentAttemptsRuns) {
+  for (int round = 0; round < 100; ++round) {
+    const RequestKey key = Key("id" + std::to_string(round));
+    std::atomic<int> runs = 0;
+    std::vector<std::thread> threads;
+    threads.reserve(3);
+    for (int i = 0; i < 3; ++i) {
+      threads.emplace_back([&] {
+        absl::StatusOr<AnswerLog::Attempt> attempt =
+            log_.Begin(key, "print", At(0));
+        ASSERT_THAT(attempt, IsOk());
+        if (auto* ticket = std::get_if<AnswerTicket>(&*attempt)) {
+          ++runs;
+          ticket->Record({.header = "once"}, At(0));
+        } else {
+          EXPECT_EQ(std::get<RecordedAnswer>(*attempt).answer.header, "once");
+        }
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    EXPECT_EQ(runs, 1);
+  }
+}
+
+}  // namespace
+}  // namespace backboned

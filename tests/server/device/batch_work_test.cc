@@ -1,0 +1,284 @@
+// Work that runs together on a DeviceWorker.
+
+#include <c10/util/Exception.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
+#include "server/device/device_worker.h"
+#include "server/limits/memory_account.h"
+#include "tests/testing/status_matchers.h"
+
+namespace backboned {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::UnorderedElementsAre;
+
+// Notes how many ran together, and does what it is told.
+class Job : public BatchWork {
+ public:
+  using Hook = std::function<absl::Status(std::span<BatchWork* const>)>;
+
+  explicit Job(Hook hook = {}) : hook_(std::move(hook)) {}
+
+  int64_t NextSamples() const override { return turns > 0 ? samples : 0; }
+
+  absl::Status RunBatch(std::span<BatchWork* const> batch) override {
+    EXPECT_EQ(batch[0], this);
+    absl::Status status = hook_ ? hook_(batch) : absl::OkStatus();
+    if (!status.ok()) return status;
+    for (BatchWork* work : batch) {
+      auto& job = *static_cast<Job*>(work);
+      job.together = static_cast<int>(batch.size());
+      --job.turns;
+    }
+    return absl::OkStatus();
+  }
+
+  int together = 0;     // In its last turn.
+  int turns = 1;        // That are left.
+  int64_t samples = 1;  // Of each.
+
+ private:
+  Hook hook_;
+};
+
+class BatchWorkTest : public ::testing::Test {
+ protected:
+  // Who pays for a job, and its samples.
+  struct Paid {
+    std::shared_ptr<MemoryAccount> account = nullptr;
+    int64_t samples = 1;
+  };
+
+  absl::Status RunTogether(Job& job, DeviceWorker::Request request) {
+    return worker_.RunTogether(request, job).status();
+  }
+
+  // Runs `jobs`, paid as `paid` says, so that all of them wait when the worker
+  // becomes free, and returns how each ended.
+  std::vector<absl::Status> RunAtOnce(const std::vector<Job*>& jobs,
+                                      uint64_t merge_key = 1,
+                                      std::vector<Paid> paid = {}) {
+    paid.resize(jobs.size());
+    std::vector<absl::Status> ends(jobs.size());
+    std::vector<std::thread> threads;
+    absl::Notification started;
+    absl::Notification released;
+    threads.emplace_back([&] {
+      EXPECT_THAT(worker_.Run({},
+                              [&] {
+                                started.Notify();
+                                released.WaitForNotification();
+                                return absl::OkStatus();
+                              }),
+                  IsOk());
+    });
+    started.WaitForNotification();
+    for (size_t i = 0; i < jobs.size(); ++i) {
+      threads.emplace_back([&, i] {
+        jobs[i]->samples = paid[i].samples;
+        ends[i] = RunTogether(
+            *jobs[i], {.account = paid[i].account, .merge_key = merge_key});
+      });
+      while (worker_.queued() <= static_cast<int64_t>(i)) {
+        std::this_thread::yield();
+      }
+    }
+    released.Notify();
+    for (std::thread& thread : threads) thread.join();
+    return ends;
+  }
+
+  std::thread other_;
+  DeviceWorker worker_{c10::Device(c10::DeviceType::CPU), /*threads=*/1, {}};
+};
+
+// R5
+TEST_F(BatchWorkTest, TheOneOfMostSamplesPaysForABatch) {
+  const auto small = std::make_shared<MemoryAccount>("small");
+  const auto large = std::make_shared<MemoryAccount>("large");
+  std::shared_ptr<MemoryAccount> paying;
+  Job a, b;
+  Job first([&](std::span<BatchWork* const>) {
+    paying = ScopedAccount::Current();
+    return absl::OkStatus();
+  });
+  EXPECT_THAT(RunAtOnce({&first, &a, &b}, 1, {{small, 2}, {large, 3}, {{}, 1}}),
+              ElementsAre(IsOk(), IsOk(), IsOk()));
+  EXPECT_EQ(first.together, 3);
+  EXPECT_EQ(paying, large);
+}
+
+// R5
+TEST_F(BatchWorkTest, EachPaysForItselfWhereTheBatchDidNotFit) {
+  const auto small = std::make_shared<MemoryAccount>("small");
+  const auto large = std::make_shared<MemoryAccount>("large");
+  std::vector<std::shared_ptr<MemoryAccount>> paying;
+  const Job::Hook hook = [&](std::span<BatchWork* const> batch) {
+    if (batch.size() > 1) {
+      throw OutOfMemoryBudget(absl::ResourceExhaustedError("too much"));
+    }
+    paying.push_back(ScopedAccount::Current());
+    return absl::OkStatus();
+  };
+  Job a(hook), b(hook);
+  EXPECT_THAT(RunAtOnce({&a, &b}, 1, {{small, 2}, {large, 3}}),
+              ElementsAre(IsOk(), IsOk()));
+  EXPECT_THAT(paying, ElementsAre(small, large));
+}
+
+TEST_F(BatchWorkTest, RunsWhatWaitsTogether) {
+  Job a, b, c;
+  EXPECT_THAT(RunAtOnce({&a, &b, &c}), ElementsAre(IsOk(), IsOk(), IsOk()));
+  EXPECT_EQ(a.together, 3);
+  EXPECT_EQ(c.together, 3);
+  const DeviceWorker::BatchFigures figures = worker_.batch_figures();
+  EXPECT_EQ(figures.batches[static_cast<size_t>(BatchReason::kDeviceIdle)], 1);
+  EXPECT_EQ(figures.merged_items, 3);
+  EXPECT_EQ(figures.samples, 3);
+}
+
+TEST_F(BatchWorkTest, RunsAloneWithoutKey) {
+  Job a, b;
+  EXPECT_THAT(RunAtOnce({&a, &b}, /*merge_key=*/0),
+              ElementsAre(IsOk(), IsOk()));
+  EXPECT_EQ(a.together, 1);
+  EXPECT_EQ(b.together, 1);
+  EXPECT_EQ(worker_.batch_figures().merged_items, 0);
+}
+
+TEST_F(BatchWorkTest, OthersHaveTheirTurnBetweenTwoOfOne) {
+  std::vector<std::string> order;
+  Job many([&](std::span<BatchWork* const>) {
+    order.push_back("many");
+    if (order.size() > 1) return absl::OkStatus();
+    // The next one comes after what waits by then.
+    other_ = std::thread([&] {
+      EXPECT_THAT(worker_.Run({.run = "other"},
+                              [&] {
+                                order.push_back("other");
+                                return absl::OkStatus();
+                              }),
+                  IsOk());
+    });
+    while (worker_.queued() == 0) std::this_thread::yield();
+    return absl::OkStatus();
+  });
+  many.turns = 3;
+  EXPECT_THAT(RunTogether(many, {.run = "many"}), IsOk());
+  other_.join();
+  EXPECT_THAT(order, ElementsAre("many", "other", "many", "many"));
+}
+
+TEST_F(BatchWorkTest, AFailureIsTheLastTurn) {
+  int runs = 0;
+  Job fails([&](std::span<BatchWork* const>) {
+    return ++runs == 2 ? absl::DataLossError("lost") : absl::OkStatus();
+  });
+  fails.turns = 4;
+  EXPECT_THAT(RunTogether(fails, {}),
+              StatusIs(absl::StatusCode::kDataLoss, "lost"));
+  EXPECT_EQ(runs, 2);
+}
+
+TEST_F(BatchWorkTest, FailureOfABatchIsTheFailureOfItsCause) {
+  const auto fail = [](std::span<BatchWork* const>) {
+    return absl::InvalidArgumentError("mine");
+  };
+  Job bad(fail);
+  Job good;
+  // The bad one leads, so that the batch fails; alone, the good one succeeds.
+  EXPECT_THAT(RunAtOnce({&bad, &good}),
+              ElementsAre(StatusIs(absl::StatusCode::kInvalidArgument, "mine"),
+                          IsOk()));
+  EXPECT_EQ(good.together, 1);
+}
+
+TEST_F(BatchWorkTest, AMemberWhoseCallerHasGonePaysNothing) {
+  std::thread::id worker_thread;
+  ASSERT_THAT(worker_.Run({},
+                          [&] {
+                            worker_thread = std::this_thread::get_id();
+                            return absl::OkStatus();
+                          }),
+              IsOk());
+  absl::Notification started;
+  absl::Notification released;
+  std::vector<std::thread> threads;
+  threads.emplace_back([&] {
+    EXPECT_THAT(worker_.Run({.run = "blocker"},
+                            [&] {
+                              started.Notify();
+                              released.WaitForNotification();
+                              return absl::OkStatus();
+                            }),
+                IsOk());
+  });
+  started.WaitForNotification();
+  Job abandoned;
+  Job wanted;
+  absl::Notification waits;
+  threads.emplace_back([&] {
+    const auto gone = [&] {
+      if (std::this_thread::get_id() == worker_thread) return true;
+      if (!waits.HasBeenNotified()) waits.Notify();
+      return false;
+    };
+    EXPECT_THAT(RunTogether(abandoned,
+                            {.run = "gone", .cancelled = gone, .merge_key = 1}),
+                StatusIs(absl::StatusCode::kCancelled));
+  });
+  waits.WaitForNotification();
+  // Behind the batch, `stays` is first to come; but it has paid, and `gone` has
+  // not.
+  std::vector<std::string> order;
+  const auto submit = [&](auto run) {
+    const int64_t before = worker_.queued();
+    threads.emplace_back(run);
+    while (worker_.queued() == before) std::this_thread::yield();
+  };
+  submit([&] {
+    EXPECT_THAT(RunTogether(wanted, {.run = "stays", .merge_key = 1}), IsOk());
+  });
+  for (const std::string run : {"stays", "gone"}) {
+    submit([&, run] {
+      EXPECT_THAT(worker_.Run({.run = run},
+                              [&, run] {
+                                order.push_back(run);
+                                return absl::OkStatus();
+                              }),
+                  IsOk());
+    });
+  }
+  released.Notify();
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(abandoned.together, 0);
+  EXPECT_EQ(wanted.together, 1);
+  EXPECT_THAT(order, ElementsAre("gone", "stays"));
+}
+
+TEST_F(BatchWorkTest, BatchTooLargeForMemoryIsRunOneByOne) {
+  const auto throw_together = [](std::span<BatchWork* const> batch) {
+    if (batch.size() > 1) TORCH_CHECK_WITH(OutOfMemoryError, false, "too much");
+    return absl::OkStatus();
+  };
+  Job a(throw_together), b(throw_together);
+  EXPECT_THAT(RunAtOnce({&a, &b}), ElementsAre(IsOk(), IsOk()));
+  EXPECT_EQ(a.together, 1);
+  EXPECT_EQ(b.together, 1);
+}
+
+}  // namespace
+}  // namespace backboned

@@ -1,0 +1,360 @@
+#include "server/device/device_worker.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <memory>
+#include <new>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/synchronization/notification.h"
+#include "base/clock.h"
+#include "base/errors.h"
+#include "server/limits/memory_account.h"
+#include "tests/testing/status_matchers.h"
+#include "tests/testing/test_clock.h"
+#include "tests/testing/wall_clock.h"
+
+namespace backboned {
+namespace {
+
+using ::testing::ElementsAre;
+
+// A call in a thread of its own that waits for its turn on the worker.
+class WaitingCall {
+ public:
+  // Returns once the work waits in the worker's queue.
+  WaitingCall(DeviceWorker& worker, DeviceWorker::Work work, uint64_t lane = 0,
+              absl::Time deadline = absl::InfiniteFuture(),
+              const std::string& run = "") {
+    DeviceWorker::Request request = {
+        .run = run, .lane = lane, .deadline = deadline};
+    request.cancelled = [this] {
+      if (!polled_.exchange(true)) waits_.Notify();
+      return cancelled_.load();
+    };
+    thread_ = std::thread([this, &worker, request, work = std::move(work)] {
+      status_ = worker.Run(request, work).status();
+      if (!polled_.exchange(true)) waits_.Notify();
+    });
+    waits_.WaitForNotification();
+  }
+  ~WaitingCall() {
+    if (thread_.joinable()) thread_.join();
+  }
+
+  void Cancel() { cancelled_ = true; }
+
+  // Returns how the call ended.
+  absl::Status End() {
+    thread_.join();
+    return status_;
+  }
+
+ private:
+  std::atomic<bool> polled_ = false;
+  std::atomic<bool> cancelled_ = false;
+  absl::Notification waits_;
+  absl::Status status_;
+  std::thread thread_;
+};
+
+// Keeps a worker busy from its construction until Release.
+class Blocker {
+ public:
+  explicit Blocker(DeviceWorker& worker, uint64_t lane = 0)
+      : thread_([this, &worker, lane] {
+          EXPECT_THAT(worker.Run({.lane = lane},
+                                 [this] {
+                                   started_.Notify();
+                                   released_.WaitForNotification();
+                                   return absl::OkStatus();
+                                 }),
+                      IsOk());
+        }) {
+    started_.WaitForNotification();
+  }
+  ~Blocker() { Release(); }
+
+  // Returns once the worker is free.
+  void Release() {
+    if (!thread_.joinable()) return;
+    released_.Notify();
+    thread_.join();
+  }
+
+ private:
+  absl::Notification started_;
+  absl::Notification released_;
+  std::thread thread_;
+};
+
+class DeviceWorkerTest : public ::testing::Test {
+ protected:
+  absl::Status Run(const DeviceWorker::Work& work) {
+    return worker_.Run({}, work).status();
+  }
+
+  DeviceWorker worker_{
+      c10::Device(c10::DeviceType::CPU), /*threads=*/1, {.max_queued = 3}};
+};
+
+TEST_F(DeviceWorkerTest, RunsEverythingOnOneThreadOfItsOwn) {
+  std::vector<std::thread::id> ids;
+  for (int i = 0; i < 2; ++i) {
+    ASSERT_THAT(Run([&ids] {
+                  ids.push_back(std::this_thread::get_id());
+                  return absl::OkStatus();
+                }),
+                IsOk());
+  }
+  EXPECT_EQ(ids[0], ids[1]);
+  EXPECT_NE(ids[0], std::this_thread::get_id());
+  EXPECT_EQ(worker_.threads(), 1);
+}
+
+TEST_F(DeviceWorkerTest, ReturnsWhatTheWorkReturns) {
+  EXPECT_THAT(Run([] { return absl::DataLossError("lost"); }),
+              StatusIs(absl::StatusCode::kDataLoss, "lost"));
+  EXPECT_THAT(Run([] { return absl::OkStatus(); }), IsOk());
+}
+
+TEST_F(DeviceWorkerTest, RunsALaneInTheOrderOfSubmission) {
+  std::vector<int> order;
+  const auto work = [&order](int i) {
+    return [&order, i] {
+      order.push_back(i);
+      return absl::OkStatus();
+    };
+  };
+  Blocker blocker(worker_, /*lane=*/7);
+  WaitingCall first(worker_, work(1), /*lane=*/7);
+  WaitingCall second(worker_, work(2), /*lane=*/7);
+  WaitingCall third(worker_, work(3), /*lane=*/7);
+  blocker.Release();
+  EXPECT_THAT(first.End(), IsOk());
+  EXPECT_THAT(second.End(), IsOk());
+  EXPECT_THAT(third.End(), IsOk());
+  EXPECT_THAT(order, ElementsAre(1, 2, 3));
+}
+
+// R6
+TEST_F(DeviceWorkerTest, AnswersCancelledWorkWithoutStartingIt) {
+  bool started = false;
+  Blocker blocker(worker_);
+  WaitingCall call(worker_, [&started] {
+    started = true;
+    return absl::OkStatus();
+  });
+  call.Cancel();
+  EXPECT_THAT(call.End(), StatusIs(absl::StatusCode::kCancelled));
+  blocker.Release();
+  EXPECT_THAT(Run([] { return absl::OkStatus(); }), IsOk());
+  EXPECT_FALSE(started);
+}
+
+// R6
+TEST_F(DeviceWorkerTest, NeverStartsWorkThatWasCancelledBeforeItsTurn) {
+  bool started = false;
+  Blocker blocker(worker_);
+  WaitingCall call(worker_, [&started] {
+    started = true;
+    return absl::OkStatus();
+  });
+  call.Cancel();
+  blocker.Release();  // Its turn may come before its caller looks again.
+  EXPECT_THAT(call.End(), StatusIs(absl::StatusCode::kCancelled));
+  EXPECT_FALSE(started);
+}
+
+// R6
+TEST_F(DeviceWorkerTest, AnswersExpiredWorkAtItsDeadlineWithoutStartingIt) {
+  bool started = false;
+  const auto work = [&started] {
+    started = true;
+    return absl::OkStatus();
+  };
+  Blocker blocker(worker_);
+  WaitingCall call(worker_, work, /*lane=*/0,
+                   MonotonicClock().Now() + absl::Milliseconds(30));
+  EXPECT_THAT(call.End(), StatusIs(absl::StatusCode::kDeadlineExceeded));
+  WaitingCall late(worker_, work, /*lane=*/0, absl::InfinitePast());
+  EXPECT_THAT(late.End(), StatusIs(absl::StatusCode::kDeadlineExceeded));
+  blocker.Release();
+  EXPECT_THAT(Run([] { return absl::OkStatus(); }), IsOk());
+  EXPECT_FALSE(started);
+}
+
+TEST_F(DeviceWorkerTest, FinishesWorkThatIsCancelledAfterItsStart) {
+  absl::Notification started;
+  std::atomic<bool> cancelled = false;
+  std::thread client([&] {
+    started.WaitForNotification();
+    cancelled = true;
+  });
+  EXPECT_THAT(worker_.Run({.cancelled = [&] { return cancelled.load(); }},
+                          [&] {
+                            started.Notify();
+                            while (!cancelled) std::this_thread::yield();
+                            return absl::OkStatus();
+                          }),
+              IsOk());
+  client.join();
+}
+
+TEST_F(DeviceWorkerTest, RefusesWorkOverTheQueueLimit) {
+  Blocker blocker(worker_);
+  const auto nothing = [] { return absl::OkStatus(); };
+  WaitingCall first(worker_, nothing);
+  WaitingCall second(worker_, nothing);
+  WaitingCall third(worker_, nothing);
+  const absl::Status refused = Run(nothing);
+  EXPECT_THAT(refused, StatusIs(absl::StatusCode::kResourceExhausted));
+  ASSERT_TRUE(LimitOf(refused).has_value());
+  EXPECT_EQ(LimitOf(refused)->name, "max-queued");
+  EXPECT_EQ(LimitOf(refused)->value, 3);
+  EXPECT_EQ(LimitOf(refused)->requested, 4);
+  blocker.Release();
+  EXPECT_THAT(first.End(), IsOk());
+  EXPECT_THAT(Run(nothing), IsOk());
+}
+
+// Shares are kept whatever the wall clock does.
+TEST(DeviceWorkerClockTest, RunsTakeTurnsThoughTheWallClockIsSetBack) {
+  TestClock clock;
+  DeviceWorker worker(c10::Device(c10::DeviceType::CPU), /*threads=*/1, {},
+                      clock);
+  std::string turns;
+  const auto submit = [&](char run) {
+    return std::make_unique<WaitingCall>(
+        worker,
+        [&clock, &turns, run] {
+          turns += run;
+          clock.Advance(absl::Seconds(1));
+          StepWallClock(run == 'a' ? -absl::Hours(1) : absl::Hours(1));
+          return absl::OkStatus();
+        },
+        /*lane=*/0, absl::InfiniteFuture(), std::string(1, run));
+  };
+  Blocker blocker(worker);
+  std::vector<std::unique_ptr<WaitingCall>> calls;
+  for (const char run : {'a', 'a', 'a', 'b', 'b', 'b'}) {
+    calls.push_back(submit(run));
+  }
+  blocker.Release();
+  for (const auto& call : calls) EXPECT_THAT(call->End(), IsOk());
+  EXPECT_EQ(turns, "ababab");
+}
+
+TEST_F(DeviceWorkerTest, BearsACallerWhoThrowsWhenItIsAskedWhetherItIsThere) {
+  bool started = false;
+  const auto work = [&started] {
+    started = true;
+    return absl::OkStatus();
+  };
+  const auto throws = []() -> bool { throw std::runtime_error("odd"); };
+  Blocker blocker(worker_);
+  // Asked by the caller itself, while it waits.
+  EXPECT_THAT(worker_.Run({.cancelled = throws}, work),
+              StatusIs(absl::StatusCode::kInternal));
+  EXPECT_EQ(worker_.queued(), 0);
+  // Asked by the worker, when its turn has come.
+  const std::thread::id caller = std::this_thread::get_id();
+  absl::Notification waits;
+  std::thread release([&] {
+    waits.WaitForNotification();
+    blocker.Release();
+  });
+  const auto throws_elsewhere = [&] {
+    if (std::this_thread::get_id() != caller) throw std::runtime_error("odd");
+    if (!waits.HasBeenNotified()) waits.Notify();
+    return false;
+  };
+  EXPECT_THAT(worker_.Run({.cancelled = throws_elsewhere}, work),
+              StatusIs(absl::StatusCode::kInternal));
+  release.join();
+  EXPECT_FALSE(started);
+  EXPECT_THAT(Run([] { return absl::OkStatus(); }), IsOk());
+}
+
+// Counts how many run together.
+class CountingWork : public BatchWork {
+ public:
+  int64_t NextSamples() const override { return together_ == 0 ? 1 : 0; }
+  absl::Status RunBatch(std::span<BatchWork* const> batch) override {
+    together_ = batch.size();
+    return absl::OkStatus();
+  }
+  size_t together() const { return together_; }
+
+ private:
+  size_t together_ = 0;
+};
+
+TEST_F(DeviceWorkerTest, PlainWorkNeverRunsTogetherWithABatch) {
+  DeviceWorker worker(c10::Device(c10::DeviceType::CPU), /*threads=*/1,
+                      {.max_batch = 8});
+  Blocker blocker(worker);
+  bool ran = false;
+  CountingWork work;
+  const auto waits = [](absl::Notification& notification) {
+    return [&notification] {
+      if (!notification.HasBeenNotified()) notification.Notify();
+      return false;
+    };
+  };
+  absl::Notification batch_waits;
+  absl::Notification plain_waits;
+  std::thread batch([&] {
+    EXPECT_THAT(worker.RunTogether(
+                    {.cancelled = waits(batch_waits), .merge_key = 7}, work),
+                IsOk());
+  });
+  std::thread plain([&] {
+    EXPECT_THAT(worker.Run({.cancelled = waits(plain_waits), .merge_key = 7},
+                           [&] {
+                             ran = true;
+                             return absl::OkStatus();
+                           }),
+                IsOk());
+  });
+  batch_waits.WaitForNotification();
+  plain_waits.WaitForNotification();
+  blocker.Release();
+  batch.join();
+  plain.join();
+  EXPECT_TRUE(ran);
+  EXPECT_EQ(work.together(), 1);
+}
+
+TEST_F(DeviceWorkerTest, OutlivesWhatItsWorkThrows) {
+  const absl::Status status =
+      Run([]() -> absl::Status { throw std::runtime_error("odd"); });
+  EXPECT_THAT(status, StatusIs(absl::StatusCode::kInternal));
+  EXPECT_EQ(ReasonOf(status), Reason::kComputeFailed);
+  EXPECT_THAT(Run([] { return absl::OkStatus(); }), IsOk());
+}
+
+// R10
+TEST_F(DeviceWorkerTest, TurnsMissingMemoryIntoResourceExhausted) {
+  const absl::Status system =
+      Run([]() -> absl::Status { throw std::bad_alloc(); });
+  EXPECT_THAT(system, StatusIs(absl::StatusCode::kResourceExhausted));
+  EXPECT_EQ(ReasonOf(system), Reason::kOutOfMemory);
+
+  const absl::Status budget = Run([]() -> absl::Status {
+    throw OutOfMemoryBudget(LimitReached(
+        {.name = "max-memory-bytes", .value = 10, .requested = 12}, "full"));
+  });
+  EXPECT_THAT(budget, StatusIs(absl::StatusCode::kResourceExhausted, "full"));
+  ASSERT_TRUE(LimitOf(budget).has_value());
+  EXPECT_EQ(LimitOf(budget)->name, "max-memory-bytes");
+  EXPECT_THAT(Run([] { return absl::OkStatus(); }), IsOk());
+}
+
+}  // namespace
+}  // namespace backboned

@@ -1,0 +1,265 @@
+#include "server/instances/clone.h"
+
+#include <ATen/ops/ones.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "backbones/optimizer.h"
+#include "base/errors.h"
+#include "server/host.h"
+#include "server/instances/shared_memory.h"
+#include "server/memory/memory_allocator.h"
+#include "tests/backbones/tensors.h"
+#include "tests/server/devices.h"
+#include "tests/testing/status_matchers.h"
+
+namespace backboned {
+namespace {
+
+using ::testing::Each;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::MatchesRegex;
+using ::testing::SizeIs;
+
+class CloneTest : public ::testing::Test {
+ protected:
+  std::shared_ptr<Instance> Create(const std::string& name, Settings settings,
+                                   int64_t num_filters = 2) {
+    absl::StatusOr<Created> created =
+        host_.CreateInstance({.name = name,
+                              .owner = "local",
+                              .architecture = "resnet18",
+                              .arguments = {{"num_classes", int64_t{3}},
+                                            {"num_filters", num_filters}},
+                              .seed = 0,
+                              .settings = std::move(settings)});
+    EXPECT_THAT(created, IsOk());
+    return created->instance;
+  }
+
+  CloneOptions Named(const std::string& name) const {
+    return {.source = net_, .name = name, .owner = "local"};
+  }
+
+  // Makes a clone, which must succeed.
+  std::shared_ptr<Instance> Clone(const CloneOptions& options) {
+    absl::StatusOr<std::shared_ptr<Instance>> clone =
+        host_.CloneInstance(options);
+    EXPECT_THAT(clone, IsOk());
+    return *std::move(clone);
+  }
+
+  // Replaces the first parameter by a copy.
+  static void WriteFirst(Instance& instance) {
+    EXPECT_THAT(
+        instance.Commit({.lane = instance.lane()}, {},
+                        [](const State& state) {
+                          State next = state;
+                          next.params[0] = next.params[0].clone();
+                          return std::make_shared<const State>(std::move(next));
+                        }),
+        IsOk());
+  }
+
+  std::vector<int64_t> Shared() {
+    std::vector<StatePtr> states;
+    for (const auto& instance : host_.registry().List()) {
+      states.push_back(instance->state());
+    }
+    return SharedBytes(states);
+  }
+
+  Host host_{Devices(), /*threads=*/1, {.max_instances = 60}};
+  std::shared_ptr<Instance> net_ = Create("net", {.frozen = {"conv1.*"}});
+};
+
+TEST_F(CloneTest, IsAnotherInstanceOfTheSameTensors) {
+  WriteFirst(*net_);
+  const auto clone = Clone(Named("twin"));
+  EXPECT_NE(clone->uid(), net_->uid());
+  EXPECT_EQ(clone->FullName(), "local/twin");
+  EXPECT_EQ(clone->state()->params_version, 1U);
+  EXPECT_EQ(&clone->architecture(), &net_->architecture());
+  EXPECT_TRUE(BitEqual(clone->state()->params, net_->state()->params));
+  EXPECT_EQ(host_.registry().Get("local", "twin"), clone);
+}
+
+TEST_F(CloneTest, AWriteOfEitherLeavesTheOther) {
+  const auto clone = Clone(Named("twin"));
+  const StatePtr before = clone->state();
+  WriteFirst(*net_);
+  EXPECT_EQ(clone->state(), before);
+  const StatePtr present = net_->state();
+  WriteFirst(*clone);
+  EXPECT_EQ(net_->state(), present);
+}
+
+TEST_F(CloneTest, UntouchedClonesHoldNoTensorBytesOfTheirOwn) {
+  const auto large = Create("large", {}, /*num_filters=*/16);
+  const int64_t before = CpuMemory().allocated_bytes();
+  for (int i = 0; i < 50; ++i) {
+    Clone({.source = large, .name = "c" + std::to_string(i), .owner = "local"});
+  }
+  EXPECT_EQ(CpuMemory().allocated_bytes(), before);
+}
+
+TEST_F(CloneTest, SharedBytesAreThoseThatAnotherStateHolds) {
+  EXPECT_THAT(Shared(), ElementsAre(0));
+  const auto clone = Clone(Named("twin"));
+  const int64_t all = StateBytes(*net_->state());
+  EXPECT_THAT(Shared(), ElementsAre(all, all));
+  WriteFirst(*clone);
+  const auto first = static_cast<int64_t>(clone->state()->params[0].nbytes());
+  EXPECT_THAT(Shared(), ElementsAre(all - first, all - first));
+  EXPECT_THAT(host_.DeleteInstance(*clone), IsOk());
+  EXPECT_THAT(Shared(), ElementsAre(0));
+}
+
+TEST_F(CloneTest, SharedBytesCountWhatOthersHoldAndNotTheirs) {
+  const auto clone = Clone(Named("twin"));
+  const auto alone = Create("alone", {});
+  const int64_t all = StateBytes(*net_->state());
+  const std::vector states = {net_->state()};
+  EXPECT_THAT(SharedBytes(states), ElementsAre(0));
+  const std::vector others = {alone->state(), clone->state()};
+  EXPECT_THAT(SharedBytes(states, others), ElementsAre(all));
+  EXPECT_THAT(SharedBytes(std::vector{alone->state()}, states), ElementsAre(0));
+}
+
+TEST_F(CloneTest, LookingForSharedBytesHoldsNoTensor) {
+  const auto clone = Clone(Named("twin"));
+  const StatePtr state = clone->state();
+  const at::Tensor& tensor = state->params[0];
+  const auto held = tensor.use_count();
+  size_t most = 0;
+  ForEachTensor(*state, [&](const at::Tensor&) {
+    most = std::max(most, tensor.use_count());
+  });
+  EXPECT_EQ(most, held);
+}
+
+TEST_F(CloneTest, AnOptimizersTensorsAreShared) {
+  const auto with_slots = [&] {
+    State state = *net_->state();
+    OptimizerState adam;
+    adam.slots = {{at::ones({4}), at::ones({4})}};
+    state.optimizer = std::make_shared<const OptimizerState>(std::move(adam));
+    return std::make_shared<const State>(std::move(state));
+  };
+  const StatePtr state = with_slots();
+  const StatePtr clone = CloneOf(*state, {.grads = true, .optimizer = true});
+  const int64_t all = StateBytes(*state);
+  EXPECT_GE(all, StateBytes(*net_->state()) + 2 * 4 * 4);
+  EXPECT_THAT(SharedBytes(std::vector{state, clone}), ElementsAre(all, all));
+}
+
+TEST_F(CloneTest, TakesTheSettingsButNotReadOnlyUnlessItIsGivenSome) {
+  ASSERT_THAT(net_->ChangeSettings(
+                  {.lane = net_->lane()}, {},
+                  [](Settings& settings) { settings.read_only = true; }),
+              IsOk());
+  const auto clone = Clone(Named("twin"));
+  EXPECT_FALSE(clone->settings().read_only);
+  EXPECT_THAT(clone->settings().frozen, ElementsAre("conv1.*"));
+  EXPECT_FALSE(clone->trained()[0]);
+  EXPECT_TRUE(clone->trained()[1]);
+
+  CloneOptions options = Named("teacher");
+  options.settings = {.read_only = true};
+  const auto teacher = Clone(options);
+  EXPECT_TRUE(teacher->settings().read_only);
+  EXPECT_THAT(teacher->trained(), Each(true));
+}
+
+TEST_F(CloneTest, AForkHasAFreshHeadOnTheSameTrunk) {
+  CloneOptions options = Named("fork");
+  options.num_classes = 7;
+  options.seed = 5;
+  const auto fork = Clone(options);
+  const StatePtr state = fork->state();
+  const auto seven = Build(
+      "resnet18", {{"num_classes", int64_t{7}}, {"num_filters", int64_t{2}}});
+  const StatePtr drawn = Seeded(*seven, 5);
+  const size_t count = state->params.size();
+  EXPECT_TRUE(BitEqual(state->params[count - 2], drawn->params[count - 2]));
+  EXPECT_TRUE(BitEqual(state->params[count - 1], drawn->params[count - 1]));
+  for (size_t i = 0; i + 2 < count; ++i) {
+    EXPECT_TRUE(state->params[i].is_same(net_->state()->params[i]));
+  }
+  EXPECT_EQ(fork->architecture().attributes().at("num_classes"), 7);
+}
+
+TEST_F(CloneTest, AForkTakesTheMemoryOfItsHeadOnly) {
+  const auto account = std::make_shared<MemoryAccount>("a");
+  CloneOptions options = Named("fork");
+  options.source = Create("large", {}, /*num_filters=*/16);
+  options.num_classes = 7;
+  options.seed = 5;
+  options.caller.account = account;
+  const auto fork = Clone(options);
+  const int64_t head_bytes = 7 * (16 * 8 + 1) * 4;
+  EXPECT_EQ(account->peak_bytes(), head_bytes);
+}
+
+TEST_F(CloneTest, TheUnnamedBelongToTheirSession) {
+  const auto call = host_.sessions().Begin("s", "local", host_.clock().Now());
+  ASSERT_THAT(call, IsOk());
+  const auto clone = Clone({.source = net_, .owner = "local", .session = "s"});
+  EXPECT_TRUE(clone->identity().ephemeral);
+  EXPECT_THAT(clone->identity().name, MatchesRegex("net-[0-9a-f]{8}"));
+}
+
+TEST_F(CloneTest, NothingIsLeftOfOneThatNobodyWaitsFor) {
+  const size_t before = host_.registry().List().size();
+  const auto gone = [] { return absl::CancelledError("gone"); };
+  EXPECT_THAT(host_.CloneInstance({.source = net_, .check_wanted = gone}),
+              StatusIs(absl::StatusCode::kCancelled));
+  EXPECT_THAT(
+      host_.CreateInstance(
+          {.owner = "local", .benchmark = "seq-mnist", .check_wanted = gone}),
+      StatusIs(absl::StatusCode::kCancelled));
+  EXPECT_EQ(host_.registry().List().size(), before);
+}
+
+TEST_F(CloneTest, RefusesWhatMakesNoSenseAndLeavesNothing) {
+  const auto refusal = [this](CloneOptions options) {
+    const absl::Status status = host_.CloneInstance(options).status();
+    EXPECT_THAT(host_.registry().List(), SizeIs(1));
+    return status;
+  };
+  CloneOptions options = Named("fork");
+  options.num_classes = 0;
+  EXPECT_THAT(refusal(options), StatusIs(absl::StatusCode::kInvalidArgument,
+                                         HasSubstr("num_classes is 0")));
+  options.num_classes = 7;
+  options.parts.grads = true;
+  EXPECT_THAT(refusal(options), StatusIs(absl::StatusCode::kInvalidArgument,
+                                         HasSubstr("neither with_grads")));
+  options = Named("twin");
+  options.seed = 1;
+  EXPECT_THAT(refusal(options), StatusIs(absl::StatusCode::kInvalidArgument,
+                                         "seed needs num_classes"));
+  options = Named("twin");
+  options.settings = {.frozen = {"convolution"}};
+  EXPECT_THAT(refusal(options), StatusIs(absl::StatusCode::kInvalidArgument,
+                                         HasSubstr("\"convolution\"")));
+  options = Named("twin");
+  options.condition.params = 3;
+  EXPECT_THAT(refusal(options), StatusIs(absl::StatusCode::kAborted,
+                                         HasSubstr("version 1, not 3")));
+  EXPECT_THAT(refusal(Named("No")),
+              StatusIs(absl::StatusCode::kInvalidArgument));
+  EXPECT_THAT(refusal(Named("net")),
+              StatusIs(absl::StatusCode::kAlreadyExists, HasSubstr("'net'")));
+}
+
+}  // namespace
+}  // namespace backboned

@@ -1,0 +1,148 @@
+#include "server/instances/registry.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "base/errors.h"
+#include "tests/testing/fake_architecture.h"
+#include "tests/testing/status_matchers.h"
+
+namespace backboned {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+class RegistryTest : public ::testing::Test {
+ protected:
+  std::shared_ptr<Instance> Make(const std::string& owner,
+                                 const std::string& name) {
+    return std::make_shared<Instance>(
+        Instance::Identity{.name = name, .owner = owner}, architecture_,
+        worker_, std::make_shared<const State>());
+  }
+
+  std::shared_ptr<Instance> Add(const std::string& owner,
+                                const std::string& name) {
+    std::shared_ptr<Instance> instance = Make(owner, name);
+    EXPECT_THAT(registry_.Add(instance), IsOk());
+    return instance;
+  }
+
+  DeviceWorker worker_{c10::Device(c10::DeviceType::CPU), 1, {}};
+  std::shared_ptr<const FakeArchitecture> architecture_ =
+      std::make_shared<const FakeArchitecture>(2);
+  Registry registry_{/*max_instances=*/3, /*quotas=*/{}};
+};
+
+TEST(CheckNameTest, AcceptsTheContractsNames) {
+  for (const std::string& name :
+       {std::string("a"), std::string("0"), std::string("seq-mnist_2.b"),
+        std::string(64, 'x')}) {
+    EXPECT_THAT(CheckName(name), IsOk()) << name;
+  }
+}
+
+TEST(CheckNameTest, RefusesEverythingElse) {
+  for (const std::string& name :
+       {std::string(), std::string("A"), std::string("-a"), std::string(".a"),
+        std::string("a/b"), std::string("a b"), std::string("../a"),
+        std::string("\xc3\xa4"), std::string("a\0b", 3),
+        std::string(65, 'x')}) {
+    const absl::Status status = CheckName(name);
+    EXPECT_THAT(status, StatusIs(absl::StatusCode::kInvalidArgument,
+                                 HasSubstr("[a-z0-9][a-z0-9_.-]{0,63}")))
+        << name;
+    EXPECT_EQ(ReasonOf(status), Reason::kInvalidOption);
+  }
+}
+
+TEST_F(RegistryTest, FindsTheCallersOwnBeforeTheServers) {
+  const auto hosted = Add("server", "net");
+  EXPECT_THAT(registry_.Find("net", "anna"), IsOkAndHolds(hosted));
+  const auto own = Add("anna", "net");
+  EXPECT_THAT(registry_.Find("net", "anna"), IsOkAndHolds(own));
+  EXPECT_THAT(registry_.Find("net", "bert"), IsOkAndHolds(hosted));
+}
+
+TEST_F(RegistryTest, FindsSomebodyElsesByOwnerAndName) {
+  const auto own = Add("anna", "net");
+  EXPECT_THAT(registry_.Find("anna/net", "bert"), IsOkAndHolds(own));
+  EXPECT_THAT(registry_.Find("net", "bert"),
+              StatusIs(absl::StatusCode::kNotFound));
+}
+
+TEST_F(RegistryTest, NamesWhatItDoesNotFind) {
+  Add("anna", "net");
+  for (const char* reference : {"nett", "bert/net", "anna/", "/net", "a/b/c"}) {
+    const auto found = registry_.Find(reference, "anna");
+    EXPECT_THAT(found,
+                StatusIs(absl::StatusCode::kNotFound, HasSubstr(reference)));
+    EXPECT_EQ(ReasonOf(found.status()), Reason::kInstanceNotFound);
+  }
+  EXPECT_THAT(
+      registry_.Find("", "anna"),
+      StatusIs(absl::StatusCode::kNotFound, HasSubstr("names no instance")));
+  EXPECT_THAT(registry_.Find("a\nb\xff", "anna"),
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr("a\\nb\\377")));
+}
+
+TEST_F(RegistryTest, RefusesATakenName) {
+  const auto first = Add("anna", "net");
+  const absl::Status status = registry_.Add(Make("anna", "net"));
+  EXPECT_THAT(status,
+              StatusIs(absl::StatusCode::kAlreadyExists, HasSubstr("'net'")));
+  EXPECT_EQ(ReasonOf(status), Reason::kInstanceExists);
+  EXPECT_THAT(registry_.Find("net", "anna"), IsOkAndHolds(first));
+}
+
+// R5
+TEST_F(RegistryTest, RefusesMoreInstancesThanTheLimit) {
+  Add("anna", "a");
+  Add("anna", "b");
+  const auto last = Add("bert", "a");
+  EXPECT_THAT(registry_.CheckRoom({.principal = "bert"}),
+              StatusIs(absl::StatusCode::kResourceExhausted));
+  const absl::Status status = registry_.Add(Make("bert", "b"));
+  ASSERT_TRUE(LimitOf(status).has_value());
+  EXPECT_EQ(LimitOf(status)->name, "max-instances");
+  EXPECT_EQ(LimitOf(status)->value, 3);
+  EXPECT_EQ(LimitOf(status)->requested, 4);
+  EXPECT_TRUE(registry_.Remove(*last));
+  EXPECT_THAT(registry_.Add(Make("bert", "b")), IsOk());
+}
+
+TEST_F(RegistryTest, RefusesMoreInstancesThanAPrincipalsPart) {
+  Registry registry(/*max_instances=*/4, {.principals = {{"anna", 0.5}}});
+  ASSERT_THAT(registry.Add(Make("anna", "a")), IsOk());
+  ASSERT_THAT(registry.Add(Make("anna", "b")), IsOk());
+  const absl::Status status = registry.Add(Make("anna", "c"));
+  ASSERT_TRUE(LimitOf(status).has_value()) << status;
+  EXPECT_EQ(LimitOf(status)->name, "max-instances");
+  EXPECT_EQ(LimitOf(status)->value, 2);
+  EXPECT_EQ(LimitOf(status)->scope, LimitScope::kPrincipal);
+  EXPECT_THAT(registry.Add(Make("bert", "a")), IsOk());
+}
+
+TEST_F(RegistryTest, RemovesOnlyThisVeryInstance) {
+  const auto first = Add("anna", "net");
+  EXPECT_TRUE(registry_.Remove(*first));
+  const auto second = Add("anna", "net");
+  EXPECT_FALSE(registry_.Remove(*first));
+  EXPECT_THAT(registry_.List(), ElementsAre(second));
+  EXPECT_TRUE(registry_.Remove(*second));
+  EXPECT_THAT(registry_.List(), IsEmpty());
+}
+
+TEST_F(RegistryTest, ListsByOwnerAndName) {
+  const auto b = Add("anna", "b");
+  const auto z = Add("bert", "a");
+  const auto a = Add("anna", "a");
+  EXPECT_THAT(registry_.List(), ElementsAre(a, b, z));
+}
+
+}  // namespace
+}  // namespace backboned

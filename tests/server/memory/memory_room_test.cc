@@ -1,0 +1,416 @@
+#include "server/memory/memory_room.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <fstream>
+#include <limits>
+#include <memory>
+#include <new>
+#include <random>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "base/errors.h"
+#include "tests/testing/status_matchers.h"
+
+namespace {
+
+std::atomic<int> malloc_trims = 0;
+
+}  // namespace
+
+// In place of the C library's.
+extern "C" int malloc_trim(size_t) {
+  ++malloc_trims;
+  return 0;
+}
+
+namespace backboned {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr size_t kMiB = size_t{1} << 20;
+
+int64_t ResidentBytes() {
+  int64_t virtual_pages = 0;
+  int64_t resident_pages = 0;
+  std::ifstream("/proc/self/statm") >> virtual_pages >> resident_pages;
+  return resident_pages * sysconf(_SC_PAGESIZE);
+}
+
+// The error of an allocation over a limit.
+absl::Status Refusal(MemoryRoom& room, size_t bytes) {
+  try {
+    room.AllocateBuffer(bytes);
+  } catch (const OutOfMemoryBudget& error) {
+    return error.status();
+  }
+  return absl::OkStatus();
+}
+
+class MemoryTest : public ::testing::Test {
+ protected:
+  MemoryRoom room_{{.max_pooled_bytes = 64 * kMiB}};
+};
+
+TEST_F(MemoryTest, BlocksAreAlignedAndWritable) {
+  for (size_t bytes = 1; bytes < 8 * kMiB; bytes += bytes / 3 + 1) {
+    const MemoryRoom::Buffer buffer = room_.AllocateBuffer(bytes);
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(buffer.get()) % 64, 0u) << bytes;
+    std::memset(buffer.get(), 0x5a, bytes);
+  }
+}
+
+TEST_F(MemoryTest, NoBytesAreNull) {
+  EXPECT_EQ(room_.Allocate(0), nullptr);
+  MemoryRoom::Free(nullptr);
+  EXPECT_EQ(room_.allocated_bytes(), 0);
+}
+
+TEST_F(MemoryTest, WastesAtMostAnEighth) {
+  for (size_t bytes = 4097; bytes < 64 * kMiB; bytes += bytes / 50) {
+    const MemoryRoom::Buffer buffer = room_.AllocateBuffer(bytes);
+    const size_t overhead = 64 + (bytes >= kMiB * 8 / 9 ? 4096 : 0);
+    EXPECT_LE(room_.allocated_bytes(), bytes + bytes / 8 + overhead) << bytes;
+  }
+}
+
+TEST_F(MemoryTest, PowersOfTwoWasteNothingButAPage) {
+  const MemoryRoom::Buffer buffer = room_.AllocateBuffer(8 * kMiB);
+  EXPECT_EQ(room_.allocated_bytes(), static_cast<int64_t>(8 * kMiB + 4096));
+}
+
+TEST_F(MemoryTest, ReusesBlocksOfTheSameSize) {
+  for (size_t bytes : {size_t{5000}, 100'000 * size_t{1}, 3 * kMiB}) {
+    const void* first = room_.AllocateBuffer(bytes).get();
+    EXPECT_GT(room_.pooled_bytes(), static_cast<int64_t>(bytes));
+    EXPECT_EQ(room_.AllocateBuffer(bytes - 1).get(), first) << bytes;
+    room_.TrimTo(0);
+  }
+}
+
+TEST_F(MemoryTest, DoesNotPoolSmallBlocks) {
+  room_.AllocateBuffer(4096);
+  EXPECT_EQ(room_.pooled_bytes(), 0);
+}
+
+TEST_F(MemoryTest, PoolKeepsItsCap) {
+  std::vector<MemoryRoom::Buffer> buffers;
+  buffers.reserve(10);
+  for (int i = 0; i < 10; ++i) {
+    buffers.push_back(room_.AllocateBuffer(10 * kMiB));
+  }
+  buffers.clear();
+  EXPECT_LE(room_.pooled_bytes(), static_cast<int64_t>(64 * kMiB));
+  EXPECT_GT(room_.pooled_bytes(), static_cast<int64_t>(50 * kMiB));
+  room_.SetMaxPooled(kMiB);
+  EXPECT_EQ(room_.pooled_bytes(), 0);
+  room_.AllocateBuffer(2 * kMiB);
+  EXPECT_EQ(room_.pooled_bytes(), 0);
+}
+
+TEST_F(MemoryTest, PoolGivesUpTheLongestRested) {
+  room_.AllocateBuffer(30 * kMiB);
+  const void* kept = room_.AllocateBuffer(20 * kMiB).get();
+  room_.AllocateBuffer(40 * kMiB);  // 30 MiB have to go.
+  const int64_t pooled = room_.pooled_bytes();
+  EXPECT_EQ(room_.AllocateBuffer(20 * kMiB).get(), kept);
+  EXPECT_EQ(room_.pooled_bytes(), pooled);
+  EXPECT_LT(pooled, static_cast<int64_t>(61 * kMiB));
+}
+
+TEST_F(MemoryTest, TrimGivesMemoryBackToTheSystem) {
+  constexpr size_t kBytes = 48 * kMiB;
+  {
+    const MemoryRoom::Buffer buffer = room_.AllocateBuffer(kBytes);
+    std::memset(buffer.get(), 1, kBytes);
+  }
+  const int64_t before = ResidentBytes();
+  room_.TrimTo(0);
+  EXPECT_EQ(room_.pooled_bytes(), 0);
+  EXPECT_GT(before - ResidentBytes(), static_cast<int64_t>(40 * kMiB));
+}
+
+TEST_F(MemoryTest, TrimStopsAtTheBytesAskedFor) {
+  room_.AllocateBuffer(20 * kMiB);
+  room_.AllocateBuffer(8 * kMiB);
+  room_.TrimTo(10 * kMiB);
+  EXPECT_GT(room_.pooled_bytes(), static_cast<int64_t>(8 * kMiB));
+  EXPECT_LT(room_.pooled_bytes(), static_cast<int64_t>(9 * kMiB));
+}
+
+TEST_F(MemoryTest, KnowsItsPeak) {
+  room_.AllocateBuffer(2 * kMiB);
+  room_.AllocateBuffer(kMiB);
+  EXPECT_EQ(room_.allocated_bytes(), 0);
+  EXPECT_EQ(room_.peak_bytes(), static_cast<int64_t>(2 * kMiB + 4096));
+}
+
+TEST_F(MemoryTest, AccountPaysExactlyWhatWasAskedFor) {
+  const auto account = std::make_shared<MemoryAccount>("max-tape-bytes");
+  MemoryRoom::Buffer small;
+  MemoryRoom::Buffer large;
+  {
+    const ScopedAccount scope(account);
+    small = room_.AllocateBuffer(17);
+    large = room_.AllocateBuffer(1'234'567);
+  }
+  const MemoryRoom::Buffer unpaid = room_.AllocateBuffer(1000);
+  EXPECT_EQ(account->live_bytes(), 17 + 1'234'567);
+  std::thread([&] { large.reset(); }).join();
+  EXPECT_EQ(account->live_bytes(), 17);
+  EXPECT_EQ(account->peak_bytes(), 17 + 1'234'567);
+  small.reset();
+  EXPECT_EQ(account->live_bytes(), 0);
+}
+
+TEST_F(MemoryTest, InnermostScopeCounts) {
+  const auto outer = std::make_shared<MemoryAccount>("outer");
+  const auto inner = std::make_shared<MemoryAccount>("inner");
+  const ScopedAccount outer_scope(outer);
+  std::vector<MemoryRoom::Buffer> buffers;
+  {
+    const ScopedAccount inner_scope(inner);
+    buffers.push_back(room_.AllocateBuffer(10));
+    const ScopedAccount suspended(nullptr);
+    buffers.push_back(room_.AllocateBuffer(100));
+  }
+  buffers.push_back(room_.AllocateBuffer(1000));
+  EXPECT_EQ(inner->live_bytes(), 10);
+  EXPECT_EQ(outer->live_bytes(), 1000);
+}
+
+TEST_F(MemoryTest, ParentsPayToo) {
+  const auto parent = std::make_shared<MemoryAccount>("parent", 1000);
+  const auto child = std::make_shared<MemoryAccount>(
+      MemoryAccount::Options{.name = "child", .parent = parent});
+  const ScopedAccount scope(child);
+  MemoryRoom::Buffer buffer = room_.AllocateBuffer(600);
+  EXPECT_EQ(parent->live_bytes(), 600);
+  const absl::Status refused = Refusal(room_, 500);
+  ASSERT_TRUE(LimitOf(refused).has_value());
+  EXPECT_EQ(LimitOf(refused)->name, "parent");
+  EXPECT_EQ(child->live_bytes(), 600);
+  buffer.reset();
+  EXPECT_EQ(parent->live_bytes(), 0);
+}
+
+TEST_F(MemoryTest, GivesBackWhatNobodyNeededSinceTheLastTime) {
+  room_.AllocateBuffer(4 * kMiB);  // Rests in the pool from now on.
+  { const MemoryRoom::Buffer used = room_.AllocateBuffer(kMiB); }
+  const int64_t both = room_.pooled_bytes();
+  room_.TrimUnused();
+  EXPECT_EQ(room_.pooled_bytes(), both);  // Both were in use since it began.
+  { const MemoryRoom::Buffer used = room_.AllocateBuffer(kMiB); }
+  room_.TrimUnused();
+  EXPECT_LT(room_.pooled_bytes(), static_cast<int64_t>(2 * kMiB));
+  EXPECT_GT(room_.pooled_bytes(), 0);  // The one that was used.
+  room_.TrimUnused();
+  EXPECT_EQ(room_.pooled_bytes(), 0);
+}
+
+TEST_F(MemoryTest, BlocksKeepTheirAccountAlive) {
+  auto account = std::make_shared<MemoryAccount>("max-tape-bytes");
+  const std::weak_ptr<MemoryAccount> alive = account;
+  MemoryRoom::Buffer buffer;
+  {
+    const ScopedAccount scope(std::move(account));
+    buffer = room_.AllocateBuffer(10'000);
+  }
+  EXPECT_EQ(alive.lock()->live_bytes(), 10'000);
+  buffer.reset();
+  EXPECT_TRUE(alive.expired());
+}
+
+TEST_F(MemoryTest, ThrowsOverTheAccountBeforeAllocating) {
+  const auto account = std::make_shared<MemoryAccount>("max-tape-bytes", 5000);
+  const ScopedAccount scope(account);
+  const MemoryRoom::Buffer held = room_.AllocateBuffer(3000);
+  const int64_t before = room_.allocated_bytes();
+  const absl::Status refused = Refusal(room_, 2001);
+  EXPECT_THAT(refused,
+              StatusIs(absl::StatusCode::kResourceExhausted,
+                       HasSubstr("no room for 2001 more bytes: of "
+                                 "max-tape-bytes all together use 3000 of "
+                                 "5000")));
+  ASSERT_TRUE(LimitOf(refused).has_value());
+  EXPECT_EQ(LimitOf(refused)->name, "max-tape-bytes");
+  EXPECT_EQ(LimitOf(refused)->requested, 5001);
+  EXPECT_EQ(account->live_bytes(), 3000);
+  EXPECT_EQ(room_.allocated_bytes(), before);
+  EXPECT_EQ(room_.peak_bytes(), before);
+  EXPECT_THAT(Refusal(room_, 2000), IsOk());
+}
+
+TEST_F(MemoryTest, ThrowsOverTheRoomAndRefundsTheAccount) {
+  const auto account = std::make_shared<MemoryAccount>("max-tape-bytes");
+  const ScopedAccount scope(account);
+  room_.SetLimit(kMiB);
+  const absl::Status refused = Refusal(room_, 2 * kMiB);
+  EXPECT_THAT(refused, StatusIs(absl::StatusCode::kResourceExhausted,
+                                HasSubstr("max-memory-bytes")));
+  EXPECT_EQ(LimitOf(refused)->name, "max-memory-bytes");
+  EXPECT_EQ(account->live_bytes(), 0);
+  EXPECT_EQ(room_.allocated_bytes(), 0);
+}
+
+TEST_F(MemoryTest, CountsWhatOthersAllocatedUntilItIsGone) {
+  room_.SetLimit(2 * kMiB);
+  const auto account = std::make_shared<MemoryAccount>("max-memory-bytes");
+  std::shared_ptr<const void> counted;
+  {
+    const ScopedAccount scope(account);
+    counted = room_.Count(kMiB);
+  }
+  EXPECT_EQ(account->live_bytes(), static_cast<int64_t>(kMiB));
+  EXPECT_EQ(room_.allocated_bytes(), static_cast<int64_t>(kMiB));
+  try {
+    const ScopedAccount scope(account);
+    room_.Count(kMiB + 1);
+    ADD_FAILURE() << "passes the limit";
+  } catch (const OutOfMemoryBudget& error) {
+    EXPECT_THAT(error.status(),
+                StatusIs(absl::StatusCode::kResourceExhausted,
+                         HasSubstr("of max-memory-bytes all together use")));
+  }
+  EXPECT_EQ(account->live_bytes(), static_cast<int64_t>(kMiB));
+  counted.reset();
+  EXPECT_EQ(account->live_bytes(), 0);
+  EXPECT_EQ(room_.allocated_bytes(), 0);
+}
+
+TEST_F(MemoryTest, PoolGivesWayToTheLimit) {
+  room_.SetLimit(40 * kMiB);
+  room_.AllocateBuffer(30 * kMiB);
+  const MemoryRoom::Buffer buffer = room_.AllocateBuffer(20 * kMiB);
+  EXPECT_LE(room_.allocated_bytes() + room_.pooled_bytes(),
+            static_cast<int64_t>(40 * kMiB));
+}
+
+TEST_F(MemoryTest, AllocationsUnderTheLimitDoNotTrimTheHeap) {
+  room_.SetLimit(8 * kMiB);
+  malloc_trims = 0;
+  for (int i = 0; i < 100; ++i) {  // Each makes the other give way.
+    room_.AllocateBuffer(5 * kMiB);
+    room_.AllocateBuffer(4 * kMiB);
+    room_.AllocateBuffer(kMiB / 2);
+  }
+  EXPECT_EQ(malloc_trims, 0);
+}
+
+TEST_F(MemoryTest, TrimmingTheUnusedTrimsTheHeapToo) {
+  room_.AllocateBuffer(kMiB / 2);
+  malloc_trims = 0;
+  room_.TrimUnused();
+  EXPECT_EQ(malloc_trims, 0);  // It may be needed again.
+  room_.TrimUnused();
+  EXPECT_EQ(malloc_trims, 1);
+  room_.TrimUnused();
+  EXPECT_EQ(malloc_trims, 1);  // There was nothing more.
+}
+
+TEST_F(MemoryTest, GivesThePoolBackWhenTheSystemHasNoMore) {
+  room_.AllocateBuffer(2 * kMiB);
+  try {
+    room_.AllocateBuffer(size_t{1} << 46);
+    GTEST_SKIP() << "this system grants 64 TiB";
+  } catch (const OutOfMemoryBudget& error) {
+    ADD_FAILURE() << error.status();
+  } catch (const std::bad_alloc&) {
+  }
+  EXPECT_EQ(room_.pooled_bytes(), 0);
+  EXPECT_EQ(room_.allocated_bytes(), 0);
+  EXPECT_THAT(Refusal(room_, 2 * kMiB), IsOk());
+}
+
+TEST_F(MemoryTest, AbsurdSizesAreOutOfMemory) {
+  const size_t absurd = std::numeric_limits<size_t>::max();
+  EXPECT_THROW(room_.Allocate(absurd), std::bad_alloc);
+  EXPECT_THROW(room_.Allocate(absurd / 2), std::bad_alloc);
+  EXPECT_EQ(room_.allocated_bytes(), 0);
+}
+
+// Blocks that any thread may free, with what was written into them.
+class Exchange {
+ public:
+  struct Item {
+    MemoryRoom::Buffer buffer;
+    size_t bytes = 0;
+    int mark = 0;
+
+    void Fill() { std::memset(buffer.get(), mark, bytes); }
+    bool Intact() const {
+      return buffer[0] == std::byte(mark) &&
+             buffer[bytes / 2] == std::byte(mark) &&
+             buffer[bytes - 1] == std::byte(mark);
+    }
+  };
+
+  // Puts `item` in the place of a random other one, which it returns.
+  Item Swap(Item item, uint64_t random) {
+    absl::MutexLock lock(&mutex_);
+    return std::exchange(items_[random % items_.size()], std::move(item));
+  }
+
+ private:
+  absl::Mutex mutex_;
+  std::vector<Item> items_ ABSL_GUARDED_BY(mutex_) = std::vector<Item>(64);
+};
+
+TEST(MemoryThreadsTest, KeepsBlocksApartAndAccountsExact) {
+  MemoryRoom room({.max_pooled_bytes = 8 * kMiB});
+  std::vector<std::shared_ptr<MemoryAccount>> accounts;
+  {
+    Exchange exchange;
+    std::vector<std::thread> threads;
+    for (int thread = 0; thread < 4; ++thread) {
+      accounts.push_back(std::make_shared<MemoryAccount>("account"));
+      threads.emplace_back([&, thread, account = accounts.back()] {
+        std::mt19937_64 random(static_cast<uint64_t>(thread));
+        const ScopedAccount scope(account);
+        for (int round = 0; round < 3000; ++round) {
+          const size_t bytes = 1 + random() % (size_t{1} << (random() % 22));
+          Exchange::Item item{room.AllocateBuffer(bytes), bytes, round % 256};
+          item.Fill();
+          const Exchange::Item other = exchange.Swap(std::move(item), random());
+          ASSERT_TRUE(other.buffer == nullptr || other.Intact());
+          if (round % 500 == 0) room.TrimTo(kMiB);
+        }
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    EXPECT_LE(room.pooled_bytes(), static_cast<int64_t>(8 * kMiB));
+  }
+  for (const auto& account : accounts) EXPECT_EQ(account->live_bytes(), 0);
+  EXPECT_EQ(room.allocated_bytes(), 0);
+}
+
+TEST(MemoryThreadsTest, NeverPassesTheLimit) {
+  MemoryRoom room({.max_pooled_bytes = kMiB, .limit_bytes = 4 * kMiB});
+  std::vector<std::thread> threads;
+  threads.reserve(4);
+  for (int thread = 0; thread < 4; ++thread) {
+    threads.emplace_back([&room] {
+      for (int round = 0; round < 500; ++round) {
+        const absl::Status refused = Refusal(room, 3 * kMiB / 2);
+        ASSERT_TRUE(refused.ok() || LimitOf(refused)->value == 4 * kMiB);
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_LE(room.peak_bytes(), static_cast<int64_t>(4 * kMiB));
+  EXPECT_EQ(room.allocated_bytes(), 0);
+}
+
+}  // namespace
+}  // namespace backboned

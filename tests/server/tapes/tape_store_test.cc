@@ -1,0 +1,508 @@
+#include "server/tapes/tape_store.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <set>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/synchronization/notification.h"
+#include "absl/time/time.h"
+#include "base/errors.h"
+#include "tests/testing/status_matchers.h"
+
+namespace backboned {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::MatchesRegex;
+using ::testing::SizeIs;
+
+absl::Time At(int64_t seconds) {
+  return absl::UnixEpoch() + absl::Seconds(seconds);
+}
+
+const Payer kPayer = {.principal = "local", .session = "session"};
+
+std::byte some_byte;
+
+// A graph that calls `destroyed` when its last owner lets go.
+std::shared_ptr<Graph> FakeGraph(std::function<void()> destroyed) {
+  std::shared_ptr<void> owner(
+      nullptr, [destroyed = std::move(destroyed)](void*) { destroyed(); });
+  // Never looked at; only not null, as a graph of a tape that has one.
+  return {std::move(owner), reinterpret_cast<Graph*>(&some_byte)};
+}
+
+// A replay that keeps `bytes`.
+class FakeReplay : public Replay {
+ public:
+  explicit FakeReplay(int64_t bytes) : bytes_(bytes) {}
+
+  std::shared_ptr<Graph> Run() const override { return nullptr; }
+  int64_t bytes() const override { return bytes_; }
+  void ForEachStateTensor(
+      absl::FunctionRef<void(const at::Tensor&)> /*visit*/) const override {}
+  void CountDemotion() const override { ++demotions_; }
+
+  int demotions() const { return demotions_; }
+  void SetBytes(int64_t bytes) { bytes_ = bytes; }
+
+ private:
+  int64_t bytes_;
+  mutable int demotions_ = 0;
+};
+
+class TapesTest : public ::testing::Test {
+ protected:
+  Tape MakeTape(int64_t bytes = 100) {
+    return {.instance_uid = "uid",
+            .principal = "local",
+            .session = "session",
+            .bytes = bytes,
+            .graph = FakeGraph([this] { ++destroyed_; })};
+  }
+
+  // A tape whose replay keeps 10 bytes.
+  Tape MakeReplayable(int64_t bytes) {
+    Tape tape = MakeTape(bytes);
+    tape.replay = replay_;
+    return tape;
+  }
+
+  // Whether the tape gave up its graph.
+  bool IsDemoted(const std::string& id) {
+    const absl::StatusOr<TapeLease> lease = Lease({id});
+    EXPECT_THAT(lease, IsOk());
+    return lease->tapes()[0]->graph == nullptr;
+  }
+
+  static absl::StatusOr<std::string> Put(TapeStore& store, Tape tape,
+                                         absl::Time now = At(0)) {
+    absl::StatusOr<TapeSlot> slot =
+        store.Reserve({tape.principal, tape.session}, now);
+    if (!slot.ok()) return slot.status();
+    return store.Put(std::move(tape), *std::move(slot), now);
+  }
+
+  absl::StatusOr<std::string> Put(Tape tape, absl::Time now = At(0)) {
+    return Put(store_, std::move(tape), now);
+  }
+
+  absl::StatusOr<TapeLease> Lease(const std::vector<std::string>& ids,
+                                  absl::Time now = At(0)) {
+    return store_.Lease(ids, "uid", "local", now);
+  }
+
+  static auto NotFound(const std::string& what) {
+    return StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr(what));
+  }
+
+  TapeStore store_{
+      {.max_count = 3, .max_bytes = 1000, .ttl = absl::Seconds(60)}};
+  int destroyed_ = 0;
+  std::shared_ptr<FakeReplay> replay_ = std::make_shared<FakeReplay>(10);
+};
+
+TEST_F(TapesTest, IdsAre128RandomBitsInHex) {
+  std::set<std::string> ids;
+  for (int i = 0; i < 3; ++i) ids.insert(*Put(MakeTape()));
+  EXPECT_THAT(ids, SizeIs(3));
+  EXPECT_THAT(*ids.begin(), MatchesRegex("[0-9a-f]{32}"));
+}
+
+TEST_F(TapesTest, LeaseGivesTapesInTheOrderAskedFor) {
+  const std::string first = *Put(MakeTape());
+  const std::string second = *Put(MakeTape());
+  const absl::StatusOr<TapeLease> lease = Lease({second, first});
+  ASSERT_THAT(lease, IsOk());
+  ASSERT_THAT(lease->tapes(), SizeIs(2));
+  EXPECT_EQ(lease->tapes()[0]->id, second);
+  EXPECT_EQ(lease->tapes()[1]->id, first);
+}
+
+TEST_F(TapesTest, ConsumedTapeIsUsedUp) {
+  const std::string id = *Put(MakeTape());
+  absl::StatusOr<TapeLease> lease = Lease({id});
+  lease->Consume();
+  EXPECT_THAT(lease->tapes(), SizeIs(0));
+  EXPECT_EQ(destroyed_, 1);
+  EXPECT_EQ(store_.TotalFigures().count, 0);
+  const absl::Status used = Lease({id}).status();
+  EXPECT_THAT(used, NotFound("tape '" + id +
+                             "' is unknown, used, released or "
+                             "expired; run the forward again"));
+  EXPECT_EQ(ReasonOf(used), Reason::kTapeNotFound);
+}
+
+TEST_F(TapesTest, ReturnedTapeCanBeLeasedAgain) {
+  const std::string id = *Put(MakeTape());
+  { const auto lease = Lease({id}); }
+  EXPECT_EQ(destroyed_, 0);
+  EXPECT_THAT(Lease({id}), IsOk());
+}
+
+TEST_F(TapesTest, LeasedTapeIsInUse) {
+  const std::string id = *Put(MakeTape());
+  const auto lease = Lease({id});
+  EXPECT_THAT(Lease({id}), NotFound("is in use by another backward"));
+}
+
+TEST_F(TapesTest, LeaseTakesAllOrNone) {
+  const std::string id = *Put(MakeTape());
+  EXPECT_THAT(Lease({id, "gone"}), NotFound("tape 'gone' is unknown"));
+  EXPECT_THAT(Lease({id}), IsOk());
+}
+
+TEST_F(TapesTest, RefusesTapeNamedTwice) {
+  const std::string id = *Put(MakeTape());
+  const absl::Status twice = Lease({id, id}).status();
+  EXPECT_THAT(twice, StatusIs(absl::StatusCode::kInvalidArgument,
+                              HasSubstr("is named twice")));
+  EXPECT_EQ(ReasonOf(twice), Reason::kInvalidOption);
+  EXPECT_THAT(Lease({id}), IsOk());
+}
+
+TEST_F(TapesTest, RefusesTapeOfAnotherInstance) {
+  const std::string id = *Put(MakeTape());
+  EXPECT_THAT(store_.Lease({id}, "other", "local", At(0)),
+              NotFound("is of another instance"));
+}
+
+TEST_F(TapesTest, HidesTapesOfOtherPrincipals) {
+  const std::string id = *Put(MakeTape());
+  EXPECT_THAT(store_.Lease({id}, "uid", "mallory", At(0)),
+              NotFound("is unknown"));
+  EXPECT_EQ(store_.Release({id}, "mallory"), 0);
+  EXPECT_THAT(Lease({id}), IsOk());
+}
+
+TEST_F(TapesTest, RefusesOverTheCountBeforeTheForward) {
+  for (int i = 0; i < 3; ++i) ASSERT_THAT(Put(MakeTape()), IsOk());
+  const absl::Status refused = store_.Reserve(kPayer, At(0)).status();
+  EXPECT_THAT(refused,
+              StatusIs(absl::StatusCode::kResourceExhausted,
+                       HasSubstr("of max-tapes all together use 3 of 3")));
+  ASSERT_TRUE(LimitOf(refused).has_value());
+  EXPECT_EQ(LimitOf(refused)->name, "max-tapes");
+  EXPECT_EQ(LimitOf(refused)->value, 3);
+  EXPECT_EQ(LimitOf(refused)->requested, 4);
+  EXPECT_GT(LimitOf(refused)->retry_delay, absl::ZeroDuration());
+}
+
+TEST_F(TapesTest, SlotHoldsAPlaceUntilItIsGone) {
+  {
+    std::vector<absl::StatusOr<TapeSlot>> slots;
+    slots.reserve(3);
+    for (int i = 0; i < 3; ++i) slots.push_back(store_.Reserve(kPayer, At(0)));
+    EXPECT_THAT(store_.Reserve(kPayer, At(0)),
+                StatusIs(absl::StatusCode::kResourceExhausted));
+    EXPECT_THAT(store_.Put(MakeTape(), *std::move(slots[0]), At(0)), IsOk());
+    EXPECT_THAT(store_.Reserve(kPayer, At(0)),
+                StatusIs(absl::StatusCode::kResourceExhausted));
+  }
+  EXPECT_THAT(store_.Reserve(kPayer, At(0)), IsOk());
+}
+
+TEST_F(TapesTest, RefusesOverTheBytesAndDropsTheTape) {
+  ASSERT_THAT(Put(MakeTape(600)), IsOk());
+  const absl::Status refused = Put(MakeTape(401)).status();
+  EXPECT_THAT(refused, StatusIs(absl::StatusCode::kResourceExhausted,
+                                HasSubstr("a tape of 401 bytes does not fit")));
+  EXPECT_EQ(LimitOf(refused)->name, "max-tape-bytes");
+  EXPECT_EQ(LimitOf(refused)->requested, 1001);
+  EXPECT_EQ(destroyed_, 1);
+  EXPECT_EQ(store_.TotalFigures().count, 1);
+  EXPECT_THAT(Put(MakeTape(400)), IsOk());  // The slot is free again.
+  EXPECT_THAT(store_.Reserve(kPayer, At(0)),
+              StatusIs(absl::StatusCode::kResourceExhausted));
+}
+
+TEST_F(TapesTest, DemotesTheOldestUntilTheNewOneFits) {
+  const std::string first = *Put(MakeReplayable(400));
+  const std::string second = *Put(MakeReplayable(400));
+  const std::string third = *Put(MakeReplayable(500));
+  EXPECT_TRUE(IsDemoted(first));
+  EXPECT_FALSE(IsDemoted(second));
+  EXPECT_FALSE(IsDemoted(third));
+  EXPECT_EQ(destroyed_, 1);
+  EXPECT_EQ(replay_->demotions(), 1);
+  EXPECT_EQ(store_.TotalFigures().bytes, 10 + 400 + 500);
+  EXPECT_EQ(store_.InstanceFigures("uid").bytes, 10 + 400 + 500);
+  EXPECT_EQ(store_.DropInstance("uid"), 3);
+  EXPECT_EQ(store_.TotalFigures().bytes, 0);
+}
+
+TEST_F(TapesTest, DemotesATapeThatAloneIsOverTheBytesAndNoOther) {
+  const std::string small = *Put(MakeReplayable(600));
+  const std::string large = *Put(MakeReplayable(5000));
+  EXPECT_TRUE(IsDemoted(large));
+  EXPECT_FALSE(IsDemoted(small));
+  EXPECT_EQ(store_.TotalFigures().bytes, 610);
+}
+
+TEST_F(TapesTest, DemotesOnlyAPrincipalsOwnOverItsPart) {
+  TapeStore store({.max_count = 9,
+                   .max_bytes = 1000,
+                   .quotas = {.principals = {{"anna", 0.4}}}});
+  const auto put = [&](const std::string& principal, int64_t bytes) {
+    Tape tape = MakeReplayable(bytes);
+    tape.principal = principal;
+    return *Put(store, std::move(tape));
+  };
+  const auto is_demoted = [&](const std::string& principal,
+                              const std::string& id) {
+    return store.Lease({id}, "uid", principal, At(0))->tapes()[0]->graph ==
+           nullptr;
+  };
+  const std::string others = put("bert", 300);  // The oldest of all.
+  const std::string first = put("anna", 200);
+  const std::string second = put("anna", 150);
+  const std::string third = put("anna", 200);
+  EXPECT_FALSE(is_demoted("bert", others));
+  EXPECT_TRUE(is_demoted("anna", first));
+  EXPECT_FALSE(is_demoted("anna", second));
+  EXPECT_FALSE(is_demoted("anna", third));
+  EXPECT_EQ(store.PayerFigures(LimitScope::kPrincipal, {"anna"}).bytes,
+            10 + 150 + 200);
+}
+
+TEST_F(TapesTest, DemotesOfWhoHoldsMostOverTheLimitOfAll) {
+  const auto put = [&](const std::string& principal, int64_t bytes) {
+    Tape tape = MakeReplayable(bytes);
+    tape.principal = principal;
+    return *Put(std::move(tape));
+  };
+  const std::string small = put("bert", 100);  // The oldest of all.
+  const std::string large = put("anna", 800);
+  ASSERT_THAT(put("bert", 200), MatchesRegex("[0-9a-f]{32}"));
+  EXPECT_NE(store_.Lease({small}, "uid", "bert", At(0))->tapes()[0]->graph,
+            nullptr);
+  EXPECT_EQ(store_.Lease({large}, "uid", "anna", At(0))->tapes()[0]->graph,
+            nullptr);
+}
+
+// R11
+TEST_F(TapesTest, DemotesOfTheLargestSessionOfThePrincipalThatHoldsMost) {
+  TapeStore store({.max_count = 9, .max_bytes = 1000});
+  const auto put = [&](const std::string& session, int64_t bytes) {
+    Tape tape = MakeReplayable(bytes);
+    tape.session = session;
+    return *Put(store, std::move(tape));
+  };
+  const auto is_demoted = [&](const std::string& id) {
+    return store.Lease({id}, "uid", "local", At(0))->tapes()[0]->graph ==
+           nullptr;
+  };
+  const std::string modest = put("modest", 100);  // The oldest of all.
+  const std::string large = put("large", 450);
+  const std::string larger = put("larger", 440);
+  const std::string newest = put("larger", 40);
+  EXPECT_TRUE(is_demoted(large));
+  EXPECT_FALSE(is_demoted(larger));
+  EXPECT_FALSE(is_demoted(modest));
+  EXPECT_FALSE(is_demoted(newest));
+}
+
+TEST_F(TapesTest, RefusesOverASessionsPartOfTheCount) {
+  TapeStore store({.max_count = 4, .quotas = {.session = 0.5}});
+  ASSERT_THAT(Put(store, MakeTape()), IsOk());
+  ASSERT_THAT(Put(store, MakeTape()), IsOk());
+  const absl::Status refused = store.Reserve(kPayer, At(0)).status();
+  EXPECT_THAT(refused,
+              StatusIs(absl::StatusCode::kResourceExhausted,
+                       HasSubstr("of max-tapes this session uses 2 of 2")));
+  EXPECT_EQ(LimitOf(refused)->scope, LimitScope::kSession);
+  EXPECT_THAT(store.Reserve({"local", "other"}, At(0)), IsOk());
+}
+
+TEST_F(TapesTest, SparesLeasedTapesAndDemotesTheNewOne) {
+  const std::string used = *Put(MakeReplayable(900));
+  const auto lease = Lease({used});
+  const std::string next = *Put(MakeReplayable(200));
+  EXPECT_TRUE(IsDemoted(next));
+  EXPECT_NE(lease->tapes()[0]->graph, nullptr);
+  EXPECT_EQ(store_.TotalFigures().bytes, 910);
+}
+
+TEST_F(TapesTest, RefusesWhenEvenDemotedTapesDoNotFit) {
+  replay_->SetBytes(600);
+  ASSERT_THAT(Put(MakeReplayable(700)), IsOk());
+  const absl::Status refused = Put(MakeReplayable(800)).status();
+  EXPECT_THAT(refused, StatusIs(absl::StatusCode::kResourceExhausted,
+                                HasSubstr("a tape of 600 bytes does not fit")));
+  EXPECT_EQ(LimitOf(refused)->name, "max-tape-bytes");
+  EXPECT_EQ(store_.TotalFigures().count, 1);
+}
+
+TEST_F(TapesTest, ReserveOverTheCountDemotesNothing) {
+  const std::string id = *Put(MakeReplayable(1000));
+  ASSERT_THAT(Put(MakeReplayable(10)), IsOk());
+  ASSERT_THAT(Put(MakeReplayable(10)), IsOk());
+  const int before = replay_->demotions();
+  EXPECT_THAT(store_.Reserve(kPayer, At(0)),
+              StatusIs(absl::StatusCode::kResourceExhausted));
+  EXPECT_EQ(replay_->demotions(), before);
+}
+
+TEST_F(TapesTest, ReserveDemotesWhatFillsTheStore) {
+  const std::string id = *Put(MakeReplayable(1000));
+  EXPECT_THAT(store_.Reserve(kPayer, At(0)), IsOk());
+  EXPECT_TRUE(IsDemoted(id));
+}
+
+TEST_F(TapesTest, CountsAnewWhatDemotedTapesKeep) {
+  ASSERT_THAT(Put(MakeReplayable(5000)), IsOk());
+  replay_->SetBytes(500);  // Its instance moved on.
+  ASSERT_THAT(Put(MakeReplayable(995)), IsOk());
+  EXPECT_EQ(store_.TotalFigures().bytes, 1000);
+}
+
+TEST_F(TapesTest, LeasedTapeStillCounts) {
+  const std::string id = *Put(MakeTape(1000));
+  const auto lease = Lease({id});
+  EXPECT_EQ(store_.Release({id}, "local"), 1);
+  EXPECT_EQ(store_.TotalFigures().bytes, 1000);
+}
+
+TEST_F(TapesTest, ReleaseCountsWhatItDropped) {
+  const std::string id = *Put(MakeTape());
+  EXPECT_EQ(store_.Release({id, "gone"}, "local"), 1);
+  EXPECT_EQ(store_.Release({id}, "local"), 0);
+  EXPECT_EQ(destroyed_, 1);
+}
+
+TEST_F(TapesTest, LeasedTapeIsDroppedAtTheEndOfItsLease) {
+  const std::string id = *Put(MakeTape());
+  {
+    const auto lease = Lease({id});
+    EXPECT_EQ(store_.DropInstance("uid"), 1);
+    EXPECT_EQ(store_.DropInstance("uid"), 0);
+    EXPECT_EQ(destroyed_, 0);
+    EXPECT_THAT(Lease({id}), NotFound("is unknown"));
+  }
+  EXPECT_EQ(destroyed_, 1);
+  EXPECT_EQ(store_.TotalFigures().count, 0);
+}
+
+TEST_F(TapesTest, DropsTapesOfAnInstance) {
+  Tape other = MakeTape();
+  other.instance_uid = "other";
+  ASSERT_THAT(Put(MakeTape()), IsOk());
+  ASSERT_THAT(Put(std::move(other)), IsOk());
+  EXPECT_EQ(store_.DropInstance("uid"), 1);
+  EXPECT_EQ(store_.InstanceFigures("other").count, 1);
+}
+
+TEST_F(TapesTest, DropsTapesOfASessionOfOnePrincipal) {
+  Tape other = MakeTape();
+  other.principal = "bob";
+  ASSERT_THAT(Put(MakeTape()), IsOk());
+  ASSERT_THAT(Put(std::move(other)), IsOk());
+  EXPECT_EQ(store_.DropSession("other", "local", At(0)), 0);
+  EXPECT_EQ(store_.DropSession("session", "local", At(0)), 1);
+  EXPECT_EQ(store_.TotalFigures().count, 1);
+}
+
+TEST_F(TapesTest, ExpiresAfterTheTtl) {
+  const std::string id = *Put(MakeTape(), At(0));
+  EXPECT_EQ(store_.DropExpired(At(59)), 0);
+  EXPECT_THAT(Lease({id}, At(60)), NotFound("expired"));
+  EXPECT_EQ(store_.DropExpired(At(60)), 1);
+  EXPECT_EQ(destroyed_, 1);
+}
+
+TEST_F(TapesTest, LeaseStartsTheTtlAnewAndHoldsItOff) {
+  const std::string id = *Put(MakeTape(), At(0));
+  {
+    const auto lease = Lease({id}, At(50));
+    EXPECT_EQ(store_.DropExpired(At(500)), 0);
+  }
+  EXPECT_EQ(store_.DropExpired(At(109)), 0);
+  EXPECT_EQ(store_.DropExpired(At(110)), 1);
+}
+
+TEST_F(TapesTest, ReserveMakesRoomByDroppingTheExpired) {
+  for (int i = 0; i < 3; ++i) ASSERT_THAT(Put(MakeTape()), IsOk());
+  EXPECT_THAT(store_.Reserve(kPayer, At(60)), IsOk());
+  EXPECT_EQ(destroyed_, 3);
+}
+
+TEST_F(TapesTest, FiguresFollowEachInstance) {
+  ASSERT_THAT(Put(MakeTape(100)), IsOk());
+  ASSERT_THAT(Put(MakeTape(50)), IsOk());
+  EXPECT_EQ(store_.InstanceFigures("uid").count, 2);
+  EXPECT_EQ(store_.InstanceFigures("uid").bytes, 150);
+  EXPECT_EQ(store_.InstanceFigures("none").count, 0);
+  EXPECT_EQ(store_.TotalFigures().bytes, 150);
+}
+
+TEST_F(TapesTest, DestroysGraphsOutsideItsLock) {
+  int64_t seen = -1;
+  Tape tape = MakeTape();
+  tape.graph = FakeGraph([this, &seen] { seen = store_.TotalFigures().count; });
+  Tape refused = MakeTape(2000);
+  refused.graph = tape.graph;
+  ASSERT_THAT(Put(std::move(tape)), IsOk());
+  ASSERT_THAT(Put(MakeTape()), IsOk());
+  EXPECT_EQ(Put(std::move(refused)).ok(), false);
+  EXPECT_EQ(store_.DropInstance("uid"), 2);
+  EXPECT_EQ(seen, 0);  // It could ask the store while it went.
+}
+
+TEST_F(TapesTest, OneOfTwoConcurrentLeasesWins) {
+  const std::string id = *Put(MakeTape());
+  absl::Notification leased;
+  absl::Notification refused;
+  std::thread winner([&] {
+    absl::StatusOr<TapeLease> lease = Lease({id});
+    ASSERT_THAT(lease, IsOk());
+    leased.Notify();
+    refused.WaitForNotification();
+    lease->Consume();
+  });
+  leased.WaitForNotification();
+  EXPECT_THAT(Lease({id}), NotFound("is in use"));
+  EXPECT_EQ(store_.Release({id}, "local"), 1);
+  refused.Notify();
+  winner.join();
+  EXPECT_EQ(destroyed_, 1);
+}
+
+TEST(TapesThreadsTest, FiguresAreZeroAfterManyThreads) {
+  TapeStore store({.max_count = 8, .max_bytes = 1000});
+  std::vector<std::thread> threads;
+  threads.reserve(4);
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([&store] {
+      for (int round = 0; round < 500; ++round) {
+        absl::StatusOr<TapeSlot> slot =
+            store.Reserve({.principal = "p"}, At(0));
+        if (!slot.ok()) continue;
+        const absl::StatusOr<std::string> id =
+            store.Put({.instance_uid = "uid", .principal = "p", .bytes = 200},
+                      *std::move(slot), At(0));
+        if (!id.ok()) continue;
+        absl::StatusOr<TapeLease> lease = store.Lease({*id}, "uid", "p", At(0));
+        if (round % 3 == 0) store.DropInstance("uid");
+        if (lease.ok() && round % 2 == 0) lease->Consume();
+        lease = TapeLease();
+        store.Release({*id}, "p");
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(store.TotalFigures().count, 0);
+  EXPECT_EQ(store.TotalFigures().bytes, 0);
+}
+
+}  // namespace
+}  // namespace backboned
