@@ -83,6 +83,13 @@ absl::Status Invalid(std::span<const ArgumentSpec> specs,
 
 }  // namespace
 
+ArgumentSpec NumClasses() {
+  return {.name = "num_classes",
+          .description = "number of logits",
+          .minimum = 1,
+          .maximum = 100'000};
+}
+
 std::string FormatArgument(const ArgumentValue& value) {
   if (const bool* truth = std::get_if<bool>(&value)) {
     return *truth ? "true" : "false";

@@ -39,6 +39,9 @@ struct ArgumentSpec {
   std::vector<ArgumentValue> choices = {};
 };
 
+// The argument that every architecture takes.
+ArgumentSpec NumClasses();
+
 // Returns `value` as messages spell it.
 std::string FormatArgument(const ArgumentValue& value);
 

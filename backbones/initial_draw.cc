@@ -7,6 +7,8 @@
 
 #include <cmath>
 #include <functional>
+#include <limits>
+#include <memory>
 #include <mutex>
 #include <numeric>
 #include <utility>
@@ -173,6 +175,17 @@ State InitialDraw::Take() {
   state_.grads.resize(state_.params.size());
   state_.rng_state = GeneratorState(generator_);
   return std::move(state_);
+}
+
+StatePtr InitialState(const Layout& layout, const at::Generator& generator,
+                      at::Device device, at::ScalarType dtype) {
+  InitialDraw draw(layout, generator, dtype);
+  draw.Advance(std::numeric_limits<int64_t>::max());
+  State state = draw.Take();
+  for (auto* tensors : {&state.params, &state.buffers}) {
+    for (at::Tensor& tensor : *tensors) tensor = tensor.to(device);
+  }
+  return std::make_shared<const State>(std::move(state));
 }
 
 }  // namespace backboned

@@ -4,6 +4,7 @@
 #define BACKBONED_BACKBONES_INITIAL_DRAW_H_
 
 #include <ATen/core/Generator.h>
+#include <c10/core/Device.h>
 #include <c10/core/ScalarType.h>
 
 #include <cstddef>
@@ -53,6 +54,12 @@ class InitialDraw {
   size_t next_ = 0;  // Of those, and behind them of the conversions.
   State state_;
 };
+
+// Computes the first State of `layout` on `device`: drawn on the CPU in float32
+// from `generator`, which moves on as Python's constructor moves it and is the
+// State's from there on, and converted to `dtype`.
+StatePtr InitialState(const Layout& layout, const at::Generator& generator,
+                      at::Device device, at::ScalarType dtype = at::kFloat);
 
 }  // namespace backboned
 

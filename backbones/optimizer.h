@@ -34,21 +34,6 @@ namespace backboned {
 inline constexpr size_t kMaxGroupGlobs = 4096;
 inline constexpr size_t kMaxGroupGlobBytes = size_t{64} << 10;
 
-// An optimizer and what it remembers. Immutable once it is part of a State, as
-// are its tensors.
-struct OptimizerState {
-  OptimizerKind kind = OptimizerKind::kSgd;
-  std::vector<ParameterGroup> groups;
-  // One a parameter: its group. Absent: it is never stepped.
-  std::vector<std::optional<size_t>> group_of;
-  // One a parameter: its tensors in the order of SlotNames. Empty: it has none
-  // yet. `step` is a float32 scalar on the CPU; the others have the
-  // parameter's shape, dtype and device.
-  std::vector<std::vector<at::Tensor>> slots;
-};
-
-using OptimizerPtr = std::shared_ptr<const OptimizerState>;
-
 // The slot that counts a parameter's steps.
 inline constexpr std::string_view kStepSlot = "step";
 

@@ -41,13 +41,6 @@ std::vector<ArchitectureEntry> AllEntries() {
 
 }  // namespace
 
-ArgumentSpec NumClasses() {
-  return {.name = "num_classes",
-          .description = "number of logits",
-          .minimum = 1,
-          .maximum = 100'000};
-}
-
 const std::vector<ArchitectureEntry>& Architectures() {
   static const std::vector<ArchitectureEntry> entries = AllEntries();
   return entries;

@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "backbones/architecture.h"
+#include "backbones/architecture_entry.h"
 #include "backbones/layers.h"
-#include "backbones/registry.h"
 
 namespace backboned {
 

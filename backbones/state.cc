@@ -5,12 +5,9 @@
 
 #include <algorithm>
 #include <cstring>
-#include <limits>
 #include <string>
 #include <utility>
 
-#include "backbones/initial_draw.h"
-#include "backbones/optimizer.h"
 #include "base/errors.h"
 
 namespace backboned {
@@ -79,17 +76,6 @@ std::string GeneratorState(const at::Generator& generator) {
   const at::Tensor state = generator.get_state();
   return std::string(static_cast<const char*>(state.const_data_ptr()),
                      state.nbytes());
-}
-
-StatePtr InitialState(const Layout& layout, const at::Generator& generator,
-                      at::Device device, at::ScalarType dtype) {
-  InitialDraw draw(layout, generator, dtype);
-  draw.Advance(std::numeric_limits<int64_t>::max());
-  State state = draw.Take();
-  for (auto* tensors : {&state.params, &state.buffers}) {
-    for (at::Tensor& tensor : *tensors) tensor = tensor.to(device);
-  }
-  return std::make_shared<const State>(std::move(state));
 }
 
 StatePtr WithColumns(const State& state, const Layout& layout,

@@ -29,11 +29,25 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "backbones/layout.h"
+#include "backbones/parameter_group.h"
 #include "backbones/selection.h"
 
 namespace backboned {
 
-struct OptimizerState;  // backbones/optimizer.h
+// An optimizer and what it remembers. Immutable once it is part of a State, as
+// are its tensors.
+struct OptimizerState {
+  OptimizerKind kind = OptimizerKind::kSgd;
+  std::vector<ParameterGroup> groups;
+  // One a parameter: its group. Absent: it is never stepped.
+  std::vector<std::optional<size_t>> group_of;
+  // One a parameter: its tensors in the order of SlotNames. Empty: it has none
+  // yet. `step` is a float32 scalar on the CPU; the others have the
+  // parameter's shape, dtype and device.
+  std::vector<std::vector<at::Tensor>> slots;
+};
+
+using OptimizerPtr = std::shared_ptr<const OptimizerState>;
 
 struct State {
   // In layout order, all of one dtype: float32, float64, float16 or bfloat16.
@@ -51,7 +65,7 @@ struct State {
   // GeneratorFromState takes it.
   std::string rng_state;
   // Null: the instance has no optimizer.
-  std::shared_ptr<const OptimizerState> optimizer;
+  OptimizerPtr optimizer;
   uint64_t params_version = 1;
   uint64_t buffers_version = 1;
 };
@@ -75,12 +89,6 @@ absl::StatusOr<at::Generator> GeneratorFromState(
 
 // Returns the kGeneratorStateBytes of `torch.get_rng_state()`.
 std::string GeneratorState(const at::Generator& generator);
-
-// Computes the first State of `layout` on `device`: drawn on the CPU in float32
-// from `generator`, which moves on as Python's constructor moves it and is the
-// State's from there on, and converted to `dtype`.
-StatePtr InitialState(const Layout& layout, const at::Generator& generator,
-                      at::Device device, at::ScalarType dtype = at::kFloat);
 
 // An earlier column of a progressive network.
 struct Column {

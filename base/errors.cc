@@ -1,9 +1,11 @@
 #include "base/errors.h"
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
 #include "absl/strings/cord.h"
+#include "absl/strings/escaping.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -98,6 +100,10 @@ std::optional<Limit> LimitOf(const absl::Status& status) {
 
 std::string Quote(std::string_view name) {
   return absl::StrCat("\"", Cut(name, kMaxQuotedBytes), "\"");
+}
+
+std::string Escaped(std::string_view text) {
+  return absl::CEscape({text.data(), std::min(text.size(), size_t{130})});
 }
 
 std::string FormatShape(std::span<const int64_t> shape) {

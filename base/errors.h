@@ -91,6 +91,9 @@ std::optional<Limit> LimitOf(const absl::Status& status);
 // Returns `name` in quotes for a message, cut after 64 bytes.
 std::string Quote(std::string_view name);
 
+// Escapes a string from a client for a message, cut after 130 bytes.
+std::string Escaped(std::string_view text);
+
 // Returns a shape as messages spell it: `[4, 3, 32, 32]`.
 std::string FormatShape(std::span<const int64_t> shape);
 

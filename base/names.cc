@@ -39,7 +39,21 @@ size_t EditDistance(std::string_view a, std::string_view b) {
   return row.back();
 }
 
+bool IsNameCharacter(unsigned char c) {
+  return absl::ascii_islower(c) || absl::ascii_isdigit(c) || c == '_' ||
+         c == '.' || c == '-';
+}
+
 }  // namespace
+
+absl::Status CheckName(std::string_view name) {
+  const bool valid = !name.empty() && name.size() <= 64 &&
+                     absl::ascii_isalnum(static_cast<unsigned char>(name[0])) &&
+                     std::all_of(name.begin(), name.end(), IsNameCharacter);
+  if (valid) return absl::OkStatus();
+  return InvalidOption(absl::StrCat(
+      "name '", Escaped(name), "' does not match [a-z0-9][a-z0-9_.-]{0,63}"));
+}
 
 std::string CanonicalName(std::string_view name) {
   std::string canonical(name);

@@ -15,6 +15,10 @@ namespace backboned {
 // Returns `name` in lower case, each `_` replaced by `-`.
 std::string CanonicalName(std::string_view name);
 
+// Returns kInvalidArgument unless `name` matches [a-z0-9][a-z0-9_.-]{0,63}. The
+// one check of every name that a client chooses.
+absl::Status CheckName(std::string_view name);
+
 // Returns the one of `valid` that needs the fewest insertions, deletions and
 // replacements to become `name`, the first of several; empty if there is none.
 std::string NearestName(std::string_view name,

@@ -25,6 +25,7 @@
 #include "absl/status/statusor.h"
 #include "backbones/benchmarks.h"
 #include "backbones/forward.h"
+#include "backbones/initial_draw.h"
 #include "backbones/registry.h"
 #include "benchmarks/command_loop.h"
 

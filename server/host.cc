@@ -9,7 +9,6 @@
 #include "absl/strings/str_join.h"
 #include "base/errors.h"
 #include "base/random_id.h"
-#include "server/instances/blueprint.h"
 #include "server/limits/catching.h"
 #include "server/memory/memory_allocator.h"
 
@@ -112,6 +111,21 @@ absl::StatusOr<Created> Host::CreateInstance(const CreateOptions& options) {
                  .rng_state = options.rng_state.empty() ? "" : begin->rng_state,
                  .missing_keys = std::move(begin->loaded.missing),
                  .unexpected_keys = std::move(begin->loaded.unexpected)};
+}
+
+absl::StatusOr<std::shared_ptr<Instance>> Host::CloneInstance(
+    const CloneOptions& options) {
+  absl::Status status = CheckClone(options);
+  if (status.ok()) {  // Before any allocation.
+    status = registry_.CheckRoom({options.owner, options.session});
+  }
+  if (!status.ok()) return status;
+  absl::StatusOr<std::shared_ptr<Instance>> clone =
+      MakeClone(options, *chores_, cache_room_);
+  if (!clone.ok()) return clone;
+  status = Register(*clone, options.check_wanted);
+  if (!status.ok()) return status;
+  return clone;
 }
 
 absl::StatusOr<std::vector<std::shared_ptr<Instance>>> Host::FindColumns(

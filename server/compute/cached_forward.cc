@@ -19,17 +19,6 @@ void AppendMode(std::string& key, const BatchNormMode& mode) {
   key.push_back(',');
 }
 
-CacheUse UseOf(FeatureCache::Kept kept) {
-  switch (kept) {
-    case FeatureCache::Kept::kKept:
-      return CacheUse::kKept;
-    case FeatureCache::Kept::kTooLarge:
-      return CacheUse::kTooLarge;
-    default:
-      return CacheUse::kNone;
-  }
-}
-
 }  // namespace
 
 bool MayCache(const ForwardWork& work) {
@@ -82,8 +71,7 @@ void KeepCached(FeatureCache& cache, const CachePlace& place,
   } catch (const std::exception&) {
     return;  // There is no memory for a copy; the answer is good all the same.
   }
-  done.cache_use =
-      UseOf(cache.Insert(place.version, place.key, std::move(answer)));
+  done.cache_use = cache.Insert(place.version, place.key, std::move(answer));
 }
 
 }  // namespace backboned

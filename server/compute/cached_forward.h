@@ -7,7 +7,7 @@
 #include <optional>
 #include <string>
 
-#include "server/compute/forward.h"
+#include "server/compute/forward_run.h"
 #include "server/instances/feature_cache.h"
 #include "server/limits/memory_account.h"
 

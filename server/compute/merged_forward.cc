@@ -148,7 +148,7 @@ absl::StatusOr<ForwardDone> RunMerged(DeviceWorker::Request request,
   done.outputs = forward.TakeOutputs();
   {
     const ScopedAccount scope(work.account);
-    for (at::Tensor& output : done.outputs) output = CompactOnHost(output);
+    done.outputs = AllCompactOnHost(std::move(done.outputs));
   }
   done.exact = forward.exact();
   if (work.return_buffers) {

@@ -4,7 +4,7 @@
 #define BACKBONED_SERVER_COMPUTE_MERGED_FORWARD_H_
 
 #include "absl/status/statusor.h"
-#include "server/compute/forward.h"
+#include "server/compute/forward_run.h"
 #include "server/device/device_worker.h"
 
 namespace backboned {

@@ -12,7 +12,7 @@
 #include "absl/status/statusor.h"
 #include "backbones/losses.h"
 #include "backbones/optimizer.h"
-#include "server/compute/forward.h"
+#include "server/compute/forward_run.h"
 #include "server/device/device_worker.h"
 #include "server/instances/instance.h"
 

@@ -140,6 +140,9 @@ class DeviceWorker {
 
   const SchedulerOptions& scheduling() const { return scheduling_; }
 
+  // Measures deadlines, costs and lifetimes.
+  const Clock& clock() const { return clock_; }
+
   // The device that the work runs on.
   c10::Device device() const { return device_; }
 

@@ -11,6 +11,15 @@ at::Tensor OnHost(const at::Tensor& tensor) {
   return tensor.to(at::kCPU).contiguous();
 }
 
+std::vector<at::Tensor> AllOnHost(std::vector<at::Tensor> tensors,
+                                  std::optional<at::ScalarType> dtype) {
+  for (at::Tensor& tensor : tensors) {
+    if (dtype && tensor.defined()) tensor = tensor.to(*dtype);
+    tensor = OnHost(tensor);
+  }
+  return tensors;
+}
+
 at::Tensor OnDevice(const at::Tensor& tensor, c10::Device device) {
   if (!tensor.defined()) return tensor;
   return tensor.to(device);
@@ -28,6 +37,11 @@ at::Tensor CompactOnHost(const at::Tensor& tensor) {
     return tensor;
   }
   return CopyOnHost(tensor);
+}
+
+std::vector<at::Tensor> AllCompactOnHost(std::vector<at::Tensor> tensors) {
+  for (at::Tensor& tensor : tensors) tensor = CompactOnHost(tensor);
+  return tensors;
 }
 
 std::span<const std::byte> Bytes(const at::Tensor& tensor) {

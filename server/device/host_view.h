@@ -5,9 +5,12 @@
 
 #include <ATen/core/Tensor.h>
 #include <c10/core/Device.h>
+#include <c10/core/ScalarType.h>
 
 #include <cstddef>
+#include <optional>
 #include <span>
+#include <vector>
 
 namespace backboned {
 
@@ -15,6 +18,10 @@ namespace backboned {
 // undefined tensor stays undefined. Computes: on the device's worker only,
 // unless `tensor` is a CPU tensor already.
 at::Tensor OnHost(const at::Tensor& tensor);
+
+// As OnHost, of each tensor, as `dtype` (absent: as it is).
+std::vector<at::Tensor> AllOnHost(std::vector<at::Tensor> tensors,
+                                  std::optional<at::ScalarType> dtype = {});
 
 // Returns `tensor` on `device`: itself if it is there already. On the worker
 // only.
@@ -28,6 +35,9 @@ at::Tensor CopyOnHost(const at::Tensor& tensor);
 // memory alive than its own, as rows of a batch do. An undefined tensor stays
 // undefined.
 at::Tensor CompactOnHost(const at::Tensor& tensor);
+
+// As CompactOnHost, of each tensor.
+std::vector<at::Tensor> AllCompactOnHost(std::vector<at::Tensor> tensors);
 
 // The memory of a contiguous CPU tensor.
 std::span<const std::byte> Bytes(const at::Tensor& tensor);

@@ -12,12 +12,12 @@
 #include "absl/time/clock.h"
 #include "backbones/benchmarks.h"
 #include "backbones/dtypes.h"
-#include "backbones/initial_draw.h"
 #include "backbones/registry.h"
 #include "base/errors.h"
+#include "base/names.h"
 #include "base/random_id.h"
 #include "server/device/chores.h"
-#include "server/instances/registry.h"
+#include "server/device/host_view.h"
 
 namespace backboned {
 namespace {
@@ -168,37 +168,6 @@ std::string SetOtherwise(const Settings& present, const Settings& wanted) {
   return "";
 }
 
-absl::Status MoveTo(DeviceWorker& worker, const DeviceWorker::Request& caller,
-                    State& state) {
-  if (worker.device().is_cpu()) return absl::OkStatus();
-  return worker
-      .Run(caller,
-           [&] {
-             for (auto* tensors : {&state.params, &state.buffers}) {
-               for (at::Tensor& tensor : *tensors) {
-                 tensor = tensor.to(worker.device());
-               }
-             }
-             return absl::OkStatus();
-           })
-      .status();
-}
-
-// Draws the first State of `layout`.
-absl::StatusOr<State> Draw(const Layout& layout, const at::Generator& generator,
-                           const CreateOptions& options, DeviceWorker& chores) {
-  State state;
-  InitialDraw draw(layout, generator, options.dtype);
-  absl::StatusOr<DeviceWorker::Times> drawn =
-      RunChore(chores, options.caller, [&]() -> absl::StatusOr<bool> {
-        if (draw.Advance(kDrawnInATurn)) return true;
-        state = draw.Take();
-        return false;
-      });
-  if (!drawn.ok()) return drawn.status();
-  return state;
-}
-
 }  // namespace
 
 absl::StatusOr<Blueprint> MakeBlueprint(const CreateOptions& options) {
@@ -287,6 +256,38 @@ absl::StatusOr<Created> Existing(std::shared_ptr<Instance> instance,
   return Error(absl::StatusCode::kAlreadyExists, Reason::kInstanceExists, why);
 }
 
+absl::StatusOr<State> Draw(const Layout& layout, const at::Generator& generator,
+                           at::ScalarType dtype, InitialDraw::Part part,
+                           const DeviceWorker::Request& caller,
+                           DeviceWorker& chores) {
+  State state;
+  InitialDraw draw(layout, generator, dtype, part);
+  absl::StatusOr<DeviceWorker::Times> drawn =
+      RunChore(chores, caller, [&]() -> absl::StatusOr<bool> {
+        if (draw.Advance(kDrawnInATurn)) return true;
+        state = draw.Take();
+        return false;
+      });
+  if (!drawn.ok()) return drawn.status();
+  return state;
+}
+
+absl::Status MoveTo(DeviceWorker& worker, const DeviceWorker::Request& caller,
+                    State& state) {
+  if (worker.device().is_cpu()) return absl::OkStatus();
+  return worker
+      .Run(caller,
+           [&] {
+             for (auto* tensors : {&state.params, &state.buffers}) {
+               for (at::Tensor& tensor : *tensors) {
+                 tensor = OnDevice(tensor, worker.device());
+               }
+             }
+             return absl::OkStatus();
+           })
+      .status();
+}
+
 absl::StatusOr<Beginning> Begin(const CreateOptions& options,
                                 const Blueprint& plan,
                                 const WeightsFolder& folder,
@@ -301,7 +302,9 @@ absl::StatusOr<Beginning> Begin(const CreateOptions& options,
     if (!prepared.ok()) return prepared.status();
     weights.emplace(*std::move(prepared));
   }
-  absl::StatusOr<State> state = Draw(layout, *generator, options, chores);
+  absl::StatusOr<State> state =
+      Draw(layout, *generator, options.dtype, InitialDraw::Part::kAll,
+           options.caller, chores);
   if (!state.ok()) return state.status();
   Beginning begin = {.rng_state = GeneratorState(*generator)};
   std::vector<Column> columns;

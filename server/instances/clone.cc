@@ -2,18 +2,17 @@
 
 #include <random>
 #include <utility>
+#include <vector>
 
-#include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "backbones/initial_draw.h"
 #include "backbones/registry.h"
 #include "backbones/state.h"
 #include "base/errors.h"
+#include "base/names.h"
 #include "base/random_id.h"
-#include "server/device/chores.h"
-#include "server/device/host_view.h"
-#include "server/host.h"
+#include "server/instances/blueprint.h"
 
 namespace backboned {
 namespace {
@@ -26,35 +25,6 @@ struct CloneBeginning {
   StatePtr state;
 };
 
-absl::Status CheckOptions(const CloneOptions& options) {
-  if (options.num_classes.has_value() &&
-      (options.parts.grads || options.parts.optimizer)) {
-    return InvalidOption(
-        "a clone with num_classes has a head of its own: it takes neither "
-        "with_grads nor with_optimizer");
-  }
-  if (options.seed.has_value() && !options.num_classes.has_value()) {
-    return InvalidOption("seed needs num_classes");
-  }
-  return absl::OkStatus();
-}
-
-// Moves the head's parameters to the device.
-absl::Status MoveHead(DeviceWorker& worker, const DeviceWorker::Request& caller,
-                      const Layout& layout, State& state) {
-  if (worker.device().is_cpu()) return absl::OkStatus();
-  return worker
-      .Run(caller,
-           [&] {
-             for (size_t i = 0; i < state.params.size(); ++i) {
-               if (!layout.parameters()[i].head) continue;
-               state.params[i] = OnDevice(state.params[i], worker.device());
-             }
-             return absl::OkStatus();
-           })
-      .status();
-}
-
 absl::StatusOr<CloneBeginning> Fork(const CloneOptions& options,
                                     const State& state, DeviceWorker& chores) {
   const Architecture& present = options.source->architecture();
@@ -66,17 +36,13 @@ absl::StatusOr<CloneBeginning> Fork(const CloneOptions& options,
   const Layout& layout = (*built)->layout();
   const uint64_t seed =
       options.seed.has_value() ? *options.seed : std::random_device()();
-  InitialDraw draw(layout, SeededGenerator(seed), DtypeOf(state),
-                   InitialDraw::Part::kHead);
-  absl::StatusOr<DeviceWorker::Times> drawn = RunChore(
-      chores, options.caller,
-      [&]() -> absl::StatusOr<bool> { return draw.Advance(kDrawnInATurn); });
-  if (!drawn.ok()) return drawn.status();
-  State fresh = draw.Take();
-  absl::Status moved =
-      MoveHead(options.source->worker(), options.caller, layout, fresh);
+  absl::StatusOr<State> fresh =
+      Draw(layout, SeededGenerator(seed), DtypeOf(state),
+           InitialDraw::Part::kHead, options.caller, chores);
+  if (!fresh.ok()) return fresh.status();
+  absl::Status moved = MoveTo(options.source->worker(), options.caller, *fresh);
   if (!moved.ok()) return moved;
-  absl::StatusOr<StatePtr> forked = ForkOf(state, layout, fresh);
+  absl::StatusOr<StatePtr> forked = ForkOf(state, layout, *fresh);
   if (!forked.ok()) return forked.status();
   return CloneBeginning{.architecture = *std::move(built),
                         .state = *std::move(forked)};
@@ -117,26 +83,32 @@ Settings SettingsOf(const CloneOptions& options) {
 
 }  // namespace
 
-absl::StatusOr<std::shared_ptr<Instance>> Host::CloneInstance(
-    const CloneOptions& options) {
-  absl::Status status = CheckOptions(options);
-  if (status.ok() && !options.name.empty()) status = CheckName(options.name);
-  if (status.ok()) {  // Before any allocation.
-    status = registry_.CheckRoom({options.owner, options.session});
+absl::Status CheckClone(const CloneOptions& options) {
+  if (options.num_classes.has_value() &&
+      (options.parts.grads || options.parts.optimizer)) {
+    return InvalidOption(
+        "a clone with num_classes has a head of its own: it takes neither "
+        "with_grads nor with_optimizer");
   }
-  if (!status.ok()) return status;
+  if (options.seed.has_value() && !options.num_classes.has_value()) {
+    return InvalidOption("seed needs num_classes");
+  }
+  return options.name.empty() ? absl::OkStatus() : CheckName(options.name);
+}
+
+absl::StatusOr<std::shared_ptr<Instance>> MakeClone(
+    const CloneOptions& options, DeviceWorker& chores,
+    std::shared_ptr<Budget> cache_room) {
   const Settings settings = SettingsOf(options);
   absl::StatusOr<std::vector<bool>> trained =
       TrainedUnder(settings, options.source->architecture().layout());
   if (!trained.ok()) return trained.status();
-  absl::StatusOr<CloneBeginning> begin = Begin(options, *chores_);
+  absl::StatusOr<CloneBeginning> begin = Begin(options, chores);
   if (!begin.ok()) return begin.status();
-  auto clone = std::make_shared<Instance>(
+  return std::make_shared<Instance>(
       IdentityOf(options), std::move(begin->architecture),
-      options.source->worker(), std::move(begin->state), settings, cache_room_);
-  status = Register(clone, options.check_wanted);
-  if (!status.ok()) return status;
-  return clone;
+      options.source->worker(), std::move(begin->state), settings,
+      std::move(cache_room));
 }
 
 }  // namespace backboned

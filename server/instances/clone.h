@@ -1,4 +1,4 @@
-// What a clone is to be.
+// How a clone or a fork is made.
 
 #ifndef BACKBONED_SERVER_INSTANCES_CLONE_H_
 #define BACKBONED_SERVER_INSTANCES_CLONE_H_
@@ -10,10 +10,12 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "backbones/state.h"
 #include "server/device/device_worker.h"
 #include "server/instances/instance.h"
 #include "server/instances/settings.h"
+#include "server/limits/budget.h"
 
 namespace backboned {
 
@@ -34,6 +36,18 @@ struct CloneOptions {
   std::function<absl::Status()> check_wanted = {};
   DeviceWorker::Request caller = {};
 };
+
+// Returns kInvalidArgument (name, classes) if `options` are not valid.
+absl::Status CheckClone(const CloneOptions& options);
+
+// Makes an instance that shares the tensors of another one, and takes its
+// feature cache from `cache_room`. A fork's head is drawn by `chores`.
+//
+// Returns kInvalidArgument (settings, classes), kAborted (the condition), and
+// the errors of DeviceWorker::Run.
+absl::StatusOr<std::shared_ptr<Instance>> MakeClone(
+    const CloneOptions& options, DeviceWorker& chores,
+    std::shared_ptr<Budget> cache_room);
 
 }  // namespace backboned
 

@@ -55,19 +55,19 @@ std::optional<FeatureCache::Answer> FeatureCache::Find(const Version& version,
   return std::nullopt;
 }
 
-FeatureCache::Kept FeatureCache::Insert(const Version& version,
-                                        const std::string& key, Answer answer) {
+CacheUse FeatureCache::Insert(const Version& version, const std::string& key,
+                              Answer answer) {
   const int64_t bytes = BytesOf(answer);
   Entries dead;  // Destroyed after the lock.
   absl::MutexLock lock(&mutex_);
-  if (limit_.amount() == 0 || version != version_) return Kept::kNot;
+  if (limit_.amount() == 0 || version != version_) return CacheUse::kNone;
   if (bytes > limit_.amount()) {
     ++figures_.too_large;
-    return Kept::kTooLarge;
+    return CacheUse::kTooLarge;
   }
   const auto present = by_key_.find(key);
   if (present != by_key_.end()) {
-    if (present->second->answer.exact) return Kept::kKept;
+    if (present->second->answer.exact) return CacheUse::kKept;
     Remove(present->second, dead);
   }
   entries_.push_front(
@@ -75,7 +75,7 @@ FeatureCache::Kept FeatureCache::Insert(const Version& version,
   by_key_[key] = entries_.begin();
   figures_.bytes += bytes;
   Evict(dead);
-  return Kept::kKept;
+  return CacheUse::kKept;
 }
 
 void FeatureCache::MoveTo(const Version& version) {

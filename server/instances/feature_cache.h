@@ -21,6 +21,14 @@
 
 namespace backboned {
 
+// What an instance's feature cache has to do with an answer.
+enum class CacheUse {
+  kNone,      // The cache is off, or has another version.
+  kHit,       // It is the cache's.
+  kKept,      // It was computed, and is kept.
+  kTooLarge,  // It was computed, and alone takes more than the cache may.
+};
+
 // What one instance's forwards were answered in its present version, by keys
 // that say what was asked. What was used least recently goes first when there
 // is no room. It keeps nothing until it is resized.
@@ -50,13 +58,6 @@ class FeatureCache {
   struct Wanted {
     bool exact = true;       // An exact answer only.
     bool by_digest = false;  // It is asked for without the input.
-  };
-
-  // What became of an answer.
-  enum class Kept {
-    kNot,  // The cache is off, or has another version.
-    kKept,
-    kTooLarge,
   };
 
   struct Figures {
@@ -93,8 +94,9 @@ class FeatureCache {
                              const Wanted& wanted);
 
   // Keeps the answer to `key` in `version`, in place of what was there; but an
-  // exact one stays.
-  Kept Insert(const Version& version, const std::string& key, Answer answer);
+  // exact one stays. Returns what became of it: kNone, kKept or kTooLarge.
+  CacheUse Insert(const Version& version, const std::string& key,
+                  Answer answer);
 
   // Drops everything unless the instance is at `version` already; from now on
   // it is.

@@ -220,9 +220,7 @@ absl::StatusOr<std::vector<at::Tensor>> Instance::HostView(
     return tensors;
   }
   absl::StatusOr<DeviceWorker::Times> times = worker_.Run(request, [&] {
-    for (at::Tensor& tensor : tensors) {
-      tensor = OnHost(converts(tensor) ? tensor.to(*dtype) : tensor);
-    }
+    tensors = AllOnHost(std::move(tensors), dtype);
     return absl::OkStatus();
   });
   if (!times.ok()) return times.status();

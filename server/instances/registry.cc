@@ -1,41 +1,16 @@
 #include "server/instances/registry.h"
 
-#include <algorithm>
+#include <utility>
 
-#include "absl/strings/ascii.h"
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "base/errors.h"
 
 namespace backboned {
-namespace {
-
-// What a client sent, fit to be shown.
-std::string Shown(std::string_view text) {
-  return absl::CEscape({text.data(), std::min(text.size(), size_t{130})});
-}
-
-bool IsNameCharacter(unsigned char c) {
-  return absl::ascii_islower(c) || absl::ascii_isdigit(c) || c == '_' ||
-         c == '.' || c == '-';
-}
-
-}  // namespace
-
 Registry::Registry(int64_t max_instances, const Quotas& quotas)
     : places_({.name = "max-instances",
                .unit = "instance",
                .limit = max_instances,
                .quotas = quotas}) {}
-
-absl::Status CheckName(std::string_view name) {
-  const bool valid = !name.empty() && name.size() <= 64 &&
-                     absl::ascii_isalnum(static_cast<unsigned char>(name[0])) &&
-                     std::all_of(name.begin(), name.end(), IsNameCharacter);
-  if (valid) return absl::OkStatus();
-  return InvalidOption(absl::StrCat(
-      "name '", Shown(name), "' does not match [a-z0-9][a-z0-9_.-]{0,63}"));
-}
 
 absl::StatusOr<std::shared_ptr<Instance>> Registry::Find(
     std::string_view reference, std::string_view principal) const {
@@ -51,7 +26,7 @@ absl::StatusOr<std::shared_ptr<Instance>> Registry::Find(
   return Error(absl::StatusCode::kNotFound, Reason::kInstanceNotFound,
                reference.empty()
                    ? "the header names no instance"
-                   : absl::StrCat("no instance '", Shown(reference), "'"));
+                   : absl::StrCat("no instance '", Escaped(reference), "'"));
 }
 
 std::shared_ptr<Instance> Registry::Get(std::string_view owner,

@@ -67,10 +67,6 @@ class Registry {
   std::map<Key, Entry> instances_ ABSL_GUARDED_BY(mutex_);
 };
 
-// Returns kInvalidArgument unless `name` matches [a-z0-9][a-z0-9_.-]{0,63}. The
-// one check of every name that a client chooses.
-absl::Status CheckName(std::string_view name);
-
 }  // namespace backboned
 
 #endif  // BACKBONED_SERVER_INSTANCES_REGISTRY_H_

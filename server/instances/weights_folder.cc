@@ -12,7 +12,6 @@
 #include "absl/strings/str_cat.h"
 #include "base/errors.h"
 #include "base/names.h"
-#include "server/instances/registry.h"
 
 namespace backboned {
 namespace {

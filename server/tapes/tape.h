@@ -1,4 +1,4 @@
-// A forward that is kept for its backward, and the right to keep or use one.
+// A forward that is kept for its backward.
 //
 // A tape keeps the forward's graph, or, once it is demoted, only what is needed
 // to run the forward again.
@@ -11,12 +11,10 @@
 #include <cstdint>
 #include <memory>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
 #include "server/limits/memory_account.h"
-#include "server/limits/quotas.h"
 
 namespace backboned {
 
@@ -69,59 +67,6 @@ struct Tape {
   std::shared_ptr<const Replay> replay = nullptr;
   // Pays for what the graph keeps alive.
   std::shared_ptr<MemoryAccount> account = nullptr;
-};
-
-class TapeStore;
-
-// A place for one tape, held until it is put or this object is gone. Not
-// thread-safe.
-class TapeSlot {
- public:
-  // Holds no place.
-  TapeSlot() = default;
-  TapeSlot(TapeSlot&& other) noexcept
-      : store_(std::exchange(other.store_, nullptr)),
-        payer_(std::move(other.payer_)) {}
-  TapeSlot& operator=(TapeSlot&& other) noexcept;
-  ~TapeSlot();
-
- private:
-  friend class TapeStore;
-  TapeSlot(TapeStore* store, Payer payer)
-      : store_(store), payer_(std::move(payer)) {}
-
-  TapeStore* store_ = nullptr;
-  Payer payer_;
-};
-
-// Tapes of which a backward has the exclusive use. Not thread-safe.
-class TapeLease {
- public:
-  // Holds nothing.
-  TapeLease() = default;
-  TapeLease(TapeLease&& other) noexcept;
-  TapeLease& operator=(TapeLease&& other) noexcept;
-
-  // Returns to the store what was not consumed.
-  ~TapeLease();
-
-  // The tapes, in the order of the ids that were asked for.
-  const std::vector<std::shared_ptr<const Tape>>& tapes() const {
-    return tapes_;
-  }
-
-  // Drops the tapes for good: they are used up. The lease is empty then.
-  void Consume();
-
- private:
-  friend class TapeStore;
-  TapeLease(TapeStore* store, std::vector<std::shared_ptr<const Tape>> tapes)
-      : store_(store), tapes_(std::move(tapes)) {}
-
-  void Finish(bool consume);
-
-  TapeStore* store_ = nullptr;
-  std::vector<std::shared_ptr<const Tape>> tapes_;
 };
 
 }  // namespace backboned

@@ -10,6 +10,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -22,6 +23,59 @@
 #include "server/tapes/tape.h"
 
 namespace backboned {
+
+class TapeStore;
+
+// A place for one tape, held until it is put or this object is gone. Not
+// thread-safe.
+class TapeSlot {
+ public:
+  // Holds no place.
+  TapeSlot() = default;
+  TapeSlot(TapeSlot&& other) noexcept
+      : store_(std::exchange(other.store_, nullptr)),
+        payer_(std::move(other.payer_)) {}
+  TapeSlot& operator=(TapeSlot&& other) noexcept;
+  ~TapeSlot();
+
+ private:
+  friend class TapeStore;
+  TapeSlot(TapeStore* store, Payer payer)
+      : store_(store), payer_(std::move(payer)) {}
+
+  TapeStore* store_ = nullptr;
+  Payer payer_;
+};
+
+// Tapes of which a backward has the exclusive use. Not thread-safe.
+class TapeLease {
+ public:
+  // Holds nothing.
+  TapeLease() = default;
+  TapeLease(TapeLease&& other) noexcept;
+  TapeLease& operator=(TapeLease&& other) noexcept;
+
+  // Returns to the store what was not consumed.
+  ~TapeLease();
+
+  // The tapes, in the order of the ids that were asked for.
+  const std::vector<std::shared_ptr<const Tape>>& tapes() const {
+    return tapes_;
+  }
+
+  // Drops the tapes for good: they are used up. The lease is empty then.
+  void Consume();
+
+ private:
+  friend class TapeStore;
+  TapeLease(TapeStore* store, std::vector<std::shared_ptr<const Tape>> tapes)
+      : store_(store), tapes_(std::move(tapes)) {}
+
+  void Finish(bool consume);
+
+  TapeStore* store_ = nullptr;
+  std::vector<std::shared_ptr<const Tape>> tapes_;
+};
 
 // Keeps tapes until they are used, released or expired, within limits of count
 // and bytes of all, and each payer's part of them. A tape that is leased still

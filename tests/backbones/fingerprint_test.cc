@@ -21,6 +21,7 @@
 
 #include "absl/strings/escaping.h"
 #include "backbones/forward.h"
+#include "backbones/initial_draw.h"
 #include "tests/backbones/tensors.h"
 
 namespace backboned {

@@ -5,6 +5,7 @@
 
 #include <cstring>
 
+#include "backbones/initial_draw.h"
 #include "backbones/registry.h"
 
 namespace backboned {

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "backbones/initial_draw.h"
 #include "base/errors.h"
 #include "tests/backbones/safetensors_files.h"
 #include "tests/backbones/tensors.h"

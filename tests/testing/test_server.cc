@@ -12,6 +12,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "backbones/initial_draw.h"
 #include "backbones/state.h"
 #include "client/cpp/error.h"
 #include "server/host.h"

@@ -10,7 +10,7 @@
 #include "absl/status/statusor.h"
 #include "backboned/v1/backbone_service.pb.h"
 #include "server/callers/answer_log.h"
-#include "server/compute/forward.h"
+#include "server/compute/forward_run.h"
 #include "server/compute/train.h"
 #include "server/instances/instance.h"
 #include "server/rpc/transport/decorated_service.h"

@@ -17,11 +17,12 @@
 #include "backbones/optimizer.h"
 #include "base/errors.h"
 #include "proto/wire/spec.h"
-#include "server/compute/forward.h"
+#include "server/compute/backward.h"
 #include "server/device/host_view.h"
 #include "server/rpc/backbone/backbone_service.h"
-#include "server/rpc/convert/convert.h"
+#include "server/rpc/convert/instance_convert.h"
 #include "server/rpc/convert/optimizer_convert.h"
+#include "server/rpc/convert/tensor_convert.h"
 #include "server/rpc/transport/once.h"
 
 namespace backboned::rpc {

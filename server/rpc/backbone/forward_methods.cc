@@ -21,8 +21,9 @@
 #include "server/device/host_view.h"
 #include "server/rpc/backbone/backbone_service.h"
 #include "server/rpc/backbone/transfer.h"
-#include "server/rpc/convert/convert.h"
 #include "server/rpc/convert/forward_options.h"
+#include "server/rpc/convert/instance_convert.h"
+#include "server/rpc/convert/tensor_convert.h"
 #include "server/rpc/transport/once.h"
 
 namespace backboned::rpc {
@@ -258,7 +259,8 @@ absl::Status BackboneService::Forward(Call& call, MessageStream& stream,
   const std::shared_ptr<Instance> instance = work->instance;
   const std::vector<std::string> names = work->options.outputs;
   absl::StatusOr<ForwardDone> done =
-      RunForward(host(), call.WorkerRequest(/*lane=*/0), *std::move(work));
+      RunForward(host().tapes(), host().accounts(),
+                 call.WorkerRequest(/*lane=*/0), *std::move(work));
   if (!done.ok()) return done.status();
   call.record().times = done->times;
   const v1::ForwardResult result = ResultOf(*instance, names, *done, call);
@@ -310,7 +312,8 @@ absl::StatusOr<v1::ExtractResponse> BackboneService::Extract(
   absl::Status fits = CheckFits(call.WorkerRequest(/*lane=*/0), *work);
   if (!fits.ok()) return fits;
   absl::StatusOr<ForwardDone> done =
-      RunForward(host(), call.WorkerRequest(/*lane=*/0), *std::move(work));
+      RunForward(host().tapes(), host().accounts(),
+                 call.WorkerRequest(/*lane=*/0), *std::move(work));
   if (!done.ok()) return done.status();
   call.record().times = done->times;
   const at::Tensor& output = done->outputs[0];

@@ -20,8 +20,9 @@
 #include "server/device/host_view.h"
 #include "server/rpc/backbone/backbone_service.h"
 #include "server/rpc/backbone/transfer.h"
-#include "server/rpc/convert/convert.h"
+#include "server/rpc/convert/instance_convert.h"
 #include "server/rpc/convert/optimizer_convert.h"
+#include "server/rpc/convert/tensor_convert.h"
 
 namespace backboned::rpc {
 namespace {

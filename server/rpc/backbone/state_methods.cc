@@ -12,7 +12,8 @@
 #include "base/errors.h"
 #include "server/rpc/backbone/backbone_service.h"
 #include "server/rpc/backbone/transfer.h"
-#include "server/rpc/convert/convert.h"
+#include "server/rpc/convert/instance_convert.h"
+#include "server/rpc/convert/tensor_convert.h"
 
 namespace backboned::rpc {
 namespace {

@@ -3,15 +3,11 @@
 #include <c10/core/ScalarType.h>
 
 #include <cstddef>
-#include <string>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "backbones/state.h"
-#include "base/errors.h"
-#include "proto/wire/spec.h"
 #include "server/device/host_view.h"
-#include "server/rpc/convert/convert.h"
+#include "server/rpc/convert/tensor_convert.h"
 
 namespace backboned::rpc {
 
@@ -51,69 +47,6 @@ absl::StatusOr<std::vector<at::Tensor>> Upload(
   absl::Status received = stream.ReadTensors(std::move(destinations));
   if (!received.ok()) return received;
   return values;
-}
-
-absl::StatusOr<int64_t> TotalBytes(std::span<const int64_t> sizes) {
-  int64_t total = 0;
-  for (const int64_t size : sizes) {
-    if (__builtin_add_overflow(total, size, &total)) {
-      return Error(absl::StatusCode::kInvalidArgument, Reason::kShapeMismatch,
-                   "the header's tensors have too many bytes");
-    }
-  }
-  return total;
-}
-
-absl::StatusOr<std::optional<c10::ScalarType>> CheckBufferSpecs(
-    const google::protobuf::RepeatedPtrField<v1::TensorSpec>& specs,
-    std::span<const Slice> slices, const Layout& layout, const State& state) {
-  if (specs.size() != static_cast<int>(slices.size())) {
-    return Error(absl::StatusCode::kInvalidArgument, Reason::kShapeMismatch,
-                 absl::StrCat("the header has ", specs.size(),
-                              " buffers, expected ", slices.size()));
-  }
-  std::optional<c10::ScalarType> wire_dtype;
-  for (int i = 0; i < specs.size(); ++i) {
-    const v1::TensorSpec& spec = specs[i];
-    const Buffer& buffer =
-        layout.buffers()[slices[static_cast<size_t>(i)].index];
-    const std::vector<int64_t> shape(spec.shape().begin(), spec.shape().end());
-    c10::ScalarType expected =
-        state.buffers[slices[static_cast<size_t>(i)].index].scalar_type();
-    if (c10::isFloatingType(expected)) {
-      absl::StatusOr<c10::ScalarType> given =
-          FloatFromProto(spec.dtype(), spec.name());
-      if (given.ok() && !wire_dtype) wire_dtype = *given;
-      expected = wire_dtype.value_or(expected);
-    }
-    const v1::DataType dtype = ToProto(expected);
-    if (spec.name() == buffer.name && spec.dtype() == dtype &&
-        shape == buffer.shape) {
-      continue;
-    }
-    return Error(
-        absl::StatusCode::kInvalidArgument, Reason::kShapeMismatch,
-        absl::StrCat("buffer ", i, " is ", Quote(spec.name()), " ",
-                     std::string(wire::DataTypeName(spec.dtype())), " ",
-                     wire::ShapeString(spec), ", expected ", Quote(buffer.name),
-                     " ", std::string(wire::DataTypeName(dtype)), " ",
-                     FormatShape(buffer.shape)));
-  }
-  return wire_dtype;
-}
-
-absl::StatusOr<c10::ScalarType> CheckFlatSpec(const v1::TensorSpec& spec,
-                                              int64_t elements) {
-  absl::StatusOr<c10::ScalarType> dtype =
-      FloatFromProto(spec.dtype(), "the flat tensor");
-  if (!dtype.ok()) return dtype;
-  if (spec.shape_size() != 1 || spec.shape(0) != elements) {
-    return Error(
-        absl::StatusCode::kInvalidArgument, Reason::kShapeMismatch,
-        absl::StrCat("the flat tensor has shape ", wire::ShapeString(spec),
-                     ", expected [", elements, "]"));
-  }
-  return dtype;
 }
 
 }  // namespace backboned::rpc

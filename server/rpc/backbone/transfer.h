@@ -6,17 +6,13 @@
 #include <ATen/core/Tensor.h>
 #include <c10/core/ScalarType.h>
 #include <google/protobuf/message_lite.h>
-#include <google/protobuf/repeated_ptr_field.h>
 
-#include <cstdint>
 #include <optional>
 #include <span>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "backboned/v1/tensor.pb.h"
-#include "backbones/layout.h"
 #include "backbones/selection.h"
 #include "server/host.h"
 #include "server/instances/instance.h"
@@ -43,22 +39,6 @@ absl::StatusOr<std::vector<at::Tensor>> Upload(
     Host& host, const Call& call, MessageStream& stream,
     std::span<const at::Tensor> tensors, std::span<const Slice> slices,
     std::optional<c10::ScalarType> dtype = {});
-
-// Returns the sum of sizes in bytes that a header gave, or kInvalidArgument
-// (kShapeMismatch) if it is more than an int64.
-absl::StatusOr<int64_t> TotalBytes(std::span<const int64_t> sizes);
-
-// Returns the element type of the floating-point buffers on the wire, or
-// kInvalidArgument unless it is one for all of them and `specs` are otherwise
-// those of the buffers in `slices`, all whole, with their names.
-absl::StatusOr<std::optional<c10::ScalarType>> CheckBufferSpecs(
-    const google::protobuf::RepeatedPtrField<v1::TensorSpec>& specs,
-    std::span<const Slice> slices, const Layout& layout, const State& state);
-
-// Returns the element type of `spec`, or kInvalidArgument unless it is
-// [elements] of a floating-point type.
-absl::StatusOr<c10::ScalarType> CheckFlatSpec(const v1::TensorSpec& spec,
-                                              int64_t elements);
 
 }  // namespace backboned::rpc
 

@@ -10,9 +10,8 @@
 #include "absl/strings/str_cat.h"
 #include "base/errors.h"
 #include "proto/wire/spec.h"
-#include "server/rpc/backbone/transfer.h"
 #include "server/rpc/convert/batch_norm_header.h"
-#include "server/rpc/convert/convert.h"
+#include "server/rpc/convert/tensor_convert.h"
 
 namespace backboned::rpc {
 namespace {

@@ -10,7 +10,7 @@
 #include "base/errors.h"
 #include "server/memory/memory_allocator.h"
 #include "server/memory/memory_room.h"
-#include "server/rpc/convert/convert.h"
+#include "server/rpc/convert/tensor_convert.h"
 
 namespace backboned::rpc {
 namespace {

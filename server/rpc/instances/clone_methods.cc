@@ -9,7 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/errors.h"
 #include "server/instances/clone.h"
-#include "server/rpc/convert/convert.h"
+#include "server/rpc/convert/instance_convert.h"
 #include "server/rpc/instances/instance_service.h"
 
 namespace backboned::rpc {

@@ -14,7 +14,8 @@
 #include "server/instances/shared_memory.h"
 #include "server/memory/memory_allocator.h"
 #include "server/memory/memory_room.h"
-#include "server/rpc/convert/convert.h"
+#include "server/rpc/convert/instance_convert.h"
+#include "server/rpc/convert/tensor_convert.h"
 #include "server/rpc/instances/page.h"
 
 namespace backboned::rpc {

@@ -28,7 +28,7 @@ void AddMilliseconds(std::string& line, absl::string_view key,
 }
 
 void AddStatus(std::string& line, const absl::Status& status) {
-  AddField(line, "code", View(CodeName(status.code())));
+  AddField(line, "code", absl::StatusCodeToString(status.code()));
   if (status.ok()) return;
   AddField(line, "reason", View(ReasonName(ReasonOrDefault(status))));
   absl::StrAppend(&line, " message=\"", absl::CEscape(status.message()), "\"");
@@ -46,7 +46,7 @@ void LogCall(const Call& call, const absl::Status& status) {
   std::string line = absl::StrCat("call method=", call.method());
   AddStatus(line, status);
   // Names come from clients and may be anything until they are checked.
-  AddField(line, "instance", absl::CEscape(record.instance.substr(0, 130)));
+  AddField(line, "instance", Escaped(record.instance));
   AddField(line, "principal", call.principal());
   AddField(line, "session", call.session());
   AddField(line, "label", call.label());

@@ -1,11 +1,12 @@
 #include "server/rpc/transport/status.h"
 
+#include <google/protobuf/util/time_util.h>
+
 #include <algorithm>
 #include <string>
 
 #include "absl/time/time.h"
 #include "backboned/v1/error.pb.h"
-#include "server/rpc/convert/convert.h"
 
 namespace backboned::rpc {
 namespace {
@@ -24,7 +25,9 @@ v1::ErrorDetail Detail(const absl::Status& status) {
   detail.set_requested_value(limit->requested);
   detail.set_scope(static_cast<v1::LimitScope>(limit->scope));
   if (limit->retry_delay > absl::ZeroDuration()) {
-    *detail.mutable_retry_delay() = ToProto(limit->retry_delay);
+    *detail.mutable_retry_delay() =
+        google::protobuf::util::TimeUtil::NanosecondsToDuration(
+            absl::ToInt64Nanoseconds(limit->retry_delay));
   }
   return detail;
 }
@@ -50,28 +53,6 @@ std::string_view ReasonName(Reason reason) {
   constexpr std::string_view kPrefix = "ERROR_REASON_";
   const std::string& name = v1::ErrorReason_Name(ProtoReason(reason));
   return std::string_view(name).substr(std::min(kPrefix.size(), name.size()));
-}
-
-std::string_view CodeName(absl::StatusCode code) {
-  static constexpr std::string_view kNames[] = {"OK",
-                                                "CANCELLED",
-                                                "UNKNOWN",
-                                                "INVALID_ARGUMENT",
-                                                "DEADLINE_EXCEEDED",
-                                                "NOT_FOUND",
-                                                "ALREADY_EXISTS",
-                                                "PERMISSION_DENIED",
-                                                "RESOURCE_EXHAUSTED",
-                                                "FAILED_PRECONDITION",
-                                                "ABORTED",
-                                                "OUT_OF_RANGE",
-                                                "UNIMPLEMENTED",
-                                                "INTERNAL",
-                                                "UNAVAILABLE",
-                                                "DATA_LOSS",
-                                                "UNAUTHENTICATED"};
-  const auto index = static_cast<size_t>(code);
-  return index < std::size(kNames) ? kNames[index] : "UNKNOWN";
 }
 
 grpc::Status ToGrpc(const absl::Status& status) {

@@ -24,9 +24,6 @@ Reason ReasonOrDefault(const absl::Status& status);
 // `SHAPE_MISMATCH`.
 std::string_view ReasonName(Reason reason);
 
-// Returns a code's name as gRPC spells it: `INVALID_ARGUMENT`.
-std::string_view CodeName(absl::StatusCode code);
-
 }  // namespace backboned::rpc
 
 #endif  // BACKBONED_SERVER_RPC_TRANSPORT_STATUS_H_

@@ -9,6 +9,8 @@
 #include <utility>
 #include <vector>
 
+#include "backbones/initial_draw.h"
+#include "server/compute/forward.h"
 #include "server/host.h"
 #include "tests/backbones/tensors.h"
 #include "tests/server/devices.h"
@@ -29,7 +31,8 @@ class CachedForwardTest : public ::testing::Test {
   }
 
   ForwardDone Run(ForwardWork work) {
-    absl::StatusOr<ForwardDone> done = RunForward(host_, {}, std::move(work));
+    absl::StatusOr<ForwardDone> done =
+        RunForward(host_.tapes(), host_.accounts(), {}, std::move(work));
     EXPECT_THAT(done, IsOk());
     return *std::move(done);
   }

@@ -15,7 +15,9 @@
 #include "backbones/forward.h"
 #include "backbones/registry.h"
 #include "base/errors.h"
+#include "server/compute/backward.h"
 #include "server/compute/forward.h"
+#include "server/host.h"
 #include "tests/backbones/tensors.h"
 #include "tests/server/devices.h"
 #include "tests/testing/fake_architecture.h"
@@ -80,7 +82,8 @@ class ComputeTest : public ::testing::Test {
   // Runs a forward that must succeed.
   ForwardDone Run(ForwardWork work) {
     absl::StatusOr<ForwardDone> done =
-        RunForward(host_, {.principal = "local"}, std::move(work));
+        RunForward(host_.tapes(), host_.accounts(), {.principal = "local"},
+                   std::move(work));
     EXPECT_THAT(done, IsOk());
     return *std::move(done);
   }
@@ -249,7 +252,8 @@ TEST_F(ComputeTest, AReadOnlyInstanceIsNotMoved) {
               IsOk());
   const StatePtr before = net_->state();
   const auto refused =
-      RunForward(host_, {.principal = "local"}, Work(net_, x_, true, true));
+      RunForward(host_.tapes(), host_.accounts(), {.principal = "local"},
+                 Work(net_, x_, true, true));
   EXPECT_THAT(refused, StatusIs(absl::StatusCode::kFailedPrecondition,
                                 HasSubstr("'net' is read-only")));
   EXPECT_EQ(ReasonOf(refused.status()), Reason::kReadOnly);
@@ -269,8 +273,9 @@ TEST_F(ComputeTest, AReadOnlyInstanceIsNotMoved) {
 TEST_F(ComputeTest, AFailedForwardKeepsAndPublishesNothing) {
   const StatePtr before = net_->state();
   fake_->OnForward([] { TORCH_CHECK(false, "broken"); });
-  const auto done = RunForward(host_, {.principal = "local"},
-                               Work(net_, x_, /*training=*/true, true));
+  const auto done =
+      RunForward(host_.tapes(), host_.accounts(), {.principal = "local"},
+                 Work(net_, x_, /*training=*/true, true));
   EXPECT_THAT(done,
               StatusIs(absl::StatusCode::kInternal, HasSubstr("its log has")));
   EXPECT_EQ(net_->state(), before);
@@ -336,7 +341,8 @@ TEST_F(ComputeTest, RefusesAStaleVersionInTheLane) {
   ForwardWork work = Work(net_, x_, /*training=*/true, true);
   work.condition.buffers = 1;
   Run(Work(net_, x_, true, false));
-  EXPECT_THAT(RunForward(host_, {.principal = "local"}, std::move(work)),
+  EXPECT_THAT(RunForward(host_.tapes(), host_.accounts(),
+                         {.principal = "local"}, std::move(work)),
               StatusIs(absl::StatusCode::kAborted, HasSubstr("version 2")));
   EXPECT_EQ(net_->state()->buffers_version, 2U);
   EXPECT_EQ(host_.tapes().TotalFigures().count, 0);

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "server/compute/forward.h"
+#include "server/host.h"
 #include "tests/backbones/tensors.h"
 #include "tests/server/devices.h"
 #include "tests/testing/status_matchers.h"
@@ -48,7 +49,8 @@ class Trainee {
                     .Reserve({.principal = "local"}, host_.clock().Now())
                     .value();
     work.account = std::make_shared<MemoryAccount>("max-tape-bytes");
-    auto done = RunForward(host_, {.principal = "local"}, std::move(work));
+    auto done = RunForward(host_.tapes(), host_.accounts(),
+                           {.principal = "local"}, std::move(work));
     EXPECT_THAT(done, IsOk());
     most_bytes_ = std::max(most_bytes_, done->tape_bytes);
     return done->tape_id;

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "absl/synchronization/notification.h"
+#include "server/compute/forward.h"
 #include "server/host.h"
 #include "server/instances/clone.h"
 #include "tests/backbones/tensors.h"
@@ -37,8 +38,8 @@ class MergingTest : public ::testing::Test {
   }
 
   at::Tensor Run(ForwardWork work, DeviceWorker::Request request = {}) {
-    absl::StatusOr<ForwardDone> done =
-        RunForward(host_, std::move(request), std::move(work));
+    absl::StatusOr<ForwardDone> done = RunForward(
+        host_.tapes(), host_.accounts(), std::move(request), std::move(work));
     EXPECT_THAT(done, IsOk());
     return done.ok() ? done->outputs.at(0) : at::Tensor();
   }
@@ -137,7 +138,7 @@ TEST_F(MergingTest, OneOfMorePiecesThanTheQueueTakesIsAdmitted) {
   ASSERT_THAT(created, IsOk());
   const at::Tensor x = Rand(3, {100, 1, 28, 28});
   const absl::StatusOr<ForwardDone> done =
-      RunForward(host, {}, Work(created->instance, x));
+      RunForward(host.tapes(), host.accounts(), {}, Work(created->instance, x));
   ASSERT_THAT(done, IsOk());
   EXPECT_TRUE(
       at::allclose(done->outputs.at(0), Run(Work(net_, x, false)), 1e-4, 1e-6));

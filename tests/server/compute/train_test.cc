@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/errors.h"
+#include "server/host.h"
 #include "tests/backbones/tensors.h"
 #include "tests/server/devices.h"
 #include "tests/testing/fake_architecture.h"

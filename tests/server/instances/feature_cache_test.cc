@@ -17,7 +17,6 @@ namespace backboned {
 namespace {
 
 using ::testing::HasSubstr;
-using Kept = FeatureCache::Kept;
 
 constexpr FeatureCache::Version kFirst = {.params = 1, .buffers = 1};
 constexpr FeatureCache::Version kSecond = {.params = 2, .buffers = 1};
@@ -33,7 +32,7 @@ class FeatureCacheTest : public ::testing::Test {
     return {.outputs = {at::full({100}, value)}, .exact = exact};
   }
 
-  Kept Insert(const std::string& key, double value, bool exact = true) {
+  CacheUse Insert(const std::string& key, double value, bool exact = true) {
     return cache_.Insert(kFirst, key, Answer(value, exact));
   }
 
@@ -52,7 +51,7 @@ class FeatureCacheTest : public ::testing::Test {
 
 TEST_F(FeatureCacheTest, GivesTheTensorsThatItWasGiven) {
   const FeatureCache::Answer given = Answer(7);
-  EXPECT_EQ(cache_.Insert(kFirst, "x", given), Kept::kKept);
+  EXPECT_EQ(cache_.Insert(kFirst, "x", given), CacheUse::kKept);
   const auto found = cache_.Find(kFirst, "x", {});
   ASSERT_TRUE(found.has_value());
   EXPECT_TRUE(found->outputs[0].is_same(given.outputs[0]));
@@ -91,7 +90,7 @@ TEST_F(FeatureCacheTest, DoesNotKeepWhatAloneIsTooLarge) {
   Insert("a", 1);
   const int64_t elements = 3 * kAnswerBytes / 4;
   EXPECT_EQ(cache_.Insert(kFirst, "b", {.outputs = {at::full({elements}, 2)}}),
-            Kept::kTooLarge);
+            CacheUse::kTooLarge);
   EXPECT_EQ(Find("a"), 1);
   EXPECT_EQ(cache_.figures().too_large, 1);
 }
@@ -109,8 +108,8 @@ TEST_F(FeatureCacheTest, ANewVersionDropsEverything) {
 
 TEST_F(FeatureCacheTest, NeitherKeepsNorGivesWhatIsOfAnotherVersion) {
   cache_.MoveTo(kSecond);
-  EXPECT_EQ(Insert("late", 1), Kept::kNot);
-  EXPECT_EQ(cache_.Insert(kSecond, "x", Answer(2)), Kept::kKept);
+  EXPECT_EQ(Insert("late", 1), CacheUse::kNone);
+  EXPECT_EQ(cache_.Insert(kSecond, "x", Answer(2)), CacheUse::kKept);
   EXPECT_EQ(Find("x"), -1);
 }
 
@@ -122,9 +121,9 @@ TEST_F(FeatureCacheTest, AnInexactAnswerIsForThoseWhoBearIt) {
 
 TEST_F(FeatureCacheTest, AnExactAnswerReplacesAnInexactOneAndNotTheReverse) {
   Insert("x", 1, /*exact=*/false);
-  EXPECT_EQ(Insert("x", 2), Kept::kKept);
+  EXPECT_EQ(Insert("x", 2), CacheUse::kKept);
   EXPECT_EQ(Find("x"), 2);
-  EXPECT_EQ(Insert("x", 3, /*exact=*/false), Kept::kKept);
+  EXPECT_EQ(Insert("x", 3, /*exact=*/false), CacheUse::kKept);
   EXPECT_EQ(Find("x", {.exact = false}), 2);
   EXPECT_EQ(cache_.figures().bytes, kAnswerBytes);
 }
@@ -141,7 +140,7 @@ TEST_F(FeatureCacheTest, ShrinkingDropsWhatIsOverTheLimit) {
 TEST_F(FeatureCacheTest, AtZeroItIsOffAndCountsNothing) {
   Insert("a", 1);
   EXPECT_THAT(cache_.Resize(0), IsOk());
-  EXPECT_EQ(Insert("b", 2), Kept::kNot);
+  EXPECT_EQ(Insert("b", 2), CacheUse::kNone);
   EXPECT_EQ(Find("a"), -1);
   EXPECT_EQ(cache_.figures().entries, 0);
   EXPECT_EQ(cache_.figures().misses, 0);

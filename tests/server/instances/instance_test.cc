@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "absl/synchronization/notification.h"
+#include "backbones/initial_draw.h"
 #include "base/errors.h"
 #include "tests/testing/fake_architecture.h"
 #include "tests/testing/status_matchers.h"

@@ -1,4 +1,6 @@
-#include "server/tapes/tape.h"
+// A place for a tape, and the use of several.
+
+#include <utility>
 
 #include "server/tapes/tape_store.h"
 

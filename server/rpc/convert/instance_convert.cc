@@ -1,111 +1,21 @@
-#include "server/rpc/convert/convert.h"
+#include "server/rpc/convert/instance_convert.h"
 
-#include <memory>
+#include <google/protobuf/util/time_util.h>
+
+#include <cstddef>
+#include <string>
 #include <type_traits>
 #include <variant>
 
 #include "absl/strings/str_cat.h"
 #include "backbones/dtypes.h"
 #include "base/errors.h"
-#include "proto/wire/spec.h"
-#include "server/device/host_view.h"
 #include "server/rpc/convert/optimizer_convert.h"
+#include "server/rpc/convert/tensor_convert.h"
 
 namespace backboned::rpc {
 
-v1::DataType ToProto(c10::ScalarType dtype) {
-  switch (dtype) {
-    case c10::ScalarType::Float:
-      return v1::DATA_TYPE_FLOAT32;
-    case c10::ScalarType::Double:
-      return v1::DATA_TYPE_FLOAT64;
-    case c10::ScalarType::Half:
-      return v1::DATA_TYPE_FLOAT16;
-    case c10::ScalarType::BFloat16:
-      return v1::DATA_TYPE_BFLOAT16;
-    case c10::ScalarType::Byte:
-      return v1::DATA_TYPE_UINT8;
-    case c10::ScalarType::Long:
-      return v1::DATA_TYPE_INT64;
-    default:
-      return v1::DATA_TYPE_UNSPECIFIED;
-  }
-}
-
-absl::StatusOr<c10::ScalarType> FromProto(v1::DataType dtype) {
-  switch (dtype) {
-    case v1::DATA_TYPE_FLOAT32:
-      return c10::ScalarType::Float;
-    case v1::DATA_TYPE_FLOAT64:
-      return c10::ScalarType::Double;
-    case v1::DATA_TYPE_FLOAT16:
-      return c10::ScalarType::Half;
-    case v1::DATA_TYPE_BFLOAT16:
-      return c10::ScalarType::BFloat16;
-    case v1::DATA_TYPE_UINT8:
-      return c10::ScalarType::Byte;
-    case v1::DATA_TYPE_INT64:
-      return c10::ScalarType::Long;
-    default:
-      return Error(absl::StatusCode::kInvalidArgument, Reason::kDtypeMismatch,
-                   absl::StrCat("element type ", static_cast<int>(dtype),
-                                " is none of the contract's"));
-  }
-}
-
-absl::StatusOr<c10::ScalarType> FloatFromProto(v1::DataType dtype,
-                                               std::string_view what) {
-  absl::StatusOr<c10::ScalarType> type = FromProto(dtype);
-  if (type.ok() && IsStateDtype(*type)) return type;
-  return Error(absl::StatusCode::kInvalidArgument, Reason::kDtypeMismatch,
-               absl::StrCat(std::string(what), " is ",
-                            std::string(wire::DataTypeName(dtype)),
-                            ", expected float32, float64, float16 or "
-                            "bfloat16"));
-}
-
-absl::StatusOr<std::optional<c10::ScalarType>> OptionalFloat(
-    v1::DataType dtype, std::string_view what) {
-  if (dtype == v1::DATA_TYPE_UNSPECIFIED) return std::nullopt;
-  absl::StatusOr<c10::ScalarType> type = FloatFromProto(dtype, what);
-  if (!type.ok()) return type.status();
-  return std::optional(*type);
-}
-
-v1::TensorSpec Spec(std::string_view name, const at::Tensor& tensor) {
-  v1::TensorSpec spec;
-  spec.set_name(std::string(name));
-  spec.set_dtype(ToProto(tensor.scalar_type()));
-  for (int64_t size : tensor.sizes()) spec.add_shape(size);
-  return spec;
-}
-
-v1::TensorSpec FlatSpec(int64_t elements, c10::ScalarType dtype) {
-  v1::TensorSpec spec;
-  spec.set_dtype(ToProto(dtype));
-  spec.add_shape(elements);
-  return spec;
-}
-
-v1::FlatGrads FlatGradsOf(const std::vector<at::Tensor>& grads) {
-  v1::FlatGrads result;
-  int64_t elements = 0;
-  c10::ScalarType dtype = c10::ScalarType::Float;  // Of none.
-  for (const at::Tensor& grad : grads) {
-    result.add_present(grad.defined());
-    if (!grad.defined()) continue;
-    elements += grad.numel();
-    dtype = grad.scalar_type();
-  }
-  *result.mutable_spec() = FlatSpec(elements, dtype);
-  return result;
-}
-
-wire::Payload ToPayload(const at::Tensor& tensor) {
-  if (!tensor.defined()) return {};
-  return {.bytes = Bytes(tensor),
-          .keep_alive = std::make_shared<at::Tensor>(tensor)};
-}
+using google::protobuf::util::TimeUtil;
 
 Arguments FromProto(const ArgumentMap& arguments) {
   Arguments result;
@@ -148,15 +58,6 @@ v1::ArgumentValue ToProto(const ArgumentValue& value) {
 
 void ToProto(const Arguments& arguments, ArgumentMap& map) {
   for (const auto& [name, value] : arguments) map[name] = ToProto(value);
-}
-
-Selection FromProto(const v1::Selection& selection) {
-  Selection result;
-  result.globs = {selection.globs().begin(), selection.globs().end()};
-  if (selection.has_range()) {
-    result.range = {selection.range().begin(), selection.range().end()};
-  }
-  return result;
 }
 
 absl::StatusOr<WeightsOptions> FromProto(const v1::Weights& weights) {
@@ -270,10 +171,8 @@ v1::Instance ToProto(Instance& instance, const State& state) {
   ToProto(instance.architecture().arguments(), *result.mutable_arguments());
   result.set_benchmark(identity.benchmark);
   result.set_device(instance.worker().device().str());
-  const int64_t created_ns = absl::ToUnixNanos(identity.created);
-  result.mutable_create_time()->set_seconds(created_ns / 1'000'000'000);
-  result.mutable_create_time()->set_nanos(
-      static_cast<int32_t>(created_ns % 1'000'000'000));
+  *result.mutable_create_time() =
+      TimeUtil::NanosecondsToTimestamp(absl::ToUnixNanos(identity.created));
   *result.mutable_normalization() = ToProto(identity.normalization);
   result.set_memory_bytes(StateBytes(state));
   result.mutable_counters()->set_forwards(instance.counters().forwards);
@@ -351,11 +250,7 @@ v1::BatchCounters ToProto(const DeviceWorker::BatchFigures& figures) {
 }
 
 google::protobuf::Duration ToProto(absl::Duration duration) {
-  google::protobuf::Duration result;
-  absl::Duration rest = duration;
-  result.set_seconds(absl::IDivDuration(rest, absl::Seconds(1), &rest));
-  result.set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(rest)));
-  return result;
+  return TimeUtil::NanosecondsToDuration(absl::ToInt64Nanoseconds(duration));
 }
 
 v1::CacheUse ToProto(CacheUse use) {

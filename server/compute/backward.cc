@@ -1,0 +1,116 @@
+#include "server/compute/backward.h"
+
+#include <utility>
+
+#include "absl/strings/cord.h"
+#include "absl/strings/str_cat.h"
+#include "backbones/forward.h"
+#include "server/device/host_view.h"
+
+namespace backboned {
+namespace {
+
+// Says that the tapes are gone, and that nothing else has changed.
+absl::Status TapesLost(const absl::Status& status) {
+  absl::Status lost(status.code(),
+                    absl::StrCat(status.message(),
+                                 "; the tapes are used up, and no gradient or "
+                                 "parameter has changed"));
+  status.ForEachPayload(
+      [&lost](absl::string_view url, const absl::Cord& payload) {
+        lost.SetPayload(url, payload);
+      });
+  return lost;
+}
+
+ParamGrads WantedGrads(const BackwardWork& work) {
+  return {.sum = work.accumulate || work.return_grads,
+          .each = work.per_tape_grads,
+          .squares = work.squared_grads};
+}
+
+// Adds the gradients to the instance's and steps its optimizer if it is to, as
+// one commit.
+absl::Status Accumulate(const BackwardWork& work,
+                        const std::vector<at::Tensor>& grads,
+                        BackwardDone& done) {
+  Instance& instance = *work.instance;
+  absl::Status writable = instance.CheckWritable();
+  if (!writable.ok()) return writable;
+  State before = *done.state;
+  if (work.zero_before) before.grads.assign(before.params.size(), at::Tensor());
+  done.state = WithAddedGrads(before, grads);
+  if (work.step.has_value()) {
+    absl::StatusOr<StepOutput> step =
+        Step(*done.state, *work.step, instance.trained());
+    if (!step.ok()) return step.status();
+    done.state = step->state;
+    done.step = *std::move(step);
+  }
+  instance.Publish(done.state);
+  return absl::OkStatus();
+}
+
+// The backward itself, on the worker.
+absl::Status Compute(BackwardWork& work, BackwardDone& done) {
+  Instance& instance = *work.instance;
+  std::vector<GraphGradients> graphs;
+  for (size_t i = 0; i < work.lease.tapes().size(); ++i) {
+    const Tape& tape = *work.lease.tapes()[i];
+    GraphGradients& graph = graphs.emplace_back();
+    graph.graph = tape.graph.get();
+    graph.make = [&tape] { return tape.replay->Run(); };
+    graph.sequence = tape.sequence;
+    for (size_t j = 0; j < work.output_grads[i].size(); ++j) {
+      at::Tensor grad =
+          OnDevice(work.output_grads[i][j], instance.worker().device());
+      if (grad.defined()) grad = grad.to(tape.outputs[j].scalar_type());
+      graph.output_grads.push_back(std::move(grad));
+    }
+  }
+  BackwardOutput output =
+      Backward(graphs, work.retain, work.input_grad, WantedGrads(work));
+  if (work.return_grads) {
+    done.grads = AllCompactOnHost(AllOnHost(output.grads, work.output_dtype));
+  }
+  if (work.input_grad) {
+    done.input_grads = AllCompactOnHost(
+        AllOnHost(std::move(output.input_grads), work.output_dtype));
+  }
+  for (std::vector<at::Tensor>& grads : output.graph_grads) {
+    done.tape_grads.push_back(
+        AllCompactOnHost(AllOnHost(std::move(grads), work.output_dtype)));
+  }
+  done.squared_grads =
+      AllOnHost(std::move(output.squared_grads), work.output_dtype);
+  done.state = instance.state();
+  return work.accumulate ? Accumulate(work, output.grads, done)
+                         : absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<BackwardDone> RunBackward(DeviceWorker::Request request,
+                                         BackwardWork work) {
+  Instance& instance = *work.instance;
+  if (work.accumulate) {
+    absl::Status writable = instance.CheckWritable();
+    if (!writable.ok()) return writable;
+    request.lane = instance.lane();
+  }
+  BackwardDone done;
+  bool began = false;
+  absl::StatusOr<DeviceWorker::Times> times =
+      instance.worker().Run(request, [&] {
+        began = true;
+        return Compute(work, done);
+      });
+  if (began && (!work.retain || !times.ok())) work.lease.Consume();
+  if (!times.ok()) return began ? TapesLost(times.status()) : times.status();
+  done.times = *times;
+  ++instance.counters().backwards;
+  if (done.step.has_value()) ++instance.counters().steps;
+  return done;
+}
+
+}  // namespace backboned

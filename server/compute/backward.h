@@ -1,0 +1,62 @@
+// Backwards of instances' tapes: from host tensors to host tensors.
+
+#ifndef BACKBONED_SERVER_COMPUTE_BACKWARD_H_
+#define BACKBONED_SERVER_COMPUTE_BACKWARD_H_
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "backbones/optimizer.h"
+#include "backbones/state.h"
+#include "server/device/device_worker.h"
+#include "server/instances/instance.h"
+#include "server/limits/budget.h"
+#include "server/tapes/tape_store.h"
+
+namespace backboned {
+
+// One backward to run.
+struct BackwardWork {
+  std::shared_ptr<Instance> instance;
+  TapeLease lease;
+  // For each tape of the lease, by its outputs: of a floating-point type, CPU;
+  // undefined: none.
+  std::vector<std::vector<at::Tensor>> output_grads;
+  bool retain = false;
+  bool accumulate = false;
+  bool zero_before = false;  // With `accumulate`.
+  bool input_grad = false;
+  bool return_grads = false;
+  bool per_tape_grads = false;
+  bool squared_grads = false;
+  std::optional<StepOptions> step = {};        // With `accumulate`.
+  std::optional<at::ScalarType> output_dtype;  // Absent: as computed.
+  Budget::Reservation reservation;  // Pays for the gradients' upload.
+};
+
+// What a backward gave. All tensors: CPU, contiguous; undefined: none.
+struct BackwardDone {
+  std::vector<at::Tensor> grads;        // One a parameter, if asked for.
+  std::vector<at::Tensor> input_grads;  // One a tape, if asked for.
+  // One a tape, by parameter, if asked for.
+  std::vector<std::vector<at::Tensor>> tape_grads;
+  std::vector<at::Tensor> squared_grads;  // One a parameter, if asked for.
+  std::optional<StepOutput> step;         // If there was one.
+  StatePtr state;                         // The instance's afterwards.
+  DeviceWorker::Times times;
+};
+
+// Runs a backward, in the instance's lane if it accumulates, and publishes
+// gradients and step as one State. The tapes are used up once it began, unless
+// it ended well and `retain` is set; before, they go back. After a failure
+// nothing else has changed.
+absl::StatusOr<BackwardDone> RunBackward(DeviceWorker::Request request,
+                                         BackwardWork work);
+
+}  // namespace backboned
+
+#endif  // BACKBONED_SERVER_COMPUTE_BACKWARD_H_
