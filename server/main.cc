@@ -28,7 +28,6 @@
 #include "base/errors.h"
 #include "server/device/devices.h"
 #include "server/device/platform.h"
-#include "server/host.h"
 #include "server/instances/weights_folder.h"
 #include "server/limits/catching.h"
 #include "server/memory/memory_allocator.h"
@@ -38,6 +37,7 @@
 #include "server/rpc/rpc_server.h"
 #include "server/rpc/transport/call.h"
 #include "server/rpc/transport/health_check.h"
+#include "server/server.h"
 
 namespace backboned {
 namespace {
@@ -100,7 +100,7 @@ sigset_t BlockEndSignals() {
   return signals;
 }
 
-HostLimits LimitsOf(const Options& options) {
+ServerLimits LimitsOf(const Options& options) {
   return {.max_instances = options.max_instances,
           .max_tapes = options.max_tapes,
           .max_tape_bytes = options.max_tape_bytes,
@@ -134,9 +134,10 @@ CreateOptions ReadInstanceOption(const std::string& option) {
 }
 
 // Makes the instance of one --instance option, which its errors name.
-absl::Status HostInstance(Host& host, const std::string& option) {
-  const absl::Status status = RunCatching(
-      [&] { return host.CreateInstance(ReadInstanceOption(option)).status(); });
+absl::Status HostInstance(Server& server, const std::string& option) {
+  const absl::Status status = RunCatching([&] {
+    return server.CreateInstance(ReadInstanceOption(option)).status();
+  });
   if (status.ok()) return status;
   const bool required = ReasonOf(status) == Reason::kWeightsRequired;
   return absl::Status(
@@ -147,12 +148,12 @@ absl::Status HostInstance(Host& host, const std::string& option) {
 
 // Warns of shares and quotas that nobody has: without tokens every caller is
 // the same principal.
-void WarnOfAbsentPrincipals(const Host& host) {
+void WarnOfAbsentPrincipals(const Server& server) {
   std::set<std::string> named;
-  for (const auto& [principal, weight] : host.limits().scheduling.weights) {
+  for (const auto& [principal, weight] : server.limits().scheduling.weights) {
     named.insert(principal);
   }
-  for (const auto& [principal, part] : host.limits().quotas.principals) {
+  for (const auto& [principal, part] : server.limits().quotas.principals) {
     named.insert(principal);
   }
   named.erase(std::string(rpc::kLocalPrincipal));
@@ -164,20 +165,21 @@ void WarnOfAbsentPrincipals(const Host& host) {
   }
 }
 
-std::string ServingLine(const Host& host, const rpc::RpcServer& server) {
+std::string ServingLine(const Server& server,
+                        const rpc::RpcServer& rpc_server) {
   std::vector<std::string> devices;
-  for (const DeviceWorker* worker : host.workers()) {
+  for (const DeviceWorker* worker : server.workers()) {
     devices.push_back(worker->device().str());
   }
   return absl::StrCat("backboned ", Version(), " serving on ",
-                      absl::StrJoin(server.addresses(), ", "), " (",
+                      absl::StrJoin(rpc_server.addresses(), ", "), " (",
                       absl::StrJoin(devices, ", "), ", ",
-                      host.workers().front()->threads(), " threads)");
+                      server.workers().front()->threads(), " threads)");
 }
 
 // Waits for SIGTERM or SIGINT, then drains; a second signal ends the process at
 // once.
-void ServeUntilSignal(rpc::RpcServer& server, const Options& options,
+void ServeUntilSignal(rpc::RpcServer& rpc_server, const Options& options,
                       const sigset_t& signals) {
   int signal = 0;
   sigwait(&signals, &signal);
@@ -185,7 +187,7 @@ void ServeUntilSignal(rpc::RpcServer& server, const Options& options,
                signal == SIGTERM ? "SIGTERM" : "SIGINT",
                absl::FormatDuration(options.drain_timeout));
   pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
-  server.Drain(options.drain_timeout);
+  rpc_server.Drain(options.drain_timeout);
   spdlog::info("stopped");
 }
 
@@ -203,21 +205,21 @@ absl::Status Serve(const Options& options) {
     absl::Status writable = CheckStateFolder(options.state_dir);
     if (!writable.ok()) return writable;
   }
-  Host host(*devices, options.threads, LimitsOf(options), *weights);
+  Server server(*devices, options.threads, LimitsOf(options), *weights);
   for (const std::string& option : options.instances) {
-    absl::Status hosted = HostInstance(host, option);
+    absl::Status hosted = HostInstance(server, option);
     if (!hosted.ok()) return hosted;
   }
-  absl::StatusOr<std::unique_ptr<rpc::RpcServer>> server =
-      rpc::RpcServer::Start(host, {.addresses = options.listen,
-                                   .insecure_remote = options.insecure_remote,
-                                   .reflection = options.reflection,
-                                   .max_calls = options.max_calls,
-                                   .stall_timeout = options.stall_timeout});
-  if (!server.ok()) return server.status();
-  WarnOfAbsentPrincipals(host);
-  std::cout << ServingLine(host, **server) << std::endl;
-  ServeUntilSignal(**server, options, signals);
+  absl::StatusOr<std::unique_ptr<rpc::RpcServer>> rpc_server =
+      rpc::RpcServer::Start(server, {.addresses = options.listen,
+                                     .insecure_remote = options.insecure_remote,
+                                     .reflection = options.reflection,
+                                     .max_calls = options.max_calls,
+                                     .stall_timeout = options.stall_timeout});
+  if (!rpc_server.ok()) return rpc_server.status();
+  WarnOfAbsentPrincipals(server);
+  std::cout << ServingLine(server, **rpc_server) << std::endl;
+  ServeUntilSignal(**rpc_server, options, signals);
   return absl::OkStatus();
 }
 

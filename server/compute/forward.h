@@ -17,10 +17,12 @@ namespace backboned {
 // Runs a forward: with the state that the instance has now, or, if it changes
 // the instance or is in training with the instance's buffers, in the instance's
 // lane, with the state that it has then; there it publishes the moved buffers
-// and generator. Nothing is kept or published if it fails.
+// and generator, and puts a recorded forward's tape into `tapes`. Nothing is
+// kept or published if it fails.
 //
 // One with an input digest whose answer the instance's feature cache has takes
-// no time of the device; otherwise its answer is kept there.
+// no time of the device; otherwise its answer is kept there, and the account of
+// the instance's owner, one of `accounts`, pays for it.
 absl::StatusOr<ForwardDone> RunForward(TapeStore& tapes,
                                        PayerAccounts& accounts,
                                        DeviceWorker::Request request,

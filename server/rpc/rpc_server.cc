@@ -72,20 +72,20 @@ void EnablePlugins(bool reflection) {
 
 }  // namespace
 
-RpcServer::RpcServer(Host& host, const Options& options)
-    : gate_(options.max_calls, host.limits().quotas),
-      watchdog_(options.stall_timeout, host.clock()),
-      surroundings_{.host = host, .gate = gate_, .watchdog = watchdog_},
+RpcServer::RpcServer(Server& server, const Options& options)
+    : gate_(options.max_calls, server.limits().quotas),
+      watchdog_(options.stall_timeout, server.clock()),
+      surroundings_{.server = server, .gate = gate_, .watchdog = watchdog_},
       instance_service_(surroundings_, options.stall_timeout),
       backbone_service_(surroundings_) {}
 
 absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(
-    Host& host, const Options& options) {
-  std::unique_ptr<RpcServer> server(new RpcServer(host, options));
-  absl::Status status = server->Claim(options);
-  if (status.ok()) status = server->Build(options);
+    Server& server, const Options& options) {
+  std::unique_ptr<RpcServer> rpc_server(new RpcServer(server, options));
+  absl::Status status = rpc_server->Claim(options);
+  if (status.ok()) status = rpc_server->Build(options);
   if (!status.ok()) return status;
-  return server;
+  return rpc_server;
 }
 
 absl::Status RpcServer::Claim(const Options& options) {
@@ -152,7 +152,7 @@ void RpcServer::Drain(absl::Duration grace) {
           server_->GetHealthCheckService()) {
     health->Shutdown();
   }
-  const Clock& clock = surroundings_.host.clock();
+  const Clock& clock = surroundings_.server.clock();
   const absl::Time end = clock.Now() + grace;
   gate_.WaitUntilEmpty(grace);
   gate_.WaitUntilQuiet(kQuiet, std::min(end - clock.Now(), kMaxLastMessages));

@@ -1,4 +1,4 @@
-// A gRPC server around a Host.
+// A gRPC server around a Server.
 
 #ifndef BACKBONED_SERVER_RPC_RPC_SERVER_H_
 #define BACKBONED_SERVER_RPC_RPC_SERVER_H_
@@ -13,13 +13,13 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "server/host.h"
 #include "server/rpc/backbone/backbone_service.h"
 #include "server/rpc/instances/instance_service.h"
 #include "server/rpc/transport/decorated_service.h"
 #include "server/rpc/transport/gate.h"
 #include "server/rpc/transport/listen.h"
 #include "server/rpc/transport/stall_watchdog.h"
+#include "server/server.h"
 
 namespace backboned::rpc {
 
@@ -40,11 +40,11 @@ class RpcServer {
     absl::Duration stall_timeout = absl::Seconds(60);
   };
 
-  // Starts to serve; `host` must outlive the server. Errors name the address:
+  // Starts to serve; `server` must outlive it. Errors name the address:
   // kInvalidArgument, kFailedPrecondition (beyond loopback), kUnavailable
   // (taken).
   static absl::StatusOr<std::unique_ptr<RpcServer>> Start(
-      Host& host, const Options& options);
+      Server& server, const Options& options);
 
   // Ends calls that still run.
   ~RpcServer();
@@ -60,7 +60,7 @@ class RpcServer {
   void Drain(absl::Duration grace);
 
  private:
-  RpcServer(Host& host, const Options& options);
+  RpcServer(Server& server, const Options& options);
 
   absl::Status Claim(const Options& options);
   absl::Status Build(const Options& options);

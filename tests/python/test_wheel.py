@@ -197,8 +197,8 @@ def test_each_part_must_have_its_licence(deploy):
 MAP = """\
 Archive member included to satisfy reference by file (symbol)
 
-server/libbackboned_server.a(host.cc.o)
-                              main.cc.o (backboned::Host)
+server/libbackboned_server.a(server.cc.o)
+                              main.cc.o (backboned::Server)
 /usr/lib/x86_64-linux-gnu/libgrpc++.a(server_cc.cc.o)
                               main.cc.o (grpc::Server)
 /usr/lib/gcc/x86_64-linux-gnu/12/../../../x86_64-linux-gnu/libre2.a(re2.o)

@@ -1,4 +1,4 @@
-// What a host of the tests computes on.
+// What the servers of the tests compute on.
 
 #ifndef BACKBONED_TESTS_SERVER_DEVICES_H_
 #define BACKBONED_TESTS_SERVER_DEVICES_H_

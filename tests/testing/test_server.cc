@@ -15,15 +15,15 @@
 #include "backbones/initial_draw.h"
 #include "backbones/state.h"
 #include "client/cpp/error.h"
-#include "server/host.h"
 #include "server/memory/memory_allocator.h"
 #include "server/rpc/rpc_server.h"
+#include "server/server.h"
 #include "tests/testing/fake_architecture.h"
 
 namespace backboned {
 namespace {
 
-HostLimits LimitsOf(const TestServerOptions& options) {
+ServerLimits LimitsOf(const TestServerOptions& options) {
   return {.max_instances = options.max_instances,
           .max_tapes = options.max_tapes,
           .max_tape_bytes = options.max_tape_bytes,
@@ -73,14 +73,14 @@ struct TestServer::Parts {
                                   : std::vector<std::string>(),
                  .max_calls = wanted.max_calls,
                  .stall_timeout = wanted.stall_timeout}),
-        host(Devices(), /*threads=*/1, LimitsOf(wanted), {},
-             wanted.clock != nullptr ? *wanted.clock : MonotonicClock()) {
+        server(Devices(), /*threads=*/1, LimitsOf(wanted), {},
+               wanted.clock != nullptr ? *wanted.clock : MonotonicClock()) {
     Start();
   }
 
   void Start() {
     rpc.reset();  // It gives its addresses back.
-    rpc = rpc::RpcServer::Start(host, options).value();
+    rpc = rpc::RpcServer::Start(server, options).value();
     channel = options.addresses.empty()
                   ? rpc->InProcessChannel()
                   : grpc::CreateChannel(rpc->addresses()[0],
@@ -92,18 +92,18 @@ struct TestServer::Parts {
     auto architecture = std::make_shared<const FakeArchitecture>(size);
     StatePtr state =
         InitialState(architecture->layout(), SeededGenerator(0), at::kCPU);
-    const absl::Status added = host.registry().Add(std::make_shared<Instance>(
+    const absl::Status added = server.registry().Add(std::make_shared<Instance>(
         Instance::Identity{
             .name = name, .owner = owner, .created = absl::Now()},
-        architecture, *host.workers().front(), std::move(state), Settings{},
-        host.cache_room()));
+        architecture, *server.workers().front(), std::move(state), Settings{},
+        server.cache_room()));
     if (!added.ok()) std::abort();
     return architecture;
   }
 
   const int64_t size;
   const rpc::RpcServer::Options options;
-  Host host;
+  Server server;
   std::shared_ptr<const FakeArchitecture> fake;
   std::unique_ptr<rpc::RpcServer> rpc;
   std::shared_ptr<grpc::Channel> channel;
@@ -138,19 +138,19 @@ int64_t TestServer::forward_count() const {
 }
 
 int64_t TestServer::in_flight_bytes() const {
-  return parts_->host.in_flight().used();
+  return parts_->server.in_flight().used();
 }
 
 int64_t TestServer::tape_count() const {
-  return parts_->host.tapes().TotalFigures().count;
+  return parts_->server.tapes().TotalFigures().count;
 }
 
 int64_t TestServer::tape_bytes() const {
-  return parts_->host.tapes().TotalFigures().bytes;
+  return parts_->server.tapes().TotalFigures().bytes;
 }
 
 void TestServer::SweepAfter(absl::Duration time) const {
-  parts_->host.Sweep(parts_->host.clock().Now() + time);
+  parts_->server.Sweep(parts_->server.clock().Now() + time);
 }
 
 void TestServer::Drain() const { parts_->rpc->Drain(absl::Minutes(1)); }

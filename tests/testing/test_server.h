@@ -45,7 +45,7 @@ struct TestServerOptions {
   const Clock* clock = nullptr;  // Null: MonotonicClock(). Outlives the server.
 };
 
-// A Host and an RpcServer. It hosts the instance `fake` of `local`, a
+// A Server and an RpcServer. It hosts the instance `fake` of `local`, a
 // FakeArchitecture.
 class TestServer {
  public:

@@ -28,7 +28,7 @@ BackboneService::BackboneService(Surroundings& surroundings)
 absl::StatusOr<std::shared_ptr<Instance>> BackboneService::Find(
     Call& call, const std::string& name) {
   call.record().instance = name;
-  return host().registry().Find(name, call.principal());
+  return server().registry().Find(name, call.principal());
 }
 
 absl::StatusOr<std::shared_ptr<Instance>> BackboneService::FindWritable(
@@ -45,7 +45,7 @@ absl::StatusOr<v1::ReleaseTapesResponse> BackboneService::ReleaseTapes(
   const std::vector<std::string> ids(request.tape_ids().begin(),
                                      request.tape_ids().end());
   v1::ReleaseTapesResponse response;
-  response.set_released_count(host().tapes().Release(ids, call.principal()));
+  response.set_released_count(server().tapes().Release(ids, call.principal()));
   return response;
 }
 

@@ -109,7 +109,7 @@ absl::StatusOr<std::vector<Place>> PlacesOf(const v1::BackwardHeader& header,
   return places;
 }
 
-absl::StatusOr<GradientUpload> MakeRoom(Host& host, const Call& call,
+absl::StatusOr<GradientUpload> MakeRoom(Server& server, const Call& call,
                                         const v1::BackwardHeader& header,
                                         const TapeLease& lease) {
   absl::StatusOr<std::vector<Place>> places = PlacesOf(header, lease);
@@ -124,7 +124,7 @@ absl::StatusOr<GradientUpload> MakeRoom(Host& host, const Call& call,
   }
   GradientUpload upload;
   absl::StatusOr<Budget::Reservation> reservation =
-      host.in_flight().Reserve(call.payer(), total_bytes);
+      server.in_flight().Reserve(call.payer(), total_bytes);
   if (!reservation.ok()) return reservation.status();
   upload.reservation = *std::move(reservation);
   for (const auto& tape : lease.tapes()) {
@@ -218,13 +218,13 @@ absl::Status BackboneService::Backward(Call& call, MessageStream& stream,
   std::vector<std::string> ids;
   for (const v1::TapeGradients& tape : header.tapes())
     ids.push_back(tape.tape_id());
-  absl::StatusOr<TapeLease> lease = host().tapes().Lease(
-      ids, (*instance)->uid(), call.principal(), host().clock().Now());
+  absl::StatusOr<TapeLease> lease = server().tapes().Lease(
+      ids, (*instance)->uid(), call.principal(), server().clock().Now());
   if (!lease.ok()) return lease.status();
   valid = CheckInputGrad(header, *lease);
   if (!valid.ok()) return valid;
   absl::StatusOr<GradientUpload> upload =
-      MakeRoom(host(), call, header, *lease);
+      MakeRoom(server(), call, header, *lease);
   if (!upload.ok()) return upload.status();
   absl::Status received = stream.ReadTensors(upload->destinations);
   if (!received.ok()) return received;

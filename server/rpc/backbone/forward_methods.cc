@@ -213,17 +213,17 @@ absl::StatusOr<ForwardWork> BackboneService::Prepare(
   absl::StatusOr<int64_t> bytes = StreamBytes(header, work);
   if (!bytes.ok()) return bytes.status();
   absl::StatusOr<Budget::Reservation> reservation =
-      host().in_flight().Reserve(call.payer(), *bytes);
+      server().in_flight().Reserve(call.payer(), *bytes);
   if (!reservation.ok()) return reservation.status();
   work.reservation = *std::move(reservation);
   if (header.tape()) {
     absl::StatusOr<TapeSlot> slot =
-        host().tapes().Reserve(call.payer(), host().clock().Now());
+        server().tapes().Reserve(call.payer(), server().clock().Now());
     if (!slot.ok()) return slot.status();
     work.slot = *std::move(slot);
     work.account = std::make_shared<MemoryAccount>(
         MemoryAccount::Options{.name = "max-tape-bytes",
-                               .limit_bytes = host().limits().max_tape_bytes,
+                               .limit_bytes = server().limits().max_tape_bytes,
                                .parent = call.account()});
   }
   MakeRoom(header, work);
@@ -243,7 +243,7 @@ absl::Status BackboneService::Forward(Call& call, MessageStream& stream,
                                       AnswerTicket ticket) {
   const std::vector<std::string> unneeded(header.release_tapes().begin(),
                                           header.release_tapes().end());
-  host().tapes().Release(unneeded, call.principal());
+  server().tapes().Release(unneeded, call.principal());
   if (!header.input_digest().empty()) {
     return AnswerFromCache(call, stream, header, std::move(ticket));
   }
@@ -259,7 +259,7 @@ absl::Status BackboneService::Forward(Call& call, MessageStream& stream,
   const std::shared_ptr<Instance> instance = work->instance;
   const std::vector<std::string> names = work->options.outputs;
   absl::StatusOr<ForwardDone> done =
-      RunForward(host().tapes(), host().accounts(),
+      RunForward(server().tapes(), server().accounts(),
                  call.WorkerRequest(/*lane=*/0), *std::move(work));
   if (!done.ok()) return done.status();
   call.record().times = done->times;
@@ -273,7 +273,7 @@ absl::Status BackboneService::Forward(Call& call, MessageStream& stream,
   }
   // Without a request id nobody can ask for the tape's name again.
   if (!written.ok() && header.request_id().empty()) {
-    host().tapes().Release({done->tape_id}, call.principal());
+    server().tapes().Release({done->tape_id}, call.principal());
   }
   return written;
 }
@@ -312,13 +312,13 @@ absl::StatusOr<v1::ExtractResponse> BackboneService::Extract(
   absl::Status fits = CheckFits(call.WorkerRequest(/*lane=*/0), *work);
   if (!fits.ok()) return fits;
   absl::StatusOr<ForwardDone> done =
-      RunForward(host().tapes(), host().accounts(),
+      RunForward(server().tapes(), server().accounts(),
                  call.WorkerRequest(/*lane=*/0), *std::move(work));
   if (!done.ok()) return done.status();
   call.record().times = done->times;
   const at::Tensor& output = done->outputs[0];
   absl::StatusOr<std::string> digest = (*instance)->Digest(
-      host().chores(), call.WorkerRequest(/*lane=*/0), done->used);
+      server().chores(), call.WorkerRequest(/*lane=*/0), done->used);
   if (!digest.ok()) return digest.status();
   v1::ExtractResponse response;
   response.set_instance((*instance)->FullName());

@@ -119,8 +119,8 @@ absl::StatusOr<v1::SetGradsResponse> BackboneService::SetGrads(
       SplitByPresence(header.grads(), *std::move(slices));
   if (!split.ok()) return split.status();
   absl::StatusOr<std::vector<at::Tensor>> values =
-      Upload(host(), call, stream, (*instance)->state()->params, split->present,
-             split->dtype);
+      Upload(server(), call, stream, (*instance)->state()->params,
+             split->present, split->dtype);
   if (!values.ok()) return values.status();
   const std::vector<at::Tensor> none(split->absent.size());
   absl::StatusOr<StatePtr> state = (*instance)->Commit(

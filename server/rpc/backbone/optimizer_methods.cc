@@ -262,7 +262,7 @@ BackboneService::SetOptimizerState(Call& call, MessageStream& stream,
   valid = plan.CheckComplete();
   if (!valid.ok()) return valid;
   absl::StatusOr<std::vector<at::Tensor>> values =
-      Upload(host(), call, stream, plan.models(), WholeSlices(plan.models()));
+      Upload(server(), call, stream, plan.models(), WholeSlices(plan.models()));
   if (!values.ok()) return values.status();
   absl::StatusOr<StatePtr> state = (*instance)->Commit(
       call.WorkerRequest((*instance)->lane()), FromProto(header.if_version()),

@@ -65,7 +65,7 @@ absl::StatusOr<v1::SetParamsResponse> BackboneService::SetParams(
       CheckFlatSpec(header.spec(), CountElements(*slices));
   if (!dtype.ok()) return dtype.status();
   absl::StatusOr<std::vector<at::Tensor>> values = Upload(
-      host(), call, stream, (*instance)->state()->params, *slices, *dtype);
+      server(), call, stream, (*instance)->state()->params, *slices, *dtype);
   if (!values.ok()) return values.status();
   absl::StatusOr<StatePtr> state = (*instance)->Commit(
       call.WorkerRequest((*instance)->lane()), FromProto(header.if_version()),
@@ -117,7 +117,7 @@ absl::StatusOr<v1::SetBuffersResponse> BackboneService::SetBuffers(
       header.buffers(), *slices, layout, *(*instance)->state());
   if (!dtype.ok()) return dtype.status();
   absl::StatusOr<std::vector<at::Tensor>> values = Upload(
-      host(), call, stream, (*instance)->state()->buffers, *slices, *dtype);
+      server(), call, stream, (*instance)->state()->buffers, *slices, *dtype);
   if (!values.ok()) return values.status();
   absl::StatusOr<StatePtr> state = (*instance)->Commit(
       call.WorkerRequest((*instance)->lane()), FromProto(header.if_version()),

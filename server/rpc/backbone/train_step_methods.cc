@@ -155,7 +155,7 @@ absl::StatusOr<TrainWork> BackboneService::Prepare(
   absl::StatusOr<int64_t> bytes = TermBytes(header);
   if (!bytes.ok()) return bytes.status();
   absl::StatusOr<Budget::Reservation> reservation =
-      host().in_flight().Reserve(call.payer(), *bytes);
+      server().in_flight().Reserve(call.payer(), *bytes);
   if (!reservation.ok()) return reservation.status();
   work.reservation = *std::move(reservation);
   absl::StatusOr<std::vector<LossTerm>> terms = TermsOf(header);

@@ -26,7 +26,7 @@ absl::Status Download(Call& call, MessageStream& stream,
 }
 
 absl::StatusOr<std::vector<at::Tensor>> Upload(
-    Host& host, const Call& call, MessageStream& stream,
+    Server& server, const Call& call, MessageStream& stream,
     std::span<const at::Tensor> tensors, std::span<const Slice> slices,
     std::optional<c10::ScalarType> dtype) {
   int64_t bytes = 0;
@@ -38,7 +38,7 @@ absl::StatusOr<std::vector<at::Tensor>> Upload(
             c10::isFloatingType(stored) ? dtype.value_or(stored) : stored));
   }
   absl::StatusOr<Budget::Reservation> reservation =
-      host.in_flight().Reserve(call.payer(), bytes);
+      server.in_flight().Reserve(call.payer(), bytes);
   if (!reservation.ok()) return reservation.status();
   std::vector<at::Tensor> values = FreshTensors(tensors, slices, dtype);
   std::vector<std::span<std::byte>> destinations;

@@ -14,10 +14,10 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "backbones/selection.h"
-#include "server/host.h"
 #include "server/instances/instance.h"
 #include "server/rpc/transport/call.h"
 #include "server/rpc/transport/message_stream.h"
+#include "server/server.h"
 
 namespace backboned::rpc {
 
@@ -36,7 +36,7 @@ absl::Status Download(Call& call, MessageStream& stream,
 // kResourceExhausted if the bytes in flight would be too many, before anything
 // is allocated; MessageStream::ReadTensors's errors otherwise.
 absl::StatusOr<std::vector<at::Tensor>> Upload(
-    Host& host, const Call& call, MessageStream& stream,
+    Server& server, const Call& call, MessageStream& stream,
     std::span<const at::Tensor> tensors, std::span<const Slice> slices,
     std::optional<c10::ScalarType> dtype = {});
 

@@ -71,10 +71,10 @@ absl::StatusOr<v1::CloneInstanceResponse> InstanceService::CloneInstance(
     Call& call, const v1::CloneInstanceRequest& request) {
   call.record().instance = request.instance();
   absl::StatusOr<std::shared_ptr<Instance>> source =
-      host().registry().Find(request.instance(), call.principal());
+      server().registry().Find(request.instance(), call.principal());
   if (!source.ok()) return source.status();
   absl::StatusOr<std::shared_ptr<Instance>> clone =
-      host().CloneInstance(OptionsOf(call, request, *source));
+      server().CloneInstance(OptionsOf(call, request, *source));
   if (!clone.ok()) return clone.status();
   v1::CloneInstanceResponse response;
   *response.mutable_instance() = Describe(*clone);
@@ -86,7 +86,7 @@ absl::StatusOr<v1::UpdateInstanceResponse> InstanceService::UpdateInstance(
     Call& call, const v1::UpdateInstanceRequest& request) {
   call.record().instance = request.instance();
   absl::StatusOr<std::shared_ptr<Instance>> instance =
-      host().registry().Find(request.instance(), call.principal());
+      server().registry().Find(request.instance(), call.principal());
   if (!instance.ok()) return instance.status();
   absl::StatusOr<Named> named = NamedBy(request.update_mask());
   if (!named.ok()) return named.status();

@@ -93,7 +93,7 @@ InstanceService::InstanceService(Surroundings& surroundings,
 }
 
 v1::Limits InstanceService::Limits(const Payer& payer) const {
-  const HostLimits& limits = host().limits();
+  const ServerLimits& limits = server().limits();
   v1::Limits result;
   result.set_max_instances(limits.max_instances);
   result.set_max_tapes(limits.max_tapes);
@@ -117,13 +117,13 @@ v1::Limits InstanceService::Limits(const Payer& payer) const {
 v1::Usage InstanceService::UsageOf(LimitScope scope, const Payer& payer) const {
   v1::Usage usage;
   usage.set_calls(gate().places().used(scope, payer));
-  usage.set_instances(host().registry().places().used(scope, payer));
-  const TapeStore::Figures tapes = host().tapes().PayerFigures(scope, payer);
+  usage.set_instances(server().registry().places().used(scope, payer));
+  const TapeStore::Figures tapes = server().tapes().PayerFigures(scope, payer);
   usage.set_tapes(tapes.count);
   usage.set_tape_bytes(tapes.bytes);
-  usage.set_in_flight_bytes(host().in_flight().used(scope, payer));
-  usage.set_memory_bytes(host().accounts().live_bytes(scope, payer));
-  usage.set_cache_bytes(host().cache_room()->used(scope, payer));
+  usage.set_in_flight_bytes(server().in_flight().used(scope, payer));
+  usage.set_memory_bytes(server().accounts().live_bytes(scope, payer));
+  usage.set_cache_bytes(server().cache_room()->used(scope, payer));
   return usage;
 }
 
@@ -137,7 +137,7 @@ std::vector<v1::Instance> InstanceService::Describe(
   // Theirs first, then those that may share with them.
   std::vector<StatePtr> states;
   for (const auto& instance : instances) states.push_back(instance->state());
-  for (const auto& other : host().registry().List()) {
+  for (const auto& other : server().registry().List()) {
     if (std::ranges::find(instances, other) == instances.end()) {
       states.push_back(other->state());
     }
@@ -150,13 +150,13 @@ std::vector<v1::Instance> InstanceService::Describe(
     v1::Instance& result =
         descriptions.emplace_back(ToProto(*instances[i], *states[i]));
     const TapeStore::Figures tapes =
-        host().tapes().InstanceFigures(instances[i]->uid());
+        server().tapes().InstanceFigures(instances[i]->uid());
     result.set_tape_count(tapes.count);
     result.set_tape_bytes(tapes.bytes);
     result.set_shared_bytes(shared[i]);
     if (tapes.count == 0) continue;
-    result.set_tape_state_bytes(
-        TapeStateBytes(host().tapes().OfInstance(instances[i]->uid()), states));
+    result.set_tape_state_bytes(TapeStateBytes(
+        server().tapes().OfInstance(instances[i]->uid()), states));
   }
   return descriptions;
 }
@@ -166,11 +166,11 @@ absl::StatusOr<v1::GetServerResponse> InstanceService::GetServer(
   v1::GetServerResponse response;
   response.set_version(Version());
   response.set_torch_version(TorchVersion());
-  for (const DeviceWorker* worker : host().workers()) {
+  for (const DeviceWorker* worker : server().workers()) {
     v1::Device& device = *response.add_devices();
     device.set_name(worker->device().str());
     device.set_threads(worker->threads());
-    device.set_default_(worker == host().workers().front());
+    device.set_default_(worker == server().workers().front());
     device.set_queued(worker->queued());
     *device.mutable_backlog() = ToProto(worker->backlog());
     *device.mutable_batches() = ToProto(worker->batch_figures());
@@ -187,7 +187,7 @@ absl::StatusOr<v1::GetServerResponse> InstanceService::GetServer(
   for (const auto& [name, value] : Numerics()) {
     (*response.mutable_numerics())[name] = value;
   }
-  response.set_server_uid(host().uid());
+  response.set_server_uid(server().uid());
   response.set_principal(call.principal());
   *response.mutable_session_usage() =
       UsageOf(LimitScope::kSession, call.payer());
@@ -232,7 +232,7 @@ absl::StatusOr<v1::CreateInstanceResponse> InstanceService::CreateInstance(
   call.record().instance = request.name();
   absl::StatusOr<CreateOptions> options = OptionsOf(call, request);
   if (!options.ok()) return options.status();
-  absl::StatusOr<Created> created = host().CreateInstance(*options);
+  absl::StatusOr<Created> created = server().CreateInstance(*options);
   if (!created.ok()) return created.status();
   call.record().instance = created->instance->identity().name;
   v1::Instance description = Describe(created->instance);
@@ -244,7 +244,7 @@ absl::StatusOr<v1::GetInstanceResponse> InstanceService::GetInstance(
     Call& call, const v1::GetInstanceRequest& request) {
   call.record().instance = request.instance();
   absl::StatusOr<std::shared_ptr<Instance>> instance =
-      host().registry().Find(request.instance(), call.principal());
+      server().registry().Find(request.instance(), call.principal());
   if (!instance.ok()) return instance.status();
   v1::GetInstanceResponse response;
   *response.mutable_instance() = Describe(*instance);
@@ -252,7 +252,7 @@ absl::StatusOr<v1::GetInstanceResponse> InstanceService::GetInstance(
   if (request.digest()) {
     const StatePtr state = (*instance)->state();
     absl::StatusOr<std::string> digest = (*instance)->Digest(
-        host().chores(), call.WorkerRequest(/*lane=*/0), state);
+        server().chores(), call.WorkerRequest(/*lane=*/0), state);
     if (!digest.ok()) return digest.status();
     response.mutable_instance()->set_digest(*std::move(digest));
     *response.mutable_instance()->mutable_version() =
@@ -263,7 +263,7 @@ absl::StatusOr<v1::GetInstanceResponse> InstanceService::GetInstance(
 
 absl::StatusOr<v1::ListInstancesResponse> InstanceService::ListInstances(
     Call&, const v1::ListInstancesRequest& request) {
-  const std::vector<std::shared_ptr<Instance>> all = host().registry().List();
+  const std::vector<std::shared_ptr<Instance>> all = server().registry().List();
   const auto key_of = [](const std::shared_ptr<Instance>& instance) {
     // Sorts as owner and name do: the space is before all of their letters.
     return absl::StrCat(instance->identity().owner, " ",
@@ -284,13 +284,13 @@ absl::StatusOr<v1::DeleteInstanceResponse> InstanceService::DeleteInstance(
     Call& call, const v1::DeleteInstanceRequest& request) {
   call.record().instance = request.instance();
   absl::StatusOr<std::shared_ptr<Instance>> instance =
-      host().registry().Find(request.instance(), call.principal());
+      server().registry().Find(request.instance(), call.principal());
   if (!instance.ok()) return instance.status();
   const VersionCondition condition = FromProto(request.if_version());
   const auto remove = [&] {
     absl::Status expected =
         (*instance)->CheckVersion(condition, *(*instance)->state());
-    return expected.ok() ? host().DeleteInstance(**instance) : expected;
+    return expected.ok() ? server().DeleteInstance(**instance) : expected;
   };
   // In the lane, so that no write comes between.
   const bool asks_for_state = condition.params || condition.buffers;

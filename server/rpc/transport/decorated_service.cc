@@ -35,24 +35,24 @@ grpc::Status DecoratedService::Serve(std::string_view method,
                                      grpc::ServerContext& context,
                                      MessageStream::Stream& stream) {
   absl::StatusOr<Call> call =
-      Call::Create(method, context, surroundings_.host.clock());
+      Call::Create(method, context, surroundings_.server.clock());
   if (!call.ok()) {
     LogRefusal(method, call.status());
     return ToGrpc(call.status());
   }
   absl::StatusOr<Gate::Pass> pass = surroundings_.gate.Enter(call->payer());
   if (!pass.ok()) {
-    surroundings_.host.sessions().Touch(call->session(), call->principal(),
-                                        call->received());
+    surroundings_.server.sessions().Touch(call->session(), call->principal(),
+                                          call->received());
     LogCall(*call, pass.status());
     return ToGrpc(pass.status());
   }
   absl::Status status = RunCatching([&]() -> absl::Status {
     absl::StatusOr<Sessions::Call> session =
-        surroundings_.host.sessions().Begin(call->session(), call->principal(),
-                                            call->received());
+        surroundings_.server.sessions().Begin(
+            call->session(), call->principal(), call->received());
     if (!session.ok()) return session.status();
-    call->set_account(surroundings_.host.accounts().Of(call->payer()));
+    call->set_account(surroundings_.server.accounts().Of(call->payer()));
     const ScopedAccount scope(call->account());
     MessageStream messages(stream, *call, surroundings_.watchdog);
     return handler(*call, messages);

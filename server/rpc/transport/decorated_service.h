@@ -14,18 +14,18 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "server/callers/answer_log.h"
-#include "server/host.h"
 #include "server/rpc/transport/call.h"
 #include "server/rpc/transport/gate.h"
 #include "server/rpc/transport/message_stream.h"
 #include "server/rpc/transport/once.h"
 #include "server/rpc/transport/stall_watchdog.h"
+#include "server/server.h"
 
 namespace backboned::rpc {
 
 // What the decorator needs; shared by all services of a server.
 struct Surroundings {
-  Host& host;
+  Server& server;
   Gate& gate;
   StallWatchdog& watchdog;
 };
@@ -43,7 +43,7 @@ class DecoratedService : public grpc::Service {
   // must outlive it.
   DecoratedService(std::string_view service, Surroundings& surroundings);
 
-  Host& host() const { return surroundings_.host; }
+  Server& server() const { return surroundings_.server; }
   const Gate& gate() const { return surroundings_.gate; }
 
   // The following register a method of a derived class under its name. What a
@@ -76,7 +76,7 @@ class DecoratedService : public grpc::Service {
                                                              const Request&)) {
     AddUnaryHandler<Request, Response>(
         name, [this, method](Call& call, const Request& request) {
-          return RunOnce<Response>(host(), call, nullptr, request, [&] {
+          return RunOnce<Response>(server(), call, nullptr, request, [&] {
             return (Derived<Service>().*method)(call, request);
           });
         });
@@ -94,7 +94,7 @@ class DecoratedService : public grpc::Service {
         [this, method](Call& call, MessageStream& stream,
                        const Header& header) -> absl::Status {
           absl::StatusOr<Response> response =
-              RunOnce<Response>(host(), call, &stream, header, [&] {
+              RunOnce<Response>(server(), call, &stream, header, [&] {
                 return (Derived<Service>().*method)(call, stream, header);
               });
           if (!response.ok()) return response.status();
@@ -113,7 +113,7 @@ class DecoratedService : public grpc::Service {
         name, [this, method](Call& call, MessageStream& stream,
                              const Header& header) {
           return AnswerOnce<Result>(
-              host(), call, stream, header, [&](AnswerTicket ticket) {
+              server(), call, stream, header, [&](AnswerTicket ticket) {
                 return (Derived<Service>().*method)(call, stream, header,
                                                     std::move(ticket));
               });

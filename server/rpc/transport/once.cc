@@ -24,7 +24,7 @@ std::string Canonical(const google::protobuf::MessageLite& message) {
 }  // namespace
 
 absl::StatusOr<AnswerLog::Attempt> BeginAttempt(
-    Host& host, Call& call, MessageStream* stream,
+    Server& server, Call& call, MessageStream* stream,
     const std::string& request_id,
     const google::protobuf::MessageLite& header) {
   if (!request_id.empty() && !IsToken(request_id)) {
@@ -38,7 +38,7 @@ absl::StatusOr<AnswerLog::Attempt> BeginAttempt(
                           .session = call.session()};
   const std::string fingerprint =
       request_id.empty() ? "" : TextDigest(Canonical(header));
-  return host.answers().Begin(
+  return server.answers().Begin(
       key, fingerprint, call.clock().Now(),
       [&call] { return call.CheckWanted(); },
       [stream] {

@@ -15,9 +15,9 @@
 #include "absl/status/statusor.h"
 #include "proto/wire/tensor_writer.h"
 #include "server/callers/answer_log.h"
-#include "server/host.h"
 #include "server/rpc/transport/call.h"
 #include "server/rpc/transport/message_stream.h"
+#include "server/server.h"
 
 namespace backboned::rpc {
 
@@ -29,7 +29,7 @@ namespace backboned::rpc {
 // kInvalidArgument if `request_id` is not a token, or was used for another
 // request.
 absl::StatusOr<AnswerLog::Attempt> BeginAttempt(
-    Host& host, Call& call, MessageStream* stream,
+    Server& server, Call& call, MessageStream* stream,
     const std::string& request_id, const google::protobuf::MessageLite& header);
 
 // Keeps an answer for a retry: its header, and the tensors behind it.
@@ -52,10 +52,11 @@ absl::StatusOr<std::vector<wire::Payload>> Recall(
 // of the same request succeeded: then gives that one's answer. `stream` as for
 // BeginAttempt.
 template <typename Response, typename Request, typename Change>
-absl::StatusOr<Response> RunOnce(Host& host, Call& call, MessageStream* stream,
-                                 const Request& request, Change change) {
+absl::StatusOr<Response> RunOnce(Server& server, Call& call,
+                                 MessageStream* stream, const Request& request,
+                                 Change change) {
   absl::StatusOr<AnswerLog::Attempt> attempt =
-      BeginAttempt(host, call, stream, request.request_id(), request);
+      BeginAttempt(server, call, stream, request.request_id(), request);
   if (!attempt.ok()) return attempt.status();
   if (const auto* recorded = std::get_if<RecordedAnswer>(&*attempt)) {
     Response response;
@@ -72,10 +73,10 @@ absl::StatusOr<Response> RunOnce(Host& host, Call& call, MessageStream* stream,
 // The same for an answer that has tensors behind its header, a Result: `run`
 // takes the ticket, with which it sends its answer, and returns a status.
 template <typename Result, typename Header, typename Run>
-absl::Status AnswerOnce(Host& host, Call& call, MessageStream& stream,
+absl::Status AnswerOnce(Server& server, Call& call, MessageStream& stream,
                         const Header& header, Run run) {
   absl::StatusOr<AnswerLog::Attempt> attempt =
-      BeginAttempt(host, call, &stream, header.request_id(), header);
+      BeginAttempt(server, call, &stream, header.request_id(), header);
   if (!attempt.ok()) return attempt.status();
   if (auto* ticket = std::get_if<AnswerTicket>(&*attempt)) {
     return run(std::move(*ticket));

@@ -28,7 +28,7 @@ absl::Time At(int64_t seconds) {
   return absl::UnixEpoch() + absl::Seconds(seconds);
 }
 
-class AnswersTest : public ::testing::Test {
+class AnswerLogTest : public ::testing::Test {
  protected:
   static RequestKey Key(const std::string& id,
                         const std::string& session = "") {
@@ -69,7 +69,7 @@ class AnswersTest : public ::testing::Test {
       {.max_count = 3, .max_payload_bytes = 100, .ttl = absl::Seconds(600)}};
 };
 
-TEST_F(AnswersTest, RetryGetsTheRecordedAnswer) {
+TEST_F(AnswerLogTest, RetryGetsTheRecordedAnswer) {
   Record(Key("a"), 40);
   const std::optional<RecordedAnswer> retry = Retry(Key("a"));
   ASSERT_TRUE(retry.has_value());
@@ -79,18 +79,18 @@ TEST_F(AnswersTest, RetryGetsTheRecordedAnswer) {
   EXPECT_FALSE(retry->payload_expired);
 }
 
-TEST_F(AnswersTest, AnswerWithoutTensorsNeverLacksThem) {
+TEST_F(AnswerLogTest, AnswerWithoutTensorsNeverLacksThem) {
   Record(Key("a"));
   EXPECT_FALSE(Retry(Key("a"))->payload_expired);
 }
 
-TEST_F(AnswersTest, AbandonedAttemptRunsAnew) {
+TEST_F(AnswerLogTest, AbandonedAttemptRunsAnew) {
   { const AnswerTicket failed = Fresh(Key("a")); }
   EXPECT_FALSE(Retry(Key("a")).has_value());
   EXPECT_EQ(log_.count(), 0);
 }
 
-TEST_F(AnswersTest, MovedTicketAbandonsOnce) {
+TEST_F(AnswerLogTest, MovedTicketAbandonsOnce) {
   AnswerTicket outer = Fresh(Key("a"));
   {
     AnswerTicket inner = std::move(outer);
@@ -100,14 +100,14 @@ TEST_F(AnswersTest, MovedTicketAbandonsOnce) {
   EXPECT_TRUE(Retry(Key("a")).has_value());
 }
 
-TEST_F(AnswersTest, RequestWithoutIdAlwaysRuns) {
+TEST_F(AnswerLogTest, RequestWithoutIdAlwaysRuns) {
   Record(Key(""));
   EXPECT_FALSE(Retry(Key("")).has_value());
   EXPECT_EQ(log_.count(), 0);
 }
 
 // R4
-TEST_F(AnswersTest, IdsArePrivateToPrincipalSessionAndMethod) {
+TEST_F(AnswerLogTest, IdsArePrivateToPrincipalSessionAndMethod) {
   Record(Key("a"));
   RequestKey other = Key("a");
   other.principal = "bob";
@@ -118,12 +118,12 @@ TEST_F(AnswersTest, IdsArePrivateToPrincipalSessionAndMethod) {
   EXPECT_FALSE(Retry(Key("a", "another session")).has_value());
 }
 
-TEST_F(AnswersTest, AnotherSessionsIdMayMeanAnotherRequest) {
+TEST_F(AnswerLogTest, AnotherSessionsIdMayMeanAnotherRequest) {
   Record(Key("1", "a"));
   EXPECT_THAT(log_.Begin(Key("1", "b"), "other", At(0)), IsOk());
 }
 
-TEST_F(AnswersTest, RefusesIdOfAnotherRequest) {
+TEST_F(AnswerLogTest, RefusesIdOfAnotherRequest) {
   Record(Key("a"));
   const absl::Status reused = log_.Begin(Key("a"), "other", At(0)).status();
   EXPECT_THAT(reused,
@@ -132,20 +132,20 @@ TEST_F(AnswersTest, RefusesIdOfAnotherRequest) {
   EXPECT_EQ(ReasonOf(reused), Reason::kRequestIdReused);
 }
 
-TEST_F(AnswersTest, RefusesIdOfAnotherRequestInFlight) {
+TEST_F(AnswerLogTest, RefusesIdOfAnotherRequestInFlight) {
   const AnswerTicket first = Fresh(Key("a"));
   EXPECT_THAT(log_.Begin(Key("a"), "other", At(0)),
               StatusIs(absl::StatusCode::kInvalidArgument));
 }
 
-TEST_F(AnswersTest, ForgetsAfterTheTtl) {
+TEST_F(AnswerLogTest, ForgetsAfterTheTtl) {
   Record(Key("a"), 40, At(0));
   EXPECT_TRUE(Retry(Key("a"), At(599)).has_value());
   EXPECT_FALSE(Retry(Key("a"), At(600)).has_value());
   EXPECT_EQ(log_.payload_bytes(), 0);
 }
 
-TEST_F(AnswersTest, ForgetsTheOldestOverTheCount) {
+TEST_F(AnswerLogTest, ForgetsTheOldestOverTheCount) {
   for (const char* id : {"a", "b", "c", "d"}) Record(Key(id));
   EXPECT_EQ(log_.count(), 3);
   EXPECT_FALSE(Retry(Key("a")).has_value());
@@ -153,7 +153,7 @@ TEST_F(AnswersTest, ForgetsTheOldestOverTheCount) {
 }
 
 // R4, R11
-TEST_F(AnswersTest, OverTheCountTheSessionThatHasMostForgetsItsOwn) {
+TEST_F(AnswerLogTest, OverTheCountTheSessionThatHasMostForgetsItsOwn) {
   Record(Key("modest", "a"));
   for (const char* id : {"1", "2", "3", "4"}) Record(Key(id, "b"));
   EXPECT_EQ(log_.count(), 3);
@@ -163,7 +163,7 @@ TEST_F(AnswersTest, OverTheCountTheSessionThatHasMostForgetsItsOwn) {
 }
 
 // R5
-TEST_F(AnswersTest, ForgetsTheOldestOverTheBytesOfHeaders) {
+TEST_F(AnswerLogTest, ForgetsTheOldestOverTheBytesOfHeaders) {
   AnswerLog log({.max_header_bytes = 5000});
   const auto record = [&](const std::string& id, size_t bytes) {
     auto attempt = log.Begin(Key(id), "print", At(0));
@@ -181,7 +181,7 @@ TEST_F(AnswersTest, ForgetsTheOldestOverTheBytesOfHeaders) {
       *log.Begin(Key("b"), "print", At(0))));
 }
 
-TEST_F(AnswersTest, DropsWhatExpiredWithoutARequest) {
+TEST_F(AnswerLogTest, DropsWhatExpiredWithoutARequest) {
   Record(Key("a"), 40, At(0));
   log_.DropExpired(At(599));
   EXPECT_EQ(log_.count(), 1);
@@ -191,7 +191,7 @@ TEST_F(AnswersTest, DropsWhatExpiredWithoutARequest) {
   EXPECT_EQ(log_.header_bytes(), 0);
 }
 
-TEST_F(AnswersTest, DropsTheOldestTensorsOverTheBytesAndKeepsHeaders) {
+TEST_F(AnswerLogTest, DropsTheOldestTensorsOverTheBytesAndKeepsHeaders) {
   Record(Key("a"), 60);
   Record(Key("b"), 40);
   EXPECT_FALSE(Retry(Key("a"))->payload_expired);
@@ -206,7 +206,7 @@ TEST_F(AnswersTest, DropsTheOldestTensorsOverTheBytesAndKeepsHeaders) {
 }
 
 // R4, R11
-TEST_F(AnswersTest, OverTheBytesTheSessionThatHasMostLosesItsOwnTensors) {
+TEST_F(AnswerLogTest, OverTheBytesTheSessionThatHasMostLosesItsOwnTensors) {
   Record(Key("modest", "a"), 30);
   Record(Key("1", "b"), 40);
   Record(Key("2", "b"), 40);
@@ -216,19 +216,19 @@ TEST_F(AnswersTest, OverTheBytesTheSessionThatHasMostLosesItsOwnTensors) {
   EXPECT_FALSE(Retry(Key("2", "b"))->payload_expired);
 }
 
-TEST_F(AnswersTest, DoesNotKeepTensorsOverTheWholeBudget) {
+TEST_F(AnswerLogTest, DoesNotKeepTensorsOverTheWholeBudget) {
   Record(Key("a"), 101);
   EXPECT_TRUE(Retry(Key("a"))->payload_expired);
   EXPECT_EQ(log_.payload_bytes(), 0);
 }
 
-TEST_F(AnswersTest, HugeTensorsDoNotCostOthersTheirs) {
+TEST_F(AnswerLogTest, HugeTensorsDoNotCostOthersTheirs) {
   Record(Key("a"), 60);
   Record(Key("b"), 101);
   EXPECT_FALSE(Retry(Key("a"))->payload_expired);
 }
 
-TEST_F(AnswersTest, RetryWaitsForTheFirstAttempt) {
+TEST_F(AnswerLogTest, RetryWaitsForTheFirstAttempt) {
   AnswerTicket first = Fresh(Key("a"));
   absl::Notification waiting;
   std::optional<RecordedAnswer> retry;
@@ -245,7 +245,7 @@ TEST_F(AnswersTest, RetryWaitsForTheFirstAttempt) {
   EXPECT_EQ(retry->answer.header, "first");
 }
 
-TEST_F(AnswersTest, ARetryAsksTheFirstAttemptToGiveWay) {
+TEST_F(AnswerLogTest, ARetryAsksTheFirstAttemptToGiveWay) {
   absl::Notification asked;
   absl::StatusOr<AnswerLog::Attempt> first =
       log_.Begin(Key("a"), "print", At(0), absl::OkStatus, [&] {
@@ -263,7 +263,7 @@ TEST_F(AnswersTest, ARetryAsksTheFirstAttemptToGiveWay) {
   EXPECT_TRUE(runs);
 }
 
-TEST_F(AnswersTest, RetryRunsIfTheFirstAttemptFails) {
+TEST_F(AnswerLogTest, RetryRunsIfTheFirstAttemptFails) {
   std::optional<AnswerTicket> first = Fresh(Key("a"));
   absl::Notification waiting;
   bool runs = false;
@@ -280,7 +280,7 @@ TEST_F(AnswersTest, RetryRunsIfTheFirstAttemptFails) {
   EXPECT_TRUE(runs);
 }
 
-TEST_F(AnswersTest, WaitEndsAtTheDeadline) {
+TEST_F(AnswerLogTest, WaitEndsAtTheDeadline) {
   const AnswerTicket first = Fresh(Key("a"));
   EXPECT_THAT(log_.Begin(Key("a"), "print", At(0),
                          [] { return absl::DeadlineExceededError("over"); }),
@@ -288,14 +288,14 @@ TEST_F(AnswersTest, WaitEndsAtTheDeadline) {
                        HasSubstr("the first attempt of request id 'a'")));
 }
 
-TEST_F(AnswersTest, WaitEndsWhenTheClientGoesAway) {
+TEST_F(AnswerLogTest, WaitEndsWhenTheClientGoesAway) {
   const AnswerTicket first = Fresh(Key("a"));
   EXPECT_THAT(log_.Begin(Key("a"), "print", At(0),
                          [] { return absl::CancelledError("gone"); }),
               StatusIs(absl::StatusCode::kCancelled, "gone"));
 }
 
-TEST_F(AnswersTest, DestroysTensorsOutsideItsLock) {
+TEST_F(AnswerLogTest, DestroysTensorsOutsideItsLock) {
   int64_t seen = -1;
   static constexpr int kTensors = 7;
   std::shared_ptr<const void> payload(
@@ -308,7 +308,7 @@ TEST_F(AnswersTest, DestroysTensorsOutsideItsLock) {
   EXPECT_EQ(seen, 50);  // It could ask the log while it went.
 }
 
-TEST_F(AnswersTest, OneOfManyConcurrentAttemptsRuns) {
+TEST_F(AnswerLogTest, OneOfManyConcurrentAttemptsRuns) {
   for (int round = 0; round < 100; ++round) {
     const RequestKey key = Key("id" + std::to_string(round));
     std::atomic<int> runs = 0;

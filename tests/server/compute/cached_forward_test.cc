@@ -11,7 +11,7 @@
 
 #include "backbones/initial_draw.h"
 #include "server/compute/forward.h"
-#include "server/host.h"
+#include "server/server.h"
 #include "tests/backbones/tensors.h"
 #include "tests/server/devices.h"
 #include "tests/testing/fake_architecture.h"
@@ -32,7 +32,7 @@ class CachedForwardTest : public ::testing::Test {
 
   ForwardDone Run(ForwardWork work) {
     absl::StatusOr<ForwardDone> done =
-        RunForward(host_.tapes(), host_.accounts(), {}, std::move(work));
+        RunForward(server_.tapes(), server_.accounts(), {}, std::move(work));
     EXPECT_THAT(done, IsOk());
     return *std::move(done);
   }
@@ -41,14 +41,14 @@ class CachedForwardTest : public ::testing::Test {
     return PlaceOf(work, *net_->state()).key;
   }
 
-  Host host_{Devices(), 1, {.scheduling = {.max_batch = 8}}};
+  Server server_{Devices(), 1, {.scheduling = {.max_batch = 8}}};
   std::shared_ptr<const FakeArchitecture> fake_ =
       std::make_shared<const FakeArchitecture>(4);
   std::shared_ptr<Instance> net_ = std::make_shared<Instance>(
       Instance::Identity{.name = "net", .owner = "local"}, fake_,
-      *host_.workers().front(),
+      *server_.workers().front(),
       InitialState(fake_->layout(), SeededGenerator(0), at::kCPU),
-      Settings{.feature_cache_bytes = 100'000}, host_.cache_room());
+      Settings{.feature_cache_bytes = 100'000}, server_.cache_room());
 };
 
 TEST_F(CachedForwardTest, AnswersWithoutTheDevice) {
@@ -122,8 +122,8 @@ TEST_F(CachedForwardTest, ASplitAnswerIsNotExact) {
 
 // R5
 TEST_F(CachedForwardTest, TheOwnerPaysForWhatIsKept) {
-  const auto owner = host_.accounts().Of({.principal = "local"});
-  const auto caller = host_.accounts().Of({.principal = "bob"});
+  const auto owner = server_.accounts().Of({.principal = "local"});
+  const auto caller = server_.accounts().Of({.principal = "bob"});
   ForwardWork work = Work("x");
   work.account = caller;
   {
@@ -159,12 +159,12 @@ TEST_F(CachedForwardTest, RowsOfABatchAreKeptWithoutTheBatch) {
 }
 
 TEST_F(CachedForwardTest, ADeletedInstanceKeepsNothing) {
-  ASSERT_THAT(host_.registry().Add(net_), IsOk());
+  ASSERT_THAT(server_.registry().Add(net_), IsOk());
   Run(Work("x"));
-  EXPECT_EQ(host_.cache_room()->used(), 100'000);
-  ASSERT_THAT(host_.DeleteInstance(*net_), IsOk());
+  EXPECT_EQ(server_.cache_room()->used(), 100'000);
+  ASSERT_THAT(server_.DeleteInstance(*net_), IsOk());
   EXPECT_EQ(net_->cache().figures().entries, 0);
-  EXPECT_EQ(host_.cache_room()->used(), 0);
+  EXPECT_EQ(server_.cache_room()->used(), 0);
 }
 
 }  // namespace

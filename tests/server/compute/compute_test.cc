@@ -17,7 +17,7 @@
 #include "base/errors.h"
 #include "server/compute/backward.h"
 #include "server/compute/forward.h"
-#include "server/host.h"
+#include "server/server.h"
 #include "tests/backbones/tensors.h"
 #include "tests/server/devices.h"
 #include "tests/testing/fake_architecture.h"
@@ -60,8 +60,8 @@ class ComputeTest : public ::testing::Test {
     StatePtr state = Seeded(*architecture);
     auto instance = std::make_shared<Instance>(
         Instance::Identity{.name = name, .owner = "local"},
-        std::move(architecture), *host_.workers().front(), std::move(state));
-    EXPECT_THAT(host_.registry().Add(instance), IsOk());
+        std::move(architecture), *server_.workers().front(), std::move(state));
+    EXPECT_THAT(server_.registry().Add(instance), IsOk());
     return instance;
   }
 
@@ -71,8 +71,8 @@ class ComputeTest : public ::testing::Test {
     work.options.training = training;
     work.options.record = record;
     if (record) {
-      work.slot = host_.tapes()
-                      .Reserve({.principal = "local"}, host_.clock().Now())
+      work.slot = server_.tapes()
+                      .Reserve({.principal = "local"}, server_.clock().Now())
                       .value();
       work.account = std::make_shared<MemoryAccount>("max-tape-bytes");
     }
@@ -82,7 +82,7 @@ class ComputeTest : public ::testing::Test {
   // Runs a forward that must succeed.
   ForwardDone Run(ForwardWork work) {
     absl::StatusOr<ForwardDone> done =
-        RunForward(host_.tapes(), host_.accounts(), {.principal = "local"},
+        RunForward(server_.tapes(), server_.accounts(), {.principal = "local"},
                    std::move(work));
     EXPECT_THAT(done, IsOk());
     return *std::move(done);
@@ -90,8 +90,8 @@ class ComputeTest : public ::testing::Test {
 
   TapeLease Lease(const Instance& instance,
                   const std::vector<std::string>& ids) {
-    return host_.tapes()
-        .Lease(ids, instance.uid(), "local", host_.clock().Now())
+    return server_.tapes()
+        .Lease(ids, instance.uid(), "local", server_.clock().Now())
         .value();
   }
 
@@ -123,7 +123,7 @@ class ComputeTest : public ::testing::Test {
                 IsOk());
   }
 
-  Host host_{Devices(), /*threads=*/1, {.max_tape_bytes = 100'000'000}};
+  Server server_{Devices(), /*threads=*/1, {.max_tape_bytes = 100'000'000}};
   std::shared_ptr<const FakeArchitecture> fake_ =
       std::make_shared<const FakeArchitecture>(2);
   std::shared_ptr<Instance> net_ = Add("net", fake_);
@@ -164,7 +164,7 @@ TEST_F(ComputeTest, BackwardIsExactThoughTheParametersChanged) {
   EXPECT_THAT(ValuesOf(backward->grads[3]), ElementsAre(8, 12));  // scale * x
   EXPECT_THAT(ValuesOf(net_->state()->grads[0]), ElementsAre(12, 18));
   EXPECT_EQ(net_->state()->params_version, 2U);
-  EXPECT_EQ(host_.tapes().TotalFigures().count, 0);
+  EXPECT_EQ(server_.tapes().TotalFigures().count, 0);
 }
 
 // at::batch_norm in training writes the running statistics in place, without
@@ -252,7 +252,7 @@ TEST_F(ComputeTest, AReadOnlyInstanceIsNotMoved) {
               IsOk());
   const StatePtr before = net_->state();
   const auto refused =
-      RunForward(host_.tapes(), host_.accounts(), {.principal = "local"},
+      RunForward(server_.tapes(), server_.accounts(), {.principal = "local"},
                  Work(net_, x_, true, true));
   EXPECT_THAT(refused, StatusIs(absl::StatusCode::kFailedPrecondition,
                                 HasSubstr("'net' is read-only")));
@@ -274,12 +274,12 @@ TEST_F(ComputeTest, AFailedForwardKeepsAndPublishesNothing) {
   const StatePtr before = net_->state();
   fake_->OnForward([] { TORCH_CHECK(false, "broken"); });
   const auto done =
-      RunForward(host_.tapes(), host_.accounts(), {.principal = "local"},
+      RunForward(server_.tapes(), server_.accounts(), {.principal = "local"},
                  Work(net_, x_, /*training=*/true, true));
   EXPECT_THAT(done,
               StatusIs(absl::StatusCode::kInternal, HasSubstr("its log has")));
   EXPECT_EQ(net_->state(), before);
-  EXPECT_EQ(host_.tapes().TotalFigures().count, 0);
+  EXPECT_EQ(server_.tapes().TotalFigures().count, 0);
   EXPECT_EQ(net_->counters().forwards, 0);
   fake_->OnForward({});
   Run(Work(net_, x_, true, true));
@@ -293,7 +293,7 @@ TEST_F(ComputeTest, AFailedBackwardUsesItsTapesUp) {
   EXPECT_THAT(RunBackward({.principal = "local"}, std::move(work)),
               StatusIs(absl::StatusCode::kInternal, HasSubstr("its log has")));
   EXPECT_FALSE(net_->state()->grads[0].defined());
-  EXPECT_EQ(host_.tapes().TotalFigures().count, 0);
+  EXPECT_EQ(server_.tapes().TotalFigures().count, 0);
 }
 
 TEST_F(ComputeTest, ABackwardThatNeverBeganGivesItsTapesBack) {
@@ -317,7 +317,7 @@ TEST_F(ComputeTest, RetainKeepsTheTape) {
     if (i == 0) first = done->grads;
     EXPECT_TRUE(BitEqual(done->grads, first));
   }
-  EXPECT_EQ(host_.tapes().TotalFigures().count, 1);
+  EXPECT_EQ(server_.tapes().TotalFigures().count, 1);
 }
 
 // The deletion drops the instance's tapes; one that is under way then must not
@@ -331,21 +331,21 @@ TEST_F(ComputeTest, KeepsNoTapeOfAnInstanceThatWasDeletedMeanwhile) {
   });
   std::thread call([&] { Run(Work(net_, x_, /*training=*/true, true)); });
   started.WaitForNotification();
-  EXPECT_THAT(host_.DeleteInstance(*net_), IsOk());
+  EXPECT_THAT(server_.DeleteInstance(*net_), IsOk());
   deleted.Notify();
   call.join();
-  EXPECT_EQ(host_.tapes().TotalFigures().count, 0);
+  EXPECT_EQ(server_.tapes().TotalFigures().count, 0);
 }
 
 TEST_F(ComputeTest, RefusesAStaleVersionInTheLane) {
   ForwardWork work = Work(net_, x_, /*training=*/true, true);
   work.condition.buffers = 1;
   Run(Work(net_, x_, true, false));
-  EXPECT_THAT(RunForward(host_.tapes(), host_.accounts(),
+  EXPECT_THAT(RunForward(server_.tapes(), server_.accounts(),
                          {.principal = "local"}, std::move(work)),
               StatusIs(absl::StatusCode::kAborted, HasSubstr("version 2")));
   EXPECT_EQ(net_->state()->buffers_version, 2U);
-  EXPECT_EQ(host_.tapes().TotalFigures().count, 0);
+  EXPECT_EQ(server_.tapes().TotalFigures().count, 0);
 }
 
 // R5. Answers that are kept for a retry count as many bytes as they have.
@@ -401,7 +401,7 @@ TEST_F(ComputeTest, NormalizesImages) {
   const auto net = std::make_shared<Instance>(
       Instance::Identity{
           .normalization = {.mean = {0.5, 0.25}, .std = {0.5, 0.25}}},
-      fake_, *host_.workers().front(), net_->state());
+      fake_, *server_.workers().front(), net_->state());
   ForwardWork work =
       Work(net, at::tensor({255, 0, 0, 255}).to(at::kByte).view({2, 2, 1}),
            false, false);

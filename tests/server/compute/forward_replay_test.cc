@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "server/compute/forward.h"
-#include "server/host.h"
+#include "server/server.h"
 #include "tests/backbones/tensors.h"
 #include "tests/server/devices.h"
 #include "tests/testing/status_matchers.h"
@@ -23,18 +23,18 @@ namespace {
 
 using ::testing::Ge;
 
-// A host that keeps `max_tape_bytes`, and an instance of it that begins as
+// A server that keeps `max_tape_bytes`, and an instance of it that begins as
 // every other of the same architecture.
 class Trainee {
  public:
   Trainee(std::shared_ptr<const Architecture> architecture,
           int64_t max_tape_bytes)
-      : host_(Devices(), /*threads=*/1, {.max_tape_bytes = max_tape_bytes}) {
+      : server_(Devices(), /*threads=*/1, {.max_tape_bytes = max_tape_bytes}) {
     StatePtr state = Seeded(*architecture);
     instance_ = std::make_shared<Instance>(
         Instance::Identity{.name = "net", .owner = "local"},
-        std::move(architecture), *host_.workers().front(), std::move(state));
-    EXPECT_THAT(host_.registry().Add(instance_), IsOk());
+        std::move(architecture), *server_.workers().front(), std::move(state));
+    EXPECT_THAT(server_.registry().Add(instance_), IsOk());
   }
 
   // Keeps a tape of `input` and returns its id.
@@ -45,11 +45,11 @@ class Trainee {
                         .input = input,
                         .options = std::move(options),
                         .buffers = std::move(buffers)};
-    work.slot = host_.tapes()
-                    .Reserve({.principal = "local"}, host_.clock().Now())
+    work.slot = server_.tapes()
+                    .Reserve({.principal = "local"}, server_.clock().Now())
                     .value();
     work.account = std::make_shared<MemoryAccount>("max-tape-bytes");
-    auto done = RunForward(host_.tapes(), host_.accounts(),
+    auto done = RunForward(server_.tapes(), server_.accounts(),
                            {.principal = "local"}, std::move(work));
     EXPECT_THAT(done, IsOk());
     most_bytes_ = std::max(most_bytes_, done->tape_bytes);
@@ -61,14 +61,14 @@ class Trainee {
   std::vector<at::Tensor> Backward(const std::vector<std::string>& ids,
                                    bool input_grad = false,
                                    bool retain = false) {
-    BackwardWork work = {
-        .instance = instance_,
-        .lease = host_.tapes()
-                     .Lease(ids, instance_->uid(), "local", host_.clock().Now())
-                     .value(),
-        .retain = retain,
-        .accumulate = true,
-        .input_grad = input_grad};
+    BackwardWork work = {.instance = instance_,
+                         .lease = server_.tapes()
+                                      .Lease(ids, instance_->uid(), "local",
+                                             server_.clock().Now())
+                                      .value(),
+                         .retain = retain,
+                         .accumulate = true,
+                         .input_grad = input_grad};
     for (const auto& tape : work.lease.tapes()) {
       for (const at::Tensor& output : tape->outputs) {
         work.output_grads.emplace_back().push_back(
@@ -101,13 +101,13 @@ class Trainee {
   std::string RngState() const { return instance_->state()->rng_state; }
 
   Instance& instance() { return *instance_; }
-  TapeStore& tapes() { return host_.tapes(); }
+  TapeStore& tapes() { return server_.tapes(); }
   int64_t demoted() { return instance_->counters().demoted_tapes; }
   int64_t replayed() { return instance_->counters().replayed_forwards; }
   int64_t most_bytes() const { return most_bytes_; }
 
  private:
-  Host host_;
+  Server server_;
   std::shared_ptr<Instance> instance_;
   int64_t most_bytes_ = 0;
 };

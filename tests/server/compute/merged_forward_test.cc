@@ -14,8 +14,8 @@
 
 #include "absl/synchronization/notification.h"
 #include "server/compute/forward.h"
-#include "server/host.h"
 #include "server/instances/clone.h"
+#include "server/server.h"
 #include "tests/backbones/tensors.h"
 #include "tests/server/devices.h"
 #include "tests/testing/status_matchers.h"
@@ -23,10 +23,10 @@
 namespace backboned {
 namespace {
 
-class MergingTest : public ::testing::Test {
+class MergedForwardTest : public ::testing::Test {
  protected:
   std::shared_ptr<Instance> Create(const std::string& name) {
-    absl::StatusOr<Created> created = host_.CreateInstance(
+    absl::StatusOr<Created> created = server_.CreateInstance(
         {.name = name, .owner = "local", .benchmark = "seq-mnist", .seed = 0});
     EXPECT_THAT(created, IsOk());
     return created->instance;
@@ -38,8 +38,9 @@ class MergingTest : public ::testing::Test {
   }
 
   at::Tensor Run(ForwardWork work, DeviceWorker::Request request = {}) {
-    absl::StatusOr<ForwardDone> done = RunForward(
-        host_.tapes(), host_.accounts(), std::move(request), std::move(work));
+    absl::StatusOr<ForwardDone> done =
+        RunForward(server_.tapes(), server_.accounts(), std::move(request),
+                   std::move(work));
     EXPECT_THAT(done, IsOk());
     return done.ok() ? done->outputs.at(0) : at::Tensor();
   }
@@ -49,7 +50,7 @@ class MergingTest : public ::testing::Test {
   std::vector<at::Tensor> RunAtOnce(Works... all) {
     std::vector<ForwardWork> works;
     (works.push_back(std::move(all)), ...);
-    DeviceWorker& worker = *host_.workers().front();
+    DeviceWorker& worker = *server_.workers().front();
     absl::Notification released;
     absl::Notification started;
     std::thread blocker([&] {
@@ -79,20 +80,20 @@ class MergingTest : public ::testing::Test {
   }
 
   DeviceWorker::BatchFigures Figures() {
-    return host_.workers().front()->batch_figures();
+    return server_.workers().front()->batch_figures();
   }
 
-  Host host_{Devices(), 1, {.scheduling = {.max_batch = 8}}};
+  Server server_{Devices(), 1, {.scheduling = {.max_batch = 8}}};
   std::shared_ptr<Instance> net_ = Create("net");
   at::Tensor a_ = Rand(1, {2, 1, 28, 28});
   at::Tensor b_ = Rand(2, {3, 1, 28, 28});
 };
 
-TEST_F(MergingTest, AloneItGivesTheBitsOfAForwardThatDoesNotMerge) {
+TEST_F(MergedForwardTest, AloneItGivesTheBitsOfAForwardThatDoesNotMerge) {
   EXPECT_TRUE(BitEqual(Run(Work(net_, a_)), Run(Work(net_, a_, false))));
 }
 
-TEST_F(MergingTest, RunsTogetherWhatWaits) {
+TEST_F(MergedForwardTest, RunsTogetherWhatWaits) {
   const auto got = RunAtOnce(Work(net_, a_), Work(net_, b_));
   EXPECT_EQ(Figures().merged_items, 2);
   EXPECT_TRUE(at::allclose(got[0], Run(Work(net_, a_, false)), 1e-4, 1e-6));
@@ -100,7 +101,7 @@ TEST_F(MergingTest, RunsTogetherWhatWaits) {
 }
 
 // R5
-TEST_F(MergingTest, AnOutputKeepsNothingOfTheBatchAndItsCallerPays) {
+TEST_F(MergedForwardTest, AnOutputKeepsNothingOfTheBatchAndItsCallerPays) {
   const auto account = std::make_shared<MemoryAccount>("max-memory-bytes");
   ForwardWork work = Work(net_, a_);
   work.account = account;
@@ -111,7 +112,7 @@ TEST_F(MergingTest, AnOutputKeepsNothingOfTheBatchAndItsCallerPays) {
   EXPECT_EQ(account->live_bytes(), static_cast<int64_t>(got[0].nbytes()));
 }
 
-TEST_F(MergingTest, OneThatDoesNotAllowItKeepsItsBitsAmongNeighbours) {
+TEST_F(MergedForwardTest, OneThatDoesNotAllowItKeepsItsBitsAmongNeighbours) {
   const at::Tensor alone = Run(Work(net_, a_, false));
   const auto got = RunAtOnce(Work(net_, b_), Work(net_, a_, false),
                              Work(net_, b_), Work(net_, b_));
@@ -119,7 +120,7 @@ TEST_F(MergingTest, OneThatDoesNotAllowItKeepsItsBitsAmongNeighbours) {
   EXPECT_EQ(Figures().merged_items, 2);  // Eight samples: 3 and 3, not 9.
 }
 
-TEST_F(MergingTest, SplitsWhatIsLargerThanABatch) {
+TEST_F(MergedForwardTest, SplitsWhatIsLargerThanABatch) {
   const at::Tensor x = Rand(3, {20, 1, 28, 28});
   const at::Tensor got = Run(Work(net_, x));
   EXPECT_TRUE(at::allclose(got, Run(Work(net_, x, false)), 1e-4, 1e-6));
@@ -131,22 +132,23 @@ TEST_F(MergingTest, SplitsWhatIsLargerThanABatch) {
       3);
 }
 
-TEST_F(MergingTest, OneOfMorePiecesThanTheQueueTakesIsAdmitted) {
-  Host host(Devices(), 1, {.scheduling = {.max_queued = 2, .max_batch = 8}});
-  const auto created = host.CreateInstance(
+TEST_F(MergedForwardTest, OneOfMorePiecesThanTheQueueTakesIsAdmitted) {
+  Server server(Devices(), 1,
+                {.scheduling = {.max_queued = 2, .max_batch = 8}});
+  const auto created = server.CreateInstance(
       {.owner = "local", .benchmark = "seq-mnist", .seed = 0});
   ASSERT_THAT(created, IsOk());
   const at::Tensor x = Rand(3, {100, 1, 28, 28});
-  const absl::StatusOr<ForwardDone> done =
-      RunForward(host.tapes(), host.accounts(), {}, Work(created->instance, x));
+  const absl::StatusOr<ForwardDone> done = RunForward(
+      server.tapes(), server.accounts(), {}, Work(created->instance, x));
   ASSERT_THAT(done, IsOk());
   EXPECT_TRUE(
       at::allclose(done->outputs.at(0), Run(Work(net_, x, false)), 1e-4, 1e-6));
-  EXPECT_EQ(host.workers().front()->batch_figures().samples, 100);
+  EXPECT_EQ(server.workers().front()->batch_figures().samples, 100);
 }
 
-TEST_F(MergingTest, OneOfManyPiecesLeavesItsRunItsQueue) {
-  DeviceWorker& worker = *host_.workers().front();
+TEST_F(MergedForwardTest, OneOfManyPiecesLeavesItsRunItsQueue) {
+  DeviceWorker& worker = *server_.workers().front();
   const at::Tensor x = Rand(3, {40, 1, 28, 28});
   std::atomic<int64_t> most_queued = 0;
   const auto note = [&] {
@@ -175,9 +177,9 @@ TEST_F(MergingTest, OneOfManyPiecesLeavesItsRunItsQueue) {
   EXPECT_EQ(Figures().samples, 40);
 }
 
-TEST_F(MergingTest, ClonesRunTogetherUntilOneIsWritten) {
-  const auto clone =
-      host_.CloneInstance({.source = net_, .name = "clone", .owner = "local"});
+TEST_F(MergedForwardTest, ClonesRunTogetherUntilOneIsWritten) {
+  const auto clone = server_.CloneInstance(
+      {.source = net_, .name = "clone", .owner = "local"});
   ASSERT_THAT(clone, IsOk());
   RunAtOnce(Work(net_, a_), Work(*clone, b_));
   EXPECT_EQ(Figures().merged_items, 2);
@@ -192,15 +194,15 @@ TEST_F(MergingTest, ClonesRunTogetherUntilOneIsWritten) {
   EXPECT_EQ(Figures().merged_items, 2);
 }
 
-TEST_F(MergingTest, NothingMergesWithoutBatches) {
-  Host host(Devices(), 1, {.scheduling = {.max_batch = 0}});
+TEST_F(MergedForwardTest, NothingMergesWithoutBatches) {
+  Server server(Devices(), 1, {.scheduling = {.max_batch = 0}});
   const auto created =
-      host.CreateInstance({.owner = "local", .benchmark = "seq-mnist"});
+      server.CreateInstance({.owner = "local", .benchmark = "seq-mnist"});
   ASSERT_THAT(created, IsOk());
   EXPECT_FALSE(MayMerge(Work(created->instance, a_)));
 }
 
-TEST_F(MergingTest, ForwardsThatChangeSomethingOrAreKeptDoNot) {
+TEST_F(MergedForwardTest, ForwardsThatChangeSomethingOrAreKeptDoNot) {
   EXPECT_TRUE(MayMerge(Work(net_, a_)));
   ForwardWork training = Work(net_, a_);
   training.options.training = true;

@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "base/errors.h"
-#include "server/host.h"
+#include "server/server.h"
 #include "tests/backbones/tensors.h"
 #include "tests/server/devices.h"
 #include "tests/testing/fake_architecture.h"
@@ -27,9 +27,9 @@ using ::testing::Optional;
 
 constexpr int64_t kSize = 2;
 
-class OptimizeTest : public ::testing::Test {
+class TrainTest : public ::testing::Test {
  protected:
-  OptimizeTest() {
+  TrainTest() {
     const OptimizerPtr sgd =
         MakeOptimizer(OptimizerKind::kSgd, {{.lr = 1}}, fake_->layout())
             .value();
@@ -50,15 +50,15 @@ class OptimizeTest : public ::testing::Test {
     return work;
   }
 
-  Host host_{Devices(), /*threads=*/1, {}};
+  Server server_{Devices(), /*threads=*/1, {}};
   std::shared_ptr<const FakeArchitecture> fake_ =
       std::make_shared<const FakeArchitecture>(kSize);
   std::shared_ptr<Instance> net_ = std::make_shared<Instance>(
       Instance::Identity{.name = "net", .owner = "local"}, fake_,
-      *host_.workers().front(), Seeded(*fake_));
+      *server_.workers().front(), Seeded(*fake_));
 };
 
-TEST_F(OptimizeTest, AStepPublishesTheStateThatItGives) {
+TEST_F(TrainTest, AStepPublishesTheStateThatItGives) {
   Change([](const State& state) {
     State next = state;
     next.grads[0] = at::ones({kSize});
@@ -73,7 +73,7 @@ TEST_F(OptimizeTest, AStepPublishesTheStateThatItGives) {
   EXPECT_EQ(net_->counters().steps, 1);
 }
 
-TEST_F(OptimizeTest, ARefusedStepPublishesNothing) {
+TEST_F(TrainTest, ARefusedStepPublishesNothing) {
   const StatePtr before = net_->state();
   const absl::Status status =
       RunStep({.principal = "local"}, *net_, {}, {}).status();
@@ -82,13 +82,13 @@ TEST_F(OptimizeTest, ARefusedStepPublishesNothing) {
   EXPECT_EQ(net_->counters().steps, 0);
 }
 
-TEST_F(OptimizeTest, ADeletedInstanceIsNotStepped) {
+TEST_F(TrainTest, ADeletedInstanceIsNotStepped) {
   net_->MarkDeleted();
   EXPECT_THAT(RunStep({.principal = "local"}, *net_, {}, {}),
               StatusIs(absl::StatusCode::kNotFound, HasSubstr("deleted")));
 }
 
-TEST_F(OptimizeTest, ATrainStepPublishesOneState) {
+TEST_F(TrainTest, ATrainStepPublishesOneState) {
   const StatePtr before = net_->state();
   const auto done = RunTrainStep({.principal = "local"}, Work());
   ASSERT_THAT(done, IsOk());
@@ -100,7 +100,7 @@ TEST_F(OptimizeTest, ATrainStepPublishesOneState) {
   EXPECT_FALSE(done->logits.defined());
 }
 
-TEST_F(OptimizeTest, AFailedTrainStepPublishesNothing) {
+TEST_F(TrainTest, AFailedTrainStepPublishesNothing) {
   const StatePtr before = net_->state();
   const auto expect = [&](TrainWork work, absl::StatusCode code,
                           const char* message) {

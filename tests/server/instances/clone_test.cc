@@ -13,9 +13,9 @@
 
 #include "backbones/optimizer.h"
 #include "base/errors.h"
-#include "server/host.h"
 #include "server/instances/shared_memory.h"
 #include "server/memory/memory_allocator.h"
+#include "server/server.h"
 #include "tests/backbones/tensors.h"
 #include "tests/server/devices.h"
 #include "tests/testing/status_matchers.h"
@@ -34,13 +34,13 @@ class CloneTest : public ::testing::Test {
   std::shared_ptr<Instance> Create(const std::string& name, Settings settings,
                                    int64_t num_filters = 2) {
     absl::StatusOr<Created> created =
-        host_.CreateInstance({.name = name,
-                              .owner = "local",
-                              .architecture = "resnet18",
-                              .arguments = {{"num_classes", int64_t{3}},
-                                            {"num_filters", num_filters}},
-                              .seed = 0,
-                              .settings = std::move(settings)});
+        server_.CreateInstance({.name = name,
+                                .owner = "local",
+                                .architecture = "resnet18",
+                                .arguments = {{"num_classes", int64_t{3}},
+                                              {"num_filters", num_filters}},
+                                .seed = 0,
+                                .settings = std::move(settings)});
     EXPECT_THAT(created, IsOk());
     return created->instance;
   }
@@ -52,7 +52,7 @@ class CloneTest : public ::testing::Test {
   // Makes a clone, which must succeed.
   std::shared_ptr<Instance> Clone(const CloneOptions& options) {
     absl::StatusOr<std::shared_ptr<Instance>> clone =
-        host_.CloneInstance(options);
+        server_.CloneInstance(options);
     EXPECT_THAT(clone, IsOk());
     return *std::move(clone);
   }
@@ -71,13 +71,13 @@ class CloneTest : public ::testing::Test {
 
   std::vector<int64_t> Shared() {
     std::vector<StatePtr> states;
-    for (const auto& instance : host_.registry().List()) {
+    for (const auto& instance : server_.registry().List()) {
       states.push_back(instance->state());
     }
     return SharedBytes(states);
   }
 
-  Host host_{Devices(), /*threads=*/1, {.max_instances = 60}};
+  Server server_{Devices(), /*threads=*/1, {.max_instances = 60}};
   std::shared_ptr<Instance> net_ = Create("net", {.frozen = {"conv1.*"}});
 };
 
@@ -89,7 +89,7 @@ TEST_F(CloneTest, IsAnotherInstanceOfTheSameTensors) {
   EXPECT_EQ(clone->state()->params_version, 1U);
   EXPECT_EQ(&clone->architecture(), &net_->architecture());
   EXPECT_TRUE(BitEqual(clone->state()->params, net_->state()->params));
-  EXPECT_EQ(host_.registry().Get("local", "twin"), clone);
+  EXPECT_EQ(server_.registry().Get("local", "twin"), clone);
 }
 
 TEST_F(CloneTest, AWriteOfEitherLeavesTheOther) {
@@ -119,7 +119,7 @@ TEST_F(CloneTest, SharedBytesAreThoseThatAnotherStateHolds) {
   WriteFirst(*clone);
   const auto first = static_cast<int64_t>(clone->state()->params[0].nbytes());
   EXPECT_THAT(Shared(), ElementsAre(all - first, all - first));
-  EXPECT_THAT(host_.DeleteInstance(*clone), IsOk());
+  EXPECT_THAT(server_.DeleteInstance(*clone), IsOk());
   EXPECT_THAT(Shared(), ElementsAre(0));
 }
 
@@ -210,7 +210,8 @@ TEST_F(CloneTest, AForkTakesTheMemoryOfItsHeadOnly) {
 }
 
 TEST_F(CloneTest, TheUnnamedBelongToTheirSession) {
-  const auto call = host_.sessions().Begin("s", "local", host_.clock().Now());
+  const auto call =
+      server_.sessions().Begin("s", "local", server_.clock().Now());
   ASSERT_THAT(call, IsOk());
   const auto clone = Clone({.source = net_, .owner = "local", .session = "s"});
   EXPECT_TRUE(clone->identity().ephemeral);
@@ -218,21 +219,21 @@ TEST_F(CloneTest, TheUnnamedBelongToTheirSession) {
 }
 
 TEST_F(CloneTest, NothingIsLeftOfOneThatNobodyWaitsFor) {
-  const size_t before = host_.registry().List().size();
+  const size_t before = server_.registry().List().size();
   const auto gone = [] { return absl::CancelledError("gone"); };
-  EXPECT_THAT(host_.CloneInstance({.source = net_, .check_wanted = gone}),
+  EXPECT_THAT(server_.CloneInstance({.source = net_, .check_wanted = gone}),
               StatusIs(absl::StatusCode::kCancelled));
   EXPECT_THAT(
-      host_.CreateInstance(
+      server_.CreateInstance(
           {.owner = "local", .benchmark = "seq-mnist", .check_wanted = gone}),
       StatusIs(absl::StatusCode::kCancelled));
-  EXPECT_EQ(host_.registry().List().size(), before);
+  EXPECT_EQ(server_.registry().List().size(), before);
 }
 
 TEST_F(CloneTest, RefusesWhatMakesNoSenseAndLeavesNothing) {
   const auto refusal = [this](CloneOptions options) {
-    const absl::Status status = host_.CloneInstance(options).status();
-    EXPECT_THAT(host_.registry().List(), SizeIs(1));
+    const absl::Status status = server_.CloneInstance(options).status();
+    EXPECT_THAT(server_.registry().List(), SizeIs(1));
     return status;
   };
   CloneOptions options = Named("fork");

@@ -15,7 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/digest.h"
 #include "base/errors.h"
-#include "server/host.h"
+#include "server/server.h"
 #include "tests/backbones/safetensors_files.h"
 #include "tests/testing/status_matchers.h"
 
@@ -29,13 +29,13 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::SizeIs;
 
-class WeightsTest : public ::testing::Test {
+class WeightsFolderTest : public ::testing::Test {
  protected:
-  WeightsTest()
+  WeightsFolderTest()
       : folder_(MakeFolder()),
-        host_({c10::Device(c10::DeviceType::CPU)}, /*threads=*/1, {},
-              WeightsFolder::Open(folder_.string()).value()) {}
-  ~WeightsTest() override { fs::remove_all(folder_); }
+        server_({c10::Device(c10::DeviceType::CPU)}, /*threads=*/1, {},
+                WeightsFolder::Open(folder_.string()).value()) {}
+  ~WeightsFolderTest() override { fs::remove_all(folder_); }
 
   static fs::path MakeFolder() {
     std::string path = (fs::temp_directory_path() / "weights-XXXXXX").string();
@@ -74,20 +74,20 @@ class WeightsTest : public ::testing::Test {
   void ExpectRefused(const CreateOptions& options, absl::StatusCode code,
                      Reason reason,
                      const ::testing::Matcher<const std::string&>& message) {
-    const absl::Status status = host_.CreateInstance(options).status();
+    const absl::Status status = server_.CreateInstance(options).status();
     EXPECT_THAT(status, StatusIs(code, message));
     EXPECT_EQ(ReasonOf(status), reason);
-    EXPECT_THAT(host_.registry().List(), IsEmpty());
+    EXPECT_THAT(server_.registry().List(), IsEmpty());
   }
 
   fs::path folder_;
-  Host host_;
+  Server server_;
 };
 
-TEST_F(WeightsTest, LoadsAFileAndSaysWhich) {
+TEST_F(WeightsFolderTest, LoadsAFileAndSaysWhich) {
   const std::string bytes = SafetensorsOf(Tensors(0.5));
   Put("half.safetensors", bytes);
-  const auto created = host_.CreateInstance(Mlp("half"));
+  const auto created = server_.CreateInstance(Mlp("half"));
   ASSERT_THAT(created, IsOk());
   for (const at::Tensor& parameter : created->instance->state()->params) {
     EXPECT_EQ(parameter.min().item<float>(), 0.5F);
@@ -99,7 +99,7 @@ TEST_F(WeightsTest, LoadsAFileAndSaysWhich) {
   EXPECT_THAT(created->missing_keys, IsEmpty());
 }
 
-TEST_F(WeightsTest, LoadsATrunkOverWhatIsDrawn) {
+TEST_F(WeightsFolderTest, LoadsATrunkOverWhatIsDrawn) {
   NamedTensors trunk = Tensors(1);
   trunk.resize(4);
   trunk.emplace_back("head.weight", at::full({2}, 1, at::kFloat));
@@ -111,21 +111,21 @@ TEST_F(WeightsTest, LoadsATrunkOverWhatIsDrawn) {
                       HasSubstr("\"classifier.weight\" is missing"),
                       HasSubstr("\"head.weight\" is unexpected")));
   options.weights->load.partial = true;
-  const auto created = host_.CreateInstance(options);
+  const auto created = server_.CreateInstance(options);
   ASSERT_THAT(created, IsOk());
   EXPECT_THAT(created->missing_keys,
               ElementsAre("classifier.weight", "classifier.bias"));
   EXPECT_THAT(created->unexpected_keys, ElementsAre("head.weight"));
   CreateOptions plain = Mlp("");
   plain.name = "drawn";
-  const StatePtr drawn = host_.CreateInstance(plain)->instance->state();
+  const StatePtr drawn = server_.CreateInstance(plain)->instance->state();
   const StatePtr state = created->instance->state();
   EXPECT_TRUE(state->params[4].equal(drawn->params[4]));
   EXPECT_FALSE(state->params[2].equal(drawn->params[2]));
   EXPECT_EQ(state->rng_state, drawn->rng_state);
 }
 
-TEST_F(WeightsTest, ListsWhatThereIsForUnknownNames) {
+TEST_F(WeightsFolderTest, ListsWhatThereIsForUnknownNames) {
   Put("resnet50-imagenet.safetensors", "");
   Put("Capital.safetensors", "");
   Put("notes.txt", "");
@@ -136,13 +136,13 @@ TEST_F(WeightsTest, ListsWhatThereIsForUnknownNames) {
   fs::remove(folder_ / "resnet50-imagenet.safetensors");
   ExpectRefused(Mlp("x"), absl::StatusCode::kNotFound, Reason::kWeightsNotFound,
                 HasSubstr("folder of weights is empty"));
-  Host without({c10::Device(c10::DeviceType::CPU)}, /*threads=*/1, {});
+  Server without({c10::Device(c10::DeviceType::CPU)}, /*threads=*/1, {});
   EXPECT_THAT(
       without.CreateInstance(Mlp("x")),
       StatusIs(absl::StatusCode::kNotFound, HasSubstr("--weights-dir")));
 }
 
-TEST_F(WeightsTest, TakesNoPathForAName) {
+TEST_F(WeightsFolderTest, TakesNoPathForAName) {
   Put("a.safetensors", SafetensorsOf(Tensors(1)));
   const std::string with_nul("a\0b", 3);
   for (const std::string& name :
@@ -157,7 +157,7 @@ TEST_F(WeightsTest, TakesNoPathForAName) {
                 Reason::kInvalidOption, HasSubstr("does not match"));
 }
 
-TEST_F(WeightsTest, RefusesWhatIsNoSoundFile) {
+TEST_F(WeightsFolderTest, RefusesWhatIsNoSoundFile) {
   Put("cut.safetensors", SafetensorsOf(Tensors(1)).substr(0, 1000));
   ExpectRefused(Mlp("cut"), absl::StatusCode::kFailedPrecondition,
                 Reason::kWeightsUnreadable, HasSubstr("weights \"cut\": "));
@@ -172,7 +172,7 @@ TEST_F(WeightsTest, RefusesWhatIsNoSoundFile) {
                 Reason::kWeightsUnreadable, HasSubstr("cannot be opened"));
 }
 
-TEST_F(WeightsTest, RefusesWrongShapes) {
+TEST_F(WeightsFolderTest, RefusesWrongShapes) {
   NamedTensors tensors = Tensors(1);
   tensors[0].second = at::full({5, 784}, 1, at::kFloat);
   Put("wide.safetensors", SafetensorsOf(tensors));
@@ -183,7 +183,7 @@ TEST_F(WeightsTest, RefusesWrongShapes) {
                 HasSubstr("\"fc1.weight\" is [5, 784], expected [4, 784]"));
 }
 
-TEST_F(WeightsTest, DemandsWeightsWhereMammothLoadsSome) {
+TEST_F(WeightsFolderTest, DemandsWeightsWhereMammothLoadsSome) {
   CreateOptions options = {.name = "p",
                            .owner = "local",
                            .architecture = "resnet18-7x7-pt",
@@ -194,13 +194,13 @@ TEST_F(WeightsTest, DemandsWeightsWhereMammothLoadsSome) {
                 HasSubstr("Mammoth uses resnet18-7x7-pt pretrained: name "
                           "weights, or set random_init"));
   options.random_init = true;
-  EXPECT_THAT(host_.CreateInstance(options), IsOk());
+  EXPECT_THAT(server_.CreateInstance(options), IsOk());
   options.random_init = false;
   options.exist_ok = true;
-  EXPECT_THAT(host_.CreateInstance(options), IsOk());
+  EXPECT_THAT(server_.CreateInstance(options), IsOk());
 }
 
-TEST_F(WeightsTest, RefusesWeightsTogetherWithRandomInit) {
+TEST_F(WeightsFolderTest, RefusesWeightsTogetherWithRandomInit) {
   CreateOptions options = Mlp("a");
   options.random_init = true;
   ExpectRefused(options, absl::StatusCode::kInvalidArgument,
@@ -208,25 +208,25 @@ TEST_F(WeightsTest, RefusesWeightsTogetherWithRandomInit) {
                 HasSubstr("either weights or random_init"));
 }
 
-TEST_F(WeightsTest, TakesAnInstanceOfOtherWeightsForAnother) {
+TEST_F(WeightsFolderTest, TakesAnInstanceOfOtherWeightsForAnother) {
   Put("one.safetensors", SafetensorsOf(Tensors(1)));
-  ASSERT_THAT(host_.CreateInstance(Mlp("one")), IsOk());
+  ASSERT_THAT(server_.CreateInstance(Mlp("one")), IsOk());
   CreateOptions options = Mlp("one");
   options.exist_ok = true;
-  EXPECT_TRUE(host_.CreateInstance(options)->existed);
+  EXPECT_TRUE(server_.CreateInstance(options)->existed);
   options.weights->name = "two";
-  EXPECT_THAT(host_.CreateInstance(options),
+  EXPECT_THAT(server_.CreateInstance(options),
               StatusIs(absl::StatusCode::kAlreadyExists,
                        HasSubstr("began with weights \"one\"")));
   options.weights.reset();
-  EXPECT_TRUE(host_.CreateInstance(options)->existed);  // It says nothing.
+  EXPECT_TRUE(server_.CreateInstance(options)->existed);  // It says nothing.
   options.random_init = true;
-  EXPECT_THAT(host_.CreateInstance(options),
+  EXPECT_THAT(server_.CreateInstance(options),
               StatusIs(absl::StatusCode::kAlreadyExists,
                        HasSubstr("began with weights \"one\"")));
 }
 
-TEST_F(WeightsTest, OpensOnlyFolders) {
+TEST_F(WeightsFolderTest, OpensOnlyFolders) {
   Put("file", "");
   for (const char* name : {"file", "none"}) {
     EXPECT_THAT(WeightsFolder::Open((folder_ / name).string()),

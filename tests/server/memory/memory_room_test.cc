@@ -58,12 +58,12 @@ absl::Status Refusal(MemoryRoom& room, size_t bytes) {
   return absl::OkStatus();
 }
 
-class MemoryTest : public ::testing::Test {
+class MemoryRoomTest : public ::testing::Test {
  protected:
   MemoryRoom room_{{.max_pooled_bytes = 64 * kMiB}};
 };
 
-TEST_F(MemoryTest, BlocksAreAlignedAndWritable) {
+TEST_F(MemoryRoomTest, BlocksAreAlignedAndWritable) {
   for (size_t bytes = 1; bytes < 8 * kMiB; bytes += bytes / 3 + 1) {
     const MemoryRoom::Buffer buffer = room_.AllocateBuffer(bytes);
     EXPECT_EQ(reinterpret_cast<uintptr_t>(buffer.get()) % 64, 0u) << bytes;
@@ -71,13 +71,13 @@ TEST_F(MemoryTest, BlocksAreAlignedAndWritable) {
   }
 }
 
-TEST_F(MemoryTest, NoBytesAreNull) {
+TEST_F(MemoryRoomTest, NoBytesAreNull) {
   EXPECT_EQ(room_.Allocate(0), nullptr);
   MemoryRoom::Free(nullptr);
   EXPECT_EQ(room_.allocated_bytes(), 0);
 }
 
-TEST_F(MemoryTest, WastesAtMostAnEighth) {
+TEST_F(MemoryRoomTest, WastesAtMostAnEighth) {
   for (size_t bytes = 4097; bytes < 64 * kMiB; bytes += bytes / 50) {
     const MemoryRoom::Buffer buffer = room_.AllocateBuffer(bytes);
     const size_t overhead = 64 + (bytes >= kMiB * 8 / 9 ? 4096 : 0);
@@ -85,12 +85,12 @@ TEST_F(MemoryTest, WastesAtMostAnEighth) {
   }
 }
 
-TEST_F(MemoryTest, PowersOfTwoWasteNothingButAPage) {
+TEST_F(MemoryRoomTest, PowersOfTwoWasteNothingButAPage) {
   const MemoryRoom::Buffer buffer = room_.AllocateBuffer(8 * kMiB);
   EXPECT_EQ(room_.allocated_bytes(), static_cast<int64_t>(8 * kMiB + 4096));
 }
 
-TEST_F(MemoryTest, ReusesBlocksOfTheSameSize) {
+TEST_F(MemoryRoomTest, ReusesBlocksOfTheSameSize) {
   for (size_t bytes : {size_t{5000}, 100'000 * size_t{1}, 3 * kMiB}) {
     const void* first = room_.AllocateBuffer(bytes).get();
     EXPECT_GT(room_.pooled_bytes(), static_cast<int64_t>(bytes));
@@ -99,12 +99,12 @@ TEST_F(MemoryTest, ReusesBlocksOfTheSameSize) {
   }
 }
 
-TEST_F(MemoryTest, DoesNotPoolSmallBlocks) {
+TEST_F(MemoryRoomTest, DoesNotPoolSmallBlocks) {
   room_.AllocateBuffer(4096);
   EXPECT_EQ(room_.pooled_bytes(), 0);
 }
 
-TEST_F(MemoryTest, PoolKeepsItsCap) {
+TEST_F(MemoryRoomTest, PoolKeepsItsCap) {
   std::vector<MemoryRoom::Buffer> buffers;
   buffers.reserve(10);
   for (int i = 0; i < 10; ++i) {
@@ -119,7 +119,7 @@ TEST_F(MemoryTest, PoolKeepsItsCap) {
   EXPECT_EQ(room_.pooled_bytes(), 0);
 }
 
-TEST_F(MemoryTest, PoolGivesUpTheLongestRested) {
+TEST_F(MemoryRoomTest, PoolGivesUpTheLongestRested) {
   room_.AllocateBuffer(30 * kMiB);
   const void* kept = room_.AllocateBuffer(20 * kMiB).get();
   room_.AllocateBuffer(40 * kMiB);  // 30 MiB have to go.
@@ -129,7 +129,7 @@ TEST_F(MemoryTest, PoolGivesUpTheLongestRested) {
   EXPECT_LT(pooled, static_cast<int64_t>(61 * kMiB));
 }
 
-TEST_F(MemoryTest, TrimGivesMemoryBackToTheSystem) {
+TEST_F(MemoryRoomTest, TrimGivesMemoryBackToTheSystem) {
   constexpr size_t kBytes = 48 * kMiB;
   {
     const MemoryRoom::Buffer buffer = room_.AllocateBuffer(kBytes);
@@ -141,7 +141,7 @@ TEST_F(MemoryTest, TrimGivesMemoryBackToTheSystem) {
   EXPECT_GT(before - ResidentBytes(), static_cast<int64_t>(40 * kMiB));
 }
 
-TEST_F(MemoryTest, TrimStopsAtTheBytesAskedFor) {
+TEST_F(MemoryRoomTest, TrimStopsAtTheBytesAskedFor) {
   room_.AllocateBuffer(20 * kMiB);
   room_.AllocateBuffer(8 * kMiB);
   room_.TrimTo(10 * kMiB);
@@ -149,14 +149,14 @@ TEST_F(MemoryTest, TrimStopsAtTheBytesAskedFor) {
   EXPECT_LT(room_.pooled_bytes(), static_cast<int64_t>(9 * kMiB));
 }
 
-TEST_F(MemoryTest, KnowsItsPeak) {
+TEST_F(MemoryRoomTest, KnowsItsPeak) {
   room_.AllocateBuffer(2 * kMiB);
   room_.AllocateBuffer(kMiB);
   EXPECT_EQ(room_.allocated_bytes(), 0);
   EXPECT_EQ(room_.peak_bytes(), static_cast<int64_t>(2 * kMiB + 4096));
 }
 
-TEST_F(MemoryTest, AccountPaysExactlyWhatWasAskedFor) {
+TEST_F(MemoryRoomTest, AccountPaysExactlyWhatWasAskedFor) {
   const auto account = std::make_shared<MemoryAccount>("max-tape-bytes");
   MemoryRoom::Buffer small;
   MemoryRoom::Buffer large;
@@ -174,7 +174,7 @@ TEST_F(MemoryTest, AccountPaysExactlyWhatWasAskedFor) {
   EXPECT_EQ(account->live_bytes(), 0);
 }
 
-TEST_F(MemoryTest, InnermostScopeCounts) {
+TEST_F(MemoryRoomTest, InnermostScopeCounts) {
   const auto outer = std::make_shared<MemoryAccount>("outer");
   const auto inner = std::make_shared<MemoryAccount>("inner");
   const ScopedAccount outer_scope(outer);
@@ -190,7 +190,7 @@ TEST_F(MemoryTest, InnermostScopeCounts) {
   EXPECT_EQ(outer->live_bytes(), 1000);
 }
 
-TEST_F(MemoryTest, ParentsPayToo) {
+TEST_F(MemoryRoomTest, ParentsPayToo) {
   const auto parent = std::make_shared<MemoryAccount>("parent", 1000);
   const auto child = std::make_shared<MemoryAccount>(
       MemoryAccount::Options{.name = "child", .parent = parent});
@@ -205,7 +205,7 @@ TEST_F(MemoryTest, ParentsPayToo) {
   EXPECT_EQ(parent->live_bytes(), 0);
 }
 
-TEST_F(MemoryTest, GivesBackWhatNobodyNeededSinceTheLastTime) {
+TEST_F(MemoryRoomTest, GivesBackWhatNobodyNeededSinceTheLastTime) {
   room_.AllocateBuffer(4 * kMiB);  // Rests in the pool from now on.
   { const MemoryRoom::Buffer used = room_.AllocateBuffer(kMiB); }
   const int64_t both = room_.pooled_bytes();
@@ -219,7 +219,7 @@ TEST_F(MemoryTest, GivesBackWhatNobodyNeededSinceTheLastTime) {
   EXPECT_EQ(room_.pooled_bytes(), 0);
 }
 
-TEST_F(MemoryTest, BlocksKeepTheirAccountAlive) {
+TEST_F(MemoryRoomTest, BlocksKeepTheirAccountAlive) {
   auto account = std::make_shared<MemoryAccount>("max-tape-bytes");
   const std::weak_ptr<MemoryAccount> alive = account;
   MemoryRoom::Buffer buffer;
@@ -232,7 +232,7 @@ TEST_F(MemoryTest, BlocksKeepTheirAccountAlive) {
   EXPECT_TRUE(alive.expired());
 }
 
-TEST_F(MemoryTest, ThrowsOverTheAccountBeforeAllocating) {
+TEST_F(MemoryRoomTest, ThrowsOverTheAccountBeforeAllocating) {
   const auto account = std::make_shared<MemoryAccount>("max-tape-bytes", 5000);
   const ScopedAccount scope(account);
   const MemoryRoom::Buffer held = room_.AllocateBuffer(3000);
@@ -252,7 +252,7 @@ TEST_F(MemoryTest, ThrowsOverTheAccountBeforeAllocating) {
   EXPECT_THAT(Refusal(room_, 2000), IsOk());
 }
 
-TEST_F(MemoryTest, ThrowsOverTheRoomAndRefundsTheAccount) {
+TEST_F(MemoryRoomTest, ThrowsOverTheRoomAndRefundsTheAccount) {
   const auto account = std::make_shared<MemoryAccount>("max-tape-bytes");
   const ScopedAccount scope(account);
   room_.SetLimit(kMiB);
@@ -264,7 +264,7 @@ TEST_F(MemoryTest, ThrowsOverTheRoomAndRefundsTheAccount) {
   EXPECT_EQ(room_.allocated_bytes(), 0);
 }
 
-TEST_F(MemoryTest, CountsWhatOthersAllocatedUntilItIsGone) {
+TEST_F(MemoryRoomTest, CountsWhatOthersAllocatedUntilItIsGone) {
   room_.SetLimit(2 * kMiB);
   const auto account = std::make_shared<MemoryAccount>("max-memory-bytes");
   std::shared_ptr<const void> counted;
@@ -289,7 +289,7 @@ TEST_F(MemoryTest, CountsWhatOthersAllocatedUntilItIsGone) {
   EXPECT_EQ(room_.allocated_bytes(), 0);
 }
 
-TEST_F(MemoryTest, PoolGivesWayToTheLimit) {
+TEST_F(MemoryRoomTest, PoolGivesWayToTheLimit) {
   room_.SetLimit(40 * kMiB);
   room_.AllocateBuffer(30 * kMiB);
   const MemoryRoom::Buffer buffer = room_.AllocateBuffer(20 * kMiB);
@@ -297,7 +297,7 @@ TEST_F(MemoryTest, PoolGivesWayToTheLimit) {
             static_cast<int64_t>(40 * kMiB));
 }
 
-TEST_F(MemoryTest, AllocationsUnderTheLimitDoNotTrimTheHeap) {
+TEST_F(MemoryRoomTest, AllocationsUnderTheLimitDoNotTrimTheHeap) {
   room_.SetLimit(8 * kMiB);
   malloc_trims = 0;
   for (int i = 0; i < 100; ++i) {  // Each makes the other give way.
@@ -308,7 +308,7 @@ TEST_F(MemoryTest, AllocationsUnderTheLimitDoNotTrimTheHeap) {
   EXPECT_EQ(malloc_trims, 0);
 }
 
-TEST_F(MemoryTest, TrimmingTheUnusedTrimsTheHeapToo) {
+TEST_F(MemoryRoomTest, TrimmingTheUnusedTrimsTheHeapToo) {
   room_.AllocateBuffer(kMiB / 2);
   malloc_trims = 0;
   room_.TrimUnused();
@@ -319,7 +319,7 @@ TEST_F(MemoryTest, TrimmingTheUnusedTrimsTheHeapToo) {
   EXPECT_EQ(malloc_trims, 1);  // There was nothing more.
 }
 
-TEST_F(MemoryTest, GivesThePoolBackWhenTheSystemHasNoMore) {
+TEST_F(MemoryRoomTest, GivesThePoolBackWhenTheSystemHasNoMore) {
   room_.AllocateBuffer(2 * kMiB);
   try {
     room_.AllocateBuffer(size_t{1} << 46);
@@ -333,7 +333,7 @@ TEST_F(MemoryTest, GivesThePoolBackWhenTheSystemHasNoMore) {
   EXPECT_THAT(Refusal(room_, 2 * kMiB), IsOk());
 }
 
-TEST_F(MemoryTest, AbsurdSizesAreOutOfMemory) {
+TEST_F(MemoryRoomTest, AbsurdSizesAreOutOfMemory) {
   const size_t absurd = std::numeric_limits<size_t>::max();
   EXPECT_THROW(room_.Allocate(absurd), std::bad_alloc);
   EXPECT_THROW(room_.Allocate(absurd / 2), std::bad_alloc);
@@ -367,7 +367,7 @@ class Exchange {
   std::vector<Item> items_ ABSL_GUARDED_BY(mutex_) = std::vector<Item>(64);
 };
 
-TEST(MemoryThreadsTest, KeepsBlocksApartAndAccountsExact) {
+TEST(MemoryRoomThreadsTest, KeepsBlocksApartAndAccountsExact) {
   MemoryRoom room({.max_pooled_bytes = 8 * kMiB});
   std::vector<std::shared_ptr<MemoryAccount>> accounts;
   {
@@ -395,7 +395,7 @@ TEST(MemoryThreadsTest, KeepsBlocksApartAndAccountsExact) {
   EXPECT_EQ(room.allocated_bytes(), 0);
 }
 
-TEST(MemoryThreadsTest, NeverPassesTheLimit) {
+TEST(MemoryRoomThreadsTest, NeverPassesTheLimit) {
   MemoryRoom room({.max_pooled_bytes = kMiB, .limit_bytes = 4 * kMiB});
   std::vector<std::thread> threads;
   threads.reserve(4);

@@ -61,7 +61,7 @@ class FakeReplay : public Replay {
   mutable int demotions_ = 0;
 };
 
-class TapesTest : public ::testing::Test {
+class TapeStoreTest : public ::testing::Test {
  protected:
   Tape MakeTape(int64_t bytes = 100) {
     return {.instance_uid = "uid",
@@ -112,14 +112,14 @@ class TapesTest : public ::testing::Test {
   std::shared_ptr<FakeReplay> replay_ = std::make_shared<FakeReplay>(10);
 };
 
-TEST_F(TapesTest, IdsAre128RandomBitsInHex) {
+TEST_F(TapeStoreTest, IdsAre128RandomBitsInHex) {
   std::set<std::string> ids;
   for (int i = 0; i < 3; ++i) ids.insert(*Put(MakeTape()));
   EXPECT_THAT(ids, SizeIs(3));
   EXPECT_THAT(*ids.begin(), MatchesRegex("[0-9a-f]{32}"));
 }
 
-TEST_F(TapesTest, LeaseGivesTapesInTheOrderAskedFor) {
+TEST_F(TapeStoreTest, LeaseGivesTapesInTheOrderAskedFor) {
   const std::string first = *Put(MakeTape());
   const std::string second = *Put(MakeTape());
   const absl::StatusOr<TapeLease> lease = Lease({second, first});
@@ -129,7 +129,7 @@ TEST_F(TapesTest, LeaseGivesTapesInTheOrderAskedFor) {
   EXPECT_EQ(lease->tapes()[1]->id, first);
 }
 
-TEST_F(TapesTest, ConsumedTapeIsUsedUp) {
+TEST_F(TapeStoreTest, ConsumedTapeIsUsedUp) {
   const std::string id = *Put(MakeTape());
   absl::StatusOr<TapeLease> lease = Lease({id});
   lease->Consume();
@@ -143,26 +143,26 @@ TEST_F(TapesTest, ConsumedTapeIsUsedUp) {
   EXPECT_EQ(ReasonOf(used), Reason::kTapeNotFound);
 }
 
-TEST_F(TapesTest, ReturnedTapeCanBeLeasedAgain) {
+TEST_F(TapeStoreTest, ReturnedTapeCanBeLeasedAgain) {
   const std::string id = *Put(MakeTape());
   { const auto lease = Lease({id}); }
   EXPECT_EQ(destroyed_, 0);
   EXPECT_THAT(Lease({id}), IsOk());
 }
 
-TEST_F(TapesTest, LeasedTapeIsInUse) {
+TEST_F(TapeStoreTest, LeasedTapeIsInUse) {
   const std::string id = *Put(MakeTape());
   const auto lease = Lease({id});
   EXPECT_THAT(Lease({id}), NotFound("is in use by another backward"));
 }
 
-TEST_F(TapesTest, LeaseTakesAllOrNone) {
+TEST_F(TapeStoreTest, LeaseTakesAllOrNone) {
   const std::string id = *Put(MakeTape());
   EXPECT_THAT(Lease({id, "gone"}), NotFound("tape 'gone' is unknown"));
   EXPECT_THAT(Lease({id}), IsOk());
 }
 
-TEST_F(TapesTest, RefusesTapeNamedTwice) {
+TEST_F(TapeStoreTest, RefusesTapeNamedTwice) {
   const std::string id = *Put(MakeTape());
   const absl::Status twice = Lease({id, id}).status();
   EXPECT_THAT(twice, StatusIs(absl::StatusCode::kInvalidArgument,
@@ -171,13 +171,13 @@ TEST_F(TapesTest, RefusesTapeNamedTwice) {
   EXPECT_THAT(Lease({id}), IsOk());
 }
 
-TEST_F(TapesTest, RefusesTapeOfAnotherInstance) {
+TEST_F(TapeStoreTest, RefusesTapeOfAnotherInstance) {
   const std::string id = *Put(MakeTape());
   EXPECT_THAT(store_.Lease({id}, "other", "local", At(0)),
               NotFound("is of another instance"));
 }
 
-TEST_F(TapesTest, HidesTapesOfOtherPrincipals) {
+TEST_F(TapeStoreTest, HidesTapesOfOtherPrincipals) {
   const std::string id = *Put(MakeTape());
   EXPECT_THAT(store_.Lease({id}, "uid", "mallory", At(0)),
               NotFound("is unknown"));
@@ -185,7 +185,7 @@ TEST_F(TapesTest, HidesTapesOfOtherPrincipals) {
   EXPECT_THAT(Lease({id}), IsOk());
 }
 
-TEST_F(TapesTest, RefusesOverTheCountBeforeTheForward) {
+TEST_F(TapeStoreTest, RefusesOverTheCountBeforeTheForward) {
   for (int i = 0; i < 3; ++i) ASSERT_THAT(Put(MakeTape()), IsOk());
   const absl::Status refused = store_.Reserve(kPayer, At(0)).status();
   EXPECT_THAT(refused,
@@ -198,7 +198,7 @@ TEST_F(TapesTest, RefusesOverTheCountBeforeTheForward) {
   EXPECT_GT(LimitOf(refused)->retry_delay, absl::ZeroDuration());
 }
 
-TEST_F(TapesTest, SlotHoldsAPlaceUntilItIsGone) {
+TEST_F(TapeStoreTest, SlotHoldsAPlaceUntilItIsGone) {
   {
     std::vector<absl::StatusOr<TapeSlot>> slots;
     slots.reserve(3);
@@ -212,7 +212,7 @@ TEST_F(TapesTest, SlotHoldsAPlaceUntilItIsGone) {
   EXPECT_THAT(store_.Reserve(kPayer, At(0)), IsOk());
 }
 
-TEST_F(TapesTest, RefusesOverTheBytesAndDropsTheTape) {
+TEST_F(TapeStoreTest, RefusesOverTheBytesAndDropsTheTape) {
   ASSERT_THAT(Put(MakeTape(600)), IsOk());
   const absl::Status refused = Put(MakeTape(401)).status();
   EXPECT_THAT(refused, StatusIs(absl::StatusCode::kResourceExhausted,
@@ -226,7 +226,7 @@ TEST_F(TapesTest, RefusesOverTheBytesAndDropsTheTape) {
               StatusIs(absl::StatusCode::kResourceExhausted));
 }
 
-TEST_F(TapesTest, DemotesTheOldestUntilTheNewOneFits) {
+TEST_F(TapeStoreTest, DemotesTheOldestUntilTheNewOneFits) {
   const std::string first = *Put(MakeReplayable(400));
   const std::string second = *Put(MakeReplayable(400));
   const std::string third = *Put(MakeReplayable(500));
@@ -241,7 +241,7 @@ TEST_F(TapesTest, DemotesTheOldestUntilTheNewOneFits) {
   EXPECT_EQ(store_.TotalFigures().bytes, 0);
 }
 
-TEST_F(TapesTest, DemotesATapeThatAloneIsOverTheBytesAndNoOther) {
+TEST_F(TapeStoreTest, DemotesATapeThatAloneIsOverTheBytesAndNoOther) {
   const std::string small = *Put(MakeReplayable(600));
   const std::string large = *Put(MakeReplayable(5000));
   EXPECT_TRUE(IsDemoted(large));
@@ -249,7 +249,7 @@ TEST_F(TapesTest, DemotesATapeThatAloneIsOverTheBytesAndNoOther) {
   EXPECT_EQ(store_.TotalFigures().bytes, 610);
 }
 
-TEST_F(TapesTest, DemotesOnlyAPrincipalsOwnOverItsPart) {
+TEST_F(TapeStoreTest, DemotesOnlyAPrincipalsOwnOverItsPart) {
   TapeStore store({.max_count = 9,
                    .max_bytes = 1000,
                    .quotas = {.principals = {{"anna", 0.4}}}});
@@ -275,7 +275,7 @@ TEST_F(TapesTest, DemotesOnlyAPrincipalsOwnOverItsPart) {
             10 + 150 + 200);
 }
 
-TEST_F(TapesTest, DemotesOfWhoHoldsMostOverTheLimitOfAll) {
+TEST_F(TapeStoreTest, DemotesOfWhoHoldsMostOverTheLimitOfAll) {
   const auto put = [&](const std::string& principal, int64_t bytes) {
     Tape tape = MakeReplayable(bytes);
     tape.principal = principal;
@@ -291,7 +291,7 @@ TEST_F(TapesTest, DemotesOfWhoHoldsMostOverTheLimitOfAll) {
 }
 
 // R11
-TEST_F(TapesTest, DemotesOfTheLargestSessionOfThePrincipalThatHoldsMost) {
+TEST_F(TapeStoreTest, DemotesOfTheLargestSessionOfThePrincipalThatHoldsMost) {
   TapeStore store({.max_count = 9, .max_bytes = 1000});
   const auto put = [&](const std::string& session, int64_t bytes) {
     Tape tape = MakeReplayable(bytes);
@@ -312,7 +312,7 @@ TEST_F(TapesTest, DemotesOfTheLargestSessionOfThePrincipalThatHoldsMost) {
   EXPECT_FALSE(is_demoted(newest));
 }
 
-TEST_F(TapesTest, RefusesOverASessionsPartOfTheCount) {
+TEST_F(TapeStoreTest, RefusesOverASessionsPartOfTheCount) {
   TapeStore store({.max_count = 4, .quotas = {.session = 0.5}});
   ASSERT_THAT(Put(store, MakeTape()), IsOk());
   ASSERT_THAT(Put(store, MakeTape()), IsOk());
@@ -324,7 +324,7 @@ TEST_F(TapesTest, RefusesOverASessionsPartOfTheCount) {
   EXPECT_THAT(store.Reserve({"local", "other"}, At(0)), IsOk());
 }
 
-TEST_F(TapesTest, SparesLeasedTapesAndDemotesTheNewOne) {
+TEST_F(TapeStoreTest, SparesLeasedTapesAndDemotesTheNewOne) {
   const std::string used = *Put(MakeReplayable(900));
   const auto lease = Lease({used});
   const std::string next = *Put(MakeReplayable(200));
@@ -333,7 +333,7 @@ TEST_F(TapesTest, SparesLeasedTapesAndDemotesTheNewOne) {
   EXPECT_EQ(store_.TotalFigures().bytes, 910);
 }
 
-TEST_F(TapesTest, RefusesWhenEvenDemotedTapesDoNotFit) {
+TEST_F(TapeStoreTest, RefusesWhenEvenDemotedTapesDoNotFit) {
   replay_->SetBytes(600);
   ASSERT_THAT(Put(MakeReplayable(700)), IsOk());
   const absl::Status refused = Put(MakeReplayable(800)).status();
@@ -343,7 +343,7 @@ TEST_F(TapesTest, RefusesWhenEvenDemotedTapesDoNotFit) {
   EXPECT_EQ(store_.TotalFigures().count, 1);
 }
 
-TEST_F(TapesTest, ReserveOverTheCountDemotesNothing) {
+TEST_F(TapeStoreTest, ReserveOverTheCountDemotesNothing) {
   const std::string id = *Put(MakeReplayable(1000));
   ASSERT_THAT(Put(MakeReplayable(10)), IsOk());
   ASSERT_THAT(Put(MakeReplayable(10)), IsOk());
@@ -353,34 +353,34 @@ TEST_F(TapesTest, ReserveOverTheCountDemotesNothing) {
   EXPECT_EQ(replay_->demotions(), before);
 }
 
-TEST_F(TapesTest, ReserveDemotesWhatFillsTheStore) {
+TEST_F(TapeStoreTest, ReserveDemotesWhatFillsTheStore) {
   const std::string id = *Put(MakeReplayable(1000));
   EXPECT_THAT(store_.Reserve(kPayer, At(0)), IsOk());
   EXPECT_TRUE(IsDemoted(id));
 }
 
-TEST_F(TapesTest, CountsAnewWhatDemotedTapesKeep) {
+TEST_F(TapeStoreTest, CountsAnewWhatDemotedTapesKeep) {
   ASSERT_THAT(Put(MakeReplayable(5000)), IsOk());
   replay_->SetBytes(500);  // Its instance moved on.
   ASSERT_THAT(Put(MakeReplayable(995)), IsOk());
   EXPECT_EQ(store_.TotalFigures().bytes, 1000);
 }
 
-TEST_F(TapesTest, LeasedTapeStillCounts) {
+TEST_F(TapeStoreTest, LeasedTapeStillCounts) {
   const std::string id = *Put(MakeTape(1000));
   const auto lease = Lease({id});
   EXPECT_EQ(store_.Release({id}, "local"), 1);
   EXPECT_EQ(store_.TotalFigures().bytes, 1000);
 }
 
-TEST_F(TapesTest, ReleaseCountsWhatItDropped) {
+TEST_F(TapeStoreTest, ReleaseCountsWhatItDropped) {
   const std::string id = *Put(MakeTape());
   EXPECT_EQ(store_.Release({id, "gone"}, "local"), 1);
   EXPECT_EQ(store_.Release({id}, "local"), 0);
   EXPECT_EQ(destroyed_, 1);
 }
 
-TEST_F(TapesTest, LeasedTapeIsDroppedAtTheEndOfItsLease) {
+TEST_F(TapeStoreTest, LeasedTapeIsDroppedAtTheEndOfItsLease) {
   const std::string id = *Put(MakeTape());
   {
     const auto lease = Lease({id});
@@ -393,7 +393,7 @@ TEST_F(TapesTest, LeasedTapeIsDroppedAtTheEndOfItsLease) {
   EXPECT_EQ(store_.TotalFigures().count, 0);
 }
 
-TEST_F(TapesTest, DropsTapesOfAnInstance) {
+TEST_F(TapeStoreTest, DropsTapesOfAnInstance) {
   Tape other = MakeTape();
   other.instance_uid = "other";
   ASSERT_THAT(Put(MakeTape()), IsOk());
@@ -402,7 +402,7 @@ TEST_F(TapesTest, DropsTapesOfAnInstance) {
   EXPECT_EQ(store_.InstanceFigures("other").count, 1);
 }
 
-TEST_F(TapesTest, DropsTapesOfASessionOfOnePrincipal) {
+TEST_F(TapeStoreTest, DropsTapesOfASessionOfOnePrincipal) {
   Tape other = MakeTape();
   other.principal = "bob";
   ASSERT_THAT(Put(MakeTape()), IsOk());
@@ -412,7 +412,7 @@ TEST_F(TapesTest, DropsTapesOfASessionOfOnePrincipal) {
   EXPECT_EQ(store_.TotalFigures().count, 1);
 }
 
-TEST_F(TapesTest, ExpiresAfterTheTtl) {
+TEST_F(TapeStoreTest, ExpiresAfterTheTtl) {
   const std::string id = *Put(MakeTape(), At(0));
   EXPECT_EQ(store_.DropExpired(At(59)), 0);
   EXPECT_THAT(Lease({id}, At(60)), NotFound("expired"));
@@ -420,7 +420,7 @@ TEST_F(TapesTest, ExpiresAfterTheTtl) {
   EXPECT_EQ(destroyed_, 1);
 }
 
-TEST_F(TapesTest, LeaseStartsTheTtlAnewAndHoldsItOff) {
+TEST_F(TapeStoreTest, LeaseStartsTheTtlAnewAndHoldsItOff) {
   const std::string id = *Put(MakeTape(), At(0));
   {
     const auto lease = Lease({id}, At(50));
@@ -430,13 +430,13 @@ TEST_F(TapesTest, LeaseStartsTheTtlAnewAndHoldsItOff) {
   EXPECT_EQ(store_.DropExpired(At(110)), 1);
 }
 
-TEST_F(TapesTest, ReserveMakesRoomByDroppingTheExpired) {
+TEST_F(TapeStoreTest, ReserveMakesRoomByDroppingTheExpired) {
   for (int i = 0; i < 3; ++i) ASSERT_THAT(Put(MakeTape()), IsOk());
   EXPECT_THAT(store_.Reserve(kPayer, At(60)), IsOk());
   EXPECT_EQ(destroyed_, 3);
 }
 
-TEST_F(TapesTest, FiguresFollowEachInstance) {
+TEST_F(TapeStoreTest, FiguresFollowEachInstance) {
   ASSERT_THAT(Put(MakeTape(100)), IsOk());
   ASSERT_THAT(Put(MakeTape(50)), IsOk());
   EXPECT_EQ(store_.InstanceFigures("uid").count, 2);
@@ -445,7 +445,7 @@ TEST_F(TapesTest, FiguresFollowEachInstance) {
   EXPECT_EQ(store_.TotalFigures().bytes, 150);
 }
 
-TEST_F(TapesTest, DestroysGraphsOutsideItsLock) {
+TEST_F(TapeStoreTest, DestroysGraphsOutsideItsLock) {
   int64_t seen = -1;
   Tape tape = MakeTape();
   tape.graph = FakeGraph([this, &seen] { seen = store_.TotalFigures().count; });
@@ -458,7 +458,7 @@ TEST_F(TapesTest, DestroysGraphsOutsideItsLock) {
   EXPECT_EQ(seen, 0);  // It could ask the store while it went.
 }
 
-TEST_F(TapesTest, OneOfTwoConcurrentLeasesWins) {
+TEST_F(TapeStoreTest, OneOfTwoConcurrentLeasesWins) {
   const std::string id = *Put(MakeTape());
   absl::Notification leased;
   absl::Notification refused;
@@ -477,7 +477,7 @@ TEST_F(TapesTest, OneOfTwoConcurrentLeasesWins) {
   EXPECT_EQ(destroyed_, 1);
 }
 
-TEST(TapesThreadsTest, FiguresAreZeroAfterManyThreads) {
+TEST(TapeStoreThreadsTest, FiguresAreZeroAfterManyThreads) {
   TapeStore store({.max_count = 8, .max_bytes = 1000});
   std::vector<std::thread> threads;
   threads.reserve(4);

@@ -10,8 +10,8 @@
 #include <memory>
 #include <string>
 
-#include "server/host.h"
 #include "server/rpc/rpc_server.h"
+#include "server/server.h"
 #include "tests/testing/status_matchers.h"
 
 namespace backboned::rpc {
@@ -42,12 +42,12 @@ TEST(TargetOfTest, RefusesWhatIsNoAddress) {
 }
 
 TEST(HealthCheckTest, AServerThatServesIsHealthyUntilItEnds) {
-  Host host({c10::Device(c10::DeviceType::CPU)}, 1, HostLimits());
-  auto server = RpcServer::Start(host, {.addresses = {"127.0.0.1:0"}});
-  ASSERT_THAT(server, IsOk());
-  const std::string target = (*server)->addresses().front();
+  Server server({c10::Device(c10::DeviceType::CPU)}, 1, ServerLimits());
+  auto rpc_server = RpcServer::Start(server, {.addresses = {"127.0.0.1:0"}});
+  ASSERT_THAT(rpc_server, IsOk());
+  const std::string target = (*rpc_server)->addresses().front();
   EXPECT_THAT(CheckHealth(target, kLong), IsOk());
-  server->reset();
+  rpc_server->reset();
   EXPECT_THAT(CheckHealth(target, kLong),
               StatusIs(absl::StatusCode::kUnavailable,
                        AllOf(HasSubstr(target), HasSubstr("not answer"))));

@@ -13,8 +13,8 @@
 #include <fstream>
 #include <string>
 
-#include "server/host.h"
 #include "server/rpc/rpc_server.h"
+#include "server/server.h"
 #include "tests/server/rpc/plain_client.h"
 
 namespace backboned::rpc {
@@ -40,7 +40,7 @@ class ListenTest : public ::testing::Test {
   absl::StatusOr<std::unique_ptr<RpcServer>> Start(
       const std::string& address, bool insecure_remote = false) {
     return RpcServer::Start(
-        host_, {.addresses = {address}, .insecure_remote = insecure_remote});
+        server_, {.addresses = {address}, .insecure_remote = insecure_remote});
   }
 
   // Expects that a client gets an answer at `address`.
@@ -69,33 +69,34 @@ class ListenTest : public ::testing::Test {
     ASSERT_TRUE(std::filesystem::is_socket(Path()));
   }
 
-  Host host_{{c10::Device(c10::DeviceType::CPU)}, /*threads=*/1, HostLimits()};
+  Server server_{
+      {c10::Device(c10::DeviceType::CPU)}, /*threads=*/1, ServerLimits()};
   std::string folder_;
 };
 
 TEST_F(ListenTest, ServesOnAFreePort) {
-  const auto server = Start("127.0.0.1:0");
-  ASSERT_THAT(server, IsOk());
-  ASSERT_EQ((*server)->addresses().size(), 1U);
-  EXPECT_THAT((*server)->addresses()[0],
+  const auto rpc_server = Start("127.0.0.1:0");
+  ASSERT_THAT(rpc_server, IsOk());
+  ASSERT_EQ((*rpc_server)->addresses().size(), 1U);
+  EXPECT_THAT((*rpc_server)->addresses()[0],
               AllOf(StartsWith("127.0.0.1:"), Not("127.0.0.1:0")));
-  ExpectServes((*server)->addresses()[0]);
+  ExpectServes((*rpc_server)->addresses()[0]);
 }
 
 TEST_F(ListenTest, ServesOnAUnixSocketAndRemovesIt) {
   {
-    const auto server = Start("unix:" + Path());
-    ASSERT_THAT(server, IsOk());
+    const auto rpc_server = Start("unix:" + Path());
+    ASSERT_THAT(rpc_server, IsOk());
     ExpectServes("unix:" + Path());
   }
   EXPECT_TRUE(std::filesystem::is_empty(folder_));
 }
 
 TEST_F(ListenTest, ServesOnSeveralAddresses) {
-  const auto server = RpcServer::Start(
-      host_, {.addresses = {"unix://" + Path(), "localhost:0"}});
-  ASSERT_THAT(server, IsOk());
-  for (const std::string& address : (*server)->addresses()) {
+  const auto rpc_server = RpcServer::Start(
+      server_, {.addresses = {"unix://" + Path(), "localhost:0"}});
+  ASSERT_THAT(rpc_server, IsOk());
+  for (const std::string& address : (*rpc_server)->addresses()) {
     ExpectServes(address);
   }
 }
@@ -123,15 +124,15 @@ TEST_F(ListenTest, RefusesASecondServerOnAUnixPath) {
 
 TEST_F(ListenTest, RefusesTheSameAddressTwice) {
   EXPECT_THAT(RpcServer::Start(
-                  host_, {.addresses = {"unix:" + Path(), "unix:" + Path()}}),
+                  server_, {.addresses = {"unix:" + Path(), "unix:" + Path()}}),
               StatusIs(absl::StatusCode::kUnavailable, HasSubstr(Path())));
   EXPECT_TRUE(std::filesystem::is_empty(folder_));
 }
 
 TEST_F(ListenTest, TakesAStaleSocketOver) {
   LeaveStaleSocket();
-  const auto server = Start("unix:" + Path());
-  ASSERT_THAT(server, IsOk());
+  const auto rpc_server = Start("unix:" + Path());
+  ASSERT_THAT(rpc_server, IsOk());
   ExpectServes("unix:" + Path());
 }
 
@@ -170,9 +171,9 @@ TEST_F(ListenTest, RefusesAddressesBeyondLoopback) {
                                                HasSubstr("--insecure-remote"))))
         << address;
   }
-  const auto server = Start("0.0.0.0:0", /*insecure_remote=*/true);
-  ASSERT_THAT(server, IsOk());
-  const std::string& address = (*server)->addresses()[0];
+  const auto rpc_server = Start("0.0.0.0:0", /*insecure_remote=*/true);
+  ASSERT_THAT(rpc_server, IsOk());
+  const std::string& address = (*rpc_server)->addresses()[0];
   ExpectServes("127.0.0.1" + address.substr(address.rfind(':')));
 }
 

@@ -14,8 +14,8 @@
 #include <vector>
 
 #include "absl/time/clock.h"
-#include "server/host.h"
 #include "server/rpc/rpc_server.h"
+#include "server/server.h"
 #include "tests/server/rpc/plain_client.h"
 #include "tests/testing/test_clock.h"
 
@@ -43,11 +43,11 @@ void WaitUntil(Condition condition, const std::string& what) {
 
 // R5, R11
 TEST(ThreadsTest, CallsThatFindNoThreadAreRefused) {
-  Host host({c10::Device(c10::DeviceType::CPU)}, 1, {});
-  const auto server = rpc::RpcServer::Start(
-      host, {.addresses = {"127.0.0.1:0"}, .max_threads = 4});
-  ASSERT_THAT(server, IsOk());
-  const auto channel = grpc::CreateChannel((*server)->addresses()[0],
+  Server server({c10::Device(c10::DeviceType::CPU)}, 1, {});
+  const auto rpc_server = rpc::RpcServer::Start(
+      server, {.addresses = {"127.0.0.1:0"}, .max_threads = 4});
+  ASSERT_THAT(rpc_server, IsOk());
+  const auto channel = grpc::CreateChannel((*rpc_server)->addresses()[0],
                                            grpc::InsecureChannelCredentials());
   PlainClient client(channel);
   std::vector<std::unique_ptr<RawCall>> held;
@@ -66,7 +66,7 @@ class UnreadAnswersTest : public ::testing::TestWithParam<int64_t> {
  protected:
   UnreadAnswersTest() {
     const absl::Status created =
-        host_
+        server_
             .CreateInstance({.name = "net",
                              .owner = "local",
                              .architecture = "mnistmlp",
@@ -83,15 +83,16 @@ class UnreadAnswersTest : public ::testing::TestWithParam<int64_t> {
     arguments.SetInt("grpc.http2.lookahead_bytes", 65535);
     arguments.SetInt("grpc.http2.bdp_probe", 0);
     arguments.SetInt("grpc.use_local_subchannel_pool", 1);
-    return grpc::CreateCustomChannel(
-        server_->addresses()[0], grpc::InsecureChannelCredentials(), arguments);
+    return grpc::CreateCustomChannel(rpc_server_->addresses()[0],
+                                     grpc::InsecureChannelCredentials(),
+                                     arguments);
   }
 
   TestClock clock_;
-  Host host_{{c10::Device(c10::DeviceType::CPU)}, 1, {}, {}, clock_};
-  std::unique_ptr<rpc::RpcServer> server_ =
-      rpc::RpcServer::Start(
-          host_, {.addresses = {"127.0.0.1:0"}, .stall_timeout = kStallTimeout})
+  Server server_{{c10::Device(c10::DeviceType::CPU)}, 1, {}, {}, clock_};
+  std::unique_ptr<rpc::RpcServer> rpc_server_ =
+      rpc::RpcServer::Start(server_, {.addresses = {"127.0.0.1:0"},
+                                      .stall_timeout = kStallTimeout})
           .value();
 };
 

@@ -1,7 +1,7 @@
 // What a server owns: devices, instances, tapes, sessions, and their limits.
 
-#ifndef BACKBONED_SERVER_HOST_H_
-#define BACKBONED_SERVER_HOST_H_
+#ifndef BACKBONED_SERVER_SERVER_H_
+#define BACKBONED_SERVER_SERVER_H_
 
 #include <c10/core/Device.h>
 
@@ -39,7 +39,7 @@ namespace backboned {
 inline constexpr absl::Duration kMemoryRest = absl::Seconds(10);
 
 // Sizes in bytes; each error names its limit as the server's option spells it.
-struct HostLimits {
+struct ServerLimits {
   int64_t max_instances = 1024;
   int64_t max_tapes = 1024;
   int64_t max_tape_bytes = int64_t{4} << 30;
@@ -59,18 +59,18 @@ struct HostLimits {
 // The server without its wire. Knows no gRPC.
 //
 // Thread-safe.
-class Host {
+class Server {
  public:
   // Starts a worker for each of `devices` (at least one; the first is the
   // default), one for chores, and a sweeper for what expires. All lifetimes and
-  // costs are measured with `clock`, which must outlive the host.
-  Host(const std::vector<c10::Device>& devices, int threads,
-       const HostLimits& limits, WeightsFolder weights = {},
-       const Clock& clock = MonotonicClock());
-  ~Host();
+  // costs are measured with `clock`, which must outlive the server.
+  Server(const std::vector<c10::Device>& devices, int threads,
+         const ServerLimits& limits, WeightsFolder weights = {},
+         const Clock& clock = MonotonicClock());
+  ~Server();
 
-  Host(const Host&) = delete;
-  Host& operator=(const Host&) = delete;
+  Server(const Server&) = delete;
+  Server& operator=(const Server&) = delete;
 
   // Makes an instance. On failure nothing is left:
   // kNotFound (no such benchmark, architecture, column or weights),
@@ -101,7 +101,7 @@ class Host {
   Budget& in_flight() { return in_flight_; }
   PayerAccounts& accounts() { return accounts_; }
   const std::shared_ptr<Budget>& cache_room() const { return cache_room_; }
-  const HostLimits& limits() const { return limits_; }
+  const ServerLimits& limits() const { return limits_; }
   const std::string& uid() const { return uid_; }
   const Clock& clock() const { return clock_; }
 
@@ -128,7 +128,7 @@ class Host {
 
   void SweepUntilEnd();
 
-  const HostLimits limits_;
+  const ServerLimits limits_;
   const WeightsFolder weights_;
   const std::string uid_;
   const Clock& clock_;
@@ -153,4 +153,4 @@ class Host {
 
 }  // namespace backboned
 
-#endif  // BACKBONED_SERVER_HOST_H_
+#endif  // BACKBONED_SERVER_SERVER_H_

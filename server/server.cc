@@ -1,4 +1,4 @@
-#include "server/host.h"
+#include "server/server.h"
 
 #include <ATen/Parallel.h>
 
@@ -22,8 +22,9 @@ constexpr absl::Duration kUploadRetryDelay = absl::Milliseconds(100);
 
 }  // namespace
 
-Host::Host(const std::vector<c10::Device>& devices, int threads,
-           const HostLimits& limits, WeightsFolder weights, const Clock& clock)
+Server::Server(const std::vector<c10::Device>& devices, int threads,
+               const ServerLimits& limits, WeightsFolder weights,
+               const Clock& clock)
     : limits_(limits),
       weights_(std::move(weights)),
       uid_(RandomId()),
@@ -65,7 +66,7 @@ Host::Host(const std::vector<c10::Device>& devices, int threads,
   sweeper_ = std::thread([this] { SweepUntilEnd(); });
 }
 
-Host::~Host() {
+Server::~Server() {
   {
     absl::MutexLock lock(&mutex_);
     ending_ = true;
@@ -74,7 +75,7 @@ Host::~Host() {
   sweeper_.join();
 }
 
-absl::StatusOr<Created> Host::CreateInstance(const CreateOptions& options) {
+absl::StatusOr<Created> Server::CreateInstance(const CreateOptions& options) {
   absl::StatusOr<Blueprint> plan = MakeBlueprint(options);
   if (!plan.ok()) return plan.status();
   absl::StatusOr<std::vector<std::shared_ptr<Instance>>> columns =
@@ -113,7 +114,7 @@ absl::StatusOr<Created> Host::CreateInstance(const CreateOptions& options) {
                  .unexpected_keys = std::move(begin->loaded.unexpected)};
 }
 
-absl::StatusOr<std::shared_ptr<Instance>> Host::CloneInstance(
+absl::StatusOr<std::shared_ptr<Instance>> Server::CloneInstance(
     const CloneOptions& options) {
   absl::Status status = CheckClone(options);
   if (status.ok()) {  // Before any allocation.
@@ -128,7 +129,7 @@ absl::StatusOr<std::shared_ptr<Instance>> Host::CloneInstance(
   return clone;
 }
 
-absl::StatusOr<std::vector<std::shared_ptr<Instance>>> Host::FindColumns(
+absl::StatusOr<std::vector<std::shared_ptr<Instance>>> Server::FindColumns(
     const CreateOptions& options) const {
   std::vector<std::shared_ptr<Instance>> columns;
   for (const std::string& name : options.columns) {
@@ -140,8 +141,9 @@ absl::StatusOr<std::vector<std::shared_ptr<Instance>>> Host::FindColumns(
   return columns;
 }
 
-absl::Status Host::Register(const std::shared_ptr<Instance>& instance,
-                            const std::function<absl::Status()>& check_wanted) {
+absl::Status Server::Register(
+    const std::shared_ptr<Instance>& instance,
+    const std::function<absl::Status()>& check_wanted) {
   absl::Status status = check_wanted ? check_wanted() : absl::OkStatus();
   if (status.ok()) status = instance->OpenCache();
   if (status.ok()) status = registry_.Add(instance);
@@ -152,7 +154,7 @@ absl::Status Host::Register(const std::shared_ptr<Instance>& instance,
   return status;
 }
 
-absl::Status Host::DeleteInstance(Instance& instance) {
+absl::Status Server::DeleteInstance(Instance& instance) {
   if (!registry_.Remove(instance)) {
     return Error(absl::StatusCode::kNotFound, Reason::kInstanceNotFound,
                  absl::StrCat("no instance '", instance.identity().name, "'"));
@@ -163,7 +165,7 @@ absl::Status Host::DeleteInstance(Instance& instance) {
   return absl::OkStatus();
 }
 
-void Host::Sweep(absl::Time now) {
+void Server::Sweep(absl::Time now) {
   tapes_.DropExpired(now);
   answers_.DropExpired(now);
   for (const Sessions::Expired& session : sessions_.TakeExpired(now)) {
@@ -183,7 +185,7 @@ void Host::Sweep(absl::Time now) {
   CpuMemory().TrimUnused();
 }
 
-void Host::SweepUntilEnd() {
+void Server::SweepUntilEnd() {
   absl::MutexLock lock(&mutex_);
   while (!ending_) {
     ended_.WaitWithTimeout(&mutex_, kSweepInterval);
@@ -197,7 +199,8 @@ void Host::SweepUntilEnd() {
   }
 }
 
-absl::StatusOr<DeviceWorker*> Host::FindWorker(std::string_view device) const {
+absl::StatusOr<DeviceWorker*> Server::FindWorker(
+    std::string_view device) const {
   if (device.empty()) return worker_order_.front();
   auto found = workers_.find(std::string(device));
   if (found == workers_.end())

@@ -1,4 +1,4 @@
-#include "server/host.h"
+#include "server/server.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -31,7 +31,7 @@ using ::testing::StartsWith;
 
 constexpr int64_t kMaxInstances = 4;
 
-class HostTest : public ::testing::Test {
+class ServerTest : public ::testing::Test {
  protected:
   static CreateOptions Mlp(const std::string& name) {
     return {.name = name,
@@ -44,7 +44,7 @@ class HostTest : public ::testing::Test {
 
   // Creates an instance, which must succeed.
   Created Create(const CreateOptions& options) {
-    absl::StatusOr<Created> created = host_.CreateInstance(options);
+    absl::StatusOr<Created> created = server_.CreateInstance(options);
     EXPECT_THAT(created, IsOk());
     return *std::move(created);
   }
@@ -53,11 +53,11 @@ class HostTest : public ::testing::Test {
   void ExpectRefused(const CreateOptions& options, absl::StatusCode code,
                      Reason reason,
                      const ::testing::Matcher<const std::string&>& message) {
-    const size_t before = host_.registry().List().size();
-    const absl::Status status = host_.CreateInstance(options).status();
+    const size_t before = server_.registry().List().size();
+    const absl::Status status = server_.CreateInstance(options).status();
     EXPECT_THAT(status, StatusIs(code, message));
     EXPECT_EQ(ReasonOf(status), reason);
-    EXPECT_THAT(host_.registry().List(), SizeIs(before));
+    EXPECT_THAT(server_.registry().List(), SizeIs(before));
   }
 
   void ExpectInvalid(const CreateOptions& options, const std::string& message) {
@@ -66,46 +66,47 @@ class HostTest : public ::testing::Test {
   }
 
   std::string DigestOf(const Created& created) {
-    return *created.instance->Digest(host_.chores(), {},
+    return *created.instance->Digest(server_.chores(), {},
                                      created.instance->state());
   }
 
   // Keeps an empty tape for `instance`.
   void PutTape(const Instance& instance, const std::string& session) {
-    EXPECT_THAT(
-        host_.tapes().Put({.instance_uid = instance.uid(),
-                           .principal = "local",
-                           .session = session,
-                           .bytes = 8},
-                          host_.tapes()
-                              .Reserve({"local", session}, host_.clock().Now())
-                              .value(),
-                          host_.clock().Now()),
-        IsOk());
+    EXPECT_THAT(server_.tapes().Put(
+                    {.instance_uid = instance.uid(),
+                     .principal = "local",
+                     .session = session,
+                     .bytes = 8},
+                    server_.tapes()
+                        .Reserve({"local", session}, server_.clock().Now())
+                        .value(),
+                    server_.clock().Now()),
+                IsOk());
   }
 
   // A call of `session` begins and ends.
   void Call(const std::string& session) {
-    EXPECT_THAT(host_.sessions().Begin(session, "local", host_.clock().Now()),
-                IsOk());
+    EXPECT_THAT(
+        server_.sessions().Begin(session, "local", server_.clock().Now()),
+        IsOk());
   }
 
-  Host host_{{c10::Device(c10::DeviceType::CPU)},
-             /*threads=*/1,
-             {.max_instances = kMaxInstances}};
+  Server server_{{c10::Device(c10::DeviceType::CPU)},
+                 /*threads=*/1,
+                 {.max_instances = kMaxInstances}};
 };
 
-TEST_F(HostTest, CreatesABenchmarksInstance) {
+TEST_F(ServerTest, CreatesABenchmarksInstance) {
   const Created created =
       Create({.name = "a", .owner = "local", .benchmark = "seq-mnist"});
   EXPECT_EQ(created.instance->identity().benchmark, "seq-mnist");
   EXPECT_EQ(created.instance->architecture().name(), "mnistmlp");
   EXPECT_FALSE(created.existed);
-  EXPECT_THAT(host_.registry().Find("a", "local"),
+  EXPECT_THAT(server_.registry().Find("a", "local"),
               IsOkAndHolds(created.instance));
 }
 
-TEST_F(HostTest, ListsWhatThereIsForUnknownNames) {
+TEST_F(ServerTest, ListsWhatThereIsForUnknownNames) {
   ExpectRefused({.name = "a", .benchmark = "seq-nmist"},
                 absl::StatusCode::kNotFound, Reason::kBenchmarkNotFound,
                 AllOf(HasSubstr("seq-nmist"), HasSubstr("seq-mnist"),
@@ -126,16 +127,16 @@ TEST_F(HostTest, ListsWhatThereIsForUnknownNames) {
                 AllOf(HasSubstr("cuda:1"), HasSubstr("this server has cpu")));
 }
 
-TEST_F(HostTest, NeedsABenchmarkOrAnArchitecture) {
+TEST_F(ServerTest, NeedsABenchmarkOrAnArchitecture) {
   ExpectInvalid({.name = "a"}, "either a benchmark or an architecture");
   CreateOptions both = Mlp("a");
   both.benchmark = "seq-mnist";
   ExpectInvalid(both, "either a benchmark or an architecture");
 }
 
-TEST_F(HostTest, RefusesBadNames) { ExpectInvalid(Mlp("A/b"), "A/b"); }
+TEST_F(ServerTest, RefusesBadNames) { ExpectInvalid(Mlp("A/b"), "A/b"); }
 
-TEST_F(HostTest, RefusesATakenName) {
+TEST_F(ServerTest, RefusesATakenName) {
   const Created first = Create(Mlp("a"));
   ExpectRefused(Mlp("a"), absl::StatusCode::kAlreadyExists,
                 Reason::kInstanceExists, HasSubstr("'a'"));
@@ -144,7 +145,7 @@ TEST_F(HostTest, RefusesATakenName) {
   EXPECT_NE(Create(elsewhere).instance, first.instance);
 }
 
-TEST_F(HostTest, GivesTheExistingOneIfItIsEqual) {
+TEST_F(ServerTest, GivesTheExistingOneIfItIsEqual) {
   const Created first = Create(Mlp("a"));
   CreateOptions again = Mlp("a");
   again.exist_ok = true;
@@ -157,7 +158,7 @@ TEST_F(HostTest, GivesTheExistingOneIfItIsEqual) {
                 Reason::kInstanceExists, HasSubstr("other arguments"));
 }
 
-TEST_F(HostTest, TakesAnInstanceThatDiffersForAnother) {
+TEST_F(ServerTest, TakesAnInstanceThatDiffersForAnother) {
   CreateOptions first = Mlp("a");
   first.normalization = {.mean = {0.5}, .std = {0.5}};
   first.settings = {.frozen = {"fc1.*"}, .feature_cache_bytes = 10'000};
@@ -187,7 +188,7 @@ TEST_F(HostTest, TakesAnInstanceThatDiffersForAnother) {
   EXPECT_TRUE(Create(equal).existed);
 }
 
-TEST_F(HostTest, AnEqualNameBehindColumnsOfEqualNamesIsNoEqualInstance) {
+TEST_F(ServerTest, AnEqualNameBehindColumnsOfEqualNamesIsNoEqualInstance) {
   const auto column = [](const std::string& name) {
     return CreateOptions{
         .name = name,
@@ -202,23 +203,23 @@ TEST_F(HostTest, AnEqualNameBehindColumnsOfEqualNamesIsNoEqualInstance) {
   behind.exist_ok = true;
   Create(behind);
   EXPECT_TRUE(Create(behind).existed);
-  EXPECT_THAT(host_.DeleteInstance(*first.instance), IsOk());
+  EXPECT_THAT(server_.DeleteInstance(*first.instance), IsOk());
   Create(column("first"));
   ExpectRefused(behind, absl::StatusCode::kAlreadyExists,
                 Reason::kInstanceExists, HasSubstr("behind other columns"));
 }
 
 // R5
-TEST_F(HostTest, RefusesMoreInstancesThanTheLimit) {
+TEST_F(ServerTest, RefusesMoreInstancesThanTheLimit) {
   for (int i = 0; i < kMaxInstances; ++i) Create(Mlp("a" + std::to_string(i)));
   ExpectRefused(Mlp("b"), absl::StatusCode::kResourceExhausted,
                 Reason::kLimitReached, HasSubstr("all together use 4 of 4"));
-  EXPECT_THAT(host_.DeleteInstance(*host_.registry().Get("local", "a0")),
+  EXPECT_THAT(server_.DeleteInstance(*server_.registry().Get("local", "a0")),
               IsOk());
   Create(Mlp("b"));
 }
 
-TEST_F(HostTest, DrawsEquallyFromASeedAndItsGeneratorState) {
+TEST_F(ServerTest, DrawsEquallyFromASeedAndItsGeneratorState) {
   const Created seeded = Create(Mlp("a"));
   CreateOptions options = Mlp("b");
   options.seed.reset();
@@ -234,30 +235,30 @@ TEST_F(HostTest, DrawsEquallyFromASeedAndItsGeneratorState) {
   EXPECT_NE(DigestOf(Create(options)), DigestOf(seeded));
 }
 
-TEST_F(HostTest, DrawsNothingForOneWhoIsLate) {
+TEST_F(ServerTest, DrawsNothingForOneWhoIsLate) {
   const auto account = std::make_shared<MemoryAccount>("a");
   CreateOptions options = Mlp("late");
   options.caller = {.deadline = absl::InfinitePast(), .account = account};
-  EXPECT_THAT(host_.CreateInstance(options),
+  EXPECT_THAT(server_.CreateInstance(options),
               StatusIs(absl::StatusCode::kDeadlineExceeded));
   EXPECT_EQ(account->peak_bytes(), 0);
-  EXPECT_EQ(host_.registry().Get("local", "late"), nullptr);
+  EXPECT_EQ(server_.registry().Get("local", "late"), nullptr);
 }
 
-TEST_F(HostTest, WhoAsksPaysForWhatIsDrawn) {
+TEST_F(ServerTest, WhoAsksPaysForWhatIsDrawn) {
   CpuMemory();  // Counts from its first call on.
   const auto account = std::make_shared<MemoryAccount>("a", 1000);
   CreateOptions options = Mlp("large");
   options.caller.account = account;
-  const absl::Status refused = host_.CreateInstance(options).status();
+  const absl::Status refused = server_.CreateInstance(options).status();
   EXPECT_THAT(refused, StatusIs(absl::StatusCode::kResourceExhausted));
   ASSERT_TRUE(LimitOf(refused).has_value());
   EXPECT_EQ(LimitOf(refused)->name, "a");
   EXPECT_EQ(account->live_bytes(), 0);
-  EXPECT_EQ(host_.registry().Get("local", "large"), nullptr);
+  EXPECT_EQ(server_.registry().Get("local", "large"), nullptr);
 }
 
-TEST_F(HostTest, RefusesUnusableGeneratorStates) {
+TEST_F(ServerTest, RefusesUnusableGeneratorStates) {
   CreateOptions options = Mlp("a");
   options.rng_state = GeneratorState(SeededGenerator(0));
   ExpectInvalid(options, "either a seed or rng_state");
@@ -268,7 +269,7 @@ TEST_F(HostTest, RefusesUnusableGeneratorStates) {
   ExpectInvalid(options, "not one of a CPU generator");
 }
 
-TEST_F(HostTest, RefusesANormalizationThatDoesNotFit) {
+TEST_F(ServerTest, RefusesANormalizationThatDoesNotFit) {
   CreateOptions options = {.name = "a", .benchmark = "seq-cifar10"};
   options.normalization = {.mean = {0, 0, 0}, .std = {1, 1}};
   ExpectInvalid(options, "3 means and 2 standard deviations");
@@ -277,7 +278,7 @@ TEST_F(HostTest, RefusesANormalizationThatDoesNotFit) {
 }
 
 // R11
-TEST_F(HostTest, RefusesANormalizationOfMoreChannelsThanImagesHave) {
+TEST_F(ServerTest, RefusesANormalizationOfMoreChannelsThanImagesHave) {
   CreateOptions options = Mlp("a");  // Takes any channels.
   options.normalization = {.mean = std::vector<double>(1025, 0),
                            .std = std::vector<double>(1025, 1)};
@@ -287,7 +288,7 @@ TEST_F(HostTest, RefusesANormalizationOfMoreChannelsThanImagesHave) {
   Create(options);
 }
 
-TEST_F(HostTest, RefusesANormalizationThatGivesNoNumbers) {
+TEST_F(ServerTest, RefusesANormalizationThatGivesNoNumbers) {
   constexpr double kInfinity = std::numeric_limits<double>::infinity();
   CreateOptions options = {.name = "a", .benchmark = "seq-cifar10"};
   for (double deviation : {0.0, -1.0, 1e-60, kInfinity, std::nan("")}) {
@@ -298,11 +299,11 @@ TEST_F(HostTest, RefusesANormalizationThatGivesNoNumbers) {
   ExpectInvalid(options, "mean that is not finite");
 }
 
-TEST_F(HostTest, NamesTheUnnamedAndDropsThemWithTheirSession) {
+TEST_F(ServerTest, NamesTheUnnamedAndDropsThemWithTheirSession) {
   CreateOptions options = Mlp("");
   options.session = "s";
   absl::StatusOr<SessionCall> call =
-      host_.sessions().Begin("s", "local", host_.clock().Now());
+      server_.sessions().Begin("s", "local", server_.clock().Now());
   ASSERT_THAT(call, IsOk());
   const Created unnamed = Create(options);
   const Created second = Create(options);
@@ -313,71 +314,72 @@ TEST_F(HostTest, NamesTheUnnamedAndDropsThemWithTheirSession) {
   const Created named = Create(options);
   PutTape(*unnamed.instance, "s");
 
-  host_.Sweep(host_.clock().Now() + absl::Hours(1));
-  EXPECT_THAT(host_.registry().List(), SizeIs(3));  // A call is in flight.
+  server_.Sweep(server_.clock().Now() + absl::Hours(1));
+  EXPECT_THAT(server_.registry().List(), SizeIs(3));  // A call is in flight.
   *call = SessionCall();
-  host_.Sweep(host_.clock().Now() + absl::Hours(3));
-  EXPECT_THAT(host_.registry().List(), ::testing::ElementsAre(named.instance));
-  EXPECT_EQ(host_.tapes().TotalFigures().count, 0);
+  server_.Sweep(server_.clock().Now() + absl::Hours(3));
+  EXPECT_THAT(server_.registry().List(),
+              ::testing::ElementsAre(named.instance));
+  EXPECT_EQ(server_.tapes().TotalFigures().count, 0);
 }
 
-TEST_F(HostTest, KeepsWhatASessionHasThoughTheWallClockIsSet) {
+TEST_F(ServerTest, KeepsWhatASessionHasThoughTheWallClockIsSet) {
   CreateOptions options = Mlp("");
   options.session = "s";
   absl::StatusOr<SessionCall> call =
-      host_.sessions().Begin("s", "local", host_.clock().Now());
+      server_.sessions().Begin("s", "local", server_.clock().Now());
   ASSERT_THAT(call, IsOk());
   const Created unnamed = Create(options);
   PutTape(*unnamed.instance, "s");
   *call = SessionCall();
   for (const absl::Duration step : {absl::Hours(1), -absl::Hours(2)}) {
     StepWallClock(step);
-    host_.Sweep(host_.clock().Now());
-    EXPECT_THAT(host_.registry().List(), SizeIs(1)) << step;
-    EXPECT_EQ(host_.tapes().TotalFigures().count, 1) << step;
+    server_.Sweep(server_.clock().Now());
+    EXPECT_THAT(server_.registry().List(), SizeIs(1)) << step;
+    EXPECT_EQ(server_.tapes().TotalFigures().count, 1) << step;
     Call("s");
   }
   StepWallClock(absl::Hours(1));
-  host_.Sweep(host_.clock().Now());
-  EXPECT_THAT(host_.registry().List(), SizeIs(1));
+  server_.Sweep(server_.clock().Now());
+  EXPECT_THAT(server_.registry().List(), SizeIs(1));
 }
 
-TEST_F(HostTest, RefusesUnnamedInstancesOfASessionThatDoesNotLive) {
+TEST_F(ServerTest, RefusesUnnamedInstancesOfASessionThatDoesNotLive) {
   CreateOptions options = Mlp("");
   options.session = "gone";
-  EXPECT_THAT(host_.CreateInstance(options),
+  EXPECT_THAT(server_.CreateInstance(options),
               StatusIs(absl::StatusCode::kFailedPrecondition));
-  EXPECT_THAT(host_.registry().List(), IsEmpty());
+  EXPECT_THAT(server_.registry().List(), IsEmpty());
 }
 
-TEST_F(HostTest, DropsTheTapesOfASession) {
+TEST_F(ServerTest, DropsTheTapesOfASession) {
   const Created created = Create(Mlp("a"));
   Call("s");
   Call("t");
   PutTape(*created.instance, "s");
   PutTape(*created.instance, "");
-  const absl::Time soon = host_.clock().Now() + absl::Minutes(5);
-  host_.Sweep(soon);
-  EXPECT_EQ(host_.tapes().TotalFigures().count, 2);
-  host_.Sweep(host_.clock().Now() + absl::Minutes(20));  // Over both TTLs.
-  EXPECT_EQ(host_.tapes().TotalFigures().count, 0);
-  EXPECT_EQ(host_.sessions().count(), 0);
-  EXPECT_THAT(host_.registry().List(), SizeIs(1));
+  const absl::Time soon = server_.clock().Now() + absl::Minutes(5);
+  server_.Sweep(soon);
+  EXPECT_EQ(server_.tapes().TotalFigures().count, 2);
+  server_.Sweep(server_.clock().Now() + absl::Minutes(20));  // Over both TTLs.
+  EXPECT_EQ(server_.tapes().TotalFigures().count, 0);
+  EXPECT_EQ(server_.sessions().count(), 0);
+  EXPECT_THAT(server_.registry().List(), SizeIs(1));
 }
 
-TEST(HostClockTest, ASessionThatComesBackWhileItIsSweptKeepsItsNewTapes) {
+TEST(ServerClockTest, ASessionThatComesBackWhileItIsSweptKeepsItsNewTapes) {
   TestClock clock;
-  Host host({c10::Device(c10::DeviceType::CPU)}, /*threads=*/1,
-            {.tape_ttl = absl::Hours(1)}, {}, clock);
+  Server server({c10::Device(c10::DeviceType::CPU)}, /*threads=*/1,
+                {.tape_ttl = absl::Hours(1)}, {}, clock);
   const auto put_tape = [&] {
-    EXPECT_THAT(host.tapes().Put(
+    EXPECT_THAT(server.tapes().Put(
                     {.principal = "local", .session = "s", .bytes = 8},
-                    host.tapes().Reserve({"local", "s"}, clock.Now()).value(),
+                    server.tapes().Reserve({"local", "s"}, clock.Now()).value(),
                     clock.Now()),
                 IsOk());
   };
   {
-    const auto call = host.sessions().Begin("s", "local", clock.Now());
+    const auto call = server.sessions().Begin("s", "local", clock.Now());
     EXPECT_THAT(call, IsOk());
     put_tape();
   }
@@ -385,9 +387,9 @@ TEST(HostClockTest, ASessionThatComesBackWhileItIsSweptKeepsItsNewTapes) {
   const absl::Time swept = clock.Now();
   clock.Advance(absl::Milliseconds(1));
   put_tape();  // As by a call that comes while the sweeper is at work.
-  host.Sweep(swept);
-  EXPECT_EQ(host.sessions().count(), 0);
-  EXPECT_EQ(host.tapes().TotalFigures().count, 1);
+  server.Sweep(swept);
+  EXPECT_EQ(server.sessions().count(), 0);
+  EXPECT_EQ(server.tapes().TotalFigures().count, 1);
 }
 
 // Throws once armed, the first time that it is asked by another thread than a
@@ -418,11 +420,12 @@ class FailingClock : public TestClock {
   mutable absl::Notification asked_again_;
 };
 
-TEST(HostClockTest, TheSweeperOutlivesWhatItThrows) {
+TEST(ServerClockTest, TheSweeperOutlivesWhatItThrows) {
   FailingClock clock;
-  Host host({c10::Device(c10::DeviceType::CPU)}, /*threads=*/1, {}, {}, clock);
+  Server server({c10::Device(c10::DeviceType::CPU)}, /*threads=*/1, {}, {},
+                clock);
   std::set<std::thread::id> workers;
-  for (DeviceWorker* worker : {host.workers().front(), &host.chores()}) {
+  for (DeviceWorker* worker : {server.workers().front(), &server.chores()}) {
     EXPECT_THAT(worker->Run({.principal = "local"},
                             [&] {
                               workers.insert(std::this_thread::get_id());
@@ -434,23 +437,24 @@ TEST(HostClockTest, TheSweeperOutlivesWhatItThrows) {
   clock.WaitUntilAskedAgain();  // In the sweeps of the next seconds.
 }
 
-TEST_F(HostTest, DeletesAnInstanceWithItsTapesOnce) {
+TEST_F(ServerTest, DeletesAnInstanceWithItsTapesOnce) {
   const Created a = Create(Mlp("a"));
   const Created b = Create(Mlp("b"));
   PutTape(*a.instance, "");
   PutTape(*b.instance, "");
-  EXPECT_THAT(host_.DeleteInstance(*a.instance), IsOk());
-  EXPECT_EQ(host_.tapes().TotalFigures().count, 1);
-  const absl::Status again = host_.DeleteInstance(*a.instance);
+  EXPECT_THAT(server_.DeleteInstance(*a.instance), IsOk());
+  EXPECT_EQ(server_.tapes().TotalFigures().count, 1);
+  const absl::Status again = server_.DeleteInstance(*a.instance);
   EXPECT_THAT(again, StatusIs(absl::StatusCode::kNotFound, HasSubstr("'a'")));
   EXPECT_EQ(ReasonOf(again), Reason::kInstanceNotFound);
   EXPECT_NE(Create(Mlp("a")).instance->uid(), a.instance->uid());
 }
 
-TEST_F(HostTest, FindsItsWorkers) {
-  EXPECT_THAT(host_.FindWorker(""), IsOkAndHolds(host_.workers().front()));
-  EXPECT_THAT(host_.FindWorker("cpu"), IsOkAndHolds(host_.workers().front()));
-  EXPECT_THAT(host_.FindWorker("tpu"),
+TEST_F(ServerTest, FindsItsWorkers) {
+  EXPECT_THAT(server_.FindWorker(""), IsOkAndHolds(server_.workers().front()));
+  EXPECT_THAT(server_.FindWorker("cpu"),
+              IsOkAndHolds(server_.workers().front()));
+  EXPECT_THAT(server_.FindWorker("tpu"),
               StatusIs(absl::StatusCode::kInvalidArgument));
 }
 
