@@ -1,88 +1,124 @@
 """Checks that every include points in the direction of the architecture.
 
-Usage: layering.py [ROOT]
+Usage: layering.py [--levels] [ROOT]
 
-Reads the #include lines of our C++ files under ROOT (default: this repository)
-and prints one line for each that its folder may not have.
+Reads the #include lines of our C++ files under ROOT (default: this repository).
+Prints one line for each include that its room may not have, and one for a circle
+of files. `--levels` prints the rooms, each below those that may use it.
 """
 
+import argparse
 import re
 import sys
 from collections.abc import Iterator
-from pathlib import Path
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path, PurePosixPath
 
-# What a folder may include of our own folders and of the heavy libraries. The
-# longest prefix decides; None: everything.
+# A room is a folder, or one file. Files that lie deeper are of it too, unless there
+# are rooms inside. Each row lists the rooms and the heavy libraries that a room may
+# include besides itself. None: everything.
 MAY_USE: dict[str, set[str] | None] = {
+    "base": {"OpenSSL"},
     # OpenSSL computes digests.
-    "proto/wire": {"proto", "proto/wire", "gRPC", "OpenSSL", "Protobuf"},
+    "proto/wire": {"proto", "gRPC", "OpenSSL", "Protobuf"},
     # nlohmann-json reads the header of a weights file.
-    "backbones": {"backbones", "LibTorch", "nlohmann-json"},
-    "server/scheduler": {"server/scheduler"},
-    "server": {
-        *("server", "server/scheduler", "backbones", "LibTorch"),
-        *("CLI11", "OpenSSL", "spdlog"),
+    "backbones": {"base", "LibTorch", "nlohmann-json"},
+    "server/scheduler": set(),
+    # An exception of LibTorch's becomes a status, and a line of the log.
+    "server/limits": {"base", "LibTorch", "spdlog"},
+    "server/memory": {"server/limits", "LibTorch"},
+    "server/device": {"base", "server/limits", "server/scheduler", "LibTorch"},
+    "server/tapes": {"base", "server/limits", "LibTorch"},
+    "server/callers": {"base", "server/limits"},
+    "server/instances": {
+        *("base", "backbones", "server/limits", "server/device", "server/tapes"),
+        "LibTorch",
     },
-    "client": {"client", "proto", "proto/wire", "gRPC", "Protobuf"},
-    "client/examples": {"client", "proto", "OpenSSL"},
+    "server/compute": {
+        *("base", "backbones", "server/limits", "server/device", "server/tapes"),
+        *("server/instances", "LibTorch"),
+    },
+    # The options and the folders of the process, for main.cc alone.
+    "server/process": {
+        *("base", "server/limits", "server/scheduler", "server/device", "CLI11"),
+    },
+    # What a server owns.
+    "server": {
+        *("base", "server/limits", "server/memory", "server/device", "server/tapes"),
+        *("server/callers", "server/instances", "LibTorch"),
+    },
+    "server/rpc/convert": {
+        *("base", "backbones", "proto", "proto/wire", "server/memory"),
+        *("server/device", "server/instances", "LibTorch", "Protobuf"),
+    },
+    "server/rpc/transport": {
+        *("base", "proto", "proto/wire", "server/limits", "server/device"),
+        *("server/callers", "server"),
+        *("gRPC", "Protobuf", "spdlog"),
+    },
+    "server/rpc/backbone": {
+        *("base", "backbones", "proto", "proto/wire", "server/device"),
+        *("server/callers", "server/instances", "server/compute", "server"),
+        *("server/rpc/convert", "server/rpc/transport", "LibTorch", "Protobuf"),
+    },
+    "server/rpc/instances": {
+        *("base", "proto", "proto/wire", "server/memory", "server/device"),
+        *("server/instances", "server/rpc/convert", "server/rpc/transport"),
+        "Protobuf",
+    },
+    "server/rpc": {
+        *("server", "server/rpc/transport", "server/rpc/backbone"),
+        *("server/rpc/instances", "gRPC"),
+    },
     "server/main.cc": None,
+    "client/cpp": {"proto", "proto/wire", "gRPC", "Protobuf"},
+    "client/examples": {"client/cpp", "OpenSSL"},
     "tests": None,
     "benchmarks": None,
 }
-# The services use what the server uses, and the wire.
-MAY_USE["server/rpc"] = {
-    *(MAY_USE["server"] or ()),
-    *("server/rpc", "proto", "proto/wire", "gRPC", "Protobuf"),
-}
 
-# Whose header an include is, by how its path starts.
-OWNERS = {
-    "backboned/v1/": "proto",
-    "proto/wire/": "proto/wire",
-    "backbones/": "backbones",
-    "server/scheduler/": "server/scheduler",
-    "server/rpc/": "server/rpc",
-    "server/": "server",
-    "client/": "client",
-    "tests/": "tests",
-    "benchmarks/": "benchmarks",
-    "ATen/": "LibTorch",
-    "c10/": "LibTorch",
-    "torch/": "LibTorch",
-    "grpc/": "gRPC",
-    "grpcpp/": "gRPC",
-    "google/": "Protobuf",
-    "CLI/": "CLI11",
-    "nlohmann/": "nlohmann-json",
-    "openssl/": "OpenSSL",
-    "prometheus/": "prometheus-cpp",
-    "spdlog/": "spdlog",
+# The library of a header, by the folder that its path starts with.
+LIBRARIES = {
+    "ATen": "LibTorch",
+    "c10": "LibTorch",
+    "torch": "LibTorch",
+    "grpc": "gRPC",
+    "grpcpp": "gRPC",
+    "google": "Protobuf",
+    "CLI": "CLI11",
+    "nlohmann": "nlohmann-json",
+    "openssl": "OpenSSL",
+    "prometheus": "prometheus-cpp",
+    "spdlog": "spdlog",
     "yaml-cpp/": "yaml-cpp",
-    "benchmark/": "benchmark",
-    "gmock/": "GoogleTest",
-    "gtest/": "GoogleTest",
+    "benchmark": "benchmark",
+    "gmock": "GoogleTest",
+    "gtest": "GoogleTest",
     # Free for all.
-    "absl/": "",
-    "linux/": "",
-    "netinet/": "",
-    "sanitizer/": "",
-    "sys/": "",
+    "absl": "",
+    "linux": "",
+    "netinet": "",
+    "sanitizer": "",
+    "sys": "",
 }
 
-FOLDERS = ("proto", "backbones", "server", "client", "tests", "benchmarks")
+FOLDERS = ("base", "proto", "backbones", "server", "client", "tests", "benchmarks")
 INCLUDE = re.compile(r'\s*#\s*include\s*([<"])([^>"]+)[>"]')
 
 
-def longest_prefix(path: str, prefixes: dict) -> str | None:
-    """Return the longest key of `prefixes` that `path` starts with."""
-    return max((p for p in prefixes if path.startswith(p)), key=len, default=None)
+def room_of(file: str) -> str | None:
+    """Return the room that a file is in."""
+    folders = [str(folder) for folder in PurePosixPath(file).parents]
+    room = next((r for r in (file, *folders) if r in MAY_USE), None)
+    has_rooms = any(other.startswith(f"{room}/") for other in MAY_USE)
+    return None if has_rooms and room != folders[0] else room
 
 
-def folder_of(file: str) -> str | None:
-    """Return the key of `MAY_USE` that rules over a file."""
-    rules = {key if key.endswith(".cc") else key + "/": key for key in MAY_USE}
-    prefix = longest_prefix(file, rules)
-    return rules[prefix] if prefix else None
+def owner_of(header: str) -> str | None:
+    """Return the room or the library that a header is of; empty: free for all."""
+    if header.startswith("backboned/v1/"):
+        return "proto"
+    return room_of(header) or LIBRARIES.get(header.split("/")[0])
 
 
 def complaint(file: str, quote: str, header: str) -> str | None:
@@ -91,35 +127,79 @@ def complaint(file: str, quote: str, header: str) -> str | None:
         if quote == '"':
             return f'"{header}" must be named from the repository\'s root'
         return None
-    owner = longest_prefix(header, OWNERS)
+    owner = owner_of(header)
     if owner is None:
-        return f"{header} is of no library known to scripts/layering.py"
-    folder = folder_of(file)
-    if folder is None:
-        return f"no rule of scripts/layering.py covers {file}"
-    allowed = MAY_USE[folder]
-    if allowed is None or OWNERS[owner] in {"", *allowed}:
+        return f"{header} is of no room or library known to scripts/layering.py"
+    room = room_of(file)
+    if room is None:
+        return f"no room of scripts/layering.py has {file}"
+    allowed = MAY_USE[room]
+    if allowed is None or owner in {"", room, *allowed}:
         return None
-    where = folder if folder.endswith(".cc") else folder + "/"
-    return f"{where} may not include {header}"
+    return f"{room}/ may not include {header}"
+
+
+def includes(root: Path) -> Iterator[tuple[str, int, str, str]]:
+    """Yield file, line, quote and header of every include of ours."""
+    files = (f for folder in FOLDERS for f in (root / folder).rglob("*.*"))
+    for path in sorted(f for f in files if f.suffix in {".cc", ".h"}):
+        for number, line in enumerate(path.read_text().splitlines(), start=1):
+            if match := INCLUDE.match(line):
+                yield path.relative_to(root).as_posix(), number, match[1], match[2]
+
+
+def circle(uses: dict[str, set[str]]) -> list[str]:
+    """Return nodes of which each uses the one before, the first also the last."""
+    try:
+        TopologicalSorter(uses).prepare()
+    except CycleError as error:
+        return error.args[1]
+    return []
 
 
 def violations(root: Path) -> Iterator[str]:
-    """Yield `file:line: message` for every include against the direction."""
-    files = (f for folder in FOLDERS for f in (root / folder).rglob("*.*"))
-    for path in sorted(f for f in files if f.suffix in {".cc", ".h"}):
-        file = path.relative_to(root).as_posix()
-        for number, line in enumerate(path.read_text().splitlines(), start=1):
-            match = INCLUDE.match(line)
-            message = match and complaint(file, match[1], match[2])
-            if message:
-                yield f"{file}:{number}: {message}"
+    """Yield `file:line: message` for every include against the direction.
+
+    Then a circle of files, if there is one; a header and its source are one.
+    """
+    units: dict[str, set[str]] = {}
+    for file, number, quote, header in includes(root):
+        if message := complaint(file, quote, header):
+            yield f"{file}:{number}: {message}"
+        unit, used = (str(Path(name).with_suffix("")) for name in (file, header))
+        if used != unit and (root / header).exists():
+            units.setdefault(unit, set()).add(used)
+    if files := circle(units):
+        yield f"files include each other: {' <- '.join(files)}"
+
+
+def levels() -> Iterator[list[str]]:
+    """Yield the rooms by level: each may use rooms of the levels before only."""
+    sorter = TopologicalSorter(
+        {
+            room: {used for used in uses if used in MAY_USE or used == "proto"}
+            for room, uses in MAY_USE.items()
+            if uses is not None
+        }
+    )
+    sorter.prepare()
+    while sorter.is_active():
+        ready = sorter.get_ready()
+        yield sorted(ready)
+        sorter.done(*ready)
 
 
 def main() -> int:
-    """Print the violations; return 1 if there are any."""
-    root = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1]
-    found = list(violations(root.resolve()))
+    """Print the violations, or the levels; return 1 if there are violations."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("root", nargs="?", type=Path, default=Path(__file__).parents[1])
+    parser.add_argument("--levels", action="store_true", help="print the rooms' levels")
+    arguments = parser.parse_args()
+    if arguments.levels:
+        for level, rooms in enumerate(levels()):
+            print(level, *rooms)
+        return 0
+    found = list(violations(arguments.root.resolve()))
     print("\n".join(found), end="\n" if found else "")
     return 1 if found else 0
 
