@@ -87,7 +87,8 @@ void PrepareProcess(const Options& options) {
   mallopt(M_MMAP_THRESHOLD, 32 << 20);
   mallopt(M_TRIM_THRESHOLD, 64 << 20);
   MemoryRoom& memory = CpuMemory();  // From now on the place of CPU tensors.
-  if (options.max_memory_bytes > 0) memory.SetLimit(options.max_memory_bytes);
+  if (options.limits.max_memory_bytes > 0)
+    memory.SetLimit(options.limits.max_memory_bytes);
 }
 
 // The signals that end the server, blocked in every thread.
@@ -98,20 +99,6 @@ sigset_t BlockEndSignals() {
   sigaddset(&signals, SIGINT);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   return signals;
-}
-
-ServerLimits LimitsOf(const Options& options) {
-  return {.max_instances = options.max_instances,
-          .max_tapes = options.max_tapes,
-          .max_tape_bytes = options.max_tape_bytes,
-          .max_in_flight_bytes = options.max_in_flight_bytes,
-          .max_sessions = options.max_sessions,
-          .max_memory_bytes = options.max_memory_bytes,
-          .max_cache_bytes = options.max_cache_bytes,
-          .scheduling = SchedulingOf(options),
-          .quotas = QuotasOf(options),
-          .tape_ttl = options.tape_ttl,
-          .session_ttl = options.session_ttl};
 }
 
 // Reads BENCHMARK[=NAME][@WEIGHTS].
@@ -150,7 +137,8 @@ absl::Status HostInstance(Server& server, const std::string& option) {
 // the same principal.
 void WarnOfAbsentPrincipals(const Server& server) {
   std::set<std::string> named;
-  for (const auto& [principal, weight] : server.limits().scheduling.weights) {
+  for (const auto& [principal, weight] :
+       server.workers().front()->scheduling().weights) {
     named.insert(principal);
   }
   for (const auto& [principal, part] : server.limits().quotas.principals) {
@@ -185,9 +173,9 @@ void ServeUntilSignal(rpc::RpcServer& rpc_server, const Options& options,
   sigwait(&signals, &signal);
   spdlog::info("draining signal={} timeout={}",
                signal == SIGTERM ? "SIGTERM" : "SIGINT",
-               absl::FormatDuration(options.drain_timeout));
+               absl::FormatDuration(options.limits.drain_timeout));
   pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
-  rpc_server.Drain(options.drain_timeout);
+  rpc_server.Drain(options.limits.drain_timeout);
   spdlog::info("stopped");
 }
 
@@ -205,7 +193,9 @@ absl::Status Serve(const Options& options) {
     absl::Status writable = CheckStateFolder(options.state_dir);
     if (!writable.ok()) return writable;
   }
-  Server server(*devices, options.threads, LimitsOf(options), *weights);
+  Server server(*devices, options.threads,
+                {.limits = options.limits, .scheduling = SchedulingOf(options)},
+                *weights);
   for (const std::string& option : options.instances) {
     absl::Status hosted = HostInstance(server, option);
     if (!hosted.ok()) return hosted;
@@ -213,9 +203,7 @@ absl::Status Serve(const Options& options) {
   absl::StatusOr<std::unique_ptr<rpc::RpcServer>> rpc_server =
       rpc::RpcServer::Start(server, {.addresses = options.listen,
                                      .insecure_remote = options.insecure_remote,
-                                     .reflection = options.reflection,
-                                     .max_calls = options.max_calls,
-                                     .stall_timeout = options.stall_timeout});
+                                     .reflection = options.reflection});
   if (!rpc_server.ok()) return rpc_server.status();
   WarnOfAbsentPrincipals(server);
   std::cout << ServingLine(server, **rpc_server) << std::endl;

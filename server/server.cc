@@ -20,47 +20,58 @@ constexpr absl::Duration kSweepInterval = absl::Seconds(1);
 // About as long as a call holds its upload's bytes.
 constexpr absl::Duration kUploadRetryDelay = absl::Milliseconds(100);
 
+// Completes how a device's time is shared by the limits of its queue.
+SchedulerOptions WithLimits(SchedulerOptions scheduling, const Limits& limits) {
+  scheduling.max_queued = limits.max_queued;
+  scheduling.max_queued_by_flow = limits.max_queued_by_run;
+  for (const auto& [principal, fraction] : limits.quotas.principals) {
+    scheduling.max_queued_by_principal[principal] = limits.quotas.Part(
+        LimitScope::kPrincipal, {principal}, limits.max_queued);
+  }
+  return scheduling;
+}
+
 }  // namespace
 
 Server::Server(const std::vector<c10::Device>& devices, int threads,
-               const ServerLimits& limits, WeightsFolder weights,
+               const ServerOptions& options, WeightsFolder weights,
                const Clock& clock)
-    : limits_(limits),
+    : limits_(options.limits),
       weights_(std::move(weights)),
       uid_(RandomId()),
       clock_(clock),
-      registry_(limits.max_instances, limits.quotas),
-      tapes_({.max_count = limits.max_tapes,
-              .max_bytes = limits.max_tape_bytes,
-              .ttl = limits.tape_ttl,
-              .quotas = limits.quotas}),
+      registry_(limits_.max_instances, limits_.quotas),
+      tapes_({.max_count = limits_.max_tapes,
+              .max_bytes = limits_.max_tape_bytes,
+              .ttl = limits_.tape_ttl,
+              .quotas = limits_.quotas}),
       sessions_(
-          limits.session_ttl, limits.max_sessions, limits.quotas,
+          limits_.session_ttl, limits_.max_sessions, limits_.quotas,
           [this](const Payer& payer) {
             return tapes_.PayerFigures(LimitScope::kSession, payer).count > 0;
           }),
-      answers_({.max_payload_bytes = limits.max_answer_bytes}),
+      answers_(options.answers),
       in_flight_({.name = "max-in-flight-bytes",
-                  .limit = limits.max_in_flight_bytes,
-                  .quotas = limits.quotas,
+                  .limit = limits_.max_in_flight_bytes,
+                  .quotas = limits_.quotas,
                   .retry_delay = kUploadRetryDelay}),
-      accounts_(limits.max_memory_bytes > 0 ? limits.max_memory_bytes
-                                            : kUnlimitedBytes,
-                limits.quotas),
+      accounts_(limits_.max_memory_bytes > 0 ? limits_.max_memory_bytes
+                                             : kUnlimitedBytes,
+                limits_.quotas),
       cache_room_(std::make_shared<Budget>(
           Budget::Options{.name = "max-cache-bytes",
-                          .limit = limits.max_cache_bytes,
-                          .quotas = limits.quotas})) {
+                          .limit = limits_.max_cache_bytes,
+                          .quotas = limits_.quotas})) {
+  const SchedulerOptions scheduling = WithLimits(options.scheduling, limits_);
   for (const c10::Device& device : devices) {
     std::unique_ptr<DeviceWorker>& worker = workers_[device.str()];
     if (worker != nullptr) continue;
-    worker = std::make_unique<DeviceWorker>(device, threads, limits.scheduling,
-                                            clock_);
+    worker =
+        std::make_unique<DeviceWorker>(device, threads, scheduling, clock_);
     worker_order_.push_back(worker.get());
   }
-  chores_ =
-      std::make_unique<DeviceWorker>(c10::Device(c10::kCPU),
-                                     /*threads=*/1, limits.scheduling, clock_);
+  chores_ = std::make_unique<DeviceWorker>(c10::Device(c10::kCPU),
+                                           /*threads=*/1, scheduling, clock_);
   // LibTorch takes the number that was set last for threads that come later.
   at::set_num_threads(worker_order_.front()->threads());
   sweeper_ = std::thread([this] { SweepUntilEnd(); });

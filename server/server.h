@@ -29,8 +29,8 @@
 #include "server/instances/registry.h"
 #include "server/instances/weights_folder.h"
 #include "server/limits/budget.h"
+#include "server/limits/limits.h"
 #include "server/limits/payer_accounts.h"
-#include "server/limits/quotas.h"
 #include "server/tapes/tape_store.h"
 
 namespace backboned {
@@ -38,22 +38,11 @@ namespace backboned {
 // Freed memory that nobody needed for so long goes back to the system.
 inline constexpr absl::Duration kMemoryRest = absl::Seconds(10);
 
-// Sizes in bytes; each error names its limit as the server's option spells it.
-struct ServerLimits {
-  int64_t max_instances = 1024;
-  int64_t max_tapes = 1024;
-  int64_t max_tape_bytes = int64_t{4} << 30;
-  int64_t max_in_flight_bytes = int64_t{2} << 30;
-  int64_t max_sessions = 4096;
-  int64_t max_answer_bytes = int64_t{512} << 20;
-  int64_t max_memory_bytes = 0;  // Of all CPU tensors. 0: not limited.
-  int64_t max_cache_bytes = int64_t{1} << 30;  // 0: no instance has a cache.
-  SchedulerOptions scheduling;                 // Of each device.
-  // Of each of the above but the answers; of the sessions, the principals'
-  // only.
-  Quotas quotas;
-  absl::Duration tape_ttl = absl::Minutes(10);
-  absl::Duration session_ttl = absl::Minutes(10);
+struct ServerOptions {
+  Limits limits = {};
+  // Of each device. The limits of its queue are those of `limits`.
+  SchedulerOptions scheduling = {};
+  AnswerLog::Limits answers = {};
 };
 
 // The server without its wire. Knows no gRPC.
@@ -65,7 +54,7 @@ class Server {
   // default), one for chores, and a sweeper for what expires. All lifetimes and
   // costs are measured with `clock`, which must outlive the server.
   Server(const std::vector<c10::Device>& devices, int threads,
-         const ServerLimits& limits, WeightsFolder weights = {},
+         const ServerOptions& options, WeightsFolder weights = {},
          const Clock& clock = MonotonicClock());
   ~Server();
 
@@ -101,7 +90,7 @@ class Server {
   Budget& in_flight() { return in_flight_; }
   PayerAccounts& accounts() { return accounts_; }
   const std::shared_ptr<Budget>& cache_room() const { return cache_room_; }
-  const ServerLimits& limits() const { return limits_; }
+  const Limits& limits() const { return limits_; }
   const std::string& uid() const { return uid_; }
   const Clock& clock() const { return clock_; }
 
@@ -128,7 +117,7 @@ class Server {
 
   void SweepUntilEnd();
 
-  const ServerLimits limits_;
+  const Limits limits_;
   const WeightsFolder weights_;
   const std::string uid_;
   const Clock& clock_;

@@ -154,12 +154,13 @@ std::optional<std::pair<std::string, double>> ReadPrincipalNumber(
 
 bool IsFraction(double number) { return number > 0 && number <= 1; }
 
-void AddQuotas(Adder& add, Options& options) {
+// Adds --quota, whose texts it reads into `quotas`, and --session-quota.
+void AddQuotas(Adder& add, Quotas& quotas, std::vector<std::string>& texts) {
   const auto is_quota = [](const std::string& text) {
     const auto quota = ReadPrincipalNumber(text);
     return quota && IsFraction(quota->second);
   };
-  add.AddList("--quota", options.quotas,
+  add.AddList("--quota", texts,
               "How much of each limit a principal may use: PRINCIPAL=FRACTION; "
               "others may use all; repeatable")
       ->check(Only("PRINCIPAL=FRACTION with a fraction above 0 and at most 1",
@@ -169,7 +170,7 @@ void AddQuotas(Adder& add, Options& options) {
     double fraction = 0;
     return absl::SimpleAtod(text, &fraction) && IsFraction(fraction);
   };
-  add.Add("--session-quota", options.session_quota,
+  add.Add("--session-quota", quotas.session,
           "How much of each limit one session, that is one client process, may "
           "use: a fraction; 1 where nobody shares the server")
       ->check(Only("fraction above 0 and at most 1", is_fraction))
@@ -194,31 +195,22 @@ void AddSharing(Adder& add, Options& options) {
       ->check(CLI::Range(int64_t{0}, int64_t{1'000'000}));
 }
 
-void AddLimits(Adder& add, Options& options) {
-  add.AddCount("--max-calls", options.max_calls, "Calls at a time");
-  add.AddCount("--max-instances", options.max_instances, "Instances at a time");
-  add.AddCount("--max-tapes", options.max_tapes,
-               "Forwards kept for their backward");
-  add.AddBytes("--max-tape-bytes", options.max_tape_bytes,
-               "Bytes that these hold");
-  add.AddBytes("--max-in-flight-bytes", options.max_in_flight_bytes,
-               "Bytes being uploaded at a time");
-  add.AddBytes("--max-memory-bytes", options.max_memory_bytes,
-               "Bytes of all CPU tensors; 0: not limited");
-  add.AddBytes("--max-cache-bytes", options.max_cache_bytes,
-               "Bytes of all feature caches; 0: there are none");
-  add.AddCount("--max-queued", options.max_queued, "Work waiting for a device");
-  add.AddCount("--max-queued-by-run", options.max_queued_by_run,
-               "Of it, work of one run: of one label, else of one session");
-  add.AddCount("--max-sessions", options.max_sessions,
-               "Client processes at a time");
-  add.AddDuration("--tape-ttl", options.tape_ttl, "Life of an unused tape");
-  add.AddDuration("--session-ttl", options.session_ttl,
-                  "Time after its last call at which a session is dropped");
-  add.AddDuration("--stall-timeout", options.stall_timeout,
-                  "Time in which a transfer must make progress");
-  add.AddDuration("--drain-timeout", options.drain_timeout,
-                  "Time that running calls get to finish at SIGTERM");
+void AddLimits(Adder& add, Limits& limits) {
+  for (const LimitRow& row : LimitTable()) {
+    const std::string name = absl::StrCat("--", row.name);
+    if (row.kind == LimitRow::Kind::kTime) {
+      add.AddDuration(name,
+                      limits.*std::get<absl::Duration Limits::*>(row.value),
+                      row.help);
+      continue;
+    }
+    int64_t& value = limits.*std::get<int64_t Limits::*>(row.value);
+    if (row.kind == LimitRow::Kind::kCount) {
+      add.AddCount(name, value, row.help);
+    } else {
+      add.AddBytes(name, value, row.help);
+    }
+  }
 }
 
 // No variable: the environment of a server is that of its checks.
@@ -253,33 +245,18 @@ int Refuse(std::string_view message) {
 
 SchedulerOptions SchedulingOf(const Options& options) {
   SchedulerOptions scheduling = {
-      .max_queued = options.max_queued,
-      .max_queued_by_flow = options.max_queued_by_run,
       .max_batch = options.max_batch,
       .max_delay = absl::Microseconds(options.max_delay_us)};
   for (const std::string& share : options.shares) {
     const auto [principal, weight] = *ReadPrincipalNumber(share);
     scheduling.weights.insert_or_assign(principal, weight);
   }
-  const Quotas quotas = QuotasOf(options);
-  for (const auto& [principal, part] : quotas.principals) {
-    scheduling.max_queued_by_principal[principal] =
-        quotas.Part(LimitScope::kPrincipal, {principal}, scheduling.max_queued);
-  }
   return scheduling;
-}
-
-Quotas QuotasOf(const Options& options) {
-  Quotas quotas = {.session = options.session_quota};
-  for (const std::string& quota : options.quotas) {
-    const auto [principal, fraction] = *ReadPrincipalNumber(quota);
-    quotas.principals.insert_or_assign(principal, fraction);
-  }
-  return quotas;
 }
 
 std::variant<Options, int> ParseOptions(int argc, char** argv) {
   Options options;
+  options.limits.max_memory_bytes = MachineMemoryBytes() / 10 * 9;
   CLI::App app(
       "Hosts neural-network backbones for continual learning.\n"
       "Each option is an environment variable too: --max-tapes is "
@@ -292,8 +269,9 @@ std::variant<Options, int> ParseOptions(int argc, char** argv) {
   Adder add(app);
   AddServing(add, options);
   AddSharing(add, options);
-  AddLimits(add, options);
-  AddQuotas(add, options);
+  AddLimits(add, options.limits);
+  std::vector<std::string> quotas;
+  AddQuotas(add, options.limits.quotas, quotas);
   std::string check_target;
   const CLI::Option* check = AddCheck(app, check_target);
   try {
@@ -305,6 +283,10 @@ std::variant<Options, int> ParseOptions(int argc, char** argv) {
   }
   const absl::Status known = CheckEnvironment(environ, Variables(app));
   if (!known.ok()) return Refuse(std::string(known.message()));
+  for (const std::string& quota : quotas) {
+    const auto [principal, fraction] = *ReadPrincipalNumber(quota);
+    options.limits.quotas.principals.insert_or_assign(principal, fraction);
+  }
   if (check->count() > 0) options.check = check_target;
   return options;
 }

@@ -9,9 +9,7 @@
 #include <variant>
 #include <vector>
 
-#include "absl/time/time.h"
-#include "server/device/platform.h"
-#include "server/limits/quotas.h"
+#include "server/limits/limits.h"
 #include "server/scheduler/scheduler.h"
 
 namespace backboned {
@@ -33,34 +31,14 @@ struct Options {
   // listens on the first of `listen`.
   std::optional<std::string> check;
 
-  int64_t max_calls = 256;
-  int64_t max_instances = 1024;
-  int64_t max_tapes = 1024;
-  int64_t max_tape_bytes = int64_t{4} << 30;
-  int64_t max_in_flight_bytes = int64_t{2} << 30;
-  int64_t max_memory_bytes = MachineMemoryBytes() / 10 * 9;  // 0: no limit.
-  int64_t max_cache_bytes = int64_t{1} << 30;  // 0: no feature caches.
-  // Below the calls, of all and of a session, which a full queue leaves for
-  // what needs no device.
-  int64_t max_queued = 192;
-  int64_t max_queued_by_run = 96;
+  Limits limits;
   std::vector<std::string> shares;  // PRINCIPAL=WEIGHT.
-  std::vector<std::string> quotas;  // PRINCIPAL=FRACTION.
-  double session_quota = 0.5;       // A fraction.
   int64_t max_batch = 64;
   int64_t max_delay_us = 0;
-  int64_t max_sessions = 4096;
-  absl::Duration tape_ttl = absl::Minutes(10);
-  absl::Duration session_ttl = absl::Minutes(10);
-  absl::Duration stall_timeout = absl::Seconds(60);
-  absl::Duration drain_timeout = absl::Seconds(30);
 };
 
-// How the devices' time is shared.
+// Returns how a device's time is shared, without the limits of its queue.
 SchedulerOptions SchedulingOf(const Options& options);
-
-// How much of each limit principals and sessions may use.
-Quotas QuotasOf(const Options& options);
 
 // Reads command line and environment, in which each variable `BACKBONED_...`
 // must be known. Otherwise what the process is to exit

@@ -72,16 +72,16 @@ void EnablePlugins(bool reflection) {
 
 }  // namespace
 
-RpcServer::RpcServer(Server& server, const Options& options)
-    : gate_(options.max_calls, server.limits().quotas),
-      watchdog_(options.stall_timeout, server.clock()),
+RpcServer::RpcServer(Server& server)
+    : gate_(server.limits().max_calls, server.limits().quotas),
+      watchdog_(server.limits().stall_timeout, server.clock()),
       surroundings_{.server = server, .gate = gate_, .watchdog = watchdog_},
-      instance_service_(surroundings_, options.stall_timeout),
+      instance_service_(surroundings_),
       backbone_service_(surroundings_) {}
 
 absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(
     Server& server, const Options& options) {
-  std::unique_ptr<RpcServer> rpc_server(new RpcServer(server, options));
+  std::unique_ptr<RpcServer> rpc_server(new RpcServer(server));
   absl::Status status = rpc_server->Claim(options);
   if (status.ok()) status = rpc_server->Build(options);
   if (!status.ok()) return status;
@@ -110,9 +110,10 @@ absl::Status RpcServer::Build(const Options& options) {
   SetChannelArguments(builder);
   grpc::ResourceQuota quota("backboned");
   quota.Resize(kQuotaBytes);
-  const int64_t threads = options.max_threads > 0
-                              ? options.max_threads
-                              : options.max_calls + kSpareThreads;
+  const int64_t threads =
+      options.max_threads > 0
+          ? options.max_threads
+          : surroundings_.server.limits().max_calls + kSpareThreads;
   quota.SetMaxThreads(static_cast<int>(
       std::min<int64_t>(threads, std::numeric_limits<int>::max())));
   builder.SetResourceQuota(quota);

@@ -33,11 +33,9 @@ class RpcServer {
     std::vector<std::string> addresses;  // None: only the in-process channel.
     bool insecure_remote = false;        // Allow addresses beyond loopback.
     bool reflection = true;
-    int64_t max_calls = 256;
-    // That serve calls; gRPC refuses those that find none. 0: more than
-    // `max_calls` need.
+    // That serve calls; gRPC refuses those that find none. 0: more than the
+    // limit of calls needs.
     int64_t max_threads = 0;
-    absl::Duration stall_timeout = absl::Seconds(60);
   };
 
   // Starts to serve; `server` must outlive it. Errors name the address:
@@ -60,7 +58,7 @@ class RpcServer {
   void Drain(absl::Duration grace);
 
  private:
-  RpcServer(Server& server, const Options& options);
+  explicit RpcServer(Server& server);
 
   absl::Status Claim(const Options& options);
   absl::Status Build(const Options& options);

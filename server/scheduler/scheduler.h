@@ -4,6 +4,7 @@
 #define BACKBONED_SERVER_SCHEDULER_SCHEDULER_H_
 
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <set>
 #include <string>
@@ -39,9 +40,9 @@ struct WorkItem {
 // How much may wait, how batches are made, and who gets how much.
 struct SchedulerOptions {
   // Items that may wait.
-  int64_t max_queued = 4096;
+  int64_t max_queued = std::numeric_limits<int64_t>::max();
   // Items that may wait of one flow.
-  int64_t max_queued_by_flow = 4096;
+  int64_t max_queued_by_flow = std::numeric_limits<int64_t>::max();
   // Items that may wait of a principal's flows together. One who is not named
   // may have as many as all.
   std::map<std::string, int64_t> max_queued_by_principal = {};

@@ -1,6 +1,7 @@
 """The server's program: its environment, its state folder, and its health check."""
 
 import os
+import pathlib
 import re
 import subprocess
 
@@ -77,3 +78,26 @@ def test_check_of_nobody_is_one_sentence(run, tmp_path):
     assert ended.returncode == 1
     (line,) = ended.stderr.splitlines()
     assert line.startswith(f"backboned: unix:{tmp_path}/s does not answer: ")
+
+
+def seconds(text):
+    """Reads what the help and the page say of times: `10m`, `10 m`, `60 s`."""
+    number, unit = re.match(r"(\d+) ?([sm])", text).groups()
+    return int(number) * {"s": 1, "m": 60}[unit]
+
+
+def test_the_page_has_each_limit_with_its_default(binary):
+    listed = subprocess.run([binary, "--help"], capture_output=True, text=True).stdout
+    defaults = dict(re.findall(r"^  --([\w-]+) .*=(\S+) \(Env:", listed, re.M))
+    page = (pathlib.Path(__file__).parents[2] / "docs/limits.md").read_text()
+    told = dict(re.findall(r"^\| `--([\w-]+)` \| (.*?) \|", page, re.M))
+    limits = r"(max-(?!batch|delay-us).*|.*-ttl|(stall|drain)-timeout)"
+    assert set(told) == {name for name in defaults if re.fullmatch(limits, name)}
+    for name, text in told.items():
+        if name == "max-memory-bytes":
+            assert text.startswith("9/10 of the machine's memory")
+        elif name.endswith(("-ttl", "-timeout")):
+            assert seconds(text) == seconds(defaults[name]), name
+        else:
+            number, giga = re.match(r"(\d+)( GiB)?", text).groups()
+            assert int(number) << (30 if giga else 0) == int(defaults[name]), name

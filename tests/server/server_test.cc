@@ -93,7 +93,7 @@ class ServerTest : public ::testing::Test {
 
   Server server_{{c10::Device(c10::DeviceType::CPU)},
                  /*threads=*/1,
-                 {.max_instances = kMaxInstances}};
+                 {.limits = {.max_instances = kMaxInstances, .quotas = {}}}};
 };
 
 TEST_F(ServerTest, CreatesABenchmarksInstance) {
@@ -370,7 +370,7 @@ TEST_F(ServerTest, DropsTheTapesOfASession) {
 TEST(ServerClockTest, ASessionThatComesBackWhileItIsSweptKeepsItsNewTapes) {
   TestClock clock;
   Server server({c10::Device(c10::DeviceType::CPU)}, /*threads=*/1,
-                {.tape_ttl = absl::Hours(1)}, {}, clock);
+                {.limits = {.tape_ttl = absl::Hours(1)}}, {}, clock);
   const auto put_tape = [&] {
     EXPECT_THAT(server.tapes().Put(
                     {.principal = "local", .session = "s", .bytes = 8},

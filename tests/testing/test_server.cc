@@ -23,17 +23,19 @@
 namespace backboned {
 namespace {
 
-ServerLimits LimitsOf(const TestServerOptions& options) {
-  return {.max_instances = options.max_instances,
-          .max_tapes = options.max_tapes,
-          .max_tape_bytes = options.max_tape_bytes,
-          .max_in_flight_bytes = options.max_in_flight_bytes,
-          .max_sessions = options.max_sessions,
-          .max_answer_bytes = options.max_answer_bytes,
-          .max_memory_bytes = options.max_memory_bytes,
-          .max_cache_bytes = options.max_cache_bytes,
-          .scheduling = {.max_queued = options.max_queued},
-          .quotas = options.quotas};
+ServerOptions OptionsOf(const TestServerOptions& options) {
+  return {.limits = {.max_calls = options.max_calls,
+                     .max_instances = options.max_instances,
+                     .max_tapes = options.max_tapes,
+                     .max_tape_bytes = options.max_tape_bytes,
+                     .max_in_flight_bytes = options.max_in_flight_bytes,
+                     .max_memory_bytes = options.max_memory_bytes,
+                     .max_cache_bytes = options.max_cache_bytes,
+                     .max_queued = options.max_queued,
+                     .max_sessions = options.max_sessions,
+                     .stall_timeout = options.stall_timeout,
+                     .quotas = options.quotas},
+          .answers = {.max_payload_bytes = options.max_answer_bytes}};
 }
 
 // Tensors' memory is accounted from the first one on, as in the real server.
@@ -70,10 +72,8 @@ struct TestServer::Parts {
       : size(wanted.size),
         options({.addresses = wanted.tcp
                                   ? std::vector<std::string>{"127.0.0.1:0"}
-                                  : std::vector<std::string>(),
-                 .max_calls = wanted.max_calls,
-                 .stall_timeout = wanted.stall_timeout}),
-        server(Devices(), /*threads=*/1, LimitsOf(wanted), {},
+                                  : std::vector<std::string>()}),
+        server(Devices(), /*threads=*/1, OptionsOf(wanted), {},
                wanted.clock != nullptr ? *wanted.clock : MonotonicClock()) {
     Start();
   }

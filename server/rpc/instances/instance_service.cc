@@ -5,9 +5,11 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "base/errors.h"
 #include "proto/wire/message.h"
 #include "server/device/platform.h"
@@ -59,6 +61,32 @@ absl::StatusOr<CreateOptions> OptionsOf(
   return options;
 }
 
+// Sets the fields that have the names of the table's rows.
+v1::Limits LimitsFor(const Payer& payer, const Limits& limits) {
+  v1::Limits result;
+  const google::protobuf::Reflection& reflection = *result.GetReflection();
+  for (const LimitRow& row : LimitTable()) {
+    const google::protobuf::FieldDescriptor* field =
+        result.GetDescriptor()->FindFieldByName(
+            absl::StrReplaceAll(row.name, {{"-", "_"}}));
+    if (field == nullptr) continue;  // A client need not know it.
+    if (row.kind == LimitRow::Kind::kTime) {
+      reflection.MutableMessage(&result, field)
+          ->CopyFrom(
+              ToProto(limits.*std::get<absl::Duration Limits::*>(row.value)));
+    } else {
+      reflection.SetInt64(&result, field,
+                          limits.*std::get<int64_t Limits::*>(row.value));
+    }
+  }
+  result.set_max_message_bytes(kMaxMessageBytes);
+  result.set_max_chunk_bytes(wire::kMaxChunkBytes);
+  result.set_session_quota(limits.quotas.Fraction(LimitScope::kSession, payer));
+  result.set_principal_quota(
+      limits.quotas.Fraction(LimitScope::kPrincipal, payer));
+  return result;
+}
+
 v1::CreateInstanceResponse ResponseOf(const Created& created,
                                       v1::Instance description) {
   v1::CreateInstanceResponse response;
@@ -77,10 +105,8 @@ v1::CreateInstanceResponse ResponseOf(const Created& created,
 
 }  // namespace
 
-InstanceService::InstanceService(Surroundings& surroundings,
-                                 absl::Duration stall_timeout)
-    : DecoratedService("backboned.v1.InstanceService", surroundings),
-      stall_timeout_(stall_timeout) {
+InstanceService::InstanceService(Surroundings& surroundings)
+    : DecoratedService("backboned.v1.InstanceService", surroundings) {
   AddUnary("GetServer", &InstanceService::GetServer);
   AddUnary("ListArchitectures", &InstanceService::ListArchitectures);
   AddUnary("ListBenchmarks", &InstanceService::ListBenchmarks);
@@ -90,28 +116,6 @@ InstanceService::InstanceService(Surroundings& surroundings,
   AddUnary("GetInstance", &InstanceService::GetInstance);
   AddUnary("ListInstances", &InstanceService::ListInstances);
   AddChange("DeleteInstance", &InstanceService::DeleteInstance);
-}
-
-v1::Limits InstanceService::Limits(const Payer& payer) const {
-  const ServerLimits& limits = server().limits();
-  v1::Limits result;
-  result.set_max_instances(limits.max_instances);
-  result.set_max_tapes(limits.max_tapes);
-  result.set_max_tape_bytes(limits.max_tape_bytes);
-  result.set_max_in_flight_bytes(limits.max_in_flight_bytes);
-  result.set_max_queued(limits.scheduling.max_queued);
-  result.set_max_message_bytes(kMaxMessageBytes);
-  result.set_max_chunk_bytes(wire::kMaxChunkBytes);
-  *result.mutable_tape_ttl() = ToProto(limits.tape_ttl);
-  *result.mutable_session_ttl() = ToProto(limits.session_ttl);
-  *result.mutable_stall_timeout() = ToProto(stall_timeout_);
-  result.set_max_memory_bytes(limits.max_memory_bytes);
-  result.set_max_calls(gate().max_calls());
-  result.set_session_quota(limits.quotas.Fraction(LimitScope::kSession, payer));
-  result.set_principal_quota(
-      limits.quotas.Fraction(LimitScope::kPrincipal, payer));
-  result.set_max_cache_bytes(limits.max_cache_bytes);
-  return result;
 }
 
 v1::Usage InstanceService::UsageOf(LimitScope scope, const Payer& payer) const {
@@ -183,7 +187,7 @@ absl::StatusOr<v1::GetServerResponse> InstanceService::GetServer(
       device.set_pooled_bytes(CpuMemory().pooled_bytes());
     }
   }
-  *response.mutable_limits() = Limits(call.payer());
+  *response.mutable_limits() = LimitsFor(call.payer(), server().limits());
   for (const auto& [name, value] : Numerics()) {
     (*response.mutable_numerics())[name] = value;
   }

@@ -17,8 +17,7 @@ namespace backboned::rpc {
 // clone_methods.cc holds those that share and freeze.
 class InstanceService : public DecoratedService {
  public:
-  // `stall_timeout`: what GetServer tells of the watchdog.
-  InstanceService(Surroundings& surroundings, absl::Duration stall_timeout);
+  explicit InstanceService(Surroundings& surroundings);
 
  private:
   absl::StatusOr<v1::GetServerResponse> GetServer(
@@ -40,15 +39,12 @@ class InstanceService : public DecoratedService {
   absl::StatusOr<v1::DeleteInstanceResponse> DeleteInstance(
       Call& call, const v1::DeleteInstanceRequest& request);
 
-  v1::Limits Limits(const Payer& payer) const;
   v1::Usage UsageOf(LimitScope scope, const Payer& payer) const;
 
   // Everything but layout and digest.
   v1::Instance Describe(const std::shared_ptr<Instance>& instance) const;
   std::vector<v1::Instance> Describe(
       std::span<const std::shared_ptr<Instance>> instances) const;
-
-  const absl::Duration stall_timeout_;
 };
 
 }  // namespace backboned::rpc

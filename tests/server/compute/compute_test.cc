@@ -123,7 +123,9 @@ class ComputeTest : public ::testing::Test {
                 IsOk());
   }
 
-  Server server_{Devices(), /*threads=*/1, {.max_tape_bytes = 100'000'000}};
+  Server server_{Devices(),
+                 /*threads=*/1,
+                 {.limits = {.max_tape_bytes = 100'000'000, .quotas = {}}}};
   std::shared_ptr<const FakeArchitecture> fake_ =
       std::make_shared<const FakeArchitecture>(2);
   std::shared_ptr<Instance> net_ = Add("net", fake_);

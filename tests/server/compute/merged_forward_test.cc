@@ -134,7 +134,7 @@ TEST_F(MergedForwardTest, SplitsWhatIsLargerThanABatch) {
 
 TEST_F(MergedForwardTest, OneOfMorePiecesThanTheQueueTakesIsAdmitted) {
   Server server(Devices(), 1,
-                {.scheduling = {.max_queued = 2, .max_batch = 8}});
+                {.limits = {.max_queued = 2}, .scheduling = {.max_batch = 8}});
   const auto created = server.CreateInstance(
       {.owner = "local", .benchmark = "seq-mnist", .seed = 0});
   ASSERT_THAT(created, IsOk());

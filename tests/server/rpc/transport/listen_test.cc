@@ -70,7 +70,7 @@ class ListenTest : public ::testing::Test {
   }
 
   Server server_{
-      {c10::Device(c10::DeviceType::CPU)}, /*threads=*/1, ServerLimits()};
+      {c10::Device(c10::DeviceType::CPU)}, /*threads=*/1, ServerOptions()};
   std::string folder_;
 };
 

@@ -89,11 +89,13 @@ class UnreadAnswersTest : public ::testing::TestWithParam<int64_t> {
   }
 
   TestClock clock_;
-  Server server_{{c10::Device(c10::DeviceType::CPU)}, 1, {}, {}, clock_};
+  Server server_{{c10::Device(c10::DeviceType::CPU)},
+                 1,
+                 {.limits = {.stall_timeout = kStallTimeout}},
+                 {},
+                 clock_};
   std::unique_ptr<rpc::RpcServer> rpc_server_ =
-      rpc::RpcServer::Start(server_, {.addresses = {"127.0.0.1:0"},
-                                      .stall_timeout = kStallTimeout})
-          .value();
+      rpc::RpcServer::Start(server_, {.addresses = {"127.0.0.1:0"}}).value();
 };
 
 // R5, R11
