@@ -18,6 +18,8 @@ int64_t HeaderBytes(const Answer& answer) {
   return kEntryBytes + static_cast<int64_t>(answer.header.size());
 }
 
+Payer PayerOf(const RequestKey& key) { return {key.principal, key.session}; }
+
 }  // namespace
 
 AnswerTicket::AnswerTicket(AnswerTicket&& other) noexcept
@@ -83,12 +85,12 @@ int64_t AnswerLog::count() const {
 
 int64_t AnswerLog::header_bytes() const {
   absl::MutexLock lock(&mutex_);
-  return header_bytes_;
+  return bytes_.all().header;
 }
 
 int64_t AnswerLog::payload_bytes() const {
   absl::MutexLock lock(&mutex_);
-  return payload_bytes_;
+  return bytes_.all().payload;
 }
 
 void AnswerLog::Record(const RequestKey& key, Answer answer, absl::Time now) {
@@ -98,7 +100,7 @@ void AnswerLog::Record(const RequestKey& key, Answer answer, absl::Time now) {
   const auto found = entries_.find(key);
   Entry& entry = found->second;
   const RequestKey* const kept = &found->first;
-  Share& share = sessions_[{kept->principal, kept->session}];
+  Share& share = sessions_[PayerOf(*kept)];
   entry.recorded = true;
   entry.give_way = nullptr;
   entry.expires = now + limits_.ttl;
@@ -106,16 +108,15 @@ void AnswerLog::Record(const RequestKey& key, Answer answer, absl::Time now) {
   entry.place = oldest_first_.insert(oldest_first_.end(), kept);
   entry.place_of_session =
       share.oldest_first.insert(share.oldest_first.end(), kept);
-  share.header_bytes += HeaderBytes(entry.answer.answer);
-  header_bytes_ += HeaderBytes(entry.answer.answer);
+  Count(*kept, HeaderBytes(entry.answer.answer), 0);
   if (entry.answer.answer.payload != nullptr) {
     entry.place_of_payload =
         share.with_payload.insert(share.with_payload.end(), kept);
-    share.payload_bytes += entry.answer.answer.payload_bytes;
-    payload_bytes_ += entry.answer.answer.payload_bytes;
+    Count(*kept, 0, entry.answer.answer.payload_bytes);
   }
   if (entry.answer.answer.payload_bytes > limits_.max_payload_bytes) {
-    too_large = DropPayload(entry, share);  // Rather than everything else.
+    // Rather than everything else.
+    too_large = DropPayload(*kept, entry, share);
   }
   dead = Evict(now);
   ended_.SignalAll();
@@ -149,50 +150,63 @@ AnswerLog::Payloads AnswerLog::Evict(absl::Time now) {
     dead.push_back(Forget(*oldest_first_.front()));
   }
   while (std::ssize(oldest_first_) > limits_.max_count ||
-         header_bytes_ > limits_.max_header_bytes) {
-    const Share& share = Largest(&Share::header_bytes);
+         bytes_.all().header > limits_.max_header_bytes) {
+    const Share& share = Largest(&Bytes::header);
     dead.push_back(Forget(*share.oldest_first.front()));
   }
-  while (payload_bytes_ > limits_.max_payload_bytes) {
-    Share& share = Largest(&Share::payload_bytes);
-    dead.push_back(
-        DropPayload(entries_.at(*share.with_payload.front()), share));
+  while (bytes_.all().payload > limits_.max_payload_bytes) {
+    Share& share = Largest(&Bytes::payload);
+    const RequestKey& oldest = *share.with_payload.front();
+    dead.push_back(DropPayload(oldest, entries_.at(oldest), share));
   }
+  bytes_.ForgetIdle();
   return dead;
 }
 
-// What the session has that has most of `bytes`. Looks at each session, which
-// is little beside what one request costs.
-AnswerLog::Share& AnswerLog::Largest(int64_t Share::*bytes) {
+// Finds the session that has most of `bytes`, of the principal that has most.
+// Looks at each session, which is little beside the cost of one request.
+AnswerLog::Share& AnswerLog::Largest(int64_t Bytes::*bytes) {
   return std::ranges::max_element(
              sessions_, {},
-             [bytes](const auto& named) { return named.second.*bytes; })
+             [this, bytes](const auto& named) {
+               mutex_.AssertHeld();
+               return std::pair(
+                   bytes_.Get(LimitScope::kPrincipal, named.first).*bytes,
+                   bytes_.Get(LimitScope::kSession, named.first).*bytes);
+             })
       ->second;
+}
+
+void AnswerLog::Count(const RequestKey& key, int64_t header_bytes,
+                      int64_t payload_bytes) {
+  for (Bytes* bytes : bytes_.Of(PayerOf(key))) {
+    bytes->header += header_bytes;
+    bytes->payload += payload_bytes;
+  }
 }
 
 // Forgets a recorded answer, which `key` is of, and returns its tensors.
 std::shared_ptr<const void> AnswerLog::Forget(const RequestKey& key) {
   const auto found = entries_.find(key);
   Entry& entry = found->second;
-  const auto session = sessions_.find({key.principal, key.session});
-  std::shared_ptr<const void> dead = DropPayload(entry, session->second);
+  const auto session = sessions_.find(PayerOf(key));
+  std::shared_ptr<const void> dead = DropPayload(key, entry, session->second);
   session->second.oldest_first.erase(entry.place_of_session);
-  session->second.header_bytes -= HeaderBytes(entry.answer.answer);
   if (session->second.oldest_first.empty()) sessions_.erase(session);
-  header_bytes_ -= HeaderBytes(entry.answer.answer);
+  Count(key, -HeaderBytes(entry.answer.answer), 0);
   oldest_first_.erase(entry.place);
   entries_.erase(found);  // And `key` with it.
   return dead;
 }
 
 // Takes the tensors of an answer of `share` away, if it has any.
-std::shared_ptr<const void> AnswerLog::DropPayload(Entry& entry, Share& share) {
+std::shared_ptr<const void> AnswerLog::DropPayload(const RequestKey& key,
+                                                   Entry& entry, Share& share) {
   RecordedAnswer& recorded = entry.answer;
   if (recorded.answer.payload == nullptr) return nullptr;
   recorded.payload_expired = true;
   share.with_payload.erase(entry.place_of_payload);
-  share.payload_bytes -= recorded.answer.payload_bytes;
-  payload_bytes_ -= std::exchange(recorded.answer.payload_bytes, 0);
+  Count(key, 0, -std::exchange(recorded.answer.payload_bytes, 0));
   return std::exchange(recorded.answer.payload, nullptr);
 }
 

@@ -20,6 +20,8 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "base/clock.h"
+#include "server/limits/ledger.h"
+#include "server/limits/quotas.h"
 
 namespace backboned {
 
@@ -78,9 +80,9 @@ struct RecordedAnswer {
 // Remembers answers for a time, within limits of count and bytes.
 //
 // Over the count, or the bytes of their headers, the oldest answer of the
-// session that has most is forgotten, so that one that floods forgets its own.
-// Over the bytes of tensors the oldest tensors of the session that has most of
-// them go, while their headers stay.
+// session that has most, of the principal that has most, is forgotten, so that
+// one that floods forgets its own. Over the bytes of tensors the oldest tensors
+// of the session that has most of them go likewise, while their headers stay.
 //
 // Thread-safe. Must outlive its tickets.
 class AnswerLog {
@@ -140,14 +142,17 @@ class AnswerLog {
     Queue::iterator place_of_payload;  // In its session's, if it has one.
   };
   using Entries = std::map<RequestKey, Entry>;
-  // The answers of a session.
+  // The answers of a session, the oldest first.
   struct Share {
     Queue oldest_first;
-    int64_t header_bytes = 0;
-    Queue with_payload;  // Those with tensors, the oldest first.
-    int64_t payload_bytes = 0;
+    Queue with_payload;  // Those with tensors.
   };
-  using SessionName = std::pair<std::string, std::string>;  // Of a principal.
+  struct Bytes {
+    int64_t header = 0;
+    int64_t payload = 0;
+
+    bool operator==(const Bytes&) const = default;
+  };
   using Payloads = std::vector<std::shared_ptr<const void>>;
 
   void Record(const RequestKey& key, Answer answer, absl::Time now);
@@ -155,11 +160,14 @@ class AnswerLog {
   absl::Status WaitForEnd(const RequestKey& key,
                           const std::function<absl::Status()>& wanted)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  std::shared_ptr<const void> DropPayload(Entry& entry, Share& share)
+  std::shared_ptr<const void> DropPayload(const RequestKey& key, Entry& entry,
+                                          Share& share)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::shared_ptr<const void> Forget(const RequestKey& key)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  Share& Largest(int64_t Share::*bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  Share& Largest(int64_t Bytes::*bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Count(const RequestKey& key, int64_t header_bytes, int64_t payload_bytes)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Payloads Evict(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const Limits limits_;
@@ -170,9 +178,8 @@ class AnswerLog {
   Entries entries_ ABSL_GUARDED_BY(mutex_);
   // Those with a recorded answer: all, and by session.
   Queue oldest_first_ ABSL_GUARDED_BY(mutex_);
-  std::map<SessionName, Share> sessions_ ABSL_GUARDED_BY(mutex_);
-  int64_t header_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
-  int64_t payload_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::map<Payer, Share> sessions_ ABSL_GUARDED_BY(mutex_);
+  Ledger<Bytes> bytes_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace backboned

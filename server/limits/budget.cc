@@ -1,6 +1,5 @@
 #include "server/limits/budget.h"
 
-#include <algorithm>
 #include <limits>
 #include <utility>
 
@@ -9,19 +8,6 @@
 
 namespace backboned {
 namespace {
-
-// What `key` uses, of those that use something.
-template <typename Key>
-int64_t UsedBy(const std::map<Key, int64_t>& users, const Key& key) {
-  const auto found = users.find(key);
-  return found == users.end() ? 0 : found->second;
-}
-
-// Forgets those that use nothing.
-template <typename Key>
-void ForgetIdle(std::map<Key, int64_t>& users) {
-  std::erase_if(users, [](const auto& user) { return user.second == 0; });
-}
 
 // The sum, or the largest number, where it is more.
 int64_t SaturatingAdd(int64_t a, int64_t b) {
@@ -93,12 +79,12 @@ absl::Status Budget::Check(const Payer& payer, int64_t amount) const {
 
 int64_t Budget::used() const {
   absl::MutexLock lock(&mutex_);
-  return used_;
+  return used_.all();
 }
 
 int64_t Budget::used(LimitScope scope, const Payer& payer) const {
   absl::MutexLock lock(&mutex_);
-  return UsedLocked(scope, payer);
+  return used_.Get(scope, payer);
 }
 
 absl::Status Budget::CheckNotNegative(int64_t amount) const {
@@ -113,7 +99,7 @@ absl::Status Budget::CheckLocked(const Payer& payer, int64_t amount) const {
   for (const LimitScope scope : kScopes) {
     if (!options_.quotas.IsLimited(scope, payer)) continue;
     const int64_t limit = options_.quotas.Part(scope, payer, options_.limit);
-    const int64_t used = UsedLocked(scope, payer);
+    const int64_t used = used_.Get(scope, payer);
     if (amount <= limit - used) continue;
     return NoRoom({.name = options_.name,
                    .value = limit,
@@ -128,25 +114,9 @@ absl::Status Budget::CheckLocked(const Payer& payer, int64_t amount) const {
   return absl::OkStatus();
 }
 
-int64_t Budget::UsedLocked(LimitScope scope, const Payer& payer) const {
-  switch (scope) {
-    case LimitScope::kSession:
-      return UsedBy(by_session_, payer);
-    case LimitScope::kPrincipal:
-      return UsedBy(by_principal_, payer.principal);
-    default:
-      return used_;
-  }
-}
-
 void Budget::Add(const Payer& payer, int64_t amount) {
-  used_ += amount;
-  by_principal_[payer.principal] += amount;
-  by_session_[payer] += amount;
-  if (by_session_.size() < forget_at_) return;
-  ForgetIdle(by_principal_);
-  ForgetIdle(by_session_);
-  forget_at_ = std::max(kForgetAt, 2 * by_session_.size());
+  for (int64_t* used : used_.Of(payer)) *used += amount;
+  used_.ForgetIdle();
 }
 
 }  // namespace backboned

@@ -3,9 +3,7 @@
 #ifndef BACKBONED_SERVER_LIMITS_BUDGET_H_
 #define BACKBONED_SERVER_LIMITS_BUDGET_H_
 
-#include <cstddef>
 #include <cstdint>
-#include <map>
 #include <string>
 #include <utility>
 
@@ -13,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "server/limits/ledger.h"
 #include "server/limits/quotas.h"
 
 namespace backboned {
@@ -92,24 +91,13 @@ class Budget {
   absl::Status CheckNotNegative(int64_t amount) const;
   absl::Status CheckLocked(const Payer& payer, int64_t amount) const
       ABSL_SHARED_LOCKS_REQUIRED(mutex_);
-  int64_t UsedLocked(LimitScope scope, const Payer& payer) const
-      ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   void Add(const Payer& payer, int64_t amount)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-
-  // Idle sessions are forgotten when there are so many; then when there are
-  // twice as many as were left.
-  static constexpr size_t kForgetAt = 64;
 
   const Options options_;
 
   mutable absl::Mutex mutex_;
-  int64_t used_ ABSL_GUARDED_BY(mutex_) = 0;
-  // Those who use something, and some who did: who calls again and again is not
-  // made anew each time.
-  std::map<std::string, int64_t> by_principal_ ABSL_GUARDED_BY(mutex_);
-  std::map<Payer, int64_t> by_session_ ABSL_GUARDED_BY(mutex_);
-  size_t forget_at_ ABSL_GUARDED_BY(mutex_) = kForgetAt;
+  Ledger<int64_t> used_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace backboned

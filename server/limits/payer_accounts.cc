@@ -1,82 +1,40 @@
 #include "server/limits/payer_accounts.h"
 
-#include <algorithm>
-#include <utility>
-
 namespace backboned {
-namespace {
-
-constexpr char kName[] = "max-memory-bytes";
-
-template <typename Key>
-using Accounts = std::map<Key, std::shared_ptr<MemoryAccount>>;
-
-template <typename Key>
-int64_t LiveBytes(const Accounts<Key>& accounts, const Key& key) {
-  const auto found = accounts.find(key);
-  return found == accounts.end() ? 0 : found->second->live_bytes();
-}
-
-// Forgets accounts that only this map has. What counts for one has it.
-template <typename Key>
-void ForgetUnused(Accounts<Key>& accounts) {
-  std::erase_if(accounts,
-                [](const auto& each) { return each.second.use_count() == 1; });
-}
-
-}  // namespace
 
 std::shared_ptr<MemoryAccount> PayerAccounts::Of(const Payer& payer) {
+  const auto make = [&](LimitScope scope,
+                        std::shared_ptr<MemoryAccount> parent) {
+    return std::make_shared<MemoryAccount>(
+        MemoryAccount::Options{.name = "max-memory-bytes",
+                               .limit_bytes = LimitOf(scope, payer),
+                               .scope = scope,
+                               .parent = std::move(parent)});
+  };
   absl::MutexLock lock(&mutex_);
-  if (by_session_.size() >= forget_at_) ForgetUnusedAccounts();
-  std::shared_ptr<MemoryAccount>& account = by_session_[payer];
-  if (account == nullptr) {
-    account = std::make_shared<MemoryAccount>(MemoryAccount::Options{
-        .name = kName,
-        .limit_bytes = LimitOf(LimitScope::kSession, payer),
-        .scope = LimitScope::kSession,
-        .parent = PrincipalsOf(payer)});
-  }
-  return account;
+  accounts_.ForgetIdle();
+  const auto [session, principal, all] = accounts_.Of(payer);
+  if (*principal == nullptr) *principal = make(LimitScope::kPrincipal, nullptr);
+  if (*session == nullptr) *session = make(LimitScope::kSession, *principal);
+  return *session;
 }
 
 int64_t PayerAccounts::live_bytes(LimitScope scope, const Payer& payer) const {
   absl::MutexLock lock(&mutex_);
-  return scope == LimitScope::kSession
-             ? LiveBytes(by_session_, payer)
-             : LiveBytes(by_principal_, payer.principal);
+  const std::shared_ptr<MemoryAccount> account = accounts_.Get(scope, payer);
+  return account == nullptr ? 0 : account->live_bytes();
 }
 
 size_t PayerAccounts::known_sessions() const {
   absl::MutexLock lock(&mutex_);
-  return by_session_.size();
+  return accounts_.session_count();
 }
 
-const std::shared_ptr<MemoryAccount>& PayerAccounts::PrincipalsOf(
-    const Payer& payer) {
-  std::shared_ptr<MemoryAccount>& account = by_principal_[payer.principal];
-  if (account == nullptr) {
-    account = std::make_shared<MemoryAccount>(MemoryAccount::Options{
-        .name = kName,
-        .limit_bytes = LimitOf(LimitScope::kPrincipal, payer),
-        .scope = LimitScope::kPrincipal});
-  }
-  return account;
-}
-
-// Who may use all is limited by what there is.
+// A payer that may use all is limited by the memory room alone.
 int64_t PayerAccounts::LimitOf(LimitScope scope, const Payer& payer) const {
   return quotas_.Fraction(scope, payer) < 1
              ? quotas_.Part(scope, payer, limit_bytes_)
              : kUnlimitedBytes;
-}
-
-// Called each time as many are known as twice were in use: each costs its part
-// of one walk.
-void PayerAccounts::ForgetUnusedAccounts() {
-  ForgetUnused(by_session_);
-  ForgetUnused(by_principal_);
-  forget_at_ = std::max(kForgetAt, 2 * by_session_.size());
 }
 
 }  // namespace backboned

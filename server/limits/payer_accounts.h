@@ -5,13 +5,12 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <map>
 #include <memory>
-#include <string>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+#include "server/limits/ledger.h"
 #include "server/limits/memory_account.h"
 #include "server/limits/quotas.h"
 
@@ -42,23 +41,20 @@ class PayerAccounts {
 
  private:
   int64_t LimitOf(LimitScope scope, const Payer& payer) const;
-  const std::shared_ptr<MemoryAccount>& PrincipalsOf(const Payer& payer)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void ForgetUnusedAccounts() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
-  // Unused accounts are forgotten when there are so many; then when there are
-  // twice as many as were left.
-  static constexpr size_t kForgetAt = 64;
+  // Tells an account that only the ledger has: what counts for one has it.
+  struct IsUnused {
+    bool operator()(const std::shared_ptr<MemoryAccount>& account) const {
+      return account.use_count() == 1;
+    }
+  };
 
   const int64_t limit_bytes_;
   const Quotas quotas_;
 
   mutable absl::Mutex mutex_;
-  std::map<std::string, std::shared_ptr<MemoryAccount>> by_principal_
+  Ledger<std::shared_ptr<MemoryAccount>, IsUnused> accounts_
       ABSL_GUARDED_BY(mutex_);
-  std::map<Payer, std::shared_ptr<MemoryAccount>> by_session_
-      ABSL_GUARDED_BY(mutex_);
-  size_t forget_at_ ABSL_GUARDED_BY(mutex_) = kForgetAt;
 };
 
 }  // namespace backboned

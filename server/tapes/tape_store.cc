@@ -63,15 +63,13 @@ absl::StatusOr<TapeSlot> TapeStore::Reserve(const Payer& payer,
   DropExpired(now);
   Tapes undone;  // Destroyed after the lock.
   absl::MutexLock lock(&mutex_);
+  holders_.ForgetIdle();
   absl::Status room;
   for (const Level& level : LevelsOf(payer)) room.Update(CheckCount(level));
   if (room.ok()) room = MakeRoom(payer, 1, undone);
-  if (room.ok()) {
-    for (Holder* holder : HoldersOf(payer)) ++holder->reserved_count;
-    return TapeSlot(this, payer);
-  }
-  Forget(payer);
-  return room;
+  if (!room.ok()) return room;
+  for (Holder* holder : holders_.Of(payer)) ++holder->reserved_count;
+  return TapeSlot(this, payer);
 }
 
 absl::StatusOr<std::string> TapeStore::Put(Tape tape, TapeSlot slot,
@@ -96,7 +94,7 @@ absl::StatusOr<std::string> TapeStore::Put(Tape tape, TapeSlot slot,
   }
   entry.number = ++last_number_;
   Count(*entry.tape, 1, entry.bytes);
-  for (Holder* holder : HoldersOf(slot.payer_)) --holder->reserved_count;
+  for (Holder* holder : holders_.Of(slot.payer_)) --holder->reserved_count;
   slot.store_ = nullptr;
   entries_.emplace(id, std::move(entry));
   return id;
@@ -175,19 +173,13 @@ TapeStore::Figures TapeStore::InstanceFigures(
 
 TapeStore::Figures TapeStore::TotalFigures() const {
   absl::MutexLock lock(&mutex_);
-  return all_.figures;
+  return holders_.all().figures;
 }
 
 TapeStore::Figures TapeStore::PayerFigures(LimitScope scope,
                                            const Payer& payer) const {
   absl::MutexLock lock(&mutex_);
-  if (scope == LimitScope::kSession) {
-    const auto session = by_session_.find(payer);
-    return session == by_session_.end() ? Figures() : session->second.figures;
-  }
-  const auto principal = by_principal_.find(payer.principal);
-  return principal == by_principal_.end() ? Figures()
-                                          : principal->second.figures;
+  return holders_.Get(scope, payer).figures;
 }
 
 // Drops what `predicate` chooses, or marks it if it is leased.
@@ -213,7 +205,6 @@ std::shared_ptr<const Tape> TapeStore::Remove(Entries::iterator entry) {
   std::shared_ptr<const Tape> tape = std::move(entry->second.tape);
   Count(*tape, -1, -entry->second.bytes);
   entries_.erase(entry);
-  Forget(PayerOf(*tape));
   return tape;
 }
 
@@ -243,41 +234,20 @@ absl::Status TapeStore::CheckUse(const std::string& id,
   return absl::OkStatus();
 }
 
-// What a payer's tapes count for.
-std::array<TapeStore::Holder*, 3> TapeStore::HoldersOf(const Payer& payer) {
-  return {&by_session_[payer], &by_principal_[payer.principal], &all_};
-}
-
 // What limits a payer's tapes, the narrowest first.
 std::vector<TapeStore::Level> TapeStore::LevelsOf(const Payer& payer) {
-  const auto [session, principal, all] = HoldersOf(payer);
+  const auto holders = holders_.Of(payer);
   std::vector<Level> levels;
-  for (const LimitScope scope : kScopes) {
+  for (size_t i = 0; i < kScopes.size(); ++i) {
+    const LimitScope scope = kScopes[i];
     if (!limits_.quotas.IsLimited(scope, payer)) continue;
     levels.push_back(
         {.scope = scope,
-         .holder = scope == LimitScope::kSession     ? *session
-                   : scope == LimitScope::kPrincipal ? *principal
-                                                     : *all,
+         .holder = *holders[i],
          .max_count = limits_.quotas.Part(scope, payer, limits_.max_count),
          .max_bytes = limits_.quotas.Part(scope, payer, limits_.max_bytes)});
   }
   return levels;
-}
-
-// Forgets holders that hold nothing.
-void TapeStore::Forget(const Payer& payer) {
-  const auto is_empty = [](const Holder& holder) {
-    return holder.figures.count == 0 && holder.reserved_count == 0;
-  };
-  const auto session = by_session_.find(payer);
-  if (session != by_session_.end() && is_empty(session->second)) {
-    by_session_.erase(session);
-  }
-  const auto principal = by_principal_.find(payer.principal);
-  if (principal != by_principal_.end() && is_empty(principal->second)) {
-    by_principal_.erase(principal);
-  }
 }
 
 absl::Status TapeStore::CheckCount(const Level& level) const {
@@ -343,8 +313,9 @@ void TapeStore::Demote(const Level& level, const Payer& payer, int64_t bytes,
         std::ranges::max_element(candidates, {}, [this](const auto& candidate) {
           mutex_.AssertHeld();
           const Payer& holder = candidate.first;
-          return std::pair(by_principal_.at(holder.principal).figures.bytes,
-                           by_session_.at(holder).figures.bytes);
+          return std::pair(
+              holders_.Find(LimitScope::kPrincipal, holder)->figures.bytes,
+              holders_.Find(LimitScope::kSession, holder)->figures.bytes);
         });
     Entry& oldest = *most->second.begin()->second;
     undone.push_back(std::exchange(oldest.tape, Demoted(*oldest.tape)));
@@ -360,7 +331,7 @@ void TapeStore::Count(const Tape& tape, int64_t count, int64_t bytes) {
   instance->second.count += count;
   instance->second.bytes += bytes;
   if (instance->second.count == 0) by_instance_.erase(instance);
-  for (Holder* holder : HoldersOf(PayerOf(tape))) {
+  for (Holder* holder : holders_.Of(PayerOf(tape))) {
     holder->figures.count += count;
     holder->figures.bytes += bytes;
   }
@@ -375,8 +346,7 @@ void TapeStore::Recount(Entry& entry) {
 
 void TapeStore::FreeSlot(const Payer& payer) {
   absl::MutexLock lock(&mutex_);
-  for (Holder* holder : HoldersOf(payer)) --holder->reserved_count;
-  Forget(payer);
+  for (Holder* holder : holders_.Of(payer)) --holder->reserved_count;
 }
 
 void TapeStore::EndLease(const Tapes& tapes, bool consume) {

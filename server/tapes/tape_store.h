@@ -3,9 +3,7 @@
 #ifndef BACKBONED_SERVER_TAPES_TAPE_STORE_H_
 #define BACKBONED_SERVER_TAPES_TAPE_STORE_H_
 
-#include <array>
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -19,6 +17,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
+#include "server/limits/ledger.h"
 #include "server/limits/quotas.h"
 #include "server/tapes/tape.h"
 
@@ -105,6 +104,8 @@ class TapeStore {
   struct Figures {
     int64_t count = 0;
     int64_t bytes = 0;
+
+    bool operator==(const Figures&) const = default;
   };
 
   explicit TapeStore(const Limits& limits);
@@ -181,6 +182,8 @@ class TapeStore {
   struct Holder {
     Figures figures;
     int64_t reserved_count = 0;
+
+    bool operator==(const Holder&) const = default;
   };
 
   // A holder that limits a payer's tapes.
@@ -199,11 +202,8 @@ class TapeStore {
   absl::Status CheckUse(const std::string& id, std::string_view instance_uid,
                         std::string_view principal, absl::Time now) const
       ABSL_SHARED_LOCKS_REQUIRED(mutex_);
-  std::array<Holder*, 3> HoldersOf(const Payer& payer)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::vector<Level> LevelsOf(const Payer& payer)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Forget(const Payer& payer) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status CheckCount(const Level& level) const;
   absl::Status CheckBytes(const Level& level, int64_t bytes) const;
   absl::Status MakeRoom(const Payer& payer, int64_t bytes, Tapes& undone)
@@ -221,10 +221,7 @@ class TapeStore {
   mutable absl::Mutex mutex_;
   Entries entries_ ABSL_GUARDED_BY(mutex_);
   std::unordered_map<std::string, Figures> by_instance_ ABSL_GUARDED_BY(mutex_);
-  Holder all_ ABSL_GUARDED_BY(mutex_);
-  // Those that hold something, or a place.
-  std::map<std::string, Holder> by_principal_ ABSL_GUARDED_BY(mutex_);
-  std::map<Payer, Holder> by_session_ ABSL_GUARDED_BY(mutex_);
+  Ledger<Holder> holders_ ABSL_GUARDED_BY(mutex_);
   uint64_t last_number_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
