@@ -22,22 +22,9 @@ Payer PayerOf(const RequestKey& key) { return {key.principal, key.session}; }
 
 }  // namespace
 
-AnswerTicket::AnswerTicket(AnswerTicket&& other) noexcept
-    : log_(std::exchange(other.log_, nullptr)), key_(std::move(other.key_)) {}
-
-AnswerTicket& AnswerTicket::operator=(AnswerTicket&& other) noexcept {
-  std::swap(log_, other.log_);
-  std::swap(key_, other.key_);
-  return *this;
-}
-
-AnswerTicket::~AnswerTicket() {
-  if (log_ != nullptr) log_->Abandon(key_);
-}
-
 void AnswerTicket::Record(Answer answer, absl::Time now) {
-  if (log_ == nullptr) return;
-  std::exchange(log_, nullptr)->Record(key_, std::move(answer), now);
+  AnswerLog* const log = owner();
+  if (log != nullptr) log->Record(Take(), std::move(answer), now);
 }
 
 AnswerLog::AnswerLog(const Limits& limits) : limits_(limits) {}
@@ -46,7 +33,7 @@ absl::StatusOr<AnswerLog::Attempt> AnswerLog::Begin(
     const RequestKey& key, const std::string& fingerprint, absl::Time now,
     const std::function<absl::Status()>& wanted,
     std::function<void()> give_way) {
-  if (key.request_id.empty()) return AnswerTicket(nullptr, key);
+  if (key.request_id.empty()) return AnswerTicket();
   Payloads dead;  // Destroyed after the lock.
   absl::MutexLock lock(&mutex_);
   dead = Evict(now);
@@ -122,7 +109,7 @@ void AnswerLog::Record(const RequestKey& key, Answer answer, absl::Time now) {
   ended_.SignalAll();
 }
 
-void AnswerLog::Abandon(const RequestKey& key) {
+void AnswerLog::GiveBack(const RequestKey& key) {
   absl::MutexLock lock(&mutex_);
   entries_.erase(key);
   ended_.SignalAll();

@@ -20,6 +20,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "base/clock.h"
+#include "base/token.h"
 #include "server/limits/ledger.h"
 #include "server/limits/quotas.h"
 
@@ -51,24 +52,14 @@ class AnswerLog;
 
 // The right to run a request for the first time. Unless it records an answer,
 // the next attempt runs anew. Not thread-safe.
-class AnswerTicket {
+class AnswerTicket : public Token<AnswerLog, RequestKey> {
  public:
-  AnswerTicket(AnswerTicket&& other) noexcept;
-  AnswerTicket& operator=(AnswerTicket&& other) noexcept;
-  ~AnswerTicket();
+  using Token::Token;
 
   // Keeps `answer` for retries of the request. Record it as soon as the change
   // is made, before the answer is sent. Does nothing for a request without an
-  // id.
+  // id, whose ticket is empty.
   void Record(Answer answer, absl::Time now);
-
- private:
-  friend class AnswerLog;
-  AnswerTicket(AnswerLog* log, RequestKey key)
-      : log_(log), key_(std::move(key)) {}
-
-  AnswerLog* log_;  // Null: there is nothing to record or to abandon.
-  RequestKey key_;
 };
 
 // The answer that an earlier attempt got. Without tensors if it had none.
@@ -126,6 +117,7 @@ class AnswerLog {
 
  private:
   friend class AnswerTicket;
+  friend class Token<AnswerLog, RequestKey>;
 
   // Of keys in `entries_`.
   using Queue = std::list<const RequestKey*>;
@@ -156,7 +148,7 @@ class AnswerLog {
   using Payloads = std::vector<std::shared_ptr<const void>>;
 
   void Record(const RequestKey& key, Answer answer, absl::Time now);
-  void Abandon(const RequestKey& key);
+  void GiveBack(const RequestKey& key);  // Without an answer.
   absl::Status WaitForEnd(const RequestKey& key,
                           const std::function<absl::Status()>& wanted)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -15,20 +15,6 @@ constexpr absl::Duration kSessionRetryDelay = absl::Minutes(1);
 
 }  // namespace
 
-SessionCall::SessionCall(SessionCall&& other) noexcept
-    : sessions_(std::exchange(other.sessions_, nullptr)),
-      key_(std::move(other.key_)) {}
-
-SessionCall& SessionCall::operator=(SessionCall&& other) noexcept {
-  std::swap(sessions_, other.sessions_);
-  std::swap(key_, other.key_);
-  return *this;
-}
-
-SessionCall::~SessionCall() {
-  if (sessions_ != nullptr) sessions_->End(key_);
-}
-
 Sessions::Sessions(absl::Duration ttl, int64_t max_sessions,
                    const Quotas& quotas, OwnsMore owns_more)
     : ttl_(ttl),
@@ -110,7 +96,7 @@ int64_t Sessions::count() const {
   return static_cast<int64_t>(sessions_.size());
 }
 
-void Sessions::End(const Key& key) {
+void Sessions::GiveBack(const Key& key) {
   absl::MutexLock lock(&mutex_);
   const auto found = sessions_.find(key);
   Session& session = found->second;

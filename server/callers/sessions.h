@@ -18,6 +18,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "base/token.h"
 #include "server/limits/budget.h"
 #include "server/limits/quotas.h"
 
@@ -25,24 +26,9 @@ namespace backboned {
 
 class Sessions;
 
-// A call of a session in flight: the session lives at least as long. Not
-// thread-safe.
-class SessionCall {
- public:
-  // Belongs to no session.
-  SessionCall() = default;
-  SessionCall(SessionCall&& other) noexcept;
-  SessionCall& operator=(SessionCall&& other) noexcept;
-  ~SessionCall();
-
- private:
-  friend class Sessions;
-  SessionCall(Sessions* sessions, std::pair<std::string, std::string> key)
-      : sessions_(sessions), key_(std::move(key)) {}
-
-  Sessions* sessions_ = nullptr;
-  std::pair<std::string, std::string> key_;
-};
+// A call of a session in flight: the session lives at least as long. An empty
+// one belongs to no session. Not thread-safe.
+using SessionCall = Token<Sessions, std::pair<std::string, std::string>>;
 
 // Knows which sessions live, and what each owns that dies with it. A session is
 // known by its id and its principal: nobody keeps another's alive. It lives
@@ -110,7 +96,7 @@ class Sessions {
   int64_t count() const;
 
  private:
-  friend class SessionCall;
+  friend SessionCall;
 
   using Key = std::pair<std::string, std::string>;  // Id and principal.
 
@@ -121,7 +107,7 @@ class Sessions {
     std::set<std::string> instances = {};
   };
 
-  void End(const Key& key);
+  void GiveBack(const Key& key);  // Of a call that ends.
   bool IsIdleAndOwnsNothing(const Key& key, const Session& session) const
       ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   absl::StatusOr<Budget::Reservation> MakePlace(const std::string& principal)

@@ -17,34 +17,6 @@ int64_t SaturatingAdd(int64_t a, int64_t b) {
 
 }  // namespace
 
-Budget::Reservation::Reservation(Budget* budget, Payer payer, int64_t amount)
-    : budget_(budget), payer_(std::move(payer)), amount_(amount) {}
-
-Budget::Reservation::Reservation(Reservation&& other) noexcept
-    : budget_(std::exchange(other.budget_, nullptr)),
-      payer_(std::move(other.payer_)),
-      amount_(std::exchange(other.amount_, 0)) {}
-
-Budget::Reservation& Budget::Reservation::operator=(
-    Reservation&& other) noexcept {
-  if (this != &other) {
-    Release();
-    budget_ = std::exchange(other.budget_, nullptr);
-    payer_ = std::move(other.payer_);
-    amount_ = std::exchange(other.amount_, 0);
-  }
-  return *this;
-}
-
-Budget::Reservation::~Reservation() { Release(); }
-
-void Budget::Reservation::Release() {
-  if (budget_ == nullptr) return;
-  Budget& budget = *std::exchange(budget_, nullptr);
-  absl::MutexLock lock(&budget.mutex_);
-  budget.Add(payer_, -std::exchange(amount_, 0));
-}
-
 absl::StatusOr<Budget::Reservation> Budget::Reserve(const Payer& payer,
                                                     int64_t amount) {
   if (amount == 0) return Reservation();
@@ -52,7 +24,7 @@ absl::StatusOr<Budget::Reservation> Budget::Reserve(const Payer& payer,
   absl::Status room = CheckLocked(payer, amount);
   if (!room.ok()) return room;
   Add(payer, amount);
-  return Reservation(this, payer, amount);
+  return Reservation(this, {payer, amount});
 }
 
 absl::Status Budget::Resize(Reservation& held, const Payer& payer,
@@ -60,15 +32,14 @@ absl::Status Budget::Resize(Reservation& held, const Payer& payer,
   absl::Status valid = CheckNotNegative(amount);
   if (!valid.ok()) return valid;
   absl::MutexLock lock(&mutex_);
-  const int64_t more = amount - held.amount_;
+  const int64_t more = amount - held.amount();
   if (more > 0) {
     absl::Status room = CheckLocked(payer, more);
     if (!room.ok()) return room;
   }
   Add(payer, more);
-  held.budget_ = this;
-  held.payer_ = payer;
-  held.amount_ = amount;
+  held.Take();
+  held = Reservation(this, {payer, amount});
   return absl::OkStatus();
 }
 
@@ -85,6 +56,11 @@ int64_t Budget::used() const {
 int64_t Budget::used(LimitScope scope, const Payer& payer) const {
   absl::MutexLock lock(&mutex_);
   return used_.Get(scope, payer);
+}
+
+void Budget::GiveBack(const Part& part) {
+  absl::MutexLock lock(&mutex_);
+  Add(part.payer, -part.amount);
 }
 
 absl::Status Budget::CheckNotNegative(int64_t amount) const {

@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "base/token.h"
 #include "server/limits/ledger.h"
 #include "server/limits/quotas.h"
 
@@ -25,28 +26,16 @@ namespace backboned {
 // Thread-safe. Must outlive its reservations.
 class Budget {
  public:
-  // What is taken until this object is gone. Not thread-safe.
-  class Reservation {
+  struct Part {
+    Payer payer;
+    int64_t amount = 0;
+  };
+
+  // A part of the budget, taken until this object is gone. Not thread-safe.
+  class Reservation : public Token<Budget, Part> {
    public:
-    // Reserves nothing.
-    Reservation() = default;
-    Reservation(Reservation&& other) noexcept;
-    Reservation& operator=(Reservation&& other) noexcept;
-    ~Reservation();
-
-    // Gives it back now.
-    void Release();
-
-    // How much is taken.
-    int64_t amount() const { return amount_; }
-
-   private:
-    friend class Budget;
-    Reservation(Budget* budget, Payer payer, int64_t amount);
-
-    Budget* budget_ = nullptr;
-    Payer payer_;
-    int64_t amount_ = 0;
+    using Token::Token;
+    int64_t amount() const { return right().amount; }
   };
 
   struct Options {
@@ -88,6 +77,9 @@ class Budget {
   int64_t used(LimitScope scope, const Payer& payer) const;
 
  private:
+  friend class Token<Budget, Part>;
+
+  void GiveBack(const Part& part);
   absl::Status CheckNotNegative(int64_t amount) const;
   absl::Status CheckLocked(const Payer& payer, int64_t amount) const
       ABSL_SHARED_LOCKS_REQUIRED(mutex_);

@@ -54,6 +54,11 @@ bool IsWithin(const Tape& tape, LimitScope scope, const Payer& payer) {
 
 }  // namespace
 
+void TapeLease::Consume() {
+  TapeStore* const store = owner();
+  if (store != nullptr) store->EndLease(Take(), /*consume=*/true);
+}
+
 TapeStore::TapeStore(const Limits& limits) : limits_(limits) {}
 
 TapeStore::~TapeStore() = default;
@@ -74,7 +79,7 @@ absl::StatusOr<TapeSlot> TapeStore::Reserve(const Payer& payer,
 
 absl::StatusOr<std::string> TapeStore::Put(Tape tape, TapeSlot slot,
                                            absl::Time now) {
-  assert(slot.store_ == this && slot.payer_ == PayerOf(tape));
+  assert(slot.owner() == this && slot.right() == PayerOf(tape));
   tape.id = RandomId();
   const std::string id = tape.id;
   Entry entry = {.tape = std::make_shared<Tape>(std::move(tape)),
@@ -82,11 +87,11 @@ absl::StatusOr<std::string> TapeStore::Put(Tape tape, TapeSlot slot,
   entry.bytes = entry.tape->bytes;
   Tapes undone;  // Destroyed after the lock.
   absl::MutexLock lock(&mutex_);
-  absl::Status room = MakeRoom(slot.payer_, entry.bytes, undone);
+  absl::Status room = MakeRoom(slot.right(), entry.bytes, undone);
   if (!room.ok() && CanBeDemoted(*entry.tape)) {
     undone.push_back(std::exchange(entry.tape, Demoted(*entry.tape)));
     entry.bytes = entry.tape->replay->bytes();
-    room = MakeRoom(slot.payer_, entry.bytes, undone);
+    room = MakeRoom(slot.right(), entry.bytes, undone);
   }
   if (!room.ok()) {
     undone.push_back(std::move(entry.tape));
@@ -94,8 +99,7 @@ absl::StatusOr<std::string> TapeStore::Put(Tape tape, TapeSlot slot,
   }
   entry.number = ++last_number_;
   Count(*entry.tape, 1, entry.bytes);
-  for (Holder* holder : holders_.Of(slot.payer_)) --holder->reserved_count;
-  slot.store_ = nullptr;
+  for (Holder* holder : holders_.Of(slot.Take())) --holder->reserved_count;
   entries_.emplace(id, std::move(entry));
   return id;
 }
@@ -344,7 +348,7 @@ void TapeStore::Recount(Entry& entry) {
   entry.bytes = bytes;
 }
 
-void TapeStore::FreeSlot(const Payer& payer) {
+void TapeStore::GiveBack(const Payer& payer) {
   absl::MutexLock lock(&mutex_);
   for (Holder* holder : holders_.Of(payer)) --holder->reserved_count;
 }

@@ -4,6 +4,7 @@
 #define BACKBONED_SERVER_TAPES_TAPE_STORE_H_
 
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -17,6 +18,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
+#include "base/token.h"
 #include "server/limits/ledger.h"
 #include "server/limits/quotas.h"
 #include "server/tapes/tape.h"
@@ -27,53 +29,22 @@ class TapeStore;
 
 // A place for one tape, held until it is put or this object is gone. Not
 // thread-safe.
-class TapeSlot {
+using TapeSlot = Token<TapeStore, Payer>;
+
+// The exclusive use of tapes by one backward. Those that are not consumed go
+// back to the store. Not thread-safe.
+class TapeLease
+    : public Token<TapeStore, std::vector<std::shared_ptr<const Tape>>> {
  public:
-  // Holds no place.
-  TapeSlot() = default;
-  TapeSlot(TapeSlot&& other) noexcept
-      : store_(std::exchange(other.store_, nullptr)),
-        payer_(std::move(other.payer_)) {}
-  TapeSlot& operator=(TapeSlot&& other) noexcept;
-  ~TapeSlot();
-
- private:
-  friend class TapeStore;
-  TapeSlot(TapeStore* store, Payer payer)
-      : store_(store), payer_(std::move(payer)) {}
-
-  TapeStore* store_ = nullptr;
-  Payer payer_;
-};
-
-// Tapes of which a backward has the exclusive use. Not thread-safe.
-class TapeLease {
- public:
-  // Holds nothing.
-  TapeLease() = default;
-  TapeLease(TapeLease&& other) noexcept;
-  TapeLease& operator=(TapeLease&& other) noexcept;
-
-  // Returns to the store what was not consumed.
-  ~TapeLease();
+  using Token::Token;
 
   // The tapes, in the order of the ids that were asked for.
   const std::vector<std::shared_ptr<const Tape>>& tapes() const {
-    return tapes_;
+    return right();
   }
 
   // Drops the tapes for good: they are used up. The lease is empty then.
   void Consume();
-
- private:
-  friend class TapeStore;
-  TapeLease(TapeStore* store, std::vector<std::shared_ptr<const Tape>> tapes)
-      : store_(store), tapes_(std::move(tapes)) {}
-
-  void Finish(bool consume);
-
-  TapeStore* store_ = nullptr;
-  std::vector<std::shared_ptr<const Tape>> tapes_;
 };
 
 // Keeps tapes until they are used, released or expired, within limits of count
@@ -92,11 +63,11 @@ class TapeStore {
  public:
   struct Limits {
     // Errors call it `max-tapes`.
-    int64_t max_count = 1024;
+    int64_t max_count = std::numeric_limits<int64_t>::max();
     // Errors call it `max-tape-bytes`.
-    int64_t max_bytes = int64_t{4} << 30;
+    int64_t max_bytes = std::numeric_limits<int64_t>::max();
     // Since the tape was put or its last lease began.
-    absl::Duration ttl = absl::Minutes(10);
+    absl::Duration ttl = absl::InfiniteDuration();
     // Of count and bytes.
     Quotas quotas = {};
   };
@@ -164,7 +135,7 @@ class TapeStore {
   Figures PayerFigures(LimitScope scope, const Payer& payer) const;
 
  private:
-  friend class TapeSlot;
+  friend TapeSlot;
   friend class TapeLease;
 
   struct Entry {
@@ -176,6 +147,7 @@ class TapeStore {
     bool dropped = false;  // Goes at the end of its lease.
   };
   using Tapes = std::vector<std::shared_ptr<const Tape>>;
+  friend class Token<TapeStore, Tapes>;
   using Entries = std::unordered_map<std::string, Entry>;  // By id.
 
   // What all, a principal or a session hold.
@@ -213,7 +185,8 @@ class TapeStore {
   void Count(const Tape& tape, int64_t count, int64_t bytes)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Recount(Entry& entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void FreeSlot(const Payer& payer);
+  void GiveBack(const Payer& payer);  // The place of a tape.
+  void GiveBack(const Tapes& tapes) { EndLease(tapes, /*consume=*/false); }
   void EndLease(const Tapes& tapes, bool consume);
 
   const Limits limits_;

@@ -1,5 +1,7 @@
 #include "server/rpc/transport/gate.h"
 
+#include <utility>
+
 #include "absl/time/clock.h"
 #include "base/clock.h"
 #include "base/errors.h"
@@ -18,11 +20,10 @@ Gate::Gate(int64_t max_calls, const Quotas& quotas)
                .quotas = quotas,
                .retry_delay = kRetryDelay}) {}
 
-Gate::Pass::~Pass() {
-  if (gate_ == nullptr) return;
-  place_.Release();
-  absl::MutexLock lock(&gate_->mutex_);
-  if (--gate_->calls_ == 0) gate_->empty_.SignalAll();
+void Gate::GiveBack(Budget::Reservation place) {
+  place.Release();
+  absl::MutexLock lock(&mutex_);
+  if (--calls_ == 0) empty_.SignalAll();
 }
 
 absl::StatusOr<Gate::Pass> Gate::Enter(const Payer& payer) {

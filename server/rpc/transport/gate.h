@@ -4,13 +4,13 @@
 #define BACKBONED_SERVER_RPC_TRANSPORT_GATE_H_
 
 #include <cstdint>
-#include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "base/clock.h"
+#include "base/token.h"
 #include "server/limits/budget.h"
 
 namespace backboned::rpc {
@@ -24,20 +24,7 @@ class Gate {
   Gate(int64_t max_calls, const Quotas& quotas);
 
   // One call that is inside, until it is destroyed.
-  class Pass {
-   public:
-    Pass(Gate* gate, Budget::Reservation place)
-        : gate_(gate), place_(std::move(place)) {}
-    Pass(Pass&& other) noexcept
-        : gate_(std::exchange(other.gate_, nullptr)),
-          place_(std::move(other.place_)) {}
-    Pass& operator=(Pass&&) = delete;
-    ~Pass();
-
-   private:
-    Gate* gate_;
-    Budget::Reservation place_;
-  };
+  using Pass = Token<Gate, Budget::Reservation>;
 
   // Lets a call in: kUnavailable (draining) or kResourceExhausted otherwise.
   absl::StatusOr<Pass> Enter(const Payer& payer);
@@ -57,6 +44,10 @@ class Gate {
   void WaitUntilQuiet(absl::Duration pause, absl::Duration timeout);
 
  private:
+  friend Pass;
+
+  void GiveBack(Budget::Reservation place);
+
   Budget places_;
   absl::Mutex mutex_;
   MonotonicCondVar empty_;  // The last one left.
