@@ -7,37 +7,28 @@ namespace backboned::rpc {
 
 BackboneService::BackboneService(Surroundings& surroundings)
     : DecoratedService("backboned.v1.BackboneService", surroundings) {
-  AddExchange<v1::ForwardResult>("Forward", &BackboneService::Forward);
-  AddExchange<v1::BackwardResult>("Backward", &BackboneService::Backward);
-  AddExchange<v1::TrainStepResult>("TrainStep", &BackboneService::TrainStep);
-  AddUnary("ReleaseTapes", &BackboneService::ReleaseTapes);
-  AddStream("GetParams", &BackboneService::GetParams);
-  AddUpload("SetParams", &BackboneService::SetParams);
-  AddStream("GetGrads", &BackboneService::GetGrads);
-  AddUpload("SetGrads", &BackboneService::SetGrads);
-  AddChange("ZeroGrads", &BackboneService::ZeroGrads);
-  AddStream("GetBuffers", &BackboneService::GetBuffers);
-  AddUpload("SetBuffers", &BackboneService::SetBuffers);
-  AddChange("ConfigureOptimizer", &BackboneService::ConfigureOptimizer);
-  AddChange("Step", &BackboneService::Step);
-  AddStream("GetOptimizerState", &BackboneService::GetOptimizerState);
-  AddUpload("SetOptimizerState", &BackboneService::SetOptimizerState);
-  AddUnary("Extract", &BackboneService::Extract);
-}
-
-absl::StatusOr<std::shared_ptr<Instance>> BackboneService::Find(
-    Call& call, const std::string& name) {
-  call.record().instance = name;
-  return server().registry().Find(name, call.principal());
-}
-
-absl::StatusOr<std::shared_ptr<Instance>> BackboneService::FindWritable(
-    Call& call, const std::string& name) {
-  absl::StatusOr<std::shared_ptr<Instance>> instance = Find(call, name);
-  if (!instance.ok()) return instance;
-  absl::Status writable = (*instance)->CheckWritable();
-  if (!writable.ok()) return writable;
-  return instance;
+  AddExchange<v1::ForwardResult>("Forward", &BackboneService::Forward,
+                                 Access::kRead);
+  AddExchange<v1::BackwardResult>("Backward", &BackboneService::Backward,
+                                  Access::kRead);
+  AddExchange<v1::TrainStepResult>("TrainStep", &BackboneService::TrainStep,
+                                   Access::kWrite);
+  AddUnary("ReleaseTapes", &BackboneService::ReleaseTapes, Access::kNone);
+  AddStream("GetParams", &BackboneService::GetParams, Access::kRead);
+  AddUpload("SetParams", &BackboneService::SetParams, Access::kWrite);
+  AddStream("GetGrads", &BackboneService::GetGrads, Access::kRead);
+  AddUpload("SetGrads", &BackboneService::SetGrads, Access::kWrite);
+  AddChange("ZeroGrads", &BackboneService::ZeroGrads, Access::kWrite);
+  AddStream("GetBuffers", &BackboneService::GetBuffers, Access::kRead);
+  AddUpload("SetBuffers", &BackboneService::SetBuffers, Access::kWrite);
+  AddChange("ConfigureOptimizer", &BackboneService::ConfigureOptimizer,
+            Access::kWrite);
+  AddChange("Step", &BackboneService::Step, Access::kWrite);
+  AddStream("GetOptimizerState", &BackboneService::GetOptimizerState,
+            Access::kRead);
+  AddUpload("SetOptimizerState", &BackboneService::SetOptimizerState,
+            Access::kWrite);
+  AddUnary("Extract", &BackboneService::Extract, Access::kRead);
 }
 
 absl::StatusOr<v1::ReleaseTapesResponse> BackboneService::ReleaseTapes(

@@ -75,14 +75,6 @@ class BackboneService : public DecoratedService {
   absl::Status AnswerFromCache(Call& call, MessageStream& stream,
                                const v1::ForwardHeader& header,
                                AnswerTicket ticket);
-
-  // Finds the instance that a header names, and tells the log.
-  absl::StatusOr<std::shared_ptr<Instance>> Find(Call& call,
-                                                 const std::string& name);
-
-  // The same, to write it: CheckWritable's error before a byte is taken.
-  absl::StatusOr<std::shared_ptr<Instance>> FindWritable(
-      Call& call, const std::string& name);
 };
 
 }  // namespace backboned::rpc

@@ -204,7 +204,7 @@ absl::Status BackboneService::Backward(Call& call, MessageStream& stream,
                                        const v1::BackwardHeader& header,
                                        AnswerTicket ticket) {
   absl::StatusOr<std::shared_ptr<Instance>> instance =
-      Find(call, header.instance());
+      Resolve(call, header.instance());
   if (!instance.ok()) return instance.status();
   absl::Status valid = CheckOptions(header);
   if (valid.ok() && header.accumulate()) valid = (*instance)->CheckWritable();

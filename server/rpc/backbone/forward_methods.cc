@@ -181,7 +181,7 @@ absl::Status CheckFits(const DeviceWorker::Request& request,
 absl::StatusOr<ForwardWork> BackboneService::Read(
     Call& call, const v1::ForwardHeader& header) {
   absl::StatusOr<std::shared_ptr<Instance>> instance =
-      Find(call, header.instance());
+      Resolve(call, header.instance());
   if (!instance.ok()) return instance.status();
   absl::StatusOr<ForwardOptions> options = OptionsOf(header, **instance);
   if (!options.ok()) return options.status();
@@ -303,7 +303,7 @@ absl::Status BackboneService::AnswerFromCache(Call& call, MessageStream& stream,
 absl::StatusOr<v1::ExtractResponse> BackboneService::Extract(
     Call& call, const v1::ExtractRequest& request) {
   absl::StatusOr<std::shared_ptr<Instance>> instance =
-      Find(call, request.instance());
+      Resolve(call, request.instance());
   if (!instance.ok()) return instance.status();
   absl::StatusOr<ForwardWork> work = WorkOf(request, *instance);
   if (!work.ok()) return work.status();

@@ -82,7 +82,7 @@ absl::Status BackboneService::GetGrads(Call& call, MessageStream& stream) {
   absl::Status read = stream.ReadRequest(request);
   if (!read.ok()) return read;
   absl::StatusOr<std::shared_ptr<Instance>> instance =
-      Find(call, request.instance());
+      Resolve(call, request.instance());
   if (!instance.ok()) return instance.status();
   const Layout& layout = (*instance)->architecture().layout();
   absl::StatusOr<std::vector<Slice>> slices =
@@ -108,7 +108,7 @@ absl::Status BackboneService::GetGrads(Call& call, MessageStream& stream) {
 absl::StatusOr<v1::SetGradsResponse> BackboneService::SetGrads(
     Call& call, MessageStream& stream, const v1::SetGradsHeader& header) {
   absl::StatusOr<std::shared_ptr<Instance>> instance =
-      FindWritable(call, header.instance());
+      Resolve(call, header.instance());
   if (!instance.ok()) return instance.status();
   absl::Status trains = (*instance)->CheckTrains();
   if (!trains.ok()) return trains;
@@ -138,7 +138,7 @@ absl::StatusOr<v1::SetGradsResponse> BackboneService::SetGrads(
 absl::StatusOr<v1::ZeroGradsResponse> BackboneService::ZeroGrads(
     Call& call, const v1::ZeroGradsRequest& request) {
   absl::StatusOr<std::shared_ptr<Instance>> instance =
-      FindWritable(call, request.instance());
+      Resolve(call, request.instance());
   if (!instance.ok()) return instance.status();
   absl::StatusOr<std::vector<Slice>> slices =
       SelectWhole(request.selection(), (*instance)->architecture().layout());

@@ -173,7 +173,7 @@ absl::StatusOr<v1::ConfigureOptimizerResponse>
 BackboneService::ConfigureOptimizer(
     Call& call, const v1::ConfigureOptimizerRequest& request) {
   absl::StatusOr<std::shared_ptr<Instance>> instance =
-      FindWritable(call, request.instance());
+      Resolve(call, request.instance());
   if (!instance.ok()) return instance.status();
   absl::StatusOr<OptimizerPtr> optimizer =
       FromProto(request.optimizer(), (*instance)->architecture().layout());
@@ -193,7 +193,7 @@ BackboneService::ConfigureOptimizer(
 absl::StatusOr<v1::StepResponse> BackboneService::Step(
     Call& call, const v1::StepRequest& request) {
   absl::StatusOr<std::shared_ptr<Instance>> instance =
-      Find(call, request.instance());
+      Resolve(call, request.instance());
   if (!instance.ok()) return instance.status();
   absl::StatusOr<StepDone> done =
       RunStep(call.WorkerRequest(/*lane=*/0), **instance,
@@ -212,7 +212,7 @@ absl::Status BackboneService::GetOptimizerState(Call& call,
   absl::Status read = stream.ReadRequest(request);
   if (!read.ok()) return read;
   absl::StatusOr<std::shared_ptr<Instance>> instance =
-      Find(call, request.instance());
+      Resolve(call, request.instance());
   if (!instance.ok()) return instance.status();
   const StatePtr state = (*instance)->state();
   absl::Status expected =
@@ -245,7 +245,7 @@ absl::StatusOr<v1::SetOptimizerStateResponse>
 BackboneService::SetOptimizerState(Call& call, MessageStream& stream,
                                    const v1::SetOptimizerStateHeader& header) {
   absl::StatusOr<std::shared_ptr<Instance>> instance =
-      FindWritable(call, header.instance());
+      Resolve(call, header.instance());
   if (!instance.ok()) return instance.status();
   const Layout& layout = (*instance)->architecture().layout();
   absl::StatusOr<OptimizerPtr> optimizer =

@@ -33,7 +33,7 @@ absl::Status BackboneService::GetParams(Call& call, MessageStream& stream) {
   absl::Status read = stream.ReadRequest(request);
   if (!read.ok()) return read;
   absl::StatusOr<std::shared_ptr<Instance>> instance =
-      Find(call, request.instance());
+      Resolve(call, request.instance());
   if (!instance.ok()) return instance.status();
   absl::StatusOr<std::vector<Slice>> slices = SelectParameters(
       FromProto(request.selection()), (*instance)->architecture().layout());
@@ -56,7 +56,7 @@ absl::Status BackboneService::GetParams(Call& call, MessageStream& stream) {
 absl::StatusOr<v1::SetParamsResponse> BackboneService::SetParams(
     Call& call, MessageStream& stream, const v1::SetParamsHeader& header) {
   absl::StatusOr<std::shared_ptr<Instance>> instance =
-      FindWritable(call, header.instance());
+      Resolve(call, header.instance());
   if (!instance.ok()) return instance.status();
   absl::StatusOr<std::vector<Slice>> slices = SelectParameters(
       FromProto(header.selection()), (*instance)->architecture().layout());
@@ -83,7 +83,7 @@ absl::Status BackboneService::GetBuffers(Call& call, MessageStream& stream) {
   absl::Status read = stream.ReadRequest(request);
   if (!read.ok()) return read;
   absl::StatusOr<std::shared_ptr<Instance>> instance =
-      Find(call, request.instance());
+      Resolve(call, request.instance());
   if (!instance.ok()) return instance.status();
   const Layout& layout = (*instance)->architecture().layout();
   absl::StatusOr<std::vector<Slice>> slices =
@@ -107,7 +107,7 @@ absl::Status BackboneService::GetBuffers(Call& call, MessageStream& stream) {
 absl::StatusOr<v1::SetBuffersResponse> BackboneService::SetBuffers(
     Call& call, MessageStream& stream, const v1::SetBuffersHeader& header) {
   absl::StatusOr<std::shared_ptr<Instance>> instance =
-      FindWritable(call, header.instance());
+      Resolve(call, header.instance());
   if (!instance.ok()) return instance.status();
   const Layout& layout = (*instance)->architecture().layout();
   absl::StatusOr<std::vector<Slice>> slices =

@@ -143,7 +143,7 @@ v1::TrainStepResult ResultOf(const Instance& instance, const TrainDone& done,
 absl::StatusOr<TrainWork> BackboneService::Prepare(
     Call& call, const v1::TrainStepHeader& header) {
   absl::StatusOr<std::shared_ptr<Instance>> instance =
-      FindWritable(call, header.instance());
+      Resolve(call, header.instance());
   if (!instance.ok()) return instance.status();
   absl::StatusOr<ForwardWork> forward = Prepare(call, ForwardOf(header));
   if (!forward.ok()) return forward.status();

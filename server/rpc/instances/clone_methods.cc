@@ -69,9 +69,8 @@ absl::StatusOr<Named> NamedBy(const google::protobuf::FieldMask& mask) {
 
 absl::StatusOr<v1::CloneInstanceResponse> InstanceService::CloneInstance(
     Call& call, const v1::CloneInstanceRequest& request) {
-  call.record().instance = request.instance();
   absl::StatusOr<std::shared_ptr<Instance>> source =
-      server().registry().Find(request.instance(), call.principal());
+      Resolve(call, request.instance());
   if (!source.ok()) return source.status();
   absl::StatusOr<std::shared_ptr<Instance>> clone =
       server().CloneInstance(OptionsOf(call, request, *source));
@@ -84,9 +83,8 @@ absl::StatusOr<v1::CloneInstanceResponse> InstanceService::CloneInstance(
 
 absl::StatusOr<v1::UpdateInstanceResponse> InstanceService::UpdateInstance(
     Call& call, const v1::UpdateInstanceRequest& request) {
-  call.record().instance = request.instance();
   absl::StatusOr<std::shared_ptr<Instance>> instance =
-      server().registry().Find(request.instance(), call.principal());
+      Resolve(call, request.instance());
   if (!instance.ok()) return instance.status();
   absl::StatusOr<Named> named = NamedBy(request.update_mask());
   if (!named.ok()) return named.status();

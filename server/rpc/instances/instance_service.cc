@@ -107,15 +107,18 @@ v1::CreateInstanceResponse ResponseOf(const Created& created,
 
 InstanceService::InstanceService(Surroundings& surroundings)
     : DecoratedService("backboned.v1.InstanceService", surroundings) {
-  AddUnary("GetServer", &InstanceService::GetServer);
-  AddUnary("ListArchitectures", &InstanceService::ListArchitectures);
-  AddUnary("ListBenchmarks", &InstanceService::ListBenchmarks);
-  AddChange("CreateInstance", &InstanceService::CreateInstance);
-  AddChange("CloneInstance", &InstanceService::CloneInstance);
-  AddChange("UpdateInstance", &InstanceService::UpdateInstance);
-  AddUnary("GetInstance", &InstanceService::GetInstance);
-  AddUnary("ListInstances", &InstanceService::ListInstances);
-  AddChange("DeleteInstance", &InstanceService::DeleteInstance);
+  AddUnary("GetServer", &InstanceService::GetServer, Access::kNone);
+  AddUnary("ListArchitectures", &InstanceService::ListArchitectures,
+           Access::kNone);
+  AddUnary("ListBenchmarks", &InstanceService::ListBenchmarks, Access::kNone);
+  AddChange("CreateInstance", &InstanceService::CreateInstance, Access::kNone);
+  AddChange("CloneInstance", &InstanceService::CloneInstance, Access::kRead);
+  AddChange("UpdateInstance", &InstanceService::UpdateInstance,
+            Access::kManage);
+  AddUnary("GetInstance", &InstanceService::GetInstance, Access::kRead);
+  AddUnary("ListInstances", &InstanceService::ListInstances, Access::kNone);
+  AddChange("DeleteInstance", &InstanceService::DeleteInstance,
+            Access::kManage);
 }
 
 v1::Usage InstanceService::UsageOf(LimitScope scope, const Payer& payer) const {
@@ -246,9 +249,8 @@ absl::StatusOr<v1::CreateInstanceResponse> InstanceService::CreateInstance(
 
 absl::StatusOr<v1::GetInstanceResponse> InstanceService::GetInstance(
     Call& call, const v1::GetInstanceRequest& request) {
-  call.record().instance = request.instance();
   absl::StatusOr<std::shared_ptr<Instance>> instance =
-      server().registry().Find(request.instance(), call.principal());
+      Resolve(call, request.instance());
   if (!instance.ok()) return instance.status();
   v1::GetInstanceResponse response;
   *response.mutable_instance() = Describe(*instance);
@@ -286,9 +288,8 @@ absl::StatusOr<v1::ListInstancesResponse> InstanceService::ListInstances(
 
 absl::StatusOr<v1::DeleteInstanceResponse> InstanceService::DeleteInstance(
     Call& call, const v1::DeleteInstanceRequest& request) {
-  call.record().instance = request.instance();
   absl::StatusOr<std::shared_ptr<Instance>> instance =
-      server().registry().Find(request.instance(), call.principal());
+      Resolve(call, request.instance());
   if (!instance.ok()) return instance.status();
   const VersionCondition condition = FromProto(request.if_version());
   const auto remove = [&] {

@@ -15,6 +15,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "base/clock.h"
+#include "server/callers/access.h"
 #include "server/device/device_worker.h"
 #include "server/limits/quotas.h"
 
@@ -47,6 +48,10 @@ class Call {
   FlowName flow() const {
     return {principal_, label_.empty() ? session_ : label_};
   }
+
+  // The access that the method has to the instance in its request.
+  Access access() const { return access_; }
+  void set_access(Access access) { access_ = access; }
 
   // When the caller stops waiting; infinite if it never does.
   absl::Time deadline() const { return deadline_; }
@@ -103,6 +108,7 @@ class Call {
   std::string principal_;
   std::string session_;
   std::string label_;
+  Access access_ = Access::kNone;
   absl::Time received_;
   absl::Time deadline_;
   std::shared_ptr<MemoryAccount> account_;

@@ -7,13 +7,16 @@
 
 #include <deque>
 #include <functional>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "server/callers/access.h"
 #include "server/callers/answer_log.h"
+#include "server/instances/instance.h"
 #include "server/rpc/transport/call.h"
 #include "server/rpc/transport/gate.h"
 #include "server/rpc/transport/message_stream.h"
@@ -46,14 +49,30 @@ class DecoratedService : public grpc::Service {
   Server& server() const { return surroundings_.server; }
   const Gate& gate() const { return surroundings_.gate; }
 
-  // The following register a method of a derived class under its name. What a
-  // method reads and answers with follows from its type.
+  // Finds the instance `name` for a method that has `access` to it, and tells
+  // the log. Every instance that a request names is found here, so that rights
+  // have one door. Without `access`, that of the method's registration.
+  //
+  // Returns kNotFound (kInstanceNotFound) or, for kWrite, kFailedPrecondition
+  // (kReadOnly).
+  absl::StatusOr<std::shared_ptr<Instance>> Resolve(Call& call,
+                                                    const std::string& name,
+                                                    Access access);
+  absl::StatusOr<std::shared_ptr<Instance>> Resolve(Call& call,
+                                                    const std::string& name) {
+    return Resolve(call, name, call.access());
+  }
+
+  // The following register a method of a derived class under its name, with the
+  // access that it has to the instance in its request. What a method reads and
+  // answers with follows from its type.
 
   // One that reads its request and sends its answer itself.
   template <typename Service>
   void AddStream(std::string_view name,
-                 absl::Status (Service::*method)(Call&, MessageStream&)) {
-    AddMethod(name, [this, method](Call& call, MessageStream& stream) {
+                 absl::Status (Service::*method)(Call&, MessageStream&),
+                 Access access) {
+    AddMethod(name, access, [this, method](Call& call, MessageStream& stream) {
       return (Derived<Service>().*method)(call, stream);
     });
   }
@@ -62,9 +81,10 @@ class DecoratedService : public grpc::Service {
   template <typename Service, typename Request, typename Response>
   void AddUnary(std::string_view name,
                 absl::StatusOr<Response> (Service::*method)(Call&,
-                                                            const Request&)) {
+                                                            const Request&),
+                Access access) {
     AddUnaryHandler<Request, Response>(
-        name, [this, method](Call& call, const Request& request) {
+        name, access, [this, method](Call& call, const Request& request) {
           return (Derived<Service>().*method)(call, request);
         });
   }
@@ -73,9 +93,10 @@ class DecoratedService : public grpc::Service {
   template <typename Service, typename Request, typename Response>
   void AddChange(std::string_view name,
                  absl::StatusOr<Response> (Service::*method)(Call&,
-                                                             const Request&)) {
+                                                             const Request&),
+                 Access access) {
     AddUnaryHandler<Request, Response>(
-        name, [this, method](Call& call, const Request& request) {
+        name, access, [this, method](Call& call, const Request& request) {
           return RunOnce<Response>(server(), call, nullptr, request, [&] {
             return (Derived<Service>().*method)(call, request);
           });
@@ -88,9 +109,10 @@ class DecoratedService : public grpc::Service {
   void AddUpload(std::string_view name,
                  absl::StatusOr<Response> (Service::*method)(Call&,
                                                              MessageStream&,
-                                                             const Header&)) {
+                                                             const Header&),
+                 Access access) {
     AddHeaderHandler<Header>(
-        name,
+        name, access,
         [this, method](Call& call, MessageStream& stream,
                        const Header& header) -> absl::Status {
           absl::StatusOr<Response> response =
@@ -107,11 +129,12 @@ class DecoratedService : public grpc::Service {
   template <typename Result, typename Service, typename Header>
   void AddExchange(std::string_view name,
                    absl::Status (Service::*method)(Call&, MessageStream&,
-                                                   const Header&,
-                                                   AnswerTicket)) {
+                                                   const Header&, AnswerTicket),
+                   Access access) {
     AddHeaderHandler<Header>(
-        name, [this, method](Call& call, MessageStream& stream,
-                             const Header& header) {
+        name, access,
+        [this, method](Call& call, MessageStream& stream,
+                       const Header& header) {
           return AnswerOnce<Result>(
               server(), call, stream, header, [&](AnswerTicket ticket) {
                 return (Derived<Service>().*method)(call, stream, header,
@@ -129,12 +152,12 @@ class DecoratedService : public grpc::Service {
   }
 
   // Registers a method of any kind.
-  void AddMethod(std::string_view method, Handler handler);
+  void AddMethod(std::string_view method, Access access, Handler handler);
 
   // Registers what takes one message and returns the one to answer.
   template <typename Request, typename Response, typename Run>
-  void AddUnaryHandler(std::string_view name, Run run) {
-    AddMethod(name, [run](Call& call, MessageStream& stream) {
+  void AddUnaryHandler(std::string_view name, Access access, Run run) {
+    AddMethod(name, access, [run](Call& call, MessageStream& stream) {
       Request request;
       absl::Status read = stream.ReadRequest(request);
       if (!read.ok()) return read;
@@ -146,16 +169,16 @@ class DecoratedService : public grpc::Service {
 
   // Registers what takes a header, and the stream behind it.
   template <typename Header, typename Run>
-  void AddHeaderHandler(std::string_view name, Run run) {
-    AddMethod(name, [run](Call& call, MessageStream& stream) {
+  void AddHeaderHandler(std::string_view name, Access access, Run run) {
+    AddMethod(name, access, [run](Call& call, MessageStream& stream) {
       Header header;
       absl::Status read = stream.ReadHeader(header);
       return read.ok() ? run(call, stream, header) : read;
     });
   }
 
-  grpc::Status Serve(std::string_view method, const Handler& handler,
-                     grpc::ServerContext& context,
+  grpc::Status Serve(std::string_view method, Access access,
+                     const Handler& handler, grpc::ServerContext& context,
                      MessageStream::Stream& stream);
 
   const std::string service_;
