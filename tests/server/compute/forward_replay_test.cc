@@ -29,7 +29,8 @@ class Trainee {
  public:
   Trainee(std::shared_ptr<const Architecture> architecture,
           int64_t max_tape_bytes)
-      : server_(Devices(), /*threads=*/1, {.max_tape_bytes = max_tape_bytes}) {
+      : server_(Devices(), /*threads=*/1,
+                {.limits = {.max_tape_bytes = max_tape_bytes, .quotas = {}}}) {
     StatePtr state = Seeded(*architecture);
     instance_ = std::make_shared<Instance>(
         Instance::Identity{.name = "net", .owner = "local"},

@@ -77,7 +77,9 @@ class CloneTest : public ::testing::Test {
     return SharedBytes(states);
   }
 
-  Server server_{Devices(), /*threads=*/1, {.max_instances = 60}};
+  Server server_{Devices(),
+                 /*threads=*/1,
+                 {.limits = {.max_instances = 60, .quotas = {}}}};
   std::shared_ptr<Instance> net_ = Create("net", {.frozen = {"conv1.*"}});
 };
 
