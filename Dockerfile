@@ -45,7 +45,7 @@ COPY client/cpp client/cpp
 COPY client/python/src/backboned/version.py client/python/src/backboned/
 COPY deploy/sbom.py deploy/
 COPY server server
-# A file of LibTorch's takes 1 GB to compile: on a machine with many cores and little
+# A batch of sources takes up to 2 GB to compile: on a machine with many cores and little
 # memory, docker build --build-arg CMAKE_BUILD_PARALLEL_LEVEL=2.
 ARG CMAKE_BUILD_PARALLEL_LEVEL
 RUN --mount=type=cache,target=/root/.cache/ccache \

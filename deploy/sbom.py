@@ -109,8 +109,14 @@ def libraries(program: Path) -> set[Path]:
         ["ldd", program], check=True, capture_output=True, text=True
     ).stdout
     found = dict(re.findall(r"^\s*(\S+) => (/\S+)", listed, re.MULTILINE))
-    own = [found[name] for name in foreign(needed(program)) if name in found]
-    return {Path(library).resolve() for library in own}
+    own: set[Path] = set()
+    names = foreign(needed(program))
+    while names:
+        library = Path(found[names.pop()]).resolve()
+        if library not in own:
+            own.add(library)
+            names += foreign(needed(library))
+    return own
 
 
 def needed(program: Path | str) -> list[str]:

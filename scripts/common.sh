@@ -26,6 +26,29 @@ no_arguments() {
   esac
 }
 
+# The version, which stands there alone.
+version_file=client/python/src/backboned/version.py
+version() { sed -n 's/^__version__ = "\(.*\)"/\1/p' "$version_file"; }
+
+# find_engine: sets what builds and runs images, and the further options of its build, by
+# the variables that container-test tells of.
+find_engine() {
+  local default=docker
+  command -v docker >/dev/null || default=podman
+  read -ra engine <<<"${CONTAINER_ENGINE:-$default}"
+  read -ra build_args <<<"${CONTAINER_BUILD_ARGS-}"
+  [[ ${engine[0]##*/} != podman ]] || build_args+=(--format docker) # Keeps HEALTHCHECK.
+}
+
+# compilers: prints how many compilers run at once: one a processor, as far as they fit
+# into memory, of which one takes up to 2 GB (cmake/Targets.cmake).
+compilers() {
+  local fit
+  fit=$(($(sed -n 's/^MemAvailable: *\([0-9]*\) kB/\1/p' /proc/meminfo) >> 21))
+  ((fit > 1)) || fit=1
+  echo $((fit < $(nproc) ? fit : $(nproc)))
+}
+
 # share SECONDS: how long so many processor seconds take this machine.
 share() { echo $((($1 + $(nproc) - 1) / $(nproc))); }
 
@@ -75,25 +98,28 @@ step() {
 # cause_of LOG: what is wrong with the machine, and what to do; nothing if the log does
 # not tell.
 cause_of() {
-  local proxy=${https_proxy-${HTTPS_PROXY-${ALL_PROXY-}}}
+  local proxy=${https_proxy-${HTTPS_PROXY-${ALL_PROXY-${http_proxy-}}}}
   if grep -q 'No space left on device' "$1"; then
     echo "the disk is full: make room, and run this again"
   elif grep -q 'Killed signal terminated program' "$1"; then
     echo "there is too little memory: set CMAKE_BUILD_PARALLEL_LEVEL=1, and run this again"
+  elif grep -qi 'certificate verify failed' "$1"; then
+    echo "the network's certificate is of an authority that this machine does not know:" \
+      "set PIP_CERT to a file with the authority's certificate, and run this again"
   elif ! grep -qiE "$no_network" "$1"; then
     :
   elif [[ -n $proxy ]]; then
     # Without the user and the password that may stand in it.
-    echo "no connection through the proxy ${proxy##*@}: mend or unset https_proxy," \
-      "and run this again"
+    echo "no connection through the proxy ${proxy##*@}: mend or unset https_proxy and" \
+      "http_proxy, and run this again"
   else
     echo "no connection: this machine needs the network once; behind a proxy set" \
       "https_proxy=http://HOST:PORT, and run this again"
   fi
 }
 
-# What apt, pip, uv, npm and go say.
+# What apt, pip and uv say.
 no_network='temporary failure (in name resolution|resolving)|could not resolve|dns error'
 no_network+='|failed to establish a new connection|network is unreachable|no route to host'
 no_network+='|could not connect|connection (refused|timed out|reset)|cannot connect to proxy'
-no_network+='|tunnel (connection|error)|proxyerror|certificate verify failed'
+no_network+='|tunnel (connection|error)|proxyerror'

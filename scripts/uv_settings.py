@@ -41,8 +41,17 @@ _IGNORED = {
 }
 
 
+# A later one outranks those before it.
+_SECTIONS = ("global", "install", ":env:")
+
+
 class UnknownSettingError(Exception):
     """A setting that uv has no name for."""
+
+
+def _rank(line: str) -> int:
+    section = line.partition("=")[0].rpartition(".")[0]
+    return _SECTIONS.index(section) if section in _SECTIONS else -1
 
 
 def uv_settings(lines: Iterable[str]) -> dict[str, str]:
@@ -57,10 +66,10 @@ def uv_settings(lines: Iterable[str]) -> dict[str, str]:
     settings = {"UV_SYSTEM_CERTS": "1", "UV_INDEX_STRATEGY": "unsafe-best-match"}
     if "REQUESTS_CA_BUNDLE" in os.environ:
         settings["SSL_CERT_FILE"] = os.environ["REQUESTS_CA_BUNDLE"]
-    for line in lines:
+    for line in sorted(lines, key=_rank):
         name, _, value = line.partition("=")
         section, _, key = name.strip().rpartition(".")
-        if section not in ("global", "install", ":env:") or key in _IGNORED:
+        if section not in _SECTIONS or key in _IGNORED:
             continue
         if key not in _VARIABLES:
             raise UnknownSettingError(key)

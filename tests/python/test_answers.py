@@ -240,7 +240,7 @@ def test_a_refused_answer_ends_its_call(fake):
         instance.get_params()
     # Also while somebody keeps the error, with all that its frames refer to.
     assert caught.value.__traceback__ is not None
-    assert ended.wait(5)
+    assert ended.wait(30)
 
 
 def test_ctrl_c_ends_a_call_that_waits_for_its_answer(fake):
@@ -258,7 +258,7 @@ def test_ctrl_c_ends_a_call_that_waits_for_its_answer(fake):
             instance.get_params()
     finally:
         thread.join()
-    assert ended.wait(5)
+    assert ended.wait(30)
 
 
 def test_abandoned_tapes_wait_for_a_forward_that_succeeds(fake):

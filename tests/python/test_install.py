@@ -21,6 +21,7 @@ PYTHON = """\
 case "$*" in
   *version_info*) exit ${OLD-0} ;;
   *python_version*) echo 3.9.18 ;;
+  *"import pip") exit ${NO_PIP-0} ;;
   *distributions*) echo $TORCH ;;
   *"pip install"*) echo "$PIP" >&2; exit 1 ;;
 esac
@@ -95,6 +96,22 @@ def test_another_python(checkout, venv):
     assert (
         "is for Python 3.10 to 3.14, and" in said and "python is 3.9.18: make" in said
     )
+
+
+def test_no_pip(checkout, venv):
+    said = refused(checkout, venv, NO_PIP="1")
+    assert said == (
+        f"{venv} has no pip: run {venv}/bin/python -m ensurepip, and run this again"
+    )
+
+
+def test_an_environment_that_is_not_finished_is_removed(checkout, tmp_path):
+    df = "echo Filesystem; echo /dev/x 9 9 31457280 9% /"
+    python = f'[ "$2" = venv ] || exec {sys.executable} "$@"; mkdir "$3"; exit 1'
+    new = tmp_path / "new"
+    said = refused(checkout, new, programs={"df": df, "python3": python})
+    assert said.startswith(f"environment {new} failed")
+    assert not new.exists()
 
 
 def test_another_torch(checkout, venv):

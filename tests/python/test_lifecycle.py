@@ -68,7 +68,8 @@ def test_banner_names_addresses_device_and_threads(run, tmp_path):
     program = run(f"--listen=unix:{tmp_path}/a.sock", "--listen=127.0.0.1:0")
     banner = program.banner()
     found = re.fullmatch(
-        r"backboned 0\.1\.0 serving on unix:(\S+), (127\.0\.0\.1:\d+) "
+        rf"backboned {re.escape(backboned.__version__)} serving on "
+        r"unix:(\S+), (127\.0\.0\.1:\d+) "
         r"\(cpu, 1 threads?\)\n",
         banner,
     )

@@ -1,8 +1,7 @@
-"""Tests of scripts/setup, build and demo: copies of them, with stubs for programs."""
+"""Tests of scripts/setup, build and demo, with stubs for programs."""
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -10,87 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
+from checkout import ROOT, Checkout
 
-ROOT = Path(__file__).parents[2]
-
-# Says what it is asked for, makes an environment of itself, and installs nothing.
-PYTHON = """#!/bin/sh
-echo "python $*" >>"$CALLS"
-case "$*" in
-  -c*) echo "${VERSION-3.11}" ;;
-  "-m venv .venv") mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
-  *"config list") cat "$PIP_SETTINGS" ;;
-  scripts/uv_settings.py) exec "$REAL" "$@" ;;
-  *"install uv=="*) [ -z "$REAL_PIP" ] || exec "$REAL" "$@" --target "$REAL_PIP"
-    cp "$UV" .venv/bin/uv ;;
-esac
-"""
-UV = """#!/bin/sh
-echo "uv $*" >>"$CALLS"
-exit "${UV_STATUS-0}"
-"""
 SETTINGS_OF_ALL = "UV_SYSTEM_CERTS=1\nUV_INDEX_STRATEGY=unsafe-best-match\n"
-
-
-class Checkout:
-    """The scripts in a folder of their own, and the programs that they find."""
-
-    def __init__(self, folder: Path) -> None:
-        self.root = folder / "checkout"
-        for part in ("scripts", "requirements"):
-            shutil.copytree(ROOT / part, self.root / part)
-        for file in ("CMakePresets.json", "client/python/pyproject.toml"):
-            (self.root / file).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / file, self.root / file)
-        self.programs = folder / "programs"
-        self.programs.mkdir()
-        for program in Path("/usr/bin").iterdir():
-            (self.programs / program.name).symlink_to(program)
-        self.calls_file = folder / "calls"
-        self.calls_file.touch()
-        (folder / "settings").touch()
-        self.environment = {
-            "PATH": str(self.programs),
-            "HOME": str(folder),
-            "CALLS": str(self.calls_file),
-            "PIP_SETTINGS": str(folder / "settings"),
-            "UV": str(self.stub("uv", UV)),
-            "REAL": sys.executable,
-            "BACKBONED_PYTHON": str(self.stub("python3.11", PYTHON)),
-        }
-        self.stub("apt-get", "#!/bin/sh\nexit 1\n")
-        self.stub("dpkg-query", "#!/bin/sh\nfor p; do echo installed; done\n")
-        self.stub("npm", "#!/bin/sh\n")
-        self.remove("go")
-
-    def stub(self, name: str, text: str) -> Path:
-        self.remove(name)
-        (self.programs / name).write_text(text)
-        (self.programs / name).chmod(0o755)
-        return self.programs / name
-
-    def remove(self, name: str) -> None:
-        (self.programs / name).unlink(missing_ok=True)
-
-    def run(self, script: str, *arguments: str, **environment: str):
-        self.calls_file.write_text("")
-        return subprocess.run(
-            [self.root / "scripts" / script, *arguments],
-            env={**self.environment, **environment},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    def refusal(self, script: str, *arguments: str, **environment: str) -> str:
-        """Run what must fail, and return the one line that it says then."""
-        done = self.run(script, *arguments, **environment)
-        assert done.returncode == 1, done
-        (line,) = done.stderr.splitlines()
-        return line
-
-    def calls(self) -> str:
-        return self.calls_file.read_text()
 
 
 @pytest.fixture
@@ -137,6 +58,23 @@ def test_pip_installs_what_uv_does_not_get(checkout: Checkout) -> None:
     assert re.search("pip .*install -r requirements/demo.txt", checkout.calls())
 
 
+def test_pip_installs_where_there_is_no_uv(checkout: Checkout) -> None:
+    done = checkout.run("setup", "demo", NO_UV="1")
+    assert done.returncode == 0, done
+    assert "uv is not to be had" in done.stdout
+    assert re.search("pip .*install -r requirements/demo.txt", checkout.calls())
+
+
+def test_an_environment_that_was_interrupted_is_made_again(checkout: Checkout) -> None:
+    checkout.run("setup", "demo")
+    (checkout.root / ".venv" / "setup-demo.sha256").unlink()
+    checkout.run("setup", "demo")
+    assert "-m venv" not in checkout.calls()
+    (checkout.root / ".venv" / "setup-demo.sha256").unlink()
+    checkout.run("setup", "demo", PIP_STATUS="1")
+    assert "-m venv --clear .venv" in checkout.calls()
+
+
 def test_pip_installs_where_uv_cannot_be_set_as_pip_is(checkout: Checkout) -> None:
     Path(checkout.environment["PIP_SETTINGS"]).write_text("global.keyring='x'\n")
     done = checkout.run("setup", "demo")
@@ -170,15 +108,25 @@ def test_uv_gets_pips_settings() -> None:
     assert done.stdout == SETTINGS_OF_ALL + (
         "UV_DEFAULT_INDEX=https://mirror/simple\n"
         "UV_FIND_LINKS=https://a/,https://b/\n"
+        "ALL_PROXY=http://proxy:3128\n"
         "UV_INSECURE_HOST=a b\n"
         "SSL_CERT_FILE=/etc/ca.pem\n"
-        "ALL_PROXY=http://proxy:3128\n"
     )
 
 
 def test_uv_gets_the_certificates_that_pip_takes_from_the_environment() -> None:
     done = uv_settings("", REQUESTS_CA_BUNDLE="/etc/ca.pem")
     assert done.stdout == SETTINGS_OF_ALL + "SSL_CERT_FILE=/etc/ca.pem\n"
+
+
+def test_the_environment_outranks_pips_files() -> None:
+    # In the order of `pip config list`.
+    done = uv_settings(
+        ":env:.index-url='https://env/'\n"
+        "global.index-url='https://file/'\n"
+        "install.index-url='https://install/'\n"
+    )
+    assert done.stdout == SETTINGS_OF_ALL + "UV_DEFAULT_INDEX=https://env/\n"
 
 
 def test_another_python(checkout: Checkout) -> None:
@@ -209,6 +157,14 @@ def test_no_sudo(checkout: Checkout) -> None:
     line = checkout.refusal("setup", "demo")
     assert "let root run apt-get install ca-certificates cmake g++" in line
     assert "clang" not in line
+
+
+def test_sudo_that_refuses(checkout: Checkout) -> None:
+    checkout.stub("dpkg-query", "#!/bin/sh\nexit 1\n")
+    checkout.stub("id", "#!/bin/sh\necho 1000\n")
+    checkout.stub("sudo", "#!/bin/sh\nexit 1\n")
+    line = checkout.refusal("setup", "demo")
+    assert "sudo refuses: let root run apt-get install ca-certificates" in line
 
 
 def test_debian_packages_come_through_the_proxy(checkout: Checkout) -> None:
@@ -242,6 +198,28 @@ def test_a_disk_that_fills(checkout: Checkout) -> None:
     checkout.stub("cmake", "#!/bin/sh\ncat /etc/passwd >/dev/full\n")
     line = checkout.refusal("build", "--server")
     assert "configure release failed: the disk is full: make room, and run" in line
+
+
+def test_a_disk_that_fills_while_the_compiler_runs(checkout: Checkout) -> None:
+    full = "cc1plus: error: x.s: No space left on device"
+    checkout.stub(
+        "cmake", f'#!/bin/sh\n[ "$1" != --build ] || {{ echo {full}; exit 1; }}\n'
+    )
+    checkout.stub("ninja", "#!/bin/sh\necho '[1/1] backboned'\n")
+    line = checkout.refusal("build", "--server")
+    assert line.startswith("build: the release build failed: the disk is full: make")
+
+
+def test_a_build_that_cannot_begin(checkout: Checkout) -> None:
+    checkout.stub("cmake", "#!/bin/sh\n")  # Leaves nothing for ninja.
+    line = checkout.refusal("build", "--server")
+    assert line.startswith("build: cannot build: ninja: ")
+
+
+def test_a_certificate_that_nobody_knows(checkout: Checkout) -> None:
+    checkout.stub("cmake", "#!/bin/sh\necho certificate verify failed: x; exit 1\n")
+    line = checkout.refusal("build", "--server")
+    assert "does not know: set PIP_CERT to a file with the authority's" in line
 
 
 # pip's own words, of a port on which nobody listens.
@@ -278,6 +256,16 @@ def test_demo_says_what_it_does_and_builds_the_server_alone(checkout: Checkout) 
     assert calls.endswith("python -m backboned.demo --short\n")
 
 
+def open_once_read(pipe: Path) -> int:
+    """Open a pipe for writing, as soon as somebody reads it."""
+    for _ in range(600):
+        try:
+            return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:
+            time.sleep(0.1)
+    raise TimeoutError(pipe)
+
+
 def test_ctrl_c_ends_what_a_step_runs(checkout: Checkout, tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
@@ -288,7 +276,7 @@ def test_ctrl_c_ends_what_a_step_runs(checkout: Checkout, tmp_path: Path) -> Non
         stdout=subprocess.DEVNULL,
         start_new_session=True,
     )
-    writer = os.open(pipe, os.O_WRONLY)  # Once cat reads it.
+    writer = open_once_read(pipe)
     os.killpg(program.pid, signal.SIGINT)
     program.wait(timeout=60)
     with pytest.raises(BrokenPipeError):
@@ -300,6 +288,7 @@ def test_ctrl_c_ends_what_a_step_runs(checkout: Checkout, tmp_path: Path) -> Non
 
 def test_a_bar_on_a_terminal(checkout: Checkout) -> None:
     checkout.stub("cmake", "#!/bin/sh\nsleep 0.5\n")
+    checkout.stub("ninja", "#!/bin/sh\necho ninja: no work to do.\n")
     command = str(checkout.root / "scripts" / "build")
     done = subprocess.run(
         ["script", "-qec", f"{command} --server", "/dev/null"],

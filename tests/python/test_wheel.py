@@ -95,8 +95,8 @@ def test_another_torch_is_refused_with_what_to_do(site, tmp_path, version, besid
     assert (program.returncode, output) == (1, "")
     assert errors == (
         f"backboned: the server needs torch 2.11.0, and {folder}/torch is {version}: "
-        "pip install torch==2.11.0, or give the server an environment of its own: "
-        "uv tool install backboned-server (or pipx install backboned-server)"
+        "pip install torch==2.11.0, or give the server an environment of its own, "
+        "by uv tool install or pipx install of its wheel"
     )
 
 
@@ -130,8 +130,9 @@ def test_version_of_torch_is_the_same_everywhere():
         ("server/wheel/pyproject.toml", r'"torch==(.+)"'),
         ("cmake/LibTorch.cmake", r"set\(torch_version (.+)\)"),
         ("Dockerfile", r" torch==([\d.]+)"),
+        ("requirements/demo.txt", r"^torch==(.+)$"),
     ):
-        assert set(re.findall(pattern, (ROOT / file).read_text())) == {version}, file
+        assert set(re.findall(pattern, (ROOT / file).read_text(), re.M)) == {version}
 
 
 def test_version_stands_in_one_place():
@@ -211,6 +212,26 @@ def test_archives_are_those_of_which_the_linker_took_something(deploy):
     _, sbom = deploy
     names = {archive.name for archive in sbom.archives(MAP)}
     assert names == {"libgrpc++.a", "libre2.a"}
+
+
+def test_libraries_are_carried_with_those_that_they_need(deploy, tmp_path):
+    _, sbom = deploy
+    for source in ("int a() { return 1; }", "int b() { return a(); }", "int main() {}"):
+        (tmp_path / f"{source[4]}.c").write_text(source)
+    for command in ("-shared a.c -o liba.so", "-shared b.c -L. -la -o libb.so"):
+        build = ["gcc", "-w", "-fPIC", *command.split(), f"-Wl,-rpath,{tmp_path}"]
+        subprocess.run(build, cwd=tmp_path, check=True)
+    build = ["gcc", "m.c", "-L.", "-Wl,--no-as-needed", "-lb", f"-Wl,-rpath,{tmp_path}"]
+    subprocess.run(build, cwd=tmp_path, check=True)
+    assert sbom.libraries(tmp_path / "a.out") == {
+        tmp_path / "liba.so",
+        tmp_path / "libb.so",
+    }
+
+
+def test_the_client_has_the_licence():
+    licence = (ROOT / "LICENSE").read_text()
+    assert (ROOT / "client/python/LICENSE").read_text() == licence
 
 
 def test_what_belongs_to_no_package_is_refused(deploy, tmp_path):

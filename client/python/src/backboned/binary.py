@@ -46,8 +46,8 @@ def find_binary(binary: str | Path | None = None) -> Path:
     tried = "".join(f", {candidate}" for candidate in candidates)
     raise ServerStartError(
         f"the server's program is not found; looked at {VARIABLE} (not set), "
-        f"{installed}, the PATH{tried}. Install it (pip install 'backboned[server]'), "
-        f"build it with scripts/build, or set {VARIABLE}"
+        f"{installed}, the PATH{tried}. Install it with scripts/install, build it "
+        f"with scripts/build, or set {VARIABLE}"
     )
 
 

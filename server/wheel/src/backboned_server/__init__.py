@@ -12,8 +12,8 @@ from pathlib import Path
 TORCH = "2.11.0"
 BINARY = Path(__file__).resolve().parent / "bin" / "backboned"
 _OWN_ENVIRONMENT = (
-    "give the server an environment of its own: uv tool install backboned-server "
-    "(or pipx install backboned-server)"
+    "give the server an environment of its own, by uv tool install or pipx install of "
+    "its wheel"
 )
 
 
