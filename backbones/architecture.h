@@ -2,9 +2,9 @@
 //
 //     outputs, new buffers = f(parameters, buffers, flags, x)
 //
-// It holds the layout and the forward, split in the trunk (input to features)
-// and the head (features to logits), and owns no tensor: one Architecture
-// serves any number of States, forwards and threads at once.
+// It holds the layout and the forward, which is split into the trunk (input to
+// features) and the head (features to logits), and owns no tensor: one
+// Architecture serves any number of States, forwards and threads at once.
 //
 // A concrete architecture passes its Description up, then declares its layers,
 // in Python's order of registration, into declare().
@@ -27,7 +27,7 @@
 
 namespace backboned {
 
-// What a trunk computes.
+// The results of a trunk.
 struct TrunkOutputs {
   // [N, D]
   at::Tensor features;
@@ -44,10 +44,10 @@ class Architecture {
   // The name in the registry, e.g. `resnet18`.
   const std::string& name() const { return description_.name; }
 
-  // The arguments that it was built with, defaults filled in.
+  // The arguments that built the architecture, defaults filled in.
   const Arguments& arguments() const { return description_.arguments; }
 
-  // What code reads off Mammoth's backbone, e.g. `feature_dim`.
+  // Attributes that code reads from Mammoth's backbone, e.g. `feature_dim`.
   const std::map<std::string, int64_t>& attributes() const {
     return description_.attributes;
   }
@@ -61,17 +61,17 @@ class Architecture {
   // `out`, `features`, `layers.0`, `layers.1`, ...
   const std::vector<std::string>& output_names() const { return output_names_; }
 
-  // Whether its forwards in training draw random numbers.
+  // Returns whether forwards in training draw random numbers.
   bool stochastic() const { return description_.stochastic; }
 
-  // Whether it can give its stages as they are before their ReLU.
+  // Returns whether the stages are available as they are before their ReLU.
   bool has_prerelu() const { return description_.has_prerelu; }
 
   const Layout& layout() const { return layout_; }
 
   // Returns OK if an input [N, ...] of `shape` can run, else kInvalidArgument
-  // (kShapeMismatch) that names it and what is expected. What Python refuses is
-  // refused here, what depends on training mode included.
+  // (kShapeMismatch), which names `shape` and the expected one. Refuses all
+  // that Python refuses, also if that depends on training mode.
   virtual absl::Status CheckInput(std::span<const int64_t> shape,
                                   bool training) const = 0;
 
@@ -79,21 +79,21 @@ class Architecture {
   // name twice or one that is not in output_names(), which it lists.
   absl::Status CheckOutputs(std::span<const std::string> outputs) const;
 
-  // Computes the features and stages of `x`, whose shape CheckInput accepts.
-  // Of the pass's dtype and device. Throws c10::Error if LibTorch fails.
+  // Computes the features and stages, of the pass's dtype and device, of `x`,
+  // whose shape CheckInput accepts. Throws c10::Error if LibTorch fails.
   virtual TrunkOutputs Trunk(Pass& pass, const at::Tensor& x) const = 0;
 
   // Computes the logits [N, K] of `features` [N, D].
   virtual at::Tensor Head(Pass& pass, const at::Tensor& features) const = 0;
 
  protected:
-  // What is known before the layers are declared.
+  // Properties that are known before the layers are declared.
   struct Description {
     std::string name = {};
     Arguments arguments = {};
     std::map<std::string, int64_t> attributes = {};
     std::vector<int64_t> input_shape = {};
-    // Number of stages that the trunk gives.
+    // The number of stages.
     int64_t layer_count = 0;
     bool stochastic = false;
     bool has_prerelu = false;
@@ -104,8 +104,8 @@ class Architecture {
   // The layout, for the constructors of layers only.
   Layout& declare() { return layout_; }
 
-  // The same, from where the head's parameters are declared on, which Head
-  // alone uses: they are what a fork draws anew.
+  // The layout, from the first parameter of the head on. Only Head may use
+  // these parameters: a fork draws them anew.
   Layout& declare_head() {
     layout_.BeginHead();
     return layout_;

@@ -16,15 +16,15 @@
 
 namespace backboned {
 
-// What a progressive network has besides its first column.
+// The columns of a progressive network after its first one.
 struct LaterColumns {
-  // Arguments that all columns have alike.
+  // Arguments that must be equal in all columns.
   std::vector<std::string> common_arguments;
-  // Builds the column behind so many `earlier` ones, from resolved arguments.
+  // Builds the column after `earlier` columns, from resolved arguments.
   std::function<std::shared_ptr<const Architecture>(const Arguments&,
                                                     size_t earlier)>
       factory;
-  // Checks what the arguments of a later column must fulfil. Absent: nothing.
+  // Checks constraints on the arguments of a later column. Absent: none.
   //
   // Returns kInvalidArgument (kInvalidOption) that names the arguments.
   std::function<absl::Status(const Arguments&)> check = {};
@@ -33,19 +33,19 @@ struct LaterColumns {
 struct ArchitectureEntry {
   std::string name;
   std::string description;
-  // The paper, and where Mammoth defines it.
+  // The paper, and the file in Mammoth.
   std::string source;
   std::vector<ArgumentSpec> arguments;
-  // Builds it from resolved arguments.
+  // Builds the architecture from resolved arguments.
   std::function<std::shared_ptr<const Architecture>(const Arguments&)> factory;
-  // Whether Mammoth always loads weights into it: an instance is made without
-  // them only if the caller says so.
+  // Mammoth always loads weights: an instance is made without them only if the
+  // caller asks for that.
   bool pretrained = false;
-  // Checks what resolved arguments must fulfil together. Absent: nothing.
+  // Checks constraints between resolved arguments. Absent: none.
   //
   // Returns kInvalidArgument (kInvalidOption) that names the arguments.
   std::function<absl::Status(const Arguments&)> check = {};
-  // Absent: it is no progressive network.
+  // Absent: this is no progressive network.
   std::optional<LaterColumns> later_columns = {};
 };
 

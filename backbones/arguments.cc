@@ -64,7 +64,7 @@ bool IsAllowed(const ArgumentSpec& spec, const ArgumentValue& value) {
           (*number - spec.minimum.value_or(0)) % spec.step == 0);
 }
 
-// An integer where a floating-point number is wanted is one.
+// Returns `value`, as a floating-point number if an integer is given for one.
 ArgumentValue Promoted(const ArgumentSpec& spec, const ArgumentValue& value) {
   const int64_t* number = std::get_if<int64_t>(&value);
   if (number == nullptr || spec.kind != ArgumentKind::kDouble) return value;

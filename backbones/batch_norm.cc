@@ -24,7 +24,7 @@ absl::Status CheckRanges(const BatchNormMode& mode) {
   return absl::OkStatus();
 }
 
-// Lets what `change` says decide.
+// Sets the fields of `mode` that `change` sets.
 void Apply(const BatchNormMode& change, BatchNormMode& mode) {
   if (change.training.has_value()) mode.training = change.training;
   if (change.track_running_stats.has_value()) {

@@ -1,4 +1,4 @@
-// How BatchNorm layers run in one pass, where it is not as by default.
+// Overrides the mode of BatchNorm layers for one pass.
 //
 // Names and meaning are those of Python's nn.BatchNorm2d, whose attributes may
 // be set layer by layer. Source: torch/nn/modules/batchnorm.py, torch 2.11.
@@ -16,44 +16,44 @@
 
 namespace backboned {
 
-// How one layer runs.
+// The mode of one layer.
 struct BatchNormMode {
-  // Absent: as the pass does.
+  // Absent: the pass's.
   std::optional<bool> training = {};
-  // Absent: true. If false, a layer in training leaves its buffers alone; one
-  // in evaluation uses the running statistics all the same.
+  // Absent: true. If false, a layer in training leaves its buffers alone; a
+  // layer in evaluation uses the running statistics all the same.
   std::optional<bool> track_running_stats = {};
   // Absent: the layer's.
   std::optional<double> eps = {};
   std::optional<double> momentum = {};
   // Python's `momentum=None`: the running statistics are the averages of all
-  // batches so far. `momentum` has no say then.
+  // batches so far, and `momentum` is ignored.
   bool cumulative = false;
 
-  // Whether the layer uses the statistics of its batch.
+  // Returns whether the layer uses the statistics of its batch.
   bool Trains(bool pass_trains) const { return training.value_or(pass_trains); }
 
-  // Whether the layer's buffers move on.
+  // Returns whether the layer updates its buffers.
   bool Moves(bool pass_trains) const {
     return Trains(pass_trains) && track_running_stats.value_or(true);
   }
 };
 
-// What differs in some layers.
+// A change of the mode of some layers.
 struct BatchNormOverride {
   // Patterns over the layers' names, as in a Selection. Empty: all layers.
   std::vector<std::string> globs = {};
-  // What is absent, or not `cumulative` without `momentum`, stays.
+  // Absent fields, and a false `cumulative` without `momentum`, change nothing.
   BatchNormMode mode = {};
 };
 
 // Returns the mode of each of the layout's BatchNorm layers, in their order, or
-// nothing if there are no overrides. Of several overrides that name a layer the
-// last one decides, each field for itself.
+// nothing if there are no overrides. Each field of a layer's mode is that of
+// the last override that names the layer and sets the field.
 //
-// Returns kInvalidArgument (kInvalidOption) that names a pattern that matches
-// no layer, an eps that is negative or not finite, or a momentum outside [0,
-// 1], and if there are more than kMaxGlobs overrides, or more than
+// Returns kInvalidArgument (kInvalidOption) if a pattern matches no layer, an
+// eps is negative or not finite, or a momentum is outside [0, 1], which it
+// names; and if there are more than kMaxGlobs overrides, or more than
 // kMaxSelectionBytes of patterns in all of them.
 absl::StatusOr<std::vector<BatchNormMode>> ResolveBatchNorm(
     std::span<const BatchNormOverride> overrides, const Layout& layout);

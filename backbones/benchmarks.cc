@@ -12,7 +12,7 @@
 namespace backboned {
 namespace {
 
-// How images are normalised, one value a channel.
+// The normalisation of images, by channel.
 struct Statistics {
   std::array<double, 3> mean;
   std::array<double, 3> std;
@@ -27,7 +27,7 @@ constexpr Statistics kClip = {{0.48145466, 0.4578275, 0.40821073},
 constexpr Statistics kImageNet = {{0.485, 0.456, 0.406}, {0.229, 0.224, 0.225}};
 constexpr Statistics kNone = {{0, 0, 0}, {1, 1, 1}};
 
-// Completes a benchmark with what follows from the rest of it.
+// Fills in the fields of a benchmark that follow from the others.
 Benchmark Complete(Benchmark benchmark, const std::string& file) {
   benchmark.arguments = {{"num_classes", benchmark.num_classes}};
   benchmark.source = "Mammoth e75a491, datasets/" + file + ".py";
@@ -41,8 +41,8 @@ Benchmark OfMnist(Benchmark benchmark, const std::string& file) {
   return Complete(std::move(benchmark), file);
 }
 
-// Of colour images of `side` pixels, class-incremental unless the benchmark
-// says otherwise.
+// Returns a benchmark of colour images of `side` pixels, class-incremental
+// unless it says otherwise.
 Benchmark OfImages(int64_t side, Benchmark benchmark,
                    const Statistics& statistics, const std::string& file) {
   if (benchmark.setting.empty()) benchmark.setting = "class-il";
@@ -52,7 +52,7 @@ Benchmark OfImages(int64_t side, Benchmark benchmark,
   return Complete(std::move(benchmark), file);
 }
 
-// As OfImages, with a resnet18, in batches of 32 for 50 epochs.
+// Returns OfImages with a resnet18, in batches of 32 for 50 epochs.
 Benchmark OfSmallImages(int64_t side, Benchmark benchmark,
                         const Statistics& statistics, const std::string& file) {
   benchmark.architecture = "resnet18";
@@ -61,8 +61,8 @@ Benchmark OfSmallImages(int64_t side, Benchmark benchmark,
   return OfImages(side, std::move(benchmark), statistics, file);
 }
 
-// As OfImages, with a vit and images of 224 pixels, in batches of 128 unless
-// the benchmark says otherwise.
+// Returns OfImages with a vit and images of 224 pixels, in batches of 128
+// unless the benchmark says otherwise.
 Benchmark OfVit(Benchmark benchmark, const Statistics& statistics,
                 const std::string& file) {
   benchmark.architecture = "vit";
@@ -124,7 +124,7 @@ std::vector<Benchmark> SmallImageBenchmarks() {
                      .classes_per_task = {20}},
                     {{0.4802, 0.4480, 0.3975}, {0.2770, 0.2691, 0.2821}},
                     "seq_tinyimagenet"),
-      // What Mammoth's data is normalised by; the augmentation of its buffer
+      // The normalisation of Mammoth's data; the augmentation of its buffer
       // uses seq-tinyimg's values.
       OfSmallImages(32,
                     {.name = "seq-tinyimg-r",
@@ -136,7 +136,7 @@ std::vector<Benchmark> SmallImageBenchmarks() {
   };
 }
 
-// Images of 224 pixels for residual networks.
+// Benchmarks with images of 224 pixels for residual networks.
 std::vector<Benchmark> LargeImageBenchmarks() {
   return {
       OfImages(224,

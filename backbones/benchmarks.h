@@ -1,5 +1,5 @@
-// The benchmarks: continual-learning datasets and settings, and what each
-// decides.
+// The benchmarks: continual-learning datasets and settings, and the values that
+// each fixes.
 //
 // Facts of Mammoth (github.com/aimagelab/mammoth, commit e75a491), with the
 // arguments that its command line fills in.
@@ -18,39 +18,38 @@
 namespace backboned {
 
 struct Benchmark {
-  // As Mammoth's `--dataset` spells it, e.g. `seq-cifar10`.
+  // In the spelling of Mammoth's `--dataset`, e.g. `seq-cifar10`.
   std::string name = {};
   // `class-il`, `biased-class-il`, `domain-il`, `general-continual`.
   std::string setting = {};
   // The architecture and its arguments.
   std::string architecture = {};
   Arguments arguments = {};
-  // K, the classes that the network tells apart.
+  // K, the network's number of classes.
   int64_t num_classes = 0;
   int64_t num_tasks = 0;
-  // One value if all tasks have the same number.
+  // A single value if all tasks have the same number.
   std::vector<int64_t> classes_per_task = {};
   // C H W.
   std::vector<int64_t> input_shape = {};
-  // How uint8 images are normalised after `x / 255`, one value a channel.
-  // Empty: not at all.
+  // The normalisation of uint8 images after `x / 255`, by channel. Empty: none.
   std::vector<double> mean = {};
   std::vector<double> std = {};
-  // Mammoth's defaults. 0 epochs: they differ from task to task.
+  // Mammoth's defaults. 0 epochs: the number differs from task to task.
   int64_t batch_size = 0;
   int64_t epochs = 0;
-  // Where the facts come from.
+  // The source of these facts.
   std::string source = {};
 };
 
-// All of them, by name. Safe from any thread.
+// Returns all benchmarks, by name. Safe from any thread.
 const std::vector<Benchmark>& Benchmarks();
 
 // Returns the benchmark `name`, in which `_` equals `-` and case does not
-// count.
+// matter.
 //
-// Returns kNotFound (kBenchmarkNotFound) that names it, asks whether a similar
-// one was meant, and lists the valid ones.
+// Returns kNotFound (kBenchmarkNotFound), which suggests a similar name and
+// lists the valid ones.
 absl::StatusOr<const Benchmark*> FindBenchmark(std::string_view name);
 
 }  // namespace backboned

@@ -48,8 +48,8 @@ BottleneckResNet::BottleneckResNet(const std::string& name,
       bn1_(declare(), "bn1", kStemPlanes),
       stages_(DeclareStages(declare(), num_blocks, base_width)),
       classifier_(declare_head(), "classifier", kFeatures, num_classes) {
-  // Python makes a block's shortcut before the rest of it, which has no say,
-  // since a default draw only moves the generator on.
+  // Python makes a block's shortcut before the rest of the block. The order
+  // does not matter, since a default draw only advances the generator.
   AddKaimingNormal(declare());
 }
 

@@ -24,7 +24,7 @@ namespace backboned {
 // backbone/ResNetBottleneck.py, commit e75a491.
 class BottleneckResNet : public Architecture {
  public:
-  // Blocks of each stage.
+  // The number of blocks of each stage.
   using BlockCounts = std::array<int64_t, 4>;
 
   // `arguments`: `num_classes`, `width_per_group`, as resolved by the registry.
@@ -62,7 +62,7 @@ class BottleneckResNet : public Architecture {
                                           const BlockCounts& num_blocks,
                                           int64_t base_width);
 
-  // Gives the block's output before its last ReLU.
+  // Returns the block's output before its last ReLU.
   static at::Tensor RunBlock(Pass& pass, const Block& block,
                              const at::Tensor& x);
 

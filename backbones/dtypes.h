@@ -9,18 +9,18 @@
 
 namespace backboned {
 
-// Whether a State's parameters can have it: float32, float64, float16,
-// bfloat16.
+// Returns whether a State's parameters may have `dtype`: float32, float64,
+// float16, bfloat16.
 bool IsStateDtype(at::ScalarType dtype);
 
-// Whether a State of it can be trained: float32, float64.
+// Returns whether a State of `dtype` can be trained: float32, float64.
 bool IsTrainableDtype(at::ScalarType dtype);
 
-// Returns the dtype that a tensor which a layout declares as `declared` has in
-// a State of `dtype`.
+// Returns the dtype, in a State of `dtype`, of a tensor whose dtype in the
+// layout is `declared`.
 at::ScalarType StoredDtype(at::ScalarType declared, at::ScalarType dtype);
 
-// Returns its name as NumPy and PyTorch spell it: `float32`, `int64`.
+// Returns the name in NumPy and PyTorch: `float32`, `int64`.
 std::string DtypeName(at::ScalarType dtype);
 
 }  // namespace backboned

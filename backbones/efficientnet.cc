@@ -30,7 +30,7 @@ constexpr std::array<EfficientNet::Scaling, 10> kScalings = {{
     {"l2", 4.3, 5.3, 800, 0.5},
 }};
 
-// Blocks of b0 that differ in what their first one does only.
+// Blocks of b0 that differ only in their first one.
 struct Group {
   int64_t blocks;
   int64_t kernel_size;
@@ -54,9 +54,9 @@ constexpr int64_t kStemFilters = 32;
 constexpr int64_t kLastFilters = 1280;
 // Five resolutions, the last convolution, and the features.
 constexpr int64_t kStages = 7;
-// Probability to drop the residual of the block after the last one.
+// The probability that the block after the last one would drop its residual.
 constexpr double kDropConnect = 0.2;
-// As TensorFlow's momentum becomes PyTorch's.
+// TensorFlow's momentum in PyTorch's form.
 constexpr BatchNorm2dOptions kBatchNorm = {.eps = 1e-3, .momentum = 1 - 0.99};
 constexpr Conv2dOptions k1x1 = {.kernel_size = 1};
 constexpr Conv2dOptions k1x1Bias = {.kernel_size = 1, .bias = true};
@@ -67,7 +67,7 @@ const EfficientNet::Scaling& ScalingOf(const Arguments& arguments) {
   return *std::ranges::find(kScalings, type, &EfficientNet::Scaling::type);
 }
 
-// Filters come in multiples of 8, never below nine tenths of what was meant.
+// Returns a multiple of 8, at least nine tenths of the scaled number.
 int64_t ScaledFilters(int64_t filters, double width) {
   constexpr int64_t kDivisor = 8;
   const double meant = static_cast<double>(filters) * width;
@@ -83,7 +83,7 @@ int64_t ScaledBlocks(int64_t blocks, double depth) {
 }
 
 // Zeroes whole samples of `x` [N, C, H, W] with probability `p`, in Mammoth's
-// steps, which are not those of Pass::DropPath.
+// steps, which differ from those of Pass::DropPath.
 at::Tensor DropConnect(Pass& pass, const at::Tensor& x, double p) {
   if (!pass.flags().training || p == 0) return x;
   const double keep = 1 - p;
@@ -167,7 +167,7 @@ std::vector<EfficientNet::Block> EfficientNet::DeclareBlocks(
       shape.name = absl::StrCat("_blocks.", blocks.size());
       blocks.push_back(DeclareBlock(layout, shape));
       blocks.back().residual = i > 0;
-      // The others keep what the first one leaves.
+      // The other blocks keep the first one's output side.
       side = Halved(side, shape.stride == 2 ? 1 : 0);
       shape.in_filters = shape.out_filters;
       shape.stride = 1;

@@ -23,22 +23,22 @@ namespace backboned {
 // the dropout, and the resolution that the paddings are made for.
 //
 // Stages: the maps at the end of each resolution, [N, C, H/2, W/2] to [N, C,
-// H/32, W/32], those of the last convolution, and then, since they are all that
-// Mammoth's `full` lists, the features.
+// H/32, W/32], those of the last convolution, and then the features, since
+// Mammoth's `full` lists only these.
 //
 // Source: Tan and Le 2019, arXiv:1905.11946; Mammoth, backbone/EfficientNet.py,
 // commit e75a491.
 class EfficientNet : public Architecture {
  public:
-  // How a type differs from b0.
+  // The differences between a type and b0.
   struct Scaling {
     const char* type;
-    // Of the filters, and of the blocks of a group.
+    // Factors of the filters, and of the blocks of a group.
     double width;
     double depth;
-    // Side of the images.
+    // The side of the images.
     int64_t resolution;
-    // Probability before the classifier.
+    // The probability of the dropout before the classifier.
     double dropout;
   };
 
@@ -55,7 +55,7 @@ class EfficientNet : public Architecture {
 
  private:
   struct Block {
-    // Absent if nothing is to be expanded.
+    // Absent if the block does not expand.
     std::optional<Conv2d> expand;
     std::optional<BatchNorm2d> bn0;
     SamePaddingConv2d depthwise;
@@ -64,12 +64,12 @@ class EfficientNet : public Architecture {
     Conv2d excite;
     Conv2d project;
     BatchNorm2d bn2;
-    // Whether the input is added to the output.
+    // Adds the input to the output.
     bool residual = false;
-    // Whether its output is a stage.
+    // The block's output is a stage.
     bool ends_stage = false;
   };
-  // What a block is made of.
+  // The dimensions of a block.
   struct BlockShape {
     std::string name;
     int64_t in_filters = 0;
@@ -77,7 +77,7 @@ class EfficientNet : public Architecture {
     int64_t expand_ratio = 1;
     int64_t kernel_size = 3;
     int64_t stride = 1;
-    // Of its input's maps.
+    // The side of the block's input maps.
     int64_t side = 0;
   };
 

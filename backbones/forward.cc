@@ -130,8 +130,8 @@ std::vector<at::Tensor> Differentiate(const GraphGradients& request,
   return grads;
 }
 
-// Adds `grads` to `sums`, one a parameter; the tensors that are there already
-// stay as they are.
+// Adds `grads` to `sums`, by parameter; does not change the tensors that are
+// there.
 void AddTo(std::vector<at::Tensor>& sums,
            const std::vector<at::Tensor>& grads) {
   sums.resize(grads.size());
@@ -162,8 +162,8 @@ std::vector<size_t> NewestFirst(std::span<const GraphGradients> graphs) {
   return order;
 }
 
-// Returns one value a channel, in the shape that broadcasts over `x` [N, C,
-// ...].
+// Returns `values`, one for each channel, in the shape that broadcasts over `x`
+// [N, C, ...].
 at::Tensor PerChannel(std::span<const double> values, const at::Tensor& x) {
   TORCH_CHECK(x.dim() >= 2 && static_cast<int64_t>(values.size()) == x.size(1),
               "got ", values.size(),

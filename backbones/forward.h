@@ -1,8 +1,8 @@
-// The engine: forwards, recorded forwards, and their vector-Jacobian products.
+// Runs forwards, recorded forwards, and their vector-Jacobian products.
 //
-// These functions compute: they belong on the device's worker, hold no lock and
-// know nothing of instances. They throw c10::Error where LibTorch fails; input
-// that Architecture's checks accept does not make it fail.
+// These functions compute: call them on the device's worker. They hold no lock
+// and know nothing of instances. They throw c10::Error where LibTorch fails;
+// input that Architecture's checks accept does not make it fail.
 
 #ifndef BACKBONED_BACKBONES_FORWARD_H_
 #define BACKBONED_BACKBONES_FORWARD_H_
@@ -25,59 +25,59 @@
 namespace backboned {
 
 struct ForwardOptions {
-  // What to return, in this order; Architecture::CheckOutputs accepts it.
+  // The outputs, in this order; Architecture::CheckOutputs accepts them.
   std::vector<std::string> outputs = {"out"};
   bool training = false;
-  // Give the stages as they are before their ReLU. Needs has_prerelu().
+  // Returns the stages as they are before their ReLU. Needs has_prerelu().
   bool prerelu = false;
-  // What a stochastic architecture draws from in training: a CPU generator's
-  // state. Empty: the State's.
+  // The CPU generator's state from which a stochastic architecture draws in
+  // training. Empty: the State's.
   std::string rng_state = {};
-  // How BatchNorm layers run, as ResolveBatchNorm gives it. Empty: as by
+  // The modes of the BatchNorm layers, from ResolveBatchNorm. Empty: the
   // default.
   std::vector<BatchNormMode> batch_norm = {};
-  // Keep the graph for Backward.
+  // Keeps the graph for Backward.
   bool record = false;
   // With `record`: Backward may ask for the input's gradient.
   bool input_grad = false;
-  // With `record`: which parameters get gradients, one value each. Empty: all.
+  // With `record`: whether each parameter gets gradients. Empty: all do.
   std::vector<bool> grad_mask = {};
   // With `record`: the place among all recorded forwards. Absent: after all
-  // that this process recorded.
+  // that this process has recorded.
   std::optional<uint64_t> sequence = {};
 };
 
-// Whether a BatchNorm layer of a forward, if there is one, uses the statistics
-// of its batch: then the input has to be one for training.
+// Returns whether a BatchNorm layer of a forward, if there is one, uses the
+// statistics of its batch: then the input must be valid for training.
 bool UsesBatchStatistics(const ForwardOptions& options);
 
-// Whether a forward moves BatchNorm buffers on.
+// Returns whether a forward updates BatchNorm buffers.
 bool MovesBuffers(const Architecture& architecture,
                   const ForwardOptions& options);
 
-// Whether a forward draws random numbers.
+// Returns whether a forward draws random numbers.
 bool Draws(const Architecture& architecture, const ForwardOptions& options);
 
-// A recorded forward. It keeps its own parameters and buffers alive, so that
-// its backward is exact whatever becomes of the instance.
+// A recorded forward. Keeps its parameters and buffers alive, so that its
+// backward is exact whatever becomes of the instance.
 //
 // Not thread-safe; a backward without `retain` uses it up.
 class Graph {
  public:
-  // The leaves are what gradients are taken for; undefined ones get none.
+  // Gradients are computed for the leaves that are defined.
   Graph(std::vector<at::Tensor> leaves, at::Tensor input_leaf,
         std::vector<std::string> names, std::vector<at::Tensor> outputs,
         uint64_t sequence);
 
-  // The outputs' names, and the outputs with their graph, in the order asked
-  // for.
+  // The outputs' names, and the outputs with their graph, in the requested
+  // order.
   const std::vector<std::string>& output_names() const { return output_names_; }
   const std::vector<at::Tensor>& outputs() const { return outputs_; }
 
-  // One a parameter: an alias of its tensor, or undefined if it is frozen.
+  // By parameter: an alias of its tensor, or undefined if it is frozen.
   const std::vector<at::Tensor>& leaves() const { return leaves_; }
 
-  // An alias of the input, or undefined if its gradient was not asked for.
+  // An alias of the input, or undefined if no gradient of it was asked for.
   const at::Tensor& input_leaf() const { return input_leaf_; }
 
   // Later forwards have higher numbers.
@@ -92,36 +92,36 @@ class Graph {
 };
 
 struct ForwardOutput {
-  // Detached and contiguous, in the order asked for.
+  // Detached and contiguous, in the requested order.
   std::vector<at::Tensor> outputs;
-  // After the forward; the State's own where no layer moved them.
+  // After the forward; the State's own where no layer updated them.
   std::vector<at::Tensor> buffers;
-  // The generator's after the forward. Empty: nothing could be drawn.
+  // The generator's after the forward. Empty: no layer could draw.
   std::string rng_state;
-  // If recorded.
+  // Present if recorded.
   std::shared_ptr<Graph> graph;
 };
 
-// Runs `architecture` with the parameters and buffers of `state` on `x`, of the
-// State's dtype and device and a shape that CheckInput accepts. The head
-// is skipped unless `out` is asked for. `state` stays as it is; so must `x`, if
-// recorded.
+// Runs `architecture` with the parameters and buffers of `state` on `x`, which
+// has the State's dtype and device and a shape that CheckInput accepts. Skips
+// the head unless `out` is asked for. Does not change `state`; if the forward
+// is recorded, `x` must not change either.
 ForwardOutput Forward(const Architecture& architecture, const State& state,
                       const at::Tensor& x, const ForwardOptions& options);
 
 // A recorded forward and the gradients of its outputs.
 struct GraphGradients {
-  // Null: `make` gives it.
+  // Null: `make` makes it.
   const Graph* graph = nullptr;
-  // By the graph's outputs, of their shape; undefined: none, which is not zero.
+  // By output of the graph, of its shape; undefined: none, which is not zero.
   std::vector<at::Tensor> output_grads = {};
-  // Makes the graph, with this sequence, when its turn has come. It is gone
-  // before the next one's.
+  // Makes the graph, with this sequence, at its turn. The graph is destroyed
+  // before the next one is made.
   std::function<std::shared_ptr<Graph>()> make = {};
   uint64_t sequence = 0;
 };
 
-// Which gradients of the parameters a backward gives.
+// The parameters' gradients that a backward returns.
 struct ParamGrads {
   bool sum = true;
   bool each = false;
@@ -129,31 +129,31 @@ struct ParamGrads {
 };
 
 struct BackwardOutput {
-  // The sum over the graphs, if wanted: one a parameter, contiguous; undefined:
+  // By parameter: the sum over the graphs, if wanted, contiguous; undefined:
   // none.
   std::vector<at::Tensor> grads;
-  // Each graph's own, if wanted, in the order of the request.
+  // By graph, in the order of the request, and by parameter, if wanted.
   std::vector<std::vector<at::Tensor>> graph_grads;
-  // The sum over the graphs of each one's squares, if wanted.
+  // By parameter: the sum over the graphs of the gradients' squares, if wanted.
   std::vector<at::Tensor> squared_grads;
-  // One a graph, in the order of the request; undefined: none.
+  // By graph, in the order of the request; undefined: none.
   std::vector<at::Tensor> input_grads;
 };
 
 // Computes the products of all `graphs`, of one architecture, and sums the
 // parameters' gradients, the newest forward first, as PyTorch's backward()
-// does. Without `retain` the graphs are used up, also if it throws after it
+// does. Without `retain` the graphs are used up, even if this throws after it
 // began.
 //
-// Throws c10::Error, before it begins with the graph, if a gradient has not its
-// output's shape; what `make` throws passes through.
+// Throws c10::Error, before it begins with the graph, if a gradient's shape is
+// not its output's. Exceptions of `make` pass through.
 BackwardOutput Backward(std::span<const GraphGradients> graphs, bool retain,
                         bool want_input_grads, ParamGrads want = {});
 
-// Computes the network's input of `x` [N, C, ...] in `dtype`: uint8 becomes `x
-// / 255` in float32 and then, unless they are empty, `(x - mean) / std` for
-// each channel, and is converted then; floating-point `x` is converted only.
-// Throws c10::Error for other dtypes.
+// Computes the network's input of `x` [N, C, ...] in `dtype`. uint8 becomes `x
+// / 255` in float32, then, unless `mean` and `std` are empty, `(x - mean) /
+// std` for each channel, and is converted. Floating-point `x` is only
+// converted. Throws c10::Error for other dtypes.
 at::Tensor PrepareInput(const at::Tensor& x, std::span<const double> mean,
                         std::span<const double> std,
                         at::ScalarType dtype = at::kFloat);

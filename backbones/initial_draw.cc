@@ -35,7 +35,7 @@ class Initializer {
     param_.normal_(draw.mean, draw.std, generator_);
   }
 
-  // By the inverse of the distribution function.
+  // Draws by the inverse of the distribution function.
   void operator()(const TruncatedNormalDraw& draw) {
     const double low = NormalCdf((draw.low - draw.mean) / draw.std);
     const double high = NormalCdf((draw.high - draw.mean) / draw.std);
@@ -57,19 +57,19 @@ class Initializer {
   at::Generator generator_;
 };
 
-// Moves a generator on as an Initializer would for a float32 tensor.
+// Advances a generator as an Initializer would for a float32 tensor.
 class Skipper {
  public:
   Skipper(int64_t elements, at::Generator generator)
       : elements_(elements), generator_(std::move(generator)) {}
 
-  // One number for each element.
+  // Skips one number for each element.
   void operator()(const UniformDraw&) { Discard(elements_); }
   void operator()(const TruncatedNormalDraw&) { Discard(elements_); }
 
-  // LibTorch draws sixteen by sixteen, the last sixteen again if they were not
-  // full; fewer than that one by one, in another way, which leaves something
-  // behind in the generator.
+  // LibTorch draws in groups of sixteen, and the last group again if it was not
+  // full. Fewer than sixteen are drawn one by one, in another way, which leaves
+  // a number behind in the generator.
   void operator()(const NormalDraw&) {
     constexpr int64_t kBlock = 16;
     if (elements_ < kBlock) {
@@ -99,7 +99,7 @@ int64_t ElementsOf(const std::vector<int64_t>& shape) {
                          std::multiplies<>());
 }
 
-// How many of the steps there are up to the last one of the head.
+// Returns the number of steps up to the last one of the head.
 size_t CountUntilHead(const Layout& layout) {
   const std::vector<InitStep>& steps = layout.init_steps();
   size_t count = steps.size();
@@ -138,7 +138,7 @@ bool InitialDraw::Advance(int64_t elements) {
   return next_ < count;
 }
 
-// Takes a step, and returns the elements that it drew.
+// Takes a step, and returns the number of elements that it drew.
 int64_t InitialDraw::Draw(const InitStep& step) {
   const size_t count = state_.params.size();
   const bool inherited = step.parameter >= count;
@@ -157,7 +157,7 @@ int64_t InitialDraw::Draw(const InitStep& step) {
   return elements;
 }
 
-// Converts a parameter, and returns the elements that it converted.
+// Converts a parameter, and returns its number of elements.
 int64_t InitialDraw::Convert(size_t parameter) {
   at::Tensor& param = state_.params[parameter];
   if (!param.defined() || dtype_ == at::kFloat) return 0;

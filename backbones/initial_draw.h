@@ -1,4 +1,4 @@
-// The first State of a layout, drawn piece by piece.
+// Draws the first State of a layout, piece by piece.
 
 #ifndef BACKBONED_BACKBONES_INITIAL_DRAW_H_
 #define BACKBONED_BACKBONES_INITIAL_DRAW_H_
@@ -16,15 +16,15 @@
 namespace backboned {
 
 // Draws the parameters of a layout in the order of its initialisation steps, by
-// the same ATen calls as torch.nn.init, so that they have the bits of Python's.
+// the ATen calls of torch.nn.init, so that they have the bits of Python's.
 //
 // Not thread-safe.
 class InitialDraw {
  public:
   enum class Part {
     kAll,
-    // The head's parameters, with the bits that they have among all. For the
-    // others the generator moves on, but nothing is drawn, and no memory taken.
+    // Only the head's parameters, with the bits of a full draw. For the others
+    // the generator advances, but nothing is drawn, and no memory is taken.
     kHead,
   };
 
@@ -33,13 +33,13 @@ class InitialDraw {
   InitialDraw(const Layout& layout, at::Generator generator,
               at::ScalarType dtype, Part part = Part::kAll);
 
-  // Computes the next steps: as many as have some `elements` elements together,
-  // and at least one. Returns false once none is left.
+  // Computes the next steps: about `elements` elements' worth, and at least
+  // one. Returns false once none is left.
   bool Advance(int64_t elements);
 
-  // After the last step, once: returns the State. Of the whole layout it has
-  // buffers too, no gradients, and the generator where it stands now; of the
-  // head alone it has the head's parameters only, and the others are undefined.
+  // Returns the State, once, after the last step. That of the whole layout has
+  // buffers, no gradients, and the generator after the draws; that of the head
+  // has only the head's parameters, and the others are undefined.
   State Take();
 
  private:
@@ -50,14 +50,14 @@ class InitialDraw {
   at::Generator generator_;
   const at::ScalarType dtype_;
   const Part part_;
-  size_t draws_;     // Initialisation steps to take.
-  size_t next_ = 0;  // Of those, and behind them of the conversions.
+  size_t draws_;     // The number of initialisation steps.
+  size_t next_ = 0;  // Counts these steps, then the conversions.
   State state_;
 };
 
-// Computes the first State of `layout` on `device`: drawn on the CPU in float32
-// from `generator`, which moves on as Python's constructor moves it and is the
-// State's from there on, and converted to `dtype`.
+// Computes the first State of `layout` on `device`. Draws it on the CPU in
+// float32 from `generator`, which advances as in Python's constructor and
+// becomes the State's, and converts it to `dtype`.
 StatePtr InitialState(const Layout& layout, const at::Generator& generator,
                       at::Device device, at::ScalarType dtype = at::kFloat);
 

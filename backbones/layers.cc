@@ -9,8 +9,8 @@
 namespace backboned {
 namespace {
 
-// What PyTorch draws Linear's and Conv2d's weights from: kaiming_uniform_ with
-// a = sqrt(5), computed in the same steps.
+// Returns PyTorch's draw for weights of Linear and Conv2d: kaiming_uniform_
+// with a = sqrt(5), computed in the same steps.
 UniformDraw DefaultWeightDraw(int64_t fan_in) {
   const double gain = std::sqrt(2.0 / (1 + std::pow(std::sqrt(5.0), 2)));
   const double deviation = gain / std::sqrt(static_cast<double>(fan_in));

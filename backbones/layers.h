@@ -1,7 +1,7 @@
-// Layers as values: indices into a layout, and the function that uses them.
+// Layers as values: indices into a layout, and a function that uses them.
 //
 // A constructor declares the layer's tensors in Python's order of registration,
-// and PyTorch's default initialisation in the order in which it draws. The call
+// and PyTorch's default initialisation in the order of its draws. The call
 // operator makes the ATen calls of the Python module of the same name, hence
 // its bits. Source: torch/nn/modules, torch 2.11.
 //
@@ -33,7 +33,7 @@ class Linear {
   // `x`: [..., in_features]. Returns [..., out_features].
   at::Tensor operator()(Pass& pass, const at::Tensor& x) const;
 
-  // Indices of the layer's parameters. bias() only if there is one.
+  // Indices of the layer's parameters. Call bias() only if there is one.
   size_t weight() const { return weight_; }
   size_t bias() const { return bias_.value(); }
   bool has_bias() const { return bias_.has_value(); }
@@ -43,7 +43,7 @@ class Linear {
   std::optional<size_t> bias_;
 };
 
-// What a convolution does; names as in Python.
+// The options of a convolution; names as in Python.
 struct Conv2dOptions {
   int64_t kernel_size = 3;
   int64_t stride = 1;
@@ -52,7 +52,7 @@ struct Conv2dOptions {
   bool bias = false;
 };
 
-// A 3x3 convolution that keeps the sides, or halves them with stride 2.
+// Returns a 3x3 convolution that keeps the sides, or halves them with stride 2.
 inline Conv2dOptions Conv3x3(int64_t stride) {
   return {.kernel_size = 3, .stride = stride, .padding = 1};
 }
@@ -74,7 +74,7 @@ class Conv2d {
   std::optional<size_t> bias_;
 };
 
-// What a batch normalisation does; names and defaults as in Python.
+// The options of a batch normalisation; names and defaults as in Python.
 struct BatchNorm2dOptions {
   double eps = 1e-5;
   double momentum = 0.1;

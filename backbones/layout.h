@@ -1,12 +1,12 @@
-// What an architecture's tensors are: names, shapes, order, and how they begin.
+// The names, shapes, order and initialisation of an architecture's tensors.
 //
-// The order of the parameters is the order of their declaration, which is
-// Python's order of registration and the order of the flat tensor. The order of
-// the initial draws is kept apart from it, since Python's constructors may draw
-// a parameter late, or twice: every draw moves the generator on.
+// The parameters are in the order of their declaration, which is Python's order
+// of registration and the order of the flat tensor. The order of the initial
+// draws is separate, since Python's constructors may draw a parameter late, or
+// twice: every draw advances the generator.
 //
-// Declared once, by an architecture's constructor; immutable and safe to share
-// from then on. Holds no tensor.
+// An architecture's constructor declares the tensors once; from then on a
+// layout is immutable and safe to share. Holds no tensor.
 
 #ifndef BACKBONED_BACKBONES_LAYOUT_H_
 #define BACKBONED_BACKBONES_LAYOUT_H_
@@ -22,27 +22,27 @@
 
 namespace backboned {
 
-// Where a later column of a progressive network takes a tensor from.
+// The source of a tensor in a later column of a progressive network.
 struct Origin {
-  // Which of the earlier columns, the oldest first.
+  // Index of the earlier column, the oldest first.
   size_t column = 0;
-  // The tensor's name there.
+  // The tensor's name in that column.
   std::string name;
 };
 
-// A tensor that is trained. Its dtype is the State's.
+// A trained tensor. Its dtype is the State's.
 struct Parameter {
   // Its state-dict key, e.g. `layer1.0.conv1.weight`.
   std::string name;
   std::vector<int64_t> shape;
   int64_t elements = 0;
-  // Its first element in the flat tensor of all parameters.
+  // The index of its first element in the flat tensor of all parameters.
   int64_t offset = 0;
   // Further state-dict keys of the same tensor.
   std::vector<std::string> aliases = {};
-  // Whether it is the head's, not the trunk's.
+  // True: of the head; false: of the trunk.
   bool head = false;
-  // A class token's and then a square grid's position embedding, [1, 1 +
+  // A position embedding of a class token and then a square grid, [1, 1 +
   // side^2, D], which may be loaded from one of another side.
   bool position_embedding = false;
 };
@@ -53,17 +53,17 @@ struct Buffer {
   std::string name;
   // Empty: a scalar.
   std::vector<int64_t> shape;
-  // kFloat stands for the State's dtype, as of a parameter.
+  // kFloat stands for the State's dtype.
   at::ScalarType dtype = at::kFloat;
   int64_t elements = 0;
-  // The value of all its elements at first.
+  // The initial value of all elements.
   double initial = 0;
-  // It begins as a buffer of an earlier column instead.
+  // The buffer of an earlier column that replaces `initial`.
   std::optional<Origin> origin = {};
 };
 
-// A parameter of an earlier column, which is read and never trained. It is no
-// part of the flat tensor.
+// A parameter of an earlier column, which is read and never trained. It is not
+// in the flat tensor.
 struct SharedTensor {
   // Its state-dict key in Python's class, e.g. `old_layer0s.0.weight`.
   std::string name;
@@ -84,7 +84,7 @@ struct NormalDraw {
   double std = 1;
 };
 
-// As NormalDraw, cut off at `low` and `high`: Python's nn.init.trunc_normal_.
+// A NormalDraw cut off at `low` and `high`: Python's nn.init.trunc_normal_.
 struct TruncatedNormalDraw {
   double mean = 0;
   double std = 1;
@@ -92,7 +92,7 @@ struct TruncatedNormalDraw {
   double high = 2;
 };
 
-// Sets each element, which leaves the generator alone.
+// Sets each element without a draw.
 struct ConstantFill {
   double value = 0;
 };
@@ -100,8 +100,8 @@ struct ConstantFill {
 using InitRule =
     std::variant<UniformDraw, NormalDraw, TruncatedNormalDraw, ConstantFill>;
 
-// One step of the initialisation, applied to one parameter. For a shared tensor
-// it only moves the generator on, as Python does before it copies.
+// A step of the initialisation, for one parameter. For a shared tensor it only
+// advances the generator, as Python does before it copies.
 struct InitStep {
   size_t parameter = 0;
   InitRule rule;
@@ -117,53 +117,52 @@ class Layout {
   size_t AddBuffer(std::string name, std::vector<int64_t> shape,
                    at::ScalarType dtype, double initial);
 
-  // Makes what is declared from here on tensors of an earlier column: module
-  // `name` is that column's module `source`. Parameters become shared tensors,
-  // whose indices follow those of the parameters: no parameter may be declared
-  // afterwards. Buffers become buffers that begin as the earlier column's.
+  // Declares that the tensors from here on are those of an earlier column:
+  // module `name` is that column's module `source`. Parameters become shared
+  // tensors, whose indices follow those of the parameters: no parameter may be
+  // declared afterwards. Buffers begin as the earlier column's.
   void BeginInherited(size_t column, std::string name, std::string source);
 
   // Declares a further state-dict key of a parameter.
   void AddAlias(size_t parameter, std::string name);
 
-  // Declares that the parameters declared from here on are the head's.
+  // Declares that the parameters from here on are the head's.
   void BeginHead() { in_head_ = true; }
 
   // Declares the next BatchNorm layer by its name, the prefix of its tensors'
   // names, and returns its index among these layers.
   size_t AddBatchNorm(std::string name);
-  // Says that a parameter is a position embedding.
+  // Declares that a parameter is a position embedding.
   void MarkPositionEmbedding(size_t parameter);
 
-  // Declares the next step of the initialisation. It may target a parameter
-  // again.
+  // Declares the next step of the initialisation. A parameter may have several.
   void AddInitStep(size_t parameter, const InitRule& rule);
 
   const std::vector<Parameter>& parameters() const { return parameters_; }
   const std::vector<Buffer>& buffers() const { return buffers_; }
   const std::vector<SharedTensor>& shared() const { return shared_; }
 
-  // Names of the BatchNorm layers.
+  // The names of the BatchNorm layers.
   const std::vector<std::string>& batch_norms() const { return batch_norms_; }
 
-  // The steps in the order in which Python's constructor takes them.
+  // The steps in the order of Python's constructor.
   const std::vector<InitStep>& init_steps() const { return init_steps_; }
 
   // P, the number of elements of all parameters.
   int64_t parameter_elements() const { return parameter_elements_; }
 
-  // Bytes of all parameters and buffers in float32.
+  // Returns the bytes of all parameters and buffers in float32.
   int64_t state_bytes() const;
 
  private:
-  // A module of an earlier column, under its name here.
+  // A module of an earlier column, under its name in this layout.
   struct Inheritance {
     size_t column = 0;
     std::string name;
     std::string source;
   };
 
-  // Returns where `name`, a tensor of the module that is inherited, comes from.
+  // Returns the source of `name`, a tensor of the inherited module.
   Origin OriginOf(const std::string& name) const;
 
   std::vector<Parameter> parameters_;

@@ -39,7 +39,7 @@ absl::Status DtypeMismatch(const std::string& message) {
                message);
 }
 
-// The checks that need no values, of each kind.
+// Checks a term of each kind without values.
 class TermCheck {
  public:
   explicit TermCheck(int64_t rows) : rows_(rows) {}
@@ -106,7 +106,7 @@ absl::Status CheckTerm(const LossTerm& term, int64_t rows) {
   return std::visit(TermCheck(term.row_end - term.row_begin), term.loss);
 }
 
-// The checks of values against the number of classes, of each kind.
+// Checks a term's values of each kind against the number of classes.
 class ClassCheck {
  public:
   explicit ClassCheck(int64_t classes) : classes_(classes) {}
@@ -193,7 +193,7 @@ class TermLoss {
   }
 
  private:
-  // [K] bool, on the logits' device: the classes that do not count.
+  // Returns the classes that do not count, [K] bool, on the logits' device.
   at::Tensor LeftOut(const std::vector<bool>& mask) const {
     at::Tensor left_out = at::empty({std::ssize(mask)}, at::kBool);
     std::ranges::transform(mask, left_out.mutable_data_ptr<bool>(),

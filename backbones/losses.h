@@ -1,4 +1,4 @@
-// Losses of logits, as `torch.nn.functional` computes them.
+// Computes losses of logits, as `torch.nn.functional` does.
 
 #ifndef BACKBONED_BACKBONES_LOSSES_H_
 #define BACKBONED_BACKBONES_LOSSES_H_
@@ -14,13 +14,13 @@
 
 namespace backboned {
 
-// The label that PyTorch leaves out of the mean (its `ignore_index`).
+// The label that PyTorch ignores in the mean (its `ignore_index`).
 inline constexpr int64_t kIgnoredLabel = -100;
 
 // `cross_entropy(logits, labels, label_smoothing=...)`.
 struct CrossEntropy {
   at::Tensor labels;  // [rows] int64: classes, or kIgnoredLabel.
-  // One a class: the logits of the others become -inf. Empty: all count.
+  // By class: the logits of false ones become -inf. Empty: all count.
   std::vector<bool> class_mask = {};
   double label_smoothing = 0;
 };
@@ -36,7 +36,7 @@ struct KlDivergence {
   double temperature = 1;
 };
 
-// A loss of some rows of a batch, and what it weighs in the sum.
+// A loss of some rows of a batch, and its weight in the sum.
 struct LossTerm {
   int64_t row_begin = 0;
   int64_t row_end = 0;  // One past the last.
@@ -45,24 +45,24 @@ struct LossTerm {
 };
 
 // Returns kInvalidArgument, which names the term, unless there is a term and
-// each has rows inside a batch of `rows`, a labels' or target's tensor of their
-// number and its dtype, and numbers in their range. Does not look at values.
+// each has rows within a batch of `rows`, labels or a target for them, of its
+// dtype, and numbers in their ranges. Does not look at tensors' values.
 absl::Status CheckTerms(std::span<const LossTerm> terms, int64_t rows);
 
-// Returns kInvalidArgument, which names the term, unless checked terms, their
-// tensors on the CPU, fit logits of `classes` classes: a label is none of them
-// or one that the mask leaves out, all labels are ignored, a mask is used with
-// label smoothing, a target or mask has another number of classes.
+// Returns kInvalidArgument, which names the term, unless checked terms, with
+// tensors on the CPU, fit logits of `classes` classes. They do not if a label
+// is no class or excluded by the mask, all labels are ignored, a mask is used
+// with label smoothing, or a target or mask has another number of classes.
 absl::Status CheckClasses(std::span<const LossTerm> terms, int64_t classes);
 
 struct LossOutput {
-  std::vector<double> losses;  // Each term before its weight.
+  std::vector<double> losses;  // By term, before its weight.
   double loss = 0;             // Their weighted sum, added in their order.
-  at::Tensor logits_grad;      // Of `loss`, as logits.
+  at::Tensor logits_grad;      // Of `loss`; shape and dtype of the logits.
 };
 
 // Computes the sum of checked terms, and its gradient, for `logits` [N, K],
-// which need no graph. The terms' tensors are on any device.
+// which need no graph. The terms' tensors may be on any device.
 LossOutput ComputeLoss(std::span<const LossTerm> terms,
                        const at::Tensor& logits);
 

@@ -44,7 +44,7 @@ int64_t NumClassesOf(const Arguments& arguments) {
   return std::get<int64_t>(arguments.at("num_classes"));
 }
 
-// Whether a sample of `shape`, which may be any, has `expected` elements.
+// Returns whether a sample of `shape`, whatever it is, has `expected` elements.
 bool HasElements(std::span<const int64_t> shape, int64_t expected) {
   int64_t elements = 1;
   for (const int64_t size : shape) {
@@ -56,7 +56,7 @@ bool HasElements(std::span<const int64_t> shape, int64_t expected) {
   return elements == expected;
 }
 
-// Declares what a later column has in Python besides its layers: the adaptors,
+// Declares the additional tensors of a later column in Python: the adaptors,
 // and the earlier columns' first layers.
 void DeclareLateral(Layout& layout, const MnistMlp::Design& design,
                     int64_t num_classes) {

@@ -17,27 +17,27 @@ namespace backboned {
 
 // Source: Mammoth, backbone/MNISTMLP.py, commit e75a491.
 //
-// Deviations: a `full` lists both hidden layers, `layers.1` being the features;
-// Mammoth's has the features only. Input that is not contiguous is accepted.
+// Deviations: `full` lists both hidden layers, and `layers.1` is the features;
+// Mammoth's lists only the features. Input that is not contiguous is accepted.
 class MnistMlp : public Architecture {
  public:
-  // How the members of the family differ.
+  // The differences between the members of the family.
   struct Design {
     std::string name;
-    // Elements of a sample.
+    // The number of elements of a sample.
     int64_t input_size;
     int64_t hidden_size;
     // Further state-dict keys, of Python's nested Sequentials.
     bool has_aliases;
-    // Columns of a progressive network that come before it. Its adaptors of
-    // their layers are declared, and not used: see MnistMlpEntries.
+    // The number of earlier columns of a progressive network. The adaptors of
+    // their layers are declared, but not used: see MnistMlpEntries.
     size_t earlier_columns = 0;
   };
 
   // `arguments`: `num_classes` and others, as resolved by the registry.
   MnistMlp(const Design& design, const Arguments& arguments);
 
-  // Takes [N, ...] with so many elements a sample; N may be 0.
+  // Takes [N, ...] with `input_size` elements a sample; N may be 0.
   absl::Status CheckInput(std::span<const int64_t> shape,
                           bool training) const override;
   TrunkOutputs Trunk(Pass& pass, const at::Tensor& x) const override;
@@ -54,8 +54,8 @@ class MnistMlp : public Architecture {
 //
 // Source of the latter: Rusu et al. 2016, arXiv:1606.04671, as in Mammoth,
 // backbone/MNISTMLP_PNN.py, commit e75a491. There a later column has parameters
-// of adaptors and copies of the earlier columns, and computes what a first
-// column does: its forward asks for a list of columns that nobody fills. The
+// of adaptors and copies of the earlier columns, but computes the same as a
+// first column: its forward reads a list of columns that nothing fills. The
 // adaptors get no gradient.
 std::vector<ArchitectureEntry> MnistMlpEntries();
 

@@ -32,7 +32,7 @@ absl::Status OfGroup(size_t group, absl::Status status) {
 }
 
 absl::Status CheckPositive(std::string_view name, double value) {
-  if (value > 0) return absl::OkStatus();  // NaN is not.
+  if (value > 0) return absl::OkStatus();  // False for NaN.
   return InvalidOption(
       absl::StrCat(std::string(name), " is ", value, ", must be above 0"));
 }
@@ -65,7 +65,7 @@ absl::Status CheckCount(std::string_view what, size_t count, size_t groups) {
                                     groups == 1 ? " group" : " groups"));
 }
 
-// Group `g` with the learning rate and the settings that `options` has for it.
+// Returns group `g` with its learning rate and settings of `options`.
 ParameterGroup GroupOf(const OptimizerState& optimizer,
                        const StepOptions& options, size_t g) {
   ParameterGroup group = optimizer.groups[g];
@@ -74,7 +74,7 @@ ParameterGroup GroupOf(const OptimizerState& optimizer,
   return WithSettings(std::move(group), options.settings[g]);
 }
 
-// Whether the learning rates and settings of `options` fit.
+// Checks the learning rates and settings of `options`.
 absl::Status CheckGroups(const OptimizerState& optimizer,
                          const StepOptions& options) {
   const size_t groups = optimizer.groups.size();
@@ -94,7 +94,7 @@ absl::Status CheckGroups(const OptimizerState& optimizer,
   return absl::OkStatus();
 }
 
-// The parameters of a group, none of them cut.
+// Returns the parameters of a group, none of them cut.
 absl::StatusOr<std::vector<Slice>> SelectGroup(const ParameterGroup& group,
                                                const Layout& layout) {
   absl::StatusOr<std::vector<Slice>> slices = SelectParameters(
@@ -138,7 +138,7 @@ std::vector<at::Tensor> FreshAdamSlots(const ParameterGroup& group,
   return slots;
 }
 
-// Adam, and with `decoupled` weight decay AdamW.
+// Steps by Adam or, with `decoupled` weight decay, AdamW.
 Stepped StepAdam(const ParameterGroup& group, bool decoupled, at::Tensor param,
                  at::Tensor grad, std::vector<at::Tensor> slots) {
   if (group.maximize) grad = grad.neg();
@@ -153,7 +153,7 @@ Stepped StepAdam(const ParameterGroup& group, bool decoupled, at::Tensor param,
   slots[kExpAvgSq] =
       slots[kExpAvgSq].mul(group.beta2).addcmul_(grad, grad, 1 - group.beta2);
 
-  // As Python computes them, in double precision.
+  // In double precision, as in Python.
   const auto step = static_cast<double>(slots[kStep].item<float>());
   const double bias_correction1 = 1 - std::pow(group.beta1, step);
   const double bias_correction2 = 1 - std::pow(group.beta2, step);
@@ -190,12 +190,12 @@ std::vector<size_t> SteppedParameters(const State& state,
   return stepped;
 }
 
-// Clips `grads` as `torch.nn.utils.clip_grad_norm_` does; returns their norm
-// before.
+// Clips `grads` as `torch.nn.utils.clip_grad_norm_` does; returns the norm
+// before that.
 double ClipByNorm(const ClipNorm& clip, std::vector<at::Tensor>& grads) {
   const at::Tensor norm = at::linalg_vector_norm(
       at::stack(at::_foreach_norm(grads, clip.norm_type)), clip.norm_type);
-  // Python divides a number by a tensor like this.
+  // Python divides a number by a tensor in this way.
   const at::Tensor scale =
       norm.add(1e-6).reciprocal().mul(clip.max_norm).clamp_max(1.0);
   grads = at::_foreach_mul(grads, scale);

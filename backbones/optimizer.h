@@ -1,11 +1,11 @@
 // Optimizers as pure functions, with the meaning and the defaults of PyTorch.
 //
-// A step gives new tensors for what it changes and never writes to those that
-// it is given. On a CPU its results equal those of `torch.optim` (PyTorch
-// 2.11, `foreach` and `fused` left alone) to the bit: the same kernels are
-// called in the same order with the same numbers.
+// A step makes new tensors for all that it changes and never writes to the
+// given ones. On a CPU its results equal those of `torch.optim` (PyTorch 2.11,
+// `foreach` and `fused` left alone) to the bit: it calls the same kernels in
+// the same order with the same numbers.
 //
-// Functions that say "computes" belong on the device's worker.
+// Call functions that say "computes" on the device's worker.
 
 #ifndef BACKBONED_BACKBONES_OPTIMIZER_H_
 #define BACKBONED_BACKBONES_OPTIMIZER_H_
@@ -29,15 +29,15 @@
 
 namespace backboned {
 
-// Patterns that all groups of an optimizer may have together, and their bytes:
-// some times those of all names that a network has.
+// The most patterns of all groups of an optimizer together, and their bytes:
+// several times those of all names of a network.
 inline constexpr size_t kMaxGroupGlobs = 4096;
 inline constexpr size_t kMaxGroupGlobBytes = size_t{64} << 10;
 
 // The slot that counts a parameter's steps.
 inline constexpr std::string_view kStepSlot = "step";
 
-// Returns what a stepped parameter of `group` has, in PyTorch's words:
+// Returns the slots of a stepped parameter of `group`, in PyTorch's terms:
 // `momentum_buffer` (with SGD only if it was ever stepped with a momentum), or
 // `step`, `exp_avg`, `exp_avg_sq`, `max_exp_avg_sq`.
 std::vector<std::string_view> SlotNames(OptimizerKind kind,
@@ -64,13 +64,13 @@ struct ClipNorm {
 absl::Status CheckOptimizable(const State& state);
 
 struct StepOptions {
-  // One a group, of this step and those after it. Empty: as they are.
+  // By group, from this step on. Empty: no change.
   std::vector<double> lr = {};
   std::vector<GroupSettings> settings = {};
-  // At most one of the two.
+  // Set at most one of the two.
   std::optional<ClipNorm> clip_norm = {};
   std::optional<double> clip_value = {};
-  // Take all gradients away afterwards.
+  // Removes all gradients afterwards.
   bool zero_after = false;
 };
 
@@ -80,23 +80,23 @@ absl::Status CheckStep(const State& state, const StepOptions& options);
 
 struct StepOutput {
   StatePtr state;
-  // Before the gradients were clipped. Only with `clip_norm`.
+  // Before the clipping. Only with `clip_norm`.
   std::optional<double> grad_norm;
-  // Parameters that were changed.
+  // The number of parameters that changed.
   int64_t stepped_count = 0;
 };
 
 // Computes the State after one step with the gradients of `state`, and starts a
-// new version of the parameters. Stepped are the parameters of a group that
-// have a gradient and are `trained` (one value each; empty: all are); the norm
-// of `clip_norm` is that of their gradients, in layout order.
+// new version of the parameters. Steps the parameters of a group that have a
+// gradient and are `trained` (by parameter; empty: all are); the norm of
+// `clip_norm` is that of their gradients, in layout order.
 //
 // Returns CheckStep's errors, and kFailedPrecondition (kNoGradients) if no
 // parameter would be stepped.
 absl::StatusOr<StepOutput> Step(const State& state, const StepOptions& options,
                                 const std::vector<bool>& trained = {});
 
-// Returns `state` with this optimizer in place of its own; null takes it away.
+// Returns `state` with `optimizer` in place of its own; null removes it.
 // Versions stay.
 StatePtr WithOptimizer(const State& state, OptimizerPtr optimizer);
 

@@ -44,7 +44,7 @@ absl::Status CheckAdam(const ParameterGroup& group) {
   return valid;
 }
 
-// The first setting that `kind` does not take. Empty: none.
+// Returns the first setting that `kind` does not take; empty if there is none.
 std::string_view ForeignSetting(OptimizerKind kind,
                                 const GroupSettings& settings) {
   if (kind != OptimizerKind::kSgd) {

@@ -1,4 +1,4 @@
-// How an optimizer steps a group of parameters. The names are PyTorch's.
+// The settings by which an optimizer steps a group. Names are PyTorch's.
 
 #ifndef BACKBONED_BACKBONES_PARAMETER_GROUP_H_
 #define BACKBONED_BACKBONES_PARAMETER_GROUP_H_
@@ -13,10 +13,10 @@ namespace backboned {
 
 enum class OptimizerKind { kSgd, kAdam, kAdamW };
 
-// AdamW's weight decay unless the caller gives one; of the others it is 0.
+// AdamW's default weight decay; that of the others is 0.
 inline constexpr double kAdamWWeightDecay = 0.01;
 
-// Parameters that are stepped alike, and how.
+// Parameters with the same settings, and the settings.
 struct ParameterGroup {
   // Null: all parameters. A step does not copy it.
   std::shared_ptr<const Selection> selection = nullptr;
@@ -34,7 +34,7 @@ struct ParameterGroup {
   bool amsgrad = false;
 };
 
-// Settings of a group that change; absent ones stay.
+// Changes of a group's settings; absent ones stay.
 struct GroupSettings {
   std::optional<double> weight_decay = {};
   std::optional<bool> maximize = {};
@@ -47,14 +47,14 @@ struct GroupSettings {
 };
 
 // Returns kInvalidArgument (kInvalidOption) if a number of `group` is out of
-// the range that it has for `kind`.
+// its range for `kind`.
 absl::Status CheckGroup(OptimizerKind kind, const ParameterGroup& group);
 
-// Returns kInvalidArgument (kInvalidOption) if there is a setting that `kind`
-// does not take.
+// Returns kInvalidArgument (kInvalidOption) if `kind` does not take one of
+// `settings`.
 absl::Status CheckTakes(OptimizerKind kind, const GroupSettings& settings);
 
-// Returns `group` with the settings that are not absent.
+// Returns `group` with those of `settings` that are present.
 ParameterGroup WithSettings(ParameterGroup group,
                             const GroupSettings& settings);
 

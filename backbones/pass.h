@@ -1,9 +1,9 @@
-// One run through an architecture: the tensors that it uses, and its flags.
+// A run through an architecture: the tensors that it uses, and its flags.
 //
-// An architecture owns no tensor; its layers ask the Pass for theirs. What a
-// layer changes (BatchNorm statistics) becomes a new tensor in the Pass:
-// tensors that came in are never written, since other passes and recorded
-// forwards hold them.
+// An architecture owns no tensor; its layers ask the Pass for theirs. A layer
+// that changes a tensor (BatchNorm statistics) puts a new one into the Pass:
+// the given tensors are never written, since other passes and recorded forwards
+// hold them.
 //
 // Not thread-safe; one Pass serves one forward.
 
@@ -20,13 +20,13 @@
 
 namespace backboned {
 
-// How a pass runs.
+// The flags of a pass.
 struct PassFlags {
-  // Batch statistics instead of running ones, which move on, and dropout.
+  // Uses batch statistics, updates the running ones, and drops out.
   bool training = false;
-  // Stages are given as they are before their ReLU.
+  // Returns stages as they are before their ReLU.
   bool prerelu = false;
-  // One for each of the layout's BatchNorm layers. Empty: all as by default.
+  // By BatchNorm layer of the layout. Empty: all as by default.
   std::vector<BatchNormMode> batch_norm = {};
 };
 
@@ -43,9 +43,9 @@ struct BatchNormTensors {
 class Pass {
  public:
   // `parameters` (and behind them the shared tensors) and `buffers`: all of the
-  // layout, in its order. The parameters may need gradients. What is random
-  // draws from `generator`, a CPU generator, which only stochastic
-  // architectures in training need.
+  // layout, in its order. The parameters may need gradients. Random numbers
+  // come from `generator`, a CPU generator, which only stochastic architectures
+  // in training need.
   Pass(std::vector<at::Tensor> parameters, std::vector<at::Tensor> buffers,
        const PassFlags& flags, at::Generator generator = {});
 
@@ -53,8 +53,8 @@ class Pass {
   const at::Tensor& parameter(size_t index) const { return parameters_[index]; }
 
   // Normalises `x` [N, C, H, W] as Python's nn.BatchNorm2d does with `eps` and
-  // `momentum`, unless the layer's mode has its own. In training the layer's
-  // three buffers are replaced, if it tracks them.
+  // `momentum`, unless the layer's mode sets them. In training the layer's
+  // three buffers are replaced if it tracks them.
   //
   // Throws c10::Error if the layer is in training and a channel has a single
   // value, as Python does.
@@ -72,7 +72,7 @@ class Pass {
   // Draws a tensor of `shape` from U(0, 1), on the device of `like`.
   at::Tensor Uniform(at::IntArrayRef shape, const at::Tensor& like);
 
-  // Returns the buffers after what ran so far, in layout order.
+  // Returns the buffers after the layers that ran so far, in layout order.
   const std::vector<at::Tensor>& buffers() const { return buffers_; }
 
  private:

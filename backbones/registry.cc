@@ -21,7 +21,7 @@ namespace backboned {
 
 namespace {
 
-// The architectures of all families. A new family is a line here.
+// Returns the entries of all families. A new family is a line here.
 std::vector<ArchitectureEntry> AllEntries() {
   std::vector<ArchitectureEntry> all;
   const auto add = [&](std::vector<ArchitectureEntry> family) {

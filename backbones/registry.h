@@ -1,4 +1,4 @@
-// The architectures that can be built, by name.
+// Builds architectures by name.
 
 #ifndef BACKBONED_BACKBONES_REGISTRY_H_
 #define BACKBONED_BACKBONES_REGISTRY_H_
@@ -15,23 +15,22 @@
 
 namespace backboned {
 
-// The most columns before another one.
+// The most earlier columns of a column.
 inline constexpr size_t kMaxEarlierColumns = 63;
 
 // All architectures, by name. Safe from any thread, like the rest of this file.
 const std::vector<ArchitectureEntry>& Architectures();
 
-// Returns the entry of `name`, in which `_` equals `-` and case does not count.
+// Returns the entry of `name`; `_` equals `-`, and case does not matter.
 //
-// Returns kNotFound (kArchitectureNotFound) that names it and lists the valid
-// ones.
+// Returns kNotFound (kArchitectureNotFound), which lists the valid names.
 absl::StatusOr<const ArchitectureEntry*> FindArchitecture(
     std::string_view name);
 
-// Builds the architecture `name` with `arguments`, defaults filled in; of a
-// progressive network the column behind `earlier_columns`.
+// Builds the architecture `name` with `arguments`, defaults filled in; for a
+// progressive network, the column after `earlier_columns`.
 //
-// Returns FindArchitecture's errors, ResolveArguments', the entry's checks',
+// Returns errors of FindArchitecture, ResolveArguments and the entry's checks,
 // and kInvalidArgument (kInvalidOption) for columns that it cannot have.
 absl::StatusOr<std::shared_ptr<const Architecture>> BuildArchitecture(
     std::string_view name, const Arguments& arguments,

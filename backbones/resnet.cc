@@ -13,7 +13,7 @@
 namespace backboned {
 namespace {
 
-// The last stage has so many times the filters of the stem.
+// The filters of the last stage, as a multiple of the stem's.
 constexpr int64_t kWidening = 8;
 
 Conv2dOptions Conv1x1(int64_t stride) {

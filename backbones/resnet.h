@@ -17,10 +17,10 @@
 
 namespace backboned {
 
-// What a residual block gives.
+// The outputs of a residual block.
 struct BlockOutput {
   at::Tensor out;
-  // As it was before the last ReLU. Undefined: the block does not end with one.
+  // `out` before the last ReLU. Undefined: the block does not end with one.
   at::Tensor prerelu;
 };
 
@@ -32,12 +32,12 @@ class BasicBlock {
   BasicBlock(Layout& layout, const std::string& name, int64_t in_planes,
              int64_t planes, int64_t stride);
 
-  // `x`: [N, in_planes, H, W]. Gives [N, planes, H/stride, W/stride], sizes
+  // `x`: [N, in_planes, H, W]. Returns [N, planes, H/stride, W/stride], sizes
   // rounded up.
   BlockOutput operator()(Pass& pass, const at::Tensor& x) const;
 
  private:
-  // A 1x1 convolution, where the block changes the shape.
+  // A 1x1 convolution in blocks that change the shape.
   struct Projection {
     Conv2d conv;
     BatchNorm2d bn;
@@ -58,7 +58,7 @@ class PreActBlock {
   PreActBlock(Layout& layout, const std::string& name, int64_t in_planes,
               int64_t planes, int64_t stride);
 
-  // As BasicBlock's.
+  // Takes and returns the shapes of BasicBlock.
   BlockOutput operator()(Pass& pass, const at::Tensor& x) const;
 
  private:
@@ -69,9 +69,9 @@ class PreActBlock {
   std::optional<Conv2d> shortcut_;
 };
 
-// How the members of the family differ.
+// The differences between the members of the family.
 struct ResNetDesign {
-  // Blocks of each stage.
+  // The number of blocks of each stage.
   std::array<int64_t, 4> num_blocks = {2, 2, 2, 2};
   bool preact = false;
   // A 7x7 convolution with stride 2 and max pooling in place of the 3x3
@@ -89,14 +89,14 @@ struct ResNetDesign {
 // backbone/ResNetBlock.py, commit e75a491.
 //
 // Deviation: an input so wide that its features would not fit the classifier is
-// refused also where only the features are asked for.
+// refused even if only the features are asked for.
 class ResNet : public Architecture {
  public:
   // `arguments`: `num_classes`, `num_filters`, as resolved by the registry.
   ResNet(const std::string& name, const Arguments& arguments,
          const ResNetDesign& design);
 
-  // Takes [N, 3, H, W] with N at least 1, of which the last stage pools to 1x1.
+  // Takes [N, 3, H, W], N at least 1, that the last stage pools to 1x1.
   absl::Status CheckInput(std::span<const int64_t> shape,
                           bool training) const override;
   TrunkOutputs Trunk(Pass& pass, const at::Tensor& x) const override;

@@ -34,7 +34,7 @@ void AddDraws(Layout& layout, const Linear& classifier) {
   layout.AddInitStep(classifier.bias(), ConstantFill{0});
 }
 
-// Every second pixel, with empty maps on both sides of the present ones.
+// Returns every second pixel, with empty maps on both sides of those of `x`.
 at::Tensor Shortcut(const at::Tensor& x, int64_t planes) {
   const int64_t pad = planes / 4;
   const at::Tensor pixels =

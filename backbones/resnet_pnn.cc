@@ -16,7 +16,7 @@ namespace backboned {
 namespace {
 
 constexpr size_t kPnnStages = 4;
-// The last stage has so many times the filters of the stem.
+// The filters of the last stage, as a multiple of the stem's.
 constexpr int64_t kPnnWidening = 8;
 constexpr Conv2dOptions kAdaptorConv = {.kernel_size = 1, .bias = true};
 
@@ -24,10 +24,10 @@ int64_t IntArgument(const Arguments& arguments, const char* name) {
   return std::get<int64_t>(arguments.at(name));
 }
 
-// The planes that stage `index` leaves.
+// Returns the planes after stage `index`.
 int64_t PlanesOf(int64_t nf, size_t index) { return nf << index; }
 
-// Declares the keys that a module has under a further name.
+// Declares further keys of a module under another name.
 void AddModuleAlias(Layout& layout, const std::string& name,
                     const std::string& alias) {
   for (size_t i = 0; i < layout.parameters().size(); ++i) {
@@ -80,7 +80,7 @@ ResNetColumn::Stage ResNetColumn::DeclareStage(Layout& layout,
                                                const std::string& name,
                                                int64_t in_planes,
                                                int64_t planes) {
-  // Between and behind the blocks Python counts ReLUs.
+  // Python counts the ReLUs between and behind the blocks.
   const int64_t stride = in_planes == planes ? 1 : 2;
   Stage stage;
   stage.emplace_back(layout, name + ".0", in_planes, planes, stride);
@@ -208,8 +208,8 @@ TrunkOutputs ResNetColumn::Trunk(Pass& pass, const at::Tensor& x) const {
 at::Tensor ResNetColumn::Head(Pass& pass, const at::Tensor& features) const {
   const int64_t others = features.size(1) - feature_dim_;
   const at::Tensor own = features.narrow(1, 0, feature_dim_).contiguous();
-  // The earlier columns need no gradient, so that the own features' stays as it
-  // is to the sign of a zero.
+  // The earlier columns get no gradient, so that the gradient of this column's
+  // features keeps its bits, down to the sign of a zero.
   const at::Tensor maps = features.detach()
                               .narrow(1, feature_dim_, others)
                               .reshape({features.size(0), others, 1, 1});

@@ -16,28 +16,28 @@
 
 namespace backboned {
 
-// A later column: a resnet18 whose stages after the first one, and whose
-// logits, are summed with adaptors of what the earlier columns' stages give.
-// (The first column is a ResNet.)
+// A later column: a resnet18 that adds adaptors of the earlier columns' stages
+// to its stages after the first one, and to its logits. (The first column is a
+// ResNet.)
 //
-// The earlier columns run without gradients, from their stems to their last
-// stages, without their own adaptors, and behind the BatchNorm of this column's
-// stem, whose statistics move on with each of them. Their own BatchNorms move
-// on in training too, as buffers of this column.
+// The earlier columns run without gradients and without their own adaptors,
+// from their stems to their last stages. Each runs through the BatchNorm of
+// this column's stem, whose statistics each of them updates. In training their
+// own BatchNorms update their buffers too, which are buffers of this column.
 //
-// Features: this column's own [N, 8 nf], and behind them those of the earlier
-// columns, the oldest first, [N, 8 nf] each: what the logits are computed of.
+// Features: this column's own, [N, 8 nf], and behind them those of the earlier
+// columns, the oldest first, [N, 8 nf] each. The logits are computed from all.
 //
 // Source: Rusu et al. 2016, arXiv:1606.04671, as in Mammoth,
 // backbone/ResNet18_PNN.py, commit e75a491.
 //
-// Deviations: Mammoth counts its copies of the earlier columns among the
-// parameters, which never get a gradient; here they are shared tensors. Its
-// class gives the logits only. The images are square.
+// Deviations: Mammoth counts its copies of the earlier columns as parameters,
+// which never get a gradient; here they are shared tensors. Its class returns
+// only the logits. The images are square.
 class ResNetColumn : public Architecture {
  public:
   // `arguments`: those of ResNetPnnEntries, resolved and checked by the
-  // registry. `earlier`: number of columns before it, at least 1.
+  // registry. `earlier`: the number of earlier columns, at least 1.
   ResNetColumn(const Arguments& arguments, size_t earlier);
 
   // Takes [N, 3, img_size, img_size], N at least 1.
@@ -49,7 +49,7 @@ class ResNetColumn : public Architecture {
  private:
   using Stage = std::vector<BasicBlock>;
 
-  // Scales each element by a parameter of its own, then mixes the channels.
+  // Scales each element by its parameter, then mixes the channels.
   struct Adaptor {
     size_t alpha;
     Conv2d conv;
@@ -58,7 +58,7 @@ class ResNetColumn : public Architecture {
     at::Tensor operator()(Pass& pass, const at::Tensor& x) const;
   };
 
-  // An adaptor of a stage, and the stage that brings it to the next one's
+  // An adaptor of a stage, and a stage that brings its output to the next one's
   // shape.
   struct Lateral {
     Stage stage;
@@ -88,8 +88,8 @@ class ResNetColumn : public Architecture {
   static at::Tensor RunStage(Pass& pass, const Stage& stage,
                              const at::Tensor& x);
 
-  // Returns what the four stages of all earlier columns give, their channels
-  // behind each other, the oldest column first. No gradients.
+  // Returns the outputs of the four stages of all earlier columns, their
+  // channels behind each other, the oldest column first. No gradients.
   std::vector<at::Tensor> RunEarlier(Pass& pass, const at::Tensor& x) const;
 
   int64_t img_size_;

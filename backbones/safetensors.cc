@@ -46,11 +46,11 @@ absl::Status Unsound(std::string_view message) {
                Reason::kWeightsUnreadable, message);
 }
 
-// Takes the header's JSON piece by piece: nothing is kept but the entries, and
-// whatever does not belong there ends the parsing.
+// Takes the header's JSON piece by piece: keeps only the entries, and ends the
+// parsing at anything that does not belong there.
 class HeaderHandler : public nlohmann::json_sax<nlohmann::json> {
  public:
-  // Why the parsing ended.
+  // The reason why the parsing ended.
   const std::string& error() const { return error_; }
   std::vector<SafetensorsEntry> TakeEntries() { return std::move(entries_); }
 
@@ -150,7 +150,7 @@ class HeaderHandler : public nlohmann::json_sax<nlohmann::json> {
   }
 
  private:
-  // What comes next.
+  // The next expected element.
   enum class Place {
     kStart,
     kTop,
@@ -212,7 +212,7 @@ class HeaderHandler : public nlohmann::json_sax<nlohmann::json> {
   Place place_ = Place::kStart;
   bool in_metadata_ = false;
   std::set<std::string> names_;
-  std::set<std::string> fields_;  // Of the present entry, or of the metadata.
+  std::set<std::string> fields_;  // Of the present entry, or the metadata.
   std::vector<int64_t> offsets_;
   std::vector<SafetensorsEntry> entries_;
   std::string error_;
@@ -227,7 +227,7 @@ std::optional<int64_t> BytesOf(const SafetensorsEntry& entry) {
   return bytes;
 }
 
-// Checks that `entries`, sorted, cover `data_bytes` once.
+// Checks that `entries`, sorted, cover each of `data_bytes` once.
 absl::Status CheckData(const std::vector<SafetensorsEntry>& entries,
                        int64_t data_bytes) {
   int64_t expected = 0;
@@ -257,7 +257,7 @@ absl::Status CheckData(const std::vector<SafetensorsEntry>& entries,
                               " behind its header"));
 }
 
-// Reads exactly `bytes` from where the file stands.
+// Reads exactly `bytes` from the file's position.
 absl::Status ReadExactly(int fd, std::span<std::byte> bytes) {
   while (!bytes.empty()) {
     const ssize_t count = read(fd, bytes.data(), bytes.size());

@@ -1,14 +1,14 @@
-// Reads safetensors files, and refuses every one that is not sound.
+// Reads safetensors files, and refuses those that are not sound.
 //
 // A file is 8 bytes of little-endian header length, the header in JSON (name,
-// dtype, shape and data_offsets of each tensor), and the tensors' data. Sound
-// means: the data of the tensors follow one another from the first byte to the
-// file's last, without gap or overlap, and each has the length that its shape
-// says. Nothing is allocated on a file's word: the header is read if it is
-// short enough and inside the file, a tensor never before all are checked.
+// dtype, shape and data_offsets of each tensor), and the tensors' data. A file
+// is sound if the data of the tensors follow one another from the first byte to
+// the last, without gap or overlap, and each has the length of its shape. A
+// file's numbers are not trusted: the header is read only if it is short enough
+// and inside the file, a tensor only after all are checked.
 //
-// The file is read, not mapped, so that one that is cut short meanwhile is an
-// error and no signal.
+// The file is read, not mapped, so that cutting it short meanwhile is an error
+// and not a signal.
 
 #ifndef BACKBONED_BACKBONES_SAFETENSORS_H_
 #define BACKBONED_BACKBONES_SAFETENSORS_H_
@@ -38,35 +38,35 @@ struct SafetensorsEntry {
   std::string name;
   at::ScalarType dtype = at::kFloat;
   std::vector<int64_t> shape;
-  // Its first byte behind the header, and one past its last.
+  // Its first byte, counted from the header's end, and one past its last.
   int64_t begin = 0;
   int64_t end = 0;
 };
 
-// Reads `header`, the JSON text, of a file with `data_bytes` behind it: the
-// tensors in the order of their data.
+// Reads `header`, the JSON text, of a file with `data_bytes` behind it. Returns
+// the tensors in the order of their data.
 //
-// Returns kFailedPrecondition (kWeightsUnreadable) that says what is not sound.
+// Returns kFailedPrecondition (kWeightsUnreadable), which says what is unsound.
 absl::StatusOr<std::vector<SafetensorsEntry>> ParseSafetensorsHeader(
     std::string_view header, int64_t data_bytes);
 
 // An open file whose header is checked. Reads from begin to end, once.
 class SafetensorsFile {
  public:
-  // Gets all bytes of the file in order, as they are read.
+  // Receives all bytes of the file in order, as they are read.
   using Observer = std::function<void(std::span<const std::byte>)>;
 
-  // Reads the header of the regular file `fd`, which it closes when it is done.
+  // Reads the header of the regular file `fd`, and closes `fd` in the end.
   //
-  // Returns ParseSafetensorsHeader's errors, and the same for what is no
-  // regular file or cannot be read. An `observer` is optional.
+  // Returns ParseSafetensorsHeader's errors, also if `fd` is no regular file or
+  // cannot be read. An `observer` is optional.
   static absl::StatusOr<SafetensorsFile> Read(int fd, Observer observer);
 
-  // In the order of their data.
+  // The tensors, in the order of their data.
   const std::vector<SafetensorsEntry>& entries() const { return entries_; }
 
-  // Reads the next bytes of the data. The caller asks for no more than there
-  // are.
+  // Reads the next bytes of the data. The caller must not ask for more than
+  // there are.
   absl::Status ReadNext(std::span<std::byte> bytes);
 
  private:

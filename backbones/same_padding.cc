@@ -7,7 +7,7 @@
 namespace backboned {
 namespace {
 
-// Zeros that maps of `side` need in one dimension.
+// Returns the zeros that maps of `side` need in one dimension.
 int64_t TotalPadding(const Conv2dOptions& options, int64_t side) {
   const int64_t outputs = (side - 1) / options.stride + 1;
   return std::max<int64_t>(

@@ -10,8 +10,8 @@
 namespace backboned {
 namespace {
 
-// Matches `name` with `pattern`, in which `*` stands for any characters: on a
-// mismatch, the last `*` takes one character more.
+// Returns whether `pattern`, in which `*` stands for any characters, matches
+// `name`. On a mismatch, the last `*` takes one more character.
 bool Matches(std::string_view pattern, std::string_view name) {
   size_t p = 0;
   size_t n = 0;
@@ -107,7 +107,7 @@ absl::StatusOr<std::vector<Slice>> SelectRange(int64_t begin, int64_t end,
   return slices;
 }
 
-// Select among tensors that a layout declares.
+// Selects among tensors that a layout declares.
 template <typename Declaration>
 absl::StatusOr<std::vector<Slice>> SelectDeclared(
     const Selection& selection, const std::vector<Declaration>& tensors) {

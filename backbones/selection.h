@@ -1,4 +1,4 @@
-// Which of an instance's parameters or buffers a call means.
+// Selects parameters or buffers of an instance.
 
 #ifndef BACKBONED_BACKBONES_SELECTION_H_
 #define BACKBONED_BACKBONES_SELECTION_H_
@@ -17,9 +17,9 @@
 
 namespace backboned {
 
-// Patterns that one selection may have, each of so many bytes: more than there
-// are tensors, and than names have letters. All together are shorter, since
-// each is compared with each name, in the caller's thread.
+// The most patterns of a selection, and bytes of a pattern: more than the
+// tensors of a network, and than the letters of a name. All together must be
+// shorter, since each is compared with each name, on the caller's thread.
 inline constexpr size_t kMaxGlobs = 4096;
 inline constexpr size_t kMaxGlobBytes = 256;
 inline constexpr size_t kMaxSelectionBytes = 64 << 10;
@@ -30,26 +30,26 @@ struct Selection {
   // pattern behind `!` excludes. The last pattern that matches a name decides;
   // a name that none matches is out, or in if the first pattern excludes.
   std::vector<std::string> globs = {};
-  // First element and one past the last, of the flat tensor of everything. It
-  // may cut a tensor. Not together with `globs`.
+  // The first element and one past the last, in the flat tensor of everything.
+  // May cut a tensor. Excludes `globs`.
   std::optional<std::pair<int64_t, int64_t>> range = {};
 };
 
 // A selected tensor, or the selected part of one.
 struct Slice {
-  // Which tensor, in layout order.
+  // Index of the tensor, in layout order.
   size_t index = 0;
-  // The elements inside the tensor: first, and one past the last.
+  // The elements inside the tensor: the first, and one past the last.
   int64_t begin = 0;
   int64_t end = 0;
-  // Whether these are all elements of the tensor.
+  // The slice is all of the tensor.
   bool whole = true;
 
   int64_t elements() const { return end - begin; }
 };
 
-// Returns what `selection` selects of tensors with `names` and `sizes`
-// (elements), in layout order.
+// Returns the slices that `selection` selects of tensors with `names` and
+// `sizes` (elements), in layout order.
 //
 // Returns kInvalidArgument (kInvalidOption) if there are both globs and a
 // range, too many or too long patterns, a pattern matches no name at all, or
@@ -58,16 +58,16 @@ absl::StatusOr<std::vector<Slice>> Select(const Selection& selection,
                                           std::span<const std::string> names,
                                           std::span<const int64_t> sizes);
 
-// Select among the parameters of `layout`.
+// Selects among the parameters of `layout`.
 absl::StatusOr<std::vector<Slice>> SelectParameters(const Selection& selection,
                                                     const Layout& layout);
 
-// Select among the buffers of `layout`.
+// Selects among the buffers of `layout`.
 absl::StatusOr<std::vector<Slice>> SelectBuffers(const Selection& selection,
                                                  const Layout& layout);
 
-// Returns kInvalidArgument (kInvalidOption) that names the first tensor of
-// `layout`'s parameters that a slice cuts, or OK if all are whole.
+// Returns kInvalidArgument (kInvalidOption), which names the first parameter of
+// `layout` that a slice cuts, or OK if all are whole.
 absl::Status CheckWholeParameters(std::span<const Slice> slices,
                                   const Layout& layout);
 

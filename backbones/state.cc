@@ -34,7 +34,7 @@ std::vector<at::Tensor> Replace(const std::vector<at::Tensor>& tensors,
   return replaced;
 }
 
-// Returns which of `entries` has this name.
+// Returns the index of the entry with this name.
 template <typename Entry>
 size_t IndexOf(const std::vector<Entry>& entries, const std::string& name) {
   const auto found = std::ranges::find(entries, name, &Entry::name);

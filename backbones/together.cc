@@ -48,7 +48,7 @@ Pass PassOf(const ForwardPart& part) {
               {.training = false, .prerelu = part.options->prerelu});
 }
 
-// Where each part's rows begin in the batch, and the batch's size behind them.
+// Returns the first row of each part in the batch, and then the batch's size.
 std::vector<int64_t> RowsOf(std::span<const ForwardPart> parts) {
   std::vector<int64_t> begins = {0};
   for (const ForwardPart& part : parts) {

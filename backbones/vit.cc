@@ -17,7 +17,7 @@ namespace backboned {
 namespace {
 
 constexpr double kNormEps = 1e-6;
-// Of weights and of the position embedding.
+// Draws weights and the position embedding.
 constexpr TruncatedNormalDraw kDraw = {.std = 0.02};
 
 int64_t Int(const Arguments& arguments, const char* name) {
@@ -28,18 +28,18 @@ double Double(const Arguments& arguments, const char* name) {
   return std::get<double>(arguments.at(name));
 }
 
-// Class token and patches.
+// Returns the number of tokens: the class token and the patches.
 int64_t Tokens(int64_t img_size, int64_t patch_size) {
   const int64_t grid = img_size / patch_size;
   return 1 + grid * grid;
 }
 
-// Of a block's perceptron.
+// Returns the hidden units of a block's perceptron.
 int64_t HiddenUnits(int64_t embed_dim, double mlp_ratio) {
   return static_cast<int64_t>(static_cast<double>(embed_dim) * mlp_ratio);
 }
 
-// From 0 for the first block to `last` for the last one, in float32 as Python.
+// Returns rates from 0 to `last`, in float32 as Python computes them.
 std::vector<double> DropPathRates(double last, int64_t depth) {
   const at::Tensor rates = at::linspace(0, last, depth, at::kFloat);
   const float* begin = rates.const_data_ptr<float>();
@@ -99,7 +99,7 @@ Conv2d VisionTransformer::DeclarePatchEmbed(Layout& layout,
                      {.kernel_size = options.patch_size,
                       .stride = options.patch_size,
                       .bias = true});
-  // Drawn again in the end; this moves the generator on as Python does.
+  // Drawn again at the end; this draw advances the generator as Python's does.
   layout.AddInitStep(pos_embed, NormalDraw{.std = kDraw.std});
   return patch_embed;
 }
@@ -202,7 +202,7 @@ at::Tensor VisionTransformer::Head(Pass& pass,
 
 namespace {
 
-// What the entries differ in.
+// The differences between the entries.
 struct Defaults {
   int64_t embed_dim;
   int64_t num_heads;

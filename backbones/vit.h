@@ -59,21 +59,21 @@ class VisionTransformer : public Architecture {
     LayerNorm norm2;
     Linear fc1;
     Linear fc2;
-    // Probability that a sample's residual is dropped.
+    // The probability that a sample's residual is dropped.
     double drop_path;
   };
 
   VisionTransformer(const std::string& name, const Arguments& arguments,
                     const Options& options);
 
-  // Declares the convolution, and the first draw of `pos_embed` behind it.
+  // Declares the convolution, and then the first draw of `pos_embed`.
   static Conv2d DeclarePatchEmbed(Layout& layout, const Options& options,
                                   size_t pos_embed);
 
   static std::vector<Block> DeclareBlocks(Layout& layout,
                                           const Options& options);
 
-  // Declares what Python draws last, on top of the default draws.
+  // Declares Python's last draws, on top of the default draws.
   void AddDraws();
 
   // Returns the tokens [N, 1 + patches, embed_dim] of the images `x`.

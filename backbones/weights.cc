@@ -30,7 +30,7 @@ struct Slot {
   bool position_embedding = false;
 };
 
-// The tensors of `layout` in the order of LoadPlan::targets.
+// Returns the tensors of `layout` in the order of LoadPlan::targets.
 std::vector<Slot> SlotsOf(const Layout& layout) {
   std::vector<Slot> slots;
   for (const Parameter& parameter : layout.parameters()) {
@@ -45,7 +45,7 @@ std::vector<Slot> SlotsOf(const Layout& layout) {
   return slots;
 }
 
-// A key of the state dict: its slot, and which of the slot's keys it is.
+// A state-dict key: its slot, and its index among the slot's keys.
 struct Key {
   size_t slot = 0;
   size_t rank = 0;
@@ -67,7 +67,7 @@ std::map<std::string, Key, std::less<>> KeysOf(const Layout& layout) {
   return keys;
 }
 
-// PyTorch loads state dicts without it as well, since old ones have none.
+// PyTorch accepts state dicts without this key too, since old ones lack it.
 bool MayBeMissing(std::string_view name) {
   return name == "num_batches_tracked" ||
          name.ends_with(".num_batches_tracked");
@@ -85,14 +85,14 @@ std::optional<int64_t> GridSide(int64_t tokens) {
   return side;
 }
 
-// Whether `shape` is that of a position embedding that can be resized for
-// `slot`.
+// Returns whether `shape` is that of a position embedding that can be resized
+// for `slot`.
 bool Resizes(const std::vector<int64_t>& shape, const Slot& slot) {
   return slot.position_embedding && shape.size() == 3 && shape[0] == 1 &&
          GridSide(shape[1]).has_value() && shape[2] == slot.shape[2];
 }
 
-// Finds places for entries, and collects what does not fit.
+// Assigns entries to slots, and collects those that do not fit.
 class Planner {
  public:
   Planner(const Layout& layout, std::span<const SafetensorsEntry> entries,
@@ -131,7 +131,7 @@ class Planner {
       Check(entries_[i], slots_[i]);
       chosen_[i] = i;
     }
-    // A file of the parameters alone is whole.
+    // A file with only the parameters is complete.
     if (entries_.size() == parameters_) buffers_optional_ = true;
   }
 
@@ -194,7 +194,7 @@ class Planner {
   LoadPlan plan_;
   std::optional<Reason> reason_;
   size_t complaints_ = 0;
-  std::vector<std::string> listed_;  // The first of them.
+  std::vector<std::string> listed_;  // The first ones.
 };
 
 std::span<std::byte> BytesOf(const at::Tensor& tensor) {
@@ -221,8 +221,8 @@ absl::Status ReadPieces(const SafetensorsEntry& entry, SafetensorsFile& file,
   return absl::OkStatus();
 }
 
-// Returns a loaded tensor in the shape and dtype of what it replaces, which
-// differ of position embeddings only.
+// Returns a loaded tensor in the shape and dtype of the one that it replaces;
+// only position embeddings differ in these.
 at::Tensor Fitted(const at::Tensor& loaded, const at::Tensor& place) {
   if (loaded.sizes() == place.sizes()) return loaded;
   return ResizePositionEmbedding(loaded, GridSide(place.size(1)).value())

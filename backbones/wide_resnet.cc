@@ -14,7 +14,7 @@ namespace {
 
 constexpr int64_t kWideStemPlanes = 16;
 
-// Filters of the last stage.
+// Returns the filters of the last stage.
 int64_t FeatureDim(int64_t widen_factor) {
   return kWideStemPlanes * 4 * widen_factor;
 }

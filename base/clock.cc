@@ -17,7 +17,7 @@ class SteadyClock : public Clock {
   }
 };
 
-// A mutex as the standard library's condition variables want it.
+// A mutex in the form that the standard library's condition variables need.
 struct Lockable {
   absl::Mutex& mutex;
   void lock() ABSL_NO_THREAD_SAFETY_ANALYSIS { mutex.Lock(); }
@@ -33,7 +33,7 @@ const Clock& MonotonicClock() {
 
 void MonotonicCondVar::WaitWithTimeout(absl::Mutex* mutex,
                                        absl::Duration timeout) {
-  // Far enough to be for ever, and no overflow.
+  // Long enough to mean for ever, and no overflow.
   constexpr absl::Duration kLongest = absl::Hours(24);
   Lockable lock{*mutex};
   changed_.wait_for(lock,

@@ -1,4 +1,4 @@
-// Time that the date's changes do not touch.
+// Measures time that changes of the date do not touch.
 
 #ifndef BACKBONED_BASE_CLOCK_H_
 #define BACKBONED_BASE_CLOCK_H_
@@ -11,15 +11,15 @@
 
 namespace backboned {
 
-// Measures how long things take and live. Its times say nothing of the date:
-// compare them only with others of the same clock, never with absl::Now().
+// Measures durations and lifetimes. Its times say nothing of the date: compare
+// them only with times of the same clock, never with absl::Now().
 //
 // Thread-safe.
 class Clock {
  public:
   virtual ~Clock() = default;
 
-  // Never goes back.
+  // Returns the time, which never goes back.
   virtual absl::Time Now() const = 0;
 };
 
@@ -27,18 +27,18 @@ class Clock {
 // stands still while the machine is suspended.
 const Clock& MonotonicClock();
 
-// A condition variable whose timeouts run on CLOCK_MONOTONIC. absl::CondVar's
-// run on the wall clock: one that is set back an hour makes them an hour
-// longer.
+// A condition variable whose timeouts run on CLOCK_MONOTONIC. Those of
+// absl::CondVar run on the wall clock: setting that back by an hour makes them
+// an hour longer.
 //
 // Thread-safe.
 class MonotonicCondVar {
  public:
-  // Waits until SignalAll, for `timeout` at most. May wake up early.
+  // Waits until SignalAll, at most `timeout`. May wake up early.
   void WaitWithTimeout(absl::Mutex* mutex, absl::Duration timeout)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex);
 
-  // Wakes all that wait.
+  // Wakes all waiting threads.
   void SignalAll() { changed_.notify_all(); }
 
  private:

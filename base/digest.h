@@ -1,4 +1,4 @@
-// SHA-256.
+// Computes SHA-256.
 
 #ifndef BACKBONED_BASE_DIGEST_H_
 #define BACKBONED_BASE_DIGEST_H_
@@ -19,10 +19,10 @@ class Sha256 {
 
   void Update(std::span<const std::byte> bytes);
 
-  // Returns the SHA-256 of all bytes, 32 of them; once.
+  // Returns the SHA-256 of all bytes, itself 32 bytes. Call it once.
   std::string Take();
 
-  // As Take, as 64 hexadecimal digits.
+  // Returns the same as 64 hexadecimal digits.
   std::string TakeHex();
 
  private:

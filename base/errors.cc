@@ -14,7 +14,7 @@
 namespace backboned {
 namespace {
 
-// The payload: the reason's number, and behind a limit's error, one a line, the
+// The payload: the reason's number. For a limit's error five more lines: the
 // limit's value, the requested one, the retry delay in nanoseconds, the scope
 // and the name.
 constexpr char kPayload[] = "backboned.v1.ErrorDetail";
@@ -38,8 +38,7 @@ int64_t ToInt(const std::string& field) {
   return absl::SimpleAtoi(field, &value) ? value : 0;
 }
 
-// Cuts `text` between two characters of UTF-8 so that it has at most
-// `max_bytes`.
+// Cuts `text` to at most `max_bytes`, between two characters of UTF-8.
 std::string Cut(std::string_view text, size_t max_bytes) {
   if (text.size() <= max_bytes) {
     return std::string(text);

@@ -19,7 +19,7 @@
 
 namespace backboned {
 
-// Why something failed. The numbers are the contract's.
+// The reason of an error. The numbers are the contract's.
 enum class Reason {
   kMalformedStream = 1,
   kShapeMismatch = 2,
@@ -47,12 +47,12 @@ enum class Reason {
   kCacheMiss = 24,
 };
 
-// Whose use a limit counts. The numbers are the contract's.
+// The scope of a limit's count. The numbers are the contract's.
 enum class LimitScope {
-  kServer = 1,     // All callers' together.
-  kPrincipal = 2,  // One principal's.
-  kSession = 3,    // One session's.
-  kRun = 4,        // That of one label, else of one session.
+  kServer = 1,     // All callers.
+  kPrincipal = 2,  // One principal.
+  kSession = 3,    // One session.
+  kRun = 4,        // One label, else one session.
 };
 
 // A limit that a call ran into.
@@ -61,11 +61,11 @@ struct Limit {
   std::string name;
   // Its value, in the unit that its name says.
   int64_t value = 0;
-  // What the call would have made of it.
+  // The value that the call would have led to.
   int64_t requested = 0;
-  // After which time a retry may succeed. Zero: a retry does not help.
+  // The time until a retry may succeed. Zero: a retry does not help.
   absl::Duration retry_delay = absl::ZeroDuration();
-  // Whose use it counts.
+  // The scope of the count.
   LimitScope scope = LimitScope::kServer;
 };
 
@@ -82,10 +82,10 @@ absl::Status InvalidOption(std::string_view message);
 // Makes a kResourceExhausted that carries Reason::kLimitReached and `limit`.
 absl::Status LimitReached(const Limit& limit, std::string_view message);
 
-// Returns the reason that `status` carries, if it carries one.
+// Returns the reason that `status` carries, if any.
 std::optional<Reason> ReasonOf(const absl::Status& status);
 
-// Returns the limit that `status` carries, if it carries one.
+// Returns the limit that `status` carries, if any.
 std::optional<Limit> LimitOf(const absl::Status& status);
 
 // Returns `name` in quotes for a message, cut after 64 bytes.
@@ -94,7 +94,7 @@ std::string Quote(std::string_view name);
 // Escapes a string from a client for a message, cut after 130 bytes.
 std::string Escaped(std::string_view text);
 
-// Returns a shape as messages spell it: `[4, 3, 32, 32]`.
+// Returns a shape in the form of messages: `[4, 3, 32, 32]`.
 std::string FormatShape(std::span<const int64_t> shape);
 
 }  // namespace backboned

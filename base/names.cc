@@ -14,16 +14,16 @@
 namespace backboned {
 namespace {
 
-// A name this far from a valid one is taken for a slip of the finger.
+// The most slips between a mistyped name and the valid one.
 constexpr size_t kMaxSlips = 2;
 
-// Whether the lengths alone rule a slip out.
+// Returns whether the lengths alone imply more slips.
 bool IsFar(std::string_view a, std::string_view b) {
   return std::max(a.size(), b.size()) - std::min(a.size(), b.size()) >
          kMaxSlips;
 }
 
-// Levenshtein's distance: insertions, deletions and replacements.
+// Returns Levenshtein's distance: insertions, deletions and replacements.
 size_t EditDistance(std::string_view a, std::string_view b) {
   std::vector<size_t> row(b.size() + 1);
   std::iota(row.begin(), row.end(), size_t{0});

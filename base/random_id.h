@@ -1,4 +1,4 @@
-// Names that cannot be guessed.
+// Makes names that cannot be guessed.
 
 #ifndef BACKBONED_BASE_RANDOM_ID_H_
 #define BACKBONED_BASE_RANDOM_ID_H_

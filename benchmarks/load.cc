@@ -1,5 +1,5 @@
-// bench-load: many clients of one server at a time, by the C++ library and
-// without LibTorch.
+// bench-load: runs many clients of one server at a time, with the C++ library
+// and without LibTorch.
 //
 // Each client has a connection and a session of its own. One command:
 //
@@ -10,19 +10,19 @@
 //                          "weight": 1, "shape": [N, C, H, W],
 //                          "allow_merge": false}]}]}
 //
-// `count` clients are alike; with a label, theirs are L-1, L-2, ... Without a
-// `rate` a client is a closed loop: it has `in_flight` calls at a time, and
-// each answer begins the next. With one it is an open loop: calls are meant to
-// begin `rate` times a second, evenly or as a Poisson process, whatever the
-// server does, with at most `in_flight` at a time. Its latencies count from
-// when a call was meant to begin, so that the wait for a free place is part of
-// them. A step is a training forward that is kept, and its backward into the
+// `count` clients are equal; with a label, their labels are L-1, L-2, ...
+// Without a `rate` a client is a closed loop: it has `in_flight` calls at a
+// time, and each answer starts the next call. With a `rate` it is an open loop:
+// calls are due `rate` times a second, evenly or as a Poisson process, whatever
+// the server does, with at most `in_flight` at a time. Its latencies count from
+// the time when a call was due, so that they include the wait for a free place.
+// A step is a training forward that is kept, and its backward into the
 // instance's gradients.
 //
-// The answer has the latencies of all calls (meant to be) begun in the S
-// seconds behind the warm-up, throughput by the calls that ended in them, and
-// errors by code, in all and for each client. Targets are Unix sockets and
-// loopback.
+// The answer has the latencies of all calls that were started (or due) in the S
+// seconds after the warm-up, the throughput by the calls that ended in them,
+// and the errors by code, in all and for each client. Targets are Unix sockets
+// and loopback.
 
 #include <algorithm>
 #include <chrono>
@@ -76,7 +76,7 @@ T Value(absl::StatusOr<T> value) {
   return *std::move(value);
 }
 
-// One kind of call.
+// A kind of call.
 class Kind {
  public:
   explicit Kind(const Json& json)
@@ -105,12 +105,12 @@ class Kind {
 
   double weight() const { return weight_; }
 
-  // Rows of the input; 0 if there is none.
+  // Returns the rows of the input; 0 if there is none.
   int64_t samples() const {
     return header_.inputs().empty() ? 0 : header_.inputs(0).shape(0);
   }
 
-  // What is read goes to the same place, again and again.
+  // Makes a call. All answers are read to the same memory.
   absl::Status Call(const Backbone& net,
                     client::Received<v1::GetParamsResult>& params) const {
     if (what_ == "get_params") return Read(net, params);
@@ -132,7 +132,7 @@ class Kind {
     return absl::OkStatus();
   }
 
-  // The gradients of the sum of the outputs.
+  // Runs a backward of the sum of the outputs.
   static absl::Status Backward(
       const Backbone& net, const client::Received<v1::ForwardResult>& forward) {
     v1::BackwardHeader header;
@@ -153,15 +153,15 @@ class Kind {
 
 // The part of a run that counts.
 struct Window {
-  Clock::time_point begin;  // Of the warm-up.
+  Clock::time_point begin;  // The warm-up's.
   Clock::time_point from;
   Clock::time_point to;
 };
 
-// What calls took and gave.
+// Counts and durations of calls.
 struct Tally {
   std::vector<double> latencies_s;
-  int64_t calls = 0;  // That ended well inside the window.
+  int64_t calls = 0;  // Successful ones inside the window.
   int64_t samples = 0;
   int64_t unstarted = 0;
   std::map<std::string, int64_t> errors;
@@ -194,7 +194,7 @@ Json ToJson(Tally tally, double seconds) {
   return json;
 }
 
-// A client: its connection, and the calls that it makes.
+// A client: its connection and its calls.
 class LoadClient {
  public:
   LoadClient(const std::string& target, const Json& json,
@@ -204,7 +204,7 @@ class LoadClient {
         rate_(json.value("rate", 0.0)),
         poisson_(json.value("arrivals", "poisson") == "poisson"),
         random_(seed),
-        // Calls that the server refuses are counted.
+        // Refused calls are counted.
         server_(Value(Client::Connect(
             target, {.label = label, .retry_timeout = absl::ZeroDuration()}))),
         net_(server_.backbone(json.at("instance").get<std::string>())) {
@@ -222,13 +222,13 @@ class LoadClient {
 
   int in_flight() const { return in_flight_; }
 
-  // Says when the run begins and ends. Call it once, before Run.
+  // Sets the window. Call this once, before Run.
   void Begin(const Window& window) {
     window_ = window;
     next_ = window.begin;
   }
 
-  // Makes calls until the window ends; `in_flight` threads do.
+  // Makes calls until the window ends; called by `in_flight` threads.
   void Run() {
     client::Received<v1::GetParamsResult> params;
     while (const std::optional<Start> start = NextStart()) {
@@ -253,13 +253,13 @@ class LoadClient {
   }
 
  private:
-  // A call, and when it was meant to begin.
+  // A call, and the time when it was due.
   struct Start {
     Clock::time_point meant;
     const Kind* kind;
   };
 
-  // Waits for the next call's time. Empty: the window ends before.
+  // Waits for the next call's time; returns empty if the window ends before.
   std::optional<Start> NextStart() {
     Start start = {};
     {
@@ -287,7 +287,7 @@ class LoadClient {
     return arrival;
   }
 
-  // Those that should have begun by now, with the one that was just drawn.
+  // Counts the call just drawn, and the others due by the end of the window.
   void CountUnstarted() {
     ++tally_.unstarted;
     while (next_ < window_.to && ++started_ <= kMaxCalls) {
@@ -317,7 +317,7 @@ class LoadClient {
   const bool poisson_;
   std::vector<std::unique_ptr<Kind>> kinds_;
 
-  std::mutex mutex_;  // Guards what follows, but the connection.
+  std::mutex mutex_;  // Guards the members below, except the connection.
   std::mt19937_64 random_;
   std::discrete_distribution<size_t> choice_;
   Window window_;
@@ -365,7 +365,7 @@ Clients Connect(const Json& command) {
   return clients;
 }
 
-// All threads of all clients, from the same moment.
+// Runs all threads of all clients, from the same moment.
 void RunAll(const Clients& clients, double warmup_s, double seconds) {
   std::vector<std::thread> threads;
   std::latch ready(1);

@@ -1,9 +1,9 @@
-// bench-local THREADS main|worker: networks inside this process, as the server
-// computes them, but without a server.
+// bench-local THREADS main|worker: runs networks inside this process, computed
+// as the server does, but without a server.
 //
-// All of LibTorch's work is done on one thread: this program's first one, or
-// one that does nothing else, as in the server. Memory is LibTorch's own
-// choice. Commands:
+// One thread does all of LibTorch's work: this program's first one, or, as in
+// the server, one that does nothing else. Memory is LibTorch's own choice.
+// Commands:
 //
 //   {"do": "forward", "benchmark": B, "batch": N, "seconds": S}
 //   {"do": "gradients", "benchmark": B, "batch": N, "seconds": S}
@@ -38,7 +38,7 @@ T Value(absl::StatusOr<T> value) {
   return *std::move(value);
 }
 
-// A network that no server hosts.
+// A network in this process.
 struct Network {
   std::shared_ptr<const Architecture> architecture;
   StatePtr state;
@@ -55,7 +55,7 @@ Network MakeNetwork(const std::string& name) {
   return network;
 }
 
-// Values between -1 and 1, [N, C, H, W].
+// Returns values between -1 and 1, [N, C, H, W].
 at::Tensor MakeInput(const Network& network, int64_t batch) {
   std::vector<int64_t> shape = network.input_shape;
   shape.insert(shape.begin(), batch);
@@ -67,7 +67,7 @@ at::Tensor MakeInput(const Network& network, int64_t batch) {
   return x;
 }
 
-// A forward in training, and the gradients of its logits' sum.
+// Computes a forward in training, and the gradients of its logits' sum.
 void ComputeGradients(const Network& network, const at::Tensor& x) {
   const ForwardOutput forward = Forward(*network.architecture, *network.state,
                                         x, {.training = true, .record = true});

@@ -1,5 +1,5 @@
-// The bulk methods as generated code speaks them: the bytes go through a
-// message's `bytes` field. What ours is compared with.
+// Calls the bulk methods by generated code, which moves the bytes through a
+// message's `bytes` field: the baseline for our client.
 
 #ifndef BACKBONED_BENCHMARKS_PLAIN_CLIENT_H_
 #define BACKBONED_BENCHMARKS_PLAIN_CLIENT_H_
@@ -16,7 +16,7 @@ namespace backboned::bench {
 // Calls a server by generated code. Throws std::runtime_error if a call fails.
 class PlainClient {
  public:
-  // Connects with the frame and window sizes that our client uses.
+  // Connects with the frame and window sizes of our client.
   explicit PlainClient(const std::string& target);
 
   // Fills `destination`.

@@ -1,5 +1,5 @@
-// bench-plain ELEMENTS: GetParams and SetParams by generated code alone, over
-// one vector of parameters: the server that one writes first.
+// bench-plain ELEMENTS: serves GetParams and SetParams by generated code alone,
+// over one vector of parameters: the server that one would write first.
 //
 // Prints its address, and serves until its standard input ends.
 

@@ -108,7 +108,7 @@ Json Create(const Client& server, const Json& command) {
       {"instance", Value(server.CreateInstance(request)).instance().name()}};
 }
 
-// Clones, or forks if the command says of how many classes.
+// Makes clones, or forks if the command gives a number of classes.
 Json Clone(const Client& server, const Json& command) {
   v1::CloneInstanceRequest request;
   request.set_instance(command.at("instance").get<std::string>());
@@ -130,7 +130,7 @@ Json Delete(const Client& server, const Json& command) {
   return Json::object();
 }
 
-// Latencies, and what the server says about where the time went.
+// Returns latencies, and the server's account of the time.
 Json ForwardRound(const Backbone& net, const Json& command) {
   const Input input = MakeInput(command);
   const int in_flight = command.value("in_flight", 1);
@@ -142,7 +142,7 @@ Json ForwardRound(const Backbone& net, const Json& command) {
     timings.push_back(answer.result.timings());
   });
   std::vector<double> queue_s, compute_s, handler_s;
-  // Those of the round follow those of the warm-up.
+  // The round's follow those of the warm-up.
   for (size_t i = timings.size() - round.latencies_s.size(); i < timings.size();
        ++i) {
     queue_s.push_back(Seconds(timings[i].queue()));
@@ -164,7 +164,7 @@ Json Tape(const Backbone& net, const Json& command) {
   return {{"tape_bytes", answer.result.tape_bytes()}};
 }
 
-// Moves the parameters from and to the same memory, again and again.
+// Moves the parameters from or to the same memory, again and again.
 Json TransferRound(const Client& server, const Json& command) {
   const auto name = command.at("instance").get<std::string>();
   const auto what = command.at("do").get<std::string>();

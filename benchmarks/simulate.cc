@@ -1,5 +1,5 @@
-// bench-simulate: the server's Scheduler in simulated time, with clients and a
-// device that are numbers.
+// bench-simulate: runs the server's Scheduler in simulated time, with simulated
+// clients and a simulated device.
 //
 // One command:
 //
@@ -10,14 +10,14 @@
 //                 "in_flight": K, "samples": 1, "allow_merge": true, "lane":
 //                 false, "pause_s": 0, "rate": 0, "device_s": T}]}
 //
-// `device_s` is the device's time for a batch by its samples; between two
-// entries it is interpolated, behind the last one it grows in proportion.
-// Requests of a client with a `device_s` of its own take that time. A closed
-// loop (no `rate`) has `in_flight` requests at a time and a pause with the mean
-// `pause_s`, exponentially distributed, between an answer and the next request;
-// with a rate, requests come as a Poisson process. Clients of the same `run`
-// have one share together; without one each has its own. With `lane` a client's
-// requests run one after another. Merging clients share one trunk.
+// `device_s` is the device's time for a batch by its samples: interpolated
+// between two entries, and proportional behind the last one. Requests of a
+// client with its own `device_s` take that time. A closed loop (no `rate`) has
+// `in_flight` requests at a time and pauses between an answer and the next
+// request, with the mean `pause_s`, exponentially distributed; with a `rate`,
+// requests come as a Poisson process. Clients of the same `run` have one share
+// together; without a `run` each has its own. With `lane` a client's requests
+// run one after another. Merging clients share one trunk.
 //
 // The same command gives the same answer, to the bit.
 
@@ -44,10 +44,10 @@ namespace {
 constexpr double kMaxSeconds = 100'000;
 constexpr int64_t kMaxRequests = 20'000'000;
 constexpr uint64_t kTrunk = 1;
-// When a refused client of a closed loop asks again.
+// The time until a refused client of a closed loop tries again.
 constexpr double kRetryS = 0.1;
 
-// How long the device takes for a batch.
+// The device's time for a batch.
 class DeviceTimes {
  public:
   explicit DeviceTimes(const Json& json) {
@@ -81,7 +81,7 @@ class DeviceTimes {
   std::map<int64_t, double> by_samples_;
 };
 
-// Who sends requests, and what came of them.
+// A client, and the outcome of its requests.
 struct SimulatedClient {
   FlowName flow;
   int in_flight = 1;
@@ -90,9 +90,9 @@ struct SimulatedClient {
   uint64_t lane = 0;
   double pause_s = 0;
   double rate = 0;
-  double device_s = 0;  // 0: by the table.
+  double device_s = 0;  // 0: from the table.
 
-  std::vector<double> latencies_s = {};  // Of each answer.
+  std::vector<double> latencies_s = {};  // By answer.
   int64_t refused = 0;
   double device_share_s = 0;
 };
@@ -146,7 +146,7 @@ SchedulerOptions MakeOptions(const Json& command) {
   return options;
 }
 
-// Jain, Chiu, Hawe 1984: 1 if all have the same, 1/n if one has everything.
+// Returns 1 if all have the same, 1/n if one has all. Jain, Chiu, Hawe 1984.
 double JainIndex(const std::vector<double>& values) {
   double sum = 0, squares = 0;
   for (const double value : values) {
@@ -173,7 +173,7 @@ const char* NameOf(BatchReason reason) {
   return "unknown";
 }
 
-// One run of clients, scheduler and device.
+// A run of clients, scheduler and device.
 class Simulation {
  public:
   explicit Simulation(const Json& command)
@@ -193,7 +193,7 @@ class Simulation {
     for (size_t c = 0; c < clients_.size(); ++c) {
       const bool open = clients_[c].rate > 0;
       for (int i = 0; i < (open ? 1 : clients_[c].in_flight); ++i) {
-        // Not all at the very same moment.
+        // Not all at the same moment.
         ArriveAfter(Exponential(open ? 1 / clients_[c].rate : kStartS), c);
       }
     }
@@ -203,7 +203,7 @@ class Simulation {
   }
 
  private:
-  // Within which closed loops begin.
+  // The time within which closed loops start.
   static constexpr double kStartS = 1e-3;
 
   using Arrival = std::pair<absl::Time, size_t>;
@@ -222,7 +222,7 @@ class Simulation {
     arrivals_.emplace(now_ + absl::Seconds(seconds), client);
   }
 
-  // What happens next: requests that came, then one batch on the device.
+  // Submits the requests that came, and then runs one batch on the device.
   void Step() {
     SubmitUntil(now_);
     const Scheduler::Dispatch dispatch = scheduler_.Next(now_);
@@ -234,7 +234,7 @@ class Simulation {
     if (!arrivals_.empty()) now_ = std::min(now_, arrivals_.top().first);
   }
 
-  // Lets the time pass, with what comes in it.
+  // Advances the time, and submits the requests that come until then.
   void SubmitUntil(absl::Time time) {
     while (!arrivals_.empty() && arrivals_.top().first <= time) {
       const auto [arrived, client] = arrivals_.top();
@@ -340,9 +340,9 @@ class Simulation {
   Scheduler scheduler_;
   absl::Time now_ = absl::UnixEpoch();
   std::priority_queue<Arrival, std::vector<Arrival>, std::greater<>> arrivals_;
-  std::unordered_map<uint64_t, Request> requests_;  // Those not answered.
+  std::unordered_map<uint64_t, Request> requests_;  // Not yet answered.
   uint64_t next_id_ = 0;
-  std::map<std::string, int64_t> batches_;  // By why they left.
+  std::map<std::string, int64_t> batches_;  // By reason.
   double busy_s_ = 0;
 };
 

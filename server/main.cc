@@ -1,4 +1,4 @@
-// The server's program: options, environment, signals.
+// Runs the server: options, environment, signals.
 
 #include <google/protobuf/stubs/logging.h>
 #include <malloc.h>
@@ -42,8 +42,8 @@
 namespace backboned {
 namespace {
 
-// libgomp reads its environment when it is loaded, which is before `main`: set
-// it, and start this program once more.
+// Sets libgomp's environment and starts this program once more, since libgomp
+// reads it before `main`, when it is loaded.
 void ApplyOmpWait(const Options& options, char** argv) {
   constexpr char kDone[] = "BACKBONED_OMP_WAIT_APPLIED";
   if (std::getenv(kDone) != nullptr) return;
@@ -53,45 +53,45 @@ void ApplyOmpWait(const Options& options, char** argv) {
   } else if (options.omp_wait == "passive") {
     setenv("OMP_WAIT_POLICY", "PASSIVE", /*overwrite=*/1);
   } else if (std::getenv("OMP_WAIT_POLICY") == nullptr) {
-    // Spin for some 0.4 ms: long enough for the next operator and for a
-    // client's next call, too short to take a core from the client for long.
-    // Figures: docs/performance.md.
+    // Spin for some 0.4 ms: long enough for the next operator and a client's
+    // next call, too short to take a core from the client for long. Figures:
+    // docs/performance.md.
     setenv("GOMP_SPINCOUNT", "30000", /*overwrite=*/0);
   }
   std::error_code error;
   const auto program = std::filesystem::read_symlink("/proc/self/exe", error);
   if (error) return;
-  execv(program.c_str(), argv);  // Returns only if that failed: go on without.
+  execv(program.c_str(), argv);  // Returns only if it failed: go on without.
 }
 
-// Process-wide settings; before any thread starts.
+// Sets up the process; called before any thread starts.
 void PrepareProcess(const Options& options) {
   std::signal(SIGPIPE, SIG_IGN);
-  umask(0077);  // A Unix socket is its owner's.
+  umask(0077);  // A Unix socket is for its owner only.
   rlimit files = {};
   if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
     files.rlim_cur = files.rlim_max;
     setrlimit(RLIMIT_NOFILE, &files);
   }
-  // It would print a line for each malformed string that a client sends.
+  // It would print a line for each malformed string from a client.
   google::protobuf::SetLogHandler(nullptr);
   auto logger = spdlog::stderr_color_mt("backboned");
   logger->set_pattern("%Y-%m-%dT%H:%M:%S.%e%z %l %v");
   logger->set_level(spdlog::level::from_str(options.log_level));
   spdlog::set_default_logger(std::move(logger));
   // Debian's Abseil looks for deadlocks at each lock, which costs more than the
-  // lock.
+  // lock itself.
   absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   // gRPC's receive buffers come from malloc, which would give their memory back
-  // after each message and fault it in again for the next.
+  // after each message, and fault it in again for the next.
   mallopt(M_MMAP_THRESHOLD, 32 << 20);
   mallopt(M_TRIM_THRESHOLD, 64 << 20);
-  MemoryRoom& memory = CpuMemory();  // From now on the place of CPU tensors.
+  MemoryRoom& memory = CpuMemory();  // The place of CPU tensors from now on.
   if (options.limits.max_memory_bytes > 0)
     memory.SetLimit(options.limits.max_memory_bytes);
 }
 
-// The signals that end the server, blocked in every thread.
+// Blocks the signals that end the server in every thread, and returns them.
 sigset_t BlockEndSignals() {
   sigset_t signals;
   sigemptyset(&signals);
@@ -120,7 +120,7 @@ CreateOptions ReadInstanceOption(const std::string& option) {
   return options;
 }
 
-// Makes the instance of one --instance option, which its errors name.
+// Makes the instance of one --instance option, which the errors name.
 absl::Status HostInstance(Server& server, const std::string& option) {
   const absl::Status status = RunCatching([&] {
     return server.CreateInstance(ReadInstanceOption(option)).status();
@@ -133,8 +133,8 @@ absl::Status HostInstance(Server& server, const std::string& option) {
                    required ? "; here, write @WEIGHTS behind it" : ""));
 }
 
-// Warns of shares and quotas that nobody has: without tokens every caller is
-// the same principal.
+// Warns of shares and quotas of absent principals: without tokens every caller
+// is the same principal.
 void WarnOfAbsentPrincipals(const Server& server) {
   std::set<std::string> named;
   for (const auto& [principal, weight] :
@@ -211,7 +211,7 @@ absl::Status Serve(const Options& options) {
   return absl::OkStatus();
 }
 
-// Asks the running server that --check means.
+// Asks the running server that --check names.
 absl::Status Check(const Options& options) {
   constexpr absl::Duration kTimeout = absl::Seconds(5);
   std::string target = *options.check;
@@ -225,7 +225,7 @@ absl::Status Check(const Options& options) {
   return healthy;
 }
 
-// The exit code; an error's sentence goes to standard error.
+// Returns the exit status; an error's message goes to standard error.
 int Report(const absl::Status& status) {
   if (status.ok()) return 0;
   std::cerr << "backboned: " << status.message() << "\n";

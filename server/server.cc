@@ -17,7 +17,7 @@ namespace {
 
 constexpr absl::Duration kSweepInterval = absl::Seconds(1);
 
-// About as long as a call holds its upload's bytes.
+// The usual time that a call holds its upload's bytes.
 constexpr absl::Duration kUploadRetryDelay = absl::Milliseconds(100);
 
 // Completes how a device's time is shared by the limits of its queue.
@@ -72,7 +72,7 @@ Server::Server(const std::vector<c10::Device>& devices, int threads,
   }
   chores_ = std::make_unique<DeviceWorker>(c10::Device(c10::kCPU),
                                            /*threads=*/1, scheduling, clock_);
-  // LibTorch takes the number that was set last for threads that come later.
+  // Later threads take the number that LibTorch was given last.
   at::set_num_threads(worker_order_.front()->threads());
   sweeper_ = std::thread([this] { SweepUntilEnd(); });
 }
@@ -113,7 +113,7 @@ absl::StatusOr<Created> Server::CreateInstance(const CreateOptions& options) {
       IdentityOf(options, *plan, *begin), plan->architecture, **worker,
       std::move(begin->state), options.settings, cache_room_);
   status = Register(instance, options.check_wanted);
-  if (absl::IsAlreadyExists(status)) {  // Somebody was faster.
+  if (absl::IsAlreadyExists(status)) {  // Another caller was faster.
     if (auto taken = registry_.Get(options.owner, options.name)) {
       return Existing(std::move(taken), options, *plan, **worker);
     }
@@ -180,7 +180,7 @@ void Server::Sweep(absl::Time now) {
   tapes_.DropExpired(now);
   answers_.DropExpired(now);
   for (const Sessions::Expired& session : sessions_.TakeExpired(now)) {
-    // Later ones are of a session that came back meanwhile.
+    // Later tapes belong to a session that came back meanwhile.
     tapes_.DropSession(session.id, session.principal, now);
     for (const std::string& name : session.instances) {
       absl::StatusOr<std::shared_ptr<Instance>> instance =
@@ -201,7 +201,7 @@ void Server::SweepUntilEnd() {
   while (!ending_) {
     ended_.WaitWithTimeout(&mutex_, kSweepInterval);
     mutex_.Unlock();
-    RunCatching([&] {  // Which logs what fails; the next sweep goes on.
+    RunCatching([&] {  // Logs a failure; the next sweep goes on.
       Sweep(clock_.Now());
       return absl::OkStatus();
     })

@@ -1,4 +1,4 @@
-// What a server owns: devices, instances, tapes, sessions, and their limits.
+// Owns a server's devices, instances, tapes and sessions, and their limits.
 
 #ifndef BACKBONED_SERVER_SERVER_H_
 #define BACKBONED_SERVER_SERVER_H_
@@ -35,7 +35,7 @@
 
 namespace backboned {
 
-// Freed memory that nobody needed for so long goes back to the system.
+// Freed memory that was unused for this time goes back to the system.
 inline constexpr absl::Duration kMemoryRest = absl::Seconds(10);
 
 struct ServerOptions {
@@ -45,7 +45,7 @@ struct ServerOptions {
   AnswerLog::Limits answers = {};
 };
 
-// The server without its wire. Knows no gRPC.
+// The server without its wire. Independent of gRPC.
 //
 // Thread-safe.
 class Server {
@@ -61,26 +61,25 @@ class Server {
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;
 
-  // Makes an instance. On failure nothing is left:
-  // kNotFound (no such benchmark, architecture, column or weights),
-  // kInvalidArgument (name, arguments, device, generator state, columns or
-  // weights that do not fit),
+  // Makes an instance. A failure leaves nothing behind: kNotFound (unknown
+  // benchmark, architecture, column or weights), kInvalidArgument (name,
+  // arguments, device, generator state, columns or weights that do not fit),
   // kFailedPrecondition (no weights, or corrupt ones), kAlreadyExists,
   // kResourceExhausted.
   absl::StatusOr<Created> CreateInstance(const CreateOptions& options);
 
-  // Makes an instance that shares the tensors of another one. On failure
-  // nothing is left: kInvalidArgument (name, settings, classes), kAborted (the
+  // Makes an instance that shares the tensors of another one. A failure leaves
+  // nothing behind: kInvalidArgument (name, settings, classes), kAborted (the
   // condition), kAlreadyExists, kResourceExhausted.
   absl::StatusOr<std::shared_ptr<Instance>> CloneInstance(
       const CloneOptions& options);
 
-  // Deletes an instance and its tapes; kNotFound if it is gone already.
+  // Deletes an instance and its tapes; kNotFound if it was deleted before.
   absl::Status DeleteInstance(Instance& instance);
 
-  // Drops tapes and answers that expired by `now`, a time of the clock, and
-  // what expired sessions left, and gives memory that rested for kMemoryRest
-  // back to the system. The sweeper calls it each second.
+  // Drops tapes and answers that expired by `now`, a time of the clock, and all
+  // that expired sessions own; gives memory that rested for kMemoryRest back to
+  // the system. The sweeper calls this each second.
   void Sweep(absl::Time now);
 
   Registry& registry() { return registry_; }
@@ -97,21 +96,21 @@ class Server {
   // All workers, the default one first.
   const std::vector<DeviceWorker*>& workers() const { return worker_order_; }
 
-  // Does long work that is no device's, see RunChore: with one thread, so that
-  // it takes one core at most from the devices' workers.
+  // The worker for long work that needs no device, see RunChore. It has one
+  // thread, so that it takes at most one core from the devices' workers.
   DeviceWorker& chores() { return *chores_; }
 
-  // The worker of a device by its name (`cpu`, `cuda`, `cuda:1`; empty:
+  // Returns the worker of a device by name (`cpu`, `cuda`, `cuda:1`; empty: the
   // default).
   absl::StatusOr<DeviceWorker*> FindWorker(std::string_view device) const;
 
  private:
-  // Opens an instance's feature cache and adds the instance, if it is wanted
-  // still; an ephemeral one belongs to its session from then on.
+  // Opens an instance's feature cache and adds the instance, unless
+  // `check_wanted` fails; an ephemeral instance then belongs to its session.
   absl::Status Register(const std::shared_ptr<Instance>& instance,
                         const std::function<absl::Status()>& check_wanted);
 
-  // The instances that `options` names as earlier columns.
+  // Returns the instances that `options` names as earlier columns.
   absl::StatusOr<std::vector<std::shared_ptr<Instance>>> FindColumns(
       const CreateOptions& options) const;
 

@@ -1,4 +1,4 @@
-// The tensors that a header announces.
+// Lists the tensors that a header announces.
 
 #ifndef BACKBONED_CLIENT_CPP_ANNOUNCED_H_
 #define BACKBONED_CLIENT_CPP_ANNOUNCED_H_
@@ -12,8 +12,8 @@
 namespace backboned::client {
 
 // Returns the specs of the tensors whose bytes follow `header`, in the order of
-// the bytes: all that it holds, by field number, those inside of other messages
-// too. They live as long as `header` is not changed.
+// the bytes: all specs in it, by field number, including those in nested
+// messages. They live as long as `header` is not changed.
 std::vector<const v1::TensorSpec*> AnnouncedBy(
     const google::protobuf::Message& header);
 

@@ -12,8 +12,8 @@
 namespace backboned::client {
 namespace {
 
-// The header of an answer, and the bytes of each tensor that it announces,
-// whose sum is an int64 too.
+// Returns the header of an answer, and the bytes of each tensor that it
+// announces, whose sum fits an int64 too.
 template <typename Result>
 absl::StatusOr<std::vector<int64_t>> ParseResult(const wire::Message& first,
                                                  Result& result) {
@@ -77,14 +77,14 @@ absl::StatusOr<Response> ReceiveMessage(Call& call) {
   return response;
 }
 
-// What a verb sends.
+// The request of a verb.
 struct Request {
   const char* method;
   const google::protobuf::MessageLite& header;
-  const Sources* tensors = nullptr;  // Null: the header is the whole request.
+  const Sources* tensors = nullptr;  // Null: the request has only a header.
 };
 
-// Makes a call; `receive` takes the answer from it.
+// Makes a call; `receive` takes its answer.
 template <typename Receive>
 std::invoke_result_t<Receive&, Call&> Exchange(const Connection& connection,
                                                const Request& request,

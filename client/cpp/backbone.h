@@ -1,4 +1,4 @@
-// One instance of a server: forwards, backwards, parameters, gradients,
+// The verbs of an instance: forwards, backwards, parameters, gradients,
 // buffers, optimizer.
 //
 //   Backbone net = client.backbone("seq-mnist");
@@ -8,15 +8,15 @@
 //   auto answer = net.Forward(header, {std::as_bytes(std::span(x))});
 //   std::span<float> logits = answer->tensors.As<float>(0);
 //
-// The words are those of backbone_service.proto. A verb takes its header there
-// and fills in the instance's name. Bytes are little-endian and in C order.
+// The names are those of backbone_service.proto. A verb takes its header and
+// fills in the instance's name. Bytes are little-endian and in C order.
 //
 // Tensors are sent in the order of the header's specs, and received in that of
-// the result's specs. Verbs that receive some come twice: with memory of their
-// own, and with `destinations`, which get the bytes back to back, and must have
-// as many (else kInvalidArgument). After an error destinations may be partly
-// overwritten. Other errors are the server's (client/cpp/error.h); an answer
-// that makes no sense is kInternal.
+// the result's specs. Each verb that receives tensors has two forms: one
+// allocates their memory, the other fills `destinations`, back to back, whose
+// total size must be that of the tensors (else kInvalidArgument). After an
+// error, destinations may be partly overwritten. Other errors are the server's
+// (client/cpp/error.h); an answer that makes no sense is kInternal.
 
 #ifndef BACKBONED_CLIENT_CPP_BACKBONE_H_
 #define BACKBONED_CLIENT_CPP_BACKBONE_H_
@@ -40,19 +40,19 @@ namespace backboned::client {
 using Source = std::span<const std::byte>;
 using Sources = std::vector<Source>;
 
-// Where received bytes go.
+// The memory for received bytes.
 using Destinations = std::vector<std::span<std::byte>>;
 
-// A handle: copies speak of the same instance, and keep the connection open.
-// Thread-safe; each verb is a call of its own.
+// A handle: copies refer to the same instance, and keep the connection open.
+// Thread-safe; each verb is one call.
 class Backbone {
  public:
-  // The instance `name`, or `owner/name`. It need not exist.
+  // Makes a handle of `name`, or `owner/name`, which need not exist.
   Backbone(std::shared_ptr<const Connection> connection, std::string name);
 
   const std::string& name() const { return name_; }
 
-  // Runs a forward of the input, with the buffers behind it if the header has
+  // Runs a forward of the input, followed by the buffers if the header has
   // some. Receives the outputs, then the buffers if asked for.
   absl::StatusOr<Received<v1::ForwardResult>> Forward(
       v1::ForwardHeader header, const Sources& input) const;
@@ -60,17 +60,17 @@ class Backbone {
                                             const Sources& input,
                                             Destinations destinations) const;
 
-  // Runs a backward with the outputs' gradients. Receives, as far as asked for,
-  // the flat gradient, the input gradients, each tape's flat gradient, and the
-  // sum of their squares.
+  // Runs a backward with the outputs' gradients. Receives, as asked for, the
+  // flat gradient, the input gradients, each tape's flat gradient, and the sum
+  // of their squares.
   absl::StatusOr<Received<v1::BackwardResult>> Backward(
       v1::BackwardHeader header, const Sources& gradients) const;
   absl::StatusOr<v1::BackwardResult> Backward(v1::BackwardHeader header,
                                               const Sources& gradients,
                                               Destinations destinations) const;
 
-  // Makes a training step of the input, with each term's labels or targets
-  // behind it. Receives the logits if asked for.
+  // Makes a training step with the input, followed by each term's labels or
+  // targets. Receives the logits if asked for.
   absl::StatusOr<Received<v1::TrainStepResult>> TrainStep(
       v1::TrainStepHeader header, const Sources& batch) const;
   absl::StatusOr<v1::TrainStepResult> TrainStep(
@@ -81,27 +81,27 @@ class Backbone {
   absl::StatusOr<v1::ReleaseTapesResponse> ReleaseTapes(
       const std::vector<std::string>& tape_ids) const;
 
-  // Receives one flat tensor of parameters.
+  // Receives a flat tensor of parameters.
   absl::StatusOr<Received<v1::GetParamsResult>> GetParams(
       v1::GetParamsRequest request = {}) const;
   absl::StatusOr<v1::GetParamsResult> GetParams(
       v1::GetParamsRequest request, std::span<std::byte> destination) const;
 
-  // Sends one flat tensor of parameters, FLOAT32 unless the header has a spec.
+  // Sends a flat tensor of parameters, FLOAT32 unless the header has a spec.
   absl::StatusOr<v1::SetParamsResponse> SetParams(
       Source params, v1::SetParamsHeader header = {}) const;
 
-  // Receives one flat tensor of the gradients that are present.
+  // Receives a flat tensor of the gradients that are present.
   absl::StatusOr<Received<v1::GetGradsResult>> GetGrads(
       v1::GetGradsRequest request = {}) const;
   absl::StatusOr<v1::GetGradsResult> GetGrads(
       v1::GetGradsRequest request, std::span<std::byte> destination) const;
 
-  // Sends one flat tensor of gradients, FLOAT32 unless the header has a spec.
+  // Sends a flat tensor of gradients, FLOAT32 unless the header has a spec.
   absl::StatusOr<v1::SetGradsResponse> SetGrads(
       Source grads, v1::SetGradsHeader header = {}) const;
 
-  // Takes gradients away.
+  // Removes gradients.
   absl::StatusOr<v1::ZeroGradsResponse> ZeroGrads(
       v1::ZeroGradsRequest request = {}) const;
 
@@ -132,12 +132,12 @@ class Backbone {
   absl::StatusOr<v1::SetOptimizerStateResponse> SetOptimizerState(
       v1::SetOptimizerStateHeader header, const Sources& tensors) const;
 
-  // Gives features or logits of a small batch, in one message each way.
+  // Receives features or logits of a small batch, by one message each way.
   absl::StatusOr<v1::ExtractResponse> Extract(v1::ExtractRequest request) const;
 
  private:
-  // `header` with the instance's name, and with a request id where it needs
-  // one.
+  // Returns `header` with the instance's name, and with a request id if it
+  // needs one.
   template <typename Header>
   Header Named(Header header) const;
 

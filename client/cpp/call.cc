@@ -53,7 +53,7 @@ void Call::SendTensors(const google::protobuf::MessageLite& header,
     std::optional<grpc::ByteBuffer> next = writer.Next();
     grpc::WriteOptions options;
     if (!next) options.set_last_message();
-    if (!stream_->Write(*message, options)) return;  // Finish() says why.
+    if (!stream_->Write(*message, options)) return;  // Finish() returns why.
     message = std::move(next);
   }
 }
@@ -112,7 +112,7 @@ absl::Status Call::ReadTensors(Place place) {
   return complete.ok() ? complete : Malformed(complete);
 }
 
-// The server's status if it ended the call, else ours.
+// Returns the server's status if it ended the call, else `received`.
 absl::Status Call::Finish(absl::Status received) {
   finished_ = true;
   const bool ended_by_server = ended_;

@@ -1,5 +1,5 @@
-// One call of the data side, spoken in buffers: nothing is copied on the way
-// out, and once, straight to its place, on the way in.
+// Makes a call of the data side with buffers: sent bytes are not copied,
+// received bytes once, straight to their place.
 
 #ifndef BACKBONED_CLIENT_CPP_CALL_H_
 #define BACKBONED_CLIENT_CPP_CALL_H_
@@ -24,21 +24,20 @@
 
 namespace backboned::client {
 
-// Sends one request, then receives one answer; each a single message or a
+// Sends one request, then receives one answer; each is a single message or a
 // stream.
 //
-// If the server ends the call early, its status is what the caller gets: Send
-// just stops, and the answer says why. An answer that cannot be understood is
-// kInternal.
+// If the server ends the call early, the caller gets the server's status: Send
+// just stops, and receiving the answer returns the error. An answer that cannot
+// be understood is kInternal.
 //
-// The memory that was sent is not used any more once the call is destroyed.
-// That waits, past the deadline if need be, for a connection that is still
-// writing it.
+// The destructor ends the use of the memory that was sent. It waits, past the
+// deadline if necessary, for a connection that is still writing the memory.
 //
 // Not thread-safe.
 class Call {
  public:
-  // Says where the tensors of an answer with this first message go.
+  // Returns the places of the tensors of an answer with this first message.
   using Place =
       absl::FunctionRef<absl::StatusOr<std::vector<std::span<std::byte>>>(
           const wire::Message& first)>;
@@ -50,18 +49,18 @@ class Call {
   Call(const Call&) = delete;
   Call& operator=(const Call&) = delete;
 
-  // Sends a request that is one message.
+  // Sends a request of one message.
   void SendMessage(const google::protobuf::MessageLite& request);
 
   // Sends a request that is a stream of a header and tensors.
   void SendTensors(const google::protobuf::MessageLite& header,
                    const std::vector<std::span<const std::byte>>& tensors);
 
-  // Receives an answer that is one message.
+  // Receives an answer of one message.
   absl::Status ReceiveMessage(google::protobuf::MessageLite& answer);
 
   // Receives an answer that is a stream. An error of `place` ends the call and
-  // is what this returns.
+  // is returned.
   absl::Status ReceiveTensors(Place place);
 
  private:
@@ -70,11 +69,11 @@ class Call {
   absl::Status ReadTensors(Place place);
   absl::Status Finish(absl::Status received);
 
-  Loan loan_;  // Outlives what holds slices.
+  Loan loan_;  // Outlives the holders of slices.
   grpc::ClientContext context_;
   std::unique_ptr<grpc::ClientReaderWriter<grpc::ByteBuffer, grpc::ByteBuffer>>
       stream_;
-  bool ended_ = false;  // The server has nothing more to say.
+  bool ended_ = false;  // The server has sent its last message.
   bool finished_ = false;
 };
 

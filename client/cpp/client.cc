@@ -25,12 +25,12 @@ grpc::ChannelArguments Arguments() {
   arguments.SetInt(GRPC_COMPRESSION_CHANNEL_ENABLED_ALGORITHMS_BITSET,
                    1 << GRPC_COMPRESS_NONE);
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  // Variables of the environment would send calls to this machine through a
-  // proxy too.
+  // Variables of the environment would make a proxy take calls to this machine,
+  // too.
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
-  // gRPC's own retries hold on to what was sent.
+  // gRPC's own retries keep what was sent.
   arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
-  // A server that comes back is found at once.
+  // Finds a server that comes back at once.
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
   // A call ends 30 s after its connection went dead, however long it waits.

@@ -1,4 +1,4 @@
-// A Backboned server, from C++ and without LibTorch.
+// Connects to a Backboned server, without LibTorch.
 //
 //   absl::StatusOr<Client> client = Client::Connect("unix:/run/b.sock");
 //   v1::CreateInstanceRequest request;
@@ -25,24 +25,23 @@ namespace backboned::client {
 // A connection to a server, and the verbs that need no instance.
 //
 // Thread-safe; copies share the connection. Every verb has the deadline of the
-// options, is made again as they say, and returns the server's error
+// options, is repeated as they say, and returns the server's error
 // (client/cpp/error.h).
 class Client {
  public:
-  // Connects to `unix:/path` or `host:port`, by a connection of its own.
+  // Connects to `unix:/path` or `host:port` by a new connection.
   //
-  // Returns kUnavailable if nobody serves there within the connect timeout.
+  // Returns kUnavailable if no server answers within the connect timeout.
   static absl::StatusOr<Client> Connect(const std::string& target,
                                         Options options = {});
 
-  // Speaks over a channel that is made already, e.g. to a server in this
-  // process.
+  // Makes a client of an existing channel, e.g. to a server in this process.
   explicit Client(std::shared_ptr<grpc::Channel> channel, Options options = {});
 
-  // The options with the session that is in use.
+  // The options, with the session in use.
   const Options& options() const { return connection_->options(); }
 
-  // A handle of the instance `name`, or `owner/name`. Asks nobody.
+  // Returns a handle of the instance `name`, or `owner/name`. Makes no call.
   Backbone backbone(std::string name) const;
 
   absl::StatusOr<v1::GetServerResponse> GetServer() const;

@@ -1,4 +1,4 @@
-// What all calls of a client share.
+// A channel and the metadata that all calls of a client share.
 
 #ifndef BACKBONED_CLIENT_CPP_CONNECTION_H_
 #define BACKBONED_CLIENT_CPP_CONNECTION_H_
@@ -20,12 +20,12 @@
 
 namespace backboned::client {
 
-// A channel, and what every call on it says of the client.
+// A channel, and the client's metadata for every call on it.
 //
 // Thread-safe.
 class Connection {
  public:
-  // Makes a connection over `channel`. Draws a session if `options` name none.
+  // Makes a connection over `channel`. Draws a session if `options` have none.
   Connection(std::shared_ptr<grpc::Channel> channel, Options options);
 
   const std::shared_ptr<grpc::Channel>& channel() const { return channel_; }
@@ -34,10 +34,10 @@ class Connection {
   v1::InstanceService::Stub& instances() const { return *instances_; }
   v1::BackboneService::Stub& backbones() const { return *backbones_; }
 
-  // Gives an attempt of a call `left` time, and its metadata.
+  // Gives an attempt of a call `left` time, and the metadata.
   void Prepare(grpc::ClientContext& context, absl::Duration left) const;
 
-  // Gives a change a request id, if it has none and may be made again.
+  // Gives a change a request id if it has none and may be repeated.
   template <typename Header>
   void NameChange(Header& header) const {
     if constexpr (requires { header.request_id(); }) {
@@ -69,13 +69,13 @@ class Connection {
   }
 
  private:
-  // Whether a request with a request id changes something. A forward may not.
+  // Returns whether a request with an id changes something. A forward may not.
   static bool IsChange(const google::protobuf::MessageLite&) { return true; }
   static bool IsChange(const v1::ForwardHeader& header) {
     return header.training() || header.tape();
   }
 
-  // 128 random bits, as hexadecimal digits.
+  // Returns 128 random bits, as hexadecimal digits.
   static std::string RandomId();
 
   std::shared_ptr<grpc::Channel> channel_;

@@ -1,7 +1,7 @@
-// What a failed call says to a program.
+// Reads the machine-readable part of a failed call's status.
 //
-// Every call that fails gives an absl::Status with the server's code and
-// sentence. The machine-readable part travels in it as a payload:
+// Every call that fails returns an absl::Status with the server's code and
+// message. A payload of the status has the machine-readable part:
 //
 //   if (ReasonOf(status) == v1::ERROR_REASON_STALE_VERSION) ...
 
@@ -18,18 +18,18 @@
 
 namespace backboned::client {
 
-// The status of a call that ended, with the server's ErrorDetail if it sent
-// one.
+// Returns the status of an ended call, with the server's ErrorDetail if there
+// is one.
 absl::Status ToStatus(const grpc::Status& status);
 
-// The server's ErrorDetail: reason, limit and numbers. nullopt if there is
-// none: of an error that did not come from a Backboned server.
+// Returns the server's ErrorDetail: reason, limit and numbers; nullopt if there
+// is none, as in errors that do not come from a Backboned server.
 std::optional<v1::ErrorDetail> DetailOf(const absl::Status& status);
 
-// The detail's reason; ERROR_REASON_UNSPECIFIED if there is none.
+// Returns the detail's reason; ERROR_REASON_UNSPECIFIED without a detail.
 v1::ErrorReason ReasonOf(const absl::Status& status);
 
-// After which time a retry may succeed. nullopt: a retry does not help.
+// Returns the time until a retry may succeed. nullopt: a retry does not help.
 std::optional<absl::Duration> RetryDelayOf(const absl::Status& status);
 
 }  // namespace backboned::client

@@ -1,4 +1,4 @@
-// Memory that is lent to gRPC for the time of a call.
+// Lends memory to gRPC for the time of a call.
 
 #ifndef BACKBONED_CLIENT_CPP_LOAN_H_
 #define BACKBONED_CLIENT_CPP_LOAN_H_
@@ -9,7 +9,7 @@
 
 namespace backboned::client {
 
-// Ends only when everybody who was given keep_alive() has let it go.
+// Ends only when every holder of a keep_alive() has released it.
 //
 // A call's status may arrive while the connection still holds slices of what
 // the call sent. With a Loan as their keep-alive, the caller's memory is not
@@ -25,7 +25,7 @@ class Loan {
     returned_.WaitForNotification();
   }
 
-  // May be let go on any thread.
+  // May be released on any thread.
   std::shared_ptr<const void> keep_alive() const { return token_; }
 
  private:

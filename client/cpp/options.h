@@ -1,4 +1,4 @@
-// How a client speaks to its server.
+// Options of a client.
 
 #ifndef BACKBONED_CLIENT_CPP_OPTIONS_H_
 #define BACKBONED_CLIENT_CPP_OPTIONS_H_
@@ -11,28 +11,29 @@
 namespace backboned::client {
 
 struct Options {
-  // The client process: unnamed instances and tapes die some time after its
-  // last call. 1 to 64 characters of [A-Za-z0-9_.-]. Empty: random.
+  // The name of the client process: unnamed instances and tapes die some time
+  // after its last call. 1 to 64 characters of [A-Za-z0-9_.-]. Empty: random.
   std::string session;
 
-  // The run's name: all that bear it have one share of the device together, and
-  // it stands in the server's log. Empty: none, the session has a share.
+  // The name of a run: clients of one label have one share of the device
+  // together, and the server logs it. Empty: none, the session has its own
+  // share.
   std::string label;
 
-  // How long Connect waits for the server.
+  // The longest wait of Connect for the server.
   absl::Duration connect_timeout = absl::Seconds(10);
 
-  // Deadline of each call from its beginning, its repetitions included.
-  // absl::InfiniteDuration(): none.
+  // The time from the start of each call to its deadline, repetitions included.
+  // absl::InfiniteDuration(): no deadline.
   absl::Duration call_timeout = absl::Minutes(2);
 
-  // How long after its beginning a call may be made again, if the server was
-  // too busy to begin it or the connection was lost. A change that has no
+  // The time from its start within which a call may be repeated if the server
+  // was too busy to begin it or the connection was lost. A change without a
   // request id gets a random one, so that it is applied once. Zero: no call is
-  // made again, and none gets an id.
+  // repeated, and none gets an id.
   absl::Duration retry_timeout = absl::Seconds(30);
 
-  // An answer whose tensors have more bytes is refused before memory is taken.
+  // An answer whose tensors exceed this is refused before memory is allocated.
   int64_t max_answer_bytes = int64_t{8} << 30;
 };
 

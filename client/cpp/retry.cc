@@ -15,8 +15,8 @@ constexpr absl::Duration kFirstPause = absl::Milliseconds(100);
 constexpr absl::Duration kLongestPause = absl::Seconds(2);
 constexpr double kSpread = 0.25;
 
-// Limits that refuse a call before anything of it is done. They are reached
-// because others are served, not for what the caller keeps.
+// Limits that refuse a call before any of it is done. Other calls that are
+// being served reach these limits, not things that the caller keeps.
 constexpr std::array<std::string_view, 4> kLimitsAtTheDoor = {
     "max-calls", "max-queued", "max-queued-by-run", "max-in-flight-bytes"};
 

@@ -1,5 +1,4 @@
-// Calls that are made again: a busy server did not begin them, or the
-// connection was lost.
+// Repeats calls that a busy server did not begin, or whose connection was lost.
 
 #ifndef BACKBONED_CLIENT_CPP_RETRY_H_
 #define BACKBONED_CLIENT_CPP_RETRY_H_
@@ -14,29 +13,29 @@
 
 namespace backboned::client {
 
-// Returns how long to wait until a call that ended with `status` is made again,
-// after `attempts` that did not succeed. nullopt: it is not made again.
+// Returns the pause before a call that ended with `status` is repeated, after
+// `attempts` that failed; nullopt: it is not repeated.
 //
-// Made again are calls that a server refused before it began them, since it
-// served others, after the time that it asks for; and, after a time that grows
-// with `attempts`, calls that were UNAVAILABLE. `random` in [0, 1) makes the
-// time longer by up to a quarter, so that those who were refused together do
-// not come back together.
+// Two kinds of calls are repeated: those that the server refused before it
+// began them, since it served others, after the time that it asks for; and
+// those that were UNAVAILABLE, after a time that grows with `attempts`.
+// `random` in [0, 1) makes the time longer by up to a quarter, so that callers
+// who were refused together do not return together.
 std::optional<absl::Duration> PauseAfter(const absl::Status& status,
                                          int attempts, double random);
 
-// The time of one call, over all of its attempts. Not thread-safe.
+// The time of a call, over all of its attempts. Not thread-safe.
 class Patience {
  public:
-  // The call begins now.
+  // Starts the call's time.
   explicit Patience(const Options& options);
 
-  // What is left of the call's time; absl::InfiniteDuration() without a
+  // Returns the rest of the call's time; absl::InfiniteDuration() without a
   // deadline.
   absl::Duration left() const;
 
-  // Waits after an attempt that ended with `status`, and returns true if the
-  // call is to be made again.
+  // Waits after an attempt that ended with `status`, and returns whether the
+  // call is to be repeated.
   bool WaitAfter(const absl::Status& status);
 
  private:
@@ -48,8 +47,8 @@ class Patience {
   int attempts_ = 0;
 };
 
-// Makes a call by `attempt`, which takes the time that it has and returns a
-// StatusOr, and makes it again as the options allow. Returns the last answer.
+// Makes a call by `attempt`, which takes the rest of the time and returns a
+// StatusOr, and repeats it as the options allow. Returns the last answer.
 template <typename Attempt>
 std::invoke_result_t<Attempt&, absl::Duration> Retry(const Options& options,
                                                      Attempt attempt) {

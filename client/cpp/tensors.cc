@@ -21,7 +21,7 @@ void Tensors::Free::operator()(std::byte* block) const {
 absl::StatusOr<Tensors> Tensors::Allocate(
     const std::vector<int64_t>& sizes_bytes, int64_t max_bytes) {
   int64_t room = max_bytes;
-  int64_t total = 0;  // With what lies between tensors.
+  int64_t total = 0;  // With the gaps between tensors.
   for (const int64_t bytes : sizes_bytes) {
     if (bytes > room) {
       return absl::ResourceExhaustedError(absl::StrCat(

@@ -1,4 +1,4 @@
-// Tensors that an answer brought.
+// Holds the tensors of an answer.
 
 #ifndef BACKBONED_CLIENT_CPP_TENSORS_H_
 #define BACKBONED_CLIENT_CPP_TENSORS_H_
@@ -14,26 +14,26 @@
 
 namespace backboned::client {
 
-// Owns the memory of the tensors of one answer, in its order.
+// Owns the memory of an answer's tensors, in the answer's order.
 class Tensors {
  public:
-  // No tensors.
+  // Holds no tensors.
   Tensors() = default;
 
-  // Takes uninitialised memory for one tensor of each of these sizes.
+  // Allocates uninitialised memory for a tensor of each of these sizes.
   //
-  // Returns kResourceExhausted if all together have more than `max_bytes`, or
-  // there is no memory.
+  // Returns kResourceExhausted if the sum exceeds `max_bytes`, or there is no
+  // memory.
   static absl::StatusOr<Tensors> Allocate(
       const std::vector<int64_t>& sizes_bytes, int64_t max_bytes);
 
-  // How many there are.
+  // Returns the number of tensors.
   size_t size() const { return spans_.size(); }
 
-  // The bytes of tensor `index`, aligned to 64 bytes.
+  // Returns the bytes of tensor `index`, aligned to 64 bytes.
   std::span<std::byte> operator[](size_t index) const { return spans_[index]; }
 
-  // The elements of tensor `index`, whose element type must be that of `T`.
+  // Returns the elements of tensor `index`, whose element type must be `T`.
   template <typename T>
   std::span<T> As(size_t index) const {
     assert(spans_[index].size() % sizeof(T) == 0);

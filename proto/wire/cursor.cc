@@ -6,7 +6,7 @@
 namespace backboned::wire {
 namespace {
 
-// What Protobuf keeps free between a length and the largest int.
+// The bytes that Protobuf keeps free between a length and the largest int.
 constexpr int64_t kSlopBytes = 16;
 constexpr int64_t kMaxLength = std::numeric_limits<int32_t>::max() - kSlopBytes;
 
@@ -44,7 +44,7 @@ std::optional<uint64_t> Cursor::ReadVarint(int max_bytes) {
     value |= std::to_integer<uint64_t>(*byte & std::byte{0x7F}) << (7 * i);
     if ((*byte & std::byte{0x80}) == std::byte{0}) return value;
   }
-  Fail(position_ - 1);  // It goes on where it has to end.
+  Fail(position_ - 1);  // The number continues where it must end.
   return std::nullopt;
 }
 

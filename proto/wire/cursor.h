@@ -1,4 +1,4 @@
-// Protobuf's elements, read from memory that lies in several parts.
+// Reads Protobuf's elements from memory in several parts.
 
 #ifndef BACKBONED_PROTO_WIRE_CURSOR_H_
 #define BACKBONED_PROTO_WIRE_CURSOR_H_
@@ -12,7 +12,7 @@
 
 namespace backboned::wire {
 
-// How a field is encoded: the lower three bits of its tag.
+// The encoding of a field: the lower three bits of its tag.
 enum class WireType : uint32_t {
   kVarint = 0,
   kFixed64 = 1,
@@ -25,18 +25,18 @@ enum class WireType : uint32_t {
 // The number and the encoding of a field.
 struct Tag {
   uint32_t value = 0;    // As encoded.
-  int64_t position = 0;  // Where it begins.
+  int64_t position = 0;  // Its first byte.
 
   uint32_t field() const { return value >> 3; }
   WireType type() const { return static_cast<WireType>(value & 7); }
 };
 
-// Reads forward from the first byte. It takes and refuses what the parser of
-// Protobuf 3.21 does.
+// Reads forward from the first byte. Accepts and refuses the same bytes as the
+// parser of Protobuf 3.21.
 //
 // A function that fails returns nullopt or false and leaves position() at the
-// first byte that does not belong to a valid encoding. Then the cursor is of no
-// further use.
+// first byte that does not belong to a valid encoding. The cursor must not be
+// used then.
 //
 // Not thread-safe.
 class Cursor {
@@ -44,37 +44,37 @@ class Cursor {
   // `parts` must outlive the cursor.
   explicit Cursor(std::span<const std::span<const std::byte>> parts);
 
-  // Bytes read so far.
+  // The number of bytes read so far.
   int64_t position() const { return position_; }
 
-  // Nothing at or after this position is read: the end of the message, or of
-  // what EnterLength() entered.
+  // The end of the message, or of the bytes that EnterLength() entered: no
+  // later byte is read.
   int64_t limit() const { return limit_; }
 
-  // Whether there is nothing left before the limit.
+  // Returns whether no bytes are left before the limit.
   bool AtLimit() const { return position_ == limit_; }
 
   // Reads a tag. Fails on field number 0 and on unknown wire types.
   std::optional<Tag> ReadTag();
 
-  // Reads a number. More than 64 bits lose the upper ones.
+  // Reads a number. A number of more than 64 bits loses the upper ones.
   std::optional<uint64_t> ReadVarint();
 
-  // Reads a length and makes the bytes that follow the only ones to be read.
-  // Returns the limit until then, for Leave(). Fails if they go past it.
+  // Reads a length and limits reading to as many bytes. Returns the old limit,
+  // for Leave(). Fails if the new limit would be past the old one.
   std::optional<int64_t> EnterLength();
 
-  // Sets the limit back to `outer_limit`.
+  // Resets the limit to `outer_limit`.
   void Leave(int64_t outer_limit) { limit_ = outer_limit; }
 
-  // Reads the bytes up to the limit, as parts of which none is empty.
+  // Reads the bytes up to the limit, as parts that are not empty.
   std::vector<std::span<const std::byte>> TakeRest();
 
-  // The same, copied into one string.
+  // Reads the same, copied into one string.
   std::string CopyRest();
 
-  // Reads over the value of a field whose tag was just read. Groups may nest
-  // `depth` times.
+  // Skips the value of a field whose tag was just read. Groups may nest `depth`
+  // times.
   bool SkipValue(Tag tag, int depth);
 
  private:
@@ -88,7 +88,7 @@ class Cursor {
   int64_t position_ = 0;
   int64_t limit_ = 0;
   size_t part_ = 0;  // The part that the next byte is in, or an exhausted one,
-  size_t part_read_ = 0;  // and how much of it is read.
+  size_t part_read_ = 0;  // and the number of its bytes that were read.
 };
 
 }  // namespace backboned::wire

@@ -1,4 +1,4 @@
-// What names an input in an instance's feature cache.
+// Computes the name of an input in an instance's feature cache.
 
 #ifndef BACKBONED_PROTO_WIRE_INPUT_DIGEST_H_
 #define BACKBONED_PROTO_WIRE_INPUT_DIGEST_H_
@@ -11,8 +11,8 @@
 
 namespace backboned::wire {
 
-// Returns the 32 bytes of ForwardHeader.input_digest for one input of this spec
-// and these bytes.
+// Returns the 32 bytes of ForwardHeader.input_digest for an input of `spec` and
+// `bytes`.
 std::string InputDigest(const v1::TensorSpec& spec,
                         std::span<const std::byte> bytes);
 

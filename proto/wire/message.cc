@@ -16,7 +16,7 @@ constexpr uint32_t kChunkField = 2;
 constexpr uint32_t kOffsetField = 1;
 constexpr uint32_t kDataField = 2;
 
-// Messages and groups that may nest in a message, as in generated code.
+// The most levels of messages and groups, as in generated code.
 constexpr int kMaxDepth = 100;
 
 std::span<const std::byte> BytesOf(const grpc::Slice& slice) {

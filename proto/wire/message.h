@@ -1,13 +1,13 @@
-// One message of a stream, decoded where it lies.
+// Decodes a message of a stream where it lies.
 //
 // Every streaming message of backboned.v1 is
 //
 //   message Any { Header header = 1; Chunk chunk = 2; }
 //   message Chunk { int64 offset = 1; bytes data = 2; }
 //
-// and may also be read and written by generated code. This decoder takes and
-// refuses the same bytes as generated code does, but leaves the chunk's data in
-// the slices that gRPC received. docs/wire.md has an example in bytes.
+// and may also be read and written by generated code. This decoder accepts and
+// refuses the same bytes as generated code, but leaves the chunk's data in the
+// slices that gRPC received. docs/wire.md has an example in bytes.
 
 #ifndef BACKBONED_PROTO_WIRE_MESSAGE_H_
 #define BACKBONED_PROTO_WIRE_MESSAGE_H_
@@ -29,21 +29,21 @@ namespace backboned::wire {
 
 class Cursor;
 
-// Data of one chunk that a writer sends unless told otherwise.
+// The default number of data bytes in a chunk that a writer sends.
 inline constexpr int64_t kChunkBytes = int64_t{1} << 20;
 
-// Data of one chunk that a reader accepts at most.
+// The most data bytes in a chunk that a reader accepts.
 inline constexpr int64_t kMaxChunkBytes = int64_t{2} << 20;
 
 // A decoded message. Holds the slices of its buffer, and with them the memory
-// that chunk_parts() speaks of.
+// of chunk_parts().
 //
 // Immutable after Decode, hence safe to read from several threads.
 class Message {
  public:
   // Decodes `buffer`. A buffer that was never filled is an empty message.
   //
-  // Returns kInvalidArgument that names the byte where decoding stopped, or,
+  // Returns kInvalidArgument, which names the byte where decoding stopped, or,
   // for a chunk above kMaxChunkBytes, its bytes and the limit.
   static absl::StatusOr<Message> Decode(grpc::ByteBuffer buffer);
 
@@ -52,35 +52,35 @@ class Message {
   Message(const Message&) = delete;
   Message& operator=(const Message&) = delete;
 
-  // Whether field 1 occurs.
+  // Returns whether field 1 occurs.
   bool has_header() const { return !headers_.empty(); }
 
   // Replaces the content of `header` by field 1, its occurrences merged as
-  // generated code merges them; clears it if there is none.
+  // generated code does; clears it if there is none.
   //
-  // Returns kInvalidArgument if it is not a message of that type; `header` is
-  // then in an unspecified state.
+  // Returns kInvalidArgument if the field is no message of that type; the
+  // content of `header` is unspecified then.
   absl::Status ParseHeader(google::protobuf::MessageLite& header) const;
 
-  // Whether field 2 occurs.
+  // Returns whether field 2 occurs.
   bool has_chunk() const { return has_chunk_; }
 
   // The chunk's offset as sent, which may be any number. 0 without a chunk.
   int64_t chunk_offset() const { return chunk_offset_; }
 
-  // Bytes of the chunk's data. 0 without a chunk.
+  // The number of bytes of the chunk's data. 0 without a chunk.
   int64_t chunk_bytes() const { return chunk_bytes_; }
 
-  // The chunk's data in order, in no empty parts. Valid while this message, or
-  // the one that it is moved to, lives.
+  // The chunk's data in order, without empty parts. Valid while this message,
+  // or the one that it is moved to, lives.
   std::span<const std::span<const std::byte>> chunk_parts() const {
     return chunk_parts_;
   }
 
  private:
-  // One occurrence of field 1.
+  // An occurrence of field 1.
   struct Header {
-    int64_t position;  // Where its bytes begin in the message.
+    int64_t position;  // Its first byte in the message.
     std::string bytes;
   };
 

@@ -10,7 +10,7 @@
 namespace backboned::wire {
 namespace {
 
-// Of a name that a peer sent, an error repeats no more than this.
+// The most bytes of a peer's name in an error.
 constexpr size_t kQuotedBytes = 64;
 
 absl::Status Refuse(const v1::TensorSpec& spec, const std::string& what) {
@@ -77,7 +77,7 @@ absl::StatusOr<int64_t> ElementCount(const v1::TensorSpec& spec) {
         spec, absl::StrCat("has ", spec.shape_size(), " dimensions, at most ",
                            kMaxDimensions, " are accepted"));
   }
-  int64_t count = 1;  // Of what is not 0.
+  int64_t count = 1;  // Of the sizes that are not 0.
   bool empty = false;
   for (const int64_t size : spec.shape()) {
     if (size < 0) {

@@ -1,4 +1,4 @@
-// What a tensor's spec says: names, sizes, and whether they make sense.
+// Checks the spec of a tensor, and computes its sizes.
 
 #ifndef BACKBONED_PROTO_WIRE_SPEC_H_
 #define BACKBONED_PROTO_WIRE_SPEC_H_
@@ -15,35 +15,35 @@
 
 namespace backboned::wire {
 
-// Dimensions that a tensor on the wire has at most.
+// The most dimensions of a tensor on the wire.
 inline constexpr int kMaxDimensions = 8;
 
-// Bytes of one element; 0 for DATA_TYPE_UNSPECIFIED and unknown values.
+// Returns the bytes of an element; 0 for DATA_TYPE_UNSPECIFIED, unknown values.
 int64_t ElementBytes(v1::DataType dtype);
 
-// `float32`, `uint8`, ...; `unspecified` for DATA_TYPE_UNSPECIFIED and unknown
-// values.
+// Returns `float32`, `uint8`, ...; `unspecified` for DATA_TYPE_UNSPECIFIED and
+// unknown values.
 std::string_view DataTypeName(v1::DataType dtype);
 
-// `[4, 3, 32, 32]`; `[]` for a scalar.
+// Returns `[4, 3, 32, 32]`; `[]` for a scalar.
 std::string ShapeString(std::span<const int64_t> shape);
 std::string ShapeString(const v1::TensorSpec& spec);
 
-// Elements of a tensor of this shape.
+// Returns the number of elements of a tensor of this shape.
 //
 // Returns kInvalidArgument for more than kMaxDimensions dimensions, a negative
-// size, or a shape whose non-zero sizes multiply to more than an int64, also if
+// size, or a shape whose non-zero sizes have a product above an int64, even if
 // another size is 0.
 absl::StatusOr<int64_t> ElementCount(const v1::TensorSpec& spec);
 
-// Bytes of the tensor.
+// Returns the bytes of the tensor.
 //
-// Returns kInvalidArgument as ElementCount does, and if the element type is not
-// one or the bytes are more than an int64.
+// Returns ElementCount's errors, and kInvalidArgument if the element type is
+// unknown or the bytes exceed an int64.
 absl::StatusOr<int64_t> ByteSize(const v1::TensorSpec& spec);
 
-// Bytes of all the tensors; errors as for one, also if only the sum is too
-// large.
+// Returns the bytes of all tensors; returns the errors for one tensor, and
+// kInvalidArgument if the sum is too large.
 absl::StatusOr<int64_t> ByteSize(
     const google::protobuf::RepeatedPtrField<v1::TensorSpec>& specs);
 

@@ -1,4 +1,4 @@
-// The receiving end of a stream of tensors.
+// Receives a stream of tensors.
 
 #ifndef BACKBONED_PROTO_WIRE_TENSOR_READER_H_
 #define BACKBONED_PROTO_WIRE_TENSOR_READER_H_
@@ -15,7 +15,7 @@ namespace backboned::wire {
 
 // Places the chunks of a stream into memory that the caller provides.
 //
-// Knows neither calls nor LibTorch: the same reader serves the server, the
+// Independent of calls and LibTorch: the same reader serves the server, the
 // client, the fuzzer and the tests.
 //
 // Not thread-safe; one reader serves one stream.
@@ -26,19 +26,19 @@ class TensorReader {
   explicit TensorReader(std::vector<std::span<std::byte>> destinations);
 
   // Copies the data of the message's chunk to its place, without an
-  // intermediate copy. A message without a chunk places nothing.
+  // intermediate copy. Does nothing for a message without a chunk.
   //
   // Returns kInvalidArgument, and places nothing of this chunk, if it does not
-  // start where the last one ended or runs past the end of the tensors.
+  // start at the end of the last one or exceeds the tensors.
   absl::Status Accept(const Message& message);
 
   // Returns kInvalidArgument if bytes are still missing.
   absl::Status Finish() const;
 
-  // Bytes placed so far, which is where the next chunk starts.
+  // The number of bytes placed so far, at which the next chunk starts.
   int64_t received_bytes() const { return received_bytes_; }
 
-  // Bytes of all destinations.
+  // The number of bytes of all destinations.
   int64_t expected_bytes() const { return expected_bytes_; }
 
  private:
@@ -47,8 +47,8 @@ class TensorReader {
   std::vector<std::span<std::byte>> destinations_;
   int64_t expected_bytes_ = 0;
   int64_t received_bytes_ = 0;
-  size_t current_ = 0;         // The destination that the next byte goes to,
-  size_t current_filled_ = 0;  // and how much of it is filled.
+  size_t current_ = 0;         // The destination of the next byte,
+  size_t current_filled_ = 0;  // and the number of its filled bytes.
 };
 
 }  // namespace backboned::wire

@@ -29,10 +29,10 @@ std::string EncodeHeader(const google::protobuf::MessageLite& header) {
   return field;
 }
 
-// The fields of a chunk of `data_bytes`, up to the data itself.
+// Returns the fields of a chunk of `data_bytes`, up to the data.
 std::string EncodeChunk(int64_t offset, int64_t data_bytes) {
   std::string inner;
-  if (offset != 0) {  // Protobuf leaves out a 0.
+  if (offset != 0) {  // Protobuf omits a 0.
     inner.push_back(kOffsetTag);
     AppendVarint(inner, static_cast<uint64_t>(offset));
   }
@@ -48,7 +48,7 @@ void Release(void* keep_alive) {
       static_cast<std::shared_ptr<const void>*>(keep_alive));
 }
 
-// A slice around memory that `keep_alive` holds until the slice is gone.
+// Returns a slice of `bytes`, which `keep_alive` holds until the slice is gone.
 grpc::Slice Share(std::span<const std::byte> bytes,
                   std::shared_ptr<const void> keep_alive) {
   auto owner =
@@ -62,7 +62,7 @@ grpc::Slice ShareText(std::string text) {
   return Share(std::as_bytes(std::span(*owner)), owner);
 }
 
-// `prefix`, then `parts`: large ones as they lie, small ones copied.
+// Returns `prefix` and then `parts`: large ones shared, small ones copied.
 grpc::ByteBuffer Assemble(std::string prefix, std::vector<Payload> parts) {
   std::vector<grpc::Slice> slices;
   std::string gathered = std::move(prefix);

@@ -1,4 +1,4 @@
-// The sending end of a stream of tensors.
+// Sends a stream of tensors.
 
 #ifndef BACKBONED_PROTO_WIRE_TENSOR_WRITER_H_
 #define BACKBONED_PROTO_WIRE_TENSOR_WRITER_H_
@@ -18,23 +18,23 @@
 
 namespace backboned::wire {
 
-// A part of a tensor of at least so many bytes travels in its own memory; a
-// smaller one is copied behind the encoded fields.
+// A part of a tensor of at least this size travels in its own memory; a smaller
+// one is copied behind the encoded fields.
 inline constexpr int64_t kMinSharedBytes = int64_t{16} << 10;
 
-// Bytes to send, and what keeps them in place and unchanged until they are
-// sent.
+// Bytes to send, and an object that keeps them in place and unchanged until
+// they are sent.
 struct Payload {
   std::span<const std::byte> bytes;
-  // Shared by every slice around `bytes`, and released by whichever thread
-  // drops the last. Null: the caller sees to it that `bytes` outlive all
+  // Shared by every slice around `bytes`, and released by the thread that drops
+  // the last one. Null: the caller keeps `bytes` alive longer than all
   // messages.
   std::shared_ptr<const void> keep_alive = nullptr;
 };
 
 // Cuts tensors into the messages of a stream: the header with the first chunk,
-// then the other chunks. What it makes equals, byte by byte, what generated
-// code would.
+// then the other chunks. The messages equal those of generated code, byte by
+// byte.
 //
 // Not thread-safe; one writer serves one stream.
 class TensorWriter {
@@ -45,8 +45,8 @@ class TensorWriter {
   TensorWriter(const google::protobuf::MessageLite& header,
                std::vector<Payload> tensors, int64_t chunk_bytes = kChunkBytes);
 
-  // The next message; nullopt after the last one. The first one always comes:
-  // it carries the header also where there are no bytes.
+  // Returns the next message; nullopt after the last one. There is always a
+  // first one, which carries the header, even without data.
   std::optional<grpc::ByteBuffer> Next();
 
  private:
@@ -57,8 +57,8 @@ class TensorWriter {
   int64_t chunk_bytes_;
   int64_t total_bytes_ = 0;
   int64_t sent_bytes_ = 0;
-  size_t current_ = 0;       // The tensor that the next byte comes from,
-  size_t current_sent_ = 0;  // and how much of it is sent.
+  size_t current_ = 0;       // The tensor of the next byte,
+  size_t current_sent_ = 0;  // and the number of its sent bytes.
 };
 
 }  // namespace backboned::wire

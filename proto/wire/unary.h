@@ -1,5 +1,5 @@
-// Whole messages as gRPC buffers, for calls that speak buffers in one direction
-// and single messages in the other.
+// Converts whole messages to and from gRPC buffers, for calls that use buffers
+// in one direction and single messages in the other.
 
 #ifndef BACKBONED_PROTO_WIRE_UNARY_H_
 #define BACKBONED_PROTO_WIRE_UNARY_H_
@@ -14,11 +14,11 @@ namespace backboned::wire {
 // Encodes `message`.
 grpc::ByteBuffer Serialize(const google::protobuf::MessageLite& message);
 
-// Replaces the content of `message` by what `buffer` encodes. A buffer that was
-// never filled is an empty message.
+// Replaces the content of `message` by the one that `buffer` encodes. A buffer
+// that was never filled is an empty message.
 //
-// Returns kInvalidArgument if it is not a message of that type; `message` is
-// then in an unspecified state.
+// Returns kInvalidArgument if `buffer` is no message of that type; the content
+// of `message` is unspecified then.
 absl::Status Parse(const grpc::ByteBuffer& buffer,
                    google::protobuf::MessageLite& message);
 

@@ -9,10 +9,10 @@
 namespace backboned {
 namespace {
 
-// How often a waiting retry looks whether its client is still there.
+// The interval at which a waiting retry checks that its client is there.
 constexpr absl::Duration kWantedPoll = absl::Milliseconds(20);
 
-// What an answer takes besides its tensors, names and places included.
+// The bytes of an answer without its tensors, names and places included.
 int64_t HeaderBytes(const Answer& answer) {
   constexpr int64_t kEntryBytes = 512;
   return kEntryBytes + static_cast<int64_t>(answer.header.size());
@@ -115,12 +115,12 @@ void AnswerLog::GiveBack(const RequestKey& key) {
   ended_.SignalAll();
 }
 
-// Waits until an attempt ended, which need not be that of `key`, or for a
-// short time, and asks whether the answer is still wanted.
+// Waits until an attempt ends, which need not be that of `key`, or for a short
+// time, and checks whether the answer is still wanted.
 absl::Status AnswerLog::WaitForEnd(
     const RequestKey& key, const std::function<absl::Status()>& wanted) {
   ended_.WaitWithTimeout(&mutex_, kWantedPoll);
-  mutex_.Unlock();  // It takes some time to ask.
+  mutex_.Unlock();  // The check takes some time.
   const absl::Status still = wanted();
   mutex_.Lock();
   if (!absl::IsDeadlineExceeded(still)) return still;
@@ -129,7 +129,7 @@ absl::Status AnswerLog::WaitForEnd(
                    "' has not ended yet"));
 }
 
-// Forgets what is over a limit and returns its tensors.
+// Forgets answers or tensors over a limit and returns the tensors.
 AnswerLog::Payloads AnswerLog::Evict(absl::Time now) {
   Payloads dead;
   while (!oldest_first_.empty() &&
@@ -172,7 +172,7 @@ void AnswerLog::Count(const RequestKey& key, int64_t header_bytes,
   }
 }
 
-// Forgets a recorded answer, which `key` is of, and returns its tensors.
+// Forgets the recorded answer of `key`, and returns its tensors.
 std::shared_ptr<const void> AnswerLog::Forget(const RequestKey& key) {
   const auto found = entries_.find(key);
   Entry& entry = found->second;
@@ -182,11 +182,11 @@ std::shared_ptr<const void> AnswerLog::Forget(const RequestKey& key) {
   if (session->second.oldest_first.empty()) sessions_.erase(session);
   Count(key, -HeaderBytes(entry.answer.answer), 0);
   oldest_first_.erase(entry.place);
-  entries_.erase(found);  // And `key` with it.
+  entries_.erase(found);  // This frees `key` too.
   return dead;
 }
 
-// Takes the tensors of an answer of `share` away, if it has any.
+// Takes the tensors, if any, of an answer in `share`.
 std::shared_ptr<const void> AnswerLog::DropPayload(const RequestKey& key,
                                                    Entry& entry, Share& share) {
   RecordedAnswer& recorded = entry.answer;

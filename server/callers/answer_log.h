@@ -1,4 +1,4 @@
-// Answers by request id, so that a retried change is applied once.
+// Records answers by request id, so that a retried change is applied once.
 
 #ifndef BACKBONED_SERVER_CALLERS_ANSWER_LOG_H_
 #define BACKBONED_SERVER_CALLERS_ANSWER_LOG_H_
@@ -26,32 +26,32 @@
 
 namespace backboned {
 
-// Which request is meant. Ids are private to a session, so that two scripts
+// The name of a request. Ids are private to a session, so that two scripts
 // which count "1", "2", ... do not get each other's answers; callers without a
-// session are one session of their principal.
+// session share one session of their principal.
 struct RequestKey {
   std::string principal;
   std::string method;
-  std::string request_id;  // Given by the client; empty: the request has none.
+  std::string request_id;  // Chosen by the client. Empty: no id.
   std::string session = {};
 
   auto operator<=>(const RequestKey&) const = default;
 };
 
-// What a request was answered.
+// The answer to a request.
 struct Answer {
   // The encoded answer without its tensors.
   std::string header;
-  // Keeps the tensors that follow it, if any.
+  // The tensors that follow the header, if any.
   std::shared_ptr<const void> payload = nullptr;
-  // What `payload` keeps alive.
+  // The size of the memory that `payload` keeps alive.
   int64_t payload_bytes = 0;
 };
 
 class AnswerLog;
 
-// The right to run a request for the first time. Unless it records an answer,
-// the next attempt runs anew. Not thread-safe.
+// The right to run a request for the first time. If no answer is recorded
+// before its end, the next attempt runs anew. Not thread-safe.
 class AnswerTicket : public Token<AnswerLog, RequestKey> {
  public:
   using Token::Token;
@@ -62,10 +62,10 @@ class AnswerTicket : public Token<AnswerLog, RequestKey> {
   void Record(Answer answer, absl::Time now);
 };
 
-// The answer that an earlier attempt got. Without tensors if it had none.
+// The answer to an earlier attempt; without tensors if it had none.
 struct RecordedAnswer {
   Answer answer;
-  bool payload_expired = false;  // It had tensors, but they are no longer kept.
+  bool payload_expired = false;  // The answer's tensors are no longer kept.
 };
 
 // Remembers answers for a time, within limits of count and bytes.
@@ -85,7 +85,7 @@ class AnswerLog {
     absl::Duration ttl = absl::Minutes(10);  // Since Record.
   };
 
-  // An earlier attempt's answer, or the right to run.
+  // An earlier attempt's answer, or the right to run the request.
   using Attempt = std::variant<RecordedAnswer, AnswerTicket>;
 
   explicit AnswerLog(const Limits& limits);
@@ -93,24 +93,24 @@ class AnswerLog {
   AnswerLog(const AnswerLog&) = delete;
   AnswerLog& operator=(const AnswerLog&) = delete;
 
-  // Says whether the request `key` is to be run. `fingerprint` is a digest of
-  // what the request asks for. While an earlier attempt runs, asks it to give
-  // way and waits for its end, as long as `wanted`, asked at times, returns OK.
-  // A later attempt calls `give_way` of this one, perhaps often, until the
-  // ticket is gone: an attempt that has not changed anything should end then,
-  // since its client may be dead. It must not call the log.
+  // Returns whether the request `key` is to be run; `fingerprint` is a digest
+  // of its content. If an earlier attempt runs, asks that attempt to give way
+  // and waits for its end, as long as `wanted`, which is polled, returns OK.
+  // Until the ticket is gone, later attempts call this attempt's `give_way`,
+  // perhaps often: if it has changed nothing yet, it should end, since its
+  // client may be dead. `give_way` must not call the log.
   //
   // Returns kInvalidArgument (kRequestIdReused) if the id was used with another
-  // fingerprint; what `wanted` returned if the wait ended first.
+  // fingerprint, or the error of `wanted` if that ended the wait.
   absl::StatusOr<Attempt> Begin(
       const RequestKey& key, const std::string& fingerprint, absl::Time now,
       const std::function<absl::Status()>& wanted = absl::OkStatus,
       std::function<void()> give_way = [] {});
 
-  // Forgets what expired. Begin and Record do so too.
+  // Forgets expired answers. Begin and Record do so too.
   void DropExpired(absl::Time now);
 
-  // Answers that are kept, and the bytes of their headers and tensors.
+  // The number of kept answers, and the bytes of their headers and tensors.
   int64_t count() const;
   int64_t header_bytes() const;
   int64_t payload_bytes() const;
@@ -119,19 +119,19 @@ class AnswerLog {
   friend class AnswerTicket;
   friend class Token<AnswerLog, RequestKey>;
 
-  // Of keys in `entries_`.
+  // Keys of `entries_`.
   using Queue = std::list<const RequestKey*>;
   struct Entry {
     std::string fingerprint;
-    bool recorded = false;           // Else an attempt is in flight.
-    uint64_t attempt = 0;            // Later ones have higher numbers.
-    std::function<void()> give_way;  // The attempt's, while it is in flight.
-    // Meant if recorded, as all that follows.
+    bool recorded = false;           // False: an attempt is in flight.
+    uint64_t attempt = 0;            // Later attempts have higher numbers.
+    std::function<void()> give_way;  // Valid while the attempt is in flight.
+    // Valid if `recorded`, like all members below.
     RecordedAnswer answer;
     absl::Time expires;
     Queue::iterator place;             // In `oldest_first_`.
-    Queue::iterator place_of_session;  // In its session's.
-    Queue::iterator place_of_payload;  // In its session's, if it has one.
+    Queue::iterator place_of_session;  // In its session's `oldest_first`.
+    Queue::iterator place_of_payload;  // In `with_payload`, if it has one.
   };
   using Entries = std::map<RequestKey, Entry>;
   // The answers of a session, the oldest first.
@@ -165,10 +165,10 @@ class AnswerLog {
   const Limits limits_;
 
   mutable absl::Mutex mutex_;
-  MonotonicCondVar ended_;  // An attempt ended.
+  MonotonicCondVar ended_;  // Signalled when an attempt ends.
   uint64_t attempts_ ABSL_GUARDED_BY(mutex_) = 0;
   Entries entries_ ABSL_GUARDED_BY(mutex_);
-  // Those with a recorded answer: all, and by session.
+  // The keys with a recorded answer: of all sessions, and by session.
   Queue oldest_first_ ABSL_GUARDED_BY(mutex_);
   std::map<Payer, Share> sessions_ ABSL_GUARDED_BY(mutex_);
   Ledger<Bytes> bytes_ ABSL_GUARDED_BY(mutex_);

@@ -10,7 +10,7 @@
 namespace backboned {
 namespace {
 
-// Sessions end by the minute.
+// Sessions usually end within minutes.
 constexpr absl::Duration kSessionRetryDelay = absl::Minutes(1);
 
 }  // namespace
@@ -111,8 +111,8 @@ bool Sessions::IsIdleAndOwnsNothing(const Key& key,
          !(owns_more_ && owns_more_({key.second, key.first}));
 }
 
-// A place for a new session. What a session owned may be gone without a call of
-// its own: it is looked for only once there is no place left.
+// Makes a place for a new session. Sessions may have lost all that they owned
+// without a call of theirs: they are looked for only if no place is left.
 absl::StatusOr<Budget::Reservation> Sessions::MakePlace(
     const std::string& principal) {
   absl::StatusOr<Budget::Reservation> place = places_.Reserve({principal}, 1);

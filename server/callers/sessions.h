@@ -1,4 +1,4 @@
-// Client processes, and what they leave behind.
+// Tracks client processes, and drops what they leave behind.
 
 #ifndef BACKBONED_SERVER_CALLERS_SESSIONS_H_
 #define BACKBONED_SERVER_CALLERS_SESSIONS_H_
@@ -30,69 +30,69 @@ class Sessions;
 // one belongs to no session. Not thread-safe.
 using SessionCall = Token<Sessions, std::pair<std::string, std::string>>;
 
-// Knows which sessions live, and what each owns that dies with it. A session is
-// known by its id and its principal: nobody keeps another's alive. It lives
-// while a call of it is in flight, and as long as it owns something until the
-// TTL after its last call; so a client that leaves nothing takes no place.
+// Tracks living sessions, by id and principal, and the instances that die with
+// each. No principal keeps another's sessions alive. A session lives while one
+// of its calls is in flight, and, if it owns something, until the TTL after its
+// last call; so a client that leaves nothing takes no place.
 //
-// It has no clock: a call ends at the latest time that any method was told, so
-// a sweeper that calls TakeExpired every few seconds is what ends sessions,
-// early by one of its intervals at most.
+// Has no clock: a call ends at the latest time that any method was given. So
+// sessions end when a sweeper calls TakeExpired, every few seconds, early by at
+// most one of these intervals.
 //
 // Thread-safe. Must outlive its calls.
 class Sessions {
  public:
   using Call = SessionCall;
 
-  // A session that is over.
+  // A session that has ended.
   struct Expired {
     std::string id;
     std::string principal;
     std::vector<std::string>
-        instances;  // What it had adopted and not given away.
+        instances;  // Instances that it had adopted and still owned.
   };
 
-  // Says whether a session owns something besides instances.
+  // Returns whether a session owns something besides instances.
   using OwnsMore = std::function<bool(const Payer&)>;
 
   // Sessions end `ttl` after their last call; at most `max_sessions` live, and
-  // of a principal its part of them. `owns_more` is called with a lock held:
-  // it must not come back here. Empty: they own instances only.
+  // of each principal its part of them. `owns_more` is called with a lock held:
+  // it must not call this object. Empty: sessions own only instances.
   Sessions(absl::Duration ttl, int64_t max_sessions, const Quotas& quotas = {},
            OwnsMore owns_more = {});
 
   Sessions(const Sessions&) = delete;
   Sessions& operator=(const Sessions&) = delete;
 
-  // Keeps the session alive, or starts it, until the returned call is gone. An
-  // empty `id` stands for a client without session: the call belongs to none.
+  // Starts the session or keeps it alive until the returned call is gone. An
+  // empty `id` stands for a client without a session: the call belongs to none.
   //
   // Returns kResourceExhausted (LimitReached `max-sessions`) for a new session
-  // over the limit or its principal's part, once those that own nothing any
-  // more have made room.
+  // over the limit or its principal's part, after sessions that own nothing any
+  // more have been dropped.
   absl::StatusOr<SessionCall> Begin(std::string_view id,
                                     std::string_view principal, absl::Time now);
 
-  // Keeps the session alive, if it lives, as a call that begins and ends now
-  // does: its client is there, though its call is refused.
+  // Keeps a living session alive, like a call that begins and ends now: its
+  // client is there, though its call is refused.
   void Touch(std::string_view id, std::string_view principal, absl::Time now);
 
-  // Makes `instance` die with the session; best its full name or uid, as the
-  // sweeper needs it. An instance has one owner: the last who adopted it.
+  // Makes `instance` die with the session. Name it by full name or uid, as the
+  // sweeper needs. An instance has one owner: the last one that adopted it.
   //
-  // Returns kFailedPrecondition if the session does not live. While a call of
-  // it does, it lives.
+  // Returns kFailedPrecondition if the session does not live. It lives while
+  // one of its calls does.
   absl::Status Adopt(std::string_view id, std::string_view principal,
                      std::string_view instance);
 
-  // Forgets who owns `instance`, as it is deleted. Without effect if nobody
-  // does.
+  // Forgets the owner of `instance`, which is being deleted. Does nothing if
+  // there is none.
   void Disown(std::string_view instance);
 
-  // Ends the sessions whose last call ended the TTL ago, and returns them.
+  // Ends the sessions whose last call ended `ttl` ago, and returns them.
   std::vector<Expired> TakeExpired(absl::Time now);
 
-  // Sessions that live.
+  // The number of living sessions.
   int64_t count() const;
 
  private:
@@ -103,7 +103,7 @@ class Sessions {
   struct Session {
     Budget::Reservation place;
     int64_t call_count = 0;     // In flight.
-    absl::Time last_used = {};  // Meant while no call is in flight.
+    absl::Time last_used = {};  // Valid while no call is in flight.
     std::set<std::string> instances = {};
   };
 

@@ -10,7 +10,7 @@
 namespace backboned {
 namespace {
 
-// Says that the tapes are gone, and that nothing else has changed.
+// Adds to an error that the tapes are gone and nothing else has changed.
 absl::Status TapesLost(const absl::Status& status) {
   absl::Status lost(status.code(),
                     absl::StrCat(status.message(),
@@ -29,7 +29,7 @@ ParamGrads WantedGrads(const BackwardWork& work) {
           .squares = work.squared_grads};
 }
 
-// Adds the gradients to the instance's and steps its optimizer if it is to, as
+// Adds the gradients to the instance's, and steps its optimizer if asked to, as
 // one commit.
 absl::Status Accumulate(const BackwardWork& work,
                         const std::vector<at::Tensor>& grads,
@@ -51,7 +51,7 @@ absl::Status Accumulate(const BackwardWork& work,
   return absl::OkStatus();
 }
 
-// The backward itself, on the worker.
+// Runs the backward, on the worker.
 absl::Status Compute(BackwardWork& work, BackwardDone& done) {
   Instance& instance = *work.instance;
   std::vector<GraphGradients> graphs;

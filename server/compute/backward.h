@@ -23,7 +23,7 @@ namespace backboned {
 struct BackwardWork {
   std::shared_ptr<Instance> instance;
   TapeLease lease;
-  // For each tape of the lease, by its outputs: of a floating-point type, CPU;
+  // By tape of the lease and by output: of a floating-point type, CPU;
   // undefined: none.
   std::vector<std::vector<at::Tensor>> output_grads;
   bool retain = false;
@@ -38,22 +38,22 @@ struct BackwardWork {
   Budget::Reservation reservation;  // Pays for the gradients' upload.
 };
 
-// What a backward gave. All tensors: CPU, contiguous; undefined: none.
+// The result of a backward. All tensors: CPU, contiguous; undefined: none.
 struct BackwardDone {
-  std::vector<at::Tensor> grads;        // One a parameter, if asked for.
-  std::vector<at::Tensor> input_grads;  // One a tape, if asked for.
-  // One a tape, by parameter, if asked for.
+  std::vector<at::Tensor> grads;        // By parameter, if asked for.
+  std::vector<at::Tensor> input_grads;  // By tape, if asked for.
+  // By tape and by parameter, if asked for.
   std::vector<std::vector<at::Tensor>> tape_grads;
-  std::vector<at::Tensor> squared_grads;  // One a parameter, if asked for.
-  std::optional<StepOutput> step;         // If there was one.
-  StatePtr state;                         // The instance's afterwards.
+  std::vector<at::Tensor> squared_grads;  // By parameter, if asked for.
+  std::optional<StepOutput> step;         // Present if the backward stepped.
+  StatePtr state;                         // The instance's after the backward.
   DeviceWorker::Times times;
 };
 
 // Runs a backward, in the instance's lane if it accumulates, and publishes
-// gradients and step as one State. The tapes are used up once it began, unless
-// it ended well and `retain` is set; before, they go back. After a failure
-// nothing else has changed.
+// gradients and step as one State. Once it began, the tapes are used up, unless
+// it succeeds and `retain` is set; before that, they go back to the store. A
+// failure changes nothing else.
 absl::StatusOr<BackwardDone> RunBackward(DeviceWorker::Request request,
                                          BackwardWork work);
 

@@ -12,8 +12,8 @@
 namespace backboned {
 namespace {
 
-// Appends how a BatchNorm layer in evaluation runs: what else its mode says
-// counts in training only.
+// Appends the mode of a BatchNorm layer in evaluation; its other fields matter
+// in training only.
 void AppendMode(std::string& key, const BatchNormMode& mode) {
   if (mode.eps.has_value()) absl::StrAppendFormat(&key, "%a", *mode.eps);
   key.push_back(',');
@@ -69,7 +69,7 @@ void KeepCached(FeatureCache& cache, const CachePlace& place,
       answer.outputs.push_back(CopyOnHost(output));
     }
   } catch (const std::exception&) {
-    return;  // There is no memory for a copy; the answer is good all the same.
+    return;  // No memory for a copy; the answer is good anyway.
   }
   done.cache_use = cache.Insert(place.version, place.key, std::move(answer));
 }

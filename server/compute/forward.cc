@@ -45,16 +45,16 @@ absl::Status KeepTape(TapeStore& tapes, const DeviceWorker::Request& request,
                 work.instance->worker().clock().Now());
   if (!id.ok()) return id.status();
   done.tape_id = *std::move(id);
-  // Its deletion meanwhile dropped the tapes that were there then.
+  // Deleting the instance dropped only the tapes of that moment.
   if (work.instance->deleted()) {
     tapes.DropInstance(work.instance->uid());
   }
   return absl::OkStatus();
 }
 
-// Whether a forward takes some ten microseconds, as of a perceptron and one
-// image. Convolutions use a parameter more than once a sample; networks of so
-// few parameters are small all the same.
+// Returns whether a forward takes some ten microseconds, as of a perceptron and
+// one image. Convolutions use a parameter more than once for each sample;
+// networks with so few parameters are small anyway.
 bool IsBrief(const ForwardWork& work) {
   constexpr int64_t kMostProducts = 200'000;
   const int64_t samples = work.input.dim() == 0 ? 0 : work.input.size(0);
@@ -66,13 +66,13 @@ bool IsBrief(const ForwardWork& work) {
          products <= kMostProducts;
 }
 
-// Whether a forward waits for its turn in the instance's lane.
+// Returns whether a forward waits for its turn in the instance's lane.
 bool TakesLane(const ForwardWork& work) {
   return ChangesInstance(work) ||
          (work.options.training && work.buffers.empty());
 }
 
-// The forward itself, on the worker.
+// Runs the forward, on the worker.
 absl::Status Compute(TapeStore& tapes, const DeviceWorker::Request& request,
                      ForwardWork& work, ForwardDone& done) {
   ScopedAccount scope(work.account);
@@ -95,7 +95,7 @@ absl::Status Compute(TapeStore& tapes, const DeviceWorker::Request& request,
   return absl::OkStatus();
 }
 
-// Runs a forward on the device: with `done.used`, or else in its lane.
+// Runs a forward on the device: with `done.used`, or, if null, in its lane.
 absl::StatusOr<ForwardDone> RunOnDevice(TapeStore& tapes,
                                         DeviceWorker::Request request,
                                         ForwardWork work, ForwardDone done) {

@@ -28,9 +28,9 @@ absl::StatusOr<ForwardDone> RunForward(TapeStore& tapes,
                                        DeviceWorker::Request request,
                                        ForwardWork work);
 
-// Returns the bytes that a row of the first output of `work` has, as it is
-// computed: from a forward of the first row, which the instance remembers. The
-// input has at least one.
+// Returns the bytes of a row of the first output of `work`, as computed. They
+// are measured by a forward of the first row, and the instance remembers them.
+// The input has at least one row.
 absl::StatusOr<int64_t> RowBytes(const DeviceWorker::Request& request,
                                  const ForwardWork& work);
 

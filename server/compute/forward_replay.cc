@@ -38,7 +38,7 @@ int64_t ForwardReplay::bytes() const {
       static_cast<int64_t>(input_.nbytes() + options_.rng_state.size());
   for (const auto* tensors : {&state_.params, &state_.buffers}) {
     for (const at::Tensor& tensor : *tensors) {
-      if (tensor.use_count() > 1) continue;  // Somebody else's too.
+      if (tensor.use_count() > 1) continue;  // Held elsewhere too.
       bytes += static_cast<int64_t>(tensor.nbytes());
     }
   }

@@ -1,4 +1,4 @@
-// Forwards of instances that can be run again.
+// Runs forwards of instances again.
 
 #ifndef BACKBONED_SERVER_COMPUTE_FORWARD_REPLAY_H_
 #define BACKBONED_SERVER_COMPUTE_FORWARD_REPLAY_H_
@@ -18,15 +18,14 @@ namespace backboned {
 
 // A recorded forward as it began: its state, input and options.
 //
-// What it keeps alive: the input, the generator's state if the forward draws,
-// and of the parameters and buffers those that nobody else holds, which changes
-// with the instance. What two tapes share and nobody else holds, neither
-// counts.
+// Counts as its bytes the input, the generator's state if the forward draws,
+// and those parameters and buffers that nothing else holds, which changes with
+// the instance. A tensor that only two tapes hold counts for neither.
 //
 // Thread-safe.
 class ForwardReplay : public Replay {
  public:
-  // `state` is what the forward ran with, `input` what it got, on the CPU, as
+  // `state` is the forward's state, `input` its input on the CPU, as
   // PrepareInput takes it. The options name the sequence.
   ForwardReplay(std::shared_ptr<Instance> instance, const State& state,
                 at::Tensor input, ForwardOptions options);

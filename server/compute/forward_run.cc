@@ -14,7 +14,7 @@ at::Tensor NormalizeRows(const at::Tensor& rows) {
       .view(rows.sizes());
 }
 
-// The state that a forward runs with.
+// Returns the state that a forward runs with.
 StatePtr StateToRun(const ForwardWork& work, const StatePtr& used) {
   if (work.buffers.empty()) return used;
   State state = {.params = used->params,

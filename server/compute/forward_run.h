@@ -28,38 +28,37 @@ namespace backboned {
 // One forward to run.
 struct ForwardWork {
   std::shared_ptr<Instance> instance;
-  // On the CPU: of a floating-point type, or uint8 images to normalise.
+  // On the CPU: of a floating-point type, or uint8 images to be normalised.
   at::Tensor input;
   ForwardOptions options;
-  // Parameters get gradients that are not frozen when it takes its state,
-  // whatever the options say.
+  // Asks for the gradients of all parameters that are not frozen when the
+  // forward takes its state, whatever the options say.
   bool grads_of_trained = false;
   VersionCondition condition;
-  // To run with in place of the instance's, all of them, on the CPU. Empty: the
-  // instance's.
+  // The buffers to run with, all of them, on the CPU. Empty: the instance's.
   std::vector<at::Tensor> buffers;
   bool return_buffers = false;
   bool l2_normalize = false;  // Divide each output's rows by their norm.
-  bool allow_merge = false;   // It may run in one batch with others.
+  bool allow_merge = false;   // May run in one batch with others.
   std::optional<at::ScalarType> output_dtype;  // Absent: as computed.
-  // Of a forward that MayCache: names the input in the instance's feature
-  // cache. Empty: it is not looked up, nor kept.
+  // The input's name in the instance's feature cache, if the forward MayCache.
+  // Empty: the answer is neither looked up nor kept.
   std::string input_digest = {};
   Budget::Reservation reservation;  // Pays for the input's upload.
 
   // With `options.record`: the tape's place and its session.
   TapeSlot slot;
   std::string session;
-  // Pays for what the forward allocates: with `options.record` the tape's, in
-  // which the input should have been allocated too. Null: nobody.
+  // Pays for the forward's allocations: with `options.record` the tape's
+  // account, which should have paid for the input too. Null: nobody pays.
   std::shared_ptr<MemoryAccount> account;
 };
 
-// What a forward gave. All tensors: CPU, contiguous.
+// The result of a forward. All tensors: CPU, contiguous.
 struct ForwardDone {
   std::vector<at::Tensor> outputs;  // In the order asked for.
   std::vector<at::Tensor> buffers;  // After the forward, if asked for.
-  StatePtr used;                    // Its parameters were used.
+  StatePtr used;                    // The parameters' state.
   uint64_t buffers_version = 0;     // After the forward.
   std::string rng_state;            // After the forward, if one was given.
   std::string tape_id;              // If recorded.
@@ -69,34 +68,34 @@ struct ForwardDone {
   DeviceWorker::Times times;
 };
 
-// Whether a forward changes the instance: moves its buffers, or draws from its
-// generator.
+// Returns whether a forward changes the instance: moves its buffers, or draws
+// from its generator.
 bool ChangesInstance(const ForwardWork& work);
 
-// Takes the state that the instance has now, which must be of the forward's
-// condition, and the settings with it.
+// Takes the instance's present state, which must meet the forward's condition,
+// and the settings with it.
 absl::Status TakeState(ForwardWork& work, StatePtr& used);
 
-// A forward that was computed.
+// A computed forward.
 struct ComputedForward {
   ForwardOutput output;
-  StatePtr state;    // It ran with.
-  at::Tensor input;  // As it came, if recorded.
+  StatePtr state;    // The state that it ran with.
+  at::Tensor input;  // The original, if recorded.
 };
 
-// For the worker: the network's input of some rows of `work.input`.
+// For the worker: makes the network's input from some rows of `work.input`.
 at::Tensor PrepareRows(const ForwardWork& work, const State& state,
                        const at::Tensor& rows);
 
-// For the worker: brings what a forward gave to the host, as it was asked for.
+// For the worker: brings a forward's outputs to the host, as asked for.
 void DeliverOutputs(const ForwardWork& work, ForwardOutput& output,
                     ForwardDone& done);
 
-// The two halves of a forward, for the worker: it is computed, and the state
-// that it leaves is made. A generator or buffers that the caller gave go back
-// into `done`, the instance's own move on. Without `done.used`, in the
-// instance's lane, it is set to the state that is found, which must be of
-// `work.condition`.
+// The two halves of a forward, for the worker: computing it, and making the
+// state after it. A generator or buffers of the caller's go back into `done`;
+// the instance's own go into that state. If `done.used` is null, the work must
+// be in the instance's lane: `done.used` is set to the instance's state, which
+// must meet `work.condition`.
 absl::StatusOr<ComputedForward> ComputeForward(ForwardWork& work,
                                                ForwardDone& done);
 StatePtr NextState(const ForwardWork& work, ForwardOutput& output,

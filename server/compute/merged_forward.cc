@@ -15,17 +15,17 @@
 namespace backboned {
 namespace {
 
-// A forward that runs together with others: all rows of its input in one turn,
-// or a batch's worth in each.
+// A forward that runs together with others: in one turn if its rows fit a
+// batch, else in turns of a batch's rows each.
 class MergedForward : public BatchWork {
  public:
-  // `work` and `used` must outlive it.
+  // `work` and `used` must outlive this object.
   MergedForward(const ForwardWork& work, const StatePtr& used,
                 int64_t max_batch)
       : work_(work), used_(used), max_batch_(max_batch) {}
 
-  // What decides with whom it may run, and the rows of its next turn, which are
-  // not prepared yet.
+  // Returns what decides which forwards it may run with, and the rows of its
+  // next turn, which are not prepared yet.
   ForwardPart Part() const {
     return {.architecture = &work_.instance->architecture(),
             .state = used_.get(),
@@ -34,10 +34,10 @@ class MergedForward : public BatchWork {
             .options = &work_.options};
   }
 
-  // After the last turn.
+  // Call this after the last turn.
   std::vector<at::Tensor> TakeOutputs() { return std::move(outputs_); }
 
-  // Whether it ran alone and whole.
+  // Returns whether the forward ran alone and whole.
   bool exact() const { return IsWhole() && !merged_; }
 
   int64_t NextSamples() const override {
@@ -73,7 +73,7 @@ class MergedForward : public BatchWork {
     return part;
   }
 
-  // One alone gets the bits of a forward that does not merge.
+  // A batch of one has the bits of a forward that does not merge.
   static std::vector<ForwardOutput> Outputs(
       const std::vector<ForwardPart>& parts) {
     if (parts.size() > 1) return ForwardTogether(parts);
@@ -84,8 +84,7 @@ class MergedForward : public BatchWork {
     return outputs;
   }
 
-  // Brings the turn's outputs to the host, and makes room for those of all
-  // turns.
+  // Brings the turn's outputs to the host, and allocates those of all turns.
   void Deliver(ForwardOutput& output) {
     delivered_ = {};
     DeliverOutputs(work_, output, delivered_);
@@ -100,7 +99,7 @@ class MergedForward : public BatchWork {
     outputs_ = std::move(all);
   }
 
-  // Puts the turn's outputs below those of the turns before.
+  // Puts the turn's outputs below those of the earlier turns.
   void EndTurn(bool merged) {
     const int64_t count = NextSamples();
     merged_ = merged_ || merged;
@@ -121,7 +120,7 @@ class MergedForward : public BatchWork {
   const ForwardWork& work_;
   const StatePtr& used_;
   const int64_t max_batch_;
-  int64_t row_ = 0;  // The next turn begins here.
+  int64_t row_ = 0;  // The first row of the next turn.
   ForwardDone delivered_;
   std::vector<at::Tensor> outputs_;
   bool merged_ = false;

@@ -1,4 +1,4 @@
-// Forwards of several callers as one batch.
+// Runs forwards of several callers as one batch.
 
 #ifndef BACKBONED_SERVER_COMPUTE_MERGED_FORWARD_H_
 #define BACKBONED_SERVER_COMPUTE_MERGED_FORWARD_H_
@@ -9,13 +9,13 @@
 
 namespace backboned {
 
-// Whether a forward may run in one batch with others: its caller allows it, it
-// changes nothing and is not kept, and the device's worker makes batches.
+// Returns whether a forward may run in one batch with others: its caller allows
+// it, it changes and records nothing, and the device's worker makes batches.
 bool MayMerge(const ForwardWork& work);
 
-// Runs a forward that MayMerge, together with what waits of the same trunk, in
-// several turns if it has more samples than a batch may have; others have
-// theirs in between. `used` is the state that it runs with.
+// Runs a forward that MayMerge with the state `used`, together with waiting
+// forwards of the same trunk. A forward with more samples than a batch may have
+// takes several turns; others have their turns in between.
 absl::StatusOr<ForwardDone> RunMerged(DeviceWorker::Request request,
                                       ForwardWork work, StatePtr used);
 

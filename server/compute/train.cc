@@ -9,7 +9,7 @@
 namespace backboned {
 namespace {
 
-// The training step itself, on the worker.
+// Runs the training step, on the worker.
 absl::Status Compute(TrainWork& work, TrainDone& done) {
   Instance& instance = *work.forward.instance;
   absl::Status valid = instance.CheckWritable();

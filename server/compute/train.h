@@ -1,4 +1,4 @@
-// Steps of an instance's optimizer, alone and as whole training steps.
+// Steps an instance's optimizer, alone or as part of a training step.
 
 #ifndef BACKBONED_SERVER_COMPUTE_TRAIN_H_
 #define BACKBONED_SERVER_COMPUTE_TRAIN_H_
@@ -18,7 +18,7 @@
 
 namespace backboned {
 
-// What a step gave.
+// The result of a step.
 struct StepDone {
   StepOutput output;
   DeviceWorker::Times times;
@@ -33,7 +33,7 @@ absl::StatusOr<StepDone> RunStep(DeviceWorker::Request request,
 
 // One training step to run.
 struct TrainWork {
-  // In training mode, `out` alone asked for, without a tape.
+  // In training mode, without a tape, with `out` as its only output.
   ForwardWork forward;
   std::vector<LossTerm> terms;      // CheckTerms accepts them; on the CPU.
   Budget::Reservation reservation;  // Pays for the terms' upload.
@@ -41,7 +41,7 @@ struct TrainWork {
   bool return_logits = false;
 };
 
-// What a training step gave.
+// The result of a training step.
 struct TrainDone {
   LossOutput loss;
   StepOutput step;
@@ -50,8 +50,8 @@ struct TrainDone {
   DeviceWorker::Times times;
 };
 
-// Runs a forward in training mode, the loss, its backward and a step with those
-// gradients alone, in the instance's lane, and publishes buffers, parameters
+// Runs a forward in training mode, the loss, its backward and a step with only
+// those gradients, in the instance's lane, and publishes buffers, parameters
 // and optimizer as one State without gradients. Nothing changes if it fails.
 absl::StatusOr<TrainDone> RunTrainStep(DeviceWorker::Request request,
                                        TrainWork work);

@@ -1,4 +1,4 @@
-// Long work of the server's own: drawing, reading files, digests.
+// Runs the server's own long work: drawing, reading files, digests.
 
 #ifndef BACKBONED_SERVER_DEVICE_CHORES_H_
 #define BACKBONED_SERVER_DEVICE_CHORES_H_
@@ -11,15 +11,15 @@
 
 namespace backboned {
 
-// Elements that a turn draws: some milliseconds' worth.
+// The number of elements that one turn draws, in some milliseconds.
 inline constexpr int64_t kDrawnInATurn = int64_t{1} << 20;
 
 // Runs `step` on `chores` again and again until it returns false, and waits for
-// that. Each time is a turn of its own: others' chores have theirs in between,
-// by their runs' shares, and after the deadline, or once the caller has gone,
-// there is no further one. The request's account pays for what it allocates.
+// that. Each run is a turn: chores of other callers have turns in between, by
+// their runs' shares. After the deadline, or once the caller has gone, there
+// are no further turns. The request's account pays for the memory.
 //
-// Returns the step's first error, or those of DeviceWorker::Run.
+// Returns the step's first error, or an error of DeviceWorker::Run.
 absl::StatusOr<DeviceWorker::Times> RunChore(
     DeviceWorker& chores, const DeviceWorker::Request& request,
     absl::FunctionRef<absl::StatusOr<bool>()> step);

@@ -16,17 +16,17 @@
 namespace backboned {
 namespace {
 
-// How often a waiting call looks whether its client is still there.
+// The interval at which a waiting call checks that its client is there.
 constexpr absl::Duration kCancelPoll = absl::Milliseconds(20);
 
-// Work that waited for less starts without asking whether its caller is still
-// there, which takes tens of microseconds of the device's time.
+// Work that waited for less than this starts without a check that its caller is
+// still there, which takes tens of microseconds of the device's time.
 constexpr absl::Duration kFreshFor = absl::Milliseconds(1);
 
-// Longer than brief work takes; so much of a core is lost if it takes longer.
+// Longer than brief work takes; longer work wastes this much of a core.
 constexpr std::chrono::microseconds kMaxSpin{200};
 
-// When to try again after the queue was full: once half of it has run, within
+// The time until a retry after the queue was full: half of the backlog, within
 // these bounds.
 constexpr absl::Duration kMinRetryDelay = absl::Milliseconds(100);
 constexpr absl::Duration kMaxRetryDelay = absl::Seconds(10);
@@ -51,8 +51,8 @@ void Relax() {
 
 }  // namespace
 
-// Shared by the caller, who waits in Wait, and the worker, which refers to the
-// request and the work until `finished`.
+// Shared by the caller, which waits in Wait, and the worker, which refers to
+// the request and the work until `finished`.
 struct DeviceWorker::Item {
   Item(const Request& asks, const Work* plain, BatchWork* batched,
        int64_t turn_samples = 1)
@@ -62,22 +62,22 @@ struct DeviceWorker::Item {
         samples(turn_samples) {}
 
   const Request& request;
-  const Work* work;  // One of the two.
+  const Work* work;  // Null if `batch_work` is set.
   BatchWork* batch_work;
   int64_t samples;  // Of the turn that waits or runs.
   absl::Time submitted = {};
   uint64_t id = 0;
-  bool started = false;  // Without a signal: the caller need not wake for it.
-  // There was a turn before this one.
+  bool started = false;  // Set without a signal: the caller need not wake up.
+  // Another turn has run.
   bool continues = false;
-  // `status` says how, also if it never started. Written with the mutex.
+  // Then `status` is final, even if no turn ran. Written with the mutex.
   std::atomic<bool> finished = false;
   absl::Status status = {};
   Times times = {};
-  MonotonicCondVar done = {};  // `finished` became true.
+  MonotonicCondVar done = {};  // Signalled when `finished` becomes true.
 };
 
-// Runs what is to run together, and sets each one's status.
+// Runs a batch, and sets each item's status.
 void DeviceWorker::RunAll(const Items& items) {
   const auto& largest = *std::ranges::max_element(
       items, {}, [](const auto& item) { return item->samples; });
@@ -140,7 +140,7 @@ absl::StatusOr<DeviceWorker::Times> DeviceWorker::RunTogether(
 }
 
 // Submits an item and waits for its end. Throws nothing: the worker refers to
-// what the caller owns.
+// the caller's objects.
 absl::StatusOr<DeviceWorker::Times> DeviceWorker::Attend(
     const std::shared_ptr<Item>& item) noexcept {
   absl::MutexLock lock(&mutex_);
@@ -210,7 +210,7 @@ bool DeviceWorker::IsIdle() const {
   return scheduler_.queued() == 0 && scheduler_.running() == 0;
 }
 
-// Looks for a short while whether the item has finished, without the mutex.
+// Spins for a short while until the item has finished, without the mutex.
 void DeviceWorker::Spin(const Item& item) {
   static const bool has_cores = std::thread::hardware_concurrency() > 1;
   if (!has_cores) return;
@@ -234,8 +234,8 @@ absl::Status DeviceWorker::Wait(Item& item) {
   return item.status;
 }
 
-// Returns an error if nobody waits for the item any more. Unlocks the mutex
-// meanwhile, since it takes time to ask.
+// Returns an error if the item's caller no longer waits. Unlocks the mutex
+// meanwhile, since the check takes time.
 absl::Status DeviceWorker::CheckWanted(const Item& item) {
   mutex_.Unlock();
   const absl::Status status = RunCatching([&item] {
@@ -246,7 +246,7 @@ absl::Status DeviceWorker::CheckWanted(const Item& item) {
   return clock_.Now() < item.request.deadline ? absl::OkStatus() : Expired();
 }
 
-// A full queue, in the words of the server's options.
+// Returns the error of a full queue, in terms of the server's options.
 absl::Status DeviceWorker::QueueFull(const absl::Status& refused,
                                      const Request& request) const {
   const FlowName flow = {request.principal, request.run};
@@ -256,7 +256,7 @@ absl::Status DeviceWorker::QueueFull(const absl::Status& refused,
                  .retry_delay = std::clamp(scheduler_.Backlog() / 2,
                                            kMinRetryDelay, kMaxRetryDelay)};
   if (limit.requested > limit.value) {
-    // All together.
+    // The limit of all.
   } else if (scheduler_.queued_of(flow.principal) >=
              scheduler_.max_queued_of(flow.principal)) {
     limit.scope = LimitScope::kPrincipal;
@@ -302,14 +302,14 @@ void DeviceWorker::RunBatch(const Scheduler::Dispatch& next) {
   }
   scheduler_.Done(next.run.front(), cost, clock_.Now());
   for (const auto& item : ended) item->finished = true;
-  // Without the mutex, which the callers would wake up to wait for.
+  // Without the mutex, which the callers would block on as they wake up.
   mutex_.Unlock();
   for (const auto& item : ended) item->done.SignalAll();
   mutex_.Lock();
 }
 
-// Returns those of `items` that somebody still waits for; the others' status
-// says why they do not run, and they pay nothing.
+// Returns the items whose callers still wait. The status of the others says why
+// they do not run, and they pay nothing.
 DeviceWorker::Items DeviceWorker::WithoutAbandoned(const Items& items) {
   Items wanted;
   for (const auto& item : items) {
@@ -324,7 +324,7 @@ DeviceWorker::Items DeviceWorker::WithoutAbandoned(const Items& items) {
   return wanted;
 }
 
-// Runs `items`, and returns how long that took.
+// Runs `items`, and returns the time that took.
 absl::Duration DeviceWorker::RunWanted(const Items& items) {
   for (const auto& item : items) item->started = true;
   mutex_.Unlock();
@@ -339,8 +339,8 @@ absl::Duration DeviceWorker::RunWanted(const Items& items) {
   return cost;
 }
 
-// Whether an item's turn that ended has another one behind it, which waits from
-// now on.
+// Queues the next turn of an item, if there is one, and returns whether there
+// is.
 bool DeviceWorker::GoOn(const std::shared_ptr<Item>& item) {
   if (!item->status.ok() || item->batch_work == nullptr) return false;
   item->samples = item->batch_work->NextSamples();

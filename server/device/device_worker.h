@@ -1,4 +1,4 @@
-// The one thread that makes a device's LibTorch calls.
+// Runs all LibTorch calls of a device on one thread.
 
 #ifndef BACKBONED_SERVER_DEVICE_DEVICE_WORKER_H_
 #define BACKBONED_SERVER_DEVICE_DEVICE_WORKER_H_
@@ -26,71 +26,70 @@
 
 namespace backboned {
 
-// Work of one or more turns, in each of which it may run together with other
-// work of its merge key. Between two turns others have theirs.
+// Work of one or more turns. In each turn it may run together with other work
+// of the same merge key; between two turns other work has its turns.
 class BatchWork {
  public:
   virtual ~BatchWork() = default;
 
-  // Returns the samples of its next turn, at most as many as a batch may have
-  // where they are to run together; 0 once there is nothing left to do. Asked
-  // before its first turn, and after each that ended well.
+  // Returns the samples of the next turn, at most a batch's maximum if they are
+  // to run together with others; 0 if no work is left. Called before the first
+  // turn, and after each turn that succeeded.
   virtual int64_t NextSamples() const = 0;
 
-  // Runs the next turn of all of `batch`, which are of one merge key, this one
-  // first. What it throws becomes a status. If it fails with more than one,
-  // nothing of it may have been done: each is then run alone.
+  // Runs the next turn of each of `batch`: this object, first, and others of
+  // the same merge key. An exception becomes a status. If a batch of more than
+  // one fails, nothing of it may have been done: each is then run alone.
   virtual absl::Status RunBatch(std::span<BatchWork* const> batch) = 0;
 };
 
-// Runs work on one device, one item after another, in the order that a
-// Scheduler gives. Nothing else in the process computes with LibTorch's
-// threads: OpenMP keeps a team of them for each thread that calls it, and two
-// teams on the same cores are slower than one.
+// Runs work on one device, one item after another, in a Scheduler's order. No
+// other thread computes with LibTorch's threads: OpenMP keeps a team of them
+// for each thread that calls it, and two teams on the same cores are slower
+// than one.
 //
-// Thread-safe. Where malloc fails for its own bookkeeping, the process ends, as
-// it does where it fails in gRPC; for tensors, RunCatching has a status.
+// Thread-safe. If malloc fails for its own bookkeeping, the process ends, as it
+// does if malloc fails in gRPC; for tensors, RunCatching makes a status.
 class DeviceWorker {
  public:
-  // A piece of work. What it returns, `Run` returns; what it throws becomes a
-  // status.
+  // A piece of work. `Run` returns its status; an exception becomes a status.
   using Work = std::function<absl::Status()>;
 
-  // Who asks, and until when it is worth running.
+  // The caller of the work, and the conditions under which it is worth running.
   struct Request {
     std::string principal;
-    // Which of the principal's runs: it gets a share of its own in the
-    // principal's.
+    // The name of one of the principal's runs, each of which has a share within
+    // the principal's.
     std::string run = {};
     // Items of one lane run in the order of their submission. 0: no lane.
     uint64_t lane = 0;
     absl::Time deadline = absl::InfiniteFuture();  // By the worker's clock.
-    // Polled while the work waits; once true, it will not be started. So if it
-    // throws, which becomes a status.
+    // Polled while the work waits. If it returns true or throws, the work never
+    // starts; an exception becomes a status.
     std::function<bool()> cancelled = [] { return false; };
-    // Pays for the memory that the work takes; of what runs together, that of
-    // the one with most samples does. Null: nobody.
+    // Pays for the work's memory; for a batch, the account of the item with
+    // most samples pays. Null: nobody pays.
     std::shared_ptr<MemoryAccount> account = nullptr;
-    // Of BatchWork: what may run together has equal keys. 0: alone.
+    // BatchWork of equal keys may run together. 0: runs alone.
     uint64_t merge_key = 0;
-    // Takes less time than falling asleep and waking up: the caller spins
-    // shortly, if the device is free.
+    // The work takes less time than falling asleep and waking up: the caller
+    // spins for a short time if the device is free.
     bool brief = false;
   };
 
-  // Batches of BatchWork, by why they left.
+  // Counts of the batches of BatchWork, by the reason why they left the queue.
   struct BatchFigures {
     // By BatchReason.
     std::array<int64_t, 5> batches = {};
-    // Items in them that ran together with others.
+    // The items that ran together with others.
     int64_t merged_items = 0;
-    // Samples of all of them.
+    // The samples of all batches.
     int64_t samples = 0;
   };
 
-  // Where the time of an item went.
+  // The times of an item.
   struct Times {
-    absl::Duration queue;    // From submission until it began.
+    absl::Duration queue;    // From submission to the start.
     absl::Duration compute;  // On the worker.
   };
 
@@ -99,39 +98,39 @@ class DeviceWorker {
   DeviceWorker(c10::Device device, int threads, SchedulerOptions scheduling,
                const Clock& clock = MonotonicClock());
 
-  // Ends the thread once everything that was submitted has run.
+  // Ends the thread after all submitted work has run.
   ~DeviceWorker();
 
   DeviceWorker(const DeviceWorker&) = delete;
   DeviceWorker& operator=(const DeviceWorker&) = delete;
 
-  // Runs `work` on the worker's thread and waits for its end, so `work` may
-  // refer to what the caller owns.
+  // Runs `work` on the worker's thread and waits for its end, so that `work`
+  // may refer to the caller's objects.
   //
-  // Work that did not start by its deadline, or whose caller went away while it
-  // waited for a millisecond or more, never starts: kDeadlineExceeded,
-  // kCancelled. Work that started is waited for.
+  // Returns kDeadlineExceeded or kCancelled if the work did not start by its
+  // deadline or its caller went away while it waited for a millisecond or more:
+  // it never starts then. Work that has started is waited for. Returns
   // kResourceExhausted if too many items wait or memory ran out, kInternal if
   // LibTorch threw.
   absl::StatusOr<Times> Run(const Request& request, const Work& work);
 
-  // Runs `work` as Run does, but in as many turns as it has, and each together
-  // with what else waits of the request's merge key. Only the next turn waits
-  // in the queue, and only the first one can be refused. After an error, or
-  // once the caller has gone, there is no further turn. The times: until the
-  // first turn began, and of all turns, those of the whole batches.
+  // Runs `work` like Run, but in turns, each together with waiting work of the
+  // request's merge key. Only the next turn waits in the queue, and only the
+  // first one can be refused. After an error, or once the caller has gone,
+  // there are no further turns. The times: until the start of the first turn,
+  // and of all turns, which are those of the whole batches.
   absl::StatusOr<Times> RunTogether(const Request& request, BatchWork& work);
 
-  // What ran together so far.
+  // Counts since the start.
   BatchFigures batch_figures() const;
 
-  // Items that wait now, and how long they will take by what items took of
-  // late.
+  // The number of waiting items, and their duration as estimated by recent
+  // costs.
   int64_t queued() const;
   absl::Duration backlog() const;
 
-  // How many of them would run before one that `flow` submitted now, and how
-  // long that will take.
+  // The number of items that would run before one that `flow` submitted now,
+  // and their estimated duration.
   struct Place {
     int64_t ahead = 0;
     absl::Duration wait;
@@ -146,7 +145,7 @@ class DeviceWorker {
   // The device that the work runs on.
   c10::Device device() const { return device_; }
 
-  // Intra-operator threads of the worker.
+  // The worker's intra-operator threads.
   int threads() const { return threads_; }
 
  private:
@@ -191,7 +190,7 @@ class DeviceWorker {
   MonotonicCondVar changed_;  // An item came, or the worker is to end.
   Scheduler scheduler_ ABSL_GUARDED_BY(mutex_);
   std::unordered_map<uint64_t, std::shared_ptr<Item>> items_
-      ABSL_GUARDED_BY(mutex_);  // Those that did not start.
+      ABSL_GUARDED_BY(mutex_);  // Items that did not start.
   uint64_t next_id_ ABSL_GUARDED_BY(mutex_) = 1;
   BatchFigures batch_figures_ ABSL_GUARDED_BY(mutex_);
   bool ending_ ABSL_GUARDED_BY(mutex_) = false;

@@ -10,7 +10,7 @@ namespace backboned {
 namespace {
 
 // Loads LibTorch's CUDA library, which registers the backend with the CPU
-// library. The same binary thus serves machines with and without it.
+// library, so that the same binary serves machines with and without it.
 absl::Status LoadCuda() {
   if (dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL) == nullptr) {
     return absl::FailedPreconditionError(

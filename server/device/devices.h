@@ -1,4 +1,4 @@
-// The devices of this machine.
+// Opens the devices of this machine.
 
 #ifndef BACKBONED_SERVER_DEVICE_DEVICES_H_
 #define BACKBONED_SERVER_DEVICE_DEVICES_H_
@@ -12,11 +12,11 @@
 
 namespace backboned {
 
-// Reads device names (`cpu`, `cuda`, `cuda:N`) and makes sure that they are
-// there. LibTorch's CUDA library is loaded at the first `cuda`.
+// Reads device names (`cpu`, `cuda`, `cuda:N`) and checks that the devices
+// exist. The first `cuda` loads LibTorch's CUDA library.
 //
-// kInvalidArgument for anything else, kFailedPrecondition if the library or the
-// GPU is missing; the message says which.
+// Returns kInvalidArgument for any other name, kFailedPrecondition, whose
+// message says which, if the library or the GPU is missing.
 absl::StatusOr<std::vector<c10::Device>> OpenDevices(
     const std::vector<std::string>& names);
 

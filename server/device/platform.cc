@@ -12,7 +12,7 @@
 namespace backboned {
 namespace {
 
-// What MKL and oneDNN read at their start.
+// Variables that MKL and oneDNN read at their start.
 constexpr const char* kVariables[] = {
     "MKL_CBWR",
     "MKL_ENABLE_INSTRUCTIONS",
@@ -45,7 +45,7 @@ int64_t MachineMemoryBytes() {
       int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE);
   std::ifstream file("/sys/fs/cgroup/memory.max");
   int64_t group = 0;
-  // The file says "max" if there is no limit.
+  // The file contains "max" if there is no limit.
   return file >> group && group > 0 ? std::min(machine, group) : machine;
 }
 

@@ -1,4 +1,4 @@
-// What this server is.
+// Describes the server's build and machine.
 
 #ifndef BACKBONED_SERVER_DEVICE_PLATFORM_H_
 #define BACKBONED_SERVER_DEVICE_PLATFORM_H_
@@ -15,14 +15,14 @@ std::string Version();
 // LibTorch's version, e.g. `2.11.0`.
 std::string TorchVersion();
 
-// Bytes of memory that this process may use: the machine's, or its control
+// The bytes of memory that this process may use: the machine's, or its control
 // group's limit if that is less.
 int64_t MachineMemoryBytes();
 
-// What the processor calls itself.
+// The name that the processor gives.
 std::string ProcessorName();
 
-// What the last bits of results depend on besides the above and the number of
+// The other things that decide the last bits of results besides the number of
 // threads, by name: LibTorch's instruction set and switches, and those
 // variables of the environment that are set and change them.
 std::map<std::string, std::string> Numerics();

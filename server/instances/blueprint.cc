@@ -22,7 +22,7 @@
 namespace backboned {
 namespace {
 
-// More than images have: descriptions, which lists are full of, tell them all.
+// More channels than images have: a list's descriptions contain them all.
 constexpr size_t kMaxChannels = 1024;
 
 absl::Status CheckNormalization(const Blueprint& plan) {
@@ -85,7 +85,7 @@ std::vector<std::string> UidsOf(
   return uids;
 }
 
-// Returns OK if `column` can be an earlier column of what is planned.
+// Returns OK if `column` can be an earlier column of the planned instance.
 absl::Status CheckColumn(const CreateOptions& options, const Blueprint& plan,
                          const DeviceWorker& worker, const Instance& column) {
   const auto differs = [&](std::string_view has, std::string_view expected) {
@@ -116,7 +116,7 @@ absl::Status CheckColumn(const CreateOptions& options, const Blueprint& plan,
   return absl::OkStatus();
 }
 
-// The following say what of `instance` is not as planned. Empty: nothing.
+// These return how `instance` differs from the plan. Empty: not at all.
 std::string MadeOtherwise(const Instance& instance, const Blueprint& plan) {
   const Architecture& present = instance.architecture();
   if (present.name() != plan.architecture->name() ||

@@ -1,4 +1,4 @@
-// How an instance is made: what is asked for, checked and drawn.
+// Checks and draws a new instance.
 
 #ifndef BACKBONED_SERVER_INSTANCES_BLUEPRINT_H_
 #define BACKBONED_SERVER_INSTANCES_BLUEPRINT_H_
@@ -26,63 +26,63 @@
 
 namespace backboned {
 
-// What to make.
+// Options of a new instance.
 struct CreateOptions {
   std::string name;  // Empty: chosen, and the instance dies with `session`.
   std::string owner;
   std::string session;
   std::string benchmark;     // One of the two.
   std::string architecture;  // One of the two.
-  Arguments arguments;       // Go before the benchmark's.
+  Arguments arguments;       // Take precedence over the benchmark's.
   std::optional<uint64_t> seed;
-  std::string rng_state;  // Instead of a seed; empty: none.
+  std::string rng_state;  // In place of a seed; empty: none.
   bool exist_ok = false;
-  std::string device;  // Empty: the default one.
+  std::string device;  // Empty: the default device.
   std::optional<Normalization> normalization;
   std::optional<WeightsOptions> weights;
   bool random_init =
-      false;  // Good without weights, even if Mammoth loads some.
+      false;  // Begins without weights, even if Mammoth loads some.
   Settings settings;
   at::ScalarType dtype = at::kFloat;  // Of parameters and floating buffers.
   std::vector<std::string> columns;   // Earlier ones, the oldest first.
-  // Asked before the instance is there: an error if nobody waits for it any
-  // more, which is returned. Empty: somebody does.
+  // Called before the instance is added. Returns an error, which is passed on,
+  // if the caller no longer waits. Empty: the caller waits.
   std::function<absl::Status()> check_wanted = {};
-  // Who asks, for what is computed.
+  // The caller, for work on a worker.
   DeviceWorker::Request caller = {};
 };
 
-// What was made.
+// The result of CreateInstance.
 struct Created {
   std::shared_ptr<Instance> instance;
   bool existed = false;
-  std::string rng_state;  // After the drawing, if a state was given.
-  // Of the weights, if some were loaded.
+  std::string rng_state;  // After the draws, if a state was given.
+  // Keys of the weights, if some were loaded.
   std::vector<std::string> missing_keys = {};
   std::vector<std::string> unexpected_keys = {};
 };
 
-// What an instance is made from, all defaults filled in.
+// The plan of an instance, all defaults filled in.
 struct Blueprint {
-  std::string source;     // What the caller named, in canonical spelling.
+  std::string source;     // As the caller named it, in canonical spelling.
   std::string benchmark;  // Empty: none.
   std::shared_ptr<const Architecture> architecture;
   bool pretrained = false;  // Mammoth always loads weights into it.
   Normalization normalization;
-  std::vector<std::shared_ptr<Instance>> columns;  // Earlier ones.
+  std::vector<std::shared_ptr<Instance>> columns;  // Earlier columns.
 };
 
-// How an instance begins.
+// The beginning of an instance.
 struct Beginning {
   StatePtr state;
-  std::string rng_state;  // After the drawing.
+  std::string rng_state;  // The generator's state after the draws.
   std::string weights_sha256 = {};
   LoadPlan loaded = {};
 };
 
-// Plans what `options` ask for, the columns left out.
+// Plans the instance that `options` ask for, without its columns.
 //
-// Returns kNotFound (no such benchmark or architecture) or kInvalidArgument
+// Returns kNotFound (unknown benchmark or architecture) or kInvalidArgument
 // (arguments).
 absl::StatusOr<Blueprint> MakeBlueprint(const CreateOptions& options);
 
@@ -94,16 +94,16 @@ absl::Status CheckBlueprint(const CreateOptions& options,
 // `options` name none, kInvalidArgument if they contradict each other.
 absl::Status CheckWeights(const CreateOptions& options, const Blueprint& plan);
 
-// Returns kInvalidArgument that names a column which cannot be an earlier one
-// of what is planned for `worker`, or OK.
+// Returns kInvalidArgument, which names the column, if a column of `plan`
+// cannot be an earlier column of an instance on `worker`.
 absl::Status CheckColumns(const CreateOptions& options, const Blueprint& plan,
                           const DeviceWorker& worker);
 
-// The answer to a name that `instance` has already: itself if it may exist and
-// is what `options` would make on `worker`, or kAlreadyExists, which names what
-// differs. Not compared are what the parameters are by now (seed, how weights
-// were loaded), weights if `options` say nothing of them, and a feature cache
-// if they ask for none.
+// Returns the answer if `instance` has the requested name already: `instance`
+// if `options` allow that and would make its equal on `worker`, else
+// kAlreadyExists, which names the difference. Not compared are the origins of
+// the parameters (seed, loading of weights), weights that `options` do not
+// name, and a feature cache that they do not ask for.
 absl::StatusOr<Created> Existing(std::shared_ptr<Instance> instance,
                                  const CreateOptions& options,
                                  const Blueprint& plan,
@@ -121,9 +121,9 @@ absl::StatusOr<State> Draw(const Layout& layout, const at::Generator& generator,
 absl::Status MoveTo(DeviceWorker& worker, const DeviceWorker::Request& caller,
                     State& state);
 
-// Draws the parameters, or loads them from `folder`; before anything is drawn
-// the weights are looked at. That is a chore of the caller's; only a copy to
-// another device is the worker's.
+// Draws the parameters, or loads them from `folder`, whose weights are checked
+// before anything is drawn. That is a chore of the caller's; only a copy to
+// another device runs on its worker.
 //
 // Returns kInvalidArgument (seed, generator state, weights that do not fit),
 // kNotFound or kFailedPrecondition (no such weights, or corrupt ones), and the
@@ -133,7 +133,7 @@ absl::StatusOr<Beginning> Begin(const CreateOptions& options,
                                 const WeightsFolder& folder,
                                 DeviceWorker& chores, DeviceWorker& worker);
 
-// Who the instance will be; an unnamed one gets a name.
+// Returns the identity of the instance; an unnamed one gets a name.
 Instance::Identity IdentityOf(const CreateOptions& options,
                               const Blueprint& plan, const Beginning& begin);
 

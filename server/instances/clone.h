@@ -25,11 +25,11 @@ struct CloneOptions {
   std::string owner;
   std::string session;
   VersionCondition condition;
-  // Absent: the source's, but not read-only, and without a feature cache.
+  // Absent: the source's, but writable and without a feature cache.
   std::optional<Settings> settings;
   CloneParts parts;
-  // Makes a fork: the head is fresh and has so many classes, drawn from `seed`,
-  // or at random. Without gradients and optimizer.
+  // Makes a fork: a new head with this number of classes, drawn from `seed`, or
+  // at random. Without gradients and optimizer.
   std::optional<int64_t> num_classes;
   std::optional<uint64_t> seed;
   // As in CreateOptions.

@@ -95,14 +95,14 @@ FeatureCache::Figures FeatureCache::figures() const {
   return figures;
 }
 
-// Takes an entry out, to be destroyed with `dead`.
+// Moves an entry to `dead`.
 void FeatureCache::Remove(Entries::iterator entry, Entries& dead) {
   figures_.bytes -= entry->bytes;
   by_key_.erase(entry->key);
   dead.splice(dead.end(), entries_, entry);
 }
 
-// Takes out what there is no room for.
+// Moves the least recently used entries over the limit to `dead`.
 void FeatureCache::Evict(Entries& dead) {
   while (figures_.bytes > limit_.amount()) {
     Remove(std::prev(entries_.end()), dead);

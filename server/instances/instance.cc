@@ -100,7 +100,7 @@ std::optional<int64_t> Instance::RowBytes(const std::string& question) const {
 
 void Instance::RememberRowBytes(const std::string& question, int64_t bytes) {
   absl::MutexLock lock(&mutex_);
-  constexpr size_t kMostKnown = 16;  // Clients choose what is asked.
+  constexpr size_t kMostKnown = 16;  // Clients choose the questions.
   if (row_bytes_.size() >= kMostKnown) row_bytes_.clear();
   row_bytes_[question] = bytes;
 }
@@ -170,7 +170,7 @@ absl::StatusOr<StatePtr> Instance::Commit(
 
 void Instance::MarkDeleted() {
   deleted_ = true;
-  cache_.Resize(0).IgnoreError();  // Less fits always.
+  cache_.Resize(0).IgnoreError();  // A smaller size always fits.
 }
 
 absl::Status Instance::CheckAlive() const {
@@ -205,7 +205,7 @@ void Instance::Publish(StatePtr next) {
   {
     absl::MutexLock lock(&mutex_);
     state_.swap(
-        next);  // The old one, if nobody else has it, dies after the lock.
+        next);  // The old state, if nothing else holds it, dies after the lock.
   }
   cache_.MoveTo(version);
 }
@@ -227,12 +227,12 @@ absl::StatusOr<std::vector<at::Tensor>> Instance::HostView(
   return tensors;
 }
 
-// A digest under way. Used in its lane only, but for `state`; `result` may be
-// read once it is there.
+// A digest in progress. Used in its lane only, except `state`; `result` may be
+// read once it is set.
 struct Instance::Digesting {
   explicit Digesting(StatePtr of) : state(std::move(of)) {}
 
-  // Gets the tensors to the host. For the worker, unless they are there.
+  // Brings the tensors to the host. For the worker, unless they are there.
   void Fetch() {
     if (!host.empty()) return;
     for (const auto* some : {&state->params, &state->buffers, &state->shared}) {
@@ -240,7 +240,7 @@ struct Instance::Digesting {
     }
   }
 
-  // Takes a turn's bytes in; false once the result is there.
+  // Takes a turn's bytes; returns false once the result is set.
   bool Advance() {
     constexpr size_t kBytesInATurn = 8 << 20;  // Some milliseconds' worth.
     size_t left = kBytesInATurn;
@@ -263,8 +263,8 @@ struct Instance::Digesting {
   const StatePtr state;
   std::vector<at::Tensor> host;
   Sha256 hash;
-  size_t next = 0;    // Of the tensors.
-  size_t offset = 0;  // In it.
+  size_t next = 0;    // Index of a tensor.
+  size_t offset = 0;  // In that tensor.
   std::string result = {};
 };
 

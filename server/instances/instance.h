@@ -25,15 +25,15 @@
 
 namespace backboned {
 
-// A condition on the version that a call finds; only what is set is compared.
+// A condition on an instance's version; only the fields that are set count.
 struct VersionCondition {
   std::string uid;
   std::optional<uint64_t> params;
   std::optional<uint64_t> buffers;
 };
 
-// How uint8 images become input: `x / 255`, then `(x - mean) / std` by channel.
-// Both empty: only `x / 255`.
+// The normalisation of uint8 images: `x / 255`, then `(x - mean) / std` by
+// channel. Both empty: only `x / 255`.
 struct Normalization {
   std::vector<double> mean;
   std::vector<double> std;
@@ -44,28 +44,28 @@ struct Normalization {
 // A named backbone: an immutable architecture and a pointer to its current
 // State.
 //
-// Whoever holds a State keeps that version, whatever is published meanwhile.
+// The holder of a State keeps that version, whatever is published meanwhile.
 // States are published only from the instance's lane, one after another.
 //
 // Thread-safe.
 class Instance {
  public:
-  // What never changes.
+  // The properties that never change.
   struct Identity {
     std::string name;
     std::string owner;
     std::string session;    // Of the call that made it. Empty: none.
     std::string benchmark;  // Empty: made from an architecture.
     Normalization normalization;
-    std::string weights;                    // It began with. Empty: none.
-    std::string weights_sha256;             // Of their file.
+    std::string weights;                    // Initial ones. Empty: none.
+    std::string weights_sha256;             // Of the weights' file.
     std::vector<std::string> columns = {};  // Earlier ones, by full name.
     std::vector<std::string> column_uids = {};
     bool ephemeral = false;  // Dies with its session.
     absl::Time created;
   };
 
-  // What it did, for its description.
+  // Counts of events, for the instance's description.
   struct Counters {
     std::atomic<int64_t> forwards = 0;
     std::atomic<int64_t> backwards = 0;
@@ -75,8 +75,8 @@ class Instance {
     std::atomic<int64_t> replayed_forwards = 0;
   };
 
-  // `worker` must outlive it; `initial` lives on the worker's device; the
-  // patterns of `settings` match. Its feature cache is off until OpenCache.
+  // `worker` must outlive the instance; `initial` is on the worker's device;
+  // the patterns of `settings` match. The feature cache is off until OpenCache.
   Instance(Identity identity, std::shared_ptr<const Architecture> architecture,
            DeviceWorker& worker, StatePtr initial, Settings settings = {},
            std::shared_ptr<Budget> cache_room = nullptr);
@@ -89,14 +89,14 @@ class Instance {
   DeviceWorker& worker() const { return worker_; }
   Counters& counters() { return counters_; }
 
-  // What its forwards were answered, in the current version.
+  // The answers to forwards in the current version.
   FeatureCache& cache() { return cache_; }
 
-  // 128 random bits as hexadecimal digits: a name may be made again, a uid is
-  // not.
+  // 128 random bits as hexadecimal digits. A later instance may have the same
+  // name, but not the same uid.
   const std::string& uid() const { return uid_; }
 
-  // Its lane at the device's worker.
+  // The instance's lane at the device's worker.
   uint64_t lane() const { return lane_; }
 
   // `owner/name`.
@@ -105,29 +105,27 @@ class Instance {
   // The current state.
   StatePtr state() const;
 
-  // The settings in force, and for each parameter whether they let it be
-  // trained.
+  // The settings in force, and whether they let each parameter be trained.
   Settings settings() const;
   std::vector<bool> trained() const;
 
-  // Lets `change` change the settings, in the lane: what came before it was
-  // done under the old ones. Nothing changes if the condition does not hold by
-  // then, a pattern matches no parameter (kInvalidArgument), or CacheFits' or
-  // the error of the room for caches says no.
+  // Lets `change` change the settings, in the lane: earlier work runs under the
+  // old ones. Nothing changes if the condition no longer holds, a pattern
+  // matches no parameter (kInvalidArgument), or CacheFits or the room for
+  // caches returns an error.
   absl::Status ChangeSettings(const DeviceWorker::Request& request,
                               const VersionCondition& condition,
                               const std::function<void(Settings&)>& change);
 
-  // Returns what RememberRowBytes was told of `question`, if that was lately.
+  // Returns the bytes that RememberRowBytes was recently given for `question`.
   std::optional<int64_t> RowBytes(const std::string& question) const;
   void RememberRowBytes(const std::string& question, int64_t bytes);
 
-  // Gives a new instance the feature cache of its settings, or returns
-  // CacheFits' error, or that of the room for caches.
+  // Gives a new instance the feature cache of its settings, or returns the
+  // error of CacheFits or of the room for caches.
   absl::Status OpenCache();
 
-  // Returns kAborted, with both versions, if `condition` does not hold for
-  // `state`.
+  // Returns kAborted, with both versions, if `state` does not meet `condition`.
   absl::Status CheckVersion(const VersionCondition& condition,
                             const State& state) const;
 
@@ -138,37 +136,37 @@ class Instance {
       const DeviceWorker::Request& request, const VersionCondition& condition,
       const std::function<absl::StatusOr<StatePtr>(const State&)>& make);
 
-  // Says that the registry no longer has it. Writes fail from then on; reads
-  // and forwards that hold it finish. Its feature cache is gone.
+  // Ends the instance, which the registry no longer has. Later writes fail;
+  // reads and forwards that hold it finish. Turns the feature cache off.
   void MarkDeleted();
   bool deleted() const { return deleted_; }
 
-  // Returns kNotFound once it is deleted: what is written then would be lost.
+  // Returns kNotFound if the instance is deleted: a write would be lost.
   absl::Status CheckAlive() const;
 
-  // Returns CheckAlive's error, or kFailedPrecondition (kReadOnly) if the
-  // settings let nobody write.
+  // Returns the error of CheckAlive, or kFailedPrecondition (kReadOnly) if the
+  // instance is read-only.
   absl::Status CheckWritable() const;
 
-  // Returns kFailedPrecondition (kReadOnly) if its dtype runs in evaluation
-  // only: float16 or bfloat16.
+  // Returns kFailedPrecondition (kReadOnly) if the instance's dtype allows only
+  // evaluation: float16 or bfloat16.
   absl::Status CheckTrains() const;
 
-  // Publishes a state. Only from work in the instance's lane. What is cached of
-  // another version of parameters or buffers goes.
+  // Publishes a state, and drops cached answers of other versions of parameters
+  // or buffers. Call this only from work in the instance's lane.
   void Publish(StatePtr next);
 
   // Returns `tensors` as contiguous CPU tensors of `dtype`; absent: of their
-  // own. The same ones where they are that already, copies made by the worker
-  // otherwise. Undefined ones stay undefined.
+  // own dtype. Tensors of that form are returned as they are; the worker copies
+  // the others. Undefined ones stay undefined.
   absl::StatusOr<std::vector<at::Tensor>> HostView(
       const DeviceWorker::Request& request, std::vector<at::Tensor> tensors,
       std::optional<at::ScalarType> dtype = {}) const;
 
-  // SHA-256 of the flat parameters, then the buffers, then what is shared with
-  // earlier columns, of `state`: a chore, remembered for the last state asked
-  // for. Those who ask for the same one at the same time take turns with one
-  // computation, which goes on while one of them waits.
+  // Returns the SHA-256 of the flat parameters, then the buffers, then the
+  // tensors shared with earlier columns, of `state`: a chore, remembered for
+  // the last state asked for. Concurrent callers for the same state take turns
+  // with one computation, which goes on while one of them waits.
   absl::StatusOr<std::string> Digest(DeviceWorker& chores,
                                      DeviceWorker::Request request,
                                      const StatePtr& state);
@@ -176,12 +174,12 @@ class Instance {
  private:
   struct Digesting;
 
-  // The computation of the digest of `state` that is under way, or a new one.
+  // Returns the present computation of the digest of `state`, or a new one.
   std::shared_ptr<Digesting> DigestingOf(const StatePtr& state)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
-  // Returns kInvalidArgument (kInvalidOption) if a feature cache of `bytes`
-  // could not keep the logits of one sample, unless it is off.
+  // Returns kInvalidArgument (kInvalidOption) if a feature cache of `bytes` is
+  // on but cannot keep the logits of one sample.
   absl::Status CacheFits(int64_t bytes) const;
 
   const Identity identity_;

@@ -1,4 +1,4 @@
-// Which instances there are, by owner and name.
+// Finds the server's instances by owner and name.
 
 #ifndef BACKBONED_SERVER_INSTANCES_REGISTRY_H_
 #define BACKBONED_SERVER_INSTANCES_REGISTRY_H_
@@ -27,9 +27,9 @@ class Registry {
  public:
   Registry(int64_t max_instances, const Quotas& quotas);
 
-  // Finds what `reference` means to `principal`: a bare name is its own
-  // instance, else one of `server`; `owner/name` is somebody else's. kNotFound
-  // otherwise.
+  // Finds the instance that `reference` means to `principal`: a bare name is
+  // its own instance, else one of `server`; `owner/name` names any. Returns
+  // kNotFound if there is none.
   absl::StatusOr<std::shared_ptr<Instance>> Find(
       std::string_view reference, std::string_view principal) const;
 
@@ -37,21 +37,21 @@ class Registry {
   std::shared_ptr<Instance> Get(std::string_view owner,
                                 std::string_view name) const;
 
-  // Returns kResourceExhausted if there is no room for one more of `payer`.
+  // Returns kResourceExhausted if `payer` has no place for another instance.
   absl::Status CheckRoom(const Payer& payer) const;
 
-  // Adds an instance, which its owner and the session that made it pay for:
-  // kAlreadyExists if its owner has one of its name, kResourceExhausted if
-  // there are too many.
+  // Adds an instance, for which its owner and the session that made it pay.
+  // Returns kAlreadyExists if the owner has an instance of this name,
+  // kResourceExhausted if there are too many.
   absl::Status Add(std::shared_ptr<Instance> instance);
 
-  // Removes this very instance; false if it is not there.
+  // Removes this very instance; returns false if it is not there.
   bool Remove(const Instance& instance);
 
-  // Whose they are.
+  // The places of instances, by payer.
   const Budget& places() const { return places_; }
 
-  // All of them, by owner and name.
+  // Returns all instances, by owner and name.
   std::vector<std::shared_ptr<Instance>> List() const;
 
  private:

@@ -9,7 +9,7 @@
 namespace backboned {
 namespace {
 
-// Of all patterns: a page of a list tells those of a hundred instances.
+// Of all patterns, so that a page of a list holds a hundred instances.
 constexpr size_t kMaxFrozenBytes = 32 << 10;
 
 }  // namespace

@@ -1,4 +1,4 @@
-// What may be changed of an instance after it was made.
+// Settings of an instance that may change after it was made.
 
 #ifndef BACKBONED_SERVER_INSTANCES_SETTINGS_H_
 #define BACKBONED_SERVER_INSTANCES_SETTINGS_H_
@@ -13,12 +13,12 @@
 namespace backboned {
 
 struct Settings {
-  // Nobody may write it.
+  // Refuses all writes.
   bool read_only = false;
   // Patterns over the parameters that are not trained, as in a Selection.
   // Empty: none.
   std::vector<std::string> frozen = {};
-  // What its feature cache may take. 0: it has none.
+  // The feature cache's limit. 0: no cache.
   int64_t feature_cache_bytes = 0;
 };
 

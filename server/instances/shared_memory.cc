@@ -12,8 +12,8 @@ const c10::StorageImpl* MemoryOf(const at::Tensor& tensor) {
   return tensor.storage().unsafeGetStorageImpl();
 }
 
-// Whether somebody besides `state` may hold `tensor` of it. An optimizer's
-// tensors are shared with it.
+// Returns whether something besides `state` may hold its `tensor`. An
+// optimizer's tensors are shared with the optimizer.
 bool MayBeShared(const State& state, const at::Tensor& tensor) {
   return state.optimizer.use_count() > 1 || tensor.use_count() > 1 ||
          tensor.storage().use_count() > 1;
@@ -31,7 +31,7 @@ struct Holding {
 std::vector<int64_t> SharedBytes(std::span<const StatePtr> states,
                                  std::span<const StatePtr> others) {
   std::vector<Holding> holdings;
-  // Who holds it first, or nobody in particular.
+  // The index of the first holder, or this if there are several.
   constexpr size_t kSeveral = SIZE_MAX;
   std::unordered_map<const c10::StorageImpl*, size_t> holders;
   size_t held_by_one = 0;

@@ -1,4 +1,4 @@
-// Which of the tensors of several states are the same ones.
+// Counts the bytes of tensors that several states share.
 
 #ifndef BACKBONED_SERVER_INSTANCES_SHARED_MEMORY_H_
 #define BACKBONED_SERVER_INSTANCES_SHARED_MEMORY_H_
@@ -14,14 +14,14 @@
 namespace backboned {
 
 // Returns for each of `states` the bytes of its tensors whose memory another of
-// them holds too, or one of `others`. Touches no tensor's values, and holds no
-// tensor. Takes time with the tensors of `states`, and with those of `others`
-// until it is known of all that may be shared.
+// them, or one of `others`, holds too. Touches no tensor's values, and holds no
+// tensor. Takes time linear in the tensors of `states`, and of those `others`
+// that must be visited until all that may be shared is found.
 std::vector<int64_t> SharedBytes(std::span<const StatePtr> states,
                                  std::span<const StatePtr> others = {});
 
-// Returns the bytes of what the forwards of `tapes` ran with that none of
-// `states` holds.
+// Returns the bytes of the parameters and buffers of the forwards of `tapes`
+// that none of `states` holds.
 int64_t TapeStateBytes(std::span<const std::shared_ptr<const Tape>> tapes,
                        std::span<const StatePtr> states);
 

@@ -90,7 +90,7 @@ absl::StatusOr<int> WeightsFolder::OpenFile(std::string_view name) const {
   }
   const std::string path =
       absl::StrCat(path_, "/", *found, std::string(kSuffix));
-  // Not blocking, lest a named pipe makes it wait for its writer.
+  // Does not block, since a named pipe would make it wait for a writer.
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd >= 0) return fd;
   return Error(

@@ -1,4 +1,4 @@
-// The operator's folder of weights files, `--weights-dir`.
+// Finds weights files in the operator's folder, `--weights-dir`.
 
 #ifndef BACKBONED_SERVER_INSTANCES_WEIGHTS_FOLDER_H_
 #define BACKBONED_SERVER_INSTANCES_WEIGHTS_FOLDER_H_
@@ -19,22 +19,22 @@
 
 namespace backboned {
 
-// Which weights, and how they are loaded.
+// The name of weights, and the way to load them.
 struct WeightsOptions {
   std::string name;
   LoadOptions load = {};
 };
 
-// A file that is open, sound, and fits a layout.
+// An open weights file that is sound and fits a layout.
 class PreparedWeights {
  public:
   const LoadPlan& plan() const { return plan_; }
 
-  // Computes the file's next tensor into `state`, always the same one. Returns
-  // false once none is left, or the file's errors.
+  // Computes the file's next tensor into `state`, the same object in all calls.
+  // Returns false if none is left, or the file's errors.
   absl::StatusOr<bool> LoadNext(State& state);
 
-  // The SHA-256 of the file as 64 hexadecimal digits, once it is loaded.
+  // Returns the file's SHA-256 as 64 hexadecimal digits. Call it after loading.
   std::string TakeSha256() { return hash_->TakeHex(); }
 
  private:
@@ -50,25 +50,25 @@ class PreparedWeights {
   std::string name_;
   SafetensorsFile file_;
   LoadPlan plan_;
-  size_t next_ = 0;               // Of the file's tensors.
-  std::shared_ptr<Sha256> hash_;  // Of what was read.
+  size_t next_ = 0;               // Index into the file's tensors.
+  std::shared_ptr<Sha256> hash_;  // Of the bytes read.
 };
 
 // Finds weights by name: a file's name without `.safetensors`. A client's name
-// is compared with what the folder lists, and never becomes a path.
+// is compared with the folder's listing, and never becomes a path.
 //
 // Thread-safe. The folder may change at any time.
 class WeightsFolder {
  public:
-  // No folder at all.
+  // Stands for no folder.
   WeightsFolder() = default;
 
-  // Returns an error that says what is wrong with `path` if it is no readable
+  // Returns an error, which says what is wrong, if `path` is no readable
   // folder.
   static absl::StatusOr<WeightsFolder> Open(const std::string& path);
 
-  // The names of all weights, sorted. Files whose names break the rule of
-  // CheckName are left out.
+  // Returns the names of all weights, sorted, without those that CheckName
+  // refuses.
   absl::StatusOr<std::vector<std::string>> Names() const;
 
   // Opens weights and plans how they go into `layout`.

@@ -9,7 +9,7 @@
 namespace backboned {
 namespace {
 
-// The sum, or the largest number, where it is more.
+// Returns the sum, or the largest number if the sum exceeds it.
 int64_t SaturatingAdd(int64_t a, int64_t b) {
   constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
   return b > kMost - a ? kMost : a + b;

@@ -1,4 +1,4 @@
-// A limit on what is taken and given back.
+// Limits an amount that is taken and given back.
 
 #ifndef BACKBONED_SERVER_LIMITS_BUDGET_H_
 #define BACKBONED_SERVER_LIMITS_BUDGET_H_
@@ -17,11 +17,11 @@
 
 namespace backboned {
 
-// Admits calls, instances or bytes before any of them is there, within a limit
-// of all and within each payer's part of it.
+// Admits calls, instances or bytes before they exist, within a limit for all
+// and each payer's part of it.
 //
-// It never waits: over the limit is refused at once, since calls that wait
-// would fill the connection that the freeing call needs.
+// Never waits: an amount over the limit is refused at once, since calls that
+// wait would fill the connection that the freeing call needs.
 //
 // Thread-safe. Must outlive its reservations.
 class Budget {
@@ -39,13 +39,13 @@ class Budget {
   };
 
   struct Options {
-    // What errors call it: the server's option without dashes in front.
+    // The limit's name in errors: the server's option without leading dashes.
     std::string name;
-    // One of what there is of it, for messages: `call`.
+    // The name of one unit in messages: `call`.
     std::string unit = "byte";
     int64_t limit = 0;
     Quotas quotas = {};
-    // About how long something is held. Zero: until somebody gives it up.
+    // The usual time until it is given back. Zero: a client decides.
     absl::Duration retry_delay = absl::ZeroDuration();
   };
 
@@ -56,23 +56,23 @@ class Budget {
 
   // Takes `amount`.
   //
-  // Returns kResourceExhausted (LimitReached) if that would pass the limit, or
-  // the payer's part of it, with a retry delay where it can fit later;
-  // kInvalidArgument (kInvalidOption) if it is negative. Nothing is taken then.
+  // Returns kResourceExhausted (LimitReached) over the limit or the payer's
+  // part of it, with a retry delay if `amount` can fit later; kInvalidArgument
+  // (kInvalidOption) if `amount` is negative. Nothing is taken then.
   absl::StatusOr<Reservation> Reserve(const Payer& payer, int64_t amount);
 
-  // Makes `held` of `payer`, taken here or empty, as large as `amount`. What is
-  // less always fits; what is more is refused as by Reserve, and nothing has
-  // changed then.
+  // Changes `held`, a reservation of `payer` here or empty, to `amount`. A
+  // smaller amount always fits; a larger one is refused as by Reserve, and
+  // `held` stays.
   absl::Status Resize(Reservation& held, const Payer& payer, int64_t amount);
 
-  // What Reserve would return now.
+  // Returns the error that Reserve would return now, or OK.
   absl::Status Check(const Payer& payer, int64_t amount) const;
 
-  // How much there is.
+  // The limit of all.
   int64_t limit() const { return options_.limit; }
 
-  // How much is taken: by all, by a principal, by a session.
+  // The amount that is taken: by all, or within `scope` of `payer`.
   int64_t used() const;
   int64_t used(LimitScope scope, const Payer& payer) const;
 

@@ -17,7 +17,7 @@
 namespace backboned {
 namespace {
 
-// The longest cause that is logged; LibTorch's may list its stack.
+// The longest logged cause; LibTorch's may contain its stack.
 constexpr size_t kMaxCauseBytes = 2000;
 
 absl::Status OutOfMemory() {

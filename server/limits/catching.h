@@ -1,4 +1,4 @@
-// Where exceptions end.
+// Turns exceptions into statuses.
 
 #ifndef BACKBONED_SERVER_LIMITS_CATCHING_H_
 #define BACKBONED_SERVER_LIMITS_CATCHING_H_
@@ -8,7 +8,7 @@
 
 namespace backboned {
 
-// Runs `work` and returns what it returns. What it throws becomes a status:
+// Runs `work` and returns its status. An exception becomes a status:
 //
 // * OutOfMemoryBudget: the limit's error;
 // * another want of memory: kResourceExhausted (kOutOfMemory);

@@ -9,14 +9,14 @@
 namespace backboned {
 namespace {
 
-// About as long as a call holds its bytes.
+// The usual time that a call holds its bytes.
 constexpr absl::Duration kRetryDelay = absl::Milliseconds(100);
 
 thread_local const ScopedAccount* innermost = nullptr;
 
 absl::Status OverLimit(const std::string& name, LimitScope scope, int64_t bytes,
                        int64_t live, int64_t limit) {
-  // The sum may pass what 64 bits hold.
+  // The sum may exceed 64 bits.
   const int64_t requested =
       bytes > kUnlimitedBytes - live ? kUnlimitedBytes : live + bytes;
   return NoRoom(

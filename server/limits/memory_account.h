@@ -1,4 +1,4 @@
-// Who pays for memory, and the error of who cannot.
+// Counts live memory for its payer, within a limit.
 
 #ifndef BACKBONED_SERVER_LIMITS_MEMORY_ACCOUNT_H_
 #define BACKBONED_SERVER_LIMITS_MEMORY_ACCOUNT_H_
@@ -27,7 +27,7 @@ class OutOfMemoryBudget : public std::bad_alloc {
   explicit OutOfMemoryBudget(absl::Status status)
       : status_(std::move(status)) {}
 
-  // What to tell the client.
+  // The error for the client.
   const absl::Status& status() const { return status_; }
 
   const char* what() const noexcept override { return "over a memory limit"; }
@@ -36,24 +36,24 @@ class OutOfMemoryBudget : public std::bad_alloc {
   absl::Status status_;
 };
 
-// A count of live bytes with an optional limit. It never waits.
+// Counts live bytes, with an optional limit. Never waits.
 //
 // Thread-safe.
 class MemoryAccount {
  public:
   struct Options {
-    // What errors call the limit: the server's option without dashes in front.
+    // The limit's name in errors: the server's option without leading dashes.
     std::string name;
     int64_t limit_bytes = kUnlimitedBytes;
-    // Whose use it counts.
+    // The scope of the limit: whose bytes this account counts.
     LimitScope scope = LimitScope::kServer;
-    // What is charged here counts there too. Null: nowhere else.
+    // Counts the same bytes too. Null: no parent.
     std::shared_ptr<MemoryAccount> parent = nullptr;
   };
 
   explicit MemoryAccount(Options options);
 
-  // An account of its own, for all.
+  // Makes an account for all, without a parent.
   explicit MemoryAccount(std::string name,
                          int64_t limit_bytes = kUnlimitedBytes)
       : MemoryAccount(
@@ -64,23 +64,23 @@ class MemoryAccount {
 
   // Adds `bytes`, which is not negative.
   //
-  // Returns kResourceExhausted (LimitReached) if that would pass the limit, or
-  // one of a parent, with a retry delay where it can fit later. Nothing is
+  // Returns kResourceExhausted (LimitReached) if the limit, or a parent's,
+  // would be passed, with a retry delay if `bytes` can fit later. Nothing is
   // added then.
   absl::Status Charge(int64_t bytes);
 
-  // Takes `bytes` that were charged off again.
+  // Subtracts `bytes` that were charged.
   void Refund(int64_t bytes);
 
-  // Replaces the limit. What is live already stays.
+  // Replaces the limit. Live bytes stay.
   void SetLimit(int64_t limit_bytes);
 
-  // Bytes charged and not refunded.
+  // The bytes charged and not refunded.
   int64_t live_bytes() const {
     return live_bytes_.load(std::memory_order_relaxed);
   }
 
-  // The most that `live_bytes` has ever been.
+  // The highest value of `live_bytes` so far.
   int64_t peak_bytes() const {
     return peak_bytes_.load(std::memory_order_relaxed);
   }
@@ -101,11 +101,11 @@ class MemoryAccount {
   std::atomic<int64_t> peak_bytes_ = 0;
 };
 
-// While it lives, what this thread allocates from any MemoryRoom counts for
-// `account` until it is freed, wherever that is. Scopes nest; the innermost
-// counts, and one without an account suspends the others. OpenMP's threads are
-// not in it: what they allocate inside a loop of LibTorch's counts for the room
-// only.
+// Charges `account` with this thread's allocations from any MemoryRoom while
+// the scope lives; each counts until it is freed, on whatever thread. Scopes
+// nest; the innermost counts, and one without an account suspends the others.
+// OpenMP's threads are outside: their allocations in a loop of LibTorch's count
+// for the room only.
 //
 // Leave the scopes of a thread in the reverse order of their entry.
 class ScopedAccount {

@@ -1,4 +1,4 @@
-// Who pays for the memory of tensors.
+// Keeps an account of memory for each principal and session.
 
 #ifndef BACKBONED_SERVER_LIMITS_PAYER_ACCOUNTS_H_
 #define BACKBONED_SERVER_LIMITS_PAYER_ACCOUNTS_H_
@@ -16,27 +16,27 @@
 
 namespace backboned {
 
-// An account of memory for each principal, and in it one for each of its
-// sessions, limited to their parts of a limit of all.
+// An account of memory for each principal, and within it one for each of its
+// sessions, limited to their parts of a limit for all.
 //
-// Who had memory allocated pays for it until it is freed, whoever uses it by
-// then.
+// The payer that allocated memory pays for it until it is freed, whoever uses
+// it then.
 //
 // Thread-safe.
 class PayerAccounts {
  public:
-  // `limit_bytes`: of all; errors call it `max-memory-bytes`.
+  // `limit_bytes`: the limit of all; errors call it `max-memory-bytes`.
   PayerAccounts(int64_t limit_bytes, Quotas quotas)
       : limit_bytes_(limit_bytes), quotas_(std::move(quotas)) {}
 
-  // The account of a session, the same one as long as anything counts for it,
-  // or somebody has it.
+  // Returns the account of a session: the same one as long as it has live bytes
+  // or a holder.
   std::shared_ptr<MemoryAccount> Of(const Payer& payer);
 
-  // Sessions that are known; unused ones are forgotten now and then.
+  // The number of known sessions; unused ones are forgotten at times.
   size_t known_sessions() const;
 
-  // Bytes that count within `scope` of `payer`.
+  // The live bytes within `scope` of `payer`.
   int64_t live_bytes(LimitScope scope, const Payer& payer) const;
 
  private:

@@ -8,7 +8,7 @@
 namespace backboned {
 namespace {
 
-// Whose use is counted within `scope`, for a message.
+// Names the owner of the use within `scope`, for a message.
 const char* Whose(LimitScope scope) {
   switch (scope) {
     case LimitScope::kSession:

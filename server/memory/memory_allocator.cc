@@ -8,7 +8,7 @@
 namespace backboned {
 namespace {
 
-// Above c10's own, which is 0.
+// Above c10's priority, which is 0.
 constexpr uint8_t kPriority = 1;
 
 class CpuAllocator final : public c10::Allocator {

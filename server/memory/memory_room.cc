@@ -27,13 +27,13 @@ namespace {
 constexpr size_t kAlignment = 64;
 constexpr size_t kPageBytes = 4096;
 constexpr size_t kHugePageBytes = size_t{2} << 20;
-constexpr size_t kMaxSmallBytes = 4096;  // Up to here malloc's own pools.
-constexpr size_t kMinMappedBytes = size_t{1} << 20;  // From here own mappings.
-constexpr int kMaxLog2 = 46;  // What a process of 47 address bits can have.
+constexpr size_t kMaxSmallBytes = 4096;  // Up to here from malloc's pools.
+constexpr size_t kMinMappedBytes = size_t{1} << 20;  // From here mappings.
+constexpr int kMaxLog2 = 46;  // The most of a process with 47 address bits.
 constexpr int kMinLog2 = std::bit_width(kMaxSmallBytes) - 1;
 constexpr size_t kBinsPerDoubling = 8;
-// To trim the heap takes milliseconds, so that an allocation does it once this
-// much can be won, which is what main lets malloc keep anyway.
+// Trimming the heap takes milliseconds, so an allocation does it only if this
+// much can be freed, which is as much as main lets malloc keep.
 constexpr int64_t kMaxHeapBytes = int64_t{64} << 20;
 constexpr size_t kBinCount = kBinsPerDoubling * (kMaxLog2 - kMinLog2);
 
@@ -41,18 +41,18 @@ constexpr size_t RoundUp(size_t bytes, size_t multiple) {
   return (bytes + multiple - 1) / multiple * multiple;
 }
 
-// The doubling (2^k, 2^(k+1)] that `bytes` is in.
+// Returns k of the doubling (2^k, 2^(k+1)] that `bytes` is in.
 int Log2(size_t bytes) {
   return static_cast<int>(std::bit_width(bytes - 1)) - 1;
 }
 
-// What a block for `bytes` can hold.
+// Returns the bytes that a block for `bytes` can hold.
 size_t Capacity(size_t bytes) {
   if (bytes <= kMaxSmallBytes) return RoundUp(bytes, kAlignment);
   return RoundUp(bytes, (size_t{1} << Log2(bytes)) / kBinsPerDoubling);
 }
 
-// The list of a pooled block's size.
+// Returns the list of a pooled block's size.
 size_t BinOf(size_t capacity) {
   const int log2 = Log2(capacity);
   const size_t step = (size_t{1} << log2) / kBinsPerDoubling;
@@ -60,23 +60,23 @@ size_t BinOf(size_t capacity) {
          (capacity - 1) / step - kBinsPerDoubling;
 }
 
-// What a block of `capacity` takes from the system.
+// Returns the system's bytes for a block of `capacity`.
 int64_t Footprint(size_t capacity) {
   const size_t bytes = capacity + kAlignment;
   return static_cast<int64_t>(
       capacity < kMinMappedBytes ? bytes : RoundUp(bytes, kPageBytes));
 }
 
-// Returns null if the system has no more.
+// Returns null if the system has no more memory.
 std::byte* Map(size_t bytes) {
   void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   return memory == MAP_FAILED ? nullptr : static_cast<std::byte*>(memory);
 }
 
-// A mapping that begins with a huge page and asks for them as far as they fit:
-// a network's parameters then need few entries of the processor's page table
-// cache. Returns null if the system has no more.
+// Maps memory that begins with a huge page and asks for as many as fit: a
+// network's parameters then need few entries of the processor's page table
+// cache. Returns null if the system has no more memory.
 std::byte* MapHuge(size_t bytes) {
   std::byte* memory = Map(bytes + kHugePageBytes);
   if (memory == nullptr) return nullptr;
@@ -85,22 +85,22 @@ std::byte* MapHuge(size_t bytes) {
   memory += before;
   const size_t after = kHugePageBytes - before;
   if (after > 0) munmap(memory + bytes, after);
-  // Advice: small pages do as well.
+  // Only advice: small pages do as well.
   madvise(memory, bytes / kHugePageBytes * kHugePageBytes, MADV_HUGEPAGE);
   return memory;
 }
 
-// Returns null if the system has no more.
+// Returns null if the system has no more memory.
 void* FromSystem(size_t capacity) {
   const auto bytes = static_cast<size_t>(Footprint(capacity));
   if (capacity < kMinMappedBytes) return std::aligned_alloc(kAlignment, bytes);
   return bytes < kHugePageBytes ? Map(bytes) : MapHuge(bytes);
 }
 
-// Bytes of an account until `Keep`, or until it is gone.
+// Bytes charged to an account until this object is gone, or for good by `Keep`.
 class Charge {
  public:
-  // Throws OutOfMemoryBudget. Null stands for no account.
+  // Throws OutOfMemoryBudget. Null: no account.
   Charge(MemoryAccount* account, size_t bytes)
       : account_(account), bytes_(static_cast<int64_t>(bytes)) {
     if (account_ == nullptr) return;
@@ -122,10 +122,10 @@ class Charge {
 
 }  // namespace
 
-// Stands before the memory that the user sees. In use, its links are unused.
+// The header before a user's memory. In use, its links are unused.
 struct alignas(kAlignment) MemoryRoom::Block : SizeLink, AgeLink {
   MemoryRoom* room;
-  size_t bytes;  // That the last user asked for.
+  size_t bytes;  // As the last user asked for.
   std::shared_ptr<MemoryAccount> account;
 
   Block(MemoryRoom* its_room, size_t for_bytes)
@@ -196,7 +196,7 @@ MemoryRoom::Buffer MemoryRoom::AllocateBuffer(size_t bytes) {
 }
 
 std::shared_ptr<const void> MemoryRoom::Count(size_t bytes) {
-  // Bytes of two accounts, of which the first may be null.
+  // Bytes of two accounts, the first of which may be null.
   struct Counted {
     std::shared_ptr<MemoryAccount> account;
     MemoryAccount& in_use;
@@ -240,7 +240,7 @@ void MemoryRoom::ReleaseDownTo(int64_t bytes) {
   Release(evicted);
 }
 
-// Makes malloc give back what it keeps, if that is more than `bytes`.
+// Makes malloc give its free memory back, if that is more than `bytes`.
 void MemoryRoom::TrimHeapOver(int64_t bytes) {
   {
     absl::MutexLock lock(&mutex_);
@@ -265,7 +265,7 @@ int64_t MemoryRoom::pooled_bytes() const {
   return pooled_bytes_;
 }
 
-// A block of `capacity`, whose bytes are charged already.
+// Returns a block of `capacity`, whose bytes are already charged.
 MemoryRoom::Block* MemoryRoom::Take(size_t capacity) {
   if (Block* pooled = TakePooled(capacity)) return pooled;
   const int64_t limit = in_use_.limit_bytes();
@@ -315,8 +315,8 @@ void MemoryRoom::Return(Block* block) {
   Release(evicted);
 }
 
-// Takes the longest rested out of the pool; returns them as a chain by size
-// link that ends with null.
+// Takes the longest rested blocks out of the pool; returns them as a chain by
+// size link that ends with null.
 MemoryRoom::Block* MemoryRoom::EvictDownTo(int64_t bytes) {
   Block* chain = nullptr;
   while (pooled_bytes_ > bytes && oldest_.next != &oldest_) {

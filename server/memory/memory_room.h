@@ -1,4 +1,4 @@
-// The memory room: where tensors and receive buffers get their memory.
+// Provides the memory of tensors and receive buffers.
 
 #ifndef BACKBONED_SERVER_MEMORY_MEMORY_ROOM_H_
 #define BACKBONED_SERVER_MEMORY_MEMORY_ROOM_H_
@@ -14,26 +14,26 @@
 
 namespace backboned {
 
-// Hands out blocks of memory, keeps freed ones for the next use, and knows how
-// much is in use and by whom.
+// Hands out blocks of memory, keeps freed blocks for the next use, and counts
+// the memory in use, in all and by account.
 //
 // A fresh buffer of 45 MB costs more in page faults than its copy does, so
 // freed blocks over 4 KiB are pooled by size: eight sizes to each doubling, at
-// most an eighth unused. Beyond the pool's cap the blocks that rested longest
-// go back to the system. Blocks of 1 MiB and more are mappings of their own, so
+// most an eighth unused. Over the pool's cap, the blocks that rested longest go
+// back to the system. Blocks of 1 MiB and more are mappings of their own, so
 // that this really frees their memory; smaller ones come from malloc.
 //
-// Two figures are kept: an account is charged the bytes that were asked for,
-// the room the bytes that a block takes, with its header and rounding.
+// Keeps two figures: an account is charged the requested bytes, the room the
+// bytes that a block takes, with its header and rounding.
 //
 // Thread-safe. Must outlive its blocks.
 class MemoryRoom {
  public:
   struct Options {
-    // Most bytes that rest in the pool.
+    // The cap on bytes that rest in the pool.
     int64_t max_pooled_bytes = int64_t{1} << 30;
-    // Most bytes in use; errors call it `max-memory-bytes`. What rests in the
-    // pool gives way to it.
+    // The cap on bytes in use; errors call it `max-memory-bytes`. Blocks that
+    // rest in the pool give way to it.
     int64_t limit_bytes = kUnlimitedBytes;
   };
 
@@ -47,7 +47,7 @@ class MemoryRoom {
 
   explicit MemoryRoom(const Options& options);
 
-  // Needs all blocks to be freed.
+  // All blocks must have been freed.
   ~MemoryRoom();
 
   MemoryRoom(const MemoryRoom&) = delete;
@@ -57,43 +57,43 @@ class MemoryRoom {
   // this thread's account (see ScopedAccount). Null for 0 bytes.
   //
   // Throws OutOfMemoryBudget over the account's or the room's limit, before
-  // anything is allocated; std::bad_alloc if the system has no more, also after
-  // it got the pool back.
+  // anything is allocated; std::bad_alloc if the system has no more memory,
+  // even after the pool was given back.
   void* Allocate(size_t bytes);
 
-  // Takes back what `Allocate` of any room returned, or null.
+  // Takes back a block of Allocate, of any room, or null.
   static void Free(void* data);
 
-  // `Allocate` for raw use.
+  // Allocates a block for raw use, as Allocate does.
   Buffer AllocateBuffer(size_t bytes);
 
-  // Counts `bytes` that others allocated as in use, and charges them to this
+  // Counts `bytes` that were allocated elsewhere as in use, and charges this
   // thread's account, until the returned object is gone.
   //
   // Throws OutOfMemoryBudget as Allocate does.
   std::shared_ptr<const void> Count(size_t bytes);
 
-  // Replaces the limit on bytes in use. What is in use stays.
+  // Replaces the limit on bytes in use. Memory in use stays.
   void SetLimit(int64_t limit_bytes) { in_use_.SetLimit(limit_bytes); }
 
-  // Replaces the pool's cap and gives back what is over it.
+  // Replaces the pool's cap and gives the excess back.
   void SetMaxPooled(int64_t max_pooled_bytes);
 
-  // Gives back to the system, longest rested first, until at most `bytes` rest
-  // in the pool.
+  // Gives memory back to the system, longest rested first, until at most
+  // `bytes` rest in the pool.
   void TrimTo(int64_t bytes);
 
-  // Gives back to the system what nobody needed of the pool since the last
-  // call: as much as rested there all the time, the longest rested first.
+  // Gives as many bytes as rested in the pool ever since the last call back to
+  // the system, the longest rested first.
   void TrimUnused();
 
-  // Bytes that the blocks in use take.
+  // The bytes that the blocks in use take.
   int64_t allocated_bytes() const { return in_use_.live_bytes(); }
 
-  // The most that `allocated_bytes` has ever been.
+  // The highest value of `allocated_bytes` so far.
   int64_t peak_bytes() const { return in_use_.peak_bytes(); }
 
-  // Bytes that rest in the pool.
+  // The bytes that rest in the pool.
   int64_t pooled_bytes() const;
 
  private:
@@ -110,7 +110,7 @@ class MemoryRoom {
     Link* previous = this;
     Link* next = this;
   };
-  // A resting block is in two lists: of its size, and of all.
+  // A resting block is in two lists: that of its size, and that of all blocks.
   struct SizeLink : Link {};
   struct AgeLink : Link {};
 
@@ -127,12 +127,12 @@ class MemoryRoom {
   mutable absl::Mutex mutex_;
   int64_t max_pooled_bytes_ ABSL_GUARDED_BY(mutex_);
   int64_t pooled_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
-  // The least that `pooled_bytes_` has been since the last TrimUnused.
+  // The lowest value of `pooled_bytes_` since the last TrimUnused.
   int64_t unused_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
-  // Of blocks that went from the pool to malloc, which keeps them, since the
-  // heap was trimmed.
+  // The bytes of blocks that went from the pool to malloc, which keeps them,
+  // since the heap was last trimmed.
   int64_t heap_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
-  // One list a size; what came last is taken first, while it is in the cache.
+  // By size; the last block in is the first out, while it is in the cache.
   std::vector<SizeLink> bins_ ABSL_GUARDED_BY(mutex_);
   AgeLink oldest_ ABSL_GUARDED_BY(mutex_);  // The ring's begin.
 };

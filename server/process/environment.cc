@@ -11,8 +11,8 @@ namespace {
 
 constexpr std::string_view kPrefix = "BACKBONED_";
 
-// What others read, who may start a server in their environment, and the mark
-// that the server leaves for itself.
+// Variables of the clients and tests, whose environment may be the server's
+// too, and the mark that the server leaves for itself.
 constexpr std::string_view kOfOthers[] = {
     "BACKBONED_BIN",  // Clients.
     "BACKBONED_MODE",          "BACKBONED_REQUIRE_REMOTE",

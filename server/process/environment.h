@@ -1,4 +1,4 @@
-// The variables `BACKBONED_...` of the process's environment.
+// Checks the variables `BACKBONED_...` of the process's environment.
 
 #ifndef BACKBONED_SERVER_PROCESS_ENVIRONMENT_H_
 #define BACKBONED_SERVER_PROCESS_ENVIRONMENT_H_
@@ -10,10 +10,10 @@
 
 namespace backboned {
 
-// Returns kInvalidArgument if `environment`, strings `NAME=value` that end with
-// a null pointer, has a variable `BACKBONED_...` that nobody reads: it is none
-// of `options`, the variables of the server's options, and none of the clients'
-// and the tests'. Names the variable, and the option that is nearest to it.
+// Returns kInvalidArgument if `environment`, strings `NAME=value` before a null
+// pointer, has a variable `BACKBONED_...` that nothing reads: neither the
+// server (`options` are the variables of its options), nor the clients, nor the
+// tests. The message names the variable and the nearest option.
 absl::Status CheckEnvironment(const char* const* environment,
                               std::span<const std::string> options);
 

@@ -22,13 +22,13 @@
 namespace backboned {
 namespace {
 
-// `--max-tapes` is BACKBONED_MAX_TAPES.
+// Returns BACKBONED_MAX_TAPES for `--max-tapes`.
 std::string EnvironmentName(const std::string& option) {
   return absl::StrCat("BACKBONED_", absl::AsciiStrToUpper(absl::StrReplaceAll(
                                         option.substr(2), {{"-", "_"}})));
 }
 
-// A check of texts that refuses what `accepts` does not: "'TEXT' is no KIND".
+// Makes a check that refuses texts unless `accepts`: "'TEXT' is no KIND".
 template <typename Accepts>
 CLI::Validator Only(const std::string& kind, Accepts accepts) {
   const auto check = [kind, accepts](const std::string& text) {
@@ -42,7 +42,7 @@ bool ReadDuration(const std::string& text, absl::Duration& value) {
   return absl::ParseDuration(text, &value) && value > absl::ZeroDuration();
 }
 
-// Adds options that are environment variables too.
+// Adds options that are also environment variables.
 class Adder {
  public:
   explicit Adder(CLI::App& app) : app_(app) {}
@@ -139,7 +139,7 @@ void AddServing(Adder& add, Options& options) {
       ->check(CLI::IsMember({"debug", "info", "warn", "error", "off"}));
 }
 
-// Reads PRINCIPAL=NUMBER with a positive number; empty if it is not that.
+// Reads PRINCIPAL=NUMBER with a positive number; returns empty for other texts.
 std::optional<std::pair<std::string, double>> ReadPrincipalNumber(
     const std::string& text) {
   const std::vector<std::string> parts = absl::StrSplit(text, '=');
@@ -213,7 +213,7 @@ void AddLimits(Adder& add, Limits& limits) {
   }
 }
 
-// No variable: the environment of a server is that of its checks.
+// Has no variable: a check's environment is that of its server.
 CLI::Option* AddCheck(CLI::App& app, std::string& target) {
   return app
       .add_option(
@@ -224,7 +224,7 @@ CLI::Option* AddCheck(CLI::App& app, std::string& target) {
       ->type_name("TARGET");
 }
 
-// The environment's variables that options are.
+// Returns the environment variables of the options.
 std::vector<std::string> Variables(const CLI::App& app) {
   std::vector<std::string> variables;
   for (const CLI::Option* option : app.get_options()) {
@@ -235,7 +235,7 @@ std::vector<std::string> Variables(const CLI::App& app) {
   return variables;
 }
 
-// Says what is wrong; returns what the process is to exit with.
+// Prints what is wrong and returns the exit status.
 int Refuse(std::string_view message) {
   std::cerr << "backboned: " << message << "\nTry: backboned --help\n";
   return 2;

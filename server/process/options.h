@@ -1,4 +1,4 @@
-// The server's command line.
+// Reads the server's command line.
 
 #ifndef BACKBONED_SERVER_PROCESS_OPTIONS_H_
 #define BACKBONED_SERVER_PROCESS_OPTIONS_H_
@@ -14,8 +14,8 @@
 
 namespace backboned {
 
-// What the server is told. Each option is also an environment variable:
-// `--max-tapes` is `BACKBONED_MAX_TAPES`; the command line wins.
+// The server's options. Each is also an environment variable: `--max-tapes` is
+// `BACKBONED_MAX_TAPES`; the command line wins.
 struct Options {
   std::vector<std::string> listen = {"127.0.0.1:50051"};
   std::vector<std::string> devices = {"cpu"};
@@ -27,8 +27,8 @@ struct Options {
   bool insecure_remote = false;
   bool reflection = true;
   std::string log_level = "info";
-  // Not to serve, but to ask this server whether it serves; empty: the one that
-  // listens on the first of `listen`.
+  // If present, the program does not serve but asks the server at this address
+  // whether it serves; empty: the first of `listen`.
   std::optional<std::string> check;
 
   Limits limits;
@@ -41,8 +41,8 @@ struct Options {
 SchedulerOptions SchedulingOf(const Options& options);
 
 // Reads command line and environment, in which each variable `BACKBONED_...`
-// must be known. Otherwise what the process is to exit
-// with, after it has printed the help, the version, or what is wrong.
+// must be known. Otherwise prints the help, the version or the error, and
+// returns the process's exit status.
 std::variant<Options, int> ParseOptions(int argc, char** argv);
 
 }  // namespace backboned

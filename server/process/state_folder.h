@@ -1,4 +1,4 @@
-// The operator's folder for what is to outlive the server, `--state-dir`.
+// Checks the operator's folder for lasting state, `--state-dir`.
 
 #ifndef BACKBONED_SERVER_PROCESS_STATE_FOLDER_H_
 #define BACKBONED_SERVER_PROCESS_STATE_FOLDER_H_
@@ -11,8 +11,8 @@ namespace backboned {
 
 // Makes a file in the folder `path` and removes it.
 //
-// Returns kFailedPrecondition that says what is wrong, and which user this is,
-// if it cannot.
+// Returns kFailedPrecondition if that fails; the message names the cause and
+// the user of this process.
 absl::Status CheckStateFolder(const std::string& path);
 
 }  // namespace backboned

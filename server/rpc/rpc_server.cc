@@ -17,22 +17,22 @@
 namespace backboned::rpc {
 namespace {
 
-// Frames as large as our messages; received bytes that wait for a slow handler
-// are bounded by the quota, since they are outside of our own budgets.
+// Frames as large as our messages. The quota bounds received bytes that wait
+// for a slow handler, since they are outside of our own budgets.
 constexpr int kFrameBytes = 4 << 20;
 constexpr size_t kQuotaBytes = size_t{1} << 30;
 
-// What a drain allows the last messages of calls that have ended, which are
-// still on their way, at least and at most.
+// The bounds of the time that a drain allows for the last messages of ended
+// calls.
 constexpr absl::Duration kMinLastMessages = absl::Milliseconds(100);
 constexpr absl::Duration kMaxLastMessages = absl::Seconds(2);
 
-// A call that comes after gRPC's shutdown began is CANCELLED, so it begins when
-// none came for so long: one that was on its way has been refused then.
+// gRPC's shutdown cancels the calls that come after its start, so it starts
+// when no call came for this long: calls on their way have been refused then.
 constexpr absl::Duration kQuiet = absl::Milliseconds(50);
 
 // Threads besides those of the calls inside: they poll, refuse, or send the
-// last of an answer. Without one to spare gRPC refuses a call by itself.
+// rest of an answer. Without a spare one gRPC itself refuses a call.
 constexpr int64_t kSpareThreads = 64;
 
 // Hardening and flow control of HTTP/2 (docs/limits.md says why).
@@ -117,8 +117,8 @@ absl::Status RpcServer::Build(const Options& options) {
   quota.SetMaxThreads(static_cast<int>(
       std::min<int64_t>(threads, std::numeric_limits<int>::max())));
   builder.SetResourceQuota(quota);
-  // Threads that wait for calls are kept, so that a call does not begin with
-  // the making of a thread.
+  // Keeps threads that wait for calls, so that a call need not begin with
+  // making a thread.
   builder.SetSyncServerOption(grpc::ServerBuilder::NUM_CQS, 1);
   builder.SetSyncServerOption(grpc::ServerBuilder::MAX_POLLERS, 8);
   std::vector<int> ports(addresses_.size(), -1);
@@ -157,7 +157,7 @@ void RpcServer::Drain(absl::Duration grace) {
   const absl::Time end = clock.Now() + grace;
   gate_.WaitUntilEmpty(grace);
   gate_.WaitUntilQuiet(kQuiet, std::min(end - clock.Now(), kMaxLastMessages));
-  // What is inside after that is cancelled; handlers notice and return.
+  // Calls that are still inside are cancelled; handlers notice and return.
   const absl::Duration rest =
       std::clamp(end - clock.Now(), kMinLastMessages, kMaxLastMessages);
   server_->Shutdown(absl::ToChronoTime(absl::Now() + rest));

@@ -44,17 +44,17 @@ class RpcServer {
   static absl::StatusOr<std::unique_ptr<RpcServer>> Start(
       Server& server, const Options& options);
 
-  // Ends calls that still run.
+  // Ends the calls that still run.
   ~RpcServer();
 
-  // Where it listens, with the ports that were chosen for port 0.
+  // The addresses, with the chosen ports in place of port 0.
   const std::vector<std::string>& addresses() const { return addresses_; }
 
-  // A channel inside this process.
+  // Returns a channel inside this process.
   std::shared_ptr<grpc::Channel> InProcessChannel();
 
-  // Refuses new calls and waits until those inside have ended; after `grace`
-  // they are cancelled.
+  // Refuses new calls and waits until those inside have ended; cancels those
+  // that still run after `grace`.
   void Drain(absl::Duration grace);
 
  private:

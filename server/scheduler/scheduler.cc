@@ -9,7 +9,7 @@
 namespace backboned {
 namespace {
 
-// The newest item's part in the mean of what items cost.
+// The newest item's part in the mean cost.
 constexpr double kMeanWeight = 0.1;
 
 }  // namespace
@@ -48,7 +48,7 @@ absl::Status Scheduler::Submit(WorkItem item, absl::Time now) {
   return absl::OkStatus();
 }
 
-// Whether one more of `flow` may wait.
+// Returns an error unless one more item of `flow` may wait.
 absl::Status Scheduler::CheckLimits(const FlowName& flow) const {
   if (queued() >= options_.max_queued) {
     return absl::ResourceExhaustedError(
@@ -144,7 +144,7 @@ int64_t Scheduler::max_queued_of(const std::string& principal) const {
 }
 
 int64_t Scheduler::Ahead(const FlowName& flow) const {
-  // Flows of a principal take turns, and so do principals, by their weights.
+  // Principals take turns by their weights, and their flows equally.
   const int64_t own = queued(flow);
   int64_t ahead = own;
   for (const auto& [name, other] : flows_) {
@@ -164,7 +164,7 @@ int64_t Scheduler::Ahead(const FlowName& flow) const {
   return ahead;
 }
 
-// Takes those past their deadline out of the queue, to be reported.
+// Takes items past their deadline out of the queue, to be reported.
 void Scheduler::Expire(absl::Time now) {
   while (!by_deadline_.empty() && by_deadline_.begin()->first <= now) {
     const uint64_t id = by_deadline_.begin()->second;
@@ -214,14 +214,14 @@ void Scheduler::RemoveFromGroup(const Waiting& waiting) {
   groups_.erase(found);
 }
 
-// Makes the first of a free lane ready, if it is not.
+// Makes the first item of a free lane ready.
 void Scheduler::Offer(const Lane& lane) {
   if (!lane.busy && !lane.waiting.empty()) {
     MakeReady(lane.waiting.begin()->second);
   }
 }
 
-// Puts an item to those that it may run together with.
+// Adds an item to the group of its merge key.
 void Scheduler::Join(const Waiting& waiting, absl::Time now) {
   const WorkItem& item = waiting.item;
   const auto [found, is_new] = groups_.try_emplace(item.merge_key);
@@ -261,8 +261,8 @@ void Scheduler::MakeReady(uint64_t id) {
   fair_share_.SetFirst(waiting.item.flow, ready.begin()->first);
 }
 
-// Returns `leader` and what runs together with it, in the order of arrival
-// behind it.
+// Returns `leader` and the items to run with it, in the order of arrival behind
+// it.
 std::vector<uint64_t> Scheduler::Gather(uint64_t leader,
                                         BatchReason& reason) const {
   std::vector<uint64_t> ids = {leader};

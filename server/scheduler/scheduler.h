@@ -1,4 +1,4 @@
-// Decides which waiting work runs next, and what runs together.
+// Decides which waiting work runs next, and which work runs together.
 
 #ifndef BACKBONED_SERVER_SCHEDULER_SCHEDULER_H_
 #define BACKBONED_SERVER_SCHEDULER_SCHEDULER_H_
@@ -21,73 +21,72 @@ namespace backboned {
 
 // A piece of work that waits for the device.
 struct WorkItem {
-  // The caller's name for it.
+  // Chosen by the caller.
   uint64_t id = 0;
-  // Who pays.
+  // Pays for the item.
   FlowName flow = {};
   // Items of one lane run one after another. 0: no lane.
   uint64_t lane = 0;
-  // From then on it is not worth running.
+  // The item is not worth running from then on.
   absl::Time deadline = absl::InfiniteFuture();
-  // Items of one key may run together. 0: alone. Not together with a lane.
+  // Items of equal keys may run together. 0: runs alone. Not allowed in a lane.
   uint64_t merge_key = 0;
-  // How much of a batch it is; what a batch costs is paid by samples.
+  // The item's part of a batch, whose cost is divided by samples.
   int64_t samples = 1;
-  // It goes on with work that was admitted before: no limit refuses it.
+  // The item goes on with admitted work: no limit refuses it.
   bool continues = false;
 };
 
-// How much may wait, how batches are made, and who gets how much.
+// Limits of the queue, rules of batches, and weights.
 struct SchedulerOptions {
-  // Items that may wait.
+  // The most items that may wait.
   int64_t max_queued = std::numeric_limits<int64_t>::max();
-  // Items that may wait of one flow.
+  // The most items that may wait of one flow.
   int64_t max_queued_by_flow = std::numeric_limits<int64_t>::max();
-  // Items that may wait of a principal's flows together. One who is not named
-  // may have as many as all.
+  // The most items that may wait of a principal's flows together. A principal
+  // that is absent may have as many as all.
   std::map<std::string, int64_t> max_queued_by_principal = {};
-  // Samples that may run together. An item that has more runs alone.
+  // The most samples that may run together. An item with more runs alone.
   int64_t max_batch = 64;
-  // How long an item may wait for others to run together with. 0: what waits
-  // when the device is free runs together.
+  // The longest wait of an item for others to run with. 0: the items that wait
+  // when the device is free run together.
   absl::Duration max_delay = absl::ZeroDuration();
-  // By principal, positive. One who is not named has weight 1.
+  // By principal, positive. A principal that is absent has weight 1.
   std::map<std::string, double> weights = {};
 };
 
-// Why a batch of work that may run together left when it did.
+// The reason why a batch of work with a merge key left the queue.
 enum class BatchReason {
-  kAlone,  // It may not run together with other work.
-  kFull,   // It has as many samples as may be, or the next would not fit.
-  kDelay,  // It waited as long as it may.
-  kIncompatible,  // Other work waited, none that may run together with it.
+  kAlone,  // The item may not run together with others.
+  kFull,   // The batch has the most samples, or the next item would not fit.
+  kDelay,  // The first item's wait reached the limit.
+  kIncompatible,  // Other work waited, but of other merge keys.
   kDeviceIdle,    // The device was free, and nothing else waited.
 };
 
-// Shares the device's time between principals by their weights, and what a
-// principal gets equally between its flows (FairShare). Within a flow first
-// come first served. The items of a lane run one at a time and in their order:
-// while one runs, the next ones wait and others go before them. Items of the
+// Shares the device's time between principals by their weights, and each one's
+// equally between its flows (FairShare). Within a flow the first to come is
+// served first. The items of a lane run one at a time and in their order: while
+// one runs, the next ones wait and other items go before them. Items of the
 // same merge key run together, whoever pays.
 //
-// A pure object, without thread and clock: the caller says what time it is,
-// with values that do not decrease, so that a test or a simulation drives it as
-// the device's worker does. Each operation takes time logarithmic in the number
-// of waiting items, and linear in the items that it names; Ahead looks at each
-// flow.
+// A pure object, without thread and clock: the caller passes times, which do
+// not decrease, so that a test or a simulation drives it as the device's worker
+// does. Each operation takes time logarithmic in the number of waiting items,
+// and linear in the number of items that it names; Ahead visits each flow.
 //
 // Not thread-safe.
 class Scheduler {
  public:
-  // What to do now.
+  // The next action.
   struct Dispatch {
-    // Runs together until `Done`, which takes the first one's id. Empty:
-    // nothing.
+    // Items that run together until `Done`, which takes the first one's id.
+    // Empty: none run.
     std::vector<uint64_t> run;
     BatchReason reason = BatchReason::kAlone;
-    // Were dropped at their deadline and never run.
+    // Items dropped at their deadline, which never run.
     std::vector<uint64_t> expired;
-    // If nothing runs now: when to ask again, if nothing happens before.
+    // If `run` is empty: when to call Next again, if nothing happens before.
     absl::Time wake = absl::InfiniteFuture();
   };
 
@@ -95,52 +94,50 @@ class Scheduler {
 
   // Takes `item` into the queue.
   //
-  // Returns kResourceExhausted if as many items wait as may, in all, of its
-  // principal or of its flow, that have not expired, unless it continues;
-  // kAlreadyExists if one of this id waits or runs. It is not queued then.
+  // Returns kResourceExhausted if waiting items that have not expired reach the
+  // limit of all, of its principal or of its flow, unless the item continues;
+  // kAlreadyExists if an item of this id waits or runs. Queues nothing then.
   absl::Status Submit(WorkItem item, absl::Time now);
 
-  // Returns what runs now, if anything may, and the items that have reached
-  // their deadline by now. An item is named at most once, by one of the two.
+  // Returns the items to run now, if any may, and the items that have reached
+  // their deadline. Each item is named at most once, by one of the two.
   Dispatch Next(absl::Time now);
 
   // Takes an item out of the queue. Returns true if it was waiting, or expired
-  // without having been reported: `Next` will never name it. False if it runs
-  // or is unknown.
+  // without having been reported: `Next` will never name it. Returns false if
+  // it runs or is unknown.
   bool Cancel(uint64_t id);
 
-  // Says that item `id` of the batch that began with item `batch` does not run
-  // after all: its flow pays nothing. Without effect if there is no such item.
+  // Notes that item `id` of the batch that began with item `batch` does not
+  // run: its flow pays nothing. Does nothing if there is no such item.
   void Abandon(uint64_t batch, uint64_t id);
 
-  // Says that the batch that began with item `id` has ended after `cost` of the
-  // device's time, at least 0, which its flows pay for by samples: its lane is
-  // free.
-  // Without effect if no running batch began with `id`.
+  // Notes that the batch that began with item `id` has ended after `cost` of
+  // the device's time, at least 0, for which its flows pay by samples: its lane
+  // is free. Does nothing if no running batch began with `id`.
   void Done(uint64_t id, absl::Duration cost, absl::Time now);
 
-  // Items that wait; one that expires counts until Submit or Next is called.
+  // The number of waiting items; expired ones count until Submit or Next.
   int64_t queued() const { return static_cast<int64_t>(waiting_.size()); }
 
-  // Items that wait of one flow, and of a principal's.
+  // The number of waiting items of one flow, and of a principal's flows.
   int64_t queued(const FlowName& flow) const;
   int64_t queued_of(const std::string& principal) const;
 
-  // Items that may wait of a principal's.
+  // The most items that may wait of a principal's flows.
   int64_t max_queued_of(const std::string& principal) const;
 
-  // How many of the items that wait now would run before one that `flow`
-  // submitted now, if all took equally long, none ran together and none more
-  // came.
+  // The number of waiting items that would run before one that `flow` submitted
+  // now, if all items cost the same, none ran together and no others came.
   int64_t Ahead(const FlowName& flow) const;
 
-  // Items that run.
+  // The number of running items.
   int64_t running() const { return static_cast<int64_t>(running_ids_.size()); }
 
-  // How long all that waits will take, by what items took of late.
+  // The duration of all waiting items, as estimated by recent costs.
   absl::Duration Backlog() const { return mean_cost_ * queued(); }
 
-  // What an item took of late.
+  // The recent mean cost of an item.
   absl::Duration mean_cost() const { return mean_cost_; }
 
  private:
@@ -154,28 +151,28 @@ class Scheduler {
   };
 
   struct Lane {
-    std::map<Arrival, uint64_t> waiting;  // By arrival, the item's id.
+    std::map<Arrival, uint64_t> waiting;  // By arrival: ids.
     bool busy = false;
   };
 
-  // Items that may run together.
+  // Items of one merge key.
   struct Group {
-    std::map<Arrival, uint64_t> waiting;  // By arrival, the item's id.
+    std::map<Arrival, uint64_t> waiting;  // By arrival: ids.
     int64_t samples = 0;
-    absl::Time release;     // Until then it waits for more.
+    absl::Time release;     // Until then the group waits for more.
     bool released = false;  // Its items are ready.
   };
 
   struct Flow {
-    std::map<Arrival, uint64_t> ready;  // By arrival, the item's id.
+    std::map<Arrival, uint64_t> ready;  // By arrival: ids.
     int64_t waiting = 0;
   };
 
-  // What runs together.
+  // A running batch.
   struct Batch {
     std::vector<uint64_t> ids;
     uint64_t lane = 0;
-    // By item: who pays, and for how many samples; none if it was abandoned.
+    // By item: payer and samples; 0 samples if the item was abandoned.
     std::vector<std::pair<FlowName, int64_t>> shares;
   };
 
@@ -196,11 +193,11 @@ class Scheduler {
   Arrival next_arrival_ = 0;
   std::unordered_map<uint64_t, Waiting> waiting_;  // By id.
   std::set<std::pair<absl::Time, uint64_t>> by_deadline_;
-  std::unordered_map<uint64_t, Lane> lanes_;    // Those that wait or are busy.
+  std::unordered_map<uint64_t, Lane> lanes_;    // With items that wait or run.
   std::unordered_map<uint64_t, Group> groups_;  // By merge key; none is empty.
   std::set<std::pair<absl::Time, uint64_t>> by_release_;  // Not released yet.
-  std::map<FlowName, Flow> flows_;                        // Those that wait.
-  std::map<std::string, int64_t> queued_by_principal_;    // Those that wait.
+  std::map<FlowName, Flow> flows_;                        // Waiting items only.
+  std::map<std::string, int64_t> queued_by_principal_;    // Waiting items only.
   FairShare fair_share_;
   std::unordered_map<uint64_t, Batch> running_;  // By its first item.
   std::unordered_set<uint64_t> running_ids_;

@@ -39,7 +39,7 @@ void TurnQueue::Charge(const std::string& name, double amount) {
   Forget();
 }
 
-// Takes a member off the lists that are sorted by its tag.
+// Takes a member off its list, which is sorted by tags.
 void TurnQueue::TakeOut(const std::string& name, const Member& member) {
   if (member.first) turns_.erase({member.tag, *member.first, name});
   resting_.erase({member.tag, name});
@@ -54,8 +54,8 @@ void TurnQueue::PutBack(const std::string& name, const Member& member) {
   }
 }
 
-// Forgets those that rest and had no more than their share, and everybody when
-// nobody wants or gets anything.
+// Forgets resting members that had no more than their share, and all members if
+// none wants or gets service.
 void TurnQueue::Forget() {
   if (turns_.empty() && served_ == 0) {
     members_.clear();

@@ -1,12 +1,12 @@
-// Whose turn it is among those who share something: start-time fair queueing.
+// Decides whose turn it is by start-time fair queueing.
 //
 // Source: Goyal, Vin and Cheng, "Start-time Fair Queueing", SIGCOMM 1996. Each
-// member has a tag, the service that it has had, divided by its weight. The one
-// with the smallest tag is next, and virtual time is the tag of the one that
-// was next last. A member that comes back after a rest begins at virtual time:
-// it neither saves up service while it rests nor pays for what others got. What
-// a service costs is charged when it is known, afterwards, so it need not be
-// estimated.
+// member has a tag: the service that it has had, divided by its weight. The
+// member with the smallest tag is next, and virtual time is the tag of the last
+// member that was next. A member that returns from a rest begins at virtual
+// time: it neither saves up service while it rests nor pays for the service of
+// others. A service is charged afterwards, when its cost is known, so that no
+// estimate is needed.
 //
 // A pure object, without thread and clock. Each operation takes time
 // logarithmic in the number of members.
@@ -28,22 +28,22 @@ namespace backboned {
 
 class TurnQueue {
  public:
-  // Says what `member` wants: its first want's place in the order of arrival,
-  // which decides between equal tags, or that it wants nothing now.
+  // Sets the place of the member's first want in the order of arrival, which
+  // decides between equal tags; empty: the member wants nothing now.
   void SetFirst(const std::string& member, std::optional<uint64_t> arrival);
 
-  // The member whose turn it is. Empty: nobody wants anything.
+  // Returns the member whose turn it is; empty if no member wants anything.
   std::optional<std::string> Next() const;
 
-  // Says that `member` is being served, because it was its turn, or together
-  // with the one whose turn it was. Call `Charge` once afterwards.
+  // Notes that `member` is being served, because it was its turn or together
+  // with the member whose turn it was. Call `Charge` once afterwards.
   void Begin(const std::string& member, bool its_turn);
 
-  // Says that a service of `member` that began has ended, and what it cost,
-  // divided by the member's weight.
+  // Notes that a service of `member` that began has ended, and its cost divided
+  // by the member's weight.
   void Charge(const std::string& member, double amount);
 
-  // Members that want something, are being served, or are ahead of their share.
+  // Members that want something, are served, or are over their share.
   int64_t size() const { return static_cast<int64_t>(members_.size()); }
 
  private:
@@ -61,8 +61,8 @@ class TurnQueue {
   void Forget();
 
   Members members_;
-  std::set<Turn> turns_;  // Of those that want something.
-  // Tags of those that rest: they are remembered until virtual time is there.
+  std::set<Turn> turns_;  // Of members that want something.
+  // Tags of resting members, remembered until virtual time reaches them.
   std::set<std::pair<double, std::string>> resting_;
   int64_t served_ = 0;
   double virtual_time_ = 0;

@@ -13,7 +13,7 @@
 namespace backboned {
 namespace {
 
-// About as long as a backward takes.
+// The usual time of a backward.
 constexpr absl::Duration kTapeRetryDelay = absl::Seconds(1);
 
 absl::Status TapeError(const std::string& id, const char* what) {
@@ -21,7 +21,7 @@ absl::Status TapeError(const std::string& id, const char* what) {
                absl::StrCat("tape '", id, "' ", what));
 }
 
-// The tape without its graph.
+// Returns the tape without its graph.
 std::shared_ptr<const Tape> Demoted(const Tape& tape) {
   auto demoted = std::make_shared<Tape>(tape);
   demoted->graph = nullptr;
@@ -40,7 +40,7 @@ bool CanBeDemoted(const Tape& tape) {
 
 Payer PayerOf(const Tape& tape) { return {tape.principal, tape.session}; }
 
-// Whether `tape` counts within `scope` of `payer`.
+// Returns whether `tape` counts within `scope` of `payer`.
 bool IsWithin(const Tape& tape, LimitScope scope, const Payer& payer) {
   switch (scope) {
     case LimitScope::kSession:
@@ -186,7 +186,7 @@ TapeStore::Figures TapeStore::PayerFigures(LimitScope scope,
   return holders_.Get(scope, payer).figures;
 }
 
-// Drops what `predicate` chooses, or marks it if it is leased.
+// Drops the tapes that `predicate` chooses; marks leased ones.
 template <typename Predicate>
 int64_t TapeStore::DropIf(const Predicate& predicate) {
   Tapes dead;  // Destroyed after the lock.
@@ -217,7 +217,7 @@ absl::Status TapeStore::CheckUse(const std::string& id,
                                  std::string_view principal,
                                  absl::Time now) const {
   const auto found = entries_.find(id);
-  // Somebody else's is unknown, so that nobody learns of it.
+  // Another principal's tape is unknown, so that nothing reveals it.
   if (found == entries_.end() || found->second.dropped ||
       found->second.tape->principal != principal ||
       (!found->second.leased && found->second.expires <= now)) {
@@ -238,7 +238,7 @@ absl::Status TapeStore::CheckUse(const std::string& id,
   return absl::OkStatus();
 }
 
-// What limits a payer's tapes, the narrowest first.
+// Returns the limits of a payer's tapes, the narrowest first.
 std::vector<TapeStore::Level> TapeStore::LevelsOf(const Payer& payer) {
   const auto holders = holders_.Of(payer);
   std::vector<Level> levels;
@@ -281,8 +281,7 @@ absl::Status TapeStore::CheckBytes(const Level& level, int64_t bytes) const {
                    " bytes does not fit; run backwards or release tapes"));
 }
 
-// Demotes tapes until `bytes` of `payer` fit, if they fit at all; otherwise the
-// error.
+// Demotes tapes until `bytes` of `payer` fit; returns the error if they cannot.
 absl::Status TapeStore::MakeRoom(const Payer& payer, int64_t bytes,
                                  Tapes& undone) {
   const std::vector<Level> levels = LevelsOf(payer);
@@ -297,15 +296,15 @@ absl::Status TapeStore::MakeRoom(const Payer& payer, int64_t bytes,
   return absl::OkStatus();
 }
 
-// Demotes tapes within a level that nobody uses, until `bytes` fit: again and
-// again the oldest of the largest session of the largest principal. Their
-// former selves go to `undone`.
+// Demotes tapes within a level that no lease holds, until `bytes` fit: again
+// and again the oldest of the largest session of the largest principal. Moves
+// their graphs to `undone`.
 void TapeStore::Demote(const Level& level, const Payer& payer, int64_t bytes,
                        Tapes& undone) {
   using OldestFirst = std::map<uint64_t, Entry*>;
   std::map<Payer, OldestFirst> candidates;
   for (auto& [id, entry] : entries_) {
-    // What a demoted one keeps for itself changes with the instance.
+    // The bytes of a demoted tape change with the instance.
     if (IsDemoted(*entry.tape)) Recount(entry);
     if (!entry.leased && CanBeDemoted(*entry.tape) &&
         IsWithin(*entry.tape, level.scope, payer)) {
@@ -329,7 +328,7 @@ void TapeStore::Demote(const Level& level, const Payer& payer, int64_t bytes,
   }
 }
 
-// Adds to what those hold that `tape` counts for.
+// Adds to the figures of the holders of `tape`.
 void TapeStore::Count(const Tape& tape, int64_t count, int64_t bytes) {
   const auto instance = by_instance_.try_emplace(tape.instance_uid).first;
   instance->second.count += count;
@@ -341,7 +340,7 @@ void TapeStore::Count(const Tape& tape, int64_t count, int64_t bytes) {
   }
 }
 
-// Lets a demoted entry count what its replay keeps.
+// Counts a demoted entry as its replay's present bytes.
 void TapeStore::Recount(Entry& entry) {
   const int64_t bytes = entry.tape->replay->bytes();
   Count(*entry.tape, 0, bytes - entry.bytes);

@@ -1,4 +1,4 @@
-// The forwards that are kept for their backward.
+// Stores the forwards that are kept for their backward.
 
 #ifndef BACKBONED_SERVER_TAPES_TAPE_STORE_H_
 #define BACKBONED_SERVER_TAPES_TAPE_STORE_H_
@@ -27,7 +27,7 @@ namespace backboned {
 
 class TapeStore;
 
-// A place for one tape, held until it is put or this object is gone. Not
+// A place for one tape, held until the tape is put or this object is gone. Not
 // thread-safe.
 using TapeSlot = Token<TapeStore, Payer>;
 
@@ -38,7 +38,7 @@ class TapeLease
  public:
   using Token::Token;
 
-  // The tapes, in the order of the ids that were asked for.
+  // The tapes, in the order of the requested ids.
   const std::vector<std::shared_ptr<const Tape>>& tapes() const {
     return right();
   }
@@ -48,14 +48,14 @@ class TapeLease
 };
 
 // Keeps tapes until they are used, released or expired, within limits of count
-// and bytes of all, and each payer's part of them. A tape that is leased still
-// counts, since its memory is still there.
+// and bytes for all, and each payer's part of them. A leased tape still counts,
+// since its memory is still there.
 //
 // Over the bytes, tapes that are not leased are demoted, and the new one last,
-// unless it does not fit alone: each gives up its graph, and counts as much as
-// its replay keeps. Over a payer's part these are the payer's, over the limit
-// of all anybody's: each time the oldest of the session that holds most, of the
-// principal that holds most.
+// unless it does not fit alone: each gives up its graph, and counts as its
+// replay's bytes. Over a payer's part, the payer's tapes are demoted, over the
+// limit of all, anybody's: each time the oldest tape of the session that holds
+// most, of the principal that holds most.
 //
 // Thread-safe. Graphs are destroyed outside the lock, by the calling thread.
 // Must outlive its slots and leases.
@@ -66,9 +66,9 @@ class TapeStore {
     int64_t max_count = std::numeric_limits<int64_t>::max();
     // Errors call it `max-tape-bytes`.
     int64_t max_bytes = std::numeric_limits<int64_t>::max();
-    // Since the tape was put or its last lease began.
+    // Counted from the tape's Put or the start of its last lease.
     absl::Duration ttl = absl::InfiniteDuration();
-    // Of count and bytes.
+    // Parts of count and bytes.
     Quotas quotas = {};
   };
 
@@ -89,16 +89,16 @@ class TapeStore {
   // starts.
   //
   // Returns kResourceExhausted (LimitReached `max-tapes` or `max-tape-bytes`)
-  // if the store is full, once what has expired is dropped and what can be is
+  // if the store is full, after expired tapes have been dropped and others
   // demoted.
   absl::StatusOr<TapeSlot> Reserve(const Payer& payer, absl::Time now);
 
-  // Keeps `tape`, whose payer `slot` is for, and returns its id. Put it before
-  // the forward's buffers are published: a refused training forward changes
-  // nothing.
+  // Keeps `tape`, whose payer is that of `slot`, and returns its id. Put the
+  // tape before the forward's buffers are published: a refused training forward
+  // changes nothing.
   //
   // Returns kResourceExhausted (LimitReached `max-tape-bytes`) if its bytes do
-  // not fit, though all that can be is demoted; it is gone then.
+  // not fit after others have been demoted; the tape is gone then.
   absl::StatusOr<std::string> Put(Tape tape, TapeSlot slot, absl::Time now);
 
   // Takes the tapes `ids` out for one backward: all of them, or none.
@@ -110,26 +110,25 @@ class TapeStore {
                                   std::string_view instance_uid,
                                   std::string_view principal, absl::Time now);
 
-  // Drops those of `ids` that belong to `principal` and returns how many these
-  // were. A leased one goes when its lease ends.
+  // Drops those of `ids` that belong to `principal` and returns their number. A
+  // leased tape goes when its lease ends.
   int64_t Release(absl::Span<const std::string> ids,
                   std::string_view principal);
 
-  // Drops the tapes of an instance, those of a session of a principal that were
-  // put or leased by `used`, those that nobody used for the TTL, and returns
-  // how many these were. A leased one goes when its lease ends; it does not
-  // expire.
+  // Drop the tapes of an instance, those of a principal's session that were put
+  // or leased by `used`, or those that were unused for the TTL, and return
+  // their number. A leased tape goes when its lease ends; it does not expire.
   int64_t DropInstance(std::string_view instance_uid);
   int64_t DropSession(std::string_view session, std::string_view principal,
                       absl::Time used);
   int64_t DropExpired(absl::Time now);
 
-  // An instance's tapes.
+  // Returns an instance's tapes.
   std::vector<std::shared_ptr<const Tape>> OfInstance(
       std::string_view instance_uid) const;
 
-  // Count and bytes of an instance's tapes, of all, and of those within `scope`
-  // of `payer`.
+  // Count and bytes of an instance's tapes, of all tapes, and of those within
+  // `scope` of `payer`.
   Figures InstanceFigures(std::string_view instance_uid) const;
   Figures TotalFigures() const;
   Figures PayerFigures(LimitScope scope, const Payer& payer) const;
@@ -140,8 +139,8 @@ class TapeStore {
 
   struct Entry {
     std::shared_ptr<const Tape> tape;
-    int64_t bytes = 0;    // That count.
-    uint64_t number = 0;  // Later tapes have higher ones.
+    int64_t bytes = 0;    // As counted for the limits.
+    uint64_t number = 0;  // Later tapes have higher numbers.
     absl::Time expires;
     bool leased = false;
     bool dropped = false;  // Goes at the end of its lease.
@@ -150,7 +149,7 @@ class TapeStore {
   friend class Token<TapeStore, Tapes>;
   using Entries = std::unordered_map<std::string, Entry>;  // By id.
 
-  // What all, a principal or a session hold.
+  // The tapes of all, of a principal or of a session.
   struct Holder {
     Figures figures;
     int64_t reserved_count = 0;
@@ -158,7 +157,7 @@ class TapeStore {
     bool operator==(const Holder&) const = default;
   };
 
-  // A holder that limits a payer's tapes.
+  // A limit on a payer's tapes, and its holder.
   struct Level {
     LimitScope scope;
     Holder& holder;

@@ -19,7 +19,7 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Optional;
 
-// BatchNorm layers a.bn1, a.bn2, b.bn1.
+// Returns a layout with the BatchNorm layers a.bn1, a.bn2, b.bn1.
 Layout ThreeLayers() {
   Layout layout;
   for (const char* name : {"a.bn1", "a.bn2", "b.bn1"}) {
@@ -36,7 +36,7 @@ std::vector<BatchNormMode> Resolve(
   return *std::move(modes);
 }
 
-// Modes of all layers of `architecture`.
+// Returns the modes of all layers of `architecture`.
 std::vector<BatchNormMode> Everywhere(const Architecture& architecture,
                                       const BatchNormMode& mode) {
   return ResolveBatchNorm(std::vector<BatchNormOverride>{{.mode = mode}},

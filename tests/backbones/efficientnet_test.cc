@@ -62,7 +62,7 @@ TEST(EfficientNetTest, GivesMapsOfEachResolutionAndTheFeatures) {
 }
 
 TEST(EfficientNetTest, ScalesWithTheType) {
-  // What Mammoth's class has for 10 classes.
+  // The attributes of Mammoth's class for 10 classes.
   const std::map<std::string, int64_t> expected = {
       {"b0", 4'020'358},  {"b1", 6'525'994},  {"b2", 7'715'084},
       {"b3", 10'711'602}, {"b4", 17'566'546}, {"b5", 28'361'274},
@@ -154,7 +154,7 @@ TEST(EfficientNetTest, DrawsInTrainingFromTheGeneratorThatItIsGiven) {
 }
 
 TEST(EfficientNetTest, DropsNoFeaturesThatAreAskedForAlone) {
-  // Dropout is the head's, which does not run then.
+  // Dropout belongs to the head, which does not run then.
   const auto net = OfType("b0");
   const auto result =
       Forward(*net, *Seeded(*net), Rand(1, {4, 3, 32, 32}),

@@ -1,4 +1,4 @@
-// Architectures against figures of Mammoth's own classes, tests/data/backbones.
+// Compares architectures with figures of Mammoth's, tests/data/backbones.
 
 #include <ATen/Version.h>
 #include <ATen/ops/cat.h>
@@ -29,7 +29,7 @@ namespace {
 
 using nlohmann::json;
 
-// Returns the tensors, flat and one behind the other, in `dtype`.
+// Returns the tensors, flat and concatenated, in `dtype`.
 at::Tensor Flat(const std::vector<at::Tensor>& tensors, at::ScalarType dtype) {
   std::vector<at::Tensor> parts;
   for (const at::Tensor& tensor : tensors) {
@@ -69,15 +69,15 @@ void ExpectFingerprint(const at::Tensor& tensor, const json& expected,
   }
 }
 
-// GoogleTest's names of cases hold no underscore.
+// GoogleTest's names of cases must have no underscore.
 std::string TestName(const ::testing::TestParamInfo<std::string>& test) {
   std::string name = test.param;
   std::erase_if(name, [](char c) { return c == '_' || c == '-'; });
   return name;
 }
 
-// Whether LibTorch computes without AVX2. It draws other last bits then, since
-// it rounds twice where a fused multiply-add rounds once.
+// Returns whether LibTorch computes without AVX2. Its draws then have other
+// last bits, since it rounds twice where a fused multiply-add rounds once.
 bool WithoutAvx2() { return at::get_cpu_capability() == "DEFAULT"; }
 
 class FingerprintTest : public ::testing::TestWithParam<std::string> {
@@ -97,8 +97,9 @@ class FingerprintTest : public ::testing::TestWithParam<std::string> {
     architecture_ = Build(expected_["name"].get<std::string>(), arguments);
   }
 
-  // Whether the initial parameters have the same bits on every processor with
-  // AVX2. Truncated normals have not: they are as its type computes erfinv.
+  // Returns whether the initial parameters have the same bits on all processors
+  // with AVX2. Truncated normals do not: their erfinv depends on the type of
+  // processor.
   bool DrawsEqualBits() const {
     return std::ranges::none_of(
         architecture_->layout().init_steps(), [](const InitStep& step) {
@@ -110,7 +111,7 @@ class FingerprintTest : public ::testing::TestWithParam<std::string> {
   std::shared_ptr<const Architecture> architecture_;
 };
 
-// Backbones of which the layout and the initial parameters are known.
+// Backbones with known layout and initial parameters.
 using LayoutFingerprintTest = FingerprintTest;
 
 TEST_P(LayoutFingerprintTest, DeclaresMammothsTensors) {
@@ -183,7 +184,7 @@ std::vector<at::Tensor> Present(std::vector<at::Tensor> grads) {
 // float32 differ by 1e-3 and more between processors.
 class ForwardFingerprintTest : public FingerprintTest {
  protected:
-  // Python's initial parameters, converted to float64.
+  // Returns Python's initial parameters, converted to float64.
   StatePtr InitialDoubles() const {
     return InitialState(architecture_->layout(), SeededGenerator(0), at::kCPU,
                         at::kDouble);
@@ -195,13 +196,13 @@ class ForwardFingerprintTest : public FingerprintTest {
     return Rand(1, shape).to(at::kDouble);
   }
 
-  // The first size in `x = torch.rand(N, ...)`.
+  // Returns the first size in `x = torch.rand(N, ...)`.
   int64_t BatchSize() const {
     const std::string x = expected_["x"];
     return std::stoll(x.substr(x.find("rand(") + 5));
   }
 
-  // The parameters without a gradient.
+  // Returns the names of the parameters without a gradient.
   json AbsentNames(const std::vector<at::Tensor>& grads) const {
     json names = json::array();
     for (size_t i = 0; i < grads.size(); ++i) {
@@ -211,9 +212,9 @@ class ForwardFingerprintTest : public FingerprintTest {
     return names;
   }
 
-  // Expects what other processors compute: from the same bits nearly the same
-  // ones, and from parameters that differ in their last bits of float32 about
-  // as many digits as those have.
+  // Expects agreement with other processors: nearly the same results from the
+  // same bits, and from parameters that differ in their last bits of float32
+  // about as many equal digits as the parameters have.
   void ExpectAgrees(const at::Tensor& tensor, const json& expected,
                     const std::string& what) const {
     const double tolerance = WithoutAvx2()      ? 1e-4
@@ -228,16 +229,16 @@ TEST_P(ForwardFingerprintTest, GivesMammothsOutputs) {
                               {.outputs = architecture_->output_names()});
   const json& expected = expected_["float64"]["eval"];
   ExpectAgrees(result.outputs[0], expected["out"], "out");
-  // Mammoth's progressive networks raise, or give `out` whatever is asked for.
+  // Mammoth's progressive networks raise, or return `out` for all requests.
   if (GetParam().find("-pnn_") != std::string::npos) return;
   ExpectAgrees(result.outputs[1], expected["features"], "features");
   const json& full = expected["full"];
-  if (!full.is_array()) {  // Mammoth's class gives `out`, or raises.
+  if (!full.is_array()) {  // Mammoth's class returns `out`, or raises.
     return;
   }
   ExpectAgrees(result.outputs[0], full[1], "full");
   if (full[2].is_object()) {
-    // Mammoth's perceptron lists its features only, our last stage.
+    // Mammoth's perceptron lists only its features, our last stage.
     ExpectAgrees(result.outputs.back(), full[2], "full");
     return;
   }

@@ -21,7 +21,7 @@ ForwardOptions Recorded(bool training = false) {
   return {.training = training, .record = true, .input_grad = true};
 }
 
-// Returns the graph's gradients where the loss is the sum of all outputs.
+// Returns the graph with ones as the gradients of all outputs.
 GraphGradients Ones(const Graph& graph) {
   GraphGradients ones = {.graph = &graph};
   for (const at::Tensor& output : graph.outputs()) {
@@ -30,7 +30,7 @@ GraphGradients Ones(const Graph& graph) {
   return ones;
 }
 
-// Returns the gradients of that loss.
+// Returns the gradients of the sum of all outputs.
 BackwardOutput GradientsOfSum(const Graph& graph, bool retain = false) {
   const GraphGradients ones = Ones(graph);
   return Backward({&ones, 1}, retain, /*want_input_grads=*/true);
@@ -127,9 +127,9 @@ TEST(ForwardTest, RejectsUnknownOutputsAndMasksOfAnotherLength) {
   EXPECT_THROW(Forward(*resnet, *state, Images(1), options), c10::Error);
 }
 
-// LibTorch's batch_norm writes running statistics in place and autograd does
-// not notice: an evaluation's gradients would silently use those of the
-// training.
+// LibTorch's batch_norm writes running statistics in place, which autograd does
+// not notice: an evaluation's gradients would silently use the statistics after
+// the training.
 TEST(BackwardTest, IsExactForAnEvaluationBeforeATraining) {
   const auto resnet = SmallResNet();
   const auto state = Seeded(*resnet);
@@ -162,8 +162,8 @@ TEST(BackwardTest, IsExactAfterTheStateWasReplaced) {
   EXPECT_TRUE(BitEqual(actual.input_grads, expected.input_grads));
 }
 
-// Each forward has its own BatchNorm state: the backward of the first, after a
-// second training forward on the moved buffers, is what it was.
+// Each forward has its own BatchNorm state: the backward of the first stays the
+// same after a second training forward on the updated buffers.
 TEST(BackwardTest, KeepsSeveralForwardsApart) {
   const auto resnet = SmallResNet();
   const auto state = Seeded(*resnet);
@@ -371,7 +371,7 @@ TEST(BackwardTest, GivesContiguousGradientsThatNeedNone) {
   }
 }
 
-// One thread trains and publishes, one evaluates what is published.
+// Two threads run forwards and backwards of the same State.
 TEST(ForwardTest, RunsOnSharedStatesFromSeveralThreads) {
   const auto mlp = Build("mnistmlp", {{"num_classes", 3}});
   const auto state = Seeded(*mlp);

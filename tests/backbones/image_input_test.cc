@@ -1,5 +1,5 @@
-// Which images the convolutional networks take: what CheckInput accepts runs,
-// and what it refuses PyTorch's layers refuse too.
+// Tests the images that convolutional networks take: accepted input runs, and
+// PyTorch's layers refuse the refused input too.
 
 #include "backbones/image_input.h"
 

@@ -22,7 +22,7 @@ State DrawnHead(const Layout& layout, uint64_t seed,
   return draw.Take();
 }
 
-// A trunk's parameter of `elements`, initialised by `rule`, before a head's.
+// Returns a trunk's parameter of `elements`, with `rule`, before a head's.
 Layout TrunkAndHead(int64_t elements, const InitRule& rule) {
   Layout layout;
   layout.AddInitStep(layout.AddParameter("trunk", {elements}), rule);
@@ -58,7 +58,7 @@ TEST(InitialDrawTest, AHeadAloneHasTheBitsThatItHasAmongAll) {
   for (size_t i = 0; i < sizes.size(); ++i) {
     sizes[i] = static_cast<int64_t>(i) + 1;
   }
-  // More than the generator's state has numbers, too.
+  // More than the generator's state holds, too.
   sizes.insert(sizes.end(), {623, 624, 625, 1248, 5000, 100'000});
   for (const InitRule& rule : rules) {
     for (const int64_t size : sizes) {

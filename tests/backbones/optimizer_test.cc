@@ -26,7 +26,7 @@ using ::testing::IsEmpty;
 using ::testing::Optional;
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
-// Parameters `a` [2], `b` [1] and `c` [1].
+// Returns a layout with the parameters `a` [2], `b` [1] and `c` [1].
 Layout ThreeParameters() {
   Layout layout;
   layout.AddParameter("a", {2});
@@ -35,7 +35,7 @@ Layout ThreeParameters() {
   return layout;
 }
 
-// a = [1, 2], b = [3], c = [4], with the gradients [1, -1], [2] and none.
+// Returns a = [1, 2], b = [3], c = [4], with gradients [1, -1], [2] and none.
 State StateOfThree() {
   State state;
   state.params = {at::tensor({1.F, 2.F}), at::tensor({3.F}), at::tensor({4.F})};
@@ -66,7 +66,7 @@ State AdamState(const ParameterGroup& group) {
   return StateWith(OptimizerKind::kAdam, {group});
 }
 
-// Steps, which must succeed; `times` times with the same gradients.
+// Steps `times` times with the same gradients, which must succeed.
 StatePtr Stepped(const State& state, const StepOptions& options = {},
                  int times = 1) {
   StatePtr next = std::make_shared<const State>(state);
@@ -207,7 +207,7 @@ TEST(StepTest, StepsEachGroupInItsOwnWay) {
   EXPECT_THAT(ValuesOf(next->params[1]), ElementsAre(5));
 }
 
-// What others hold must not change under them.
+// Tensors that others hold must not change.
 TEST(StepTest, WritesToNothingThatItIsGiven) {
   const ParameterGroup momentum = {.weight_decay = 0.1, .momentum = 0.9};
   const ParameterGroup amsgrad = {.weight_decay = 0.1, .amsgrad = true};

@@ -31,7 +31,7 @@ TEST(ArchitecturesTest, AreSortedAndDocumented) {
   }
 }
 
-// What a fork draws anew.
+// Covers the parameters that a fork draws anew.
 TEST(ArchitecturesTest, ChangeNothingButTheirHeadWithTheClasses) {
   for (const ArchitectureEntry& entry : Architectures()) {
     Arguments arguments;

@@ -27,7 +27,7 @@ std::shared_ptr<const Architecture> MakeColumn(size_t earlier) {
   return BuildArchitecture("resnet18-pnn", kSmall, earlier).value();
 }
 
-// The State of a second column behind a first one of seed 0.
+// Returns the State of a second column behind a first column `first`.
 StatePtr SecondState(const StatePtr& first) {
   const auto earlier = MakeColumn(0);
   const auto second = MakeColumn(1);

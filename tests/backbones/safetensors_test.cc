@@ -24,7 +24,7 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::SizeIs;
 
-// One field of a header: `"name": {...}`.
+// Returns a field of a header: `"name": {...}`.
 std::string Entry(const std::string& name, const std::string& dtype,
                   const std::string& shape, const std::string& offsets) {
   return absl::StrCat("\"", name, "\":{\"dtype\":\"", dtype,
@@ -245,7 +245,7 @@ int64_t PeakKibibytes() {
 }
 
 TEST(SafetensorsFileTest, AllocatesNothingForAHeaderOverTheLimit) {
-  // A sparse file that does have the bytes which its length announces.
+  // A sparse file that has the bytes which its length announces.
   const int fd = OpenBytes("");
   const uint64_t length = uint64_t{4} << 30;
   ASSERT_EQ(write(fd, &length, sizeof(length)), 8);

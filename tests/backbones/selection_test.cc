@@ -11,7 +11,7 @@
 
 namespace backboned {
 
-// Found by GoogleTest's matchers.
+// Used by GoogleTest's matchers.
 bool operator==(const Slice& a, const Slice& b) {
   return a.index == b.index && a.begin == b.begin && a.end == b.end &&
          a.whole == b.whole;

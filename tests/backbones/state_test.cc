@@ -24,7 +24,7 @@ namespace {
 using ::testing::HasSubstr;
 using ::testing::Optional;
 
-// Parameters `a` [2, 3] and `b` [4], buffer `count`.
+// Returns a layout with parameters `a` [2, 3] and `b` [4], buffer `count`.
 Layout SmallLayout() {
   Layout layout;
   layout.AddInitStep(layout.AddParameter("a", {2, 3}), UniformDraw{0, 1});
@@ -292,7 +292,7 @@ TEST(SliceTensorsTest, ViewsTheMemory) {
   EXPECT_FALSE(SliceTensors(state->grads, Range(0, 1))[0].defined());
 }
 
-// What an instance is to States: the place where the current one hangs.
+// The place of the current State, as in an instance.
 class Published {
  public:
   StatePtr Get() const {
@@ -300,7 +300,7 @@ class Published {
     return current_;
   }
 
-  // Publishes a State whose elements all are `value`.
+  // Publishes a State with `value` in all elements.
   void Write(float value) {
     const auto fresh = FreshTensors(Get()->params, all_);
     for (const at::Tensor& tensor : fresh) {
@@ -310,7 +310,7 @@ class Published {
     current_ = WithParams(*current_, all_, fresh);
   }
 
-  // Returns how many elements of one State differ from its first.
+  // Returns the number of elements of one State that differ from its first one.
   int64_t CountTorn() const {
     const StatePtr held = Get();
     const float first = held->params[0].const_data_ptr<float>()[0];

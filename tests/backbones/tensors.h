@@ -1,4 +1,4 @@
-// What the tests of backbones need of tensors.
+// Makes and compares tensors for the tests of backbones.
 
 #ifndef BACKBONED_TESTS_BACKBONES_TENSORS_H_
 #define BACKBONED_TESTS_BACKBONES_TENSORS_H_
@@ -27,24 +27,24 @@ std::shared_ptr<const Architecture> Build(std::string_view name,
 // Builds a ResNet18 of three classes and four filters.
 std::shared_ptr<const Architecture> SmallResNet();
 
-// Whether `architecture` takes input of `shape`.
+// Returns whether `architecture` takes input of `shape`.
 absl::Status CheckInput(const Architecture& architecture,
                         const std::vector<int64_t>& shape,
                         bool training = false);
 
-// Returns the State that `torch.manual_seed(seed)` and Python's class give.
+// Returns the State of `torch.manual_seed(seed)` and Python's class.
 StatePtr Seeded(const Architecture& architecture, uint64_t seed = 0);
 
-// Returns what `torch.manual_seed(seed); torch.rand(shape)` gives.
+// Returns the tensor of `torch.manual_seed(seed); torch.rand(shape)`.
 at::Tensor Rand(uint64_t seed, const std::vector<int64_t>& shape);
 
-// Returns four images for it, [4, 3, 16, 16].
+// Returns four images for SmallResNet, [4, 3, 16, 16].
 at::Tensor Images(uint64_t seed);
 
 // Returns the elements of a contiguous float32 tensor.
 std::vector<float> ValuesOf(const at::Tensor& tensor);
 
-// Whether both are undefined, or have equal shapes, dtypes and bits.
+// Returns whether both are undefined, or have equal shapes, dtypes and bits.
 bool BitEqual(const at::Tensor& a, const at::Tensor& b);
 bool BitEqual(const std::vector<at::Tensor>& a,
               const std::vector<at::Tensor>& b);
@@ -52,9 +52,8 @@ bool BitEqual(const std::vector<at::Tensor>& a,
 // Returns deep copies.
 std::vector<at::Tensor> Copies(const std::vector<at::Tensor>& tensors);
 
-// An architecture `features = w * x`, `out = features + b`, of one sample's
-// size
-// 2. Sums of its gradients of `w` show the order of the summing.
+// An architecture `features = w * x`, `out = features + b`, for samples of size
+// 2. The sums of its gradients of `w` show the order of the summation.
 class Scale : public Architecture {
  public:
   Scale();

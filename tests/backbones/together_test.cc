@@ -21,7 +21,7 @@ bool Close(const at::Tensor& a, const at::Tensor& b) {
   return a.sizes() == b.sizes() && at::allclose(a, b, 1e-4, 1e-5);
 }
 
-// A network, a fork of it with five classes, and what both are asked for.
+// A network, a fork of it with five classes, and the options of both.
 class TogetherTest : public ::testing::Test {
  protected:
   ForwardPart Part(const at::Tensor& x,
@@ -58,7 +58,7 @@ class TogetherTest : public ::testing::Test {
     }
   }
 
-  // Writes one parameter, found by its name.
+  // Returns the State with one parameter, found by name, written.
   StatePtr Written(const std::string& name) const {
     const std::vector<Parameter>& parameters = net_->layout().parameters();
     for (size_t i = 0; i < parameters.size(); ++i) {

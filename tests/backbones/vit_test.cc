@@ -20,7 +20,7 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Optional;
 
-// Arguments of a small network, with `more` in addition or instead.
+// Returns arguments of a small network; those in `more` are added or replace.
 Arguments Small(const Arguments& more = {}) {
   Arguments arguments = {{"num_classes", 5}, {"img_size", 32},
                          {"patch_size", 8},  {"embed_dim", 12},
@@ -29,8 +29,8 @@ Arguments Small(const Arguments& more = {}) {
   return arguments;
 }
 
-// Returns a forward in training of a network that drops all residuals of its
-// last block and half of the middle one's.
+// Returns a training forward of a network that drops all residuals of its last
+// block, and half of those of the middle one.
 ForwardOutput Train(uint64_t seed) {
   const auto vit = Build("vit", Small({{"depth", 3}, {"drop_path_rate", 1.0}}));
   return Forward(*vit, *Seeded(*vit), Rand(1, {8, 3, 32, 32}),
@@ -174,7 +174,7 @@ TEST(VitTest, DropsResidualsOfWholeSamplesInTraining) {
   for (int64_t i = 0; i < before.size(0); ++i) {
     dropped += BitEqual(before[i], middle[i]) ? 1 : 0;
   }
-  // Both of the middle block's residuals are dropped of a sample in four.
+  // One sample in four loses both residuals of the middle block.
   EXPECT_GT(dropped, 0);
   EXPECT_LT(dropped, before.size(0));
 }

@@ -25,8 +25,9 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
 
-// Parameters `a` [2, 3] with the aliases `x.a` and `y.a`, and `b` [4]; buffers
-// `bn.mean` [2] and `bn.num_batches_tracked`.
+// Returns a layout with the parameters `a` [2, 3], with the aliases `x.a` and
+// `y.a`, and `b` [4], and the buffers `bn.mean` [2] and
+// `bn.num_batches_tracked`.
 Layout AliasedLayout() {
   Layout layout;
   const size_t a = layout.AddParameter("a", {2, 3});
@@ -205,7 +206,7 @@ TEST(LoadWeightsTest, LoadsByOrder) {
   EXPECT_TRUE(BitEqual(loaded->state->params[0], Full()[0].second));
   EXPECT_EQ(loaded->state->buffers[1].item<int64_t>(), 9);
 
-  tensors.resize(2);  // The parameters alone.
+  tensors.resize(2);  // Only the parameters.
   loaded = Load(tensors, LoadBy::kOrder, /*partial=*/false);
   ASSERT_THAT(loaded, IsOk());
   EXPECT_TRUE(BitEqual(loaded->state->params[1], Full()[1].second));
@@ -245,7 +246,7 @@ TEST(LoadWeightsTest, ConvertsToTheStatesDtype) {
   EXPECT_EQ((*loaded)->buffers[1].item<int64_t>(), 9);
 }
 
-// A position embedding `pos` of a 3x3 grid.
+// Returns a layout with a position embedding `pos` of a 3x3 grid.
 Layout PositionLayout() {
   Layout layout;
   const size_t pos = layout.AddParameter("pos", {1, 10, 2});

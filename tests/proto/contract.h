@@ -1,4 +1,4 @@
-// The contract as its .proto files say it, with their comments.
+// The contract of the .proto files, with their comments.
 
 #ifndef BACKBONED_TESTS_PROTO_CONTRACT_H_
 #define BACKBONED_TESTS_PROTO_CONTRACT_H_
@@ -16,14 +16,14 @@ class Contract {
   // Ends the test program if the description cannot be read.
   Contract();
 
-  // Every message of every file, nested ones too, but not those that protoc
-  // makes for maps.
+  // Returns the messages of all files, nested ones too, except those that
+  // protoc makes for maps.
   std::vector<const google::protobuf::Descriptor*> Messages() const;
 
-  // Every enum of every file, nested ones too.
+  // Returns the enums of all files, nested ones too.
   std::vector<const google::protobuf::EnumDescriptor*> Enums() const;
 
-  // Every service of every file.
+  // Returns the services of all files.
   std::vector<const google::protobuf::ServiceDescriptor*> Services() const;
 
  private:

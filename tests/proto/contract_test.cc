@@ -1,4 +1,4 @@
-// Every change of the contract shows in review: as a change of contract.golden.
+// Shows every change of the contract in review, as one of contract.golden.
 
 #include "tests/proto/contract.h"
 
@@ -96,7 +96,7 @@ std::string List(const ServiceDescriptor& service) {
   return text;
 }
 
-// Services, messages and enums by name, whichever file they are in.
+// Lists services, messages and enums by name, whatever their file.
 std::string List(const Contract& contract) {
   std::map<std::string, std::string> services, messages, enums;
   for (const auto* service : contract.Services()) {
@@ -177,7 +177,7 @@ TEST(ContractTest, CommentsEveryEnumAndValue) {
   }
 }
 
-// What proto/wire relies on.
+// proto/wire relies on this.
 TEST(ContractTest, EveryStreamHasHeaderAndChunk) {
   const Contract contract;
   const auto expect_stream = [](const Descriptor& message) {

@@ -11,7 +11,7 @@
 
 namespace backboned {
 
-// The CPU, whose memory is counted from now on: tapes know their bytes from it.
+// Returns the CPU, whose memory is counted from now on, as tapes need.
 inline std::vector<c10::Device> Devices() {
   CpuMemory();
   return {c10::Device(c10::DeviceType::CPU)};

@@ -84,7 +84,7 @@ class ServerTest : public ::testing::Test {
                 IsOk());
   }
 
-  // A call of `session` begins and ends.
+  // Begins and ends a call of `session`.
   void Call(const std::string& session) {
     EXPECT_THAT(
         server_.sessions().Begin(session, "local", server_.clock().Now()),
@@ -183,7 +183,7 @@ TEST_F(ServerTest, TakesAnInstanceThatDiffersForAnother) {
   CreateOptions equal = first;
   equal.exist_ok = true;
   EXPECT_TRUE(Create(equal).existed);
-  // A cache changes no answer: who asks for none may find one.
+  // A cache changes no answer: a caller without a wish for one may find one.
   equal.settings.feature_cache_bytes = 0;
   EXPECT_TRUE(Create(equal).existed);
 }
@@ -386,14 +386,14 @@ TEST(ServerClockTest, ASessionThatComesBackWhileItIsSweptKeepsItsNewTapes) {
   clock.Advance(absl::Minutes(11));
   const absl::Time swept = clock.Now();
   clock.Advance(absl::Milliseconds(1));
-  put_tape();  // As by a call that comes while the sweeper is at work.
+  put_tape();  // As by a call during the sweep.
   server.Sweep(swept);
   EXPECT_EQ(server.sessions().count(), 0);
   EXPECT_EQ(server.tapes().TotalFigures().count, 1);
 }
 
-// Throws once armed, the first time that it is asked by another thread than a
-// worker's: the sweeper. Thread-safe.
+// Throws once when armed, at the first call by a thread that is not a worker's:
+// the sweeper. Thread-safe.
 class FailingClock : public TestClock {
  public:
   absl::Time Now() const override {
@@ -404,17 +404,17 @@ class FailingClock : public TestClock {
     return TestClock::Now();
   }
 
-  // `workers`: the threads that it does not fail in.
+  // `workers`: the threads in which it does not throw.
   void Arm(std::set<std::thread::id> workers) {
     workers_ = std::move(workers);
     armed_ = true;
   }
 
-  // Returns once it was asked again after it threw.
+  // Returns once it was called again after it threw.
   void WaitUntilAskedAgain() { asked_again_.WaitForNotification(); }
 
  private:
-  std::set<std::thread::id> workers_;  // Not changed any more once armed.
+  std::set<std::thread::id> workers_;  // Not changed once armed.
   std::atomic<bool> armed_ = false;
   mutable std::atomic<bool> thrown_ = false;
   mutable absl::Notification asked_again_;

@@ -10,7 +10,7 @@
 namespace backboned {
 
 struct FakeArchitecture::Hooks {
-  // Runs what is set now, which may wait, without the lock.
+  // Runs the present hook, which may wait, without the lock.
   void Run(const std::function<void()>& member) ABSL_LOCKS_EXCLUDED(mutex) {
     std::function<void()> hook;
     {

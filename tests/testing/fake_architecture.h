@@ -1,4 +1,4 @@
-// A backbone whose gradients are known, and which does what a test tells it to.
+// A backbone with known gradients, which runs a test's hooks.
 
 #ifndef BACKBONED_TESTS_TESTING_FAKE_ARCHITECTURE_H_
 #define BACKBONED_TESTS_TESTING_FAKE_ARCHITECTURE_H_
@@ -23,9 +23,9 @@ namespace backboned {
 //   d scale = head * x * g    d head = scale * x * g    d x = scale * head * g
 //
 // The parameters, `size` elements each: scale, bn.weight, bn.bias, head. The
-// BatchNorm has no say in the outputs, so its parameters never get gradients,
-// but its buffers move in training, and one counts the training forwards. The
-// head is of the layout's head.
+// outputs do not depend on the BatchNorm, so its parameters never get
+// gradients, but its buffers are updated in training, and one counts the
+// training forwards. The layout's head is `head`.
 //
 // Thread-safe.
 class FakeArchitecture : public Architecture {
@@ -34,11 +34,11 @@ class FakeArchitecture : public Architecture {
   ~FakeArchitecture() override;
 
   // Runs `hook` at the beginning of each forward, or in the middle of each
-  // backward, from now on, on the thread that computes. It may throw, or wait.
+  // backward, from now on, on the computing thread. It may throw, or wait.
   void OnForward(std::function<void()> hook) const;
   void OnBackward(std::function<void()> hook) const;
 
-  // Forwards that began.
+  // Returns the number of forwards that began.
   int64_t forward_count() const;
 
   // Takes [N, ...] with `size` elements a sample; in training two samples.

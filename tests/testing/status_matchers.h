@@ -7,8 +7,8 @@
 //                                HasSubstr("expected byte 16")));
 //   EXPECT_THAT(Parse("7"), IsOkAndHolds(Eq(7)));
 //
-// They live in `backboned`, not in a namespace `backboned::testing`, which
-// would hide GoogleTest's own.
+// They are in `backboned`, not in a namespace `backboned::testing`, which would
+// hide GoogleTest's own.
 
 #ifndef BACKBONED_TESTS_TESTING_STATUS_MATCHERS_H_
 #define BACKBONED_TESTS_TESTING_STATUS_MATCHERS_H_

@@ -1,4 +1,4 @@
-// Time that a test sets.
+// A clock that a test sets.
 
 #ifndef BACKBONED_TESTS_TESTING_TEST_CLOCK_H_
 #define BACKBONED_TESTS_TESTING_TEST_CLOCK_H_
@@ -11,7 +11,7 @@
 
 namespace backboned {
 
-// Stands still but for Advance. Thread-safe.
+// Stands still except for Advance. Thread-safe.
 class TestClock : public Clock {
  public:
   absl::Time Now() const override {

@@ -38,7 +38,7 @@ ServerOptions OptionsOf(const TestServerOptions& options) {
           .answers = {.max_payload_bytes = options.max_answer_bytes}};
 }
 
-// Tensors' memory is accounted from the first one on, as in the real server.
+// Counts tensors' memory from the first one on, as the real server does.
 std::vector<c10::Device> Devices() {
   CpuMemory();
   return {c10::Device(c10::DeviceType::CPU)};
@@ -79,7 +79,7 @@ struct TestServer::Parts {
   }
 
   void Start() {
-    rpc.reset();  // It gives its addresses back.
+    rpc.reset();  // Frees its addresses.
     rpc = rpc::RpcServer::Start(server, options).value();
     channel = options.addresses.empty()
                   ? rpc->InProcessChannel()

@@ -1,7 +1,7 @@
 // A server in this process with a fake backbone, and calls that send it any
 // bytes.
 //
-// Its header needs neither LibTorch nor generated services, so that tests
+// This header needs neither LibTorch nor generated services, so that tests
 // compile fast.
 
 #ifndef BACKBONED_TESTS_TESTING_TEST_SERVER_H_
@@ -58,29 +58,29 @@ class TestServer {
   // A channel inside this process, or through TCP.
   const std::shared_ptr<grpc::Channel>& channel() const;
 
-  // Hosts a further fake, without hooks, of the instance's options.
+  // Hosts another fake, without hooks, with the same options.
   void AddFake(const std::string& name,
                const std::string& owner = "local") const;
 
-  // Hooks of the instance `fake`, and its forwards that began.
+  // Sets hooks of the instance `fake`, and counts its forwards that began.
   void OnForward(std::function<void()> hook) const;
   void OnBackward(std::function<void()> hook) const;
   int64_t forward_count() const;
 
-  // What is held now.
+  // The amounts held now.
   int64_t in_flight_bytes() const;
   int64_t tape_count() const;
   int64_t tape_bytes() const;
 
-  // What the sweeper does so much later.
+  // Sweeps as the sweeper would after `time`.
   void SweepAfter(absl::Duration time) const;
 
-  // Refuses new calls, and returns once those inside have ended. Inside this
-  // process gRPC may cut their last messages off.
+  // Refuses new calls, and returns once those inside have ended. gRPC may cut
+  // off their last messages inside this process.
   void Drain() const;
 
-  // Waits until every call has ended on the server too, and goes on with a new
-  // channel. No call may be under way that matters.
+  // Waits until every call has ended on the server too, and continues with a
+  // new channel. All calls that matter must have ended.
   void Settle();
 
  private:
@@ -97,8 +97,8 @@ class RawCall {
     std::map<std::string, std::string> metadata = {};
   };
 
-  // Starts a call of `method`: `/backboned.v1.BackboneService/Forward`; or, of
-  // that service, `Forward`.
+  // Starts a call of `method`: `/backboned.v1.BackboneService/Forward`, or, for
+  // this service, `Forward`.
   RawCall(const std::shared_ptr<grpc::Channel>& channel,
           std::string_view method, const Options& options);
   RawCall(const std::shared_ptr<grpc::Channel>& channel,
@@ -107,22 +107,22 @@ class RawCall {
   // Cancels a call that has not ended.
   ~RawCall();
 
-  // Sends a message; false if the server takes no more.
+  // Sends a message; returns false if the server takes no more.
   bool Send(std::string_view message);
 
-  // Says that there are no further messages.
+  // Ends the client's messages.
   void HalfClose();
 
-  // Takes a message; nullopt if there is no further one.
+  // Takes a message; returns nullopt if there are no more.
   std::optional<std::string> Receive();
 
   // Thread-safe.
   void Cancel();
 
-  // Half-closes, takes what is left, and returns how the call ended.
+  // Half-closes, takes the remaining messages, and returns how the call ended.
   absl::Status End();
 
-  // Of the call that ended: the messages that End took.
+  // The messages that End took.
   const std::vector<std::string>& messages() const { return messages_; }
 
  private:
@@ -132,17 +132,17 @@ class RawCall {
   std::vector<std::string> messages_;
 };
 
-// A stream's message with a header.
+// Returns a stream's message with a header.
 std::string Message(const google::protobuf::MessageLite& header);
 
-// A stream's message with a chunk.
+// Returns a stream's message with a chunk.
 std::string Message(int64_t offset, std::string_view data);
 
-// A stream's message with both.
+// Returns a stream's message with both.
 std::string Message(const google::protobuf::MessageLite& header, int64_t offset,
                     std::string_view data);
 
-// The bytes of float32 tensors, and back.
+// Convert between float32 numbers and their bytes.
 std::string Bytes(const std::vector<float>& values);
 std::vector<float> Floats(std::string_view bytes);
 

@@ -13,7 +13,7 @@ std::atomic<int64_t> offset_s = 0;
 
 }  // namespace
 
-// Stands in for the C library's in the program that links it.
+// Replaces the C library's in the program that links it.
 extern "C" int clock_gettime(clockid_t clock, timespec* now) noexcept {
   const long result = syscall(SYS_clock_gettime, clock, now);
   if (result == 0 && clock == CLOCK_REALTIME) now->tv_sec += offset_s.load();

@@ -1,4 +1,4 @@
-// Steps of the wall clock.
+// Steps the wall clock.
 
 #ifndef BACKBONED_TESTS_TESTING_WALL_CLOCK_H_
 #define BACKBONED_TESTS_TESTING_WALL_CLOCK_H_

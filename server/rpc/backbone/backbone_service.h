@@ -1,4 +1,4 @@
-// backboned.v1.BackboneService.
+// Serves backboned.v1.BackboneService.
 
 #ifndef BACKBONED_SERVER_RPC_BACKBONE_BACKBONE_SERVICE_H_
 #define BACKBONED_SERVER_RPC_BACKBONE_BACKBONE_SERVICE_H_
@@ -17,12 +17,12 @@
 
 namespace backboned::rpc {
 
-// The data side. The contract says what each method does; the sources
-// *_methods.cc hold one family of methods each.
+// The data side. The contract defines the methods; each source *_methods.cc
+// holds one family of them.
 //
-// A handler is straight-line code: check the header against the layout, reserve
-// the bytes, receive them, let the device work, answer. Nothing is changed
-// before every byte has arrived.
+// A handler is straight-line code: it checks the header against the layout,
+// reserves the bytes, receives them, lets the device work, and answers. Nothing
+// changes before every byte has arrived.
 class BackboneService : public DecoratedService {
  public:
   explicit BackboneService(Surroundings& surroundings);
@@ -59,19 +59,19 @@ class BackboneService : public DecoratedService {
   absl::StatusOr<v1::ExtractResponse> Extract(
       Call& call, const v1::ExtractRequest& request);
 
-  // Finds the instance of a forward's header and reads what is asked of it.
+  // Finds the instance of a forward's header and reads the options.
   absl::StatusOr<ForwardWork> Read(Call& call, const v1::ForwardHeader& header);
 
   // Checks the rest of a forward's header, reserves its bytes and its tape's
-  // place, and makes room for its input.
+  // place, and allocates its input.
   absl::StatusOr<ForwardWork> Prepare(Call& call,
                                       const v1::ForwardHeader& header);
 
-  // The same for a training step.
+  // Does the same for a training step.
   absl::StatusOr<TrainWork> Prepare(Call& call,
                                     const v1::TrainStepHeader& header);
 
-  // A forward whose input is named by its digest.
+  // Answers a forward whose input is named by its digest.
   absl::Status AnswerFromCache(Call& call, MessageStream& stream,
                                const v1::ForwardHeader& header,
                                AnswerTicket ticket);

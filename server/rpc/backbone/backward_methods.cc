@@ -1,4 +1,4 @@
-// Backward.
+// Serves Backward.
 
 #include <ATen/ops/empty.h>
 
@@ -28,7 +28,7 @@
 namespace backboned::rpc {
 namespace {
 
-// Which output of the tape a gradient is for, its spec being right.
+// Returns the index of the tape's output of a gradient with a valid spec.
 absl::StatusOr<size_t> OutputIndex(const Tape& tape,
                                    const v1::TensorSpec& spec) {
   const std::vector<std::string>& names = tape.output_names;
@@ -52,7 +52,7 @@ absl::StatusOr<size_t> OutputIndex(const Tape& tape,
   return index;
 }
 
-// The step of a checked header; absent: there is none.
+// Returns the step of a checked header; absent: none.
 std::optional<StepOptions> StepOf(const v1::BackwardHeader& header) {
   if (!header.has_step()) return std::nullopt;
   return FromProto(header.step());
@@ -69,24 +69,24 @@ absl::Status CheckOptions(const v1::BackwardHeader& header) {
   return absl::OkStatus();
 }
 
-// Host memory for the gradients that the header announces.
+// Host memory for the gradients of a header.
 struct GradientUpload {
-  // For each tape, by its outputs; undefined: none.
+  // By tape and by output; undefined: none.
   std::vector<std::vector<at::Tensor>> by_tape;
   // The same memory in the order of the stream.
   std::vector<std::span<std::byte>> destinations;
   Budget::Reservation reservation;
 };
 
-// Where a gradient goes, and its element type on the wire.
+// A gradient's place, and its element type on the wire.
 struct Place {
   size_t tape = 0;
   size_t output = 0;
   c10::ScalarType dtype = c10::ScalarType::Float;
 };
 
-// Returns where the gradients go, in the order of the stream, their specs being
-// right.
+// Returns the gradients' places, in the order of the stream, if their specs are
+// valid.
 absl::StatusOr<std::vector<Place>> PlacesOf(const v1::BackwardHeader& header,
                                             const TapeLease& lease) {
   std::vector<Place> places;
@@ -117,7 +117,7 @@ absl::StatusOr<GradientUpload> MakeRoom(Server& server, const Call& call,
   const auto output_of = [&lease](const Place& place) -> const at::Tensor& {
     return lease.tapes()[place.tape]->outputs[place.output];
   };
-  int64_t total_bytes = 0;  // Of outputs that there are, hence no overflow.
+  int64_t total_bytes = 0;  // Of existing outputs, hence no overflow.
   for (const Place& place : *places) {
     total_bytes += output_of(place).numel() *
                    static_cast<int64_t>(c10::elementSize(place.dtype));
@@ -175,7 +175,7 @@ v1::BackwardResult ResultOf(const v1::BackwardHeader& header,
     }
   }
   for (const at::Tensor& grad : done.input_grads) {
-    // An input that no output depends on has no gradient: no elements.
+    // No output depends on the input: its gradient has no elements.
     *result.add_input_grads() =
         grad.defined() ? Spec("", grad) : FlatSpec(0, dtype);
   }

@@ -1,4 +1,4 @@
-// Forward and Extract.
+// Serves Forward and Extract.
 
 #include <ATen/ops/empty.h>
 
@@ -29,19 +29,19 @@
 namespace backboned::rpc {
 namespace {
 
-// What an answer in one message may hold, so that it fits gRPC's default of 4
-// MiB.
+// The most bytes of tensors in an answer of one message, so that it fits gRPC's
+// default of 4 MiB.
 constexpr int64_t kMaxExtractBytes = (int64_t{4} << 20) - (64 << 10);
 
 constexpr size_t kDigestBytes = 32;  // SHA-256.
 
-// Host memory for a tensor of this checked spec.
+// Allocates host memory for a tensor of this checked spec.
 at::Tensor EmptyTensor(const v1::TensorSpec& spec) {
   const std::vector<int64_t> shape(spec.shape().begin(), spec.shape().end());
   return at::empty(shape, *FromProto(spec.dtype()));
 }
 
-// Host memory for what a forward's stream brings.
+// Allocates host memory for the tensors of a forward's stream.
 void MakeRoom(const v1::ForwardHeader& header, ForwardWork& work) {
   ScopedAccount scope(work.account);
   work.input = EmptyTensor(header.inputs(0));
@@ -50,7 +50,7 @@ void MakeRoom(const v1::ForwardHeader& header, ForwardWork& work) {
   }
 }
 
-// Returns the bytes that a forward's stream brings, its specs being right.
+// Returns the bytes of a forward's stream, if its specs are valid.
 absl::StatusOr<int64_t> StreamBytes(const v1::ForwardHeader& header,
                                     const ForwardWork& work) {
   const Instance& instance = *work.instance;
@@ -98,14 +98,14 @@ std::vector<wire::Payload> PayloadsOf(const ForwardDone& done) {
   return payloads;
 }
 
-// Names the input, which is in place, for the instance's feature cache, if it
-// has one that may keep the answer.
+// Computes the digest of the complete input for the instance's feature cache,
+// if the cache may keep the answer.
 void NameInput(const v1::TensorSpec& spec, ForwardWork& work) {
   if (work.instance->cache().limit_bytes() == 0 || !MayCache(work)) return;
   work.input_digest = wire::InputDigest(spec, Bytes(work.input));
 }
 
-// Returns kInvalidArgument if `header` asks by digest for what is not kept.
+// Returns kInvalidArgument if answers to `header` are not kept by digest.
 absl::Status CheckDigest(const v1::ForwardHeader& header,
                          const ForwardWork& work) {
   if (header.input_digest().size() != kDigestBytes) {
@@ -130,7 +130,7 @@ absl::Status CacheMiss(const Instance& instance, bool has_cache) {
                                       : "is off: feature_cache_bytes is 0"));
 }
 
-// The forward of a checked Extract, its input in place.
+// Returns the forward of a checked Extract, with its input.
 absl::StatusOr<ForwardWork> WorkOf(const v1::ExtractRequest& request,
                                    std::shared_ptr<Instance> instance) {
   ForwardWork work = {
@@ -227,9 +227,9 @@ absl::StatusOr<ForwardWork> BackboneService::Prepare(
                                .parent = call.account()});
   }
   MakeRoom(header, work);
-  // What a tape keeps in any case had to fit the limit of all tapes; what the
-  // forward takes besides is bounded by the room's limit alone, since the tape
-  // may be demoted.
+  // The least bytes of a tape had to fit the limit of all tapes. The forward's
+  // other memory is bounded by the room's limit alone, since the tape may be
+  // demoted.
   if (header.tape()) work.account->SetLimit(kUnlimitedBytes);
   if (ChangesInstance(work)) {
     absl::Status writable = instance.CheckWritable();
@@ -266,12 +266,12 @@ absl::Status BackboneService::Forward(Call& call, MessageStream& stream,
   const v1::ForwardResult result = ResultOf(*instance, names, *done, call);
   absl::Status written =
       SendAnswer(call, ticket, stream, result, PayloadsOf(*done));
-  // gRPC does not say whether a small answer could be sent, since it travels
+  // gRPC does not say whether a small answer could be sent, since that travels
   // with the call's status.
   if (written.ok() && header.tape() && call.IsCancelled()) {
     written = absl::CancelledError("the client went away");
   }
-  // Without a request id nobody can ask for the tape's name again.
+  // Without a request id no retry can ask for the tape's id.
   if (!written.ok() && header.request_id().empty()) {
     server().tapes().Release({done->tape_id}, call.principal());
   }

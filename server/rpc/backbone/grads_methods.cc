@@ -1,4 +1,4 @@
-// GetGrads, SetGrads, ZeroGrads.
+// Serves GetGrads, SetGrads and ZeroGrads.
 
 #include <ATen/core/Tensor.h>
 
@@ -19,7 +19,7 @@
 namespace backboned::rpc {
 namespace {
 
-// The selected parameters, none of them cut.
+// Returns the selected parameters, all of them whole.
 absl::StatusOr<std::vector<Slice>> SelectWhole(const v1::Selection& selection,
                                                const Layout& layout) {
   absl::StatusOr<std::vector<Slice>> slices =
@@ -44,8 +44,8 @@ absl::Status CheckAllPresent(const std::vector<at::Tensor>& grads,
   return absl::OkStatus();
 }
 
-// Splits `slices` into those whose gradients follow, of `dtype`, and those that
-// get none.
+// Splits `slices` into those whose gradients follow, of `dtype`, and those
+// without gradients.
 struct Presence {
   std::vector<Slice> present;
   std::vector<Slice> absent;

@@ -1,4 +1,4 @@
-// ConfigureOptimizer, Step, GetOptimizerState, SetOptimizerState.
+// Serves ConfigureOptimizer, Step, GetOptimizerState and SetOptimizerState.
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
@@ -27,25 +27,25 @@
 namespace backboned::rpc {
 namespace {
 
-// Names the tensor that is slot `what` of a parameter.
+// Names the tensor of slot `what` of a parameter.
 std::string SlotTensorName(const Parameter& parameter, std::string_view what) {
   return absl::StrCat(parameter.name, "/", std::string(what));
 }
 
-// Where a tensor of an optimizer's state goes.
+// The place of a tensor in an optimizer's state.
 struct SlotPlace {
   size_t parameter = 0;
   size_t slot = 0;
 };
 
-// Makes room for the tensors of a SetOptimizerState, their specs being right.
+// Allocates the tensors of a SetOptimizerState, if their specs are valid.
 class SlotPlan {
  public:
   SlotPlan(const OptimizerState& optimizer, const Layout& layout,
            const State& state)
       : optimizer_(optimizer), layout_(layout), state_(state) {}
 
-  // Takes a tensor's spec, in the order of the stream.
+  // Adds a tensor's spec, in the order of the stream.
   absl::Status Add(const v1::TensorSpec& spec);
 
   // Returns kInvalidArgument unless each parameter has all of its tensors, or
@@ -58,7 +58,7 @@ class SlotPlan {
   const std::vector<at::Tensor>& models() const { return models_; }
 
  private:
-  // The slots of a parameter, by name. None: it is never stepped.
+  // Returns a parameter's slots; none if it is never stepped.
   std::vector<std::string_view> NamesOf(size_t parameter) const {
     const std::optional<size_t> group = optimizer_.group_of[parameter];
     if (!group.has_value()) return {};
@@ -137,7 +137,7 @@ absl::Status SlotPlan::CheckComplete() const {
   return absl::OkStatus();
 }
 
-// The whole of each of `tensors`.
+// Returns a slice for the whole of each of `tensors`.
 std::vector<Slice> WholeSlices(const std::vector<at::Tensor>& tensors) {
   std::vector<Slice> slices;
   for (const at::Tensor& tensor : tensors) {
@@ -146,7 +146,7 @@ std::vector<Slice> WholeSlices(const std::vector<at::Tensor>& tensors) {
   return slices;
 }
 
-// `optimizer` with `values` in their places. On the worker.
+// Returns `optimizer` with `values` in their places. For the worker.
 OptimizerPtr WithSlots(OptimizerState optimizer,
                        const std::vector<SlotPlace>& places,
                        const std::vector<at::Tensor>& values,

@@ -1,4 +1,4 @@
-// GetParams, SetParams, GetBuffers, SetBuffers.
+// Serves GetParams, SetParams, GetBuffers and SetBuffers.
 
 #include <ATen/core/Tensor.h>
 

@@ -1,4 +1,4 @@
-// TrainStep.
+// Serves TrainStep.
 
 #include <ATen/ops/empty.h>
 
@@ -28,7 +28,7 @@
 namespace backboned::rpc {
 namespace {
 
-// The forward of a training step, in Forward's words.
+// Returns the forward of a training step as Forward's header.
 v1::ForwardHeader ForwardOf(const v1::TrainStepHeader& header) {
   v1::ForwardHeader forward;
   forward.set_instance(header.instance());
@@ -42,7 +42,7 @@ v1::ForwardHeader ForwardOf(const v1::TrainStepHeader& header) {
   return forward;
 }
 
-// The spec of what follows for a term; null if it has no loss.
+// Returns the spec of a term's tensor; null if the term has no loss.
 const v1::TensorSpec* SpecOf(const v1::LossTerm& term) {
   switch (term.loss_case()) {
     case v1::LossTerm::kCrossEntropy:
@@ -56,7 +56,7 @@ const v1::TensorSpec* SpecOf(const v1::LossTerm& term) {
   }
 }
 
-// A term whose labels or targets are `tensor`.
+// Returns a term whose labels or targets are `tensor`.
 LossTerm TermOf(const v1::LossTerm& term, int64_t rows, at::Tensor tensor) {
   LossTerm result = {.row_begin = term.row_begin(),
                      .row_end = term.row_end() == 0 ? rows : term.row_end(),
@@ -78,7 +78,7 @@ LossTerm TermOf(const v1::LossTerm& term, int64_t rows, at::Tensor tensor) {
   return result;
 }
 
-// Returns the bytes of labels and targets, their specs being sound.
+// Returns the bytes of labels and targets, if their specs are valid.
 absl::StatusOr<int64_t> TermBytes(const v1::TrainStepHeader& header) {
   std::vector<int64_t> sizes;
   for (int i = 0; i < header.terms_size(); ++i) {
@@ -97,7 +97,7 @@ absl::StatusOr<int64_t> TermBytes(const v1::TrainStepHeader& header) {
   return TotalBytes(sizes);
 }
 
-// The terms, with host memory for their labels and targets.
+// Returns the terms, with host memory for their labels and targets.
 absl::StatusOr<std::vector<LossTerm>> TermsOf(
     const v1::TrainStepHeader& header) {
   const int64_t rows =

@@ -1,4 +1,4 @@
-// Whole downloads and uploads of an instance's tensors.
+// Downloads and uploads an instance's tensors.
 
 #ifndef BACKBONED_SERVER_RPC_BACKBONE_TRANSFER_H_
 #define BACKBONED_SERVER_RPC_BACKBONE_TRANSFER_H_
@@ -22,19 +22,19 @@
 namespace backboned::rpc {
 
 // Sends `header` and the bytes of `tensors`, which live on the instance's
-// device, in `dtype` (absent: their own); undefined ones have none. On a CPU
-// what needs no conversion is sent from where it is.
+// device, in `dtype` (absent: their own); undefined tensors have none. On a
+// CPU, tensors that need no conversion are sent without a copy.
 absl::Status Download(Call& call, MessageStream& stream,
                       const Instance& instance,
                       const google::protobuf::MessageLite& header,
                       std::vector<at::Tensor> tensors,
                       std::optional<c10::ScalarType> dtype = {});
 
-// Receives the rest of the stream into fresh host tensors for `slices` of
+// Receives the rest of the stream into new host tensors for `slices` of
 // `tensors`: floating-point ones of `dtype` (absent: of the tensors' own).
 //
-// kResourceExhausted if the bytes in flight would be too many, before anything
-// is allocated; MessageStream::ReadTensors's errors otherwise.
+// Returns kResourceExhausted if the bytes in flight would be too many, before
+// anything is allocated, or the errors of MessageStream::ReadTensors.
 absl::StatusOr<std::vector<at::Tensor>> Upload(
     Server& server, const Call& call, MessageStream& stream,
     std::span<const at::Tensor> tensors, std::span<const Slice> slices,

@@ -1,4 +1,4 @@
-// BatchNorm overrides of a header, resolved.
+// Resolves the BatchNorm overrides of a header.
 
 #ifndef BACKBONED_SERVER_RPC_CONVERT_BATCH_NORM_HEADER_H_
 #define BACKBONED_SERVER_RPC_CONVERT_BATCH_NORM_HEADER_H_
@@ -14,7 +14,7 @@
 
 namespace backboned::rpc {
 
-// ResolveBatchNorm of a header's overrides.
+// Returns ResolveBatchNorm of a header's overrides.
 absl::StatusOr<std::vector<BatchNormMode>> BatchNormOf(
     const google::protobuf::RepeatedPtrField<v1::BatchNormOverride>& overrides,
     const Layout& layout);

@@ -16,7 +16,7 @@
 namespace backboned::rpc {
 namespace {
 
-// The names of the outputs that the header asks for.
+// Returns the names of the outputs of a header.
 absl::StatusOr<std::vector<std::string>> OutputsOf(
     const v1::ForwardHeader& header, const Architecture& architecture) {
   std::vector<std::string> outputs(header.outputs().begin(),
@@ -46,7 +46,7 @@ absl::StatusOr<std::vector<std::string>> OutputsOf(
   }
 }
 
-// Which parameters get gradients. Empty if the header does not say.
+// Returns which parameters get gradients; empty if the header does not say.
 absl::StatusOr<std::vector<bool>> GradMask(const v1::ForwardHeader& header,
                                            const Layout& layout) {
   const size_t count = layout.parameters().size();
@@ -65,14 +65,14 @@ absl::StatusOr<std::vector<bool>> GradMask(const v1::ForwardHeader& header,
   return mask;
 }
 
-// A generator's state that a client gives, if it does.
+// Checks a client's generator state, if there is one.
 absl::Status CheckRngState(std::string_view bytes) {
   if (bytes.empty()) return absl::OkStatus();
   return GeneratorFromState(std::as_bytes(std::span(bytes))).status();
 }
 
-// Returns kInvalidArgument unless images of this shape have the channels that
-// they are normalised by.
+// Returns kInvalidArgument unless images of this shape have as many channels as
+// their normalisation.
 absl::Status CheckChannels(std::span<const int64_t> shape,
                            const Normalization& normalization) {
   const auto channels = static_cast<int64_t>(normalization.mean.size());

@@ -1,4 +1,4 @@
-// What a forward's header asks for, checked against the instance.
+// Checks the options of a forward's header against the instance.
 
 #ifndef BACKBONED_SERVER_RPC_CONVERT_FORWARD_OPTIONS_H_
 #define BACKBONED_SERVER_RPC_CONVERT_FORWARD_OPTIONS_H_
@@ -15,19 +15,19 @@
 
 namespace backboned::rpc {
 
-// Returns the options of a forward, outputs and patterns resolved, and the
-// gradients' mask empty if the header does not say which parameters get some;
-// kInvalidArgument if one is not valid or the architecture has it not.
+// Returns the options of a forward, outputs and patterns resolved; the
+// gradients' mask is empty if the header does not set it. Returns
+// kInvalidArgument if one is not valid or the architecture lacks it.
 absl::StatusOr<ForwardOptions> OptionsOf(const v1::ForwardHeader& header,
                                          const Instance& instance);
 
-// Checks the input's spec against the instance; returns its bytes.
-// kInvalidArgument (kShapeMismatch, kDtypeMismatch) otherwise.
+// Checks the input's spec against the instance and returns its bytes, or
+// kInvalidArgument (kShapeMismatch, kDtypeMismatch).
 absl::StatusOr<int64_t> CheckInput(const v1::TensorSpec& spec,
                                    const Instance& instance, bool training);
 
-// Checks the specs of buffers that the header may send; returns their bytes.
-// kInvalidArgument (kShapeMismatch, kDtypeMismatch) otherwise.
+// Checks the specs of a header's buffers, if any, and returns their bytes, or
+// kInvalidArgument (kShapeMismatch, kDtypeMismatch).
 absl::StatusOr<int64_t> CheckBuffers(const v1::ForwardHeader& header,
                                      const Layout& layout, const State& state);
 

@@ -42,8 +42,8 @@ v1::Version VersionOf(const Instance& instance, const State& state);
 v1::Architecture ToProto(const ArchitectureEntry& entry);
 v1::Benchmark ToProto(const Benchmark& benchmark);
 
-// Everything but layout, digest, tapes and what is shared. `state` is one of
-// the instance's.
+// Returns all fields except layout, digest, tapes and shared bytes. `state` is
+// one of the instance's.
 v1::Instance ToProto(Instance& instance, const State& state);
 v1::Layout LayoutOf(const Instance& instance);
 

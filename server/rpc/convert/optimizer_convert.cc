@@ -30,7 +30,7 @@ absl::StatusOr<OptimizerKind> KindOf(v1::OptimizerKind kind) {
   }
 }
 
-// The first number of a group that its optimizer does not take. Empty: none.
+// Returns the first number of a group that its optimizer does not take, or "".
 std::string Foreign(OptimizerKind kind, const v1::ParameterGroup& group) {
   if (kind != OptimizerKind::kSgd) {
     if (group.momentum() != 0) return "momentum";
@@ -43,8 +43,8 @@ std::string Foreign(OptimizerKind kind, const v1::ParameterGroup& group) {
   return group.amsgrad() ? "amsgrad" : "";
 }
 
-// A selection that counts as memory of the caller's while anybody has it. Null:
-// there is none.
+// Returns a selection that counts as the caller's memory while it is held;
+// null: none.
 std::shared_ptr<const Selection> SelectionOf(const v1::ParameterGroup& group) {
   struct Counted {
     Selection selection;

@@ -1,4 +1,4 @@
-// Between the contract's optimizers and steps and the server's.
+// Converts between the contract's optimizers and the server's.
 
 #ifndef BACKBONED_SERVER_RPC_CONVERT_OPTIMIZER_CONVERT_H_
 #define BACKBONED_SERVER_RPC_CONVERT_OPTIMIZER_CONVERT_H_
@@ -13,15 +13,15 @@ namespace backboned::rpc {
 
 // Makes an optimizer of the parameters of `layout`, without state.
 //
-// kInvalidArgument (kInvalidOption) if the kind is none of the contract's, a
-// group has a number that its kind does not take, or MakeOptimizer refuses it.
+// Returns kInvalidArgument (kInvalidOption) if the kind is unknown, a group has
+// a number that its kind does not take, or MakeOptimizer refuses it.
 absl::StatusOr<OptimizerPtr> FromProto(const v1::Optimizer& optimizer,
                                        const Layout& layout);
 
-// The optimizer without its state, defaults filled in.
+// Returns the optimizer without its state, defaults filled in.
 v1::Optimizer ToProto(const OptimizerState& optimizer);
 
-// CheckStep says whether they fit an instance.
+// Options of a step, not checked (see CheckStep), and its result.
 StepOptions FromProto(const v1::StepOptions& options);
 v1::StepResult ToProto(const StepOutput& output);
 

@@ -89,7 +89,7 @@ v1::TensorSpec FlatSpec(int64_t elements, c10::ScalarType dtype) {
 v1::FlatGrads FlatGradsOf(const std::vector<at::Tensor>& grads) {
   v1::FlatGrads result;
   int64_t elements = 0;
-  c10::ScalarType dtype = c10::ScalarType::Float;  // Of none.
+  c10::ScalarType dtype = c10::ScalarType::Float;  // If there are none.
   for (const at::Tensor& grad : grads) {
     result.add_present(grad.defined());
     if (!grad.defined()) continue;

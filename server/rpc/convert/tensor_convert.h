@@ -23,48 +23,48 @@
 
 namespace backboned::rpc {
 
-// Element types. `FromProto` fails with kInvalidArgument for one that is none.
+// Element types. `FromProto` returns kInvalidArgument for an unknown one.
 v1::DataType ToProto(c10::ScalarType dtype);
 absl::StatusOr<c10::ScalarType> FromProto(v1::DataType dtype);
 
-// As FromProto, of floating-point types only. kInvalidArgument
-// (kDtypeMismatch), which calls it `what`, for others.
+// Converts floating-point types only; returns kInvalidArgument
+// (kDtypeMismatch), which calls the type `what`, for others.
 absl::StatusOr<c10::ScalarType> FloatFromProto(v1::DataType dtype,
                                                std::string_view what);
 
-// As FloatFromProto; absent if the caller does not say.
+// Does the same; absent if `dtype` is unspecified.
 absl::StatusOr<std::optional<c10::ScalarType>> OptionalFloat(
     v1::DataType dtype, std::string_view what);
 
-// A spec of `tensor` under `name`.
+// Returns the spec of `tensor` under `name`.
 v1::TensorSpec Spec(std::string_view name, const at::Tensor& tensor);
 
-// The spec [elements] of a flat tensor.
+// Returns the spec [elements] of a flat tensor.
 v1::TensorSpec FlatSpec(int64_t elements, c10::ScalarType dtype);
 
-// Spec and presence of one gradient a parameter, all of one element type; an
-// undefined one is absent.
+// Returns spec and presence of one gradient for each parameter, all of one
+// element type; an undefined one is absent.
 v1::FlatGrads FlatGradsOf(const std::vector<at::Tensor>& grads);
 
-// A payload around a contiguous CPU tensor, which it keeps alive. An undefined
-// tensor gives no bytes.
+// Returns the payload of a contiguous CPU tensor, which it keeps alive. An
+// undefined tensor gives no bytes.
 wire::Payload ToPayload(const at::Tensor& tensor);
 
 // Which of an instance's parameters or buffers a header means.
 Selection FromProto(const v1::Selection& selection);
 
-// Returns the sum of sizes in bytes that a header gave, or kInvalidArgument
-// (kShapeMismatch) if it is more than an int64.
+// Returns the sum of a header's sizes in bytes, or kInvalidArgument
+// (kShapeMismatch) if it exceeds an int64.
 absl::StatusOr<int64_t> TotalBytes(std::span<const int64_t> sizes);
 
 // Returns the element type of the floating-point buffers on the wire, or
-// kInvalidArgument unless it is one for all of them and `specs` are otherwise
-// those of the buffers in `slices`, all whole, with their names.
+// kInvalidArgument unless they have one type and `specs` otherwise equal those
+// of the buffers in `slices`, all whole, with their names.
 absl::StatusOr<std::optional<c10::ScalarType>> CheckBufferSpecs(
     const google::protobuf::RepeatedPtrField<v1::TensorSpec>& specs,
     std::span<const Slice> slices, const Layout& layout, const State& state);
 
-// Returns the element type of `spec`, or kInvalidArgument unless it is
+// Returns the element type of `spec`, or kInvalidArgument unless `spec` is
 // [elements] of a floating-point type.
 absl::StatusOr<c10::ScalarType> CheckFlatSpec(const v1::TensorSpec& spec,
                                               int64_t elements);

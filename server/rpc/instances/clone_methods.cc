@@ -1,4 +1,4 @@
-// CloneInstance, UpdateInstance.
+// Serves CloneInstance and UpdateInstance.
 
 #include <memory>
 #include <string>
@@ -34,7 +34,7 @@ CloneOptions OptionsOf(const Call& call,
   return options;
 }
 
-// Which settings a mask names.
+// The settings that a mask names.
 struct Named {
   bool read_only = false;
   bool frozen = false;

@@ -25,7 +25,7 @@ namespace {
 
 constexpr int64_t kMaxMessageBytes = int64_t{4} << 20;  // gRPC's default.
 
-// Unexpected keys that an answer lists; each is of bounded length.
+// The most unexpected keys in an answer; each is of bounded length.
 constexpr int kMaxUnexpectedKeys = 1000;
 
 absl::StatusOr<CreateOptions> OptionsOf(
@@ -141,7 +141,7 @@ v1::Instance InstanceService::Describe(
 
 std::vector<v1::Instance> InstanceService::Describe(
     std::span<const std::shared_ptr<Instance>> instances) const {
-  // Theirs first, then those that may share with them.
+  // Their states first, then those that may share with them.
   std::vector<StatePtr> states;
   for (const auto& instance : instances) states.push_back(instance->state());
   for (const auto& other : server().registry().List()) {
@@ -271,7 +271,7 @@ absl::StatusOr<v1::ListInstancesResponse> InstanceService::ListInstances(
     Call&, const v1::ListInstancesRequest& request) {
   const std::vector<std::shared_ptr<Instance>> all = server().registry().List();
   const auto key_of = [](const std::shared_ptr<Instance>& instance) {
-    // Sorts as owner and name do: the space is before all of their letters.
+    // Sorts as owner and name do: the space precedes all of their characters.
     return absl::StrCat(instance->identity().owner, " ",
                         instance->identity().name);
   };
@@ -297,7 +297,7 @@ absl::StatusOr<v1::DeleteInstanceResponse> InstanceService::DeleteInstance(
         (*instance)->CheckVersion(condition, *(*instance)->state());
     return expected.ok() ? server().DeleteInstance(**instance) : expected;
   };
-  // In the lane, so that no write comes between.
+  // In the lane, so that no write intervenes.
   const bool asks_for_state = condition.params || condition.buffers;
   absl::Status status =
       asks_for_state ? (*instance)

@@ -1,4 +1,4 @@
-// backboned.v1.InstanceService.
+// Serves backboned.v1.InstanceService.
 
 #ifndef BACKBONED_SERVER_RPC_INSTANCES_INSTANCE_SERVICE_H_
 #define BACKBONED_SERVER_RPC_INSTANCES_INSTANCE_SERVICE_H_
@@ -13,8 +13,8 @@
 
 namespace backboned::rpc {
 
-// The control side. The contract says what each method does;
-// clone_methods.cc holds those that share and freeze.
+// The control side. The contract defines the methods; clone_methods.cc holds
+// those that share and freeze.
 class InstanceService : public DecoratedService {
  public:
   explicit InstanceService(Surroundings& surroundings);
@@ -41,7 +41,7 @@ class InstanceService : public DecoratedService {
 
   v1::Usage UsageOf(LimitScope scope, const Payer& payer) const;
 
-  // Everything but layout and digest.
+  // Describe instances without layout and digest.
   v1::Instance Describe(const std::shared_ptr<Instance>& instance) const;
   std::vector<v1::Instance> Describe(
       std::span<const std::shared_ptr<Instance>> instances) const;

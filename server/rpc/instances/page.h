@@ -1,4 +1,4 @@
-// Pages of a sorted list.
+// Cuts pages out of sorted lists.
 
 #ifndef BACKBONED_SERVER_RPC_INSTANCES_PAGE_H_
 #define BACKBONED_SERVER_RPC_INSTANCES_PAGE_H_
@@ -18,30 +18,30 @@
 
 namespace backboned::rpc {
 
-// What an answer of one message may hold, so that it fits gRPC's default of 4
-// MiB with what stands around it.
+// The most bytes of a list in an answer of one message, so that the message
+// fits gRPC's default of 4 MiB with its other fields.
 inline constexpr size_t kMaxAnswerBytes =
     (size_t{4} << 20) - (size_t{64} << 10);
 
-// A half-open range of a list, and the token of what follows.
+// A half-open range of a list, and the token of the next page.
 struct Page {
   size_t begin = 0;
   size_t end = 0;
-  std::string next_token;  // Empty: nothing follows.
+  std::string next_token;  // Empty: no page follows.
 };
 
 inline constexpr std::string_view kTokenPrefix = "after:";
 
-// The token of what follows the item of this key.
+// Returns the token of the page that begins after the item of `key`.
 inline std::string TokenAfter(const std::string& key) {
   return std::string(kTokenPrefix) + key;
 }
 
 // Cuts a page out of `items`, sorted by `key_of` (item to std::string). A token
-// says after which key to go on, so that a page is right though the list
-// changed.
+// names the key after which the page begins, so that pages are right even if
+// the list changes.
 //
-// kInvalidArgument if `token` is not one that this function made, or `size` is
+// Returns kInvalidArgument unless this function made `token`, and if `size` is
 // negative.
 template <typename Items, typename KeyOf>
 absl::StatusOr<Page> CutPage(const Items& items, const KeyOf& key_of,
@@ -67,8 +67,8 @@ absl::StatusOr<Page> CutPage(const Items& items, const KeyOf& key_of,
   return page;
 }
 
-// Moves as many of `entries`, the entries of `page` cut out of `items`, to
-// `answer` as fit one message, at least one, and ends the page behind them.
+// Moves as many of `entries`, which are those of `page` in `items`, to `answer`
+// as fit one message, at least one, and ends the page after them.
 template <typename Items, typename KeyOf, typename Entry>
 void FillPage(const Items& items, const KeyOf& key_of,
               std::vector<Entry> entries, Page& page,

@@ -22,8 +22,8 @@ absl::Status ReadToken(const grpc::ServerContext& context, const char* key,
       "metadata ", key, " is not 1 to 64 characters of [A-Za-z0-9_.-]"));
 }
 
-// How long a caller still waits. gRPC counts it on CLOCK_MONOTONIC; only
-// ServerContext::deadline() makes a date of it.
+// Returns the caller's remaining time, which gRPC measures on CLOCK_MONOTONIC;
+// only ServerContext::deadline() turns it into a date.
 absl::Duration TimeLeft(const grpc::ServerContext& context) {
   const gpr_timespec deadline =
       gpr_convert_clock_type(context.raw_deadline(), GPR_CLOCK_MONOTONIC);
@@ -73,8 +73,8 @@ absl::Status Call::CheckWanted() const {
 }
 
 absl::Status Call::HowItEnded(const absl::Status& status) const {
-  // A client whose time is over cancels the call, which comes before our own
-  // deadline: gRPC rounds that up by up to a hundredth.
+  // A client whose time has run out cancels the call before our own deadline,
+  // which gRPC rounds up by up to a hundredth.
   const absl::Duration early =
       (deadline_ - received_) / 50 + absl::Milliseconds(20);
   if (!absl::IsCancelled(status) || ReasonOf(status).has_value() ||

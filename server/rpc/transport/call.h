@@ -1,4 +1,4 @@
-// What the server knows of one call.
+// Identifies one call, its caller and its deadline.
 
 #ifndef BACKBONED_SERVER_RPC_TRANSPORT_CALL_H_
 #define BACKBONED_SERVER_RPC_TRANSPORT_CALL_H_
@@ -24,14 +24,14 @@ namespace backboned::rpc {
 // The principal of every caller on a server without tokens.
 inline constexpr std::string_view kLocalPrincipal = "local";
 
-// Who calls, until when, and what the log will say of it.
+// The caller of a call, its deadline, and the fields of its log line.
 //
 // Not thread-safe: belongs to the call's handler.
 class Call {
  public:
-  // Reads the metadata of `context`, which must outlive the call. Fails with
+  // Reads the metadata of `context`, which must outlive the call. Returns
   // kInvalidArgument if `backboned-session` or `backboned-label` is not 1 to 64
-  // characters of [A-Za-z0-9_.-]. Its times are those of `clock`.
+  // characters of [A-Za-z0-9_.-]. Times are those of `clock`.
   static absl::StatusOr<Call> Create(std::string_view method,
                                      grpc::ServerContext& context,
                                      const Clock& clock);
@@ -41,10 +41,10 @@ class Call {
   const std::string& session() const { return session_; }  // Empty: none.
   const std::string& label() const { return label_; }      // Empty: none.
 
-  // Who pays for what the call takes.
+  // The payer of all that the call takes.
   Payer payer() const { return {principal_, session_}; }
 
-  // The run that the call's work is of: its label, else its session.
+  // The flow of the call's work: its label's, else its session's.
   FlowName flow() const {
     return {principal_, label_.empty() ? session_ : label_};
   }
@@ -53,41 +53,41 @@ class Call {
   Access access() const { return access_; }
   void set_access(Access access) { access_ = access; }
 
-  // When the caller stops waiting; infinite if it never does.
+  // The time when the caller stops waiting; infinite if it never does.
   absl::Time deadline() const { return deadline_; }
 
-  // When the server took the call, and how long ago that is.
+  // The time when the server took the call, and the time since then.
   absl::Time received() const { return received_; }
   absl::Duration Elapsed() const { return clock_->Now() - received_; }
 
-  // Of all times of the call.
+  // The clock of the call's times.
   const Clock& clock() const { return *clock_; }
 
-  // Whether the caller is gone. Asks gRPC's queue, which takes some 30 us: too
-  // much for what every call does. Thread-safe.
+  // Returns whether the caller has gone. Asks gRPC's queue, which takes some 30
+  // us: too long to be done in every call. Thread-safe.
   bool IsCancelled() const { return context_->IsCancelled(); }
 
-  // kCancelled or kDeadlineExceeded if nobody waits for the answer any more.
-  // Takes as long.
+  // Returns kCancelled or kDeadlineExceeded if the caller no longer waits.
+  // Takes as long as IsCancelled.
   absl::Status CheckWanted() const;
 
-  // Returns how the call ended, which is `status` unless that says that the
-  // client cancelled when it only ran out of time: kDeadlineExceeded then.
+  // Returns `status` as the call's end, or kDeadlineExceeded if `status` says
+  // that the client cancelled and the deadline has passed.
   absl::Status HowItEnded(const absl::Status& status) const;
 
   // Ends the call from the server's side. Thread-safe.
   void Cancel() { context_->TryCancel(); }
 
-  // Pays for the memory that the call takes. Null: nobody.
+  // The account that pays for the call's memory. Null: nobody pays.
   void set_account(std::shared_ptr<MemoryAccount> account) {
     account_ = std::move(account);
   }
   const std::shared_ptr<MemoryAccount>& account() const { return account_; }
 
-  // A request to a device's worker on behalf of this caller.
+  // Returns a request to a device's worker on behalf of this caller.
   DeviceWorker::Request WorkerRequest(uint64_t lane) const;
 
-  // For the log; handlers fill in what they know.
+  // Fields of the log line; handlers fill in those that they know.
   struct Record {
     std::string instance;
     std::string request_id;
@@ -115,8 +115,8 @@ class Call {
   Record record_;
 };
 
-// Whether `text` is 1 to 64 characters of [A-Za-z0-9_.-]: session, label,
-// request id.
+// Returns whether `text` is 1 to 64 characters of [A-Za-z0-9_.-], as sessions,
+// labels and request ids are.
 bool IsToken(std::string_view text);
 
 }  // namespace backboned::rpc

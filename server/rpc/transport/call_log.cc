@@ -45,7 +45,7 @@ void LogCall(const Call& call, const absl::Status& status) {
   const Call::Record& record = call.record();
   std::string line = absl::StrCat("call method=", call.method());
   AddStatus(line, status);
-  // Names come from clients and may be anything until they are checked.
+  // Names come from clients; unchecked ones may be anything.
   AddField(line, "instance", Escaped(record.instance));
   AddField(line, "principal", call.principal());
   AddField(line, "session", call.session());

@@ -1,4 +1,4 @@
-// One structured log line for each call.
+// Logs one structured line for each call.
 
 #ifndef BACKBONED_SERVER_RPC_TRANSPORT_CALL_LOG_H_
 #define BACKBONED_SERVER_RPC_TRANSPORT_CALL_LOG_H_
@@ -13,7 +13,7 @@ namespace backboned::rpc {
 // Logs a call that ended with `status`, as `key=value` fields: method, code,
 // reason, instance, principal, session, label, request_id, bytes_in, bytes_out,
 // queue_ms, compute_ms, total_ms, and the message of an error. Failures of the
-// server itself (INTERNAL) are errors, everything else is information.
+// server itself (INTERNAL) are errors, all other lines are information.
 void LogCall(const Call& call, const absl::Status& status);
 
 // Logs a call whose metadata could not be read.

@@ -1,4 +1,4 @@
-// One decorator around every method.
+// Runs every method inside one decorator.
 
 #ifndef BACKBONED_SERVER_RPC_TRANSPORT_DECORATED_SERVICE_H_
 #define BACKBONED_SERVER_RPC_TRANSPORT_DECORATED_SERVICE_H_
@@ -26,7 +26,7 @@
 
 namespace backboned::rpc {
 
-// What the decorator needs; shared by all services of a server.
+// The decorator's dependencies; shared by all services of a server.
 struct Surroundings {
   Server& server;
   Gate& gate;
@@ -37,13 +37,13 @@ struct Surroundings {
 // same decorator: metadata, admission, session, exceptions, status details, one
 // log line.
 //
-// Every method takes and gives raw messages, which are decoded in our own code:
-// with generated deserialisers an undecodable message looks like a half-close.
-// On the wire they are what the .proto files say, unary methods too.
+// Every method takes and gives raw messages, which our own code decodes:
+// generated deserialisers make an undecodable message look like a half-close.
+// On the wire the messages are those of the .proto files, in unary methods too.
 class DecoratedService : public grpc::Service {
  protected:
   // `service`: the full name, `backboned.v1.BackboneService`. `surroundings`
-  // must outlive it.
+  // must outlive the service.
   DecoratedService(std::string_view service, Surroundings& surroundings);
 
   Server& server() const { return surroundings_.server; }
@@ -67,7 +67,7 @@ class DecoratedService : public grpc::Service {
   // access that it has to the instance in its request. What a method reads and
   // answers with follows from its type.
 
-  // One that reads its request and sends its answer itself.
+  // Adds a method that reads its request and sends its answer itself.
   template <typename Service>
   void AddStream(std::string_view name,
                  absl::Status (Service::*method)(Call&, MessageStream&),
@@ -77,7 +77,7 @@ class DecoratedService : public grpc::Service {
     });
   }
 
-  // One message each way.
+  // Adds a method with one message each way.
   template <typename Service, typename Request, typename Response>
   void AddUnary(std::string_view name,
                 absl::StatusOr<Response> (Service::*method)(Call&,
@@ -89,7 +89,7 @@ class DecoratedService : public grpc::Service {
         });
   }
 
-  // The same for a change, which a retry with its request id does not repeat.
+  // Adds a unary change, which a retry with its request id does not repeat.
   template <typename Service, typename Request, typename Response>
   void AddChange(std::string_view name,
                  absl::StatusOr<Response> (Service::*method)(Call&,
@@ -103,8 +103,7 @@ class DecoratedService : public grpc::Service {
         });
   }
 
-  // The same for a change whose header has tensors behind it, which the method
-  // reads.
+  // Adds such a change with tensors behind its header, which the method reads.
   template <typename Service, typename Header, typename Response>
   void AddUpload(std::string_view name,
                  absl::StatusOr<Response> (Service::*method)(Call&,
@@ -124,8 +123,8 @@ class DecoratedService : public grpc::Service {
         });
   }
 
-  // The same for a change whose answer, a Result, has tensors behind it too:
-  // the method sends it with its ticket.
+  // Adds such a change with tensors behind its answer, a Result, too: the
+  // method sends the answer with its ticket.
   template <typename Result, typename Service, typename Header>
   void AddExchange(std::string_view name,
                    absl::Status (Service::*method)(Call&, MessageStream&,
@@ -154,7 +153,7 @@ class DecoratedService : public grpc::Service {
   // Registers a method of any kind.
   void AddMethod(std::string_view method, Access access, Handler handler);
 
-  // Registers what takes one message and returns the one to answer.
+  // Registers a function that takes one message and returns the answer.
   template <typename Request, typename Response, typename Run>
   void AddUnaryHandler(std::string_view name, Access access, Run run) {
     AddMethod(name, access, [run](Call& call, MessageStream& stream) {
@@ -167,7 +166,7 @@ class DecoratedService : public grpc::Service {
     });
   }
 
-  // Registers what takes a header, and the stream behind it.
+  // Registers a function that takes a header, and the stream behind it.
   template <typename Header, typename Run>
   void AddHeaderHandler(std::string_view name, Access access, Run run) {
     AddMethod(name, access, [run](Call& call, MessageStream& stream) {

@@ -1,4 +1,4 @@
-// Who may enter: the part of the decorator that all methods share.
+// Admits calls for the decorator, until a drain begins.
 
 #ifndef BACKBONED_SERVER_RPC_TRANSPORT_GATE_H_
 #define BACKBONED_SERVER_RPC_TRANSPORT_GATE_H_
@@ -15,32 +15,32 @@
 
 namespace backboned::rpc {
 
-// Counts the calls inside, refuses those over the limit or their caller's part
-// of it, and all after the drain began.
+// Counts the calls inside. Refuses calls over the limit or their caller's part
+// of it, and all calls after the drain began.
 //
 // Thread-safe.
 class Gate {
  public:
   Gate(int64_t max_calls, const Quotas& quotas);
 
-  // One call that is inside, until it is destroyed.
+  // A call that is inside until this object is destroyed.
   using Pass = Token<Gate, Budget::Reservation>;
 
-  // Lets a call in: kUnavailable (draining) or kResourceExhausted otherwise.
+  // Lets a call in, or returns kUnavailable (draining) or kResourceExhausted.
   absl::StatusOr<Pass> Enter(const Payer& payer);
 
-  // Who is inside.
+  // The places of the calls inside, by payer.
   const Budget& places() const { return places_; }
   int64_t max_calls() const { return places_.limit(); }
 
-  // From now on nobody enters.
+  // Refuses all calls from now on.
   void Drain();
 
-  // Waits until nobody is inside, for `timeout` at most.
+  // Waits until no call is inside, at most `timeout`.
   void WaitUntilEmpty(absl::Duration timeout);
 
-  // After Drain: waits until nobody was refused for `pause`, for `timeout` at
-  // most.
+  // After Drain: waits until no call was refused for `pause`, at most
+  // `timeout`.
   void WaitUntilQuiet(absl::Duration pause, absl::Duration timeout);
 
  private:
@@ -50,9 +50,9 @@ class Gate {
 
   Budget places_;
   absl::Mutex mutex_;
-  MonotonicCondVar empty_;  // The last one left.
+  MonotonicCondVar empty_;  // Signalled when the last call leaves.
   int64_t calls_ ABSL_GUARDED_BY(mutex_) = 0;
-  int64_t refused_ ABSL_GUARDED_BY(mutex_) = 0;  // Since the drain began.
+  int64_t refused_ ABSL_GUARDED_BY(mutex_) = 0;  // During the drain.
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;
 };
 

@@ -19,11 +19,11 @@ namespace {
 
 constexpr char kMethod[] = "/grpc.health.v1.Health/Check";
 
-// Of HealthCheckResponse.
+// In HealthCheckResponse.
 constexpr int kStatusField = 1;
 constexpr uint64_t kServing = 1;
 
-// A proxy of the environment's is for addresses elsewhere.
+// Ignores the environment's proxy, which is for other machines.
 std::shared_ptr<grpc::Channel> Connect(const std::string& target) {
   grpc::ChannelArguments arguments;
   arguments.SetInt("grpc.enable_http_proxy", 0);
@@ -49,7 +49,7 @@ grpc::Status Ask(const std::string& target, absl::Duration timeout,
   return status;
 }
 
-// Whether the bytes of a HealthCheckResponse say SERVING.
+// Returns whether the bytes of a HealthCheckResponse say SERVING.
 bool SaysServing(const grpc::ByteBuffer& answer) {
   grpc::Slice bytes;
   google::protobuf::UnknownFieldSet fields;

@@ -1,4 +1,4 @@
-// Asks a server whether it serves: what `backboned --check` does.
+// Asks a server whether it serves, for `backboned --check`.
 
 #ifndef BACKBONED_SERVER_RPC_TRANSPORT_HEALTH_CHECK_H_
 #define BACKBONED_SERVER_RPC_TRANSPORT_HEALTH_CHECK_H_
@@ -11,18 +11,18 @@
 
 namespace backboned::rpc {
 
-// Returns how a program on the same machine reaches a server that was told to
-// listen on `listen`: all addresses are reached by loopback.
+// Returns the target by which a program on the same machine reaches a server
+// that listens on `listen`: all addresses are reached by loopback.
 //
-// Returns kInvalidArgument if it is no address, or has port 0, which only the
-// server knows.
+// Returns kInvalidArgument if `listen` is no address, or has port 0, whose
+// meaning only the server knows.
 absl::StatusOr<std::string> TargetOf(const std::string& listen);
 
-// Asks `target` by grpc.health.v1 for the health of all of it; waits at most
+// Asks `target` by grpc.health.v1 for its overall health; waits at most
 // `timeout`.
 //
-// Returns kUnavailable if it does not answer, or answers that it does not
-// serve.
+// Returns kUnavailable if the server does not answer, or answers that it does
+// not serve.
 absl::Status CheckHealth(const std::string& target, absl::Duration timeout);
 
 }  // namespace backboned::rpc

@@ -68,7 +68,7 @@ absl::Status InUse(const ListenAddress& address) {
                                              ": another server listens there"));
 }
 
-// Binds a socket of our own for a moment, to learn why gRPC could not.
+// Binds a socket for a moment, to learn why gRPC could not.
 absl::Status ProbeTcp(const ListenAddress& address) {
   absl::StatusOr<AddressList> list = Resolve(address);
   if (!list.ok()) return list.status();
@@ -79,7 +79,7 @@ absl::Status ProbeTcp(const ListenAddress& address) {
     if (probe.get() < 0)
       continue;  // An address family that this machine lacks.
     const int reuse =
-        1;  // As gRPC does: what lingers in TIME_WAIT is no server.
+        1;  // As gRPC does: a socket in TIME_WAIT is not a server.
     setsockopt(probe.get(), SOL_SOCKET, SO_REUSEADDR, &reuse, sizeof(reuse));
     if (bind(probe.get(), info->ai_addr, info->ai_addrlen) == 0) continue;
     if (errno == EADDRINUSE) return InUse(address);
@@ -96,7 +96,7 @@ sockaddr_un UnixAddress(const std::string& path) {
   return address;
 }
 
-// Opens and locks the file `path`.lock. Whoever holds the lock owns the socket.
+// Opens and locks the file `path`.lock. The lock's holder owns the socket.
 absl::StatusOr<Descriptor> LockBeside(const ListenAddress& address) {
   const std::string path = absl::StrCat(address.path, ".lock");
   while (true) {
@@ -117,7 +117,7 @@ absl::StatusOr<Descriptor> LockBeside(const ListenAddress& address) {
   }
 }
 
-// Removes a socket that nobody serves.
+// Removes a socket that no process serves.
 absl::Status RemoveStale(const ListenAddress& address) {
   struct stat found = {};
   if (lstat(address.path.c_str(), &found) != 0) return absl::OkStatus();
@@ -132,7 +132,7 @@ absl::Status RemoveStale(const ListenAddress& address) {
               sizeof(target)) == 0) {
     return InUse(address);
   }
-  if (errno != ECONNREFUSED) {  // It may be served, though not for us.
+  if (errno != ECONNREFUSED) {  // It may be served, though not to us.
     return absl::InvalidArgumentError(
         absl::StrCat("cannot listen on ", address.text,
                      ": a socket is there: ", std::strerror(errno)));

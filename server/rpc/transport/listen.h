@@ -1,4 +1,4 @@
-// Where a server listens, and whether it may.
+// Checks and claims the addresses that a server listens on.
 
 #ifndef BACKBONED_SERVER_RPC_TRANSPORT_LISTEN_H_
 #define BACKBONED_SERVER_RPC_TRANSPORT_LISTEN_H_
@@ -12,9 +12,9 @@
 namespace backboned::rpc {
 
 // An address to listen on: `unix:/path`, or `host:port` with a name, an IPv4
-// address or an IPv6 address in brackets. Port 0: any free one.
+// address or an IPv6 address in brackets. Port 0: any free port.
 struct ListenAddress {
-  std::string text;  // As gRPC takes it.
+  std::string text;  // In gRPC's form.
   std::string path;  // Of a Unix socket; empty: TCP.
   std::string host;  // Of TCP, without brackets.
   std::string port;
@@ -22,22 +22,22 @@ struct ListenAddress {
   bool is_unix() const { return !path.empty(); }
 };
 
-// Reads an address; kInvalidArgument says what is wrong with it.
+// Reads an address, or returns kInvalidArgument, which names the mistake.
 absl::StatusOr<ListenAddress> ParseListenAddress(std::string_view text);
 
-// Returns kFailedPrecondition if `address` can be reached from other machines:
-// not a Unix socket, and not only addresses of the loopback interface.
+// Returns kFailedPrecondition if other machines can reach `address`: if it is
+// neither a Unix socket nor only loopback addresses.
 absl::Status CheckLocal(const ListenAddress& address);
 
-// The claim on an address: nobody else serves there. gRPC itself would bind a
-// TCP port twice, and would unlink another server's socket.
+// The claim on an address on which no other process serves. gRPC itself would
+// bind a TCP port twice, and would unlink another server's socket.
 class AddressClaim {
  public:
-  // Claims `address`. A Unix socket that nobody serves any more is removed; a
-  // lock file beside it is held until the claim ends.
+  // Claims `address`. Removes a Unix socket that no process serves any more,
+  // and holds a lock file beside it until the claim ends.
   //
-  // kUnavailable if somebody serves there, kInvalidArgument if it cannot be an
-  // address of this machine.
+  // Returns kUnavailable if another process serves there, kInvalidArgument if
+  // it cannot be an address of this machine.
   static absl::StatusOr<AddressClaim> Make(const ListenAddress& address);
 
   AddressClaim(AddressClaim&& other) noexcept;
@@ -50,7 +50,7 @@ class AddressClaim {
   AddressClaim(std::string path, int lock)
       : path_(std::move(path)), lock_(lock) {}
 
-  std::string path_;  // Of a Unix socket; empty: TCP, nothing is held.
+  std::string path_;  // Of a Unix socket; empty: TCP, no lock.
   int lock_;          // File descriptor; -1: none.
 };
 

@@ -10,10 +10,10 @@
 namespace backboned::rpc {
 namespace {
 
-// An answer that is one message of at most so many bytes travels with the
-// call's status, which saves a wake-up of each side. gRPC sends these after the
-// handler has returned, outside of all limits, so a client that reads nothing
-// may have to have room for them: HTTP/2's smallest usual window is 64 KiB.
+// A single message of at most this size travels with the call's status, which
+// saves a wake-up of each side. gRPC sends it after the handler has returned,
+// outside of all limits, so it must fit the window of a client that reads
+// nothing: HTTP/2's smallest usual window is 64 KiB.
 constexpr size_t kMaxBytesWithStatus = size_t{32} << 10;
 
 absl::Status Malformed(std::string_view message) {
@@ -21,7 +21,7 @@ absl::Status Malformed(std::string_view message) {
                message);
 }
 
-// A message that brings nothing on: a stream of these could last for ever.
+// Refuses a message without content: a stream of these could last for ever.
 absl::Status NothingIn() {
   return Malformed("a message of the stream has neither header nor chunk");
 }
@@ -43,7 +43,7 @@ std::optional<grpc::ByteBuffer> MessageStream::ReadMessage(
   return buffer;
 }
 
-// Why no message could be read or written. OK: the client has half-closed.
+// Returns why no message was read or written; OK: the client half-closed.
 absl::Status MessageStream::EndOfTransfer(
     const StallWatchdog::Transfer& transfer) const {
   if (transfer.stalled()) {
@@ -54,8 +54,8 @@ absl::Status MessageStream::EndOfTransfer(
   return absl::OkStatus();
 }
 
-// Drops what the client still sends, as a retry of what was answered before
-// does: it may read nothing before it has written everything.
+// Skips the client's remaining messages, for a retry of an answered request: a
+// client may read nothing before it has written everything.
 absl::Status MessageStream::SkipRest() {
   if (ended_) return absl::OkStatus();
   StallWatchdog::Transfer transfer(watchdog_, [this] { call_.Cancel(); });

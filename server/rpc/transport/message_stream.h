@@ -1,4 +1,4 @@
-// Headers and tensors through one gRPC stream of raw messages.
+// Reads and writes headers and tensors through a stream of raw messages.
 
 #ifndef BACKBONED_SERVER_RPC_TRANSPORT_MESSAGE_STREAM_H_
 #define BACKBONED_SERVER_RPC_TRANSPORT_MESSAGE_STREAM_H_
@@ -21,45 +21,45 @@
 
 namespace backboned::rpc {
 
-// Reads a request and writes an answer, each a header and the bytes of tensors
-// (see proto/backboned/v1/tensor.proto), or one plain message.
+// Reads a request and writes an answer. Each is a header and the bytes of
+// tensors (see proto/backboned/v1/tensor.proto), or one plain message.
 //
 // Not thread-safe: belongs to the call's handler.
 class MessageStream {
  public:
   using Stream = grpc::ServerReaderWriter<grpc::ByteBuffer, grpc::ByteBuffer>;
 
-  // All must outlive it.
+  // The arguments must outlive the stream.
   MessageStream(Stream& stream, Call& call, StallWatchdog& watchdog);
 
   // Reads the only message of a request.
   //
-  // kInvalidArgument if there is none, more than one, or it cannot be decoded.
+  // Returns kInvalidArgument unless there is exactly one, which can be decoded.
   absl::Status ReadRequest(google::protobuf::MessageLite& request);
 
-  // Reads the first message of a streamed request and gives its header.
+  // Reads the first message of a streamed request and sets its header.
   //
-  // kInvalidArgument if there is none, it has no header, or it cannot be
-  // decoded.
+  // Returns kInvalidArgument if there is none, it has no header, or it cannot
+  // be decoded.
   absl::Status ReadHeader(google::protobuf::MessageLite& header);
 
   // Reads the rest of a streamed request into `destinations`, back to back,
   // until the client half-closes.
   //
-  // kInvalidArgument (the message names the byte) if the bytes are not exactly
-  // those, kCancelled if the client went away or stalled; the destinations'
-  // content is then unspecified.
+  // Returns kInvalidArgument (the message names the byte) if the bytes are not
+  // exactly those, kCancelled if the client went away or stalled; the content
+  // of `destinations` is unspecified then.
   absl::Status ReadTensors(std::vector<std::span<std::byte>> destinations);
 
-  // Ends the call if it still reads tensors: a newer attempt of its request is
-  // there. Thread-safe.
+  // Ends the call if it still reads tensors, since a newer attempt of its
+  // request has come. Thread-safe.
   void GiveWay();
 
   // Writes a plain message, the last one of the call.
   absl::Status WriteResponse(const google::protobuf::MessageLite& response);
 
-  // Writes a header and the tensors' bytes, without copying large ones; they
-  // are kept alive until gRPC has sent them.
+  // Writes a header and the tensors' bytes, without copying large ones. Keeps
+  // the tensors alive until gRPC has sent them.
   absl::Status WriteTensors(const google::protobuf::MessageLite& header,
                             std::vector<wire::Payload> tensors);
 
@@ -76,7 +76,7 @@ class MessageStream {
   StallWatchdog& watchdog_;
   std::optional<wire::Message>
       first_;           // ReadHeader's; may hold the first chunk.
-  bool ended_ = false;  // There are no further messages.
+  bool ended_ = false;  // No messages follow.
   std::atomic<bool> reads_tensors_ = false;
 };
 

@@ -9,7 +9,7 @@
 namespace backboned::rpc {
 namespace {
 
-// The same bytes for the same content, maps too.
+// Returns the same bytes for the same content, maps included.
 std::string Canonical(const google::protobuf::MessageLite& message) {
   std::string bytes;
   {

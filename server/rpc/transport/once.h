@@ -1,4 +1,4 @@
-// Retried changes are applied once.
+// Applies retried changes once.
 
 #ifndef BACKBONED_SERVER_RPC_TRANSPORT_ONCE_H_
 #define BACKBONED_SERVER_RPC_TRANSPORT_ONCE_H_
@@ -21,18 +21,18 @@
 
 namespace backboned::rpc {
 
-// Asks whether the request of `call` is to be run, or was answered before.
-// Waits while an earlier attempt is in flight; one that still reads its tensors
-// is cancelled. `stream`: where this one's come from, null if it has none.
-// `header` is what distinguishes requests.
+// Returns whether the request of `call` is to be run, or its recorded answer.
+// Waits while an earlier attempt is in flight, and cancels it if it still reads
+// tensors. `stream`: the source of this attempt's tensors, null if it has none.
+// `header` distinguishes requests.
 //
-// kInvalidArgument if `request_id` is not a token, or was used for another
-// request.
+// Returns kInvalidArgument if `request_id` is not a token, or was used for
+// another request.
 absl::StatusOr<AnswerLog::Attempt> BeginAttempt(
     Server& server, Call& call, MessageStream* stream,
     const std::string& request_id, const google::protobuf::MessageLite& header);
 
-// Keeps an answer for a retry: its header, and the tensors behind it.
+// Keeps an answer, its header and the tensors behind it, for a retry.
 void RecordAnswer(const Call& call, AnswerTicket& ticket,
                   const google::protobuf::MessageLite& header,
                   const std::vector<wire::Payload>& payloads);
@@ -43,13 +43,13 @@ absl::Status SendAnswer(const Call& call, AnswerTicket& ticket,
                         const google::protobuf::MessageLite& header,
                         std::vector<wire::Payload> payloads);
 
-// Gives a recorded answer back; kAborted (ANSWER_EXPIRED) if its tensors are no
+// Returns a recorded answer, or kAborted (ANSWER_EXPIRED) if its tensors are no
 // longer kept.
 absl::StatusOr<std::vector<wire::Payload>> Recall(
     const RecordedAnswer& recorded, google::protobuf::MessageLite& header);
 
-// Runs `change`, which returns a StatusOr<Response>, unless an earlier attempt
-// of the same request succeeded: then gives that one's answer. `stream` as for
+// Runs `change`, which returns a StatusOr<Response>, or returns the answer of
+// an earlier attempt of the same request that succeeded. `stream` as for
 // BeginAttempt.
 template <typename Response, typename Request, typename Change>
 absl::StatusOr<Response> RunOnce(Server& server, Call& call,
@@ -70,7 +70,7 @@ absl::StatusOr<Response> RunOnce(Server& server, Call& call,
   return response;
 }
 
-// The same for an answer that has tensors behind its header, a Result: `run`
+// Does the same for an answer with tensors behind its header, a Result: `run`
 // takes the ticket, with which it sends its answer, and returns a status.
 template <typename Result, typename Header, typename Run>
 absl::Status AnswerOnce(Server& server, Call& call, MessageStream& stream,

@@ -30,7 +30,7 @@ void StallWatchdog::CancelStalled(absl::Time now) {
                        now - transfer->begin_ < kMostTimeouts * timeout_;
     if (transfer->stalled_ || moves) continue;
     transfer->stalled_ = true;
-    transfer->cancel_();  // Only marks the call; takes no lock of ours.
+    transfer->cancel_();  // Only marks the call; takes none of our locks.
   }
 }
 

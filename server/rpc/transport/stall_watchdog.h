@@ -15,23 +15,24 @@
 
 namespace backboned::rpc {
 
-// A thread that looks at all transfers and cancels those that moved too little
-// for too long. A synchronous read has no timeout of its own, and HTTP/2's
+// Watches all transfers on a thread, and cancels those that move too little for
+// too long. A synchronous read has no timeout of its own, and HTTP/2's
 // keepalive is content with a peer that sends a byte a minute.
 //
 // Thread-safe.
 class StallWatchdog {
  public:
-  // Bytes that a transfer must move within the timeout, unless it ends. A
-  // message counts when it has moved as a whole.
+  // The bytes that a transfer must move within the timeout, unless it ends. A
+  // message counts when all of it has moved.
   static constexpr int64_t kProgressBytes = 64 << 10;
 
-  // A transfer ends after so many timeouts, whatever it moves: what it holds,
-  // others wait for.
+  // A transfer ends after this number of timeouts, whatever it moves, since
+  // other calls wait for what it holds.
   static constexpr int kMostTimeouts = 60;
 
-  // Transfers that move less than kProgressBytes in `timeout`, by `clock`, or
-  // last for kMostTimeouts of them, are cancelled. `clock` must outlive it.
+  // Cancels transfers that move less than kProgressBytes in `timeout`, by
+  // `clock`, or last for kMostTimeouts of them. `clock` must outlive the
+  // watchdog.
   explicit StallWatchdog(absl::Duration timeout,
                          const Clock& clock = MonotonicClock());
   ~StallWatchdog();
@@ -42,17 +43,17 @@ class StallWatchdog {
   // A transfer under watch, from its construction to its destruction.
   class Transfer {
    public:
-    // `cancel` is called at most once, from the watchdog's thread.
+    // The watchdog's thread calls `cancel`, at most once.
     Transfer(StallWatchdog& watchdog, std::function<void()> cancel);
     ~Transfer();
 
     Transfer(const Transfer&) = delete;
     Transfer& operator=(const Transfer&) = delete;
 
-    // Says that `bytes` moved.
+    // Notes that `bytes` moved.
     void Moved(int64_t bytes);
 
-    // Whether the watchdog ended it.
+    // Returns whether the watchdog ended the transfer.
     bool stalled() const;
 
    private:

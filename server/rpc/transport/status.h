@@ -1,4 +1,4 @@
-// From absl::Status to what gRPC sends.
+// Turns an absl::Status into the status that gRPC sends.
 
 #ifndef BACKBONED_SERVER_RPC_TRANSPORT_STATUS_H_
 #define BACKBONED_SERVER_RPC_TRANSPORT_STATUS_H_
@@ -14,7 +14,7 @@ namespace backboned::rpc {
 
 // Returns the status for the wire: the same code, the message cut to 1024
 // bytes, and in the details a StatusDetails with one ErrorDetail. An error
-// without a reason of its own gets its code's usual one.
+// without a reason gets the usual reason of its code.
 grpc::Status ToGrpc(const absl::Status& status);
 
 // Returns the reason that `ToGrpc` puts into the details.

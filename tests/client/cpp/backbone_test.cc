@@ -215,7 +215,7 @@ TEST_F(BackboneTest, GivesTheErrorOfAServerThatEndsEarly) {
   options.retry_timeout = absl::ZeroDuration();
   const Backbone net = Net(options);
   for (int i = 0; i < 10; ++i) {
-    // Gone when the call has returned: the call must not touch it any more.
+    // Freed when the call has returned: the call must not use it later.
     const auto params = std::make_unique<std::string>(40 << 20, 'x');
     const absl::Status status = net.SetParams(AsSource(*params)).status();
     ASSERT_THAT(status, StatusIs(StatusCode::kResourceExhausted, "too much"));
@@ -233,7 +233,7 @@ TEST_F(BackboneTest, EndsAtTheDeadline) {
   };
   Options options;
   options.call_timeout = absl::Milliseconds(100);
-  const std::string input = Text(20 << 20);  // More than fits the connection.
+  const std::string input = Text(20 << 20);  // More than the connection holds.
   const auto answer = Net(options).Forward({}, {AsSource(input)});
   client_returned_.Notify();
   EXPECT_THAT(answer, StatusIs(StatusCode::kDeadlineExceeded));

@@ -29,7 +29,7 @@ TEST(ClientTest, SaysWhenNobodyServes) {
                        AllOf(HasSubstr(target), HasSubstr("50ms"))));
 }
 
-// gRPC would ask the proxy for the way to this machine, too.
+// gRPC would use the proxy for addresses of this machine, too.
 TEST(ClientTest, ReachesTheServerWithoutTheEnvironmentsProxy) {
   FakeServer server;
   ASSERT_EQ(setenv("http_proxy", "http://127.0.0.1:9", /*overwrite=*/1), 0);

@@ -1,4 +1,4 @@
-// The client has every verb of the contract.
+// Checks that the client has every verb of the contract.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -16,7 +16,7 @@ using ::testing::IsEmpty;
 using ::testing::Not;
 using ::testing::UnorderedElementsAreArray;
 
-// A forward that changes something.
+// Returns a forward that changes something.
 v1::ForwardHeader TapedForward() {
   v1::ForwardHeader header;
   header.set_tape(true);
@@ -91,7 +91,7 @@ class ContractTest : public testing::Test {
   RecordingServer server_;
 };
 
-// A method that is added to the contract is missing here until it has a verb.
+// A new method of the contract fails here until it has a verb.
 TEST_F(ContractTest, EveryMethodHasAVerb) {
   CallAll(Connected());
   EXPECT_THAT(NamesOf(server_.Take()),
@@ -108,7 +108,7 @@ TEST_F(ContractTest, EveryStreamedAnswerMayFillTheCallersMemory) {
               UnorderedElementsAreArray(NamesOf(streamed)));
 }
 
-// Whether the method's requests may have a request id.
+// Returns whether the method's requests may have a request id.
 bool HasRequestId(const google::protobuf::MethodDescriptor& method) {
   const google::protobuf::Descriptor* message = method.input_type();
   if (method.client_streaming()) {

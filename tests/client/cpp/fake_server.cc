@@ -10,7 +10,7 @@ namespace {
 
 constexpr size_t kChunkBytes = 1000;
 
-// Reads a stream to its end: its header, and the data of all chunks.
+// Reads a stream to its end: a header, and the data of all chunks.
 template <typename Request, typename Header, typename Stream>
 std::string ReadAll(Stream& stream, Header& header) {
   std::string bytes;
@@ -22,7 +22,7 @@ std::string ReadAll(Stream& stream, Header& header) {
   return bytes;
 }
 
-// Sends a header in a message of its own, then chunks of odd sizes.
+// Sends a header in its own message, then chunks of odd sizes.
 template <typename Response, typename Stream, typename Header>
 void WriteAll(Stream& stream, const Header& header, const std::string& bytes,
               const std::function<void(Response&)>& damage = {}) {

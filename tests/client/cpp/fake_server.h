@@ -1,5 +1,5 @@
-// A server in this process, on a port of its own, whose data service is
-// generated code: what the client sends and takes is plain protobuf.
+// A server in this process, on its own port, whose data service is generated
+// code: the client's messages are plain protobuf to it.
 
 #ifndef BACKBONED_TESTS_CLIENT_CPP_FAKE_SERVER_H_
 #define BACKBONED_TESTS_CLIENT_CPP_FAKE_SERVER_H_
@@ -21,8 +21,8 @@ namespace backboned::client {
 // Adds 1 to every byte.
 std::string PlusOne(std::string bytes);
 
-// Serves one instance whose forward does that. Each method runs
-// `hook` first, and ends with its status if that is not OK.
+// Serves an instance whose forward is PlusOne. Each method runs `hook` first,
+// and ends with its status if that is not OK.
 class FakeBackbones final : public v1::BackboneService::Service {
  public:
   using ForwardStream =
@@ -33,7 +33,7 @@ class FakeBackbones final : public v1::BackboneService::Service {
   std::function<grpc::Status(grpc::ServerContext&)> hook;
   // Changes an answer of GetParams before it is sent.
   std::function<void(v1::GetParamsResponse&)> damage = [](auto&) {};
-  // Says how GetParams ends that was answered.
+  // Returns how an answered GetParams ends.
   std::function<grpc::Status()> end = [] { return grpc::Status::OK; };
   std::string params;
   std::string grads;
@@ -103,7 +103,7 @@ class FakeInstances final : public v1::InstanceService::Service {
                               v1::DeleteInstanceResponse* response) override;
 };
 
-// Serves from its making to its end.
+// Serves from its construction to its destruction.
 class FakeServer {
  public:
   FakeServer();
@@ -119,7 +119,7 @@ class FakeServer {
   std::unique_ptr<grpc::Server> server_;
 };
 
-// The status of an error as the server sends it, details included.
+// Returns the status of an error as the server sends it, details included.
 grpc::Status ErrorOf(grpc::StatusCode code, const std::string& message,
                      const v1::ErrorDetail& detail);
 

@@ -26,8 +26,8 @@ std::vector<const ServiceDescriptor*> Services() {
           v1::ForwardRequest::descriptor()->file()->service(0)};
 }
 
-// The message that names the request: a stream's header is inside of its first
-// message.
+// Returns the message that has the request id: a stream's header is inside of
+// its first message.
 const Message& HeaderOf(const MethodDescriptor& method, const Message& first) {
   if (!method.client_streaming()) return first;
   return first.GetReflection()->GetMessage(

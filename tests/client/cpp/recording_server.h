@@ -1,4 +1,4 @@
-// A server in this process that notes what it is asked, and answers nothing.
+// A server in this process that records requests, and answers none.
 
 #ifndef BACKBONED_TESTS_CLIENT_CPP_RECORDING_SERVER_H_
 #define BACKBONED_TESTS_CLIENT_CPP_RECORDING_SERVER_H_
@@ -21,17 +21,17 @@ namespace backboned::client {
 // Returns all methods of the contract.
 std::vector<const google::protobuf::MethodDescriptor*> MethodsOfTheContract();
 
-// Ends each call of the contract when its first message has come.
+// Ends each call of the contract after its first message.
 //
 // Thread-safe.
 class RecordingServer {
  public:
-  // One attempt of a call: its method, and its first message.
+  // An attempt of a call: its method, and its first message.
   struct Attempt {
     const google::protobuf::MethodDescriptor* method;
     std::unique_ptr<google::protobuf::Message> message;
 
-    // The request's id; empty if it has none.
+    // Returns the request's id; empty if it has none.
     std::string request_id() const;
   };
 
@@ -40,7 +40,7 @@ class RecordingServer {
 
   std::string target() const;
 
-  // The next calls end with these, one after the other; all others with
+  // Ends the next calls with these statuses, in order, and all others with
   // UNIMPLEMENTED.
   void EndWith(std::deque<grpc::Status> statuses);
 

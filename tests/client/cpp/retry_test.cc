@@ -53,7 +53,7 @@ TEST(RetryTest, WaitsLongerEachTimeForAServerThatIsGone) {
 }
 
 TEST(RetryTest, DoesNotWaitInVain) {
-  // For what the caller keeps itself, and where the call may have begun.
+  // Limits on what the caller keeps, and failures of calls that may have begun.
   for (const char* limit : {"max-tapes", "max-memory-bytes", ""}) {
     EXPECT_EQ(PauseAfter(ToStatus(Busy(limit, absl::Milliseconds(1))), 1, 0),
               std::nullopt)
@@ -115,7 +115,7 @@ TEST_F(RetriedCallTest, KeepsTheCallersRequestId) {
   EXPECT_EQ(server_.Take().at(0).request_id(), "mine");
 }
 
-// Its pause would end after its deadline, or after the time for repetitions.
+// The pause would end after the deadline, or after the time for repetitions.
 TEST_F(RetriedCallTest, IsOverWhenThereIsNoTimeLeft) {
   Options deadline;
   deadline.call_timeout = absl::Seconds(59);

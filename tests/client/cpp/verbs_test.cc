@@ -1,5 +1,5 @@
-// The client's verbs with a real server, whose backbone's gradients are known
-// (tests/testing/fake_architecture.h): scale is 2, head is 3.
+// Tests the client's verbs with a real server, whose backbone has known
+// gradients (tests/testing/fake_architecture.h): scale is 2, head is 3.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -38,7 +38,7 @@ Source AsSource(const std::vector<float>& values) {
   return std::as_bytes(std::span(values));
 }
 
-// All tensors of an answer, each as a source.
+// Returns all tensors of an answer, each as a source.
 Sources AsSources(const Tensors& tensors) {
   return {tensors.spans().begin(), tensors.spans().end()};
 }
@@ -48,7 +48,7 @@ std::vector<float> Values(const Tensors& tensors, size_t index) {
   return {values.begin(), values.end()};
 }
 
-// `count` elements of value `value`.
+// Returns `count` elements of value `value`.
 std::vector<float> All(size_t count, float value) {
   return std::vector<float>(count, value);
 }
@@ -77,7 +77,7 @@ class VerbsTest : public testing::Test {
     EXPECT_EQ(answer->optimizer().groups(0).lr(), optimizer.groups(0).lr());
   }
 
-  // Keeps the forward of one row of `value`, and returns its tape.
+  // Keeps the forward of a row of `value`, and returns its tape.
   std::string Tape(float value) {
     v1::ForwardHeader header = ForwardOf(1);
     header.set_tape(true);
@@ -86,7 +86,7 @@ class VerbsTest : public testing::Test {
     return net_.Forward(header, {AsSource(input)}).value().result.tape_id();
   }
 
-  // A backward of two tapes, 1 and 2 of input, that asks for all that there is.
+  // Returns a backward of two tapes, of the inputs 1 and 2, with all results.
   v1::BackwardHeader WholeBackward() {
     v1::BackwardHeader header;
     for (const float value : {1.0F, 2.0F}) {
@@ -111,7 +111,7 @@ class VerbsTest : public testing::Test {
   const std::vector<float> ones_ = All(4, 1);
 };
 
-// What a flat gradient of the fake holds: scale's elements, then head's.
+// Matches a flat gradient of the fake: scale's elements, then head's.
 auto Flat(float scale, float head) {
   return ElementsAre(scale, scale, scale, scale, head, head, head, head);
 }
@@ -334,7 +334,7 @@ TEST_F(VerbsTest, ExtractGivesFeatures) {
   EXPECT_THAT(Floats(answer->data()), ElementsAre(2, 2, 2, 2));
 }
 
-// A change that is made twice with one id is applied once.
+// A change that is sent twice with one id is applied once.
 TEST_F(VerbsTest, ARequestIdStandsForOneChange) {
   v1::SetParamsHeader header;
   header.set_request_id("once");

@@ -1,4 +1,4 @@
-// Buffers as gRPC would deliver them, made of bytes that a test writes down.
+// Makes gRPC's buffers from bytes that a test spells out.
 
 #ifndef BACKBONED_TESTS_PROTO_WIRE_BUFFERS_H_
 #define BACKBONED_TESTS_PROTO_WIRE_BUFFERS_H_
@@ -18,7 +18,7 @@
 
 namespace backboned::wire {
 
-// A header of two float32 parameters.
+// Returns a header of two float32 parameters.
 inline v1::SetParamsHeader Header() {
   v1::SetParamsHeader header;
   header.set_instance("net");
@@ -27,7 +27,7 @@ inline v1::SetParamsHeader Header() {
   return header;
 }
 
-// A buffer of `bytes` in slices of `slice_bytes` each.
+// Returns a buffer of `bytes` in slices of `slice_bytes` each.
 inline grpc::ByteBuffer BufferOf(std::string_view bytes,
                                  size_t slice_bytes = 8192) {
   std::vector<grpc::Slice> slices;
@@ -38,7 +38,7 @@ inline grpc::ByteBuffer BufferOf(std::string_view bytes,
   return grpc::ByteBuffer(slices.data(), slices.size());
 }
 
-// All bytes of `buffer`.
+// Returns all bytes of `buffer`.
 inline std::string BytesOf(const grpc::ByteBuffer& buffer) {
   std::vector<grpc::Slice> slices;
   if (!buffer.Dump(&slices).ok()) return "cannot be read";
@@ -49,7 +49,7 @@ inline std::string BytesOf(const grpc::ByteBuffer& buffer) {
   return bytes;
 }
 
-// The data of the message's chunk.
+// Returns the data of the message's chunk.
 inline std::string DataOf(const Message& message) {
   std::string data;
   for (const auto part : message.chunk_parts()) {
@@ -58,7 +58,7 @@ inline std::string DataOf(const Message& message) {
   return data;
 }
 
-// Bytes that differ from their neighbours, so that a misplaced one shows.
+// Returns bytes that differ from their neighbours, so that misplaced ones show.
 inline std::string Pattern(size_t count) {
   std::string bytes(count, '\0');
   for (size_t i = 0; i < count; ++i) {

@@ -24,7 +24,7 @@ std::string HexDigestOf(const v1::TensorSpec& spec) {
       InputDigest(spec, std::as_bytes(std::span(values))));
 }
 
-// Python's hashlib gave these, as docs/wire.md tells it.
+// These are from Python's hashlib, by the rules of docs/wire.md.
 TEST(InputDigestTest, IsWhatTheDocumentsSay) {
   EXPECT_EQ(HexDigestOf(InputSpec({1, 2})),
             "11c4ef37a0b99d6ebba76c22fc2e73f12b284d71158d05aa11e873c404a4951b");

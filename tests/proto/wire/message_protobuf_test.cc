@@ -1,5 +1,5 @@
-// The decoder against generated code: both take the same bytes, and find the
-// same in them.
+// Compares the decoder with generated code: both accept the same bytes, and
+// find the same content.
 
 #include <google/protobuf/stubs/logging.h>
 #include <gtest/gtest.h>
@@ -37,7 +37,7 @@ bool ExpectSameAsGenerated(const std::string& bytes, size_t slice_bytes) {
   return true;
 }
 
-// Writes random fields: mostly those that exist, often in odd encodings.
+// Writes random fields: mostly known ones, often in odd encodings.
 class RandomWire {
  public:
   explicit RandomWire(uint32_t seed) : random_(seed) {}
@@ -73,7 +73,7 @@ class RandomWire {
   }
 
  private:
-  // With up to 11 bytes, also where fewer would do.
+  // Encodes in up to 11 bytes, even if fewer would do.
   std::string Varint(uint64_t value) {
     std::string out;
     const uint32_t padding = Below(8) == 0 ? Below(10) : 0;
@@ -117,7 +117,7 @@ class RandomWire {
   std::mt19937 random_;
 };
 
-// Compares `count` messages, of which enough must be good and enough bad.
+// Compares `count` messages, enough of which must be good and enough bad.
 template <typename Make>
 void ExpectSameForMany(int count, uint32_t seed, const Make& make) {
   RandomWire random(seed);

@@ -28,7 +28,7 @@ v1::SetParamsRequest Example() {
   return request;
 }
 
-// Field 2 with `fields` in it.
+// Returns field 2 with `fields` in it.
 std::string ChunkOf(const std::string& fields) {
   return absl::StrCat("\x12", std::string(1, static_cast<char>(fields.size())),
                       fields);

@@ -1,4 +1,4 @@
-// Writer and reader together: streams that are cut or damaged on the way.
+// Tests writer and reader with streams that are cut or damaged on the way.
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -24,7 +24,7 @@ using ::absl::StatusCode;
 constexpr size_t kTotalBytes = 100;
 constexpr int64_t kSmallChunkBytes = 32;
 
-// The messages of a stream of two tensors.
+// Returns the messages of a stream of two tensors.
 std::vector<std::string> Stream(const std::string& bytes) {
   v1::SetParamsHeader header;
   header.set_instance("net");
@@ -38,7 +38,7 @@ std::vector<std::string> Stream(const std::string& bytes) {
   return messages;
 }
 
-// What a receiver says to these messages.
+// Returns a receiver's status for these messages.
 absl::Status Receive(const std::vector<std::string>& messages,
                      std::string& first, std::string& second) {
   TensorReader reader({AsWritableBytes(first), AsWritableBytes(second)});
@@ -56,7 +56,7 @@ absl::Status Receive(const std::vector<std::string>& messages) {
   return Receive(messages, first, second);
 }
 
-// `messages` up to byte `cut` of all their bytes.
+// Returns `messages` up to byte `cut` of all their bytes.
 std::vector<std::string> CutAt(const std::vector<std::string>& messages,
                                size_t cut) {
   std::vector<std::string> kept;
@@ -77,7 +77,7 @@ TEST(StreamTest, ArrivesAsItWasSent) {
 
 TEST(StreamTest, NamesTheByteWhereverItIsCut) {
   const std::vector<std::string> messages = Stream(Pattern(kTotalBytes));
-  const size_t header_bytes = 2 + 5;  // Cut here, a message is whole.
+  const size_t header_bytes = 2 + 5;  // Cut here, a message is complete.
   size_t begin = 0;
   for (size_t i = 0; i < messages.size(); ++i) {
     for (size_t cut = 0; cut < messages[i].size(); ++cut) {

@@ -27,7 +27,7 @@ std::vector<std::string> Drain(TensorWriter& writer) {
   return messages;
 }
 
-// The messages of the stream, made by generated code.
+// Returns the messages of the stream, made by generated code.
 std::vector<std::string> Generated(const std::string& bytes,
                                    size_t chunk_bytes) {
   std::vector<std::string> messages;
@@ -44,7 +44,7 @@ std::vector<std::string> Generated(const std::string& bytes,
   return messages;
 }
 
-// Bytes that tell when they are let go.
+// Bytes that record when they are released.
 struct Owned {
   explicit Owned(size_t count)
       : bytes(std::make_shared<std::string>(Pattern(count))), alive(bytes) {}

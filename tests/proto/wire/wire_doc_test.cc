@@ -1,4 +1,4 @@
-// The example in docs/wire.md holds.
+// Checks the example in docs/wire.md.
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -25,7 +25,7 @@ bool IsHexByte(const std::string& word) {
          std::isxdigit(static_cast<unsigned char>(word[1]));
 }
 
-// The bytes that a line begins with.
+// Returns the bytes at the beginning of a line.
 std::string BytesOfLine(const std::string& line) {
   std::istringstream words(line);
   std::string word, bytes;
@@ -35,7 +35,7 @@ std::string BytesOfLine(const std::string& line) {
   return bytes;
 }
 
-// The messages that the page writes down.
+// Returns the messages of the page.
 std::vector<std::string> DocumentedMessages() {
   std::ifstream page("docs/wire.md");
   std::vector<std::string> messages;

@@ -38,7 +38,7 @@ class AnswerLogTest : public ::testing::Test {
             .session = session};
   }
 
-  // Begins an attempt that may run.
+  // Begins an attempt that is to be run.
   AnswerTicket Fresh(const RequestKey& key, absl::Time now = At(0)) {
     absl::StatusOr<AnswerLog::Attempt> attempt = log_.Begin(key, "print", now);
     EXPECT_THAT(attempt, IsOk());
@@ -305,7 +305,7 @@ TEST_F(AnswerLogTest, DestroysTensorsOutsideItsLock) {
                           .payload_bytes = 60},
                          At(0));
   Record(Key("b"), 50);
-  EXPECT_EQ(seen, 50);  // It could ask the log while it went.
+  EXPECT_EQ(seen, 50);  // The destructor could call the log.
 }
 
 TEST_F(AnswerLogTest, OneOfManyConcurrentAttemptsRuns) {

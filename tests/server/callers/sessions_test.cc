@@ -40,7 +40,7 @@ class SessionsTest : public ::testing::Test {
     return std::move(call).value();
   }
 
-  // A call of a session that owns an instance from then on.
+  // Begins a call of a session that owns an instance from then on.
   void BeginOwner(std::string_view id, absl::Time now,
                   std::string_view principal = "local") {
     const SessionCall call = Begin(id, now, principal);
@@ -129,7 +129,7 @@ TEST_F(SessionsTest, EachCallStartsTheTtlAnew) {
 TEST_F(SessionsTest, ARefusedCallStartsTheTtlAnewToo) {
   BeginOwner("a", At(0));
   sessions_.Touch("a", "local", At(6));
-  sessions_.Touch("a", "carl", At(7));  // Another's of the same id.
+  sessions_.Touch("a", "carl", At(7));  // Another principal's, of the same id.
   EXPECT_THAT(sessions_.TakeExpired(At(15)), IsEmpty());
   EXPECT_THAT(sessions_.TakeExpired(At(16)), SizeIs(1));
 }

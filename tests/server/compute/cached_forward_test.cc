@@ -24,7 +24,7 @@ class CachedForwardTest : public ::testing::Test {
  protected:
   CachedForwardTest() { EXPECT_THAT(net_->OpenCache(), IsOk()); }
 
-  // A forward whose input is called `digest`.
+  // Returns a forward with the input digest `digest`.
   ForwardWork Work(const std::string& digest) {
     return {
         .instance = net_, .input = at::ones({2, 4}), .input_digest = digest};
@@ -97,7 +97,7 @@ TEST_F(CachedForwardTest, TheElementTypeThatItHasAnywayIsNoDifference) {
 }
 
 TEST_F(CachedForwardTest, WhatIsComputedOfAnOlderStateIsNotKept) {
-  fake_->OnForward([this] {  // On the worker, as a commit is.
+  fake_->OnForward([this] {  // On the worker, like a commit.
     auto next = std::make_shared<State>(*net_->state());
     ++next->params_version;
     net_->Publish(std::move(next));

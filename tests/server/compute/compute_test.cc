@@ -95,7 +95,7 @@ class ComputeTest : public ::testing::Test {
         .value();
   }
 
-  // A backward with ones as the gradient of each tape's only output.
+  // Returns a backward with ones as the gradient of each tape's only output.
   BackwardWork BackwardOf(const std::shared_ptr<Instance>& instance,
                           const std::vector<std::string>& ids) {
     BackwardWork work = {.instance = instance,
@@ -204,7 +204,7 @@ TEST_F(ComputeTest, TrainingMovesTheBuffersAsOneCommit) {
 }
 
 TEST_F(ComputeTest, SumsTapesTheNewestFirst) {
-  // Only the newest first gives (big + -big) + 1 = 1.
+  // Only newest first gives (big + -big) + 1 = 1.
   std::vector<std::string> ids;
   for (const float value : {1.F, -1e30F, 1e30F}) {
     ids.push_back(
@@ -322,8 +322,8 @@ TEST_F(ComputeTest, RetainKeepsTheTape) {
   EXPECT_EQ(server_.tapes().TotalFigures().count, 1);
 }
 
-// The deletion drops the instance's tapes; one that is under way then must not
-// stay for good.
+// The deletion drops the instance's tapes; one that is being made must not stay
+// for good.
 TEST_F(ComputeTest, KeepsNoTapeOfAnInstanceThatWasDeletedMeanwhile) {
   absl::Notification started;
   absl::Notification deleted;
@@ -353,8 +353,8 @@ TEST_F(ComputeTest, RefusesAStaleVersionInTheLane) {
 // R5. Answers that are kept for a retry count as many bytes as they have.
 TEST_F(ComputeTest, ResultsKeepNoMoreMemoryAliveThanTheirOwn) {
   const auto vit = Add("vit", SmallVit());
-  // Of one image the class token is a view of all tokens, and so is what comes
-  // back to it.
+  // For one image the class token is a view of all tokens, and so is the result
+  // of moving it back.
   const at::Tensor image = Rand(1, {1, 3, 8, 8});
   ForwardWork work = Work(vit, image, /*training=*/false, /*record=*/true);
   work.options.outputs = {"features"};
@@ -394,7 +394,7 @@ TEST_F(ComputeTest, ARowsBytesAreThoseOfAForwardAndMoveNoStatistics) {
   expect("features");
   Run(Work(net, Images(2), /*training=*/true, false));
   EXPECT_EQ(net->state()->buffers_version, 2U);
-  expect("features");  // Known by now.
+  expect("features");  // Remembered by now.
   expect("layers.0");
   expect("out");
 }

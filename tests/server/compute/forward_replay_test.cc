@@ -1,4 +1,4 @@
-// Tapes that gave up their graph, against tapes that kept it: bit for bit.
+// Compares tapes that gave up their graph with tapes that kept it, bit by bit.
 #include "server/compute/forward_replay.h"
 
 #include <ATen/ops/ones.h>
@@ -57,7 +57,7 @@ class Trainee {
     return done->tape_id;
   }
 
-  // Sums the gradients of all outputs' sums onto the instance's; returns the
+  // Adds the gradients of all outputs' sums to the instance's; returns the
   // input gradients.
   std::vector<at::Tensor> Backward(const std::vector<std::string>& ids,
                                    bool input_grad = false,
@@ -81,7 +81,7 @@ class Trainee {
     return done->input_grads;
   }
 
-  // Sets the parameters to what another seed draws.
+  // Sets the parameters to those of another seed.
   void SetParams(uint64_t seed) {
     const StatePtr drawn = Seeded(instance_->architecture(), seed);
     EXPECT_THAT(instance_->Commit({.lane = instance_->lane()}, {},
@@ -95,7 +95,7 @@ class Trainee {
                 IsOk());
   }
 
-  // Gradients, buffers and the generator that it has now.
+  // Returns the present gradients, buffers and generator.
   std::vector<at::Tensor> Tensors() const {
     return TensorsOf(*instance_->state());
   }
@@ -113,7 +113,7 @@ class Trainee {
   int64_t most_bytes_ = 0;
 };
 
-// A small network of this architecture; the wide one draws.
+// Returns a small network of this architecture; the wide one draws.
 std::shared_ptr<const Architecture> Small(const std::string& name) {
   if (name == "resnet18") {
     return Build(name,
@@ -127,10 +127,10 @@ std::shared_ptr<const Architecture> Small(const std::string& name) {
 
 class ReplayTest : public ::testing::TestWithParam<std::string> {
  protected:
-  // Has room for everything; says how much a tape takes.
+  // Has room for everything; measures the bytes of a tape.
   Trainee roomy_{Small(GetParam()), int64_t{1} << 30};
 
-  // One that has room for one tape only, and for what demoted ones keep.
+  // Returns a host with room for one tape, and for the rest of demoted ones.
   std::unique_ptr<Trainee> Tight() {
     return std::make_unique<Trainee>(Small(GetParam()),
                                      roomy_.most_bytes() * 5 / 4);

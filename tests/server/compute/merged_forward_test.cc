@@ -45,7 +45,7 @@ class MergedForwardTest : public ::testing::Test {
     return done.ok() ? done->outputs.at(0) : at::Tensor();
   }
 
-  // Keeps the device busy until all of `all` wait, and returns what each gives.
+  // Keeps the device busy until all of `all` wait, and returns their results.
   template <typename... Works>
   std::vector<at::Tensor> RunAtOnce(Works... all) {
     std::vector<ForwardWork> works;

@@ -40,7 +40,7 @@ class TrainTest : public ::testing::Test {
     EXPECT_THAT(net_->Commit({.lane = net_->lane()}, {}, change), IsOk());
   }
 
-  // Two samples of ones, whose loss is the mean squared error to zeros.
+  // Returns a step with two samples of ones and their squared error to zeros.
   TrainWork Work() {
     TrainWork work;
     work.forward = {.instance = net_, .input = at::ones({2, kSize})};

@@ -1,4 +1,4 @@
-// Work that runs together on a DeviceWorker.
+// Tests work that runs together on a DeviceWorker.
 
 #include <c10/util/Exception.h>
 #include <gmock/gmock.h>
@@ -25,7 +25,7 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::UnorderedElementsAre;
 
-// Notes how many ran together, and does what it is told.
+// Records its batches' sizes, and runs its hook.
 class Job : public BatchWork {
  public:
   using Hook = std::function<absl::Status(std::span<BatchWork* const>)>;
@@ -47,8 +47,8 @@ class Job : public BatchWork {
   }
 
   int together = 0;     // In its last turn.
-  int turns = 1;        // That are left.
-  int64_t samples = 1;  // Of each.
+  int turns = 1;        // Still to run.
+  int64_t samples = 1;  // Of each turn.
 
  private:
   Hook hook_;
@@ -56,7 +56,7 @@ class Job : public BatchWork {
 
 class BatchWorkTest : public ::testing::Test {
  protected:
-  // Who pays for a job, and its samples.
+  // The payer of a job, and its samples.
   struct Paid {
     std::shared_ptr<MemoryAccount> account = nullptr;
     int64_t samples = 1;
@@ -66,7 +66,7 @@ class BatchWorkTest : public ::testing::Test {
     return worker_.RunTogether(request, job).status();
   }
 
-  // Runs `jobs`, paid as `paid` says, so that all of them wait when the worker
+  // Runs `jobs`, paid for by `paid`, so that all of them wait when the worker
   // becomes free, and returns how each ended.
   std::vector<absl::Status> RunAtOnce(const std::vector<Job*>& jobs,
                                       uint64_t merge_key = 1,
@@ -164,7 +164,7 @@ TEST_F(BatchWorkTest, OthersHaveTheirTurnBetweenTwoOfOne) {
   Job many([&](std::span<BatchWork* const>) {
     order.push_back("many");
     if (order.size() > 1) return absl::OkStatus();
-    // The next one comes after what waits by then.
+    // The next job comes after those that wait by then.
     other_ = std::thread([&] {
       EXPECT_THAT(worker_.Run({.run = "other"},
                               [&] {
@@ -241,8 +241,8 @@ TEST_F(BatchWorkTest, AMemberWhoseCallerHasGonePaysNothing) {
                 StatusIs(absl::StatusCode::kCancelled));
   });
   waits.WaitForNotification();
-  // Behind the batch, `stays` is first to come; but it has paid, and `gone` has
-  // not.
+  // Behind the batch, `stays` is the first to come; but it has paid, and `gone`
+  // has not.
   std::vector<std::string> order;
   const auto submit = [&](auto run) {
     const int64_t before = worker_.queued();

@@ -91,7 +91,7 @@ TEST_F(ChoresTest, NobodyStepsForOneWhoHasGone) {
   std::atomic<bool> gone = false;
   absl::Notification left;
   int steps = 0;
-  // Behind each step, another run's keeps the lane until the caller is asked.
+  // After each step, another run's keeps the lane until the caller is polled.
   std::thread other;
   EXPECT_THAT(RunChore(chores_,
                        {.run = "a",

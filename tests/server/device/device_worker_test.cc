@@ -24,7 +24,7 @@ namespace {
 
 using ::testing::ElementsAre;
 
-// A call in a thread of its own that waits for its turn on the worker.
+// A call on its own thread that waits for its turn on the worker.
 class WaitingCall {
  public:
   // Returns once the work waits in the worker's queue.
@@ -166,7 +166,7 @@ TEST_F(DeviceWorkerTest, NeverStartsWorkThatWasCancelledBeforeItsTurn) {
     return absl::OkStatus();
   });
   call.Cancel();
-  blocker.Release();  // Its turn may come before its caller looks again.
+  blocker.Release();  // Its turn may come before its caller polls again.
   EXPECT_THAT(call.End(), StatusIs(absl::StatusCode::kCancelled));
   EXPECT_FALSE(started);
 }
@@ -223,7 +223,7 @@ TEST_F(DeviceWorkerTest, RefusesWorkOverTheQueueLimit) {
   EXPECT_THAT(Run(nothing), IsOk());
 }
 
-// Shares are kept whatever the wall clock does.
+// Shares do not depend on the wall clock.
 TEST(DeviceWorkerClockTest, RunsTakeTurnsThoughTheWallClockIsSetBack) {
   TestClock clock;
   DeviceWorker worker(c10::Device(c10::DeviceType::CPU), /*threads=*/1, {},
@@ -258,11 +258,11 @@ TEST_F(DeviceWorkerTest, BearsACallerWhoThrowsWhenItIsAskedWhetherItIsThere) {
   };
   const auto throws = []() -> bool { throw std::runtime_error("odd"); };
   Blocker blocker(worker_);
-  // Asked by the caller itself, while it waits.
+  // Polled by the caller, while it waits.
   EXPECT_THAT(worker_.Run({.cancelled = throws}, work),
               StatusIs(absl::StatusCode::kInternal));
   EXPECT_EQ(worker_.queued(), 0);
-  // Asked by the worker, when its turn has come.
+  // Polled by the worker, at the turn.
   const std::thread::id caller = std::this_thread::get_id();
   absl::Notification waits;
   std::thread release([&] {
@@ -281,7 +281,7 @@ TEST_F(DeviceWorkerTest, BearsACallerWhoThrowsWhenItIsAskedWhetherItIsThere) {
   EXPECT_THAT(Run([] { return absl::OkStatus(); }), IsOk());
 }
 
-// Counts how many run together.
+// Counts the items that run together.
 class CountingWork : public BatchWork {
  public:
   int64_t NextSamples() const override { return together_ == 0 ? 1 : 0; }

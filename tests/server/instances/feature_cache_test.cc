@@ -27,7 +27,7 @@ class FeatureCacheTest : public ::testing::Test {
  protected:
   FeatureCacheTest() { EXPECT_THAT(cache_.Resize(3 * kAnswerBytes), IsOk()); }
 
-  // An answer of 100 float32.
+  // Returns an answer of 100 float32 numbers.
   static FeatureCache::Answer Answer(double value, bool exact = true) {
     return {.outputs = {at::full({100}, value)}, .exact = exact};
   }
@@ -36,7 +36,7 @@ class FeatureCacheTest : public ::testing::Test {
     return cache_.Insert(kFirst, key, Answer(value, exact));
   }
 
-  // What the answer is full of; -1 if there is none.
+  // Returns the value of the answer's elements; -1 if there is none.
   double Find(const std::string& key, FeatureCache::Wanted wanted = {}) {
     const auto found = cache_.Find(kFirst, key, wanted);
     return found ? found->outputs.at(0)[0].item<double>() : -1;

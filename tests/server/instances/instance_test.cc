@@ -40,7 +40,7 @@ class InstanceTest : public ::testing::Test {
     });
   }
 
-  // The values that the parameters of a state hold.
+  // Returns the values of a state's parameters.
   static std::set<float> ValuesOf(const State& state) {
     std::set<float> values;
     for (const at::Tensor& tensor : state.params) {
@@ -50,7 +50,7 @@ class InstanceTest : public ::testing::Test {
     return values;
   }
 
-  // The error, nothing having changed.
+  // Expects that nothing has changed.
   void ExpectUnchanged(const StatePtr& before) {
     EXPECT_EQ(instance_.state(), before);
     EXPECT_EQ(instance_.counters().writes, 0);
@@ -184,7 +184,7 @@ TEST_F(InstanceTest, DigestSpeaksOfTheStateThatItIsGiven) {
 }
 
 TEST_F(InstanceTest, ThoseWhoAskForOneDigestShareOneComputation) {
-  // A parameter is what a turn takes in.
+  // A turn takes one parameter.
   const auto architecture = std::make_shared<const FakeArchitecture>(2 << 20);
   const auto initial = [&] {
     return InitialState(architecture->layout(), SeededGenerator(0), at::kCPU);
@@ -221,7 +221,7 @@ TEST_F(InstanceTest, ThoseWhoAskForOneDigestShareOneComputation) {
   }
   released.Notify();
   for (std::thread& thread : threads) thread.join();
-  // The blocker's, and the last one's look at what is there.
+  // The blocker's turn, and the last caller's, which finds the result.
   EXPECT_EQ(turns() - turns_alone, turns_alone + 2);
   EXPECT_THAT(shared.Digest(chores_, {}, shared.state()),
               IsOkAndHolds(expected));

@@ -1,4 +1,4 @@
-// Instances that begin with weights from the operator's folder.
+// Makes instances with weights from the operator's folder.
 
 #include <ATen/ops/full.h>
 #include <gmock/gmock.h>
@@ -54,7 +54,7 @@ class WeightsFolderTest : public ::testing::Test {
     return options;
   }
 
-  // The parameters of Mlp's instance, all `value`.
+  // Returns the parameters of Mlp's instance, all `value`.
   static NamedTensors Tensors(double value) {
     NamedTensors tensors;
     const std::vector<std::pair<std::string, std::vector<int64_t>>> shapes = {

@@ -35,7 +35,7 @@ Budget::Options Of(int64_t limit, const Quotas& quotas = {}) {
           .retry_delay = absl::Milliseconds(100)};
 }
 
-// Where a refusal says that the limit is.
+// Returns the scope of the limit of a refusal.
 LimitScope ScopeOf(const absl::Status& refused) {
   const std::optional<Limit> limit = LimitOf(refused);
   EXPECT_TRUE(limit.has_value()) << refused;

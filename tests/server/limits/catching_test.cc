@@ -24,7 +24,7 @@ using ::testing::HasSubstr;
 using ::testing::MatchesRegex;
 using ::testing::Not;
 
-// What is logged goes here while it lives.
+// Collects the log's lines while it lives.
 class Log {
  public:
   Log() {

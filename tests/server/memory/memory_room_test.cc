@@ -28,7 +28,7 @@ std::atomic<int> malloc_trims = 0;
 
 }  // namespace
 
-// In place of the C library's.
+// Replaces the C library's.
 extern "C" int malloc_trim(size_t) {
   ++malloc_trims;
   return 0;
@@ -48,7 +48,7 @@ int64_t ResidentBytes() {
   return resident_pages * sysconf(_SC_PAGESIZE);
 }
 
-// The error of an allocation over a limit.
+// Returns the error of an allocation over a limit.
 absl::Status Refusal(MemoryRoom& room, size_t bytes) {
   try {
     room.AllocateBuffer(bytes);
@@ -122,7 +122,7 @@ TEST_F(MemoryRoomTest, PoolKeepsItsCap) {
 TEST_F(MemoryRoomTest, PoolGivesUpTheLongestRested) {
   room_.AllocateBuffer(30 * kMiB);
   const void* kept = room_.AllocateBuffer(20 * kMiB).get();
-  room_.AllocateBuffer(40 * kMiB);  // 30 MiB have to go.
+  room_.AllocateBuffer(40 * kMiB);  // 30 MiB must go.
   const int64_t pooled = room_.pooled_bytes();
   EXPECT_EQ(room_.AllocateBuffer(20 * kMiB).get(), kept);
   EXPECT_EQ(room_.pooled_bytes(), pooled);
@@ -214,7 +214,7 @@ TEST_F(MemoryRoomTest, GivesBackWhatNobodyNeededSinceTheLastTime) {
   { const MemoryRoom::Buffer used = room_.AllocateBuffer(kMiB); }
   room_.TrimUnused();
   EXPECT_LT(room_.pooled_bytes(), static_cast<int64_t>(2 * kMiB));
-  EXPECT_GT(room_.pooled_bytes(), 0);  // The one that was used.
+  EXPECT_GT(room_.pooled_bytes(), 0);  // The used one.
   room_.TrimUnused();
   EXPECT_EQ(room_.pooled_bytes(), 0);
 }
@@ -340,7 +340,7 @@ TEST_F(MemoryRoomTest, AbsurdSizesAreOutOfMemory) {
   EXPECT_EQ(room_.allocated_bytes(), 0);
 }
 
-// Blocks that any thread may free, with what was written into them.
+// Blocks that any thread may free, with their contents.
 class Exchange {
  public:
   struct Item {
@@ -356,7 +356,7 @@ class Exchange {
     }
   };
 
-  // Puts `item` in the place of a random other one, which it returns.
+  // Exchanges `item` for a random other one, which it returns.
   Item Swap(Item item, uint64_t random) {
     absl::MutexLock lock(&mutex_);
     return std::exchange(items_[random % items_.size()], std::move(item));

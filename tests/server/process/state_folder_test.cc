@@ -23,7 +23,7 @@ TEST(StateFolderTest, LeavesAWritableFolderEmpty) {
   std::filesystem::remove(folder);
 }
 
-// Nobody makes files there, not even root.
+// No user can make files there, not even root.
 TEST(StateFolderTest, RefusesAFolderThatCannotBeWritten) {
   EXPECT_THAT(CheckStateFolder("/proc/self"),
               StatusIs(absl::StatusCode::kFailedPrecondition,

@@ -1,4 +1,4 @@
-// Steps of the wall clock while the server works.
+// Steps the wall clock while the server works.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -13,8 +13,8 @@
 namespace backboned {
 namespace {
 
-// What the server keeps for a session, and a forward of it that is under way
-// and one that waits, both with a deadline in a minute.
+// A server that keeps things for a session, with a forward that runs and one
+// that waits, both with a deadline in a minute.
 class ClockTest : public ::testing::Test {
  protected:
   ClockTest() {

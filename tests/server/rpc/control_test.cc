@@ -1,4 +1,4 @@
-// The control side as the contract tells it, through generated stubs.
+// Tests the control side by the contract, through generated stubs.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-// What fails on the device, and what happens at the same time.
+// Tests failures on the device, and concurrent calls.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -103,7 +103,7 @@ TEST(ConcurrencyTest, EachReadIsOneVersionAlsoUnderWriters) {
   EXPECT_EQ(VersionOf(server).params(), 13U);
 }
 
-// Waits until so much work waits for the device.
+// Waits until `queued` items wait for the device.
 void WaitForQueue(PlainClient& client, int64_t queued) {
   while (client.GetServer()->devices(0).queued() < queued) {
     std::this_thread::yield();

@@ -1,4 +1,4 @@
-// Headers that ask for what cannot be: nothing has changed after them.
+// Tests headers that ask for the impossible: nothing changes.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -22,7 +22,7 @@ class HeadersTest : public ::testing::Test {
     before_ = Everything();
   }
 
-  // All that a call could have changed.
+  // Returns all that a call could have changed.
   std::string Everything() {
     v1::GetInstanceRequest request;
     request.set_digest(true);
@@ -32,7 +32,7 @@ class HeadersTest : public ::testing::Test {
                         client_.GetGrads(grads)->bytes);
   }
 
-  // Nothing has changed, nothing leaked, and the next call works.
+  // Expects that nothing has changed or leaked, and that the next call works.
   void ExpectUnchanged() {
     EXPECT_EQ(server_.in_flight_bytes(), 0);
     EXPECT_EQ(server_.tape_count(), 1);
@@ -131,7 +131,7 @@ TEST_F(HeadersTest, RefusesAForwardWhoseSizesAddUpToTooMuch) {
   v1::ForwardHeader header = ForwardOf(1);
   const auto buffers = client_.GetBuffers();
   *header.mutable_buffers() = buffers->header.buffers();
-  // The input alone is an int64; with the buffers it is none.
+  // The input's size alone fits an int64; with the buffers it does not.
   *header.mutable_inputs(0) = FloatSpec({(int64_t{1} << 59) - 1, 4});
   RawCall call(server_.channel(), "Forward");
   call.Send(Message(header));

@@ -1,4 +1,4 @@
-// Limits, and clients that vanish, dawdle or come at the wrong time.
+// Tests limits, and clients that vanish, dawdle or come at the wrong time.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -34,7 +34,7 @@ class BusyServer {
   }
   ~BusyServer() { Release(); }
 
-  // Returns once its forward has ended well.
+  // Returns once its forward has succeeded.
   void Release() {
     if (!call_.joinable()) return;
     released_.Notify();
@@ -51,7 +51,7 @@ class BusyServer {
   std::thread call_;
 };
 
-// What a tape of this forward of ones takes.
+// Returns the bytes of a tape of this forward of ones.
 int64_t TapeBytesOf(const v1::ForwardHeader& header) {
   TestServer server;
   const std::string ones =
@@ -59,8 +59,7 @@ int64_t TapeBytesOf(const v1::ForwardHeader& header) {
   return PlainClient(server).Forward(header, ones)->header.tape_bytes();
 }
 
-// Returns once so many pieces of work wait for the device, which they must
-// soon.
+// Returns once `count` items wait for the device, which they must soon.
 void WaitUntilQueued(TestServer& server, int64_t count) {
   PlainClient client(server);
   const absl::Time deadline = absl::Now() + absl::Seconds(10);
@@ -216,9 +215,9 @@ TEST(LimitsTest, AClientThatIsRefusedKeepsWhatItsSessionHas) {
   {
     RawCall other(server->channel(), "SetParams");
     other.Send(Message(SetParamsOf(kElements)));
-    while (owner.GetServer().ok()) {  // Until the other one is inside.
+    while (owner.GetServer().ok()) {  // Until the other call is inside.
     }
-    // As long as two thirds of a session's life, twice.
+    // Twice as long as two thirds of a session's life.
     for (int i = 0; i < 2; ++i) {
       clock.Advance(absl::Seconds(400));
       EXPECT_THAT(owner.GetServer(), RefusedBy("max-calls", 2));
@@ -296,7 +295,7 @@ TEST(LimitsTest, ASessionThatLeftSomethingKeepsItsPlace) {
   PlainClient late(server, "late");
   EXPECT_THAT(late.GetServer(), RefusedBy("max-sessions", 2));
   EXPECT_THAT(PlainClient(server, "owner").GetServer(), IsOk());
-  // Who uses the tape up, of whatever session, makes the place free.
+  // Using the tape up, in whatever session, frees the place.
   ASSERT_THAT(PlainClient(server, "owner")
                   .Backward(BackwardOf(taped->header.tape_id(), 1), Ones(4)),
               IsOk());
@@ -364,7 +363,7 @@ TEST(LimitsTest, RefusesWorkOverTheQueueLimit) {
     } while (absl::IsResourceExhausted(status));
     EXPECT_THAT(status, IsOk());
   });
-  // Until the other one waits, ours does: it has a deadline.
+  // Ours waits until the other one does: it has a deadline.
   absl::Status refused;
   do {
     RawCall call(server->channel(), "Forward",
@@ -415,7 +414,7 @@ TEST(LimitsTest, CancelledWorkNeverStarts) {
   while (server->in_flight_bytes() == busy_bytes) std::this_thread::yield();
   call.Cancel();
   EXPECT_THAT(call.End(), StatusIs(absl::StatusCode::kCancelled));
-  // The answer comes though the device is busy.
+  // The answer comes although the device is busy.
   while (server->in_flight_bytes() > busy_bytes) std::this_thread::yield();
   server.Release();
   server->Settle();
@@ -437,7 +436,7 @@ TEST(LimitsTest, DrainingRefusesNewCallsAndFinishesThoseInside) {
   EXPECT_THAT(refused,
               FailsWith(absl::StatusCode::kUnavailable,
                         v1::ERROR_REASON_DRAINING, HasSubstr("shutting down")));
-  server.Release();  // Expects that its call ends well.
+  server.Release();  // Expects that its call succeeds.
   drain.join();
 }
 

@@ -1,4 +1,4 @@
-// Calls that run out of memory at every place where they can.
+// Makes calls run out of memory at all of their allocations.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -30,8 +30,8 @@ class MemoryFailuresTest : public ::testing::Test {
   }
   ~MemoryFailuresTest() override { CpuMemory().SetLimit(kUnlimited); }
 
-  // A ResNet18 of few channels, its BatchNorm and its optimizer's momentum
-  // included.
+  // Makes a ResNet18 of few channels, with BatchNorm, and an optimizer with
+  // momentum.
   void Make(const std::string& name) {
     v1::CreateInstanceRequest request;
     request.set_name(name);
@@ -49,7 +49,7 @@ class MemoryFailuresTest : public ::testing::Test {
     ASSERT_THAT(client_.ConfigureOptimizer(optimizer), IsOk());
   }
 
-  // Everything of an instance that a call may change.
+  // Returns all of an instance that a call may change.
   std::string StateOf(const std::string& name) {
     v1::GetInstanceRequest request;
     request.set_instance(name);
@@ -75,7 +75,7 @@ class MemoryFailuresTest : public ::testing::Test {
   void ExpectAllOrNothing(
       const Call& call, const std::function<void(const std::string&)>& prepare =
                             [](const auto&) {}) {
-    // Once without a limit: what LibTorch makes once and keeps is there then.
+    // Once without a limit, so that LibTorch's one-time allocations are made.
     for (const char* name : {"twin", "net", "twin"}) {
       prepare(name);
       ASSERT_THAT(call(name), IsOk());
@@ -136,7 +136,7 @@ TEST_F(MemoryFailuresTest, ABackwardWithItsStepIsAllOrNothing) {
   const std::string gradient = Bytes(std::vector<float>(kRows * 3, 1));
   std::string tape;
   const auto prepare = [&](const std::string& name) {
-    v1::ReleaseTapesRequest release;  // A failure before it began left it.
+    v1::ReleaseTapesRequest release;  // A failure before its start left it.
     release.add_tape_ids(tape);
     ASSERT_THAT(client_.ReleaseTapes(release), IsOk());
     header.set_instance(name);

@@ -21,7 +21,7 @@ void Send(Writer& writer, const Header& header, std::string_view bytes) {
     const std::string_view data = bytes.substr(offset, chunk_bytes);
     request.mutable_chunk()->set_offset(static_cast<int64_t>(offset));
     request.mutable_chunk()->set_data(std::string(data));
-    if (!writer.Write(request)) return;  // Finish() says why.
+    if (!writer.Write(request)) return;  // Finish() returns why.
     request.Clear();
     offset += data.size();
   } while (offset < bytes.size());

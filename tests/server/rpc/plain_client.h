@@ -1,5 +1,5 @@
-// The services through the stubs that protoc generates: a client that knows
-// nothing but the .proto files.
+// Calls the services through the stubs that protoc generates: a client made
+// from the .proto files alone.
 
 #ifndef BACKBONED_TESTS_SERVER_RPC_PLAIN_CLIENT_H_
 #define BACKBONED_TESTS_SERVER_RPC_PLAIN_CLIENT_H_
@@ -28,15 +28,15 @@ namespace backboned {
 inline constexpr int64_t kElements = 16;
 inline constexpr int64_t kBytes = kElements * 4;
 
-// A streamed answer. Its chunks had no gap.
+// A streamed answer, whose chunks had no gap.
 template <typename Header>
 struct Streamed {
   Header header;
   std::string bytes;
 };
 
-// Calls without a deadline, in several chunks where there are bytes to send. A
-// header that names no instance means `fake`.
+// Makes calls without a deadline, with several chunks for the bytes, if any. A
+// header without an instance means `fake`.
 //
 // Thread-safe.
 class PlainClient {
@@ -103,29 +103,29 @@ class PlainClient {
   std::unique_ptr<Stubs> stubs_;
 };
 
-// A spec of a float32 tensor.
+// Returns a spec of a float32 tensor.
 v1::TensorSpec FloatSpec(const std::vector<int64_t>& shape,
                          const std::string& name = "");
 
-// The header of a forward of `rows` samples of `size` elements, `out` asked
-// for; and one whose tape is kept.
+// Returns the header of a forward of `rows` samples of `size` elements for
+// `out`, and one of a forward whose tape is kept.
 v1::ForwardHeader ForwardOf(int64_t rows, int64_t size = 4);
 v1::ForwardHeader TapedForwardOf(int64_t rows, int64_t size = 4);
 
-// The header of a backward of `tape_id` from the gradient of `out`.
+// Returns the header of a backward of `tape_id` from the gradient of `out`.
 v1::BackwardHeader BackwardOf(const std::string& tape_id, int64_t rows,
                               int64_t size = 4);
 
-// The header of a SetParams of `elements` elements of all.
+// Returns the header of a SetParams of all parameters, `elements` in all.
 v1::SetParamsHeader SetParamsOf(int64_t elements);
 
-// The version of the instance `fake`.
+// Returns the version of the instance `fake`.
 v1::Version VersionOf(const TestServer& server);
 
-// The values `first`, `first` + 1, ...
+// Returns the values `first`, `first` + 1, ...
 std::vector<float> Ascending(size_t count, float first = 1);
 
-// The bytes of so many ones of float32; and so many bytes of zeros.
+// Return the bytes of float32 ones, and zero bytes.
 std::string Ones(int64_t elements);
 std::string Zeros(int64_t bytes);
 

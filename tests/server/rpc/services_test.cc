@@ -1,4 +1,4 @@
-// What every method of the contract has in common.
+// Tests the common behaviour of all methods of the contract.
 #include <gmock/gmock.h>
 #include <google/protobuf/descriptor.h>
 #include <gtest/gtest.h>
@@ -22,7 +22,7 @@ struct Method {
   bool takes_stream = false;
 };
 
-// All methods of the descriptor.
+// Returns all methods of the descriptor.
 std::vector<Method> Methods() {
   std::vector<Method> methods;
   for (const auto* message :

@@ -1,4 +1,4 @@
-// What runs together, and when it leaves.
+// Tests which work runs together, and when a batch leaves.
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

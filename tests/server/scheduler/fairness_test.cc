@@ -1,4 +1,4 @@
-// Who gets how much of the device, in simulated time.
+// Measures the shares of the device in simulated time.
 
 #include <gtest/gtest.h>
 
@@ -16,7 +16,7 @@
 namespace backboned {
 namespace {
 
-// Keeps so many items of one kind in the queue at a time.
+// Keeps `in_flight` items of one kind in the queue.
 struct Client {
   FlowName flow;
   absl::Duration cost;
@@ -133,7 +133,7 @@ TEST(FairnessTest, ShareOfWhoRestsGoesToTheOthers) {
                                         .cost = absl::Milliseconds(10),
                                         .in_flight = 4}};
   const auto got = Simulate({}, clients, absl::Seconds(100));
-  EXPECT_GT(Seconds(got[0]), 8.5);  // All that it asked for, but for waiting.
+  EXPECT_GT(Seconds(got[0]), 8.5);  // All that it asked for, minus waiting.
   EXPECT_NEAR(Seconds(got[0]) + Seconds(got[1]), 100, 0.1);
 }
 

@@ -1,4 +1,4 @@
-// 10,000 random schedules, and what holds in each of them whatever comes.
+// Checks the invariants of 10,000 random schedules.
 
 #include <gtest/gtest.h>
 
@@ -61,7 +61,7 @@ class RandomSchedule {
     }
     if (Draw(4) == 0) item.deadline = now_ + absl::Milliseconds(Draw(40));
     const bool submitted = scheduler_.Submit(item, now_).ok();
-    // Budgets are kept.
+    // The limits are kept.
     ASSERT_LE(scheduler_.queued(), options_.max_queued);
     ASSERT_LE(scheduler_.queued(item.flow), options_.max_queued_by_flow);
     ASSERT_LE(scheduler_.queued_of("p1"), 9);
@@ -122,7 +122,7 @@ class RandomSchedule {
     waiting_.erase(id);
   }
 
-  // Nothing starves: with time and a free device, all that waits is named.
+  // Nothing starves: with time and a free device, all waiting items are named.
   void Drain() {
     for (int round = 0; round < 1000 && !::testing::Test::HasFailure();
          ++round) {

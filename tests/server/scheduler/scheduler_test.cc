@@ -67,8 +67,8 @@ TEST(SchedulerLimitsTest, RefusesNothingThatContinues) {
   EXPECT_EQ(scheduler.queued(), 2);
 }
 
-// Runs all that waits, and then an item of `flow` that came last; returns how
-// many ran before it.
+// Runs all waiting items, and then an item of `flow` that came last; returns
+// the number of items that ran before that.
 int64_t RunsBefore(Scheduler& scheduler, const FlowName& flow) {
   constexpr uint64_t kLast = 1000;
   const absl::Time now = absl::UnixEpoch();
@@ -109,8 +109,8 @@ TEST(SchedulerAheadTest, CountsOtherPrincipalsByTheirWeights) {
   EXPECT_EQ(scheduler.Ahead({"anna", "a"}), 3);
 }
 
-// The order in which the flows `a`, with 3 items, and `b`, with 3, have their
-// turns, when the first item of `a` costs `first_cost` and all others a second.
+// Returns the order of the turns of the flows `a` and `b`, with 3 items each,
+// when the first item of `a` costs `first_cost` and all others a second.
 std::string TurnsAfter(absl::Duration first_cost) {
   Scheduler scheduler({});
   const absl::Time now = absl::UnixEpoch();

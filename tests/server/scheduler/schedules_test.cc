@@ -1,4 +1,4 @@
-// Random schedules of the Scheduler, and what holds in each of them.
+// Compares random schedules of the Scheduler with those of a simple model.
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -19,7 +19,7 @@ namespace {
 
 using ::testing::ElementsAre;
 
-// A slow but obvious scheduler beside the real one: a list by arrival.
+// A slow but obvious scheduler: a list by arrival.
 class Model {
  public:
   void Submit(const WorkItem& item) { waiting_.push_back(item); }
@@ -67,7 +67,7 @@ class Model {
   std::set<uint64_t> busy_;
 };
 
-// Drives both through the same random calls and compares all that they answer.
+// Drives the Scheduler and the Model by the same random calls, and compares.
 class Schedule {
  public:
   explicit Schedule(uint64_t seed) : random_(seed) {}
@@ -158,7 +158,7 @@ class Schedule {
   Model model_;
   uint64_t next_id_ = 0;
   size_t submitted_ = 0;
-  std::set<uint64_t> unreported_;  // Expired, but Next did not say so yet.
+  std::set<uint64_t> unreported_;  // Expired, but not yet reported by Next.
   std::set<uint64_t> named_;
 };
 

@@ -8,7 +8,7 @@
 namespace backboned {
 namespace {
 
-// Serves whose turn it is, at `cost`; it wants the next thing already.
+// Serves the member whose turn it is, at `cost`; it wants more at once.
 std::string Serve(TurnQueue& queue, double cost, uint64_t& arrival) {
   const std::string member = queue.Next().value_or("nobody");
   queue.Begin(member, /*its_turn=*/true);
@@ -64,7 +64,7 @@ TEST(TurnQueueTest, RestPaysOffWhatWasHadTooMuch) {
   EXPECT_EQ(Serve(queue, 5, arrival), "a");
   queue.SetFirst("a", std::nullopt);
   EXPECT_EQ(Serve(queue, 1, arrival), "b");
-  queue.SetFirst("a", ++arrival);  // It had 5, which it still has.
+  queue.SetFirst("a", ++arrival);  // Its tag is still 5.
   for (int i = 0; i < 4; ++i) EXPECT_EQ(Serve(queue, 1, arrival), "b");
   EXPECT_EQ(Serve(queue, 1, arrival), "a");
 }

@@ -34,11 +34,11 @@ const Payer kPayer = {.principal = "local", .session = "session"};
 
 std::byte some_byte;
 
-// A graph that calls `destroyed` when its last owner lets go.
+// Returns a graph that calls `destroyed` when its last holder releases it.
 std::shared_ptr<Graph> FakeGraph(std::function<void()> destroyed) {
   std::shared_ptr<void> owner(
       nullptr, [destroyed = std::move(destroyed)](void*) { destroyed(); });
-  // Never looked at; only not null, as a graph of a tape that has one.
+  // Never dereferenced; only not null, like the graph of a real tape.
   return {std::move(owner), reinterpret_cast<Graph*>(&some_byte)};
 }
 
@@ -71,14 +71,14 @@ class TapeStoreTest : public ::testing::Test {
             .graph = FakeGraph([this] { ++destroyed_; })};
   }
 
-  // A tape whose replay keeps 10 bytes.
+  // Returns a tape whose replay keeps 10 bytes.
   Tape MakeReplayable(int64_t bytes) {
     Tape tape = MakeTape(bytes);
     tape.replay = replay_;
     return tape;
   }
 
-  // Whether the tape gave up its graph.
+  // Returns whether the tape gave up its graph.
   bool IsDemoted(const std::string& id) {
     const absl::StatusOr<TapeLease> lease = Lease({id});
     EXPECT_THAT(lease, IsOk());
@@ -361,7 +361,7 @@ TEST_F(TapeStoreTest, ReserveDemotesWhatFillsTheStore) {
 
 TEST_F(TapeStoreTest, CountsAnewWhatDemotedTapesKeep) {
   ASSERT_THAT(Put(MakeReplayable(5000)), IsOk());
-  replay_->SetBytes(500);  // Its instance moved on.
+  replay_->SetBytes(500);  // The instance has a newer version.
   ASSERT_THAT(Put(MakeReplayable(995)), IsOk());
   EXPECT_EQ(store_.TotalFigures().bytes, 1000);
 }
@@ -455,7 +455,7 @@ TEST_F(TapeStoreTest, DestroysGraphsOutsideItsLock) {
   ASSERT_THAT(Put(MakeTape()), IsOk());
   EXPECT_EQ(Put(std::move(refused)).ok(), false);
   EXPECT_EQ(store_.DropInstance("uid"), 2);
-  EXPECT_EQ(seen, 0);  // It could ask the store while it went.
+  EXPECT_EQ(seen, 0);  // The destructor could call the store.
 }
 
 TEST_F(TapeStoreTest, OneOfTwoConcurrentLeasesWins) {

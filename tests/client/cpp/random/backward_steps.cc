@@ -1,4 +1,4 @@
-// Backward, ReleaseTapes.
+// Steps of Backward and ReleaseTapes.
 
 #include <algorithm>
 #include <set>
@@ -13,12 +13,12 @@
 namespace backboned::client::random {
 namespace {
 
-// A backward that is to be made.
+// A backward to be made.
 struct BackwardPlan {
   v1::BackwardHeader header;
   std::vector<std::string> ids;
   std::vector<std::vector<float>> sent;
-  std::vector<TapeGrads> grads;  // One a tape.
+  std::vector<TapeGrads> grads;  // By tape.
 
   Sources sources() const {
     Sources result;
@@ -46,7 +46,7 @@ PerParameter SumOfSquares(const BackwardPlan& plan) {
   return sum;
 }
 
-// Chooses one to three tapes, mostly some that can be used together.
+// Chooses one to three tapes, mostly tapes that can be used together.
 void ChooseTapes(const World& world, Choice& choice, const Subject& subject,
                  BackwardPlan& plan) {
   std::vector<std::string> usable;
@@ -125,7 +125,7 @@ BackwardPlan ChooseBackward(World& world, Choice& choice,
   return plan;
 }
 
-// How the call ends, but for its step.
+// Returns how the call ends, apart from its step.
 Ending EndingOf(const World& world, const BackwardPlan& plan,
                 const Subject& subject) {
   const v1::BackwardHeader& header = plan.header;
@@ -146,8 +146,8 @@ Ending EndingOf(const World& world, const BackwardPlan& plan,
   return {};
 }
 
-// Adds the gradients to those of `model` and steps its optimizer, if it is to;
-// returns false if there was nothing to step.
+// Adds the gradients to those of `model` and, if asked for, steps its
+// optimizer; returns false if no parameter could be stepped.
 bool Accumulate(const BackwardPlan& plan, InstanceModel& model) {
   if (!plan.header.accumulate()) return true;
   if (plan.header.zero_before()) model.grads = {};
@@ -228,7 +228,7 @@ void Backward(World& world, Choice& choice) {
     next = *subject.model;
     const bool stepped = Accumulate(plan, next);
     if (!stepped) ending = kNoGradients;
-    // A step that fails uses the tapes up.
+    // A failed step uses the tapes up.
     for (const std::string& id : plan.ids) {
       if (!plan.header.retain() || !stepped) world.tapes[id].gone = true;
     }

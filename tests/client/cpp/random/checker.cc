@@ -10,7 +10,7 @@
 namespace backboned::client::random {
 namespace {
 
-// How much of the largest number that is compared an answer may be off: it is
+// The tolerance of answers, as a part of the largest compared number: they are
 // computed in float32, over many steps.
 constexpr double kTolerance = 1e-3;
 

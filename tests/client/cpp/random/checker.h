@@ -1,4 +1,4 @@
-// Compares answers with what the model says.
+// Compares answers with the model.
 
 #ifndef BACKBONED_TESTS_CLIENT_CPP_RANDOM_CHECKER_H_
 #define BACKBONED_TESTS_CLIENT_CPP_RANDOM_CHECKER_H_
@@ -14,7 +14,7 @@
 
 namespace backboned::client::random {
 
-// How a call ought to end.
+// The expected end of a call.
 struct Ending {
   absl::StatusCode code = absl::StatusCode::kOk;
   v1::ErrorReason reason = v1::ERROR_REASON_UNSPECIFIED;
@@ -43,20 +43,20 @@ inline constexpr Ending kInvalid = {absl::StatusCode::kInvalidArgument,
 inline constexpr Ending kWrongShape = {absl::StatusCode::kInvalidArgument,
                                        v1::ERROR_REASON_SHAPE_MISMATCH};
 
-// Notes the steps of a run, and what is not as the model says first.
+// Records the steps of a run, and the first difference from the model.
 class Checker {
  public:
-  // Notes what comes next.
+  // Records the next step.
   void Log(const std::string& line) { log_.push_back(line); }
 
-  // Notes that something is wrong.
+  // Records a difference.
   void Fail(const std::string& what);
 
   void Expect(bool holds, const std::string& what) {
     if (!holds) Fail(what);
   }
 
-  // Whether a call ended well, which must end as `ending` says.
+  // Returns whether a call succeeded; it must end as `ending` says.
   bool Ends(const absl::Status& status, const Ending& ending);
 
   void ExpectValues(std::span<const float> actual, const Values& expected,
@@ -65,7 +65,7 @@ class Checker {
 
   const std::vector<std::string>& log() const { return log_; }
 
-  // Empty: nothing was wrong.
+  // Empty: no difference.
   const std::string& failure() const { return failure_; }
 
  private:
@@ -73,7 +73,7 @@ class Checker {
   std::string failure_;
 };
 
-// `values`, as a word of the log.
+// Returns `values` as a word of the log.
 std::string Word(const Values& values);
 
 }  // namespace backboned::client::random

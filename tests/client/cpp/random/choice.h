@@ -1,4 +1,4 @@
-// The choices of a random sequence.
+// Makes the choices of a random sequence.
 
 #ifndef BACKBONED_TESTS_CLIENT_CPP_RANDOM_CHOICE_H_
 #define BACKBONED_TESTS_CLIENT_CPP_RANDOM_CHOICE_H_
@@ -14,11 +14,11 @@
 
 namespace backboned::client::random {
 
-// One step of a sequence. What it does follows from this number and from what
-// the steps before it left, so that it makes sense behind any others.
+// A step of a sequence. Its effect follows from this number and from the state
+// after the earlier steps, so that it makes sense after any others.
 using Step = uint32_t;
 
-// `count` steps that follow from `seed`.
+// Returns `count` steps that follow from `seed`.
 inline std::vector<Step> StepsOf(uint32_t seed, size_t count) {
   std::mt19937 random(seed);
   std::vector<Step> steps(count);
@@ -26,12 +26,12 @@ inline std::vector<Step> StepsOf(uint32_t seed, size_t count) {
   return steps;
 }
 
-// What a step chooses.
+// Makes the choices of a step.
 class Choice {
  public:
   explicit Choice(Step step) : random_(step) {}
 
-  // A number less than `count`, which is at least 1.
+  // Returns a number less than `count`, which is at least 1.
   size_t Below(size_t count) { return random_() % count; }
 
   bool Chance(double probability) {
@@ -43,7 +43,7 @@ class Choice {
     return values[Below(values.size())];
   }
 
-  // Small numbers of few bits.
+  // Returns small numbers of few bits.
   Values Some(size_t count) {
     constexpr std::array<double, 8> kFew = {-2, -1, -0.5, 0, 0.25, 0.5, 1, 2};
     Values values(count);

@@ -1,4 +1,4 @@
-// Forward, TrainStep, Extract.
+// Steps of Forward, TrainStep and Extract.
 
 #include <optional>
 #include <string>
@@ -12,10 +12,10 @@
 namespace backboned::client::random {
 namespace {
 
-// Tapes that there may be at a time.
+// The most tapes at a time.
 constexpr size_t kMaxTapes = 8;
 
-// A forward that is to be made.
+// A forward to be made.
 struct ForwardPlan {
   v1::ForwardHeader header;
   TapeModel forward;
@@ -35,7 +35,7 @@ void ChooseOutputs(Choice& choice, ForwardPlan& plan) {
       plan.forward.has_features = true;
       break;
     default:
-      break;  // `out` need not be said.
+      break;  // `out` is the default.
   }
 }
 
@@ -48,7 +48,7 @@ void ChooseMask(Choice& choice, const Subject& subject, ForwardPlan& plan) {
   } else if (choice.Chance(0.2)) {
     Mask mask;
     const v1::Selection selection = ChooseParameters(choice, mask);
-    // All are what is not frozen.
+    // An empty selection means all that are not frozen.
     if (selection.globs().empty()) return;
     *plan.header.mutable_grad_params() = selection;
     plan.forward.mask = mask;
@@ -87,7 +87,7 @@ Ending EndingOf(const ForwardPlan& plan, const Subject& subject) {
   return plan.condition_holds ? Ending() : kStale;
 }
 
-// Whether there was no room for a tape, and may not be. Nothing has changed.
+// Returns whether a tape was refused, as it may be. Nothing has changed then.
 bool IsRefusedTape(const World& world, const absl::Status& status) {
   const std::optional<v1::ErrorDetail> detail = DetailOf(status);
   return world.tapes_are_scarce &&
@@ -120,8 +120,8 @@ void ExpectAnswer(World& world, const ForwardPlan& plan,
   if (buffers > 0) world.ExpectBuffers(answer.tensors, outputs, model.buffers);
 }
 
-// A training step that is to be made, whose loss is a quarter of the mean
-// squared error.
+// A training step to be made, whose loss is a quarter of the mean squared
+// error.
 struct TrainPlan {
   v1::TrainStepHeader header;
   TapeModel forward;
@@ -157,8 +157,8 @@ Ending EndingOf(const TrainPlan& plan, const Subject& subject) {
   return plan.condition_holds ? Ending() : kStale;
 }
 
-// Makes the step on `model`, and returns the mean squared error; nullopt: there
-// is nothing to step.
+// Makes the step on `model`, and returns the mean squared error; nullopt: no
+// parameter can be stepped.
 std::optional<double> Train(TrainPlan& plan, InstanceModel& model) {
   plan.forward.scale = model.params[kScale];
   plan.forward.head = model.params[kHead];

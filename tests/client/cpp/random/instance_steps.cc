@@ -1,4 +1,4 @@
-// GetInstance, CloneInstance, UpdateInstance, DeleteInstance, and repetitions.
+// Steps of Get-, Clone-, Update- and DeleteInstance, and repetitions.
 
 #include <algorithm>
 #include <string>
@@ -90,7 +90,7 @@ void UpdateInstance(World& world, Choice& choice) {
 
 void DeleteInstance(World& world, Choice& choice) {
   const Subject subject = world.ChooseSubject(choice);
-  // The last one cannot be made again.
+  // The last instance could not be made again.
   if (subject.model && world.instances.size() == 1) return;
   v1::DeleteInstanceRequest request;
   request.set_instance(subject.name);

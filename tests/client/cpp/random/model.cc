@@ -6,13 +6,13 @@
 namespace backboned::client::random {
 namespace {
 
-// `x` with each sample multiplied by `factor`, element by element.
+// Returns `x` with each sample multiplied by `factor`, element by element.
 Values Times(Values x, const Values& factor) {
   for (size_t i = 0; i < x.size(); ++i) x[i] *= factor[i % kSize];
   return x;
 }
 
-// The sum over samples of the products of `a` and `b`.
+// Returns the sum over samples of the products of `a` and `b`.
 Values SumOfProducts(const Values& a, const Values& b) {
   Values sum(kSize, 0);
   for (size_t i = 0; i < a.size(); ++i) sum[i % kSize] += a[i] * b[i];

@@ -1,5 +1,5 @@
-// What a server ought to do, in plain numbers: the state of one instance of the
-// fake architecture (tests/testing/fake_architecture.h), and its tapes.
+// A model of a server in plain numbers: the state of an instance of the fake
+// architecture (tests/testing/fake_architecture.h), and its tapes.
 
 #ifndef BACKBONED_TESTS_CLIENT_CPP_RANDOM_MODEL_H_
 #define BACKBONED_TESTS_CLIENT_CPP_RANDOM_MODEL_H_
@@ -13,10 +13,10 @@
 
 namespace backboned::client::random {
 
-// Elements of each parameter, and of a sample.
+// The elements of each parameter, and of a sample.
 inline constexpr size_t kSize = 2;
 
-// The parameters in layout order. Those of the BatchNorm never get gradients.
+// The parameters in layout order. The BatchNorm's never get gradients.
 inline constexpr size_t kScale = 0;
 inline constexpr size_t kHead = 3;
 inline constexpr size_t kParameters = 4;
@@ -24,18 +24,18 @@ inline constexpr std::array<const char*, kParameters> kNames = {
     "scale", "bn.weight", "bn.bias", "head"};
 
 using Values = std::vector<double>;
-// One value a parameter; absent: it has none.
+// By parameter; absent: it has none.
 using PerParameter = std::array<std::optional<Values>, kParameters>;
 using Mask = std::array<bool, kParameters>;
 
-// Adds `more`, as gradients are added to those that there are.
+// Adds `more` to `sums`, as gradients are added.
 void AddTo(PerParameter& sums, const PerParameter& more);
 
 // SGD.
 struct OptimizerModel {
   double lr = 0;
   double momentum = 0;
-  Mask stepped = {};  // Those of its group.
+  Mask stepped = {};  // The parameters of its group.
   PerParameter momenta = {};
 };
 
@@ -44,11 +44,11 @@ struct BufferModel {
   Values variance = Values(kSize, 1);
   int64_t batches = 0;
 
-  // Takes a batch of at least two samples into account.
+  // Updates the buffers by a batch of at least two samples.
   void Move(const Values& x);
 };
 
-// How a step is made.
+// The options of a step.
 struct StepWish {
   std::optional<double> lr;
   bool zero_after = false;
@@ -68,15 +68,15 @@ struct InstanceModel {
 
   Mask trained() const;
 
-  // Steps with the gradients that there are, and returns how many parameters
-  // changed. 0: nothing did.
+  // Steps with the present gradients, and returns the number of changed
+  // parameters. 0: nothing changed.
   int64_t Step(const StepWish& wish);
 
-  // The largest absolute value of parameters, gradients and momenta.
+  // Returns the largest absolute value of parameters, gradients and momenta.
   double Largest() const;
 };
 
-// A forward that was kept, or that runs.
+// A kept forward, or one that runs.
 struct TapeModel {
   std::string uid;  // The instance's.
   Values scale;
@@ -103,7 +103,7 @@ struct TapeGrads {
   std::optional<Values> input;
 };
 
-// The vector-Jacobian product of one tape.
+// Returns the vector-Jacobian product of a tape.
 TapeGrads Differentiate(const TapeModel& tape, const OutputGrads& grads);
 
 }  // namespace backboned::client::random

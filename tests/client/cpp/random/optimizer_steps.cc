@@ -1,4 +1,4 @@
-// ConfigureOptimizer, Step, GetOptimizerState, SetOptimizerState.
+// Steps of ConfigureOptimizer, Step, Get- and SetOptimizerState.
 
 #include <string>
 #include <utility>
@@ -12,7 +12,7 @@ namespace {
 
 const std::vector<double> kRates = {0.0625, 0.125, 0.25};
 
-// SGD of some parameters.
+// Chooses SGD of some parameters.
 OptimizerModel ChooseOptimizer(Choice& choice, v1::Optimizer& optimizer) {
   OptimizerModel model = {.lr = choice.Of(kRates),
                           .momentum = choice.Chance(0.5) ? 0.5 : 0};
@@ -24,7 +24,7 @@ OptimizerModel ChooseOptimizer(Choice& choice, v1::Optimizer& optimizer) {
   return model;
 }
 
-// The specs of what an optimizer remembers, and the values behind them.
+// Appends the specs of an optimizer's slots, and their values.
 void Remembered(const OptimizerModel& model,
                 google::protobuf::RepeatedPtrField<v1::TensorSpec>& specs,
                 std::vector<Values>& values) {

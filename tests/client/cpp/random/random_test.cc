@@ -1,7 +1,7 @@
-// Whatever is done in whatever order, the answers are those of a simple model,
-// and nothing is left when all has ended.
+// Checks that, after any steps in any order, the answers are those of a simple
+// model, and nothing is left at the end.
 //
-// BACKBONED_RANDOM_SECONDS: how long further sequences are made; 0 unless set.
+// BACKBONED_RANDOM_SECONDS: the time for further sequences; 0 unless set.
 // BACKBONED_RANDOM_SEED: the first sequence's seed; 1 unless set.
 #include <gtest/gtest.h>
 #include <spdlog/spdlog.h>
@@ -25,7 +25,7 @@ int64_t FromEnvironment(const char* name, int64_t fallback) {
   return value == nullptr ? fallback : std::atoll(value);
 }
 
-// Makes the sequence of `seed`; returns how many tapes were demoted.
+// Makes the sequence of `seed`; returns the number of demoted tapes.
 int64_t MakeSequence(uint32_t seed) {
   const bool tapes_are_scarce = seed % 2 == 0;
   std::vector<Step> steps = StepsOf(seed, kSteps);

@@ -13,7 +13,7 @@ namespace {
 
 constexpr absl::Duration kTimeToShorten = absl::Seconds(30);
 
-// The verbs, and how often each comes.
+// The verbs, and the frequency of each.
 struct Verb {
   void (*make)(World& world, Choice& choice);
   size_t weight;
@@ -59,13 +59,13 @@ void TakeAway(World& world, const std::string& name,
   check.Ends(world.clients[0].DeleteInstance(request).status(), {});
 }
 
-// Expects that a session, and all together, use nothing any more. What broke
-// off may end a little later on the server.
+// Expects that neither a session nor all together use anything any more.
+// Interrupted calls may end a little later on the server.
 void ExpectNothingUsed(World& world, const Client& client,
                        absl::Duration patience) {
   world.check.Log(absl::StrCat("at the end ", client.options().session));
   v1::Usage nothing;
-  nothing.set_calls(1);  // The one that asks.
+  nothing.set_calls(1);  // That of GetServer.
   const std::string expected = nothing.ShortDebugString();
   const absl::Time give_up = absl::Now() + patience;
   std::string session, principal;
@@ -132,7 +132,7 @@ std::vector<Step> Shorten(std::vector<Step> steps, bool tapes_are_scarce) {
     const Outcome outcome = Run(fewer, tapes_are_scarce, absl::Seconds(1));
     return !outcome.failure.empty();
   };
-  // Halves, quarters, ..., then single ones, from the end.
+  // Removes halves, quarters, ..., then single ones, from the end.
   for (size_t size = steps.size() / 2; size > 0 && has_time(); size /= 2) {
     for (size_t end = steps.size(); end >= size && has_time();) {
       std::vector<Step> fewer = steps;

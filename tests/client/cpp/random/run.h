@@ -12,27 +12,27 @@
 
 namespace backboned::client::random {
 
-// What came of a run.
+// The outcome of a run.
 struct Outcome {
-  // What was not as the model says, and the steps so far, the last of which it
-  // was. Empty: nothing.
+  // The difference from the model, and the steps up to the one that showed it.
+  // Empty: no difference.
   std::string failure;
   std::vector<std::string> log;
-  // Steps that were made, the last one included.
+  // The number of steps, the last one included.
   size_t step_count = 0;
-  // Tapes that the server demoted.
+  // The number of tapes that the server demoted.
   int64_t demoted_tapes = 0;
 };
 
-// Makes the steps on a server of their own (see World), one after the other,
-// until an answer is not the model's. Then takes everything away, and expects
-// that the server holds nothing.
+// Makes the steps on a new server (see World), one after the other, until an
+// answer differs from the model's. Then deletes everything, and expects that
+// the server holds nothing.
 //
-// `patience` is how long what broke off may take to end on the server.
+// `patience`: the time within which interrupted calls must end on the server.
 Outcome Run(const std::vector<Step>& steps, bool tapes_are_scarce,
             absl::Duration patience = absl::Seconds(20));
 
-// Takes steps away as long as something fails, for some time at most.
+// Removes steps as long as the rest still fails, for a limited time.
 std::vector<Step> Shorten(std::vector<Step> steps, bool tapes_are_scarce);
 
 }  // namespace backboned::client::random

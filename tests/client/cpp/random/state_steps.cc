@@ -1,5 +1,5 @@
-// GetParams, SetParams, GetGrads, SetGrads, ZeroGrads, GetBuffers, SetBuffers,
-// and uploads that break off.
+// Steps of Get- and SetParams, Get-, Set- and ZeroGrads, Get- and SetBuffers,
+// and interrupted uploads.
 
 #include <algorithm>
 #include <string>
@@ -13,7 +13,7 @@
 namespace backboned::client::random {
 namespace {
 
-// How a write ends whose condition holds or not, if nothing else is wrong.
+// Returns how a write ends if all but its condition is right.
 Ending WriteEnding(const Subject& subject, bool holds) {
   const Ending writable = subject.Writable();
   return writable.ok() && !holds ? kStale : writable;
@@ -200,7 +200,7 @@ void SetBuffers(World& world, Choice& choice) {
   world.check.ExpectVersion(answer->version(), *subject.model);
 }
 
-// Nothing changes, whatever the server has taken when the client goes away.
+// Nothing changes, whatever the server has received when the client goes away.
 void BreakOff(World& world, Choice& choice) {
   const Subject subject = world.ChooseSubject(choice);
   v1::SetParamsHeader header;

@@ -1,5 +1,5 @@
-// The steps of random sequences: each makes one verb's call, and compares its
-// answer with the model's.
+// The steps of random sequences: each calls one verb, and compares the answer
+// with the model's.
 
 #ifndef BACKBONED_TESTS_CLIENT_CPP_RANDOM_STEPS_H_
 #define BACKBONED_TESTS_CLIENT_CPP_RANDOM_STEPS_H_
@@ -26,7 +26,7 @@ void SetGrads(World& world, Choice& choice);
 void ZeroGrads(World& world, Choice& choice);
 void GetBuffers(World& world, Choice& choice);
 void SetBuffers(World& world, Choice& choice);
-// An upload that breaks off.
+// Interrupts an upload.
 void BreakOff(World& world, Choice& choice);
 
 // optimizer_steps.cc
@@ -40,7 +40,7 @@ void GetInstance(World& world, Choice& choice);
 void CloneInstance(World& world, Choice& choice);
 void UpdateInstance(World& world, Choice& choice);
 void DeleteInstance(World& world, Choice& choice);
-// The last change that had a request id, once more.
+// Repeats the last change that had a request id.
 void Repeat(World& world, Choice& choice);
 
 }  // namespace backboned::client::random

@@ -11,11 +11,11 @@ namespace {
 
 constexpr size_t kSessions = 3;
 
-// Of tapes. Each takes some 50.
+// Of tapes, each of which takes some 50.
 constexpr int64_t kScarceBytes = 200;
 constexpr int64_t kAmpleBytes = 1 << 20;
 
-// Numbers above this are set back before they grow further.
+// Larger numbers are made small before they grow further.
 constexpr double kLargest = 100;
 
 v1::ConfigureOptimizerRequest PlainSgd() {
@@ -36,7 +36,7 @@ Ending Subject::Writable() const {
 
 World::World(bool scarce)
     : tapes_are_scarce(scarce),
-      // Tensors of answers are not kept, so that nothing is when all has ended.
+      // Keeps no tensors of answers, so that none are left at the end.
       server({.size = kSize,
               .max_tape_bytes = scarce ? kScarceBytes : kAmpleBytes,
               .max_answer_bytes = 0}) {

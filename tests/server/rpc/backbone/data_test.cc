@@ -1,4 +1,4 @@
-// The data side as the contract tells it, through generated stubs.
+// Tests the data side by the contract, through generated stubs.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-// Element types as the contract tells them, through generated stubs.
+// Tests element types by the contract, through generated stubs.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -13,7 +13,7 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::SizeIs;
 
-// Of a mnistmlp of three classes and two hidden units.
+// Of a mnistmlp with three classes and two hidden units.
 constexpr int64_t kMlpElements = 784 * 2 + 2 + 2 * 2 + 2 + 2 * 3 + 3;
 
 class DtypesTest : public ::testing::Test {

@@ -1,4 +1,4 @@
-// Feature caches as the contract tells them, through generated stubs.
+// Tests feature caches by the contract, through generated stubs.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <openssl/sha.h>
@@ -28,7 +28,7 @@ void Append(std::string& text, std::initializer_list<int64_t> numbers) {
   }
 }
 
-// ForwardHeader.input_digest of a float32 input [rows, 4], as its comment says.
+// Returns ForwardHeader.input_digest of a float32 input [rows, 4].
 std::string DigestOf(int64_t rows, const std::string& bytes) {
   std::string text;
   Append(text, {1, 0, v1::DATA_TYPE_FLOAT32, 2, rows, 4});
@@ -54,7 +54,7 @@ class FeatureCacheRpcTest : public ::testing::Test {
   v1::Instance Get() { return client_.GetInstance()->instance(); }
   v1::FeatureCache Cache() { return Get().feature_cache(); }
 
-  // A forward that asks for `out` of x_ by its digest.
+  // Returns a forward that asks for `out` of x_ by its digest.
   v1::ForwardHeader Asking() {
     v1::ForwardHeader header;
     header.set_input_digest(DigestOf(1, x_));

@@ -1,4 +1,4 @@
-// The optimizer of an instance, and steps of it.
+// Tests the optimizer of an instance, and its steps.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -153,7 +153,7 @@ TEST_F(OptimizerTest, ItsPatternsCountAsMemoryUntilNobodyHasThem) {
   EXPECT_GE(used() - before, 250 * 250);
   EXPECT_LT(used() - before, 2 * 250 * 250);  // All share them.
   Configure(Sgd(0.5));
-  EXPECT_GE(used() - before, 250 * 250);  // The clone has them.
+  EXPECT_GE(used() - before, 250 * 250);  // The clone holds them.
   v1::DeleteInstanceRequest remove;
   remove.set_instance("clone");
   ASSERT_THAT(client_.DeleteInstance(remove), IsOk());

@@ -1,4 +1,4 @@
-// Whole training steps.
+// Tests whole training steps.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -18,13 +18,13 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::SizeIs;
 
-// The bytes of int64 labels.
+// Returns the bytes of int64 labels.
 std::string LabelBytes(const std::vector<int64_t>& labels) {
   return {reinterpret_cast<const char*>(labels.data()),
           labels.size() * sizeof(int64_t)};
 }
 
-// A training step of two samples whose loss is the mean squared error to zeros.
+// Returns a step of two samples with the mean squared error to zeros.
 v1::TrainStepHeader SquaredError() {
   v1::TrainStepHeader header;
   *header.mutable_input() = FloatSpec({2, 4});
@@ -33,7 +33,7 @@ v1::TrainStepHeader SquaredError() {
   return header;
 }
 
-// One whose loss is the cross-entropy of labels.
+// Returns a step with the cross-entropy of labels.
 v1::TrainStepHeader Labelled(int64_t rows = 2) {
   v1::TrainStepHeader header;
   *header.mutable_input() = FloatSpec({2, 4});

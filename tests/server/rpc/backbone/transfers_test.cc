@@ -1,4 +1,4 @@
-// Parameters, gradients and buffers as the contract tells it, through generated
+// Tests parameters, gradients and buffers by the contract, through generated
 // stubs.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

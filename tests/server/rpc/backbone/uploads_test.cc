@@ -1,4 +1,4 @@
-// Streams that a careful client would not send: nothing has changed after them.
+// Sends streams that a careful client would not send: nothing changes.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -18,7 +18,7 @@ namespace {
 
 using ::testing::HasSubstr;
 
-// A method that takes a stream, its header, and how many bytes it announces.
+// A method that takes a stream, its header, and the bytes that it announces.
 struct Upload {
   std::string method;
   std::string header;  // As a message of the stream.
@@ -55,7 +55,7 @@ class UploadsTest : public ::testing::Test {
 
   PlainClient client() { return PlainClient(server_); }
 
-  // All that a call could have changed.
+  // Returns all that a call could have changed.
   std::string Everything() {
     v1::GetInstanceRequest request;
     request.set_digest(true);
@@ -66,14 +66,14 @@ class UploadsTest : public ::testing::Test {
                         client().GetGrads(grads)->bytes);
   }
 
-  // Nothing has changed, nothing leaked, and the next call works.
+  // Expects that nothing has changed or leaked, and that the next call works.
   void ExpectUnchanged() {
     EXPECT_EQ(server_.in_flight_bytes(), 0);
     EXPECT_EQ(server_.tape_count(), 1);
     EXPECT_EQ(Everything(), before_);
   }
 
-  // Sends `messages` and expects that it is refused as malformed.
+  // Sends `messages` and expects that they are refused as malformed.
   void ExpectMalformed(const std::string& method,
                        const std::vector<std::string>& messages,
                        const ::testing::Matcher<const std::string&>& message) {
@@ -142,7 +142,7 @@ TEST_F(UploadsTest, AMessageCutAtAnyByteChangesNothing) {
 TEST_F(UploadsTest, AClientThatGoesAwayChangesNothing) {
   constexpr int64_t kChunk = 16;
   for (const Upload& upload : uploads_) {
-    // Also after the last byte: it did not half-close.
+    // Even after the last byte: the client did not half-close.
     for (int64_t sent = 0; sent <= upload.bytes; sent += kChunk) {
       RawCall call(server_.channel(), upload.method);
       EXPECT_TRUE(call.Send(upload.header));
@@ -180,7 +180,7 @@ TEST_F(UploadsTest, RefusesStreamsWithoutAHeader) {
   ExpectUnchanged();
 }
 
-// R11: each would hold its call for as long as it lasts.
+// R11: each would hold its call as long as the stream lasts.
 TEST_F(UploadsTest, RefusesMessagesWithoutAChunk) {
   for (const Upload& upload : uploads_) {
     ExpectMalformed(upload.method, {upload.header, ""},

@@ -1,4 +1,4 @@
-// Clones and settings as the contract tells them, through generated stubs.
+// Tests clones and settings by the contract, through generated stubs.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

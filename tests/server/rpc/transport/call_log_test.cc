@@ -1,4 +1,4 @@
-// What the log says of calls.
+// Tests the log lines of calls.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <spdlog/sinks/ostream_sink.h>
@@ -35,7 +35,7 @@ class LogLines {
   std::shared_ptr<spdlog::logger> before_;
 };
 
-// A server that computes until Release.
+// A server whose forwards wait for Release.
 class CallLogTest : public ::testing::Test {
  protected:
   CallLogTest() {

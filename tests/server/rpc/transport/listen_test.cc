@@ -62,7 +62,7 @@ class ListenTest : public ::testing::Test {
     return fd;
   }
 
-  // Leaves a socket behind that nobody serves, as a killed server does.
+  // Leaves a socket behind that no process serves, as a killed server does.
   void LeaveStaleSocket() const {
     close(BindSocket(SOCK_STREAM));
     std::ofstream(Path() + ".lock") << "";

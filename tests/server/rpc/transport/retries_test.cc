@@ -1,4 +1,4 @@
-// Changes that are sent again with the same request id.
+// Sends changes again with the same request id.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -167,8 +167,7 @@ TEST_F(RetriesTest, RefusesTheIdOfAnotherRequest) {
   EXPECT_THAT(client_.ZeroGrads(zero), IsOk());
 }
 
-// R4
-// R4: what two scripts count "1", "2", ... are requests of their own.
+// R4 R4: two scripts that count "1", "2", ... make separate requests.
 TEST_F(RetriesTest, EqualIdsOfTwoSessionsAreTwoRequests) {
   PlainClient a(server_, "a");
   PlainClient b(server_, "b");
@@ -176,7 +175,7 @@ TEST_F(RetriesTest, EqualIdsOfTwoSessionsAreTwoRequests) {
   header.set_request_id("1");
   EXPECT_EQ(a.SetParams(header, Ones(kElements))->version().params(), 2U);
   EXPECT_EQ(b.SetParams(header, Ones(kElements))->version().params(), 3U);
-  // Over another connection too, a session's retry gets its answer.
+  // A session's retry gets its answer over another connection, too.
   server_.Settle();
   EXPECT_EQ(PlainClient(server_, "a")
                 .SetParams(header, Ones(kElements))
@@ -191,7 +190,7 @@ TEST_F(RetriesTest, ADuplicateWaitsForTheFirstAttempt) {
   absl::Notification started;
   absl::Notification released;
   server_.OnForward([&] {
-    started.Notify();  // Twice would abort.
+    started.Notify();  // A second Notify would abort.
     released.WaitForNotification();
   });
   std::vector<std::string> answers(2);
@@ -227,7 +226,7 @@ TEST_F(RetriesTest, ADuplicateRunsIfTheFirstAttemptGoesAway) {
   EXPECT_EQ(VersionNow().params(), 2U);
 }
 
-// R4: its client may be dead, which the server does not know yet.
+// R4: the first client may be dead, which the server does not know yet.
 TEST_F(RetriesTest, ARetryEndsAFirstAttemptThatStillSends) {
   v1::SetParamsHeader params = SetParamsOf(kElements);
   params.set_request_id("params-1");
@@ -282,7 +281,7 @@ TEST_F(RetriesTest, AVanishedClientGetsItsTapeByItsRequestId) {
   EXPECT_THAT(Floats(grads->bytes), ElementsAre(3, 3, 3, 3, 2, 2, 2, 2));
 }
 
-// Nobody could ever use it.
+// No client could ever use the tape.
 TEST_F(RetriesTest, AVanishedClientLeavesNoTapeWithoutARequestId) {
   absl::Notification started;
   absl::Notification cancelled;
@@ -302,7 +301,7 @@ TEST_F(RetriesTest, AVanishedClientLeavesNoTapeWithoutARequestId) {
   server_.Settle();
   EXPECT_EQ(server_.tape_count(), 0);
   EXPECT_EQ(server_.in_flight_bytes(), 0);
-  // What had started was finished.
+  // Work that had started was finished.
   EXPECT_EQ(PlainClient(server_).GetInstance()->instance().version().buffers(),
             2U);
 }

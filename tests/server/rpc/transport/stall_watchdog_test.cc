@@ -15,8 +15,8 @@ constexpr absl::Duration kTimeout = absl::Milliseconds(8);
 
 class StallWatchdogTest : public ::testing::Test {
  protected:
-  // Returns once the watchdog has found a transfer that began now, and so has
-  // looked at all. `halfway` is called before that one has stalled.
+  // Returns once the watchdog has found that a transfer that begins now
+  // stalled, and so has looked at all. Calls `halfway` before that.
   void LetItLook(const std::function<void()>& halfway = [] {}) {
     absl::Notification found;
     const StallWatchdog::Transfer stalled(watchdog_, [&] { found.Notify(); });

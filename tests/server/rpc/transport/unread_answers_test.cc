@@ -1,5 +1,5 @@
-// Clients that ask and do not read, through TCP with HTTP/2's flow control,
-// which the channel inside a process has not.
+// Tests clients that ask and do not read, through TCP with HTTP/2's flow
+// control, which the channel inside a process lacks.
 #include <gmock/gmock.h>
 #include <grpcpp/create_channel.h>
 #include <grpcpp/security/credentials.h>
@@ -25,13 +25,13 @@ namespace {
 constexpr int kCalls = 40;
 constexpr absl::Duration kStallTimeout = absl::Milliseconds(80);
 
-// The threads of this process.
+// Returns the number of threads of this process.
 int64_t CountThreads() {
   const std::filesystem::directory_iterator tasks("/proc/self/task");
   return std::distance(begin(tasks), end(tasks));
 }
 
-// Waits until `condition` holds, which it must soon.
+// Waits until `condition` holds, which must be soon.
 template <typename Condition>
 void WaitUntil(Condition condition, const std::string& what) {
   const absl::Time end = absl::Now() + absl::Seconds(20);
@@ -77,7 +77,8 @@ class UnreadAnswersTest : public ::testing::TestWithParam<int64_t> {
     EXPECT_THAT(created, IsOk());
   }
 
-  // A channel whose client takes 64 KiB of an answer that it does not read.
+  // Returns a channel of a client that takes 64 KiB of an answer that it
+  // ignores.
   std::shared_ptr<grpc::Channel> Channel() const {
     grpc::ChannelArguments arguments;
     arguments.SetInt("grpc.http2.lookahead_bytes", 65535);
@@ -126,7 +127,7 @@ TEST_P(UnreadAnswersTest, CountAsCallsUntilTheWatchdogEndsThem) {
   for (const auto& call : calls) {
     EXPECT_THAT(call->End(), StatusIs(absl::StatusCode::kCancelled));
   }
-  // gRPC keeps eight that wait for calls.
+  // gRPC keeps eight threads that wait for calls.
   WaitUntil([&] { return CountThreads() <= threads + 8; },
             "the calls' threads have ended");
   EXPECT_THAT(client.GetInstance([] {
