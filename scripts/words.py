@@ -1,0 +1,76 @@
+"""Checks the words of our C++ comments: words.py [ROOT].
+
+Prints a line for each header whose first line does not say what the thing is or does:
+it begins with a verb ("Reads safetensors files") or a noun ("The devices of this
+machine"), not with a question's word, a pronoun or a preposition. Prints a line for
+each sentence that begins with What, Who, Whose or That which.
+"""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+# A first line that begins with one of these leaves its subject out.
+VAGUE = {
+    *("All", "Anything", "As", "At", "Between", "For", "From", "He", "How", "If", "In"),
+    *("It", "Its", "On", "One", "She", "Some", "Something", "That", "Their", "These"),
+    *("They", "This", "Those", "What", "When", "Where", "Whether", "Which", "Who"),
+    *("Whose", "Why", "With"),
+}
+# The start of a sentence: a subject that is a clause.
+CLAUSE = re.compile(r"(?:^|[.:;!?] )((?:What|Who|Whose|That which)\b[^.?]*)(.?)")
+COMMENT = re.compile(r"^\s*//+ ?(.*)$")
+
+
+def files(root: Path) -> Iterator[Path]:
+    """Give the repository's C++ files."""
+    listed = subprocess.run(
+        ["git", "ls-files", "*.h", "*.cc"],
+        cwd=root,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    yield from (root / name for name in listed.stdout.splitlines())
+
+
+def comments(text: str) -> Iterator[tuple[int, str]]:
+    """Give the comments of a source, each as one line, with the number of its first."""
+    begin, words = 0, []
+    for number, line in enumerate([*text.splitlines(), ""], start=1):
+        match = COMMENT.match(line)
+        if match and match[1]:
+            begin = begin if words else number
+            words.append(match[1].strip())
+        elif words:
+            yield begin, " ".join(words)
+            words = []
+
+
+def complaints(path: Path) -> Iterator[tuple[int, str]]:
+    """Give the number and what is wrong, for each line of a file that is."""
+    for number, comment in comments(path.read_text()):
+        first = comment.split()[0].strip(":,.`")
+        if path.suffix == ".h" and number == 1 and first in VAGUE:
+            yield number, f"the header begins with '{first}'"
+        for match in CLAUSE.finditer(comment):
+            if match[2] != "?":
+                yield number, f"the sentence begins with a clause: {match[1]}"
+
+
+def main() -> int:
+    """Print what is wrong; return 1 if there is anything."""
+    root = (Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1]).resolve()
+    found = [
+        f"{path.relative_to(root)}:{number}: {text}"
+        for path in files(root)
+        for number, text in complaints(path)
+    ]
+    print("\n".join(found), end="\n" if found else "")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
