@@ -3,7 +3,8 @@
 Prints a line for each header whose first line does not say what the thing is or does:
 it begins with a verb ("Reads safetensors files") or a noun ("The devices of this
 machine"), not with a question's word, a pronoun or a preposition. Prints a line for
-each sentence that begins with What, Who, Whose or That which.
+each sentence whose subject is a clause: it begins with What, Who, Whose, That which,
+Whether or How. Questions are left alone.
 """
 
 import re
@@ -14,14 +15,31 @@ from pathlib import Path
 
 # A first line that begins with one of these leaves its subject out.
 VAGUE = {
-    *("All", "Anything", "As", "At", "Between", "For", "From", "He", "How", "If", "In"),
-    *("It", "Its", "On", "One", "She", "Some", "Something", "That", "Their", "These"),
-    *("They", "This", "Those", "What", "When", "Where", "Whether", "Which", "Who"),
-    *("Whose", "Why", "With"),
+    *(
+        "All",
+        "Also",
+        "Anything",
+        "As",
+        "At",
+        "Between",
+        "By",
+        "For",
+        "From",
+        "He",
+        "How",
+    ),
+    *("If", "In", "It", "Its", "On", "One", "Our", "She", "Some", "Something", "That"),
+    *("Their", "There", "These", "They", "This", "Those", "To", "We", "What", "When"),
+    *("Where", "Whether", "Which", "Who", "Whose", "Why", "With"),
 }
-# The start of a sentence: a subject that is a clause.
-CLAUSE = re.compile(r"(?:^|[.:;!?] )((?:What|Who|Whose|That which)\b[^.?]*)(.?)")
-COMMENT = re.compile(r"^\s*//+ ?(.*)$")
+# The start of a sentence or a list's item whose subject is a clause; and its end.
+CLAUSE = re.compile(
+    r"(?:^|[.:;!?)*-] )"
+    r"((?:What|Whatever|Who|Whoever|Whose|That which|Whether|How)\b[^.?]*)(.?)"
+)
+# A comment of its own, or one behind code, which clang-format sets two spaces apart.
+OWN = re.compile(r"^\s*//+ ?(.*)$")
+BEHIND = re.compile(r"^.*\S {2}// (.*)$")
 
 
 def files(root: Path) -> Iterator[Path]:
@@ -37,16 +55,19 @@ def files(root: Path) -> Iterator[Path]:
 
 
 def comments(text: str) -> Iterator[tuple[int, str]]:
-    """Give the comments of a source, each as one line, with the number of its first."""
+    """Give each paragraph of comments as one line, with the number of its first."""
     begin, words = 0, []
     for number, line in enumerate([*text.splitlines(), ""], start=1):
-        match = COMMENT.match(line)
+        match = OWN.match(line)
         if match and match[1]:
             begin = begin if words else number
             words.append(match[1].strip())
-        elif words:
+            continue
+        if words:
             yield begin, " ".join(words)
             words = []
+        if match := BEHIND.match(line):
+            yield number, match[1]
 
 
 def complaints(path: Path) -> Iterator[tuple[int, str]]:
@@ -62,7 +83,9 @@ def complaints(path: Path) -> Iterator[tuple[int, str]]:
 
 def main() -> int:
     """Print what is wrong; return 1 if there is anything."""
-    root = (Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1]).resolve()
+    root = (
+        Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1]
+    ).resolve()
     found = [
         f"{path.relative_to(root)}:{number}: {text}"
         for path in files(root)
