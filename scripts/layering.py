@@ -53,7 +53,7 @@ MAY_USE: dict[str, set[str] | None] = {
     },
     "server/rpc/transport": {
         *("base", "proto", "proto/wire", "server/limits", "server/device"),
-        *("server/callers", "server"),
+        *("server/callers", "server/instances", "server"),
         *("gRPC", "Protobuf", "spdlog"),
     },
     "server/rpc/backbone": {

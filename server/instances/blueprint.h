@@ -31,8 +31,8 @@ struct CreateOptions {
   std::string name;  // Empty: chosen, and the instance dies with `session`.
   std::string owner;
   std::string session;
-  std::string benchmark;     // One of the two.
-  std::string architecture;  // One of the two.
+  std::string benchmark;     // This, or `architecture`.
+  std::string architecture;  // This, or `benchmark`.
   Arguments arguments;       // Take precedence over the benchmark's.
   std::optional<uint64_t> seed;
   std::string rng_state;  // In place of a seed; empty: none.

@@ -1,4 +1,4 @@
-// How a clone or a fork is made.
+// Makes clones and forks of an instance.
 
 #ifndef BACKBONED_SERVER_INSTANCES_CLONE_H_
 #define BACKBONED_SERVER_INSTANCES_CLONE_H_

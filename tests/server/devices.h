@@ -1,4 +1,4 @@
-// What the servers of the tests compute on.
+// Devices of the servers that tests make.
 
 #ifndef BACKBONED_TESTS_SERVER_DEVICES_H_
 #define BACKBONED_TESTS_SERVER_DEVICES_H_

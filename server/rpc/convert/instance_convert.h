@@ -1,4 +1,4 @@
-// Between the contract's instances and the server's, and what describes them.
+// Converts between the contract's instances and the server's.
 
 #ifndef BACKBONED_SERVER_RPC_CONVERT_INSTANCE_CONVERT_H_
 #define BACKBONED_SERVER_RPC_CONVERT_INSTANCE_CONVERT_H_

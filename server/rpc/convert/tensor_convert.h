@@ -1,4 +1,4 @@
-// Between the contract's tensors and LibTorch's.
+// Converts between the contract's tensors and LibTorch's.
 
 #ifndef BACKBONED_SERVER_RPC_CONVERT_TENSOR_CONVERT_H_
 #define BACKBONED_SERVER_RPC_CONVERT_TENSOR_CONVERT_H_

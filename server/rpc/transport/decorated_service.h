@@ -64,8 +64,8 @@ class DecoratedService : public grpc::Service {
   }
 
   // The following register a method of a derived class under its name, with the
-  // access that it has to the instance in its request. What a method reads and
-  // answers with follows from its type.
+  // access that it has to the instance in its request. The method's type tells
+  // the messages that it reads and answers with.
 
   // Adds a method that reads its request and sends its answer itself.
   template <typename Service>
