@@ -19,9 +19,9 @@ Pass::Pass(std::vector<at::Tensor> parameters, std::vector<at::Tensor> buffers,
 
 at::Tensor Pass::BatchNorm(const at::Tensor& x, const BatchNormTensors& tensors,
                            double eps, double momentum) {
-  const BatchNormMode mode = flags_.batch_norm.empty()
-                                 ? BatchNormMode()
-                                 : flags_.batch_norm[tensors.layer];
+  static constexpr BatchNormMode kAsThePass;
+  const BatchNormMode& mode =
+      flags_.batch_norm.empty() ? kAsThePass : flags_.batch_norm[tensors.layer];
   const bool training = mode.Trains(flags_.training);
   const bool moves = mode.Moves(flags_.training);
   double factor = mode.momentum.value_or(momentum);

@@ -10,9 +10,10 @@ option(BACKBONED_STATIC "Link the libraries that Debian packages statically" OFF
 # backboned_contents(<program>)
 #
 # Installs beside a static program what it consists of: the licences of each part, and
-# a list of the parts (CycloneDX). The linker tells which archives went into it.
+# a list of the parts (CycloneDX). The linker tells which archives went into it. Another
+# machine's program has none: its packages are not those that are installed here.
 function(backboned_contents program)
-  if(NOT BACKBONED_STATIC)
+  if(NOT BACKBONED_STATIC OR CMAKE_CROSSCOMPILING)
     return()
   endif()
   set(script "${PROJECT_SOURCE_DIR}/deploy/sbom.py")
