@@ -45,24 +45,29 @@ class Module:
     tests: tuple[tuple[str, str], ...]
 
 
-SERVER = ("server/server_test", "*")
-RPC = ("server/rpc/rpc_test", "*")
+SERVER = ("server_test", "*")
+RPC = ("rpc/rpc_test", "*")
 MODULES = {
     "tapes": Module(
-        ("server/tapes.cc", "server/tape.cc"),
-        (("server/tapes_test", "*"), SERVER, RPC),
+        ("server/tapes/tape_store.cc",),
+        (("tape_store_test", "*"), SERVER, RPC),
     ),
     "answers": Module(
-        ("server/answers.cc", "server/rpc/once.cc"),
-        (("server/answers_test", "*"), RPC),
+        ("server/callers/answer_log.cc", "server/rpc/transport/once.cc"),
+        (("answer_log_test", "*"), RPC),
     ),
     "limits": Module(
-        ("server/quotas.cc", "server/options.cc", "server/rpc/gate.cc"),
-        (("server/budget_test", "*"), RPC),
+        (
+            "server/limits/budget.cc",
+            "server/limits/quotas.cc",
+            "server/limits/memory_account.cc",
+            "server/rpc/transport/gate.cc",
+        ),
+        (("budget_test", "*"), ("memory_room_test", "*"), SERVER, RPC),
     ),
     "ledger": Module(
-        ("server/budget.cc", "server/payer_accounts.cc", "server/memory_account.cc"),
-        (("server/budget_test", "*"), ("server/payer_accounts_test", "*"), SERVER, RPC),
+        ("server/limits/ledger.h", "server/limits/payer_accounts.cc"),
+        (("ledger_test", "*"), ("payer_accounts_test", "*"), SERVER, RPC),
     ),
 }
 
@@ -156,7 +161,10 @@ def changes(node: Node) -> Iterator[str | None]:
     """Give what a node's text may become; None where it is left out."""
     kind, children = node.type, node.children
     if kind in ("binary_expression", "assignment_expression"):
-        left, right = node.child_by_field_name("left"), node.child_by_field_name("right")
+        left, right = (
+            node.child_by_field_name("left"),
+            node.child_by_field_name("right"),
+        )
         old = children[1].text.decode()
         for operator in OPERATORS.get(old, ()):
             yield f"{text(left)} {operator} {text(right)}"
@@ -262,7 +270,9 @@ def build(mutants: list[Mutant], programs: set[str]) -> list[Mutant]:
     while True:
         for file in {file for module in MODULES.values() for file in module.files}:
             own = [mutant for mutant in mutants if mutant.file == file]
-            write(COPY / file, instrument(file, own) if own else (ROOT / file).read_text())
+            write(
+                COPY / file, instrument(file, own) if own else (ROOT / file).read_text()
+            )
         print(f"mutate: builds {len(mutants)} mutants", file=sys.stderr)
         done = subprocess.run(
             ["ninja", "-C", COPY / "build/release", "-k", "0", *sorted(programs)],
@@ -327,7 +337,10 @@ def passes(test: tuple[str, str], number: int, timeout: float | None) -> bool:
         "OMP_WAIT_POLICY": "PASSIVE",
         "OMP_NUM_THREADS": "1",
     }
-    command = [COPY / "build/release/tests" / program, f"--gtest_filter={chosen}"]
+    command = [
+        COPY / "build/release/tests/server" / program,
+        f"--gtest_filter={chosen}",
+    ]
     try:
         done = subprocess.run(
             [*command, "--gtest_fail_fast", "--gtest_brief=1"],
@@ -376,7 +389,7 @@ def main() -> int:
             parser.error(f"there is no module {module}; there are {', '.join(MODULES)}")
     tests = {test for module in modules for test in MODULES[module].tests}
     drawn = choose(modules, options.count, options.seed)
-    mutants = build(drawn, {f"tests/{program}" for program, _ in tests})
+    mutants = build(drawn, {f"tests/server/{program}" for program, _ in tests})
     limits = time_limits(tests)
     known = equivalents()
 
