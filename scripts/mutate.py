@@ -58,16 +58,20 @@ MODULES = {
     ),
     "limits": Module(
         (
-            "server/limits/budget.cc",
-            "server/limits/quotas.cc",
+            "server/callers/sessions.cc",
             "server/limits/memory_account.cc",
+            "server/limits/quotas.cc",
             "server/rpc/transport/gate.cc",
         ),
-        (("budget_test", "*"), ("memory_room_test", "*"), SERVER, RPC),
+        (("sessions_test", "*"), ("memory_room_test", "*"), SERVER, RPC),
     ),
     "ledger": Module(
-        ("server/limits/ledger.h", "server/limits/payer_accounts.cc"),
-        (("ledger_test", "*"), ("payer_accounts_test", "*"), SERVER, RPC),
+        (
+            "server/limits/budget.cc",
+            "server/limits/ledger.h",
+            "server/limits/payer_accounts.cc",
+        ),
+        (("ledger_test", "*"), ("budget_test", "*"), SERVER, RPC),
     ),
 }
 
