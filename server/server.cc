@@ -89,10 +89,6 @@ Server::~Server() {
 absl::StatusOr<Created> Server::CreateInstance(const CreateOptions& options) {
   absl::StatusOr<Blueprint> plan = MakeBlueprint(options);
   if (!plan.ok()) return plan.status();
-  absl::StatusOr<std::vector<std::shared_ptr<Instance>>> columns =
-      FindColumns(options);
-  if (!columns.ok()) return columns.status();
-  plan->columns = *std::move(columns);
   absl::Status status = CheckBlueprint(options, *plan);
   if (!status.ok()) return status;
   absl::StatusOr<DeviceWorker*> worker = FindWorker(options.device);
@@ -138,18 +134,6 @@ absl::StatusOr<std::shared_ptr<Instance>> Server::CloneInstance(
   status = Register(*clone, options.check_wanted);
   if (!status.ok()) return status;
   return clone;
-}
-
-absl::StatusOr<std::vector<std::shared_ptr<Instance>>> Server::FindColumns(
-    const CreateOptions& options) const {
-  std::vector<std::shared_ptr<Instance>> columns;
-  for (const std::string& name : options.columns) {
-    absl::StatusOr<std::shared_ptr<Instance>> column =
-        registry_.Find(name, options.owner);
-    if (!column.ok()) return column.status();
-    columns.push_back(*std::move(column));
-  }
-  return columns;
 }
 
 absl::Status Server::Register(

@@ -110,10 +110,6 @@ class Server {
   absl::Status Register(const std::shared_ptr<Instance>& instance,
                         const std::function<absl::Status()>& check_wanted);
 
-  // Returns the instances that `options` names as earlier columns.
-  absl::StatusOr<std::vector<std::shared_ptr<Instance>>> FindColumns(
-      const CreateOptions& options) const;
-
   void SweepUntilEnd();
 
   const Limits limits_;

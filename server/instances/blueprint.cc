@@ -117,13 +117,14 @@ absl::Status CheckColumn(const CreateOptions& options, const Blueprint& plan,
 }
 
 // These return how `instance` differs from the plan. Empty: not at all.
-std::string MadeOtherwise(const Instance& instance, const Blueprint& plan) {
+std::string MadeOtherwise(const Instance& instance,
+                          const CreateOptions& options, const Blueprint& plan) {
   const Architecture& present = instance.architecture();
   if (present.name() != plan.architecture->name() ||
       present.arguments() != plan.architecture->arguments()) {
     return absl::StrCat("is a ", present.name(), " of other arguments");
   }
-  if (instance.identity().column_uids != UidsOf(plan.columns)) {
+  if (instance.identity().column_uids != UidsOf(options.columns)) {
     return "is behind other columns";
   }
   if (instance.identity().normalization != plan.normalization) {
@@ -224,7 +225,7 @@ absl::Status CheckWeights(const CreateOptions& options, const Blueprint& plan) {
 
 absl::Status CheckColumns(const CreateOptions& options, const Blueprint& plan,
                           const DeviceWorker& worker) {
-  for (const auto& column : plan.columns) {
+  for (const auto& column : options.columns) {
     absl::Status fits = CheckColumn(options, plan, worker, *column);
     if (!fits.ok()) return fits;
   }
@@ -239,7 +240,7 @@ absl::StatusOr<Created> Existing(std::shared_ptr<Instance> instance,
   if (!options.exist_ok) {
     why = absl::StrCat("there is an instance '", options.name, "' already");
   } else {
-    std::string difference = MadeOtherwise(*instance, plan);
+    std::string difference = MadeOtherwise(*instance, options, plan);
     if (difference.empty()) {
       difference = BeganOtherwise(*instance, options, worker);
     }
@@ -308,7 +309,7 @@ absl::StatusOr<Beginning> Begin(const CreateOptions& options,
   if (!state.ok()) return state.status();
   Beginning begin = {.rng_state = GeneratorState(*generator)};
   std::vector<Column> columns;
-  for (const auto& column : plan.columns) {
+  for (const auto& column : options.columns) {
     columns.push_back(
         {.layout = &column->architecture().layout(), .state = column->state()});
   }
@@ -338,8 +339,8 @@ Instance::Identity IdentityOf(const CreateOptions& options,
           .normalization = plan.normalization,
           .weights = options.weights.has_value() ? options.weights->name : "",
           .weights_sha256 = begin.weights_sha256,
-          .columns = NamesOf(plan.columns),
-          .column_uids = UidsOf(plan.columns),
+          .columns = NamesOf(options.columns),
+          .column_uids = UidsOf(options.columns),
           .ephemeral = unnamed && !options.session.empty(),
           .created = absl::Now()};
 }

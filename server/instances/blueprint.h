@@ -44,7 +44,8 @@ struct CreateOptions {
       false;  // Begins without weights, even if Mammoth loads some.
   Settings settings;
   at::ScalarType dtype = at::kFloat;  // Of parameters and floating buffers.
-  std::vector<std::string> columns;   // Earlier ones, the oldest first.
+  // Earlier columns, the oldest first.
+  std::vector<std::shared_ptr<Instance>> columns;
   // Called before the instance is added. Returns an error, which is passed on,
   // if the caller no longer waits. Empty: the caller waits.
   std::function<absl::Status()> check_wanted = {};
@@ -69,7 +70,6 @@ struct Blueprint {
   std::shared_ptr<const Architecture> architecture;
   bool pretrained = false;  // Mammoth always loads weights into it.
   Normalization normalization;
-  std::vector<std::shared_ptr<Instance>> columns;  // Earlier columns.
 };
 
 // The beginning of an instance.
@@ -80,7 +80,7 @@ struct Beginning {
   LoadPlan loaded = {};
 };
 
-// Plans the instance that `options` ask for, without its columns.
+// Plans the instance that `options` ask for.
 //
 // Returns kNotFound (unknown benchmark or architecture) or kInvalidArgument
 // (arguments).
@@ -94,8 +94,8 @@ absl::Status CheckBlueprint(const CreateOptions& options,
 // `options` name none, kInvalidArgument if they contradict each other.
 absl::Status CheckWeights(const CreateOptions& options, const Blueprint& plan);
 
-// Returns kInvalidArgument, which names the column, if a column of `plan`
-// cannot be an earlier column of an instance on `worker`.
+// Returns kInvalidArgument, which names the column, if one of `options` cannot
+// be an earlier column of an instance on `worker`.
 absl::Status CheckColumns(const CreateOptions& options, const Blueprint& plan,
                           const DeviceWorker& worker);
 

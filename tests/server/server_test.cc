@@ -199,12 +199,12 @@ TEST_F(ServerTest, AnEqualNameBehindColumnsOfEqualNamesIsNoEqualInstance) {
   };
   const Created first = Create(column("first"));
   CreateOptions behind = column("behind");
-  behind.columns = {"first"};
+  behind.columns = {first.instance};
   behind.exist_ok = true;
   Create(behind);
   EXPECT_TRUE(Create(behind).existed);
   EXPECT_THAT(server_.DeleteInstance(*first.instance), IsOk());
-  Create(column("first"));
+  behind.columns = {Create(column("first")).instance};
   ExpectRefused(behind, absl::StatusCode::kAlreadyExists,
                 Reason::kInstanceExists, HasSubstr("behind other columns"));
 }

@@ -57,7 +57,6 @@ absl::StatusOr<CreateOptions> OptionsOf(
       OptionalFloat(request.dtype(), "dtype");
   if (!dtype.ok()) return dtype.status();
   options.dtype = dtype->value_or(at::kFloat);
-  options.columns = {request.columns().begin(), request.columns().end()};
   return options;
 }
 
@@ -236,9 +235,15 @@ absl::StatusOr<v1::ListBenchmarksResponse> InstanceService::ListBenchmarks(
 
 absl::StatusOr<v1::CreateInstanceResponse> InstanceService::CreateInstance(
     Call& call, const v1::CreateInstanceRequest& request) {
-  call.record().instance = request.name();
   absl::StatusOr<CreateOptions> options = OptionsOf(call, request);
   if (!options.ok()) return options.status();
+  for (const std::string& name : request.columns()) {
+    absl::StatusOr<std::shared_ptr<Instance>> column =
+        Resolve(call, name, Access::kRead);
+    if (!column.ok()) return column.status();
+    options->columns.push_back(*std::move(column));
+  }
+  call.record().instance = request.name();
   absl::StatusOr<Created> created = server().CreateInstance(*options);
   if (!created.ok()) return created.status();
   call.record().instance = created->instance->identity().name;
