@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "server/limits/limits.h"
 #include "tests/server/rpc/plain_client.h"
 
 namespace backboned {
@@ -271,7 +272,7 @@ TEST_F(UploadsTest, RefusesHugeShapesBeforeAnythingIsAllocated) {
   };
   for (const int64_t rows : {int64_t{1} << 40, int64_t{1} << 58}) {
     EXPECT_THAT(status_of("Forward", ForwardOf(rows)),
-                RefusedBy("max-in-flight-bytes", int64_t{1} << 30));
+                RefusedBy("max-in-flight-bytes", Limits().max_in_flight_bytes));
   }
   v1::SetGradsHeader grads;
   grads.set_instance("fake");
