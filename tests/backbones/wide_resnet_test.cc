@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "backbones/forward.h"
+#include "backbones/registry.h"
 #include "base/errors.h"
 #include "tests/backbones/tensors.h"
 #include "tests/testing/status_matchers.h"

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "server/compute/backward.h"
 #include "server/compute/forward.h"
 #include "server/server.h"
 #include "tests/backbones/tensors.h"
