@@ -42,10 +42,13 @@ add_link_options("LINKER:--disable-new-dtags")
 
 # The same program wherever it is built. In the build folder it finds no LibTorch.
 set(CMAKE_BUILD_WITH_INSTALL_RPATH ON)
+file(REAL_PATH "${BACKBONED_TORCH_DIR}" torch_real)
+# The last that matches counts. GCC follows links to headers of the system.
 add_compile_options(
-  "-ffile-prefix-map=${BACKBONED_TORCH_DIR}=torch"
+  "-ffile-prefix-map=${PROJECT_SOURCE_DIR}=."
   "-ffile-prefix-map=${PROJECT_BINARY_DIR}=build"
-  "-ffile-prefix-map=${PROJECT_SOURCE_DIR}=.")
+  "-ffile-prefix-map=${BACKBONED_TORCH_DIR}=torch"
+  "-ffile-prefix-map=${torch_real}=torch")
 
 get_property(imported DIRECTORY PROPERTY IMPORTED_TARGETS)
 foreach(target IN LISTS imported)
