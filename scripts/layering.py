@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Checks that every include points in the direction of the architecture.
 
 Usage: layering.py [--levels] [ROOT]

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Checks the words of our C++ comments: words.py [ROOT].
 
 Prints a line for each header whose first line does not say what the thing is or does:
