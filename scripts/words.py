@@ -46,13 +46,15 @@ BEHIND = re.compile(r"^.*\S {2}// (.*)$")
 def files(root: Path) -> Iterator[Path]:
     """Give the repository's C++ files."""
     listed = subprocess.run(
-        ["git", "ls-files", "*.h", "*.cc"],
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+        + ["*.h", "*.cc"],
         cwd=root,
         check=True,
         capture_output=True,
         text=True,
     )
-    yield from (root / name for name in listed.stdout.splitlines())
+    paths = (root / name for name in listed.stdout.splitlines())
+    yield from (path for path in paths if path.is_file())
 
 
 def comments(text: str) -> Iterator[tuple[int, str]]:
