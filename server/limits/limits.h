@@ -32,13 +32,14 @@ struct Limits {
   absl::Duration session_ttl = absl::Minutes(10);
   absl::Duration stall_timeout = absl::Seconds(60);
   absl::Duration drain_timeout = absl::Seconds(30);
-  // Each payer's part of the counts and bytes above; of the sessions, a
-  // principal's only.
+  // Each payer's part of the counts and bytes above, but of `max_queued` and
+  // `max_sessions` a principal's only, and of `max_queued_by_run` nobody's.
   Quotas quotas = {.session = 0.5};
 };
 
 // A row of the table: from it come the option and its environment variable, and
 // the field of GetServer's answer that has the same name with underscores.
+// docs/limits.md has a row with the default, too; tests compare.
 struct LimitRow {
   enum class Kind { kCount, kBytes, kTime };
 

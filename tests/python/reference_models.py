@@ -1,4 +1,4 @@
-"""The architectures as plain modules, written from design/backbones.md."""
+"""The architectures as plain modules, written from Mammoth's classes and the papers."""
 
 import math
 
