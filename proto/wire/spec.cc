@@ -15,7 +15,7 @@ constexpr size_t kQuotedBytes = 64;
 
 absl::Status Refuse(const v1::TensorSpec& spec, const std::string& what) {
   return absl::InvalidArgumentError(absl::StrCat(
-      "tensor '", absl::CHexEscape(spec.name().substr(0, kQuotedBytes)), "' ",
+      "tensor \"", absl::CHexEscape(spec.name().substr(0, kQuotedBytes)), "\" ",
       what));
 }
 

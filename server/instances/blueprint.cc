@@ -89,7 +89,7 @@ std::vector<std::string> UidsOf(
 absl::Status CheckColumn(const CreateOptions& options, const Blueprint& plan,
                          const DeviceWorker& worker, const Instance& column) {
   const auto differs = [&](std::string_view has, std::string_view expected) {
-    return InvalidOption(absl::StrCat("column '", column.FullName(), "' ",
+    return InvalidOption(absl::StrCat("column ", Quote(column.FullName()), " ",
                                       std::string(has), ", expected ",
                                       std::string(expected)));
   };

@@ -175,9 +175,9 @@ void Instance::MarkDeleted() {
 
 absl::Status Instance::CheckAlive() const {
   if (!deleted_) return absl::OkStatus();
-  return Error(
-      absl::StatusCode::kNotFound, Reason::kInstanceNotFound,
-      absl::StrCat("instance '", identity_.name, "' was deleted meanwhile"));
+  return Error(absl::StatusCode::kNotFound, Reason::kInstanceNotFound,
+               absl::StrCat("instance ", Quote(identity_.name),
+                            " was deleted meanwhile"));
 }
 
 absl::Status Instance::CheckWritable() const {
@@ -186,18 +186,19 @@ absl::Status Instance::CheckWritable() const {
   absl::MutexLock lock(&mutex_);
   if (!settings_.read_only) return absl::OkStatus();
   return Error(absl::StatusCode::kFailedPrecondition, Reason::kReadOnly,
-               absl::StrCat("instance '", identity_.name,
-                            "' is read-only; clone it, or change its setting"));
+               absl::StrCat("instance ", Quote(identity_.name),
+                            " is read-only; clone it, or set read_only to "
+                            "false with UpdateInstance"));
 }
 
 absl::Status Instance::CheckTrains() const {
   const at::ScalarType dtype = DtypeOf(*state());
   if (IsTrainableDtype(dtype)) return absl::OkStatus();
-  return Error(
-      absl::StatusCode::kFailedPrecondition, Reason::kReadOnly,
-      absl::StrCat("instance '", identity_.name, "' holds ", DtypeName(dtype),
-                   ", which runs in evaluation only: no training, "
-                   "tapes or gradients"));
+  return Error(absl::StatusCode::kFailedPrecondition, Reason::kReadOnly,
+               absl::StrCat("instance ", Quote(identity_.name), " has dtype ",
+                            DtypeName(dtype),
+                            ", which allows evaluation only: no training, "
+                            "tapes or gradients"));
 }
 
 void Instance::Publish(StatePtr next) {

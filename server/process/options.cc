@@ -16,6 +16,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
+#include "base/errors.h"
 #include "server/device/platform.h"
 #include "server/process/environment.h"
 
@@ -28,12 +29,12 @@ std::string EnvironmentName(const std::string& option) {
                                         option.substr(2), {{"-", "_"}})));
 }
 
-// Makes a check that refuses texts unless `accepts`: "'TEXT' is no KIND".
+// Makes a check that refuses texts unless `accepts`: "TEXT is not a KIND".
 template <typename Accepts>
 CLI::Validator Only(const std::string& kind, Accepts accepts) {
   const auto check = [kind, accepts](const std::string& text) {
     return accepts(text) ? std::string()
-                         : absl::StrCat("'", text, "' is no ", kind);
+                         : absl::StrCat(Quote(text), " is not a ", kind);
   };
   return CLI::Validator(check, "", kind);
 }

@@ -18,7 +18,7 @@ constexpr absl::Duration kTapeRetryDelay = absl::Seconds(1);
 
 absl::Status TapeError(const std::string& id, const char* what) {
   return Error(absl::StatusCode::kFailedPrecondition, Reason::kTapeNotFound,
-               absl::StrCat("tape '", id, "' ", what));
+               absl::StrCat("tape ", Quote(id), " ", what));
 }
 
 // Returns the tape without its graph.
@@ -111,7 +111,7 @@ absl::StatusOr<TapeLease> TapeStore::Lease(absl::Span<const std::string> ids,
   std::unordered_set<std::string_view> seen;
   for (const std::string& id : ids) {
     if (!seen.insert(id).second) {
-      return InvalidOption(absl::StrCat("tape '", id, "' is named twice"));
+      return InvalidOption(absl::StrCat("tape ", Quote(id), " is named twice"));
     }
   }
   absl::MutexLock lock(&mutex_);

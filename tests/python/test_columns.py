@@ -84,11 +84,11 @@ def test_columns_that_do_not_fit_are_refused(server):
     mlp = {"architecture": "mnistmlp-pnn", "num_classes": 3, "module": False}
     for message, options in [
         (
-            "'local/narrow' is a resnet18-pnn, expected mnistmlp-pnn",
+            '"local/narrow" is a resnet18-pnn, expected mnistmlp-pnn',
             {**mlp, "input_size": 8, "columns": [first]},
         ),
         (
-            "'local/narrow' has num_filters 4, expected 8",
+            '"local/narrow" has num_filters 4, expected 8',
             {**LATER, "num_filters": 8, "columns": [first]},
         ),
         (

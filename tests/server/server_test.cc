@@ -139,7 +139,7 @@ TEST_F(ServerTest, RefusesBadNames) { ExpectInvalid(Mlp("A/b"), "A/b"); }
 TEST_F(ServerTest, RefusesATakenName) {
   const Created first = Create(Mlp("a"));
   ExpectRefused(Mlp("a"), absl::StatusCode::kAlreadyExists,
-                Reason::kInstanceExists, HasSubstr("'a'"));
+                Reason::kInstanceExists, HasSubstr("\"a\""));
   CreateOptions elsewhere = Mlp("a");
   elsewhere.owner = "bert";
   EXPECT_NE(Create(elsewhere).instance, first.instance);
@@ -445,7 +445,7 @@ TEST_F(ServerTest, DeletesAnInstanceWithItsTapesOnce) {
   EXPECT_THAT(server_.DeleteInstance(*a.instance), IsOk());
   EXPECT_EQ(server_.tapes().TotalFigures().count, 1);
   const absl::Status again = server_.DeleteInstance(*a.instance);
-  EXPECT_THAT(again, StatusIs(absl::StatusCode::kNotFound, HasSubstr("'a'")));
+  EXPECT_THAT(again, StatusIs(absl::StatusCode::kNotFound, HasSubstr("\"a\"")));
   EXPECT_EQ(ReasonOf(again), Reason::kInstanceNotFound);
   EXPECT_NE(Create(Mlp("a")).instance->uid(), a.instance->uid());
 }

@@ -124,10 +124,11 @@ absl::Status CheckDigest(const v1::ForwardHeader& header,
 
 absl::Status CacheMiss(const Instance& instance, bool has_cache) {
   return Error(absl::StatusCode::kNotFound, Reason::kCacheMiss,
-               absl::StrCat("the feature cache of instance '",
-                            instance.identity().name, "' ",
-                            has_cache ? "has no answer for this input_digest"
-                                      : "is off: feature_cache_bytes is 0"));
+               absl::StrCat("the feature cache of instance ",
+                            Quote(instance.identity().name),
+                            has_cache ? " has no answer for this input_digest"
+                                      : " is off: feature_cache_bytes is 0",
+                            "; send the input"));
 }
 
 // Returns the forward of a checked Extract, with its input.

@@ -37,8 +37,9 @@ absl::Status CheckAllPresent(const std::vector<at::Tensor>& grads,
     if (grads[i].defined()) continue;
     return Error(
         absl::StatusCode::kFailedPrecondition, Reason::kNoGradients,
-        absl::StrCat("parameter '", layout.parameters()[slices[i].index].name,
-                     "' has no gradient; run a backward with accumulate, or "
+        absl::StrCat("parameter ",
+                     Quote(layout.parameters()[slices[i].index].name),
+                     " has no gradient; run a backward with accumulate, or "
                      "set allow_absent"));
   }
   return absl::OkStatus();

@@ -16,6 +16,7 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "base/errors.h"
 
 namespace backboned::rpc {
 namespace {
@@ -47,7 +48,7 @@ absl::StatusOr<AddressList> Resolve(const ListenAddress& address) {
       getaddrinfo(address.host.c_str(), address.port.c_str(), &hints, &list);
   if (failed != 0) {
     return absl::InvalidArgumentError(absl::StrCat(
-        "cannot resolve '", address.host, "': ", gai_strerror(failed)));
+        "cannot resolve ", Quote(address.host), ": ", gai_strerror(failed)));
   }
   return AddressList(list, &freeaddrinfo);
 }
@@ -145,7 +146,7 @@ absl::StatusOr<ListenAddress> ParseTcp(std::string_view text) {
   ListenAddress address{.text = std::string(text)};
   const size_t colon = text.rfind(':');
   const absl::Status malformed = absl::InvalidArgumentError(absl::StrCat(
-      "address '", address.text, "' is neither unix:/path nor host:port"));
+      "address ", Quote(address.text), " is neither unix:/path nor host:port"));
   if (colon == std::string_view::npos || colon == 0) return malformed;
   address.host = std::string(text.substr(0, colon));
   address.port = std::string(text.substr(colon + 1));
@@ -170,7 +171,8 @@ absl::StatusOr<ListenAddress> ParseListenAddress(std::string_view text) {
   address.path = std::string(path);
   address.text = absl::StrCat("unix:", address.path);
   if (address.path.empty()) {
-    return absl::InvalidArgumentError("address 'unix:' has no path");
+    return absl::InvalidArgumentError(
+        absl::StrCat("address ", Quote(text), " has no path"));
   }
   if (address.path.size() >= sizeof(sockaddr_un::sun_path)) {
     return absl::InvalidArgumentError(absl::StrCat(

@@ -215,7 +215,7 @@ TEST_F(SessionsTest, LastAdopterOwnsTheInstance) {
 TEST_F(SessionsTest, RefusesToAdoptForSessionThatDoesNotLive) {
   EXPECT_THAT(sessions_.Adopt("a", "local", "local/x"),
               StatusIs(absl::StatusCode::kFailedPrecondition,
-                       HasSubstr("no session 'a' lives")));
+                       HasSubstr("session \"a\" has ended")));
 }
 
 TEST_F(SessionsTest, NoSessionEndsUnderConcurrentCalls) {

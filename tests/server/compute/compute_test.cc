@@ -257,7 +257,7 @@ TEST_F(ComputeTest, AReadOnlyInstanceIsNotMoved) {
       RunForward(server_.tapes(), server_.accounts(), {.principal = "local"},
                  Work(net_, x_, true, true));
   EXPECT_THAT(refused, StatusIs(absl::StatusCode::kFailedPrecondition,
-                                HasSubstr("'net' is read-only")));
+                                HasSubstr("\"net\" is read-only")));
   EXPECT_EQ(ReasonOf(refused.status()), Reason::kReadOnly);
   BackwardWork accumulating = BackwardOf(net_, {id});
   accumulating.accumulate = true;

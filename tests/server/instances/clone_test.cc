@@ -261,7 +261,7 @@ TEST_F(CloneTest, RefusesWhatMakesNoSenseAndLeavesNothing) {
   EXPECT_THAT(refusal(Named("No")),
               StatusIs(absl::StatusCode::kInvalidArgument));
   EXPECT_THAT(refusal(Named("net")),
-              StatusIs(absl::StatusCode::kAlreadyExists, HasSubstr("'net'")));
+              StatusIs(absl::StatusCode::kAlreadyExists, HasSubstr("\"net\"")));
 }
 
 }  // namespace

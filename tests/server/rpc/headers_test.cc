@@ -58,7 +58,7 @@ TEST_F(HeadersTest, RefusesOtherShapesWithBoth) {
   v1::BackwardHeader backward = backward_;
   backward.mutable_tapes(0)->mutable_gradients(0)->set_shape(0, 3);
   EXPECT_THAT(client_.Backward(backward, Zeros(48)),
-              mismatch("'out' has shape [3, 4], the output [4, 4]"));
+              mismatch("\"out\" has shape [3, 4], expected [4, 4]"));
   ExpectUnchanged();
 }
 
@@ -80,7 +80,7 @@ TEST_F(HeadersTest, RefusesOtherElementTypes) {
   backward.mutable_tapes(0)->mutable_gradients(0)->set_dtype(
       v1::DATA_TYPE_UINT8);
   EXPECT_THAT(client_.Backward(backward, Zeros(16)),
-              mismatch("the gradient of 'out' is uint8, expected float32"));
+              mismatch("the gradient of \"out\" is uint8, expected float32"));
   v1::ForwardHeader outputs = ForwardOf(2);
   outputs.set_output_dtype(v1::DATA_TYPE_UINT8);
   EXPECT_THAT(client_.Forward(outputs, Zeros(32)),
@@ -164,7 +164,7 @@ TEST_F(HeadersTest, RefusesBackwardsThatMakeNoSense) {
   expect_invalid(header, "named twice");
   header = valid;
   *header.mutable_tapes(0)->add_gradients() = header.tapes(0).gradients(0);
-  expect_invalid(header, "two gradients of 'out'");
+  expect_invalid(header, "two gradients of \"out\"");
   header = valid;
   header.mutable_tapes(0)->mutable_gradients(0)->set_name("features");
   expect_invalid(header, "no output \"features\"");

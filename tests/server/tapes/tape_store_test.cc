@@ -137,8 +137,8 @@ TEST_F(TapeStoreTest, ConsumedTapeIsUsedUp) {
   EXPECT_EQ(destroyed_, 1);
   EXPECT_EQ(store_.TotalFigures().count, 0);
   const absl::Status used = Lease({id}).status();
-  EXPECT_THAT(used, NotFound("tape '" + id +
-                             "' is unknown, used, released or "
+  EXPECT_THAT(used, NotFound("tape \"" + id +
+                             "\" is unknown, used, released or "
                              "expired; run the forward again"));
   EXPECT_EQ(ReasonOf(used), Reason::kTapeNotFound);
 }
@@ -158,7 +158,7 @@ TEST_F(TapeStoreTest, LeasedTapeIsInUse) {
 
 TEST_F(TapeStoreTest, LeaseTakesAllOrNone) {
   const std::string id = *Put(MakeTape());
-  EXPECT_THAT(Lease({id, "gone"}), NotFound("tape 'gone' is unknown"));
+  EXPECT_THAT(Lease({id, "gone"}), NotFound("tape \"gone\" is unknown"));
   EXPECT_THAT(Lease({id}), IsOk());
 }
 

@@ -63,7 +63,7 @@ class FeatureCacheRpcTest : public ::testing::Test {
 
   static auto IsMiss() {
     return FailsWith(absl::StatusCode::kNotFound, v1::ERROR_REASON_CACHE_MISS,
-                     HasSubstr("instance 'fake' has no answer for this"));
+                     HasSubstr("instance \"fake\" has no answer for this"));
   }
 
   static auto IsRefused(const std::string& message) {
@@ -129,7 +129,7 @@ TEST_F(FeatureCacheRpcTest, ItIsOffUntilItIsAskedFor) {
   EXPECT_THAT(
       client_.Forward(header, ""),
       FailsWith(absl::StatusCode::kNotFound, v1::ERROR_REASON_CACHE_MISS,
-                HasSubstr("instance 'plain' is off")));
+                HasSubstr("instance \"plain\" is off")));
 }
 
 TEST_F(FeatureCacheRpcTest, WhatIsAskedForIsPartOfTheQuestion) {
@@ -372,7 +372,7 @@ TEST_F(FeatureCacheRpcTest, ACloneAndANewInstanceHaveTheirOwn) {
   EXPECT_THAT(
       client_.Forward(header, ""),
       FailsWith(absl::StatusCode::kNotFound, v1::ERROR_REASON_CACHE_MISS,
-                HasSubstr("instance 'cached' has no answer")));
+                HasSubstr("instance \"cached\" has no answer")));
 }
 
 TEST(FeatureCacheLimitTest, AllCachesTogetherHaveTheServersBytes) {

@@ -45,7 +45,7 @@ class CloneMethodsTest : public ::testing::Test {
   static auto ReadOnly() {
     return FailsWith(absl::StatusCode::kFailedPrecondition,
                      v1::ERROR_REASON_READ_ONLY,
-                     HasSubstr("instance 'fake' is read-only"));
+                     HasSubstr("instance \"fake\" is read-only"));
   }
 
   TestServer server_;
@@ -86,9 +86,10 @@ TEST_F(CloneMethodsTest, ARetriedCloneIsMadeOnce) {
 }
 
 TEST_F(CloneMethodsTest, RefusesATakenNameAndAStaleVersion) {
-  EXPECT_THAT(client_.CloneInstance(CloneOf("fake")),
-              FailsWith(absl::StatusCode::kAlreadyExists,
-                        v1::ERROR_REASON_INSTANCE_EXISTS, HasSubstr("'fake'")));
+  EXPECT_THAT(
+      client_.CloneInstance(CloneOf("fake")),
+      FailsWith(absl::StatusCode::kAlreadyExists,
+                v1::ERROR_REASON_INSTANCE_EXISTS, HasSubstr("\"fake\"")));
   v1::CloneInstanceRequest request = CloneOf("twin");
   request.mutable_if_version()->set_params(2);
   EXPECT_THAT(client_.CloneInstance(request),

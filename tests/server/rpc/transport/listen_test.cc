@@ -199,7 +199,7 @@ TEST_F(ListenTest, RefusesWhatIsNoAddress) {
   }
   EXPECT_THAT(Start("host.invalid:0"),
               StatusIs(absl::StatusCode::kInvalidArgument,
-                       HasSubstr("cannot resolve 'host.invalid'")));
+                       HasSubstr("cannot resolve \"host.invalid\"")));
 }
 
 TEST_F(ListenTest, ReadsAddresses) {
