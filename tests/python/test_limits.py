@@ -70,7 +70,7 @@ def test_an_instance_over_the_memory_limit_ends_the_start(binary, tmp_path):
     (line,) = ended.stderr.splitlines()
     assert re.fullmatch(
         r"backboned: --instance seq-cifar10: no room for \d+ more bytes: "
-        r"of max-memory-bytes all together use \d+ of 10485760",
+        r"this server uses \d+ of its 10485760 of max-memory-bytes",
         line,
     )
 

@@ -213,7 +213,8 @@ TEST_F(ServerTest, AnEqualNameBehindColumnsOfEqualNamesIsNoEqualInstance) {
 TEST_F(ServerTest, RefusesMoreInstancesThanTheLimit) {
   for (int i = 0; i < kMaxInstances; ++i) Create(Mlp("a" + std::to_string(i)));
   ExpectRefused(Mlp("b"), absl::StatusCode::kResourceExhausted,
-                Reason::kLimitReached, HasSubstr("all together use 4 of 4"));
+                Reason::kLimitReached,
+                HasSubstr("this server uses 4 of its 4"));
   EXPECT_THAT(server_.DeleteInstance(*server_.registry().Get("local", "a0")),
               IsOk());
   Create(Mlp("b"));
