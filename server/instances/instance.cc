@@ -121,27 +121,28 @@ absl::Status Instance::CacheFits(int64_t bytes) const {
                                   : std::get<int64_t>(classes->second) * size);
   if (bytes == 0 || bytes >= least) return absl::OkStatus();
   return InvalidOption(absl::StrCat("feature_cache_bytes is ", bytes,
-                                    ", but the logits of one sample take ",
-                                    least, " bytes; 0 turns the cache off"));
+                                    ", must be 0 (off) or at least ", least,
+                                    ", which the logits of one sample take"));
 }
 
 absl::Status Instance::CheckVersion(const VersionCondition& condition,
                                     const State& state) const {
   if (!condition.uid.empty() && condition.uid != uid_) {
-    return Stale(
-        absl::StrCat("the instance has uid ", uid_, ", not ", condition.uid));
+    return Stale(absl::StrCat("if_version has uid ", Quote(condition.uid),
+                              ", the instance has ", Quote(uid_),
+                              ": it was created again; read it again"));
   }
   if (condition.params.has_value() &&
       *condition.params != state.params_version) {
-    return Stale(absl::StrCat("the parameters have version ",
-                              state.params_version, ", not ",
-                              *condition.params));
+    return Stale(absl::StrCat("if_version has params ", *condition.params,
+                              ", the instance has ", state.params_version,
+                              "; read again and retry"));
   }
   if (condition.buffers.has_value() &&
       *condition.buffers != state.buffers_version) {
-    return Stale(absl::StrCat("the buffers have version ",
-                              state.buffers_version, ", not ",
-                              *condition.buffers));
+    return Stale(absl::StrCat("if_version has buffers ", *condition.buffers,
+                              ", the instance has ", state.buffers_version,
+                              "; read again and retry"));
   }
   return absl::OkStatus();
 }

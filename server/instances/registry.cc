@@ -44,9 +44,9 @@ absl::Status Registry::Add(std::shared_ptr<Instance> instance) {
   const Instance::Identity& identity = instance->identity();
   absl::MutexLock lock(&mutex_);
   if (instances_.contains({identity.owner, identity.name})) {
-    return Error(
-        absl::StatusCode::kAlreadyExists, Reason::kInstanceExists,
-        absl::StrCat("instance ", Quote(identity.name), " exists already"));
+    return Error(absl::StatusCode::kAlreadyExists, Reason::kInstanceExists,
+                 absl::StrCat("instance ", Quote(identity.name),
+                              " exists already; choose another name"));
   }
   absl::StatusOr<Budget::Reservation> place =
       places_.Reserve({identity.owner, identity.session}, 1);

@@ -94,7 +94,7 @@ def test_an_instance_that_differs_is_not_the_existing_one(start):
     first = server.create(
         "seq-mnist", normalization=Normalization([0.5], [0.5]), **made
     )
-    with pytest.raises(backboned.AlreadyExists, match="normalized otherwise"):
+    with pytest.raises(backboned.AlreadyExists, match="has another normalization"):
         server.create("seq-mnist", exist_ok=True, **made)
     again = server.create(
         "seq-mnist", exist_ok=True, normalization=Normalization([0.5], [0.5]), **made

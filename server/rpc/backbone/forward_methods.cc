@@ -118,7 +118,7 @@ absl::Status CheckDigest(const v1::ForwardHeader& header,
   }
   if (MayCache(work) && header.buffers().empty()) return absl::OkStatus();
   return InvalidOption(
-      "input_digest goes with forwards in evaluation only, without tape, "
+      "input_digest needs a forward in evaluation, without tape, "
       "buffers, return_buffers and BatchNorm layers in training");
 }
 
@@ -149,7 +149,7 @@ absl::StatusOr<ForwardWork> WorkOf(const v1::ExtractRequest& request,
   if (static_cast<int64_t>(request.data().size()) != *bytes) {
     return Error(absl::StatusCode::kInvalidArgument, Reason::kShapeMismatch,
                  absl::StrCat("data has ", request.data().size(),
-                              " bytes, its spec ", *bytes));
+                              " bytes, expected ", *bytes));
   }
   work.input = EmptyTensor(request.input());
   std::memcpy(MutableBytes(work.input).data(), request.data().data(),

@@ -61,8 +61,8 @@ absl::StatusOr<Presence> SplitByPresence(const v1::FlatGrads& grads,
   } else if (grads.present_size() != static_cast<int>(slices.size())) {
     return Error(
         absl::StatusCode::kInvalidArgument, Reason::kShapeMismatch,
-        absl::StrCat("present has ", grads.present_size(),
-                     " values, the selection ", slices.size(), " parameters"));
+        absl::StrCat("present has ", grads.present_size(), " values, expected ",
+                     slices.size(), ", one for each selected parameter"));
   } else {
     for (size_t i = 0; i < slices.size(); ++i) {
       (grads.present(static_cast<int>(i)) ? split.present : split.absent)

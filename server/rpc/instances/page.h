@@ -53,7 +53,7 @@ absl::StatusOr<Page> CutPage(const Items& items, const KeyOf& key_of,
   Page page;
   if (!token.empty()) {
     if (!token.starts_with(kTokenPrefix)) {
-      return InvalidOption("page_token is not one that this method gave");
+      return InvalidOption("page_token was not returned by this method");
     }
     const std::string key(token.substr(kTokenPrefix.size()));
     while (page.begin < items.size() && key_of(items[page.begin]) <= key)

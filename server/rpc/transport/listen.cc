@@ -125,7 +125,7 @@ absl::Status RemoveStale(const ListenAddress& address) {
   if (!S_ISSOCK(found.st_mode)) {
     return absl::InvalidArgumentError(
         absl::StrCat("cannot listen on ", address.text,
-                     ": a file that is no socket is there"));
+                     ": a file that is not a socket exists there"));
   }
   const sockaddr_un target = UnixAddress(address.path);
   const Descriptor probe(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
@@ -136,7 +136,7 @@ absl::Status RemoveStale(const ListenAddress& address) {
   if (errno != ECONNREFUSED) {  // It may be served, though not to us.
     return absl::InvalidArgumentError(
         absl::StrCat("cannot listen on ", address.text,
-                     ": a socket is there: ", std::strerror(errno)));
+                     ": a socket exists there: ", std::strerror(errno)));
   }
   unlink(address.path.c_str());
   return absl::OkStatus();
@@ -177,7 +177,7 @@ absl::StatusOr<ListenAddress> ParseListenAddress(std::string_view text) {
   if (address.path.size() >= sizeof(sockaddr_un::sun_path)) {
     return absl::InvalidArgumentError(absl::StrCat(
         "the socket's path has ", address.path.size(), " characters, at most ",
-        sizeof(sockaddr_un::sun_path) - 1, " are possible: ", address.path));
+        sizeof(sockaddr_un::sun_path) - 1, " are allowed: ", address.path));
   }
   return address;
 }
@@ -192,7 +192,7 @@ absl::Status CheckLocal(const ListenAddress& address) {
     return absl::FailedPreconditionError(absl::StrCat(
         "refusing to listen on ", address.text,
         ": it can be reached from other machines without authentication or "
-        "encryption; say --insecure-remote if that is meant"));
+        "encryption; set --insecure-remote to allow that"));
   }
   return absl::OkStatus();
 }

@@ -89,10 +89,9 @@ TEST(SpecTest, RefusesHugeShapes) {
 
 TEST(SpecTest, RefusesMoreThanEightDimensions) {
   const std::vector<int64_t> shape(9, 1);
-  EXPECT_THAT(
-      ByteSize(Spec(v1::DATA_TYPE_UINT8, shape)),
-      StatusIs(StatusCode::kInvalidArgument,
-               "tensor \"x\" has 9 dimensions, at most 8 are accepted"));
+  EXPECT_THAT(ByteSize(Spec(v1::DATA_TYPE_UINT8, shape)),
+              StatusIs(StatusCode::kInvalidArgument,
+                       "tensor \"x\" has 9 dimensions, at most 8 are allowed"));
   EXPECT_THAT(ByteSize(Spec(v1::DATA_TYPE_UINT8, std::vector<int64_t>(8, 2))),
               IsOkAndHolds(256));
 }

@@ -374,7 +374,7 @@ TEST_F(DataTest, RefusesExtractsThatMakeNoSense) {
   EXPECT_THAT(client_.Extract(request),
               FailsWith(absl::StatusCode::kInvalidArgument,
                         v1::ERROR_REASON_SHAPE_MISMATCH,
-                        HasSubstr("data has 12 bytes, its spec 16")));
+                        HasSubstr("data has 12 bytes, expected 16")));
   request.set_output("logits");
   EXPECT_THAT(client_.Extract(request),
               FailsWith(absl::StatusCode::kInvalidArgument,
