@@ -98,8 +98,7 @@ std::optional<Limit> LimitOf(const absl::Status& status) {
 }
 
 std::string Quote(std::string_view name) {
-  return absl::StrCat("\"", absl::Utf8SafeCEscape(Cut(name, kMaxQuotedBytes)),
-                      "\"");
+  return absl::StrCat("\"", absl::CEscape(Cut(name, kMaxQuotedBytes)), "\"");
 }
 
 std::string FormatShape(std::span<const int64_t> shape) {

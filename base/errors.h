@@ -89,7 +89,7 @@ std::optional<Reason> ReasonOf(const absl::Status& status);
 std::optional<Limit> LimitOf(const absl::Status& status);
 
 // Returns `name` in double quotes for a message: cut after 130 bytes, and
-// without control characters.
+// with a C escape for each byte that is not printable ASCII.
 std::string Quote(std::string_view name);
 
 // Returns a shape in the form of messages: `[4, 3, 32, 32]`.

@@ -63,8 +63,8 @@ TEST(QuoteTest, CutsLongNames) {
   EXPECT_THAT(Quote(std::string(1000, 'a')), SizeIs(132));
 }
 
-TEST(QuoteTest, EscapesControlCharacters) {
-  EXPECT_EQ(Quote(std::string("a\n\0\u00e9", 5)), "\"a\\n\\000\u00e9\"");
+TEST(QuoteTest, EscapesAllButPrintableAscii) {
+  EXPECT_EQ(Quote(std::string("a\n\0\u00e9", 5)), "\"a\\n\\000\\303\\251\"");
 }
 
 TEST(FormatShapeTest, SpellsSizes) {

@@ -345,7 +345,8 @@ TEST_F(ComputeTest, RefusesAStaleVersionInTheLane) {
   Run(Work(net_, x_, true, false));
   EXPECT_THAT(RunForward(server_.tapes(), server_.accounts(),
                          {.principal = "local"}, std::move(work)),
-              StatusIs(absl::StatusCode::kAborted, HasSubstr("version 2")));
+              StatusIs(absl::StatusCode::kAborted,
+                       HasSubstr("has buffers 1, the instance has 2;")));
   EXPECT_EQ(net_->state()->buffers_version, 2U);
   EXPECT_EQ(server_.tapes().TotalFigures().count, 0);
 }

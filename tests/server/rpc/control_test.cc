@@ -208,9 +208,10 @@ TEST_F(ControlTest, CreatesDescribesAndDeletesAnInstance) {
                         v1::ERROR_REASON_STALE_VERSION, HasSubstr("other")));
   remove.mutable_if_version()->set_uid(instance.version().uid());
   remove.mutable_if_version()->set_params(7);
-  EXPECT_THAT(client_.DeleteInstance(remove),
-              FailsWith(absl::StatusCode::kAborted,
-                        v1::ERROR_REASON_STALE_VERSION, HasSubstr("not 7")));
+  EXPECT_THAT(
+      client_.DeleteInstance(remove),
+      FailsWith(absl::StatusCode::kAborted, v1::ERROR_REASON_STALE_VERSION,
+                HasSubstr("has params 7, the")));
   remove.mutable_if_version()->set_params(instance.version().params());
   EXPECT_THAT(client_.DeleteInstance(remove), IsOk());
   EXPECT_THAT(client_.GetInstance(get),

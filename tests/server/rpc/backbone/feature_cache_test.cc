@@ -280,9 +280,10 @@ TEST_F(FeatureCacheRpcTest, TheVersionThatIsAskedForIsTheOneThatAnswers) {
   header.mutable_if_version()->set_params(1);
   EXPECT_THAT(client_.Forward(header, ""), IsOk());
   header.mutable_if_version()->set_params(2);
-  EXPECT_THAT(client_.Forward(header, ""),
-              FailsWith(absl::StatusCode::kAborted,
-                        v1::ERROR_REASON_STALE_VERSION, HasSubstr("not 2")));
+  EXPECT_THAT(
+      client_.Forward(header, ""),
+      FailsWith(absl::StatusCode::kAborted, v1::ERROR_REASON_STALE_VERSION,
+                HasSubstr("has params 2, the")));
 }
 
 TEST_F(FeatureCacheRpcTest, AnAnswerThatRanAloneIsForAll) {

@@ -138,9 +138,10 @@ TEST_F(TrainStepTest, RefusesAStaleVersion) {
   Configure();
   v1::TrainStepHeader header = SquaredError();
   header.mutable_if_version()->set_params(3);
-  EXPECT_THAT(client_.TrainStep(header, input_ + zeros_),
-              FailsWith(absl::StatusCode::kAborted,
-                        v1::ERROR_REASON_STALE_VERSION, HasSubstr("not 3")));
+  EXPECT_THAT(
+      client_.TrainStep(header, input_ + zeros_),
+      FailsWith(absl::StatusCode::kAborted, v1::ERROR_REASON_STALE_VERSION,
+                HasSubstr("has params 3, the")));
 }
 
 TEST_F(TrainStepTest, RefusesTermsThatDoNotFit) {
