@@ -153,23 +153,27 @@ absl::Status CheckInputGrad(const v1::BackwardHeader& header,
   return absl::OkStatus();
 }
 
+// Returns the header of an answer whose tensors go into `tensors`.
 v1::BackwardResult ResultOf(const v1::BackwardHeader& header,
                             const BackwardDone& done, const Instance& instance,
-                            c10::ScalarType dtype, const Call& call) {
+                            c10::ScalarType dtype, const Call& call,
+                            AnswerTensors& tensors) {
   v1::BackwardResult result;
   *result.mutable_version() = VersionOf(instance, *done.state);
   if (header.return_grads()) {
-    *result.mutable_grads() = FlatGradsOf(done.grads);
-    result.mutable_grads()->mutable_spec()->set_dtype(ToProto(dtype));
+    *result.mutable_grads() = tensors.AddGrads(done.grads, dtype);
+  }
+  for (const at::Tensor& grad : done.input_grads) {
+    // No output depends on the input: its gradient has no elements.
+    *result.add_input_grads() =
+        grad.defined() ? tensors.Add("", grad) : FlatSpec(0, dtype);
   }
   for (const std::vector<at::Tensor>& grads : done.tape_grads) {
-    *result.add_tape_grads() = FlatGradsOf(grads);
-    result.mutable_tape_grads()->rbegin()->mutable_spec()->set_dtype(
-        ToProto(dtype));
+    *result.add_tape_grads() = tensors.AddGrads(grads, dtype);
   }
   if (header.squared_grads()) {
-    *result.mutable_squared_grads() = FlatGradsOf(done.squared_grads);
-    result.mutable_squared_grads()->mutable_spec()->set_dtype(ToProto(dtype));
+    *result.mutable_squared_grads() =
+        tensors.AddGrads(done.squared_grads, dtype);
   }
   if (done.step.has_value()) *result.mutable_step() = ToProto(*done.step);
   if (header.accumulate()) {
@@ -177,28 +181,8 @@ v1::BackwardResult ResultOf(const v1::BackwardHeader& header,
       result.add_held(grad.defined());
     }
   }
-  for (const at::Tensor& grad : done.input_grads) {
-    // No output depends on the input: its gradient has no elements.
-    *result.add_input_grads() =
-        grad.defined() ? Spec("", grad) : FlatSpec(0, dtype);
-  }
   *result.mutable_timings() = TimingsOf(done.times, call.Elapsed());
   return result;
-}
-
-std::vector<wire::Payload> PayloadsOf(const BackwardDone& done) {
-  std::vector<wire::Payload> payloads;
-  for (const at::Tensor& grad : done.grads) payloads.push_back(ToPayload(grad));
-  for (const at::Tensor& grad : done.input_grads) {
-    payloads.push_back(ToPayload(grad));
-  }
-  for (const std::vector<at::Tensor>& grads : done.tape_grads) {
-    for (const at::Tensor& grad : grads) payloads.push_back(ToPayload(grad));
-  }
-  for (const at::Tensor& grad : done.squared_grads) {
-    payloads.push_back(ToPayload(grad));
-  }
-  return payloads;
 }
 
 }  // namespace
@@ -249,10 +233,12 @@ absl::Status BackboneService::Backward(Call& call, MessageStream& stream,
       RunBackward(call.WorkerRequest(/*lane=*/0), std::move(work));
   if (!done.ok()) return done.status();
   call.record().times = done->times;
+  AnswerTensors tensors;
   const v1::BackwardResult result =
       ResultOf(header, *done, **instance,
-               output_dtype->value_or(DtypeOf(*done->state)), call);
-  return SendAnswer(call, ticket, stream, result, PayloadsOf(*done));
+               output_dtype->value_or(DtypeOf(*done->state)), call, tensors);
+  return SendAnswer(call, ticket, stream, result,
+                    std::move(tensors).Payloads());
 }
 
 }  // namespace backboned::rpc

@@ -67,9 +67,11 @@ absl::StatusOr<int64_t> StreamBytes(const v1::ForwardHeader& header,
   return TotalBytes(std::array{*input, *buffers});
 }
 
+// Returns the header of an answer whose tensors go into `tensors`.
 v1::ForwardResult ResultOf(const Instance& instance,
                            const std::vector<std::string>& names,
-                           const ForwardDone& done, const Call& call) {
+                           const ForwardDone& done, const Call& call,
+                           AnswerTensors& tensors) {
   v1::ForwardResult result;
   *result.mutable_version() =
       VersionOf(instance, done.used->params_version, done.buffers_version);
@@ -77,25 +79,16 @@ v1::ForwardResult ResultOf(const Instance& instance,
   result.set_tape_bytes(done.tape_bytes);
   result.set_rng_state(done.rng_state);
   for (size_t i = 0; i < done.outputs.size(); ++i) {
-    *result.add_outputs() = Spec(names[i], done.outputs[i]);
+    *result.add_outputs() = tensors.Add(names[i], done.outputs[i]);
   }
   const std::vector<Buffer>& buffers =
       instance.architecture().layout().buffers();
   for (size_t i = 0; i < done.buffers.size(); ++i) {
-    *result.add_buffers() = Spec(buffers[i].name, done.buffers[i]);
+    *result.add_buffers() = tensors.Add(buffers[i].name, done.buffers[i]);
   }
   *result.mutable_timings() = TimingsOf(done.times, call.Elapsed());
   result.set_cache_use(ToProto(done.cache_use));
   return result;
-}
-
-std::vector<wire::Payload> PayloadsOf(const ForwardDone& done) {
-  std::vector<wire::Payload> payloads;
-  for (const at::Tensor& output : done.outputs)
-    payloads.push_back(ToPayload(output));
-  for (const at::Tensor& buffer : done.buffers)
-    payloads.push_back(ToPayload(buffer));
-  return payloads;
 }
 
 // Computes the digest of the complete input for the instance's feature cache,
@@ -264,9 +257,11 @@ absl::Status BackboneService::Forward(Call& call, MessageStream& stream,
                  call.WorkerRequest(/*lane=*/0), *std::move(work));
   if (!done.ok()) return done.status();
   call.record().times = done->times;
-  const v1::ForwardResult result = ResultOf(*instance, names, *done, call);
+  AnswerTensors tensors;
+  const v1::ForwardResult result =
+      ResultOf(*instance, names, *done, call, tensors);
   absl::Status written =
-      SendAnswer(call, ticket, stream, result, PayloadsOf(*done));
+      SendAnswer(call, ticket, stream, result, std::move(tensors).Payloads());
   // gRPC does not say whether a small answer could be sent, since that travels
   // with the call's status.
   if (written.ok() && header.tape() && call.IsCancelled()) {
@@ -296,9 +291,11 @@ absl::Status BackboneService::AnswerFromCache(Call& call, MessageStream& stream,
   const std::optional<ForwardDone> done =
       FindCached(*work, PlaceOf(*work, *used), used, /*by_digest=*/true);
   if (!done.has_value()) return CacheMiss(instance, has_cache);
+  AnswerTensors tensors;
   const v1::ForwardResult result =
-      ResultOf(instance, work->options.outputs, *done, call);
-  return SendAnswer(call, ticket, stream, result, PayloadsOf(*done));
+      ResultOf(instance, work->options.outputs, *done, call, tensors);
+  return SendAnswer(call, ticket, stream, result,
+                    std::move(tensors).Payloads());
 }
 
 absl::StatusOr<v1::ExtractResponse> BackboneService::Extract(

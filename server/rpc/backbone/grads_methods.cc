@@ -100,9 +100,8 @@ absl::Status BackboneService::GetGrads(Call& call, MessageStream& stream) {
   if (!dtype.ok()) return dtype.status();
   v1::GetGradsResult result;
   *result.mutable_version() = VersionOf(**instance, *state);
-  *result.mutable_grads() = FlatGradsOf(grads);
-  result.mutable_grads()->mutable_spec()->set_dtype(
-      ToProto(dtype->value_or(DtypeOf(*state))));
+  *result.mutable_grads() =
+      FlatGradsOf(grads, dtype->value_or(DtypeOf(*state)));
   return Download(call, stream, **instance, result, std::move(grads), *dtype);
 }
 

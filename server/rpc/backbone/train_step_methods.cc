@@ -123,15 +123,16 @@ at::Tensor& TensorOf(LossTerm& term) {
   return std::get<KlDivergence>(term.loss).target;
 }
 
+// Returns the header of an answer whose tensors go into `tensors`.
 v1::TrainStepResult ResultOf(const Instance& instance, const TrainDone& done,
-                             const Call& call) {
+                             const Call& call, AnswerTensors& tensors) {
   v1::TrainStepResult result;
   *result.mutable_version() = VersionOf(instance, *done.step.state);
   for (const double loss : done.loss.losses) result.add_losses(loss);
   result.set_loss(done.loss.loss);
   *result.mutable_step() = ToProto(done.step);
   if (done.logits.defined()) {
-    *result.mutable_logits() = Spec("out", done.logits);
+    *result.mutable_logits() = tensors.Add("out", done.logits);
   }
   *result.mutable_timings() = TimingsOf(done.times, call.Elapsed());
   result.set_rng_state(done.rng_state);
@@ -181,10 +182,10 @@ absl::Status BackboneService::TrainStep(Call& call, MessageStream& stream,
       RunTrainStep(call.WorkerRequest(/*lane=*/0), *std::move(work));
   if (!done.ok()) return done.status();
   call.record().times = done->times;
-  const v1::TrainStepResult result = ResultOf(*instance, *done, call);
-  std::vector<wire::Payload> payloads;
-  if (done->logits.defined()) payloads.push_back(ToPayload(done->logits));
-  return SendAnswer(call, ticket, stream, result, std::move(payloads));
+  AnswerTensors tensors;
+  const v1::TrainStepResult result = ResultOf(*instance, *done, call, tensors);
+  return SendAnswer(call, ticket, stream, result,
+                    std::move(tensors).Payloads());
 }
 
 }  // namespace backboned::rpc

@@ -86,15 +86,13 @@ v1::TensorSpec FlatSpec(int64_t elements, c10::ScalarType dtype) {
   return spec;
 }
 
-v1::FlatGrads FlatGradsOf(const std::vector<at::Tensor>& grads) {
+v1::FlatGrads FlatGradsOf(const std::vector<at::Tensor>& grads,
+                          c10::ScalarType dtype) {
   v1::FlatGrads result;
   int64_t elements = 0;
-  c10::ScalarType dtype = c10::ScalarType::Float;  // If there are none.
   for (const at::Tensor& grad : grads) {
     result.add_present(grad.defined());
-    if (!grad.defined()) continue;
-    elements += grad.numel();
-    dtype = grad.scalar_type();
+    if (grad.defined()) elements += grad.numel();
   }
   *result.mutable_spec() = FlatSpec(elements, dtype);
   return result;
@@ -104,6 +102,18 @@ wire::Payload ToPayload(const at::Tensor& tensor) {
   if (!tensor.defined()) return {};
   return {.bytes = Bytes(tensor),
           .keep_alive = std::make_shared<at::Tensor>(tensor)};
+}
+
+v1::TensorSpec AnswerTensors::Add(std::string_view name,
+                                  const at::Tensor& tensor) {
+  payloads_.push_back(ToPayload(tensor));
+  return Spec(name, tensor);
+}
+
+v1::FlatGrads AnswerTensors::AddGrads(const std::vector<at::Tensor>& grads,
+                                      c10::ScalarType dtype) {
+  for (const at::Tensor& grad : grads) payloads_.push_back(ToPayload(grad));
+  return FlatGradsOf(grads, dtype);
 }
 
 Selection FromProto(const v1::Selection& selection) {

@@ -11,6 +11,7 @@
 #include <optional>
 #include <span>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -42,13 +43,31 @@ v1::TensorSpec Spec(std::string_view name, const at::Tensor& tensor);
 // Returns the spec [elements] of a flat tensor.
 v1::TensorSpec FlatSpec(int64_t elements, c10::ScalarType dtype);
 
-// Returns spec and presence of one gradient for each parameter, all of one
-// element type; an undefined one is absent.
-v1::FlatGrads FlatGradsOf(const std::vector<at::Tensor>& grads);
+// Returns spec and presence of one gradient for each parameter, all sent as
+// `dtype`; an undefined one is absent.
+v1::FlatGrads FlatGradsOf(const std::vector<at::Tensor>& grads,
+                          c10::ScalarType dtype);
 
 // Returns the payload of a contiguous CPU tensor, which it keeps alive. An
 // undefined tensor gives no bytes.
 wire::Payload ToPayload(const at::Tensor& tensor);
+
+// The tensors of an answer: each adds its bytes to the stream, in this order,
+// and returns its description for the header. All are contiguous CPU tensors.
+class AnswerTensors {
+ public:
+  v1::TensorSpec Add(std::string_view name, const at::Tensor& tensor);
+
+  // Adds gradients of `dtype`, one for each parameter, as FlatGradsOf has them.
+  v1::FlatGrads AddGrads(const std::vector<at::Tensor>& grads,
+                         c10::ScalarType dtype);
+
+  // Returns the stream behind the header.
+  std::vector<wire::Payload> Payloads() && { return std::move(payloads_); }
+
+ private:
+  std::vector<wire::Payload> payloads_;
+};
 
 // Which of an instance's parameters or buffers a header means.
 Selection FromProto(const v1::Selection& selection);
