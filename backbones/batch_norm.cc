@@ -51,9 +51,9 @@ absl::StatusOr<std::vector<BatchNormMode>> ResolveBatchNorm(
   }
   if (overrides.size() > kMaxGlobs || bytes > kMaxSelectionBytes) {
     return InvalidOption(absl::StrCat(
-        overrides.size(), " changes of BatchNorm layers have patterns of ",
-        bytes, " bytes, at most ", kMaxGlobs, " and ", kMaxSelectionBytes,
-        " are allowed"));
+        "there are ", overrides.size(), " BatchNorm overrides with ", bytes,
+        " bytes of patterns, at most ", kMaxGlobs, " overrides and ",
+        kMaxSelectionBytes, " bytes are allowed"));
   }
   for (const BatchNormOverride& change : overrides) {
     absl::Status valid = CheckRanges(change.mode);
@@ -61,8 +61,8 @@ absl::StatusOr<std::vector<BatchNormMode>> ResolveBatchNorm(
     absl::StatusOr<std::vector<Slice>> layers =
         Select({.globs = change.globs}, names, sizes);
     if (!layers.ok()) {
-      return InvalidOption(absl::StrCat(
-          "BatchNorm layers: ", std::string(layers.status().message())));
+      return InvalidOption(
+          absl::StrCat("batch_norm: ", std::string(layers.status().message())));
     }
     for (const Slice& layer : *layers) Apply(change.mode, modes[layer.index]);
   }

@@ -165,7 +165,7 @@ std::vector<ArchitectureEntry> BottleneckResNetEntries() {
       Entry("resnet50", "Residual network of 50 layers, for large images",
             {3, 4, 6, 3}),
       Entry("resnet50-pt",
-            "resnet50 that Mammoth loads with weights of ImageNet",
+            "resnet50, which Mammoth loads with ImageNet weights",
             {3, 4, 6, 3}),
       Entry("resnet101", "Residual network of 101 layers, for large images",
             {3, 4, 23, 3}),

@@ -241,13 +241,13 @@ std::vector<ArchitectureEntry> EfficientNetEntries() {
   ArgumentSpec type = {.name = "efficientnet_type",
                        .kind = ArgumentKind::kString,
                        .description =
-                           "which scaling of b0: widths, depths, "
+                           "type, which scales b0's widths, depths, "
                            "resolution and dropout"};
   for (const EfficientNet::Scaling& scaling : kScalings) {
     type.choices.emplace_back(std::string(scaling.type));
   }
   return {{.name = "efficientnet",
-           .description = "EfficientNet, which is scaled in all dimensions",
+           .description = "EfficientNet, scaled in width, depth and resolution",
            .source = "Tan and Le 2019, arXiv:1905.11946; Mammoth e75a491, "
                      "backbone/EfficientNet.py",
            .arguments = {NumClasses(), std::move(type)},

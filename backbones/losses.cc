@@ -50,7 +50,7 @@ class TermCheck {
           "label_smoothing is ", loss.label_smoothing, ", must be in [0, 1]"));
     }
     if (loss.label_smoothing > 0 && !loss.class_mask.empty()) {
-      return InvalidOption("label_smoothing does not go with a class mask");
+      return InvalidOption("label_smoothing cannot be used with class_mask");
     }
     if (loss.labels.dim() != 1 || loss.labels.size(0) != rows_) {
       return ShapeMismatch(absl::StrCat("the labels have shape ",
@@ -68,7 +68,7 @@ class TermCheck {
   absl::Status operator()(const KlDivergence& loss) const {
     if (!(loss.temperature > 0 && std::isfinite(loss.temperature))) {
       return InvalidOption(absl::StrCat("temperature is ", loss.temperature,
-                                        ", must be a number above 0"));
+                                        ", must be finite and above 0"));
     }
     return CheckTarget(loss.target);
   }
@@ -95,13 +95,13 @@ class TermCheck {
 absl::Status CheckTerm(const LossTerm& term, int64_t rows) {
   if (term.row_begin < 0 || term.row_begin >= term.row_end ||
       term.row_end > rows) {
-    return InvalidOption(absl::StrCat("rows [", term.row_begin, ", ",
-                                      term.row_end, ") are none of a batch of ",
-                                      rows));
+    return InvalidOption(absl::StrCat(
+        "rows [", term.row_begin, ", ", term.row_end,
+        ") are not within a batch of ", rows, rows == 1 ? " row" : " rows"));
   }
   if (!std::isfinite(term.weight)) {
     return InvalidOption(
-        absl::StrCat("weight is ", term.weight, ", must be a number"));
+        absl::StrCat("weight is ", term.weight, ", must be finite"));
   }
   return std::visit(TermCheck(term.row_end - term.row_begin), term.loss);
 }
@@ -114,9 +114,9 @@ class ClassCheck {
   absl::Status operator()(const CrossEntropy& loss) const {
     const auto mask_size = static_cast<int64_t>(loss.class_mask.size());
     if (mask_size != 0 && mask_size != classes_) {
-      return ShapeMismatch(absl::StrCat("the class mask has ", mask_size,
-                                        " values, there are ", classes_,
-                                        " classes"));
+      return ShapeMismatch(absl::StrCat("class_mask has ", mask_size,
+                                        " values, expected ", classes_,
+                                        ", one for each class"));
     }
     const std::span<const int64_t> labels(
         loss.labels.const_data_ptr<int64_t>(),
@@ -126,8 +126,9 @@ class ClassCheck {
       if (!valid.ok()) return valid;
     }
     if (std::ranges::count(labels, kIgnoredLabel) == std::ssize(labels)) {
-      return InvalidOption(absl::StrCat("all labels are ", kIgnoredLabel,
-                                        ", which counts for nothing"));
+      return InvalidOption(absl::StrCat(
+          "all labels are ", kIgnoredLabel,
+          ", which is ignored; give at least one label of a class"));
     }
     return absl::OkStatus();
   }
@@ -144,12 +145,12 @@ class ClassCheck {
   absl::Status CheckLabel(int64_t label, const std::vector<bool>& mask) const {
     if (label == kIgnoredLabel) return absl::OkStatus();
     if (label < 0 || label >= classes_) {
-      return InvalidOption(absl::StrCat("label ", label, " is none of the ",
-                                        classes_, " classes"));
+      return InvalidOption(
+          absl::StrCat("label ", label, " is not in [0, ", classes_, ")"));
     }
     if (!mask.empty() && !mask[static_cast<size_t>(label)]) {
-      return InvalidOption(absl::StrCat(
-          "label ", label, " is of a class that the class mask leaves out"));
+      return InvalidOption(
+          absl::StrCat("label ", label, " is excluded by class_mask"));
     }
     return absl::OkStatus();
   }
@@ -157,8 +158,8 @@ class ClassCheck {
   absl::Status CheckTarget(const at::Tensor& target) const {
     if (target.size(1) == classes_) return absl::OkStatus();
     return ShapeMismatch(absl::StrCat("the target has ", target.size(1),
-                                      " columns, there are ", classes_,
-                                      " classes"));
+                                      " columns, expected ", classes_,
+                                      ", one for each class"));
   }
 
   int64_t classes_;
@@ -211,7 +212,8 @@ class TermLoss {
 }  // namespace
 
 absl::Status CheckTerms(std::span<const LossTerm> terms, int64_t rows) {
-  if (terms.empty()) return InvalidOption("the loss has no term");
+  if (terms.empty())
+    return InvalidOption("the header has no loss term; give at least one");
   for (size_t i = 0; i < terms.size(); ++i) {
     absl::Status valid = OfTerm(i, CheckTerm(terms[i], rows));
     if (!valid.ok()) return valid;

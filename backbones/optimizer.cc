@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "backbones/dtypes.h"
 #include "base/errors.h"
 
 namespace backboned {
@@ -61,8 +62,8 @@ absl::Status CheckGlobs(const std::vector<ParameterGroup>& groups) {
 absl::Status CheckCount(std::string_view what, size_t count, size_t groups) {
   if (count == 0 || count == groups) return absl::OkStatus();
   return InvalidOption(absl::StrCat(std::string(what), " has ", count,
-                                    " values, the optimizer ", groups,
-                                    groups == 1 ? " group" : " groups"));
+                                    " values, expected ", groups,
+                                    ", one for each group of the optimizer"));
 }
 
 // Returns group `g` with its learning rate and settings of `options`.
@@ -103,7 +104,7 @@ absl::StatusOr<std::vector<Slice>> SelectGroup(const ParameterGroup& group,
   absl::Status whole = CheckWholeParameters(*slices, layout);
   if (!whole.ok()) return whole;
   if (slices->empty()) {
-    return InvalidOption("the selection selects no parameter");
+    return InvalidOption("the group's selection selects no parameter");
   }
   return slices;
 }
@@ -251,16 +252,17 @@ absl::Status CheckOptimizable(const State& state) {
     const at::ScalarType dtype = param.scalar_type();
     if (dtype == at::kFloat || dtype == at::kDouble) continue;
     return Error(absl::StatusCode::kFailedPrecondition, Reason::kReadOnly,
-                 "the parameters are neither float32 nor float64, which an "
-                 "optimizer needs");
+                 absl::StrCat("the parameters are ", DtypeName(dtype),
+                              "; an optimizer needs float32 or float64"));
   }
   return absl::OkStatus();
 }
 
 absl::Status CheckStep(const State& state, const StepOptions& options) {
   if (state.optimizer == nullptr) {
-    return Error(absl::StatusCode::kFailedPrecondition, Reason::kNoOptimizer,
-                 "the instance has no optimizer; configure one");
+    return Error(
+        absl::StatusCode::kFailedPrecondition, Reason::kNoOptimizer,
+        "the instance has no optimizer; call ConfigureOptimizer first");
   }
   absl::Status fits = CheckGroups(*state.optimizer, options);
   if (!fits.ok()) return fits;

@@ -13,7 +13,7 @@ namespace {
 absl::Status CheckNotNegative(std::string_view name, double value) {
   if (std::isfinite(value) && value >= 0) return absl::OkStatus();
   return InvalidOption(absl::StrCat(std::string(name), " is ", value,
-                                    ", must be a number of at least 0"));
+                                    ", must be finite and at least 0"));
 }
 
 absl::Status CheckBeta(std::string_view name, double value) {
@@ -27,12 +27,12 @@ absl::Status CheckSgd(const ParameterGroup& group) {
   if (!momentum.ok()) return momentum;
   if (!std::isfinite(group.dampening)) {
     return InvalidOption(
-        absl::StrCat("dampening is ", group.dampening, ", must be a number"));
+        absl::StrCat("dampening is ", group.dampening, ", must be finite"));
   }
   if (group.nesterov && (group.momentum <= 0 || group.dampening != 0)) {
-    return InvalidOption(
-        absl::StrCat("nesterov needs a momentum and no dampening, they are ",
-                     group.momentum, " and ", group.dampening));
+    return InvalidOption(absl::StrCat(
+        "nesterov needs a momentum above 0 and dampening 0, they are ",
+        group.momentum, " and ", group.dampening));
   }
   return absl::OkStatus();
 }
@@ -83,7 +83,7 @@ absl::Status CheckTakes(OptimizerKind kind, const GroupSettings& settings) {
   const std::string_view foreign = ForeignSetting(kind, settings);
   if (foreign.empty()) return absl::OkStatus();
   return InvalidOption(
-      absl::StrCat("the optimizer has no ", std::string(foreign)));
+      absl::StrCat("the optimizer's kind takes no ", std::string(foreign)));
 }
 
 }  // namespace backboned

@@ -69,14 +69,15 @@ absl::Status CheckColumns(const ArchitectureEntry& entry,
     for (const ArchitectureEntry& other : Architectures()) {
       if (other.later_columns.has_value()) progressive.push_back(other.name);
     }
-    return InvalidOption(
-        absl::StrCat(entry.name, " is no progressive network; columns are of ",
-                     absl::StrJoin(progressive, ", ")));
+    return InvalidOption(absl::StrCat(entry.name,
+                                      " is not a progressive network and takes "
+                                      "no columns; progressive networks: ",
+                                      absl::StrJoin(progressive, ", ")));
   }
   if (earlier > kMaxEarlierColumns) {
     return InvalidOption(absl::StrCat("there are ", earlier,
-                                      " columns, at most ", kMaxEarlierColumns,
-                                      " may come before one"));
+                                      " earlier columns, at most ",
+                                      kMaxEarlierColumns, " are allowed"));
   }
   return entry.later_columns->check ? entry.later_columns->check(arguments)
                                     : absl::OkStatus();

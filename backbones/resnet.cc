@@ -134,8 +134,8 @@ absl::Status ResNet::CheckInput(std::span<const int64_t> shape,
   const int64_t width = Halved(shape[3], halvings);
   if (width / height != 1) {
     return ImageMismatch(
-        shape, absl::StrCat(" that pools to 1x1, but its last maps of ", height,
-                            "x", width, " pool to 1x", width / height));
+        shape, absl::StrCat(" whose last maps pool to 1x1; these, of ", height,
+                            "x", width, ", pool to 1x", width / height));
   }
   return CheckBatchNorm(shape, training, height, width);
 }
@@ -205,7 +205,7 @@ std::vector<ArchitectureEntry> ResNetEntries() {
             "resnet18 with a 7x7 stem and max pooling, for large images", 64,
             {.large_stem = true}),
       Entry("resnet18-7x7-pt",
-            "resnet18-spr that Mammoth loads with weights of ImageNet", 64,
+            "resnet18-spr, which Mammoth loads with ImageNet weights", 64,
             {.large_stem = true})};
   entries.back().pretrained = true;
   return entries;

@@ -222,8 +222,7 @@ namespace {
 absl::Status CheckLaterColumn(const Arguments& arguments) {
   if (IntArgument(arguments, "img_size") > 0) return absl::OkStatus();
   return InvalidOption(
-      "argument img_size is 0, must be the side of the images for a column "
-      "behind others");
+      "argument img_size is 0; a later column needs the side of its images");
 }
 
 }  // namespace
@@ -243,8 +242,8 @@ std::vector<ArchitectureEntry> ResNetPnnEntries() {
                       .maximum = 512},
                      {.name = "img_size",
                       .default_value = 0,
-                      .description = "side of the images, for a column behind "
-                                     "others; a first one takes any",
+                      .description = "side of the images for a later column; "
+                                     "a first column takes any",
                       .minimum = 0,
                       .maximum = 2048,
                       .step = 4}},

@@ -66,7 +66,7 @@ class HeaderHandler : public nlohmann::json_sax<nlohmann::json> {
   bool key(std::string& name) override {
     if (place_ == Place::kTop) return BeginTensor(name);
     if (!fields_.insert(name).second) {
-      return Fail(absl::StrCat("key ", Quote(name), " comes twice"));
+      return Fail(absl::StrCat("key ", Quote(name), " occurs twice"));
     }
     if (place_ == Place::kMetadata) return Go(Place::kMetadataValue);
     if (name == "dtype") return Go(Place::kDtype);
@@ -135,18 +135,19 @@ class HeaderHandler : public nlohmann::json_sax<nlohmann::json> {
   }
 
   bool null() override { return Unexpected("null"); }
-  bool boolean(bool /*value*/) override { return Unexpected("a truth value"); }
+  bool boolean(bool /*value*/) override { return Unexpected("a boolean"); }
   bool binary(binary_t& /*value*/) override { return Unexpected("binary"); }
   bool number_integer(number_integer_t /*value*/) override {
     return Unexpected("a negative number");
   }
   bool number_float(number_float_t /*value*/,
                     const string_t& /*text*/) override {
-    return Unexpected("a number that is no whole number");
+    return Unexpected("a number that is not an integer");
   }
   bool parse_error(std::size_t position, const std::string& /*token*/,
                    const nlohmann::detail::exception& /*error*/) override {
-    return Fail(absl::StrCat("the header is no JSON from its byte ", position));
+    return Fail(
+        absl::StrCat("the header is not JSON from its byte ", position));
   }
 
  private:
@@ -187,7 +188,7 @@ class HeaderHandler : public nlohmann::json_sax<nlohmann::json> {
 
   bool BeginTensor(const std::string& name) {
     if (!names_.insert(name).second) {
-      return Fail(absl::StrCat("tensor ", Quote(name), " comes twice"));
+      return Fail(absl::StrCat("tensor ", Quote(name), " occurs twice"));
     }
     in_metadata_ = name == kMetadataName;
     if (name.size() > kMaxSafetensorsNameBytes) {
@@ -307,7 +308,7 @@ absl::StatusOr<SafetensorsFile> SafetensorsFile::Read(int fd,
 absl::Status SafetensorsFile::ReadHeader() {
   struct stat about = {};
   if (fstat(file_.get(), &about) != 0 || !S_ISREG(about.st_mode)) {
-    return Unsound("it is no regular file");
+    return Unsound("it is not a regular file");
   }
   if (about.st_size < kLengthBytes) {
     return Unsound(absl::StrCat("the file has ", about.st_size,

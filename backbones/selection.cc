@@ -88,9 +88,9 @@ absl::StatusOr<std::vector<Slice>> SelectRange(int64_t begin, int64_t end,
                                                std::span<const int64_t> sizes) {
   const int64_t total = std::accumulate(sizes.begin(), sizes.end(), int64_t{0});
   if (begin < 0 || begin > end || end > total) {
-    return InvalidOption(
-        absl::StrCat("range [", begin, ", ", end,
-                     ") is reversed or leaves the elements [0, ", total, ")"));
+    return InvalidOption(absl::StrCat("range [", begin, ", ", end,
+                                      ") must be within [0, ", total,
+                                      "), and not end before it begins"));
   }
   std::vector<Slice> slices;
   int64_t offset = 0;
@@ -129,8 +129,7 @@ absl::StatusOr<std::vector<Slice>> Select(const Selection& selection,
     return SelectByGlobs(selection.globs, names, sizes);
   }
   if (!selection.globs.empty()) {
-    return InvalidOption(
-        "a selection has either patterns or a range, not both");
+    return InvalidOption("give either globs or range, not both");
   }
   return SelectRange(selection.range->first, selection.range->second, sizes);
 }
@@ -151,8 +150,9 @@ absl::Status CheckWholeParameters(std::span<const Slice> slices,
     if (!slice.whole) {
       const Parameter& parameter = layout.parameters()[slice.index];
       return InvalidOption(absl::StrCat(
-          "range takes the elements [", slice.begin, ", ", slice.end, ") of ",
-          parameter.name, ", must take all ", parameter.elements));
+          "range cuts ", Quote(parameter.name), ": it selects elements [",
+          slice.begin, ", ", slice.end, ") of ", parameter.elements,
+          "; select whole parameters"));
     }
   }
   return absl::OkStatus();

@@ -200,10 +200,10 @@ absl::StatusOr<StatePtr> ForkOf(const State& state, const Layout& layout,
     fits = fork.params[i].sizes() == at::IntArrayRef(parameters[i].shape);
   }
   if (!fits || !has_head) {
-    return InvalidOption(has_head
-                             ? "the architecture changes more than its head "
-                               "with the number of classes"
-                             : "the architecture declares no head of its own");
+    return InvalidOption(
+        has_head ? "cannot fork: other parameters than the head's depend on "
+                   "num_classes"
+                 : "cannot fork: the architecture has no separate head");
   }
   return std::make_shared<const State>(std::move(fork));
 }

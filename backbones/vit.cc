@@ -229,20 +229,21 @@ std::vector<ArgumentSpec> ArgumentSpecs(const Defaults& defaults) {
       {.name = "mlp_ratio",
        .kind = ArgumentKind::kDouble,
        .default_value = 4.0,
-       .description = "hidden units of a block's perceptron, in embed_dim",
+       .description =
+           "hidden units of a block's perceptron, as a multiple of embed_dim",
        .minimum = 0,
        .maximum = 16},
       {.name = "drop_path_rate",
        .kind = ArgumentKind::kDouble,
        .default_value = 0.0,
-       .description = "probability to drop a residual of the last block, "
-                      "in training; it falls to 0 for the first one",
+       .description = "probability to drop a residual of the last block in "
+                      "training; decreases to 0 at the first block",
        .minimum = 0,
        .maximum = 1},
       {.name = "qkv_bias",
        .kind = ArgumentKind::kBool,
        .default_value = true,
-       .description = "whether queries, keys and values have a bias"}};
+       .description = "adds a bias to queries, keys and values"}};
 }
 
 absl::Status CheckArguments(const Arguments& arguments) {

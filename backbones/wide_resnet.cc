@@ -123,8 +123,8 @@ std::vector<ArchitectureEntry> WideResNetEntries() {
                           .step = 6},
                          {.name = "widen_factor",
                           .default_value = 10,
-                          .description = "filters of the stages: 16, 32 and 64 "
-                                         "times so many",
+                          .description = "factor of the filters: the stages "
+                                         "have 16, 32 and 64 times this",
                           .minimum = 1,
                           .maximum = 32},
                          {.name = "dropout",

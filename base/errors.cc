@@ -1,6 +1,5 @@
 #include "base/errors.h"
 
-#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -21,7 +20,8 @@ constexpr char kPayload[] = "backboned.v1.ErrorDetail";
 constexpr size_t kReasonFields = 1;
 constexpr size_t kLimitFields = 6;
 
-constexpr size_t kMaxQuotedBytes = 64;
+// Holds an instance's name behind its owner's: 64 bytes each, and a slash.
+constexpr size_t kMaxQuotedBytes = 130;
 constexpr std::string_view kEllipsis = "...";
 
 std::vector<std::string> Fields(const absl::Status& status) {
@@ -98,11 +98,7 @@ std::optional<Limit> LimitOf(const absl::Status& status) {
 }
 
 std::string Quote(std::string_view name) {
-  return absl::StrCat("\"", Cut(name, kMaxQuotedBytes), "\"");
-}
-
-std::string Escaped(std::string_view text) {
-  return absl::CEscape({text.data(), std::min(text.size(), size_t{130})});
+  return absl::StrCat("\"", absl::CEscape(Cut(name, kMaxQuotedBytes)), "\"");
 }
 
 std::string FormatShape(std::span<const int64_t> shape) {

@@ -88,11 +88,9 @@ std::optional<Reason> ReasonOf(const absl::Status& status);
 // Returns the limit that `status` carries, if any.
 std::optional<Limit> LimitOf(const absl::Status& status);
 
-// Returns `name` in quotes for a message, cut after 64 bytes.
+// Returns `name` in double quotes for a message: cut after 130 bytes, and
+// with a C escape for each byte that is not printable ASCII.
 std::string Quote(std::string_view name);
-
-// Escapes a string from a client for a message, cut after 130 bytes.
-std::string Escaped(std::string_view text);
 
 // Returns a shape in the form of messages: `[4, 3, 32, 32]`.
 std::string FormatShape(std::span<const int64_t> shape);

@@ -52,7 +52,7 @@ absl::Status CheckName(std::string_view name) {
                      std::all_of(name.begin(), name.end(), IsNameCharacter);
   if (valid) return absl::OkStatus();
   return InvalidOption(absl::StrCat(
-      "name '", Escaped(name), "' does not match [a-z0-9][a-z0-9_.-]{0,63}"));
+      "name ", Quote(name), " does not match [a-z0-9][a-z0-9_.-]{0,63}"));
 }
 
 std::string CanonicalName(std::string_view name) {

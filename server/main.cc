@@ -130,7 +130,7 @@ absl::Status HostInstance(Server& server, const std::string& option) {
   return absl::Status(
       status.code(),
       absl::StrCat("--instance ", option, ": ", status.message(),
-                   required ? "; here, write @WEIGHTS behind it" : ""));
+                   required ? "; with --instance, add @WEIGHTS" : ""));
 }
 
 // Warns of shares and quotas of absent principals: without tokens every caller

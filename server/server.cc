@@ -152,7 +152,7 @@ absl::Status Server::Register(
 absl::Status Server::DeleteInstance(Instance& instance) {
   if (!registry_.Remove(instance)) {
     return Error(absl::StatusCode::kNotFound, Reason::kInstanceNotFound,
-                 absl::StrCat("no instance '", instance.identity().name, "'"));
+                 absl::StrCat("no instance ", Quote(instance.identity().name)));
   }
   instance.MarkDeleted();  // Before its tapes go, so that no new one stays.
   sessions_.Disown(instance.FullName());

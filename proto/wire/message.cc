@@ -43,7 +43,7 @@ absl::StatusOr<Message> Message::Decode(grpc::ByteBuffer buffer) {
   if (message.chunk_bytes_ > kMaxChunkBytes) {
     return absl::InvalidArgumentError(
         absl::StrCat("chunk has ", message.chunk_bytes_, " bytes, at most ",
-                     kMaxChunkBytes, " are accepted"));
+                     kMaxChunkBytes, " are allowed"));
   }
   return message;
 }

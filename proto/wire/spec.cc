@@ -15,7 +15,7 @@ constexpr size_t kQuotedBytes = 64;
 
 absl::Status Refuse(const v1::TensorSpec& spec, const std::string& what) {
   return absl::InvalidArgumentError(absl::StrCat(
-      "tensor '", absl::CHexEscape(spec.name().substr(0, kQuotedBytes)), "' ",
+      "tensor \"", absl::CHexEscape(spec.name().substr(0, kQuotedBytes)), "\" ",
       what));
 }
 
@@ -75,7 +75,7 @@ absl::StatusOr<int64_t> ElementCount(const v1::TensorSpec& spec) {
   if (spec.shape_size() > kMaxDimensions) {
     return Refuse(
         spec, absl::StrCat("has ", spec.shape_size(), " dimensions, at most ",
-                           kMaxDimensions, " are accepted"));
+                           kMaxDimensions, " are allowed"));
   }
   int64_t count = 1;  // Of the sizes that are not 0.
   bool empty = false;
@@ -95,8 +95,8 @@ absl::StatusOr<int64_t> ElementCount(const v1::TensorSpec& spec) {
 absl::StatusOr<int64_t> ByteSize(const v1::TensorSpec& spec) {
   const int64_t element_bytes = ElementBytes(spec.dtype());
   if (element_bytes == 0) {
-    return Refuse(spec, absl::StrCat("has element type ", spec.dtype(),
-                                     ", which is not one"));
+    return Refuse(spec,
+                  absl::StrCat("has the unknown element type ", spec.dtype()));
   }
   const absl::StatusOr<int64_t> count = ElementCount(spec);
   if (!count.ok()) return count;

@@ -49,8 +49,9 @@ void TensorReader::Place(std::span<const std::byte> part) {
 
 absl::Status TensorReader::Finish() const {
   if (received_bytes_ == expected_bytes_) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(
-      "stream ended at byte ", received_bytes_, " of ", expected_bytes_));
+  return absl::InvalidArgumentError(absl::StrCat("stream ended at byte ",
+                                                 received_bytes_, ", expected ",
+                                                 expected_bytes_, " bytes"));
 }
 
 }  // namespace backboned::wire

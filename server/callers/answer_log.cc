@@ -48,9 +48,10 @@ absl::StatusOr<AnswerLog::Attempt> AnswerLog::Begin(
       return AnswerTicket(this, key);
     }
     if (entry.fingerprint != fingerprint) {
-      return Error(absl::StatusCode::kInvalidArgument, Reason::kRequestIdReused,
-                   absl::StrCat("request id '", key.request_id,
-                                "' was used for another request"));
+      return Error(
+          absl::StatusCode::kInvalidArgument, Reason::kRequestIdReused,
+          absl::StrCat("request_id ", Quote(key.request_id),
+                       " was used for another request; choose a new one"));
     }
     if (entry.recorded) return entry.answer;
     if (entry.attempt < attempt) entry.give_way();
@@ -125,8 +126,8 @@ absl::Status AnswerLog::WaitForEnd(
   mutex_.Lock();
   if (!absl::IsDeadlineExceeded(still)) return still;
   return absl::DeadlineExceededError(
-      absl::StrCat("the first attempt of request id '", key.request_id,
-                   "' has not ended yet"));
+      absl::StrCat("the first attempt of request_id ", Quote(key.request_id),
+                   " has not ended yet; retry with the same request_id"));
 }
 
 // Forgets answers or tensors over a limit and returns the tensors.

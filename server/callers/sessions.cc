@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/string_view.h"
 #include "base/errors.h"
 
 namespace backboned {
@@ -57,8 +56,8 @@ absl::Status Sessions::Adopt(std::string_view id, std::string_view principal,
   absl::MutexLock lock(&mutex_);
   const auto session = sessions_.find(Key(id, principal));
   if (session == sessions_.end()) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        "no session '", absl::string_view(id.data(), id.size()), "' lives"));
+    return absl::FailedPreconditionError(
+        absl::StrCat("session ", Quote(id), " has ended"));
   }
   Forget(name);
   session->second.instances.insert(name);

@@ -179,7 +179,7 @@ DeviceWorker::Place DeviceWorker::PlaceOf(const FlowName& flow) const {
 absl::Status DeviceWorker::Submit(const std::shared_ptr<Item>& item) {
   if (ending_) {
     return Error(absl::StatusCode::kUnavailable, Reason::kDraining,
-                 "the device's worker has ended");
+                 "the server is shutting down");
   }
   const absl::Status queued = Enqueue(item);
   if (!queued.ok()) return QueueFull(queued, item->request);

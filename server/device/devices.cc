@@ -5,6 +5,7 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "base/errors.h"
 
 namespace backboned {
 namespace {
@@ -45,8 +46,8 @@ absl::StatusOr<c10::Device> OpenDevice(const std::string& name) {
       index >= 0 && index < 64) {
     return OpenCuda(index);
   }
-  return absl::InvalidArgumentError(
-      absl::StrCat("no device '", name, "'; valid are cpu, cuda and cuda:N"));
+  return absl::InvalidArgumentError(absl::StrCat(
+      "no device ", Quote(name), "; valid devices: cpu, cuda, cuda:N"));
 }
 
 }  // namespace

@@ -66,7 +66,7 @@ absl::StatusOr<at::Generator> MakeGenerator(const CreateOptions& options) {
                                                     : std::random_device()());
   }
   if (options.seed.has_value()) {
-    return InvalidOption("give either a seed or rng_state, not both");
+    return InvalidOption("give either seed or rng_state, not both");
   }
   return GeneratorFromState(std::as_bytes(std::span(options.rng_state)));
 }
@@ -89,7 +89,7 @@ std::vector<std::string> UidsOf(
 absl::Status CheckColumn(const CreateOptions& options, const Blueprint& plan,
                          const DeviceWorker& worker, const Instance& column) {
   const auto differs = [&](std::string_view has, std::string_view expected) {
-    return InvalidOption(absl::StrCat("column '", column.FullName(), "' ",
+    return InvalidOption(absl::StrCat("column ", Quote(column.FullName()), " ",
                                       std::string(has), ", expected ",
                                       std::string(expected)));
   };
@@ -107,7 +107,7 @@ absl::Status CheckColumn(const CreateOptions& options, const Blueprint& plan,
   }
   const at::ScalarType dtype = DtypeOf(*column.state());
   if (dtype != options.dtype) {
-    return differs("holds " + DtypeName(dtype), DtypeName(options.dtype));
+    return differs("has dtype " + DtypeName(dtype), DtypeName(options.dtype));
   }
   if (&column.worker() != &worker) {
     return differs("is on " + column.worker().device().str(),
@@ -122,13 +122,13 @@ std::string MadeOtherwise(const Instance& instance,
   const Architecture& present = instance.architecture();
   if (present.name() != plan.architecture->name() ||
       present.arguments() != plan.architecture->arguments()) {
-    return absl::StrCat("is a ", present.name(), " of other arguments");
+    return absl::StrCat("is a ", present.name(), " with other arguments");
   }
   if (instance.identity().column_uids != UidsOf(options.columns)) {
-    return "is behind other columns";
+    return "has other earlier columns";
   }
   if (instance.identity().normalization != plan.normalization) {
-    return "is normalized otherwise";
+    return "has another normalization";
   }
   return "";
 }
@@ -142,7 +142,7 @@ std::string BeganOtherwise(const Instance& instance,
   }
   const at::ScalarType dtype = DtypeOf(*instance.state());
   if (dtype != options.dtype) {
-    return absl::StrCat("holds ", DtypeName(dtype), ", not ",
+    return absl::StrCat("has dtype ", DtypeName(dtype), ", not ",
                         DtypeName(options.dtype));
   }
   const std::string& weights = instance.identity().weights;
@@ -176,7 +176,11 @@ absl::StatusOr<Blueprint> MakeBlueprint(const CreateOptions& options) {
   std::string architecture = options.architecture;
   Arguments arguments = options.arguments;
   if (options.benchmark.empty() == options.architecture.empty()) {
-    return InvalidOption("name either a benchmark or an architecture");
+    return InvalidOption(
+        options.benchmark.empty()
+            ? "the request has neither benchmark nor architecture; give one of "
+              "them"
+            : "give either benchmark or architecture, not both");
   }
   if (!options.benchmark.empty()) {
     absl::StatusOr<const Benchmark*> benchmark =
@@ -220,7 +224,7 @@ absl::Status CheckWeights(const CreateOptions& options, const Blueprint& plan) {
   }
   return Error(absl::StatusCode::kFailedPrecondition, Reason::kWeightsRequired,
                absl::StrCat("Mammoth uses ", plan.architecture->name(),
-                            " pretrained: name weights, or set random_init"));
+                            " pretrained; give weights, or set random_init"));
 }
 
 absl::Status CheckColumns(const CreateOptions& options, const Blueprint& plan,
@@ -238,7 +242,8 @@ absl::StatusOr<Created> Existing(std::shared_ptr<Instance> instance,
                                  const DeviceWorker& worker) {
   std::string why;
   if (!options.exist_ok) {
-    why = absl::StrCat("there is an instance '", options.name, "' already");
+    why = absl::StrCat("instance ", Quote(options.name),
+                       " exists already; choose another name, or set exist_ok");
   } else {
     std::string difference = MadeOtherwise(*instance, options, plan);
     if (difference.empty()) {
@@ -248,7 +253,8 @@ absl::StatusOr<Created> Existing(std::shared_ptr<Instance> instance,
       difference = SetOtherwise(instance->settings(), options.settings);
     }
     if (!difference.empty()) {
-      why = absl::StrCat("instance '", options.name, "' ", difference);
+      why = absl::StrCat("instance ", Quote(options.name),
+                         " exists already, but ", difference);
     }
   }
   if (why.empty()) {

@@ -87,8 +87,8 @@ absl::Status CheckClone(const CloneOptions& options) {
   if (options.num_classes.has_value() &&
       (options.parts.grads || options.parts.optimizer)) {
     return InvalidOption(
-        "a clone with num_classes has a head of its own: it takes neither "
-        "with_grads nor with_optimizer");
+        "num_classes cannot be combined with with_grads or with_optimizer: a "
+        "fork has a new head");
   }
   if (options.seed.has_value() && !options.num_classes.has_value()) {
     return InvalidOption("seed needs num_classes");

@@ -27,7 +27,8 @@ absl::Status FeatureCache::Resize(int64_t limit_bytes) {
   Entries dead;  // Destroyed after the lock.
   absl::MutexLock lock(&mutex_);
   if (limit_bytes == limit_.amount()) return absl::OkStatus();
-  if (room_ == nullptr) return InvalidOption("there is no room for caches");
+  if (room_ == nullptr)
+    return InvalidOption("this instance cannot have a feature cache");
   absl::Status changed = room_->Resize(limit_, payer_, limit_bytes);
   if (!changed.ok()) return changed;
   Evict(dead);

@@ -121,27 +121,28 @@ absl::Status Instance::CacheFits(int64_t bytes) const {
                                   : std::get<int64_t>(classes->second) * size);
   if (bytes == 0 || bytes >= least) return absl::OkStatus();
   return InvalidOption(absl::StrCat("feature_cache_bytes is ", bytes,
-                                    ", but the logits of one sample take ",
-                                    least, " bytes; 0 turns the cache off"));
+                                    ", must be 0 (off) or at least ", least,
+                                    ", which the logits of one sample take"));
 }
 
 absl::Status Instance::CheckVersion(const VersionCondition& condition,
                                     const State& state) const {
   if (!condition.uid.empty() && condition.uid != uid_) {
-    return Stale(
-        absl::StrCat("the instance has uid ", uid_, ", not ", condition.uid));
+    return Stale(absl::StrCat("if_version has uid ", Quote(condition.uid),
+                              ", the instance has ", Quote(uid_),
+                              ": it was created again; read it again"));
   }
   if (condition.params.has_value() &&
       *condition.params != state.params_version) {
-    return Stale(absl::StrCat("the parameters have version ",
-                              state.params_version, ", not ",
-                              *condition.params));
+    return Stale(absl::StrCat("if_version has params ", *condition.params,
+                              ", the instance has ", state.params_version,
+                              "; read again and retry"));
   }
   if (condition.buffers.has_value() &&
       *condition.buffers != state.buffers_version) {
-    return Stale(absl::StrCat("the buffers have version ",
-                              state.buffers_version, ", not ",
-                              *condition.buffers));
+    return Stale(absl::StrCat("if_version has buffers ", *condition.buffers,
+                              ", the instance has ", state.buffers_version,
+                              "; read again and retry"));
   }
   return absl::OkStatus();
 }
@@ -175,9 +176,9 @@ void Instance::MarkDeleted() {
 
 absl::Status Instance::CheckAlive() const {
   if (!deleted_) return absl::OkStatus();
-  return Error(
-      absl::StatusCode::kNotFound, Reason::kInstanceNotFound,
-      absl::StrCat("instance '", identity_.name, "' was deleted meanwhile"));
+  return Error(absl::StatusCode::kNotFound, Reason::kInstanceNotFound,
+               absl::StrCat("instance ", Quote(identity_.name),
+                            " was deleted meanwhile"));
 }
 
 absl::Status Instance::CheckWritable() const {
@@ -186,18 +187,19 @@ absl::Status Instance::CheckWritable() const {
   absl::MutexLock lock(&mutex_);
   if (!settings_.read_only) return absl::OkStatus();
   return Error(absl::StatusCode::kFailedPrecondition, Reason::kReadOnly,
-               absl::StrCat("instance '", identity_.name,
-                            "' is read-only; clone it, or change its setting"));
+               absl::StrCat("instance ", Quote(identity_.name),
+                            " is read-only; clone it, or set read_only to "
+                            "false with UpdateInstance"));
 }
 
 absl::Status Instance::CheckTrains() const {
   const at::ScalarType dtype = DtypeOf(*state());
   if (IsTrainableDtype(dtype)) return absl::OkStatus();
-  return Error(
-      absl::StatusCode::kFailedPrecondition, Reason::kReadOnly,
-      absl::StrCat("instance '", identity_.name, "' holds ", DtypeName(dtype),
-                   ", which runs in evaluation only: no training, "
-                   "tapes or gradients"));
+  return Error(absl::StatusCode::kFailedPrecondition, Reason::kReadOnly,
+               absl::StrCat("instance ", Quote(identity_.name), " has dtype ",
+                            DtypeName(dtype),
+                            ", which allows evaluation only: no training, "
+                            "tapes or gradients"));
 }
 
 void Instance::Publish(StatePtr next) {

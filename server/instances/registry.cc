@@ -26,7 +26,7 @@ absl::StatusOr<std::shared_ptr<Instance>> Registry::Find(
   return Error(absl::StatusCode::kNotFound, Reason::kInstanceNotFound,
                reference.empty()
                    ? "the header names no instance"
-                   : absl::StrCat("no instance '", Escaped(reference), "'"));
+                   : absl::StrCat("no instance ", Quote(reference)));
 }
 
 std::shared_ptr<Instance> Registry::Get(std::string_view owner,
@@ -44,9 +44,9 @@ absl::Status Registry::Add(std::shared_ptr<Instance> instance) {
   const Instance::Identity& identity = instance->identity();
   absl::MutexLock lock(&mutex_);
   if (instances_.contains({identity.owner, identity.name})) {
-    return Error(
-        absl::StatusCode::kAlreadyExists, Reason::kInstanceExists,
-        absl::StrCat("there is an instance '", identity.name, "' already"));
+    return Error(absl::StatusCode::kAlreadyExists, Reason::kInstanceExists,
+                 absl::StrCat("instance ", Quote(identity.name),
+                              " exists already; choose another name"));
   }
   absl::StatusOr<Budget::Reservation> place =
       places_.Reserve({identity.owner, identity.session}, 1);

@@ -64,7 +64,7 @@ absl::StatusOr<std::vector<std::string>> WeightsFolder::Names() const {
   if (error) {
     return Error(absl::StatusCode::kFailedPrecondition,
                  Reason::kWeightsUnreadable,
-                 absl::StrCat("the server cannot read its folder of weights: ",
+                 absl::StrCat("the server cannot read --weights-dir: ",
                               error.message()));
   }
   std::ranges::sort(names);
@@ -74,16 +74,15 @@ absl::StatusOr<std::vector<std::string>> WeightsFolder::Names() const {
 absl::StatusOr<int> WeightsFolder::OpenFile(std::string_view name) const {
   if (absl::Status valid = CheckName(name); !valid.ok()) return valid;
   if (path_.empty()) {
-    return NotFound(absl::StrCat(
-        "no weights ", Quote(name),
-        "; this server has none, since it runs without --weights-dir"));
+    return NotFound(absl::StrCat("no weights ", Quote(name),
+                                 ": the server runs without --weights-dir"));
   }
   absl::StatusOr<std::vector<std::string>> names = Names();
   if (!names.ok()) return names.status();
   const auto found = std::ranges::find(*names, name);
   if (found == names->end() && names->empty()) {
     return NotFound(absl::StrCat("no weights ", Quote(name),
-                                 "; the server's folder of weights is empty"));
+                                 ": the server's --weights-dir is empty"));
   }
   if (found == names->end()) {
     return UnknownName(Reason::kWeightsNotFound, "weights file", name, *names);

@@ -65,8 +65,9 @@ void Budget::GiveBack(const Part& part) {
 
 absl::Status Budget::CheckNotNegative(int64_t amount) const {
   if (amount >= 0) return absl::OkStatus();
-  return InvalidOption(absl::StrCat(amount, " ", options_.unit, "s of ",
-                                    options_.name, " cannot be taken"));
+  return InvalidOption(absl::StrCat("the call asks for ", amount, " ",
+                                    options_.unit, "s of ", options_.name,
+                                    ", must be at least 0"));
 }
 
 absl::Status Budget::CheckLocked(const Payer& payer, int64_t amount) const {
@@ -77,15 +78,15 @@ absl::Status Budget::CheckLocked(const Payer& payer, int64_t amount) const {
     const int64_t limit = options_.quotas.Part(scope, payer, options_.limit);
     const int64_t used = used_.Get(scope, payer);
     if (amount <= limit - used) continue;
-    return NoRoom({.name = options_.name,
-                   .value = limit,
-                   .requested = SaturatingAdd(used, amount),
-                   .retry_delay = amount <= limit ? options_.retry_delay
-                                                  : absl::ZeroDuration(),
-                   .scope = scope},
-                  used,
-                  absl::StrCat("no room for ", amount, " more ", options_.unit,
-                               amount == 1 ? "" : "s"));
+    return NoRoom(
+        {.name = options_.name,
+         .value = limit,
+         .requested = SaturatingAdd(used, amount),
+         .retry_delay =
+             amount <= limit ? options_.retry_delay : absl::ZeroDuration(),
+         .scope = scope},
+        used,
+        absl::StrCat(amount, " more ", options_.unit, amount == 1 ? "" : "s"));
   }
   return absl::OkStatus();
 }

@@ -25,7 +25,7 @@ absl::Status OverLimit(const std::string& name, LimitScope scope, int64_t bytes,
        .requested = requested,
        .retry_delay = bytes <= limit ? kRetryDelay : absl::ZeroDuration(),
        .scope = scope},
-      live, absl::StrCat("no room for ", bytes, " more bytes"));
+      live, absl::StrCat(bytes, " more bytes"));
 }
 
 }  // namespace

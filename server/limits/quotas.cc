@@ -2,23 +2,23 @@
 
 #include <algorithm>
 #include <cmath>
+#include <string>
 
 #include "absl/strings/str_cat.h"
 
 namespace backboned {
 namespace {
 
-// Names the owner of the use within `scope`, for a message.
-const char* Whose(LimitScope scope) {
+const char* NameOf(LimitScope scope) {
   switch (scope) {
     case LimitScope::kSession:
-      return "this session uses ";
+      return "session";
     case LimitScope::kPrincipal:
-      return "this principal uses ";
+      return "principal";
     case LimitScope::kRun:
-      return "this run uses ";
+      return "run";
     default:
-      return "all together use ";
+      return "server";
   }
 }
 
@@ -45,10 +45,13 @@ bool Quotas::IsLimited(LimitScope scope, const Payer& payer) const {
   return scope == LimitScope::kServer || Fraction(scope, payer) < 1;
 }
 
-absl::Status NoRoom(const Limit& limit, int64_t used, std::string_view what) {
+absl::Status NoRoom(const Limit& limit, int64_t used, std::string_view what,
+                    std::string_view advice) {
   return LimitReached(
-      limit, absl::StrCat(std::string(what), ": of ", limit.name, " ",
-                          Whose(limit.scope), used, " of ", limit.value));
+      limit,
+      absl::StrCat("no room for ", std::string(what), ": this ",
+                   NameOf(limit.scope), " uses ", used, " of its ", limit.value,
+                   " of ", limit.name, std::string(advice)));
 }
 
 }  // namespace backboned

@@ -48,9 +48,10 @@ struct Quotas {
 inline constexpr std::array kScopes = {
     LimitScope::kSession, LimitScope::kPrincipal, LimitScope::kServer};
 
-// Returns the error of a limit that has no room: its message is `what`, then
-// the scope of the limit and the amount in use.
-absl::Status NoRoom(const Limit& limit, int64_t used, std::string_view what);
+// Returns the error of a limit that has no room for `what`: `no room for 5 more
+// bytes: this session uses 3 of its 8 of max-in-flight-bytes`, then `advice`.
+absl::Status NoRoom(const Limit& limit, int64_t used, std::string_view what,
+                    std::string_view advice = "");
 
 }  // namespace backboned
 

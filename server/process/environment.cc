@@ -31,11 +31,9 @@ absl::Status CheckEnvironment(const char* const* environment,
     if (!name.starts_with(kPrefix)) continue;
     if (std::ranges::find(kOfOthers, name) != std::end(kOfOthers)) continue;
     if (std::ranges::find(options, name) != options.end()) continue;
-    return absl::InvalidArgumentError(
-        absl::StrCat("the environment's variable ",
-                     absl::string_view(name.data(), name.size()),
-                     " is none of the server's; the nearest of them is ",
-                     NearestName(name, options)));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "environment variable ", absl::string_view(name.data(), name.size()),
+        " is unknown; did you mean ", NearestName(name, options), "?"));
   }
   return absl::OkStatus();
 }

@@ -16,6 +16,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
+#include "base/errors.h"
 #include "server/device/platform.h"
 #include "server/process/environment.h"
 
@@ -28,12 +29,12 @@ std::string EnvironmentName(const std::string& option) {
                                         option.substr(2), {{"-", "_"}})));
 }
 
-// Makes a check that refuses texts unless `accepts`: "'TEXT' is no KIND".
+// Makes a check that refuses texts unless `accepts`: "TEXT is not a KIND".
 template <typename Accepts>
 CLI::Validator Only(const std::string& kind, Accepts accepts) {
   const auto check = [kind, accepts](const std::string& text) {
     return accepts(text) ? std::string()
-                         : absl::StrCat("'", text, "' is no ", kind);
+                         : absl::StrCat(Quote(text), " is not a ", kind);
   };
   return CLI::Validator(check, "", kind);
 }
@@ -103,12 +104,12 @@ class Adder {
 };
 
 void AddServing(Adder& add, Options& options) {
-  add.AddList(
-      "--listen", options.listen,
-      "Where to listen: unix:/path or host:port (port 0: any); repeatable");
+  add.AddList("--listen", options.listen,
+              "Addresses to listen on: unix:/path or host:port (port 0: any "
+              "free port); repeatable");
   add.AddFlag(
       "--insecure-remote", options.insecure_remote,
-      "Allow to listen beyond loopback, without authentication or encryption");
+      "Allow addresses beyond loopback, without authentication or encryption");
   add.AddList(
       "--device", options.devices,
       "Devices: cpu, cuda or cuda:N; the first is the default; repeatable");
@@ -118,16 +119,15 @@ void AddServing(Adder& add, Options& options) {
           "here and in a local run give equal bits")
       ->check(CLI::Range(0, 1024));
   add.AddList("--instance", options.instances,
-              "Host an instance from the start: BENCHMARK or BENCHMARK=NAME, "
-              "drawn with "
-              "seed 0; behind it @WEIGHTS loads a file of --weights-dir; "
-              "repeatable");
+              "Instance to host from the start: BENCHMARK or BENCHMARK=NAME, "
+              "drawn with seed 0, or, with @WEIGHTS at the end, loaded from a "
+              "file of --weights-dir; repeatable");
   add.Add("--weights-dir", options.weights_dir,
           "Folder of NAME.safetensors files that instances may begin with")
       ->type_name("DIR");
   add.Add("--state-dir", options.state_dir,
-          "Folder for what is to outlive the server; must be writable at the "
-          "start, and nothing is kept there yet")
+          "Folder for state that outlives the server; must be writable at the "
+          "start, unused so far")
       ->type_name("DIR");
   add.Add("--omp-wait", options.omp_wait,
           "How idle threads wait: auto, passive (sleep: best beside busy "
@@ -135,7 +135,8 @@ void AddServing(Adder& add, Options& options) {
           "active (spin: lowest latency on a quiet machine)")
       ->check(CLI::IsMember({"auto", "active", "passive"}));
   add.Add("--reflection", options.reflection, "Offer gRPC reflection");
-  add.Add("--log-level", options.log_level, "What to log on standard error")
+  add.Add("--log-level", options.log_level,
+          "Lowest level of the messages logged to standard error")
       ->check(CLI::IsMember({"debug", "info", "warn", "error", "off"}));
 }
 
@@ -161,8 +162,8 @@ void AddQuotas(Adder& add, Quotas& quotas, std::vector<std::string>& texts) {
     return quota && IsFraction(quota->second);
   };
   add.AddList("--quota", texts,
-              "How much of each limit a principal may use: PRINCIPAL=FRACTION; "
-              "others may use all; repeatable")
+              "Part of each limit that a principal may use: "
+              "PRINCIPAL=FRACTION; other principals may use all; repeatable")
       ->check(Only("PRINCIPAL=FRACTION with a fraction above 0 and at most 1",
                    is_quota))
       ->type_name("PRINCIPAL=FRACTION");
@@ -171,8 +172,8 @@ void AddQuotas(Adder& add, Quotas& quotas, std::vector<std::string>& texts) {
     return absl::SimpleAtod(text, &fraction) && IsFraction(fraction);
   };
   add.Add("--session-quota", quotas.session,
-          "How much of each limit one session, that is one client process, may "
-          "use: a fraction; 1 where nobody shares the server")
+          "Part of each limit that one session (a client process) may use; "
+          "1 if only one client uses the server")
       ->check(Only("fraction above 0 and at most 1", is_fraction))
       ->type_name("FRACTION");
 }
@@ -183,15 +184,17 @@ void AddSharing(Adder& add, Options& options) {
   };
   add.AddList("--share", options.shares,
               "Weight of a principal's share of a device: PRINCIPAL=WEIGHT; "
-              "others have 1; repeatable")
+              "other principals have 1; repeatable")
       ->check(Only("PRINCIPAL=WEIGHT with a positive weight", is_share))
       ->type_name("PRINCIPAL=WEIGHT");
   add.Add("--max-batch", options.max_batch,
-          "Samples of forwards that allow it that run together; 0: each alone")
+          "Most samples in a batch of forwards that allow merging; 0: no "
+          "merging")
       ->check(CLI::Range(int64_t{0}, int64_t{65'536}));
   add.Add("--max-delay-us", options.max_delay_us,
-          "Microseconds that these wait for others to run with; 0: what waits "
-          "when the device is free runs together")
+          "Most microseconds that a forward that allows merging waits for "
+          "others; 0: only those that wait when the device is free run "
+          "together")
       ->check(CLI::Range(int64_t{0}, int64_t{1'000'000}));
 }
 
@@ -218,8 +221,9 @@ CLI::Option* AddCheck(CLI::App& app, std::string& target) {
   return app
       .add_option(
           "--check", target,
-          "Do not serve, but ask a running server whether it does: the "
-          "one at TARGET, else at the first --listen; exit with 0 if so")
+          "Ask a running server whether it serves, instead of serving: the "
+          "one at TARGET, else at the first --listen; the exit status is 0 if "
+          "it does")
       ->expected(0, 1)
       ->type_name("TARGET");
 }

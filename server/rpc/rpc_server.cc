@@ -12,6 +12,7 @@
 #include <mutex>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 
 namespace backboned::rpc {
@@ -130,7 +131,8 @@ absl::Status RpcServer::Build(const Options& options) {
   builder.RegisterService(&backbone_service_);
   server_ = builder.BuildAndStart();
   if (server_ == nullptr) {
-    return absl::UnavailableError("cannot listen on the given addresses");
+    return absl::UnavailableError(
+        absl::StrCat("cannot listen on ", absl::StrJoin(addresses_, ", ")));
   }
   for (size_t i = 0; i < addresses_.size(); ++i) {
     if (!addresses_[i].ends_with(":0")) continue;

@@ -16,9 +16,11 @@ namespace {
 // The usual time of a backward.
 constexpr absl::Duration kTapeRetryDelay = absl::Seconds(1);
 
+constexpr char kTapeAdvice[] = "; run backwards or release tapes";
+
 absl::Status TapeError(const std::string& id, const char* what) {
   return Error(absl::StatusCode::kFailedPrecondition, Reason::kTapeNotFound,
-               absl::StrCat("tape '", id, "' ", what));
+               absl::StrCat("tape ", Quote(id), " ", what));
 }
 
 // Returns the tape without its graph.
@@ -111,7 +113,7 @@ absl::StatusOr<TapeLease> TapeStore::Lease(absl::Span<const std::string> ids,
   std::unordered_set<std::string_view> seen;
   for (const std::string& id : ids) {
     if (!seen.insert(id).second) {
-      return InvalidOption(absl::StrCat("tape '", id, "' is named twice"));
+      return InvalidOption(absl::StrCat("tape ", Quote(id), " is named twice"));
     }
   }
   absl::MutexLock lock(&mutex_);
@@ -227,8 +229,8 @@ absl::Status TapeStore::CheckUse(const std::string& id,
   }
   if (found->second.tape->instance_uid != instance_uid) {
     return TapeError(id,
-                     "is of another instance, or of this one before it was "
-                     "made anew; run the forward again");
+                     "is of another instance, or of an earlier one of the same "
+                     "name; run the forward again");
   }
   if (found->second.leased) {
     return TapeError(id,
@@ -263,22 +265,19 @@ absl::Status TapeStore::CheckCount(const Level& level) const {
                  .requested = count + 1,
                  .retry_delay = kTapeRetryDelay,
                  .scope = level.scope},
-                count,
-                "no more tape can be kept; run backwards or release tapes");
+                count, "1 more tape", kTapeAdvice);
 }
 
 absl::Status TapeStore::CheckBytes(const Level& level, int64_t bytes) const {
   if (bytes <= level.free_bytes()) return absl::OkStatus();
-  return NoRoom(
-      {.name = "max-tape-bytes",
-       .value = level.max_bytes,
-       .requested = level.holder.figures.bytes + bytes,
-       .retry_delay =
-           bytes <= level.max_bytes ? kTapeRetryDelay : absl::ZeroDuration(),
-       .scope = level.scope},
-      level.holder.figures.bytes,
-      absl::StrCat("a tape of ", bytes,
-                   " bytes does not fit; run backwards or release tapes"));
+  return NoRoom({.name = "max-tape-bytes",
+                 .value = level.max_bytes,
+                 .requested = level.holder.figures.bytes + bytes,
+                 .retry_delay = bytes <= level.max_bytes ? kTapeRetryDelay
+                                                         : absl::ZeroDuration(),
+                 .scope = level.scope},
+                level.holder.figures.bytes,
+                absl::StrCat("a tape of ", bytes, " bytes"), kTapeAdvice);
 }
 
 // Demotes tapes until `bytes` of `payer` fit; returns the error if they cannot.

@@ -127,14 +127,14 @@ class CheckTermsTest : public ::testing::Test {
 
 TEST_F(CheckTermsTest, NeedsATerm) {
   EXPECT_THAT(CheckTerms({}, 4), StatusIs(absl::StatusCode::kInvalidArgument,
-                                          HasSubstr("has no term")));
+                                          HasSubstr("has no loss term")));
 }
 
 TEST_F(CheckTermsTest, RefusesRowsThatAreNotThere) {
   LossTerm term = CrossEntropyOf({0});
   term.row_begin = 3;
   term.row_end = 5;
-  Expect(term, "term 1: rows [3, 5) are none of a batch of 4");
+  Expect(term, "term 1: rows [3, 5) are not within a batch of 4 rows");
   term.row_end = 3;
   Expect(term, "rows [3, 3)");
   term.row_begin = -1;
@@ -150,12 +150,12 @@ TEST_F(CheckTermsTest, RefusesNumbersOutOfTheirRange) {
          "label_smoothing is 1.5, must be in [0, 1]");
   Expect({.row_end = 1,
           .loss = KlDivergence{.target = at::zeros({1, 2}), .temperature = -1}},
-         "temperature is -1, must be a number above 0");
+         "temperature is -1, must be finite and above 0");
   Expect({.row_end = 1,
           .loss = CrossEntropy{.labels = Labels({0}),
                                .class_mask = {true},
                                .label_smoothing = 0.5}},
-         "label_smoothing does not go with a class mask");
+         "label_smoothing cannot be used with class_mask");
 }
 
 TEST_F(CheckTermsTest, RefusesTensorsThatDoNotFitTheRows) {
@@ -177,16 +177,16 @@ TEST(CheckClassesTest, RefusesWhatDoesNotFitTheClasses) {
         CheckClasses(std::vector{term}, 4),
         StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(message)));
   };
-  expect(CrossEntropyOf({3, 4}), "term 0: label 4 is none of the 4 classes");
-  expect(CrossEntropyOf({-1}), "label -1 is none");
+  expect(CrossEntropyOf({3, 4}), "term 0: label 4 is not in [0, 4)");
+  expect(CrossEntropyOf({-1}), "label -1 is not in");
   expect(CrossEntropyOf({kIgnoredLabel}), "all labels are -100");
   LossTerm masked = CrossEntropyOf({3});
   std::get<CrossEntropy>(masked.loss).class_mask = {true, true};
-  expect(masked, "the class mask has 2 values, there are 4 classes");
+  expect(masked, "class_mask has 2 values, expected 4");
   std::get<CrossEntropy>(masked.loss).class_mask = {true, true, true, false};
-  expect(masked, "label 3 is of a class that the class mask leaves out");
+  expect(masked, "label 3 is excluded by class_mask");
   expect({.row_end = 1, .loss = MeanSquaredError{at::zeros({1, 3})}},
-         "the target has 3 columns, there are 4 classes");
+         "the target has 3 columns, expected 4");
   expect({.row_end = 1, .loss = KlDivergence{.target = at::zeros({1, 5})}},
          "the target has 5 columns");
   EXPECT_THAT(CheckClasses(std::vector{CrossEntropyOf({3, kIgnoredLabel})}, 4),

@@ -330,20 +330,22 @@ TEST(StepTest, RefusesOptionsThatDoNotFit) {
         Step(state, options),
         StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(message)));
   };
-  expect({.lr = {1, 2}}, "lr has 2 values, the optimizer 1 group");
-  expect({.lr = {-1}}, "group 0: lr is -1, must be a number of at least 0");
+  expect({.lr = {1, 2}}, "lr has 2 values, expected 1, one for each group");
+  expect({.lr = {-1}}, "group 0: lr is -1, must be finite and at least 0");
   expect({.clip_norm = ClipNorm{.max_norm = 0}}, "max_norm is 0");
   expect({.clip_norm = ClipNorm{.max_norm = 1, .norm_type = -1}},
          "norm_type is -1, must be above 0");
   expect({.clip_value = kNan}, "clip_value is nan");
   expect({.settings = {{}, {}}},
-         "settings has 2 values, the optimizer 1 group");
+         "settings has 2 values, expected 1, one for each group");
   expect({.settings = {{.momentum = -1}}}, "group 0: momentum is -1");
   expect({.settings = {{.nesterov = true}}}, "group 0: nesterov needs");
-  expect({.settings = {{.beta1 = 0.5}}}, "group 0: the optimizer has no beta1");
-  EXPECT_THAT(Step(AdamState({}), {.settings = {{.momentum = 0}}}),
-              StatusIs(absl::StatusCode::kInvalidArgument,
-                       HasSubstr("group 0: the optimizer has no momentum")));
+  expect({.settings = {{.beta1 = 0.5}}},
+         "group 0: the optimizer's kind takes no beta1");
+  EXPECT_THAT(
+      Step(AdamState({}), {.settings = {{.momentum = 0}}}),
+      StatusIs(absl::StatusCode::kInvalidArgument,
+               HasSubstr("group 0: the optimizer's kind takes no momentum")));
 }
 
 TEST(MakeOptimizerTest, RefusesNumbersOutOfTheirRange) {
@@ -356,12 +358,12 @@ TEST(MakeOptimizerTest, RefusesNumbersOutOfTheirRange) {
   expect(OptimizerKind::kSgd, {.lr = kNan}, "group 1: lr is nan");
   expect(OptimizerKind::kSgd, {.lr = kInfinity}, "group 1: lr is inf");
   expect(OptimizerKind::kSgd, {.weight_decay = -2},
-         "group 1: weight_decay is -2, must be a number of at least 0");
+         "group 1: weight_decay is -2, must be finite and at least 0");
   expect(OptimizerKind::kSgd, {.momentum = -0.5}, "momentum is -0.5");
   expect(OptimizerKind::kSgd, {.dampening = kInfinity}, "dampening is inf");
-  expect(OptimizerKind::kSgd,
-         {.momentum = 0.5, .dampening = 1, .nesterov = true},
-         "nesterov needs a momentum and no dampening, they are 0.5 and 1");
+  expect(
+      OptimizerKind::kSgd, {.momentum = 0.5, .dampening = 1, .nesterov = true},
+      "nesterov needs a momentum above 0 and dampening 0, they are 0.5 and 1");
   expect(OptimizerKind::kAdam, {.beta1 = 1},
          "group 1: beta1 is 1, must be in [0, 1)");
   expect(OptimizerKind::kAdamW, {.beta2 = kNan}, "beta2 is nan");
@@ -383,8 +385,10 @@ TEST(MakeOptimizerTest, RefusesSelectionsOfNoWholeParameter) {
         StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(message)));
   };
   expect({.globs = {"z"}}, "group 0: pattern \"z\" matches none");
-  expect({.range = {{0, 1}}}, "group 0: range takes the elements [0, 1) of a");
-  expect({.globs = {"a", "!a"}}, "group 0: the selection selects no parameter");
+  expect({.range = {{0, 1}}},
+         "group 0: range cuts \"a\": it selects elements [0, 1) of");
+  expect({.globs = {"a", "!a"}},
+         "group 0: the group's selection selects no parameter");
 }
 
 TEST(MakeOptimizerTest, RefusesMorePatternsThanAllGroupsMayHave) {
@@ -412,8 +416,9 @@ TEST(CheckOptimizableTest, RefusesHalfPrecision) {
   EXPECT_THAT(CheckOptimizable(state), IsOk());
   state.params[1] = state.params[1].to(at::kBFloat16);
   const absl::Status status = CheckOptimizable(state);
-  EXPECT_THAT(status, StatusIs(absl::StatusCode::kFailedPrecondition,
-                               HasSubstr("neither float32 nor float64")));
+  EXPECT_THAT(status,
+              StatusIs(absl::StatusCode::kFailedPrecondition,
+                       HasSubstr("an optimizer needs float32 or float64")));
   EXPECT_THAT(ReasonOf(status), Optional(Reason::kReadOnly));
 }
 

@@ -120,13 +120,14 @@ TEST(BuildArchitectureTest, RefusesColumnsThatThereCannotBe) {
     return StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(message));
   };
   EXPECT_THAT(BuildArchitecture("resnet18", {{"num_classes", 3}}, 1),
-              invalid("resnet18 is no progressive network; columns are of "
+              invalid("resnet18 is not a progressive network and takes no "
+                      "columns; progressive networks: "
                       "mnistmlp-pnn, resnet18-pnn"));
   EXPECT_THAT(BuildArchitecture("resnet18-pnn", kSmall, 64),
-              invalid("there are 64 columns, at most 63"));
+              invalid("there are 64 earlier columns, at most 63"));
   const auto unsized =
       BuildArchitecture("resnet18-pnn", {{"num_classes", 3}}, 1);
-  EXPECT_THAT(unsized, invalid("argument img_size is 0, must be the side"));
+  EXPECT_THAT(unsized, invalid("argument img_size is 0; a later column needs"));
   EXPECT_THAT(ReasonOf(unsized.status()), Optional(Reason::kInvalidOption));
 }
 

@@ -76,9 +76,9 @@ TEST(ResNetTest, RejectsOtherShapesAndNamesBoth) {
 TEST(ResNetTest, RejectsSidesThatDoNotPoolToOne) {
   EXPECT_THAT(CheckInput(*SmallResNet(), {4, 3, 32, 64}),
               StatusIs(kInvalid, AllOf(HasSubstr("[4, 3, 32, 64]"),
-                                       HasSubstr("4x8 pool to 1x2"))));
+                                       HasSubstr("4x8, pool to 1x2"))));
   EXPECT_THAT(CheckInput(*SmallResNet(), {4, 3, 64, 32}),
-              StatusIs(kInvalid, HasSubstr("8x4 pool to 1x0")));
+              StatusIs(kInvalid, HasSubstr("8x4, pool to 1x0")));
 }
 
 TEST(ResNetTest, RejectsNoSamplesAsPyTorchDoes) {

@@ -117,22 +117,22 @@ TEST(ParseSafetensorsHeaderTest, RefusesSizesThatAreNotTheShapes) {
   ExpectUnsound("{" + Entry("a", "U8", "[9223372036854775808]", "[0,0]") + "}",
                 0, "over 2^63 - 1");
   ExpectUnsound("{" + Entry("a", "U8", "[99999999999999999999]", "[0,0]") + "}",
-                0, "no whole number");
+                0, "not an integer");
   ExpectUnsound("{" + Entry("a", "U8", "[-1]", "[0,1]") + "}", 1, "negative");
   ExpectUnsound("{" + Entry("a", "U8", "[1.0]", "[0,1]") + "}", 1,
-                "no whole number");
+                "not an integer");
   ExpectUnsound("{" + Entry("a", "U8", "[1,1,1,1,1,1,1,1,1]", "[0,1]") + "}", 1,
                 "more than 8 dimensions");
 }
 
 TEST(ParseSafetensorsHeaderTest, RefusesNamesThatComeTwice) {
   ExpectUnsound(absl::StrCat("{", kA, ",", kA, "}"), 8,
-                "tensor \"a\" comes twice");
+                "tensor \"a\" occurs twice");
   ExpectUnsound(R"({"a":{"dtype":"U8","dtype":"U8","shape":[1],)"
                 R"("data_offsets":[0,1]}})",
-                1, "key \"dtype\" comes twice");
-  ExpectUnsound(R"({"__metadata__":{},"__metadata__":{}})", 0, "comes twice");
-  ExpectUnsound(R"({"__metadata__":{"a":"b","a":"c"}})", 0, "comes twice");
+                1, "key \"dtype\" occurs twice");
+  ExpectUnsound(R"({"__metadata__":{},"__metadata__":{}})", 0, "occurs twice");
+  ExpectUnsound(R"({"__metadata__":{"a":"b","a":"c"}})", 0, "occurs twice");
   ExpectUnsound("{" + Entry(std::string(513, 'a'), "U8", "[1]", "[0,1]") + "}",
                 1, "name has 513 bytes");
 }
@@ -263,7 +263,7 @@ TEST(SafetensorsFileTest, RefusesWhatIsNoFile) {
     EXPECT_THAT(
         SafetensorsFile::Read(open(path, O_RDONLY | O_CLOEXEC), nullptr),
         StatusIs(absl::StatusCode::kFailedPrecondition,
-                 HasSubstr("no regular file")));
+                 HasSubstr("not a regular file")));
   }
 }
 

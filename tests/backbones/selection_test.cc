@@ -149,16 +149,16 @@ TEST(SelectTest, TakesNothingByEmptyRange) {
 }
 
 TEST(SelectTest, RejectsRangeOutside) {
-  EXPECT_THAT(SelectRange(0, 37),
-              StatusIs(kInvalid, HasSubstr("range [0, 37) is reversed or "
-                                           "leaves the elements [0, 36)")));
+  EXPECT_THAT(
+      SelectRange(0, 37),
+      StatusIs(kInvalid, HasSubstr("range [0, 37) must be within [0, 36)")));
   EXPECT_THAT(SelectRange(-1, 2), StatusIs(kInvalid, HasSubstr("[-1, 2)")));
   EXPECT_THAT(SelectRange(3, 2), StatusIs(kInvalid, HasSubstr("[3, 2)")));
 }
 
 TEST(SelectTest, RejectsPatternsWithRange) {
   EXPECT_THAT(Select({.globs = {"*"}, .range = {{0, 1}}}, kNames, kSizes),
-              StatusIs(kInvalid, HasSubstr("either patterns or a range")));
+              StatusIs(kInvalid, HasSubstr("either globs or range")));
 }
 
 TEST(CheckWholeParametersTest, NamesTheParameterThatIsCut) {
@@ -168,8 +168,8 @@ TEST(CheckWholeParametersTest, NamesTheParameterThatIsCut) {
   const auto cut = SelectParameters({.range = {{0, 8}}}, layout).value();
   EXPECT_THAT(CheckWholeParameters(cut, layout),
               StatusIs(kInvalid,
-                       "range takes the elements [0, 2) of b, must "
-                       "take all 4"));
+                       "range cuts \"b\": it selects elements [0, 2) of 4; "
+                       "select whole parameters"));
   const auto whole = SelectParameters({.range = {{6, 10}}}, layout).value();
   EXPECT_THAT(CheckWholeParameters(whole, layout), IsOk());
 }

@@ -274,7 +274,7 @@ TEST(ForkOfTest, RefusesAnArchitectureWithoutAHeadOrOfAnotherTrunk) {
   const auto state = SmallState();
   EXPECT_THAT(ForkOf(*state, SmallLayout(), *state),
               StatusIs(absl::StatusCode::kInvalidArgument,
-                       HasSubstr("declares no head")));
+                       HasSubstr("has no separate head")));
   const auto narrow =
       Build("resnet18", {{"num_classes", 3}, {"num_filters", 2}});
   const auto wide = Build("resnet18", {{"num_classes", 3}, {"num_filters", 3}});

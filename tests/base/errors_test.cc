@@ -60,7 +60,11 @@ TEST(LimitReachedTest, CarriesTheLimit) {
 
 TEST(QuoteTest, CutsLongNames) {
   EXPECT_EQ(Quote("seq-mnist"), "\"seq-mnist\"");
-  EXPECT_THAT(Quote(std::string(1000, 'a')), SizeIs(66));
+  EXPECT_THAT(Quote(std::string(1000, 'a')), SizeIs(132));
+}
+
+TEST(QuoteTest, EscapesAllButPrintableAscii) {
+  EXPECT_EQ(Quote(std::string("a\n\0\u00e9", 5)), "\"a\\n\\000\\303\\251\"");
 }
 
 TEST(FormatShapeTest, SpellsSizes) {

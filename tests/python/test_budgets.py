@@ -129,8 +129,8 @@ def test_one_session_leaves_room_for_others(start):
         made = [greedy.create("seq-mnist", module=False) for _ in range(3)]
         with pytest.raises(
             backboned.ResourceExhausted,
-            match="no room for 1 more instance: of max-instances this session uses 3 "
-            "of 3",
+            match="no room for 1 more instance: this session uses 3 of its 3 "
+            "of max-instances",
         ) as caught:
             greedy.create("seq-mnist", module=False)
         assert caught.value.limit == "max-instances"
@@ -155,7 +155,9 @@ def test_a_principals_quota_is_counted_for_all_its_sessions(start):
         backboned.connect(server.target) as two,
     ):
         nets = [each.create("seq-mnist", module=False) for each in (one, two)]
-        with pytest.raises(backboned.ResourceExhausted, match="this principal uses 2"):
+        with pytest.raises(
+            backboned.ResourceExhausted, match="this principal uses 2 of"
+        ):
             two.create("seq-mnist", module=False)
         nets[0].delete()
         two.create("seq-mnist", module=False)

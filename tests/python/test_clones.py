@@ -137,5 +137,5 @@ def test_settings_that_make_no_sense_are_refused(server, resnet):
         server.create("seq-mnist", frozen="fc9.*", module=False)
     with pytest.raises(backboned.InvalidArgument, match="num_classes is 0"):
         resnet.clone(num_classes=0)
-    with pytest.raises(backboned.InvalidArgument, match="neither with_grads"):
+    with pytest.raises(backboned.InvalidArgument, match="with_grads or with_optimizer"):
         resnet.clone(num_classes=4, with_grads=True)

@@ -32,7 +32,9 @@ def test_an_equal_name_behind_other_columns_is_no_equal_instance(server):
     first = create(server)
     named = {"name": "behind", "columns": [first]}
     assert create(server, **named).uid == create(server, **named, exist_ok=True).uid
-    with pytest.raises(backboned.AlreadyExists, match="'behind' is behind other col"):
+    with pytest.raises(
+        backboned.AlreadyExists, match='"behind" exists already, but has other ear'
+    ):
         create(server, name="behind", columns=[create(server)], exist_ok=True)
     server.delete("behind")
 
@@ -74,7 +76,7 @@ def test_columns_of_other_element_types(server, dtype):
     second = create(server, dtype=dtype, columns=[narrow])
     assert np.isfinite(second.forward(X).out).all()
     with pytest.raises(
-        backboned.InvalidArgument, match=f"holds {dtype}, expected float32"
+        backboned.InvalidArgument, match=f"has dtype {dtype}, expected float32"
     ):
         create(server, columns=[narrow])
 
@@ -84,11 +86,11 @@ def test_columns_that_do_not_fit_are_refused(server):
     mlp = {"architecture": "mnistmlp-pnn", "num_classes": 3, "module": False}
     for message, options in [
         (
-            "'local/narrow' is a resnet18-pnn, expected mnistmlp-pnn",
+            '"local/narrow" is a resnet18-pnn, expected mnistmlp-pnn',
             {**mlp, "input_size": 8, "columns": [first]},
         ),
         (
-            "'local/narrow' has num_filters 4, expected 8",
+            '"local/narrow" has num_filters 4, expected 8',
             {**LATER, "num_filters": 8, "columns": [first]},
         ),
         (
@@ -100,11 +102,14 @@ def test_columns_that_do_not_fit_are_refused(server):
             },
         ),
         (
-            "resnet18 is no progressive network",
+            "resnet18 is not a progressive network",
             {"architecture": "resnet18", "num_classes": 3, "columns": [first]},
         ),
         ("argument img_size is 0", {**SMALL, "columns": [first]}),
-        ("there are 64 columns, at most 63", {**LATER, "columns": [first] * 64}),
+        (
+            "there are 64 earlier columns, at most 63",
+            {**LATER, "columns": [first] * 64},
+        ),
     ]:
         with pytest.raises(backboned.InvalidArgument, match=message):
             server.create(**options)

@@ -45,7 +45,7 @@ def test_names_of_numpy_and_torch_are_taken(server):
 def test_an_equal_name_of_another_dtype_is_no_equal_instance(server):
     create(server, "float64", name="wide")
     with pytest.raises(
-        backboned.AlreadyExists, match="'wide' holds float64, not float32"
+        backboned.AlreadyExists, match="but has dtype float64, not float32"
     ):
         create(server, None, name="wide", exist_ok=True)
     assert create(server, "float64", name="wide", exist_ok=True).name == "wide"
@@ -165,7 +165,7 @@ def test_narrow_networks_run_in_evaluation_only(server, x, dtype):
     ):
         with pytest.raises(
             backboned.FailedPrecondition,
-            match=f"holds {dtype}, which runs in evaluation only",
+            match=f"has dtype {dtype}, which allows evaluation only",
         ) as caught:
             refused()
         assert caught.value.reason == "READ_ONLY"

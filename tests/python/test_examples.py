@@ -235,7 +235,7 @@ def test_failure_is_one_sentence_and_leaves_nothing(program, tapeless):
     done = run(program, over_tcp(tapeless))
     assert done.returncode == 1
     assert re.fullmatch(
-        r"example: .*of max-tape-bytes all together use 0 of 0.*\n", done.stderr
+        r"example: .*this server uses 0 of its 0 of max-tape-bytes.*\n", done.stderr
     ), done.stderr
     assert "sha256" not in done.stdout and "head" in done.stdout
     assert tapeless.instances() == []

@@ -151,7 +151,9 @@ def test_training_is_not_asked_for(cached):
     for _ in range(2):
         result = cached.forward(x, tape=True)
         assert not result.cached and result.tape_id
-    with pytest.raises(backboned.InvalidArgument, match="in evaluation only"):
+    with pytest.raises(
+        backboned.InvalidArgument, match="needs a forward in evaluation"
+    ):
         cached.forward(x, tape=True, cached=True)
     assert cached.info().feature_cache.entries == 0
 
@@ -174,7 +176,7 @@ def test_wrong_sizes(server, cached):
     with pytest.raises(backboned.InvalidArgument, match="feature_cache is '1 MB'"):
         server.create("seq-mnist", feature_cache="1 MB")
     with pytest.raises(
-        backboned.InvalidArgument, match="is 100, but the logits of one sample take 552"
+        backboned.InvalidArgument, match=r"is 100, must be 0 \(off\) or at least 552"
     ):
         cached.update(feature_cache=100)
     with pytest.raises(backboned.InvalidArgument, match="feature_cache_bytes is -1"):

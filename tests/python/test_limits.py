@@ -70,7 +70,7 @@ def test_an_instance_over_the_memory_limit_ends_the_start(binary, tmp_path):
     (line,) = ended.stderr.splitlines()
     assert re.fullmatch(
         r"backboned: --instance seq-cifar10: no room for \d+ more bytes: "
-        r"of max-memory-bytes all together use \d+ of 10485760",
+        r"this server uses \d+ of its 10485760 of max-memory-bytes",
         line,
     )
 
@@ -94,7 +94,7 @@ def test_an_instance_that_differs_is_not_the_existing_one(start):
     first = server.create(
         "seq-mnist", normalization=Normalization([0.5], [0.5]), **made
     )
-    with pytest.raises(backboned.AlreadyExists, match="normalized otherwise"):
+    with pytest.raises(backboned.AlreadyExists, match="has another normalization"):
         server.create("seq-mnist", exist_ok=True, **made)
     again = server.create(
         "seq-mnist", exist_ok=True, normalization=Normalization([0.5], [0.5]), **made

@@ -30,7 +30,7 @@ def test_unknown_variable_is_refused_with_the_nearest_known_one(run):
     assert ended.returncode == 2
     first, hint = ended.stderr.splitlines()
     assert re.match(
-        r"backboned: .* BACKBONED_MAX_TAPE is none .* BACKBONED_MAX_TAPES$", first
+        r"backboned: .* BACKBONED_MAX_TAPE is unknown; .* BACKBONED_MAX_TAPES\?$", first
     )
     assert hint == "Try: backboned --help"
 

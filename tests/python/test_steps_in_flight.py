@@ -82,7 +82,7 @@ class TestInstance:
         x, y = next(batches("mlp", 1))
         good = trained.train_step_async(x, [CrossEntropy(y)]).result()
         bad = trained.train_step_async(x, labels_of_no_class())
-        with pytest.raises(backboned.InvalidArgument, match="none of the 10 classes"):
+        with pytest.raises(backboned.InvalidArgument, match=r"not in \[0, 10\)"):
             bad.result()
         assert trained.info().version == good.version
         after = trained.train_step_async(x, [CrossEntropy(y)]).result()
@@ -93,7 +93,7 @@ class TestInstance:
         bad = trained.train_step_async(x, labels_of_no_class())
         concurrent.futures.wait([bad])
         before = trained.info().version
-        with pytest.raises(backboned.InvalidArgument, match="none of the 10 classes"):
+        with pytest.raises(backboned.InvalidArgument, match=r"not in \[0, 10\)"):
             trained.train_step_async(x, [CrossEntropy(y)])
         assert trained.info().version == before
         assert trained.train_step_async(x, [CrossEntropy(y)]).exception() is None
@@ -264,7 +264,7 @@ class TestNetwork:
         x, y = next(batches("mlp", 1))
         good = net.train_step_async(x, [CrossEntropy(y)], optimizer)
         bad = net.train_step_async(x, labels_of_no_class(), optimizer)
-        with pytest.raises(backboned.InvalidArgument, match="none of the 10 classes"):
+        with pytest.raises(backboned.InvalidArgument, match=r"not in \[0, 10\)"):
             use(net, optimizer)
         assert good.done() and bad.done()
         use(net, optimizer)

@@ -128,10 +128,10 @@ TEST_F(ServerTest, ListsWhatThereIsForUnknownNames) {
 }
 
 TEST_F(ServerTest, NeedsABenchmarkOrAnArchitecture) {
-  ExpectInvalid({.name = "a"}, "either a benchmark or an architecture");
+  ExpectInvalid({.name = "a"}, "neither benchmark nor architecture");
   CreateOptions both = Mlp("a");
   both.benchmark = "seq-mnist";
-  ExpectInvalid(both, "either a benchmark or an architecture");
+  ExpectInvalid(both, "either benchmark or architecture, not both");
 }
 
 TEST_F(ServerTest, RefusesBadNames) { ExpectInvalid(Mlp("A/b"), "A/b"); }
@@ -139,7 +139,7 @@ TEST_F(ServerTest, RefusesBadNames) { ExpectInvalid(Mlp("A/b"), "A/b"); }
 TEST_F(ServerTest, RefusesATakenName) {
   const Created first = Create(Mlp("a"));
   ExpectRefused(Mlp("a"), absl::StatusCode::kAlreadyExists,
-                Reason::kInstanceExists, HasSubstr("'a'"));
+                Reason::kInstanceExists, HasSubstr("\"a\""));
   CreateOptions elsewhere = Mlp("a");
   elsewhere.owner = "bert";
   EXPECT_NE(Create(elsewhere).instance, first.instance);
@@ -170,16 +170,18 @@ TEST_F(ServerTest, TakesAnInstanceThatDiffersForAnother) {
     ExpectRefused(again, absl::StatusCode::kAlreadyExists,
                   Reason::kInstanceExists, HasSubstr(message));
   };
-  expect("instance 'a' is normalized otherwise",
+  expect("instance \"a\" exists already, but has another normalization",
          [](CreateOptions& o) { o.normalization.reset(); });
-  expect("instance 'a' is normalized otherwise",
+  expect("instance \"a\" exists already, but has another normalization",
          [](CreateOptions& o) { o.normalization->std = {0.25}; });
-  expect("instance 'a' is not read-only",
+  expect("instance \"a\" exists already, but is not read-only",
          [](CreateOptions& o) { o.settings.read_only = true; });
-  expect("instance 'a' has other frozen parameters",
+  expect("instance \"a\" exists already, but has other frozen parameters",
          [](CreateOptions& o) { o.settings.frozen.clear(); });
-  expect("instance 'a' has a feature cache of 10000 bytes, not 20000",
-         [](CreateOptions& o) { o.settings.feature_cache_bytes = 20'000; });
+  expect(
+      "instance \"a\" exists already, but has a feature cache of 10000 bytes, "
+      "not 20000",
+      [](CreateOptions& o) { o.settings.feature_cache_bytes = 20'000; });
   CreateOptions equal = first;
   equal.exist_ok = true;
   EXPECT_TRUE(Create(equal).existed);
@@ -206,14 +208,16 @@ TEST_F(ServerTest, AnEqualNameBehindColumnsOfEqualNamesIsNoEqualInstance) {
   EXPECT_THAT(server_.DeleteInstance(*first.instance), IsOk());
   behind.columns = {Create(column("first")).instance};
   ExpectRefused(behind, absl::StatusCode::kAlreadyExists,
-                Reason::kInstanceExists, HasSubstr("behind other columns"));
+                Reason::kInstanceExists,
+                HasSubstr("has other earlier columns"));
 }
 
 // R5
 TEST_F(ServerTest, RefusesMoreInstancesThanTheLimit) {
   for (int i = 0; i < kMaxInstances; ++i) Create(Mlp("a" + std::to_string(i)));
   ExpectRefused(Mlp("b"), absl::StatusCode::kResourceExhausted,
-                Reason::kLimitReached, HasSubstr("all together use 4 of 4"));
+                Reason::kLimitReached,
+                HasSubstr("this server uses 4 of its 4"));
   EXPECT_THAT(server_.DeleteInstance(*server_.registry().Get("local", "a0")),
               IsOk());
   Create(Mlp("b"));
@@ -261,7 +265,7 @@ TEST_F(ServerTest, WhoAsksPaysForWhatIsDrawn) {
 TEST_F(ServerTest, RefusesUnusableGeneratorStates) {
   CreateOptions options = Mlp("a");
   options.rng_state = GeneratorState(SeededGenerator(0));
-  ExpectInvalid(options, "either a seed or rng_state");
+  ExpectInvalid(options, "either seed or rng_state");
   options.seed.reset();
   options.rng_state.pop_back();
   ExpectInvalid(options, "has 5055 bytes, expected 5056");
@@ -445,7 +449,7 @@ TEST_F(ServerTest, DeletesAnInstanceWithItsTapesOnce) {
   EXPECT_THAT(server_.DeleteInstance(*a.instance), IsOk());
   EXPECT_EQ(server_.tapes().TotalFigures().count, 1);
   const absl::Status again = server_.DeleteInstance(*a.instance);
-  EXPECT_THAT(again, StatusIs(absl::StatusCode::kNotFound, HasSubstr("'a'")));
+  EXPECT_THAT(again, StatusIs(absl::StatusCode::kNotFound, HasSubstr("\"a\"")));
   EXPECT_EQ(ReasonOf(again), Reason::kInstanceNotFound);
   EXPECT_NE(Create(Mlp("a")).instance->uid(), a.instance->uid());
 }

@@ -34,20 +34,21 @@ absl::StatusOr<size_t> OutputIndex(const Tape& tape,
   const std::vector<std::string>& names = tape.output_names;
   const auto found = std::find(names.begin(), names.end(), spec.name());
   if (found == names.end()) {
-    return InvalidOption(
-        absl::StrCat("tape ", tape.id, " has no output ", Quote(spec.name())));
+    return InvalidOption(absl::StrCat("tape ", Quote(tape.id),
+                                      " has no output ", Quote(spec.name())));
   }
   const auto index = static_cast<size_t>(found - names.begin());
   const at::IntArrayRef expected = tape.outputs[index].sizes();
   if (!std::equal(expected.begin(), expected.end(), spec.shape().begin(),
                   spec.shape().end())) {
-    return Error(absl::StatusCode::kInvalidArgument, Reason::kShapeMismatch,
-                 absl::StrCat("the gradient of '", spec.name(), "' has shape ",
-                              wire::ShapeString(spec), ", the output ",
-                              FormatShape({expected.data(), expected.size()})));
+    return Error(
+        absl::StatusCode::kInvalidArgument, Reason::kShapeMismatch,
+        absl::StrCat("the gradient of ", Quote(spec.name()), " has shape ",
+                     wire::ShapeString(spec), ", expected ",
+                     FormatShape({expected.data(), expected.size()})));
   }
   absl::StatusOr<c10::ScalarType> dtype = FloatFromProto(
-      spec.dtype(), absl::StrCat("the gradient of '", spec.name(), "'"));
+      spec.dtype(), absl::StrCat("the gradient of ", Quote(spec.name())));
   if (!dtype.ok()) return dtype.status();
   return index;
 }
@@ -98,8 +99,9 @@ absl::StatusOr<std::vector<Place>> PlacesOf(const v1::BackwardHeader& header,
       absl::StatusOr<size_t> output = OutputIndex(tape, spec);
       if (!output.ok()) return output.status();
       if (announced[*output]) {
-        return InvalidOption(absl::StrCat(
-            "tape ", tape.id, " has two gradients of '", spec.name(), "'"));
+        return InvalidOption(absl::StrCat("tape ", Quote(tape.id),
+                                          " has two gradients of ",
+                                          Quote(spec.name())));
       }
       announced[*output] = true;
       places.push_back(
@@ -143,8 +145,9 @@ absl::Status CheckInputGrad(const v1::BackwardHeader& header,
   if (!header.input_grad()) return absl::OkStatus();
   for (const auto& tape : lease.tapes()) {
     if (!tape->input_grad) {
-      return InvalidOption(
-          absl::StrCat("tape ", tape->id, " was made without input_grad"));
+      return InvalidOption(absl::StrCat(
+          "tape ", Quote(tape->id),
+          " was made without input_grad; run its forward with input_grad"));
     }
   }
   return absl::OkStatus();

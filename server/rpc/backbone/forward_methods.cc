@@ -111,16 +111,17 @@ absl::Status CheckDigest(const v1::ForwardHeader& header,
   }
   if (MayCache(work) && header.buffers().empty()) return absl::OkStatus();
   return InvalidOption(
-      "input_digest goes with forwards in evaluation only, without tape, "
+      "input_digest needs a forward in evaluation, without tape, "
       "buffers, return_buffers and BatchNorm layers in training");
 }
 
 absl::Status CacheMiss(const Instance& instance, bool has_cache) {
   return Error(absl::StatusCode::kNotFound, Reason::kCacheMiss,
-               absl::StrCat("the feature cache of instance '",
-                            instance.identity().name, "' ",
-                            has_cache ? "has no answer for this input_digest"
-                                      : "is off: feature_cache_bytes is 0"));
+               absl::StrCat("the feature cache of instance ",
+                            Quote(instance.identity().name),
+                            has_cache ? " has no answer for this input_digest"
+                                      : " is off: feature_cache_bytes is 0",
+                            "; send the input"));
 }
 
 // Returns the forward of a checked Extract, with its input.
@@ -141,7 +142,7 @@ absl::StatusOr<ForwardWork> WorkOf(const v1::ExtractRequest& request,
   if (static_cast<int64_t>(request.data().size()) != *bytes) {
     return Error(absl::StatusCode::kInvalidArgument, Reason::kShapeMismatch,
                  absl::StrCat("data has ", request.data().size(),
-                              " bytes, its spec ", *bytes));
+                              " bytes, expected ", *bytes));
   }
   work.input = EmptyTensor(request.input());
   std::memcpy(MutableBytes(work.input).data(), request.data().data(),

@@ -37,8 +37,9 @@ absl::Status CheckAllPresent(const std::vector<at::Tensor>& grads,
     if (grads[i].defined()) continue;
     return Error(
         absl::StatusCode::kFailedPrecondition, Reason::kNoGradients,
-        absl::StrCat("parameter '", layout.parameters()[slices[i].index].name,
-                     "' has no gradient; run a backward with accumulate, or "
+        absl::StrCat("parameter ",
+                     Quote(layout.parameters()[slices[i].index].name),
+                     " has no gradient; run a backward with accumulate, or "
                      "set allow_absent"));
   }
   return absl::OkStatus();
@@ -60,8 +61,8 @@ absl::StatusOr<Presence> SplitByPresence(const v1::FlatGrads& grads,
   } else if (grads.present_size() != static_cast<int>(slices.size())) {
     return Error(
         absl::StatusCode::kInvalidArgument, Reason::kShapeMismatch,
-        absl::StrCat("present has ", grads.present_size(),
-                     " values, the selection ", slices.size(), " parameters"));
+        absl::StrCat("present has ", grads.present_size(), " values, expected ",
+                     slices.size(), ", one for each selected parameter"));
   } else {
     for (size_t i = 0; i < slices.size(); ++i) {
       (grads.present(static_cast<int>(i)) ? split.present : split.absent)

@@ -94,8 +94,9 @@ std::optional<SlotPlace> SlotPlan::Find(std::string_view name) const {
 absl::Status SlotPlan::Add(const v1::TensorSpec& spec) {
   const std::optional<SlotPlace> place = Find(spec.name());
   if (!place.has_value()) {
-    return InvalidOption(absl::StrCat("the optimizer's state has no tensor ",
-                                      Quote(spec.name())));
+    return InvalidOption(
+        absl::StrCat("the optimizer's state has no tensor ", Quote(spec.name()),
+                     "; see GetOptimizerState for its tensors"));
   }
   for (const SlotPlace& other : places_) {
     if (other.parameter == place->parameter && other.slot == place->slot) {

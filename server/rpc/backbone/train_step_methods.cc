@@ -84,7 +84,7 @@ absl::StatusOr<int64_t> TermBytes(const v1::TrainStepHeader& header) {
   for (int i = 0; i < header.terms_size(); ++i) {
     const v1::TensorSpec* spec = SpecOf(header.terms(i));
     if (spec == nullptr) {
-      return InvalidOption(absl::StrCat("term ", i, ": there is no loss"));
+      return InvalidOption(absl::StrCat("term ", i, ": no loss is set"));
     }
     absl::StatusOr<int64_t> size = wire::ByteSize(*spec);
     if (!size.ok()) {

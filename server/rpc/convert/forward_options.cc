@@ -42,7 +42,7 @@ absl::StatusOr<std::vector<std::string>> OutputsOf(
     default:
       return InvalidOption(absl::StrCat("return_type ",
                                         static_cast<int>(header.return_type()),
-                                        " is none of the contract's"));
+                                        " is unknown"));
   }
 }
 
@@ -100,7 +100,7 @@ absl::StatusOr<ForwardOptions> OptionsOf(const v1::ForwardHeader& header,
   if (!known.ok()) return known;
   if (header.prerelu() && !architecture.has_prerelu()) {
     return InvalidOption(
-        absl::StrCat(architecture.name(), " has no stages before a ReLU"));
+        absl::StrCat(architecture.name(), " does not support prerelu"));
   }
   absl::Status state = CheckRngState(header.rng_state());
   if (!state.ok()) return state;
@@ -123,12 +123,12 @@ absl::StatusOr<ForwardOptions> OptionsOf(const v1::ForwardHeader& header,
 absl::StatusOr<int64_t> CheckInput(const v1::TensorSpec& spec,
                                    const Instance& instance, bool training) {
   if (spec.dtype() != v1::DATA_TYPE_UINT8) {
-    absl::StatusOr<c10::ScalarType> dtype =
-        FloatFromProto(spec.dtype(), "the input");
-    if (!dtype.ok()) {
+    if (!FloatFromProto(spec.dtype(), "the input").ok()) {
       return Error(
           absl::StatusCode::kInvalidArgument, Reason::kDtypeMismatch,
-          absl::StrCat(std::string(dtype.status().message()), ", or uint8"));
+          absl::StrCat(
+              "the input is ", std::string(wire::DataTypeName(spec.dtype())),
+              ", expected uint8, float32, float64, float16 or bfloat16"));
     }
   }
   absl::StatusOr<int64_t> bytes = wire::ByteSize(spec);

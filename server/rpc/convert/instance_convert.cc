@@ -72,9 +72,8 @@ absl::StatusOr<WeightsOptions> FromProto(const v1::Weights& weights) {
       result.load.by = LoadBy::kOrder;
       return result;
     default:
-      return InvalidOption(absl::StrCat("load_by ",
-                                        static_cast<int>(weights.load_by()),
-                                        " is none of the contract's"));
+      return InvalidOption(absl::StrCat(
+          "load_by ", static_cast<int>(weights.load_by()), " is unknown"));
   }
 }
 

@@ -24,9 +24,9 @@ absl::StatusOr<OptimizerKind> KindOf(v1::OptimizerKind kind) {
     case v1::OPTIMIZER_KIND_ADAMW:
       return OptimizerKind::kAdamW;
     default:
-      return InvalidOption(absl::StrCat("optimizer kind ",
-                                        static_cast<int>(kind),
-                                        " is none of SGD, ADAM, ADAMW"));
+      return InvalidOption(
+          absl::StrCat("optimizer kind ", static_cast<int>(kind),
+                       " is unknown, expected SGD, ADAM or ADAMW"));
   }
 }
 
@@ -148,7 +148,7 @@ absl::StatusOr<OptimizerPtr> FromProto(const v1::Optimizer& optimizer,
       return InvalidOption(
           absl::StrCat("group ", groups.size(), ": ",
                        v1::OptimizerKind_Name(optimizer.kind()).substr(15),
-                       " has no ", foreign));
+                       " takes no ", foreign));
     }
     groups.push_back(GroupOf(*kind, group));
   }

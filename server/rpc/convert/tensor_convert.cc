@@ -48,7 +48,7 @@ absl::StatusOr<c10::ScalarType> FromProto(v1::DataType dtype) {
     default:
       return Error(absl::StatusCode::kInvalidArgument, Reason::kDtypeMismatch,
                    absl::StrCat("element type ", static_cast<int>(dtype),
-                                " is none of the contract's"));
+                                " is unknown"));
   }
 }
 
@@ -130,7 +130,8 @@ absl::StatusOr<int64_t> TotalBytes(std::span<const int64_t> sizes) {
   for (const int64_t size : sizes) {
     if (__builtin_add_overflow(total, size, &total)) {
       return Error(absl::StatusCode::kInvalidArgument, Reason::kShapeMismatch,
-                   "the header's tensors have too many bytes");
+                   "the sizes of the header's tensors add up to more than 2^63 "
+                   "- 1 bytes");
     }
   }
   return total;

@@ -53,14 +53,15 @@ absl::StatusOr<Named> NamedBy(const google::protobuf::FieldMask& mask) {
     } else if (path == "feature_cache_bytes") {
       named.feature_cache_bytes = true;
     } else {
-      return InvalidOption(absl::StrCat("update_mask names ", Quote(path),
-                                        "; there are ",
-                                        std::string(kSettings)));
+      return InvalidOption(
+          absl::StrCat("update_mask names ", Quote(path),
+                       "; valid settings: ", std::string(kSettings)));
     }
   }
   if (mask.paths().empty()) {
-    return InvalidOption(absl::StrCat(
-        "update_mask names no setting; there are ", std::string(kSettings)));
+    return InvalidOption(
+        absl::StrCat("update_mask names no setting; valid settings: ",
+                     std::string(kSettings)));
   }
   return named;
 }

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
 #include "base/errors.h"
 
 namespace backboned::rpc {
@@ -48,12 +49,13 @@ absl::StatusOr<Page> CutPage(const Items& items, const KeyOf& key_of,
                              int32_t size, std::string_view token) {
   constexpr size_t kMaxSize = 100;
   if (size < 0) {
-    return InvalidOption("page_size is negative");
+    return InvalidOption(
+        absl::StrCat("page_size is ", size, ", must be at least 0"));
   }
   Page page;
   if (!token.empty()) {
     if (!token.starts_with(kTokenPrefix)) {
-      return InvalidOption("page_token is not one that this method gave");
+      return InvalidOption("page_token was not returned by this method");
     }
     const std::string key(token.substr(kTokenPrefix.size()));
     while (page.begin < items.size() && key_of(items[page.begin]) <= key)

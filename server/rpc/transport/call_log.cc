@@ -45,8 +45,8 @@ void LogCall(const Call& call, const absl::Status& status) {
   const Call::Record& record = call.record();
   std::string line = absl::StrCat("call method=", call.method());
   AddStatus(line, status);
-  // Names come from clients; unchecked ones may be anything.
-  AddField(line, "instance", Escaped(record.instance));
+  // Names come from clients; unchecked ones may be anything of any length.
+  AddField(line, "instance", absl::CEscape(record.instance.substr(0, 130)));
   AddField(line, "principal", call.principal());
   AddField(line, "session", call.session());
   AddField(line, "label", call.label());

@@ -77,7 +77,7 @@ absl::StatusOr<std::string> TargetOf(const std::string& listen) {
   if (address->port == "0") {
     return absl::InvalidArgumentError(absl::StrCat(
         "cannot check ", listen,
-        ": the server chose the port itself; say which behind --check"));
+        ": the server chose the port itself; give its address to --check"));
   }
   if (address->host == "0.0.0.0") {
     return absl::StrCat("127.0.0.1:", address->port);

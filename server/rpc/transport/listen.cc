@@ -16,6 +16,7 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "base/errors.h"
 
 namespace backboned::rpc {
 namespace {
@@ -47,7 +48,7 @@ absl::StatusOr<AddressList> Resolve(const ListenAddress& address) {
       getaddrinfo(address.host.c_str(), address.port.c_str(), &hints, &list);
   if (failed != 0) {
     return absl::InvalidArgumentError(absl::StrCat(
-        "cannot resolve '", address.host, "': ", gai_strerror(failed)));
+        "cannot resolve ", Quote(address.host), ": ", gai_strerror(failed)));
   }
   return AddressList(list, &freeaddrinfo);
 }
@@ -124,7 +125,7 @@ absl::Status RemoveStale(const ListenAddress& address) {
   if (!S_ISSOCK(found.st_mode)) {
     return absl::InvalidArgumentError(
         absl::StrCat("cannot listen on ", address.text,
-                     ": a file that is no socket is there"));
+                     ": a file that is not a socket exists there"));
   }
   const sockaddr_un target = UnixAddress(address.path);
   const Descriptor probe(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
@@ -135,7 +136,7 @@ absl::Status RemoveStale(const ListenAddress& address) {
   if (errno != ECONNREFUSED) {  // It may be served, though not to us.
     return absl::InvalidArgumentError(
         absl::StrCat("cannot listen on ", address.text,
-                     ": a socket is there: ", std::strerror(errno)));
+                     ": a socket exists there: ", std::strerror(errno)));
   }
   unlink(address.path.c_str());
   return absl::OkStatus();
@@ -145,7 +146,7 @@ absl::StatusOr<ListenAddress> ParseTcp(std::string_view text) {
   ListenAddress address{.text = std::string(text)};
   const size_t colon = text.rfind(':');
   const absl::Status malformed = absl::InvalidArgumentError(absl::StrCat(
-      "address '", address.text, "' is neither unix:/path nor host:port"));
+      "address ", Quote(address.text), " is neither unix:/path nor host:port"));
   if (colon == std::string_view::npos || colon == 0) return malformed;
   address.host = std::string(text.substr(0, colon));
   address.port = std::string(text.substr(colon + 1));
@@ -170,12 +171,13 @@ absl::StatusOr<ListenAddress> ParseListenAddress(std::string_view text) {
   address.path = std::string(path);
   address.text = absl::StrCat("unix:", address.path);
   if (address.path.empty()) {
-    return absl::InvalidArgumentError("address 'unix:' has no path");
+    return absl::InvalidArgumentError(
+        absl::StrCat("address ", Quote(text), " has no path"));
   }
   if (address.path.size() >= sizeof(sockaddr_un::sun_path)) {
     return absl::InvalidArgumentError(absl::StrCat(
         "the socket's path has ", address.path.size(), " characters, at most ",
-        sizeof(sockaddr_un::sun_path) - 1, " are possible: ", address.path));
+        sizeof(sockaddr_un::sun_path) - 1, " are allowed: ", address.path));
   }
   return address;
 }
@@ -190,7 +192,7 @@ absl::Status CheckLocal(const ListenAddress& address) {
     return absl::FailedPreconditionError(absl::StrCat(
         "refusing to listen on ", address.text,
         ": it can be reached from other machines without authentication or "
-        "encryption; say --insecure-remote if that is meant"));
+        "encryption; set --insecure-remote to allow that"));
   }
   return absl::OkStatus();
 }

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/cleanup/cleanup.h"
+#include "absl/strings/str_cat.h"
 #include "base/errors.h"
 #include "proto/wire/tensor_reader.h"
 #include "proto/wire/unary.h"
@@ -48,7 +49,10 @@ absl::Status MessageStream::EndOfTransfer(
     const StallWatchdog::Transfer& transfer) const {
   if (transfer.stalled()) {
     return Error(absl::StatusCode::kCancelled, Reason::kClientStalled,
-                 "the transfer moved too little for too long");
+                 absl::StrCat("the transfer moved less than ",
+                              StallWatchdog::kProgressBytes >> 10,
+                              " KiB within stall-timeout, or lasted ",
+                              StallWatchdog::kMostTimeouts, " times as long"));
   }
   if (call_.IsCancelled()) return absl::CancelledError("the client went away");
   return absl::OkStatus();

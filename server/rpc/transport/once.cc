@@ -71,9 +71,9 @@ absl::Status SendAnswer(const Call& call, AnswerTicket& ticket,
 absl::StatusOr<std::vector<wire::Payload>> Recall(
     const RecordedAnswer& recorded, google::protobuf::MessageLite& header) {
   if (recorded.payload_expired) {
-    return Error(
-        absl::StatusCode::kAborted, Reason::kAnswerExpired,
-        "the request was applied, but its answer's tensors are no longer kept");
+    return Error(absl::StatusCode::kAborted, Reason::kAnswerExpired,
+                 "the request was applied, but its answer's tensors are no "
+                 "longer kept; read the instance's state");
   }
   if (!header.ParseFromString(recorded.answer.header)) {
     return absl::InternalError("a recorded answer cannot be decoded");

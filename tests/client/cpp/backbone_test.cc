@@ -178,8 +178,8 @@ TEST_F(BackboneTest, NoticesATruncatedAnswer) {
   };
   EXPECT_THAT(Net().GetParams(),
               StatusIs(StatusCode::kInternal,
-                       "the answer is malformed: stream ended at byte 2000 of "
-                       "2500"));
+                       "the answer is malformed: stream ended at byte 2000, "
+                       "expected 2500 bytes"));
 }
 
 TEST_F(BackboneTest, NoticesAMisplacedChunk) {

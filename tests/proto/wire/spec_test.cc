@@ -72,7 +72,7 @@ TEST(SpecTest, RefusesASumOverTheLargestNumber) {
 TEST(SpecTest, RefusesNegativeSizes) {
   EXPECT_THAT(ByteSize(Spec(v1::DATA_TYPE_UINT8, {3, -1})),
               StatusIs(StatusCode::kInvalidArgument,
-                       "tensor 'x' of shape [3, -1] has a negative size"));
+                       "tensor \"x\" of shape [3, -1] has a negative size"));
   EXPECT_THAT(ByteSize(Spec(v1::DATA_TYPE_UINT8, {INT64_MIN, 0})),
               StatusIs(StatusCode::kInvalidArgument));
 }
@@ -91,7 +91,7 @@ TEST(SpecTest, RefusesMoreThanEightDimensions) {
   const std::vector<int64_t> shape(9, 1);
   EXPECT_THAT(ByteSize(Spec(v1::DATA_TYPE_UINT8, shape)),
               StatusIs(StatusCode::kInvalidArgument,
-                       "tensor 'x' has 9 dimensions, at most 8 are accepted"));
+                       "tensor \"x\" has 9 dimensions, at most 8 are allowed"));
   EXPECT_THAT(ByteSize(Spec(v1::DATA_TYPE_UINT8, std::vector<int64_t>(8, 2))),
               IsOkAndHolds(256));
 }

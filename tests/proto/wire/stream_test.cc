@@ -84,7 +84,7 @@ TEST(StreamTest, NamesTheByteWhereverItIsCut) {
       const bool whole = cut == 0 || (i == 0 && cut == header_bytes);
       const std::string expected =
           whole ? absl::StrCat("stream ended at byte ", i * kSmallChunkBytes,
-                               " of ", kTotalBytes)
+                               ", expected ", kTotalBytes, " bytes")
                 : absl::StrCat("cannot decode the message at byte ", cut);
       EXPECT_THAT(Receive(CutAt(messages, begin + cut)),
                   StatusIs(StatusCode::kInvalidArgument, expected));

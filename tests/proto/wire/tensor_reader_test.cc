@@ -125,8 +125,9 @@ TEST(TensorReaderTest, NoticesMissingBytes) {
   std::string tensor(32, '.');
   TensorReader reader({AsWritableBytes(tensor)});
   EXPECT_THAT(reader.Accept(ChunkAt(0, Pattern(12))), IsOk());
-  EXPECT_THAT(reader.Finish(), StatusIs(StatusCode::kInvalidArgument,
-                                        "stream ended at byte 12 of 32"));
+  EXPECT_THAT(reader.Finish(),
+              StatusIs(StatusCode::kInvalidArgument,
+                       "stream ended at byte 12, expected 32 bytes"));
 }
 
 }  // namespace

@@ -128,7 +128,7 @@ TEST_F(AnswerLogTest, RefusesIdOfAnotherRequest) {
   const absl::Status reused = log_.Begin(Key("a"), "other", At(0)).status();
   EXPECT_THAT(reused,
               StatusIs(absl::StatusCode::kInvalidArgument,
-                       HasSubstr("request id 'a' was used for another")));
+                       HasSubstr("request_id \"a\" was used for another")));
   EXPECT_EQ(ReasonOf(reused), Reason::kRequestIdReused);
 }
 
@@ -285,7 +285,7 @@ TEST_F(AnswerLogTest, WaitEndsAtTheDeadline) {
   EXPECT_THAT(log_.Begin(Key("a"), "print", At(0),
                          [] { return absl::DeadlineExceededError("over"); }),
               StatusIs(absl::StatusCode::kDeadlineExceeded,
-                       HasSubstr("the first attempt of request id 'a'")));
+                       HasSubstr("the first attempt of request_id \"a\"")));
 }
 
 TEST_F(AnswerLogTest, WaitEndsWhenTheClientGoesAway) {

@@ -172,8 +172,8 @@ TEST_F(SessionsTest, RefusesNewSessionOverTheLimit) {
   const absl::Status refused = sessions_.Begin("c", "local", At(0)).status();
   EXPECT_THAT(refused,
               StatusIs(absl::StatusCode::kResourceExhausted,
-                       HasSubstr("no room for 1 more session: of max-sessions "
-                                 "all together use 2 of 2")));
+                       HasSubstr("no room for 1 more session: this server uses "
+                                 "2 of its 2 of max-sessions")));
   ASSERT_TRUE(LimitOf(refused).has_value());
   EXPECT_EQ(LimitOf(refused)->name, "max-sessions");
   EXPECT_EQ(LimitOf(refused)->requested, 3);
@@ -184,8 +184,9 @@ TEST_F(SessionsTest, RefusesNewSessionOverTheLimit) {
 TEST_F(SessionsTest, RefusesAPrincipalOverItsPartAndNoOther) {
   BeginOwner("a", At(0), "carl");
   const absl::Status refused = sessions_.Begin("b", "carl", At(0)).status();
-  EXPECT_THAT(refused, StatusIs(absl::StatusCode::kResourceExhausted,
-                                HasSubstr("this principal uses 1 of 1")));
+  EXPECT_THAT(refused,
+              StatusIs(absl::StatusCode::kResourceExhausted,
+                       HasSubstr("this principal uses 1 of its 1 of ")));
   Begin("b", At(0));
 }
 
@@ -215,7 +216,7 @@ TEST_F(SessionsTest, LastAdopterOwnsTheInstance) {
 TEST_F(SessionsTest, RefusesToAdoptForSessionThatDoesNotLive) {
   EXPECT_THAT(sessions_.Adopt("a", "local", "local/x"),
               StatusIs(absl::StatusCode::kFailedPrecondition,
-                       HasSubstr("no session 'a' lives")));
+                       HasSubstr("session \"a\" has ended")));
 }
 
 TEST_F(SessionsTest, NoSessionEndsUnderConcurrentCalls) {

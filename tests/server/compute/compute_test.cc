@@ -257,7 +257,7 @@ TEST_F(ComputeTest, AReadOnlyInstanceIsNotMoved) {
       RunForward(server_.tapes(), server_.accounts(), {.principal = "local"},
                  Work(net_, x_, true, true));
   EXPECT_THAT(refused, StatusIs(absl::StatusCode::kFailedPrecondition,
-                                HasSubstr("'net' is read-only")));
+                                HasSubstr("\"net\" is read-only")));
   EXPECT_EQ(ReasonOf(refused.status()), Reason::kReadOnly);
   BackwardWork accumulating = BackwardOf(net_, {id});
   accumulating.accumulate = true;
@@ -345,7 +345,8 @@ TEST_F(ComputeTest, RefusesAStaleVersionInTheLane) {
   Run(Work(net_, x_, true, false));
   EXPECT_THAT(RunForward(server_.tapes(), server_.accounts(),
                          {.principal = "local"}, std::move(work)),
-              StatusIs(absl::StatusCode::kAborted, HasSubstr("version 2")));
+              StatusIs(absl::StatusCode::kAborted,
+                       HasSubstr("has buffers 1, the instance has 2;")));
   EXPECT_EQ(net_->state()->buffers_version, 2U);
   EXPECT_EQ(server_.tapes().TotalFigures().count, 0);
 }

@@ -111,7 +111,7 @@ TEST_F(TrainTest, AFailedTrainStepPublishesNothing) {
   TrainWork narrow = Work();
   narrow.terms[0].loss = MeanSquaredError{at::zeros({2, 1})};
   expect(std::move(narrow), absl::StatusCode::kInvalidArgument,
-         "term 0: the target has 1 columns, there are 2 classes");
+         "term 0: the target has 1 columns, expected 2, one for each class");
   TrainWork rates = Work();
   rates.step.lr = {1, 2};
   expect(std::move(rates), absl::StatusCode::kInvalidArgument,

@@ -244,8 +244,9 @@ TEST_F(CloneTest, RefusesWhatMakesNoSenseAndLeavesNothing) {
                                          HasSubstr("num_classes is 0")));
   options.num_classes = 7;
   options.parts.grads = true;
-  EXPECT_THAT(refusal(options), StatusIs(absl::StatusCode::kInvalidArgument,
-                                         HasSubstr("neither with_grads")));
+  EXPECT_THAT(refusal(options),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       HasSubstr("with_grads or with_optimizer")));
   options = Named("twin");
   options.seed = 1;
   EXPECT_THAT(refusal(options), StatusIs(absl::StatusCode::kInvalidArgument,
@@ -256,12 +257,13 @@ TEST_F(CloneTest, RefusesWhatMakesNoSenseAndLeavesNothing) {
                                          HasSubstr("\"convolution\"")));
   options = Named("twin");
   options.condition.params = 3;
-  EXPECT_THAT(refusal(options), StatusIs(absl::StatusCode::kAborted,
-                                         HasSubstr("version 1, not 3")));
+  EXPECT_THAT(refusal(options),
+              StatusIs(absl::StatusCode::kAborted,
+                       HasSubstr("has params 3, the instance has 1;")));
   EXPECT_THAT(refusal(Named("No")),
               StatusIs(absl::StatusCode::kInvalidArgument));
   EXPECT_THAT(refusal(Named("net")),
-              StatusIs(absl::StatusCode::kAlreadyExists, HasSubstr("'net'")));
+              StatusIs(absl::StatusCode::kAlreadyExists, HasSubstr("\"net\"")));
 }
 
 }  // namespace

@@ -152,10 +152,10 @@ TEST_F(FeatureCacheTest, ThereIsRoomForSoManyBytesInAllCaches) {
   FeatureCache other(room_, {"local"}, kFirst);
   EXPECT_THAT(other.Resize(10'000 - 3 * kAnswerBytes), IsOk());
   const absl::Status refused = cache_.Resize(3 * kAnswerBytes + 1);
-  EXPECT_THAT(refused, StatusIs(absl::StatusCode::kResourceExhausted,
-                                HasSubstr("no room for 1 more byte: of "
-                                          "max-cache-bytes all together use "
-                                          "10000 of 10000")));
+  EXPECT_THAT(refused,
+              StatusIs(absl::StatusCode::kResourceExhausted,
+                       HasSubstr("no room for 1 more byte: this server uses "
+                                 "10000 of its 10000 of max-cache-bytes")));
   EXPECT_EQ(LimitOf(refused)->name, "max-cache-bytes");
   EXPECT_EQ(LimitOf(refused)->value, 10'000);
   EXPECT_EQ(LimitOf(refused)->requested, 10'001);
@@ -183,8 +183,9 @@ TEST_F(FeatureCacheTest, GivesItsRoomBackWhenItGoes) {
 TEST(FeatureCacheRoomTest, WithoutARoomThereIsNoCache) {
   FeatureCache cache(nullptr, {"local"}, kFirst);
   EXPECT_THAT(cache.Resize(0), IsOk());
-  EXPECT_THAT(cache.Resize(1000), StatusIs(absl::StatusCode::kInvalidArgument,
-                                           HasSubstr("no room for caches")));
+  EXPECT_THAT(cache.Resize(1000),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       HasSubstr("cannot have a feature cache")));
 }
 
 TEST_F(FeatureCacheTest, KeepsItsLimitAndItsSumsFromManyThreads) {

@@ -135,9 +135,12 @@ TEST_F(InstanceTest, RefusesAStaleVersionWithBothNumbers) {
                 StatusIs(absl::StatusCode::kAborted, HasSubstr(message)));
     EXPECT_EQ(ReasonOf(status), Reason::kStaleVersion);
   };
-  expect_stale({.uid = "other"}, "has uid " + instance_.uid() + ", not other");
-  expect_stale({.params = 7}, "version 1, not 7");
-  expect_stale({.params = 1, .buffers = 0}, "buffers have version 1, not 0");
+  expect_stale(
+      {.uid = "other"},
+      "if_version has uid \"other\", the instance has \"" + instance_.uid());
+  expect_stale({.params = 7}, "if_version has params 7, the instance has 1;");
+  expect_stale({.params = 1, .buffers = 0},
+               "if_version has buffers 0, the instance has 1;");
   ExpectUnchanged(before);
 }
 

@@ -72,7 +72,7 @@ TEST_F(RegistryTest, RefusesATakenName) {
   const auto first = Add("anna", "net");
   const absl::Status status = registry_.Add(Make("anna", "net"));
   EXPECT_THAT(status,
-              StatusIs(absl::StatusCode::kAlreadyExists, HasSubstr("'net'")));
+              StatusIs(absl::StatusCode::kAlreadyExists, HasSubstr("\"net\"")));
   EXPECT_EQ(ReasonOf(status), Reason::kInstanceExists);
   EXPECT_THAT(registry_.Find("net", "anna"), IsOkAndHolds(first));
 }

@@ -135,7 +135,7 @@ TEST_F(WeightsFolderTest, ListsWhatThereIsForUnknownNames) {
                       HasSubstr("valid weights files: resnet50-imagenet")));
   fs::remove(folder_ / "resnet50-imagenet.safetensors");
   ExpectRefused(Mlp("x"), absl::StatusCode::kNotFound, Reason::kWeightsNotFound,
-                HasSubstr("folder of weights is empty"));
+                HasSubstr("--weights-dir is empty"));
   Server without({c10::Device(c10::DeviceType::CPU)}, /*threads=*/1, {});
   EXPECT_THAT(
       without.CreateInstance(Mlp("x")),
@@ -163,10 +163,10 @@ TEST_F(WeightsFolderTest, RefusesWhatIsNoSoundFile) {
                 Reason::kWeightsUnreadable, HasSubstr("weights \"cut\": "));
   fs::create_directory(folder_ / "folder.safetensors");
   ExpectRefused(Mlp("folder"), absl::StatusCode::kFailedPrecondition,
-                Reason::kWeightsUnreadable, HasSubstr("no regular file"));
+                Reason::kWeightsUnreadable, HasSubstr("not a regular file"));
   ASSERT_EQ(mkfifo((folder_ / "pipe.safetensors").c_str(), 0600), 0);
   ExpectRefused(Mlp("pipe"), absl::StatusCode::kFailedPrecondition,
-                Reason::kWeightsUnreadable, HasSubstr("no regular file"));
+                Reason::kWeightsUnreadable, HasSubstr("not a regular file"));
   fs::create_symlink("nowhere", folder_ / "dangling.safetensors");
   ExpectRefused(Mlp("dangling"), absl::StatusCode::kFailedPrecondition,
                 Reason::kWeightsUnreadable, HasSubstr("cannot be opened"));
@@ -191,7 +191,7 @@ TEST_F(WeightsFolderTest, DemandsWeightsWhereMammothLoadsSome) {
                            .seed = 0};
   ExpectRefused(options, absl::StatusCode::kFailedPrecondition,
                 Reason::kWeightsRequired,
-                HasSubstr("Mammoth uses resnet18-7x7-pt pretrained: name "
+                HasSubstr("Mammoth uses resnet18-7x7-pt pretrained; give "
                           "weights, or set random_init"));
   options.random_init = true;
   EXPECT_THAT(server_.CreateInstance(options), IsOk());

@@ -58,11 +58,10 @@ TEST(BudgetTest, RefusesOverTheLimitWithTheNumbers) {
   Budget budget(Of(100));
   const auto held = budget.Reserve(kPayer, 60);
   const absl::Status refused = budget.Reserve(kPayer, 41).status();
-  EXPECT_THAT(
-      refused,
-      StatusIs(absl::StatusCode::kResourceExhausted,
-               HasSubstr("no room for 41 more bytes: of max-receive-bytes "
-                         "all together use 60 of 100")));
+  EXPECT_THAT(refused,
+              StatusIs(absl::StatusCode::kResourceExhausted,
+                       HasSubstr("no room for 41 more bytes: this server uses "
+                                 "60 of its 100 of max-receive-bytes")));
   const std::optional<Limit> limit = LimitOf(refused);
   ASSERT_TRUE(limit.has_value());
   EXPECT_EQ(limit->name, "max-receive-bytes");
@@ -127,8 +126,9 @@ TEST(BudgetTest, RefusesASessionOverItsPartAndNoOther) {
   const auto held = budget.Reserve(kPayer, 50);
   ASSERT_THAT(held, IsOk());
   const absl::Status refused = budget.Reserve(kPayer, 1).status();
-  EXPECT_THAT(refused, StatusIs(absl::StatusCode::kResourceExhausted,
-                                HasSubstr("this session uses 50 of 50")));
+  EXPECT_THAT(refused,
+              StatusIs(absl::StatusCode::kResourceExhausted,
+                       HasSubstr("this session uses 50 of its 50 of ")));
   EXPECT_EQ(ScopeOf(refused), LimitScope::kSession);
   EXPECT_THAT(budget.Reserve(kOtherSession, 50), IsOk());
   EXPECT_THAT(budget.Reserve(kOtherPrincipal, 50), IsOk());
@@ -138,8 +138,9 @@ TEST(BudgetTest, RefusesAPrincipalOverItsPartAndNoOther) {
   Budget budget(Of(100, {.principals = {{"ann", 0.25}}}));
   const auto held = budget.Reserve(kPayer, 20);
   const absl::Status refused = budget.Reserve(kOtherSession, 10).status();
-  EXPECT_THAT(refused, StatusIs(absl::StatusCode::kResourceExhausted,
-                                HasSubstr("this principal uses 20 of 25")));
+  EXPECT_THAT(refused,
+              StatusIs(absl::StatusCode::kResourceExhausted,
+                       HasSubstr("this principal uses 20 of its 25 of ")));
   EXPECT_EQ(ScopeOf(refused), LimitScope::kPrincipal);
   EXPECT_THAT(budget.Reserve(kOtherPrincipal, 80), IsOk());
 }

@@ -51,8 +51,8 @@ TEST(PayerAccountsTest, RefusesASessionOverItsPart) {
   ASSERT_THAT(account->Charge(400), IsOk());
   const absl::Status refused = account->Charge(200);
   EXPECT_THAT(refused, StatusIs(absl::StatusCode::kResourceExhausted,
-                                HasSubstr("of max-memory-bytes this session "
-                                          "uses 400 of 500")));
+                                HasSubstr("this session uses 400 of its "
+                                          "500 of max-memory-bytes")));
   EXPECT_EQ(ScopeOf(refused), LimitScope::kSession);
   EXPECT_THAT(accounts.Of(kOtherSession)->Charge(500), IsOk());
 }

@@ -40,14 +40,14 @@ TEST(EnvironmentTest, TakesWhatClientsAndTestsRead) {
 TEST(EnvironmentTest, RefusesAnUnknownVariableAndNamesTheNearest) {
   EXPECT_THAT(Check({"PATH=/bin", "BACKBONED_MAX_TAPE=3"}),
               StatusIs(absl::StatusCode::kInvalidArgument,
-                       AllOf(HasSubstr("variable BACKBONED_MAX_TAPE is none"),
-                             HasSubstr("them is BACKBONED_MAX_TAPES"))));
+                       HasSubstr("variable BACKBONED_MAX_TAPE is unknown; did "
+                                 "you mean BACKBONED_MAX_TAPES?")));
 }
 
 TEST(EnvironmentTest, RefusesAnUnknownVariableWithoutValue) {
   EXPECT_THAT(Check({"BACKBONED_LISTENS="}),
               StatusIs(absl::StatusCode::kInvalidArgument,
-                       HasSubstr("BACKBONED_LISTENS is none")));
+                       HasSubstr("BACKBONED_LISTENS is unknown")));
 }
 
 }  // namespace

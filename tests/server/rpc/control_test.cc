@@ -208,15 +208,16 @@ TEST_F(ControlTest, CreatesDescribesAndDeletesAnInstance) {
                         v1::ERROR_REASON_STALE_VERSION, HasSubstr("other")));
   remove.mutable_if_version()->set_uid(instance.version().uid());
   remove.mutable_if_version()->set_params(7);
-  EXPECT_THAT(client_.DeleteInstance(remove),
-              FailsWith(absl::StatusCode::kAborted,
-                        v1::ERROR_REASON_STALE_VERSION, HasSubstr("not 7")));
+  EXPECT_THAT(
+      client_.DeleteInstance(remove),
+      FailsWith(absl::StatusCode::kAborted, v1::ERROR_REASON_STALE_VERSION,
+                HasSubstr("has params 7, the")));
   remove.mutable_if_version()->set_params(instance.version().params());
   EXPECT_THAT(client_.DeleteInstance(remove), IsOk());
-  EXPECT_THAT(
-      client_.GetInstance(get),
-      FailsWith(absl::StatusCode::kNotFound,
-                v1::ERROR_REASON_INSTANCE_NOT_FOUND, HasSubstr("'local/mlp'")));
+  EXPECT_THAT(client_.GetInstance(get),
+              FailsWith(absl::StatusCode::kNotFound,
+                        v1::ERROR_REASON_INSTANCE_NOT_FOUND,
+                        HasSubstr("\"local/mlp\"")));
 }
 
 TEST_F(ControlTest, RefusesInstancesThatMakeNoSense) {
@@ -244,10 +245,11 @@ TEST_F(ControlTest, RefusesInstancesThatMakeNoSense) {
   request = Mlp("mlp");
   request.set_device("tpu");
   EXPECT_THAT(client_.CreateInstance(request), invalid("this server has cpu"));
-  EXPECT_THAT(client_.CreateInstance(Mlp("../mlp")), invalid("'../mlp'"));
-  EXPECT_THAT(client_.CreateInstance(Mlp("fake")),
-              FailsWith(absl::StatusCode::kAlreadyExists,
-                        v1::ERROR_REASON_INSTANCE_EXISTS, HasSubstr("'fake'")));
+  EXPECT_THAT(client_.CreateInstance(Mlp("../mlp")), invalid("\"../mlp\""));
+  EXPECT_THAT(
+      client_.CreateInstance(Mlp("fake")),
+      FailsWith(absl::StatusCode::kAlreadyExists,
+                v1::ERROR_REASON_INSTANCE_EXISTS, HasSubstr("\"fake\"")));
   EXPECT_THAT(Names(), ElementsAre("local/fake"));
 }
 

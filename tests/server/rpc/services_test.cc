@@ -94,7 +94,7 @@ TEST_F(ServicesTest, ErrorsCarryMachineReadableDetails) {
   const auto missing = client.GetParams(request);
   EXPECT_THAT(missing, FailsWith(absl::StatusCode::kNotFound,
                                  v1::ERROR_REASON_INSTANCE_NOT_FOUND,
-                                 HasSubstr("no instance 'unknown'")));
+                                 HasSubstr("no instance \"unknown\"")));
   const auto detail = client::DetailOf(missing.status());
   ASSERT_TRUE(detail.has_value());
   EXPECT_EQ(detail->limit(), "");

@@ -137,8 +137,8 @@ TEST_F(TapeStoreTest, ConsumedTapeIsUsedUp) {
   EXPECT_EQ(destroyed_, 1);
   EXPECT_EQ(store_.TotalFigures().count, 0);
   const absl::Status used = Lease({id}).status();
-  EXPECT_THAT(used, NotFound("tape '" + id +
-                             "' is unknown, used, released or "
+  EXPECT_THAT(used, NotFound("tape \"" + id +
+                             "\" is unknown, used, released or "
                              "expired; run the forward again"));
   EXPECT_EQ(ReasonOf(used), Reason::kTapeNotFound);
 }
@@ -158,7 +158,7 @@ TEST_F(TapeStoreTest, LeasedTapeIsInUse) {
 
 TEST_F(TapeStoreTest, LeaseTakesAllOrNone) {
   const std::string id = *Put(MakeTape());
-  EXPECT_THAT(Lease({id, "gone"}), NotFound("tape 'gone' is unknown"));
+  EXPECT_THAT(Lease({id, "gone"}), NotFound("tape \"gone\" is unknown"));
   EXPECT_THAT(Lease({id}), IsOk());
 }
 
@@ -190,7 +190,8 @@ TEST_F(TapeStoreTest, RefusesOverTheCountBeforeTheForward) {
   const absl::Status refused = store_.Reserve(kPayer, At(0)).status();
   EXPECT_THAT(refused,
               StatusIs(absl::StatusCode::kResourceExhausted,
-                       HasSubstr("of max-tapes all together use 3 of 3")));
+                       HasSubstr("no room for 1 more tape: this server uses 3 "
+                                 "of its 3 of max-tapes; run backwards")));
   ASSERT_TRUE(LimitOf(refused).has_value());
   EXPECT_EQ(LimitOf(refused)->name, "max-tapes");
   EXPECT_EQ(LimitOf(refused)->value, 3);
@@ -215,8 +216,9 @@ TEST_F(TapeStoreTest, SlotHoldsAPlaceUntilItIsGone) {
 TEST_F(TapeStoreTest, RefusesOverTheBytesAndDropsTheTape) {
   ASSERT_THAT(Put(MakeTape(600)), IsOk());
   const absl::Status refused = Put(MakeTape(401)).status();
-  EXPECT_THAT(refused, StatusIs(absl::StatusCode::kResourceExhausted,
-                                HasSubstr("a tape of 401 bytes does not fit")));
+  EXPECT_THAT(refused,
+              StatusIs(absl::StatusCode::kResourceExhausted,
+                       HasSubstr("no room for a tape of 401 bytes: ")));
   EXPECT_EQ(LimitOf(refused)->name, "max-tape-bytes");
   EXPECT_EQ(LimitOf(refused)->requested, 1001);
   EXPECT_EQ(destroyed_, 1);
@@ -319,7 +321,7 @@ TEST_F(TapeStoreTest, RefusesOverASessionsPartOfTheCount) {
   const absl::Status refused = store.Reserve(kPayer, At(0)).status();
   EXPECT_THAT(refused,
               StatusIs(absl::StatusCode::kResourceExhausted,
-                       HasSubstr("of max-tapes this session uses 2 of 2")));
+                       HasSubstr("this session uses 2 of its 2 of max-tapes")));
   EXPECT_EQ(LimitOf(refused)->scope, LimitScope::kSession);
   EXPECT_THAT(store.Reserve({"local", "other"}, At(0)), IsOk());
 }
@@ -337,8 +339,9 @@ TEST_F(TapeStoreTest, RefusesWhenEvenDemotedTapesDoNotFit) {
   replay_->SetBytes(600);
   ASSERT_THAT(Put(MakeReplayable(700)), IsOk());
   const absl::Status refused = Put(MakeReplayable(800)).status();
-  EXPECT_THAT(refused, StatusIs(absl::StatusCode::kResourceExhausted,
-                                HasSubstr("a tape of 600 bytes does not fit")));
+  EXPECT_THAT(refused,
+              StatusIs(absl::StatusCode::kResourceExhausted,
+                       HasSubstr("no room for a tape of 600 bytes: ")));
   EXPECT_EQ(LimitOf(refused)->name, "max-tape-bytes");
   EXPECT_EQ(store_.TotalFigures().count, 1);
 }

@@ -127,7 +127,7 @@ TEST_F(DataTest, BackwardReturnsGradientsWithPresence) {
   EXPECT_EQ(server_.tape_count(), 0);
   EXPECT_THAT(client_.GetGrads(),  // Nothing was accumulated.
               FailsWith(absl::StatusCode::kFailedPrecondition,
-                        v1::ERROR_REASON_NO_GRADIENTS, HasSubstr("'scale'")));
+                        v1::ERROR_REASON_NO_GRADIENTS, HasSubstr("\"scale\"")));
 }
 
 TEST_F(DataTest, BackwardAccumulatesOntoWhatThereIs) {
@@ -262,7 +262,7 @@ TEST_F(DataTest, ForwardDropsReleasedTapesBeforeAnythingElse) {
   EXPECT_THAT(
       client_.Forward(header, ""),
       FailsWith(absl::StatusCode::kNotFound,
-                v1::ERROR_REASON_INSTANCE_NOT_FOUND, HasSubstr("'unknown'")));
+                v1::ERROR_REASON_INSTANCE_NOT_FOUND, HasSubstr("\"unknown\"")));
   EXPECT_EQ(server_.tape_count(), 0);
 }
 
@@ -374,7 +374,7 @@ TEST_F(DataTest, RefusesExtractsThatMakeNoSense) {
   EXPECT_THAT(client_.Extract(request),
               FailsWith(absl::StatusCode::kInvalidArgument,
                         v1::ERROR_REASON_SHAPE_MISMATCH,
-                        HasSubstr("data has 12 bytes, its spec 16")));
+                        HasSubstr("data has 12 bytes, expected 16")));
   request.set_output("logits");
   EXPECT_THAT(client_.Extract(request),
               FailsWith(absl::StatusCode::kInvalidArgument,

@@ -76,7 +76,7 @@ TEST_F(DtypesTest, NarrowTypesRunInEvaluationOnly) {
   Create(v1::DATA_TYPE_FLOAT16);
   const auto refused = FailsWith(
       absl::StatusCode::kFailedPrecondition, v1::ERROR_REASON_READ_ONLY,
-      HasSubstr("'net' holds float16, which runs in evaluation only"));
+      HasSubstr("\"net\" has dtype float16, which allows evaluation only"));
   v1::ForwardHeader training = Header();
   training.set_training(true);
   EXPECT_THAT(client_.Forward(training, input_), refused);

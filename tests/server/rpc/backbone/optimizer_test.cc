@@ -88,17 +88,17 @@ TEST_F(OptimizerTest, RefusesOptimizersThatAreNone) {
                 FailsWith(absl::StatusCode::kInvalidArgument,
                           v1::ERROR_REASON_INVALID_OPTION, HasSubstr(message)));
   };
-  expect({}, "optimizer kind 0 is none of SGD, ADAM, ADAMW");
-  expect(Sgd(-1), "group 0: lr is -1, must be a number of at least 0");
+  expect({}, "optimizer kind 0 is unknown, expected SGD, ADAM or ADAMW");
+  expect(Sgd(-1), "group 0: lr is -1, must be finite and at least 0");
   v1::Optimizer optimizer = Sgd(1);
   optimizer.add_groups()->mutable_selection()->add_globs("head");
   expect(optimizer, "parameter \"head\" is in group 0 and in group 1");
   optimizer.mutable_groups(0)->mutable_selection()->add_globs("scale");
   optimizer.mutable_groups(1)->set_beta1(0.5);
-  expect(optimizer, "group 1: SGD has no beta1");
+  expect(optimizer, "group 1: SGD takes no beta1");
   optimizer.set_kind(v1::OPTIMIZER_KIND_ADAM);
   optimizer.mutable_groups(0)->set_nesterov(true);
-  expect(optimizer, "group 0: ADAM has no nesterov");
+  expect(optimizer, "group 0: ADAM takes no nesterov");
   EXPECT_FALSE(Described().has_optimizer());
 }
 
@@ -261,16 +261,16 @@ TEST_F(OptimizerTest, StepNeedsAnOptimizerGradientsAndTheVersion) {
   SetGrads(1);
   v1::StepRequest stale;
   stale.mutable_if_version()->set_params(7);
-  EXPECT_THAT(client_.Step(stale),
-              FailsWith(absl::StatusCode::kAborted,
-                        v1::ERROR_REASON_STALE_VERSION, HasSubstr("not 7")));
+  EXPECT_THAT(client_.Step(stale), FailsWith(absl::StatusCode::kAborted,
+                                             v1::ERROR_REASON_STALE_VERSION,
+                                             HasSubstr("has params 7, the")));
   v1::StepRequest wrong;
   wrong.mutable_options()->add_lr(1);
   wrong.mutable_options()->add_lr(1);
   EXPECT_THAT(client_.Step(wrong),
               FailsWith(absl::StatusCode::kInvalidArgument,
                         v1::ERROR_REASON_INVALID_OPTION,
-                        HasSubstr("lr has 2 values, the optimizer 1 group")));
+                        HasSubstr("lr has 2 values, expected 1")));
   EXPECT_EQ(Described().version().params(), 1U);
 }
 

@@ -138,9 +138,10 @@ TEST_F(TrainStepTest, RefusesAStaleVersion) {
   Configure();
   v1::TrainStepHeader header = SquaredError();
   header.mutable_if_version()->set_params(3);
-  EXPECT_THAT(client_.TrainStep(header, input_ + zeros_),
-              FailsWith(absl::StatusCode::kAborted,
-                        v1::ERROR_REASON_STALE_VERSION, HasSubstr("not 3")));
+  EXPECT_THAT(
+      client_.TrainStep(header, input_ + zeros_),
+      FailsWith(absl::StatusCode::kAborted, v1::ERROR_REASON_STALE_VERSION,
+                HasSubstr("has params 3, the")));
 }
 
 TEST_F(TrainStepTest, RefusesTermsThatDoNotFit) {
@@ -148,10 +149,10 @@ TEST_F(TrainStepTest, RefusesTermsThatDoNotFit) {
   v1::TrainStepHeader header;
   *header.mutable_input() = FloatSpec({2, 4});
   ExpectRefused(header, input_, v1::ERROR_REASON_INVALID_OPTION,
-                "the loss has no term");
+                "the header has no loss term");
   header.add_terms();
   ExpectRefused(header, input_, v1::ERROR_REASON_INVALID_OPTION,
-                "term 0: there is no loss");
+                "term 0: no loss is set");
   header = Labelled(/*rows=*/3);
   ExpectRefused(header, input_ + LabelBytes({0, 1, 2}),
                 v1::ERROR_REASON_SHAPE_MISMATCH,
@@ -163,7 +164,7 @@ TEST_F(TrainStepTest, RefusesTermsThatDoNotFit) {
   header.mutable_terms(0)->set_row_end(3);
   ExpectRefused(header, input_ + LabelBytes({0, 1}),
                 v1::ERROR_REASON_INVALID_OPTION,
-                "rows [1, 3) are none of a batch of 2");
+                "rows [1, 3) are not within a batch of 2 rows");
   EXPECT_EQ(server_.forward_count(), 0);
   EXPECT_EQ(server_.in_flight_bytes(), 0);
 }
@@ -172,7 +173,7 @@ TEST_F(TrainStepTest, ALabelOfNoClassChangesNothing) {
   Configure();
   ExpectRefused(Labelled(), input_ + LabelBytes({0, 4}),
                 v1::ERROR_REASON_INVALID_OPTION,
-                "term 0: label 4 is none of the 4 classes");
+                "term 0: label 4 is not in [0, 4)");
   EXPECT_EQ(Described().version().buffers(), 1U);
   EXPECT_EQ(Described().version().params(), 1U);
 }

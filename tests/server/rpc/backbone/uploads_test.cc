@@ -103,9 +103,10 @@ TEST_F(UploadsTest, AStreamThatEndsEarlyChangesNothing) {
       for (int64_t offset = 0; offset < sent; offset += kChunk) {
         messages.push_back(Message(offset, Zeros(kChunk)));
       }
-      ExpectMalformed(upload.method, messages,
-                      HasSubstr(absl::StrCat("stream ended at byte ", sent,
-                                             " of ", upload.bytes)));
+      ExpectMalformed(
+          upload.method, messages,
+          HasSubstr(absl::StrCat("stream ended at byte ", sent, ", expected ",
+                                 upload.bytes, " bytes")));
     }
   }
   ExpectUnchanged();
@@ -302,9 +303,9 @@ TEST_F(UploadsTest, RefusesHugeShapesBeforeAnythingIsAllocated) {
   ASSERT_TRUE(backward.ParseFromString(uploads_[1].header.substr(2)));
   auto& gradients = *backward.mutable_tapes(0)->mutable_gradients();
   gradients.at(0).set_shape(0, int64_t{1} << 58);
-  const auto too_large = FailsWith(absl::StatusCode::kInvalidArgument,
-                                   v1::ERROR_REASON_SHAPE_MISMATCH,
-                                   HasSubstr("the output [4, 4]"));
+  const auto too_large =
+      FailsWith(absl::StatusCode::kInvalidArgument,
+                v1::ERROR_REASON_SHAPE_MISMATCH, HasSubstr("expected [4, 4]"));
   EXPECT_THAT(status_of("Backward", backward), too_large);
   const auto second = client().Forward(TapedForwardOf(4), Zeros(kBytes));
   *backward.add_tapes() = backward.tapes(0);

@@ -38,7 +38,7 @@ TEST(TargetOfTest, RefusesAPortThatOnlyTheServerKnows) {
 
 TEST(TargetOfTest, RefusesWhatIsNoAddress) {
   EXPECT_THAT(TargetOf("here"), StatusIs(absl::StatusCode::kInvalidArgument,
-                                         HasSubstr("'here' is neither")));
+                                         HasSubstr("\"here\" is neither")));
 }
 
 TEST(HealthCheckTest, AServerThatServesIsHealthyUntilItEnds) {

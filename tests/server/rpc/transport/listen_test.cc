@@ -138,9 +138,10 @@ TEST_F(ListenTest, TakesAStaleSocketOver) {
 
 TEST_F(ListenTest, LeavesASocketOfAnotherKindAlone) {
   const int in_use = BindSocket(SOCK_DGRAM);
-  EXPECT_THAT(Start("unix:" + Path()),
-              StatusIs(absl::StatusCode::kInvalidArgument,
-                       HasSubstr("a socket is there: Protocol wrong type")));
+  EXPECT_THAT(
+      Start("unix:" + Path()),
+      StatusIs(absl::StatusCode::kInvalidArgument,
+               HasSubstr("a socket exists there: Protocol wrong type")));
   EXPECT_TRUE(std::filesystem::is_socket(Path()));
   close(in_use);
 }
@@ -149,7 +150,7 @@ TEST_F(ListenTest, LeavesAFileThatIsNoSocketAlone) {
   std::ofstream(Path()) << "precious";
   EXPECT_THAT(Start("unix:" + Path()),
               StatusIs(absl::StatusCode::kInvalidArgument,
-                       HasSubstr("a file that is no socket")));
+                       HasSubstr("a file that is not a socket")));
   std::string content;
   std::ifstream(Path()) >> content;
   EXPECT_EQ(content, "precious");
@@ -199,7 +200,7 @@ TEST_F(ListenTest, RefusesWhatIsNoAddress) {
   }
   EXPECT_THAT(Start("host.invalid:0"),
               StatusIs(absl::StatusCode::kInvalidArgument,
-                       HasSubstr("cannot resolve 'host.invalid'")));
+                       HasSubstr("cannot resolve \"host.invalid\"")));
 }
 
 TEST_F(ListenTest, ReadsAddresses) {

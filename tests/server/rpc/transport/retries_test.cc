@@ -159,7 +159,7 @@ TEST_F(RetriesTest, RefusesTheIdOfAnotherRequest) {
   EXPECT_THAT(
       client_.SetParams(header, Ones(kElements)),
       FailsWith(absl::StatusCode::kInvalidArgument,
-                v1::ERROR_REASON_REQUEST_ID_REUSED, HasSubstr("'params-1'")));
+                v1::ERROR_REASON_REQUEST_ID_REUSED, HasSubstr("\"params-1\"")));
   EXPECT_EQ(VersionNow().params(), 2U);
   // Another method has its own ids.
   v1::ZeroGradsRequest zero;
