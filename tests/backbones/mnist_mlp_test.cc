@@ -3,9 +3,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <vector>
 
 #include "backbones/forward.h"
+#include "backbones/registry.h"
+#include "backbones/state.h"
 #include "base/errors.h"
 #include "tests/backbones/tensors.h"
 #include "tests/testing/status_matchers.h"
@@ -72,6 +75,23 @@ TEST(MnistMlpTest, GivesTheFeaturesAsItsLastStage) {
   const auto result = Forward(*mlp, *Seeded(*mlp), Rand(1, {2, 1, 28, 28}),
                               {.outputs = {"layers.1", "features"}});
   EXPECT_TRUE(BitEqual(result.outputs[0], result.outputs[1]));
+}
+
+TEST(MnistMlpColumnTest, ComputesWhatAFirstColumnDoes) {
+  const Arguments arguments = {{"num_classes", 3}, {"input_size", 8}};
+  const auto first = BuildArchitecture("mnistmlp-pnn", arguments).value();
+  const auto second = BuildArchitecture("mnistmlp-pnn", arguments, 1).value();
+  EXPECT_EQ(second->layout().shared().size(), 4);
+  const std::vector<Column> columns = {
+      {.layout = &first->layout(), .state = Seeded(*first, 0)}};
+  const auto state =
+      WithColumns(*Seeded(*second, 1), second->layout(), columns);
+  State plain = *Seeded(*first, 0);
+  std::ranges::copy_n(state->params.begin(), plain.params.size(),
+                      plain.params.begin());
+  const at::Tensor x = Rand(1, {2, 8});
+  EXPECT_TRUE(BitEqual(Forward(*second, *state, x, {}).outputs,
+                       Forward(*first, plain, x, {}).outputs));
 }
 
 }  // namespace

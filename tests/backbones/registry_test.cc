@@ -103,5 +103,22 @@ TEST(BuildArchitectureTest, RejectsBadArguments) {
                        HasSubstr("num_classes is missing")));
 }
 
+TEST(BuildArchitectureTest, RefusesColumnsThatThereCannotBe) {
+  const auto invalid = [](const std::string& message) {
+    return StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(message));
+  };
+  EXPECT_THAT(BuildArchitecture("resnet18", {{"num_classes", 3}}, 1),
+              invalid("resnet18 is not a progressive network and takes no "
+                      "columns; progressive networks: "
+                      "mnistmlp-pnn, resnet18-pnn"));
+  EXPECT_THAT(BuildArchitecture("resnet18-pnn",
+                                {{"num_classes", 3}, {"img_size", 16}}, 64),
+              invalid("there are 64 earlier columns, at most 63"));
+  const auto unsized =
+      BuildArchitecture("resnet18-pnn", {{"num_classes", 3}}, 1);
+  EXPECT_THAT(unsized, invalid("argument img_size is 0; a later column needs"));
+  EXPECT_THAT(ReasonOf(unsized.status()), Optional(Reason::kInvalidOption));
+}
+
 }  // namespace
 }  // namespace backboned

@@ -10,7 +10,6 @@
 
 #include "backbones/forward.h"
 #include "backbones/registry.h"
-#include "base/errors.h"
 #include "tests/backbones/tensors.h"
 #include "tests/testing/status_matchers.h"
 
@@ -19,7 +18,6 @@ namespace {
 
 using ::testing::Contains;
 using ::testing::HasSubstr;
-using ::testing::Optional;
 
 const Arguments kSmall = {
     {"num_classes", 3}, {"num_filters", 4}, {"img_size", 16}};
@@ -113,39 +111,6 @@ TEST(ResNetColumnTest, TakesImagesOfItsSizeOnly) {
   EXPECT_THAT(
       MakeColumn(1)->CheckInput(std::vector<int64_t>{2, 3, 16, 16}, true),
       IsOk());
-}
-
-TEST(BuildArchitectureTest, RefusesColumnsThatThereCannotBe) {
-  const auto invalid = [](const std::string& message) {
-    return StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(message));
-  };
-  EXPECT_THAT(BuildArchitecture("resnet18", {{"num_classes", 3}}, 1),
-              invalid("resnet18 is not a progressive network and takes no "
-                      "columns; progressive networks: "
-                      "mnistmlp-pnn, resnet18-pnn"));
-  EXPECT_THAT(BuildArchitecture("resnet18-pnn", kSmall, 64),
-              invalid("there are 64 earlier columns, at most 63"));
-  const auto unsized =
-      BuildArchitecture("resnet18-pnn", {{"num_classes", 3}}, 1);
-  EXPECT_THAT(unsized, invalid("argument img_size is 0; a later column needs"));
-  EXPECT_THAT(ReasonOf(unsized.status()), Optional(Reason::kInvalidOption));
-}
-
-TEST(MnistMlpColumnTest, ComputesWhatAFirstColumnDoes) {
-  const Arguments arguments = {{"num_classes", 3}, {"input_size", 8}};
-  const auto first = BuildArchitecture("mnistmlp-pnn", arguments).value();
-  const auto second = BuildArchitecture("mnistmlp-pnn", arguments, 1).value();
-  EXPECT_EQ(second->layout().shared().size(), 4);
-  const std::vector<Column> columns = {
-      {.layout = &first->layout(), .state = Seeded(*first, 0)}};
-  const auto state =
-      WithColumns(*Seeded(*second, 1), second->layout(), columns);
-  State plain = *Seeded(*first, 0);
-  std::ranges::copy_n(state->params.begin(), plain.params.size(),
-                      plain.params.begin());
-  const at::Tensor x = Rand(1, {2, 8});
-  EXPECT_TRUE(BitEqual(Forward(*second, *state, x, {}).outputs,
-                       Forward(*first, plain, x, {}).outputs));
 }
 
 }  // namespace

@@ -23,21 +23,6 @@
 namespace backboned {
 namespace {
 
-ServerOptions OptionsOf(const TestServerOptions& options) {
-  return {.limits = {.max_calls = options.max_calls,
-                     .max_instances = options.max_instances,
-                     .max_tapes = options.max_tapes,
-                     .max_tape_bytes = options.max_tape_bytes,
-                     .max_in_flight_bytes = options.max_in_flight_bytes,
-                     .max_memory_bytes = options.max_memory_bytes,
-                     .max_cache_bytes = options.max_cache_bytes,
-                     .max_queued = options.max_queued,
-                     .max_sessions = options.max_sessions,
-                     .stall_timeout = options.stall_timeout,
-                     .quotas = options.quotas},
-          .answers = {.max_payload_bytes = options.max_answer_bytes}};
-}
-
 // Counts tensors' memory from the first one on, as the real server does.
 std::vector<c10::Device> Devices() {
   CpuMemory();
@@ -73,7 +58,8 @@ struct TestServer::Parts {
         options({.addresses = wanted.tcp
                                   ? std::vector<std::string>{"127.0.0.1:0"}
                                   : std::vector<std::string>()}),
-        server(Devices(), /*threads=*/1, OptionsOf(wanted), {},
+        server(Devices(), /*threads=*/1,
+               {.limits = wanted.limits, .answers = wanted.answers}, {},
                wanted.clock != nullptr ? *wanted.clock : MonotonicClock()) {
     Start();
   }

@@ -24,27 +24,15 @@
 #include "base/clock.h"
 #include "server/callers/answer_log.h"
 #include "server/limits/limits.h"
-#include "server/limits/quotas.h"
 
 namespace backboned {
 
-// The server's limits, and the fake's size.
+// The fake's size, and the server's options. A session may have all of a limit.
 struct TestServerOptions {
   int64_t size = 4;  // Elements of each of the fake's four parameters.
   bool tcp = false;  // Clients come through TCP.
-  int64_t max_calls = Limits().max_calls;
-  int64_t max_instances = Limits().max_instances;
-  int64_t max_tapes = Limits().max_tapes;
-  int64_t max_sessions = Limits().max_sessions;
-  int64_t max_tape_bytes = Limits().max_tape_bytes;
-  int64_t max_in_flight_bytes = Limits().max_in_flight_bytes;
-  int64_t max_memory_bytes =
-      Limits().max_memory_bytes;  // Of the accounts of sessions; 0: no limit.
-  int64_t max_queued = Limits().max_queued;
-  int64_t max_answer_bytes = AnswerLog::Limits().max_payload_bytes;
-  Quotas quotas = {};
-  int64_t max_cache_bytes = Limits().max_cache_bytes;
-  absl::Duration stall_timeout = Limits().stall_timeout;
+  Limits limits = {.quotas = {}};
+  AnswerLog::Limits answers = {};
   const Clock* clock = nullptr;  // Null: MonotonicClock(). Outlives the server.
 };
 

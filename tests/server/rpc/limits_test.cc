@@ -96,7 +96,7 @@ TEST(LimitsTest, DeletionOfAVersionComesBehindTheWritesBeforeIt) {
 
 // R5
 TEST(LimitsTest, RefusesTapesOverTheirCount) {
-  TestServer server({.max_tapes = 1});
+  TestServer server({.limits = {.max_tapes = 1, .quotas = {}}});
   PlainClient client(server);
   ASSERT_THAT(client.Forward(TapedForwardOf(2), Ones(8)), IsOk());
   v1::ForwardHeader training = TapedForwardOf(2);
@@ -111,7 +111,7 @@ TEST(LimitsTest, RefusesTapesOverTheirCount) {
 
 // R5
 TEST(LimitsTest, RefusesTapesOverTheirBytesBeforeBuffersMove) {
-  TestServer server({.max_tape_bytes = 16});
+  TestServer server({.limits = {.max_tape_bytes = 16, .quotas = {}}});
   PlainClient client(server);
   v1::ForwardHeader training = TapedForwardOf(8);
   training.set_training(true);
@@ -130,7 +130,8 @@ TEST(LimitsTest, RefusesTapesOverTheirBytesBeforeBuffersMove) {
 // R5
 TEST(LimitsTest, RunsAForwardAgainWhoseTapeWasOverTheBytes) {
   const int64_t one_tape = TapeBytesOf(TapedForwardOf(2));
-  TestServer server({.max_tape_bytes = one_tape + 64});
+  TestServer server(
+      {.limits = {.max_tape_bytes = one_tape + 64, .quotas = {}}});
   PlainClient client(server);
   v1::BackwardHeader backward;
   for (int i = 0; i < 2; ++i) {
@@ -156,7 +157,8 @@ TEST(LimitsTest, RunsAForwardAgainWhoseTapeWasOverTheBytes) {
 
 // R5
 TEST(LimitsTest, RefusesBytesInFlightOverTheirLimit) {
-  TestServer server({.max_in_flight_bytes = kElements * 4});
+  TestServer server(
+      {.limits = {.max_in_flight_bytes = kElements * 4, .quotas = {}}});
   PlainClient client(server);
   RawCall holder(server.channel(), "SetParams");
   holder.Send(Message(SetParamsOf(kElements)));
@@ -182,7 +184,7 @@ TEST(LimitsTest, RefusesBytesInFlightOverTheirLimit) {
 
 // R5
 TEST(LimitsTest, RefusesInstancesOverTheirLimit) {
-  TestServer server({.max_instances = 1});
+  TestServer server({.limits = {.max_instances = 1, .quotas = {}}});
   PlainClient client(server);
   v1::CreateInstanceRequest request;
   request.set_benchmark("seq-mnist");
@@ -193,7 +195,7 @@ TEST(LimitsTest, RefusesInstancesOverTheirLimit) {
 
 // R5, R11
 TEST(LimitsTest, RefusesCallsOverTheirLimit) {
-  BusyServer server({.max_calls = 1});
+  BusyServer server({.limits = {.max_calls = 1, .quotas = {}}});
   PlainClient client(*server);
   const auto refused = client.GetServer();
   EXPECT_THAT(refused, RefusedBy("max-calls", 1));
@@ -206,8 +208,10 @@ TEST(LimitsTest, RefusesCallsOverTheirLimit) {
 // R11
 TEST(LimitsTest, AClientThatIsRefusedKeepsWhatItsSessionHas) {
   TestClock clock;
-  BusyServer server(
-      {.max_calls = 2, .stall_timeout = absl::Hours(1), .clock = &clock});
+  BusyServer server({.limits = {.max_calls = 2,
+                                .stall_timeout = absl::Hours(1),
+                                .quotas = {}},
+                     .clock = &clock});
   PlainClient owner(*server, "owner");
   v1::CreateInstanceRequest unnamed;
   unnamed.set_benchmark("seq-mnist");
@@ -234,7 +238,7 @@ TEST(LimitsTest, AClientThatIsRefusedKeepsWhatItsSessionHas) {
 
 // R5, R11
 TEST(LimitsTest, OneSessionCannotTakeAllCalls) {
-  BusyServer server({.max_calls = 4, .quotas = {.session = 0.5}});
+  BusyServer server({.limits = {.max_calls = 4}});
   // The busy call has a session of its own; this one has two calls.
   RawCall first(server->channel(), "SetParams",
                 {.metadata = {{"backboned-session", "greedy"}}});
@@ -258,7 +262,7 @@ TEST(LimitsTest, OneSessionCannotTakeAllCalls) {
 
 // R5, R11
 TEST(LimitsTest, OneSessionCannotTakeAllTapes) {
-  TestServer server({.max_tapes = 4, .quotas = {.session = 0.5}});
+  TestServer server({.limits = {.max_tapes = 4}});
   PlainClient greedy(server, "greedy");
   ASSERT_THAT(greedy.Forward(TapedForwardOf(2), Ones(8)), IsOk());
   ASSERT_THAT(greedy.Forward(TapedForwardOf(2), Ones(8)), IsOk());
@@ -277,7 +281,7 @@ TEST(LimitsTest, OneSessionCannotTakeAllTapes) {
 
 // R11
 TEST(LimitsTest, SessionsThatLeftNothingKeepNobodyOut) {
-  TestServer server({.max_sessions = 3});
+  TestServer server({.limits = {.max_sessions = 3, .quotas = {}}});
   for (const char* session : {"a", "b", "c", "d", "e"}) {
     EXPECT_THAT(PlainClient(server, session).GetServer(), IsOk()) << session;
   }
@@ -285,7 +289,7 @@ TEST(LimitsTest, SessionsThatLeftNothingKeepNobodyOut) {
 
 // R5, R11
 TEST(LimitsTest, ASessionThatLeftSomethingKeepsItsPlace) {
-  TestServer server({.max_sessions = 2});
+  TestServer server({.limits = {.max_sessions = 2, .quotas = {}}});
   v1::CreateInstanceRequest unnamed;
   unnamed.set_benchmark("seq-mnist");
   ASSERT_THAT(PlainClient(server, "owner").CreateInstance(unnamed), IsOk());
@@ -305,7 +309,7 @@ TEST(LimitsTest, ASessionThatLeftSomethingKeepsItsPlace) {
 
 // R5, R11
 TEST(LimitsTest, OneSessionCannotTakeAllInstances) {
-  TestServer server({.max_instances = 4, .quotas = {.session = 0.5}});
+  TestServer server({.limits = {.max_instances = 4}});
   v1::CreateInstanceRequest request;
   request.set_benchmark("seq-mnist");
   PlainClient greedy(server, "greedy");
@@ -318,7 +322,7 @@ TEST(LimitsTest, OneSessionCannotTakeAllInstances) {
 // R5, R11
 TEST(LimitsTest, OneSessionCannotTakeAllMemory) {
   constexpr int64_t kMiB = int64_t{1} << 20;
-  TestServer server({.max_memory_bytes = 4 * kMiB, .quotas = {.session = 0.5}});
+  TestServer server({.limits = {.max_memory_bytes = 4 * kMiB}});
   v1::CreateInstanceRequest request;
   request.set_benchmark("seq-mnist");  // 358,440 bytes.
   PlainClient greedy(server, "greedy");
@@ -339,8 +343,7 @@ TEST(LimitsTest, OneSessionCannotTakeAllMemory) {
 TEST(LimitsTest, OneSessionsForwardCannotTakeAllMemory) {
   constexpr int64_t kMiB = int64_t{1} << 20;
   constexpr int64_t kRows = kMiB / 16;  // 1 MiB of input, and of each output.
-  TestServer server(
-      {.max_memory_bytes = 12 * kMiB, .quotas = {.session = 0.5}});
+  TestServer server({.limits = {.max_memory_bytes = 12 * kMiB}});
   PlainClient greedy(server, "greedy");
   const auto forward = [&](int64_t rows) {
     return greedy.Forward(ForwardOf(rows), Ones(4 * rows)).status();
@@ -355,7 +358,7 @@ TEST(LimitsTest, OneSessionsForwardCannotTakeAllMemory) {
 
 // R5, R11
 TEST(LimitsTest, RefusesWorkOverTheQueueLimit) {
-  BusyServer server({.max_queued = 1});
+  BusyServer server({.limits = {.max_queued = 1, .quotas = {}}});
   PlainClient client(*server);
   std::thread waiting([&] {
     absl::Status status;
@@ -462,7 +465,7 @@ TEST(LimitsTest, CallsThatComeAsTheDrainEndsAreRefusedToo) {
 
 // R11
 TEST(LimitsTest, EndsAnUploadThatMakesNoProgress) {
-  TestServer server({.stall_timeout = absl::Milliseconds(100)});
+  TestServer server({.limits = {.stall_timeout = absl::Milliseconds(100)}});
   for (const char* method :
        {"Forward", "Backward", "SetParams", "SetGrads", "SetBuffers"}) {
     RawCall silent(server.channel(), method);
@@ -484,7 +487,7 @@ TEST(LimitsTest, EndsAnUploadThatMakesNoProgress) {
 // R11
 TEST(LimitsTest, EndsAnUploadThatTrickles) {
   TestServer server(
-      {.size = 1 << 20, .stall_timeout = absl::Milliseconds(100)});
+      {.size = 1 << 20, .limits = {.stall_timeout = absl::Milliseconds(100)}});
   RawCall call(server.channel(), "SetParams");
   call.Send(Message(SetParamsOf(4 << 20)));
   int64_t sent = 0;

@@ -376,7 +376,7 @@ TEST_F(FeatureCacheRpcTest, ACloneAndANewInstanceHaveTheirOwn) {
 }
 
 TEST(FeatureCacheLimitTest, AllCachesTogetherHaveTheServersBytes) {
-  TestServer server({.max_cache_bytes = 10'000});
+  TestServer server({.limits = {.max_cache_bytes = 10'000, .quotas = {}}});
   PlainClient client(server);
   EXPECT_EQ(client.GetServer()->limits().max_cache_bytes(), 10'000);
   v1::CloneInstanceRequest first;

@@ -308,7 +308,7 @@ TEST_F(RetriesTest, AVanishedClientLeavesNoTapeWithoutARequestId) {
 
 // R4
 TEST(ExpiredAnswersTest, AnAnswerWhoseTensorsAreGoneIsAborted) {
-  TestServer server({.max_answer_bytes = 8});
+  TestServer server({.answers = {.max_payload_bytes = 8}});
   PlainClient client(server);
   v1::ForwardHeader forward = TapedForwardOf(1);
   forward.set_request_id("forward-1");
