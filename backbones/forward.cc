@@ -24,8 +24,9 @@ at::Tensor MakeLeaf(const at::Tensor& tensor) {
   return tensor.detach().requires_grad_(true);
 }
 
-// Returns an alias of each parameter, undefined where `mask` freezes it.
-std::vector<at::Tensor> MakeLeaves(const std::vector<at::Tensor>& params,
+// Makes leaves of `params` but where `mask` freezes them. Returns the leaves by
+// parameter, undefined where there is none.
+std::vector<at::Tensor> MakeLeaves(std::vector<at::Tensor>& params,
                                    const std::vector<bool>& mask) {
   TORCH_CHECK(mask.empty() || mask.size() == params.size(),
               "gradient mask has ", mask.size(), " values, expected ",
@@ -33,22 +34,21 @@ std::vector<at::Tensor> MakeLeaves(const std::vector<at::Tensor>& params,
   std::vector<at::Tensor> leaves(params.size());
   for (size_t i = 0; i < params.size(); ++i) {
     if (mask.empty() || mask[i]) {
-      leaves[i] = MakeLeaf(params[i]);
+      leaves[i] = params[i] = MakeLeaf(params[i]);
     }
   }
   return leaves;
 }
 
-// Returns `tensors` where they are defined, else `fallbacks`.
-std::vector<at::Tensor> Merge(const std::vector<at::Tensor>& tensors,
-                              const std::vector<at::Tensor>& fallbacks) {
-  std::vector<at::Tensor> merged = fallbacks;
-  for (size_t i = 0; i < tensors.size(); ++i) {
-    if (tensors[i].defined()) {
-      merged[i] = tensors[i];
-    }
+// Makes leaves of the inputs whose gradients are asked for, and returns these.
+Inputs MakeLeaves(Inputs& inputs) {
+  Inputs leaves;
+  for (Input& input : inputs.all) {
+    if (!input.grad) continue;
+    input.tensor = MakeLeaf(input.tensor);
+    leaves.all.push_back(input);
   }
-  return merged;
+  return leaves;
 }
 
 // Runs the parts that `names` need, and returns the outputs with their graph.
@@ -83,14 +83,14 @@ at::Generator GeneratorOf(const State& state, const ForwardOptions& options) {
 }
 
 void CheckOutputGrads(const GraphGradients& request) {
-  const std::vector<at::Tensor>& outputs = request.graph->outputs();
+  const std::vector<at::Tensor>& outputs = request.graph->outputs;
   TORCH_CHECK(request.output_grads.size() == outputs.size(), "got ",
               request.output_grads.size(), " output gradients, expected ",
               outputs.size());
   for (size_t i = 0; i < outputs.size(); ++i) {
     const at::Tensor& grad = request.output_grads[i];
     TORCH_CHECK(!grad.defined() || grad.sizes() == outputs[i].sizes(),
-                "gradient of ", request.graph->output_names()[i], " has shape ",
+                "gradient of ", request.graph->output_names[i], " has shape ",
                 grad.sizes(), ", expected ", outputs[i].sizes());
   }
 }
@@ -103,7 +103,7 @@ std::vector<at::Tensor> Differentiate(const GraphGradients& request,
   std::vector<at::Tensor> outputs;
   std::vector<at::Tensor> output_grads;
   for (size_t i = 0; i < request.output_grads.size(); ++i) {
-    const at::Tensor& output = request.graph->outputs()[i];
+    const at::Tensor& output = request.graph->outputs[i];
     if (request.output_grads[i].defined() && output.requires_grad()) {
       outputs.push_back(output);
       output_grads.push_back(request.output_grads[i]);
@@ -157,7 +157,7 @@ std::vector<size_t> NewestFirst(std::span<const GraphGradients> graphs) {
   std::iota(order.begin(), order.end(), size_t{0});
   std::ranges::stable_sort(order, std::ranges::greater(), [&](size_t i) {
     const Graph* graph = graphs[i].graph;
-    return graph == nullptr ? graphs[i].sequence : graph->sequence();
+    return graph == nullptr ? graphs[i].sequence : graph->sequence;
   });
   return order;
 }
@@ -178,15 +178,6 @@ at::Tensor PerChannel(std::span<const double> values, const at::Tensor& x) {
 }
 
 }  // namespace
-
-Graph::Graph(std::vector<at::Tensor> leaves, at::Tensor input_leaf,
-             std::vector<std::string> names, std::vector<at::Tensor> outputs,
-             uint64_t sequence)
-    : leaves_(std::move(leaves)),
-      input_leaf_(std::move(input_leaf)),
-      output_names_(std::move(names)),
-      outputs_(std::move(outputs)),
-      sequence_(sequence) {}
 
 bool UsesBatchStatistics(const ForwardOptions& options) {
   if (options.batch_norm.empty()) return options.training;
@@ -210,18 +201,18 @@ bool Draws(const Architecture& architecture, const ForwardOptions& options) {
 }
 
 ForwardOutput Forward(const Architecture& architecture, const State& state,
-                      const at::Tensor& x, const ForwardOptions& options) {
+                      Inputs inputs, const ForwardOptions& options) {
   const at::AutoGradMode grad_mode(options.record);
+  std::vector<at::Tensor> params = state.params;
   std::vector<at::Tensor> leaves;
-  at::Tensor input_leaf;
+  Inputs input_leaves;
   if (options.record) {
-    leaves = MakeLeaves(state.params, options.grad_mask);
-    input_leaf = options.input_grad ? MakeLeaf(x) : at::Tensor();
+    leaves = MakeLeaves(params, options.grad_mask);
+    input_leaves = MakeLeaves(inputs);
   }
   const bool draws = Draws(architecture, options);
   const at::Generator generator =
       draws ? GeneratorOf(state, options) : at::Generator();
-  std::vector<at::Tensor> params = Merge(leaves, state.params);
   params.insert(params.end(), state.shared.begin(), state.shared.end());
   Pass pass(std::move(params), state.buffers,
             {.training = options.training,
@@ -229,8 +220,7 @@ ForwardOutput Forward(const Architecture& architecture, const State& state,
              .batch_norm = options.batch_norm},
             generator);
   std::vector<at::Tensor> outputs =
-      Run(architecture, pass, input_leaf.defined() ? input_leaf : x,
-          options.outputs);
+      Run(architecture, pass, inputs.x(), options.outputs);
 
   ForwardOutput result;
   for (const at::Tensor& output : outputs) {
@@ -239,11 +229,12 @@ ForwardOutput Forward(const Architecture& architecture, const State& state,
   result.buffers = pass.buffers();
   if (draws) result.rng_state = GeneratorState(generator);
   if (options.record) {
-    const uint64_t sequence =
-        options.sequence ? *options.sequence : NextSequence();
-    result.graph =
-        std::make_shared<Graph>(std::move(leaves), std::move(input_leaf),
-                                options.outputs, std::move(outputs), sequence);
+    result.graph = std::make_shared<Graph>(Graph{
+        .leaves = std::move(leaves),
+        .input_leaves = std::move(input_leaves),
+        .output_names = options.outputs,
+        .outputs = std::move(outputs),
+        .sequence = options.sequence ? *options.sequence : NextSequence()});
   }
   return result;
 }
@@ -265,12 +256,15 @@ BackwardOutput Backward(std::span<const GraphGradients> graphs, bool retain,
       request.graph = made.get();
       CheckOutputGrads(request);
     }
-    std::vector<at::Tensor> leaves = request.graph->leaves();
-    leaves.push_back(want_input_grads ? request.graph->input_leaf()
-                                      : at::Tensor());
+    std::vector<at::Tensor> leaves = request.graph->leaves;
+    const Inputs inputs =
+        want_input_grads ? request.graph->input_leaves : Inputs();
+    for (const Input& input : inputs.all) leaves.push_back(input.tensor);
     std::vector<at::Tensor> grads = Differentiate(request, leaves, retain);
-    result.input_grads[i] = std::move(grads.back());
-    grads.pop_back();
+    size_t next = request.graph->leaves.size();
+    result.input_grads[i] =
+        inputs.Map([&](const at::Tensor& /*leaf*/) { return grads[next++]; });
+    grads.resize(request.graph->leaves.size());
     if (want.sum) AddTo(result.grads, grads);
     if (want.squares) AddTo(result.squared_grads, Squares(grads));
     if (want.each) result.graph_grads[i] = std::move(grads);

@@ -9,7 +9,6 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -20,6 +19,7 @@
 
 #include "backbones/architecture.h"
 #include "backbones/batch_norm.h"
+#include "backbones/inputs.h"
 #include "backbones/state.h"
 
 namespace backboned {
@@ -38,8 +38,6 @@ struct ForwardOptions {
   std::vector<BatchNormMode> batch_norm = {};
   // Keeps the graph for Backward.
   bool record = false;
-  // With `record`: Backward may ask for the input's gradient.
-  bool input_grad = false;
   // With `record`: whether each parameter gets gradients. Empty: all do.
   std::vector<bool> grad_mask = {};
   // With `record`: the place among all recorded forwards. Absent: after all
@@ -62,33 +60,17 @@ bool Draws(const Architecture& architecture, const ForwardOptions& options);
 // backward is exact whatever becomes of the instance.
 //
 // Not thread-safe; a backward without `retain` uses it up.
-class Graph {
- public:
-  // Gradients are computed for the leaves that are defined.
-  Graph(std::vector<at::Tensor> leaves, at::Tensor input_leaf,
-        std::vector<std::string> names, std::vector<at::Tensor> outputs,
-        uint64_t sequence);
-
+struct Graph {
+  // By parameter: an alias of its tensor, or undefined if it is frozen.
+  std::vector<at::Tensor> leaves;
+  // Aliases of the inputs whose gradients were asked for.
+  Inputs input_leaves;
   // The outputs' names, and the outputs with their graph, in the requested
   // order.
-  const std::vector<std::string>& output_names() const { return output_names_; }
-  const std::vector<at::Tensor>& outputs() const { return outputs_; }
-
-  // By parameter: an alias of its tensor, or undefined if it is frozen.
-  const std::vector<at::Tensor>& leaves() const { return leaves_; }
-
-  // An alias of the input, or undefined if no gradient of it was asked for.
-  const at::Tensor& input_leaf() const { return input_leaf_; }
-
+  std::vector<std::string> output_names;
+  std::vector<at::Tensor> outputs;
   // Later forwards have higher numbers.
-  uint64_t sequence() const { return sequence_; }
-
- private:
-  std::vector<at::Tensor> leaves_;
-  at::Tensor input_leaf_;
-  std::vector<std::string> output_names_;
-  std::vector<at::Tensor> outputs_;
-  uint64_t sequence_;
+  uint64_t sequence = 0;
 };
 
 struct ForwardOutput {
@@ -102,12 +84,12 @@ struct ForwardOutput {
   std::shared_ptr<Graph> graph;
 };
 
-// Runs `architecture` with the parameters and buffers of `state` on `x`, which
-// has the State's dtype and device and a shape that CheckInput accepts. Skips
-// the head unless `out` is asked for. Does not change `state`; if the forward
-// is recorded, `x` must not change either.
+// Runs `architecture` with the parameters and buffers of `state` on `inputs`,
+// which have the State's dtype and device and shapes that CheckInput accepts.
+// Skips the head unless `out` is asked for. Does not change `state`; if the
+// forward is recorded, `inputs` must not change either.
 ForwardOutput Forward(const Architecture& architecture, const State& state,
-                      const at::Tensor& x, const ForwardOptions& options);
+                      Inputs inputs, const ForwardOptions& options);
 
 // A recorded forward and the gradients of its outputs.
 struct GraphGradients {
@@ -136,8 +118,9 @@ struct BackwardOutput {
   std::vector<std::vector<at::Tensor>> graph_grads;
   // By parameter: the sum over the graphs of the gradients' squares, if wanted.
   std::vector<at::Tensor> squared_grads;
-  // By graph, in the order of the request; undefined: none.
-  std::vector<at::Tensor> input_grads;
+  // By graph, in the order of the request: those of its input leaves, if
+  // wanted; undefined: none.
+  std::vector<Inputs> input_grads;
 };
 
 // Computes the products of all `graphs`, of one architecture, and sums the

@@ -32,7 +32,7 @@ std::vector<at::TensorImpl*> TrunkTensors(const ForwardPart& part) {
 }
 
 std::vector<int64_t> SampleShape(const ForwardPart& part) {
-  return part.x.sizes().slice(1).vec();
+  return part.inputs.x().sizes().slice(1).vec();
 }
 
 bool WantsOut(const ForwardPart& part) {
@@ -52,7 +52,7 @@ Pass PassOf(const ForwardPart& part) {
 std::vector<int64_t> RowsOf(std::span<const ForwardPart> parts) {
   std::vector<int64_t> begins = {0};
   for (const ForwardPart& part : parts) {
-    begins.push_back(begins.back() + part.x.size(0));
+    begins.push_back(begins.back() + part.inputs.rows());
   }
   return begins;
 }
@@ -96,17 +96,17 @@ uint64_t TogetherKey(const ForwardPart& part) {
 
 bool CanRunTogether(const ForwardPart& a, const ForwardPart& b) {
   return a.options->prerelu == b.options->prerelu &&
-         a.x.scalar_type() == b.x.scalar_type() &&
+         a.inputs.x().scalar_type() == b.inputs.x().scalar_type() &&
          SampleShape(a) == SampleShape(b) && TrunkTensors(a) == TrunkTensors(b);
 }
 
 std::vector<ForwardOutput> ForwardTogether(std::span<const ForwardPart> parts) {
   const at::NoGradGuard no_grad;
-  std::vector<at::Tensor> inputs;
-  for (const ForwardPart& part : parts) inputs.push_back(part.x);
+  std::vector<at::Tensor> xs;
+  for (const ForwardPart& part : parts) xs.push_back(part.inputs.x());
   const ForwardPart& first = parts[0];
   Pass pass = PassOf(first);
-  const TrunkOutputs trunk = first.architecture->Trunk(pass, at::cat(inputs));
+  const TrunkOutputs trunk = first.architecture->Trunk(pass, at::cat(xs));
   const std::vector<int64_t> begins = RowsOf(parts);
   const std::vector<at::Tensor> logits =
       RunHeads(parts, begins, trunk.features);

@@ -8,14 +8,13 @@
 #ifndef BACKBONED_BACKBONES_TOGETHER_H_
 #define BACKBONED_BACKBONES_TOGETHER_H_
 
-#include <ATen/core/Tensor.h>
-
 #include <cstdint>
 #include <span>
 #include <vector>
 
 #include "backbones/architecture.h"
 #include "backbones/forward.h"
+#include "backbones/inputs.h"
 #include "backbones/state.h"
 
 namespace backboned {
@@ -26,13 +25,13 @@ struct ForwardPart {
   const Architecture* architecture = nullptr;
   const State* state = nullptr;
   // In the form that Forward takes.
-  at::Tensor x;
+  Inputs inputs;
   const ForwardOptions* options = nullptr;
 };
 
 // Returns a number that is equal for parts that CanRunTogether, and hardly ever
-// for others, as long as their States are held. Does not depend on the input's
-// dtype: the input need not be prepared.
+// for others, as long as their States are held. Does not depend on the inputs'
+// dtypes: they need not be prepared.
 uint64_t TogetherKey(const ForwardPart& part);
 
 // Returns whether two parts have the same trunk (the same tensors, not equal

@@ -73,9 +73,10 @@ absl::Status Compute(BackwardWork& work, BackwardDone& done) {
   if (work.return_grads) {
     done.grads = AllCompactOnHost(AllOnHost(output.grads, work.output_dtype));
   }
-  if (work.input_grad) {
-    done.input_grads = AllCompactOnHost(
-        AllOnHost(std::move(output.input_grads), work.output_dtype));
+  for (const Inputs& grads : output.input_grads) {
+    done.input_grads.push_back(grads.Map([&](const at::Tensor& grad) {
+      return CompactOnHost(OnHost(grad, work.output_dtype));
+    }));
   }
   for (std::vector<at::Tensor>& grads : output.graph_grads) {
     done.tape_grads.push_back(

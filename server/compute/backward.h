@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "backbones/inputs.h"
 #include "backbones/optimizer.h"
 #include "backbones/state.h"
 #include "server/device/device_worker.h"
@@ -40,8 +41,8 @@ struct BackwardWork {
 
 // The result of a backward. All tensors: CPU, contiguous; undefined: none.
 struct BackwardDone {
-  std::vector<at::Tensor> grads;        // By parameter, if asked for.
-  std::vector<at::Tensor> input_grads;  // By tape, if asked for.
+  std::vector<at::Tensor> grads;    // By parameter, if asked for.
+  std::vector<Inputs> input_grads;  // By tape, if asked for.
   // By tape and by parameter, if asked for.
   std::vector<std::vector<at::Tensor>> tape_grads;
   std::vector<at::Tensor> squared_grads;  // By parameter, if asked for.

@@ -2,7 +2,6 @@
 
 #include <exception>
 #include <utility>
-#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -10,16 +9,6 @@
 #include "server/device/host_view.h"
 
 namespace backboned {
-namespace {
-
-// Appends the mode of a BatchNorm layer in evaluation; its other fields matter
-// in training only.
-void AppendMode(std::string& key, const BatchNormMode& mode) {
-  if (mode.eps.has_value()) absl::StrAppendFormat(&key, "%a", *mode.eps);
-  key.push_back(',');
-}
-
-}  // namespace
 
 bool MayCache(const ForwardWork& work) {
   return !work.options.training && !work.options.record &&
@@ -37,7 +26,11 @@ CachePlace PlaceOf(const ForwardWork& work, const State& used) {
                   static_cast<int>(work.l2_normalize), ";",
                   static_cast<int>(work.output_dtype.value_or(own)), ";");
   for (const BatchNormMode& mode : work.options.batch_norm) {
-    AppendMode(place.key, mode);
+    // In evaluation its other fields do not matter.
+    if (mode.eps.has_value()) {
+      absl::StrAppendFormat(&place.key, "%a", *mode.eps);
+    }
+    place.key.push_back(',');
   }
   return place;
 }

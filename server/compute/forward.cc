@@ -16,21 +16,22 @@
 namespace backboned {
 namespace {
 
-// Keeps the recorded forward of `input`, which ran with `state`. Its account
-// pays for what the graph holds, so its balance after the forward is the tape's
-// size.
+// Keeps a recorded forward, which ran with `state`. Its account pays for what
+// the graph holds, so its balance after the forward is the tape's size.
 absl::Status KeepTape(TapeStore& tapes, const DeviceWorker::Request& request,
-                      ForwardWork& work, const State& state, at::Tensor input,
+                      ForwardWork& work, const State& state,
                       std::shared_ptr<Graph> graph, ForwardDone& done) {
   Tape tape = {.instance_uid = work.instance->uid(),
                .principal = request.principal,
                .session = work.session,
                .bytes = work.account->live_bytes(),
-               .sequence = graph->sequence(),
-               .output_names = graph->output_names(),
-               .input_grad = graph->input_leaf().defined(),
+               .sequence = graph->sequence,
+               .output_names = graph->output_names,
                .account = work.account};
-  for (const at::Tensor& output : graph->outputs()) {
+  for (const Input& leaf : graph->input_leaves.all) {
+    tape.grad_inputs.push_back(leaf.name);
+  }
+  for (const at::Tensor& output : graph->outputs) {
     tape.outputs.push_back(
         at::empty_like(output.detach(), at::TensorOptions(at::kMeta)));
   }
@@ -38,7 +39,7 @@ absl::Status KeepTape(TapeStore& tapes, const DeviceWorker::Request& request,
   ForwardOptions again = work.options;
   again.sequence = tape.sequence;
   tape.replay = std::make_shared<const ForwardReplay>(
-      work.instance, state, std::move(input), std::move(again));
+      work.instance, state, std::move(work.inputs), std::move(again));
   done.tape_bytes = tape.bytes;
   absl::StatusOr<std::string> id =
       tapes.Put(std::move(tape), std::move(work.slot),
@@ -57,12 +58,11 @@ absl::Status KeepTape(TapeStore& tapes, const DeviceWorker::Request& request,
 // networks with so few parameters are small anyway.
 bool IsBrief(const ForwardWork& work) {
   constexpr int64_t kMostProducts = 200'000;
-  const int64_t samples = work.input.dim() == 0 ? 0 : work.input.size(0);
   const Layout& layout = work.instance->architecture().layout();
   int64_t products = 0;
   return work.instance->worker().device().is_cpu() &&
-         !__builtin_mul_overflow(samples, layout.parameter_elements(),
-                                 &products) &&
+         !__builtin_mul_overflow(work.inputs.rows(),
+                                 layout.parameter_elements(), &products) &&
          products <= kMostProducts;
 }
 
@@ -76,18 +76,22 @@ bool TakesLane(const ForwardWork& work) {
 absl::Status Compute(TapeStore& tapes, const DeviceWorker::Request& request,
                      ForwardWork& work, ForwardDone& done) {
   ScopedAccount scope(work.account);
-  absl::StatusOr<ComputedForward> computed = ComputeForward(work, done);
-  if (!computed.ok()) return computed.status();
-  ForwardOutput& output = computed->output;
-  DeliverOutputs(work, output, done);
-  done.outputs = AllCompactOnHost(std::move(done.outputs));
+  if (TakesLane(work)) {
+    absl::Status able = ChangesInstance(work) ? work.instance->CheckWritable()
+                                              : work.instance->CheckAlive();
+    if (able.ok()) able = TakeState(work, done.used);
+    if (!able.ok()) return able;
+  }
+  const StatePtr state = StateToRun(work, done.used);
+  ForwardOutput output = ComputeForward(work, *state);
+  done.outputs =
+      AllCompactOnHost(DeliverOutputs(work, std::move(output.outputs)));
   if (work.return_buffers) done.buffers = AllOnHost(output.buffers);
   const StatePtr next = NextState(work, output, done);
   done.buffers_version = next->buffers_version;
   if (work.options.record) {
     absl::Status kept =
-        KeepTape(tapes, request, work, *computed->state,
-                 std::move(computed->input), std::move(output.graph), done);
+        KeepTape(tapes, request, work, *state, std::move(output.graph), done);
     if (!kept.ok()) return kept;
   }
   // Nothing fails from here on.
@@ -95,24 +99,18 @@ absl::Status Compute(TapeStore& tapes, const DeviceWorker::Request& request,
   return absl::OkStatus();
 }
 
-// Runs a forward on the device: with `done.used`, or, if null, in its lane.
+// Runs a forward on the device: in its lane, or with `done.used`.
 absl::StatusOr<ForwardDone> RunOnDevice(TapeStore& tapes,
                                         DeviceWorker::Request request,
                                         ForwardWork work, ForwardDone done) {
-  Instance& instance = *work.instance;
   request.brief = IsBrief(work);
   if (MayMerge(work)) {
-    const std::shared_ptr<Instance> kept = work.instance;
-    absl::StatusOr<ForwardDone> merged =
-        RunMerged(std::move(request), std::move(work), std::move(done.used));
-    if (merged.ok()) ++kept->counters().forwards;
-    return merged;
+    return RunMerged(std::move(request), std::move(work), std::move(done.used));
   }
-  absl::StatusOr<DeviceWorker::Times> times = instance.worker().Run(
+  absl::StatusOr<DeviceWorker::Times> times = work.instance->worker().Run(
       request, [&] { return Compute(tapes, request, work, done); });
   if (!times.ok()) return times.status();
   done.times = *times;
-  ++instance.counters().forwards;
   return done;
 }
 
@@ -130,19 +128,19 @@ absl::StatusOr<ForwardDone> RunForward(TapeStore& tapes,
     absl::Status taken = TakeState(work, done.used);
     if (!taken.ok()) return taken;
   }
-  if (work.input_digest.empty()) {
-    return RunOnDevice(tapes, std::move(request), std::move(work),
-                       std::move(done));
-  }
-  const CachePlace place = PlaceOf(work, *done.used);
-  if (std::optional<ForwardDone> cached = FindCached(work, place, done.used)) {
-    return *std::move(cached);
+  std::optional<CachePlace> place;
+  if (!work.input_digest.empty()) {
+    place = PlaceOf(work, *done.used);
+    std::optional<ForwardDone> cached = FindCached(work, *place, done.used);
+    if (cached.has_value()) return *std::move(cached);
   }
   absl::StatusOr<ForwardDone> computed =
       RunOnDevice(tapes, std::move(request), std::move(work), std::move(done));
-  if (computed.ok()) {
+  if (!computed.ok()) return computed;
+  ++instance->counters().forwards;
+  if (place.has_value()) {
     const Instance::Identity& identity = instance->identity();
-    KeepCached(instance->cache(), place,
+    KeepCached(instance->cache(), *place,
                accounts.Of({identity.owner, identity.session}), *computed);
   }
   return computed;
@@ -153,14 +151,14 @@ absl::StatusOr<int64_t> RowBytes(const DeviceWorker::Request& request,
   Instance& instance = *work.instance;
   const std::string question =
       absl::StrCat(work.options.outputs[0], " of ",
-                   FormatShape(work.input.sizes().slice(1)));
+                   FormatShape(work.inputs.x().sizes().slice(1)));
   if (const auto known = instance.RowBytes(question)) return *known;
   int64_t bytes = 0;
   absl::StatusOr<DeviceWorker::Times> times =
       instance.worker().Run(request, [&] {
         const StatePtr state = instance.state();
-        const at::Tensor row =
-            PrepareRows(work, *state, work.input.narrow(0, 0, 1));
+        const Inputs row =
+            PrepareInputs(instance, *state, work.inputs.Rows(0, 1));
         const at::Tensor output =
             Forward(instance.architecture(), *state, row, work.options)
                 .outputs[0];

@@ -2,18 +2,18 @@
 
 #include <utility>
 
-#include "server/device/host_view.h"
+#include "server/compute/forward_run.h"
 
 namespace backboned {
 
 ForwardReplay::ForwardReplay(std::shared_ptr<Instance> instance,
-                             const State& state, at::Tensor input,
+                             const State& state, Inputs inputs,
                              ForwardOptions options)
     : instance_(std::move(instance)),
       state_({.params = state.params,
               .buffers = state.buffers,
               .shared = state.shared}),
-      input_(std::move(input)),
+      inputs_(std::move(inputs)),
       options_(std::move(options)) {
   if (!Draws(instance_->architecture(), options_)) {
     options_.rng_state.clear();
@@ -23,25 +23,20 @@ ForwardReplay::ForwardReplay(std::shared_ptr<Instance> instance,
 }
 
 std::shared_ptr<Graph> ForwardReplay::Run() const {
-  const Normalization& normalization = instance_->identity().normalization;
-  const at::Tensor x =
-      PrepareInput(OnDevice(input_, instance_->worker().device()),
-                   normalization.mean, normalization.std, DtypeOf(state_));
   ForwardOutput output =
-      Forward(instance_->architecture(), state_, x, options_);
+      Forward(instance_->architecture(), state_,
+              PrepareInputs(*instance_, state_, inputs_), options_);
   ++instance_->counters().replayed_forwards;
   return std::move(output.graph);
 }
 
 int64_t ForwardReplay::bytes() const {
-  auto bytes =
-      static_cast<int64_t>(input_.nbytes() + options_.rng_state.size());
-  for (const auto* tensors : {&state_.params, &state_.buffers}) {
-    for (const at::Tensor& tensor : *tensors) {
-      if (tensor.use_count() > 1) continue;  // Held elsewhere too.
-      bytes += static_cast<int64_t>(tensor.nbytes());
-    }
-  }
+  int64_t bytes =
+      inputs_.bytes() + static_cast<int64_t>(options_.rng_state.size());
+  ForEachStateTensor([&bytes](const at::Tensor& tensor) {
+    if (tensor.use_count() > 1) return;  // Held elsewhere too.
+    bytes += static_cast<int64_t>(tensor.nbytes());
+  });
   return bytes;
 }
 

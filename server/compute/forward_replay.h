@@ -10,25 +10,26 @@
 
 #include "absl/functional/function_ref.h"
 #include "backbones/forward.h"
+#include "backbones/inputs.h"
 #include "backbones/state.h"
 #include "server/instances/instance.h"
 #include "server/tapes/tape.h"
 
 namespace backboned {
 
-// A recorded forward as it began: its state, input and options.
+// A recorded forward as it began: its state, inputs and options.
 //
-// Counts as its bytes the input, the generator's state if the forward draws,
+// Counts as its bytes the inputs, the generator's state if the forward draws,
 // and those parameters and buffers that nothing else holds, which changes with
 // the instance. A tensor that only two tapes hold counts for neither.
 //
 // Thread-safe.
 class ForwardReplay : public Replay {
  public:
-  // `state` is the forward's state, `input` its input on the CPU, as
-  // PrepareInput takes it. The options name the sequence.
+  // `state` is the forward's state, `inputs` its inputs on the CPU, as
+  // PrepareInputs takes them. The options name the sequence.
   ForwardReplay(std::shared_ptr<Instance> instance, const State& state,
-                at::Tensor input, ForwardOptions options);
+                Inputs inputs, ForwardOptions options);
 
   std::shared_ptr<Graph> Run() const override;
   int64_t bytes() const override;
@@ -39,7 +40,7 @@ class ForwardReplay : public Replay {
  private:
   const std::shared_ptr<Instance> instance_;
   const State state_;  // Parameters and buffers only.
-  const at::Tensor input_;
+  const Inputs inputs_;
   ForwardOptions options_;  // With the generator's state, if it draws.
 };
 

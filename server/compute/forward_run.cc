@@ -14,20 +14,6 @@ at::Tensor NormalizeRows(const at::Tensor& rows) {
       .view(rows.sizes());
 }
 
-// Returns the state that a forward runs with.
-StatePtr StateToRun(const ForwardWork& work, const StatePtr& used) {
-  if (work.buffers.empty()) return used;
-  State state = {.params = used->params,
-                 .shared = used->shared,
-                 .rng_state = used->rng_state};
-  for (size_t i = 0; i < work.buffers.size(); ++i) {
-    state.buffers.push_back(
-        OnDevice(work.buffers[i], work.instance->worker().device())
-            .to(used->buffers[i].scalar_type()));
-  }
-  return std::make_shared<const State>(std::move(state));
-}
-
 }  // namespace
 
 bool ChangesInstance(const ForwardWork& work) {
@@ -44,39 +30,41 @@ absl::Status TakeState(ForwardWork& work, StatePtr& used) {
   return work.instance->CheckVersion(work.condition, *used);
 }
 
-at::Tensor PrepareRows(const ForwardWork& work, const State& state,
-                       const at::Tensor& rows) {
-  const Instance& instance = *work.instance;
+StatePtr StateToRun(const ForwardWork& work, const StatePtr& used) {
+  if (work.buffers.empty()) return used;
+  State state = {.params = used->params,
+                 .shared = used->shared,
+                 .rng_state = used->rng_state};
+  for (size_t i = 0; i < work.buffers.size(); ++i) {
+    state.buffers.push_back(
+        OnDevice(work.buffers[i], work.instance->worker().device())
+            .to(used->buffers[i].scalar_type()));
+  }
+  return std::make_shared<const State>(std::move(state));
+}
+
+Inputs PrepareInputs(const Instance& instance, const State& state,
+                     const Inputs& inputs) {
   const Normalization& normalization = instance.identity().normalization;
-  return PrepareInput(OnDevice(rows, instance.worker().device()),
-                      normalization.mean, normalization.std, DtypeOf(state));
+  return inputs.Map([&](const at::Tensor& input) {
+    return PrepareInput(OnDevice(input, instance.worker().device()),
+                        normalization.mean, normalization.std, DtypeOf(state));
+  });
 }
 
-void DeliverOutputs(const ForwardWork& work, ForwardOutput& output,
-                    ForwardDone& done) {
+std::vector<at::Tensor> DeliverOutputs(const ForwardWork& work,
+                                       std::vector<at::Tensor> outputs) {
   if (work.l2_normalize) {
-    for (at::Tensor& rows : output.outputs) rows = NormalizeRows(rows);
+    for (at::Tensor& rows : outputs) rows = NormalizeRows(rows);
   }
-  done.outputs = AllOnHost(std::move(output.outputs), work.output_dtype);
+  return AllOnHost(std::move(outputs), work.output_dtype);
 }
 
-absl::StatusOr<ComputedForward> ComputeForward(ForwardWork& work,
-                                               ForwardDone& done) {
-  Instance& instance = *work.instance;
-  if (done.used == nullptr) {  // In the lane.
-    absl::Status able = ChangesInstance(work) ? instance.CheckWritable()
-                                              : instance.CheckAlive();
-    if (!able.ok()) return able;
-    absl::Status taken = TakeState(work, done.used);
-    if (!taken.ok()) return taken;
-  }
-  const at::Tensor x = PrepareRows(work, *done.used, work.input);
-  ComputedForward computed = {.state = StateToRun(work, done.used),
-                              .input = std::move(work.input)};
-  if (!work.options.record) computed.input.reset();
-  computed.output =
-      Forward(instance.architecture(), *computed.state, x, work.options);
-  return computed;
+ForwardOutput ComputeForward(ForwardWork& work, const State& state) {
+  Inputs inputs = PrepareInputs(*work.instance, state, work.inputs);
+  if (!work.options.record) work.inputs = {};
+  return Forward(work.instance->architecture(), state, std::move(inputs),
+                 work.options);
 }
 
 StatePtr NextState(const ForwardWork& work, ForwardOutput& output,

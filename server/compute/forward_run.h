@@ -15,6 +15,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "backbones/forward.h"
+#include "backbones/inputs.h"
 #include "backbones/state.h"
 #include "server/device/device_worker.h"
 #include "server/instances/feature_cache.h"
@@ -29,7 +30,8 @@ namespace backboned {
 struct ForwardWork {
   std::shared_ptr<Instance> instance;
   // On the CPU: of a floating-point type, or uint8 images to be normalised.
-  at::Tensor input;
+  // Given up as soon as the forward no longer needs them.
+  Inputs inputs;
   ForwardOptions options;
   // Asks for the gradients of all parameters that are not frozen when the
   // forward takes its state, whatever the options say.
@@ -41,16 +43,16 @@ struct ForwardWork {
   bool l2_normalize = false;  // Divide each output's rows by their norm.
   bool allow_merge = false;   // May run in one batch with others.
   std::optional<at::ScalarType> output_dtype;  // Absent: as computed.
-  // The input's name in the instance's feature cache, if the forward MayCache.
+  // The inputs' name in the instance's feature cache, if the forward MayCache.
   // Empty: the answer is neither looked up nor kept.
   std::string input_digest = {};
-  Budget::Reservation reservation;  // Pays for the input's upload.
+  Budget::Reservation reservation;  // Pays for the inputs' upload.
 
   // With `options.record`: the tape's place and its session.
   TapeSlot slot;
   std::string session;
   // Pays for the forward's allocations: with `options.record` the tape's
-  // account, which should have paid for the input too. Null: nobody pays.
+  // account, which should have paid for the inputs too. Null: nobody pays.
   std::shared_ptr<MemoryAccount> account;
 };
 
@@ -76,28 +78,22 @@ bool ChangesInstance(const ForwardWork& work);
 // and the settings with it.
 absl::Status TakeState(ForwardWork& work, StatePtr& used);
 
-// A computed forward.
-struct ComputedForward {
-  ForwardOutput output;
-  StatePtr state;    // The state that it ran with.
-  at::Tensor input;  // The original, if recorded.
-};
+// For the worker: returns the state that a forward runs with, which is `used`
+// but for the buffers that the forward brings.
+StatePtr StateToRun(const ForwardWork& work, const StatePtr& used);
 
-// For the worker: makes the network's input from some rows of `work.input`.
-at::Tensor PrepareRows(const ForwardWork& work, const State& state,
-                       const at::Tensor& rows);
+// For the worker: brings inputs to the device and normalises them.
+Inputs PrepareInputs(const Instance& instance, const State& state,
+                     const Inputs& inputs);
 
 // For the worker: brings a forward's outputs to the host, as asked for.
-void DeliverOutputs(const ForwardWork& work, ForwardOutput& output,
-                    ForwardDone& done);
+std::vector<at::Tensor> DeliverOutputs(const ForwardWork& work,
+                                       std::vector<at::Tensor> outputs);
 
-// The two halves of a forward, for the worker: computing it, and making the
-// state after it. A generator or buffers of the caller's go back into `done`;
-// the instance's own go into that state. If `done.used` is null, the work must
-// be in the instance's lane: `done.used` is set to the instance's state, which
-// must meet `work.condition`.
-absl::StatusOr<ComputedForward> ComputeForward(ForwardWork& work,
-                                               ForwardDone& done);
+// The two halves of a forward, for the worker: computing it with its
+// StateToRun, and making the state after `done.used`. A generator or buffers of
+// the caller's go back into `done`; the instance's own go into that state.
+ForwardOutput ComputeForward(ForwardWork& work, const State& state);
 StatePtr NextState(const ForwardWork& work, ForwardOutput& output,
                    ForwardDone& done);
 

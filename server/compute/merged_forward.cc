@@ -29,8 +29,8 @@ class MergedForward : public BatchWork {
   ForwardPart Part() const {
     return {.architecture = &work_.instance->architecture(),
             .state = used_.get(),
-            .x = IsWhole() ? work_.input
-                           : work_.input.narrow(0, row_, NextSamples()),
+            .inputs = IsWhole() ? work_.inputs
+                                : work_.inputs.Rows(row_, NextSamples()),
             .options = &work_.options};
   }
 
@@ -64,12 +64,12 @@ class MergedForward : public BatchWork {
   }
 
  private:
-  int64_t rows() const { return work_.input.size(0); }
+  int64_t rows() const { return work_.inputs.rows(); }
   bool IsWhole() const { return rows() <= max_batch_; }
 
   ForwardPart PreparedPart() const {
     ForwardPart part = Part();
-    part.x = PrepareRows(work_, *used_, part.x);
+    part.inputs = PrepareInputs(*work_.instance, *used_, part.inputs);
     return part;
   }
 
@@ -80,18 +80,17 @@ class MergedForward : public BatchWork {
     const ForwardPart& only = parts[0];
     std::vector<ForwardOutput> outputs;
     outputs.push_back(
-        Forward(*only.architecture, *only.state, only.x, *only.options));
+        Forward(*only.architecture, *only.state, only.inputs, *only.options));
     return outputs;
   }
 
   // Brings the turn's outputs to the host, and allocates those of all turns.
   void Deliver(ForwardOutput& output) {
-    delivered_ = {};
-    DeliverOutputs(work_, output, delivered_);
+    delivered_ = DeliverOutputs(work_, std::move(output.outputs));
     if (IsWhole() || !outputs_.empty()) return;
     const ScopedAccount scope(work_.account);
     std::vector<at::Tensor> all;
-    for (const at::Tensor& turn : delivered_.outputs) {
+    for (const at::Tensor& turn : delivered_) {
       std::vector<int64_t> shape = turn.sizes().vec();
       shape[0] = rows();
       all.push_back(at::empty(shape, turn.options()));
@@ -104,10 +103,10 @@ class MergedForward : public BatchWork {
     const int64_t count = NextSamples();
     merged_ = merged_ || merged;
     if (IsWhole()) {
-      outputs_ = std::move(delivered_.outputs);
+      outputs_ = std::move(delivered_);
     } else {
       for (size_t i = 0; i < outputs_.size(); ++i) {
-        const at::Tensor& turn = delivered_.outputs[i];
+        const at::Tensor& turn = delivered_[i];
         const size_t row_bytes = turn.nbytes() / static_cast<size_t>(count);
         std::memcpy(MutableBytes(outputs_[i]).data() +
                         static_cast<size_t>(row_) * row_bytes,
@@ -120,8 +119,8 @@ class MergedForward : public BatchWork {
   const ForwardWork& work_;
   const StatePtr& used_;
   const int64_t max_batch_;
-  int64_t row_ = 0;  // The first row of the next turn.
-  ForwardDone delivered_;
+  int64_t row_ = 0;                    // The first row of the next turn.
+  std::vector<at::Tensor> delivered_;  // By the present turn.
   std::vector<at::Tensor> outputs_;
   bool merged_ = false;
 };
@@ -131,7 +130,7 @@ class MergedForward : public BatchWork {
 bool MayMerge(const ForwardWork& work) {
   return work.allow_merge && !work.options.training && !work.options.record &&
          work.options.batch_norm.empty() && work.buffers.empty() &&
-         work.input.size(0) > 0 &&
+         work.inputs.rows() > 0 &&
          work.instance->worker().scheduling().max_batch > 0;
 }
 

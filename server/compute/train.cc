@@ -14,12 +14,10 @@ absl::Status Compute(TrainWork& work, TrainDone& done) {
   Instance& instance = *work.forward.instance;
   absl::Status valid = instance.CheckWritable();
   if (valid.ok()) valid = CheckStep(*instance.state(), work.step);
-  if (!valid.ok()) return valid;
   ForwardDone forward;
-  absl::StatusOr<ComputedForward> computed =
-      ComputeForward(work.forward, forward);
-  if (!computed.ok()) return computed.status();
-  ForwardOutput& output = computed->output;
+  if (valid.ok()) valid = TakeState(work.forward, forward.used);
+  if (!valid.ok()) return valid;
+  ForwardOutput output = ComputeForward(work.forward, *forward.used);
   const at::Tensor& logits = output.outputs[0];
   valid = CheckClasses(work.terms, logits.size(1));
   if (!valid.ok()) return valid;

@@ -5,7 +5,6 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -33,7 +32,8 @@ absl::StatusOr<StepDone> RunStep(DeviceWorker::Request request,
 
 // One training step to run.
 struct TrainWork {
-  // In training mode, without a tape, with `out` as its only output.
+  // In training mode, without a tape and buffers, with `out` as its only
+  // output.
   ForwardWork forward;
   std::vector<LossTerm> terms;      // CheckTerms accepts them; on the CPU.
   Budget::Reservation reservation;  // Pays for the terms' upload.

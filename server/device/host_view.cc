@@ -6,17 +6,15 @@
 
 namespace backboned {
 
-at::Tensor OnHost(const at::Tensor& tensor) {
+at::Tensor OnHost(const at::Tensor& tensor,
+                  std::optional<at::ScalarType> dtype) {
   if (!tensor.defined()) return tensor;
-  return tensor.to(at::kCPU).contiguous();
+  return (dtype ? tensor.to(*dtype) : tensor).to(at::kCPU).contiguous();
 }
 
 std::vector<at::Tensor> AllOnHost(std::vector<at::Tensor> tensors,
                                   std::optional<at::ScalarType> dtype) {
-  for (at::Tensor& tensor : tensors) {
-    if (dtype && tensor.defined()) tensor = tensor.to(*dtype);
-    tensor = OnHost(tensor);
-  }
+  for (at::Tensor& tensor : tensors) tensor = OnHost(tensor, dtype);
   return tensors;
 }
 

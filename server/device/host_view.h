@@ -14,12 +14,13 @@
 
 namespace backboned {
 
-// Returns `tensor` as a contiguous CPU tensor: itself if it is one. An
-// undefined tensor stays undefined. Call this on the device's worker only,
-// unless `tensor` is a CPU tensor.
-at::Tensor OnHost(const at::Tensor& tensor);
+// Returns `tensor` as a contiguous CPU tensor of `dtype` (absent: its own):
+// itself if it is one. An undefined tensor stays undefined. Call this on the
+// device's worker only, unless `tensor` is a CPU tensor.
+at::Tensor OnHost(const at::Tensor& tensor,
+                  std::optional<at::ScalarType> dtype = {});
 
-// As OnHost, of each tensor, as `dtype` (absent: as it is).
+// As OnHost, of each tensor.
 std::vector<at::Tensor> AllOnHost(std::vector<at::Tensor> tensors,
                                   std::optional<at::ScalarType> dtype = {});
 

@@ -18,7 +18,7 @@
 
 namespace backboned {
 
-class Graph;
+struct Graph;
 
 // Runs a tape's forward again.
 //
@@ -59,8 +59,8 @@ struct Tape {
   // Names, shapes and types of the outputs; the tensors have no memory.
   std::vector<std::string> output_names = {};
   std::vector<at::Tensor> outputs = {};
-  // The input's gradient may be asked for.
-  bool input_grad = false;
+  // The inputs whose gradients may be asked for, by name.
+  std::vector<std::string> grad_inputs = {};
   // Null: the tape is demoted.
   std::shared_ptr<Graph> graph = nullptr;
   // Null: the tape cannot be demoted.

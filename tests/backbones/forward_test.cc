@@ -18,13 +18,13 @@ namespace backboned {
 namespace {
 
 ForwardOptions Recorded(bool training = false) {
-  return {.training = training, .record = true, .input_grad = true};
+  return {.training = training, .record = true};
 }
 
 // Returns the graph with ones as the gradients of all outputs.
 GraphGradients Ones(const Graph& graph) {
   GraphGradients ones = {.graph = &graph};
-  for (const at::Tensor& output : graph.outputs()) {
+  for (const at::Tensor& output : graph.outputs) {
     ones.output_grads.push_back(at::ones_like(output.detach()));
   }
   return ones;
@@ -34,6 +34,13 @@ GraphGradients Ones(const Graph& graph) {
 BackwardOutput GradientsOfSum(const Graph& graph, bool retain = false) {
   const GraphGradients ones = Ones(graph);
   return Backward({&ones, 1}, retain, /*want_input_grads=*/true);
+}
+
+// Returns each graph's gradient of its images.
+std::vector<at::Tensor> InputGrads(const BackwardOutput& output) {
+  std::vector<at::Tensor> grads;
+  for (const Inputs& inputs : output.input_grads) grads.push_back(inputs.x());
+  return grads;
 }
 
 TEST(ForwardTest, GivesOutputsInTheOrderAskedFor) {
@@ -53,7 +60,7 @@ TEST(ForwardTest, GivesPlainTensorsWithoutAGraphUnlessRecorded) {
   const auto plain = Forward(*resnet, *state, Images(1), {});
   EXPECT_EQ(plain.graph, nullptr);
   EXPECT_FALSE(plain.outputs[0].requires_grad());
-  const auto recorded = Forward(*resnet, *state, Images(1), Recorded());
+  const auto recorded = Forward(*resnet, *state, {Images(1), true}, Recorded());
   ASSERT_NE(recorded.graph, nullptr);
   EXPECT_FALSE(recorded.outputs[0].requires_grad());
   EXPECT_FALSE(state->params[0].requires_grad());
@@ -63,9 +70,9 @@ TEST(ForwardTest, GivesPlainTensorsWithoutAGraphUnlessRecorded) {
 TEST(BackwardTest, MakesAGraphWhenItsTurnHasCome) {
   const auto resnet = SmallResNet();
   const auto state = Seeded(*resnet);
-  const auto first = Forward(*resnet, *state, Images(1), Recorded());
-  const auto second = Forward(*resnet, *state, Images(2), Recorded());
-  const auto third = Forward(*resnet, *state, Images(3), Recorded());
+  const auto first = Forward(*resnet, *state, {Images(1), true}, Recorded());
+  const auto second = Forward(*resnet, *state, {Images(2), true}, Recorded());
+  const auto third = Forward(*resnet, *state, {Images(3), true}, Recorded());
   std::vector<GraphGradients> requests = {
       Ones(*first.graph), Ones(*second.graph), Ones(*third.graph)};
   const auto expected =
@@ -73,20 +80,20 @@ TEST(BackwardTest, MakesAGraphWhenItsTurnHasCome) {
 
   std::vector<uint64_t> made;
   for (const size_t i : {0, 2}) {
-    const uint64_t sequence = requests[i].graph->sequence();
+    const uint64_t sequence = requests[i].graph->sequence;
     requests[i].graph = nullptr;
     requests[i].sequence = sequence;
     requests[i].make = [&, i, sequence] {
       made.push_back(sequence);
       ForwardOptions options = Recorded();
       options.sequence = sequence;
-      return Forward(*resnet, *state, Images(i + 1), options).graph;
+      return Forward(*resnet, *state, {Images(i + 1), true}, options).graph;
     };
   }
   const auto actual =
       Backward(requests, /*retain=*/true, /*want_input_grads=*/true);
   EXPECT_TRUE(BitEqual(actual.grads, expected.grads));
-  EXPECT_TRUE(BitEqual(actual.input_grads, expected.input_grads));
+  EXPECT_TRUE(BitEqual(InputGrads(actual), InputGrads(expected)));
   EXPECT_THAT(made,
               testing::ElementsAre(requests[2].sequence, requests[0].sequence));
 }
@@ -97,7 +104,7 @@ TEST(ForwardTest, LeavesTheStateAsItIs) {
   const auto params = Copies(state->params);
   const auto buffers = Copies(state->buffers);
   const auto result =
-      Forward(*resnet, *state, Images(1), Recorded(/*training=*/true));
+      Forward(*resnet, *state, {Images(1), true}, Recorded(/*training=*/true));
   GradientsOfSum(*result.graph);
   EXPECT_TRUE(BitEqual(state->params, params));
   EXPECT_TRUE(BitEqual(state->buffers, buffers));
@@ -124,7 +131,8 @@ TEST(ForwardTest, RejectsUnknownOutputsAndMasksOfAnotherLength) {
                c10::Error);
   ForwardOptions options = Recorded();
   options.grad_mask = {true};
-  EXPECT_THROW(Forward(*resnet, *state, Images(1), options), c10::Error);
+  EXPECT_THROW(Forward(*resnet, *state, {Images(1), true}, options),
+               c10::Error);
 }
 
 // LibTorch's batch_norm writes running statistics in place, which autograd does
@@ -133,24 +141,25 @@ TEST(ForwardTest, RejectsUnknownOutputsAndMasksOfAnotherLength) {
 TEST(BackwardTest, IsExactForAnEvaluationBeforeATraining) {
   const auto resnet = SmallResNet();
   const auto state = Seeded(*resnet);
-  const auto expected =
-      GradientsOfSum(*Forward(*resnet, *state, Images(1), Recorded()).graph);
+  const auto expected = GradientsOfSum(
+      *Forward(*resnet, *state, {Images(1), true}, Recorded()).graph);
 
-  const auto eval = Forward(*resnet, *state, Images(1), Recorded());
-  Forward(*resnet, *state, Images(2), Recorded(/*training=*/true));
+  const auto eval = Forward(*resnet, *state, {Images(1), true}, Recorded());
+  Forward(*resnet, *state, {Images(2), true}, Recorded(/*training=*/true));
   const auto actual = GradientsOfSum(*eval.graph);
   EXPECT_TRUE(BitEqual(actual.grads, expected.grads));
-  EXPECT_TRUE(BitEqual(actual.input_grads, expected.input_grads));
+  EXPECT_TRUE(BitEqual(InputGrads(actual), InputGrads(expected)));
 }
 
 TEST(BackwardTest, IsExactAfterTheStateWasReplaced) {
   const auto resnet = SmallResNet();
   StatePtr state = Seeded(*resnet);
   const auto expected = GradientsOfSum(
-      *Forward(*resnet, *state, Images(1), Recorded(/*training=*/true)).graph);
+      *Forward(*resnet, *state, {Images(1), true}, Recorded(/*training=*/true))
+           .graph);
 
   const auto result =
-      Forward(*resnet, *state, Images(1), Recorded(/*training=*/true));
+      Forward(*resnet, *state, {Images(1), true}, Recorded(/*training=*/true));
   const auto slices = SelectParameters({}, resnet->layout()).value();
   const auto fresh = FreshTensors(state->params, slices);
   for (const at::Tensor& tensor : fresh) {
@@ -159,7 +168,7 @@ TEST(BackwardTest, IsExactAfterTheStateWasReplaced) {
   state = WithParams(*state, slices, fresh);
   const auto actual = GradientsOfSum(*result.graph);
   EXPECT_TRUE(BitEqual(actual.grads, expected.grads));
-  EXPECT_TRUE(BitEqual(actual.input_grads, expected.input_grads));
+  EXPECT_TRUE(BitEqual(InputGrads(actual), InputGrads(expected)));
 }
 
 // Each forward has its own BatchNorm state: the backward of the first stays the
@@ -168,7 +177,8 @@ TEST(BackwardTest, KeepsSeveralForwardsApart) {
   const auto resnet = SmallResNet();
   const auto state = Seeded(*resnet);
   const auto run = [&](const State& from, uint64_t seed) {
-    return Forward(*resnet, from, Images(seed), Recorded(/*training=*/true));
+    return Forward(*resnet, from, {Images(seed), true},
+                   Recorded(/*training=*/true));
   };
   const auto alone1 = run(*state, 1);
   const auto alone1_grads = GradientsOfSum(*alone1.graph);
@@ -181,8 +191,8 @@ TEST(BackwardTest, KeepsSeveralForwardsApart) {
   const std::vector<GraphGradients> graphs = {Ones(*first.graph),
                                               Ones(*second.graph)};
   const auto both = Backward(graphs, false, true);
-  EXPECT_TRUE(BitEqual(both.input_grads, {alone1_grads.input_grads[0],
-                                          alone2_grads.input_grads[0]}));
+  EXPECT_TRUE(BitEqual(InputGrads(both), {alone1_grads.input_grads[0].x(),
+                                          alone2_grads.input_grads[0].x()}));
   for (size_t i = 0; i < both.grads.size(); ++i) {
     EXPECT_TRUE(BitEqual(both.grads[i],
                          alone2_grads.grads[i].add(alone1_grads.grads[i])));
@@ -194,13 +204,14 @@ TEST(BackwardTest, SumsTheNewestForwardFirst) {
   const Scale scale;
   const auto state = Seeded(scale);
   const auto run = [&](float x) {
-    return Forward(scale, *state, at::full({1, 2}, x / 2), Recorded()).graph;
+    return Forward(scale, *state, {at::full({1, 2}, x / 2), true}, Recorded())
+        .graph;
   };
   const auto oldest = run(1);
   const auto middle = run(-1e8F);
   const auto newest = run(1e8F);
-  ASSERT_LT(oldest->sequence(), middle->sequence());
-  ASSERT_LT(middle->sequence(), newest->sequence());
+  ASSERT_LT(oldest->sequence, middle->sequence);
+  ASSERT_LT(middle->sequence, newest->sequence);
   const std::vector<GraphGradients> graphs = {Ones(*middle), Ones(*oldest),
                                               Ones(*newest)};
   const auto result = Backward(graphs, /*retain=*/true, true);
@@ -213,7 +224,8 @@ TEST(BackwardTest, GivesEachGraphsGradientsInTheOrderOfTheRequest) {
   const Scale scale;
   const auto state = Seeded(scale);
   const auto run = [&](float x) {
-    return Forward(scale, *state, at::full({1, 2}, x / 2), Recorded()).graph;
+    return Forward(scale, *state, {at::full({1, 2}, x / 2), true}, Recorded())
+        .graph;
   };
   const auto older = run(1);
   const auto newer = run(10);
@@ -233,7 +245,8 @@ TEST(BackwardTest, SumsTheSquaresOfEachGraphsGradients) {
   const Scale scale;
   const auto state = Seeded(scale);
   const auto run = [&](float x) {
-    return Forward(scale, *state, at::full({1, 2}, x / 2), Recorded()).graph;
+    return Forward(scale, *state, {at::full({1, 2}, x / 2), true}, Recorded())
+        .graph;
   };
   const auto older = run(3);
   const auto newer = run(4);
@@ -251,7 +264,8 @@ TEST(BackwardTest, SumsByTheSequenceThatTheCallerGives) {
   const auto run = [&](float x, uint64_t sequence) {
     ForwardOptions options = Recorded();
     options.sequence = sequence;
-    return Forward(scale, *state, at::full({1, 2}, x / 2), options).graph;
+    return Forward(scale, *state, {at::full({1, 2}, x / 2), true}, options)
+        .graph;
   };
   const auto a = run(1, 9);
   const auto b = run(-1e8F, 8);
@@ -263,57 +277,72 @@ TEST(BackwardTest, SumsByTheSequenceThatTheCallerGives) {
 TEST(BackwardTest, GivesNoGradientToFrozenParameters) {
   const auto resnet = SmallResNet();
   const auto state = Seeded(*resnet);
-  const auto all =
-      GradientsOfSum(*Forward(*resnet, *state, Images(1), Recorded()).graph);
+  const auto all = GradientsOfSum(
+      *Forward(*resnet, *state, {Images(1), true}, Recorded()).graph);
   ForwardOptions options = Recorded();
   options.grad_mask.resize(state->params.size());
   options.grad_mask[3] = true;
-  const auto some =
-      GradientsOfSum(*Forward(*resnet, *state, Images(1), options).graph);
+  const auto some = GradientsOfSum(
+      *Forward(*resnet, *state, {Images(1), true}, options).graph);
   for (size_t i = 0; i < some.grads.size(); ++i) {
     EXPECT_TRUE(i == 3 ? BitEqual(some.grads[i], all.grads[i])
                        : !some.grads[i].defined())
         << i;
   }
-  EXPECT_TRUE(BitEqual(some.input_grads, all.input_grads));
+  EXPECT_TRUE(BitEqual(InputGrads(some), InputGrads(all)));
 }
 
 TEST(BackwardTest, GivesTheInputGradientAloneIfAllIsFrozen) {
   const Scale scale;
   ForwardOptions options = Recorded();
   options.grad_mask = {false, false};
-  const auto result = Forward(scale, *Seeded(scale), at::ones({1, 2}), options);
+  const auto result =
+      Forward(scale, *Seeded(scale), {at::ones({1, 2}), true}, options);
   const auto grads = GradientsOfSum(*result.graph);
   EXPECT_FALSE(grads.grads[0].defined());
-  EXPECT_TRUE(BitEqual(grads.input_grads[0], at::full({1, 2}, 3.0F)));
+  EXPECT_TRUE(BitEqual(grads.input_grads[0].x(), at::full({1, 2}, 3.0F)));
 }
 
 TEST(BackwardTest, GivesNothingIfNothingDependsOnALeaf) {
   const Scale scale;
   ForwardOptions options = Recorded();
   options.grad_mask = {false, false};
-  options.input_grad = false;
   const auto result = Forward(scale, *Seeded(scale), at::ones({1, 2}), options);
   const auto grads = GradientsOfSum(*result.graph);
   EXPECT_FALSE(grads.grads[0].defined());
-  EXPECT_FALSE(grads.input_grads[0].defined());
+  EXPECT_TRUE(grads.input_grads[0].all.empty());
 }
 
 TEST(BackwardTest, GivesInputGradientsOnlyIfWanted) {
   const Scale scale;
   const auto result =
-      Forward(scale, *Seeded(scale), at::ones({1, 2}), Recorded());
+      Forward(scale, *Seeded(scale), {at::ones({1, 2}), true}, Recorded());
   const GraphGradients ones = Ones(*result.graph);
   const auto grads = Backward({&ones, 1}, false, /*want_input_grads=*/false);
   EXPECT_TRUE(grads.grads[0].defined());
-  EXPECT_FALSE(grads.input_grads[0].defined());
+  EXPECT_TRUE(grads.input_grads[0].all.empty());
+}
+
+TEST(BackwardTest, GivesInputGradientsByName) {
+  const Scale scale;
+  Inputs inputs = at::ones({1, 2});
+  inputs.all.push_back({.name = "unused", .tensor = at::ones(1), .grad = true});
+  inputs.all[0].grad = true;
+  const auto result = Forward(scale, *Seeded(scale), inputs, Recorded());
+  const auto grads = GradientsOfSum(*result.graph).input_grads[0].all;
+  ASSERT_EQ(grads.size(), 2);
+  EXPECT_EQ(grads[0].name, "");
+  EXPECT_TRUE(BitEqual(grads[0].tensor, at::full({1, 2}, 3.0F)));
+  EXPECT_EQ(grads[1].name, "unused");
+  EXPECT_FALSE(grads[1].tensor.defined());
 }
 
 TEST(BackwardTest, GivesTheClassifierNoneIfOnlyFeaturesWereAskedFor) {
   const auto resnet = SmallResNet();
   ForwardOptions options = Recorded();
   options.outputs = {"features"};
-  const auto result = Forward(*resnet, *Seeded(*resnet), Images(1), options);
+  const auto result =
+      Forward(*resnet, *Seeded(*resnet), {Images(1), true}, options);
   const auto grads = GradientsOfSum(*result.graph).grads;
   for (size_t i = 0; i < grads.size(); ++i) {
     EXPECT_EQ(grads[i].defined(), i + 2 < grads.size()) << i;
@@ -324,7 +353,8 @@ TEST(BackwardTest, CountsAnAbsentOutputGradientAsNone) {
   const auto resnet = SmallResNet();
   ForwardOptions options = Recorded();
   options.outputs = {"out", "layers.1"};
-  const auto result = Forward(*resnet, *Seeded(*resnet), Images(1), options);
+  const auto result =
+      Forward(*resnet, *Seeded(*resnet), {Images(1), true}, options);
   GraphGradients request = Ones(*result.graph);
   request.output_grads[0] = at::Tensor();
   const auto grads = Backward({&request, 1}, false, false).grads;
@@ -339,7 +369,8 @@ TEST(BackwardTest, CountsAnAbsentOutputGradientAsNone) {
 
 TEST(BackwardTest, MayRunAgainIfRetained) {
   const auto resnet = SmallResNet();
-  const auto result = Forward(*resnet, *Seeded(*resnet), Images(1), Recorded());
+  const auto result =
+      Forward(*resnet, *Seeded(*resnet), {Images(1), true}, Recorded());
   const auto once = GradientsOfSum(*result.graph, /*retain=*/true);
   const auto twice = GradientsOfSum(*result.graph);
   EXPECT_TRUE(BitEqual(once.grads, twice.grads));
@@ -349,8 +380,9 @@ TEST(BackwardTest, MayRunAgainIfRetained) {
 TEST(BackwardTest, RejectsOtherShapesBeforeItBegins) {
   const Scale scale;
   const auto state = Seeded(scale);
-  const auto good = Forward(scale, *state, at::ones({1, 2}), Recorded());
-  const auto bad = Forward(scale, *state, at::ones({1, 2}), Recorded());
+  const auto good =
+      Forward(scale, *state, {at::ones({1, 2}), true}, Recorded());
+  const auto bad = Forward(scale, *state, {at::ones({1, 2}), true}, Recorded());
   std::vector<GraphGradients> graphs = {Ones(*bad.graph), Ones(*good.graph)};
   graphs[0].output_grads[0] = at::ones({2, 2});
   EXPECT_THROW(Backward(graphs, false, false), c10::Error);
@@ -364,7 +396,7 @@ TEST(BackwardTest, RejectsOtherShapesBeforeItBegins) {
 TEST(BackwardTest, GivesContiguousGradientsThatNeedNone) {
   const auto mlp = Build("mnistmlp", {{"num_classes", 3}});
   const auto result =
-      Forward(*mlp, *Seeded(*mlp), Rand(1, {4, 784}), Recorded());
+      Forward(*mlp, *Seeded(*mlp), {Rand(1, {4, 784}), true}, Recorded());
   for (const at::Tensor& grad : GradientsOfSum(*result.graph).grads) {
     EXPECT_TRUE(grad.is_contiguous());
     EXPECT_FALSE(grad.requires_grad());
@@ -381,7 +413,7 @@ TEST(ForwardTest, RunsOnSharedStatesFromSeveralThreads) {
   for (int i = 0; i < 2; ++i) {
     threads.emplace_back([&] {
       for (int run = 0; run < 20; ++run) {
-        const auto result = Forward(*mlp, *state, x, Recorded());
+        const auto result = Forward(*mlp, *state, {x, true}, Recorded());
         EXPECT_TRUE(BitEqual(result.outputs, expected));
         WithAddedGrads(*state, GradientsOfSum(*result.graph).grads);
       }

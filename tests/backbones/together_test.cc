@@ -28,7 +28,7 @@ class TogetherTest : public ::testing::Test {
                    const ForwardOptions& options = kOut) const {
     return {.architecture = net_.get(),
             .state = state_.get(),
-            .x = x,
+            .inputs = x,
             .options = &options};
   }
 
@@ -36,12 +36,12 @@ class TogetherTest : public ::testing::Test {
                      const ForwardOptions& options = kOut) const {
     return {.architecture = fork_net_.get(),
             .state = fork_.get(),
-            .x = x,
+            .inputs = x,
             .options = &options};
   }
 
   static std::vector<at::Tensor> Alone(const ForwardPart& part) {
-    return Forward(*part.architecture, *part.state, part.x, *part.options)
+    return Forward(*part.architecture, *part.state, part.inputs, *part.options)
         .outputs;
   }
 

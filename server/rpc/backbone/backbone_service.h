@@ -63,7 +63,7 @@ class BackboneService : public DecoratedService {
   absl::StatusOr<ForwardWork> Read(Call& call, const v1::ForwardHeader& header);
 
   // Checks the rest of a forward's header, reserves its bytes and its tape's
-  // place, and allocates its input.
+  // place, and allocates its inputs.
   absl::StatusOr<ForwardWork> Prepare(Call& call,
                                       const v1::ForwardHeader& header);
 
@@ -71,7 +71,7 @@ class BackboneService : public DecoratedService {
   absl::StatusOr<TrainWork> Prepare(Call& call,
                                     const v1::TrainStepHeader& header);
 
-  // Answers a forward whose input is named by its digest.
+  // Answers a forward whose inputs are named by their digest.
   absl::Status AnswerFromCache(Call& call, MessageStream& stream,
                                const v1::ForwardHeader& header,
                                AnswerTicket ticket);

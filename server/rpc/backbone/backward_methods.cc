@@ -9,7 +9,6 @@
 #include <span>
 #include <string>
 #include <utility>
-#include <variant>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -28,9 +27,11 @@
 namespace backboned::rpc {
 namespace {
 
-// Returns the index of the tape's output of a gradient with a valid spec.
-absl::StatusOr<size_t> OutputIndex(const Tape& tape,
-                                   const v1::TensorSpec& spec) {
+// Gives a gradient with a valid spec its place in `grads`, which are by output
+// of the tape, as a tensor without memory.
+absl::StatusOr<at::Tensor*> GradientPlace(const Tape& tape,
+                                          const v1::TensorSpec& spec,
+                                          std::vector<at::Tensor>& grads) {
   const std::vector<std::string>& names = tape.output_names;
   const auto found = std::find(names.begin(), names.end(), spec.name());
   if (found == names.end()) {
@@ -50,7 +51,12 @@ absl::StatusOr<size_t> OutputIndex(const Tape& tape,
   absl::StatusOr<c10::ScalarType> dtype = FloatFromProto(
       spec.dtype(), absl::StrCat("the gradient of ", Quote(spec.name())));
   if (!dtype.ok()) return dtype.status();
-  return index;
+  if (grads[index].defined()) {
+    return InvalidOption(absl::StrCat(
+        "tape ", Quote(tape.id), " has two gradients of ", Quote(spec.name())));
+  }
+  grads[index] = tape.outputs[index].to(*dtype);
+  return &grads[index];
 }
 
 // Returns the step of a checked header; absent: none.
@@ -79,63 +85,31 @@ struct GradientUpload {
   Budget::Reservation reservation;
 };
 
-// A gradient's place, and its element type on the wire.
-struct Place {
-  size_t tape = 0;
-  size_t output = 0;
-  c10::ScalarType dtype = c10::ScalarType::Float;
-};
-
-// Returns the gradients' places, in the order of the stream, if their specs are
-// valid.
-absl::StatusOr<std::vector<Place>> PlacesOf(const v1::BackwardHeader& header,
-                                            const TapeLease& lease) {
-  std::vector<Place> places;
-  for (size_t i = 0; i < lease.tapes().size(); ++i) {
-    const Tape& tape = *lease.tapes()[i];
-    std::vector<bool> announced(tape.outputs.size());
-    for (const v1::TensorSpec& spec :
-         header.tapes(static_cast<int>(i)).gradients()) {
-      absl::StatusOr<size_t> output = OutputIndex(tape, spec);
-      if (!output.ok()) return output.status();
-      if (announced[*output]) {
-        return InvalidOption(absl::StrCat("tape ", Quote(tape.id),
-                                          " has two gradients of ",
-                                          Quote(spec.name())));
-      }
-      announced[*output] = true;
-      places.push_back(
-          {.tape = i, .output = *output, .dtype = *FromProto(spec.dtype())});
-    }
-  }
-  return places;
-}
-
 absl::StatusOr<GradientUpload> MakeRoom(Server& server, const Call& call,
                                         const v1::BackwardHeader& header,
                                         const TapeLease& lease) {
-  absl::StatusOr<std::vector<Place>> places = PlacesOf(header, lease);
-  if (!places.ok()) return places.status();
-  const auto output_of = [&lease](const Place& place) -> const at::Tensor& {
-    return lease.tapes()[place.tape]->outputs[place.output];
-  };
-  int64_t total_bytes = 0;  // Of existing outputs, hence no overflow.
-  for (const Place& place : *places) {
-    total_bytes += output_of(place).numel() *
-                   static_cast<int64_t>(c10::elementSize(place.dtype));
-  }
   GradientUpload upload;
+  std::vector<at::Tensor*> grads;  // In the order of the stream.
+  int64_t total_bytes = 0;         // Of existing outputs, hence no overflow.
+  for (size_t i = 0; i < lease.tapes().size(); ++i) {
+    const Tape& tape = *lease.tapes()[i];
+    upload.by_tape.emplace_back(tape.outputs.size());
+    for (const v1::TensorSpec& spec :
+         header.tapes(static_cast<int>(i)).gradients()) {
+      absl::StatusOr<at::Tensor*> grad =
+          GradientPlace(tape, spec, upload.by_tape.back());
+      if (!grad.ok()) return grad.status();
+      grads.push_back(*grad);
+      total_bytes += static_cast<int64_t>((*grad)->nbytes());
+    }
+  }
   absl::StatusOr<Budget::Reservation> reservation =
       server.in_flight().Reserve(call.payer(), total_bytes);
   if (!reservation.ok()) return reservation.status();
   upload.reservation = *std::move(reservation);
-  for (const auto& tape : lease.tapes()) {
-    upload.by_tape.emplace_back(tape->outputs.size());
-  }
-  for (const Place& place : *places) {
-    at::Tensor& grad = upload.by_tape[place.tape][place.output];
-    grad = at::empty(output_of(place).sizes(), place.dtype);
-    upload.destinations.push_back(MutableBytes(grad));
+  for (at::Tensor* grad : grads) {
+    *grad = at::empty(grad->sizes(), grad->scalar_type());
+    upload.destinations.push_back(MutableBytes(*grad));
   }
   return upload;
 }
@@ -144,7 +118,7 @@ absl::Status CheckInputGrad(const v1::BackwardHeader& header,
                             const TapeLease& lease) {
   if (!header.input_grad()) return absl::OkStatus();
   for (const auto& tape : lease.tapes()) {
-    if (!tape->input_grad) {
+    if (tape->grad_inputs.empty()) {
       return InvalidOption(absl::StrCat(
           "tape ", Quote(tape->id),
           " was made without input_grad; run its forward with input_grad"));
@@ -163,10 +137,13 @@ v1::BackwardResult ResultOf(const v1::BackwardHeader& header,
   if (header.return_grads()) {
     *result.mutable_grads() = tensors.AddGrads(done.grads, dtype);
   }
-  for (const at::Tensor& grad : done.input_grads) {
-    // No output depends on the input: its gradient has no elements.
-    *result.add_input_grads() =
-        grad.defined() ? tensors.Add("", grad) : FlatSpec(0, dtype);
+  for (const Inputs& grads : done.input_grads) {
+    for (const Input& grad : grads.all) {
+      // No output depends on the input: its gradient has no elements.
+      *result.add_input_grads() = grad.tensor.defined()
+                                      ? tensors.Add(grad.name, grad.tensor)
+                                      : FlatSpec(0, dtype);
+    }
   }
   for (const std::vector<at::Tensor>& grads : done.tape_grads) {
     *result.add_tape_grads() = tensors.AddGrads(grads, dtype);

@@ -1,7 +1,5 @@
 // Serves Forward and Extract.
 
-#include <ATen/ops/empty.h>
-
 #include <array>
 #include <cstring>
 #include <memory>
@@ -9,7 +7,6 @@
 #include <span>
 #include <string>
 #include <utility>
-#include <variant>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -20,7 +17,6 @@
 #include "server/compute/forward.h"
 #include "server/device/host_view.h"
 #include "server/rpc/backbone/backbone_service.h"
-#include "server/rpc/backbone/transfer.h"
 #include "server/rpc/convert/forward_options.h"
 #include "server/rpc/convert/instance_convert.h"
 #include "server/rpc/convert/tensor_convert.h"
@@ -35,36 +31,38 @@ constexpr int64_t kMaxExtractBytes = (int64_t{4} << 20) - (64 << 10);
 
 constexpr size_t kDigestBytes = 32;  // SHA-256.
 
-// Allocates host memory for a tensor of this checked spec.
-at::Tensor EmptyTensor(const v1::TensorSpec& spec) {
-  const std::vector<int64_t> shape(spec.shape().begin(), spec.shape().end());
-  return at::empty(shape, *FromProto(spec.dtype()));
-}
-
 // Allocates host memory for the tensors of a forward's stream.
 void MakeRoom(const v1::ForwardHeader& header, ForwardWork& work) {
   ScopedAccount scope(work.account);
-  work.input = EmptyTensor(header.inputs(0));
+  work.inputs = {EmptyTensor(header.inputs(0)), header.input_grad()};
   for (const v1::TensorSpec& spec : header.buffers()) {
     work.buffers.push_back(EmptyTensor(spec));
   }
+}
+
+// Returns the memory of the tensors of a forward's stream, in its order.
+std::vector<std::span<std::byte>> PlacesOf(ForwardWork& work) {
+  std::vector<std::span<std::byte>> places;
+  for (Input& input : work.inputs.all) {
+    places.push_back(MutableBytes(input.tensor));
+  }
+  for (at::Tensor& buffer : work.buffers) {
+    places.push_back(MutableBytes(buffer));
+  }
+  return places;
 }
 
 // Returns the bytes of a forward's stream, if its specs are valid.
 absl::StatusOr<int64_t> StreamBytes(const v1::ForwardHeader& header,
                                     const ForwardWork& work) {
   const Instance& instance = *work.instance;
-  if (header.inputs_size() != 1) {
-    return InvalidOption(absl::StrCat(
-        "a forward takes 1 input, the header has ", header.inputs_size()));
-  }
-  absl::StatusOr<int64_t> input =
-      CheckInput(header.inputs(0), instance, UsesBatchStatistics(work.options));
-  if (!input.ok()) return input;
+  absl::StatusOr<int64_t> inputs =
+      CheckInputs(header, instance, UsesBatchStatistics(work.options));
+  if (!inputs.ok()) return inputs;
   absl::StatusOr<int64_t> buffers =
       CheckBuffers(header, instance.architecture().layout(), *instance.state());
   if (!buffers.ok()) return buffers;
-  return TotalBytes(std::array{*input, *buffers});
+  return TotalBytes(std::array{*inputs, *buffers});
 }
 
 // Returns the header of an answer whose tensors go into `tensors`.
@@ -91,11 +89,15 @@ v1::ForwardResult ResultOf(const Instance& instance,
   return result;
 }
 
-// Computes the digest of the complete input for the instance's feature cache,
+// Computes the digest of the complete inputs for the instance's feature cache,
 // if the cache may keep the answer.
-void NameInput(const v1::TensorSpec& spec, ForwardWork& work) {
+void NameInputs(const v1::ForwardHeader& header, ForwardWork& work) {
   if (work.instance->cache().limit_bytes() == 0 || !MayCache(work)) return;
-  work.input_digest = wire::InputDigest(spec, Bytes(work.input));
+  std::vector<std::span<const std::byte>> bytes;
+  for (const Input& input : work.inputs.all) {
+    bytes.push_back(Bytes(input.tensor));
+  }
+  work.input_digest = wire::InputDigest(header.inputs(), bytes);
 }
 
 // Returns kInvalidArgument if answers to `header` are not kept by digest.
@@ -124,37 +126,37 @@ absl::Status CacheMiss(const Instance& instance, bool has_cache) {
                             "; send the input"));
 }
 
-// Returns the forward of a checked Extract, with its input.
-absl::StatusOr<ForwardWork> WorkOf(const v1::ExtractRequest& request,
-                                   std::shared_ptr<Instance> instance) {
-  ForwardWork work = {
-      .instance = std::move(instance),
-      .l2_normalize = request.l2_normalize(),
-      .allow_merge = !request.has_allow_merge() || request.allow_merge()};
-  work.options.outputs = {request.output().empty() ? "features"
-                                                   : request.output()};
-  absl::Status known =
-      work.instance->architecture().CheckOutputs(work.options.outputs);
-  if (!known.ok()) return known;
-  absl::StatusOr<int64_t> bytes =
-      CheckInput(request.input(), *work.instance, /*training=*/false);
+// Returns the forward of an Extract as Forward's header.
+v1::ForwardHeader ForwardOf(const v1::ExtractRequest& request) {
+  v1::ForwardHeader forward;
+  forward.set_instance(request.instance());
+  forward.add_outputs(request.output().empty() ? "features" : request.output());
+  forward.set_allow_merge(!request.has_allow_merge() || request.allow_merge());
+  *forward.add_inputs() = request.input();
+  return forward;
+}
+
+// Copies the data of an Extract into the inputs of its forward, if they fit.
+absl::Status TakeData(const std::string& data, const v1::ForwardHeader& forward,
+                      ForwardWork& work) {
+  absl::StatusOr<int64_t> bytes = StreamBytes(forward, work);
   if (!bytes.ok()) return bytes.status();
-  if (static_cast<int64_t>(request.data().size()) != *bytes) {
-    return Error(absl::StatusCode::kInvalidArgument, Reason::kShapeMismatch,
-                 absl::StrCat("data has ", request.data().size(),
-                              " bytes, expected ", *bytes));
+  if (static_cast<int64_t>(data.size()) != *bytes) {
+    return Error(
+        absl::StatusCode::kInvalidArgument, Reason::kShapeMismatch,
+        absl::StrCat("data has ", data.size(), " bytes, expected ", *bytes));
   }
-  work.input = EmptyTensor(request.input());
-  std::memcpy(MutableBytes(work.input).data(), request.data().data(),
-              request.data().size());
-  NameInput(request.input(), work);
-  return work;
+  MakeRoom(forward, work);
+  at::Tensor x = work.inputs.x();
+  std::memcpy(MutableBytes(x).data(), data.data(), data.size());
+  NameInputs(forward, work);
+  return absl::OkStatus();
 }
 
 // Returns kResourceExhausted if an Extract's result does not fit one message.
 absl::Status CheckFits(const DeviceWorker::Request& request,
                        const ForwardWork& work) {
-  const int64_t rows = work.input.size(0);
+  const int64_t rows = work.inputs.rows();
   if (rows == 0) return absl::OkStatus();
   absl::StatusOr<int64_t> row_bytes = RowBytes(request, work);
   if (!row_bytes.ok()) return row_bytes.status();
@@ -243,13 +245,9 @@ absl::Status BackboneService::Forward(Call& call, MessageStream& stream,
   }
   absl::StatusOr<ForwardWork> work = Prepare(call, header);
   if (!work.ok()) return work.status();
-  std::vector<std::span<std::byte>> places = {MutableBytes(work->input)};
-  for (at::Tensor& buffer : work->buffers) {
-    places.push_back(MutableBytes(buffer));
-  }
-  absl::Status received = stream.ReadTensors(std::move(places));
+  absl::Status received = stream.ReadTensors(PlacesOf(*work));
   if (!received.ok()) return received;
-  NameInput(header.inputs(0), *work);
+  NameInputs(header, *work);
   const std::shared_ptr<Instance> instance = work->instance;
   const std::vector<std::string> names = work->options.outputs;
   absl::StatusOr<ForwardDone> done =
@@ -300,29 +298,28 @@ absl::Status BackboneService::AnswerFromCache(Call& call, MessageStream& stream,
 
 absl::StatusOr<v1::ExtractResponse> BackboneService::Extract(
     Call& call, const v1::ExtractRequest& request) {
-  absl::StatusOr<std::shared_ptr<Instance>> instance =
-      Resolve(call, request.instance());
-  if (!instance.ok()) return instance.status();
-  absl::StatusOr<ForwardWork> work = WorkOf(request, *instance);
+  const v1::ForwardHeader forward = ForwardOf(request);
+  absl::StatusOr<ForwardWork> work = Read(call, forward);
   if (!work.ok()) return work.status();
-  work->account = call.account();
-  const std::string name = work->options.outputs[0];
-  absl::Status fits = CheckFits(call.WorkerRequest(/*lane=*/0), *work);
+  work->l2_normalize = request.l2_normalize();
+  absl::Status fits = TakeData(request.data(), forward, *work);
+  if (fits.ok()) fits = CheckFits(call.WorkerRequest(/*lane=*/0), *work);
   if (!fits.ok()) return fits;
+  const std::shared_ptr<Instance> instance = work->instance;
   absl::StatusOr<ForwardDone> done =
       RunForward(server().tapes(), server().accounts(),
                  call.WorkerRequest(/*lane=*/0), *std::move(work));
   if (!done.ok()) return done.status();
   call.record().times = done->times;
   const at::Tensor& output = done->outputs[0];
-  absl::StatusOr<std::string> digest = (*instance)->Digest(
+  absl::StatusOr<std::string> digest = instance->Digest(
       server().chores(), call.WorkerRequest(/*lane=*/0), done->used);
   if (!digest.ok()) return digest.status();
   v1::ExtractResponse response;
-  response.set_instance((*instance)->FullName());
-  *response.mutable_version() = VersionOf(**instance, *done->used);
+  response.set_instance(instance->FullName());
+  *response.mutable_version() = VersionOf(*instance, *done->used);
   response.set_digest(*std::move(digest));
-  *response.mutable_output() = Spec(name, output);
+  *response.mutable_output() = Spec(forward.outputs(0), output);
   response.set_data(output.const_data_ptr(), output.nbytes());
   response.set_cache_use(ToProto(done->cache_use));
   return response;

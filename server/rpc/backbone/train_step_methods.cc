@@ -1,10 +1,7 @@
 // Serves TrainStep.
 
-#include <ATen/ops/empty.h>
-
 #include <cstddef>
 #include <memory>
-#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -19,7 +16,6 @@
 #include "server/compute/train.h"
 #include "server/device/host_view.h"
 #include "server/rpc/backbone/backbone_service.h"
-#include "server/rpc/backbone/transfer.h"
 #include "server/rpc/convert/instance_convert.h"
 #include "server/rpc/convert/optimizer_convert.h"
 #include "server/rpc/convert/tensor_convert.h"
@@ -104,11 +100,7 @@ absl::StatusOr<std::vector<LossTerm>> TermsOf(
       header.input().shape().empty() ? 0 : header.input().shape(0);
   std::vector<LossTerm> terms;
   for (const v1::LossTerm& term : header.terms()) {
-    const v1::TensorSpec& spec = *SpecOf(term);
-    absl::StatusOr<c10::ScalarType> dtype = FromProto(spec.dtype());
-    if (!dtype.ok()) return dtype.status();
-    const std::vector<int64_t> shape(spec.shape().begin(), spec.shape().end());
-    terms.push_back(TermOf(term, rows, at::empty(shape, *dtype)));
+    terms.push_back(TermOf(term, rows, EmptyTensor(*SpecOf(term))));
   }
   absl::Status valid = CheckTerms(terms, rows);
   if (!valid.ok()) return valid;
@@ -143,9 +135,6 @@ v1::TrainStepResult ResultOf(const Instance& instance, const TrainDone& done,
 
 absl::StatusOr<TrainWork> BackboneService::Prepare(
     Call& call, const v1::TrainStepHeader& header) {
-  absl::StatusOr<std::shared_ptr<Instance>> instance =
-      Resolve(call, header.instance());
-  if (!instance.ok()) return instance.status();
   absl::StatusOr<ForwardWork> forward = Prepare(call, ForwardOf(header));
   if (!forward.ok()) return forward.status();
   TrainWork work = {.forward = *std::move(forward),
@@ -170,8 +159,10 @@ absl::Status BackboneService::TrainStep(Call& call, MessageStream& stream,
                                         AnswerTicket ticket) {
   absl::StatusOr<TrainWork> work = Prepare(call, header);
   if (!work.ok()) return work.status();
-  std::vector<std::span<std::byte>> destinations = {
-      MutableBytes(work->forward.input)};
+  std::vector<std::span<std::byte>> destinations;
+  for (Input& input : work->forward.inputs.all) {
+    destinations.push_back(MutableBytes(input.tensor));
+  }
   for (LossTerm& term : work->terms) {
     destinations.push_back(MutableBytes(TensorOf(term)));
   }

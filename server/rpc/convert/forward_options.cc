@@ -116,30 +116,32 @@ absl::StatusOr<ForwardOptions> OptionsOf(const v1::ForwardHeader& header,
                         .rng_state = header.rng_state(),
                         .batch_norm = *std::move(batch_norm),
                         .record = header.tape(),
-                        .input_grad = header.input_grad(),
                         .grad_mask = *std::move(mask)};
 }
 
-absl::StatusOr<int64_t> CheckInput(const v1::TensorSpec& spec,
-                                   const Instance& instance, bool training) {
-  if (spec.dtype() != v1::DATA_TYPE_UINT8) {
-    if (!FloatFromProto(spec.dtype(), "the input").ok()) {
-      return Error(
-          absl::StatusCode::kInvalidArgument, Reason::kDtypeMismatch,
-          absl::StrCat(
-              "the input is ", std::string(wire::DataTypeName(spec.dtype())),
-              ", expected uint8, float32, float64, float16 or bfloat16"));
-    }
+absl::StatusOr<int64_t> CheckInputs(const v1::ForwardHeader& header,
+                                    const Instance& instance, bool training) {
+  if (header.inputs_size() != 1) {
+    return InvalidOption(absl::StrCat(
+        "a forward takes 1 input, the header has ", header.inputs_size()));
+  }
+  const v1::TensorSpec& spec = header.inputs(0);
+  const bool images = spec.dtype() == v1::DATA_TYPE_UINT8;
+  if (!images && !FloatFromProto(spec.dtype(), "the input").ok()) {
+    return Error(
+        absl::StatusCode::kInvalidArgument, Reason::kDtypeMismatch,
+        absl::StrCat(
+            "the input is ", std::string(wire::DataTypeName(spec.dtype())),
+            ", expected uint8, float32, float64, float16 or bfloat16"));
   }
   absl::StatusOr<int64_t> bytes = wire::ByteSize(spec);
   if (!bytes.ok()) {
-    const absl::string_view why = bytes.status().message();
     return Error(absl::StatusCode::kInvalidArgument, Reason::kShapeMismatch,
-                 {why.data(), why.size()});
+                 std::string(bytes.status().message()));
   }
   const std::vector<int64_t> shape(spec.shape().begin(), spec.shape().end());
   absl::Status fits = instance.architecture().CheckInput(shape, training);
-  if (fits.ok() && spec.dtype() == v1::DATA_TYPE_UINT8) {
+  if (fits.ok() && images) {
     fits = CheckChannels(shape, instance.identity().normalization);
   }
   if (!fits.ok()) return fits;

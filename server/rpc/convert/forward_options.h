@@ -1,4 +1,4 @@
-// Checks the options of a forward's header against the instance.
+// Checks the options and inputs of a forward's header against the instance.
 
 #ifndef BACKBONED_SERVER_RPC_CONVERT_FORWARD_OPTIONS_H_
 #define BACKBONED_SERVER_RPC_CONVERT_FORWARD_OPTIONS_H_
@@ -7,7 +7,6 @@
 
 #include "absl/status/statusor.h"
 #include "backboned/v1/backbone_service.pb.h"
-#include "backboned/v1/tensor.pb.h"
 #include "backbones/forward.h"
 #include "backbones/layout.h"
 #include "backbones/state.h"
@@ -21,10 +20,10 @@ namespace backboned::rpc {
 absl::StatusOr<ForwardOptions> OptionsOf(const v1::ForwardHeader& header,
                                          const Instance& instance);
 
-// Checks the input's spec against the instance and returns its bytes, or
-// kInvalidArgument (kShapeMismatch, kDtypeMismatch).
-absl::StatusOr<int64_t> CheckInput(const v1::TensorSpec& spec,
-                                   const Instance& instance, bool training);
+// Checks the specs of a header's inputs and returns their bytes, or
+// kInvalidArgument (kInvalidOption, kShapeMismatch, kDtypeMismatch).
+absl::StatusOr<int64_t> CheckInputs(const v1::ForwardHeader& header,
+                                    const Instance& instance, bool training);
 
 // Checks the specs of a header's buffers, if any, and returns their bytes, or
 // kInvalidArgument (kShapeMismatch, kDtypeMismatch).

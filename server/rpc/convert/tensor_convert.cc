@@ -1,5 +1,7 @@
 #include "server/rpc/convert/tensor_convert.h"
 
+#include <ATen/ops/empty.h>
+
 #include <cstddef>
 #include <memory>
 #include <string>
@@ -69,6 +71,11 @@ absl::StatusOr<std::optional<c10::ScalarType>> OptionalFloat(
   absl::StatusOr<c10::ScalarType> type = FloatFromProto(dtype, what);
   if (!type.ok()) return type.status();
   return std::optional(*type);
+}
+
+at::Tensor EmptyTensor(const v1::TensorSpec& spec) {
+  const std::vector<int64_t> shape(spec.shape().begin(), spec.shape().end());
+  return at::empty(shape, *FromProto(spec.dtype()));
 }
 
 v1::TensorSpec Spec(std::string_view name, const at::Tensor& tensor) {

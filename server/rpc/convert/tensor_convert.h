@@ -37,6 +37,9 @@ absl::StatusOr<c10::ScalarType> FloatFromProto(v1::DataType dtype,
 absl::StatusOr<std::optional<c10::ScalarType>> OptionalFloat(
     v1::DataType dtype, std::string_view what);
 
+// Allocates host memory for a tensor of a spec that wire::ByteSize accepts.
+at::Tensor EmptyTensor(const v1::TensorSpec& spec);
+
 // Returns the spec of `tensor` under `name`.
 v1::TensorSpec Spec(std::string_view name, const at::Tensor& tensor);
 

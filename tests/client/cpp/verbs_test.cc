@@ -205,7 +205,7 @@ TEST_F(VerbsTest, ForwardAsksTheFeatureCacheByDigest) {
 
   v1::ForwardHeader upload = ForwardOf(1);
   v1::ForwardHeader ask;
-  ask.set_input_digest(wire::InputDigest(upload.inputs(0), AsSource(ones_)));
+  ask.set_input_digest(wire::InputDigest(upload.inputs(), {AsSource(ones_)}));
   const absl::Status miss = net_.Forward(ask, {}).status();
   EXPECT_EQ(miss.code(), StatusCode::kNotFound);
   EXPECT_EQ(ReasonOf(miss), v1::ERROR_REASON_CACHE_MISS);

@@ -27,7 +27,7 @@ class CachedForwardTest : public ::testing::Test {
   // Returns a forward with the input digest `digest`.
   ForwardWork Work(const std::string& digest) {
     return {
-        .instance = net_, .input = at::ones({2, 4}), .input_digest = digest};
+        .instance = net_, .inputs = at::ones({2, 4}), .input_digest = digest};
   }
 
   ForwardDone Run(ForwardWork work) {
@@ -110,11 +110,11 @@ TEST_F(CachedForwardTest, WhatIsComputedOfAnOlderStateIsNotKept) {
 
 TEST_F(CachedForwardTest, ASplitAnswerIsNotExact) {
   ForwardWork work = Work("x");
-  work.input = at::ones({20, 4});
+  work.inputs = at::ones({20, 4});
   work.allow_merge = true;
   EXPECT_FALSE(Run(std::move(work)).exact);
   work = Work("x");
-  work.input = at::ones({20, 4});
+  work.inputs = at::ones({20, 4});
   const ForwardDone exact = Run(std::move(work));
   EXPECT_EQ(exact.cache_use, CacheUse::kKept);
   EXPECT_TRUE(exact.exact);

@@ -67,7 +67,7 @@ class ComputeTest : public ::testing::Test {
 
   ForwardWork Work(const std::shared_ptr<Instance>& instance,
                    const at::Tensor& input, bool training, bool record) {
-    ForwardWork work = {.instance = instance, .input = input};
+    ForwardWork work = {.instance = instance, .inputs = input};
     work.options.training = training;
     work.options.record = record;
     if (record) {
@@ -103,7 +103,7 @@ class ComputeTest : public ::testing::Test {
                          .return_grads = true};
     for (const auto& tape : work.lease.tapes()) {
       work.output_grads.push_back(
-          {at::ones(tape->graph->outputs()[0].sizes(), at::kFloat)});
+          {at::ones(tape->graph->outputs[0].sizes(), at::kFloat)});
     }
     return work;
   }

@@ -39,12 +39,12 @@ class Trainee {
     EXPECT_THAT(server_.registry().Add(instance_), IsOk());
   }
 
-  // Keeps a tape of `input` and returns its id.
-  std::string Forward(const at::Tensor& input, ForwardOptions options,
+  // Keeps a tape of `inputs` and returns its id.
+  std::string Forward(Inputs inputs, ForwardOptions options,
                       std::vector<at::Tensor> buffers = {}) {
     options.record = true;
     ForwardWork work = {.instance = instance_,
-                        .input = input,
+                        .inputs = std::move(inputs),
                         .options = std::move(options),
                         .buffers = std::move(buffers)};
     work.slot = server_.tapes()
@@ -79,7 +79,11 @@ class Trainee {
     }
     auto done = RunBackward({.principal = "local"}, std::move(work));
     EXPECT_THAT(done, IsOk());
-    return done->input_grads;
+    std::vector<at::Tensor> grads;
+    for (const Inputs& inputs : done->input_grads) {
+      for (const Input& input : inputs.all) grads.push_back(input.tensor);
+    }
+    return grads;
   }
 
   // Sets the parameters to those of another seed.
@@ -195,23 +199,19 @@ TEST_P(ReplayTest, EachForwardIsRunAgainAsItWas) {
             architecture.layout())
             .value();
     std::vector<std::string> ids;
-    ids.push_back(net.Forward(Images(1), {.input_grad = true}));
-    ids.push_back(
-        net.Forward(Images(2), {.training = true, .input_grad = true}));
+    ids.push_back(net.Forward({Images(1), true}, {}));
+    ids.push_back(net.Forward({Images(2), true}, {.training = true}));
     net.SetParams(7);
-    ids.push_back(net.Forward(Images(3), {.outputs = {"features"},
-                                          .training = true,
-                                          .input_grad = true,
-                                          .grad_mask = mask}));
-    ids.push_back(net.Forward(Images(4),
+    ids.push_back(net.Forward(
+        {Images(3), true},
+        {.outputs = {"features"}, .training = true, .grad_mask = mask}));
+    ids.push_back(net.Forward({Images(4), true},
                               {.training = true,
                                .rng_state = GeneratorState(SeededGenerator(11)),
-                               .batch_norm = cumulative,
-                               .input_grad = true}));
-    ids.push_back(net.Forward(Images(5), {.training = true, .input_grad = true},
-                              at_first));
+                               .batch_norm = cumulative}));
+    ids.push_back(net.Forward({Images(5), true}, {.training = true}, at_first));
     net.SetParams(8);
-    ids.push_back(net.Forward(Images(6), {.input_grad = true}));
+    ids.push_back(net.Forward({Images(6), true}, {}));
     return net.Backward({ids[3], ids[0], ids[1], ids[5], ids[4], ids[2]},
                         /*input_grad=*/true);
   };

@@ -34,7 +34,8 @@ class MergedForwardTest : public ::testing::Test {
 
   static ForwardWork Work(const std::shared_ptr<Instance>& net, at::Tensor x,
                           bool allow_merge = true) {
-    return {.instance = net, .input = std::move(x), .allow_merge = allow_merge};
+    return {
+        .instance = net, .inputs = std::move(x), .allow_merge = allow_merge};
   }
 
   at::Tensor Run(ForwardWork work, DeviceWorker::Request request = {}) {

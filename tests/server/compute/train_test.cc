@@ -43,7 +43,7 @@ class TrainTest : public ::testing::Test {
   // Returns a step with two samples of ones and their squared error to zeros.
   TrainWork Work() {
     TrainWork work;
-    work.forward = {.instance = net_, .input = at::ones({2, kSize})};
+    work.forward = {.instance = net_, .inputs = at::ones({2, kSize})};
     work.forward.options.training = true;
     work.terms = {
         {.row_end = 2, .loss = MeanSquaredError{at::zeros({2, kSize})}}};
