@@ -76,7 +76,9 @@ bool TakesLane(const ForwardWork& work) {
 absl::Status Compute(TapeStore& tapes, const DeviceWorker::Request& request,
                      ForwardWork& work, ForwardDone& done) {
   ScopedAccount scope(work.account);
-  absl::StatusOr<ComputedForward> computed = ComputeForward(work, done);
+  absl::StatusOr<ComputedForward> computed =
+      done.used == nullptr ? ComputeForwardInLane(work, done)
+                           : ComputeForward(work, done);
   if (!computed.ok()) return computed.status();
   ForwardOutput& output = computed->output;
   DeliverOutputs(work, output, done);

@@ -60,23 +60,23 @@ void DeliverOutputs(const ForwardWork& work, ForwardOutput& output,
   done.outputs = AllOnHost(std::move(output.outputs), work.output_dtype);
 }
 
-absl::StatusOr<ComputedForward> ComputeForward(ForwardWork& work,
-                                               ForwardDone& done) {
-  Instance& instance = *work.instance;
-  if (done.used == nullptr) {  // In the lane.
-    absl::Status able = ChangesInstance(work) ? instance.CheckWritable()
-                                              : instance.CheckAlive();
-    if (!able.ok()) return able;
-    absl::Status taken = TakeState(work, done.used);
-    if (!taken.ok()) return taken;
-  }
+ComputedForward ComputeForward(ForwardWork& work, const ForwardDone& done) {
   const at::Tensor x = PrepareRows(work, *done.used, work.input);
   ComputedForward computed = {.state = StateToRun(work, done.used),
                               .input = std::move(work.input)};
   if (!work.options.record) computed.input.reset();
   computed.output =
-      Forward(instance.architecture(), *computed.state, x, work.options);
+      Forward(work.instance->architecture(), *computed.state, x, work.options);
   return computed;
+}
+
+absl::StatusOr<ComputedForward> ComputeForwardInLane(ForwardWork& work,
+                                                     ForwardDone& done) {
+  absl::Status able = ChangesInstance(work) ? work.instance->CheckWritable()
+                                            : work.instance->CheckAlive();
+  if (able.ok()) able = TakeState(work, done.used);
+  if (!able.ok()) return able;
+  return ComputeForward(work, done);
 }
 
 StatePtr NextState(const ForwardWork& work, ForwardOutput& output,

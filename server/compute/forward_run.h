@@ -93,11 +93,12 @@ void DeliverOutputs(const ForwardWork& work, ForwardOutput& output,
 
 // The two halves of a forward, for the worker: computing it, and making the
 // state after it. A generator or buffers of the caller's go back into `done`;
-// the instance's own go into that state. If `done.used` is null, the work must
-// be in the instance's lane: `done.used` is set to the instance's state, which
-// must meet `work.condition`.
-absl::StatusOr<ComputedForward> ComputeForward(ForwardWork& work,
-                                               ForwardDone& done);
+// the instance's own go into that state. ComputeForward runs with `done.used`.
+// ComputeForwardInLane, which must be called in the instance's lane, sets it to
+// the instance's state before, which must meet `work.condition`.
+ComputedForward ComputeForward(ForwardWork& work, const ForwardDone& done);
+absl::StatusOr<ComputedForward> ComputeForwardInLane(ForwardWork& work,
+                                                     ForwardDone& done);
 StatePtr NextState(const ForwardWork& work, ForwardOutput& output,
                    ForwardDone& done);
 

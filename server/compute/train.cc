@@ -17,7 +17,7 @@ absl::Status Compute(TrainWork& work, TrainDone& done) {
   if (!valid.ok()) return valid;
   ForwardDone forward;
   absl::StatusOr<ComputedForward> computed =
-      ComputeForward(work.forward, forward);
+      ComputeForwardInLane(work.forward, forward);
   if (!computed.ok()) return computed.status();
   ForwardOutput& output = computed->output;
   const at::Tensor& logits = output.outputs[0];
