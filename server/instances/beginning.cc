@@ -7,9 +7,9 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "backbones/architectures.h"
 #include "backbones/benchmarks.h"
 #include "backbones/dtypes.h"
-#include "backbones/registry.h"
 #include "base/errors.h"
 #include "base/names.h"
 #include "base/random_id.h"
