@@ -60,10 +60,7 @@ absl::StatusOr<std::vector<BatchNormMode>> ResolveBatchNorm(
     if (!valid.ok()) return valid;
     absl::StatusOr<std::vector<Slice>> layers =
         Select({.globs = change.globs}, names, sizes);
-    if (!layers.ok()) {
-      return InvalidOption(
-          absl::StrCat("batch_norm: ", std::string(layers.status().message())));
-    }
+    if (!layers.ok()) return PrefixMessage("batch_norm", layers.status());
     for (const Slice& layer : *layers) Apply(change.mode, modes[layer.index]);
   }
   return modes;

@@ -78,13 +78,4 @@ void Layout::AddInitStep(size_t parameter, const InitRule& rule) {
   init_steps_.push_back({.parameter = parameter, .rule = rule});
 }
 
-int64_t Layout::state_bytes() const {
-  int64_t bytes = parameter_elements_ * static_cast<int64_t>(sizeof(float));
-  for (const Buffer& buffer : buffers_) {
-    bytes +=
-        buffer.elements * static_cast<int64_t>(c10::elementSize(buffer.dtype));
-  }
-  return bytes;
-}
-
 }  // namespace backboned

@@ -151,9 +151,6 @@ class Layout {
   // P, the number of elements of all parameters.
   int64_t parameter_elements() const { return parameter_elements_; }
 
-  // Returns the bytes of all parameters and buffers in float32.
-  int64_t state_bytes() const;
-
  private:
   // A module of an earlier column, under its name in this layout.
   struct Inheritance {

@@ -21,14 +21,6 @@
 namespace backboned {
 namespace {
 
-absl::Status OfTerm(size_t term, absl::Status status) {
-  if (status.ok()) return status;
-  return Error(status.code(), ReasonOf(status).value_or(Reason::kInvalidOption),
-               absl::StrCat("term ", term, ": ",
-                            absl::string_view(status.message().data(),
-                                              status.message().size())));
-}
-
 absl::Status ShapeMismatch(const std::string& message) {
   return Error(absl::StatusCode::kInvalidArgument, Reason::kShapeMismatch,
                message);
@@ -215,7 +207,8 @@ absl::Status CheckTerms(std::span<const LossTerm> terms, int64_t rows) {
   if (terms.empty())
     return InvalidOption("the header has no loss term; give at least one");
   for (size_t i = 0; i < terms.size(); ++i) {
-    absl::Status valid = OfTerm(i, CheckTerm(terms[i], rows));
+    absl::Status valid =
+        PrefixMessage(absl::StrCat("term ", i), CheckTerm(terms[i], rows));
     if (!valid.ok()) return valid;
   }
   return absl::OkStatus();
@@ -224,7 +217,8 @@ absl::Status CheckTerms(std::span<const LossTerm> terms, int64_t rows) {
 absl::Status CheckClasses(std::span<const LossTerm> terms, int64_t classes) {
   for (size_t i = 0; i < terms.size(); ++i) {
     absl::Status valid =
-        OfTerm(i, std::visit(ClassCheck(classes), terms[i].loss));
+        PrefixMessage(absl::StrCat("term ", i),
+                      std::visit(ClassCheck(classes), terms[i].loss));
     if (!valid.ok()) return valid;
   }
   return absl::OkStatus();

@@ -24,12 +24,8 @@ constexpr size_t kExpAvg = 1;
 constexpr size_t kExpAvgSq = 2;
 constexpr size_t kMaxExpAvgSq = 3;
 
-absl::Status OfGroup(size_t group, absl::Status status) {
-  if (status.ok()) return status;
-  return Error(status.code(), ReasonOf(status).value_or(Reason::kInvalidOption),
-               absl::StrCat("group ", group, ": ",
-                            absl::string_view(status.message().data(),
-                                              status.message().size())));
+absl::Status NameGroup(size_t group, const absl::Status& status) {
+  return PrefixMessage(absl::StrCat("group ", group), status);
 }
 
 absl::Status CheckPositive(std::string_view name, double value) {
@@ -90,7 +86,7 @@ absl::Status CheckGroups(const OptimizerState& optimizer,
     if (valid.ok()) {
       valid = CheckGroup(optimizer.kind, GroupOf(optimizer, options, g));
     }
-    if (!valid.ok()) return OfGroup(g, valid);
+    if (!valid.ok()) return NameGroup(g, valid);
   }
   return absl::OkStatus();
 }
@@ -98,12 +94,9 @@ absl::Status CheckGroups(const OptimizerState& optimizer,
 // Returns the parameters of a group, none of them cut.
 absl::StatusOr<std::vector<Slice>> SelectGroup(const ParameterGroup& group,
                                                const Layout& layout) {
-  absl::StatusOr<std::vector<Slice>> slices = SelectParameters(
+  absl::StatusOr<std::vector<Slice>> slices = SelectWholeParameters(
       group.selection == nullptr ? Selection() : *group.selection, layout);
-  if (!slices.ok()) return slices;
-  absl::Status whole = CheckWholeParameters(*slices, layout);
-  if (!whole.ok()) return whole;
-  if (slices->empty()) {
+  if (slices.ok() && slices->empty()) {
     return InvalidOption("the group's selection selects no parameter");
   }
   return slices;
@@ -229,10 +222,10 @@ absl::StatusOr<OptimizerPtr> MakeOptimizer(OptimizerKind kind,
   optimizer.group_of.resize(layout.parameters().size());
   optimizer.slots.resize(layout.parameters().size());
   for (size_t g = 0; g < groups.size(); ++g) {
-    absl::Status valid = OfGroup(g, CheckGroup(kind, groups[g]));
+    absl::Status valid = NameGroup(g, CheckGroup(kind, groups[g]));
     if (!valid.ok()) return valid;
     absl::StatusOr<std::vector<Slice>> slices = SelectGroup(groups[g], layout);
-    if (!slices.ok()) return OfGroup(g, slices.status());
+    if (!slices.ok()) return NameGroup(g, slices.status());
     for (const Slice& slice : *slices) {
       std::optional<size_t>& group = optimizer.group_of[slice.index];
       if (group.has_value()) {

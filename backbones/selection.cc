@@ -139,23 +139,25 @@ absl::StatusOr<std::vector<Slice>> SelectParameters(const Selection& selection,
   return SelectDeclared(selection, layout.parameters());
 }
 
+absl::StatusOr<std::vector<Slice>> SelectWholeParameters(
+    const Selection& selection, const Layout& layout) {
+  absl::StatusOr<std::vector<Slice>> slices =
+      SelectParameters(selection, layout);
+  if (!slices.ok()) return slices;
+  for (const Slice& slice : *slices) {
+    if (slice.whole) continue;
+    const Parameter& parameter = layout.parameters()[slice.index];
+    return InvalidOption(
+        absl::StrCat("range cuts ", Quote(parameter.name),
+                     ": it selects elements [", slice.begin, ", ", slice.end,
+                     ") of ", parameter.elements, "; select whole parameters"));
+  }
+  return slices;
+}
+
 absl::StatusOr<std::vector<Slice>> SelectBuffers(const Selection& selection,
                                                  const Layout& layout) {
   return SelectDeclared(selection, layout.buffers());
-}
-
-absl::Status CheckWholeParameters(std::span<const Slice> slices,
-                                  const Layout& layout) {
-  for (const Slice& slice : slices) {
-    if (!slice.whole) {
-      const Parameter& parameter = layout.parameters()[slice.index];
-      return InvalidOption(absl::StrCat(
-          "range cuts ", Quote(parameter.name), ": it selects elements [",
-          slice.begin, ", ", slice.end, ") of ", parameter.elements,
-          "; select whole parameters"));
-    }
-  }
-  return absl::OkStatus();
 }
 
 int64_t CountElements(std::span<const Slice> slices) {

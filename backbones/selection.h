@@ -62,14 +62,14 @@ absl::StatusOr<std::vector<Slice>> Select(const Selection& selection,
 absl::StatusOr<std::vector<Slice>> SelectParameters(const Selection& selection,
                                                     const Layout& layout);
 
+// Does the same, but returns kInvalidArgument (kInvalidOption), which names the
+// first parameter that the range cuts, unless all are whole.
+absl::StatusOr<std::vector<Slice>> SelectWholeParameters(
+    const Selection& selection, const Layout& layout);
+
 // Selects among the buffers of `layout`.
 absl::StatusOr<std::vector<Slice>> SelectBuffers(const Selection& selection,
                                                  const Layout& layout);
-
-// Returns kInvalidArgument (kInvalidOption), which names the first parameter of
-// `layout` that a slice cuts, or OK if all are whole.
-absl::Status CheckWholeParameters(std::span<const Slice> slices,
-                                  const Layout& layout);
 
 // Returns the number of elements of all `slices`.
 int64_t CountElements(std::span<const Slice> slices);

@@ -225,13 +225,6 @@ void ForEachTensor(const State& state,
   }
 }
 
-std::vector<at::Tensor> TensorsOf(const State& state) {
-  std::vector<at::Tensor> all;
-  ForEachTensor(state,
-                [&all](const at::Tensor& tensor) { all.push_back(tensor); });
-  return all;
-}
-
 int64_t StateBytes(const State& state) {
   int64_t bytes = 0;
   ForEachTensor(state, [&bytes](const at::Tensor& tensor) {

@@ -166,10 +166,7 @@ absl::StatusOr<StatePtr> ForkOf(const State& state, const Layout& layout,
 void ForEachTensor(const State& state,
                    absl::FunctionRef<void(const at::Tensor&)> visit);
 
-// Returns the tensors that ForEachTensor visits.
-std::vector<at::Tensor> TensorsOf(const State& state);
-
-// Returns the bytes of TensorsOf.
+// Returns the bytes of the tensors that ForEachTensor visits.
 int64_t StateBytes(const State& state);
 
 }  // namespace backboned

@@ -277,14 +277,4 @@ absl::Status LoadNext(size_t i, const LoadPlan& plan, SafetensorsFile& file,
   return status;
 }
 
-absl::StatusOr<StatePtr> LoadWeights(const State& state, const LoadPlan& plan,
-                                     SafetensorsFile& file) {
-  State loaded = state;
-  for (size_t i = 0; i < plan.targets.size(); ++i) {
-    absl::Status status = LoadNext(i, plan, file, loaded);
-    if (!status.ok()) return status;
-  }
-  return std::make_shared<const State>(std::move(loaded));
-}
-
 }  // namespace backboned

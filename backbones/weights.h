@@ -69,15 +69,6 @@ at::Tensor ResizePositionEmbedding(const at::Tensor& embedding, int64_t side);
 absl::Status LoadNext(size_t i, const LoadPlan& plan, SafetensorsFile& file,
                       State& state);
 
-// Computes `state` with the tensors that `plan` takes from `file`, whose data
-// must not have been read; floating-point tensors are converted to the State's
-// dtype. Reads all of the file. Versions and generator stay. The State's
-// tensors are on the CPU.
-//
-// Returns the file's errors.
-absl::StatusOr<StatePtr> LoadWeights(const State& state, const LoadPlan& plan,
-                                     SafetensorsFile& file);
-
 }  // namespace backboned
 
 #endif  // BACKBONED_BACKBONES_WEIGHTS_H_

@@ -85,6 +85,13 @@ std::optional<Reason> ReasonOf(const absl::Status& status) {
   return static_cast<Reason>(ToInt(fields[0]));
 }
 
+absl::Status PrefixMessage(std::string_view place, const absl::Status& status,
+                           Reason otherwise) {
+  if (status.ok()) return status;
+  return Error(status.code(), ReasonOf(status).value_or(otherwise),
+               absl::StrCat(std::string(place), ": ", status.message()));
+}
+
 std::optional<Limit> LimitOf(const absl::Status& status) {
   const std::vector<std::string> fields = Fields(status);
   if (fields.size() < kLimitFields) {

@@ -85,6 +85,11 @@ absl::Status LimitReached(const Limit& limit, std::string_view message);
 // Returns the reason that `status` carries, if any.
 std::optional<Reason> ReasonOf(const absl::Status& status);
 
+// Puts `place` and a colon before the message of an error, which gets a reason
+// if it has none. OK stays OK.
+absl::Status PrefixMessage(std::string_view place, const absl::Status& status,
+                           Reason otherwise = Reason::kInvalidOption);
+
 // Returns the limit that `status` carries, if any.
 std::optional<Limit> LimitOf(const absl::Status& status);
 

@@ -23,10 +23,10 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "backbones/architectures.h"
 #include "backbones/benchmarks.h"
 #include "backbones/forward.h"
 #include "backbones/initial_draw.h"
-#include "backbones/registry.h"
 #include "benchmarks/command_loop.h"
 
 namespace backboned::bench {

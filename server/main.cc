@@ -112,10 +112,11 @@ CreateOptions ReadInstanceOption(const std::string& option) {
                                        : named.substr(equals + 1),
                            .owner = std::string(kServerPrincipal),
                            .benchmark = benchmark,
-                           .seed = 0};
+                           .beginning = Drawn{.seed = 0}};
   options.caller.principal = options.owner;
   if (at != std::string::npos) {
-    options.weights = {.name = option.substr(at + 1)};
+    options.beginning =
+        Loaded{.weights = {.name = option.substr(at + 1)}, .rest = {.seed = 0}};
   }
   return options;
 }

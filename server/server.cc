@@ -7,8 +7,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/time/clock.h"
 #include "base/errors.h"
 #include "base/random_id.h"
+#include "server/instances/first_state.h"
 #include "server/limits/catching.h"
 #include "server/memory/memory_allocator.h"
 
@@ -89,25 +91,29 @@ Server::~Server() {
 absl::StatusOr<Created> Server::CreateInstance(const CreateOptions& options) {
   absl::StatusOr<Blueprint> plan = MakeBlueprint(options);
   if (!plan.ok()) return plan.status();
-  absl::Status status = CheckBlueprint(options, *plan);
-  if (!status.ok()) return status;
-  absl::StatusOr<DeviceWorker*> worker = FindWorker(options.device);
+  absl::StatusOr<DeviceWorker*> worker = plan->source == nullptr
+                                             ? FindWorker(options.device)
+                                             : &plan->source->worker();
   if (!worker.ok()) return worker.status();
   if (auto taken = registry_.Get(options.owner, options.name)) {
     return Existing(std::move(taken), options, *plan, **worker);
   }
-  status = CheckWeights(options, *plan);
+  absl::Status status = CheckBeginning(options, *plan, **worker);
   if (status.ok()) {  // Before any allocation.
     status = registry_.CheckRoom({options.owner, options.session});
   }
-  if (status.ok()) status = CheckColumns(options, *plan, **worker);
   if (!status.ok()) return status;
-  absl::StatusOr<Beginning> begin =
-      Begin(options, *plan, weights_, *chores_, **worker);
-  if (!begin.ok()) return begin.status();
+  absl::StatusOr<FirstState> first =
+      MakeFirstState(options, *plan, weights_, *chores_, **worker);
+  if (!first.ok()) return first.status();
+  plan->identity.created = absl::Now();
+  if (!first->weights_sha256.empty()) {
+    plan->identity.weights_sha256 = std::move(first->weights_sha256);
+  }
   auto instance = std::make_shared<Instance>(
-      IdentityOf(options, *plan, *begin), plan->architecture, **worker,
-      std::move(begin->state), options.settings, cache_room_);
+      plan->identity, plan->architecture, **worker,
+      std::make_shared<const State>(std::move(first->state)), plan->settings,
+      cache_room_);
   status = Register(instance, options.check_wanted);
   if (absl::IsAlreadyExists(status)) {  // Another caller was faster.
     if (auto taken = registry_.Get(options.owner, options.name)) {
@@ -116,24 +122,9 @@ absl::StatusOr<Created> Server::CreateInstance(const CreateOptions& options) {
   }
   if (!status.ok()) return status;
   return Created{.instance = std::move(instance),
-                 .rng_state = options.rng_state.empty() ? "" : begin->rng_state,
-                 .missing_keys = std::move(begin->loaded.missing),
-                 .unexpected_keys = std::move(begin->loaded.unexpected)};
-}
-
-absl::StatusOr<std::shared_ptr<Instance>> Server::CloneInstance(
-    const CloneOptions& options) {
-  absl::Status status = CheckClone(options);
-  if (status.ok()) {  // Before any allocation.
-    status = registry_.CheckRoom({options.owner, options.session});
-  }
-  if (!status.ok()) return status;
-  absl::StatusOr<std::shared_ptr<Instance>> clone =
-      MakeClone(options, *chores_, cache_room_);
-  if (!clone.ok()) return clone;
-  status = Register(*clone, options.check_wanted);
-  if (!status.ok()) return status;
-  return clone;
+                 .rng_state = std::move(first->rng_state),
+                 .missing_keys = std::move(first->loaded.missing),
+                 .unexpected_keys = std::move(first->loaded.unexpected)};
 }
 
 absl::Status Server::Register(

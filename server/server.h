@@ -23,8 +23,7 @@
 #include "server/callers/answer_log.h"
 #include "server/callers/sessions.h"
 #include "server/device/device_worker.h"
-#include "server/instances/blueprint.h"
-#include "server/instances/clone.h"
+#include "server/instances/beginning.h"
 #include "server/instances/instance.h"
 #include "server/instances/registry.h"
 #include "server/instances/weights_folder.h"
@@ -61,18 +60,13 @@ class Server {
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;
 
-  // Makes an instance. A failure leaves nothing behind: kNotFound (unknown
-  // benchmark, architecture, column or weights), kInvalidArgument (name,
-  // arguments, device, generator state, columns or weights that do not fit),
-  // kFailedPrecondition (no weights, or corrupt ones), kAlreadyExists,
+  // Makes an instance, however it begins. A failure leaves nothing behind:
+  // kNotFound (unknown benchmark, architecture, column or weights),
+  // kInvalidArgument (name, arguments, settings, device, generator state,
+  // columns or weights that do not fit), kFailedPrecondition (no weights, or
+  // corrupt ones), kAborted (a source's version), kAlreadyExists,
   // kResourceExhausted.
   absl::StatusOr<Created> CreateInstance(const CreateOptions& options);
-
-  // Makes an instance that shares the tensors of another one. A failure leaves
-  // nothing behind: kInvalidArgument (name, settings, classes), kAborted (the
-  // condition), kAlreadyExists, kResourceExhausted.
-  absl::StatusOr<std::shared_ptr<Instance>> CloneInstance(
-      const CloneOptions& options);
 
   // Deletes an instance and its tapes; kNotFound if it was deleted before.
   absl::Status DeleteInstance(Instance& instance);

@@ -151,7 +151,7 @@ Backbone::Backbone(std::shared_ptr<const Connection> connection,
     : connection_(std::move(connection)), name_(std::move(name)) {}
 
 template <typename Header>
-Header Backbone::Named(Header header) const {
+Header Backbone::SetName(Header header) const {
   header.set_instance(name_);
   connection_->NameChange(header);
   return header;
@@ -160,41 +160,42 @@ Header Backbone::Named(Header header) const {
 absl::StatusOr<Received<v1::ForwardResult>> Backbone::Forward(
     v1::ForwardHeader header, const Sources& input) const {
   return Ask<v1::ForwardResult>(*connection_,
-                                {kForward, Named(std::move(header)), &input});
+                                {kForward, SetName(std::move(header)), &input});
 }
 
 absl::StatusOr<v1::ForwardResult> Backbone::Forward(
     v1::ForwardHeader header, const Sources& input,
     Destinations destinations) const {
-  return Ask<v1::ForwardResult>(
-      *connection_, {kForward, Named(std::move(header)), &input}, destinations);
+  return Ask<v1::ForwardResult>(*connection_,
+                                {kForward, SetName(std::move(header)), &input},
+                                destinations);
 }
 
 absl::StatusOr<Received<v1::BackwardResult>> Backbone::Backward(
     v1::BackwardHeader header, const Sources& gradients) const {
   return Ask<v1::BackwardResult>(
-      *connection_, {kBackward, Named(std::move(header)), &gradients});
+      *connection_, {kBackward, SetName(std::move(header)), &gradients});
 }
 
 absl::StatusOr<v1::BackwardResult> Backbone::Backward(
     v1::BackwardHeader header, const Sources& gradients,
     Destinations destinations) const {
   return Ask<v1::BackwardResult>(
-      *connection_, {kBackward, Named(std::move(header)), &gradients},
+      *connection_, {kBackward, SetName(std::move(header)), &gradients},
       destinations);
 }
 
 absl::StatusOr<Received<v1::TrainStepResult>> Backbone::TrainStep(
     v1::TrainStepHeader header, const Sources& batch) const {
   return Ask<v1::TrainStepResult>(
-      *connection_, {kTrainStep, Named(std::move(header)), &batch});
+      *connection_, {kTrainStep, SetName(std::move(header)), &batch});
 }
 
 absl::StatusOr<v1::TrainStepResult> Backbone::TrainStep(
     v1::TrainStepHeader header, const Sources& batch,
     Destinations destinations) const {
   return Ask<v1::TrainStepResult>(
-      *connection_, {kTrainStep, Named(std::move(header)), &batch},
+      *connection_, {kTrainStep, SetName(std::move(header)), &batch},
       destinations);
 }
 
@@ -209,13 +210,13 @@ absl::StatusOr<v1::ReleaseTapesResponse> Backbone::ReleaseTapes(
 absl::StatusOr<Received<v1::GetParamsResult>> Backbone::GetParams(
     v1::GetParamsRequest request) const {
   return Ask<v1::GetParamsResult>(*connection_,
-                                  {kGetParams, Named(std::move(request))});
+                                  {kGetParams, SetName(std::move(request))});
 }
 
 absl::StatusOr<v1::GetParamsResult> Backbone::GetParams(
     v1::GetParamsRequest request, std::span<std::byte> destination) const {
   return Ask<v1::GetParamsResult>(
-      *connection_, {kGetParams, Named(std::move(request))}, {destination});
+      *connection_, {kGetParams, SetName(std::move(request))}, {destination});
 }
 
 absl::StatusOr<v1::SetParamsResponse> Backbone::SetParams(
@@ -223,19 +224,19 @@ absl::StatusOr<v1::SetParamsResponse> Backbone::SetParams(
   if (!header.has_spec()) *header.mutable_spec() = FlatSpec(params);
   const Sources sources = {params};
   return Send<v1::SetParamsResponse>(
-      *connection_, {kSetParams, Named(std::move(header)), &sources});
+      *connection_, {kSetParams, SetName(std::move(header)), &sources});
 }
 
 absl::StatusOr<Received<v1::GetGradsResult>> Backbone::GetGrads(
     v1::GetGradsRequest request) const {
   return Ask<v1::GetGradsResult>(*connection_,
-                                 {kGetGrads, Named(std::move(request))});
+                                 {kGetGrads, SetName(std::move(request))});
 }
 
 absl::StatusOr<v1::GetGradsResult> Backbone::GetGrads(
     v1::GetGradsRequest request, std::span<std::byte> destination) const {
   return Ask<v1::GetGradsResult>(
-      *connection_, {kGetGrads, Named(std::move(request))}, {destination});
+      *connection_, {kGetGrads, SetName(std::move(request))}, {destination});
 }
 
 absl::StatusOr<v1::SetGradsResponse> Backbone::SetGrads(
@@ -245,71 +246,71 @@ absl::StatusOr<v1::SetGradsResponse> Backbone::SetGrads(
   }
   const Sources sources = {grads};
   return Send<v1::SetGradsResponse>(
-      *connection_, {kSetGrads, Named(std::move(header)), &sources});
+      *connection_, {kSetGrads, SetName(std::move(header)), &sources});
 }
 
 absl::StatusOr<v1::ZeroGradsResponse> Backbone::ZeroGrads(
     v1::ZeroGradsRequest request) const {
   return connection_->Ask(connection_->backbones(),
                           &v1::BackboneService::Stub::ZeroGrads,
-                          Named(std::move(request)));
+                          SetName(std::move(request)));
 }
 
 absl::StatusOr<Received<v1::GetBuffersResult>> Backbone::GetBuffers(
     v1::GetBuffersRequest request) const {
   return Ask<v1::GetBuffersResult>(*connection_,
-                                   {kGetBuffers, Named(std::move(request))});
+                                   {kGetBuffers, SetName(std::move(request))});
 }
 
 absl::StatusOr<v1::GetBuffersResult> Backbone::GetBuffers(
     v1::GetBuffersRequest request, Destinations destinations) const {
   return Ask<v1::GetBuffersResult>(
-      *connection_, {kGetBuffers, Named(std::move(request))}, destinations);
+      *connection_, {kGetBuffers, SetName(std::move(request))}, destinations);
 }
 
 absl::StatusOr<v1::SetBuffersResponse> Backbone::SetBuffers(
     v1::SetBuffersHeader header, const Sources& buffers) const {
   return Send<v1::SetBuffersResponse>(
-      *connection_, {kSetBuffers, Named(std::move(header)), &buffers});
+      *connection_, {kSetBuffers, SetName(std::move(header)), &buffers});
 }
 
 absl::StatusOr<v1::ConfigureOptimizerResponse> Backbone::ConfigureOptimizer(
     v1::ConfigureOptimizerRequest request) const {
   return connection_->Ask(connection_->backbones(),
                           &v1::BackboneService::Stub::ConfigureOptimizer,
-                          Named(std::move(request)));
+                          SetName(std::move(request)));
 }
 
 absl::StatusOr<v1::StepResponse> Backbone::Step(v1::StepRequest request) const {
   return connection_->Ask(connection_->backbones(),
                           &v1::BackboneService::Stub::Step,
-                          Named(std::move(request)));
+                          SetName(std::move(request)));
 }
 
 absl::StatusOr<Received<v1::GetOptimizerStateResult>>
 Backbone::GetOptimizerState(v1::GetOptimizerStateRequest request) const {
   return Ask<v1::GetOptimizerStateResult>(
-      *connection_, {kGetOptimizerState, Named(std::move(request))});
+      *connection_, {kGetOptimizerState, SetName(std::move(request))});
 }
 
 absl::StatusOr<v1::GetOptimizerStateResult> Backbone::GetOptimizerState(
     v1::GetOptimizerStateRequest request, Destinations destinations) const {
   return Ask<v1::GetOptimizerStateResult>(
-      *connection_, {kGetOptimizerState, Named(std::move(request))},
+      *connection_, {kGetOptimizerState, SetName(std::move(request))},
       destinations);
 }
 
 absl::StatusOr<v1::SetOptimizerStateResponse> Backbone::SetOptimizerState(
     v1::SetOptimizerStateHeader header, const Sources& tensors) const {
   return Send<v1::SetOptimizerStateResponse>(
-      *connection_, {kSetOptimizerState, Named(std::move(header)), &tensors});
+      *connection_, {kSetOptimizerState, SetName(std::move(header)), &tensors});
 }
 
 absl::StatusOr<v1::ExtractResponse> Backbone::Extract(
     v1::ExtractRequest request) const {
   return connection_->Ask(connection_->backbones(),
                           &v1::BackboneService::Stub::Extract,
-                          Named(std::move(request)));
+                          SetName(std::move(request)));
 }
 
 }  // namespace backboned::client

@@ -139,7 +139,7 @@ class Backbone {
   // Returns `header` with the instance's name, and with a request id if it
   // needs one.
   template <typename Header>
-  Header Named(Header header) const;
+  Header SetName(Header header) const;
 
   std::shared_ptr<const Connection> connection_;
   std::string name_;

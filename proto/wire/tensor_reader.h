@@ -35,12 +35,6 @@ class TensorReader {
   // Returns kInvalidArgument if bytes are still missing.
   absl::Status Finish() const;
 
-  // The number of bytes placed so far, at which the next chunk starts.
-  int64_t received_bytes() const { return received_bytes_; }
-
-  // The number of bytes of all destinations.
-  int64_t expected_bytes() const { return expected_bytes_; }
-
  private:
   void Place(std::span<const std::byte> part);
 

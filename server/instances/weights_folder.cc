@@ -20,11 +20,9 @@ namespace fs = std::filesystem;
 
 constexpr std::string_view kSuffix = ".safetensors";
 
-// Puts the weights' name before a message.
-absl::Status About(std::string_view name, const absl::Status& status) {
-  return Error(status.code(),
-               ReasonOf(status).value_or(Reason::kWeightsUnreadable),
-               absl::StrCat("weights ", Quote(name), ": ", status.message()));
+absl::Status NameWeights(std::string_view name, const absl::Status& status) {
+  return PrefixMessage(absl::StrCat("weights ", Quote(name)), status,
+                       Reason::kWeightsUnreadable);
 }
 
 absl::Status NotFound(std::string_view message) {
@@ -36,7 +34,7 @@ absl::Status NotFound(std::string_view message) {
 absl::StatusOr<bool> PreparedWeights::LoadNext(State& state) {
   if (next_ == plan_.targets.size()) return false;
   absl::Status loaded = backboned::LoadNext(next_, plan_, file_, state);
-  if (!loaded.ok()) return About(name_, loaded);
+  if (!loaded.ok()) return NameWeights(name_, loaded);
   return ++next_ < plan_.targets.size();
 }
 
@@ -105,10 +103,10 @@ absl::StatusOr<PreparedWeights> WeightsFolder::Prepare(
   auto hash = std::make_shared<Sha256>();
   absl::StatusOr<SafetensorsFile> file = SafetensorsFile::Read(
       *fd, [hash](std::span<const std::byte> bytes) { hash->Update(bytes); });
-  if (!file.ok()) return About(options.name, file.status());
+  if (!file.ok()) return NameWeights(options.name, file.status());
   absl::StatusOr<LoadPlan> plan =
       PlanLoad(layout, file->entries(), options.load);
-  if (!plan.ok()) return About(options.name, plan.status());
+  if (!plan.ok()) return NameWeights(options.name, plan.status());
   return PreparedWeights(options.name, *std::move(file), *std::move(plan),
                          std::move(hash));
 }

@@ -31,7 +31,7 @@ std::string EnvironmentName(const std::string& option) {
 
 // Makes a check that refuses texts unless `accepts`: "TEXT is not a KIND".
 template <typename Accepts>
-CLI::Validator Only(const std::string& kind, Accepts accepts) {
+CLI::Validator MakeValidator(const std::string& kind, Accepts accepts) {
   const auto check = [kind, accepts](const std::string& text) {
     return accepts(text) ? std::string()
                          : absl::StrCat(Quote(text), " is not a ", kind);
@@ -72,7 +72,8 @@ class Adder {
       int64_t count = 0;
       return absl::SimpleAtoi(text, &count) && count > 0;
     };
-    Add(name, value, help)->check(Only("whole number above 0", is_count));
+    Add(name, value, help)
+        ->check(MakeValidator("whole number above 0", is_count));
   }
 
   void AddBytes(const std::string& name, int64_t& value,
@@ -95,7 +96,7 @@ class Adder {
     app_.add_option_function<std::string>(name, set, help)
         ->envname(EnvironmentName(name))
         ->default_str(absl::FormatDuration(value))
-        ->check(Only("duration like 500ms, 30s or 10m", is_duration))
+        ->check(MakeValidator("duration like 500ms, 30s or 10m", is_duration))
         ->type_name("DURATION");
   }
 
@@ -164,8 +165,8 @@ void AddQuotas(Adder& add, Quotas& quotas, std::vector<std::string>& texts) {
   add.AddList("--quota", texts,
               "Part of each limit that a principal may use: "
               "PRINCIPAL=FRACTION; other principals may use all; repeatable")
-      ->check(Only("PRINCIPAL=FRACTION with a fraction above 0 and at most 1",
-                   is_quota))
+      ->check(MakeValidator(
+          "PRINCIPAL=FRACTION with a fraction above 0 and at most 1", is_quota))
       ->type_name("PRINCIPAL=FRACTION");
   const auto is_fraction = [](const std::string& text) {
     double fraction = 0;
@@ -174,7 +175,7 @@ void AddQuotas(Adder& add, Quotas& quotas, std::vector<std::string>& texts) {
   add.Add("--session-quota", quotas.session,
           "Part of each limit that one session (a client process) may use; "
           "1 if only one client uses the server")
-      ->check(Only("fraction above 0 and at most 1", is_fraction))
+      ->check(MakeValidator("fraction above 0 and at most 1", is_fraction))
       ->type_name("FRACTION");
 }
 
@@ -185,7 +186,8 @@ void AddSharing(Adder& add, Options& options) {
   add.AddList("--share", options.shares,
               "Weight of a principal's share of a device: PRINCIPAL=WEIGHT; "
               "other principals have 1; repeatable")
-      ->check(Only("PRINCIPAL=WEIGHT with a positive weight", is_share))
+      ->check(
+          MakeValidator("PRINCIPAL=WEIGHT with a positive weight", is_share))
       ->type_name("PRINCIPAL=WEIGHT");
   add.Add("--max-batch", options.max_batch,
           "Most samples in a batch of forwards that allow merging; 0: no "

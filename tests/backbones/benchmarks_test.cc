@@ -7,7 +7,7 @@
 #include <numeric>
 #include <string>
 
-#include "backbones/registry.h"
+#include "backbones/architectures.h"
 #include "base/errors.h"
 #include "tests/testing/status_matchers.h"
 

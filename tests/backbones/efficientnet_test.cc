@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "backbones/architectures.h"
 #include "backbones/forward.h"
-#include "backbones/registry.h"
 #include "base/errors.h"
 #include "tests/backbones/tensors.h"
 #include "tests/testing/status_matchers.h"

@@ -161,17 +161,17 @@ TEST(SelectTest, RejectsPatternsWithRange) {
               StatusIs(kInvalid, HasSubstr("either globs or range")));
 }
 
-TEST(CheckWholeParametersTest, NamesTheParameterThatIsCut) {
+TEST(SelectWholeParametersTest, NamesTheParameterThatIsCut) {
   Layout layout;
   layout.AddParameter("a", {2, 3});
   layout.AddParameter("b", {4});
-  const auto cut = SelectParameters({.range = {{0, 8}}}, layout).value();
-  EXPECT_THAT(CheckWholeParameters(cut, layout),
+  EXPECT_THAT(SelectWholeParameters({.range = {{0, 8}}}, layout),
               StatusIs(kInvalid,
                        "range cuts \"b\": it selects elements [0, 2) of 4; "
                        "select whole parameters"));
-  const auto whole = SelectParameters({.range = {{6, 10}}}, layout).value();
-  EXPECT_THAT(CheckWholeParameters(whole, layout), IsOk());
+  EXPECT_THAT(SelectWholeParameters({.range = {{6, 10}}}, layout),
+              IsOkAndHolds(ElementsAre(
+                  Slice{.index = 1, .begin = 0, .end = 4, .whole = true})));
 }
 
 TEST(SelectBuffersTest, CountsScalarsAsOneElement) {

@@ -66,7 +66,6 @@ TEST(InitialStateTest, StartsAtVersionOneWithoutGradients) {
   EXPECT_FALSE(state->grads[0].defined());
   EXPECT_EQ(state->buffers[0].item<int64_t>(), 5);
   EXPECT_EQ(StateBytes(*state), 10 * 4 + 8);
-  EXPECT_EQ(StateBytes(*state), SmallLayout().state_bytes());
 }
 
 TEST(InitialStateTest, DrawsInFloat32AndConverts) {

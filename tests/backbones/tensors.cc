@@ -5,8 +5,8 @@
 
 #include <cstring>
 
+#include "backbones/architectures.h"
 #include "backbones/initial_draw.h"
-#include "backbones/registry.h"
 
 namespace backboned {
 

@@ -53,6 +53,17 @@ const NamedTensors& Full() {
   return tensors;
 }
 
+// Computes `state` with the tensors that `plan` takes from `file`.
+absl::StatusOr<StatePtr> LoadWeights(const State& state, const LoadPlan& plan,
+                                     SafetensorsFile& file) {
+  State loaded = state;
+  for (size_t i = 0; i < plan.targets.size(); ++i) {
+    absl::Status status = LoadNext(i, plan, file, loaded);
+    if (!status.ok()) return status;
+  }
+  return std::make_shared<const State>(std::move(loaded));
+}
+
 struct Outcome {
   StatePtr state;
   LoadPlan plan;

@@ -39,7 +39,7 @@ class ServerTest : public ::testing::Test {
             .architecture = "mnistmlp",
             .arguments = {{"num_classes", int64_t{3}},
                           {"mlp_hidden_size", int64_t{4}}},
-            .seed = 0};
+            .beginning = Drawn{.seed = 0}};
   }
 
   // Creates an instance, which must succeed.
@@ -149,7 +149,7 @@ TEST_F(ServerTest, GivesTheExistingOneIfItIsEqual) {
   const Created first = Create(Mlp("a"));
   CreateOptions again = Mlp("a");
   again.exist_ok = true;
-  again.seed = 7;
+  again.beginning = Drawn{.seed = 7};
   const Created second = Create(again);
   EXPECT_EQ(second.instance, first.instance);
   EXPECT_TRUE(second.existed);
@@ -175,18 +175,18 @@ TEST_F(ServerTest, TakesAnInstanceThatDiffersForAnother) {
   expect("instance \"a\" exists already, but has another normalization",
          [](CreateOptions& o) { o.normalization->std = {0.25}; });
   expect("instance \"a\" exists already, but is not read-only",
-         [](CreateOptions& o) { o.settings.read_only = true; });
+         [](CreateOptions& o) { o.settings->read_only = true; });
   expect("instance \"a\" exists already, but has other frozen parameters",
-         [](CreateOptions& o) { o.settings.frozen.clear(); });
+         [](CreateOptions& o) { o.settings->frozen.clear(); });
   expect(
       "instance \"a\" exists already, but has a feature cache of 10000 bytes, "
       "not 20000",
-      [](CreateOptions& o) { o.settings.feature_cache_bytes = 20'000; });
+      [](CreateOptions& o) { o.settings->feature_cache_bytes = 20'000; });
   CreateOptions equal = first;
   equal.exist_ok = true;
   EXPECT_TRUE(Create(equal).existed);
   // A cache changes no answer: a caller without a wish for one may find one.
-  equal.settings.feature_cache_bytes = 0;
+  equal.settings->feature_cache_bytes = 0;
   EXPECT_TRUE(Create(equal).existed);
 }
 
@@ -197,7 +197,7 @@ TEST_F(ServerTest, AnEqualNameBehindColumnsOfEqualNamesIsNoEqualInstance) {
         .owner = "local",
         .architecture = "mnistmlp-pnn",
         .arguments = {{"num_classes", int64_t{3}}, {"input_size", int64_t{4}}},
-        .seed = 0};
+        .beginning = Drawn{.seed = 0}};
   };
   const Created first = Create(column("first"));
   CreateOptions behind = column("behind");
@@ -226,16 +226,16 @@ TEST_F(ServerTest, RefusesMoreInstancesThanTheLimit) {
 TEST_F(ServerTest, DrawsEquallyFromASeedAndItsGeneratorState) {
   const Created seeded = Create(Mlp("a"));
   CreateOptions options = Mlp("b");
-  options.seed.reset();
-  options.rng_state = GeneratorState(SeededGenerator(0));
+  const std::string before = GeneratorState(SeededGenerator(0));
+  options.beginning = Drawn{.rng_state = before};
   const Created drawn = Create(options);
   EXPECT_EQ(DigestOf(drawn), DigestOf(seeded));
   EXPECT_THAT(seeded.rng_state, IsEmpty());
   EXPECT_THAT(drawn.rng_state, SizeIs(kGeneratorStateBytes));
-  EXPECT_NE(drawn.rng_state, options.rng_state);
+  EXPECT_NE(drawn.rng_state, before);
 
   options = Mlp("c");
-  options.seed = 1;
+  options.beginning = Drawn{.seed = 1};
   EXPECT_NE(DigestOf(Create(options)), DigestOf(seeded));
 }
 
@@ -264,12 +264,14 @@ TEST_F(ServerTest, WhoAsksPaysForWhatIsDrawn) {
 
 TEST_F(ServerTest, RefusesUnusableGeneratorStates) {
   CreateOptions options = Mlp("a");
-  options.rng_state = GeneratorState(SeededGenerator(0));
+  options.beginning =
+      Drawn{.seed = 0, .rng_state = GeneratorState(SeededGenerator(0))};
   ExpectInvalid(options, "either seed or rng_state");
-  options.seed.reset();
-  options.rng_state.pop_back();
+  options.beginning =
+      Drawn{.rng_state = std::string(kGeneratorStateBytes - 1, 'a')};
   ExpectInvalid(options, "has 5055 bytes, expected 5056");
-  options.rng_state = std::string(kGeneratorStateBytes, '\xff');
+  options.beginning =
+      Drawn{.rng_state = std::string(kGeneratorStateBytes, '\xff')};
   ExpectInvalid(options, "not one of a CPU generator");
 }
 

@@ -3,6 +3,8 @@
 #include <utility>
 #include <vector>
 
+#include "server/rpc/convert/tensor_convert.h"
+
 namespace backboned::rpc {
 
 BackboneService::BackboneService(Surroundings& surroundings)
@@ -14,21 +16,37 @@ BackboneService::BackboneService(Surroundings& surroundings)
   AddExchange<v1::TrainStepResult>("TrainStep", &BackboneService::TrainStep,
                                    Access::kWrite);
   AddUnary("ReleaseTapes", &BackboneService::ReleaseTapes, Access::kNone);
-  AddStream("GetParams", &BackboneService::GetParams, Access::kRead);
+  AddDownload("GetParams", &BackboneService::GetParams, Access::kRead);
   AddUpload("SetParams", &BackboneService::SetParams, Access::kWrite);
-  AddStream("GetGrads", &BackboneService::GetGrads, Access::kRead);
+  AddDownload("GetGrads", &BackboneService::GetGrads, Access::kRead);
   AddUpload("SetGrads", &BackboneService::SetGrads, Access::kWrite);
   AddChange("ZeroGrads", &BackboneService::ZeroGrads, Access::kWrite);
-  AddStream("GetBuffers", &BackboneService::GetBuffers, Access::kRead);
+  AddDownload("GetBuffers", &BackboneService::GetBuffers, Access::kRead);
   AddUpload("SetBuffers", &BackboneService::SetBuffers, Access::kWrite);
   AddChange("ConfigureOptimizer", &BackboneService::ConfigureOptimizer,
             Access::kWrite);
   AddChange("Step", &BackboneService::Step, Access::kWrite);
-  AddStream("GetOptimizerState", &BackboneService::GetOptimizerState,
-            Access::kRead);
+  AddDownload("GetOptimizerState", &BackboneService::GetOptimizerState,
+              Access::kRead);
   AddUpload("SetOptimizerState", &BackboneService::SetOptimizerState,
             Access::kWrite);
   AddUnary("Extract", &BackboneService::Extract, Access::kRead);
+}
+
+absl::StatusOr<BackboneService::Target> BackboneService::Find(
+    Call& call, const std::string& name, const v1::Selection& selection,
+    Select& select, const VersionCondition& condition) {
+  absl::StatusOr<std::shared_ptr<Instance>> instance = Resolve(call, name);
+  if (!instance.ok()) return instance.status();
+  absl::StatusOr<std::vector<Slice>> slices =
+      select(FromProto(selection), (*instance)->architecture().layout());
+  if (!slices.ok()) return slices.status();
+  StatePtr state = (*instance)->state();
+  absl::Status expected = (*instance)->CheckVersion(condition, *state);
+  if (!expected.ok()) return expected;
+  return Target{.instance = *instance,
+                .state = std::move(state),
+                .slices = *std::move(slices)};
 }
 
 absl::StatusOr<v1::ReleaseTapesResponse> BackboneService::ReleaseTapes(

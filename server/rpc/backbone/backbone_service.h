@@ -3,16 +3,22 @@
 #ifndef BACKBONED_SERVER_RPC_BACKBONE_BACKBONE_SERVICE_H_
 #define BACKBONED_SERVER_RPC_BACKBONE_BACKBONE_SERVICE_H_
 
+#include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "backboned/v1/backbone_service.pb.h"
+#include "backbones/layout.h"
+#include "backbones/selection.h"
+#include "backbones/state.h"
 #include "server/callers/answer_log.h"
 #include "server/compute/forward_run.h"
 #include "server/compute/train.h"
 #include "server/instances/instance.h"
+#include "server/rpc/convert/instance_convert.h"
 #include "server/rpc/transport/decorated_service.h"
 
 namespace backboned::rpc {
@@ -35,16 +41,20 @@ class BackboneService : public DecoratedService {
   absl::Status TrainStep(Call& call, MessageStream& stream,
                          const v1::TrainStepHeader& header,
                          AnswerTicket ticket);
-  absl::Status GetParams(Call& call, MessageStream& stream);
+  absl::Status GetParams(Call& call, MessageStream& stream,
+                         const v1::GetParamsRequest& request);
   absl::StatusOr<v1::SetParamsResponse> SetParams(
       Call& call, MessageStream& stream, const v1::SetParamsHeader& header);
-  absl::Status GetGrads(Call& call, MessageStream& stream);
+  absl::Status GetGrads(Call& call, MessageStream& stream,
+                        const v1::GetGradsRequest& request);
   absl::StatusOr<v1::SetGradsResponse> SetGrads(
       Call& call, MessageStream& stream, const v1::SetGradsHeader& header);
-  absl::Status GetBuffers(Call& call, MessageStream& stream);
+  absl::Status GetBuffers(Call& call, MessageStream& stream,
+                          const v1::GetBuffersRequest& request);
   absl::StatusOr<v1::SetBuffersResponse> SetBuffers(
       Call& call, MessageStream& stream, const v1::SetBuffersHeader& header);
-  absl::Status GetOptimizerState(Call& call, MessageStream& stream);
+  absl::Status GetOptimizerState(Call& call, MessageStream& stream,
+                                 const v1::GetOptimizerStateRequest& request);
   absl::StatusOr<v1::SetOptimizerStateResponse> SetOptimizerState(
       Call& call, MessageStream& stream,
       const v1::SetOptimizerStateHeader& header);
@@ -58,6 +68,36 @@ class BackboneService : public DecoratedService {
                                         const v1::StepRequest& request);
   absl::StatusOr<v1::ExtractResponse> Extract(
       Call& call, const v1::ExtractRequest& request);
+
+  // The tensors of an instance that a request selects.
+  struct Target {
+    std::shared_ptr<Instance> instance;
+    StatePtr state;  // The present one, which meets the condition.
+    std::vector<Slice> slices;
+  };
+
+  using Select = absl::StatusOr<std::vector<Slice>>(const Selection&,
+                                                    const Layout&);
+
+  // Finds the instance `name`, whose version must meet `condition`, and selects
+  // among its tensors.
+  absl::StatusOr<Target> Find(Call& call, const std::string& name,
+                              const v1::Selection& selection, Select& select,
+                              const VersionCondition& condition = {});
+
+  // Commits the state that `make` makes of the present one, and answers the
+  // version.
+  template <typename Response>
+  static absl::StatusOr<Response> Commit(
+      const Call& call, Instance& instance, const VersionCondition& condition,
+      const std::function<absl::StatusOr<StatePtr>(const State&)>& make) {
+    absl::StatusOr<StatePtr> state =
+        instance.Commit(call.WorkerRequest(instance.lane()), condition, make);
+    if (!state.ok()) return state.status();
+    Response response;
+    *response.mutable_version() = VersionOf(instance, **state);
+    return response;
+  }
 
   // Finds the instance of a forward's header and reads the options.
   absl::StatusOr<ForwardWork> Read(Call& call, const v1::ForwardHeader& header);

@@ -19,17 +19,6 @@
 namespace backboned::rpc {
 namespace {
 
-// Returns the selected parameters, all of them whole.
-absl::StatusOr<std::vector<Slice>> SelectWhole(const v1::Selection& selection,
-                                               const Layout& layout) {
-  absl::StatusOr<std::vector<Slice>> slices =
-      SelectParameters(FromProto(selection), layout);
-  if (!slices.ok()) return slices;
-  absl::Status whole = CheckWholeParameters(*slices, layout);
-  if (!whole.ok()) return whole;
-  return slices;
-}
-
 absl::Status CheckAllPresent(const std::vector<at::Tensor>& grads,
                              const std::vector<Slice>& slices,
                              const Layout& layout) {
@@ -78,79 +67,61 @@ absl::StatusOr<Presence> SplitByPresence(const v1::FlatGrads& grads,
 
 }  // namespace
 
-absl::Status BackboneService::GetGrads(Call& call, MessageStream& stream) {
-  v1::GetGradsRequest request;
-  absl::Status read = stream.ReadRequest(request);
-  if (!read.ok()) return read;
-  absl::StatusOr<std::shared_ptr<Instance>> instance =
-      Resolve(call, request.instance());
-  if (!instance.ok()) return instance.status();
-  const Layout& layout = (*instance)->architecture().layout();
-  absl::StatusOr<std::vector<Slice>> slices =
-      SelectWhole(request.selection(), layout);
-  if (!slices.ok()) return slices.status();
-  const StatePtr state = (*instance)->state();
-  std::vector<at::Tensor> grads = SliceTensors(state->grads, *slices);
+absl::Status BackboneService::GetGrads(Call& call, MessageStream& stream,
+                                       const v1::GetGradsRequest& request) {
+  absl::StatusOr<Target> target = Find(
+      call, request.instance(), request.selection(), SelectWholeParameters);
+  if (!target.ok()) return target.status();
+  const auto& [instance, state, slices] = *target;
+  std::vector<at::Tensor> grads = SliceTensors(state->grads, slices);
   if (!request.allow_absent()) {
-    absl::Status complete = CheckAllPresent(grads, *slices, layout);
+    absl::Status complete =
+        CheckAllPresent(grads, slices, instance->architecture().layout());
     if (!complete.ok()) return complete;
   }
   absl::StatusOr<std::optional<c10::ScalarType>> dtype =
       OptionalFloat(request.dtype(), "dtype");
   if (!dtype.ok()) return dtype.status();
   v1::GetGradsResult result;
-  *result.mutable_version() = VersionOf(**instance, *state);
+  *result.mutable_version() = VersionOf(*instance, *state);
   *result.mutable_grads() =
       FlatGradsOf(grads, dtype->value_or(DtypeOf(*state)));
-  return Download(call, stream, **instance, result, std::move(grads), *dtype);
+  return Download(call, stream, *instance, result, std::move(grads), *dtype);
 }
 
 absl::StatusOr<v1::SetGradsResponse> BackboneService::SetGrads(
     Call& call, MessageStream& stream, const v1::SetGradsHeader& header) {
-  absl::StatusOr<std::shared_ptr<Instance>> instance =
-      Resolve(call, header.instance());
-  if (!instance.ok()) return instance.status();
-  absl::Status trains = (*instance)->CheckTrains();
+  absl::StatusOr<Target> target =
+      Find(call, header.instance(), header.selection(), SelectWholeParameters);
+  if (!target.ok()) return target.status();
+  absl::Status trains = target->instance->CheckTrains();
   if (!trains.ok()) return trains;
-  absl::StatusOr<std::vector<Slice>> slices =
-      SelectWhole(header.selection(), (*instance)->architecture().layout());
-  if (!slices.ok()) return slices.status();
   absl::StatusOr<Presence> split =
-      SplitByPresence(header.grads(), *std::move(slices));
+      SplitByPresence(header.grads(), target->slices);
   if (!split.ok()) return split.status();
   absl::StatusOr<std::vector<at::Tensor>> values =
-      Upload(server(), call, stream, (*instance)->state()->params,
-             split->present, split->dtype);
+      Upload(server(), call, stream, target->state->params, split->present,
+             split->dtype);
   if (!values.ok()) return values.status();
   const std::vector<at::Tensor> none(split->absent.size());
-  absl::StatusOr<StatePtr> state = (*instance)->Commit(
-      call.WorkerRequest((*instance)->lane()), FromProto(header.if_version()),
+  return Commit<v1::SetGradsResponse>(
+      call, *target->instance, FromProto(header.if_version()),
       [&](const State& current) {
         return WithGrads(*WithGrads(current, split->present, *values),
                          split->absent, none);
       });
-  if (!state.ok()) return state.status();
-  v1::SetGradsResponse response;
-  *response.mutable_version() = VersionOf(**instance, **state);
-  return response;
 }
 
 absl::StatusOr<v1::ZeroGradsResponse> BackboneService::ZeroGrads(
     Call& call, const v1::ZeroGradsRequest& request) {
-  absl::StatusOr<std::shared_ptr<Instance>> instance =
-      Resolve(call, request.instance());
-  if (!instance.ok()) return instance.status();
-  absl::StatusOr<std::vector<Slice>> slices =
-      SelectWhole(request.selection(), (*instance)->architecture().layout());
-  if (!slices.ok()) return slices.status();
-  const std::vector<at::Tensor> none(slices->size());
-  absl::StatusOr<StatePtr> state = (*instance)->Commit(
-      call.WorkerRequest((*instance)->lane()), VersionCondition(),
-      [&](const State& current) { return WithGrads(current, *slices, none); });
-  if (!state.ok()) return state.status();
-  v1::ZeroGradsResponse response;
-  *response.mutable_version() = VersionOf(**instance, **state);
-  return response;
+  absl::StatusOr<Target> target = Find(
+      call, request.instance(), request.selection(), SelectWholeParameters);
+  if (!target.ok()) return target.status();
+  const std::vector<at::Tensor> none(target->slices.size());
+  return Commit<v1::ZeroGradsResponse>(
+      call, *target->instance, VersionCondition(), [&](const State& current) {
+        return WithGrads(current, target->slices, none);
+      });
 }
 
 }  // namespace backboned::rpc

@@ -1,23 +1,20 @@
 // Serves ConfigureOptimizer, Step, GetOptimizerState and SetOptimizerState.
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
 
 #include <algorithm>
 #include <cstddef>
 #include <memory>
-#include <optional>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "backbones/optimizer.h"
+#include "backbones/optimizer_slots.h"
 #include "base/errors.h"
 #include "proto/wire/spec.h"
 #include "server/compute/train.h"
-#include "server/device/host_view.h"
 #include "server/rpc/backbone/backbone_service.h"
 #include "server/rpc/backbone/transfer.h"
 #include "server/rpc/convert/instance_convert.h"
@@ -27,115 +24,19 @@
 namespace backboned::rpc {
 namespace {
 
-// Names the tensor of slot `what` of a parameter.
-std::string SlotTensorName(const Parameter& parameter, std::string_view what) {
-  return absl::StrCat(parameter.name, "/", std::string(what));
-}
-
-// The place of a tensor in an optimizer's state.
-struct SlotPlace {
-  size_t parameter = 0;
-  size_t slot = 0;
-};
-
-// Allocates the tensors of a SetOptimizerState, if their specs are valid.
-class SlotPlan {
- public:
-  SlotPlan(const OptimizerState& optimizer, const Layout& layout,
-           const State& state)
-      : optimizer_(optimizer), layout_(layout), state_(state) {}
-
-  // Adds a tensor's spec, in the order of the stream.
-  absl::Status Add(const v1::TensorSpec& spec);
-
-  // Returns kInvalidArgument unless each parameter has all of its tensors, or
-  // none.
-  absl::Status CheckComplete() const;
-
-  const std::vector<SlotPlace>& places() const { return places_; }
-
-  // A tensor of the right shape and dtype for each place.
-  const std::vector<at::Tensor>& models() const { return models_; }
-
- private:
-  // Returns a parameter's slots; none if it is never stepped.
-  std::vector<std::string_view> NamesOf(size_t parameter) const {
-    const std::optional<size_t> group = optimizer_.group_of[parameter];
-    if (!group.has_value()) return {};
-    return SlotNames(optimizer_.kind, optimizer_.groups[*group]);
+// Returns kInvalidArgument (kShapeMismatch) unless `spec` is that of `model`.
+absl::Status CheckSpec(const v1::TensorSpec& spec, const at::Tensor& model) {
+  const v1::TensorSpec expected = Spec(spec.name(), model);
+  if (spec.dtype() == expected.dtype() &&
+      std::ranges::equal(spec.shape(), expected.shape())) {
+    return absl::OkStatus();
   }
-
-  std::optional<SlotPlace> Find(std::string_view name) const;
-
-  const OptimizerState& optimizer_;
-  const Layout& layout_;
-  const State& state_;
-  const at::Tensor scalar_ = at::empty({}, at::kFloat);
-  std::vector<SlotPlace> places_;
-  std::vector<at::Tensor> models_;
-};
-
-std::optional<SlotPlace> SlotPlan::Find(std::string_view name) const {
-  for (size_t p = 0; p < layout_.parameters().size(); ++p) {
-    const std::string& owner = layout_.parameters()[p].name;
-    if (!name.starts_with(owner) || name.size() <= owner.size() ||
-        name[owner.size()] != '/') {
-      continue;
-    }
-    const std::vector<std::string_view> names = NamesOf(p);
-    const auto slot = std::ranges::find(names, name.substr(owner.size() + 1));
-    if (slot == names.end()) return std::nullopt;
-    return SlotPlace{.parameter = p,
-                     .slot = static_cast<size_t>(slot - names.begin())};
-  }
-  return std::nullopt;
-}
-
-absl::Status SlotPlan::Add(const v1::TensorSpec& spec) {
-  const std::optional<SlotPlace> place = Find(spec.name());
-  if (!place.has_value()) {
-    return InvalidOption(
-        absl::StrCat("the optimizer's state has no tensor ", Quote(spec.name()),
-                     "; see GetOptimizerState for its tensors"));
-  }
-  for (const SlotPlace& other : places_) {
-    if (other.parameter == place->parameter && other.slot == place->slot) {
-      return InvalidOption(
-          absl::StrCat("the header has two tensors ", Quote(spec.name())));
-    }
-  }
-  const bool is_step = NamesOf(place->parameter)[place->slot] == kStepSlot;
-  const at::Tensor& model = is_step ? scalar_ : state_.params[place->parameter];
-  const v1::TensorSpec expected = Spec("", model);
-  if (spec.dtype() != expected.dtype() ||
-      !std::ranges::equal(spec.shape(), expected.shape())) {
-    return Error(absl::StatusCode::kInvalidArgument, Reason::kShapeMismatch,
-                 absl::StrCat(Quote(spec.name()), " is ",
-                              std::string(wire::DataTypeName(spec.dtype())),
-                              " ", wire::ShapeString(spec), ", expected ",
-                              std::string(wire::DataTypeName(expected.dtype())),
-                              " ", wire::ShapeString(expected)));
-  }
-  places_.push_back(*place);
-  models_.push_back(model);
-  return absl::OkStatus();
-}
-
-absl::Status SlotPlan::CheckComplete() const {
-  std::vector<std::vector<bool>> given(layout_.parameters().size());
-  for (const SlotPlace& place : places_) {
-    given[place.parameter].resize(NamesOf(place.parameter).size());
-    given[place.parameter][place.slot] = true;
-  }
-  for (size_t p = 0; p < given.size(); ++p) {
-    const auto missing = std::ranges::find(given[p], false);
-    if (missing == given[p].end()) continue;
-    const auto slot = static_cast<size_t>(missing - given[p].begin());
-    return InvalidOption(absl::StrCat(
-        "the header has no tensor ",
-        Quote(SlotTensorName(layout_.parameters()[p], NamesOf(p)[slot]))));
-  }
-  return absl::OkStatus();
+  return Error(absl::StatusCode::kInvalidArgument, Reason::kShapeMismatch,
+               absl::StrCat(Quote(spec.name()), " is ",
+                            std::string(wire::DataTypeName(spec.dtype())), " ",
+                            wire::ShapeString(spec), ", expected ",
+                            std::string(wire::DataTypeName(expected.dtype())),
+                            " ", wire::ShapeString(expected)));
 }
 
 // Returns a slice for the whole of each of `tensors`.
@@ -145,27 +46,6 @@ std::vector<Slice> WholeSlices(const std::vector<at::Tensor>& tensors) {
     slices.push_back({.index = slices.size(), .end = tensor.numel()});
   }
   return slices;
-}
-
-// Returns `optimizer` with `values` in their places. For the worker.
-OptimizerPtr WithSlots(OptimizerState optimizer,
-                       const std::vector<SlotPlace>& places,
-                       const std::vector<at::Tensor>& values,
-                       const State& state) {
-  for (size_t i = 0; i < places.size(); ++i) {
-    const SlotPlace& place = places[i];
-    const ParameterGroup& group =
-        optimizer.groups[optimizer.group_of[place.parameter].value()];
-    const std::vector<std::string_view> names =
-        SlotNames(optimizer.kind, group);
-    std::vector<at::Tensor>& slots = optimizer.slots[place.parameter];
-    slots.resize(names.size());
-    slots[place.slot] =
-        names[place.slot] == kStepSlot
-            ? values[i]
-            : OnDevice(values[i], state.params[place.parameter].device());
-  }
-  return std::make_shared<const OptimizerState>(std::move(optimizer));
 }
 
 }  // namespace
@@ -181,13 +61,10 @@ BackboneService::ConfigureOptimizer(
   if (!optimizer.ok()) return optimizer.status();
   absl::Status possible = CheckOptimizable(*(*instance)->state());
   if (!possible.ok()) return possible;
-  absl::StatusOr<StatePtr> state = (*instance)->Commit(
-      call.WorkerRequest((*instance)->lane()), FromProto(request.if_version()),
+  auto response = Commit<v1::ConfigureOptimizerResponse>(
+      call, **instance, FromProto(request.if_version()),
       [&](const State& current) { return WithOptimizer(current, *optimizer); });
-  if (!state.ok()) return state.status();
-  v1::ConfigureOptimizerResponse response;
-  *response.mutable_version() = VersionOf(**instance, **state);
-  *response.mutable_optimizer() = ToProto(**optimizer);
+  if (response.ok()) *response->mutable_optimizer() = ToProto(**optimizer);
   return response;
 }
 
@@ -207,11 +84,9 @@ absl::StatusOr<v1::StepResponse> BackboneService::Step(
   return response;
 }
 
-absl::Status BackboneService::GetOptimizerState(Call& call,
-                                                MessageStream& stream) {
-  v1::GetOptimizerStateRequest request;
-  absl::Status read = stream.ReadRequest(request);
-  if (!read.ok()) return read;
+absl::Status BackboneService::GetOptimizerState(
+    Call& call, MessageStream& stream,
+    const v1::GetOptimizerStateRequest& request) {
   absl::StatusOr<std::shared_ptr<Instance>> instance =
       Resolve(call, request.instance());
   if (!instance.ok()) return instance.status();
@@ -230,13 +105,11 @@ absl::Status BackboneService::GetOptimizerState(Call& call,
   std::vector<at::Tensor> tensors;
   for (size_t p = 0; p < optimizer.slots.size(); ++p) {
     const std::vector<at::Tensor>& slots = optimizer.slots[p];
-    if (slots.empty()) continue;
-    const std::vector<std::string_view> names = SlotNames(
-        optimizer.kind, optimizer.groups[optimizer.group_of[p].value()]);
-    for (size_t s = 0; s < slots.size(); ++s) {
-      *result.add_tensors() =
-          Spec(SlotTensorName(layout.parameters()[p], names[s]), slots[s]);
-      tensors.push_back(slots[s]);
+    const std::vector<std::string> names =
+        SlotTensorNames(optimizer, layout, p);
+    for (size_t i = 0; i < slots.size(); ++i) {
+      *result.add_tensors() = Spec(names[i], slots[i]);
+      tensors.push_back(slots[i]);
     }
   }
   return Download(call, stream, **instance, result, std::move(tensors));
@@ -257,7 +130,8 @@ BackboneService::SetOptimizerState(Call& call, MessageStream& stream,
   if (!valid.ok()) return valid;
   SlotPlan plan(**optimizer, layout, *found);
   for (const v1::TensorSpec& spec : header.tensors()) {
-    valid = plan.Add(spec);
+    absl::StatusOr<at::Tensor> model = plan.Add(spec.name());
+    valid = model.ok() ? CheckSpec(spec, *model) : model.status();
     if (!valid.ok()) return valid;
   }
   valid = plan.CheckComplete();
@@ -265,16 +139,11 @@ BackboneService::SetOptimizerState(Call& call, MessageStream& stream,
   absl::StatusOr<std::vector<at::Tensor>> values =
       Upload(server(), call, stream, plan.models(), WholeSlices(plan.models()));
   if (!values.ok()) return values.status();
-  absl::StatusOr<StatePtr> state = (*instance)->Commit(
-      call.WorkerRequest((*instance)->lane()), FromProto(header.if_version()),
+  return Commit<v1::SetOptimizerStateResponse>(
+      call, **instance, FromProto(header.if_version()),
       [&](const State& current) {
-        return WithOptimizer(
-            current, WithSlots(**optimizer, plan.places(), *values, current));
+        return WithOptimizer(current, plan.Fill(**optimizer, *values));
       });
-  if (!state.ok()) return state.status();
-  v1::SetOptimizerStateResponse response;
-  *response.mutable_version() = VersionOf(**instance, **state);
-  return response;
 }
 
 }  // namespace backboned::rpc

@@ -56,10 +56,8 @@ absl::StatusOr<std::vector<bool>> GradMask(const v1::ForwardHeader& header,
     return std::vector<bool>();
   }
   absl::StatusOr<std::vector<Slice>> slices =
-      SelectParameters(FromProto(header.grad_params()), layout);
+      SelectWholeParameters(FromProto(header.grad_params()), layout);
   if (!slices.ok()) return slices.status();
-  absl::Status whole = CheckWholeParameters(*slices, layout);
-  if (!whole.ok()) return whole;
   std::vector<bool> mask(count, false);
   for (const Slice& slice : *slices) mask[slice.index] = true;
   return mask;

@@ -2,68 +2,65 @@
 
 #include <memory>
 #include <string>
-#include <string_view>
 #include <utility>
-#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "base/errors.h"
-#include "server/instances/clone.h"
+#include "server/instances/beginning.h"
 #include "server/rpc/convert/instance_convert.h"
 #include "server/rpc/instances/instance_service.h"
 
 namespace backboned::rpc {
 namespace {
 
-CloneOptions OptionsOf(const Call& call,
-                       const v1::CloneInstanceRequest& request,
-                       std::shared_ptr<Instance> source) {
-  CloneOptions options = {
-      .source = std::move(source),
-      .name = request.name(),
-      .owner = call.principal(),
-      .session = call.session(),
-      .condition = FromProto(request.if_version()),
-      .parts = {.grads = request.with_grads(),
-                .optimizer = request.with_optimizer()},
-      .check_wanted = [&call] { return call.CheckWanted(); },
-      .caller = call.WorkerRequest(/*lane=*/0)};
-  if (request.has_settings()) options.settings = FromProto(request.settings());
-  if (request.has_num_classes()) options.num_classes = request.num_classes();
-  if (request.has_seed()) options.seed = request.seed();
-  return options;
+absl::StatusOr<Beginning> BeginningOf(const v1::CloneInstanceRequest& request,
+                                      std::shared_ptr<Instance> source) {
+  if (!request.has_num_classes()) {
+    if (request.has_seed()) return InvalidOption("seed needs num_classes");
+    return Cloned{.source = std::move(source),
+                  .condition = FromProto(request.if_version()),
+                  .parts = {.grads = request.with_grads(),
+                            .optimizer = request.with_optimizer()}};
+  }
+  if (request.with_grads() || request.with_optimizer()) {
+    return InvalidOption(
+        "num_classes cannot be combined with with_grads or with_optimizer: a "
+        "fork has a new head");
+  }
+  Forked forked = {.source = std::move(source),
+                   .condition = FromProto(request.if_version()),
+                   .num_classes = request.num_classes()};
+  if (request.has_seed()) forked.seed = request.seed();
+  return forked;
 }
 
-// The settings that a mask names.
-struct Named {
-  bool read_only = false;
-  bool frozen = false;
-  bool feature_cache_bytes = false;
-};
+constexpr absl::string_view kSettings =
+    "read_only, frozen, feature_cache_bytes";
 
-constexpr std::string_view kSettings = "read_only, frozen, feature_cache_bytes";
-
-absl::StatusOr<Named> NamedBy(const google::protobuf::FieldMask& mask) {
-  Named named;
+absl::Status CheckMask(const google::protobuf::FieldMask& mask) {
   for (const std::string& path : mask.paths()) {
-    if (path == "read_only") {
-      named.read_only = true;
-    } else if (path == "frozen") {
-      named.frozen = true;
-    } else if (path == "feature_cache_bytes") {
-      named.feature_cache_bytes = true;
-    } else {
-      return InvalidOption(
-          absl::StrCat("update_mask names ", Quote(path),
-                       "; valid settings: ", std::string(kSettings)));
+    if (path != "read_only" && path != "frozen" &&
+        path != "feature_cache_bytes") {
+      return InvalidOption(absl::StrCat("update_mask names ", Quote(path),
+                                        "; valid settings: ", kSettings));
     }
   }
-  if (mask.paths().empty()) {
-    return InvalidOption(
-        absl::StrCat("update_mask names no setting; valid settings: ",
-                     std::string(kSettings)));
+  if (!mask.paths().empty()) return absl::OkStatus();
+  return InvalidOption(absl::StrCat(
+      "update_mask names no setting; valid settings: ", kSettings));
+}
+
+// Copies the settings that a checked `mask` names.
+void CopySettings(const google::protobuf::FieldMask& mask, const Settings& from,
+                  Settings& to) {
+  for (const std::string& path : mask.paths()) {
+    if (path == "read_only") to.read_only = from.read_only;
+    if (path == "frozen") to.frozen = from.frozen;
+    if (path == "feature_cache_bytes") {
+      to.feature_cache_bytes = from.feature_cache_bytes;
+    }
   }
-  return named;
 }
 
 }  // namespace
@@ -73,12 +70,20 @@ absl::StatusOr<v1::CloneInstanceResponse> InstanceService::CloneInstance(
   absl::StatusOr<std::shared_ptr<Instance>> source =
       Resolve(call, request.instance());
   if (!source.ok()) return source.status();
-  absl::StatusOr<std::shared_ptr<Instance>> clone =
-      server().CloneInstance(OptionsOf(call, request, *source));
+  absl::StatusOr<Beginning> beginning = BeginningOf(request, *source);
+  if (!beginning.ok()) return beginning.status();
+  CreateOptions options = {
+      .name = request.name(),
+      .owner = call.principal(),
+      .session = call.session(),
+      .beginning = *std::move(beginning),
+      .check_wanted = [&call] { return call.CheckWanted(); },
+      .caller = call.WorkerRequest(/*lane=*/0)};
+  if (request.has_settings()) options.settings = FromProto(request.settings());
+  absl::StatusOr<Created> clone = server().CreateInstance(options);
   if (!clone.ok()) return clone.status();
   v1::CloneInstanceResponse response;
-  *response.mutable_instance() = Describe(*clone);
-  *response.mutable_instance()->mutable_layout() = LayoutOf(**clone);
+  *response.mutable_instance() = DescribeInFull(clone->instance);
   return response;
 }
 
@@ -87,17 +92,13 @@ absl::StatusOr<v1::UpdateInstanceResponse> InstanceService::UpdateInstance(
   absl::StatusOr<std::shared_ptr<Instance>> instance =
       Resolve(call, request.instance());
   if (!instance.ok()) return instance.status();
-  absl::StatusOr<Named> named = NamedBy(request.update_mask());
-  if (!named.ok()) return named.status();
+  absl::Status valid = CheckMask(request.update_mask());
+  if (!valid.ok()) return valid;
   const Settings wanted = FromProto(request.settings());
   absl::Status changed = (*instance)->ChangeSettings(
       call.WorkerRequest((*instance)->lane()), FromProto(request.if_version()),
       [&](Settings& settings) {
-        if (named->read_only) settings.read_only = wanted.read_only;
-        if (named->frozen) settings.frozen = wanted.frozen;
-        if (named->feature_cache_bytes) {
-          settings.feature_cache_bytes = wanted.feature_cache_bytes;
-        }
+        CopySettings(request.update_mask(), wanted, settings);
       });
   if (!changed.ok()) return changed;
   v1::UpdateInstanceResponse response;

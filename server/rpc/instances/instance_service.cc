@@ -37,21 +37,24 @@ absl::StatusOr<CreateOptions> OptionsOf(
       .benchmark = request.benchmark(),
       .architecture = request.architecture(),
       .arguments = FromProto(request.arguments()),
-      .rng_state = request.rng_state(),
       .exist_ok = request.exist_ok(),
       .device = request.device(),
       .random_init = request.random_init(),
       .settings = FromProto(request.settings()),
       .check_wanted = [&call] { return call.CheckWanted(); },
       .caller = call.WorkerRequest(/*lane=*/0)};
-  if (request.has_seed()) options.seed = request.seed();
+  Drawn drawn = {.rng_state = request.rng_state()};
+  if (request.has_seed()) drawn.seed = request.seed();
   if (request.has_normalization()) {
     options.normalization = FromProto(request.normalization());
   }
   if (request.has_weights()) {
     absl::StatusOr<WeightsOptions> weights = FromProto(request.weights());
     if (!weights.ok()) return weights.status();
-    options.weights = *std::move(weights);
+    options.beginning =
+        Loaded{.weights = *std::move(weights), .rest = std::move(drawn)};
+  } else {
+    options.beginning = std::move(drawn);
   }
   absl::StatusOr<std::optional<c10::ScalarType>> dtype =
       OptionalFloat(request.dtype(), "dtype");
@@ -136,6 +139,13 @@ v1::Usage InstanceService::UsageOf(LimitScope scope, const Payer& payer) const {
 v1::Instance InstanceService::Describe(
     const std::shared_ptr<Instance>& instance) const {
   return Describe(std::span(&instance, 1)).front();
+}
+
+v1::Instance InstanceService::DescribeInFull(
+    const std::shared_ptr<Instance>& instance) const {
+  v1::Instance description = Describe(instance);
+  *description.mutable_layout() = LayoutOf(*instance);
+  return description;
 }
 
 std::vector<v1::Instance> InstanceService::Describe(
@@ -247,9 +257,7 @@ absl::StatusOr<v1::CreateInstanceResponse> InstanceService::CreateInstance(
   absl::StatusOr<Created> created = server().CreateInstance(*options);
   if (!created.ok()) return created.status();
   call.record().instance = created->instance->identity().name;
-  v1::Instance description = Describe(created->instance);
-  *description.mutable_layout() = LayoutOf(*created->instance);
-  return ResponseOf(*created, std::move(description));
+  return ResponseOf(*created, DescribeInFull(created->instance));
 }
 
 absl::StatusOr<v1::GetInstanceResponse> InstanceService::GetInstance(
@@ -258,8 +266,7 @@ absl::StatusOr<v1::GetInstanceResponse> InstanceService::GetInstance(
       Resolve(call, request.instance());
   if (!instance.ok()) return instance.status();
   v1::GetInstanceResponse response;
-  *response.mutable_instance() = Describe(*instance);
-  *response.mutable_instance()->mutable_layout() = LayoutOf(**instance);
+  *response.mutable_instance() = DescribeInFull(*instance);
   if (request.digest()) {
     const StatePtr state = (*instance)->state();
     absl::StatusOr<std::string> digest = (*instance)->Digest(

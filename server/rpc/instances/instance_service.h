@@ -45,6 +45,9 @@ class InstanceService : public DecoratedService {
   v1::Instance Describe(const std::shared_ptr<Instance>& instance) const;
   std::vector<v1::Instance> Describe(
       std::span<const std::shared_ptr<Instance>> instances) const;
+
+  // Describes an instance with its layout, without digest.
+  v1::Instance DescribeInFull(const std::shared_ptr<Instance>& instance) const;
 };
 
 }  // namespace backboned::rpc

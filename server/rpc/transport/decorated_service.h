@@ -67,13 +67,17 @@ class DecoratedService : public grpc::Service {
   // access that it has to the instance in its request. The method's type tells
   // the messages that it reads and answers with.
 
-  // Adds a method that reads its request and sends its answer itself.
-  template <typename Service>
-  void AddStream(std::string_view name,
-                 absl::Status (Service::*method)(Call&, MessageStream&),
-                 Access access) {
+  // Adds a method that answers with tensors, which it sends itself.
+  template <typename Service, typename Request>
+  void AddDownload(std::string_view name,
+                   absl::Status (Service::*method)(Call&, MessageStream&,
+                                                   const Request&),
+                   Access access) {
     AddMethod(name, access, [this, method](Call& call, MessageStream& stream) {
-      return (Derived<Service>().*method)(call, stream);
+      Request request;
+      absl::Status read = stream.ReadRequest(request);
+      if (!read.ok()) return read;
+      return (Derived<Service>().*method)(call, stream, request);
     });
   }
 

@@ -12,8 +12,8 @@
 #include <vector>
 
 #include "absl/synchronization/notification.h"
+#include "backbones/architectures.h"
 #include "backbones/forward.h"
-#include "backbones/registry.h"
 #include "base/errors.h"
 #include "server/compute/backward.h"
 #include "server/compute/forward.h"

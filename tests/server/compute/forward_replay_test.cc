@@ -102,7 +102,10 @@ class Trainee {
 
   // Returns the present gradients, buffers and generator.
   std::vector<at::Tensor> Tensors() const {
-    return TensorsOf(*instance_->state());
+    std::vector<at::Tensor> all;
+    ForEachTensor(*instance_->state(),
+                  [&all](const at::Tensor& tensor) { all.push_back(tensor); });
+    return all;
   }
   std::string RngState() const { return instance_->state()->rng_state; }
 

@@ -14,7 +14,7 @@
 
 #include "absl/synchronization/notification.h"
 #include "server/compute/forward.h"
-#include "server/instances/clone.h"
+#include "server/instances/beginning.h"
 #include "server/server.h"
 #include "tests/backbones/tensors.h"
 #include "tests/server/devices.h"
@@ -26,8 +26,11 @@ namespace {
 class MergedForwardTest : public ::testing::Test {
  protected:
   std::shared_ptr<Instance> Create(const std::string& name) {
-    absl::StatusOr<Created> created = server_.CreateInstance(
-        {.name = name, .owner = "local", .benchmark = "seq-mnist", .seed = 0});
+    absl::StatusOr<Created> created =
+        server_.CreateInstance({.name = name,
+                                .owner = "local",
+                                .benchmark = "seq-mnist",
+                                .beginning = Drawn{.seed = 0}});
     EXPECT_THAT(created, IsOk());
     return created->instance;
   }
@@ -136,8 +139,9 @@ TEST_F(MergedForwardTest, SplitsWhatIsLargerThanABatch) {
 TEST_F(MergedForwardTest, OneOfMorePiecesThanTheQueueTakesIsAdmitted) {
   Server server(Devices(), 1,
                 {.limits = {.max_queued = 2}, .scheduling = {.max_batch = 8}});
-  const auto created = server.CreateInstance(
-      {.owner = "local", .benchmark = "seq-mnist", .seed = 0});
+  const auto created = server.CreateInstance({.owner = "local",
+                                              .benchmark = "seq-mnist",
+                                              .beginning = Drawn{.seed = 0}});
   ASSERT_THAT(created, IsOk());
   const at::Tensor x = Rand(3, {100, 1, 28, 28});
   const absl::StatusOr<ForwardDone> done = RunForward(
@@ -179,19 +183,20 @@ TEST_F(MergedForwardTest, OneOfManyPiecesLeavesItsRunItsQueue) {
 }
 
 TEST_F(MergedForwardTest, ClonesRunTogetherUntilOneIsWritten) {
-  const auto clone = server_.CloneInstance(
-      {.source = net_, .name = "clone", .owner = "local"});
+  const auto clone = server_.CreateInstance(
+      {.name = "clone", .owner = "local", .beginning = Cloned{.source = net_}});
   ASSERT_THAT(clone, IsOk());
-  RunAtOnce(Work(net_, a_), Work(*clone, b_));
+  RunAtOnce(Work(net_, a_), Work(clone->instance, b_));
   EXPECT_EQ(Figures().merged_items, 2);
-  ASSERT_THAT((*clone)->Commit({}, {},
-                               [](const State& state) {
-                                 State next = state;
-                                 next.params = Copies(state.params);
-                                 return std::make_shared<const State>(next);
-                               }),
-              IsOk());
-  RunAtOnce(Work(net_, a_), Work(*clone, b_));
+  ASSERT_THAT(
+      clone->instance->Commit({}, {},
+                              [](const State& state) {
+                                State next = state;
+                                next.params = Copies(state.params);
+                                return std::make_shared<const State>(next);
+                              }),
+      IsOk());
+  RunAtOnce(Work(net_, a_), Work(clone->instance, b_));
   EXPECT_EQ(Figures().merged_items, 2);
 }
 

@@ -43,14 +43,19 @@ class WeightsFolderTest : public ::testing::Test {
     return path;
   }
 
+  static Loaded Load(const std::string& weights, bool partial = false) {
+    return {.weights = {.name = weights, .load = {.partial = partial}},
+            .rest = {.seed = 0}};
+  }
+
   static CreateOptions Mlp(const std::string& weights) {
     CreateOptions options = {.name = "a",
                              .owner = "local",
                              .architecture = "mnistmlp",
                              .arguments = {{"num_classes", int64_t{3}},
                                            {"mlp_hidden_size", int64_t{4}}},
-                             .seed = 0};
-    if (!weights.empty()) options.weights = {.name = weights};
+                             .beginning = Drawn{.seed = 0}};
+    if (!weights.empty()) options.beginning = Load(weights);
     return options;
   }
 
@@ -110,7 +115,7 @@ TEST_F(WeightsFolderTest, LoadsATrunkOverWhatIsDrawn) {
                 AllOf(HasSubstr("weights \"trunk\": 3 keys do not fit"),
                       HasSubstr("\"classifier.weight\" is missing"),
                       HasSubstr("\"head.weight\" is unexpected")));
-  options.weights->load.partial = true;
+  options.beginning = Load("trunk", /*partial=*/true);
   const auto created = server_.CreateInstance(options);
   ASSERT_THAT(created, IsOk());
   EXPECT_THAT(created->missing_keys,
@@ -152,7 +157,7 @@ TEST_F(WeightsFolderTest, TakesNoPathForAName) {
                   Reason::kInvalidOption, HasSubstr("does not match"));
   }
   CreateOptions options = Mlp("");
-  options.weights.emplace();
+  options.beginning = Load("");
   ExpectRefused(options, absl::StatusCode::kInvalidArgument,
                 Reason::kInvalidOption, HasSubstr("does not match"));
 }
@@ -177,7 +182,7 @@ TEST_F(WeightsFolderTest, RefusesWrongShapes) {
   tensors[0].second = at::full({5, 784}, 1, at::kFloat);
   Put("wide.safetensors", SafetensorsOf(tensors));
   CreateOptions options = Mlp("wide");
-  options.weights->load.partial = true;
+  options.beginning = Load("wide", /*partial=*/true);
   ExpectRefused(options, absl::StatusCode::kInvalidArgument,
                 Reason::kShapeMismatch,
                 HasSubstr("\"fc1.weight\" is [5, 784], expected [4, 784]"));
@@ -188,7 +193,7 @@ TEST_F(WeightsFolderTest, DemandsWeightsWhereMammothLoadsSome) {
                            .owner = "local",
                            .architecture = "resnet18-7x7-pt",
                            .arguments = {{"num_classes", int64_t{2}}},
-                           .seed = 0};
+                           .beginning = Drawn{.seed = 0}};
   ExpectRefused(options, absl::StatusCode::kFailedPrecondition,
                 Reason::kWeightsRequired,
                 HasSubstr("Mammoth uses resnet18-7x7-pt pretrained; give "
@@ -214,11 +219,11 @@ TEST_F(WeightsFolderTest, TakesAnInstanceOfOtherWeightsForAnother) {
   CreateOptions options = Mlp("one");
   options.exist_ok = true;
   EXPECT_TRUE(server_.CreateInstance(options)->existed);
-  options.weights->name = "two";
+  options.beginning = Load("two");
   EXPECT_THAT(server_.CreateInstance(options),
               StatusIs(absl::StatusCode::kAlreadyExists,
                        HasSubstr("began with weights \"one\"")));
-  options.weights.reset();
+  options.beginning = Drawn{};
   EXPECT_TRUE(server_.CreateInstance(options)->existed);  // It says nothing.
   options.random_init = true;
   EXPECT_THAT(server_.CreateInstance(options),

@@ -53,7 +53,7 @@ auto Receive(Reader& reader)
 }
 
 template <typename Message>
-Message Named(Message message) {
+Message SetName(Message message) {
   if (message.instance().empty()) message.set_instance("fake");
   return message;
 }
@@ -121,7 +121,7 @@ absl::StatusOr<Streamed<v1::ForwardResult>> PlainClient::Forward(
   grpc::ClientContext context;
   stubs_->Prepare(context);
   const auto stream = stubs_->backbones->Forward(&context);
-  Send<v1::ForwardRequest>(*stream, Named(std::move(header)), bytes);
+  Send<v1::ForwardRequest>(*stream, SetName(std::move(header)), bytes);
   stream->WritesDone();
   return Receive<v1::ForwardResponse>(*stream);
 }
@@ -131,7 +131,7 @@ absl::StatusOr<Streamed<v1::BackwardResult>> PlainClient::Backward(
   grpc::ClientContext context;
   stubs_->Prepare(context);
   const auto stream = stubs_->backbones->Backward(&context);
-  Send<v1::BackwardRequest>(*stream, Named(std::move(header)), bytes);
+  Send<v1::BackwardRequest>(*stream, SetName(std::move(header)), bytes);
   stream->WritesDone();
   return Receive<v1::BackwardResponse>(*stream);
 }
@@ -147,14 +147,14 @@ absl::StatusOr<Streamed<v1::GetParamsResult>> PlainClient::GetParams(
   grpc::ClientContext context;
   stubs_->Prepare(context);
   const auto reader =
-      stubs_->backbones->GetParams(&context, Named(std::move(request)));
+      stubs_->backbones->GetParams(&context, SetName(std::move(request)));
   return Receive<v1::GetParamsResponse>(*reader);
 }
 
 absl::StatusOr<v1::SetParamsResponse> PlainClient::SetParams(
     v1::SetParamsHeader header, std::string_view bytes) {
   return stubs_->Upload(&v1::BackboneService::Stub::SetParams,
-                        Named(std::move(header)), bytes);
+                        SetName(std::move(header)), bytes);
 }
 
 absl::StatusOr<Streamed<v1::GetGradsResult>> PlainClient::GetGrads(
@@ -162,20 +162,20 @@ absl::StatusOr<Streamed<v1::GetGradsResult>> PlainClient::GetGrads(
   grpc::ClientContext context;
   stubs_->Prepare(context);
   const auto reader =
-      stubs_->backbones->GetGrads(&context, Named(std::move(request)));
+      stubs_->backbones->GetGrads(&context, SetName(std::move(request)));
   return Receive<v1::GetGradsResponse>(*reader);
 }
 
 absl::StatusOr<v1::SetGradsResponse> PlainClient::SetGrads(
     v1::SetGradsHeader header, std::string_view bytes) {
   return stubs_->Upload(&v1::BackboneService::Stub::SetGrads,
-                        Named(std::move(header)), bytes);
+                        SetName(std::move(header)), bytes);
 }
 
 absl::StatusOr<v1::ZeroGradsResponse> PlainClient::ZeroGrads(
     v1::ZeroGradsRequest request) {
   return stubs_->Ask(*stubs_->backbones, &v1::BackboneService::Stub::ZeroGrads,
-                     Named(std::move(request)));
+                     SetName(std::move(request)));
 }
 
 absl::StatusOr<Streamed<v1::GetBuffersResult>> PlainClient::GetBuffers(
@@ -183,41 +183,41 @@ absl::StatusOr<Streamed<v1::GetBuffersResult>> PlainClient::GetBuffers(
   grpc::ClientContext context;
   stubs_->Prepare(context);
   const auto reader =
-      stubs_->backbones->GetBuffers(&context, Named(std::move(request)));
+      stubs_->backbones->GetBuffers(&context, SetName(std::move(request)));
   return Receive<v1::GetBuffersResponse>(*reader);
 }
 
 absl::StatusOr<v1::SetBuffersResponse> PlainClient::SetBuffers(
     v1::SetBuffersHeader header, std::string_view bytes) {
   return stubs_->Upload(&v1::BackboneService::Stub::SetBuffers,
-                        Named(std::move(header)), bytes);
+                        SetName(std::move(header)), bytes);
 }
 
 absl::StatusOr<v1::ConfigureOptimizerResponse> PlainClient::ConfigureOptimizer(
     v1::ConfigureOptimizerRequest request) {
   return stubs_->Ask(*stubs_->backbones,
                      &v1::BackboneService::Stub::ConfigureOptimizer,
-                     Named(std::move(request)));
+                     SetName(std::move(request)));
 }
 
 absl::StatusOr<v1::StepResponse> PlainClient::Step(v1::StepRequest request) {
   return stubs_->Ask(*stubs_->backbones, &v1::BackboneService::Stub::Step,
-                     Named(std::move(request)));
+                     SetName(std::move(request)));
 }
 
 absl::StatusOr<Streamed<v1::GetOptimizerStateResult>>
 PlainClient::GetOptimizerState(v1::GetOptimizerStateRequest request) {
   grpc::ClientContext context;
   stubs_->Prepare(context);
-  const auto reader =
-      stubs_->backbones->GetOptimizerState(&context, Named(std::move(request)));
+  const auto reader = stubs_->backbones->GetOptimizerState(
+      &context, SetName(std::move(request)));
   return Receive<v1::GetOptimizerStateResponse>(*reader);
 }
 
 absl::StatusOr<v1::SetOptimizerStateResponse> PlainClient::SetOptimizerState(
     v1::SetOptimizerStateHeader header, std::string_view bytes) {
   return stubs_->Upload(&v1::BackboneService::Stub::SetOptimizerState,
-                        Named(std::move(header)), bytes);
+                        SetName(std::move(header)), bytes);
 }
 
 absl::StatusOr<Streamed<v1::TrainStepResult>> PlainClient::TrainStep(
@@ -225,7 +225,7 @@ absl::StatusOr<Streamed<v1::TrainStepResult>> PlainClient::TrainStep(
   grpc::ClientContext context;
   stubs_->Prepare(context);
   const auto stream = stubs_->backbones->TrainStep(&context);
-  Send<v1::TrainStepRequest>(*stream, Named(std::move(header)), bytes);
+  Send<v1::TrainStepRequest>(*stream, SetName(std::move(header)), bytes);
   stream->WritesDone();
   return Receive<v1::TrainStepResponse>(*stream);
 }
@@ -233,7 +233,7 @@ absl::StatusOr<Streamed<v1::TrainStepResult>> PlainClient::TrainStep(
 absl::StatusOr<v1::ExtractResponse> PlainClient::Extract(
     v1::ExtractRequest request) {
   return stubs_->Ask(*stubs_->backbones, &v1::BackboneService::Stub::Extract,
-                     Named(std::move(request)));
+                     SetName(std::move(request)));
 }
 
 absl::StatusOr<v1::GetServerResponse> PlainClient::GetServer() {
@@ -275,7 +275,7 @@ absl::StatusOr<v1::GetInstanceResponse> PlainClient::GetInstance(
     v1::GetInstanceRequest request) {
   return stubs_->Ask(*stubs_->instances,
                      &v1::InstanceService::Stub::GetInstance,
-                     Named(std::move(request)));
+                     SetName(std::move(request)));
 }
 
 absl::StatusOr<v1::ListInstancesResponse> PlainClient::ListInstances(
@@ -288,7 +288,7 @@ absl::StatusOr<v1::DeleteInstanceResponse> PlainClient::DeleteInstance(
     v1::DeleteInstanceRequest request) {
   return stubs_->Ask(*stubs_->instances,
                      &v1::InstanceService::Stub::DeleteInstance,
-                     Named(std::move(request)));
+                     SetName(std::move(request)));
 }
 
 v1::TensorSpec FloatSpec(const std::vector<int64_t>& shape,

@@ -98,6 +98,26 @@ TEST_F(CloneMethodsTest, RefusesATakenNameAndAStaleVersion) {
                 HasSubstr("has params 2, the")));
 }
 
+TEST_F(CloneMethodsTest, RefusesOptionsThatContradictEachOther) {
+  const auto invalid = [](const std::string& message) {
+    return FailsWith(absl::StatusCode::kInvalidArgument,
+                     v1::ERROR_REASON_INVALID_OPTION, HasSubstr(message));
+  };
+  v1::CloneInstanceRequest request = CloneOf("twin");
+  request.set_seed(1);
+  EXPECT_THAT(client_.CloneInstance(request),
+              invalid("seed needs num_classes"));
+  request.set_num_classes(7);
+  request.set_with_grads(true);
+  EXPECT_THAT(client_.CloneInstance(request),
+              invalid("with_grads or with_optimizer"));
+  request.set_with_grads(false);
+  request.set_with_optimizer(true);
+  EXPECT_THAT(client_.CloneInstance(request),
+              invalid("with_grads or with_optimizer"));
+  EXPECT_THAT(client_.ListInstances()->instances(), SizeIs(1));
+}
+
 TEST_F(CloneMethodsTest, NobodyWritesAReadOnlyInstance) {
   SetReadOnly(true);
   EXPECT_TRUE(Get("fake").settings().read_only());

@@ -72,7 +72,7 @@ class UnreadAnswersTest : public ::testing::TestWithParam<int64_t> {
                              .architecture = "mnistmlp",
                              .arguments = {{"num_classes", int64_t{10}},
                                            {"mlp_hidden_size", GetParam()}},
-                             .seed = 0})
+                             .beginning = Drawn{.seed = 0}})
             .status();
     EXPECT_THAT(created, IsOk());
   }

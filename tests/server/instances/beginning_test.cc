@@ -1,4 +1,4 @@
-#include "server/instances/clone.h"
+#include "server/instances/beginning.h"
 
 #include <ATen/ops/ones.h>
 #include <gmock/gmock.h>
@@ -9,6 +9,7 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "backbones/optimizer.h"
@@ -29,7 +30,7 @@ using ::testing::HasSubstr;
 using ::testing::MatchesRegex;
 using ::testing::SizeIs;
 
-class CloneTest : public ::testing::Test {
+class BeginningTest : public ::testing::Test {
  protected:
   std::shared_ptr<Instance> Create(const std::string& name, Settings settings,
                                    int64_t num_filters = 2) {
@@ -39,22 +40,30 @@ class CloneTest : public ::testing::Test {
                                 .architecture = "resnet18",
                                 .arguments = {{"num_classes", int64_t{3}},
                                               {"num_filters", num_filters}},
-                                .seed = 0,
+                                .beginning = Drawn{.seed = 0},
                                 .settings = std::move(settings)});
     EXPECT_THAT(created, IsOk());
     return created->instance;
   }
 
-  CloneOptions Named(const std::string& name) const {
-    return {.source = net_, .name = name, .owner = "local"};
+  // Returns the options of a clone of `net_`.
+  CreateOptions CloneTo(const std::string& name) const {
+    return {
+        .name = name, .owner = "local", .beginning = Cloned{.source = net_}};
+  }
+
+  CreateOptions ForkTo(const std::string& name, int64_t num_classes) const {
+    CreateOptions options = CloneTo(name);
+    options.beginning =
+        Forked{.source = net_, .num_classes = num_classes, .seed = 5};
+    return options;
   }
 
   // Makes a clone, which must succeed.
-  std::shared_ptr<Instance> Clone(const CloneOptions& options) {
-    absl::StatusOr<std::shared_ptr<Instance>> clone =
-        server_.CloneInstance(options);
+  std::shared_ptr<Instance> Clone(const CreateOptions& options) {
+    absl::StatusOr<Created> clone = server_.CreateInstance(options);
     EXPECT_THAT(clone, IsOk());
-    return *std::move(clone);
+    return clone->instance;
   }
 
   // Replaces the first parameter by a copy.
@@ -83,9 +92,9 @@ class CloneTest : public ::testing::Test {
   std::shared_ptr<Instance> net_ = Create("net", {.frozen = {"conv1.*"}});
 };
 
-TEST_F(CloneTest, IsAnotherInstanceOfTheSameTensors) {
+TEST_F(BeginningTest, IsAnotherInstanceOfTheSameTensors) {
   WriteFirst(*net_);
-  const auto clone = Clone(Named("twin"));
+  const auto clone = Clone(CloneTo("twin"));
   EXPECT_NE(clone->uid(), net_->uid());
   EXPECT_EQ(clone->FullName(), "local/twin");
   EXPECT_EQ(clone->state()->params_version, 1U);
@@ -94,8 +103,8 @@ TEST_F(CloneTest, IsAnotherInstanceOfTheSameTensors) {
   EXPECT_EQ(server_.registry().Get("local", "twin"), clone);
 }
 
-TEST_F(CloneTest, AWriteOfEitherLeavesTheOther) {
-  const auto clone = Clone(Named("twin"));
+TEST_F(BeginningTest, AWriteOfEitherLeavesTheOther) {
+  const auto clone = Clone(CloneTo("twin"));
   const StatePtr before = clone->state();
   WriteFirst(*net_);
   EXPECT_EQ(clone->state(), before);
@@ -104,18 +113,20 @@ TEST_F(CloneTest, AWriteOfEitherLeavesTheOther) {
   EXPECT_EQ(net_->state(), present);
 }
 
-TEST_F(CloneTest, UntouchedClonesHoldNoTensorBytesOfTheirOwn) {
+TEST_F(BeginningTest, UntouchedClonesHoldNoTensorBytesOfTheirOwn) {
   const auto large = Create("large", {}, /*num_filters=*/16);
   const int64_t before = CpuMemory().allocated_bytes();
   for (int i = 0; i < 50; ++i) {
-    Clone({.source = large, .name = "c" + std::to_string(i), .owner = "local"});
+    Clone({.name = "c" + std::to_string(i),
+           .owner = "local",
+           .beginning = Cloned{.source = large}});
   }
   EXPECT_EQ(CpuMemory().allocated_bytes(), before);
 }
 
-TEST_F(CloneTest, SharedBytesAreThoseThatAnotherStateHolds) {
+TEST_F(BeginningTest, SharedBytesAreThoseThatAnotherStateHolds) {
   EXPECT_THAT(Shared(), ElementsAre(0));
-  const auto clone = Clone(Named("twin"));
+  const auto clone = Clone(CloneTo("twin"));
   const int64_t all = StateBytes(*net_->state());
   EXPECT_THAT(Shared(), ElementsAre(all, all));
   WriteFirst(*clone);
@@ -125,8 +136,8 @@ TEST_F(CloneTest, SharedBytesAreThoseThatAnotherStateHolds) {
   EXPECT_THAT(Shared(), ElementsAre(0));
 }
 
-TEST_F(CloneTest, SharedBytesCountWhatOthersHoldAndNotTheirs) {
-  const auto clone = Clone(Named("twin"));
+TEST_F(BeginningTest, SharedBytesCountWhatOthersHoldAndNotTheirs) {
+  const auto clone = Clone(CloneTo("twin"));
   const auto alone = Create("alone", {});
   const int64_t all = StateBytes(*net_->state());
   const std::vector states = {net_->state()};
@@ -136,8 +147,8 @@ TEST_F(CloneTest, SharedBytesCountWhatOthersHoldAndNotTheirs) {
   EXPECT_THAT(SharedBytes(std::vector{alone->state()}, states), ElementsAre(0));
 }
 
-TEST_F(CloneTest, LookingForSharedBytesHoldsNoTensor) {
-  const auto clone = Clone(Named("twin"));
+TEST_F(BeginningTest, LookingForSharedBytesHoldsNoTensor) {
+  const auto clone = Clone(CloneTo("twin"));
   const StatePtr state = clone->state();
   const at::Tensor& tensor = state->params[0];
   const auto held = tensor.use_count();
@@ -148,7 +159,7 @@ TEST_F(CloneTest, LookingForSharedBytesHoldsNoTensor) {
   EXPECT_EQ(most, held);
 }
 
-TEST_F(CloneTest, AnOptimizersTensorsAreShared) {
+TEST_F(BeginningTest, AnOptimizersTensorsAreShared) {
   const auto with_slots = [&] {
     State state = *net_->state();
     OptimizerState adam;
@@ -163,29 +174,26 @@ TEST_F(CloneTest, AnOptimizersTensorsAreShared) {
   EXPECT_THAT(SharedBytes(std::vector{state, clone}), ElementsAre(all, all));
 }
 
-TEST_F(CloneTest, TakesTheSettingsButNotReadOnlyUnlessItIsGivenSome) {
+TEST_F(BeginningTest, TakesTheSettingsButNotReadOnlyUnlessItIsGivenSome) {
   ASSERT_THAT(net_->ChangeSettings(
                   {.lane = net_->lane()}, {},
                   [](Settings& settings) { settings.read_only = true; }),
               IsOk());
-  const auto clone = Clone(Named("twin"));
+  const auto clone = Clone(CloneTo("twin"));
   EXPECT_FALSE(clone->settings().read_only);
   EXPECT_THAT(clone->settings().frozen, ElementsAre("conv1.*"));
   EXPECT_FALSE(clone->trained()[0]);
   EXPECT_TRUE(clone->trained()[1]);
 
-  CloneOptions options = Named("teacher");
+  CreateOptions options = CloneTo("teacher");
   options.settings = {.read_only = true};
   const auto teacher = Clone(options);
   EXPECT_TRUE(teacher->settings().read_only);
   EXPECT_THAT(teacher->trained(), Each(true));
 }
 
-TEST_F(CloneTest, AForkHasAFreshHeadOnTheSameTrunk) {
-  CloneOptions options = Named("fork");
-  options.num_classes = 7;
-  options.seed = 5;
-  const auto fork = Clone(options);
+TEST_F(BeginningTest, AForkHasAFreshHeadOnTheSameTrunk) {
+  const auto fork = Clone(ForkTo("fork", 7));
   const StatePtr state = fork->state();
   const auto seven = Build(
       "resnet18", {{"num_classes", int64_t{7}}, {"num_filters", int64_t{2}}});
@@ -199,31 +207,32 @@ TEST_F(CloneTest, AForkHasAFreshHeadOnTheSameTrunk) {
   EXPECT_EQ(fork->architecture().attributes().at("num_classes"), 7);
 }
 
-TEST_F(CloneTest, AForkTakesTheMemoryOfItsHeadOnly) {
+TEST_F(BeginningTest, AForkTakesTheMemoryOfItsHeadOnly) {
   const auto account = std::make_shared<MemoryAccount>("a");
-  CloneOptions options = Named("fork");
-  options.source = Create("large", {}, /*num_filters=*/16);
-  options.num_classes = 7;
-  options.seed = 5;
+  CreateOptions options = ForkTo("fork", 7);
+  std::get<Forked>(options.beginning).source =
+      Create("large", {}, /*num_filters=*/16);
   options.caller.account = account;
   const auto fork = Clone(options);
   const int64_t head_bytes = 7 * (16 * 8 + 1) * 4;
   EXPECT_EQ(account->peak_bytes(), head_bytes);
 }
 
-TEST_F(CloneTest, TheUnnamedBelongToTheirSession) {
+TEST_F(BeginningTest, TheUnnamedBelongToTheirSession) {
   const auto call =
       server_.sessions().Begin("s", "local", server_.clock().Now());
   ASSERT_THAT(call, IsOk());
-  const auto clone = Clone({.source = net_, .owner = "local", .session = "s"});
+  const auto clone = Clone(
+      {.owner = "local", .session = "s", .beginning = Cloned{.source = net_}});
   EXPECT_TRUE(clone->identity().ephemeral);
   EXPECT_THAT(clone->identity().name, MatchesRegex("net-[0-9a-f]{8}"));
 }
 
-TEST_F(CloneTest, NothingIsLeftOfOneThatNobodyWaitsFor) {
+TEST_F(BeginningTest, NothingIsLeftOfOneThatNobodyWaitsFor) {
   const size_t before = server_.registry().List().size();
   const auto gone = [] { return absl::CancelledError("gone"); };
-  EXPECT_THAT(server_.CloneInstance({.source = net_, .check_wanted = gone}),
+  EXPECT_THAT(server_.CreateInstance(
+                  {.beginning = Cloned{.source = net_}, .check_wanted = gone}),
               StatusIs(absl::StatusCode::kCancelled));
   EXPECT_THAT(
       server_.CreateInstance(
@@ -232,38 +241,36 @@ TEST_F(CloneTest, NothingIsLeftOfOneThatNobodyWaitsFor) {
   EXPECT_EQ(server_.registry().List().size(), before);
 }
 
-TEST_F(CloneTest, RefusesWhatMakesNoSenseAndLeavesNothing) {
-  const auto refusal = [this](CloneOptions options) {
-    const absl::Status status = server_.CloneInstance(options).status();
+TEST_F(BeginningTest, RefusesWhatMakesNoSenseAndLeavesNothing) {
+  const auto refusal = [this](const CreateOptions& options) {
+    const absl::Status status = server_.CreateInstance(options).status();
     EXPECT_THAT(server_.registry().List(), SizeIs(1));
     return status;
   };
-  CloneOptions options = Named("fork");
-  options.num_classes = 0;
-  EXPECT_THAT(refusal(options), StatusIs(absl::StatusCode::kInvalidArgument,
-                                         HasSubstr("num_classes is 0")));
-  options.num_classes = 7;
-  options.parts.grads = true;
-  EXPECT_THAT(refusal(options),
+  EXPECT_THAT(refusal(ForkTo("fork", 0)),
               StatusIs(absl::StatusCode::kInvalidArgument,
-                       HasSubstr("with_grads or with_optimizer")));
-  options = Named("twin");
-  options.seed = 1;
-  EXPECT_THAT(refusal(options), StatusIs(absl::StatusCode::kInvalidArgument,
-                                         "seed needs num_classes"));
-  options = Named("twin");
+                       HasSubstr("num_classes is 0")));
+  CreateOptions options = CloneTo("twin");
   options.settings = {.frozen = {"convolution"}};
   EXPECT_THAT(refusal(options), StatusIs(absl::StatusCode::kInvalidArgument,
                                          HasSubstr("\"convolution\"")));
-  options = Named("twin");
-  options.condition.params = 3;
-  EXPECT_THAT(refusal(options),
-              StatusIs(absl::StatusCode::kAborted,
-                       HasSubstr("has params 3, the instance has 1;")));
-  EXPECT_THAT(refusal(Named("No")),
+  for (CreateOptions stale : {CloneTo("twin"), ForkTo("fork", 7)}) {
+    std::visit(
+        [](auto& beginning) {
+          if constexpr (requires { beginning.condition; }) {
+            beginning.condition.params = 3;
+          }
+        },
+        stale.beginning);
+    EXPECT_THAT(refusal(stale),
+                StatusIs(absl::StatusCode::kAborted,
+                         HasSubstr("has params 3, the instance has 1;")));
+  }
+  EXPECT_THAT(refusal(CloneTo("No")),
               StatusIs(absl::StatusCode::kInvalidArgument));
-  EXPECT_THAT(refusal(Named("net")),
-              StatusIs(absl::StatusCode::kAlreadyExists, HasSubstr("\"net\"")));
+  EXPECT_THAT(refusal(CloneTo("net")),
+              StatusIs(absl::StatusCode::kAlreadyExists,
+                       "instance \"net\" exists already; choose another name"));
 }
 
 }  // namespace

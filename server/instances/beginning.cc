@@ -1,23 +1,18 @@
-#include "server/instances/blueprint.h"
+#include "server/instances/beginning.h"
 
 #include <cmath>
 #include <cstddef>
 #include <optional>
-#include <random>
-#include <span>
 #include <string_view>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
+#include "backbones/architectures.h"
 #include "backbones/benchmarks.h"
 #include "backbones/dtypes.h"
-#include "backbones/registry.h"
 #include "base/errors.h"
 #include "base/names.h"
 #include "base/random_id.h"
-#include "server/device/chores.h"
-#include "server/device/host_view.h"
 
 namespace backboned {
 namespace {
@@ -25,8 +20,10 @@ namespace {
 // More channels than images have: a list's descriptions contain them all.
 constexpr size_t kMaxChannels = 1024;
 
+constexpr size_t kMaxNameStem = 55;  // A random suffix fits behind it.
+
 absl::Status CheckNormalization(const Blueprint& plan) {
-  const Normalization& normalization = plan.normalization;
+  const Normalization& normalization = plan.identity.normalization;
   if (normalization.mean.size() != normalization.std.size()) {
     return InvalidOption(absl::StrCat(
         "normalization has ", normalization.mean.size(), " means and ",
@@ -58,31 +55,6 @@ absl::Status CheckNormalization(const Blueprint& plan) {
                                       " channels, the input has ", shape[0]));
   }
   return absl::OkStatus();
-}
-
-absl::StatusOr<at::Generator> MakeGenerator(const CreateOptions& options) {
-  if (options.rng_state.empty()) {
-    return SeededGenerator(options.seed.has_value() ? *options.seed
-                                                    : std::random_device()());
-  }
-  if (options.seed.has_value()) {
-    return InvalidOption("give either seed or rng_state, not both");
-  }
-  return GeneratorFromState(std::as_bytes(std::span(options.rng_state)));
-}
-
-std::vector<std::string> NamesOf(
-    const std::vector<std::shared_ptr<Instance>>& instances) {
-  std::vector<std::string> names;
-  for (const auto& instance : instances) names.push_back(instance->FullName());
-  return names;
-}
-
-std::vector<std::string> UidsOf(
-    const std::vector<std::shared_ptr<Instance>>& instances) {
-  std::vector<std::string> uids;
-  for (const auto& instance : instances) uids.push_back(instance->uid());
-  return uids;
 }
 
 // Returns OK if `column` can be an earlier column of the planned instance.
@@ -117,17 +89,16 @@ absl::Status CheckColumn(const CreateOptions& options, const Blueprint& plan,
 }
 
 // These return how `instance` differs from the plan. Empty: not at all.
-std::string MadeOtherwise(const Instance& instance,
-                          const CreateOptions& options, const Blueprint& plan) {
+std::string MadeOtherwise(const Instance& instance, const Blueprint& plan) {
   const Architecture& present = instance.architecture();
   if (present.name() != plan.architecture->name() ||
       present.arguments() != plan.architecture->arguments()) {
     return absl::StrCat("is a ", present.name(), " with other arguments");
   }
-  if (instance.identity().column_uids != UidsOf(options.columns)) {
+  if (instance.identity().column_uids != plan.identity.column_uids) {
     return "has other earlier columns";
   }
-  if (instance.identity().normalization != plan.normalization) {
+  if (instance.identity().normalization != plan.identity.normalization) {
     return "has another normalization";
   }
   return "";
@@ -146,8 +117,9 @@ std::string BeganOtherwise(const Instance& instance,
                         DtypeName(options.dtype));
   }
   const std::string& weights = instance.identity().weights;
+  const auto* loaded = std::get_if<Loaded>(&options.beginning);
   const bool other_weights =
-      options.weights.has_value() && options.weights->name != weights;
+      loaded != nullptr && loaded->weights.name != weights;
   if (other_weights || (options.random_init && !weights.empty())) {
     return absl::StrCat("began with ", weights.empty()
                                            ? "no weights"
@@ -169,10 +141,10 @@ std::string SetOtherwise(const Settings& present, const Settings& wanted) {
   return "";
 }
 
-}  // namespace
-
-absl::StatusOr<Blueprint> MakeBlueprint(const CreateOptions& options) {
-  Blueprint plan;
+// Plans a network that is drawn or loaded.
+absl::StatusOr<Blueprint> PlanNetwork(const CreateOptions& options) {
+  Blueprint plan = {.settings = options.settings.value_or(Settings())};
+  Instance::Identity& identity = plan.identity;
   std::string architecture = options.architecture;
   Arguments arguments = options.arguments;
   if (options.benchmark.empty() == options.architecture.empty()) {
@@ -186,8 +158,8 @@ absl::StatusOr<Blueprint> MakeBlueprint(const CreateOptions& options) {
     absl::StatusOr<const Benchmark*> benchmark =
         FindBenchmark(options.benchmark);
     if (!benchmark.ok()) return benchmark.status();
-    plan.benchmark = (*benchmark)->name;
-    plan.normalization = {(*benchmark)->mean, (*benchmark)->std};
+    identity.benchmark = (*benchmark)->name;
+    identity.normalization = {(*benchmark)->mean, (*benchmark)->std};
     architecture = (*benchmark)->architecture;
     for (const auto& argument : (*benchmark)->arguments)
       arguments.insert(argument);
@@ -196,39 +168,99 @@ absl::StatusOr<Blueprint> MakeBlueprint(const CreateOptions& options) {
       BuildArchitecture(architecture, arguments, options.columns.size());
   if (!built.ok()) return built.status();
   plan.architecture = *std::move(built);
-  plan.pretrained = (*FindArchitecture(architecture))->pretrained;
-  plan.source =
-      plan.benchmark.empty() ? plan.architecture->name() : plan.benchmark;
+  identity.name = identity.benchmark.empty() ? plan.architecture->name()
+                                             : identity.benchmark;
   if (options.normalization.has_value())
-    plan.normalization = *options.normalization;
+    identity.normalization = *options.normalization;
+  for (const auto& column : options.columns) {
+    identity.columns.push_back(column->FullName());
+    identity.column_uids.push_back(column->uid());
+  }
   return plan;
 }
 
-absl::Status CheckBlueprint(const CreateOptions& options,
-                            const Blueprint& plan) {
-  absl::Status status = CheckNormalization(plan);
-  if (status.ok()) {
-    status =
-        TrainedUnder(options.settings, plan.architecture->layout()).status();
-  }
-  if (status.ok() && !options.name.empty()) status = CheckName(options.name);
-  return status;
+// Plans an instance that shares the tensors of `source`.
+Blueprint PlanShared(const CreateOptions& options,
+                     const std::shared_ptr<Instance>& source) {
+  Blueprint plan = {.identity = source->identity(),
+                    .architecture = source->shared_architecture(),
+                    .settings = source->settings(),
+                    .source = source};
+  plan.settings.read_only = false;
+  plan.settings.feature_cache_bytes = 0;
+  if (options.settings.has_value()) plan.settings = *options.settings;
+  return plan;
 }
 
-absl::Status CheckWeights(const CreateOptions& options, const Blueprint& plan) {
-  if (options.weights.has_value() && options.random_init) {
+// Plans by each way to begin. The identity's name is a stem.
+struct Planner {
+  const CreateOptions& options;
+
+  absl::StatusOr<Blueprint> operator()(const Drawn&) const {
+    return PlanNetwork(options);
+  }
+
+  absl::StatusOr<Blueprint> operator()(const Loaded& loaded) const {
+    absl::StatusOr<Blueprint> plan = PlanNetwork(options);
+    if (plan.ok()) plan->identity.weights = loaded.weights.name;
+    return plan;
+  }
+
+  absl::StatusOr<Blueprint> operator()(const Cloned& cloned) const {
+    return PlanShared(options, cloned.source);
+  }
+
+  absl::StatusOr<Blueprint> operator()(const Forked& forked) const {
+    Blueprint plan = PlanShared(options, forked.source);
+    Arguments arguments = plan.architecture->arguments();
+    arguments["num_classes"] = forked.num_classes;
+    absl::StatusOr<std::shared_ptr<const Architecture>> built =
+        BuildArchitecture(plan.architecture->name(), arguments,
+                          plan.identity.columns.size());
+    if (!built.ok()) return built.status();
+    plan.architecture = *std::move(built);
+    plan.identity.benchmark.clear();
+    return plan;
+  }
+};
+
+}  // namespace
+
+absl::StatusOr<Blueprint> MakeBlueprint(const CreateOptions& options) {
+  absl::StatusOr<Blueprint> plan =
+      std::visit(Planner{options}, options.beginning);
+  if (!plan.ok()) return plan;
+  absl::Status valid = CheckNormalization(*plan);
+  if (valid.ok()) {
+    valid = TrainedUnder(plan->settings, plan->architecture->layout()).status();
+  }
+  const bool unnamed = options.name.empty();
+  if (valid.ok() && !unnamed) valid = CheckName(options.name);
+  if (!valid.ok()) return valid;
+  Instance::Identity& identity = plan->identity;
+  identity.name = unnamed ? absl::StrCat(identity.name.substr(0, kMaxNameStem),
+                                         "-", RandomId().substr(0, 8))
+                          : options.name;
+  identity.owner = options.owner;
+  identity.session = options.session;
+  identity.ephemeral = unnamed && !options.session.empty();
+  return plan;
+}
+
+absl::Status CheckBeginning(const CreateOptions& options, const Blueprint& plan,
+                            const DeviceWorker& worker) {
+  if (plan.source != nullptr) return absl::OkStatus();
+  const std::string& name = plan.architecture->name();
+  const bool loads = std::holds_alternative<Loaded>(options.beginning);
+  if (loads && options.random_init) {
     return InvalidOption("give either weights or random_init, not both");
   }
-  if (!plan.pretrained || options.weights.has_value() || options.random_init) {
-    return absl::OkStatus();
+  if (!loads && !options.random_init && (*FindArchitecture(name))->pretrained) {
+    return Error(absl::StatusCode::kFailedPrecondition,
+                 Reason::kWeightsRequired,
+                 absl::StrCat("Mammoth uses ", name,
+                              " pretrained; give weights, or set random_init"));
   }
-  return Error(absl::StatusCode::kFailedPrecondition, Reason::kWeightsRequired,
-               absl::StrCat("Mammoth uses ", plan.architecture->name(),
-                            " pretrained; give weights, or set random_init"));
-}
-
-absl::Status CheckColumns(const CreateOptions& options, const Blueprint& plan,
-                          const DeviceWorker& worker) {
   for (const auto& column : options.columns) {
     absl::Status fits = CheckColumn(options, plan, worker, *column);
     if (!fits.ok()) return fits;
@@ -243,14 +275,15 @@ absl::StatusOr<Created> Existing(std::shared_ptr<Instance> instance,
   std::string why;
   if (!options.exist_ok) {
     why = absl::StrCat("instance ", Quote(options.name),
-                       " exists already; choose another name, or set exist_ok");
+                       " exists already; choose another name",
+                       plan.source == nullptr ? ", or set exist_ok" : "");
   } else {
-    std::string difference = MadeOtherwise(*instance, options, plan);
+    std::string difference = MadeOtherwise(*instance, plan);
     if (difference.empty()) {
       difference = BeganOtherwise(*instance, options, worker);
     }
     if (difference.empty()) {
-      difference = SetOtherwise(instance->settings(), options.settings);
+      difference = SetOtherwise(instance->settings(), plan.settings);
     }
     if (!difference.empty()) {
       why = absl::StrCat("instance ", Quote(options.name),
@@ -261,94 +294,6 @@ absl::StatusOr<Created> Existing(std::shared_ptr<Instance> instance,
     return Created{.instance = std::move(instance), .existed = true};
   }
   return Error(absl::StatusCode::kAlreadyExists, Reason::kInstanceExists, why);
-}
-
-absl::StatusOr<State> Draw(const Layout& layout, const at::Generator& generator,
-                           at::ScalarType dtype, InitialDraw::Part part,
-                           const DeviceWorker::Request& caller,
-                           DeviceWorker& chores) {
-  State state;
-  InitialDraw draw(layout, generator, dtype, part);
-  absl::StatusOr<DeviceWorker::Times> drawn =
-      RunChore(chores, caller, [&]() -> absl::StatusOr<bool> {
-        if (draw.Advance(kDrawnInATurn)) return true;
-        state = draw.Take();
-        return false;
-      });
-  if (!drawn.ok()) return drawn.status();
-  return state;
-}
-
-absl::Status MoveTo(DeviceWorker& worker, const DeviceWorker::Request& caller,
-                    State& state) {
-  if (worker.device().is_cpu()) return absl::OkStatus();
-  return worker
-      .Run(caller,
-           [&] {
-             for (auto* tensors : {&state.params, &state.buffers}) {
-               for (at::Tensor& tensor : *tensors) {
-                 tensor = OnDevice(tensor, worker.device());
-               }
-             }
-             return absl::OkStatus();
-           })
-      .status();
-}
-
-absl::StatusOr<Beginning> Begin(const CreateOptions& options,
-                                const Blueprint& plan,
-                                const WeightsFolder& folder,
-                                DeviceWorker& chores, DeviceWorker& worker) {
-  const Layout& layout = plan.architecture->layout();
-  absl::StatusOr<at::Generator> generator = MakeGenerator(options);
-  if (!generator.ok()) return generator.status();
-  std::optional<PreparedWeights> weights;
-  if (options.weights.has_value()) {
-    absl::StatusOr<PreparedWeights> prepared =
-        folder.Prepare(*options.weights, layout);
-    if (!prepared.ok()) return prepared.status();
-    weights.emplace(*std::move(prepared));
-  }
-  absl::StatusOr<State> state =
-      Draw(layout, *generator, options.dtype, InitialDraw::Part::kAll,
-           options.caller, chores);
-  if (!state.ok()) return state.status();
-  Beginning begin = {.rng_state = GeneratorState(*generator)};
-  std::vector<Column> columns;
-  for (const auto& column : options.columns) {
-    columns.push_back(
-        {.layout = &column->architecture().layout(), .state = column->state()});
-  }
-  *state = *WithColumns(*state, layout, columns);
-  if (weights.has_value()) {
-    absl::StatusOr<DeviceWorker::Times> loaded = RunChore(
-        chores, options.caller, [&] { return weights->LoadNext(*state); });
-    if (!loaded.ok()) return loaded.status();
-    begin.weights_sha256 = weights->TakeSha256();
-    begin.loaded = weights->plan();
-  }
-  absl::Status moved = MoveTo(worker, options.caller, *state);
-  if (!moved.ok()) return moved;
-  begin.state = std::make_shared<const State>(*std::move(state));
-  return begin;
-}
-
-Instance::Identity IdentityOf(const CreateOptions& options,
-                              const Blueprint& plan, const Beginning& begin) {
-  const bool unnamed = options.name.empty();
-  return {.name = unnamed
-                      ? absl::StrCat(plan.source, "-", RandomId().substr(0, 8))
-                      : options.name,
-          .owner = options.owner,
-          .session = options.session,
-          .benchmark = plan.benchmark,
-          .normalization = plan.normalization,
-          .weights = options.weights.has_value() ? options.weights->name : "",
-          .weights_sha256 = begin.weights_sha256,
-          .columns = NamesOf(options.columns),
-          .column_uids = UidsOf(options.columns),
-          .ephemeral = unnamed && !options.session.empty(),
-          .created = absl::Now()};
 }
 
 }  // namespace backboned

@@ -1,7 +1,7 @@
 // Builds architectures by name.
 
-#ifndef BACKBONED_BACKBONES_REGISTRY_H_
-#define BACKBONED_BACKBONES_REGISTRY_H_
+#ifndef BACKBONED_BACKBONES_ARCHITECTURES_H_
+#define BACKBONED_BACKBONES_ARCHITECTURES_H_
 
 #include <cstddef>
 #include <memory>
@@ -38,4 +38,4 @@ absl::StatusOr<std::shared_ptr<const Architecture>> BuildArchitecture(
 
 }  // namespace backboned
 
-#endif  // BACKBONED_BACKBONES_REGISTRY_H_
+#endif  // BACKBONED_BACKBONES_ARCHITECTURES_H_

@@ -1,4 +1,4 @@
-#include "backbones/registry.h"
+#include "backbones/architectures.h"
 
 #include <algorithm>
 #include <iterator>
@@ -62,8 +62,8 @@ absl::StatusOr<const ArchitectureEntry*> FindArchitecture(
 
 namespace {
 
-absl::Status CheckColumns(const ArchitectureEntry& entry,
-                          const Arguments& arguments, size_t earlier) {
+absl::Status CheckEarlierColumns(const ArchitectureEntry& entry,
+                                 const Arguments& arguments, size_t earlier) {
   if (!entry.later_columns.has_value()) {
     std::vector<std::string> progressive;
     for (const ArchitectureEntry& other : Architectures()) {
@@ -101,7 +101,8 @@ absl::StatusOr<std::shared_ptr<const Architecture>> BuildArchitecture(
     if (!status.ok()) return status;
   }
   if (earlier_columns == 0) return (*entry)->factory(*resolved);
-  absl::Status columns = CheckColumns(**entry, *resolved, earlier_columns);
+  absl::Status columns =
+      CheckEarlierColumns(**entry, *resolved, earlier_columns);
   if (!columns.ok()) return columns;
   return (*entry)->later_columns->factory(*resolved, earlier_columns);
 }

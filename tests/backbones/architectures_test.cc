@@ -1,4 +1,4 @@
-#include "backbones/registry.h"
+#include "backbones/architectures.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
