@@ -6,8 +6,8 @@
 #include <algorithm>
 #include <vector>
 
+#include "backbones/architectures.h"
 #include "backbones/forward.h"
-#include "backbones/registry.h"
 #include "backbones/state.h"
 #include "base/errors.h"
 #include "tests/backbones/tensors.h"
