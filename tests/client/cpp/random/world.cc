@@ -38,8 +38,9 @@ World::World(bool scarce)
     : tapes_are_scarce(scarce),
       // Keeps no tensors of answers, so that none are left at the end.
       server({.size = kSize,
-              .max_tape_bytes = scarce ? kScarceBytes : kAmpleBytes,
-              .max_answer_bytes = 0}) {
+              .limits = {.max_tape_bytes = scarce ? kScarceBytes : kAmpleBytes,
+                         .quotas = {}},
+              .answers = {.max_payload_bytes = 0}}) {
   for (size_t i = 0; i < kSessions; ++i) {
     clients.emplace_back(server.channel(),
                          Options{.session = absl::StrCat("session-", i),
