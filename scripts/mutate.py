@@ -59,7 +59,11 @@ MODULES = {
         ("tape_store_test", "server_test", "rpc/rpc_test"),
     ),
     "answers": Module(
-        ("server/callers/answer_log.cc", "server/rpc/transport/once.cc"),
+        (
+            "server/callers/answer_log.cc",
+            "server/rpc/transport/once.cc",
+            "server/rpc/transport/once.h",
+        ),
         ("answer_log_test", "rpc/rpc_test"),
     ),
     "limits": Module(
@@ -112,16 +116,16 @@ OPERATORS = {
 }
 SWAPS = {"std::max": "std::min", "std::min": "std::max"}
 FLIPS = {"true": "false", "false": "true"}
-# What the compiler evaluates.
+# The compiler evaluates these, and constexpr declarations.
 FIXED = {
     "template_argument_list",
     "static_assert_declaration",
     "enumerator_list",
     "preproc_include",
     "preproc_def",
-    "preproc_ifdef",
     "array_declarator",
 }
+DECLARATIONS = ("declaration", "field_declaration")
 SWITCH = """\
 #ifndef BACKBONED_MUTANT_SWITCH
 #define BACKBONED_MUTANT_SWITCH
@@ -169,10 +173,10 @@ def text(node: Node | None) -> str:
 
 
 def descendants(node: Node) -> Iterator[Node]:
-    """Give a node, and all below it that the compiler does not evaluate."""
+    """Give a node, and all below it but what the compiler evaluates."""
     yield node
     for child in node.children:
-        constant = child.type.endswith("declaration") and b"constexpr" in child.text
+        constant = child.type in DECLARATIONS and b"constexpr" in child.text
         if child.type not in FIXED and not constant:
             yield from descendants(child)
 
@@ -180,6 +184,8 @@ def descendants(node: Node) -> Iterator[Node]:
 def changes(node: Node) -> Iterator[str | None]:
     """Give what a node's text may become; None where it is left out."""
     kind, children = node.type, node.children
+    if kind == "condition_clause" and children[1].type == "declaration":
+        return
     if kind in ("binary_expression", "assignment_expression"):
         left, right = (
             node.child_by_field_name("left"),
@@ -193,7 +199,7 @@ def changes(node: Node) -> Iterator[str | None]:
             yield text(right)
     elif kind == "condition_clause" and node.parent.type != "switch_statement":
         condition = children[1].type
-        # The operator of the others is negated.
+        # The operator of an expression is negated instead.
         if condition not in ("binary_expression", "unary_expression", "true"):
             yield f"(!{text(node)})"
         if condition != "true":
