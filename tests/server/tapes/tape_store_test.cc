@@ -381,6 +381,19 @@ TEST_F(TapeStoreTest, RefusesOverASessionsPartOfTheCount) {
   EXPECT_THAT(store.Reserve({"local", "other"}, At(0)), IsOk());
 }
 
+TEST_F(TapeStoreTest, RefusesOverTheBytesOfAllThoughTheSessionHasRoom) {
+  TapeStore store({.max_bytes = 1000, .quotas = {.session = 0.5}});
+  const auto put = [&](const std::string& session, int64_t bytes) {
+    Tape tape = MakeTape(bytes);
+    tape.session = session;
+    return Put(store, std::move(tape)).status();
+  };
+  ASSERT_THAT(put("a", 500), IsOk());
+  ASSERT_THAT(put("b", 400), IsOk());
+  EXPECT_EQ(LimitOf(put("c", 101))->scope, LimitScope::kServer);
+  EXPECT_THAT(put("c", 100), IsOk());
+}
+
 TEST_F(TapeStoreTest, SparesLeasedTapesAndDemotesTheNewOne) {
   const std::string used = *Put(MakeReplayable(900));
   const auto lease = Lease({used});
