@@ -232,6 +232,13 @@ TEST_F(AnswerLogTest, OverTheBytesAnswersWithoutTensorsAreNotLookedAt) {
   EXPECT_TRUE(Retry(Key("b"))->payload_expired);
 }
 
+TEST_F(AnswerLogTest, DropsTensorsAgainAndAgain) {
+  for (const char* id : {"a", "b", "c"}) Record(Key(id), 60);
+  EXPECT_TRUE(Retry(Key("a"))->payload_expired);
+  EXPECT_TRUE(Retry(Key("b"))->payload_expired);
+  EXPECT_FALSE(Retry(Key("c"))->payload_expired);
+}
+
 TEST_F(AnswerLogTest, KeepsTensorsOfTheWholeBudget) {
   Record(Key("a"), 100);
   EXPECT_FALSE(Retry(Key("a"))->payload_expired);
