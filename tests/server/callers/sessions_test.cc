@@ -172,7 +172,7 @@ TEST_F(SessionsTest, KnowsASessionByItsPrincipalToo) {
 }
 
 TEST_F(SessionsTest, EmptyIdIsNoSession) {
-  Begin("", At(0));
+  const SessionCall call = Begin("", At(0));
   EXPECT_EQ(sessions_.count(), 0);
 }
 
