@@ -257,8 +257,8 @@ TEST_F(TapeStoreTest, DemotesTheOldestUntilTheNewOneFits) {
 }
 
 TEST_F(TapeStoreTest, DemotesAsManyAsItTakes) {
-  const std::string first = *Put(MakeReplayable(500));
-  const std::string second = *Put(MakeReplayable(500));
+  const std::string first = *Put(MakeReplayable(490));
+  const std::string second = *Put(MakeReplayable(490));
   const std::string third = *Put(MakeReplayable(980));
   EXPECT_TRUE(IsDemoted(first));
   EXPECT_TRUE(IsDemoted(second));
