@@ -43,7 +43,6 @@ absl::StatusOr<SessionCall> Sessions::Begin(std::string_view id,
 
 void Sessions::Touch(std::string_view id, std::string_view principal,
                      absl::Time now) {
-  if (id.empty()) return;
   absl::MutexLock lock(&mutex_);
   latest_ = std::max(latest_, now);
   const auto session = sessions_.find(Key(id, principal));
@@ -107,7 +106,7 @@ void Sessions::GiveBack(const Key& key) {
 bool Sessions::IsIdleAndOwnsNothing(const Key& key,
                                     const Session& session) const {
   return session.call_count == 0 && session.instances.empty() &&
-         !(owns_more_ && owns_more_({key.second, key.first}));
+         !owns_more_({key.second, key.first});
 }
 
 // Makes a place for a new session. Sessions may have lost all that they owned

@@ -57,9 +57,9 @@ class Sessions {
 
   // Sessions end `ttl` after their last call; at most `max_sessions` live, and
   // of each principal its part of them. `owns_more` is called with a lock held:
-  // it must not call this object. Empty: sessions own only instances.
-  Sessions(absl::Duration ttl, int64_t max_sessions, const Quotas& quotas = {},
-           OwnsMore owns_more = {});
+  // it must not call this object.
+  Sessions(absl::Duration ttl, int64_t max_sessions, const Quotas& quotas,
+           OwnsMore owns_more);
 
   Sessions(const Sessions&) = delete;
   Sessions& operator=(const Sessions&) = delete;

@@ -19,7 +19,6 @@ int64_t SaturatingAdd(int64_t a, int64_t b) {
 
 absl::StatusOr<Budget::Reservation> Budget::Reserve(const Payer& payer,
                                                     int64_t amount) {
-  if (amount == 0) return Reservation();
   absl::MutexLock lock(&mutex_);
   absl::Status room = CheckLocked(payer, amount);
   if (!room.ok()) return room;

@@ -32,9 +32,7 @@ std::shared_ptr<const Tape> Demoted(const Tape& tape) {
   return demoted;
 }
 
-bool IsDemoted(const Tape& tape) {
-  return tape.graph == nullptr && tape.replay != nullptr;
-}
+bool IsDemoted(const Tape& tape) { return tape.graph == nullptr; }
 
 bool CanBeDemoted(const Tape& tape) {
   return tape.graph != nullptr && tape.replay != nullptr;
@@ -95,10 +93,7 @@ absl::StatusOr<std::string> TapeStore::Put(Tape tape, TapeSlot slot,
     entry.bytes = entry.tape->replay->bytes();
     room = MakeRoom(slot.right(), entry.bytes, undone);
   }
-  if (!room.ok()) {
-    undone.push_back(std::move(entry.tape));
-    return room;
-  }
+  if (!room.ok()) return room;
   entry.number = ++last_number_;
   Count(*entry.tape, 1, entry.bytes);
   for (Holder* holder : holders_.Of(slot.Take())) --holder->reserved_count;

@@ -179,6 +179,13 @@ TEST_F(AnswerLogTest, ForgetsTheOldestOverTheBytesOfHeaders) {
   EXPECT_EQ(log.count(), 2);
   EXPECT_TRUE(std::holds_alternative<RecordedAnswer>(
       *log.Begin(Key("b"), "print", At(0))));
+  AnswerLog exact({.max_header_bytes = log.header_bytes()});
+  for (const auto& [id, bytes] : {std::pair("b", 1000), std::pair("c", 2000)}) {
+    auto attempt = exact.Begin(Key(id), "print", At(0));
+    std::get<AnswerTicket>(*attempt).Record(
+        {.header = std::string(static_cast<size_t>(bytes), 'h')}, At(0));
+  }
+  EXPECT_EQ(exact.count(), 2);
 }
 
 TEST_F(AnswerLogTest, DropsWhatExpiredWithoutARequest) {
@@ -201,6 +208,7 @@ TEST_F(AnswerLogTest, DropsTheOldestTensorsOverTheBytesAndKeepsHeaders) {
   EXPECT_TRUE(oldest->payload_expired);
   EXPECT_EQ(oldest->answer.header, "header of a");
   EXPECT_EQ(oldest->answer.payload, nullptr);
+  EXPECT_EQ(oldest->answer.payload_bytes, 0);
   EXPECT_FALSE(Retry(Key("b"))->payload_expired);
   EXPECT_EQ(log_.payload_bytes(), 90);
 }
@@ -214,6 +222,26 @@ TEST_F(AnswerLogTest, OverTheBytesTheSessionThatHasMostLosesItsOwnTensors) {
   EXPECT_FALSE(Retry(Key("modest", "a"))->payload_expired);
   EXPECT_TRUE(Retry(Key("1", "b"))->payload_expired);
   EXPECT_FALSE(Retry(Key("2", "b"))->payload_expired);
+}
+
+TEST_F(AnswerLogTest, OverTheBytesAnswersWithoutTensorsAreNotLookedAt) {
+  Record(Key("a"));
+  Record(Key("b"), 60);
+  Record(Key("c"), 60);
+  EXPECT_FALSE(Retry(Key("a"))->payload_expired);
+  EXPECT_TRUE(Retry(Key("b"))->payload_expired);
+}
+
+TEST_F(AnswerLogTest, DropsTensorsAgainAndAgain) {
+  for (const char* id : {"a", "b", "c"}) Record(Key(id), 60);
+  EXPECT_TRUE(Retry(Key("a"))->payload_expired);
+  EXPECT_TRUE(Retry(Key("b"))->payload_expired);
+  EXPECT_FALSE(Retry(Key("c"))->payload_expired);
+}
+
+TEST_F(AnswerLogTest, KeepsTensorsOfTheWholeBudget) {
+  Record(Key("a"), 100);
+  EXPECT_FALSE(Retry(Key("a"))->payload_expired);
 }
 
 TEST_F(AnswerLogTest, DoesNotKeepTensorsOverTheWholeBudget) {
@@ -261,6 +289,29 @@ TEST_F(AnswerLogTest, ARetryAsksTheFirstAttemptToGiveWay) {
   first = absl::CancelledError("it gave way");
   retrier.join();
   EXPECT_TRUE(runs);
+}
+
+TEST_F(AnswerLogTest, AWaitingRetryAsksNoLaterAttemptToGiveWay) {
+  std::optional<AnswerTicket> first = Fresh(Key("a"));
+  absl::StatusOr<AnswerLog::Attempt> later = absl::UnknownError("not begun");
+  bool asked = false;
+  const auto retry = log_.Begin(Key("a"), "print", At(0), [&] {
+    if (later.ok()) return absl::CancelledError("gone");
+    first.reset();
+    later = log_.Begin(Key("a"), "print", At(0), absl::OkStatus,
+                       [&] { asked = true; });
+    return absl::OkStatus();
+  });
+  EXPECT_THAT(retry, StatusIs(absl::StatusCode::kCancelled));
+  EXPECT_FALSE(asked);
+}
+
+TEST_F(AnswerLogTest, ARecordedAnswerHoldsNothingOfItsAttempt) {
+  const auto held = std::make_shared<int>(7);
+  auto attempt =
+      log_.Begin(Key("a"), "print", At(0), absl::OkStatus, [held] {});
+  std::get<AnswerTicket>(*attempt).Record({.header = "h"}, At(0));
+  EXPECT_EQ(held.use_count(), 1);
 }
 
 TEST_F(AnswerLogTest, RetryRunsIfTheFirstAttemptFails) {

@@ -69,6 +69,7 @@ TEST_F(SessionsTest, EndsAfterTheTtlWithoutCalls) {
   EXPECT_EQ(expired[0].id, "a");
   EXPECT_EQ(expired[0].principal, "local");
   EXPECT_THAT(expired[0].instances, ElementsAre(InstanceOf("a")));
+  sessions_.Disown(InstanceOf("a"));  // Nobody owns it any more.
   EXPECT_THAT(sessions_.TakeExpired(At(30)), IsEmpty());
   EXPECT_EQ(sessions_.count(), 0);
 }
@@ -106,6 +107,15 @@ TEST_F(SessionsTest, OneThatOwnsNothingAnyMoreMakesRoom) {
   EXPECT_EQ(sessions_.count(), 2);
   const SessionCall c = Begin("c", At(0));
   const SessionCall d = Begin("d", At(0));
+  EXPECT_EQ(sessions_.count(), 2);
+  EXPECT_THAT(sessions_.Begin("e", "local", At(0)),
+              StatusIs(absl::StatusCode::kResourceExhausted));
+}
+
+TEST_F(SessionsTest, OneThatOwnsNothingAnyMoreStaysWhileThereIsRoom) {
+  BeginOwner("a", At(0));
+  sessions_.Disown(InstanceOf("a"));
+  const SessionCall b = Begin("b", At(0));
   EXPECT_EQ(sessions_.count(), 2);
 }
 
@@ -162,7 +172,7 @@ TEST_F(SessionsTest, KnowsASessionByItsPrincipalToo) {
 }
 
 TEST_F(SessionsTest, EmptyIdIsNoSession) {
-  Begin("", At(0));
+  const SessionCall call = Begin("", At(0));
   EXPECT_EQ(sessions_.count(), 0);
 }
 
@@ -211,6 +221,15 @@ TEST_F(SessionsTest, LastAdopterOwnsTheInstance) {
   EXPECT_THAT(sessions_.TakeExpired(At(10))[0].instances, IsEmpty());
   EXPECT_THAT(sessions_.TakeExpired(At(11))[0].instances,
               ElementsAre(InstanceOf("a"), InstanceOf("b")));
+}
+
+TEST_F(SessionsTest, LastAdopterCanLoseTheInstance) {
+  BeginOwner("a", At(0));
+  BeginOwner("b", At(1));
+  EXPECT_THAT(sessions_.Adopt("b", "local", InstanceOf("a")), IsOk());
+  sessions_.Disown(InstanceOf("a"));
+  EXPECT_THAT(sessions_.TakeExpired(At(11))[1].instances,
+              ElementsAre(InstanceOf("b")));
 }
 
 TEST_F(SessionsTest, RefusesToAdoptForSessionThatDoesNotLive) {

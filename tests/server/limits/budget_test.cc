@@ -78,10 +78,28 @@ TEST(BudgetTest, TakesExactlyTheLimit) {
 
 TEST(BudgetTest, GivesNoRetryDelayForWhatNeverFits) {
   Budget budget(Of(100));
-  const std::optional<Limit> limit =
-      LimitOf(budget.Reserve(kPayer, 101).status());
-  ASSERT_TRUE(limit.has_value());
-  EXPECT_EQ(limit->retry_delay, absl::ZeroDuration());
+  const auto held = budget.Reserve(kPayer, 1);
+  const auto delay_of = [&](int64_t amount) {
+    return LimitOf(budget.Reserve(kPayer, amount).status())->retry_delay;
+  };
+  EXPECT_GT(delay_of(100), absl::ZeroDuration());
+  EXPECT_EQ(delay_of(101), absl::ZeroDuration());
+}
+
+TEST(BudgetTest, NamesOneUnitAndMore) {
+  Budget budget(Of(0));
+  EXPECT_THAT(budget.Reserve(kPayer, 1).status().message(),
+              HasSubstr("for 1 more byte:"));
+  EXPECT_THAT(budget.Reserve(kPayer, 2).status().message(),
+              HasSubstr("for 2 more bytes:"));
+}
+
+TEST(BudgetTest, NothingAlwaysFits) {
+  Budget budget(Of(0));
+  Budget::Reservation held;
+  EXPECT_THAT(budget.Check(kPayer, 0), IsOk());
+  EXPECT_THAT(budget.Reserve(kPayer, 0), IsOk());
+  EXPECT_THAT(budget.Resize(held, kPayer, 0), IsOk());
 }
 
 TEST(BudgetTest, DoesNotOverflow) {
@@ -166,9 +184,24 @@ TEST(BudgetTest, ThePartOfASmallLimitIsOne) {
   EXPECT_THAT(budget.Reserve(kPayer, 1), IsOk());
 }
 
-TEST(BudgetTest, TheServerMayUseAll) {
+TEST(BudgetTest, TheServerMayUseAllAndNoMore) {
   Budget budget(Of(100, {.session = 0.5}));
   EXPECT_THAT(budget.Reserve(kServer, 100), IsOk());
+  EXPECT_THAT(budget.Reserve(kServer, 101),
+              StatusIs(absl::StatusCode::kResourceExhausted));
+}
+
+TEST(QuotasTest, APayerWithoutAQuotaMayUseAll) {
+  const Quotas quotas = {.principals = {{"ann", 0.5}}};
+  EXPECT_EQ(quotas.Fraction(LimitScope::kPrincipal, kPayer), 0.5);
+  EXPECT_EQ(quotas.Fraction(LimitScope::kPrincipal, kOtherPrincipal), 1);
+  EXPECT_EQ(quotas.Part(LimitScope::kPrincipal, kOtherPrincipal, kMax), kMax);
+}
+
+TEST(QuotasTest, APartIsRoundedDownButNotToNothing) {
+  const Quotas quotas = {.session = 0.3};
+  EXPECT_EQ(quotas.Part(LimitScope::kSession, kPayer, 9), 2);
+  EXPECT_EQ(quotas.Part(LimitScope::kSession, kPayer, 1), 1);
 }
 
 TEST(BudgetTest, AReservationGrowsAsFarAsThereIsRoomAndShrinksAlways) {

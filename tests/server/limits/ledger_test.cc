@@ -46,6 +46,7 @@ TEST(LedgerTest, ForgetsIdleSessionsOnceThereAreMany) {
   }
   EXPECT_EQ(ledger.Get(LimitScope::kSession, kOne), 5);
   EXPECT_EQ(ledger.Get(LimitScope::kPrincipal, kOne), 5);
+  EXPECT_EQ(ledger.Find(LimitScope::kPrincipal, {"principal0", "s"}), nullptr);
 }
 
 TEST(LedgerTest, WalksOnlyWhenThereAreTwiceAsManyAsWereLeft) {

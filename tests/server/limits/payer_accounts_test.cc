@@ -25,6 +25,44 @@ LimitScope ScopeOf(const absl::Status& refused) {
   return limit.value_or(Limit{}).scope;
 }
 
+TEST(MemoryAccountTest, RefusesOverTheLimitWithTheNumbers) {
+  MemoryAccount account("max-memory-bytes", 100);
+  ASSERT_THAT(account.Charge(60), IsOk());
+  const absl::Status refused = account.Charge(41);
+  EXPECT_THAT(refused, StatusIs(absl::StatusCode::kResourceExhausted,
+                                HasSubstr("no room for 41 more bytes: this "
+                                          "server uses 60 of its 100 of ")));
+  EXPECT_EQ(LimitOf(refused)->requested, 101);
+  EXPECT_EQ(LimitOf(account.Charge(kUnlimitedBytes))->requested,
+            kUnlimitedBytes);
+  EXPECT_THAT(account.Charge(40), IsOk());
+  EXPECT_EQ(account.live_bytes(), 100);
+}
+
+TEST(MemoryAccountTest, GivesNoRetryDelayForWhatNeverFits) {
+  MemoryAccount account("max-memory-bytes", 100);
+  ASSERT_THAT(account.Charge(1), IsOk());
+  EXPECT_GT(LimitOf(account.Charge(100))->retry_delay, absl::ZeroDuration());
+  EXPECT_EQ(LimitOf(account.Charge(101))->retry_delay, absl::ZeroDuration());
+}
+
+TEST(MemoryAccountTest, KnowsItsPeak) {
+  MemoryAccount account("max-memory-bytes");
+  ASSERT_THAT(account.Charge(10), IsOk());
+  ASSERT_THAT(account.Charge(50), IsOk());
+  account.Refund(60);
+  ASSERT_THAT(account.Charge(20), IsOk());
+  EXPECT_EQ(account.live_bytes(), 20);
+  EXPECT_EQ(account.peak_bytes(), 60);
+}
+
+TEST(MemoryAccountTest, TakesANewLimit) {
+  MemoryAccount account("max-memory-bytes", 100);
+  account.SetLimit(10);
+  EXPECT_EQ(account.limit_bytes(), 10);
+  EXPECT_EQ(account.Charge(11).code(), absl::StatusCode::kResourceExhausted);
+}
+
 TEST(PayerAccountsTest, ASessionHasOneAccountWhileAnythingCountsForIt) {
   PayerAccounts accounts(1000, {});
   const std::shared_ptr<MemoryAccount> first = accounts.Of(kPayer);
@@ -43,6 +81,12 @@ TEST(PayerAccountsTest, ASessionPaysForItsPrincipalToo) {
   one->Refund(100);
   two->Refund(20);
   EXPECT_EQ(accounts.live_bytes(LimitScope::kPrincipal, kPayer), 0);
+}
+
+TEST(PayerAccountsTest, LimitsNoPayerThatMayUseAll) {
+  PayerAccounts accounts(1000, {});
+  EXPECT_EQ(accounts.live_bytes(LimitScope::kSession, kPayer), 0);
+  EXPECT_THAT(accounts.Of(kPayer)->Charge(1001), IsOk());
 }
 
 TEST(PayerAccountsTest, RefusesASessionOverItsPart) {

@@ -17,6 +17,7 @@
 #include "absl/synchronization/notification.h"
 #include "absl/time/time.h"
 #include "base/errors.h"
+#include "server/limits/memory_account.h"
 #include "tests/testing/status_matchers.h"
 
 namespace backboned {
@@ -133,6 +134,7 @@ TEST_F(TapeStoreTest, ConsumedTapeIsUsedUp) {
   const std::string id = *Put(MakeTape());
   absl::StatusOr<TapeLease> lease = Lease({id});
   lease->Consume();
+  lease->Consume();  // Nothing is left.
   EXPECT_THAT(lease->tapes(), SizeIs(0));
   EXPECT_EQ(destroyed_, 1);
   EXPECT_EQ(store_.TotalFigures().count, 0);
@@ -221,6 +223,7 @@ TEST_F(TapeStoreTest, RefusesOverTheBytesAndDropsTheTape) {
                        HasSubstr("no room for a tape of 401 bytes: ")));
   EXPECT_EQ(LimitOf(refused)->name, "max-tape-bytes");
   EXPECT_EQ(LimitOf(refused)->requested, 1001);
+  EXPECT_GT(LimitOf(refused)->retry_delay, absl::ZeroDuration());
   EXPECT_EQ(destroyed_, 1);
   EXPECT_EQ(store_.TotalFigures().count, 1);
   EXPECT_THAT(Put(MakeTape(400)), IsOk());  // The slot is free again.
@@ -228,19 +231,55 @@ TEST_F(TapeStoreTest, RefusesOverTheBytesAndDropsTheTape) {
               StatusIs(absl::StatusCode::kResourceExhausted));
 }
 
+TEST_F(TapeStoreTest, GivesNoRetryDelayForATapeThatNeverFits) {
+  ASSERT_THAT(Put(MakeTape(1)), IsOk());
+  const auto delay_of = [&](int64_t bytes) {
+    return LimitOf(Put(MakeTape(bytes)).status())->retry_delay;
+  };
+  EXPECT_GT(delay_of(1000), absl::ZeroDuration());
+  EXPECT_EQ(delay_of(1001), absl::ZeroDuration());
+}
+
 TEST_F(TapeStoreTest, DemotesTheOldestUntilTheNewOneFits) {
   const std::string first = *Put(MakeReplayable(400));
   const std::string second = *Put(MakeReplayable(400));
-  const std::string third = *Put(MakeReplayable(500));
+  const std::string third = *Put(MakeReplayable(590));  // Fills the store.
   EXPECT_TRUE(IsDemoted(first));
   EXPECT_FALSE(IsDemoted(second));
   EXPECT_FALSE(IsDemoted(third));
   EXPECT_EQ(destroyed_, 1);
   EXPECT_EQ(replay_->demotions(), 1);
-  EXPECT_EQ(store_.TotalFigures().bytes, 10 + 400 + 500);
-  EXPECT_EQ(store_.InstanceFigures("uid").bytes, 10 + 400 + 500);
+  const TapeStore::Figures all = {.count = 3, .bytes = 10 + 400 + 590};
+  EXPECT_EQ(store_.TotalFigures(), all);
+  EXPECT_EQ(store_.InstanceFigures("uid"), all);
   EXPECT_EQ(store_.DropInstance("uid"), 3);
-  EXPECT_EQ(store_.TotalFigures().bytes, 0);
+  EXPECT_EQ(store_.TotalFigures(), TapeStore::Figures());
+}
+
+TEST_F(TapeStoreTest, DemotesAsManyAsItTakes) {
+  const std::string first = *Put(MakeReplayable(490));
+  const std::string second = *Put(MakeReplayable(490));
+  const std::string third = *Put(MakeReplayable(980));
+  EXPECT_TRUE(IsDemoted(first));
+  EXPECT_TRUE(IsDemoted(second));
+  EXPECT_FALSE(IsDemoted(third));
+  EXPECT_EQ(replay_->demotions(), 2);
+}
+
+TEST_F(TapeStoreTest, DemotesForATapeThatNeedsTheWholeStore) {
+  replay_->SetBytes(0);
+  const std::string small = *Put(MakeReplayable(600));
+  const std::string large = *Put(MakeReplayable(1000));
+  EXPECT_TRUE(IsDemoted(small));
+  EXPECT_FALSE(IsDemoted(large));
+}
+
+TEST_F(TapeStoreTest, ADemotedTapeGivesUpItsAccount) {
+  Tape tape = MakeReplayable(5000);
+  tape.account = std::make_shared<MemoryAccount>("max-memory-bytes");
+  const std::weak_ptr<MemoryAccount> account = tape.account;
+  ASSERT_THAT(Put(std::move(tape)), IsOk());
+  EXPECT_TRUE(account.expired());
 }
 
 TEST_F(TapeStoreTest, DemotesATapeThatAloneIsOverTheBytesAndNoOther) {
@@ -265,7 +304,7 @@ TEST_F(TapeStoreTest, DemotesOnlyAPrincipalsOwnOverItsPart) {
     return store.Lease({id}, "uid", principal, At(0))->tapes()[0]->graph ==
            nullptr;
   };
-  const std::string others = put("bert", 300);  // The oldest of all.
+  const std::string others = put("bert", 450);  // The oldest and largest.
   const std::string first = put("anna", 200);
   const std::string second = put("anna", 150);
   const std::string third = put("anna", 200);
@@ -275,6 +314,22 @@ TEST_F(TapeStoreTest, DemotesOnlyAPrincipalsOwnOverItsPart) {
   EXPECT_FALSE(is_demoted("anna", third));
   EXPECT_EQ(store.PayerFigures(LimitScope::kPrincipal, {"anna"}).bytes,
             10 + 150 + 200);
+}
+
+TEST_F(TapeStoreTest, DemotesOnlyASessionsOwnOverItsPart) {
+  TapeStore store({.max_bytes = 1000, .quotas = {.session = 0.4}});
+  const auto put = [&](const std::string& session, int64_t bytes) {
+    Tape tape = MakeReplayable(bytes);
+    tape.session = session;
+    return *Put(store, std::move(tape));
+  };
+  put("other", 390);  // The oldest and largest.
+  put("mine", 200);
+  put("mine", 250);
+  EXPECT_EQ(store.PayerFigures(LimitScope::kSession, {"local", "other"}).bytes,
+            390);
+  EXPECT_EQ(store.PayerFigures(LimitScope::kSession, {"local", "mine"}).bytes,
+            10 + 250);
 }
 
 TEST_F(TapeStoreTest, DemotesOfWhoHoldsMostOverTheLimitOfAll) {
@@ -326,6 +381,19 @@ TEST_F(TapeStoreTest, RefusesOverASessionsPartOfTheCount) {
   EXPECT_THAT(store.Reserve({"local", "other"}, At(0)), IsOk());
 }
 
+TEST_F(TapeStoreTest, RefusesOverTheBytesOfAllThoughTheSessionHasRoom) {
+  TapeStore store({.max_bytes = 1000, .quotas = {.session = 0.5}});
+  const auto put = [&](const std::string& session, int64_t bytes) {
+    Tape tape = MakeTape(bytes);
+    tape.session = session;
+    return Put(store, std::move(tape)).status();
+  };
+  ASSERT_THAT(put("a", 500), IsOk());
+  ASSERT_THAT(put("b", 400), IsOk());
+  EXPECT_EQ(LimitOf(put("c", 101))->scope, LimitScope::kServer);
+  EXPECT_THAT(put("c", 100), IsOk());
+}
+
 TEST_F(TapeStoreTest, SparesLeasedTapesAndDemotesTheNewOne) {
   const std::string used = *Put(MakeReplayable(900));
   const auto lease = Lease({used});
@@ -362,11 +430,18 @@ TEST_F(TapeStoreTest, ReserveDemotesWhatFillsTheStore) {
   EXPECT_TRUE(IsDemoted(id));
 }
 
+TEST_F(TapeStoreTest, ReserveDemotesNothingWhileAByteIsFree) {
+  const std::string id = *Put(MakeReplayable(999));
+  EXPECT_THAT(store_.Reserve(kPayer, At(0)), IsOk());
+  EXPECT_FALSE(IsDemoted(id));
+}
+
 TEST_F(TapeStoreTest, CountsAnewWhatDemotedTapesKeep) {
   ASSERT_THAT(Put(MakeReplayable(5000)), IsOk());
   replay_->SetBytes(500);  // The instance has a newer version.
   ASSERT_THAT(Put(MakeReplayable(995)), IsOk());
   EXPECT_EQ(store_.TotalFigures().bytes, 1000);
+  EXPECT_EQ(replay_->demotions(), 2);  // Each of them once.
 }
 
 TEST_F(TapeStoreTest, LeasedTapeStillCounts) {
@@ -415,6 +490,21 @@ TEST_F(TapeStoreTest, DropsTapesOfASessionOfOnePrincipal) {
   EXPECT_EQ(store_.TotalFigures().count, 1);
 }
 
+TEST_F(TapeStoreTest, ASessionsEndSparesTapesThatWereUsedLater) {
+  ASSERT_THAT(Put(MakeTape(), At(10)), IsOk());
+  EXPECT_EQ(store_.DropSession("session", "local", At(9)), 0);
+  EXPECT_EQ(store_.DropSession("session", "local", At(10)), 1);
+}
+
+TEST_F(TapeStoreTest, GivesTheTapesOfAnInstance) {
+  Tape other = MakeTape();
+  other.instance_uid = "other";
+  const std::string id = *Put(MakeTape());
+  ASSERT_THAT(Put(std::move(other)), IsOk());
+  ASSERT_THAT(store_.OfInstance("uid"), SizeIs(1));
+  EXPECT_EQ(store_.OfInstance("uid")[0]->id, id);
+}
+
 TEST_F(TapeStoreTest, ExpiresAfterTheTtl) {
   const std::string id = *Put(MakeTape(), At(0));
   EXPECT_EQ(store_.DropExpired(At(59)), 0);
@@ -428,6 +518,7 @@ TEST_F(TapeStoreTest, LeaseStartsTheTtlAnewAndHoldsItOff) {
   {
     const auto lease = Lease({id}, At(50));
     EXPECT_EQ(store_.DropExpired(At(500)), 0);
+    EXPECT_THAT(Lease({id}, At(500)), NotFound("is in use"));
   }
   EXPECT_EQ(store_.DropExpired(At(109)), 0);
   EXPECT_EQ(store_.DropExpired(At(110)), 1);
@@ -491,7 +582,10 @@ TEST(TapeStoreThreadsTest, FiguresAreZeroAfterManyThreads) {
             store.Reserve({.principal = "p"}, At(0));
         if (!slot.ok()) continue;
         const absl::StatusOr<std::string> id =
-            store.Put({.instance_uid = "uid", .principal = "p", .bytes = 200},
+            store.Put({.instance_uid = "uid",
+                       .principal = "p",
+                       .bytes = 200,
+                       .graph = FakeGraph([] {})},
                       *std::move(slot), At(0));
         if (!id.ok()) continue;
         absl::StatusOr<TapeLease> lease = store.Lease({*id}, "uid", "p", At(0));

@@ -76,6 +76,15 @@ TEST_F(CallLogTest, SaysThatTheDeadlinePassed) {
   EXPECT_THAT(log_.text(), Not(HasSubstr("code=CANCELLED")));
 }
 
+TEST_F(CallLogTest, NamesTheRequest) {
+  Release();
+  v1::ZeroGradsRequest zero;
+  zero.set_request_id("zero-1");
+  EXPECT_THAT(PlainClient(server_).ZeroGrads(zero), IsOk());
+  server_.Settle();
+  EXPECT_THAT(log_.text(), HasSubstr("request_id=zero-1"));
+}
+
 TEST_F(CallLogTest, SaysThatTheClientCancelled) {
   RawCall call(server_.channel(), "Forward");
   call.Send(Message(ForwardOf(1), 0, Input()));

@@ -112,9 +112,11 @@ TEST_F(RetriesTest, InstancesAreMadeAndDeletedOnce) {
   (*create.mutable_arguments())["mlp_hidden_size"].set_int_value(2);
   const auto first = client_.CreateInstance(create);
   ASSERT_THAT(first, IsOk());
-  const auto second = client_.CreateInstance(create);
-  ASSERT_THAT(second, IsOk());
-  EXPECT_EQ(second->DebugString(), first->DebugString());
+  for (int i = 0; i < 8; ++i) {  // In whatever order the map is walked.
+    const auto again = client_.CreateInstance(create);
+    ASSERT_THAT(again, IsOk());
+    EXPECT_EQ(again->DebugString(), first->DebugString());
+  }
 
   v1::DeleteInstanceRequest remove;
   remove.set_instance("mlp");
@@ -213,6 +215,29 @@ TEST_F(RetriesTest, ADuplicateWaitsForTheFirstAttempt) {
   EXPECT_EQ(server_.tape_count(), 1);
 }
 
+TEST_F(RetriesTest, ADuplicateWithoutTensorsWaitsToo) {
+  absl::Notification started;
+  absl::Notification released;
+  server_.OnForward([&] {
+    started.Notify();
+    released.WaitForNotification();
+  });
+  std::vector<std::thread> calls;
+  calls.emplace_back(
+      [&] { EXPECT_THAT(client_.Forward(ForwardOf(1), Ones(4)), IsOk()); });
+  started.WaitForNotification();
+  v1::ZeroGradsRequest zero;
+  zero.set_request_id("zero-1");
+  for (int i = 0; i < 2; ++i) {
+    calls.emplace_back([&] { EXPECT_THAT(client_.ZeroGrads(zero), IsOk()); });
+  }
+  while (client_.GetServer()->principal_usage().calls() < 4) {
+    std::this_thread::yield();
+  }
+  released.Notify();
+  for (std::thread& call : calls) call.join();
+}
+
 // R4
 TEST_F(RetriesTest, ADuplicateRunsIfTheFirstAttemptGoesAway) {
   v1::SetParamsHeader header = SetParamsOf(kElements);
@@ -308,13 +333,14 @@ TEST_F(RetriesTest, AVanishedClientLeavesNoTapeWithoutARequestId) {
 
 // R4
 TEST(ExpiredAnswersTest, AnAnswerWhoseTensorsAreGoneIsAborted) {
-  TestServer server({.answers = {.max_payload_bytes = 8}});
+  TestServer server({.answers = {.max_payload_bytes = 24}});  // Of one row.
   PlainClient client(server);
-  v1::ForwardHeader forward = TapedForwardOf(1);
+  v1::ForwardHeader forward = TapedForwardOf(2);
   forward.set_request_id("forward-1");
-  ASSERT_THAT(client.Forward(forward, Bytes({1, 1, 1, 1})), IsOk());
+  const std::string two_rows = Bytes({1, 1, 1, 1, 1, 1, 1, 1});
+  ASSERT_THAT(client.Forward(forward, two_rows), IsOk());
   EXPECT_THAT(
-      client.Forward(forward, Bytes({1, 1, 1, 1})),
+      client.Forward(forward, two_rows),
       FailsWith(absl::StatusCode::kAborted, v1::ERROR_REASON_ANSWER_EXPIRED,
                 HasSubstr("no longer kept")));
   EXPECT_EQ(server.forward_count(), 1);
@@ -323,6 +349,11 @@ TEST(ExpiredAnswersTest, AnAnswerWhoseTensorsAreGoneIsAborted) {
   params.set_request_id("params-1");
   const std::string zeros(kElements * 4, '\0');
   ASSERT_THAT(client.SetParams(params, zeros), IsOk());
+  forward = TapedForwardOf(1);
+  for (const char* id : {"forward-2", "forward-3"}) {
+    forward.set_request_id(id);
+    ASSERT_THAT(client.Forward(forward, Bytes({1, 1, 1, 1})), IsOk());
+  }
   EXPECT_EQ(client.SetParams(params, zeros)->version().params(), 2U);
 }
 
