@@ -25,7 +25,7 @@ import torch  # noqa: E402
 import torchvision  # noqa: E402
 
 if sys.argv[3] == "remote":
-    import backboned.mammoth  # noqa: F401
+    import backboned_mammoth  # noqa: F401
 
 from datasets.utils.continual_dataset import ContinualDataset  # noqa: E402
 from models.utils.continual_model import ContinualModel  # noqa: E402

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from backboned.mammoth.run import REQUIRE_REMOTE, SERVER
+from backboned_mammoth.run import REQUIRE_REMOTE, SERVER
 
 pytest_plugins = ["mammoth_checkout"]
 
@@ -30,7 +30,7 @@ METHODS = {
     "lucir": f"--model lucir --dataset seq-mnist {BUFFER} --fitting_epochs 1",
     "derpp": f"--model derpp {SMALL} {BUFFER} --alpha 0.5 --beta 0.5",
 }
-HOSTED = {"er": "backboned.optim", "er-ace": "backboned.mammoth", "derpp": "backboned."}
+HOSTED = {"er": "backboned.optim", "er-ace": "backboned_mammoth", "derpp": "backboned."}
 
 
 @pytest.fixture(scope="module")
