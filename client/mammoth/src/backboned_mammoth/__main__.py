@@ -1,4 +1,4 @@
-"""``python -m backboned.mammoth -- --model=er ...``: Mammoth, remote backbones."""
+"""``python -m backboned_mammoth -- --model=er ...``: Mammoth, remote backbones."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import backboned.mammoth
-from backboned.mammoth.run import MODE, MODES, REQUIRE_REMOTE, SERVER
+import backboned_mammoth
+from backboned_mammoth.run import MODE, MODES, REQUIRE_REMOTE, SERVER
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m backboned.mammoth",
+        prog="python -m backboned_mammoth",
         usage="%(prog)s [options] -- MAMMOTH_OPTIONS",
         description="Run Mammoth's main.py, with its backbones in a server.",
         allow_abbrev=False,
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str]) -> None:
         os.environ[MODE] = options.mode
     if options.require_remote:
         os.environ[REQUIRE_REMOTE] = "1"
-    backboned.mammoth.engage()
+    backboned_mammoth.engage()
     os.chdir(folder)
     sys.argv = [str(script), *rest]
     sys.path[0] = str(folder)
