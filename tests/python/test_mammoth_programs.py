@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -53,6 +54,20 @@ def test_command_runs_mammoth(server, expected, command, name):
     plain = {k: v for k, v in expected.items() if k != "class"}
     assert (cls, found) == ("RemoteBaseMNISTMLP", plain)
     assert f"backboned: 6 forwards in {server.target}" in result.stderr.splitlines()[-1]
+
+
+def test_command_runs_a_mammoth_whose_program_is_in_utils(server, expected, tmp_path):
+    shutil.copytree(FAKE, tmp_path / "old")
+    (tmp_path / "old" / "utils").mkdir()
+    program = (tmp_path / "old" / "main.py").rename(tmp_path / "old/utils/main.py")
+    root = "import os, sys; sys.path.append(os.getcwd())\n"  # As Mammoth did then.
+    program.write_text(root + program.read_text())
+    result = python(
+        *("-m", "backboned_mammoth", "--server", server.target),
+        *("--mammoth", str(tmp_path / "old"), "--", "--backbone=mnistmlp"),
+    )
+    cls, found = outcome(result)
+    assert cls == "RemoteBaseMNISTMLP" and found["state"] == expected["state"]
 
 
 def test_command_starts_a_server_of_its_own(binary):

@@ -42,6 +42,16 @@ def test_an_entry_without_a_factory_stays_as_it_is(backbone, run):
     assert isinstance(backbone.build("mnistmlp", num_classes=10), OnServer)
 
 
+def test_a_factory_that_takes_no_number_of_classes(backbone, run):
+    entry = backbone.REGISTERED_BACKBONES["mnistmlp"]
+    plain = entry["class"]
+    entry["class"] = lambda mlp_hidden_size=100: plain(7, mlp_hidden_size)
+    replace_factories(backbone, run)
+    net = backbone.build("mnistmlp")
+    assert isinstance(net, OnServer) and net(digits()).shape == (6, 7)
+    assert run.counts["forwards"] == 1
+
+
 def without_head(net):
     net.last = net.classifier
     del net.classifier

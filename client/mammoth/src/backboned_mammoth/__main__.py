@@ -12,6 +12,9 @@ from pathlib import Path
 import backboned_mammoth
 from backboned_mammoth.run import MODE, MODES, REQUIRE_REMOTE, SERVER
 
+SCRIPTS = ("main.py", "utils/main.py")
+"""Mammoth's program, and where it was until 2025."""
+
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
@@ -54,8 +57,8 @@ def main(arguments: Sequence[str]) -> None:
     if not mark:
         parser.error("give Mammoth's options behind --")
     folder = options.mammoth.resolve()
-    script = folder / "main.py"
-    if not script.is_file() or not (folder / "backbone").is_dir():
+    script = next(filter(Path.is_file, (folder / name for name in SCRIPTS)), None)
+    if script is None or not (folder / "backbone").is_dir():
         parser.error(f"{folder} is no checkout of Mammoth: no main.py and backbone/")
     if options.server:
         os.environ[SERVER] = options.server
@@ -66,7 +69,7 @@ def main(arguments: Sequence[str]) -> None:
     backboned_mammoth.engage()
     os.chdir(folder)
     sys.argv = [str(script), *rest]
-    sys.path[0] = str(folder)
+    sys.path[0] = str(script.parent)
     runpy.run_path(str(script), run_name="__main__")
 
 

@@ -97,6 +97,9 @@ def _adopt(name: str, net: nn.Module, arguments: dict[str, Any], run: Run) -> No
         run.server  # noqa: B018  Fails here rather than in the middle of the run.
         run.counts["networks"] += 1
         wanted = {key: arguments[key] for key in known.arguments if key in arguments}
+        # The mnistmlp of before June 2025 is not told.
+        head = getattr(net, known.family.head)
+        wanted.setdefault("num_classes", getattr(head, "out_features", 0))
         blueprint = Blueprint(net, known.family.head)
         put_on_server(net, Counterpart(run, name, wanted, known.family, blueprint))
 
