@@ -122,8 +122,10 @@ RUN apt-get update \
     && python3 -m venv /opt/venv
 COPY requirements/demo.txt /opt/venv/
 RUN /opt/venv/bin/pip install --no-cache-dir -r /opt/venv/demo.txt
-COPY client/python /opt/client
-RUN /opt/venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation /opt/client
+COPY client/python /opt/client/python
+COPY client/mammoth /opt/client/mammoth
+RUN /opt/venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation \
+        /opt/client/python /opt/client/mammoth
 # The user has no home.
 ENV HOME=/tmp \
     PATH=/opt/venv/bin:$PATH

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Checks the words of our C++ comments: words.py [ROOT].
+"""Checks the words of our C++ comments and our pages: words.py [ROOT].
 
 Prints a line for each header whose first line does not say what the thing is or does:
 it begins with a verb ("Reads safetensors files") or a noun ("The devices of this
 machine"), not with a question's word, a pronoun or a preposition. Prints a line for
-each sentence whose subject is a clause: it begins with What, Who, Whose, That which,
-Whether or How. Questions are left alone.
+each sentence of a comment or a page whose subject is a clause: it begins with What,
+Who, Whose, That which, Whether or How. Questions, a page's headings and its code are
+left alone.
 """
 
 import re
@@ -38,16 +39,19 @@ CLAUSE = re.compile(
     r"(?:^|[.:;!?)*-] )"
     r"((?:What|Whatever|Who|Whoever|Whose|That which|Whether|How)\b[^.?]*)(.?)"
 )
+# Lines of a page that end a paragraph and hold no sentence: headings, code.
+APART = re.compile(r"#|    |$")
+ITEM = re.compile(r" *(?:-|\d+\.) ")
 # A comment of its own, or one behind code, which clang-format sets two spaces apart.
 OWN = re.compile(r"^\s*//+ ?(.*)$")
 BEHIND = re.compile(r"^.*\S {2}// (.*)$")
 
 
 def files(root: Path) -> Iterator[Path]:
-    """Give the repository's C++ files."""
+    """Give the repository's C++ files and pages."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-        + ["*.h", "*.cc"],
+        + ["*.h", "*.cc", "*.md"],
         cwd=root,
         check=True,
         capture_output=True,
@@ -73,10 +77,28 @@ def comments(text: str) -> Iterator[tuple[int, str]]:
             yield number, match[1]
 
 
+def sentences(text: str) -> Iterator[tuple[int, str]]:
+    """Give each paragraph, item and cell of a page, with its first line's number."""
+    begin, words, fenced = 0, [], False
+    for number, line in enumerate([*text.splitlines(), ""], start=1):
+        fence = line.startswith("```")
+        fenced ^= fence
+        apart = fence or fenced or line.startswith("|") or APART.match(line)
+        if words and (apart or ITEM.match(line)):
+            yield begin, " ".join(words)
+            words = []
+        if line.startswith("|"):
+            yield from ((number, cell.strip()) for cell in line.split("|"))
+        elif not apart:
+            begin = begin if words else number
+            words.append(ITEM.sub("", line.replace("**", ""), count=1).strip())
+
+
 def complaints(path: Path) -> Iterator[tuple[int, str]]:
     """Give the number and what is wrong, for each line of a file that is."""
-    for number, comment in comments(path.read_text()):
-        first = comment.split()[0].strip(":,.`")
+    paragraphs = sentences if path.suffix == ".md" else comments
+    for number, comment in paragraphs(path.read_text()):
+        first = comment.split(" ")[0].strip(":,.`")
         if path.suffix == ".h" and number == 1 and first in VAGUE:
             yield number, f"the header begins with '{first}'"
         for match in CLAUSE.finditer(comment):

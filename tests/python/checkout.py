@@ -34,7 +34,11 @@ class Checkout:
         self.root = folder / "checkout"
         for part in ("scripts", "requirements"):
             shutil.copytree(ROOT / part, self.root / part)
-        for file in ("CMakePresets.json", "client/python/pyproject.toml"):
+        for file in (
+            "CMakePresets.json",
+            "client/mammoth/pyproject.toml",
+            "client/python/pyproject.toml",
+        ):
             (self.root / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / file, self.root / file)
         self.programs = folder / "programs"

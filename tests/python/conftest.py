@@ -20,12 +20,37 @@ pytest.register_assert_rewrite("mammoth_pairs")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# Files that take ten seconds or more on two quiet cores, the longest first: workers
+# begin with them, so that none is left with a long one at the end.
+SLOW = (
+    *("test_examples", "test_faults", "test_architectures", "test_pytorch_table"),
+    *("test_outages", "test_mammoth_methods", "test_optimizers", "test_demo"),
+    *("test_run_card", "test_examples_python", "test_ecosystem", "test_strangers"),
+    *("test_lifecycle", "test_mammoth_vit", "test_mammoth_hosted", "test_weights"),
+    "test_pages",
+)
+
+
 def pytest_configure(config):
-    config.addinivalue_line(
-        "markers", "nightly: takes minutes; left out unless -m asks for it"
-    )
-    if not config.option.markexpr:
-        config.option.markexpr = "not nightly"
+    wanted = config.option.markexpr
+    if "nightly" not in wanted:
+        config.option.markexpr = (
+            f"({wanted}) and not nightly" if wanted else "not nightly"
+        )
+
+
+def pytest_collection_modifyitems(config, items):
+    """Mark tests by their file."""
+    for item in items:
+        if item.path.stem in SLOW:
+            item.add_marker("slow")
+        for kind in ("mammoth", "examples"):
+            if item.path.stem.startswith(f"test_{kind}"):
+                item.add_marker(kind)
+    if hasattr(config, "workerinput"):  # Of pytest-xdist.
+        last = len(SLOW)
+        rank = {stem: place for place, stem in enumerate(SLOW)}
+        items.sort(key=lambda item: rank.get(item.path.stem, last))
 
 
 @pytest.fixture(scope="session")

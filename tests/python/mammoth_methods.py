@@ -1,7 +1,8 @@
 """Runs methods of the real Mammoth, each in a fork, and writes what they computed.
 
-Usage: mammoth_methods.py DATA RESULTS {local,remote} METHOD_OPTIONS...
-with Mammoth's checkout as the working directory; a method's options are one word.
+Usage: mammoth_methods.py DATA RESULTS {local,remote,library} METHOD_OPTIONS...
+with Mammoth's checkout as the working directory; a method's options are one word. With
+`library` methods are remote, and run by what Mammoth gives as the package `mammoth`.
 """
 
 import hashlib
@@ -24,8 +25,8 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import torchvision  # noqa: E402
 
-if sys.argv[3] == "remote":
-    import backboned.mammoth  # noqa: F401
+if sys.argv[3] != "local":
+    import backboned_mammoth  # noqa: F401
 
 from datasets.utils.continual_dataset import ContinualDataset  # noqa: E402
 from models.utils.continual_model import ContinualModel  # noqa: E402
@@ -80,9 +81,18 @@ class Record:
 
 
 def train(options, data, path):
-    sys.argv = ["main.py", *options.split(), *COMMON, "--base_path", data]
+    words = [*options.split(), *COMMON, "--base_path", data]
+    library = sys.argv[3] == "library"
+    sys.argv = ["main.py", *([] if library else words)]
     record = Record()
-    main.main()
+    if library:
+        import mammoth
+
+        named = {k[2:]: v for k, v in zip(words[::2], words[1::2])}
+        model, dataset = named.pop("model"), named.pop("dataset")
+        mammoth.train(*mammoth.load_runner(model, dataset, named))
+    else:
+        main.main()
     with open(path, "w") as file:
         json.dump(record.result(), file)
 

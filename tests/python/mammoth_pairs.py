@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from backboned.mammoth import disengage
-from backboned.mammoth.registry import replace_factories
-from backboned.mammoth.run import SERVER, Run
+from backboned_mammoth import disengage
+from backboned_mammoth.registry import replace_factories
+from backboned_mammoth.run import SERVER, Run
 from torch import nn
 
 disengage()  # Other tests import Mammoth's own backbones, and compare with them.

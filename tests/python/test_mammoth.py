@@ -13,9 +13,9 @@ import warnings
 import pytest
 import torch
 from backboned import InvalidArgument
-from backboned.mammoth import RanHere
-from backboned.mammoth.network import OnServer
-from backboned.mammoth.run import REQUIRE_REMOTE
+from backboned_mammoth import RanHere
+from backboned_mammoth.network import OnServer
+from backboned_mammoth.run import REQUIRE_REMOTE
 from mammoth_pairs import (
     Cosine,
     assert_same,

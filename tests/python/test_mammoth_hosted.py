@@ -7,9 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from backboned import InvalidArgument
-from backboned.mammoth.routing import route_optimizers
-from backboned.mammoth.run import MODE
 from backboned.optim import HostedOptimizer
+from backboned_mammoth.routing import route_optimizers
+from backboned_mammoth.run import MODE
 from mammoth_pairs import Cosine, assert_same, assert_same_state, digits, photos
 
 pytest_plugins = ["mammoth_pairs"]

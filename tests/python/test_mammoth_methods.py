@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from backboned.mammoth.run import REQUIRE_REMOTE, SERVER
+from backboned_mammoth.run import REQUIRE_REMOTE, SERVER
 
 pytest_plugins = ["mammoth_checkout"]
 
@@ -30,7 +30,7 @@ METHODS = {
     "lucir": f"--model lucir --dataset seq-mnist {BUFFER} --fitting_epochs 1",
     "derpp": f"--model derpp {SMALL} {BUFFER} --alpha 0.5 --beta 0.5",
 }
-HOSTED = {"er": "backboned.optim", "er-ace": "backboned.mammoth", "derpp": "backboned."}
+HOSTED = {"er": "backboned.optim", "er-ace": "backboned_mammoth", "derpp": "backboned."}
 
 
 @pytest.fixture(scope="module")
@@ -75,25 +75,38 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def results(mammoth, data, server, tmp_path_factory):
-    """What each method computed, here and with the server."""
-    found = {}
-    for side in ("local", "remote"):
+def compute(mammoth, data, server, tmp_path_factory):
+    """Runs methods, and gives what each computed."""
+
+    def compute_on(side, methods):
         folder = tmp_path_factory.mktemp(side)
+        path = os.pathsep.join([os.environ.get("PYTHONPATH", ""), str(mammoth.parent)])
         done = subprocess.run(
-            [sys.executable, SCRIPT, data, folder, side, *METHODS.values()],
+            [sys.executable, SCRIPT, data, folder, side, *methods.values()],
             cwd=mammoth,
-            env={**os.environ, SERVER: server.target, REQUIRE_REMOTE: "1"},
+            env={
+                **os.environ,
+                "PYTHONPATH": path,
+                SERVER: server.target,
+                REQUIRE_REMOTE: "1",
+            },
             capture_output=True,
             text=True,
             timeout=600,
         )
         assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
-        found[side] = {
+        return {
             name: json.loads((folder / f"{index}.json").read_text())
-            for index, name in enumerate(METHODS)
+            for index, name in enumerate(methods)
         }
-    return found
+
+    return compute_on
+
+
+@pytest.fixture(scope="module")
+def results(compute):
+    """What each method computed, here and with the server."""
+    return {side: compute(side, METHODS) for side in ("local", "remote")}
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -109,3 +122,8 @@ def test_computes_what_a_local_run_does(results, method):
 def test_steps_where_it_should(results, method):
     expected = HOSTED.get(method, "torch.optim")
     assert results["remote"][method]["optimizer"].startswith(expected)
+
+
+def test_mammoth_as_a_library_computes_the_same(compute, results):
+    found = compute("library", {"er": METHODS["er"]})["er"]
+    assert found == results["remote"]["er"]

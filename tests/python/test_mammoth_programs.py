@@ -2,11 +2,12 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
-from backboned.mammoth.run import SERVER
+from backboned_mammoth.run import SERVER
 from mammoth_pairs import FAKE
 
 
@@ -36,10 +37,17 @@ def outcome(result):
     return found.pop("class"), found
 
 
-@pytest.mark.parametrize("name", ["mnistmlp", "remote-mnistmlp"])
-def test_command_runs_mammoth(server, expected, name):
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        ("backboned_mammoth", "mnistmlp"),
+        ("backboned_mammoth", "remote-mnistmlp"),
+        ("backboned.mammoth", "mnistmlp"),
+    ],
+)
+def test_command_runs_mammoth(server, expected, command, name):
     result = python(
-        *("-m", "backboned.mammoth", "--server", server.target),
+        *("-m", command, "--server", server.target),
         *("--require-remote", "--", f"--backbone={name}"),
     )
     cls, found = outcome(result)
@@ -48,16 +56,31 @@ def test_command_runs_mammoth(server, expected, name):
     assert f"backboned: 6 forwards in {server.target}" in result.stderr.splitlines()[-1]
 
 
+def test_command_runs_a_mammoth_whose_program_is_in_utils(server, expected, tmp_path):
+    shutil.copytree(FAKE, tmp_path / "old")
+    (tmp_path / "old" / "utils").mkdir()
+    program = (tmp_path / "old" / "main.py").rename(tmp_path / "old/utils/main.py")
+    root = "import os, sys; sys.path.append(os.getcwd())\n"  # As Mammoth did then.
+    program.write_text(root + program.read_text())
+    result = python(
+        *("-m", "backboned_mammoth", "--server", server.target),
+        *("--mammoth", str(tmp_path / "old"), "--", "--backbone=mnistmlp"),
+    )
+    cls, found = outcome(result)
+    assert cls == "RemoteBaseMNISTMLP" and found["state"] == expected["state"]
+
+
 def test_command_starts_a_server_of_its_own(binary):
     variables = {"BACKBONED_BIN": str(binary), SERVER: ""}
-    words = ("-m", "backboned.mammoth", "--", "--backbone=mnistmlp")
+    words = ("-m", "backboned_mammoth", "--", "--backbone=mnistmlp")
     result = python(*words, **variables)
     assert outcome(result)[0] == "RemoteBaseMNISTMLP"
     assert "6 forwards in a server of its own" in result.stderr
 
 
 @pytest.mark.parametrize(
-    "order", ["backboned.mammoth, main", "main, backboned.mammoth"]
+    "order",
+    ["backboned_mammoth, main", "main, backboned_mammoth", "backboned.mammoth, main"],
 )
 def test_imports_in_either_order(server, expected, order):
     code = f"import sys; sys.argv[1:] = ['--backbone=mnistmlp']; import {order}"
@@ -69,20 +92,33 @@ def test_imports_in_either_order(server, expected, order):
 
 
 def test_command_without_mark(server):
-    result = python("-m", "backboned.mammoth", "--model=er")
+    result = python("-m", "backboned_mammoth", "--model=er")
     assert result.returncode == 2 and "unrecognized arguments" in result.stderr
-    result = python("-m", "backboned.mammoth")
+    result = python("-m", "backboned_mammoth")
     assert result.returncode == 2 and "behind --" in result.stderr
 
 
 def test_command_outside_a_checkout(tmp_path):
-    result = python("-m", "backboned.mammoth", "--mammoth", str(tmp_path), "--")
+    result = python("-m", "backboned_mammoth", "--mammoth", str(tmp_path), "--")
     assert result.returncode == 2 and "is no checkout of Mammoth" in result.stderr
 
 
 def test_server_that_is_not_there():
     result = python(
-        *("-m", "backboned.mammoth", "--server", "unix:/nowhere", "--"),
+        *("-m", "backboned_mammoth", "--server", "unix:/nowhere", "--"),
         "--backbone=mnistmlp",
     )
     assert result.returncode == 1 and "there is no socket /nowhere" in result.stderr
+
+
+WITHOUT = "import sys; sys.modules['backboned_mammoth'] = None; "
+
+
+def test_the_old_name_says_what_to_install():
+    result = python("-c", f"{WITHOUT}import backboned.mammoth")
+    assert result.returncode == 1
+    assert "ModuleNotFoundError: backboned.mammoth is the package" in result.stderr
+    module = "runpy.run_module('backboned.mammoth', run_name='__main__')"
+    result = python("-c", f"{WITHOUT}import runpy; {module}")
+    (line,) = result.stderr.splitlines()
+    assert result.returncode == 1 and "pip install on the folder client/mammoth" in line

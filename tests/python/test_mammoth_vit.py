@@ -9,9 +9,9 @@ import warnings
 
 import pytest
 import torch
-from backboned.mammoth import RanHere, registry
-from backboned.mammoth.families import KNOWN
-from backboned.mammoth.run import REQUIRE_REMOTE, SERVER, Run
+from backboned_mammoth import RanHere, registry
+from backboned_mammoth.families import KNOWN
+from backboned_mammoth.run import REQUIRE_REMOTE, SERVER, Run
 from mammoth_pairs import assert_same, assert_same_grads, assert_same_state, train
 
 pytest_plugins = ["mammoth_pairs", "mammoth_checkout"]

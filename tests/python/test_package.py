@@ -8,25 +8,39 @@ from pathlib import Path
 import backboned
 import pytest
 
-SOURCE = Path(__file__).parents[2] / "client" / "python"
+CLIENT = Path(__file__).parents[2] / "client"
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
+def wheels(tmp_path_factory):
+    """The wheels of the client and of the drop-in for Mammoth, by their folders."""
     import shutil
 
     pytest.importorskip("build")
     folder = tmp_path_factory.mktemp("wheel")
     ignored = shutil.ignore_patterns("*.egg-info", "build", "__pycache__", ".*cache")
-    shutil.copytree(SOURCE, folder / "source", ignore=ignored)
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation"]
-    subprocess.run(
-        [*command, "--outdir", folder, folder / "source"],
-        check=True,
-        capture_output=True,
-    )
-    (found,) = folder.glob("*.whl")
+    found = {}
+    for part in ("python", "mammoth"):
+        shutil.copytree(CLIENT / part, folder / part, ignore=ignored)
+        command = [sys.executable, "-m", "build", "--wheel", "--no-isolation"]
+        subprocess.run(
+            [*command, "--outdir", folder / "made" / part, folder / part],
+            check=True,
+            capture_output=True,
+        )
+        (found[part],) = (folder / "made" / part).glob("*.whl")
     return found
+
+
+@pytest.fixture
+def wheel(wheels):
+    return wheels["python"]
+
+
+def metadata(wheel):
+    archive = zipfile.ZipFile(wheel)
+    (name,) = [n for n in archive.namelist() if n.endswith("/METADATA")]
+    return archive.read(name).decode()
 
 
 def test_wheel_is_pure_and_installs_no_program(wheel):
@@ -38,12 +52,23 @@ def test_wheel_is_pure_and_installs_no_program(wheel):
 
 
 def test_extras_name_the_server_of_the_same_version(wheel):
-    archive = zipfile.ZipFile(wheel)
-    (name,) = [n for n in archive.namelist() if n.endswith("/METADATA")]
-    metadata = archive.read(name).decode()
     for extra in ("server", "demo"):
         wanted = f'backboned-server=={backboned.__version__}; extra == "{extra}"'
-        assert f"Requires-Dist: {wanted}\n" in metadata
+        assert f"Requires-Dist: {wanted}\n" in metadata(wheel)
+
+
+def test_the_drop_in_is_a_wheel_of_its_own_that_needs_this_client(wheels):
+    version = backboned.__version__
+    drop_in = wheels["mammoth"]
+    assert drop_in.name == f"backboned_mammoth-{version}-py3-none-any.whl"
+    assert f"Requires-Dist: backboned[torch]=={version}\n" in metadata(drop_in)
+    folders = {
+        part: {n.split("/")[0] for n in zipfile.ZipFile(wheel).namelist()}
+        for part, wheel in wheels.items()
+    }
+    assert "backboned_mammoth" in folders["mammoth"]
+    assert "backboned_mammoth" not in folders["python"]
+    assert not folders["python"] & folders["mammoth"]
 
 
 def run_isolated(code):

@@ -36,7 +36,8 @@ mkdir i.dist-info/sboms && echo {{}} >i.dist-info/sboms/backboned.cdx.json
         )
         for program, text in {
             "python": f"""case "$*" in
-*"pip wheel"*) {version}; touch "dist/backboned-$version-py3-none-any.whl" ;;
+*"pip wheel"*) {version}
+  touch dist/backboned-$version-py3-none-any.whl dist/backboned_mammoth-$version.whl ;;
 *zipfile*) exec {sys.executable} "$@" ;;
 esac""",
             "buf": '[ ! -e $HOME/fails-buf ] && echo contract >"${5}"',

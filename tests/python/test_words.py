@@ -40,6 +40,19 @@ def test_accepts_good_words(tmp_path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "# What to do\n\nWait, and ask who is there.\n",
+        "What is a tape? A forward that is kept.\n",
+        "Run it:\n\n    What is this\n\n```\nWho am I\n```\n",
+        "| what | who |\n| --- | --- |\n| a share | whose label it bears |\n",
+    ],
+)
+def test_accepts_good_words_on_a_page(tmp_path: Path, text: str) -> None:
+    assert complaints(tmp_path, "a.md", text) == ""
+
+
+@pytest.mark.parametrize(
     ("file", "text", "message"),
     [
         ("a.h", "// From text.\n", "a.h:1: the header begins with 'From'"),
@@ -59,6 +72,9 @@ def test_accepts_good_words(tmp_path: Path, text: str) -> None:
             "// Errors:\n//\n// * What is wrong.\n",
             "a.cc:3: the sentence begins with",
         ),
+        ("a.md", "# A page\n\nA share. What\nrests.\n", "a.md:3: the sentence begins"),
+        ("a.md", "A list:\n\n- **Who** pays.\n", "a.md:3: the sentence begins with"),
+        ("a.md", "| a |\n| --- |\n| Whose it is. |\n", "clause: Whose it is"),
     ],
 )
 def test_names_the_bad_words(

@@ -1,6 +1,6 @@
 """Mammoth's backbones in a server, with Mammoth as it is.
 
->>> import backboned.mammoth
+>>> import backboned_mammoth
 >>> import main
 >>> main.main()
 
@@ -9,10 +9,19 @@ builds, whichever of the two is imported first. The environment says which serve
 ``BACKBONED_SERVER``, by default one of one's own. `docs/mammoth.md` has the rest.
 """
 
-from backboned.mammoth.registry import disengage, engage
-from backboned.mammoth.run import REQUIRE_REMOTE, RUN, SERVER, RanHere
+from backboned_mammoth.registry import disengage, engage
+from backboned_mammoth.run import REQUIRE_REMOTE, RUN, SERVER, RanHere
+from backboned_mammoth.seams import SeamError
 
-__all__ = ["REQUIRE_REMOTE", "SERVER", "STATS", "RanHere", "disengage", "engage"]
+__all__ = [
+    "REQUIRE_REMOTE",
+    "SERVER",
+    "STATS",
+    "RanHere",
+    "SeamError",
+    "disengage",
+    "engage",
+]
 
 
 def STATS() -> dict[str, int]:  # noqa: N802

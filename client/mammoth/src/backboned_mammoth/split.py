@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import Any, Callable
 
 import torch
-
 from backboned.optim import HostedOptimizer
 
 

@@ -10,17 +10,17 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
-
 from backboned.errors import InvalidArgument
-from backboned.mammoth.blueprint import Found
-from backboned.mammoth.counterpart import Counterpart, UnsuitableError
-from backboned.mammoth.families import LAYERS, Family
 from backboned.nn.function import AnyLink, Call, run, run_with_graph
 from backboned.nn.hosted import HostedLink
 from backboned.nn.lazy import LazyParameter, raw
 from backboned.nn.remote import announce
 from backboned.norms import BatchNorm
+from torch import nn
+
+from backboned_mammoth.blueprint import Found
+from backboned_mammoth.counterpart import Counterpart, UnsuitableError
+from backboned_mammoth.families import LAYERS, Family
 
 _COUNTERPART = "_counterpart"
 # What the server refuses, and Mammoth's class may refuse in its own words.

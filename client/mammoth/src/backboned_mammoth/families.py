@@ -1,6 +1,7 @@
 """Mammoth's backbones that a server can compute, and what their classes return.
 
-Facts about github.com/aimagelab/mammoth, commit e75a491.
+As in github.com/aimagelab/mammoth at commit e75a491. A network of a checkout that
+differs in a class's name, tensors or modules runs here, with a warning that says so.
 """
 
 from __future__ import annotations

@@ -12,7 +12,6 @@ import weakref
 from typing import Any
 
 import torch
-
 from backboned.connecting import connect, local_server
 from backboned.errors import BackbonedError, FailedPrecondition, InvalidArgument
 from backboned.server import Server

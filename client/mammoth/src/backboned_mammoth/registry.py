@@ -13,12 +13,13 @@ from typing import Any
 
 from torch import nn
 
-from backboned.mammoth.blueprint import Blueprint
-from backboned.mammoth.counterpart import Counterpart
-from backboned.mammoth.families import KNOWN
-from backboned.mammoth.network import OnServer, put_on_server
-from backboned.mammoth.routing import route_optimizers
-from backboned.mammoth.run import RUN, Run
+from backboned_mammoth import seams
+from backboned_mammoth.blueprint import Blueprint
+from backboned_mammoth.counterpart import Counterpart
+from backboned_mammoth.families import KNOWN
+from backboned_mammoth.network import OnServer, put_on_server
+from backboned_mammoth.routing import route_optimizers
+from backboned_mammoth.run import RUN, Run
 
 PREFIX = "remote-"
 _MARK = "_backboned_engaged"
@@ -43,12 +44,19 @@ def replace_factories(module: ModuleType, run: Run = RUN) -> None:
     """Replace what Mammoth's registry builds, and add names with ``remote-``.
 
     Does nothing to a package ``backbone`` that is not Mammoth's. Idempotent.
+
+    Raises
+    ------
+    SeamError
+        If it is Mammoth's and has no registry.
     """
-    registry = getattr(module, "REGISTERED_BACKBONES", None)
-    if not isinstance(registry, dict) or hasattr(module, _MARK):
+    if hasattr(module, _MARK):
         return
+    registry = seams.registry(module)
     setattr(module, _MARK, True)
     for name, entry in list(registry.items()):
+        if not seams.is_entry(entry):
+            continue
         entry["class"] = _remote(name, entry["class"], run)
         if name in KNOWN:
             registry.setdefault(PREFIX + name, dict(entry))
@@ -83,10 +91,15 @@ def _adopt(name: str, net: nn.Module, arguments: dict[str, Any], run: Run) -> No
         run.runs_here(name, "the server does not know this backbone")
     elif (cls.__module__, cls.__qualname__) != (known.family.module, known.family.name):
         run.runs_here(name, f"it is a {cls.__module__}.{cls.__qualname__}")
+    elif missing := seams.missing_of_network(net, known.family):
+        run.runs_here(name, missing)
     else:
         run.server  # noqa: B018  Fails here rather than in the middle of the run.
         run.counts["networks"] += 1
         wanted = {key: arguments[key] for key in known.arguments if key in arguments}
+        # The mnistmlp of before June 2025 is not told.
+        head = getattr(net, known.family.head)
+        wanted.setdefault("num_classes", getattr(head, "out_features", 0))
         blueprint = Blueprint(net, known.family.head)
         put_on_server(net, Counterpart(run, name, wanted, known.family, blueprint))
 

@@ -1,4 +1,4 @@
-"""``python -m backboned.mammoth -- --model=er ...``: Mammoth, remote backbones."""
+"""``python -m backboned_mammoth -- --model=er ...``: Mammoth, remote backbones."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import backboned.mammoth
-from backboned.mammoth.run import MODE, MODES, REQUIRE_REMOTE, SERVER
+import backboned_mammoth
+from backboned_mammoth.run import MODE, MODES, REQUIRE_REMOTE, SERVER
+
+SCRIPTS = ("main.py", "utils/main.py")
+"""Mammoth's program, and where it was until 2025."""
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m backboned.mammoth",
+        prog="python -m backboned_mammoth",
         usage="%(prog)s [options] -- MAMMOTH_OPTIONS",
         description="Run Mammoth's main.py, with its backbones in a server.",
         allow_abbrev=False,
@@ -54,8 +57,8 @@ def main(arguments: Sequence[str]) -> None:
     if not mark:
         parser.error("give Mammoth's options behind --")
     folder = options.mammoth.resolve()
-    script = folder / "main.py"
-    if not script.is_file() or not (folder / "backbone").is_dir():
+    script = next(filter(Path.is_file, (folder / name for name in SCRIPTS)), None)
+    if script is None or not (folder / "backbone").is_dir():
         parser.error(f"{folder} is no checkout of Mammoth: no main.py and backbone/")
     if options.server:
         os.environ[SERVER] = options.server
@@ -63,10 +66,10 @@ def main(arguments: Sequence[str]) -> None:
         os.environ[MODE] = options.mode
     if options.require_remote:
         os.environ[REQUIRE_REMOTE] = "1"
-    backboned.mammoth.engage()
+    backboned_mammoth.engage()
     os.chdir(folder)
     sys.argv = [str(script), *rest]
-    sys.path[0] = str(folder)
+    sys.path[0] = str(script.parent)
     runpy.run_path(str(script), run_name="__main__")
 
 

@@ -7,12 +7,13 @@ from types import ModuleType
 from typing import Any
 
 import torch
-
 from backboned import optim
-from backboned.mammoth.counterpart import UnsuitableError
-from backboned.mammoth.network import OnServer
-from backboned.mammoth.run import mode
-from backboned.mammoth.split import split
+
+from backboned_mammoth import seams
+from backboned_mammoth.counterpart import UnsuitableError
+from backboned_mammoth.network import OnServer
+from backboned_mammoth.run import RUN, Run, mode
+from backboned_mammoth.split import split
 
 STEPPING = frozenset(
     {
@@ -44,11 +45,23 @@ _SETTINGS = (
 )
 
 
-def route_optimizers(module: ModuleType) -> None:
-    """Let Mammoth's methods get optimizers that step in the server. Idempotent."""
-    cls = getattr(module, "ContinualModel", None)
-    get = getattr(cls, "get_optimizer", None)
-    if cls is None or get is None or hasattr(get, "__wrapped__"):
+def route_optimizers(module: ModuleType, run: Run = RUN) -> None:
+    """Let Mammoth's methods get optimizers that step in the server. Idempotent.
+
+    Raises
+    ------
+    SeamError
+        If they get theirs elsewhere, and `BACKBONED_MODE` is ``hosted``; otherwise that
+        is a warning.
+    """
+    if missing := seams.missing_of_optimizers(module):
+        if mode() == "hosted":
+            raise seams.SeamError(f"no network can be hosted: {missing}")
+        run.warn(f"every network is mirrored: {missing}")
+        return
+    cls = module.ContinualModel
+    get = cls.get_optimizer
+    if hasattr(get, "__wrapped__"):
         return
 
     @functools.wraps(get)

@@ -5,14 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
-
 from backboned.errors import InvalidArgument, NotFound
 from backboned.instance import Instance
 from backboned.layout import Layout
-from backboned.mammoth.blueprint import Blueprint, Tensor
-from backboned.mammoth.families import Family
-from backboned.mammoth.run import Run
 from backboned.nn.function import AnyLink
 from backboned.nn.hosted import HostedLink
 from backboned.nn.lazy import raw
@@ -20,6 +15,11 @@ from backboned.nn.link import Link
 from backboned.nn.mirror import torch_dtype
 from backboned.nn.norm import Norms
 from backboned.norms import BatchNorm
+from torch import nn
+
+from backboned_mammoth.blueprint import Blueprint, Tensor
+from backboned_mammoth.families import Family
+from backboned_mammoth.run import Run
 
 
 class UnsuitableError(Exception):
