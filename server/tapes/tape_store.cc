@@ -32,7 +32,9 @@ std::shared_ptr<const Tape> Demoted(const Tape& tape) {
   return demoted;
 }
 
-bool IsDemoted(const Tape& tape) { return tape.graph == nullptr; }
+bool IsDemoted(const Tape& tape) {
+  return tape.graph == nullptr && tape.replay != nullptr;
+}
 
 bool CanBeDemoted(const Tape& tape) {
   return tape.graph != nullptr && tape.replay != nullptr;

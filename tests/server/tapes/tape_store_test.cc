@@ -582,10 +582,7 @@ TEST(TapeStoreThreadsTest, FiguresAreZeroAfterManyThreads) {
             store.Reserve({.principal = "p"}, At(0));
         if (!slot.ok()) continue;
         const absl::StatusOr<std::string> id =
-            store.Put({.instance_uid = "uid",
-                       .principal = "p",
-                       .bytes = 200,
-                       .graph = FakeGraph([] {})},
+            store.Put({.instance_uid = "uid", .principal = "p", .bytes = 200},
                       *std::move(slot), At(0));
         if (!id.ok()) continue;
         absl::StatusOr<TapeLease> lease = store.Lease({*id}, "uid", "p", At(0));

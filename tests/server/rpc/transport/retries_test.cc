@@ -244,6 +244,7 @@ TEST_F(RetriesTest, ADuplicateRunsIfTheFirstAttemptGoesAway) {
   header.set_request_id("params-1");
   RawCall first(server_.channel(), "SetParams");
   first.Send(Message(header, 0, "1234"));
+  while (server_.in_flight_bytes() == 0) std::this_thread::yield();
   std::thread duplicate(
       [&] { EXPECT_THAT(client_.SetParams(header, Ones(kElements)), IsOk()); });
   first.Cancel();
