@@ -216,16 +216,6 @@ std::shared_ptr<const void> MemoryRoom::Count(size_t bytes) {
   return counted;
 }
 
-void MemoryRoom::SetMaxPooled(int64_t max_pooled_bytes) {
-  Block* evicted = nullptr;
-  {
-    absl::MutexLock lock(&mutex_);
-    max_pooled_bytes_ = max_pooled_bytes;
-    evicted = EvictDownTo(max_pooled_bytes);
-  }
-  Release(evicted);
-}
-
 void MemoryRoom::TrimTo(int64_t bytes) {
   ReleaseDownTo(bytes);
   TrimHeapOver(0);

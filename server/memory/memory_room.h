@@ -76,9 +76,6 @@ class MemoryRoom {
   // Replaces the limit on bytes in use. Memory in use stays.
   void SetLimit(int64_t limit_bytes) { in_use_.SetLimit(limit_bytes); }
 
-  // Replaces the pool's cap and gives the excess back.
-  void SetMaxPooled(int64_t max_pooled_bytes);
-
   // Gives memory back to the system, longest rested first, until at most
   // `bytes` rest in the pool.
   void TrimTo(int64_t bytes);
@@ -123,9 +120,9 @@ class MemoryRoom {
   static void Release(Block* chain);
 
   MemoryAccount in_use_;
+  const int64_t max_pooled_bytes_;
 
   mutable absl::Mutex mutex_;
-  int64_t max_pooled_bytes_ ABSL_GUARDED_BY(mutex_);
   int64_t pooled_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   // The lowest value of `pooled_bytes_` since the last TrimUnused.
   int64_t unused_bytes_ ABSL_GUARDED_BY(mutex_) = 0;

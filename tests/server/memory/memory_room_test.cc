@@ -113,10 +113,9 @@ TEST_F(MemoryRoomTest, PoolKeepsItsCap) {
   buffers.clear();
   EXPECT_LE(room_.pooled_bytes(), static_cast<int64_t>(64 * kMiB));
   EXPECT_GT(room_.pooled_bytes(), static_cast<int64_t>(50 * kMiB));
-  room_.SetMaxPooled(kMiB);
-  EXPECT_EQ(room_.pooled_bytes(), 0);
-  room_.AllocateBuffer(2 * kMiB);
-  EXPECT_EQ(room_.pooled_bytes(), 0);
+  MemoryRoom small({.max_pooled_bytes = kMiB});
+  small.AllocateBuffer(2 * kMiB);
+  EXPECT_EQ(small.pooled_bytes(), 0);
 }
 
 TEST_F(MemoryRoomTest, PoolGivesUpTheLongestRested) {
