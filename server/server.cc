@@ -95,8 +95,10 @@ absl::StatusOr<Created> Server::CreateInstance(const CreateOptions& options) {
                                              ? FindWorker(options.device)
                                              : &plan->source->worker();
   if (!worker.ok()) return worker.status();
-  if (auto taken = registry_.Get(options.owner, options.name)) {
-    return Existing(std::move(taken), options, *plan, **worker);
+  if (plan->source == nullptr) {  // A clone's condition comes first.
+    if (auto taken = registry_.Get(options.owner, options.name)) {
+      return Existing(std::move(taken), options, *plan, **worker);
+    }
   }
   absl::Status status = CheckBeginning(options, *plan, **worker);
   if (status.ok()) {  // Before any allocation.
