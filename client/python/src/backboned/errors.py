@@ -1,18 +1,48 @@
-"""What goes wrong, as exceptions that carry the server's code, reason and message.
-
-They are named as gRPC's codes are.
-"""
-
-# ruff: noqa: N818
+"""Lets an error point to the line that asked, not to what lies below it."""
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+import inspect
+import logging
+from typing import Any, Callable, TypeVar, cast
 
 import grpc
 from google.protobuf.message import DecodeError
 
 from backboned.v1 import error_pb2
+
+# ruff: noqa: N818
+
+
+__all__ = [
+    "Aborted",
+    "AlreadyExists",
+    "BackbonedError",
+    "Cancelled",
+    "DeadlineExceeded",
+    "FailedPrecondition",
+    "Internal",
+    "InvalidArgument",
+    "MalformedAnswer",
+    "NotFound",
+    "Refused",
+    "ResourceExhausted",
+    "ServerRestarted",
+    "ServerStartError",
+    "StaleVersion",
+    "StepNotMade",
+    "Unavailable",
+]
+
+NOTHING_CHANGED = {
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.NOT_FOUND,
+    grpc.StatusCode.FAILED_PRECONDITION,
+    grpc.StatusCode.ABORTED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+}
+"""After these codes nothing has changed in the server."""
 
 _DETAILS_KEY = "grpc-status-details-bin"
 _REASON_PREFIX = "ERROR_REASON_"
@@ -268,3 +298,34 @@ def _reason_name(number: int) -> str:
     except ValueError:
         return str(number)
     return name[len(_REASON_PREFIX) :]
+
+
+_log = logging.getLogger("backboned")
+
+F = TypeVar("F", bound=Callable[..., Any])
+C = TypeVar("C", bound=type)
+
+
+def verb(function: F) -> F:
+    """Let a `BackbonedError` of a public function come without the frames below it.
+
+    They are logged at DEBUG (logger ``backboned``).
+    """
+
+    @functools.wraps(function)
+    def verb(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except BackbonedError as error:
+            _log.debug("%s failed", function.__qualname__, exc_info=True)
+            raise error.with_traceback(None) from None
+
+    return cast(F, verb)
+
+
+def verbs(cls: C) -> C:
+    """Make a `verb` of each public method that a class defines itself."""
+    for name, value in list(vars(cls).items()):
+        if not name.startswith("_") and inspect.isfunction(value):
+            setattr(cls, name, verb(value))
+    return cls

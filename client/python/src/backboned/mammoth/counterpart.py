@@ -9,17 +9,16 @@ from torch import nn
 
 from backboned.errors import InvalidArgument, NotFound
 from backboned.instance import Instance
-from backboned.layout import Layout
 from backboned.mammoth.blueprint import Blueprint, Tensor
 from backboned.mammoth.families import Family
 from backboned.mammoth.run import Run
-from backboned.nn.function import AnyLink
 from backboned.nn.hosted import HostedLink
+from backboned.nn.intact import Norms
 from backboned.nn.lazy import raw
-from backboned.nn.link import Link
-from backboned.nn.mirror import torch_dtype
-from backboned.nn.norm import Norms
-from backboned.norms import BatchNorm
+from backboned.nn.link import Link as AnyLink
+from backboned.nn.mirrored import MirroredLink as Link
+from backboned.nn.watch import torch_dtype
+from backboned.types import BatchNorm, Layout
 
 
 class UnsuitableError(Exception):
@@ -122,6 +121,7 @@ class Counterpart:
         link = self.link(net, own_head)
         if isinstance(link, Link):
             link = self._link = HostedLink(link.instance, net, link)
+        assert isinstance(link, HostedLink)
         link.optimizer = self._optimizer = optimizer
         return link
 

@@ -16,11 +16,12 @@ from backboned.errors import InvalidArgument
 from backboned.mammoth.blueprint import Found
 from backboned.mammoth.counterpart import Counterpart, UnsuitableError
 from backboned.mammoth.families import LAYERS, Family
-from backboned.nn.function import AnyLink, Call, run, run_with_graph
+from backboned.nn.autograd import Call, run, run_with_graph
 from backboned.nn.hosted import HostedLink
 from backboned.nn.lazy import LazyParameter, raw
-from backboned.nn.remote import announce
-from backboned.norms import BatchNorm
+from backboned.nn.link import Link as AnyLink
+from backboned.nn.module import announce
+from backboned.types import BatchNorm
 
 _COUNTERPART = "_counterpart"
 # What the server refuses, and Mammoth's class may refuse in its own words.

@@ -11,14 +11,13 @@ from typing import Any, Callable
 import numpy as np
 import torch
 
-from backboned import state
+from backboned import calls
 from backboned.instance import Instance
 from backboned.nn.lazy import Keeper, LazyTensor, make_lazy, make_plain, raw
-from backboned.nn.mirror import Watch, as_array, as_tensor
-from backboned.nn.outbox import Outbox
-from backboned.nn.queue import Waiting
-from backboned.optimizer import StepOptions, Stepped
-from backboned.results import Empty
+from backboned.nn.pending_calls import PendingBackward, PendingCalls
+from backboned.nn.watch import Watch, as_array, as_tensor
+from backboned.transport.tensors import Empty
+from backboned.types import StepOptions, Stepped
 
 
 class Gradients:
@@ -39,7 +38,7 @@ class Gradients:
         Of the parameters.
     tensors : callable
         Gives the parameters.
-    outbox : Outbox
+    pending : PendingCalls
         Sends what waits.
     """
 
@@ -48,12 +47,12 @@ class Gradients:
         instance: Instance,
         names: Sequence[str],
         tensors: Callable[[], list[torch.Tensor]],
-        outbox: Outbox,
+        pending: PendingCalls,
     ) -> None:
         self._instance = instance
         self._names = names
         self._tensors = tensors
-        self._outbox = outbox
+        self._pending = pending
         self._watch = Watch()
         self._promises: dict[int, weakref.ref[torch.Tensor]] = {}
         self._forget_here()
@@ -65,17 +64,17 @@ class Gradients:
         self._watch.forget()
         self._asked_for_one = False
 
-    def add(self, item: Waiting) -> None:
+    def add(self, item: PendingBackward) -> None:
         """Let the backward of a tape wait."""
         self._settle_here()
-        self._outbox.add(item)
+        self._pending.add(item)
         self._away()
 
-    def add_now(self, item: Waiting, empty: Empty) -> None:
+    def add_now(self, item: PendingBackward, empty: Empty) -> None:
         """Send the backward of a tape; its input's gradient is made by `empty`."""
         self._settle_here()
         self._away()
-        self._outbox.send_now(item, empty)
+        self._pending.send_now(item, empty)
 
     def _away(self) -> None:
         """Note that what is here is not the server's any more."""
@@ -117,13 +116,13 @@ class Gradients:
         whether there was anything to step with, what the step did
         """
         self._settle_here()
-        return self._outbox.step(options, covers_all)
+        return self._pending.step(options, covers_all)
 
     @property
     def none(self) -> bool:
         """Whether there are none, and none wait."""
-        outbox = self._outbox
-        idle = outbox.empty and not outbox.there
+        pending = self._pending
+        idle = pending.empty and not pending.there
         return idle and not self._here and not self._additions()
 
     def zero(self, indices: Sequence[int] | None = None) -> None:
@@ -133,7 +132,7 @@ class Gradients:
             for i in indices:
                 self.write(i, None)
             return
-        self._outbox.drop()
+        self._pending.drop()
         with raw():
             for tensor in self._tensors():
                 tensor.grad = None
@@ -144,9 +143,9 @@ class Gradients:
         self._refuse_stray_writes()
         if self._additions():
             self._settle_here()
-        self._outbox.flush()
-        held = self._outbox.held
-        away = self._outbox.there and index not in self._here
+        self._pending.flush()
+        held = self._pending.held
+        away = self._pending.there and index not in self._here
         if away and (not held or self._placed.get(index) is not None):
             self._bring([index])
         elif away:
@@ -219,9 +218,9 @@ class Gradients:
         self._refuse_stray_writes()
         if self._additions():
             self._settle_here()
-        self._outbox.flush()
+        self._pending.flush()
         away = [i for i in indices if i not in self._here]
-        if self._outbox.there and away:
+        if self._pending.there and away:
             self._fetch(away)
 
     def write(self, index: int, value: torch.Tensor | None) -> None:
@@ -233,10 +232,10 @@ class Gradients:
         self.keep_promises([index])
         if self._additions():
             self._settle_here()
-        self._outbox.flush()
+        self._pending.flush()
         with raw():
             present = self._tensors()[index].grad
-        if value is not None or present is not None or self._outbox.there:
+        if value is not None or present is not None or self._pending.there:
             self._put(index, value)
 
     def _put(self, index: int, value: torch.Tensor | None) -> None:
@@ -275,8 +274,8 @@ class Gradients:
         """Get the server's gradients."""
         everything = len(indices) == len(self._names)
         names = [self._names[i] for i in indices]
-        grads = state.get_grads(
-            self._instance, None if everything else names, True, self._outbox.timeout
+        grads = calls.get_grads(
+            self._instance, None if everything else names, True, self._pending.timeout
         )
         parts: dict[int, torch.Tensor | None] = {}
         begin = 0
@@ -320,9 +319,9 @@ class Gradients:
 
     def _merge(self, indices: list[int]) -> None:
         """Add what autograd left here to what the server has."""
-        self._outbox.flush()
+        self._pending.flush()
         tensors = self._tensors()
-        parts = self._server_side(indices) if self._outbox.there else {}
+        parts = self._server_side(indices) if self._pending.there else {}
         for i in indices:
             theirs = parts.get(i)
             with raw():
@@ -341,36 +340,36 @@ class Gradients:
     def _push(self, indices: list[int]) -> None:
         with raw():
             grads = {i: self._tensors()[i].grad for i in indices}
-        held = list(self._outbox.held)
-        if not self._outbox.there:
+        held = list(self._pending.held)
+        if not self._pending.there:
             held = [False] * len(self._names)
         for i, grad in grads.items():
             if held:
                 held[i] = grad is not None
-        if held and not any(held) and self._outbox.empty:
-            self._outbox.drop()
+        if held and not any(held) and self._pending.empty:
+            self._pending.drop()
             self._forget_here()
             return
-        self._outbox.held = ()
-        if self._outbox.outdated:
-            state.zero_grads(
-                self._instance, None, uuid.uuid4().hex, self._outbox.timeout
+        self._pending.held = ()
+        if self._pending.outdated:
+            calls.zero_grads(
+                self._instance, None, uuid.uuid4().hex, self._pending.timeout
             )
-            self._outbox.outdated = False
+            self._pending.outdated = False
         flats = [as_array(g).reshape(-1) for g in grads.values() if g is not None]
-        if flats or self._outbox.there:
+        if flats or self._pending.there:
             everything = len(indices) == len(self._names)
-            self._outbox.there = True  # Also if the answer is lost.
-            state.set_grads(
+            self._pending.there = True  # Also if the answer is lost.
+            calls.set_grads(
                 self._instance,
                 np.concatenate(flats) if flats else np.empty(0, np.float32),
                 [grad is not None for grad in grads.values()],
                 None if everything else [self._names[i] for i in indices],
                 None,
                 uuid.uuid4().hex,
-                self._outbox.timeout,
+                self._pending.timeout,
             )
-        self._outbox.held = tuple(held)
+        self._pending.held = tuple(held)
         for i, grad in grads.items():
             self._note(i, grad)
         self._written.difference_update(indices)
@@ -390,5 +389,5 @@ class Gradients:
 
     def end(self) -> None:
         """Place everything here, for good."""
-        if self._outbox.there or not self._outbox.empty:
+        if self._pending.there or not self._pending.empty:
             self.read_all()

@@ -9,10 +9,9 @@ from typing import Callable
 import torch
 from torch import nn
 
-from backboned.dtypes import Array
 from backboned.nn.lazy import Keeper, is_kept_by, make_lazy, make_plain, raw
-from backboned.nn.mirror import Watch, as_tensor
-from backboned.nn.slots import Slots
+from backboned.nn.watch import Slots, Watch, as_tensor
+from backboned.types import Array
 
 Fetch = Callable[[Sequence[int]], "list[Array]"]
 """Gets the values of tensors, by index, from the server."""

@@ -18,8 +18,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from backboned.dtypes import Array
-from backboned.nn.mirror import as_array, version_of
+from backboned.nn.watch import as_array, version_of
+from backboned.types import Array
 
 Slots = Mapping[torch.Tensor, Sequence[str]]
 """Which tensors the server remembers of each parameter, in torch's words."""

@@ -10,9 +10,9 @@ from typing import Any, Callable, NamedTuple
 
 import torch
 
-from backboned.dtypes import as_bytes
 from backboned.errors import InvalidArgument
-from backboned.weights.file import RawTensor
+from backboned.transport.tensors import as_bytes
+from backboned.weights.files import RawTensor
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "net.")  # Of DataParallel, and of Mammoth's models.
