@@ -26,10 +26,7 @@ _MAX_PAUSE = 64
 def input_digest(x: Array) -> bytes:
     """Give what names an input in a feature cache: 32 bytes (see docs/wire.md).
 
-    Parameters
-    ----------
-    x : ndarray
-        C-contiguous.
+    `x` is C-contiguous.
     """
     spec = make_spec(x)
     numbers = (1, 0, spec.dtype, x.ndim, *x.shape)
@@ -41,16 +38,8 @@ def input_digest(x: Array) -> bytes:
 class CacheUse:
     """What is known of an instance's feature cache. Thread-safe.
 
-    Parameters
-    ----------
-    enabled : bool
-        Whether there is one.
-    filled : bool
-        Whether it has answers already.
-
-    Attributes
-    ----------
-    enabled : bool
+    - `enabled`: whether there is one.
+    - `filled`: whether it has answers already.
     """
 
     def __init__(self, enabled: bool, filled: bool = False) -> None:

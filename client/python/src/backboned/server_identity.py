@@ -20,14 +20,8 @@ class ServerIdentity:
 
     Thread-safe.
 
-    Parameters
-    ----------
-    channel : Channel
-        To that server. What is asked here is not counted as the network's traffic.
-
-    Attributes
-    ----------
-    info : ServerInfo
+    - `channel`: to that server. What is asked here is not counted as the network's
+      traffic.
     """
 
     def __init__(self, channel: Channel) -> None:
@@ -54,10 +48,8 @@ class ServerIdentity:
     def await_again(self, error: BackbonedError, patience: Patience) -> ServerInfo:
         """Wait until the server is there, after a call that failed for its absence.
 
-        Raises
-        ------
-        BackbonedError
-            `error` if it says something else, or if the server stays away.
+        Raises BackbonedError: `error` if it says something else, or if the server stays
+        away.
         """
         if error.was_waited_for:
             raise error

@@ -161,16 +161,9 @@ def train(
 ) -> Outcome:
     """Train a network task after task, each for one epoch.
 
-    Parameters
-    ----------
-    net : Module
-        From images [N, 1, 28, 28] to logits [N, 10].
-    tasks : list of Task
-    seed, buffer_size : int
-    watch : callable
-        Wraps the batches of a task to show progress: (task, batches, number).
-    report : callable
-        Told the accuracy after each task.
+    - `net`: from images [N, 1, 28, 28] to logits [N, 10].
+    - `watch`: wraps the batches of a task to show progress: (task, batches, number).
+    - `report`: told the accuracy after each task.
     """
     optimizer = torch.optim.SGD(net.parameters(), lr=LEARNING_RATE)
     buffer = Reservoir(buffer_size, np.random.RandomState(seed))

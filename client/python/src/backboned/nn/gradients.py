@@ -31,15 +31,9 @@ class Gradients:
 
     Not thread-safe.
 
-    Parameters
-    ----------
-    instance : Instance
-    names : sequence of str
-        Of the parameters.
-    tensors : callable
-        Gives the parameters.
-    pending : PendingCalls
-        Sends what waits.
+    - `names`: of the parameters.
+    - `tensors`: gives the parameters.
+    - `pending`: sends what waits.
     """
 
     def __init__(

@@ -57,13 +57,9 @@ class HostedLink(Link):
     and what somebody wrote is pushed before the next use. What somebody else changes
     in the server is an error. It is the `Keeper` of the lazy tensors.
 
-    Parameters
-    ----------
-    instance : Instance
-    root : torch.nn.Module
-        The tree, planted with the instance's layout.
-    mirror : MirroredLink, optional
-        What connected them until now; its tensors are then here. Else all are away.
+    - `root`: the tree, planted with the instance's layout.
+    - `mirror`: what connected them until now; its tensors are then here. Else all are
+      away.
     """
 
     optimizer = Weak()

@@ -40,14 +40,7 @@ def defaults(architecture: str) -> Defaults:
 
 
 class Norms:
-    """The BatchNorm layers of a network.
-
-    Parameters
-    ----------
-    root : torch.nn.Module
-    layout : Layout
-    architecture : str
-    """
+    """The BatchNorm layers of a network."""
 
     def __init__(self, root: nn.Module, layout: Layout, architecture: str) -> None:
         self._root = weakref.ref(root)
@@ -125,11 +118,6 @@ class Parts:
 
     The architecture says what the server computes with the tensors. A module that
     would compute something else here is refused, whoever put it there.
-
-    Parameters
-    ----------
-    root : torch.nn.Module
-    layout : Layout
     """
 
     def __init__(self, root: nn.Module, layout: Layout) -> None:
@@ -146,16 +134,10 @@ class Parts:
     def check(self) -> None:
         """Refuse parts that the server does not compute as they are.
 
-        Raises
-        ------
-        AttributeError
-            If one is gone.
-        TypeError
-            If one is of a class that computes something of its own.
-        NotImplementedError
-            If one has hooks, or a forward of its own.
-        RuntimeError
-            If the network drops out, and one that may is in another mode than it.
+        Raises AttributeError if one is gone. Raises TypeError if one is of a class that
+        computes something of its own. Raises NotImplementedError if one has hooks, or a
+        forward of its own. Raises RuntimeError if the network drops out, and one that
+        may is in another mode than it.
         """
         root = self._root()
         assert root is not None  # It asks.

@@ -114,10 +114,7 @@ _PLAIN = {lazy: plain for plain, lazy in _LAZY.items()}
 def make_lazy(tensor: torch.Tensor, keeper: Keeper, name: str) -> None:
     """Hand a plain parameter or buffer to a keeper.
 
-    Raises
-    ------
-    TypeError
-        If it is of a class of its own, or another keeper has it.
+    Raises TypeError if it is of a class of its own, or another keeper has it.
     """
     kind = type(tensor)
     if kind in _PLAIN:
@@ -219,64 +216,27 @@ _OVERWRITES = {
     torch.Tensor.uniform_,
 }
 
-# Not every version of torch has each of these.
+# Properties and methods that look at no value. Not every version of torch has each.
+_PROPERTIES = (
+    "device dtype grad_fn is_cpu is_cuda is_leaf is_meta is_sparse itemsize "
+    "layout name names nbytes ndim output_nr requires_grad retains_grad shape "
+    "_backward_hooks _version "
+)
+_METHODS = (
+    "__len__ dim element_size get_device is_complex is_contiguous "
+    "is_floating_point is_inference is_pinned ndimension nelement new_empty "
+    "new_full new_ones new_zeros numel register_hook "
+    "register_post_accumulate_grad_hook requires_grad_ retain_grad size stride "
+)
 _LOOKS_AT_NO_VALUE = {
     *(
         _property(name).__get__
-        for name in (
-            "device",
-            "dtype",
-            "grad_fn",
-            "is_cpu",
-            "is_cuda",
-            "is_leaf",
-            "is_meta",
-            "is_sparse",
-            "itemsize",
-            "layout",
-            "name",
-            "names",
-            "nbytes",
-            "ndim",
-            "output_nr",
-            "requires_grad",
-            "retains_grad",
-            "shape",
-            "_backward_hooks",
-            "_version",
-        )
+        for name in _PROPERTIES.split()
         if hasattr(torch.Tensor, name)
     ),
+    *(_property(name) for name in _METHODS.split() if hasattr(torch.Tensor, name)),
     _property("requires_grad").__set__,
     _property("_backward_hooks").__set__,
-    *(
-        _property(name)
-        for name in (
-            "__len__",
-            "dim",
-            "element_size",
-            "get_device",
-            "is_complex",
-            "is_contiguous",
-            "is_floating_point",
-            "is_inference",
-            "is_pinned",
-            "ndimension",
-            "nelement",
-            "new_empty",
-            "new_full",
-            "new_ones",
-            "new_zeros",
-            "numel",
-            "register_hook",
-            "register_post_accumulate_grad_hook",
-            "requires_grad_",
-            "retain_grad",
-            "size",
-            "stride",
-        )
-        if hasattr(torch.Tensor, name)
-    ),
     torch.autograd.grad,
     torch.empty_like,
     torch.is_complex,

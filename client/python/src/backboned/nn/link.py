@@ -36,23 +36,15 @@ class Link(abc.ABC):
 
     Forwards in evaluation mode may overlap.
 
-    Parameters
-    ----------
-    instance : Instance
-    version : Version
-        The state that the instance is expected to have. What is not known is None: then
-        the next use writes, or takes, without a condition.
+    - `version`: the state that the instance is expected to have. What is not known is
+      None: then the next use writes, or takes, without a condition.
 
-    Attributes
-    ----------
-    is_mirror : bool
-        Whether the tensors here decide, and not those of the server.
-    hosting : bool
-        Whether gradients stay in the server; False once the network went elsewhere.
-    optimizer : object or None
-        The one that steps the parameters in the server; None: nobody. Not kept alive.
-    timeout : float or None
-        Seconds for each call; None: the server object's.
+    - `is_mirror`: whether the tensors here decide, and not those of the server.
+    - `hosting`: whether gradients stay in the server; False once the network went
+      elsewhere.
+    - `optimizer`: the one that steps the parameters in the server; None: nobody. Not
+      kept alive.
+    - `timeout`: seconds for each call; None: the server object's.
     """
 
     is_mirror = False

@@ -60,21 +60,10 @@ class TapedForward:
 
     Holds a reference to the input, as a local network's graph does. Not thread-safe.
 
-    Parameters
-    ----------
-    x : Tensor
-    options : ForwardOptions
-    result : Forward
-    token : ndarray
-        The tape is released when it dies.
-    channel : Channel
+    - `token`: the tape is released when it dies.
 
-    Attributes
-    ----------
-    version : Version
-        The one of the forward.
-    uid : str
-        Of the instance that has the tape; empty: it may be lost.
+    - `version`: the one of the forward.
+    - `uid`: of the instance that has the tape; empty: it may be lost.
     """
 
     def __init__(
@@ -145,11 +134,7 @@ class MirroredLink(Link):
     in the server is an error then, not a surprise. If the server goes away, calls wait
     for it; if it was restarted, the instance is made again, and the mirror is pushed.
 
-    Parameters
-    ----------
-    instance : Instance
-    root : torch.nn.Module
-        The tree, planted with the instance's layout.
+    - `root`: the tree, planted with the instance's layout.
     """
 
     is_mirror = True
@@ -464,14 +449,9 @@ class ScratchLink(MirroredLink):
     `torch.func.functional_call` puts them there. Gradients come here, to whatever the
     tensors were made of. The clone is deleted when the graph is gone.
 
-    Parameters
-    ----------
-    instance : Instance
-        The clone.
-    root : torch.nn.Module
-        The network.
-    own : two sequences of Tensor
-        Its own parameters and buffers, which the clone has already.
+    - `instance`: the clone.
+    - `root`: the network.
+    - `own`: its own parameters and buffers, which the clone has already.
     """
 
     def __init__(

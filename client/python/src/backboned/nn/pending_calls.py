@@ -80,12 +80,9 @@ class StepsInFlight:
 
     A forked child has none of them in flight: those are its parent's. Not thread-safe.
 
-    Parameters
-    ----------
-    made : callable
-        Told the version that a step left.
-    unsure : callable
-        Told a step that may have been made, as its answer is lost; None: a parent's.
+    - `made`: told the version that a step left.
+    - `unsure`: told a step that may have been made, as its answer is lost; None: a
+      parent's.
     """
 
     def __init__(
@@ -118,10 +115,7 @@ class StepsInFlight:
     def land(self) -> None:
         """Wait for all steps.
 
-        Raises
-        ------
-        BackbonedError
-            The first error among them, unless somebody has seen one.
+        Raises BackbonedError: the first error among them, unless somebody has seen one.
         """
         self._leave_to_parent()
         wait(self._steps)
@@ -162,25 +156,13 @@ class PendingCalls:
     is lost the answer is asked for, so that the call has ended. Not thread-safe, but
     for `asking_if_lost`.
 
-    Parameters
-    ----------
-    instance : Instance
-    stepped : callable
-        Told the answer's version when the server made a step.
-    in_flight : StepsInFlight
+    - `stepped`: told the answer's version when the server made a step.
 
-    Attributes
-    ----------
-    in_flight : StepsInFlight
-        The training steps in flight.
-    timeout : float or None
-        Seconds for each call.
-    there : bool
-        Whether the server may hold gradients.
-    outdated : bool
-        Whether it may hold some that do not count any more.
-    held : tuple of bool
-        If it may hold gradients, of which parameters; empty: not known.
+    - `in_flight`: the training steps in flight.
+    - `timeout`: seconds for each call.
+    - `there`: whether the server may hold gradients.
+    - `outdated`: whether it may hold some that do not count any more.
+    - `held`: if it may hold gradients, of which parameters; empty: not known.
     """
 
     def __init__(
@@ -219,11 +201,8 @@ class PendingCalls:
     def flush(self, step: StepOptions | None = None) -> Stepped | None:
         """Send what waits, the step with the last of it.
 
-        Raises
-        ------
-        BackbonedError
-            If the server refuses or fails. What waited is then lost, unless its fate
-            is unknown, or the server was too busy.
+        Raises BackbonedError if the server refuses or fails. What waited is then lost,
+        unless its fate is unknown, or the server was too busy.
         """
         self.make_sure()
         result = None

@@ -79,17 +79,7 @@ def plant(root: nn.Module, layout: Layout, architecture: str, dtype: Any) -> Non
     layout's names in its order. The modules are of the classes of `backboned.nn.part`.
     Parameters of the narrow types need no gradient: the server has none of them.
 
-    Parameters
-    ----------
-    root : torch.nn.Module
-    layout : Layout
-    architecture : str
-    dtype : torch.dtype
-
-    Raises
-    ------
-    MalformedAnswer
-        If no tree of modules has this order.
+    Raises MalformedAnswer if no tree of modules has this order.
     """
     kinds = _Kinds(layout, architecture)
     trains = dtype in (torch.float32, torch.float64)

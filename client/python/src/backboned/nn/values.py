@@ -23,18 +23,10 @@ class Values:
     Each is *here*, equal to the server's but for what was written since, or *away*:
     its memory holds an earlier state. Not thread-safe.
 
-    Parameters
-    ----------
-    slots : Slots
-        Where the tensors are.
-    names : sequence of str
-    fetch : callable
-        Gets values from the server.
+    - `slots`: where the tensors are.
+    - `fetch`: gets values from the server.
 
-    Attributes
-    ----------
-    watch : Watch
-        Knows the tensors that were here at some time.
+    - `watch`: knows the tensors that were here at some time.
     """
 
     def __init__(self, slots: Slots, names: Sequence[str], fetch: Fetch) -> None:
@@ -59,16 +51,9 @@ class Values:
     def begin(self, keeper: Keeper, watch: Watch | None) -> None:
         """Make the tensors lazy.
 
-        Parameters
-        ----------
-        keeper : Keeper
-        watch : Watch, optional
-            If they are all here, what is known of them; else all are away.
+        - `watch`: if they are all here, what is known of them; else all are away.
 
-        Raises
-        ------
-        TypeError
-            If one is no plain parameter or tensor; none is lazy then.
+        Raises TypeError if one is no plain parameter or tensor; none is lazy then.
         """
         tensors = self._slots.tensors() if self.names else []
         try:
@@ -116,10 +101,8 @@ class Values:
     def tensors(self) -> list[torch.Tensor]:
         """Give the tensors in order; those that replaced others become lazy too.
 
-        Raises
-        ------
-        AttributeError, TypeError, ValueError
-            If one is gone, or is not what it must be.
+        Raises AttributeError, TypeError, ValueError if one is gone, or is not what it
+        must be.
         """
         if not self.names:
             return []
@@ -236,15 +219,9 @@ class Values:
     def changed(self, adopt: bool = True) -> list[int]:
         """Give the indices of the tensors that the server has to get.
 
-        Parameters
-        ----------
-        adopt : bool
-            Take those over that replaced others.
+        - `adopt`: take those over that replaced others.
 
-        Raises
-        ------
-        RuntimeError
-            If one that is away was written.
+        Raises RuntimeError if one that is away was written.
         """
         tensors = self.tensors() if adopt else self.known
         self._refuse_stray_writes()

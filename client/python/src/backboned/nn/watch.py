@@ -20,13 +20,8 @@ Tensors = Union[Sequence[torch.Tensor], Mapping[int, torch.Tensor]]
 class _Seen:
     """A tensor as the server knows it.
 
-    Parameters
-    ----------
-    tensor : Tensor
-    closely : bool
-        Keep a copy, to find elements that change behind PyTorch's back.
-    before : _Seen, optional
-        An earlier look, whose copy's memory is used again.
+    - `closely`: keep a copy, to find elements that change behind PyTorch's back.
+    - `before`: an earlier look, whose copy's memory is used again.
     """
 
     def __init__(
@@ -127,13 +122,8 @@ class Watch:
 
         What was known of them is forgotten.
 
-        Parameters
-        ----------
-        tensors : sequence, or dict by index, of Tensor
-        indices : iterable of int
-        closely : container of int, optional
-            Those of which every element is to be compared; by default all. The others
-            are known by what PyTorch tracks.
+        - `closely`: those of which every element is to be compared; by default all. The
+          others are known by what PyTorch tracks.
         """
         return {
             index: _Seen(
@@ -195,11 +185,7 @@ class Watch:
     ) -> list[int]:
         """Give the indices of the tensors that the server does not know.
 
-        Parameters
-        ----------
-        tensors : sequence, or dict by index, of Tensor
-        among : iterable of int, optional
-            The indices to look at; by default all.
+        - `among`: the indices to look at; by default all.
         """
         changed = []
         for index in range(len(tensors)) if among is None else among:
@@ -250,14 +236,7 @@ _Module = weakref.ref[nn.Module]
 class Slots:
     """The places of named tensors in a module tree, which it does not keep alive.
 
-    Parameters
-    ----------
-    root : torch.nn.Module
-    names : sequence of str
-    shapes : sequence of tuple of int
-    dtypes : sequence of torch.dtype
-    kind : {"_parameters", "_buffers"}
-        Which of a module's dictionaries holds them.
+    - `kind` ({"_parameters", "_buffers"}): which of a module's dictionaries holds them.
     """
 
     def __init__(
@@ -278,10 +257,7 @@ class Slots:
     def found(self) -> list[Any]:
         """Give what is in the places, whatever it is, in the order of the names.
 
-        Raises
-        ------
-        AttributeError
-            If one is empty.
+        Raises AttributeError if one is empty.
         """
         if not self._places or not self._intact():
             self._resolve()
@@ -294,12 +270,8 @@ class Slots:
     def tensors(self) -> list[Any]:
         """Give the tensors in the order of the names.
 
-        Raises
-        ------
-        AttributeError
-            If one is gone.
-        TypeError, ValueError
-            If one no longer has the type or the shape that the server knows.
+        Raises AttributeError if one is gone. Raises TypeError, ValueError if one no
+        longer has the type or the shape that the server knows.
         """
         found = self.found()
         # Each time: `p.data = ...` changes a tensor and keeps the object.

@@ -82,24 +82,18 @@ _BROKEN = {
 class Connection:
     """What belongs to one process: grpc's channel, its session, its garbage.
 
-    Attributes
-    ----------
-    session : str
-        Under which the server knows this process.
-    one_message_answers : set
-        Keys of calls whose answers are known to be one message; see messages.py.
-    abandoned_tapes, abandoned_instances : collections.deque
-        What finalizers left: tape ids, and (address, uid); see session.py.
-    guards : weakref.WeakValueDictionary
-        By uid, what keeps the unnamed instances of this process; see session.py.
-    interrupted : bool
-        Whether somebody was interrupted inside of grpc, which may have left a lock
-        held (grpc/grpc#19973): the next call takes another channel of grpc's, under
-        the same session. The calls of other threads end on the old one, and nobody
-        closes it, since that would wait for the lock.
-    keeper : threading.Thread or None
-        Keeps the session alive; see session.py.
-    closed : bool
+    - `session`: under which the server knows this process.
+    - `one_message_answers`: keys of calls whose answers are known to be one message;
+      see messages.py.
+    - `abandoned_tapes`, `abandoned_instances`: what finalizers left: tape ids, and
+      (address, uid); see session.py.
+    - `guards`: by uid, what keeps the unnamed instances of this process; see
+      session.py.
+    - `interrupted`: whether somebody was interrupted inside of grpc, which may have
+      left a lock held (grpc/grpc#19973): the next call takes another channel of grpc's,
+      under the same session. The calls of other threads end on the old one, and nobody
+      closes it, since that would wait for the lock.
+    - `keeper`: keeps the session alive; see session.py.
     """
 
     def __init__(self, target: str, label: str | None) -> None:
@@ -188,32 +182,18 @@ class Channel:
     In a forked child the first call opens a connection and a session of the child's
     own; the parent's are left alone.
 
-    Parameters
-    ----------
-    target : str
-        gRPC's name of the server: ``unix:/path`` or ``host:port``.
-    timeout : float
-        Seconds that a call may take unless it says otherwise.
-    label : str, optional
-        Name of the run: for its share of the device, and the server's log.
-    progress : bool
-        Show a bar for transfers over one second.
-    reconnect_timeout : float
-        Seconds that a call waits for a server that does not answer.
-    retry_timeout : float
-        Seconds in which a call is made again that a busy server did not begin.
-    on_wait : callable, optional
-        Is told, before each pause, what a call waits for (`Waiting`).
+    - `target`: gRPC's name of the server: ``unix:/path`` or ``host:port``.
+    - `timeout`: seconds that a call may take unless it says otherwise.
+    - `label`: name of the run: for its share of the device, and the server's log.
+    - `progress`: show a bar for transfers over one second.
+    - `reconnect_timeout`: seconds that a call waits for a server that does not answer.
+    - `retry_timeout`: seconds in which a call is made again that a busy server did not
+      begin.
+    - `on_wait`: is told, before each pause, what a call waits for (`Waiting`).
 
-    Raises
-    ------
-    InvalidArgument
-        If the label or a number of seconds is none.
+    Raises InvalidArgument if the label or a number of seconds is none.
 
-    Attributes
-    ----------
-    meter : Meter
-        Counts what travels through this channel.
+    - `meter`: counts what travels through this channel.
     """
 
     def __init__(
@@ -262,10 +242,7 @@ class Channel:
     def connection(self) -> Connection:
         """The connection of this process.
 
-        Raises
-        ------
-        Unavailable
-            After `close`.
+        Raises Unavailable: after `close`.
         """
         line = self._line
         connection = line.connection
@@ -314,10 +291,7 @@ class Channel:
     def unary(self, path: str, request: bytes, timeout: float | None = None) -> bytes:
         """Call a method with one message each way, which is safe to repeat.
 
-        Raises
-        ------
-        BackbonedError
-            If the call fails.
+        Raises BackbonedError if the call fails.
         """
         return self.patiently(
             lambda left: self.invoke("unary_unary", path, request, left), timeout
@@ -326,10 +300,7 @@ class Channel:
     def ask_server(self, timeout: float | None = None) -> pb.GetServerResponse:
         """Ask what the server is; does not wait for one that is away.
 
-        Raises
-        ------
-        BackbonedError
-            If the call fails.
+        Raises BackbonedError if the call fails.
         """
         raw = self._while_busy(
             lambda left: self.invoke("unary_unary", CONTROL + "GetServer", b"", left),
@@ -350,23 +321,14 @@ class Channel:
     ) -> T:
         """Make a call, and again while the server is busy or does not answer.
 
-        Parameters
-        ----------
-        attempt : callable
-            Makes the call, in the seconds that it is given.
-        timeout : float, optional
-            Seconds that the server has for it, and how long a busy one is waited for.
-            Unless given, those of the channel, and `retry_timeout`.
-        repeatable : bool
-            Whether a call may be made again whose answer is lost: it changes nothing,
-            or is applied once, having a request id.
+        - `attempt`: makes the call, in the seconds that it is given.
+        - `timeout`: seconds that the server has for it, and how long a busy one is
+          waited for. Unless given, those of the channel, and `retry_timeout`.
+        - `repeatable`: whether a call may be made again whose answer is lost: it
+          changes nothing, or is applied once, having a request id.
 
-        Raises
-        ------
-        ServerRestarted
-            If the server was restarted before it answered.
-        BackbonedError
-            If the call fails otherwise, or the server stays away.
+        Raises ServerRestarted if the server was restarted before it answered. Raises
+        BackbonedError if the call fails otherwise, or the server stays away.
         """
         before = self._line.server_uid
         patience = Patience(self.reconnect_timeout)
@@ -389,10 +351,8 @@ class Channel:
     ) -> pb.GetServerResponse:
         """Wait until the server answers, after a call that failed for its absence.
 
-        Raises
-        ------
-        BackbonedError
-            `error`, or a later one, if it stays away or cannot come back.
+        Raises BackbonedError: `error`, or a later one, if it stays away or cannot come
+        back.
         """
         probe = self.metered(Meter())
         while True:
@@ -435,15 +395,9 @@ class Channel:
     ) -> bytes:
         """Call a method whose answer is one message.
 
-        Parameters
-        ----------
-        shape : {"unary_unary", "stream_unary"}
-        path : str
-            The method: `DATA` or `CONTROL` and its name.
-        body : bytes or iterator of bytes
-            The request's message or messages.
-        timeout : float, optional
-            Seconds; the channel's unless given.
+        - `path`: the method: `DATA` or `CONTROL` and its name.
+        - `body`: the request's message or messages.
+        - `timeout`: seconds; the channel's unless given.
         """
         connection, meter = self.connection, self._call_meter()
         begin = time.monotonic()
@@ -545,10 +499,7 @@ def _end(call: Any) -> None:
 def check_seconds(seconds: float, what: str) -> None:
     """Refuse what is no number of seconds; infinity is one.
 
-    Raises
-    ------
-    InvalidArgument
-        If it is negative, or not a number.
+    Raises InvalidArgument if it is negative, or not a number.
     """
     try:
         fine = seconds >= 0

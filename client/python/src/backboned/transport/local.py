@@ -33,10 +33,7 @@ def find_binary(binary: str | Path | None = None) -> Path:
     computes with the same torch, else ``backboned`` on the PATH, else what is built in
     the checkout that this package lies in: ``build/release``, then ``build/dev``.
 
-    Raises
-    ------
-    ServerStartError
-        If there is none; says where it looked.
+    Raises ServerStartError if there is none; says where it looked.
     """
     if binary is not None:
         return _demand(Path(binary), "binary")
@@ -110,25 +107,14 @@ class ServerProcess:
     before the trainer is done with it. It ends with `stop`, at the interpreter's
     exit, and when this process dies.
 
-    Parameters
-    ----------
-    binary : Path
-    arguments : sequence of str
-        Options besides ``--listen``.
-    start_timeout : float
-        Seconds until it must serve.
+    - `arguments`: options besides ``--listen``.
+    - `start_timeout`: seconds until it must serve.
 
-    Attributes
-    ----------
-    target : str
-        ``unix:`` and the socket's path.
-    banner : str
-        The line that it printed when it began to serve.
+    - `target`: ``unix:`` and the socket's path.
+    - `banner`: the line that it printed when it began to serve.
 
-    Raises
-    ------
-    ServerStartError
-        If it ends, or does not serve in time; with the last lines of its log.
+    Raises ServerStartError if it ends, or does not serve in time; with the last lines
+    of its log.
     """
 
     def __init__(

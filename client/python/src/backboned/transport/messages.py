@@ -118,10 +118,7 @@ def _cut(parts: Sequence[memoryview]) -> Iterator[list[memoryview]]:
 def decode(message: bytes) -> StreamMessage:
     """Take one message of an answer apart; the views point into `message`.
 
-    Raises
-    ------
-    MalformedAnswer
-        If it is not a message of the contract.
+    Raises MalformedAnswer if it is not a message of the contract.
     """
     view = memoryview(message)
     header = None
@@ -185,10 +182,7 @@ class Receiver:
 
     Not thread-safe; one receiver serves one stream.
 
-    Parameters
-    ----------
-    parts : sequence of memoryview
-        Writable one-dimensional views of format B, filled back to back.
+    - `parts`: writable one-dimensional views of format B, filled back to back.
     """
 
     def __init__(self, parts: Sequence[memoryview]) -> None:
@@ -201,11 +195,8 @@ class Receiver:
     def accept(self, offset: int, data: memoryview) -> None:
         """Copy a chunk's bytes to their place.
 
-        Raises
-        ------
-        MalformedAnswer
-            If the chunk does not start where the last one ended, or runs past the
-            end.
+        Raises MalformedAnswer if the chunk does not start where the last one ended, or
+        runs past the end.
         """
         if not data.nbytes:
             return
@@ -310,14 +301,9 @@ def fresh_id() -> str:
 class Request:
     """A header and the bytes that follow it.
 
-    Parameters
-    ----------
-    header : protobuf message
-        E.g. a `ForwardHeader`.
-    parts : sequence of memoryview
-        One-dimensional views of format B; they must not change during the call.
-    sent : callable, optional
-        Called when all of it has been handed to the connection.
+    - `header`: e.g. a `ForwardHeader`.
+    - `parts`: one-dimensional views of format B; they must not change during the call.
+    - `sent`: called when all of it has been handed to the connection.
     """
 
     def __init__(
@@ -391,10 +377,7 @@ def send(
 
     The call is safe to repeat: its header has a request id.
 
-    Raises
-    ------
-    BackbonedError
-        If the call fails.
+    Raises BackbonedError if the call fails.
     """
 
     def attempt(left: float) -> bytes:
@@ -420,22 +403,14 @@ def exchange(
 ) -> M:
     """Send a request; receive a header and its bytes.
 
-    Parameters
-    ----------
-    header : callable
-        Decodes the answer's header, e.g. ``ForwardResult.FromString``.
-    place : callable
-        Gives writable views for the bytes that the header announces.
-    key : hashable, optional
-        Everything that the number of bytes in the answer depends on.
-    repeatable : bool
-        Whether the call may be made again whose answer is lost: it changes nothing, or
-        its header has a request id.
+    - `header`: decodes the answer's header, e.g. ``ForwardResult.FromString``.
+    - `place`: gives writable views for the bytes that the header announces.
+    - `key`: everything that the number of bytes in the answer depends on.
+    - `repeatable`: whether the call may be made again whose answer is lost: it changes
+      nothing, or its header has a request id.
 
-    Raises
-    ------
-    BackbonedError
-        If the call fails; `MalformedAnswer` if its answer breaks the contract.
+    Raises BackbonedError if the call fails; `MalformedAnswer` if its answer breaks the
+    contract.
     """
     known = channel.connection.one_message_answers
 
@@ -478,10 +453,7 @@ def recall(
 def decoded(parse: Callable[[bytes], M], raw: bytes) -> M:
     """Decode a message of the server.
 
-    Raises
-    ------
-    MalformedAnswer
-        If it cannot be decoded.
+    Raises MalformedAnswer if it cannot be decoded.
     """
     try:
         return parse(raw)

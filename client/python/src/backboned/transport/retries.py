@@ -69,10 +69,7 @@ class Patience:
 
     Not thread-safe; one for each call.
 
-    Parameters
-    ----------
-    seconds : float
-        The whole time.
+    - `seconds`: the whole time.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -124,21 +121,13 @@ def patiently(
 
     Before each repetition passes the time that the server asks for, or a little more.
 
-    Parameters
-    ----------
-    attempt : callable
-        Makes the call, in the seconds that it is given.
-    timeout : float
-        Seconds for each attempt.
-    retry_timeout : float
-        Seconds in which it is made again. 0: it is not.
-    on_wait : callable, optional
-        Is told before each pause; what it raises ends the call.
+    - `attempt`: makes the call, in the seconds that it is given.
+    - `timeout`: seconds for each attempt.
+    - `retry_timeout`: seconds in which it is made again. 0: it is not.
+    - `on_wait`: is told before each pause; what it raises ends the call.
 
-    Raises
-    ------
-    ResourceExhausted
-        As the server said last, if there is no time left to try again.
+    Raises ResourceExhausted: as the server said last, if there is no time left to try
+    again.
     """
     begin = time.monotonic()
     while True:

@@ -45,10 +45,7 @@ if sys.byteorder != "little":  # pragma: no cover
 def numpy_dtype(number: int) -> np.dtype[Any]:
     """Give NumPy's type for the contract's `DataType`.
 
-    Raises
-    ------
-    MalformedAnswer
-        If the number is unknown.
+    Raises MalformedAnswer if the number is unknown.
     """
     try:
         return _NUMPY[number]
@@ -61,15 +58,9 @@ def numpy_dtype(number: int) -> np.dtype[Any]:
 def float_number(dtype: Any) -> tensor_pb2.DataType:
     """Give the contract's `DataType` for a floating-point type, unspecified for None.
 
-    Parameters
-    ----------
-    dtype : str, numpy or torch dtype, or None
-        E.g. ``"float64"``, `numpy.float64`, `torch.bfloat16`.
+    - `dtype`: e.g. ``"float64"``, `numpy.float64`, `torch.bfloat16`.
 
-    Raises
-    ------
-    InvalidArgument
-        If it is none that a network can have.
+    Raises InvalidArgument if it is none that a network can have.
     """
     if dtype is None:
         return tensor_pb2.DATA_TYPE_UNSPECIFIED
@@ -85,10 +76,7 @@ def float_name(number: int) -> str:
 
     An older server does not say: float32.
 
-    Raises
-    ------
-    MalformedAnswer
-        If it is none.
+    Raises MalformedAnswer if it is none.
     """
     if number == tensor_pb2.DATA_TYPE_UNSPECIFIED:
         return "float32"
@@ -116,10 +104,7 @@ def all_widened(arrays: Mapping[str, Array]) -> dict[str, Array]:
 def make_spec(array: Array, name: str = "") -> tensor_pb2.TensorSpec:
     """Describe an array for the wire.
 
-    Raises
-    ------
-    InvalidArgument
-        If the contract has no such element type.
+    Raises InvalidArgument if the contract has no such element type.
     """
     number = _WIRE.get(array.dtype)
     if number is None:
@@ -134,10 +119,7 @@ def make_spec(array: Array, name: str = "") -> tensor_pb2.TensorSpec:
 def spec_shape(spec: tensor_pb2.TensorSpec) -> tuple[int, ...]:
     """Read a spec's shape, refusing sizes that no tensor of ours can have.
 
-    Raises
-    ------
-    MalformedAnswer
-        If a size is negative or the tensor is beyond 1 TiB.
+    Raises MalformedAnswer if a size is negative or the tensor is beyond 1 TiB.
     """
     shape = tuple(spec.shape)
     elements = 1
@@ -160,10 +142,8 @@ def flat_float(values: Any, what: str, stored: str) -> Array:
 
     A narrower one is sent as it is, and the server converts it.
 
-    Raises
-    ------
-    InvalidArgument
-        If the values are not a vector, or not of a real floating-point type.
+    Raises InvalidArgument if the values are not a vector, or not of a real
+    floating-point type.
     """
     array = np.asarray(values)
     if array.ndim != 1:
@@ -249,10 +229,7 @@ def place_tensors(
 def place_flat(spec: tensor_pb2.TensorSpec) -> tuple[Array, list[memoryview]]:
     """Make a vector for a flat tensor, and the view to fill.
 
-    Raises
-    ------
-    MalformedAnswer
-        If the spec is no vector of a floating-point type.
+    Raises MalformedAnswer if the spec is no vector of a floating-point type.
     """
     (flat,), views = place_flats([spec])
     return flat, views
@@ -263,10 +240,8 @@ def place_flats(
 ) -> tuple[list[Array], list[memoryview]]:
     """Make vectors for flat tensors, one behind the other, and the view to fill.
 
-    Raises
-    ------
-    MalformedAnswer
-        If a spec is no vector of a floating-point type, or they differ in it.
+    Raises MalformedAnswer if a spec is no vector of a floating-point type, or they
+    differ in it.
     """
     ends = [0]
     for spec in specs:

@@ -13,10 +13,7 @@ from backboned.types import Traffic
 class Meter:
     """Adds up the traffic of some calls. Thread-safe.
 
-    Parameters
-    ----------
-    whole : Meter, optional
-        Counts the same besides.
+    - `whole`: counts the same besides.
     """
 
     def __init__(self, whole: Meter | None = None) -> None:
@@ -73,12 +70,8 @@ def require_tqdm() -> None:
 class Bar:
     """Shows a tqdm bar once a transfer has taken more than a second.
 
-    Parameters
-    ----------
-    what : str
-        What is under way, e.g. ``"get_params resnet18"``.
-    shown : bool
-        False: nothing is ever shown.
+    - `what`: what is under way, e.g. ``"get_params resnet18"``.
+    - `shown`: false: nothing is ever shown.
     """
 
     def __init__(self, what: str, shown: bool) -> None:

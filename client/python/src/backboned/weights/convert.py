@@ -110,12 +110,8 @@ FAMILIES = {
 def load_state_dict(path: Path) -> dict[str, torch.Tensor]:
     """Load a state dict, or a checkpoint around one, without running its code.
 
-    Raises
-    ------
-    InvalidArgument
-        If the file holds anything else.
-    OSError
-        If it cannot be read.
+    Raises InvalidArgument if the file holds anything else. Raises OSError if it cannot
+    be read.
     """
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
@@ -146,10 +142,7 @@ def load_state_dict(path: Path) -> dict[str, torch.Tensor]:
 def recognise(state: Mapping[str, Any]) -> str:
     """Say of which family the keys are.
 
-    Raises
-    ------
-    InvalidArgument
-        If it is none.
+    Raises InvalidArgument if it is none.
     """
     for name, family in FAMILIES.items():
         if family.marks and all(mark in state for mark in family.marks):
@@ -172,19 +165,11 @@ def convert(
 ) -> Converted:
     """Give the tensors Mammoth's names.
 
-    Parameters
-    ----------
-    state : mapping of str to torch.Tensor
-        A state dict; ``module.`` and ``net.`` before all keys are taken off.
-    arch : str
-        A key of `FAMILIES`, or ``auto``.
-    trunk : bool
-        Leave the classifier out.
+    - `state`: a state dict; ``module.`` and ``net.`` before all keys are taken off.
+    - `arch`: a key of `FAMILIES`, or ``auto``.
+    - `trunk`: leave the classifier out.
 
-    Raises
-    ------
-    InvalidArgument
-        If the source is not known, or two keys become one.
+    Raises InvalidArgument if the source is not known, or two keys become one.
     """
     plain = _without_prefixes(state)
     name = recognise(plain) if arch == "auto" else arch
@@ -214,10 +199,7 @@ def convert(
 def raw(name: str, tensor: torch.Tensor) -> RawTensor:
     """Give a tensor's bytes.
 
-    Raises
-    ------
-    InvalidArgument
-        If its element type is none of a weights file's.
+    Raises InvalidArgument if its element type is none of a weights file's.
     """
     dtype = _DTYPES.get(tensor.dtype)
     if dtype is None or tensor.layout != torch.strided:

@@ -33,10 +33,7 @@ class RawTensor(NamedTuple):
 def name_of(path: Path) -> str:
     """Give the name under which a server finds the file.
 
-    Raises
-    ------
-    InvalidArgument
-        If a server would not.
+    Raises InvalidArgument if a server would not.
     """
     name = path.name[: -len(_SUFFIX)]
     if not path.name.endswith(_SUFFIX) or not _NAME.fullmatch(name):
@@ -50,12 +47,8 @@ def name_of(path: Path) -> str:
 def write(path: Path, tensors: Mapping[str, RawTensor]) -> str:
     """Write a safetensors file, all of it or nothing. Gives its SHA-256.
 
-    Raises
-    ------
-    InvalidArgument
-        If a server would not find it by its name, or there are too many tensors.
-    OSError
-        If it cannot be written.
+    Raises InvalidArgument if a server would not find it by its name, or there are too
+    many tensors. Raises OSError if it cannot be written.
     """
     name_of(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -117,14 +110,9 @@ def save(instance: Instance, path: str | Path) -> str:
 
     Gives the file's SHA-256. The keys are those of the layout.
 
-    Raises
-    ------
-    StaleVersion
-        If the instance changes again and again while it is read.
-    InvalidArgument
-        If no server would find a file of this name.
-    OSError
-        If the file cannot be written.
+    Raises StaleVersion if the instance changes again and again while it is read. Raises
+    InvalidArgument if no server would find a file of this name. Raises OSError if the
+    file cannot be written.
     """
     name_of(Path(path))  # Before anything is read.
     for _ in range(_ATTEMPTS - 1):
