@@ -9,7 +9,7 @@ import functools
 import hashlib
 import time
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, Callable, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, TypedDict, TypeVar
 
 import numpy as np
 from google.protobuf.message import Message
@@ -66,6 +66,9 @@ from backboned.types import (
 )
 from backboned.v1 import backbone_service_pb2 as pb
 from backboned.v1 import instance_service_pb2, tensor_pb2
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 M = TypeVar("M", bound=Message)
 V = TypeVar("V")
@@ -166,6 +169,25 @@ class TrainStepOptions(TypedDict, total=False):
     request_id: str
 
 
+class ReadOptions(TypedDict, total=False):
+    """The version that must be found, and the seconds that a call may take."""
+
+    if_version: Version | None
+    timeout: float | None
+
+
+class WriteOptions(ReadOptions, total=False):
+    """What calls that write share; `Instance` says what each means."""
+
+    request_id: str
+
+
+class RecallableWriteOptions(WriteOptions, total=False):
+    """For calls whose answer may be asked for if it is lost; as in `forward`."""
+
+    recallable: Recallable
+
+
 # How an option becomes a field of a header; others are as the contract has them.
 _FIELDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "returnt": ("return_type", contract.return_type),
@@ -182,21 +204,22 @@ _NO_FIELDS = {"buffers", "cached"}
 
 
 def _fields(kind: Any, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the fields of a header for options of a kind.
-
-    Raises TypeError if there is no such option.
-    """
-    unknown = [name for name in options if name not in kind.__annotations__]
-    if unknown:
-        raise TypeError(
-            f"no option {unknown[0]!r}; there are {', '.join(kind.__annotations__)}"
-        )
+    """Give the fields of a header for options of a kind, which are checked."""
+    _check(kind, options)
     given = {}
     for name, value in options.items():
         if name not in _NO_FIELDS:
             field, make = _FIELDS.get(name, (name, lambda value: value))
             given[field] = make(value)
     return given
+
+
+def _check(kind: Any, options: Mapping[str, Any]) -> None:
+    """Raise TypeError if there is no such option."""
+    for name in options:
+        if name not in kind.__annotations__:
+            known = ", ".join(kind.__annotations__)
+            raise TypeError(f"there is no option {name!r}; there are {known}")
 
 
 def _moves_layers(options: ForwardOptions) -> bool:
@@ -485,92 +508,120 @@ def _checked(instance: InstanceBase, flat: Array, present: Sequence[bool]) -> Gr
     return Grads(flat, kept)
 
 
+def _read(
+    instance: InstanceBase,
+    method: str,
+    place: Callable[[Any], tuple[V, Parts]],
+    options: ReadOptions,
+    key: Hashable = None,
+    **fields: Any,
+) -> tuple[V, Any]:
+    """Ask for a part of the state; give it, and the header of the answer."""
+    _check(ReadOptions, options)
+    request = getattr(pb, f"{method}Request")(
+        instance=instance.address,
+        if_version=contract.condition(options.get("if_version")),
+        **fields,
+    )
+    timeout = options.get("timeout")
+    key = None if key is None else (instance.uid, key)
+    result, found = _exchange(instance, method, Query(request), place, timeout, key)
+    instance.saw(result.version)
+    return found, result
+
+
+def _write(
+    instance: InstanceBase,
+    method: str,
+    arrays: Sequence[Array],
+    options: Mapping[str, Any],
+    **fields: Any,
+) -> Version:
+    """Send what replaces a part of the state; give the version that it left."""
+    _check(RecallableWriteOptions, options)
+    header = getattr(pb, f"{method}Header")(
+        instance=instance.address,
+        request_id=options.get("request_id") or fresh_id(),
+        if_version=contract.condition(options.get("if_version")),
+        **fields,
+    )
+    request = Request(header, [as_bytes(array) for array in arrays])
+    answer = getattr(pb, f"{method}Response").FromString
+    recallable = options.get("recallable")
+    call = (instance.channel, DATA + method, request, answer)
+    if recallable is not None:
+        recallable(functools.partial(recall, *call))
+    return instance.saw(send(*call, options.get("timeout")).version)
+
+
+def _change(
+    instance: InstanceBase, method: str, call: WriteOptions, **fields: Any
+) -> Any:
+    """Make a change that one message says; give the answer."""
+    _check(WriteOptions, call)
+    if "if_version" in call:
+        fields["if_version"] = contract.condition(call["if_version"])
+    request = getattr(pb, f"{method}Request")(
+        instance=instance.address,
+        request_id=call.get("request_id") or fresh_id(),
+        **fields,
+    )
+    response, timeout = getattr(pb, f"{method}Response"), call.get("timeout")
+    answer: Any = ask(instance.channel, DATA + method, request, response, timeout)
+    instance.saw(answer.version)
+    return answer
+
+
 def get_params(
     instance: InstanceBase,
     select: Select = None,
-    if_version: Version | None = None,
-    timeout: float | None = None,
     dtype: Any = None,
+    **options: Unpack[ReadOptions],
 ) -> tuple[Array, Version]:
     """Read parameters of one version, flat."""
-    request = pb.GetParamsRequest(
-        instance=instance.address,
-        selection=_selection(instance, select),
-        if_version=contract.condition(if_version),
-        dtype=float_number(dtype),
-    )
-    key = (instance.uid, repr(select), request.dtype)
-    result, flat = _exchange(
+    number = float_number(dtype)
+    flat, _ = _read(
         instance,
         "GetParams",
-        Query(request),
         lambda result: place_flat(result.spec),
-        timeout,
-        key,
+        options,
+        key=(repr(select), number),
+        selection=_selection(instance, select),
+        dtype=number,
     )
-    return flat, instance.saw(result.version)
+    return flat, instance.version
 
 
 def set_params(
     instance: InstanceBase,
     parts: Sequence[Array],
     select: Select = None,
-    if_version: Version | None = None,
-    request_id: str = "",
-    timeout: float | None = None,
-    recallable: Recallable | None = None,
+    **options: Unpack[RecallableWriteOptions],
 ) -> Version:
-    """Replace parameters by the concatenation of C-contiguous arrays of one dtype.
-
-    `recallable` as in `forward`.
-    """
-    header = pb.SetParamsHeader(
-        instance=instance.address,
-        request_id=request_id or fresh_id(),
-        selection=_selection(instance, select),
-        if_version=contract.condition(if_version),
-        spec=_flat_spec(parts),
-    )
-    answer = pb.SetParamsResponse
-    return _write(instance, "SetParams", header, parts, answer, timeout, recallable)
-
-
-def _write(
-    instance: InstanceBase,
-    method: str,
-    header: Message,
-    arrays: Sequence[Array],
-    answer: Any,
-    timeout: float | None,
-    recallable: Recallable | None = None,
-) -> Version:
-    """Send what replaces a part of the state; give the version that it left."""
-    request = Request(header, [as_bytes(array) for array in arrays])
-    call = (instance.channel, DATA + method, request, answer.FromString)
-    if recallable is not None:
-        recallable(functools.partial(recall, *call))
-    return instance.saw(send(*call, timeout).version)
+    """Replace parameters by the concatenation of C-contiguous arrays of one dtype."""
+    selected, spec = _selection(instance, select), _flat_spec(parts)
+    return _write(instance, "SetParams", parts, options, selection=selected, spec=spec)
 
 
 def get_grads(
     instance: InstanceBase,
     select: Select = None,
     allow_absent: bool = False,
-    timeout: float | None = None,
     dtype: Any = None,
+    timeout: float | None = None,
 ) -> Grads:
     """Read the instance's gradients."""
+
+    def place(result: Any) -> tuple[Grads, Parts]:
+        flat, views = place_flat(result.grads.spec)
+        return Grads(flat, tuple(result.grads.present)), views
+
     request = pb.GetGradsRequest(
         instance=instance.address,
         selection=_selection(instance, select),
         allow_absent=allow_absent,
         dtype=float_number(dtype),
     )
-
-    def place(result: Any) -> tuple[Grads, Parts]:
-        flat, views = place_flat(result.grads.spec)
-        return Grads(flat, tuple(result.grads.present)), views
-
     result, grads = _exchange(instance, "GetGrads", Query(request), place, timeout)
     instance.saw(result.version)
     return grads
@@ -581,71 +632,46 @@ def set_grads(
     flat: Array,
     present: Sequence[bool] = (),
     select: Select = None,
-    if_version: Version | None = None,
-    request_id: str = "",
-    timeout: float | None = None,
+    **options: Unpack[WriteOptions],
 ) -> Version:
     """Replace gradients by a flat vector of those that are present."""
-    header = pb.SetGradsHeader(
-        instance=instance.address,
-        request_id=request_id or fresh_id(),
-        selection=_selection(instance, select),
-        if_version=contract.condition(if_version),
-        grads=pb.FlatGrads(spec=_flat_spec([flat]), present=present),
+    grads = pb.FlatGrads(spec=_flat_spec([flat]), present=present)
+    selected = _selection(instance, select)
+    return _write(
+        instance, "SetGrads", [flat], options, selection=selected, grads=grads
     )
-    answer = pb.SetGradsResponse
-    return _write(instance, "SetGrads", header, [flat], answer, timeout)
 
 
 def zero_grads(
-    instance: InstanceBase,
-    select: Select = None,
-    request_id: str = "",
-    timeout: float | None = None,
+    instance: InstanceBase, select: Select = None, **options: Unpack[WriteOptions]
 ) -> Version:
     """Take gradients away."""
-    request = pb.ZeroGradsRequest(
-        instance=instance.address,
-        request_id=request_id or fresh_id(),
-        selection=_selection(instance, select),
-    )
-    path, answer = DATA + "ZeroGrads", pb.ZeroGradsResponse
-    return instance.saw(ask(instance.channel, path, request, answer, timeout).version)
+    selected = _selection(instance, select)
+    _change(instance, "ZeroGrads", options, selection=selected)
+    return instance.version
 
 
 def get_buffers(
-    instance: InstanceBase,
-    select: Select = None,
-    if_version: Version | None = None,
-    timeout: float | None = None,
-    empty: Empty = np.empty,
+    instance: InstanceBase, select: Select = None, **options: Unpack[ReadOptions]
 ) -> tuple[dict[str, Array], Version]:
     """Read buffers of one version, by name."""
-    request = pb.GetBuffersRequest(
-        instance=instance.address,
-        selection=contract.selection(select),
-        if_version=contract.condition(if_version),
-    )
-    result, found = _exchange(
+    found, _ = _read(
         instance,
         "GetBuffers",
-        Query(request),
-        lambda result: place_tensors(result.buffers, empty),
-        timeout,
-        (instance.uid, repr(select)),
+        lambda result: place_tensors(result.buffers),
+        options,
+        key=repr(select),
+        selection=contract.selection(select),
     )
-    return found, instance.saw(result.version)
+    return found, instance.version
 
 
 def set_buffers(
     instance: InstanceBase,
     values: Mapping[str, Any],
-    if_version: Version | None = None,
-    request_id: str = "",
-    timeout: float | None = None,
-    recallable: Recallable | None = None,
+    **options: Unpack[RecallableWriteOptions],
 ) -> Version:
-    """Replace the named buffers. `recallable` as in `forward`.
+    """Replace the named buffers.
 
     Raises InvalidArgument if there is no buffer of a name, or no name.
     """
@@ -658,15 +684,14 @@ def set_buffers(
         )
     names = [name for name in order if name in values]
     arrays = [np.asarray(values[name], order="C") for name in names]
-    header = pb.SetBuffersHeader(
-        instance=instance.address,
-        request_id=request_id or fresh_id(),
+    return _write(
+        instance,
+        "SetBuffers",
+        arrays,
+        options,
         selection=contract.selection(None if names == order else names),
-        if_version=contract.condition(if_version),
         buffers=[make_spec(array, name) for name, array in zip(names, arrays)],
     )
-    answer = pb.SetBuffersResponse
-    return _write(instance, "SetBuffers", header, arrays, answer, timeout, recallable)
 
 
 def _selection(instance: InstanceBase, select: Select) -> Any:
@@ -679,61 +704,56 @@ def _flat_spec(parts: Sequence[Array]) -> tensor_pb2.TensorSpec:
     return tensor_pb2.TensorSpec(dtype=dtype, shape=[sum(part.size for part in parts)])
 
 
+def configure_optimizer(
+    instance: InstanceBase, optimizer: Optimizer, **options: Unpack[WriteOptions]
+) -> Optimizer:
+    """Give the instance an optimizer without state; give it with its defaults."""
+    message = contract.optimizer_message(optimizer)
+    answer = _change(instance, "ConfigureOptimizer", options, optimizer=message)
+    return contract.read_optimizer(answer.optimizer)
+
+
 def step(
     instance: InstanceBase,
-    options: StepOptions | None,
-    if_version: Version | None = None,
-    request_id: str = "",
-    timeout: float | None = None,
+    options: StepOptions | None = None,
+    **call: Unpack[WriteOptions],
 ) -> Stepped:
     """Step the optimizer with the gradients that the server holds."""
-    request = pb.StepRequest(
-        instance=instance.address,
-        request_id=request_id or fresh_id(),
-        options=contract.step_message(options),
-        if_version=contract.condition(if_version),
-    )
-    answer = ask(instance.channel, DATA + "Step", request, pb.StepResponse, timeout)
-    return contract.read_step(instance.saw(answer.version), answer.result)
+    message = contract.step_message(options)
+    answer = _change(instance, "Step", call, options=message)
+    return contract.read_step(instance.version, answer.result)
 
 
 def get_optimizer_state(
-    instance: InstanceBase, if_version: Version | None, timeout: float | None
+    instance: InstanceBase, **options: Unpack[ReadOptions]
 ) -> OptimizerState:
     """Read the optimizer and what it remembers, of one version."""
-    request = pb.GetOptimizerStateRequest(
-        instance=instance.address, if_version=contract.condition(if_version)
-    )
-    result, found = _exchange(
+    found, result = _read(
         instance,
         "GetOptimizerState",
-        Query(request),
         lambda result: place_tensors(result.tensors),
-        timeout,
+        options,
     )
     optimizer = contract.read_optimizer(result.optimizer)
-    return OptimizerState(optimizer, found, instance.saw(result.version))
+    return OptimizerState(optimizer, found, instance.version)
 
 
 def set_optimizer_state(
     instance: InstanceBase,
     optimizer: Optimizer,
     tensors: Mapping[str, Any],
-    if_version: Version | None,
-    request_id: str,
-    timeout: float | None,
+    **options: Unpack[WriteOptions],
 ) -> Version:
     """Replace the optimizer and all that it remembers."""
     arrays = {name: np.asarray(t, order="C") for name, t in tensors.items()}
-    header = pb.SetOptimizerStateHeader(
-        instance=instance.address,
-        request_id=request_id or fresh_id(),
-        if_version=contract.condition(if_version),
+    return _write(
+        instance,
+        "SetOptimizerState",
+        list(arrays.values()),
+        options,
         optimizer=contract.optimizer_message(optimizer),
         tensors=[make_spec(array, name) for name, array in arrays.items()],
     )
-    answer, parts = pb.SetOptimizerStateResponse, list(arrays.values())
-    return _write(instance, "SetOptimizerState", header, parts, answer, timeout)
 
 
 def train_step_request(

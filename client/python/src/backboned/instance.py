@@ -13,18 +13,20 @@ import numpy as np
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from backboned import calls, contract
-from backboned.calls import BackwardOptions, ForwardOptions, TrainStepOptions, ask
+from backboned.calls import (
+    BackwardOptions,
+    ForwardOptions,
+    ReadOptions,
+    TrainStepOptions,
+    WriteOptions,
+    ask,
+)
 from backboned.errors import InvalidArgument, MalformedAnswer, verbs
 from backboned.instance_base import InstanceBase
 from backboned.losses import Terms
 from backboned.steps import Call, StepInFlight
 from backboned.transport.channel import CONTROL, DATA, Channel
-from backboned.transport.messages import (
-    SINGLE_BYTES,
-    Recallable,
-    Request,
-    fresh_id,
-)
+from backboned.transport.messages import SINGLE_BYTES, Recallable, Request, fresh_id
 from backboned.transport.tensors import (
     all_widened,
     flat_float,
@@ -392,9 +394,8 @@ class Instance(InstanceBase):
         self,
         select: Select = None,
         *,
-        if_version: Version | None = None,
         dtype: Any = None,
-        timeout: float | None = None,
+        **options: Unpack[ReadOptions],
     ) -> Array:
         """Read parameters of one version, [P]; `version` says which.
 
@@ -402,17 +403,11 @@ class Instance(InstanceBase):
         even; by default they come as stored. bfloat16 is given as float32, which holds
         the same numbers.
         """
-        flat, _ = calls.get_params(self, select, if_version, timeout, dtype)
+        flat, _ = calls.get_params(self, select, dtype, **options)
         return widened(flat)
 
     def set_params(
-        self,
-        values: Any,
-        select: Select = None,
-        *,
-        if_version: Version | None = None,
-        request_id: str = "",
-        timeout: float | None = None,
+        self, values: Any, select: Select = None, **options: Unpack[WriteOptions]
     ) -> Version:
         """Replace parameters by a flat vector [P]: all selected, or none.
 
@@ -420,14 +415,10 @@ class Instance(InstanceBase):
         version.
         """
         parts = [flat_float(values, "parameters", self.dtype)]
-        return calls.set_params(self, parts, select, if_version, request_id, timeout)
+        return calls.set_params(self, parts, select, **options)
 
     def get_grads(
-        self,
-        select: Select = None,
-        *,
-        dtype: Any = None,
-        timeout: float | None = None,
+        self, select: Select = None, *, dtype: Any = None, timeout: float | None = None
     ) -> Array:
         """Read gradients that the server accumulated, [P]; `dtype` as in `get_params`.
 
@@ -436,13 +427,13 @@ class Instance(InstanceBase):
         FailedPrecondition
             If a selected parameter has none.
         """
-        return widened(calls.get_grads(self, select, False, timeout, dtype).flat)
+        return widened(calls.get_grads(self, select, False, dtype, timeout).flat)
 
     def read_grads(
         self, select: Select = None, *, timeout: float | None = None
     ) -> Grads:
         """Read gradients that the server accumulated, and which there are."""
-        return calls.get_grads(self, select, True, timeout)
+        return calls.get_grads(self, select, True, timeout=timeout)
 
     def set_grads(
         self,
@@ -450,9 +441,7 @@ class Instance(InstanceBase):
         select: Select = None,
         *,
         present: Sequence[bool] = (),
-        if_version: Version | None = None,
-        request_id: str = "",
-        timeout: float | None = None,
+        **options: Unpack[WriteOptions],
     ) -> Version:
         """Replace gradients in the server by a flat floating-point vector.
 
@@ -460,49 +449,31 @@ class Instance(InstanceBase):
         `values`; empty: each does.
         """
         flat = flat_float(values, "gradients", self.dtype)
-        return calls.set_grads(
-            self, flat, present, select, if_version, request_id, timeout
-        )
+        return calls.set_grads(self, flat, present, select, **options)
 
     def zero_grads(
-        self,
-        select: Select = None,
-        *,
-        request_id: str = "",
-        timeout: float | None = None,
+        self, select: Select = None, **options: Unpack[WriteOptions]
     ) -> Version:
         """Take gradients away: there are none afterwards, which is not zero."""
-        return calls.zero_grads(self, select, request_id, timeout)
+        return calls.zero_grads(self, select, **options)
 
     def get_buffers(
-        self,
-        select: Select = None,
-        *,
-        if_version: Version | None = None,
-        timeout: float | None = None,
+        self, select: Select = None, **options: Unpack[ReadOptions]
     ) -> dict[str, Array]:
         """Read buffers (BatchNorm statistics) of one version, by name."""
-        return all_widened(calls.get_buffers(self, select, if_version, timeout)[0])
+        return all_widened(calls.get_buffers(self, select, **options)[0])
 
     def set_buffers(
-        self,
-        values: Mapping[str, Any],
-        *,
-        if_version: Version | None = None,
-        request_id: str = "",
-        timeout: float | None = None,
+        self, values: Mapping[str, Any], **options: Unpack[WriteOptions]
     ) -> Version:
         """Replace the named buffers: all of them, or none. Give the new version."""
-        return calls.set_buffers(self, values, if_version, request_id, timeout)
+        return calls.set_buffers(self, values, **options)
 
     def configure_optimizer(
         self,
         kind: str,
         groups: Sequence[ParameterGroup] = (ParameterGroup(),),
-        *,
-        if_version: Version | None = None,
-        request_id: str = "",
-        timeout: float | None = None,
+        **options: Unpack[WriteOptions],
     ) -> Optimizer:
         """Give the instance an optimizer, without state, in place of its own.
 
@@ -510,24 +481,11 @@ class Instance(InstanceBase):
         groups; one in none is never stepped. Gives the optimizer with the defaults
         filled in.
         """
-        request = pb.ConfigureOptimizerRequest(
-            instance=self.address,
-            request_id=request_id or fresh_id(),
-            optimizer=contract.optimizer_message(Optimizer(kind, tuple(groups))),
-            if_version=contract.condition(if_version),
-        )
-        path, answer = DATA + "ConfigureOptimizer", pb.ConfigureOptimizerResponse
-        found = ask(self.channel, path, request, answer, timeout)
-        self.saw(found.version)
-        return contract.read_optimizer(found.optimizer)
+        optimizer = Optimizer(kind, tuple(groups))
+        return calls.configure_optimizer(self, optimizer, **options)
 
     def step(
-        self,
-        options: StepOptions | None = None,
-        *,
-        if_version: Version | None = None,
-        request_id: str = "",
-        timeout: float | None = None,
+        self, options: StepOptions | None = None, **call: Unpack[WriteOptions]
     ) -> Stepped:
         """Step the optimizer with the gradients that the server holds.
 
@@ -538,11 +496,9 @@ class Instance(InstanceBase):
         FailedPrecondition
             If there is no optimizer, or no parameter of a group has a gradient.
         """
-        return calls.step(self, options, if_version, request_id, timeout)
+        return calls.step(self, options, **call)
 
-    def get_optimizer_state(
-        self, *, if_version: Version | None = None, timeout: float | None = None
-    ) -> OptimizerState:
+    def get_optimizer_state(self, **options: Unpack[ReadOptions]) -> OptimizerState:
         """Read the optimizer and what it remembers, of one version.
 
         Raises
@@ -550,25 +506,20 @@ class Instance(InstanceBase):
         FailedPrecondition
             If there is no optimizer.
         """
-        return calls.get_optimizer_state(self, if_version, timeout)
+        return calls.get_optimizer_state(self, **options)
 
     def set_optimizer_state(
         self,
         optimizer: Optimizer,
         tensors: Mapping[str, Any],
-        *,
-        if_version: Version | None = None,
-        request_id: str = "",
-        timeout: float | None = None,
+        **options: Unpack[WriteOptions],
     ) -> Version:
         """Replace the optimizer and all that it remembers.
 
         `tensors` are as `get_optimizer_state` gives them: for each parameter all, or
         none.
         """
-        return calls.set_optimizer_state(
-            self, optimizer, tensors, if_version, request_id, timeout
-        )
+        return calls.set_optimizer_state(self, optimizer, tensors, **options)
 
     def train_step(
         self,

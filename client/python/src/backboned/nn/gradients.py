@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import uuid
 import weakref
 from collections.abc import Sequence
 from typing import Any, Callable
@@ -269,7 +268,10 @@ class Gradients:
         everything = len(indices) == len(self._names)
         names = [self._names[i] for i in indices]
         grads = calls.get_grads(
-            self._instance, None if everything else names, True, self._pending.timeout
+            self._instance,
+            None if everything else names,
+            allow_absent=True,
+            timeout=self._pending.timeout,
         )
         parts: dict[int, torch.Tensor | None] = {}
         begin = 0
@@ -346,9 +348,7 @@ class Gradients:
             return
         self._pending.held = ()
         if self._pending.outdated:
-            calls.zero_grads(
-                self._instance, None, uuid.uuid4().hex, self._pending.timeout
-            )
+            calls.zero_grads(self._instance, timeout=self._pending.timeout)
             self._pending.outdated = False
         flats = [as_array(g).reshape(-1) for g in grads.values() if g is not None]
         if flats or self._pending.there:
@@ -359,9 +359,7 @@ class Gradients:
                 np.concatenate(flats) if flats else np.empty(0, np.float32),
                 [grad is not None for grad in grads.values()],
                 None if everything else [self._names[i] for i in indices],
-                None,
-                uuid.uuid4().hex,
-                self._pending.timeout,
+                timeout=self._pending.timeout,
             )
         self._pending.held = tuple(held)
         for i, grad in grads.items():

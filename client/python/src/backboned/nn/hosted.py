@@ -122,7 +122,10 @@ class HostedLink(Link):
         expected = self._version._replace(buffers=None)
         with advised(self.instance):
             flat, version = calls.get_params(
-                self.instance, None if everything else names, expected, self.timeout
+                self.instance,
+                None if everything else names,
+                if_version=expected,
+                timeout=self.timeout,
             )
         self._note("params", version)
         parts = []
@@ -138,7 +141,10 @@ class HostedLink(Link):
         expected = self._version._replace(params=None)
         with advised(self.instance):
             values, version = calls.get_buffers(
-                self.instance, None if everything else names, expected, self.timeout
+                self.instance,
+                None if everything else names,
+                if_version=expected,
+                timeout=self.timeout,
             )
         self._note("buffers", version)
         return [values[name] for name in names]

@@ -156,24 +156,18 @@ class Link(abc.ABC):
         known = getattr(self._version, part)
         why = "it is not known what the server has" if known is None else "changed here"
         say("push", names, sum(array.nbytes for array in arrays), why)
+        options: calls.RecallableWriteOptions = {"timeout": self.timeout}
+        if recallable is not None:
+            options["recallable"] = recallable
         with self._changing(part) as before:
             if part == "params":
-                version = calls.set_params(
-                    self.instance,
-                    arrays,
-                    None if len(names) == len(specs) else names,
-                    before._replace(buffers=None),
-                    timeout=self.timeout,
-                    recallable=recallable,
-                )
+                selected = None if len(names) == len(specs) else names
+                options["if_version"] = before._replace(buffers=None)
+                version = calls.set_params(self.instance, arrays, selected, **options)
             else:
-                version = calls.set_buffers(
-                    self.instance,
-                    dict(zip(names, arrays)),
-                    before._replace(params=None),
-                    timeout=self.timeout,
-                    recallable=recallable,
-                )
+                values = dict(zip(names, arrays))
+                options["if_version"] = before._replace(params=None)
+                version = calls.set_buffers(self.instance, values, **options)
             written()
             self._note(part, version)
 

@@ -13,12 +13,7 @@ from torch import nn
 
 from backboned import calls
 from backboned.calls import BackwardOptions, ForwardOptions, moves_buffers
-from backboned.errors import (
-    BackbonedError,
-    ServerRestarted,
-    StaleVersion,
-    verbs,
-)
+from backboned.errors import BackbonedError, ServerRestarted, StaleVersion, verbs
 from backboned.instance import Instance
 from backboned.nn import reconnect
 from backboned.nn.advice import advised_if_stale
@@ -36,14 +31,7 @@ from backboned.transport import session
 from backboned.transport.channel import Channel
 from backboned.transport.retries import Patience, is_absence
 from backboned.transport.tensors import Empty
-from backboned.types import (
-    Array,
-    Backward,
-    Forward,
-    InstanceInfo,
-    ServerInfo,
-    Version,
-)
+from backboned.types import Array, Backward, Forward, InstanceInfo, ServerInfo, Version
 
 _PULL_ATTEMPTS = 5
 
@@ -203,11 +191,13 @@ class MirroredLink(Link):
     def _read(self) -> tuple[Array, dict[str, Array], Version]:
         instance = self.instance
         uid = Version(instance.uid)
-        flat, version = calls.get_params(instance, None, uid, self.timeout)
+        flat, version = calls.get_params(instance, if_version=uid, timeout=self.timeout)
         if not instance.layout.buffers:
             return flat, {}, version
         same_params = Version(version.uid, version.params)
-        buffers, version = calls.get_buffers(instance, None, same_params, self.timeout)
+        buffers, version = calls.get_buffers(
+            instance, if_version=same_params, timeout=self.timeout
+        )
         return flat, buffers, version
 
     def push(self) -> None:

@@ -265,10 +265,7 @@ class HostedOptimizer(torch.optim.Optimizer):
             self.last_step = step.result().step
 
     def _options(
-        self,
-        clip_norm: float | None,
-        norm_type: float | None,
-        clip_value: float | None,
+        self, clip_norm: float | None, norm_type: float | None, clip_value: float | None
     ) -> StepOptions:
         if clip_norm is None and clip_value is None:
             clip_norm, clip_value = self.clip_norm, self.clip_value

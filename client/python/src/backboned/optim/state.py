@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import copy
 import weakref
-from collections.abc import (
-    Iterator,
-    Mapping,
-    MutableMapping,
-    Sequence,
-)
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np

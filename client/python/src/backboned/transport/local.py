@@ -219,10 +219,7 @@ class ServerProcess:
 
 
 def options(
-    instances: Sequence[str],
-    threads: int | None,
-    device: str | None,
-    log_level: str,
+    instances: Sequence[str], threads: int | None, device: str | None, log_level: str
 ) -> list[str]:
     """Spell a server's options."""
     values: dict[str, Any] = {

@@ -79,9 +79,7 @@ def encode_single(header: bytes, parts: Sequence[memoryview]) -> bytes:
 
 
 def encode_stream(
-    header: bytes,
-    parts: Sequence[memoryview],
-    sent: Callable[[int], None],
+    header: bytes, parts: Sequence[memoryview], sent: Callable[[int], None]
 ) -> Iterator[bytes]:
     """Make the messages of a long call: the header, then chunks of the parts' bytes.
 
@@ -307,10 +305,7 @@ class Request:
     """
 
     def __init__(
-        self,
-        header: Message,
-        parts: Parts = (),
-        sent: Callable[[], None] | None = None,
+        self, header: Message, parts: Parts = (), sent: Callable[[], None] | None = None
     ) -> None:
         self._header = header.SerializeToString()
         self._begin(parts, sent)
