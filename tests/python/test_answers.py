@@ -6,6 +6,7 @@ import signal
 import threading
 
 import backboned
+import grpc
 import numpy as np
 import pytest
 from backboned.v1 import backbone_service_pb2 as pb
@@ -49,6 +50,24 @@ def test_a_known_answer_is_received_as_one_message(fake):
     answer_with(script, "GetParams", params_answer())
     for _ in range(3):
         assert np.array_equal(instance.get_params(), numbers(4))
+
+
+def test_of_an_answer_that_broke_off_the_second_one_counts(fake):
+    script, instance = fake
+    script.answers["GetServer"] = lambda _requests, _context: [b""]
+    calls = []
+
+    def breaks_off_once(_requests, context):
+        calls.append(1)
+        if len(calls) > 1:
+            yield from params_answer()
+        else:
+            yield from params_answer(data=b"\xff" * 8)
+            context.abort(grpc.StatusCode.UNAVAILABLE, "")
+
+    script.answers["GetParams"] = breaks_off_once
+    assert np.array_equal(instance.get_params(), numbers(4))
+    assert len(calls) == 2
 
 
 def test_many_messages_make_one_tensor(fake):
