@@ -8,7 +8,7 @@ import backboned
 import numpy as np
 import pytest
 import torch
-from backboned.feature_cache import ASK_BYTES, CacheUse, input_digest
+from backboned.feature_cache import ASK_BYTES, KnownAnswers, input_digest
 from backboned.transport.channel import Channel
 from backboned.types import Version
 from backboned.v1 import backbone_service_pb2 as pb
@@ -212,7 +212,7 @@ def test_the_digest_is_as_the_documentation_says():
 
 
 def test_only_what_was_kept_is_worth_asking_for():
-    asking = CacheUse(True)
+    asking = KnownAnswers(True)
     assert not asking.is_worth(V1, b"a")
     asking.answered(V1, b"a", KEPT)
     asking.answered(V1, b"b", pb.CACHE_USE_TOO_LARGE)
@@ -224,7 +224,7 @@ def test_only_what_was_kept_is_worth_asking_for():
 
 
 def test_others_answers_are_worth_asking_for():
-    asking = CacheUse(True)
+    asking = KnownAnswers(True)
     asking.answered(V1, b"a", HIT)
     assert asking.is_worth(V1, b"new")
     asking.missed(b"new")
@@ -232,7 +232,7 @@ def test_others_answers_are_worth_asking_for():
 
 
 def test_questions_in_vain_become_rarer():
-    asking = CacheUse(True)
+    asking = KnownAnswers(True)
     sent_at_once = []
     for _ in range(7):
         asking.answered(V1, b"a", KEPT)
@@ -248,7 +248,7 @@ def test_questions_in_vain_become_rarer():
 
 
 def test_what_is_remembered_is_bounded():
-    asking = CacheUse(True)
+    asking = KnownAnswers(True)
     for number in range(70_000):
         asking.answered(V1, number.to_bytes(4, "little"), KEPT)
     assert not asking.is_worth(V1, (0).to_bytes(4, "little"))

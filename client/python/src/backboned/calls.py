@@ -270,7 +270,7 @@ def forward(
     to ask for its answer if it is lost; a tape that it kept is given up then.
     """
     delete_abandoned(instance.channel)
-    known, cached = instance.cache_use, options.get("cached")
+    known, cached = instance.known_answers, options.get("cached")
     may_ask = known.enabled and _may_be_kept(options) and x.nbytes >= ASK_BYTES
     if cached is False or not (may_ask or cached):
         return _run(instance, x, None, options, timeout, empty, None, recallable)
@@ -331,9 +331,9 @@ def _run(
         raise
     version = instance.saw(result.version)
     if key is not None:
-        instance.cache_use.answered(version, key, result.cache_use)
+        instance.known_answers.answered(version, key, result.cache_use)
     elif result.cache_use:
-        instance.cache_use.enabled = True
+        instance.known_answers.enabled = True
     return Forward(
         outputs=outputs,
         version=version,

@@ -45,8 +45,6 @@ NOTHING_CHANGED = {
 """After these codes nothing has changed in the server."""
 
 _DETAILS_KEY = "grpc-status-details-bin"
-_REASON_PREFIX = "ERROR_REASON_"
-_SCOPE_PREFIX = "LIMIT_SCOPE_"
 
 
 class BackbonedError(Exception):
@@ -246,7 +244,8 @@ def from_rpc(error: grpc.RpcError, hint: str = "") -> BackbonedError:
         message = f"{hint} [{message}]"
     if detail is None:
         return _CLASSES.get(code, BackbonedError)(message, code)
-    reason = _reason_name(detail.reason)
+    reason = _name(error_pb2.ErrorReason, detail.reason)
+    scope = _name(error_pb2.LimitScope, detail.scope)
     cls = _CLASSES.get(code, BackbonedError)
     if reason == "STALE_VERSION":
         cls = StaleVersion
@@ -261,7 +260,7 @@ def from_rpc(error: grpc.RpcError, hint: str = "") -> BackbonedError:
         detail.limit_value,
         detail.requested_value,
         delay,
-        _scope_name(detail.scope),
+        "" if scope.isdigit() else scope.lower(),
     )
 
 
@@ -281,23 +280,13 @@ def _detail(trailer: tuple[Any, ...]) -> error_pb2.ErrorDetail | None:
     return None
 
 
-def _scope_name(number: int) -> str:
-    """Name a limit's scope; empty if there is none, or one that is not known."""
-    if number not in error_pb2.LimitScope.values() or number == 0:
-        return ""
-    name: str = error_pb2.LimitScope.Name(number)  # type: ignore[arg-type]
-    return name[len(_SCOPE_PREFIX) :].lower()
-
-
-def _reason_name(number: int) -> str:
-    """Name a reason; a number that this client does not know stays a number."""
-    if number == 0:
-        return ""
-    try:
-        name: str = error_pb2.ErrorReason.Name(number)  # type: ignore[arg-type]
-    except ValueError:
+def _name(enum: Any, number: int) -> str:
+    """Name a number without its enum's prefix: empty for 0, digits if it is unknown."""
+    if number not in enum.values():
         return str(number)
-    return name[len(_REASON_PREFIX) :]
+    first: str = enum.Name(0)
+    name: str = enum.Name(number)
+    return name[len(first) - len("UNSPECIFIED") :] if number else ""
 
 
 _log = logging.getLogger("backboned")

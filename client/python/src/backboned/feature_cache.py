@@ -35,7 +35,7 @@ def input_digest(x: Array) -> bytes:
     return sha256.digest()
 
 
-class CacheUse:
+class KnownAnswers:
     """What is known of an instance's feature cache. Thread-safe.
 
     - `enabled`: whether there is one.

@@ -8,7 +8,7 @@ import functools
 from typing import TypeVar
 
 from backboned import contract
-from backboned.feature_cache import CacheUse
+from backboned.feature_cache import KnownAnswers
 from backboned.server_identity import ServerIdentity
 from backboned.steps import Pipeline
 from backboned.transport import session
@@ -86,7 +86,7 @@ class InstanceBase:
         self.weights, self.weights_sha256 = info.weights, info.weights_sha256
         self.read_only, self.frozen = info.read_only, info.frozen
         self.feature_cache_bytes = info.feature_cache_bytes
-        self.cache_use = CacheUse(
+        self.known_answers = KnownAnswers(
             info.feature_cache_bytes > 0, info.feature_cache.entries > 0
         )
         self.layout: Layout = contract.read_layout(message.layout)
@@ -106,7 +106,7 @@ class InstanceBase:
         self.name, self.owner, self.uid = other.name, other.owner, other.uid
         self.version, self.guard = other.version, other.guard
         self.feature_cache_bytes = other.feature_cache_bytes
-        self.cache_use = other.cache_use
+        self.known_answers = other.known_answers
 
     def __repr__(self) -> str:
         """Say the server, the name and what it was made from."""
@@ -146,7 +146,7 @@ class InstanceBase:
         self.read_only, self.frozen = info.read_only, info.frozen
         if self.feature_cache_bytes != info.feature_cache_bytes:
             self.feature_cache_bytes = info.feature_cache_bytes
-            self.cache_use.enabled = info.feature_cache_bytes > 0
+            self.known_answers.enabled = info.feature_cache_bytes > 0
         return info
 
     def begin_life(self) -> None:

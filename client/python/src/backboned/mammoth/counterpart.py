@@ -14,7 +14,7 @@ from backboned.mammoth.families import Family
 from backboned.mammoth.run import Run
 from backboned.nn.hosted import HostedLink
 from backboned.nn.intact import Norms
-from backboned.nn.lazy import raw
+from backboned.nn.lazy import as_plain as raw
 from backboned.nn.link import Link as AnyLink
 from backboned.nn.mirrored import MirroredLink as Link
 from backboned.nn.watch import torch_dtype

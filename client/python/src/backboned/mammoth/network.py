@@ -18,7 +18,8 @@ from backboned.mammoth.counterpart import Counterpart, UnsuitableError
 from backboned.mammoth.families import LAYERS, Family
 from backboned.nn.autograd import Call, run, run_with_graph
 from backboned.nn.hosted import HostedLink
-from backboned.nn.lazy import LazyParameter, raw
+from backboned.nn.lazy import LazyParameter
+from backboned.nn.lazy import as_plain as raw
 from backboned.nn.link import Link as AnyLink
 from backboned.nn.module import announce
 from backboned.types import BatchNorm

@@ -10,7 +10,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from backboned.calls import BackwardOptions, ForwardOptions
-from backboned.nn.lazy import raw
+from backboned.nn.lazy import as_plain
 from backboned.nn.link import Link
 from backboned.nn.pending_calls import PendingBackward
 from backboned.nn.watch import as_array, torch_dtype
@@ -261,7 +261,7 @@ def _nobody_looks(ctx: Any) -> bool:
     """
     wants = ctx.needs_input_grad[_PARAMETERS:]
     nodes = ctx.next_functions[_PARAMETERS - 1 :]  # Without one for the call.
-    with raw():
+    with as_plain():
         return all(
             parameter.requires_grad
             and not parameter._backward_hooks

@@ -12,7 +12,7 @@ import torch
 
 from backboned import calls
 from backboned.instance import Instance
-from backboned.nn.lazy import Keeper, LazyTensor, make_lazy, make_plain, raw
+from backboned.nn.lazy import Keeper, LazyTensor, as_plain, make_lazy, make_plain
 from backboned.nn.pending_calls import PendingBackward, PendingCalls
 from backboned.nn.watch import Watch, as_array, as_tensor
 from backboned.transport.tensors import Empty
@@ -81,7 +81,7 @@ class Gradients:
 
         If nobody holds it, its memory is kept: a view of that may be written.
         """
-        with raw():
+        with as_plain():
             parameter: Any = self._tensors()[index]
             grad, parameter.grad = parameter.grad, None
             if grad is None:
@@ -126,7 +126,7 @@ class Gradients:
                 self.write(i, None)
             return
         self._pending.drop()
-        with raw():
+        with as_plain():
             for tensor in self._tensors():
                 tensor.grad = None
         self._forget_here()
@@ -143,14 +143,14 @@ class Gradients:
             self._bring([index])
         elif away:
             return self._promise(index, keeper) if held[index] else None
-        with raw():
+        with as_plain():
             return self._tensors()[index].grad
 
     def _promise(self, index: int, keeper: Keeper) -> torch.Tensor:
         """Give a tensor for the values of a gradient that the server has."""
         promised = self._promised(index)
         if promised is None:
-            with raw(), torch.inference_mode(False):
+            with as_plain(), torch.inference_mode(False):
                 promised = torch.empty_like(self._tensors()[index].detach())
                 # Code that takes the memory unasked, `torch.tensor(p.grad)`, sees it.
                 promised.view(-1)[:1] = math.nan
@@ -226,14 +226,14 @@ class Gradients:
         if self._additions():
             self._settle_here()
         self._pending.flush()
-        with raw():
+        with as_plain():
             present = self._tensors()[index].grad
         if value is not None or present is not None or self._pending.there:
             self._put(index, value)
 
     def _put(self, index: int, value: torch.Tensor | None) -> None:
         """Note that a gradient is what somebody wrote here."""
-        with raw():
+        with as_plain():
             self._tensors()[index].grad = value
         self._here.add(index)
         self._written.add(index)
@@ -251,7 +251,7 @@ class Gradients:
             if grad is not None and old is not None:
                 with torch.no_grad():
                     grad = old.copy_(grad)
-            with raw():
+            with as_plain():
                 tensors[i].grad = grad
             self._note(i, grad)
 
@@ -287,7 +287,7 @@ class Gradients:
 
     def _additions(self) -> list[int]:
         """Find gradients that autograd left here on top of the server's."""
-        with raw():
+        with as_plain():
             return [
                 i
                 for i, tensor in enumerate(self._tensors())
@@ -306,7 +306,7 @@ class Gradients:
 
     def _changed_here(self) -> set[int]:
         """Find the gradients here that the server has to get."""
-        with raw():
+        with as_plain():
             grads = {i: self._tensors()[i].grad for i in self._here}
         changed = {i for i, grad in grads.items() if grad is not self._placed[i]}
         same = [i for i in grads if i not in changed and grads[i] is not None]
@@ -320,7 +320,7 @@ class Gradients:
         parts = self._server_side(indices) if self._pending.there else {}
         for i in indices:
             theirs = parts.get(i)
-            with raw():
+            with as_plain():
                 mine = tensors[i].grad
                 if theirs is not None and mine is not None:
                     promised = self._redeem(i)
@@ -334,7 +334,7 @@ class Gradients:
             self._written.add(i)
 
     def _push(self, indices: list[int]) -> None:
-        with raw():
+        with as_plain():
             grads = {i: self._tensors()[i].grad for i in indices}
         held = list(self._pending.held)
         if not self._pending.there:

@@ -19,7 +19,7 @@ from backboned.errors import BackbonedError, verbs
 from backboned.instance import Instance
 from backboned.nn.advice import advised
 from backboned.nn.gradients import Gradients
-from backboned.nn.lazy import LazyParameter, raw
+from backboned.nn.lazy import LazyParameter, as_plain
 from backboned.nn.link import Link, rng_state, say, set_rng_state
 from backboned.nn.mirrored import MirroredLink, ScratchLink
 from backboned.nn.pending_calls import (
@@ -518,7 +518,7 @@ class HostedLink(Link):
 
 def _arrays(tensors: Sequence[torch.Tensor], indices: Sequence[int]) -> list[Array]:
     """View some lazy tensors as arrays, with the memory that they have."""
-    with raw():
+    with as_plain():
         return [as_array(tensors[i]) for i in indices]
 
 

@@ -14,7 +14,7 @@ from typing import Any, Callable, Protocol
 import torch
 from torch import nn
 
-raw = torch._C.DisableTorchFunctionSubclass
+as_plain = torch._C.DisableTorchFunctionSubclass
 """A context in which lazy tensors are plain ones, with the memory that they have."""
 
 
@@ -57,13 +57,13 @@ class LazyTensor(torch.Tensor):
             return about_grad(*args)
         target = args[0] if func in _OVERWRITES and args else None
         if func in _LOOKS_AT_NO_VALUE:
-            with raw():
+            with as_plain():
                 return func(*args, **options)
         given = [*args[1:], *options.values()]
         blind = target is not None and not _any_shares(given, target)
         looked_at = [t for t in _lazies(args, options) if not blind or t is not target]
         _show(looked_at)
-        with raw():
+        with as_plain():
             result = func(*args, **options)
             shared = [t for t in looked_at if _shares(result, t)]
         for tensor in shared:
@@ -168,7 +168,7 @@ def _shares(result: Any, tensor: torch.Tensor) -> bool:
 
 def _any_shares(values: Iterable[Any], tensor: torch.Tensor) -> bool:
     """Whether one of the values is the tensor, or a view of its memory."""
-    with raw():
+    with as_plain():
         return any(
             value is tensor or _shares(value, tensor)
             for value in values

@@ -17,7 +17,7 @@ from backboned.errors import BackbonedError, ServerRestarted, StaleVersion, verb
 from backboned.instance import Instance
 from backboned.nn import reconnect
 from backboned.nn.advice import advised_if_stale
-from backboned.nn.lazy import raw
+from backboned.nn.lazy import as_plain
 from backboned.nn.link import Link, rng_state, set_rng_state
 from backboned.nn.watch import (
     Watch,
@@ -205,7 +205,7 @@ class MirroredLink(Link):
 
         Overwrites what somebody else may have written.
         """
-        self._surviving(self._push_all)
+        self._through_restarts(self._push_all)
 
     def _push_all(self) -> None:
         with self._lock:
@@ -214,7 +214,7 @@ class MirroredLink(Link):
 
     def settle(self) -> None:
         """Push what changed here."""
-        self._surviving(self._settle)
+        self._through_restarts(self._settle)
 
     def _settle(self) -> None:
         with self._lock, advised_if_stale(self.instance):
@@ -223,13 +223,15 @@ class MirroredLink(Link):
     def info(self) -> InstanceInfo:
         """Push what changed here, and describe the instance, with its digest."""
         self.settle()
-        return self._surviving(
+        return self._through_restarts(
             lambda: self.instance.info(digest=True, timeout=self.timeout)
         )
 
     def copy_instance(self) -> Instance:
         """Make an instance like this one, for a copy that is fed when it is used."""
-        return self._surviving(lambda: reconnect.make_like(self.instance, self.timeout))
+        return self._through_restarts(
+            lambda: reconnect.make_like(self.instance, self.timeout)
+        )
 
     def _push_changes(self) -> None:
         for part, slots in self._slots.items():
@@ -253,7 +255,7 @@ class MirroredLink(Link):
 
     def forward(self, x: Array, options: ForwardOptions, empty: Empty) -> Forward:
         """Push what changed, run a forward of that very state, take the new buffers."""
-        return self._surviving(lambda: self._forward(x, options, empty))
+        return self._through_restarts(lambda: self._forward(x, options, empty))
 
     def _forward(self, x: Array, options: ForwardOptions, empty: Empty) -> Forward:
         moves = moves_buffers(self.instance.layout, options)
@@ -322,7 +324,7 @@ class MirroredLink(Link):
                     tape.uid = ""  # It may have been used up.
                 raise
 
-        return self._surviving(call)
+        return self._through_restarts(call)
 
     def _forward_again(self, tape: TapedForward) -> None:
         """Run a forward whose tape is lost again, of the same state."""
@@ -342,7 +344,7 @@ class MirroredLink(Link):
             result = calls.forward(self.instance, tape.input(), options, self.timeout)
             tape.renew(result)
 
-    def _surviving(self, call: Callable[[], T]) -> T:
+    def _through_restarts(self, call: Callable[[], T]) -> T:
         """Make a call; if the server went away, make it again when it is back.
 
         So it is if the server has forgotten an unnamed instance, since it did not hear
@@ -452,16 +454,16 @@ class ScratchLink(MirroredLink):
     ) -> None:
         super().__init__(instance, root)
         self._version = instance.version
-        with raw():
+        with as_plain():
             for (part, slots), known in zip(self._slots.items(), own):
                 tensors, watch = slots.tensors(), self._watches[part]
                 same = [i for i, tensor in enumerate(tensors) if tensor is known[i]]
                 watch.saw(watch.look(tensors, same, closely=()))
 
-    def _surviving(self, call: Callable[[], T]) -> T:
+    def _through_restarts(self, call: Callable[[], T]) -> T:
         """Make a call; a lost server has lost the network too."""
         return call()
 
     def _push_changes(self) -> None:
-        with raw():
+        with as_plain():
             super()._push_changes()

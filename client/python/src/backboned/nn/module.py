@@ -16,7 +16,7 @@ from backboned.losses import Terms
 from backboned.nn.autograd import Call, check_input, run, run_with_graph
 from backboned.nn.hosted import HostedLink
 from backboned.nn.intact import Norms, Parts
-from backboned.nn.lazy import LazyParameter, raw
+from backboned.nn.lazy import LazyParameter, as_plain
 from backboned.nn.link import Link
 from backboned.nn.mirrored import MirroredLink
 from backboned.nn.tree import plant
@@ -243,7 +243,7 @@ class RemoteBackbone(nn.Module):
         self._parts.check()
         trains = False
         if torch.is_grad_enabled():
-            with raw():
+            with as_plain():
                 trains = any(p.requires_grad for p in parameters)
         if trains and link.hosting and link.optimizer is None:
             link = self.mirror()._link
@@ -554,7 +554,7 @@ class RemoteBackbone(nn.Module):
 
 def _empty_like(tensor: torch.Tensor) -> torch.Tensor:
     """Make a plain tensor for values that are in the server."""
-    with raw():
+    with as_plain():
         empty = torch.empty_like(tensor, requires_grad=False)
         if isinstance(tensor, nn.Parameter):
             return nn.Parameter(empty.detach(), tensor.requires_grad)

@@ -9,7 +9,7 @@ from typing import Callable
 import torch
 from torch import nn
 
-from backboned.nn.lazy import Keeper, is_kept_by, make_lazy, make_plain, raw
+from backboned.nn.lazy import Keeper, as_plain, is_kept_by, make_lazy, make_plain
 from backboned.nn.watch import Slots, Watch, as_tensor
 from backboned.types import Array
 
@@ -85,7 +85,7 @@ class Values:
     def _tensors(self) -> dict[int, torch.Tensor]:
         """The tensors that there still are, by index."""
         found = {}
-        with raw():
+        with as_plain():
             for i, reference in enumerate(self._own):
                 tensor = reference()
                 if tensor is not None:
@@ -111,7 +111,7 @@ class Values:
             i for i, (t, own) in enumerate(zip(found, self._own)) if own() is not t
         ]
         if self._doubtful or replaced:
-            with raw():
+            with as_plain():
                 self._slots.tensors()
             self._doubtful = False
             if replaced:
@@ -182,7 +182,7 @@ class Values:
         if not away:
             return
         values = self._fetch(away)
-        with torch.no_grad(), raw():
+        with torch.no_grad(), as_plain():
             for i, value in zip(away, values):
                 tensor = tensors[i]
                 tensor.copy_(as_tensor(value).view_as(tensor))
@@ -200,7 +200,7 @@ class Values:
         """Note that a tensor may have got memory that somebody has."""
         self._shared.add(index)
         tensors = self._tensors
-        with raw():
+        with as_plain():
             if self.watch.foreign(tensors, index):
                 self._foreign.add(index)
 
@@ -209,7 +209,7 @@ class Values:
         if index in self._shared:
             return
         self._shared.add(index)
-        with raw():
+        with as_plain():
             written = self.watch.moved(self._tensors, [index])
         if index in self._here and written:
             self._written.add(index)
@@ -229,7 +229,7 @@ class Values:
         if not here:
             return sorted(self._written)
         closely = here & self._shared
-        with raw():
+        with as_plain():
             changed = self.watch.moved(tensors, here - closely)
         changed += self._compare(closely)
         return sorted({*changed, *self._written})
@@ -238,7 +238,7 @@ class Values:
         """Give those of shared tensors that changed; unshare what nobody holds."""
         tensors = self._tensors if indices else {}
         indices = indices & tensors.keys()
-        with raw():
+        with as_plain():
             # First, since whoever writes now may have let go when it is asked.
             held = self.watch.held(tensors, indices)
             changed = self.watch.changed(tensors, sorted(indices))
@@ -250,7 +250,7 @@ class Values:
     def _look(self, indices: Iterable[int]) -> None:
         """Note tensors as they are now."""
         tensors = self._tensors
-        with raw():
+        with as_plain():
             there = [i for i in indices if i in tensors]
             self.watch.saw(self.watch.look(tensors, there, self._shared))
 

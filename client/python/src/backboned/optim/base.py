@@ -16,7 +16,7 @@ import torch
 from backboned import errors
 from backboned.losses import Terms
 from backboned.nn.hosted import HostedLink
-from backboned.nn.lazy import raw
+from backboned.nn.lazy import as_plain
 from backboned.nn.module import RemoteBackbone, network_of
 from backboned.nn.refs import Weak
 from backboned.nn.watch import as_array
@@ -241,7 +241,7 @@ class HostedOptimizer(torch.optim.Optimizer):
     def _ready_link(self) -> HostedLink:
         """Give the link of a network that whole training steps may train."""
         link = self._own_link()
-        with raw():
+        with as_plain():
             frozen = [t for t in self._tensors() if not t.requires_grad]
         if frozen:
             raise ValueError(
@@ -283,7 +283,7 @@ class HostedOptimizer(torch.optim.Optimizer):
     def _covers_all(self, link: HostedLink) -> bool:
         """Whether every parameter that may have a gradient is in a group."""
         mine = {id(tensor) for tensor in self._tensors()}
-        with raw():
+        with as_plain():
             return all(
                 id(tensor) in mine or not tensor.requires_grad
                 for tensor in link.parameters()
@@ -348,7 +348,7 @@ class HostedOptimizer(torch.optim.Optimizer):
         """Let the server step what is frozen there and trains here."""
         names = self._names(link)
         held = set(matching(link.instance.frozen, list(names.values())))
-        with raw():
+        with as_plain():
             trains = any(
                 tensor.requires_grad and names.get(id(tensor)) in held
                 for tensor in self._tensors()

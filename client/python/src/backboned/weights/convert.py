@@ -6,7 +6,7 @@ import pickle
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Callable, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -44,12 +44,23 @@ _DTYPES = {
 
 
 class Family(NamedTuple):
-    """A family of architectures, and the names that it is converted from."""
+    """A family of architectures, and the names that it is converted from.
+
+    `head` are the beginnings of the classifier's keys: the source's, and Mammoth's.
+    """
 
     description: str
-    marks: tuple[str, ...]
-    rename: Callable[[str, bool], str]
-    classifier: tuple[str, ...]
+    marks: tuple[str, ...] = ()
+    head: tuple[str, str] = ("", "")
+
+    def rename(self, key: str, bottleneck: bool) -> str:
+        """Give Mammoth's name of a key."""
+        theirs, ours = self.head
+        if theirs and key.startswith(theirs) and not key.startswith(ours):
+            return ours + key[len(theirs) :]
+        if self.marks == _RESNET and not bottleneck:
+            return key.replace(".downsample.", ".shortcut.")
+        return key
 
 
 class Converted(NamedTuple):
@@ -61,50 +72,22 @@ class Converted(NamedTuple):
     dropped: tuple[str, ...]
 
 
-def _rename_vit(key: str, bottleneck: bool) -> str:
-    for name in ("weight", "bias"):
-        if key == f"head.{name}":
-            return f"head.heads.0.{name}"
-    return key
-
-
-def _rename_resnet(key: str, bottleneck: bool) -> str:
-    if key.startswith("fc."):
-        return "classifier." + key[len("fc.") :]
-    return key if bottleneck else key.replace(".downsample.", ".shortcut.")
-
-
-def _rename_efficientnet(key: str, bottleneck: bool) -> str:
-    if key.startswith("_fc."):
-        return "classifier." + key[len("_fc.") :]
-    return key
-
-
-def _keep(key: str, bottleneck: bool) -> str:
-    return key
-
-
+_RESNET = ("conv1.weight", "bn1.running_mean", "layer1.0.conv1.weight")
 FAMILIES = {
     "vit": Family(
         "timm's VisionTransformer",
         ("cls_token", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight"),
-        _rename_vit,
-        ("head.",),
+        ("head.", "head.heads.0."),
     ),
-    "resnet": Family(
-        "torchvision's or timm's ResNet",
-        ("conv1.weight", "bn1.running_mean", "layer1.0.conv1.weight"),
-        _rename_resnet,
-        ("classifier.",),
-    ),
+    "resnet": Family("torchvision's or timm's ResNet", _RESNET, ("fc.", "classifier.")),
     "efficientnet": Family(
         "efficientnet_pytorch's EfficientNet",
         ("_conv_stem.weight", "_blocks.0._bn1.weight"),
-        _rename_efficientnet,
-        ("classifier.",),
+        ("_fc.", "classifier."),
     ),
-    "mammoth": Family("Mammoth's own", (), _keep, ("classifier.", "head.heads.")),
+    "mammoth": Family("Mammoth's own"),
 }
+_CLASSIFIERS = ("classifier.", "head.heads.")
 
 
 def load_state_dict(path: Path) -> dict[str, torch.Tensor]:
@@ -178,7 +161,7 @@ def convert(
     heads = {  # A tensor may have further keys.
         tensor.data_ptr()
         for key, tensor in plain.items()
-        if family.rename(key, bottleneck).startswith(family.classifier)
+        if family.rename(key, bottleneck).startswith(_CLASSIFIERS)
     }
     tensors: dict[str, torch.Tensor] = {}
     renamed: dict[str, str] = {}
