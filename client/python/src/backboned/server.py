@@ -502,7 +502,7 @@ def local_server(
     device : str, optional
         ``"cpu"`` or ``"cuda:0"``.
     binary : path, optional
-        The program; by default the one that ``BACKBONED_BIN`` names, or that is installed.
+        The program; by default what ``BACKBONED_BIN`` names, or what is installed.
     label, timeout, progress, retry_timeout, on_wait
         See `connect`.
     log_level : str
