@@ -58,7 +58,9 @@ def results(
     assert backward.grads is not None
     yield "backward: parameters", backward.grads.flat
     yield "backward: input", backward.input_grads[0]
-    net.configure_optimizer("sgd", [backboned.ParameterGroup(lr=0.1, momentum=0.9)])
+    net.configure_optimizer(
+        "sgd", [backboned.types.ParameterGroup(lr=0.1, momentum=0.9)]
+    )
     for step in range(STEPS):
         made = net.train_step(x, backboned.CrossEntropy(labels), return_logits=True)
         yield f"step {step}: loss", np.float64(made.loss)

@@ -9,7 +9,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import backboned
 import pytest
 import torch
-from backboned.binary import find_binary
+from backboned.transport.local import find_binary
 
 THREADS = 2
 
@@ -57,7 +57,7 @@ def pytest_collection_modifyitems(config, items):
 def binary():
     try:
         return find_binary()
-    except backboned.ServerStartError as error:
+    except backboned.errors.ServerStartError as error:
         if os.environ.get("BACKBONED_BIN"):
             raise
         pytest.skip(str(error))

@@ -5,8 +5,8 @@ from concurrent import futures
 
 import grpc
 import numpy as np
-from backboned.channel import Channel
 from backboned.instance import Instance
+from backboned.transport.channel import Channel
 from backboned.v1 import instance_pb2, tensor_pb2
 
 

@@ -6,6 +6,7 @@ import signal
 import threading
 
 import backboned
+import grpc
 import numpy as np
 import pytest
 from backboned.v1 import backbone_service_pb2 as pb
@@ -51,6 +52,24 @@ def test_a_known_answer_is_received_as_one_message(fake):
         assert np.array_equal(instance.get_params(), numbers(4))
 
 
+def test_of_an_answer_that_broke_off_the_second_one_counts(fake):
+    script, instance = fake
+    script.answers["GetServer"] = lambda _requests, _context: [b""]
+    calls = []
+
+    def breaks_off_once(_requests, context):
+        calls.append(1)
+        if len(calls) > 1:
+            yield from params_answer()
+        else:
+            yield from params_answer(data=b"\xff" * 8)
+            context.abort(grpc.StatusCode.UNAVAILABLE, "")
+
+    script.answers["GetParams"] = breaks_off_once
+    assert np.array_equal(instance.get_params(), numbers(4))
+    assert len(calls) == 2
+
+
 def test_many_messages_make_one_tensor(fake):
     script, instance = fake
     head = message_of(
@@ -93,14 +112,14 @@ def test_many_messages_make_one_tensor(fake):
 def test_a_broken_answer_is_refused(fake, messages, text):
     script, instance = fake
     answer_with(script, "GetParams", messages)
-    with pytest.raises(backboned.MalformedAnswer, match=text):
+    with pytest.raises(backboned.errors.MalformedAnswer, match=text):
         instance.get_params()
 
 
 def test_a_unary_answer_that_cannot_be_decoded_is_refused(fake):
     script, instance = fake
     answer_with(script, "SetParams", [b"\xff\xff"])
-    with pytest.raises(backboned.MalformedAnswer, match="decoded"):
+    with pytest.raises(backboned.errors.MalformedAnswer, match="decoded"):
         instance.set_params(numbers(4))
 
 
@@ -115,7 +134,7 @@ def test_gradients_that_do_not_fit_the_layout_are_refused(fake):
         header.grads.present.extend(present)
         message = message_of(pb.BackwardResponse, header, 0, bytes(4 * count))
         answer_with(script, "Backward", [message])
-        with pytest.raises(backboned.MalformedAnswer, match=text):
+        with pytest.raises(backboned.errors.MalformedAnswer, match=text):
             instance.backward({"t": {"out": numbers(2)}})
 
 
@@ -124,7 +143,7 @@ def test_unknown_element_type_is_refused(fake):
     header = pb.ForwardResult()
     header.outputs.add(name="out", dtype=77, shape=[1])
     answer_with(script, "Forward", [message_of(pb.ForwardResponse, header, 0, b"ab")])
-    with pytest.raises(backboned.MalformedAnswer, match="unknown type 77"):
+    with pytest.raises(backboned.errors.MalformedAnswer, match="unknown type 77"):
         instance.forward(numbers(2))
 
 
@@ -154,7 +173,7 @@ def test_an_error_carries_code_reason_limit_and_delay(fake):
     )
     detail.retry_delay.FromMilliseconds(1500)
     fail_with(script, "Forward", grpc.StatusCode.RESOURCE_EXHAUSTED, detail)
-    with pytest.raises(backboned.ResourceExhausted) as caught:
+    with pytest.raises(backboned.errors.ResourceExhausted) as caught:
         instance.forward(numbers(2))
     error = caught.value
     assert (error.code, error.reason) == (
@@ -177,7 +196,7 @@ def test_broken_or_missing_details_leave_the_code(fake, trailer):
 
     script, instance = fake
     fail_with(script, "GetParams", grpc.StatusCode.NOT_FOUND, trailer=trailer)
-    with pytest.raises(backboned.NotFound, match="the sentence") as caught:
+    with pytest.raises(backboned.errors.NotFound, match="the sentence") as caught:
         instance.get_params()
     assert caught.value.reason == ""
 
@@ -189,7 +208,7 @@ def test_a_reason_of_a_newer_server_stays_a_number(fake):
     fail_with(
         script, "GetParams", grpc.StatusCode.ABORTED, error_pb2.ErrorDetail(reason=77)
     )
-    with pytest.raises(backboned.Aborted) as caught:
+    with pytest.raises(backboned.errors.Aborted) as caught:
         instance.get_params()
     assert caught.value.reason == "77"
 
@@ -200,7 +219,7 @@ def test_a_stale_version_has_its_own_class(fake):
     script, instance = fake
     detail = error_pb2.ErrorDetail(reason=error_pb2.ERROR_REASON_STALE_VERSION)
     fail_with(script, "GetParams", grpc.StatusCode.ABORTED, detail)
-    with pytest.raises(backboned.StaleVersion):
+    with pytest.raises(backboned.errors.StaleVersion):
         instance.get_params()
 
 
@@ -215,7 +234,7 @@ def test_every_call_has_a_deadline(fake):
         return []
 
     script.answers["GetParams"] = never
-    with pytest.raises(backboned.DeadlineExceeded):
+    with pytest.raises(backboned.errors.DeadlineExceeded):
         instance.get_params(timeout=0.2)
 
 
@@ -236,7 +255,7 @@ def hang_after(script, messages):
 def test_a_refused_answer_ends_its_call(fake):
     script, instance = fake
     _, ended = hang_after(script, params_answer(offset=4))
-    with pytest.raises(backboned.MalformedAnswer) as caught:
+    with pytest.raises(backboned.errors.MalformedAnswer) as caught:
         instance.get_params()
     # Also while somebody keeps the error, with all that its frames refer to.
     assert caught.value.__traceback__ is not None
@@ -263,15 +282,15 @@ def test_ctrl_c_ends_a_call_that_waits_for_its_answer(fake):
 
 def test_abandoned_tapes_wait_for_a_forward_that_succeeds(fake):
     import grpc
-    from backboned import garbage
+    from backboned.transport import session
 
     script, instance = fake
     token = np.empty(1)
-    garbage.release_tape_with(token, instance.channel, "t1")
+    session.release_tape_with(token, instance.channel, "t1")
     del token
     gc.collect()
     fail_with(script, "Forward", grpc.StatusCode.UNAVAILABLE)
-    with pytest.raises(backboned.Unavailable):
+    with pytest.raises(backboned.errors.Unavailable):
         instance.forward(numbers(2))
     header = pb.ForwardResult()
     header.outputs.add(name="out", dtype=tensor_pb2.DATA_TYPE_FLOAT32, shape=[1])
@@ -287,7 +306,7 @@ def test_abandoned_tapes_wait_for_a_forward_that_succeeds(fake):
 
 
 def test_calls_carry_session_and_label():
-    from backboned.channel import Channel
+    from backboned.transport.channel import Channel
 
     with scripted_server() as (script, channel):
         labelled = Channel(channel.target, label="run-7")

@@ -448,7 +448,9 @@ def test_dropout_draws_from_the_given_state(server):
 
 def test_a_bad_generator_state_is_refused(server):
     net = server.create("seq-mnist", seed=0, module=False)
-    with pytest.raises(backboned.InvalidArgument, match="3 bytes, expected 5056"):
+    with pytest.raises(
+        backboned.errors.InvalidArgument, match="3 bytes, expected 5056"
+    ):
         net.forward(torch.rand((1, 1, 28, 28)).numpy(), rng_state=b"abc")
 
 
@@ -461,11 +463,11 @@ def test_a_bad_generator_state_is_refused(server):
     ],
 )
 def test_bad_arguments_are_refused_with_the_allowed_ones(server, arguments, message):
-    with pytest.raises(backboned.InvalidArgument, match=message):
+    with pytest.raises(backboned.errors.InvalidArgument, match=message):
         server.create(architecture="wide-resnet", num_classes=5, **arguments)
 
 
 def test_an_input_that_does_not_fit_names_both_sizes(server):
     net = server.create(architecture="resnet32", num_classes=5, seed=0, module=False)
-    with pytest.raises(backboned.InvalidArgument, match=r"64, 64\].*H = W = 32"):
+    with pytest.raises(backboned.errors.InvalidArgument, match=r"64, 64\].*H = W = 32"):
         net.forward(torch.rand((2, 3, 64, 64)).numpy())

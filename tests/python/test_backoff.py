@@ -5,8 +5,8 @@ import time
 import backboned
 import grpc
 import pytest
-from backboned import backoff
-from backboned.channel import CONTROL
+from backboned.transport import retries
+from backboned.transport.channel import CONTROL
 from backboned.v1 import backbone_service_pb2 as pb
 from backboned.v1 import error_pb2, tensor_pb2
 from fake_server import fake_instance, flat_spec, message_of, numbers, scripted_server
@@ -23,8 +23,8 @@ def pauses(monkeypatch):
     """Collects the seconds that would be slept, and passes them at once."""
     slept = []
     clock = time.monotonic
-    monkeypatch.setattr(backoff.time, "sleep", slept.append)
-    monkeypatch.setattr(backoff.time, "monotonic", lambda: clock() + sum(slept))
+    monkeypatch.setattr(retries.time, "sleep", slept.append)
+    monkeypatch.setattr(retries.time, "monotonic", lambda: clock() + sum(slept))
     return slept
 
 
@@ -137,7 +137,9 @@ def test_it_gives_up_after_the_retry_timeout(script_and_channel, pauses):
     script, channel = script_and_channel
     channel.retry_timeout = 1.5
     refuse(script, "Forward", 100, forward_answer())
-    with pytest.raises(backboned.ResourceExhausted, match="too much waits") as caught:
+    with pytest.raises(
+        backboned.errors.ResourceExhausted, match="too much waits"
+    ) as caught:
         fake_instance(channel).forward(numbers(2))
     assert caught.value.limit == "max-queued"
     assert len(script.requests) == len(pauses) + 1
@@ -148,7 +150,7 @@ def test_it_gives_up_after_the_retry_timeout(script_and_channel, pauses):
 def test_it_gives_up_at_the_calls_own_timeout(script_and_channel, pauses):
     script, channel = script_and_channel
     refuse(script, "Forward", 100, forward_answer())
-    with pytest.raises(backboned.ResourceExhausted):
+    with pytest.raises(backboned.errors.ResourceExhausted):
         fake_instance(channel).forward(numbers(2), timeout=1.0)
     assert sum(pauses) < 1.0
 
@@ -157,7 +159,7 @@ def test_without_retry_timeout_it_is_made_once(script_and_channel, pauses):
     script, channel = script_and_channel
     channel.retry_timeout = 0.0
     refuse(script, "Forward", 1, forward_answer())
-    with pytest.raises(backboned.ResourceExhausted):
+    with pytest.raises(backboned.errors.ResourceExhausted):
         fake_instance(channel).forward(numbers(2))
     assert pauses == []
 
@@ -176,7 +178,7 @@ def test_what_may_have_begun_or_stays_refused_is_made_once(
 ):
     script, channel = script_and_channel
     refuse(script, "Forward", 1, forward_answer(), limit, delay_ms)
-    with pytest.raises(backboned.ResourceExhausted):
+    with pytest.raises(backboned.errors.ResourceExhausted):
         fake_instance(channel).forward(numbers(2))
     assert len(script.requests) == 1
     assert pauses == []

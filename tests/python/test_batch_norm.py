@@ -4,7 +4,7 @@ import backboned
 import numpy as np
 import pytest
 import torch
-from backboned import BatchNorm
+from backboned.types import BatchNorm
 from reference_models import ReferenceResNet18, seeded
 from torch import nn
 
@@ -153,7 +153,7 @@ def test_the_last_override_decides_each_field_for_itself(pair):
 )
 def test_wrong_overrides_are_refused(pair, override, message):
     net, _ = pair
-    with pytest.raises(backboned.InvalidArgument, match=message):
+    with pytest.raises(backboned.errors.InvalidArgument, match=message):
         net.forward(images(0).numpy(), training=True, batch_norm=[override])
     assert net.get_buffers()["bn1.num_batches_tracked"] == 0
 
@@ -162,9 +162,9 @@ def test_single_values_need_layers_in_evaluation(pair):
     net, model = pair
     x = images(0)[:1, :, :8, :8]
     frozen = [BatchNorm(training=False)]
-    with pytest.raises(backboned.InvalidArgument, match="BatchNorm"):
+    with pytest.raises(backboned.errors.InvalidArgument, match="BatchNorm"):
         net.forward(x.numpy(), training=True)
-    with pytest.raises(backboned.InvalidArgument, match="BatchNorm"):
+    with pytest.raises(backboned.errors.InvalidArgument, match="BatchNorm"):
         net.forward(x.numpy(), batch_norm=[BatchNorm(training=True)])
     out = net.forward(x.numpy(), training=True, batch_norm=frozen).out
     with torch.no_grad():
@@ -218,13 +218,19 @@ def test_wrong_buffers_are_refused(pair):
     net, _ = pair
     x = images(0).numpy()
     buffers = net.get_buffers()
-    with pytest.raises(backboned.InvalidArgument, match="'bn1.running_var' is missing"):
+    with pytest.raises(
+        backboned.errors.InvalidArgument, match="'bn1.running_var' is missing"
+    ):
         net.forward(
             x, buffers={n: b for n, b in buffers.items() if n != "bn1.running_var"}
         )
-    with pytest.raises(backboned.InvalidArgument, match="'mean' is none of them"):
+    with pytest.raises(
+        backboned.errors.InvalidArgument, match="'mean' is none of them"
+    ):
         net.forward(x, buffers={**buffers, "mean": buffers["bn1.running_mean"]})
-    with pytest.raises(backboned.InvalidArgument, match=r"\[1\], expected .*\[8\]"):
+    with pytest.raises(
+        backboned.errors.InvalidArgument, match=r"\[1\], expected .*\[8\]"
+    ):
         net.forward(x, buffers={**buffers, "bn1.running_mean": np.ones(1, np.float32)})
-    with pytest.raises(backboned.InvalidArgument, match="float64"):
+    with pytest.raises(backboned.errors.InvalidArgument, match="float64"):
         net.forward(x, buffers={**buffers, "bn1.running_mean": np.ones(FILTERS)})

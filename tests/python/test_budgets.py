@@ -6,7 +6,7 @@ import time
 import backboned
 import numpy as np
 import pytest
-from backboned import ParameterGroup, StepOptions
+from backboned.types import ParameterGroup, StepOptions
 
 HEADS = 200
 MEMORY = 210_000_000  # Bytes; five networks' parameters are 223 million.
@@ -52,7 +52,7 @@ def test_200_heads_on_one_trunk_in_the_memory_of_5_networks(server, start):
     roomy = server.create("seq-cifar10", seed=0, module=False)
     for seed in (0, HEADS - 1):
         assert train_head(roomy.clone(num_classes=5, seed=seed), seed) == heads[seed]
-    with pytest.raises(backboned.ResourceExhausted) as caught:
+    with pytest.raises(backboned.errors.ResourceExhausted) as caught:
         whole = [tight.create("seq-cifar10", module=False) for _ in range(5)]
         assert len(whole) == 5  # Kept until here.
     assert caught.value.limit == "max-memory-bytes"
@@ -128,7 +128,7 @@ def test_one_session_leaves_room_for_others(start):
     with greedy, backboned.connect(server.target) as modest:
         made = [greedy.create("seq-mnist", module=False) for _ in range(3)]
         with pytest.raises(
-            backboned.ResourceExhausted,
+            backboned.errors.ResourceExhausted,
             match="no room for 1 more instance: this session uses 3 of its 3 "
             "of max-instances",
         ) as caught:
@@ -156,7 +156,7 @@ def test_a_principals_quota_is_counted_for_all_its_sessions(start):
     ):
         nets = [each.create("seq-mnist", module=False) for each in (one, two)]
         with pytest.raises(
-            backboned.ResourceExhausted, match="this principal uses 2 of"
+            backboned.errors.ResourceExhausted, match="this principal uses 2 of"
         ):
             two.create("seq-mnist", module=False)
         nets[0].delete()
@@ -169,7 +169,7 @@ def test_a_principals_quota_is_counted_for_all_its_sessions(start):
     + ["--quota=lab", "--session-quota=0", "--session-quota=2", "--session-quota=x"],
 )
 def test_a_quota_that_is_none_is_refused_at_the_start(binary, option):
-    with pytest.raises(backboned.ServerStartError, match="and at most 1"):
+    with pytest.raises(backboned.errors.ServerStartError, match="and at most 1"):
         backboned.local_server(binary=binary, options=[option])
 
 

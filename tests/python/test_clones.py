@@ -50,7 +50,7 @@ def test_gradients_come_along_if_asked_for(resnet, x):
     tape = resnet.forward(x, tape=True)
     ones = np.ones_like(tape.out)
     resnet.backward({tape.tape_id: {"out": ones}}, accumulate=True)
-    with pytest.raises(backboned.FailedPrecondition):
+    with pytest.raises(backboned.errors.FailedPrecondition):
         resnet.clone().get_grads()
     assert np.array_equal(resnet.clone(with_grads=True).get_grads(), resnet.get_grads())
 
@@ -75,9 +75,9 @@ def test_a_server_clones_by_name(server, resnet):
     made = server.clone(resnet.name, "twin-of-resnet", read_only=True, module=False)
     assert made.name == "twin-of-resnet" and made.read_only
     assert server.clone(resnet.name, module=True).instance.architecture == "resnet18"
-    with pytest.raises(backboned.AlreadyExists):
+    with pytest.raises(backboned.errors.AlreadyExists):
         server.clone(resnet.name, "twin-of-resnet", module=False)
-    with pytest.raises(backboned.NotFound):
+    with pytest.raises(backboned.errors.NotFound):
         server.clone("nobody", module=False)
     server.delete("twin-of-resnet")
 
@@ -99,7 +99,9 @@ def test_nobody_writes_a_read_only_instance(resnet, x):
         lambda: resnet.set_buffers(resnet.get_buffers()),
         lambda: resnet.forward(x, training=True),
     ):
-        with pytest.raises(backboned.FailedPrecondition, match="read-only") as caught:
+        with pytest.raises(
+            backboned.errors.FailedPrecondition, match="read-only"
+        ) as caught:
             write()
         assert caught.value.reason == "READ_ONLY"
     tape = resnet.forward(x, tape=True)
@@ -129,13 +131,15 @@ def test_frozen_parameters_get_no_gradient(server, resnet, x):
 
 
 def test_settings_that_make_no_sense_are_refused(server, resnet):
-    with pytest.raises(backboned.InvalidArgument, match="names no setting"):
+    with pytest.raises(backboned.errors.InvalidArgument, match="names no setting"):
         resnet.update()
-    with pytest.raises(backboned.InvalidArgument, match="fc9"):
+    with pytest.raises(backboned.errors.InvalidArgument, match="fc9"):
         resnet.update(frozen="fc9.*")
-    with pytest.raises(backboned.InvalidArgument, match="fc9"):
+    with pytest.raises(backboned.errors.InvalidArgument, match="fc9"):
         server.create("seq-mnist", frozen="fc9.*", module=False)
-    with pytest.raises(backboned.InvalidArgument, match="num_classes is 0"):
+    with pytest.raises(backboned.errors.InvalidArgument, match="num_classes is 0"):
         resnet.clone(num_classes=0)
-    with pytest.raises(backboned.InvalidArgument, match="with_grads or with_optimizer"):
+    with pytest.raises(
+        backboned.errors.InvalidArgument, match="with_grads or with_optimizer"
+    ):
         resnet.clone(num_classes=4, with_grads=True)

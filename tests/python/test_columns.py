@@ -33,7 +33,8 @@ def test_an_equal_name_behind_other_columns_is_no_equal_instance(server):
     named = {"name": "behind", "columns": [first]}
     assert create(server, **named).uid == create(server, **named, exist_ok=True).uid
     with pytest.raises(
-        backboned.AlreadyExists, match='"behind" exists already, but has other ear'
+        backboned.errors.AlreadyExists,
+        match='"behind" exists already, but has other ear',
     ):
         create(server, name="behind", columns=[create(server)], exist_ok=True)
     server.delete("behind")
@@ -76,7 +77,7 @@ def test_columns_of_other_element_types(server, dtype):
     second = create(server, dtype=dtype, columns=[narrow])
     assert np.isfinite(second.forward(X).out).all()
     with pytest.raises(
-        backboned.InvalidArgument, match=f"has dtype {dtype}, expected float32"
+        backboned.errors.InvalidArgument, match=f"has dtype {dtype}, expected float32"
     ):
         create(server, columns=[narrow])
 
@@ -111,16 +112,18 @@ def test_columns_that_do_not_fit_are_refused(server):
             {**LATER, "columns": [first] * 64},
         ),
     ]:
-        with pytest.raises(backboned.InvalidArgument, match=message):
+        with pytest.raises(backboned.errors.InvalidArgument, match=message):
             server.create(**options)
-    with pytest.raises(backboned.NotFound, match="nobody"):
+    with pytest.raises(backboned.errors.NotFound, match="nobody"):
         create(server, columns=["nobody"])
     first.delete()
 
 
 def test_images_of_another_size_are_refused(server):
     second = create(server, columns=[create(server)])
-    with pytest.raises(backboned.InvalidArgument, match="expected .* H = W = 16"):
+    with pytest.raises(
+        backboned.errors.InvalidArgument, match="expected .* H = W = 16"
+    ):
         second.forward(np.zeros((2, 3, 32, 32), np.float32))
 
 

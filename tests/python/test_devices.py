@@ -57,7 +57,7 @@ def test_tensors_come_back_as_they_went(net):
     net.set_grads(params)
     assert np.array_equal(net.get_grads(), params)
     net.zero_grads()
-    with pytest.raises(backboned.FailedPrecondition):
+    with pytest.raises(backboned.errors.FailedPrecondition):
         net.get_grads()
     buffers = {name: value + 1 for name, value in net.get_buffers().items()}
     net.set_buffers(buffers)

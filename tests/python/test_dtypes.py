@@ -7,7 +7,7 @@ import backboned
 import numpy as np
 import pytest
 import torch
-from backboned.dtypes import BFLOAT16, float_number, widened
+from backboned.transport.tensors import BFLOAT16, float_number, widened
 
 NARROW = ["float16", "bfloat16"]
 ALL = ["float32", "float64", *NARROW]
@@ -38,14 +38,14 @@ def test_names_of_numpy_and_torch_are_taken(server):
     assert create(server, np.float64).dtype == "float64"
     assert create(server, np.dtype("float16")).dtype == "float16"
     assert create(server, torch.bfloat16).dtype == "bfloat16"
-    with pytest.raises(backboned.InvalidArgument, match="no dtype 'int8'"):
+    with pytest.raises(backboned.errors.InvalidArgument, match="no dtype 'int8'"):
         create(server, "int8")
 
 
 def test_an_equal_name_of_another_dtype_is_no_equal_instance(server):
     create(server, "float64", name="wide")
     with pytest.raises(
-        backboned.AlreadyExists, match="but has dtype float64, not float32"
+        backboned.errors.AlreadyExists, match="but has dtype float64, not float32"
     ):
         create(server, None, name="wide", exist_ok=True)
     assert create(server, "float64", name="wide", exist_ok=True).name == "wide"
@@ -164,7 +164,7 @@ def test_narrow_networks_run_in_evaluation_only(server, x, dtype):
         lambda: net.set_grads(grads),
     ):
         with pytest.raises(
-            backboned.FailedPrecondition,
+            backboned.errors.FailedPrecondition,
             match=f"has dtype {dtype}, which allows evaluation only",
         ) as caught:
             refused()
@@ -209,7 +209,7 @@ def test_buffers_are_of_the_networks_dtype(server):
     net.instance.set_buffers({"bn1.running_var": narrow})
     found = net.instance.get_buffers("bn1.running_var")
     assert np.array_equal(found["bn1.running_var"], narrow.astype(np.float64))
-    with pytest.raises(backboned.InvalidArgument, match="int64 .4., expected"):
+    with pytest.raises(backboned.errors.InvalidArgument, match="int64 .4., expected"):
         net.instance.set_buffers({"bn1.running_var": np.ones(4, np.int64)})
 
 

@@ -20,13 +20,17 @@ Y = torch.arange(4)
 
 @pytest.mark.parametrize("label", ["λ=0.5", "my\nrun", "my run", "", "a" * 65])
 def test_a_wrong_label_is_refused_here(server, label):
-    with pytest.raises(backboned.InvalidArgument, match="label is .*1 to 64 char"):
+    with pytest.raises(
+        backboned.errors.InvalidArgument, match="label is .*1 to 64 char"
+    ):
         backboned.connect(server.target, label=label)
 
 
 @pytest.mark.parametrize("seed", [-1, 2**64, 1.5, "zero"])
 def test_a_wrong_seed_is_named(server, seed):
-    with pytest.raises(backboned.InvalidArgument, match="seed is .*2\\*\\*64 - 1"):
+    with pytest.raises(
+        backboned.errors.InvalidArgument, match="seed is .*2\\*\\*64 - 1"
+    ):
         server.create("seq-mnist", seed=seed)
 
 
@@ -37,7 +41,9 @@ def test_a_seed_may_be_any_kind_of_integer(server):
 
 @pytest.mark.parametrize("weights", ["folder/w", "w.safetensors/", "W", ""])
 def test_wrong_weights_are_named(server, weights):
-    with pytest.raises(backboned.InvalidArgument, match="weights is .*--weights-dir"):
+    with pytest.raises(
+        backboned.errors.InvalidArgument, match="weights is .*--weights-dir"
+    ):
         server.create("seq-mnist", weights=weights)
 
 
@@ -50,13 +56,15 @@ def test_a_timeout_may_be_for_ever(server, timeout):
 
 @pytest.mark.parametrize("timeout", [float("nan"), -1, "long"])
 def test_a_timeout_that_is_none_is_named(server, timeout):
-    with pytest.raises(backboned.InvalidArgument, match="timeout is .*seconds"):
+    with pytest.raises(backboned.errors.InvalidArgument, match="timeout is .*seconds"):
         server.info(timeout=timeout)
 
 
 def test_a_function_is_no_term(net):
     optimizer = optim.SGD(net, lr=0.1)
-    with pytest.raises(backboned.InvalidArgument, match="a term is cross_entropy"):
+    with pytest.raises(
+        backboned.errors.InvalidArgument, match="a term is cross_entropy"
+    ):
         net.train_step(X, [F.cross_entropy], optimizer)
 
 
@@ -122,7 +130,7 @@ def test_what_bits_depend_on_is_compared_once(server, recwarn):
 
 
 def test_all_that_bits_depend_on_is_compared(server):
-    from backboned import numerics
+    from backboned.nn import numerics
 
     info = server.info()
     assert numerics.differences(info) == []
@@ -159,11 +167,12 @@ def test_a_star_needs_no_torch():
 
 def test_a_busy_server_is_waited_for_by_default(server):
     assert server.channel.retry_timeout >= 8 * 3600
-    assert server.channel.on_wait is backboned.backoff.show_waiting
+    assert server.channel.on_wait is backboned.transport.retries.show_waiting
 
 
 def test_waiting_is_shown_on_a_terminal_only(capsys, monkeypatch):
-    from backboned.backoff import Waiting, _OnTerminal
+    from backboned.transport.retries import _OnTerminal
+    from backboned.types import Waiting
 
     waiting = Waiting("max-queued", "server", 4, 3, 0.5, 1.0)
     _OnTerminal()(waiting)

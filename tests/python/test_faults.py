@@ -9,8 +9,8 @@ import threading
 import backboned
 import pytest
 import torch
-from backboned import CrossEntropy, compute, optim
-from backboned import state as backend
+from backboned import CrossEntropy, optim
+from backboned import calls as client_calls
 from test_lifecycle import wait_until
 from torch.nn import functional as F
 
@@ -68,7 +68,7 @@ def hasty(phoenix):
 def is_there(server):
     try:
         return bool(server.info())
-    except backboned.Unavailable:
+    except backboned.errors.Unavailable:
         return False
 
 
@@ -173,7 +173,7 @@ def test_server_killed_again_while_it_is_fed_changes_no_bit(
     net.zero_grad()
     loss = net(x).square().sum()
     phoenix.restart()
-    true, pushes = backend.set_params, []
+    true, pushes = client_calls.set_params, []
 
     def fatal(*arguments, **options):
         pushes.append(arguments)
@@ -181,7 +181,7 @@ def test_server_killed_again_while_it_is_fed_changes_no_bit(
             phoenix.restart()
         return true(*arguments, **options)
 
-    monkeypatch.setattr(backend, "set_params", fatal)
+    monkeypatch.setattr(client_calls, "set_params", fatal)
     loss.backward()
     assert len(pushes) == 2
     assert torch.equal(net.get_grads(), expected)
@@ -252,17 +252,17 @@ def test_input_and_retained_gradients_survive(phoenix, connected):
 
 def lose_first_answer(monkeypatch, method):
     """Let the first call of a method happen, and its answer be lost."""
-    true = getattr(compute, method)
+    true = getattr(client_calls, method)
     calls = []
 
     def lossy(*arguments, **options):
         result = true(*arguments, **options)
         calls.append(method)
         if len(calls) == 1:
-            raise backboned.Unavailable("the connection broke")
+            raise backboned.errors.Unavailable("the connection broke")
         return result
 
-    monkeypatch.setattr(compute, method, lossy)
+    monkeypatch.setattr(client_calls, method, lossy)
     return calls
 
 
@@ -285,7 +285,9 @@ def test_changed_input_is_an_error_and_no_gradient(phoenix, connected):
     loss = net(x).square().sum()
     x.zero_()
     phoenix.restart()
-    with pytest.raises(backboned.ServerRestarted, match="the input was written since"):
+    with pytest.raises(
+        backboned.errors.ServerRestarted, match="the input was written since"
+    ):
         loss.backward()
     assert all(p.grad is None for p in net.parameters())
 
@@ -296,7 +298,9 @@ def test_changed_parameters_are_an_error_and_no_gradient(phoenix, connected):
     with torch.no_grad():
         net.classifier.bias.add_(1)
     phoenix.restart()
-    with pytest.raises(backboned.ServerRestarted, match="parameters were changed"):
+    with pytest.raises(
+        backboned.errors.ServerRestarted, match="parameters were changed"
+    ):
         loss.backward()
     assert all(p.grad is None for p in net.parameters())
 
@@ -307,7 +311,9 @@ def test_moved_statistics_are_an_error_in_evaluation_only(phoenix, connected):
     evaluated = net.eval()(x).square().sum()
     trained = net.train()(x).square().sum()
     phoenix.restart()
-    with pytest.raises(backboned.ServerRestarted, match="statistics have moved on"):
+    with pytest.raises(
+        backboned.errors.ServerRestarted, match="statistics have moved on"
+    ):
         evaluated.backward()
     trained.backward()
     assert net.get_grads().isfinite().all()
@@ -319,7 +325,9 @@ def test_server_that_stays_away_is_an_error(phoenix):
         loss = net(torch.rand(2, 1, 28, 28)).sum()
         phoenix.kill()
         for call in (loss.backward, lambda: net(torch.rand(2, 1, 28, 28))):
-            with pytest.raises(backboned.Unavailable, match=r"waited 0\.3 s for it"):
+            with pytest.raises(
+                backboned.errors.Unavailable, match=r"waited 0\.3 s for it"
+            ):
                 call()
         assert all(p.grad is None for p in net.parameters())
         phoenix.start()
@@ -335,11 +343,13 @@ def test_step_in_flight_to_a_server_that_is_gone(phoenix, hasty):
     net.train_step(x, terms, optimizer)
     phoenix.kill()
     step = net.train_step_async(x, terms, optimizer)
-    with pytest.raises(backboned.Unavailable, match="resume from a checkpoint"):
+    with pytest.raises(backboned.errors.Unavailable, match="resume from a checkpoint"):
         step.result()
     phoenix.start()
     wait_until(lambda: is_there(hasty))
-    with pytest.raises(backboned.ServerRestarted, match="resume from a checkpoint"):
+    with pytest.raises(
+        backboned.errors.ServerRestarted, match="resume from a checkpoint"
+    ):
         net.state_dict()
 
 
@@ -347,7 +357,7 @@ def test_zero_timeout_does_not_wait(phoenix):
     with backboned.connect(phoenix.target, reconnect_timeout=0) as server:
         net = mlp(server)
         phoenix.kill()
-        with pytest.raises(backboned.Unavailable) as caught:
+        with pytest.raises(backboned.errors.Unavailable) as caught:
             net(torch.rand(2, 1, 28, 28))
         assert "waited" not in caught.value.message
 
@@ -360,7 +370,7 @@ def test_what_somebody_else_made_is_not_made_again(phoenix, connected, take):
     else:
         net = mlp(connected, name="theirs", exist_ok=True)
     phoenix.restart()
-    with pytest.raises(backboned.ServerRestarted, match="somebody else made"):
+    with pytest.raises(backboned.errors.ServerRestarted, match="somebody else made"):
         net(torch.rand(2, 1, 28, 28))
     assert [i.name for i in connected.instances()] == ["shared"]
 
@@ -370,7 +380,7 @@ def test_later_column_is_not_made_again(phoenix, connected):
     first = connected.create(**options)
     second = connected.create(**options, columns=[first])
     phoenix.restart()
-    with pytest.raises(backboned.ServerRestarted, match="later column"):
+    with pytest.raises(backboned.errors.ServerRestarted, match="later column"):
         second(torch.rand(2, 1, 28, 28))
 
 
@@ -384,7 +394,7 @@ def test_what_comes_back_by_itself_is_taken_if_it_is_the_same(phoenix, connected
         net.classifier.bias.add_(1)
     net(x)
     phoenix.restart()
-    with pytest.raises(backboned.ServerRestarted, match="not the one"):
+    with pytest.raises(backboned.errors.ServerRestarted, match="not the one"):
         net(x)
     fresh = connected.instance("shared")
     assert torch.equal(fresh(x), before)
@@ -393,7 +403,7 @@ def test_what_comes_back_by_itself_is_taken_if_it_is_the_same(phoenix, connected
 def test_deleted_instance_is_not_made_again(connected):
     net = mlp(connected, name="gone")
     connected.delete("gone")
-    with pytest.raises(backboned.NotFound):
+    with pytest.raises(backboned.errors.NotFound):
         net(torch.rand(2, 1, 28, 28))
 
 
@@ -405,14 +415,14 @@ def test_hosted_network_says_what_is_lost(phoenix, hasty):
     optimizer.step()
     loss = net(x).sum()
     phoenix.kill()
-    with pytest.raises(backboned.Unavailable, match="resume from a checkpoint"):
+    with pytest.raises(backboned.errors.Unavailable, match="resume from a checkpoint"):
         net(x)
     phoenix.start()
     wait_until(lambda: is_there(hasty))
     lost = "was restarted.*optimizer's state.*resume from a checkpoint"
     loss.backward()
     for call in (optimizer.step, lambda: net(x), net.state_dict):
-        with pytest.raises(backboned.ServerRestarted, match=lost):
+        with pytest.raises(backboned.errors.ServerRestarted, match=lost):
             call()
 
 
@@ -422,7 +432,7 @@ HOSTED_USES = {
     "get_grads": lambda net, optimizer: net.get_grads(),
     "backward": lambda net, optimizer: net.fc1.weight.square().sum().backward(),
     "mirror": lambda net, optimizer: net.mirror(),
-    "run_card": lambda net, optimizer: net.run_card(),
+    "describe": lambda net, optimizer: net.describe(),
     "zeros": lambda net, optimizer: [
         optimizer.zero_grad(set_to_none=False),
         optimizer.step(),
@@ -440,14 +450,17 @@ def test_every_use_of_a_hosted_network_says_what_is_lost(phoenix, connected, use
     net(torch.rand(2, 1, 28, 28)).sum().backward()
     optimizer.step()
     phoenix.restart()
-    with pytest.raises(backboned.ServerRestarted, match="resume from a checkpoint"):
+    with pytest.raises(
+        backboned.errors.ServerRestarted, match="resume from a checkpoint"
+    ):
         use(net, optimizer)
 
 
-def test_run_card_of_a_mirrored_network_outlives_the_server(phoenix, connected):
+def test_the_description_of_a_mirrored_network_outlives_the_server(phoenix, connected):
     net = mlp(connected)
+    first = net.describe()["digest"]
     phoenix.restart()
-    assert net.run_card()["parameters"]["last"] == net.first_digest
+    assert net.describe()["digest"] == first
 
 
 def test_hosted_training_resumes_from_a_checkpoint(phoenix, connected, tmp_path):
@@ -469,7 +482,7 @@ def test_hosted_training_resumes_from_a_checkpoint(phoenix, connected, tmp_path)
     steps(net, optimizer, data[:4])
     torch.save([net.state_dict(), optimizer.state_dict()], tmp_path / "checkpoint")
     phoenix.restart()
-    with pytest.raises(backboned.ServerRestarted):
+    with pytest.raises(backboned.errors.ServerRestarted):
         steps(net, optimizer, data[4:])
     net, optimizer = fresh()
     saved = torch.load(tmp_path / "checkpoint")

@@ -8,9 +8,9 @@ import backboned
 import numpy as np
 import pytest
 import torch
-from backboned.asking import ASK_BYTES, Asking, input_digest
-from backboned.channel import Channel
-from backboned.layout import Version
+from backboned.feature_cache import ASK_BYTES, KnownAnswers, input_digest
+from backboned.transport.channel import Channel
+from backboned.types import Version
 from backboned.v1 import backbone_service_pb2 as pb
 from hosted_pairs import SMALL
 
@@ -89,7 +89,7 @@ def test_a_second_process_is_answered_too(server, cached):
 
 
 def described(server, address):
-    from backboned.channel import CONTROL
+    from backboned.transport.channel import CONTROL
     from backboned.v1 import instance_service_pb2 as control
 
     request = control.GetInstanceRequest(instance=address).SerializeToString()
@@ -152,7 +152,7 @@ def test_training_is_not_asked_for(cached):
         result = cached.forward(x, tape=True)
         assert not result.cached and result.tape_id
     with pytest.raises(
-        backboned.InvalidArgument, match="needs a forward in evaluation"
+        backboned.errors.InvalidArgument, match="needs a forward in evaluation"
     ):
         cached.forward(x, tape=True, cached=True)
     assert cached.info().feature_cache.entries == 0
@@ -173,13 +173,18 @@ def test_the_setting_may_change(server):
 
 
 def test_wrong_sizes(server, cached):
-    with pytest.raises(backboned.InvalidArgument, match="feature_cache is '1 MB'"):
+    with pytest.raises(
+        backboned.errors.InvalidArgument, match="feature_cache is '1 MB'"
+    ):
         server.create("seq-mnist", feature_cache="1 MB")
     with pytest.raises(
-        backboned.InvalidArgument, match=r"is 100, must be 0 \(off\) or at least 552"
+        backboned.errors.InvalidArgument,
+        match=r"is 100, must be 0 \(off\) or at least 552",
     ):
         cached.update(feature_cache=100)
-    with pytest.raises(backboned.InvalidArgument, match="feature_cache_bytes is -1"):
+    with pytest.raises(
+        backboned.errors.InvalidArgument, match="feature_cache_bytes is -1"
+    ):
         cached.update(feature_cache=-1)
     assert cached.info().feature_cache_bytes == 1 << 20
 
@@ -188,7 +193,7 @@ def test_the_server_has_so_many_bytes(start):
     server = start(options=["--max-cache-bytes=1MiB"])
     assert server.info().limits["max_cache_bytes"] == 1 << 20
     first = server.create("seq-mnist", module=False, feature_cache="700KiB")
-    with pytest.raises(backboned.ResourceExhausted) as refused:
+    with pytest.raises(backboned.errors.ResourceExhausted) as refused:
         server.create("seq-mnist", module=False, feature_cache="700KiB")
     assert refused.value.limit == "max-cache-bytes"
     assert refused.value.limit_value == 1 << 20
@@ -207,7 +212,7 @@ def test_the_digest_is_as_the_documentation_says():
 
 
 def test_only_what_was_kept_is_worth_asking_for():
-    asking = Asking(True)
+    asking = KnownAnswers(True)
     assert not asking.is_worth(V1, b"a")
     asking.answered(V1, b"a", KEPT)
     asking.answered(V1, b"b", pb.CACHE_USE_TOO_LARGE)
@@ -219,7 +224,7 @@ def test_only_what_was_kept_is_worth_asking_for():
 
 
 def test_others_answers_are_worth_asking_for():
-    asking = Asking(True)
+    asking = KnownAnswers(True)
     asking.answered(V1, b"a", HIT)
     assert asking.is_worth(V1, b"new")
     asking.missed(b"new")
@@ -227,7 +232,7 @@ def test_others_answers_are_worth_asking_for():
 
 
 def test_questions_in_vain_become_rarer():
-    asking = Asking(True)
+    asking = KnownAnswers(True)
     sent_at_once = []
     for _ in range(7):
         asking.answered(V1, b"a", KEPT)
@@ -243,7 +248,7 @@ def test_questions_in_vain_become_rarer():
 
 
 def test_what_is_remembered_is_bounded():
-    asking = Asking(True)
+    asking = KnownAnswers(True)
     for number in range(70_000):
         asking.answered(V1, number.to_bytes(4, "little"), KEPT)
     assert not asking.is_worth(V1, (0).to_bytes(4, "little"))

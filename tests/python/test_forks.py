@@ -9,7 +9,7 @@ import backboned
 import pytest
 import torch
 import torch.nn.functional as F
-from backboned import stream
+from backboned.transport import messages
 from test_lifecycle import wait_until
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -141,7 +141,7 @@ def assert_children_start():
 
 def test_fork_after_ctrl_c_in_a_download(server, monkeypatch):
     large = server.create(architecture="resnet18", num_classes=10, module=False)
-    true, calls = stream.Receiver.accept, []
+    true, calls = messages.Receiver.accept, []
 
     def accept(self, *chunk):
         true(self, *chunk)
@@ -149,7 +149,7 @@ def test_fork_after_ctrl_c_in_a_download(server, monkeypatch):
         if len(calls) == 2:
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(stream.Receiver, "accept", accept)
+    monkeypatch.setattr(messages.Receiver, "accept", accept)
     with pytest.raises(KeyboardInterrupt):
         large.get_params()
     assert_children_start()
@@ -161,10 +161,10 @@ def test_fork_after_an_answer_that_was_refused(server, monkeypatch):
     large = server.create(architecture="resnet18", num_classes=10, module=False)
 
     def refuse(self, *chunk):
-        raise backboned.MalformedAnswer("not this one")
+        raise backboned.errors.MalformedAnswer("not this one")
 
     with monkeypatch.context() as patched:
-        patched.setattr(stream.Receiver, "accept", refuse)
-        with pytest.raises(backboned.MalformedAnswer, match="not this one"):
+        patched.setattr(messages.Receiver, "accept", refuse)
+        with pytest.raises(backboned.errors.MalformedAnswer, match="not this one"):
             large.get_params()
     assert_children_start()

@@ -37,28 +37,28 @@ def test_returnt_is_short_for_outputs(server, returnt):
 
 
 def test_unknown_output_lists_the_valid_ones(mlp, x):
-    with pytest.raises(backboned.InvalidArgument, match="features"):
+    with pytest.raises(backboned.errors.InvalidArgument, match="features"):
         mlp.forward(x, ["logits"])
-    with pytest.raises(backboned.InvalidArgument, match="both"):
+    with pytest.raises(backboned.errors.InvalidArgument, match="both"):
         mlp.forward(x, returnt="all")
 
 
 def test_wrong_shape_names_both(mlp, server):
-    with pytest.raises(backboned.InvalidArgument, match="783") as caught:
+    with pytest.raises(backboned.errors.InvalidArgument, match="783") as caught:
         mlp.forward(np.zeros((1, 783), np.float32))
     assert caught.value.reason == "SHAPE_MISMATCH"
     resnet = server.create(
         architecture="resnet18", num_classes=3, num_filters=2, module=False
     )
-    with pytest.raises(backboned.InvalidArgument, match=r"1, 28, 28.*3"):
+    with pytest.raises(backboned.errors.InvalidArgument, match=r"1, 28, 28.*3"):
         resnet.forward(np.zeros((1, 1, 28, 28), np.float32))
 
 
 def test_wrong_element_type_is_refused(mlp):
-    with pytest.raises(backboned.InvalidArgument) as caught:
+    with pytest.raises(backboned.errors.InvalidArgument) as caught:
         mlp.forward(np.zeros((1, 1, 28, 28), np.int64))
     assert caught.value.reason == "DTYPE_MISMATCH"
-    with pytest.raises(backboned.InvalidArgument, match="complex64"):
+    with pytest.raises(backboned.errors.InvalidArgument, match="complex64"):
         mlp.forward(np.zeros((1, 1, 28, 28), np.complex64))
 
 
@@ -67,7 +67,7 @@ def test_empty_batch_is_what_it_is_in_pytorch(mlp, server):
     resnet = server.create(
         architecture="resnet18", num_classes=3, num_filters=2, module=False
     )
-    with pytest.raises(backboned.InvalidArgument):
+    with pytest.raises(backboned.errors.InvalidArgument):
         resnet.forward(np.zeros((0, 3, 32, 32), np.float32))
 
 
@@ -96,7 +96,7 @@ def test_extract_gives_features_and_says_of_what(mlp, x):
 
 
 def test_extract_refuses_what_does_not_fit_a_message(mlp):
-    with pytest.raises(backboned.InvalidArgument, match="forward"):
+    with pytest.raises(backboned.errors.InvalidArgument, match="forward"):
         mlp.extract(np.zeros((1000, 1, 28, 28), np.float32))
 
 
@@ -132,7 +132,7 @@ def test_used_released_and_unknown_tapes_are_gone(mlp, x):
     carried = mlp.forward(x, tape=True).tape_id
     mlp.forward(x, release_tapes=[carried])
     for tape in (used, released, carried, "never"):
-        with pytest.raises(backboned.FailedPrecondition) as caught:
+        with pytest.raises(backboned.errors.FailedPrecondition) as caught:
             mlp.backward({tape: {"out": ones}})
         assert caught.value.reason == "TAPE_NOT_FOUND"
 
@@ -146,9 +146,9 @@ def test_retained_tape_survives(mlp, x):
 
 def test_wrong_gradient_leaves_the_tape(mlp, x):
     tape = mlp.forward(x, tape=True).tape_id
-    with pytest.raises(backboned.InvalidArgument, match=r"4, 9.*4, 10"):
+    with pytest.raises(backboned.errors.InvalidArgument, match=r"4, 9.*4, 10"):
         mlp.backward({tape: {"out": np.ones((4, 9), np.float32)}})
-    with pytest.raises(backboned.InvalidArgument, match="features"):
+    with pytest.raises(backboned.errors.InvalidArgument, match="features"):
         mlp.backward({tape: {"features": np.ones((4, 100), np.float32)}})
     mlp.backward({tape: {"out": np.ones((4, 10), np.float32)}})
 
@@ -169,7 +169,7 @@ def test_tape_limit_is_refused_by_name(start, x):
     server = start(options=["--max-tapes=2"])
     mlp = server.create("seq-mnist", module=False)
     tapes = [mlp.forward(x, tape=True).tape_id for _ in range(2)]
-    with pytest.raises(backboned.ResourceExhausted) as caught:
+    with pytest.raises(backboned.errors.ResourceExhausted) as caught:
         mlp.forward(x, tape=True)
     assert (caught.value.reason, caught.value.limit) == ("LIMIT_REACHED", "max-tapes")
     assert caught.value.limit_value == 2
@@ -179,6 +179,6 @@ def test_tape_limit_is_refused_by_name(start, x):
 def test_instance_limit_is_refused_by_name(start):
     server = start(options=["--max-instances=1"])
     server.create("seq-mnist", name="only", module=False)
-    with pytest.raises(backboned.ResourceExhausted) as caught:
+    with pytest.raises(backboned.errors.ResourceExhausted) as caught:
         server.create("seq-mnist", module=False)
     assert caught.value.limit == "max-instances"

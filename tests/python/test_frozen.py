@@ -187,7 +187,7 @@ def test_somebody_elses_write_is_an_error_until_pulled(server, net):
     net.requires_grad_(False)
     other = server.instance(net.name, module=False)
     other.set_params(torch.zeros(89610).numpy())
-    with pytest.raises(backboned.StaleVersion, match=r"net\.pull\(\)"):
+    with pytest.raises(backboned.errors.StaleVersion, match=r"net\.pull\(\)"):
         net(torch.rand(1, 1, 28, 28))
     net.pull()
     assert not net(torch.rand(1, 1, 28, 28)).any()

@@ -7,7 +7,7 @@ import backboned
 import pytest
 import torch
 import torch.nn.functional as F
-from backboned import optim
+from backboned import calls, optim
 from hosted_pairs import (
     assert_same,
     assert_same_grads,
@@ -920,7 +920,7 @@ def test_a_checkpoint_drops_the_tape(net):
 
     ((x, _),) = batches("mlp", 1)
     loss = checkpoint(net, x, use_reentrant=False).sum()
-    with pytest.raises(backboned.FailedPrecondition, match="tape") as caught:
+    with pytest.raises(backboned.errors.FailedPrecondition, match="tape") as caught:
         loss.backward()
     assert caught.value.reason == "TAPE_NOT_FOUND"
 
@@ -972,10 +972,10 @@ def test_somebody_elses_write_is_an_error(server, net):
     F.cross_entropy(net(x), y).backward()
     server.instance(net.name, module=False).set_params(torch.zeros(89610).numpy())
     optimizer.step()
-    with pytest.raises(backboned.StaleVersion, match=r"net\.pull\(\)") as caught:
+    with pytest.raises(backboned.errors.StaleVersion, match=r"net\.pull\(\)") as caught:
         net(x)
     assert caught.value.reason == "STALE_VERSION"
-    with pytest.raises(backboned.StaleVersion, match=r"net\.pull\(\)"):
+    with pytest.raises(backboned.errors.StaleVersion, match=r"net\.pull\(\)"):
         net.fc1.weight.norm()
     net.pull()
     net(x)
@@ -991,7 +991,7 @@ def test_an_expired_tape_is_an_error_at_the_step(start):
         import time
 
         time.sleep(0.5)
-        with pytest.raises(backboned.FailedPrecondition, match="tape") as caught:
+        with pytest.raises(backboned.errors.FailedPrecondition, match="tape") as caught:
             optimizer.step()
         assert caught.value.reason == "TAPE_NOT_FOUND"
         optimizer.step()
@@ -1006,11 +1006,11 @@ def test_a_dead_server_is_an_error_at_the_step(start):
     F.cross_entropy(net(x), y).backward()
     server.process.stop()
     for call in (optimizer.step, lambda: net(x), net.state_dict, optimizer.step):
-        with pytest.raises(backboned.Unavailable):
+        with pytest.raises(backboned.errors.Unavailable):
             call()
 
 
-def lose_answers(monkeypatch, name, count, module=backboned.compute):
+def lose_answers(monkeypatch, name, count, module=calls):
     """Have the first answers to calls of a module's function lost."""
     real = getattr(module, name)
     left = [count]
@@ -1019,7 +1019,7 @@ def lose_answers(monkeypatch, name, count, module=backboned.compute):
         result = real(*args, **options)
         if left[0]:
             left[0] -= 1
-            raise backboned.Unavailable("the answer is lost")
+            raise backboned.errors.Unavailable("the answer is lost")
         return result
 
     monkeypatch.setattr(module, name, call)
@@ -1029,8 +1029,8 @@ def test_gradients_whose_answer_is_lost_do_not_outlive_zero_grad(server, monkeyp
     net, local = make_pair(server, "mlp")
     optimizer = make_optimizer(net, "SGD")
     _set_grads(net)
-    lose_answers(monkeypatch, "set_grads", 1, backboned.state)
-    with pytest.raises(backboned.Unavailable, match="is lost"):
+    lose_answers(monkeypatch, "set_grads", 1)
+    with pytest.raises(backboned.errors.Unavailable, match="is lost"):
         optimizer.step()
     optimizer.zero_grad()
     ((x, y),) = batches("mlp", 1)
@@ -1049,9 +1049,9 @@ def test_a_step_whose_answer_is_lost_happens_once(server, monkeypatch, then):
         F.cross_entropy(side(x), y).backward()
     theirs.step()
     lose_answers(monkeypatch, "backward", 2)
-    with pytest.raises(backboned.Unavailable, match="is lost"):
+    with pytest.raises(backboned.errors.Unavailable, match="is lost"):
         ours.step()
-    with pytest.raises(backboned.Unavailable, match="is lost"):
+    with pytest.raises(backboned.errors.Unavailable, match="is lost"):
         net(x)
     if then == "step":
         ours.step()
@@ -1076,7 +1076,7 @@ def test_what_is_written_after_a_step_whose_answer_is_lost(server, monkeypatch):
         F.cross_entropy(side(x), y).backward()
     theirs.step()
     lose_answers(monkeypatch, "backward", 1)
-    with pytest.raises(backboned.Unavailable, match="is lost"):
+    with pytest.raises(backboned.errors.Unavailable, match="is lost"):
         ours.step()
     with torch.no_grad():
         for side in (net, local):
@@ -1093,19 +1093,19 @@ def delay_first_call(monkeypatch, module):
     or once what this gives is called.
     """
     real = module.exchange
-    calls = []
+    made = []
 
     def call(*args, **options):
-        calls.append(lambda: real(*args, **options))
-        if len(calls) == 1:
-            raise backboned.DeadlineExceeded("the server still computes it")
+        made.append(lambda: real(*args, **options))
+        if len(made) == 1:
+            raise backboned.errors.DeadlineExceeded("the server still computes it")
         make_first()
         return real(*args, **options)
 
     def make_first():
-        if calls[0]:
-            calls[0]()
-            calls[0] = None
+        if made[0]:
+            made[0]()
+            made[0] = None
 
     monkeypatch.setattr(module, "exchange", call)
     return make_first
@@ -1118,9 +1118,8 @@ def test_a_look_while_the_server_computes_a_lost_call(server, monkeypatch, lost)
     theirs = make_optimizer(local, "SGD", **SGD)
     ((x, y),) = batches("resnet", 1)
     terms = backboned.CrossEntropy(y)
-    module = backboned.training if lost == "train_step" else backboned.compute
-    make_first = delay_first_call(monkeypatch, module)
-    with pytest.raises(backboned.DeadlineExceeded, match="still computes"):
+    make_first = delay_first_call(monkeypatch, calls)
+    with pytest.raises(backboned.errors.DeadlineExceeded, match="still computes"):
         net.train_step(x, terms, ours) if lost == "train_step" else net(x)
     net.conv1.weight.norm()
     net.bn1.running_mean.sum()
@@ -1145,11 +1144,11 @@ def test_a_busy_server_leaves_the_backward_waiting(server, monkeypatch):
     theirs.step()
 
     def refuse(*args, **options):
-        raise backboned.ResourceExhausted("too much waits")
+        raise backboned.errors.ResourceExhausted("too much waits")
 
     with monkeypatch.context() as patched:
-        patched.setattr(backboned.compute, "backward", refuse)
-        with pytest.raises(backboned.ResourceExhausted):
+        patched.setattr(calls, "backward", refuse)
+        with pytest.raises(backboned.errors.ResourceExhausted):
             ours.step()
     ours.step()
     assert_same_networks(net, local)

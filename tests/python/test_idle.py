@@ -21,7 +21,7 @@ def brief(start):
 
 def ask_no_more(server):
     """Let the server hear nothing of a client any more but its calls."""
-    server.channel.connection.lives.clear()
+    server.channel.connection.guards.clear()
 
 
 def test_a_silent_process_keeps_its_networks(brief):
@@ -68,7 +68,7 @@ def test_a_mirrored_network_that_was_forgotten_is_made_again(server, caplog):
 def test_a_network_that_was_deleted_stays_deleted(server):
     net = server.create("seq-mnist", seed=0)
     net.delete()
-    with pytest.raises(backboned.NotFound, match="no instance"):
+    with pytest.raises(backboned.errors.NotFound, match="no instance"):
         net(X)
 
 
@@ -77,7 +77,7 @@ def test_a_hosted_network_that_was_forgotten_says_why(server):
     optim.SGD(net, lr=0.1)
     server.delete(net.instance.address)
     why = r"hears nothing from its client for 86400 s.*resume from a checkpoint"
-    with pytest.raises(backboned.NotFound, match=why):
+    with pytest.raises(backboned.errors.NotFound, match=why):
         net(X)
 
 

@@ -6,7 +6,7 @@ import backboned
 import numpy as np
 import pytest
 import torch
-from backboned.channel import Channel
+from backboned.transport.channel import Channel
 
 
 def test_server_says_what_it_is(server):
@@ -73,7 +73,7 @@ def test_instance_of_another_owner_is_named_with_the_owner(server, net):
 
 
 def test_unknown_benchmark_lists_the_valid_ones(server):
-    with pytest.raises(backboned.NotFound) as caught:
+    with pytest.raises(backboned.errors.NotFound) as caught:
         server.create("seq-nmist")
     assert caught.value.reason == "BENCHMARK_NOT_FOUND"
     for word in ("seq-nmist", "seq-mnist", "seq-cifar10"):
@@ -81,20 +81,20 @@ def test_unknown_benchmark_lists_the_valid_ones(server):
 
 
 def test_unknown_architecture_lists_the_valid_ones(server):
-    with pytest.raises(backboned.NotFound, match="resnet18") as caught:
+    with pytest.raises(backboned.errors.NotFound, match="resnet18") as caught:
         server.create(architecture="resnet19", num_classes=10)
     assert caught.value.reason == "ARCHITECTURE_NOT_FOUND"
 
 
 def test_unknown_argument_lists_the_valid_ones(server):
-    with pytest.raises(backboned.InvalidArgument, match="num_filters") as caught:
+    with pytest.raises(backboned.errors.InvalidArgument, match="num_filters") as caught:
         server.create(architecture="resnet18", num_classes=10, filters=3)
     assert "filters" in caught.value.message
 
 
 @pytest.mark.parametrize("value", [0, -1, "ten", 2.5])
 def test_argument_of_a_wrong_value_is_refused(server, value):
-    with pytest.raises(backboned.InvalidArgument, match="num_classes"):
+    with pytest.raises(backboned.errors.InvalidArgument, match="num_classes"):
         server.create(architecture="resnet18", num_classes=value)
 
 
@@ -102,37 +102,37 @@ def test_argument_of_a_wrong_value_is_refused(server, value):
 def test_bad_names_are_refused(server, name):
     if not name:
         return  # Means unnamed.
-    with pytest.raises(backboned.InvalidArgument):
+    with pytest.raises(backboned.errors.InvalidArgument):
         server.create("seq-mnist", name=name)
 
 
 def test_taken_name_is_refused_unless_it_may_exist(server):
     first = server.create("seq-mnist", name="taken", seed=1)
     try:
-        with pytest.raises(backboned.AlreadyExists, match="taken") as caught:
+        with pytest.raises(backboned.errors.AlreadyExists, match="taken") as caught:
             server.create("seq-mnist", name="taken")
         assert caught.value.reason == "INSTANCE_EXISTS"
         same = server.create("seq-mnist", name="taken", exist_ok=True)
         assert same.instance.uid == first.instance.uid
-        with pytest.raises(backboned.AlreadyExists):
+        with pytest.raises(backboned.errors.AlreadyExists):
             server.create("seq-cifar10", name="taken", exist_ok=True)
     finally:
         server.delete("taken")
 
 
 def test_unknown_device_is_refused(server):
-    with pytest.raises(backboned.InvalidArgument, match="cuda:7"):
+    with pytest.raises(backboned.errors.InvalidArgument, match="cuda:7"):
         server.create("seq-mnist", device="cuda:7")
 
 
 def test_deleted_instance_is_not_found(server, net):
     net.delete()
-    with pytest.raises(backboned.NotFound, match=net.name) as caught:
+    with pytest.raises(backboned.errors.NotFound, match=net.name) as caught:
         net(torch.zeros(1, 1, 28, 28))
     assert caught.value.reason == "INSTANCE_NOT_FOUND"
-    with pytest.raises(backboned.NotFound):
+    with pytest.raises(backboned.errors.NotFound):
         server.instance(net.name)
-    with pytest.raises(backboned.NotFound):
+    with pytest.raises(backboned.errors.NotFound):
         server.delete(net.name)
 
 
@@ -141,11 +141,12 @@ def test_namesake_made_later_is_another_instance(server):
     server.delete("namesake")
     new = server.create("seq-mnist", name="namesake", module=False)
     try:
-        with pytest.raises(backboned.Aborted):
+        with pytest.raises(backboned.errors.Aborted):
             old.delete()
-        with pytest.raises(backboned.StaleVersion):
+        with pytest.raises(backboned.errors.StaleVersion):
             old.set_params(
-                np.zeros(old.layout.elements), if_version=backboned.Version(old.uid)
+                np.zeros(old.layout.elements),
+                if_version=backboned.types.Version(old.uid),
             )
         assert new.info().version.uid == new.uid
     finally:
@@ -174,7 +175,7 @@ def test_unnamed_instance_whose_deletion_failed_goes_later(server, monkeypatch):
     def unary(self, path, *arguments):
         if path.endswith("DeleteInstance") and not failed:
             failed.append(path)
-            raise backboned.DeadlineExceeded("too slow")
+            raise backboned.errors.DeadlineExceeded("too slow")
         return true(self, path, *arguments)
 
     monkeypatch.setattr(Channel, "unary", unary)
@@ -230,9 +231,9 @@ def test_retried_creation_makes_one_instance(server):
 def test_connect_finds_the_same_server(server):
     with backboned.connect(server.target, label="second") as second:
         assert second.info().server_uid == server.info().server_uid
-        with pytest.raises(backboned.NotFound):
+        with pytest.raises(backboned.errors.NotFound):
             second.instance("nobody")
-    with pytest.raises(backboned.Unavailable, match="closed"):
+    with pytest.raises(backboned.errors.Unavailable, match="closed"):
         second.info()
 
 
@@ -256,14 +257,16 @@ def test_closing_a_connection_releases_what_was_abandoned(server):
     "target", ["localhost", "http://localhost:1", "", "unix", ":1"]
 )
 def test_connect_says_what_a_target_is(target):
-    with pytest.raises(backboned.InvalidArgument, match="host:port"):
+    with pytest.raises(backboned.errors.InvalidArgument, match="host:port"):
         backboned.connect(target)
 
 
 def test_connect_fails_at_once_if_nothing_listens(tmp_path):
-    with pytest.raises(backboned.Unavailable, match="no socket"):
+    with pytest.raises(backboned.errors.Unavailable, match="no socket"):
         backboned.connect(f"unix:{tmp_path}/none.sock")
-    with pytest.raises(backboned.Unavailable, match="127.0.0.1:1 does not answer"):
+    with pytest.raises(
+        backboned.errors.Unavailable, match="127.0.0.1:1 does not answer"
+    ):
         backboned.connect("127.0.0.1:1")
 
 
@@ -271,5 +274,5 @@ def test_connect_notices_another_kind_of_server():
     from fake_server import scripted_server
 
     with scripted_server() as (_, channel):
-        with pytest.raises(backboned.Unavailable, match="no Backboned server"):
+        with pytest.raises(backboned.errors.Unavailable, match="no Backboned server"):
             backboned.connect(channel.target)

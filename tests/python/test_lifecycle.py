@@ -12,7 +12,7 @@ import backboned
 import numpy as np
 import pytest
 import torch
-from backboned.process import ServerProcess
+from backboned.transport.local import ServerProcess
 
 
 class Program:
@@ -161,7 +161,7 @@ def test_sigterm_lets_running_calls_finish(run, tmp_path):
     program.process.terminate()
     thread.join()
     assert result["out"].shape == (64, 10)
-    with pytest.raises(backboned.Unavailable):
+    with pytest.raises(backboned.errors.Unavailable):
         server.info()
     assert program.ends()[0] == 0
     server.close()
@@ -187,7 +187,7 @@ def test_killed_server_is_an_error_at_once(start):
     before = net.get_params().detach().clone()
     for call in (loss.backward, lambda: net(x), server.info):
         begin = time.monotonic()
-        with pytest.raises(backboned.Unavailable, match="killed by SIGKILL"):
+        with pytest.raises(backboned.errors.Unavailable, match="killed by SIGKILL"):
             call()
         assert time.monotonic() - begin < 5
     assert torch.equal(net.get_params(), before)
@@ -198,7 +198,7 @@ def test_server_killed_during_a_call_is_an_error_at_once(start):
     net = server.create(architecture="resnet18", num_classes=10)
     threading.Timer(0.3, os.kill, (server.process.pid, signal.SIGKILL)).start()
     begin = time.monotonic()
-    with pytest.raises(backboned.Unavailable, match="killed by SIGKILL"):
+    with pytest.raises(backboned.errors.Unavailable, match="killed by SIGKILL"):
         net(torch.zeros(256, 3, 32, 32))
     assert time.monotonic() - begin < 10
 
@@ -210,29 +210,29 @@ def test_crashed_server_says_its_last_words(tmp_path):
     )
     program.chmod(0o755)
     server = backboned.local_server(binary=program)
-    with pytest.raises(backboned.Unavailable, match="status 3") as caught:
+    with pytest.raises(backboned.errors.Unavailable, match="status 3") as caught:
         server.info()
     assert "the disk is gone" in caught.value.message
     server.close()
 
 
 def test_server_that_does_not_start_is_explained(binary, tmp_path):
-    with pytest.raises(backboned.ServerStartError, match="--no-such-option"):
+    with pytest.raises(backboned.errors.ServerStartError, match="--no-such-option"):
         backboned.local_server(binary=binary, options=["--no-such-option"])
-    with pytest.raises(backboned.ServerStartError, match="not a program"):
+    with pytest.raises(backboned.errors.ServerStartError, match="not a program"):
         backboned.local_server(binary=tmp_path / "none")
     program = tmp_path / "sleepy"
     program.write_text("#!/bin/sh\nexec sleep 60\n")
     program.chmod(0o755)
-    with pytest.raises(backboned.ServerStartError, match="in time"):
+    with pytest.raises(backboned.errors.ServerStartError, match="in time"):
         ServerProcess(program, start_timeout=0.2)
 
 
 def test_binary_is_looked_for_where_it_is_said(monkeypatch, tmp_path):
-    from backboned.binary import find_binary
+    from backboned.transport.local import find_binary
 
     monkeypatch.setenv("BACKBONED_BIN", str(tmp_path / "none"))
-    with pytest.raises(backboned.ServerStartError, match="BACKBONED_BIN"):
+    with pytest.raises(backboned.errors.ServerStartError, match="BACKBONED_BIN"):
         find_binary()
     program = tmp_path / "backboned"
     program.write_text("")

@@ -6,7 +6,7 @@ import subprocess
 import backboned
 import numpy as np
 import pytest
-from backboned import Normalization, ParameterGroup
+from backboned.types import Normalization, ParameterGroup
 
 
 def test_clients_that_left_nothing_keep_nobody_out(start):
@@ -18,7 +18,9 @@ def test_clients_that_left_nothing_keep_nobody_out(start):
 
 def test_a_normalization_of_more_channels_than_images_have_is_refused(start):
     server = start()
-    with pytest.raises(backboned.InvalidArgument, match="200000 channels, at most"):
+    with pytest.raises(
+        backboned.errors.InvalidArgument, match="200000 channels, at most"
+    ):
         server.create(
             architecture="mnistmlp",
             num_classes=10,
@@ -37,7 +39,7 @@ def test_long_descriptions_leave_the_list_to_everybody(start):
     with backboned.connect(server.target) as neighbour:
         names = [info.name for info in neighbour.instances()]
     assert names == sorted(["m", *(clone.name for clone in clones)])
-    with pytest.raises(backboned.InvalidArgument, match="at most 65536"):
+    with pytest.raises(backboned.errors.InvalidArgument, match="at most 65536"):
         net.configure_optimizer(
             "sgd", [ParameterGroup(select=["*" * 256] * 4000, lr=0.1)]
         )
@@ -94,13 +96,15 @@ def test_an_instance_that_differs_is_not_the_existing_one(start):
     first = server.create(
         "seq-mnist", normalization=Normalization([0.5], [0.5]), **made
     )
-    with pytest.raises(backboned.AlreadyExists, match="has another normalization"):
+    with pytest.raises(
+        backboned.errors.AlreadyExists, match="has another normalization"
+    ):
         server.create("seq-mnist", exist_ok=True, **made)
     again = server.create(
         "seq-mnist", exist_ok=True, normalization=Normalization([0.5], [0.5]), **made
     )
     assert again.uid == first.uid
-    with pytest.raises(backboned.AlreadyExists, match="is not read-only"):
+    with pytest.raises(backboned.errors.AlreadyExists, match="is not read-only"):
         server.create(
             "seq-mnist",
             exist_ok=True,

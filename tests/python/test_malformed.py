@@ -6,8 +6,8 @@ import time
 import backboned
 import numpy as np
 import pytest
-from backboned import stream
-from backboned.channel import CONTROL, DATA
+from backboned.transport import messages
+from backboned.transport.channel import CONTROL, DATA
 from backboned.v1 import backbone_service_pb2 as pb
 from backboned.v1 import tensor_pb2
 
@@ -40,7 +40,7 @@ def first(head, offset=0, data=None):
 
 
 def chunk(offset, data):
-    return stream.chunk_prefix(offset, len(data)) + data
+    return messages.chunk_prefix(offset, len(data)) + data
 
 
 def send(instance, messages, method="SetParams", timeout=20):
@@ -51,7 +51,7 @@ def send(instance, messages, method="SetParams", timeout=20):
 
 def assert_refused(instance, messages, text, reason="MALFORMED_STREAM"):
     begin = time.monotonic()
-    with pytest.raises(backboned.InvalidArgument, match=text) as caught:
+    with pytest.raises(backboned.errors.InvalidArgument, match=text) as caught:
         send(instance, messages)
     assert caught.value.reason == reason
     assert time.monotonic() - begin < 10
@@ -106,7 +106,7 @@ def test_oversized_chunk(unchanged):
 
 def test_oversized_message(unchanged, server):
     import grpc
-    from backboned.channel import Channel
+    from backboned.transport.channel import Channel
 
     wide = grpc.insecure_channel(
         server.target, options=[("grpc.max_send_message_length", -1)]
@@ -137,7 +137,7 @@ def test_huge_inputs_allocate_nothing(unchanged):
     )
     head = pb.ForwardHeader(instance=unchanged.address, inputs=[spec])
     message = pb.ForwardRequest(header=head).SerializeToString()
-    with pytest.raises(backboned.ResourceExhausted) as caught:
+    with pytest.raises(backboned.errors.ResourceExhausted) as caught:
         send(unchanged, [message], "Forward")
     assert caught.value.limit == "max-in-flight-bytes"
 
@@ -152,7 +152,7 @@ def test_wrong_element_type(unchanged, dtype):
 
 @pytest.mark.parametrize("method", ["GetParams", "GetBuffers", "ReleaseTapes"])
 def test_undecodable_request_of_one_message(unchanged, method):
-    with pytest.raises(backboned.InvalidArgument, match="decode"):
+    with pytest.raises(backboned.errors.InvalidArgument, match="decode"):
         unchanged.channel.unary(DATA + method, b"\xff\xff\xff")
 
 
@@ -163,7 +163,7 @@ def test_undecodable_control_request(unchanged):
 
 def test_bad_request_id(unchanged):
     for request_id in ("a b", "x" * 65, "ä"):
-        with pytest.raises(backboned.InvalidArgument, match="request_id"):
+        with pytest.raises(backboned.errors.InvalidArgument, match="request_id"):
             unchanged.set_params(np.zeros(ELEMENTS), request_id=request_id)
 
 
@@ -195,7 +195,9 @@ def test_client_that_stalls(start):
         release.wait(20)
 
     begin = time.monotonic()
-    with pytest.raises((backboned.DeadlineExceeded, backboned.Cancelled)) as caught:
+    with pytest.raises(
+        (backboned.errors.DeadlineExceeded, backboned.errors.Cancelled)
+    ) as caught:
         send(instance, messages(), timeout=20)
     assert time.monotonic() - begin < 10
     # Where the server must cancel the call, gRPC drops the details.

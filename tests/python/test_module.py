@@ -9,7 +9,7 @@ import backboned
 import numpy as np
 import pytest
 import torch
-from backboned import compute
+from backboned import calls
 from torch import nn
 
 
@@ -161,12 +161,12 @@ def test_somebody_elses_write_is_an_error_until_pulled_or_pushed(server, net, x)
     other = server.instance(net.name)
     other.set_params(torch.zeros(89610))
     other(x)
-    with pytest.raises(backboned.StaleVersion, match=r"net\.pull\(\)") as caught:
+    with pytest.raises(backboned.errors.StaleVersion, match=r"net\.pull\(\)") as caught:
         net(x)
     assert caught.value.reason == "STALE_VERSION"
     net.pull()
     assert not net.get_params().any() and not net(x).any()
-    with pytest.raises(backboned.StaleVersion):
+    with pytest.raises(backboned.errors.StaleVersion):
         other.set_params(torch.ones(89610))
         net.set_params(torch.ones(89610) * 2)
         net(x)
@@ -199,9 +199,9 @@ def test_wrong_inputs_are_refused(net):
         net(torch.zeros(1, 1, 28, 28, dtype=torch.int64))
     with pytest.raises(TypeError, match="ndarray"):
         net(np.zeros((1, 1, 28, 28), np.float32))
-    with pytest.raises(backboned.InvalidArgument, match="783"):
+    with pytest.raises(backboned.errors.InvalidArgument, match="783"):
         net(torch.zeros(1, 783))
-    with pytest.raises(backboned.InvalidArgument, match="both"):
+    with pytest.raises(backboned.errors.InvalidArgument, match="both"):
         net(torch.zeros(1, 1, 28, 28), returnt="all")
     with pytest.raises(NotImplementedError, match="server only"):
         net.classifier(torch.zeros(1, 100))
@@ -308,7 +308,7 @@ def test_batchnorm_statistics_come_back_and_go_there(resnet, images):
 
 def test_somebody_elses_training_is_noticed(server, resnet, images):
     server.instance(resnet.name)(images)
-    with pytest.raises(backboned.StaleVersion, match="pull"):
+    with pytest.raises(backboned.errors.StaleVersion, match="pull"):
         resnet(images)
     resnet.pull()
     assert resnet.bn1.num_batches_tracked == 1
@@ -393,7 +393,7 @@ def test_evaluation_beside_a_step_of_another_thread(server, x, monkeypatch, opti
     net = server.create("seq-mnist", seed=0)
     opt = optimizers.SGD(net.parameters(), 0.1)
     net(x).square().sum().backward()
-    true, trainers = compute.forward, []
+    true, trainers = calls.forward, []
 
     def train():
         opt.step()
@@ -407,7 +407,7 @@ def test_evaluation_beside_a_step_of_another_thread(server, x, monkeypatch, opti
             trainers[0].join()
         return true(*arguments)
 
-    monkeypatch.setattr(compute, "forward", forward)
+    monkeypatch.setattr(calls, "forward", forward)
     with torch.no_grad():
         found = net(x)
         assert torch.equal(found, net(x))

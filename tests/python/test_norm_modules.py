@@ -4,8 +4,8 @@ import copy
 
 import pytest
 import torch
-from backboned import BatchNorm
-from backboned.nn.part import BatchNorm2d
+from backboned.nn.parts import BatchNorm2d
+from backboned.types import BatchNorm
 from hosted_pairs import (
     MODES,
     assert_same,

@@ -5,13 +5,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from backboned import (
-    CrossEntropy,
-    KlDivergence,
-    MeanSquaredError,
-    ParameterGroup,
-    StepOptions,
-)
+from backboned import CrossEntropy, KlDivergence, MeanSquaredError
+from backboned.types import ParameterGroup, StepOptions
 from reference_models import ReferenceMlp, ReferenceResNet18, seeded
 
 STEPS = 20
@@ -249,18 +244,20 @@ def test_counts_steps_and_the_states_bytes(mlp):
 
 
 def test_says_what_is_missing(mlp):
-    with pytest.raises(backboned.FailedPrecondition, match="has no optimizer"):
+    with pytest.raises(backboned.errors.FailedPrecondition, match="has no optimizer"):
         mlp.step()
-    with pytest.raises(backboned.FailedPrecondition, match="has no optimizer"):
+    with pytest.raises(backboned.errors.FailedPrecondition, match="has no optimizer"):
         mlp.get_optimizer_state()
     mlp.configure_optimizer("sgd")
-    with pytest.raises(backboned.FailedPrecondition, match="has a gradient"):
+    with pytest.raises(backboned.errors.FailedPrecondition, match="has a gradient"):
         mlp.step()
-    with pytest.raises(backboned.InvalidArgument, match="no optimizer 'lion'"):
+    with pytest.raises(backboned.errors.InvalidArgument, match="no optimizer 'lion'"):
         mlp.configure_optimizer("lion")
-    with pytest.raises(backboned.InvalidArgument, match="group 0: lr is -1"):
+    with pytest.raises(backboned.errors.InvalidArgument, match="group 0: lr is -1"):
         mlp.configure_optimizer("sgd", [ParameterGroup(lr=-1)])
-    with pytest.raises(backboned.InvalidArgument, match="clip_norm or clip_value"):
+    with pytest.raises(
+        backboned.errors.InvalidArgument, match="clip_norm or clip_value"
+    ):
         mlp.step(StepOptions(clip_norm=1.0, clip_value=1.0))
 
 
@@ -359,10 +356,12 @@ def test_a_refused_train_step_changes_nothing(server):
     digest = net.info(digest=True).digest
     version = net.version
     y[1] = 10
-    with pytest.raises(backboned.InvalidArgument, match="term 0: label 10 is not"):
+    with pytest.raises(
+        backboned.errors.InvalidArgument, match="term 0: label 10 is not"
+    ):
         net.train_step(x, [CrossEntropy(y)])
     with pytest.raises(
-        backboned.InvalidArgument, match=r"rows \[2, 9\) are not within"
+        backboned.errors.InvalidArgument, match=r"rows \[2, 9\) are not within"
     ):
         net.train_step(x, [CrossEntropy(y, rows=(2, 9))])
     assert net.info(digest=True).digest == digest

@@ -243,7 +243,7 @@ def test_a_raw_forward_that_keeps_a_tape_is_not_repeated_without_an_id(relay, re
     instance = network(reached, module=False)
     x = torch.rand(2, 3, 16, 16).numpy()
     relay.lose("down")
-    with pytest.raises(backboned.Unavailable):
+    with pytest.raises(backboned.errors.Unavailable):
         instance.forward(x, tape=True)
 
 
@@ -256,7 +256,7 @@ def test_who_does_not_want_to_wait_does_not(relay):
         loss.backward()
         relay.go_down()
         lives = "lives in it: call again when it can be reached"
-        with pytest.raises(backboned.Unavailable, match=lives):
+        with pytest.raises(backboned.errors.Unavailable, match=lives):
             optimizer.step()
         wait_until(lambda: is_there(server))
         optimizer.step()

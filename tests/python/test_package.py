@@ -116,18 +116,18 @@ def test_progress_without_tqdm_is_explained():
 
 
 def test_bar_appears_after_a_second(monkeypatch, capsys):
-    from backboned import progress
+    from backboned.transport import traffic
 
     now = [0.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    bar = progress.Bar("GetParams down", True)
+    monkeypatch.setattr(traffic.time, "monotonic", lambda: now[0])
+    bar = traffic.Bar("GetParams down", True)
     bar.at(10, 100)
     assert "GetParams" not in capsys.readouterr().err
     now[0] = 1.5
     bar.at(50, 100)
     assert "GetParams down" in capsys.readouterr().err
     bar.close()
-    silent = progress.Bar("GetParams down", False)
+    silent = traffic.Bar("GetParams down", False)
     silent.at(50, 100)
     silent.close()
     assert "GetParams" not in capsys.readouterr().err
@@ -140,3 +140,16 @@ def test_every_public_name_is_there():
         assert getattr(backboned, name) is not None
     with pytest.raises(AttributeError, match="nothing"):
         backboned.nothing  # noqa: B018
+
+
+def test_names_of_the_last_release_are_found_with_a_warning():
+    import backboned
+
+    for name, module in (
+        ("StaleVersion", backboned.errors),
+        ("Refused", backboned.errors),
+        ("Optimizer", backboned.types),
+        ("Waiting", backboned.types),
+    ):
+        with pytest.warns(DeprecationWarning, match=f"{module.__name__}.{name} now"):
+            assert getattr(backboned, name) is getattr(module, name)

@@ -168,7 +168,7 @@ def test_a_full_queue_of_one_run_leaves_the_others_alone(start):
     def crowd(instance):
         try:
             instance.forward(x)
-        except backboned.ResourceExhausted as error:
+        except backboned.errors.ResourceExhausted as error:
             refused.append(error)
 
     with (
@@ -191,5 +191,5 @@ def test_a_full_queue_of_one_run_leaves_the_others_alone(start):
 
 @pytest.mark.parametrize("share", ["lab=0", "lab=-1", "lab=nan", "lab", "=2"])
 def test_a_weight_that_is_none_is_refused_at_the_start(binary, share):
-    with pytest.raises(backboned.ServerStartError, match="positive weight"):
+    with pytest.raises(backboned.errors.ServerStartError, match="positive weight"):
         backboned.local_server(binary=binary, options=["--share", share])

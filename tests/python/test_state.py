@@ -5,7 +5,7 @@ import threading
 import backboned
 import numpy as np
 import pytest
-from backboned import Version
+from backboned.types import Version
 
 
 @pytest.fixture
@@ -54,18 +54,18 @@ def test_range_may_cut_tensors(mlp):
 
 
 def test_selection_of_nothing_is_refused(mlp):
-    with pytest.raises(backboned.InvalidArgument, match="convolution"):
+    with pytest.raises(backboned.errors.InvalidArgument, match="convolution"):
         mlp.get_params("convolution*")
-    with pytest.raises(backboned.InvalidArgument):
+    with pytest.raises(backboned.errors.InvalidArgument):
         mlp.get_params(range(0, mlp.layout.elements + 1))
-    with pytest.raises(backboned.InvalidArgument, match="step"):
+    with pytest.raises(backboned.errors.InvalidArgument, match="step"):
         mlp.get_params(range(0, 10, 2))
 
 
 @pytest.mark.parametrize("size", [0, 1, 89609, 89611])
 def test_wrong_size_names_both_and_changes_nothing(mlp, size):
     before = mlp.get_params()
-    with pytest.raises(backboned.InvalidArgument, match="89610") as caught:
+    with pytest.raises(backboned.errors.InvalidArgument, match="89610") as caught:
         mlp.set_params(np.zeros(size, np.float32))
     assert str(size) in caught.value.message
     assert caught.value.reason == "SHAPE_MISMATCH"
@@ -73,9 +73,9 @@ def test_wrong_size_names_both_and_changes_nothing(mlp, size):
 
 
 def test_parameters_must_be_a_vector_of_floats(mlp):
-    with pytest.raises(backboned.InvalidArgument, match=r"\[2, 2\]"):
+    with pytest.raises(backboned.errors.InvalidArgument, match=r"\[2, 2\]"):
         mlp.set_params(np.zeros((2, 2), np.float32))
-    with pytest.raises(backboned.InvalidArgument, match="int64"):
+    with pytest.raises(backboned.errors.InvalidArgument, match="int64"):
         mlp.set_params(np.zeros(89610, np.int64))
 
 
@@ -83,11 +83,11 @@ def test_stale_version_changes_nothing(mlp):
     values = mlp.get_params()
     old = mlp.version
     mlp.set_params(values)
-    with pytest.raises(backboned.StaleVersion):
+    with pytest.raises(backboned.errors.StaleVersion):
         mlp.set_params(values + 1, if_version=old)
-    with pytest.raises(backboned.StaleVersion):
+    with pytest.raises(backboned.errors.StaleVersion):
         mlp.get_params(if_version=old)
-    with pytest.raises(backboned.StaleVersion):
+    with pytest.raises(backboned.errors.StaleVersion):
         mlp.forward(np.zeros((1, 1, 28, 28), np.float32), if_version=old)
     assert np.array_equal(mlp.get_params(), values)
     mlp.set_params(values + 1, if_version=Version(params=mlp.version.params))
@@ -105,7 +105,7 @@ def test_compare_and_set_loses_no_update(server, mlp):
                 try:
                     mine.set_params(values + 1, if_version=mine.version)
                     break
-                except backboned.StaleVersion:
+                except backboned.errors.StaleVersion:
                     continue
 
     threads = [threading.Thread(target=write) for _ in range(writers)]
@@ -126,7 +126,7 @@ def test_retried_write_is_applied_once(mlp):
 
 def test_request_id_of_another_request_is_refused(mlp):
     mlp.set_params(np.zeros(mlp.layout.elements), request_id="once-2")
-    with pytest.raises(backboned.InvalidArgument) as caught:
+    with pytest.raises(backboned.errors.InvalidArgument) as caught:
         mlp.set_params(np.zeros(10), "classifier.bias", request_id="once-2")
     assert caught.value.reason == "REQUEST_ID_REUSED"
 
@@ -134,7 +134,7 @@ def test_request_id_of_another_request_is_refused(mlp):
 def test_gradients_accumulate_in_the_server(mlp):
     x = np.random.default_rng(0).random((4, 1, 28, 28), np.float32)
     mlp.zero_grads()
-    with pytest.raises(backboned.FailedPrecondition) as caught:
+    with pytest.raises(backboned.errors.FailedPrecondition) as caught:
         mlp.get_grads()
     assert caught.value.reason == "NO_GRADIENTS"
     start = np.ones(mlp.layout.elements, np.float32)
@@ -178,11 +178,11 @@ def test_buffers_go_there_and_come_back(resnet):
 
 
 def test_buffer_of_a_wrong_name_type_or_shape_is_refused(resnet):
-    with pytest.raises(backboned.InvalidArgument, match="bn9"):
+    with pytest.raises(backboned.errors.InvalidArgument, match="bn9"):
         resnet.set_buffers({"bn9.running_mean": np.zeros(2, np.float32)})
-    with pytest.raises(backboned.InvalidArgument, match="running_mean"):
+    with pytest.raises(backboned.errors.InvalidArgument, match="running_mean"):
         resnet.set_buffers({"bn1.running_mean": np.zeros(3, np.float32)})
-    with pytest.raises(backboned.InvalidArgument, match="running_mean"):
+    with pytest.raises(backboned.errors.InvalidArgument, match="running_mean"):
         resnet.set_buffers({"bn1.running_mean": np.zeros(2, np.int64)})
 
 

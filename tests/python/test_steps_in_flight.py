@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from backboned import CrossEntropy, ParameterGroup, optim, training
+from backboned import CrossEntropy, calls, optim
+from backboned.types import ParameterGroup
 from backboned.v1 import backbone_service_pb2 as pb
 from backboned.v1 import error_pb2
 from fake_server import fake_instance, message_of, scripted_server
@@ -82,7 +83,7 @@ class TestInstance:
         x, y = next(batches("mlp", 1))
         good = trained.train_step_async(x, [CrossEntropy(y)]).result()
         bad = trained.train_step_async(x, labels_of_no_class())
-        with pytest.raises(backboned.InvalidArgument, match=r"not in \[0, 10\)"):
+        with pytest.raises(backboned.errors.InvalidArgument, match=r"not in \[0, 10\)"):
             bad.result()
         assert trained.info().version == good.version
         after = trained.train_step_async(x, [CrossEntropy(y)]).result()
@@ -93,7 +94,7 @@ class TestInstance:
         bad = trained.train_step_async(x, labels_of_no_class())
         concurrent.futures.wait([bad])
         before = trained.info().version
-        with pytest.raises(backboned.InvalidArgument, match=r"not in \[0, 10\)"):
+        with pytest.raises(backboned.errors.InvalidArgument, match=r"not in \[0, 10\)"):
             trained.train_step_async(x, [CrossEntropy(y)])
         assert trained.info().version == before
         assert trained.train_step_async(x, [CrossEntropy(y)]).exception() is None
@@ -103,13 +104,13 @@ class TestInstance:
         other = server.instance(trained.name, module=False)
         other.set_params(np.zeros(trained.layout.elements, np.float32))
         stale = trained.train_step_async(x, [CrossEntropy(y)])
-        with pytest.raises(backboned.StaleVersion):
+        with pytest.raises(backboned.errors.StaleVersion):
             stale.result()
         trained.get_params()  # Now this object has seen it.
         assert trained.train_step_async(x, [CrossEntropy(y)]).exception() is None
 
     def test_what_cannot_be_sent_is_refused_at_once(self, trained):
-        with pytest.raises(backboned.InvalidArgument, match="<U1"):
+        with pytest.raises(backboned.errors.InvalidArgument, match="<U1"):
             trained.train_step_async(np.array(["a"]), [])
         x, y = next(batches("mlp", 1))
         assert trained.train_step_async(x, [CrossEntropy(y)]).exception() is None
@@ -167,9 +168,11 @@ class TestPipeline:
         ]
         all_sent.set()
         for step in behind:
-            with pytest.raises(backboned.StepNotMade, match="failed .no such label"):
+            with pytest.raises(
+                backboned.errors.StepNotMade, match="failed .no such label"
+            ):
                 step.result(30)
-        with pytest.raises(backboned.InvalidArgument, match="no such label"):
+        with pytest.raises(backboned.errors.InvalidArgument, match="no such label"):
             bad.result()
         assert good.result().version.params == 2
         later = instance.train_step_async(x, [], request_id="later")
@@ -264,7 +267,7 @@ class TestNetwork:
         x, y = next(batches("mlp", 1))
         good = net.train_step_async(x, [CrossEntropy(y)], optimizer)
         bad = net.train_step_async(x, labels_of_no_class(), optimizer)
-        with pytest.raises(backboned.InvalidArgument, match=r"not in \[0, 10\)"):
+        with pytest.raises(backboned.errors.InvalidArgument, match=r"not in \[0, 10\)"):
             use(net, optimizer)
         assert good.done() and bad.done()
         use(net, optimizer)
@@ -277,7 +280,7 @@ class TestNetwork:
         bad = net.train_step_async(
             torch.rand(6, 1, 28, 28), labels_of_no_class(), optimizer
         )
-        assert isinstance(bad.exception(), backboned.InvalidArgument)
+        assert isinstance(bad.exception(), backboned.errors.InvalidArgument)
         assert torch.equal(net.get_params(), before)
 
     def test_after_an_error_that_was_seen_steps_are_made_again(self, net):
@@ -285,7 +288,7 @@ class TestNetwork:
         x, y = next(batches("mlp", 1))
         good = net.train_step_async(x, [CrossEntropy(y)], optimizer)
         bad = net.train_step_async(x, labels_of_no_class(), optimizer)
-        assert isinstance(bad.exception(), backboned.InvalidArgument)
+        assert isinstance(bad.exception(), backboned.errors.InvalidArgument)
         again = net.train_step_async(x, [CrossEntropy(y)], optimizer)
         assert again.result().version.params == good.result().version.params + 1
 
@@ -332,13 +335,13 @@ class TestNetwork:
         optimizer = optim.SGD(net, lr=0.1)
         x, y = next(batches("mlp", 1))
         net.train_step(x, [CrossEntropy(y)], optimizer)
-        released, true = threading.Event(), training.exchange
+        released, true = threading.Event(), calls.exchange
 
         def exchange(*arguments):
             released.wait(30)
             return true(*arguments)
 
-        monkeypatch.setattr(training, "exchange", exchange)
+        monkeypatch.setattr(calls, "exchange", exchange)
         step = net.train_step_async(x, [CrossEntropy(y)], optimizer)
 
         def child():
@@ -408,7 +411,9 @@ class TestNetwork:
         other = server.instance(net.name, module=False)
         other.set_params(np.zeros(net.layout.elements, np.float32))
         step = net.train_step_async(x, [CrossEntropy(y)], optimizer)
-        with pytest.raises(backboned.StaleVersion, match=r"net\.pull\(\)") as caught:
+        with pytest.raises(
+            backboned.errors.StaleVersion, match=r"net\.pull\(\)"
+        ) as caught:
             step.result()
         assert caught.value.message.count("net.pull()") == 1
         net.pull()

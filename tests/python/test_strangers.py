@@ -10,7 +10,7 @@ import sys
 import backboned
 import numpy as np
 import pytest
-from backboned import stream
+from backboned.transport.messages import chunk_prefix
 from backboned.v1 import backbone_service_pb2 as pb
 from backboned.v1 import tensor_pb2
 from test_lifecycle import wait_until
@@ -61,7 +61,7 @@ def allocated_bytes(server):
 def served(server):
     try:
         return server.info().version
-    except backboned.ResourceExhausted:
+    except backboned.errors.ResourceExhausted:
         return ""
 
 
@@ -169,7 +169,7 @@ def begin_upload(instance):
         struct.pack(">BI", 0, len(message)) + message
         for message in (
             pb.SetParamsRequest(header=head).SerializeToString(),
-            stream.chunk_prefix(0, 1 << 20) + bytes(1 << 20),
+            chunk_prefix(0, 1 << 20) + bytes(1 << 20),
         )
     )
     headers = header_block(

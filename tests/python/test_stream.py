@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from backboned import stream
 from backboned.errors import MalformedAnswer
+from backboned.transport import messages as stream
 from backboned.v1 import backbone_service_pb2 as pb
 
 

@@ -5,8 +5,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from backboned import CrossEntropy, optim
-from backboned.channel import Channel
-from backboned.traffic import Meter, Traffic
+from backboned.transport.channel import Channel
+from backboned.transport.traffic import Meter
+from backboned.types import Traffic
 
 
 def test_differences_and_words():
@@ -18,7 +19,7 @@ def test_differences_and_words():
 def test_views_of_a_channel_count_for_themselves(server):
     meters = [Meter(), Meter()]
     views = [server.channel.metered(meter) for meter in meters]
-    path = backboned.channel.CONTROL + "GetServer"
+    path = backboned.transport.channel.CONTROL + "GetServer"
     answers = [views[i].unary(path, b"") for i in (0, 1, 1)]
     assert meters[0].read() == Traffic(0, len(answers[0]), 1)
     assert meters[1].read() == Traffic(0, len(answers[1]) + len(answers[2]), 2)
@@ -30,8 +31,8 @@ def test_views_share_the_connection(server):
     assert view.connection is channel.connection
     channel.close()
     assert view.closed
-    with pytest.raises(backboned.Unavailable, match="is closed"):
-        view.unary(backboned.channel.CONTROL + "GetServer", b"")
+    with pytest.raises(backboned.errors.Unavailable, match="is closed"):
+        view.unary(backboned.transport.channel.CONTROL + "GetServer", b"")
 
 
 def test_networks_count_for_themselves(server, net):

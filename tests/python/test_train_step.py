@@ -105,7 +105,7 @@ def test_labels_that_do_not_fit_change_nothing(net):
     optimizer = optim.SGD(net)
     before = net.get_params().clone()
     x = torch.rand(4, 1, 28, 28)
-    with pytest.raises(backboned.InvalidArgument, match="3"):
+    with pytest.raises(backboned.errors.InvalidArgument, match="3"):
         net.train_step(x, [CrossEntropy(torch.zeros(3, dtype=torch.long))], optimizer)
     assert torch.equal(net.get_params(), before)
 
@@ -115,7 +115,9 @@ def test_labels_that_are_no_integers_are_refused(net, dtype):
     optimizer = optim.SGD(net)
     x, labels = torch.rand(4, 1, 28, 28), torch.full((4,), 0.9).to(dtype)
     name = str(dtype).rpartition(".")[2]
-    with pytest.raises(backboned.InvalidArgument, match=f"are integers.* got {name}"):
+    with pytest.raises(
+        backboned.errors.InvalidArgument, match=f"are integers.* got {name}"
+    ):
         net.train_step(x, [CrossEntropy(labels)], optimizer)
 
 
@@ -209,6 +211,8 @@ def test_one_term_is_a_loss(server, how):
 def test_a_loss_of_other_terms_is_invalid(net, how, loss, name):
     optimizer = optim.SGD(net, **SGD)
     ((x, _),) = batches("mlp", 1)
-    with pytest.raises(backboned.InvalidArgument, match=f"a term is .*{name}.*; terms"):
+    with pytest.raises(
+        backboned.errors.InvalidArgument, match=f"a term is .*{name}.*; terms"
+    ):
         getattr(net, how)(x, loss, optimizer)
     assert net.instance.info().steps == 0

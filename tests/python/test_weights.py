@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 import torch
 from backboned.weights import convert as conversion
-from backboned.weights.file import RawTensor, write
-from backboned.weights.save import save
+from backboned.weights.files import RawTensor, save, write
 
 RESNET = {"architecture": "resnet18", "num_filters": 4}
 
@@ -98,7 +97,7 @@ def parameters_of(net):
 def test_trunk_is_loaded_under_a_fresh_classifier(server, folder):
     source = create(server, seed=4, num_classes=7)
     save(source, folder / "seven.safetensors")
-    with pytest.raises(backboned.InvalidArgument) as caught:
+    with pytest.raises(backboned.errors.InvalidArgument) as caught:
         create(server, weights="seven", partial=True)
     assert caught.value.reason == "SHAPE_MISMATCH"
     assert '2 keys do not fit: "classifier.weight" is [7, 32]' in caught.value.message
@@ -110,7 +109,7 @@ def test_trunk_is_loaded_under_a_fresh_classifier(server, folder):
     }
     state["head"] = torch.zeros(3)
     put(folder, "trunk", state)
-    with pytest.raises(backboned.InvalidArgument, match="is missing"):
+    with pytest.raises(backboned.errors.InvalidArgument, match="is missing"):
         create(server, weights="trunk")
     net = create(server, seed=5, weights="trunk", partial=True)
     assert "classifier.weight" in net.missing_keys
@@ -171,7 +170,7 @@ def test_a_position_embedding_is_resized_as_timm_does(server, folder, old, new):
     source = server.create(architecture="vit-tiny", img_size=old, seed=1, **sizes)
     save(source.instance, folder / "small-images.safetensors")
     options = {"architecture": "vit-tiny", "img_size": new, **sizes}
-    with pytest.raises(backboned.InvalidArgument) as caught:
+    with pytest.raises(backboned.errors.InvalidArgument) as caught:
         server.create(weights="small-images", **options)
     tokens = [1 + (side // 16) ** 2 for side in (old, new)]
     assert (
@@ -191,31 +190,37 @@ def test_a_position_embedding_is_resized_as_timm_does(server, folder, old, new):
 
 
 def test_resizing_says_how_weights_are_loaded(server):
-    with pytest.raises(backboned.InvalidArgument, match="resize_position_embedding"):
+    with pytest.raises(
+        backboned.errors.InvalidArgument, match="resize_position_embedding"
+    ):
         create(server, resize_position_embedding=True)
 
 
 def test_unknown_weights_list_the_valid_ones(server, folder):
     put(folder, "known-weights", {"a": torch.zeros(1)})
     with pytest.raises(
-        backboned.NotFound, match="did you mean known-weights"
+        backboned.errors.NotFound, match="did you mean known-weights"
     ) as caught:
         create(server, weights="known-weigths")
     assert caught.value.reason == "WEIGHTS_NOT_FOUND"
     assert str(folder) not in caught.value.message
     for name in ("../weights/known-weights", "known-weights.safetensors/..", ""):
-        with pytest.raises(backboned.InvalidArgument, match="the name of a file"):
+        with pytest.raises(
+            backboned.errors.InvalidArgument, match="the name of a file"
+        ):
             create(server, weights=name)
 
 
 def test_server_without_a_folder_says_so(start):
-    with pytest.raises(backboned.NotFound, match="--weights-dir"):
+    with pytest.raises(backboned.errors.NotFound, match="--weights-dir"):
         create(start(), weights="any")
 
 
 def test_pretrained_architecture_wants_weights(server):
     pretrained = {"architecture": "resnet18-7x7-pt", "num_classes": 2}
-    with pytest.raises(backboned.FailedPrecondition, match="random_init") as caught:
+    with pytest.raises(
+        backboned.errors.FailedPrecondition, match="random_init"
+    ) as caught:
         server.create(**pretrained)
     assert caught.value.reason == "WEIGHTS_REQUIRED"
     net = server.create(**pretrained, random_init=True, module=False)
@@ -229,17 +234,21 @@ def test_copy_of_a_pretrained_network_has_its_parameters(server):
 
 def test_corrupt_file_is_refused(server, folder):
     (folder / "corrupt.safetensors").write_bytes(b"\xff" * 16)
-    with pytest.raises(backboned.FailedPrecondition, match="limit is 100000000") as e:
+    with pytest.raises(
+        backboned.errors.FailedPrecondition, match="limit is 100000000"
+    ) as e:
         create(server, weights="corrupt")
     assert e.value.reason == "WEIGHTS_UNREADABLE"
 
 
 def test_wrong_options_are_refused(server):
-    with pytest.raises(backboned.InvalidArgument, match="'name' or 'order'"):
+    with pytest.raises(backboned.errors.InvalidArgument, match="'name' or 'order'"):
         create(server, weights="a", load_by="nmae")
-    with pytest.raises(backboned.InvalidArgument, match="how weights are loaded"):
+    with pytest.raises(
+        backboned.errors.InvalidArgument, match="how weights are loaded"
+    ):
         create(server, partial=True)
-    with pytest.raises(backboned.InvalidArgument, match="not both"):
+    with pytest.raises(backboned.errors.InvalidArgument, match="not both"):
         create(server, weights="a", random_init=True)
 
 
@@ -254,7 +263,9 @@ def test_hosted_instance_may_begin_with_weights(start, server, folder):
 
 
 def test_missing_folder_stops_the_start(binary, tmp_path):
-    with pytest.raises(backboned.ServerStartError, match="is no readable folder"):
+    with pytest.raises(
+        backboned.errors.ServerStartError, match="is no readable folder"
+    ):
         backboned.local_server(
             binary=binary, options=[f"--weights-dir={tmp_path / 'none'}"]
         )
@@ -383,7 +394,7 @@ def test_names_of_the_sources():
     assert list(result.tensors)[2:] == ["_bn0.num_batches_tracked", "classifier.weight"]
     trunk = conversion.convert(efficientnet, trunk=True)
     assert trunk.dropped == ("_fc.weight",) and "classifier.weight" not in trunk.tensors
-    with pytest.raises(backboned.InvalidArgument, match="two keys become"):
+    with pytest.raises(backboned.errors.InvalidArgument, match="two keys become"):
         conversion.convert({"fc.bias": one, "classifier.bias": one}, "resnet")
 
 
@@ -393,7 +404,7 @@ def test_conversion_runs_no_code(tmp_path):
             return (os.mkdir, (str(tmp_path / "ran"),))
 
     torch.save({"a": Evil()}, tmp_path / "evil.pt")
-    with pytest.raises(backboned.InvalidArgument, match="could run its code"):
+    with pytest.raises(backboned.errors.InvalidArgument, match="could run its code"):
         conversion.load_state_dict(tmp_path / "evil.pt")
     assert not (tmp_path / "ran").exists()
 

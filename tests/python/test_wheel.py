@@ -243,7 +243,7 @@ def test_what_belongs_to_no_package_is_refused(deploy, tmp_path):
 
 
 def test_program_beside_python_comes_before_the_path(monkeypatch, tmp_path):
-    from backboned.binary import find_binary
+    from backboned.transport.local import find_binary
 
     for folder in ("scripts", "path"):
         (tmp_path / folder).mkdir()

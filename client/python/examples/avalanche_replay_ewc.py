@@ -21,7 +21,7 @@ import backboned
 import numpy as np
 import torch
 from backboned.demo import mnist
-from backboned.demo.network import LocalMlp
+from backboned.demo.replay import LocalMlp
 from torch.utils.data import TensorDataset
 
 with warnings.catch_warnings():

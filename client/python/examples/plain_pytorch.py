@@ -6,8 +6,7 @@ Trains a perceptron on 2,000 images of MNIST, in one of three places:
     python plain_pytorch.py --mode hosted     parameters and optimizer in the server
     python plain_pytorch.py --mode local      no server
 
-All three print the same numbers, to the last digit. --card FILE writes a run card,
-which ``python -m backboned verify FILE`` runs again.
+All three print the same numbers, to the last digit.
 """
 
 import argparse
@@ -21,7 +20,7 @@ import backboned
 import torch
 from backboned import optim
 from backboned.demo import mnist
-from backboned.demo.network import LocalMlp
+from backboned.demo.replay import LocalMlp
 from torch.nn import functional as F
 
 THREADS = 2
@@ -39,8 +38,6 @@ def main() -> None:
             print(f"epoch {epoch + 1}: loss {loss!r}, {accuracy(net, images, labels)}")
         if there:
             print(f"{net.mode}, {net.traffic}")
-            if options.card:
-                print(f"run card: {net.save_run_card(options.card)}")
 
 
 def parsed() -> argparse.Namespace:
@@ -51,7 +48,6 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--server", metavar="TARGET", help="default: one of its own")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--card", metavar="FILE", help="write a run card")
     return parser.parse_args()
 
 

@@ -7,14 +7,13 @@ from typing import Any
 import torch
 from backboned.errors import InvalidArgument, NotFound
 from backboned.instance import Instance
-from backboned.layout import Layout
-from backboned.nn.function import AnyLink
 from backboned.nn.hosted import HostedLink
-from backboned.nn.lazy import raw
+from backboned.nn.intact import Norms
+from backboned.nn.lazy import as_plain
 from backboned.nn.link import Link
-from backboned.nn.mirror import torch_dtype
-from backboned.nn.norm import Norms
-from backboned.norms import BatchNorm
+from backboned.nn.mirrored import MirroredLink
+from backboned.nn.watch import torch_dtype
+from backboned.types import BatchNorm, Layout
 from torch import nn
 
 from backboned_mammoth.blueprint import Blueprint, Tensor
@@ -56,7 +55,7 @@ class Counterpart:
         self.blueprint = blueprint
         self._instance: Instance | None = None
         self._unsuitable = ""
-        self._link: AnyLink | None = None
+        self._link: Link | None = None
         self._with_head = True
         self._norms: Norms | None = None
         self._optimizer: Any = None
@@ -84,7 +83,7 @@ class Counterpart:
         UnsuitableError
             If the server has no such network as this one is now.
         """
-        with raw():
+        with as_plain():
             found = self.blueprint.compare(net)
         if found.difference:
             raise UnsuitableError(found.difference)
@@ -94,7 +93,7 @@ class Counterpart:
         except (AttributeError, TypeError, ValueError) as error:
             raise UnsuitableError(str(error)) from None
 
-    def link(self, net: nn.Module, with_head: bool) -> AnyLink:
+    def link(self, net: nn.Module, with_head: bool) -> Link:
         """Give what connects the network's tensors with those in the server.
 
         Without its head, that stays here, and only the trunk is mirrored.
@@ -111,17 +110,18 @@ class Counterpart:
             self.mirror(net)
             if not with_head:
                 instance = instance.without(self.family.head)
-            self._link = Link(instance, net)
+            self._link = MirroredLink(instance, net)
             self._with_head = with_head
         return self._link
 
     def host(self, net: nn.Module, optimizer: Any) -> HostedLink:
         """Let the server have parameters, gradients and this optimizer."""
-        with raw():
+        with as_plain():
             own_head = self.blueprint.compare(net).own_head
         link = self.link(net, own_head)
-        if isinstance(link, Link):
+        if isinstance(link, MirroredLink):
             link = self._link = HostedLink(link.instance, net, link)
+        assert isinstance(link, HostedLink)
         link.optimizer = self._optimizer = optimizer
         return link
 

@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 
 import torch
 from backboned.errors import InvalidArgument
-from backboned.nn.function import AnyLink, Call, run, run_with_graph
+from backboned.nn.autograd import Call, run, run_with_graph
 from backboned.nn.hosted import HostedLink
-from backboned.nn.lazy import LazyParameter, raw
-from backboned.nn.remote import announce
-from backboned.norms import BatchNorm
+from backboned.nn.lazy import LazyParameter, as_plain
+from backboned.nn.link import Link
+from backboned.nn.module import announce
+from backboned.types import BatchNorm
 from torch import nn
 
 from backboned_mammoth.blueprint import Found
@@ -40,7 +41,7 @@ class _Plan(NamedTuple):
 
     answer: tuple[str, ...]
     with_head: bool
-    link: AnyLink
+    link: Link
     found: Found
 
 
@@ -225,7 +226,7 @@ def _plan(net: OnServer, x: torch.Tensor, answer: tuple[str, ...]) -> _Plan:
         )
     if x.dim() < 2 or not x.numel():
         raise _HereError
-    with raw():
+    with as_plain():
         found = counterpart.blueprint.compare(net)
     if found.difference:
         raise _HereError(found.difference)
@@ -274,7 +275,7 @@ def _compute(net: OnServer, plan: _Plan, x: torch.Tensor) -> dict[str, torch.Ten
         batch_norm=counterpart.batch_norms(net),
     )
     parameters = plan.link.parameters()
-    with raw():
+    with as_plain():
         trains = x.requires_grad or any(p.requires_grad for p in parameters)
     if trains and torch.is_grad_enabled():
         tensors = run_with_graph(call, x, parameters)

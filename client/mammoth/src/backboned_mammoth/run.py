@@ -12,10 +12,9 @@ import weakref
 from typing import Any
 
 import torch
-from backboned.connecting import connect, local_server
 from backboned.errors import BackbonedError, FailedPrecondition, InvalidArgument
-from backboned.server import Server
-from backboned.traffic import Traffic
+from backboned.server import Server, connect, local_server
+from backboned.types import Traffic
 
 SERVER = "BACKBONED_SERVER"
 REQUIRE_REMOTE = "BACKBONED_REQUIRE_REMOTE"

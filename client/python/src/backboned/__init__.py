@@ -7,126 +7,48 @@
 
 With torch, `net` is a `RemoteBackbone`: a `torch.nn.Module` whose forward and backward
 run in the server. Without, it is an `Instance`, which speaks NumPy arrays.
+
+`backboned.errors` has what calls raise, `backboned.types` what they take and give, and
+`backboned.optim` optimizers that run in the server.
 """
 
 import importlib
+import warnings
 from typing import TYPE_CHECKING, Any
 
 # First: it sets up grpc for forks before grpc is loaded.
-from backboned.channel import DEFAULT_TIMEOUT_S
+from backboned.transport import forks as _forks  # noqa: F401
 
 # isort: split
-from backboned.backoff import Waiting, print_waiting
-from backboned.connecting import connect, local_server
-from backboned.describe import (
-    Architecture,
-    Batches,
-    Benchmark,
-    Device,
-    FeatureCache,
-    InstanceInfo,
-    Normalization,
-    ServerInfo,
-    Usage,
-)
-from backboned.errors import (
-    Aborted,
-    AlreadyExists,
-    BackbonedError,
-    Cancelled,
-    DeadlineExceeded,
-    FailedPrecondition,
-    Internal,
-    InvalidArgument,
-    MalformedAnswer,
-    NotFound,
-    Refused,
-    ResourceExhausted,
-    ServerRestarted,
-    ServerStartError,
-    StaleVersion,
-    StepNotMade,
-    Unavailable,
-)
+from backboned import errors, types
+from backboned.errors import BackbonedError
 from backboned.instance import Instance
-from backboned.layout import Layout, Version
-from backboned.norms import BatchNorm
-from backboned.optimizer import (
-    GroupSettings,
-    Optimizer,
-    OptimizerState,
-    ParameterGroup,
-    StepOptions,
-    Stepped,
-)
-from backboned.pipeline import StepInFlight
-from backboned.results import Backward, Extracted, Forward, Grads
-from backboned.server import Server
-from backboned.training import (
-    CrossEntropy,
-    KlDivergence,
-    MeanSquaredError,
-    TrainStep,
-)
+from backboned.losses import CrossEntropy, KlDivergence, MeanSquaredError
+from backboned.server import Server, connect, local_server
+from backboned.steps import StepInFlight
+from backboned.transport.channel import DEFAULT_TIMEOUT_S
+from backboned.transport.retries import print_waiting
 from backboned.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from backboned import optim as optim
     from backboned.nn import RemoteBackbone as RemoteBackbone
 
 __all__ = [
     "DEFAULT_TIMEOUT_S",
-    "Aborted",
-    "AlreadyExists",
-    "Architecture",
     "BackbonedError",
-    "Backward",
-    "BatchNorm",
-    "Batches",
-    "Benchmark",
-    "Cancelled",
     "CrossEntropy",
-    "DeadlineExceeded",
-    "Device",
-    "Extracted",
-    "FailedPrecondition",
-    "FeatureCache",
-    "Forward",
-    "Grads",
-    "GroupSettings",
     "Instance",
-    "InstanceInfo",
-    "Internal",
-    "InvalidArgument",
     "KlDivergence",
-    "Layout",
-    "MalformedAnswer",
     "MeanSquaredError",
-    "Normalization",
-    "NotFound",
-    "Optimizer",
-    "OptimizerState",
-    "ParameterGroup",
-    "Refused",
-    "ResourceExhausted",
     "Server",
-    "ServerInfo",
-    "ServerRestarted",
-    "ServerStartError",
-    "StaleVersion",
     "StepInFlight",
-    "StepNotMade",
-    "StepOptions",
-    "Stepped",
-    "TrainStep",
-    "Unavailable",
-    "Usage",
-    "Version",
-    "Waiting",
     "connect",
+    "errors",
     "local_server",
     "print_waiting",
+    "types",
 ]
-
 
 # What needs torch, which need not be there: not for `from backboned import *`.
 _WITH_TORCH = ("RemoteBackbone", "optim")
@@ -138,11 +60,20 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
-    """Load torch only for what needs it."""
+    """Load torch only for what needs it, and find names where they were before 0.3."""
     if name == "optim":
         return importlib.import_module("backboned.optim")
     if name == "RemoteBackbone":
         from backboned.nn import RemoteBackbone
 
         return RemoteBackbone
+    for module in (errors, types):
+        if name in module.__all__:
+            warnings.warn(
+                f"backboned.{name} is {module.__name__}.{name} now; the old name goes "
+                "with the next release",
+                DeprecationWarning,
+                stacklevel=2,
+            )
+            return getattr(module, name)
     raise AttributeError(f"module 'backboned' has no attribute {name!r}")

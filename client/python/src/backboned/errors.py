@@ -1,22 +1,50 @@
-"""What goes wrong, as exceptions that carry the server's code, reason and message.
-
-They are named as gRPC's codes are.
-"""
-
-# ruff: noqa: N818
+"""Lets an error point to the line that asked, not to what lies below it."""
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+import inspect
+import logging
+from typing import Any, Callable, TypeVar, cast
 
 import grpc
 from google.protobuf.message import DecodeError
 
 from backboned.v1 import error_pb2
 
+# ruff: noqa: N818
+
+
+__all__ = [
+    "Aborted",
+    "AlreadyExists",
+    "BackbonedError",
+    "Cancelled",
+    "DeadlineExceeded",
+    "FailedPrecondition",
+    "Internal",
+    "InvalidArgument",
+    "MalformedAnswer",
+    "NotFound",
+    "Refused",
+    "ResourceExhausted",
+    "ServerRestarted",
+    "ServerStartError",
+    "StaleVersion",
+    "StepNotMade",
+    "Unavailable",
+]
+
+NOTHING_CHANGED = {
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.NOT_FOUND,
+    grpc.StatusCode.FAILED_PRECONDITION,
+    grpc.StatusCode.ABORTED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+}
+"""After these codes nothing has changed in the server."""
+
 _DETAILS_KEY = "grpc-status-details-bin"
-_REASON_PREFIX = "ERROR_REASON_"
-_SCOPE_PREFIX = "LIMIT_SCOPE_"
 
 
 class BackbonedError(Exception):
@@ -216,7 +244,8 @@ def from_rpc(error: grpc.RpcError, hint: str = "") -> BackbonedError:
         message = f"{hint} [{message}]"
     if detail is None:
         return _CLASSES.get(code, BackbonedError)(message, code)
-    reason = _reason_name(detail.reason)
+    reason = _name(error_pb2.ErrorReason, detail.reason)
+    scope = _name(error_pb2.LimitScope, detail.scope)
     cls = _CLASSES.get(code, BackbonedError)
     if reason == "STALE_VERSION":
         cls = StaleVersion
@@ -231,7 +260,7 @@ def from_rpc(error: grpc.RpcError, hint: str = "") -> BackbonedError:
         detail.limit_value,
         detail.requested_value,
         delay,
-        _scope_name(detail.scope),
+        "" if scope.isdigit() else scope.lower(),
     )
 
 
@@ -251,20 +280,41 @@ def _detail(trailer: tuple[Any, ...]) -> error_pb2.ErrorDetail | None:
     return None
 
 
-def _scope_name(number: int) -> str:
-    """Name a limit's scope; empty if there is none, or one that is not known."""
-    if number not in error_pb2.LimitScope.values() or number == 0:
-        return ""
-    name: str = error_pb2.LimitScope.Name(number)  # type: ignore[arg-type]
-    return name[len(_SCOPE_PREFIX) :].lower()
-
-
-def _reason_name(number: int) -> str:
-    """Name a reason; a number that this client does not know stays a number."""
-    if number == 0:
-        return ""
-    try:
-        name: str = error_pb2.ErrorReason.Name(number)  # type: ignore[arg-type]
-    except ValueError:
+def _name(enum: Any, number: int) -> str:
+    """Name a number without its enum's prefix: empty for 0, digits if it is unknown."""
+    if number not in enum.values():
         return str(number)
-    return name[len(_REASON_PREFIX) :]
+    first: str = enum.Name(0)
+    name: str = enum.Name(number)
+    return name[len(first) - len("UNSPECIFIED") :] if number else ""
+
+
+_log = logging.getLogger("backboned")
+
+F = TypeVar("F", bound=Callable[..., Any])
+C = TypeVar("C", bound=type)
+
+
+def verb(function: F) -> F:
+    """Let a `BackbonedError` of a public function come without the frames below it.
+
+    They are logged at DEBUG (logger ``backboned``).
+    """
+
+    @functools.wraps(function)
+    def verb(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except BackbonedError as error:
+            _log.debug("%s failed", function.__qualname__, exc_info=True)
+            raise error.with_traceback(None) from None
+
+    return cast(F, verb)
+
+
+def verbs(cls: C) -> C:
+    """Make a `verb` of each public method that a class defines itself."""
+    for name, value in list(vars(cls).items()):
+        if not name.startswith("_") and inspect.isfunction(value):
+            setattr(cls, name, verb(value))
+    return cls

@@ -2,68 +2,219 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Callable
 
 import numpy as np
+from google.protobuf.field_mask_pb2 import FieldMask
 
-from backboned import boundary, compute, garbage
-from backboned.channel import CONTROL, DATA, Channel
-from backboned.control import Control, delete_abandoned
-from backboned.dtypes import Array, all_widened, widened
-from backboned.errors import BackbonedError
-from backboned.layout import Select, Version
-from backboned.norms import BatchNorm
-from backboned.optimizer import StepOptions
-from backboned.results import Backward, Extracted, Forward, Grads
-from backboned.state_verbs import StateVerbs
-from backboned.stepping import OptimizerVerbs
-from backboned.training import TrainingVerbs
-from backboned.transfer import decoded, fresh_id
+from backboned import calls, contract
+from backboned.calls import (
+    BackwardOptions,
+    ForwardOptions,
+    ReadOptions,
+    TrainStepOptions,
+    WriteOptions,
+    ask,
+)
+from backboned.errors import InvalidArgument, MalformedAnswer, verbs
+from backboned.instance_base import InstanceBase
+from backboned.losses import Terms
+from backboned.steps import Call, StepInFlight
+from backboned.transport.channel import CONTROL, DATA, Channel
+from backboned.transport.messages import SINGLE_BYTES, Recallable, Request, fresh_id
+from backboned.transport.tensors import (
+    all_widened,
+    flat_float,
+    make_spec,
+    place_tensors,
+    widened,
+)
+from backboned.types import (
+    Array,
+    Backward,
+    Extracted,
+    Forward,
+    Frozen,
+    Grads,
+    InstanceInfo,
+    Optimizer,
+    OptimizerState,
+    ParameterGroup,
+    Select,
+    StepOptions,
+    Stepped,
+    TrainStep,
+    Version,
+)
 from backboned.v1 import backbone_service_pb2 as pb
 from backboned.v1 import instance_service_pb2 as control_pb
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
-@boundary.verbs
-class Instance(Control, StateVerbs, OptimizerVerbs, TrainingVerbs):
+
+@verbs
+class Instance(InstanceBase):
     """A named backbone in the server; made by `Server.create` and `Server.instance`.
 
-    Every method may raise the `BackbonedError`s: `NotFound` once the instance is
-    deleted, `InvalidArgument` for wrong shapes, types or names, `ResourceExhausted`
-    at a limit, `StaleVersion` if `if_version` does not hold, `Unavailable` if the
-    server is not there, `DeadlineExceeded` after `timeout` seconds (the server
-    object's unless given). A call that fails changes nothing, unless it was cut off
-    by its deadline or a broken connection: then it may have happened. A `request_id`
-    (1 to 64 of ``[A-Za-z0-9_.-]``) makes such a call safe to repeat: it is applied
-    once. NaN and infinity are stored like any other number.
+    Every method may raise the errors of `backboned.errors`: `NotFound` once the
+    instance is deleted, `InvalidArgument` for wrong shapes, types or names,
+    `ResourceExhausted` at a limit, `StaleVersion` if `if_version` does not hold,
+    `Unavailable` if the server is not there, `DeadlineExceeded` after `timeout` seconds
+    (the server object's unless given). A call that fails changes nothing, unless it was
+    cut off by its deadline or a broken connection: then it may have happened. A
+    `request_id` (1 to 64 of ``[A-Za-z0-9_.-]``) makes such a call safe to repeat: it is
+    applied once. NaN and infinity are stored like any other number.
 
-    Thread-safe. `Handle` lists its attributes.
+    Thread-safe. `InstanceBase` lists its attributes.
     """
+
+    def info(self, digest: bool = False, timeout: float | None = None) -> InstanceInfo:
+        """Ask the server what it knows of the instance.
+
+        With `digest` it computes the SHA-256 of parameters and buffers too.
+        """
+        request = control_pb.GetInstanceRequest(instance=self.address, digest=digest)
+        answer = self._control("GetInstance", request, timeout)
+        return self.described(answer.instance)
+
+    def _control(self, method: str, request: Any, timeout: float | None) -> Any:
+        answer = getattr(control_pb, f"{method}Response")
+        return ask(self.channel, CONTROL + method, request, answer, timeout)
+
+    def delete(self, timeout: float | None = None) -> None:
+        """Delete the instance and its tapes; a namesake made later is spared."""
+        request = control_pb.DeleteInstanceRequest(
+            request_id=fresh_id(),
+            instance=self.address,
+            if_version=contract.condition(Version(self.uid)),
+        )
+        self.deleted = True
+        self._control("DeleteInstance", request, timeout)
+
+    def clone(
+        self,
+        name: str | None = None,
+        *,
+        read_only: bool = False,
+        frozen: Frozen | None = None,
+        feature_cache: int | str = 0,
+        with_grads: bool = False,
+        with_optimizer: bool = False,
+        num_classes: int | None = None,
+        seed: int | None = None,
+        if_version: Version | None = None,
+        request_id: str = "",
+        timeout: float | None = None,
+    ) -> Instance:
+        """Make an instance in this one's state.
+
+        The two share their tensors until one of them is written.
+
+        Parameters
+        ----------
+        name : str, optional
+            Without one the clone gets a random name, and dies with this client, or
+            with the last object that stands for it.
+        read_only : bool
+            Let nobody write the clone.
+        frozen : Frozen, optional
+            Its parameters that are not trained; by default this one's.
+        feature_cache : int or str
+            Bytes of its feature cache, as in `update`; by default it has none.
+        with_grads, with_optimizer : bool
+            Take the gradients, the optimizer and its state along.
+        num_classes : int, optional
+            Give it a fresh classifier of so many classes, on the same trunk.
+        seed : int, optional
+            Of that classifier: the clone's is the one that the architecture with
+            `num_classes` and this seed begins with.
+        if_version : Version, optional
+            The state that must be found.
+
+        Raises
+        ------
+        AlreadyExists
+            The name is taken.
+        """
+        calls.delete_abandoned(self.channel)
+        request = control_pb.CloneInstanceRequest(
+            request_id=request_id or fresh_id(),
+            instance=self.address,
+            name=name or "",
+            if_version=contract.condition(if_version),
+            with_grads=with_grads,
+            with_optimizer=with_optimizer,
+            num_classes=num_classes,
+            seed=contract.checked_seed(seed),
+        )
+        if read_only or frozen is not None or feature_cache:
+            kept = self.frozen if frozen is None else frozen
+            settings = contract.settings_message(read_only, kept, feature_cache)
+            request.settings.CopyFrom(settings)
+        answer = self._control("CloneInstance", request, timeout)
+        made = type(self)(self.channel, answer.instance)
+        made.made_here = True
+        made.begin_life()
+        return made
+
+    def update(
+        self,
+        *,
+        read_only: bool | None = None,
+        frozen: Frozen | None = None,
+        feature_cache: int | str | None = None,
+        if_version: Version | None = None,
+        request_id: str = "",
+        timeout: float | None = None,
+    ) -> InstanceInfo:
+        """Change settings, those that are given; say what the instance is then.
+
+        Parameters
+        ----------
+        read_only : bool, optional
+            Let nobody write it: parameters, gradients, buffers, optimizer. Forwards
+            are refused if they would move its buffers or its generator.
+        frozen : Frozen, optional
+            The parameters that get no gradient unless a forward's `grad_params` says
+            otherwise, and that no step of the server's optimizer changes.
+        feature_cache : int or str, optional
+            Bytes that the answers of forwards in evaluation may take that are kept
+            for equal inputs, e.g. ``"256MiB"``; 0: none are kept.
+        if_version : Version, optional
+            The state that must be found.
+        """
+        given = {
+            "read_only": read_only,
+            "frozen": frozen,
+            "feature_cache_bytes": feature_cache,
+        }
+        paths = [path for path, value in given.items() if value is not None]
+        settings = contract.settings_message(
+            bool(read_only), () if frozen is None else frozen, feature_cache or 0
+        )
+        request = control_pb.UpdateInstanceRequest(
+            request_id=request_id or fresh_id(),
+            instance=self.address,
+            settings=settings,
+            update_mask=FieldMask(paths=paths),
+            if_version=contract.condition(if_version),
+        )
+        answer = self._control("UpdateInstance", request, timeout)
+        return self.described(answer.instance)
 
     def forward(
         self,
         x: Any,
         outputs: Sequence[str] = (),
         *,
-        returnt: str | None = None,
-        training: bool = False,
-        tape: bool = False,
-        input_grad: bool = False,
-        grad_params: Select = None,
-        no_param_grads: bool = False,
-        return_buffers: bool = False,
-        prerelu: bool = False,
-        rng_state: bytes = b"",
-        batch_norm: Sequence[BatchNorm] = (),
-        buffers: Mapping[str, Any] | None = None,
-        if_version: Version | None = None,
-        allow_merge: bool = False,
-        release_tapes: Sequence[str] = (),
-        request_id: str = "",
-        output_dtype: Any = None,
-        cached: bool | None = None,
         timeout: float | None = None,
+        **options: Unpack[calls.ForwardKeywords],
     ) -> Forward:
         """Run one forward with the state that it finds.
 
@@ -113,30 +264,9 @@ class Instance(Control, StateVerbs, OptimizerVerbs, TrainingVerbs):
             Ask the instance's feature cache for the answer by the input's digest, and
             upload the input only if it is not there; False: upload at once. By default
             what is likely to be there is asked for.
-        request_id, timeout
-            See the class.
         """
-        options = compute.ForwardOptions(
-            outputs=outputs,
-            returnt=returnt,
-            training=training,
-            tape=tape,
-            input_grad=input_grad,
-            grad_params=grad_params,
-            no_param_grads=no_param_grads,
-            return_buffers=return_buffers,
-            prerelu=prerelu,
-            rng_state=rng_state,
-            batch_norm=batch_norm,
-            buffers=buffers,
-            if_version=if_version,
-            allow_merge=allow_merge,
-            release_tapes=release_tapes,
-            request_id=request_id,
-            output_dtype=output_dtype,
-            cached=cached,
-        )
-        result = compute.forward(self, compute.as_input(x), options, timeout)
+        given: ForwardOptions = {**options, "outputs": outputs}
+        result = calls.forward(self, np.asarray(x, order="C"), given, timeout)
         return dataclasses.replace(
             result,
             outputs=all_widened(result.outputs),
@@ -151,17 +281,8 @@ class Instance(Control, StateVerbs, OptimizerVerbs, TrainingVerbs):
         self,
         tapes: Mapping[str, Mapping[str, Any]],
         *,
-        return_grads: bool | None = None,
-        accumulate: bool = False,
-        input_grad: bool = False,
-        retain: bool = False,
-        zero_before: bool = False,
-        per_tape_grads: bool = False,
-        squared_grads: bool = False,
-        step: StepOptions | None = None,
-        request_id: str = "",
-        output_dtype: Any = None,
         timeout: float | None = None,
+        **options: Unpack[BackwardOptions],
     ) -> Backward:
         """Compute the gradients of taped forwards, summed, the newest first.
 
@@ -192,8 +313,6 @@ class Instance(Control, StateVerbs, OptimizerVerbs, TrainingVerbs):
             used up.
         output_dtype : str or dtype, optional
             Of the gradients on the wire, as in `forward`.
-        request_id, timeout
-            See the class.
 
         Raises
         ------
@@ -201,25 +320,14 @@ class Instance(Control, StateVerbs, OptimizerVerbs, TrainingVerbs):
             If a tape is unknown, used, released or expired; with `step`, if there is
             no optimizer or it finds no gradient.
         """
-        if return_grads is None:
-            return_grads = not (per_tape_grads or squared_grads or step)
-        options = compute.BackwardOptions(
-            return_grads=return_grads,
-            accumulate=accumulate,
-            input_grad=input_grad,
-            retain=retain,
-            zero_before=zero_before,
-            per_tape_grads=per_tape_grads,
-            squared_grads=squared_grads,
-            step=step,
-            request_id=request_id,
-            output_dtype=output_dtype,
-        )
+        if options.get("return_grads") is None:
+            others = ("per_tape_grads", "squared_grads", "step")
+            options["return_grads"] = not any(map(options.get, others))
         arrays = {
             tape_id: {name: np.asarray(g, order="C") for name, g in gradients.items()}
             for tape_id, gradients in tapes.items()
         }
-        result = compute.backward(self, arrays, options, timeout)
+        result = calls.backward(self, arrays, options, timeout)
         return dataclasses.replace(
             result,
             grads=result.grads and _widened(result.grads),
@@ -231,12 +339,8 @@ class Instance(Control, StateVerbs, OptimizerVerbs, TrainingVerbs):
     def release_tapes(
         self, tape_ids: Sequence[str], timeout: float | None = None
     ) -> int:
-        """Drop tapes; unknown ids are fine. Gives how many of them there were."""
-        request = pb.ReleaseTapesRequest(tape_ids=tape_ids)
-        raw = self.channel.unary(
-            DATA + "ReleaseTapes", request.SerializeToString(), timeout
-        )
-        return decoded(pb.ReleaseTapesResponse.FromString, raw).released_count
+        """Drop tapes; unknown ids are fine. Give how many of them there were."""
+        return calls.release_tapes(self.channel, tape_ids, timeout)
 
     def extract(
         self,
@@ -252,19 +356,282 @@ class Instance(Control, StateVerbs, OptimizerVerbs, TrainingVerbs):
         Parameters
         ----------
         x : array_like, [N, C, H, W]
-            Floating-point and already normalised, or uint8 images that the server
-            normalises.
+            As for `forward`.
         output : str
             ``features``, ``out`` or a stage ``layers.N``.
         l2_normalize : bool
             Divide each row by its Euclidean norm (at least 1e-12).
         allow_merge : bool
             Let the server run this with other calls, which changes the last bits.
-        timeout : float, optional
-            Seconds.
         """
-        array = compute.as_input(x)
-        return compute.extract(self, array, output, l2_normalize, allow_merge, timeout)
+        array = np.asarray(x, order="C")
+        if array.nbytes > SINGLE_BYTES:
+            raise InvalidArgument(
+                f"extract takes at most {SINGLE_BYTES} bytes, got {array.nbytes}; "
+                "use forward, or a smaller batch"
+            )
+        request = pb.ExtractRequest(
+            instance=self.address,
+            input=make_spec(array),
+            data=array.tobytes(),
+            output=output,
+            l2_normalize=l2_normalize,
+            allow_merge=allow_merge,
+        )
+        path = DATA + "Extract"
+        answer = ask(self.channel, path, request, pb.ExtractResponse, timeout)
+        named, (view,) = place_tensors([answer.output])
+        if view.nbytes != len(answer.data):
+            raise MalformedAnswer(
+                f"the answer has {len(answer.data)} bytes, expected {view.nbytes}"
+            )
+        view[:] = answer.data
+        (data,) = named.values()
+        version = contract.read_version(answer.version)
+        return Extracted(widened(data), answer.instance, version, answer.digest)
+
+    def get_params(
+        self,
+        select: Select = None,
+        *,
+        dtype: Any = None,
+        **options: Unpack[ReadOptions],
+    ) -> Array:
+        """Read parameters of one version, [P]; `version` says which.
+
+        `dtype` is what they are converted to on the wire, rounding to nearest, ties to
+        even; by default they come as stored. bfloat16 is given as float32, which holds
+        the same numbers.
+        """
+        flat, _ = calls.get_params(self, select, dtype, **options)
+        return widened(flat)
+
+    def set_params(
+        self, values: Any, select: Select = None, **options: Unpack[WriteOptions]
+    ) -> Version:
+        """Replace parameters by a flat vector [P]: all selected, or none.
+
+        It is floating-point, and converted to the instance's dtype. Gives the new
+        version.
+        """
+        parts = [flat_float(values, "parameters", self.dtype)]
+        return calls.set_params(self, parts, select, **options)
+
+    def get_grads(
+        self, select: Select = None, *, dtype: Any = None, timeout: float | None = None
+    ) -> Array:
+        """Read gradients that the server accumulated, [P]; `dtype` as in `get_params`.
+
+        Raises
+        ------
+        FailedPrecondition
+            If a selected parameter has none.
+        """
+        return widened(calls.get_grads(self, select, False, dtype, timeout).flat)
+
+    def read_grads(
+        self, select: Select = None, *, timeout: float | None = None
+    ) -> Grads:
+        """Read gradients that the server accumulated, and which there are."""
+        return calls.get_grads(self, select, True, timeout=timeout)
+
+    def set_grads(
+        self,
+        values: Any,
+        select: Select = None,
+        *,
+        present: Sequence[bool] = (),
+        **options: Unpack[WriteOptions],
+    ) -> Version:
+        """Replace gradients in the server by a flat floating-point vector.
+
+        `present` says for each selected parameter whether it gets one, and is in
+        `values`; empty: each does.
+        """
+        flat = flat_float(values, "gradients", self.dtype)
+        return calls.set_grads(self, flat, present, select, **options)
+
+    def zero_grads(
+        self, select: Select = None, **options: Unpack[WriteOptions]
+    ) -> Version:
+        """Take gradients away: there are none afterwards, which is not zero."""
+        return calls.zero_grads(self, select, **options)
+
+    def get_buffers(
+        self, select: Select = None, **options: Unpack[ReadOptions]
+    ) -> dict[str, Array]:
+        """Read buffers (BatchNorm statistics) of one version, by name."""
+        return all_widened(calls.get_buffers(self, select, **options)[0])
+
+    def set_buffers(
+        self, values: Mapping[str, Any], **options: Unpack[WriteOptions]
+    ) -> Version:
+        """Replace the named buffers: all of them, or none. Give the new version."""
+        return calls.set_buffers(self, values, **options)
+
+    def configure_optimizer(
+        self,
+        kind: str,
+        groups: Sequence[ParameterGroup] = (ParameterGroup(),),
+        **options: Unpack[WriteOptions],
+    ) -> Optimizer:
+        """Give the instance an optimizer, without state, in place of its own.
+
+        `kind` is ``"sgd"``, ``"adam"`` or ``"adamw"``. No parameter may be in two
+        groups; one in none is never stepped. Gives the optimizer with the defaults
+        filled in.
+        """
+        optimizer = Optimizer(kind, tuple(groups))
+        return calls.configure_optimizer(self, optimizer, **options)
+
+    def step(
+        self, options: StepOptions | None = None, **call: Unpack[WriteOptions]
+    ) -> Stepped:
+        """Step the optimizer with the gradients that the server holds.
+
+        A parameter without a gradient stays as it is.
+
+        Raises
+        ------
+        FailedPrecondition
+            If there is no optimizer, or no parameter of a group has a gradient.
+        """
+        return calls.step(self, options, **call)
+
+    def get_optimizer_state(self, **options: Unpack[ReadOptions]) -> OptimizerState:
+        """Read the optimizer and what it remembers, of one version.
+
+        Raises
+        ------
+        FailedPrecondition
+            If there is no optimizer.
+        """
+        return calls.get_optimizer_state(self, **options)
+
+    def set_optimizer_state(
+        self,
+        optimizer: Optimizer,
+        tensors: Mapping[str, Any],
+        **options: Unpack[WriteOptions],
+    ) -> Version:
+        """Replace the optimizer and all that it remembers.
+
+        `tensors` are as `get_optimizer_state` gives them: for each parameter all, or
+        none.
+        """
+        return calls.set_optimizer_state(self, optimizer, tensors, **options)
+
+    def train_step(
+        self,
+        x: Any,
+        terms: Terms,
+        step: StepOptions | None = None,
+        *,
+        timeout: float | None = None,
+        recallable: Recallable | None = None,
+        **options: Unpack[TrainStepOptions],
+    ) -> TrainStep:
+        """Run a forward in training, the loss, its backward and a step.
+
+        Equal to `forward` with `training`, `backward` with `accumulate` and
+        `zero_before`, and `step`. Afterwards the server holds no gradients.
+
+        Parameters
+        ----------
+        x : array_like, [N, C, H, W]
+            float32 already normalised, or uint8 images that the server normalises.
+        terms : CrossEntropy, MeanSquaredError or KlDivergence, or a sequence of them
+            The loss is their weighted sum, added in this order.
+        step : StepOptions, optional
+            How the step is made.
+        rng_state, batch_norm
+            As for `forward`.
+        return_logits : bool
+            Give the logits.
+        recallable : callable, optional
+            Is told, before the call, how to ask for its answer if it is lost.
+
+        Raises
+        ------
+        FailedPrecondition
+            If there is no optimizer.
+        InvalidArgument
+            If a term is none.
+        """
+        request = Request(*calls.train_step_request(self, x, terms, step, options))
+        if recallable is not None:
+            recallable(functools.partial(calls.recall_train_step, self, request))
+        result = calls.train_step(self, request, timeout)
+        self._made(result)
+        return result
+
+    def train_step_async(
+        self,
+        x: Any,
+        terms: Terms,
+        step: StepOptions | None = None,
+        *,
+        timeout: float | None = None,
+        within: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext,
+        recallable: Recallable | None = None,
+        **options: Unpack[TrainStepOptions],
+    ) -> StepInFlight:
+        """Send a training step, and do not wait for its answer.
+
+        The steps are made in the order of these calls, each of the state that the one
+        before it left: results and parameters are those of `train_step`. Up to
+        ``steps.depth`` are in flight; a further call waits for the oldest of them.
+        `x` and the arrays of `terms` are copied.
+
+        Other calls do not wait for the steps: ask for the last one's result first.
+
+        Parameters
+        ----------
+        x, terms, step, rng_state, batch_norm, return_logits, request_id, recallable
+            As for `train_step`.
+        if_version : Version, optional
+            What it must find if no step is in flight; by default the newest version
+            of the parameters that this object saw.
+        timeout : float, optional
+            Seconds, from when it is sent.
+        within : callable, optional
+            Gives a context in which the call is made, in a thread of its own.
+
+        Returns
+        -------
+        StepInFlight
+            A future of the `TrainStep`. After a step that failed, those in flight
+            behind it fail with `StepNotMade`.
+
+        Raises
+        ------
+        BackbonedError
+            Of a step that has failed, if nobody has seen its error yet. This one is
+            not sent then.
+        """
+        if_version = options.pop("if_version", None)
+        header, views = calls.train_step_request(self, x, terms, step, options)
+        copies = [memoryview(bytes(view)) for view in views]
+
+        def prepare(find: Version, sent: Callable[[], None]) -> Call:
+            header.MergeFrom(pb.TrainStepHeader(if_version=contract.condition(find)))
+            request = Request(header, copies, sent)
+            if recallable is not None:
+                recallable(functools.partial(calls.recall_train_step, self, request))
+
+            def call() -> TrainStep:
+                with within():
+                    return calls.train_step(self, request, timeout)
+
+            return call
+
+        def first() -> Version:
+            return if_version or Version(self.uid, self.version.params)
+
+        return self.steps.submit(first, prepare, self._made)
+
+    def _made(self, result: TrainStep) -> None:
+        self.version = result.version
 
 
 def _widened(grads: Grads) -> Grads:
@@ -280,12 +647,10 @@ def create_instance(
 
     An unnamed one is deleted some time after the last object that stands for it.
     """
-    delete_abandoned(channel)
+    calls.delete_abandoned(channel)
     request.request_id = request.request_id or fresh_id()
-    raw = channel.unary(
-        CONTROL + "CreateInstance", request.SerializeToString(), timeout
-    )
-    answer = decoded(control_pb.CreateInstanceResponse.FromString, raw)
+    path, response = CONTROL + "CreateInstance", control_pb.CreateInstanceResponse
+    answer = ask(channel, path, request, response, timeout)
     made = Instance(channel, answer.instance)
     made.made_here = not answer.existed
     made.rng_state = answer.rng_state
@@ -293,20 +658,3 @@ def create_instance(
     made.unexpected_keys = tuple(answer.unexpected_keys)
     made.begin_life()
     return made
-
-
-def release_abandoned(channel: Channel, timeout: float) -> None:
-    """Release what nobody refers to any more now, not with the next forward.
-
-    For the end of a connection: does nothing if none is open or the server is gone.
-    """
-    if not channel.is_open:
-        return
-    try:
-        delete_abandoned(channel, timeout)
-        tapes = garbage.take_tapes(channel)
-        if tapes:
-            request = pb.ReleaseTapesRequest(tape_ids=tapes)
-            channel.unary(DATA + "ReleaseTapes", request.SerializeToString(), timeout)
-    except BackbonedError:
-        pass  # They die with the session.

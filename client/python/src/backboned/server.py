@@ -1,42 +1,56 @@
-"""A server to talk to."""
+"""Finds a server that runs somewhere, or starts one here, and talks to it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any, Literal, overload
 
-from backboned import boundary, process
-from backboned.channel import (
+from google.protobuf.message import Message
+
+from backboned import calls, contract
+from backboned.errors import (
+    BackbonedError,
+    DeadlineExceeded,
+    InvalidArgument,
+    Unavailable,
+    verb,
+    verbs,
+)
+from backboned.instance import Instance, create_instance
+from backboned.transport import local
+from backboned.transport.channel import (
     CONTROL,
+    DEFAULT_TIMEOUT_S,
+    RECONNECT_TIMEOUT_S,
     Channel,
 )
-from backboned.control import Frozen, settings
-from backboned.creation import checked_seed, state_bytes, weights_message
-from backboned.describe import (
+from backboned.transport.messages import fresh_id
+from backboned.transport.retries import RETRY_TIMEOUT_S, OnWait, show_waiting
+from backboned.transport.tensors import float_number
+from backboned.transport.traffic import require_tqdm
+from backboned.types import (
     Architecture,
     Benchmark,
+    Frozen,
     InstanceInfo,
     Normalization,
     ServerInfo,
-    read_architecture,
-    read_benchmark,
-    read_instance,
-    read_server,
 )
-from backboned.dtypes import float_number
-from backboned.instance import Instance, create_instance, release_abandoned
-from backboned.layout import argument_values
-from backboned.transfer import M, decoded, fresh_id
 from backboned.v1 import instance_service_pb2 as pb
 
 if TYPE_CHECKING:
     from backboned.nn import RemoteBackbone
 
 _CLOSE_TIMEOUT_S = 2.0
+_CONNECT_TIMEOUT_S = 10.0
+_HOST_PORT = re.compile(r"(\[[0-9a-fA-F:.%]+\]|[^:/\s]+):\d{1,5}")
 
 
-@boundary.verbs
+@verbs
 class Server:
     """A connection to a server; made by `connect` and `local_server`.
 
@@ -51,7 +65,7 @@ class Server:
     """
 
     def __init__(
-        self, channel: Channel, own: process.ServerProcess | None = None
+        self, channel: Channel, own: local.ServerProcess | None = None
     ) -> None:
         self.channel = channel
         self.target = channel.target
@@ -77,7 +91,7 @@ class Server:
     def close(self) -> None:
         """End the connection, and the server if it was started here. Idempotent."""
         if self.process is None:
-            release_abandoned(self.channel, _CLOSE_TIMEOUT_S)
+            calls.release_abandoned(self.channel, _CLOSE_TIMEOUT_S)
         self.channel.close()
         if self.process is not None:
             self.process.stop()
@@ -87,30 +101,62 @@ class Server:
 
         A server that does not answer is not waited for.
         """
-        return read_server(self.channel.ask_server(timeout))
+        return contract.read_server(self.channel.ask_server(timeout))
 
     def benchmarks(self) -> list[Benchmark]:
         """List the benchmarks that the server knows, by name."""
-        pages = self._pages(
-            "ListBenchmarks", pb.ListBenchmarksRequest, pb.ListBenchmarksResponse
-        )
-        return [read_benchmark(b) for page in pages for b in page.benchmarks]
+        return [contract.read_benchmark(b) for b in self._listed("benchmarks")]
 
     def architectures(self) -> list[Architecture]:
         """List the architectures that the server can build, by name."""
-        pages = self._pages(
-            "ListArchitectures",
-            pb.ListArchitecturesRequest,
-            pb.ListArchitecturesResponse,
-        )
-        return [read_architecture(a) for page in pages for a in page.architectures]
+        return [contract.read_architecture(a) for a in self._listed("architectures")]
 
     def instances(self) -> list[InstanceInfo]:
         """List the instances that the caller may use, by owner and name."""
-        pages = self._pages(
-            "ListInstances", pb.ListInstancesRequest, pb.ListInstancesResponse
-        )
-        return [read_instance(i) for page in pages for i in page.instances]
+        return [contract.read_instance(i) for i in self._listed("instances")]
+
+    def _listed(self, what: str) -> Iterator[Any]:
+        """Give what the contract's method lists, page by page."""
+        method, token = f"List{what.capitalize()}", ""
+        while True:
+            request = getattr(pb, f"{method}Request")(page_token=token)
+            page = self._call(method, request)
+            yield from getattr(page, what)
+            token = page.next_page_token
+            if not token:
+                return
+
+    @overload
+    def create(
+        self, benchmark: str | None = ..., *, module: Literal[False], **options: Any
+    ) -> Instance: ...
+
+    @overload
+    def create(
+        self,
+        benchmark: str | None = None,
+        *,
+        architecture: str | None = None,
+        name: str | None = None,
+        seed: int | None = None,
+        rng_state: Any = None,
+        exist_ok: bool = False,
+        device: str | None = None,
+        normalization: Normalization | None = None,
+        weights: str | None = None,
+        load_by: str = "name",
+        partial: bool = False,
+        resize_position_embedding: bool = False,
+        random_init: bool = False,
+        read_only: bool = False,
+        frozen: Frozen = (),
+        feature_cache: int | str = 0,
+        dtype: Any = None,
+        columns: Sequence[str | Instance | RemoteBackbone] = (),
+        module: Literal[True] | None = None,
+        timeout: float | None = None,
+        **arguments: Any,
+    ) -> RemoteBackbone: ...
 
     def create(
         self,
@@ -132,11 +178,11 @@ class Server:
         frozen: Frozen = (),
         feature_cache: int | str = 0,
         dtype: Any = None,
-        columns: Sequence[Any] = (),
+        columns: Sequence[str | Instance | RemoteBackbone] = (),
         module: bool | None = None,
         timeout: float | None = None,
         **arguments: Any,
-    ) -> Any:
+    ) -> RemoteBackbone | Instance:
         """Make an instance of a benchmark, or of an architecture.
 
         Parameters
@@ -208,19 +254,21 @@ class Server:
         """
         if (benchmark is None) == (architecture is None):
             raise TypeError("create() takes a benchmark or an architecture")
-        loading = weights_message(weights, load_by, partial, resize_position_embedding)
+        loading = contract.weights_message(
+            weights, load_by, partial, resize_position_embedding
+        )
         request = pb.CreateInstanceRequest(
             name=name or "",
             benchmark=benchmark,
             architecture=architecture,
-            arguments=argument_values(arguments),
-            seed=checked_seed(seed),
-            rng_state=state_bytes(rng_state),
+            arguments=contract.argument_values(arguments),
+            seed=contract.checked_seed(seed),
+            rng_state=_state_bytes(rng_state),
             exist_ok=exist_ok,
             device=device or "",
             weights=loading,
             random_init=random_init,
-            settings=settings(read_only, frozen, feature_cache),
+            settings=contract.settings_message(read_only, frozen, feature_cache),
             dtype=float_number(dtype),
             columns=[_address(column) for column in columns],
         )
@@ -231,9 +279,22 @@ class Server:
         made.seed = seed
         return _wrapped(made, module)
 
+    @overload
+    def instance(
+        self, name: str, module: Literal[False], timeout: float | None = None
+    ) -> Instance: ...
+
+    @overload
+    def instance(
+        self,
+        name: str,
+        module: Literal[True] | None = None,
+        timeout: float | None = None,
+    ) -> RemoteBackbone: ...
+
     def instance(
         self, name: str, module: bool | None = None, timeout: float | None = None
-    ) -> Any:
+    ) -> RemoteBackbone | Instance:
         """Give the instance of this name, or of ``owner/name``.
 
         Parameters and result are those of `create`.
@@ -244,8 +305,29 @@ class Server:
             There is none.
         """
         request = pb.GetInstanceRequest(instance=name)
-        answer = self._call("GetInstance", request, pb.GetInstanceResponse, timeout)
+        answer = self._call("GetInstance", request, timeout)
         return _wrapped(Instance(self.channel, answer.instance), module)
+
+    @overload
+    def clone(
+        self,
+        source: str,
+        name: str | None = ...,
+        *,
+        module: Literal[False],
+        **options: Any,
+    ) -> Instance: ...
+
+    @overload
+    def clone(
+        self,
+        source: str,
+        name: str | None = None,
+        *,
+        module: Literal[True] | None = None,
+        timeout: float | None = None,
+        **options: Any,
+    ) -> RemoteBackbone: ...
 
     def clone(
         self,
@@ -255,7 +337,7 @@ class Server:
         module: bool | None = None,
         timeout: float | None = None,
         **options: Any,
-    ) -> Any:
+    ) -> RemoteBackbone | Instance:
         """Make an instance in the state of the instance of this name.
 
         Parameters and result are those of `Instance.clone` and `create`.
@@ -277,28 +359,11 @@ class Server:
             There is none.
         """
         request = pb.DeleteInstanceRequest(request_id=fresh_id(), instance=name)
-        self._call("DeleteInstance", request, pb.DeleteInstanceResponse, timeout)
+        self._call("DeleteInstance", request, timeout)
 
-    def _pages(
-        self, method: str, request: Callable[..., Any], answer: type[M]
-    ) -> list[Any]:
-        pages: list[Any] = []
-        token = ""
-        while not pages or token:
-            page: Any = self._call(method, request(page_token=token), answer)
-            pages.append(page)
-            token = page.next_page_token
-        return pages
-
-    def _call(
-        self,
-        method: str,
-        request: Any,
-        answer: type[M],
-        timeout: float | None = None,
-    ) -> M:
-        raw = self.channel.unary(CONTROL + method, request.SerializeToString(), timeout)
-        return decoded(answer.FromString, raw)
+    def _call(self, method: str, request: Message, timeout: float | None = None) -> Any:
+        answer = getattr(pb, f"{method}Response")
+        return calls.ask(self.channel, CONTROL + method, request, answer, timeout)
 
 
 def _address(column: Any) -> str:
@@ -307,6 +372,13 @@ def _address(column: Any) -> str:
         return column
     address: str = getattr(column, "instance", column).address
     return address
+
+
+def _state_bytes(state: Any) -> bytes:
+    """Give the bytes of a generator's state: a tensor's, or bytes; none of None."""
+    if state is None:
+        return b""
+    return state.numpy().tobytes() if hasattr(state, "numpy") else bytes(state)
 
 
 def _wrapped(made: Instance, module: bool | None) -> Instance | RemoteBackbone:
@@ -321,10 +393,154 @@ def _wrapped(made: Instance, module: bool | None) -> Instance | RemoteBackbone:
                 "module=True needs torch: pip install 'backboned[torch]'"
             ) from None
         return made
-    from backboned import numerics
-    from backboned.home import home_of
-    from backboned.nn import RemoteBackbone
+    from backboned.nn import RemoteBackbone, numerics
 
     network = RemoteBackbone(made)
-    numerics.warn_once(made.channel, home_of(made).info, made.device)
+    numerics.warn_once(made.channel, made.server_identity.info, made.device)
     return network
+
+
+@verb
+def connect(
+    target: str,
+    label: str | None = None,
+    timeout: float = DEFAULT_TIMEOUT_S,
+    progress: bool = False,
+    reconnect_timeout: float = RECONNECT_TIMEOUT_S,
+    retry_timeout: float = RETRY_TIMEOUT_S,
+    on_wait: OnWait = show_waiting,
+) -> Server:
+    """Connect to a running server.
+
+    Parameters
+    ----------
+    target : str
+        ``unix:/path`` or ``host:port``.
+    label : str, optional
+        Name of the run, 1 to 64 characters of ``[A-Za-z0-9_.-]``: all that bear it
+        have one share of the device together, and it stands in the server's log.
+        Without one each process has a share.
+    timeout : float
+        Seconds that a call may take unless it says otherwise.
+    progress : bool
+        Show a bar for transfers over one second; needs tqdm.
+    reconnect_timeout : float
+        Seconds that a call waits for the server if it does not answer, five minutes
+        unless given; then it goes on as if nothing had been. 0: do not wait. More than
+        nine minutes are for mirrored networks and reads: a change may be repeated as
+        long as the server remembers its id.
+    retry_timeout : float
+        Seconds in which a call is made again that the server is too busy to begin: 12
+        hours unless given. If the call has a `timeout` of its own, that bounds it too.
+        0: `ResourceExhausted` at once.
+    on_wait : callable or None
+        Is told, before each pause, what such a call waits for: a `Waiting`, with its
+        place and the seconds until it is made again. Unless given, a line on standard
+        error says so now and then if that is a terminal; None: nothing is said.
+        `backboned.print_waiting` prints each pause.
+
+    Raises
+    ------
+    InvalidArgument
+        If the target is of neither form, or the label or a number of seconds is none.
+    Unavailable
+        If nothing answers there.
+    """
+    _check_target(target)
+    if progress:
+        require_tqdm()
+    server = Server(
+        Channel(
+            target, timeout, label, progress, reconnect_timeout, retry_timeout, on_wait
+        )
+    )
+    seconds = min(timeout, _CONNECT_TIMEOUT_S)
+    try:
+        server.info(seconds)
+    except DeadlineExceeded:
+        server.close()
+        raise Unavailable(f"nothing answers at {target} in {seconds:g} s") from None
+    except BackbonedError as error:
+        server.close()
+        if error.code.name == "UNIMPLEMENTED":
+            raise Unavailable(
+                f"what listens at {target} is no Backboned server"
+            ) from None
+        raise
+    return server
+
+
+@verb
+def local_server(
+    instances: Sequence[str] = (),
+    threads: int | None = None,
+    device: str | None = None,
+    binary: str | Path | None = None,
+    *,
+    label: str | None = None,
+    timeout: float = DEFAULT_TIMEOUT_S,
+    progress: bool = False,
+    retry_timeout: float = RETRY_TIMEOUT_S,
+    on_wait: OnWait = show_waiting,
+    log_level: str = "warn",
+    options: Sequence[str] = (),
+    start_timeout: float = 60.0,
+) -> Server:
+    """Start a server of one's own on a private Unix socket.
+
+    It ends with the `with` block, with `Server.close`, with this process, and when
+    neither the `Server` nor a network of it is referred to any more. It keeps unnamed
+    instances and tapes for 24 hours without a call.
+
+    Parameters
+    ----------
+    instances : sequence of str
+        Hosted from the start: ``"BENCHMARK"`` or ``"BENCHMARK=NAME"``; ``"@WEIGHTS"``
+        behind it loads weights.
+    threads : int, optional
+        Of the CPU; equal bits need as many in `torch.set_num_threads`.
+    device : str, optional
+        ``"cpu"`` or ``"cuda:0"``.
+    binary : path, optional
+        The program; by default what ``BACKBONED_BIN`` names, or what is installed.
+    label, timeout, progress, retry_timeout, on_wait
+        See `connect`.
+    log_level : str
+        Of the server's log, whose end is shown if it fails.
+    options : sequence of str
+        More of the program's options.
+    start_timeout : float
+        Seconds until it must serve.
+
+    Raises
+    ------
+    ServerStartError
+        If it is not found or does not come up; with the last lines of its log.
+    """
+    if progress:
+        require_tqdm()
+    arguments = local.options(instances, threads, device, log_level)
+    own = local.ServerProcess(
+        local.find_binary(binary), [*arguments, *options], start_timeout
+    )
+    channel = Channel(
+        own.target,
+        timeout,
+        label,
+        progress,
+        retry_timeout=retry_timeout,
+        on_wait=on_wait,
+    )
+    channel.explain = own.explain
+    channel.when_dropped(own.stop)
+    return Server(channel, own)
+
+
+def _check_target(target: str) -> None:
+    path = target[5:] if target.startswith("unix:") else None
+    if path is None and not _HOST_PORT.fullmatch(target):
+        raise InvalidArgument(
+            f"no target {target!r}; it is unix:/path/of/socket or host:port"
+        )
+    if path is not None and not os.path.exists(re.sub("^//(?=/)", "", path)):
+        raise Unavailable(f"there is no socket {path}; is the server running?")

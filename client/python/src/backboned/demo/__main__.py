@@ -7,7 +7,7 @@ import sys
 # that spins while it waits for the other side takes the time away from it.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from backboned.demo.cli import main  # noqa: E402
+from backboned.demo.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

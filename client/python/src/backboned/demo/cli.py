@@ -19,8 +19,14 @@ try:
     from tqdm.auto import tqdm
 
     from backboned.demo import report
-    from backboned.demo.network import LocalMlp
-    from backboned.demo.replay import Accuracy, Outcome, Task, make_tasks, train
+    from backboned.demo.replay import (
+        Accuracy,
+        LocalMlp,
+        Outcome,
+        Task,
+        make_tasks,
+        train,
+    )
 
     _MISSING = ""
 except ImportError as error:
@@ -34,10 +40,7 @@ _INTERRUPTED = 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo; give the exit status: 0, 1 on failure, 130 after Ctrl-C."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
-    if options.card and options.local:
-        parser.error("--card describes a run in a server; leave --local out")
+    options = _parser().parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # Also into a log file.
     if _MISSING:
@@ -85,12 +88,6 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         default=30.0,
         help="how long to wait for the --server if it goes away; default: 30",
-    )
-    parser.add_argument(
-        "--card",
-        metavar="FILE",
-        type=Path,
-        help="write a run card, for python -m backboned verify",
     )
     return parser
 
@@ -167,8 +164,6 @@ def _train_remotely(
     torch.set_num_threads(server.info().threads or torch.get_num_threads())
     net = server.create("seq-mnist", seed=options.seed)
     outcome = _train(options, tasks, net, f"in the server, as {net.name}")
-    if options.card:
-        print(f"run card: {net.save_run_card(options.card)}")
     return outcome, net.get_params().detach()
 
 

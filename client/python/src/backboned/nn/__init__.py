@@ -1,5 +1,5 @@
 """`RemoteBackbone`: a backbone in the server as a `torch.nn.Module`. Needs torch."""
 
-from backboned.nn.remote import RemoteBackbone
+from backboned.nn.module import RemoteBackbone
 
 __all__ = ["RemoteBackbone"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import uuid
 import weakref
 from collections.abc import Sequence
 from typing import Any, Callable
@@ -11,14 +10,13 @@ from typing import Any, Callable
 import numpy as np
 import torch
 
-from backboned import state
+from backboned import calls
 from backboned.instance import Instance
-from backboned.nn.lazy import Keeper, LazyTensor, make_lazy, make_plain, raw
-from backboned.nn.mirror import Watch, as_array, as_tensor
-from backboned.nn.outbox import Outbox
-from backboned.nn.queue import Waiting
-from backboned.optimizer import StepOptions, Stepped
-from backboned.results import Empty
+from backboned.nn.lazy import Keeper, LazyTensor, as_plain, make_lazy, make_plain
+from backboned.nn.pending_calls import PendingBackward, PendingCalls
+from backboned.nn.watch import Watch, as_array, as_tensor
+from backboned.transport.tensors import Empty
+from backboned.types import StepOptions, Stepped
 
 
 class Gradients:
@@ -32,15 +30,9 @@ class Gradients:
 
     Not thread-safe.
 
-    Parameters
-    ----------
-    instance : Instance
-    names : sequence of str
-        Of the parameters.
-    tensors : callable
-        Gives the parameters.
-    outbox : Outbox
-        Sends what waits.
+    - `names`: of the parameters.
+    - `tensors`: gives the parameters.
+    - `pending`: sends what waits.
     """
 
     def __init__(
@@ -48,12 +40,12 @@ class Gradients:
         instance: Instance,
         names: Sequence[str],
         tensors: Callable[[], list[torch.Tensor]],
-        outbox: Outbox,
+        pending: PendingCalls,
     ) -> None:
         self._instance = instance
         self._names = names
         self._tensors = tensors
-        self._outbox = outbox
+        self._pending = pending
         self._watch = Watch()
         self._promises: dict[int, weakref.ref[torch.Tensor]] = {}
         self._forget_here()
@@ -65,17 +57,17 @@ class Gradients:
         self._watch.forget()
         self._asked_for_one = False
 
-    def add(self, item: Waiting) -> None:
+    def add(self, item: PendingBackward) -> None:
         """Let the backward of a tape wait."""
         self._settle_here()
-        self._outbox.add(item)
+        self._pending.add(item)
         self._away()
 
-    def add_now(self, item: Waiting, empty: Empty) -> None:
+    def add_now(self, item: PendingBackward, empty: Empty) -> None:
         """Send the backward of a tape; its input's gradient is made by `empty`."""
         self._settle_here()
         self._away()
-        self._outbox.send_now(item, empty)
+        self._pending.send_now(item, empty)
 
     def _away(self) -> None:
         """Note that what is here is not the server's any more."""
@@ -89,7 +81,7 @@ class Gradients:
 
         If nobody holds it, its memory is kept: a view of that may be written.
         """
-        with raw():
+        with as_plain():
             parameter: Any = self._tensors()[index]
             grad, parameter.grad = parameter.grad, None
             if grad is None:
@@ -117,13 +109,13 @@ class Gradients:
         whether there was anything to step with, what the step did
         """
         self._settle_here()
-        return self._outbox.step(options, covers_all)
+        return self._pending.step(options, covers_all)
 
     @property
     def none(self) -> bool:
         """Whether there are none, and none wait."""
-        outbox = self._outbox
-        idle = outbox.empty and not outbox.there
+        pending = self._pending
+        idle = pending.empty and not pending.there
         return idle and not self._here and not self._additions()
 
     def zero(self, indices: Sequence[int] | None = None) -> None:
@@ -133,8 +125,8 @@ class Gradients:
             for i in indices:
                 self.write(i, None)
             return
-        self._outbox.drop()
-        with raw():
+        self._pending.drop()
+        with as_plain():
             for tensor in self._tensors():
                 tensor.grad = None
         self._forget_here()
@@ -144,21 +136,21 @@ class Gradients:
         self._refuse_stray_writes()
         if self._additions():
             self._settle_here()
-        self._outbox.flush()
-        held = self._outbox.held
-        away = self._outbox.there and index not in self._here
+        self._pending.flush()
+        held = self._pending.held
+        away = self._pending.there and index not in self._here
         if away and (not held or self._placed.get(index) is not None):
             self._bring([index])
         elif away:
             return self._promise(index, keeper) if held[index] else None
-        with raw():
+        with as_plain():
             return self._tensors()[index].grad
 
     def _promise(self, index: int, keeper: Keeper) -> torch.Tensor:
         """Give a tensor for the values of a gradient that the server has."""
         promised = self._promised(index)
         if promised is None:
-            with raw(), torch.inference_mode(False):
+            with as_plain(), torch.inference_mode(False):
                 promised = torch.empty_like(self._tensors()[index].detach())
                 # Code that takes the memory unasked, `torch.tensor(p.grad)`, sees it.
                 promised.view(-1)[:1] = math.nan
@@ -219,9 +211,9 @@ class Gradients:
         self._refuse_stray_writes()
         if self._additions():
             self._settle_here()
-        self._outbox.flush()
+        self._pending.flush()
         away = [i for i in indices if i not in self._here]
-        if self._outbox.there and away:
+        if self._pending.there and away:
             self._fetch(away)
 
     def write(self, index: int, value: torch.Tensor | None) -> None:
@@ -233,15 +225,15 @@ class Gradients:
         self.keep_promises([index])
         if self._additions():
             self._settle_here()
-        self._outbox.flush()
-        with raw():
+        self._pending.flush()
+        with as_plain():
             present = self._tensors()[index].grad
-        if value is not None or present is not None or self._outbox.there:
+        if value is not None or present is not None or self._pending.there:
             self._put(index, value)
 
     def _put(self, index: int, value: torch.Tensor | None) -> None:
         """Note that a gradient is what somebody wrote here."""
-        with raw():
+        with as_plain():
             self._tensors()[index].grad = value
         self._here.add(index)
         self._written.add(index)
@@ -259,7 +251,7 @@ class Gradients:
             if grad is not None and old is not None:
                 with torch.no_grad():
                     grad = old.copy_(grad)
-            with raw():
+            with as_plain():
                 tensors[i].grad = grad
             self._note(i, grad)
 
@@ -275,8 +267,11 @@ class Gradients:
         """Get the server's gradients."""
         everything = len(indices) == len(self._names)
         names = [self._names[i] for i in indices]
-        grads = state.get_grads(
-            self._instance, None if everything else names, True, self._outbox.timeout
+        grads = calls.get_grads(
+            self._instance,
+            None if everything else names,
+            allow_absent=True,
+            timeout=self._pending.timeout,
         )
         parts: dict[int, torch.Tensor | None] = {}
         begin = 0
@@ -292,7 +287,7 @@ class Gradients:
 
     def _additions(self) -> list[int]:
         """Find gradients that autograd left here on top of the server's."""
-        with raw():
+        with as_plain():
             return [
                 i
                 for i, tensor in enumerate(self._tensors())
@@ -311,7 +306,7 @@ class Gradients:
 
     def _changed_here(self) -> set[int]:
         """Find the gradients here that the server has to get."""
-        with raw():
+        with as_plain():
             grads = {i: self._tensors()[i].grad for i in self._here}
         changed = {i for i, grad in grads.items() if grad is not self._placed[i]}
         same = [i for i in grads if i not in changed and grads[i] is not None]
@@ -320,12 +315,12 @@ class Gradients:
 
     def _merge(self, indices: list[int]) -> None:
         """Add what autograd left here to what the server has."""
-        self._outbox.flush()
+        self._pending.flush()
         tensors = self._tensors()
-        parts = self._server_side(indices) if self._outbox.there else {}
+        parts = self._server_side(indices) if self._pending.there else {}
         for i in indices:
             theirs = parts.get(i)
-            with raw():
+            with as_plain():
                 mine = tensors[i].grad
                 if theirs is not None and mine is not None:
                     promised = self._redeem(i)
@@ -339,38 +334,34 @@ class Gradients:
             self._written.add(i)
 
     def _push(self, indices: list[int]) -> None:
-        with raw():
+        with as_plain():
             grads = {i: self._tensors()[i].grad for i in indices}
-        held = list(self._outbox.held)
-        if not self._outbox.there:
+        held = list(self._pending.held)
+        if not self._pending.there:
             held = [False] * len(self._names)
         for i, grad in grads.items():
             if held:
                 held[i] = grad is not None
-        if held and not any(held) and self._outbox.empty:
-            self._outbox.drop()
+        if held and not any(held) and self._pending.empty:
+            self._pending.drop()
             self._forget_here()
             return
-        self._outbox.held = ()
-        if self._outbox.outdated:
-            state.zero_grads(
-                self._instance, None, uuid.uuid4().hex, self._outbox.timeout
-            )
-            self._outbox.outdated = False
+        self._pending.held = ()
+        if self._pending.outdated:
+            calls.zero_grads(self._instance, timeout=self._pending.timeout)
+            self._pending.outdated = False
         flats = [as_array(g).reshape(-1) for g in grads.values() if g is not None]
-        if flats or self._outbox.there:
+        if flats or self._pending.there:
             everything = len(indices) == len(self._names)
-            self._outbox.there = True  # Also if the answer is lost.
-            state.set_grads(
+            self._pending.there = True  # Also if the answer is lost.
+            calls.set_grads(
                 self._instance,
                 np.concatenate(flats) if flats else np.empty(0, np.float32),
                 [grad is not None for grad in grads.values()],
                 None if everything else [self._names[i] for i in indices],
-                None,
-                uuid.uuid4().hex,
-                self._outbox.timeout,
+                timeout=self._pending.timeout,
             )
-        self._outbox.held = tuple(held)
+        self._pending.held = tuple(held)
         for i, grad in grads.items():
             self._note(i, grad)
         self._written.difference_update(indices)
@@ -390,5 +381,5 @@ class Gradients:
 
     def end(self) -> None:
         """Place everything here, for good."""
-        if self._outbox.there or not self._outbox.empty:
+        if self._pending.there or not self._pending.empty:
             self.read_all()

@@ -1,102 +1,96 @@
-"""Connects a module tree with an instance that holds the truth."""
+"""Connects a module tree with an instance whose tensors are in the server."""
 
 from __future__ import annotations
 
+import functools
+import warnings
+import weakref
 from collections.abc import Sequence
-from typing import Any
+from concurrent.futures import wait
+from typing import Any, Callable
 
 import torch
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from backboned import boundary, compute, forks, state
-from backboned.describe import InstanceInfo
-from backboned.dtypes import Array
-from backboned.home import home_of
+from backboned import calls
+from backboned.calls import BackwardOptions, ForwardOptions, moves_buffers
+from backboned.errors import BackbonedError, verbs
 from backboned.instance import Instance
-from backboned.layout import Version
-from backboned.nn import local_steps, randomness
-from backboned.nn.certainty import Versioned
-from backboned.nn.flight import Flight
+from backboned.nn.advice import advised
 from backboned.nn.gradients import Gradients
-from backboned.nn.keeping import Keeping
-from backboned.nn.lazy import raw
-from backboned.nn.link import Link
-from backboned.nn.loss import advised
-from backboned.nn.mirror import as_array
-from backboned.nn.moves import say_fetch, say_push
-from backboned.nn.outbox import Outbox
-from backboned.nn.overlapping import Overlapping, moves_buffers
-from backboned.nn.queue import Waiting
-from backboned.nn.scratch import Scratch
-from backboned.nn.slots import buffer_slots, parameter_slots
-from backboned.nn.train_steps import TrainSteps
+from backboned.nn.lazy import LazyParameter, as_plain
+from backboned.nn.link import Link, rng_state, say, set_rng_state
+from backboned.nn.mirrored import MirroredLink, ScratchLink
+from backboned.nn.pending_calls import (
+    HeldTape,
+    PendingBackward,
+    PendingCalls,
+    StepsInFlight,
+)
+from backboned.nn.refs import Weak, weakly
 from backboned.nn.values import Values
-from backboned.nn.weak import Weak, weakly
-from backboned.optimizer import Optimizer, OptimizerState, StepOptions, Stepped
-from backboned.results import Backward, Forward
-from backboned.transfer import fresh_id
+from backboned.nn.watch import as_array, buffer_slots, parameter_slots
+from backboned.steps import StepInFlight
+from backboned.transport import session
+from backboned.transport.messages import Recall, fresh_id
+from backboned.transport.tensors import Empty
+from backboned.types import (
+    Array,
+    Backward,
+    Forward,
+    InstanceInfo,
+    Optimizer,
+    OptimizerState,
+    StepOptions,
+    Stepped,
+    TrainStep,
+    Version,
+)
 
 
-@boundary.verbs
-class HostedLink(Versioned, Keeping, Overlapping, TrainSteps):
+@verbs
+class HostedLink(Link):
     """Connects the tensors of a module tree with an instance: the server decides.
 
     Parameters, buffers and gradients stay there. What somebody looks at is fetched,
     and what somebody wrote is pushed before the next use. What somebody else changes
-    in the server is an error. Thread-safe; forwards in evaluation mode may overlap.
+    in the server is an error. It is the `Keeper` of the lazy tensors.
 
-    Parameters
-    ----------
-    instance : Instance
-    root : torch.nn.Module
-        The tree, planted with the instance's layout.
-    mirror : Link, optional
-        What connected them until now; its tensors are then here. Else all are away.
-
-    Attributes
-    ----------
-    timeout : float or None
-        Seconds for each call; None: the server object's.
-    optimizer : object or None
-        Who steps the parameters in the server; None: nobody. Not kept alive.
-    hosting : bool
-        Whether gradients stay in the server; False once the network went elsewhere.
+    - `root`: the tree, planted with the instance's layout.
+    - `mirror`: what connected them until now; its tensors are then here. Else all are
+      away.
     """
 
     optimizer = Weak()
 
     def __init__(
-        self, instance: Instance, root: nn.Module, mirror: Link | None = None
+        self, instance: Instance, root: nn.Module, mirror: MirroredLink | None = None
     ) -> None:
-        layout = instance.layout
-        self.instance = instance
-        home_of(instance)  # Asked now, so that another one is noticed.
+        if mirror is not None:
+            mirror.settle()
+        super().__init__(instance, mirror.version if mirror else instance.version)
+        _ = instance.server_identity  # Asked now, so that another one is noticed.
+        _warn_of_local_steps()
         self.hosting = True
-        local_steps.warn_of_them()
-        self._lock = forks.rlock()
+        layout = instance.layout
         names = [p.name for p in layout.parameters]
+        dtype = getattr(torch, instance.dtype)
         self._params = Values(
-            parameter_slots(root, layout, getattr(torch, instance.dtype)),
-            names,
-            weakly(self._get_params),
+            parameter_slots(root, layout, dtype), names, weakly(self._get_params)
         )
         self._buffers = Values(
             buffer_slots(root, layout),
             [b.name for b in layout.buffers],
             weakly(self._get_buffers),
         )
-        flight = Flight(weakly(self._train_step_made), weakly(self._lost_step))
-        self._outbox = Outbox(instance, weakly(self._stepped), flight)
-        self._grads = Gradients(instance, names, self._params.tensors, self._outbox)
-        self._version = Version(instance.uid)
-        if mirror is None:
-            self._version = instance.version
-            params_seen = buffers_seen = None
-        else:
-            mirror.settle()
-            self._version = mirror.version
-            params_seen, buffers_seen = mirror.seen()
+        self._in_flight = StepsInFlight(
+            weakly(self._train_step_made), weakly(self._lost_step)
+        )
+        self._pending = PendingCalls(instance, weakly(self._stepped), self._in_flight)
+        self._grads = Gradients(instance, names, self._params.tensors, self._pending)
         self.timeout = mirror.timeout if mirror else None
+        params_seen, buffers_seen = mirror.seen() if mirror else (None, None)
         self._params.begin(self, params_seen)
         try:
             self._buffers.begin(self, buffers_seen)
@@ -105,13 +99,15 @@ class HostedLink(Versioned, Keeping, Overlapping, TrainSteps):
             raise
 
     @property
-    def timeout(self) -> float | None:
+    def timeout(self) -> float | None:  # type: ignore[override]
         """Seconds for each call; None: the server object's."""
-        return self._outbox.timeout
+        return self._pending.timeout
 
     @timeout.setter
     def timeout(self, value: float | None) -> None:
-        self._outbox.timeout = value
+        self._pending.timeout = value
+
+    # The state: read, written.
 
     def parameters(self) -> list[Any]:
         """Give the parameters in flat order."""
@@ -121,16 +117,17 @@ class HostedLink(Versioned, Keeping, Overlapping, TrainSteps):
     def _get_params(self, indices: Sequence[int]) -> list[Array]:
         specs = [self.instance.layout.parameters[i] for i in indices]
         everything = len(specs) == len(self.instance.layout.parameters)
-        say_fetch([s.name for s in specs], 4 * sum(s.size for s in specs))
+        names, size = [s.name for s in specs], 4 * sum(s.size for s in specs)
+        say("fetch", names, size, "read here after the server changed them")
         expected = self._version._replace(buffers=None)
         with advised(self.instance):
-            flat, version = state.get_params(
+            flat, version = calls.get_params(
                 self.instance,
-                None if everything else [spec.name for spec in specs],
-                expected,
-                self.timeout,
+                None if everything else names,
+                if_version=expected,
+                timeout=self.timeout,
             )
-        self._version = self._version._replace(params=version.params)
+        self._note("params", version)
         parts = []
         begin = 0
         for spec in specs:
@@ -143,17 +140,46 @@ class HostedLink(Versioned, Keeping, Overlapping, TrainSteps):
         everything = len(names) == len(self.instance.layout.buffers)
         expected = self._version._replace(params=None)
         with advised(self.instance):
-            values, version = state.get_buffers(
-                self.instance, None if everything else names, expected, self.timeout
+            values, version = calls.get_buffers(
+                self.instance,
+                None if everything else names,
+                if_version=expected,
+                timeout=self.timeout,
             )
-        self._version = self._version._replace(buffers=version.buffers)
+        self._note("buffers", version)
         return [values[name] for name in names]
 
     def settle(self) -> None:
         """Send the backwards that wait, and push what was written here."""
         with self._lock, advised(self.instance):
-            self._outbox.flush()
+            self._pending.flush()
             self._push_changes()
+
+    def _push_changes(self, adopt: bool = True) -> None:
+        for part, values in (("params", self._params), ("buffers", self._buffers)):
+            if getattr(self._version, part) is None:
+                values.doubt()
+            changed = values.changed(adopt)
+            if changed:
+                arrays = _arrays(values.known, changed)
+                written = functools.partial(values.pushed, changed)
+                with self._pending.asking_again() as again:
+                    self._write(part, changed, arrays, written, again)
+
+    def push(self) -> None:
+        """Write what was written here, also over what somebody else wrote."""
+        with self._lock:
+            self._pending.make_sure()
+            self._version = Version(self.instance.uid)
+            self.settle()
+
+    def pull(self) -> None:
+        """Take whatever state the server has; what was written here is lost."""
+        with self._lock:
+            self._pending.make_sure()
+            self._version = Version(self.instance.uid)
+            self._params.drop()
+            self._buffers.drop()
 
     def info(self) -> InstanceInfo:
         """Settle, and describe the instance, with its digest."""
@@ -161,139 +187,147 @@ class HostedLink(Versioned, Keeping, Overlapping, TrainSteps):
             self.settle()
             return self.instance.info(digest=True, timeout=self.timeout)
 
-    def _push_changes(self, adopt: bool = True) -> None:
-        if self._version.params is None:
-            self._params.doubt()
-        if self._version.buffers is None:
-            self._buffers.doubt()
-        changed = self._params.changed(adopt)
-        if changed:
-            self._push_params(changed)
-        changed = self._buffers.changed(adopt)
-        if changed:
-            self._push_buffers(changed)
+    def copy_instance(self) -> Instance:
+        """Make a clone, which costs nothing before one of the two is written."""
+        self.settle()
+        with advised(self.instance):
+            return self.instance.clone(timeout=self.timeout, if_version=self.version)
 
-    def _push_params(self, changed: list[int]) -> None:
-        tensors = self._params.known
-        everything = len(changed) == len(tensors)
-        names = [self._params.names[i] for i in changed]
-        values = arrays(tensors, changed)
-        say_push(names, values, self._version.params)
-        with self._changing("params") as known, self._outbox.asking_again() as again:
-            version = state.set_params(
-                self.instance,
-                values,
-                None if everything else names,
-                known._replace(buffers=None),
-                timeout=self.timeout,
-                recallable=again,
-            )
-            self._params.pushed(changed)
-            self._version = self._version._replace(params=version.params)
+    # What lazy tensors ask for: a `Keeper`.
 
-    def _push_buffers(self, changed: list[int]) -> None:
-        values = arrays(self._buffers.known, changed)
-        names = [self._buffers.names[i] for i in changed]
-        say_push(names, values, self._version.buffers)
-        with self._changing("buffers") as known, self._outbox.asking_again() as again:
-            version = state.set_buffers(
-                self.instance,
-                dict(zip(names, values)),
-                known._replace(params=None),
-                timeout=self.timeout,
-                recallable=again,
-            )
-            self._buffers.pushed(changed)
-            self._version = self._version._replace(buffers=version.buffers)
-
-    def push(self) -> None:
-        """Write what was written here, also over what somebody else wrote."""
+    def show(self, tensors: list[torch.Tensor]) -> None:
+        """Bring the values of these tensors, and with them what somebody views."""
         with self._lock:
-            self._outbox.make_sure()
-            self._version = Version(self.instance.uid)
-            self.settle()
+            self._pending.make_sure()
+            both = (self._params, self._buffers)
+            brought = False
+            for values in both:
+                found = [values.index(tensor) for tensor in tensors]
+                brought |= values.show([i for i in found if i is not None])
+            if brought:
+                for values in both:
+                    values.show_shared()
+            with advised(self.instance):
+                self._grads.show(tensors)
 
-    def pull(self) -> None:
-        """Take whatever state the server has; what was written here is lost."""
+    def show_all(self) -> None:
+        """Bring all values here."""
         with self._lock:
-            self._outbox.make_sure()
-            self._version = Version(self.instance.uid)
-            self._params.drop()
-            self._buffers.drop()
+            self._pending.make_sure()
+            for values in (self._params, self._buffers):
+                values.show(range(len(values.names)))
 
-    def forward(self, x: Array, options: dict[str, Any], empty: Any) -> Forward:
-        """Send what waits and what was written, run a forward of that very state.
+    def overwritten(self, tensor: torch.Tensor) -> None:
+        """Note that a tensor got new values as a whole."""
+        with self._lock:
+            for values in (self._params, self._buffers):
+                index = values.index(tensor)
+                if index is not None:
+                    values.overwritten(index)
+            self._grads.overwritten(tensor)
 
-        What is random draws from PyTorch's generator, as it would here. Parameters as
-        for `Link.forward`.
-        """
+    def shared(self, tensor: torch.Tensor) -> None:
+        """Note that somebody else may now refer to a tensor's memory."""
+        with self._lock:
+            for values in (self._params, self._buffers):
+                index = values.index(tensor)
+                if index is not None:
+                    values.shared(index)
+
+    def grad(self, tensor: torch.Tensor) -> torch.Tensor | None:
+        """Give a parameter's gradient."""
+        with self._lock, advised(self.instance):
+            index = self._params.index(tensor)
+            return None if index is None else self._grads.read(index, self)
+
+    def set_grad(self, tensor: torch.Tensor, value: torch.Tensor | None) -> None:
+        """Replace a parameter's gradient."""
+        with self._lock, advised(self.instance):
+            index = self._params.index(tensor)
+            if index is None:
+                raise RuntimeError("a buffer has no gradient")
+            self._grads.write(index, value)
+
+    def show_grads(self) -> None:
+        """Bring all gradients here."""
+        with self._lock, advised(self.instance):
+            self._grads.read_all()
+
+    # Forwards and backwards.
+
+    def forward(self, x: Array, options: ForwardOptions, empty: Empty) -> Forward:
+        """Send what waits and what was written, run a forward of that very state."""
         layout = self.instance.layout
         moves = moves_buffers(layout, options)
         draws = options["training"] and layout.stochastic
+        options = {**options}
         with self._lock, advised(self.instance):
             self.settle()
             if draws:
-                options = {**options, "rng_state": randomness.state()}
+                options["rng_state"] = rng_state()
             # For all that the server cannot know to change nothing.
             if options["training"] or moves or options.get("tape"):
-                options = {**options, "request_id": fresh_id()}
-            full = compute.ForwardOptions(if_version=self._version, **options)
+                options["request_id"] = fresh_id()
+            options["if_version"] = self._version
+            generator = options.get("rng_state", b"")
             if moves:
-                result = self._moving_forward(x, full, empty)
+                result = self._moving_forward(x, options, empty)
         if not moves:
-            asking = self._outbox.asking_if_lost(full.rng_state)
+            asking = self._pending.asking_if_lost(generator)
             with advised(self.instance), asking as again:
-                result = self._forward_beside_others(x, full, empty, again)
+                result = self._forward_beside_others(x, options, empty, again)
         if draws:
-            randomness.set_state(result.rng_state)
+            set_rng_state(result.rng_state)
         return result
 
     def _moving_forward(
-        self, x: Array, options: compute.ForwardOptions, empty: Any
+        self, x: Array, options: ForwardOptions, empty: Empty
     ) -> Forward:
         """Run a forward that moves the buffers on in the server."""
         self._buffers.moved()
-        asking = self._outbox.asking_again(options.rng_state)
+        asking = self._pending.asking_again(options.get("rng_state", b""))
         with self._changing("buffers"), asking as again:
-            result = compute.forward(
+            result = calls.forward(
                 self.instance, x, options, self.timeout, empty, again
             )
-            version = result.version.buffers
-            self._version = self._version._replace(buffers=version)
+            self._note("buffers", result.version)
         return result
 
-    def queue(self, item: Waiting) -> None:
+    def hold(
+        self, x: torch.Tensor, options: ForwardOptions, result: Forward, token: Array
+    ) -> HeldTape:
+        """Hold a tape; the network that has its forward is lost with the server."""
+        tape_id, channel = result.tape_id, self.instance.channel
+        return HeldTape(tape_id, session.release_tape_with(token, channel, tape_id))
+
+    def queue(self, item: PendingBackward) -> None:
         """Let the backward of a tape wait for the step, or the next use."""
         with self._lock, advised(self.instance):
             self._grads.add(item)
 
-    def backward_now(self, item: Waiting, empty: Any) -> None:
+    def backward_now(self, item: PendingBackward, empty: Empty) -> None:
         """Run the backward of a tape whose input gradient is wanted, into `empty`."""
         with self._lock, advised(self.instance):
             self._grads.add_now(item, empty)
 
     def backward(
         self,
-        tape_id: str,
+        tape: HeldTape,
         gradients: dict[str, Array],
-        options: compute.BackwardOptions,
-        empty: Any,
+        options: BackwardOptions,
+        empty: Empty,
     ) -> Backward:
         """Run the backward of a tape whose gradients come here."""
-        with advised(self.instance):
-            return compute.backward(
-                self.instance, {tape_id: gradients}, options, self.timeout, empty
-            )
-
-    def settle_gradients(self) -> None:
-        """Send the backwards that wait."""
         with self._lock:
-            self._outbox.flush()
+            self._pending.flush()  # The tape may wait already.
+        with advised(self.instance):
+            tapes = {tape.tape_id: gradients}
+            return calls.backward(self.instance, tapes, options, self.timeout, empty)
 
     def zero_grad(self, tensors: Sequence[torch.Tensor] | None = None) -> None:
         """Take the gradients of some parameters away, or of all."""
         with self._lock, advised(self.instance):
-            if self._outbox.flight.count and self._grads.none:
+            if self._in_flight.count and self._grads.none:
                 return
             indices = None
             if tensors is not None:
@@ -301,12 +335,14 @@ class HostedLink(Versioned, Keeping, Overlapping, TrainSteps):
                 indices = [i for i in found if i is not None]
             self._grads.zero(indices)
 
+    # The optimizer, and its steps.
+
     def step(
         self, options: StepOptions, covers_all: bool
     ) -> tuple[bool, Stepped | None]:
         """Push what was written here, and make a step; see `Gradients.step`."""
         with self._lock, advised(self.instance):
-            made = self._outbox.make_sure()
+            made = self._pending.make_sure()
             self._push_changes()
             if made is not None:  # It was this step whose answer was lost.
                 return True, made
@@ -317,35 +353,25 @@ class HostedLink(Versioned, Keeping, Overlapping, TrainSteps):
         with self._lock, advised(self.instance):
             self.instance.update(frozen=False, timeout=self.timeout)
 
-    def configure(self, optimizer: Optimizer) -> None:
-        """Give the instance an optimizer without state."""
-        with self._lock, advised(self.instance):
-            self._outbox.make_sure()
-            self.instance.configure_optimizer(
-                optimizer.kind,
-                optimizer.groups,
-                request_id=fresh_id(),
-                timeout=self.timeout,
-            )
-
     def optimizer_state(self) -> OptimizerState:
         """Get the instance's optimizer and what it remembers."""
         with self._lock, advised(self.instance):
-            self._outbox.make_sure()
+            self._pending.make_sure()
             return self.instance.get_optimizer_state(timeout=self.timeout)
 
-    def set_optimizer_state(
-        self, optimizer: Optimizer, tensors: dict[str, Array]
-    ) -> None:
-        """Give the instance an optimizer with what it remembers."""
+    def set_optimizer(self, optimizer: Optimizer, tensors: dict[str, Array]) -> None:
+        """Give the instance an optimizer with what it remembers; empty: nothing."""
         with self._lock, advised(self.instance):
-            self._outbox.make_sure()
-            self.instance.set_optimizer_state(
-                optimizer,
-                tensors,
-                request_id=fresh_id(),
-                timeout=self.timeout,
-            )
+            self._pending.make_sure()
+            if tensors:
+                self.instance.set_optimizer_state(
+                    optimizer, tensors, request_id=fresh_id(), timeout=self.timeout
+                )
+            else:
+                kind, groups = optimizer.kind, optimizer.groups
+                self.instance.configure_optimizer(
+                    kind, groups, request_id=fresh_id(), timeout=self.timeout
+                )
 
     def _stepped(self, version: Version) -> None:
         """Note that the server made one step; twice is once.
@@ -360,30 +386,122 @@ class HostedLink(Versioned, Keeping, Overlapping, TrainSteps):
         self._version = self._version._replace(params=params)
         self._params.moved()
 
-    @property
-    def version(self) -> Version:
-        """What the server's state is expected to be."""
-        return self._version
+    def train_step(self, run: Callable[..., TrainStep]) -> TrainStep:
+        """Make a training step.
 
-    def lent(self) -> bool:
-        """Whether other tensors are in the parameters' places for a forward."""
-        with self._lock:
-            return self._params.lent()
-
-    def scratch(self, root: nn.Module) -> Scratch:
-        """Give what connects the tensors that are in `root` now with a clone."""
+        `run` makes the call, given `if_version`, `rng_state` and `recallable`.
+        """
+        draws = self.instance.layout.stochastic
         with self._lock, advised(self.instance):
-            self._outbox.flush()
+            self.settle()
+            self._grads.keep_promises()
+            generator = rng_state() if draws else b""
+            self._away()
+            changing = self._changing("params", "buffers")
+            with changing as known, self._pending.asking_again(generator) as again:
+                result = run(if_version=known, rng_state=generator, recallable=again)
+                self._train_step_made(result.version)
+            self._grads.zero()
+        if draws:
+            set_rng_state(result.rng_state)
+        return result
+
+    def train_step_async(self, send: Callable[..., StepInFlight]) -> StepInFlight:
+        """Send a training step, and do not wait for it.
+
+        Whoever uses the network next waits. A step that draws random numbers is waited
+        for here, since what comes next draws on. `send` sends it, given `if_version`,
+        `rng_state`, `within` and `recallable`. Raises the BackbonedError of a step that
+        has failed, if nobody has seen its error yet.
+        """
+        draws = self.instance.layout.stochastic
+        with self._lock, advised(self.instance):
+            news = self._params.changed() or self._buffers.changed()
+            waits = self._in_flight.failed or not self._in_flight.count
+            if waits or news or not self._grads.none:
+                self.settle()
+                self._grads.zero()
+            self._away()
+            step = self._send(send, rng_state() if draws else b"")
+            if draws:
+                wait([step])
+        if draws and not step.error:
+            set_rng_state(step.result().rng_state)
+        return step
+
+    def _send(
+        self, send: Callable[..., StepInFlight], generator: bytes
+    ) -> StepInFlight:
+        """Send a training step, and take it among those in flight."""
+        expected = self._expected()
+        recalls: list[Recall] = []
+        try:
+            step = send(
+                if_version=expected,
+                rng_state=generator,
+                within=functools.partial(advised, self.instance),
+                recallable=recalls.append,
+            )
+            step.recall = recalls[0]
+            self._in_flight.begin(step)
+        except BackbonedError:
+            raise
+        except BaseException:  # It may be on its way.
+            self._version = Version(self.instance.uid)
+            for recall in recalls:
+                self._pending.lost(recall)
+            raise
+        return step
+
+    def _expected(self) -> Version:
+        """Say what a training step finds after all that are in flight."""
+        params = self._version.params
+        if params is None:  # The answer to an earlier step was lost.
+            params = self.instance.info(timeout=self.timeout).version.params
+            assert params is not None
+            self._version = self._version._replace(params=params)
+        count = self._in_flight.count
+        return Version(self.instance.uid, params + count) if count else self._version
+
+    def _train_step_made(self, version: Version) -> None:
+        """Note that the server made a training step; it holds no gradients now."""
+        self._pending.outdated = False
+        known, made = self._version.params, version.params
+        if known is None or (made is not None and made > known):
+            self._version = version
+
+    def _away(self) -> None:
+        """Note that a training step changes all that is in the server."""
+        self._params.moved()
+        self._buffers.moved()
+
+    def _lost_step(self, step: StepInFlight | None) -> None:
+        """Note that a training step in flight may have been made."""
+        self._version = Version(self.instance.uid)
+        if step is not None and step.recall is not None:
+            self._pending.lost(step.recall)
+
+    # Other links.
+
+    def for_forward(self, root: nn.Module) -> Link:
+        """Give a link with a clone if other tensors are in the parameters' places."""
+        with self._lock, advised(self.instance):
+            if not self._params.lent():
+                return self
+            self._pending.flush()
             self._push_changes(adopt=False)
             clone = self.instance.clone(if_version=self._version, timeout=self.timeout)
-            clone.home, clone.channel = self.instance.home, self.instance.channel
-            scratch = Scratch(clone, root, (self._params.known, self._buffers.known))
+            clone.server_identity = self.instance.server_identity
+            clone.channel = self.instance.channel
+            scratch = ScratchLink(
+                clone, root, (self._params.known, self._buffers.known)
+            )
         scratch.timeout = self.timeout
         return scratch
 
-    def mirrored(self, root: nn.Module) -> Link:
+    def mirrored(self, root: nn.Module) -> MirroredLink:
         """Bring everything here, as plain tensors; give what connects them then."""
-        mirror = Link(self.instance, root)
+        mirror = MirroredLink(self.instance, root)
         mirror.timeout = self.timeout
         mirror.resume(self._end())
         return mirror
@@ -398,7 +516,36 @@ class HostedLink(Versioned, Keeping, Overlapping, TrainSteps):
             return self._version
 
 
-def arrays(tensors: Sequence[torch.Tensor], indices: Sequence[int]) -> list[Array]:
+def _arrays(tensors: Sequence[torch.Tensor], indices: Sequence[int]) -> list[Array]:
     """View some lazy tensors as arrays, with the memory that they have."""
-    with raw():
+    with as_plain():
         return [as_array(tensors[i]) for i in indices]
+
+
+_warned: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+@functools.cache
+def _warn_of_local_steps() -> None:
+    """Warn once of each optimizer of torch that steps what the server could step."""
+    register_optimizer_step_pre_hook(_before_step)
+
+
+def _before_step(optimizer: Any, _args: Any, _options: Any) -> None:
+    if optimizer in _warned:
+        return
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if not isinstance(parameter, LazyParameter):
+                continue
+            keeper: Any = parameter.keeper
+            if keeper.optimizer is not None and keeper.optimizer is not optimizer:
+                _warned.add(optimizer)
+                warnings.warn(
+                    f"{type(optimizer).__name__} of torch.optim steps the hosted "
+                    f"network {keeper.instance.name!r}, so that its gradients and "
+                    "parameters travel in each step; use an optimizer of "
+                    "backboned.optim, or call net.mirror()",
+                    stacklevel=4,
+                )
+                return

@@ -14,7 +14,7 @@ from typing import Any, Callable, Protocol
 import torch
 from torch import nn
 
-raw = torch._C.DisableTorchFunctionSubclass
+as_plain = torch._C.DisableTorchFunctionSubclass
 """A context in which lazy tensors are plain ones, with the memory that they have."""
 
 
@@ -57,13 +57,13 @@ class LazyTensor(torch.Tensor):
             return about_grad(*args)
         target = args[0] if func in _OVERWRITES and args else None
         if func in _LOOKS_AT_NO_VALUE:
-            with raw():
+            with as_plain():
                 return func(*args, **options)
         given = [*args[1:], *options.values()]
         blind = target is not None and not _any_shares(given, target)
         looked_at = [t for t in _lazies(args, options) if not blind or t is not target]
         _show(looked_at)
-        with raw():
+        with as_plain():
             result = func(*args, **options)
             shared = [t for t in looked_at if _shares(result, t)]
         for tensor in shared:
@@ -114,10 +114,7 @@ _PLAIN = {lazy: plain for plain, lazy in _LAZY.items()}
 def make_lazy(tensor: torch.Tensor, keeper: Keeper, name: str) -> None:
     """Hand a plain parameter or buffer to a keeper.
 
-    Raises
-    ------
-    TypeError
-        If it is of a class of its own, or another keeper has it.
+    Raises TypeError if it is of a class of its own, or another keeper has it.
     """
     kind = type(tensor)
     if kind in _PLAIN:
@@ -171,7 +168,7 @@ def _shares(result: Any, tensor: torch.Tensor) -> bool:
 
 def _any_shares(values: Iterable[Any], tensor: torch.Tensor) -> bool:
     """Whether one of the values is the tensor, or a view of its memory."""
-    with raw():
+    with as_plain():
         return any(
             value is tensor or _shares(value, tensor)
             for value in values
@@ -219,64 +216,27 @@ _OVERWRITES = {
     torch.Tensor.uniform_,
 }
 
-# Not every version of torch has each of these.
+# Properties and methods that look at no value. Not every version of torch has each.
+_PROPERTIES = (
+    "device dtype grad_fn is_cpu is_cuda is_leaf is_meta is_sparse itemsize "
+    "layout name names nbytes ndim output_nr requires_grad retains_grad shape "
+    "_backward_hooks _version "
+)
+_METHODS = (
+    "__len__ dim element_size get_device is_complex is_contiguous "
+    "is_floating_point is_inference is_pinned ndimension nelement new_empty "
+    "new_full new_ones new_zeros numel register_hook "
+    "register_post_accumulate_grad_hook requires_grad_ retain_grad size stride "
+)
 _LOOKS_AT_NO_VALUE = {
     *(
         _property(name).__get__
-        for name in (
-            "device",
-            "dtype",
-            "grad_fn",
-            "is_cpu",
-            "is_cuda",
-            "is_leaf",
-            "is_meta",
-            "is_sparse",
-            "itemsize",
-            "layout",
-            "name",
-            "names",
-            "nbytes",
-            "ndim",
-            "output_nr",
-            "requires_grad",
-            "retains_grad",
-            "shape",
-            "_backward_hooks",
-            "_version",
-        )
+        for name in _PROPERTIES.split()
         if hasattr(torch.Tensor, name)
     ),
+    *(_property(name) for name in _METHODS.split() if hasattr(torch.Tensor, name)),
     _property("requires_grad").__set__,
     _property("_backward_hooks").__set__,
-    *(
-        _property(name)
-        for name in (
-            "__len__",
-            "dim",
-            "element_size",
-            "get_device",
-            "is_complex",
-            "is_contiguous",
-            "is_floating_point",
-            "is_inference",
-            "is_pinned",
-            "ndimension",
-            "nelement",
-            "new_empty",
-            "new_full",
-            "new_ones",
-            "new_zeros",
-            "numel",
-            "register_hook",
-            "register_post_accumulate_grad_hook",
-            "requires_grad_",
-            "retain_grad",
-            "size",
-            "stride",
-        )
-        if hasattr(torch.Tensor, name)
-    ),
     torch.autograd.grad,
     torch.empty_like,
     torch.is_complex,

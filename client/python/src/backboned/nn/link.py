@@ -1,374 +1,218 @@
-"""Keeps a mirror and its instance equal: pushes what changed here, takes what moved."""
+"""The link between the tensors of a module tree and an instance in the server."""
 
 from __future__ import annotations
 
-from typing import Any
+import abc
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any, Callable, Protocol
 
 import torch
 from torch import nn
 
-from backboned import boundary, compute, forks, state
-from backboned.backoff import is_absence
-from backboned.describe import InstanceInfo, ServerInfo
-from backboned.dtypes import Array
-from backboned.errors import BackbonedError, StaleVersion
-from backboned.home import home_of
+from backboned import calls
+from backboned.calls import BackwardOptions, ForwardOptions
+from backboned.errors import NOTHING_CHANGED, BackbonedError, StaleVersion
 from backboned.instance import Instance
-from backboned.layout import Version
-from backboned.nn import randomness
-from backboned.nn.certainty import Versioned, advised_if_stale
-from backboned.nn.mirror import Watch, as_array, as_tensor
-from backboned.nn.moves import say_push
-from backboned.nn.overlapping import Overlapping, moves_buffers
-from backboned.nn.rebuilding import digest, find_or_make
-from backboned.nn.slots import Slots, buffer_slots, parameter_slots
-from backboned.nn.surviving import Surviving
-from backboned.nn.taped import Taped
-from backboned.results import Backward, Forward
+from backboned.transport import forks
+from backboned.transport.messages import Recallable, fresh_id
+from backboned.transport.tensors import Empty
+from backboned.types import Array, Backward, Forward, InstanceInfo, Version
 
-_PULL_ATTEMPTS = 5
+_log = logging.getLogger("backboned")
+_NAMES = 4
 
 
-@boundary.verbs
-class Link(Versioned, Surviving, Overlapping):
-    """Connects the tensors of a module tree with an instance.
+class Tape(Protocol):
+    """A forward that the server keeps for its backward."""
 
-    The mirror decides: what is changed here is pushed before the next forward. What
-    somebody else changes in the server is an error then, not a surprise. If the server
-    goes away, calls wait for it; if it was restarted, the instance is made again, and
-    the mirror is pushed. Thread-safe; forwards in evaluation mode may overlap.
+    def done(self) -> None:
+        """Note that the server has used up the tape."""
 
-    Parameters
-    ----------
-    instance : Instance
-    root : torch.nn.Module
-        The tree, planted with the instance's layout.
 
-    Attributes
-    ----------
-    timeout : float or None
-        Seconds for each call; None: the server object's.
-    home : Home
-        The instance's server.
-    hosting, optimizer
-        As of a `HostedLink`: never, and nobody.
+class Link(abc.ABC):
+    """Connects the tensors of a module tree with an instance. Thread-safe.
+
+    Forwards in evaluation mode may overlap.
+
+    - `version`: the state that the instance is expected to have. What is not known is
+      None: then the next use writes, or takes, without a condition.
+
+    - `is_mirror`: whether the tensors here decide, and not those of the server.
+    - `hosting`: whether gradients stay in the server; False once the network went
+      elsewhere.
+    - `optimizer`: the one that steps the parameters in the server; None: nobody. Not
+      kept alive.
+    - `timeout`: seconds for each call; None: the server object's.
     """
 
+    is_mirror = False
     hosting = False
     optimizer: Any = None
+    timeout: float | None = None
 
-    def __init__(self, instance: Instance, root: nn.Module) -> None:
-        layout = instance.layout
+    def __init__(self, instance: Instance, version: Version) -> None:
         self.instance = instance
-        self.home = home_of(instance)
-        # Versions before restarts with the parameters, and with the buffers, of now.
-        self._same_params: set[Any] = set()
-        self._same_buffers: set[Any] = set()
-        self.timeout: float | None = None
+        self._version = version
         self._lock = forks.rlock()
-        self._parameters = parameter_slots(root, layout, getattr(torch, instance.dtype))
-        self._buffers = buffer_slots(root, layout)
-        self._params_seen = Watch()
-        self._buffers_seen = Watch()
-        # What the mirror equals; None: not known, so it is pushed without a condition.
-        self._version = Version(instance.uid)
-
-    def _pairs(self) -> list[tuple[Slots, Watch]]:
-        pairs = [(self._parameters, self._params_seen)]
-        if self.instance.layout.buffers:
-            pairs.append((self._buffers, self._buffers_seen))
-        return pairs
 
     @property
     def version(self) -> Version:
-        """What the mirror equals; None stands for what is not known."""
+        """The state that the instance is expected to have."""
         return self._version
 
-    def seen(self) -> tuple[Watch, Watch]:
-        """Give what is known of the parameters and of the buffers."""
-        return self._params_seen, self._buffers_seen
+    @abc.abstractmethod
+    def parameters(self) -> list[Any]:
+        """Give the parameters in flat order."""
 
-    def resume(self, version: Version) -> None:
-        """Begin with a mirror that equals this version of the instance."""
-        self._saw_all(version)
-
-    def parameters(self) -> list[nn.Parameter]:
-        """Give the mirrored parameters in flat order."""
-        return self._parameters.tensors()
-
-    def buffers(self) -> list[torch.Tensor]:
-        """Give the mirrored buffers in order."""
-        return self._buffers.tensors() if self.instance.layout.buffers else []
-
-    def pull(self) -> None:
-        """Take the instance's parameters and buffers, of one version, into the mirror.
-
-        Raises
-        ------
-        StaleVersion
-            If somebody else keeps changing it.
-        """
-        with self._lock:
-            for attempt in range(_PULL_ATTEMPTS):
-                try:
-                    flat, buffers, version = self._read()
-                    break
-                except StaleVersion:
-                    if attempt == _PULL_ATTEMPTS - 1:
-                        raise
-            parameters = self.parameters()
-            with torch.no_grad():
-                sizes = [p.numel() for p in parameters]
-                parts = torch.split(as_tensor(flat), sizes)
-                for parameter, part in zip(parameters, parts):
-                    parameter.copy_(part.view_as(parameter))
-            self._write_buffers(buffers)
-            everything = range(len(parameters))
-            self._params_seen.saw(self._params_seen.look(parameters, everything))
-            if not self.instance.layout.buffers:
-                version = version._replace(buffers=None)
-            self._version = version
-
-    def _read(self) -> tuple[Array, dict[str, Array], Version]:
-        instance = self.instance
-        uid = Version(instance.uid)
-        flat, version = state.get_params(instance, None, uid, self.timeout)
-        if not instance.layout.buffers:
-            return flat, {}, version
-        same_params = Version(version.uid, version.params)
-        buffers, version = state.get_buffers(instance, None, same_params, self.timeout)
-        return flat, buffers, version
-
+    @abc.abstractmethod
     def push(self) -> None:
-        """Write every parameter and buffer of the mirror into the instance.
+        """Write what is here into the instance, whatever somebody else wrote."""
 
-        Overwrites what somebody else may have written.
-        """
-        self.surviving(self._push_all)
+    @abc.abstractmethod
+    def pull(self) -> None:
+        """Take whatever state the server has; what was written here is lost."""
 
-    def _push_all(self) -> None:
-        with self._lock:
-            self._version = Version(self.instance.uid)
-            self._push_changes()
-
-    def show_all(self) -> None:
-        """Do nothing: all values are here."""
-
-    def show_grads(self) -> None:
-        """Do nothing: all gradients are here."""
-
+    @abc.abstractmethod
     def settle(self) -> None:
-        """Push what changed here."""
-        self.surviving(self._settle)
+        """Bring the instance to the state that was reached here."""
 
-    def _settle(self) -> None:
-        with self._lock, advised_if_stale(self.instance):
-            self._push_changes()
-
+    @abc.abstractmethod
     def info(self) -> InstanceInfo:
-        """Push what changed here, and describe the instance, with its digest."""
-        self.settle()
-        return self.surviving(
-            lambda: self.instance.info(digest=True, timeout=self.timeout)
-        )
+        """Settle, and describe the instance, with its digest."""
 
-    def _push_changes(self) -> None:
-        if self._version.params is None:
-            self._params_seen.forget()
-        if self._version.buffers is None:
-            self._buffers_seen.forget()
-        parameters = self.parameters()
-        changed = self._params_seen.changed(parameters)
-        if changed:
-            self._push_params(parameters, changed)
-        buffers = self.buffers()
-        changed = self._buffers_seen.changed(buffers)
-        if changed:
-            self._push_buffers(buffers, changed)
+    def show_all(self) -> None:  # noqa: B027
+        """Bring all values here."""
 
-    def _push_params(self, tensors: list[nn.Parameter], changed: list[int]) -> None:
-        everything = len(changed) == len(tensors)
-        names = [self.instance.layout.parameters[i].name for i in changed]
-        looks = self._params_seen.look(tensors, changed)
-        arrays = [as_array(tensors[i]) for i in changed]
-        say_push(names, arrays, self._version.params)
-        with self._changing("params") as known:
-            version = state.set_params(
-                self.instance,
-                arrays,
-                None if everything else names,
-                known._replace(buffers=None),
-                timeout=self.timeout,
-            )
-            self._params_seen.saw(looks)
-            self._same_params = set()
-            self._version = self._version._replace(params=version.params)
+    def show_grads(self) -> None:  # noqa: B027
+        """Bring all gradients here."""
 
-    def _push_buffers(self, tensors: list[torch.Tensor], changed: list[int]) -> None:
-        names = [self.instance.layout.buffers[i].name for i in changed]
-        looks = self._buffers_seen.look(tensors, changed)
-        arrays = [as_array(tensors[i]) for i in changed]
-        say_push(names, arrays, self._version.buffers)
-        with self._changing("buffers") as known:
-            version = state.set_buffers(
-                self.instance,
-                dict(zip(names, arrays)),
-                known._replace(params=None),
-                timeout=self.timeout,
-            )
-            self._buffers_seen.saw(looks)
-            self._same_buffers = set()
-            self._version = self._version._replace(buffers=version.buffers)
+    @abc.abstractmethod
+    def copy_instance(self) -> Instance:
+        """Make an instance for a copy of the network."""
 
-    def forward(self, x: Array, options: dict[str, Any], empty: Any) -> Forward:
-        """Push what changed, run a forward of that very state, take the new buffers.
+    def for_forward(self, root: nn.Module) -> Link:
+        """Give the link for a forward of the tensors that are in `root` now."""
+        return self
 
-        What is random draws from PyTorch's generator, as it would here.
+    @abc.abstractmethod
+    def forward(self, x: Array, options: ForwardOptions, empty: Empty) -> Forward:
+        """Settle, and run a forward of that very state.
 
-        Parameters
-        ----------
-        x : ndarray
-            C-contiguous.
-        options : dict
-            Of `compute.ForwardOptions`. The generator's state that the forward draws
-            from is put there.
-        empty : callable
-            Makes the arrays of the outputs; more than once if the server went away.
+        What is random draws from PyTorch's generator, as it would here; the state that
+        it draws from is put into `options`. `x` is C-contiguous. `empty` makes the
+        arrays of the outputs, more than once if the server went away.
         """
-        return self.surviving(lambda: self._forward(x, options, empty))
 
-    def _forward(self, x: Array, options: dict[str, Any], empty: Any) -> Forward:
-        moves = moves_buffers(self.instance.layout, options)
-        draws = options["training"] and self.instance.layout.stochastic
-        if draws:
-            options["rng_state"] = randomness.state()
-        with self._lock, advised_if_stale(self.instance):
-            self._push_changes()
-            version = self._version
-            if moves:
-                result = self._training_forward(x, options, empty)
-        if not moves:
-            full = compute.ForwardOptions(if_version=version, **options)
-            with advised_if_stale(self.instance):
-                result = self._forward_beside_others(x, full, empty)
-        if draws:
-            randomness.set_state(result.rng_state)
-        return result
+    @abc.abstractmethod
+    def hold(
+        self, x: torch.Tensor, options: ForwardOptions, result: Forward, token: Array
+    ) -> Tape:
+        """Hold the tape of a forward of `x` until `token` dies."""
 
-    def _training_forward(
-        self, x: Array, options: dict[str, Any], empty: Any
-    ) -> Forward:
-        """Run a forward that moves the buffers on, in the server and here."""
-        with self._changing("buffers") as known:
-            full = compute.ForwardOptions(
-                if_version=known, return_buffers=True, **options
-            )
-            result = compute.forward(self.instance, x, full, self.timeout, empty)
-            self._write_buffers(result.buffers)
-            self._same_buffers = set()
-            self._version = self._version._replace(buffers=result.version.buffers)
-        return result
-
-    def _write_buffers(self, values: dict[str, Array]) -> None:
-        """Copy buffers of the instance into the mirror."""
-        buffers = self.buffers()
-        with torch.no_grad():
-            for spec, buffer in zip(self.instance.layout.buffers, buffers):
-                buffer.copy_(as_tensor(values[spec.name]))
-        everything = range(len(buffers))
-        self._buffers_seen.saw(self._buffers_seen.look(buffers, everything))
-
-    def _move_in(self, info: ServerInfo, versions: tuple[set[Any], set[Any]]) -> None:
-        """Make the instance again in a server, and push the mirror."""
-        there, equal = find_or_make(self.instance, self.digest, self.timeout)
-        read_only = self.instance.read_only
-        self.instance.stand_for(there)
-        self.home.info = info
-        if equal:
-            self._saw_all(there.version)
-        else:
-            self._version = Version(there.uid)
-            self._push_changes()
-            if read_only:
-                self.instance.update(read_only=True, timeout=self.timeout)
-        self._same_params, self._same_buffers = versions
-
-    def digest(self) -> str:
-        """Give the SHA-256 of the mirror, as the server computes an instance's."""
-        return digest(as_array(t) for t in (*self.parameters(), *self.buffers()))
-
-    def _saw_all(self, version: Version) -> None:
-        """Note that this version of the instance is what the mirror holds."""
-        for slots, watch in self._pairs():
-            tensors = slots.tensors()
-            watch.saw(watch.look(tensors, range(len(tensors))))
-        buffers = version.buffers if self.instance.layout.buffers else None
-        self._version = version._replace(buffers=buffers)
-
-    def _versions_there(self) -> tuple[set[Any], set[Any]]:
-        """List the versions with the parameters, and the buffers, of the instance."""
-        uid, params, buffers = self._version
-        return (
-            set() if params is None else {(uid, params), *self._same_params},
-            set() if buffers is None else {(uid, buffers), *self._same_buffers},
-        )
-
-    def _versions_here(self) -> tuple[set[Any], set[Any]]:
-        """List the versions with the parameters, and the buffers, of the mirror."""
-        params, buffers = self._versions_there()
-        return (
-            set() if self._params_seen.changed(self.parameters()) else params,
-            set() if self._buffers_seen.changed(self.buffers()) else buffers,
-        )
-
+    @abc.abstractmethod
     def backward(
         self,
-        taped: Taped,
+        tape: Any,
         gradients: dict[str, Array],
-        options: compute.BackwardOptions,
-        empty: Any,
+        options: BackwardOptions,
+        empty: Empty,
     ) -> Backward:
-        """Run the backward of a forward, which is run again if its tape is lost.
+        """Run the backward of a tape, whose gradients come here.
 
-        Parameters
-        ----------
-        taped : Taped
-        gradients : dict of str to ndarray
-            Of the forward's outputs.
-        options : compute.BackwardOptions
-        empty : callable
-            Makes the arrays of the answer; more than once if the server went away.
+        `gradients` are those of the outputs. `empty` as for `forward`.
         """
 
-        def call() -> Backward:
-            if taped.uid != self.instance.uid:
-                self._forward_again(taped)
-            try:
-                tapes = {taped.tape_id: gradients}
-                return compute.backward(
-                    self.instance, tapes, options, self.timeout, empty
-                )
-            except BackbonedError as error:
-                if is_absence(error):
-                    taped.lose()  # It may have been used up.
-                raise
+    @contextlib.contextmanager
+    def _changing(self, *parts: str) -> Iterator[Version]:
+        """Forget a version before a call that changes it, which notes the new one.
 
-        return self.surviving(call)
+        So whatever ends the call, at whatever instant, nothing wrong is believed. If
+        the server says that nothing changed, what was known is known again. Parts are
+        ``"params"`` and ``"buffers"``. Yields what was known before.
+        """
+        known = self._version
+        self._version = known._replace(**dict.fromkeys(parts))
+        try:
+            yield known
+        except BackbonedError as error:
+            if error.code in NOTHING_CHANGED:
+                self._version = known
+            raise
 
-    def _forward_again(self, taped: Taped) -> None:
-        """Run a forward whose tape is lost again, of the same state."""
-        with self._lock:
-            options = taped.options_again()
-            uid, at_params, at_buffers = taped.version
-            if (uid, at_params) not in self._versions_there()[0]:
-                raise taped.lost("the parameters were changed since")
-            if self.instance.layout.buffers:
-                known = self._versions_here()[1]
-                if taped.uses_buffers and (uid, at_buffers) not in known:
-                    raise taped.lost("the BatchNorm statistics have moved on since")
-                names = [spec.name for spec in self.instance.layout.buffers]
-                options["buffers"] = dict(zip(names, map(as_array, self.buffers())))
-            version = self._version._replace(buffers=None)
-            full = compute.ForwardOptions(if_version=version, **options)
-            result = compute.forward(self.instance, taped.input(), full, self.timeout)
-            taped.renew(result)
+    def _write(
+        self,
+        part: str,
+        indices: Sequence[int],
+        arrays: list[Array],
+        written: Callable[[], None],
+        recallable: Recallable | None = None,
+    ) -> None:
+        """Push some parameters or buffers; `written` is called when they are there."""
+        layout = self.instance.layout
+        specs: Any = layout.parameters if part == "params" else layout.buffers
+        names = [specs[i].name for i in indices]
+        known = getattr(self._version, part)
+        why = "it is not known what the server has" if known is None else "changed here"
+        say("push", names, sum(array.nbytes for array in arrays), why)
+        options: calls.RecallableWriteOptions = {"timeout": self.timeout}
+        if recallable is not None:
+            options["recallable"] = recallable
+        with self._changing(part) as before:
+            if part == "params":
+                selected = None if len(names) == len(specs) else names
+                options["if_version"] = before._replace(buffers=None)
+                version = calls.set_params(self.instance, arrays, selected, **options)
+            else:
+                values = dict(zip(names, arrays))
+                options["if_version"] = before._replace(params=None)
+                version = calls.set_buffers(self.instance, values, **options)
+            written()
+            self._note(part, version)
+
+    def _note(self, part: str, version: Version) -> None:
+        self._version = self._version._replace(**{part: getattr(version, part)})
+
+    def _forward_beside_others(
+        self,
+        x: Array,
+        options: ForwardOptions,
+        empty: Empty,
+        recallable: Recallable | None = None,
+    ) -> Forward:
+        """Run a forward; again, with the lock, if another thread changed the network.
+
+        `recallable` as in `calls.forward`. Raises StaleVersion if it was somebody else.
+        """
+        call = (self.timeout, empty, recallable)
+        try:
+            return calls.forward(self.instance, x, options, *call)
+        except StaleVersion:
+            with self._lock:
+                self.settle()
+                if self._version == options["if_version"]:
+                    raise
+                again: ForwardOptions = {**options, "if_version": self._version}
+                if options.get("request_id"):
+                    again["request_id"] = fresh_id()
+                return calls.forward(self.instance, x, again, *call)
+
+
+def say(what: str, names: Sequence[str], size: int, why: str) -> None:
+    """Log at DEBUG which tensors, of so many bytes, travel, and why."""
+    if not _log.isEnabledFor(logging.DEBUG):
+        return
+    shown = ", ".join(names[:_NAMES]) + (", ..." if len(names) > _NAMES else "")
+    _log.debug("%s %d tensors, %d bytes: %s (%s)", what, len(names), size, why, shown)
+
+
+def rng_state() -> bytes:
+    """Give the state of PyTorch's CPU generator, from which networks draw."""
+    held: bytes = torch.get_rng_state().numpy().tobytes()
+    return held
+
+
+def set_rng_state(held: bytes) -> None:
+    """Move PyTorch's CPU generator to a state."""
+    torch.set_rng_state(torch.frombuffer(bytearray(held), dtype=torch.uint8))

@@ -1,126 +1,142 @@
-"""Whether the parts of a backbone are still those that the server computes."""
+"""The parts of a mirrored backbone: they hold tensors, and compute nothing.
+
+Each is also what code asks for by type, an `nn.Linear` with its `in_features`, say. The
+names of the classes are PyTorch's, for code that asks for those.
+"""
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NoReturn
 
+import torch
 from torch import nn
 
-from backboned.layout import Layout
-from backboned.nn.norm import layer_names
-from backboned.nn.part import NOT_CALLED, Part
-
-_HOOKS = (
-    "_forward_hooks",
-    "_forward_pre_hooks",
-    "_backward_hooks",
-    "_backward_pre_hooks",
+NOT_CALLED = (
+    "the backbone is computed in the server, which calls no hook and no forward of its "
+    "parts; hook the whole backbone, or take what is inside with returnt='full'"
 )
 
+_PARAMETERS_ONLY = "the server computes with the parameter itself"
 
-class Parts:
-    """The modules that lead to a layout's tensors.
+# What torch.nn.utils puts in a parameter's place, by the ending of its name.
+_TAKERS = {
+    "_orig": "torch.nn.utils.prune or spectral_norm",
+    "_g": "torch.nn.utils.weight_norm",
+    "_v": "torch.nn.utils.weight_norm",
+}
 
-    The architecture says what the server computes with the tensors. A module that
-    would compute something else here is refused, whoever put it there.
 
-    Parameters
-    ----------
-    root : torch.nn.Module
-    layout : Layout
+class Part(nn.Module):
+    """A part of a mirrored backbone: holds tensors, computes nothing."""
+
+    path = ""
+    """Its name in the backbone."""
+
+    # Attributes that say what the server computes, and cannot be changed.
+    _fixed: tuple[str, ...] = ()
+
+    def forward(self, *inputs: Any, **options: Any) -> NoReturn:
+        """Raise: the parts' computation is in the server."""
+        raise NotImplementedError(
+            "this part of the backbone runs in the server only; call the whole "
+            "backbone, with returnt='features' or 'full' for what is inside"
+        )
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; raise if the server would compute otherwise with it."""
+        if name == "forward":
+            raise NotImplementedError(NOT_CALLED)
+        if name in self._fixed and self.__dict__.get(name, value) != value:
+            raise NotImplementedError(
+                f"{self.path}.{name} is {self.__dict__[name]} in the server, and "
+                "cannot be changed"
+            )
+        super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        """Delete an attribute; raise if it is a parameter."""
+        if self._parameters.get(name) is not None:
+            raise NotImplementedError(
+                f"{self.path}.{name} cannot be deleted, or replaced by a "
+                f"parametrization of torch.nn.utils: {_PARAMETERS_ONLY}; assign "
+                "another parameter, or write its values"
+            )
+        super().__delattr__(name)
+
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        """Set a parameter; raise if it is to take another one's place."""
+        for ending, taker in _TAKERS.items():
+            if name.endswith(ending) and param is not None:
+                replaced = name[: -len(ending)]
+                raise NotImplementedError(
+                    f"{self.path}.{replaced} cannot be replaced by {taker}: "
+                    f"{_PARAMETERS_ONLY}; write its values in place, e.g. under "
+                    "torch.no_grad() after each step"
+                )
+        super().register_parameter(name, param)
+
+    def register_forward_hook(self, *hook: Any, **options: Any) -> NoReturn:
+        """Raise: nobody would call the hook."""
+        raise NotImplementedError(NOT_CALLED)
+
+    register_forward_pre_hook = register_forward_hook
+    register_backward_hook = register_forward_hook
+    register_full_backward_hook = register_forward_hook
+    register_full_backward_pre_hook = register_forward_hook
+
+
+class Linear(Part, nn.Linear):
+    """A linear layer of a backbone."""
+
+    _fixed = tuple(nn.Linear.__constants__)
+
+
+class Conv2d(Part, nn.Conv2d):
+    """A convolution of a backbone."""
+
+    _fixed = tuple(nn.Conv2d.__constants__)
+
+
+class LayerNorm(Part, nn.LayerNorm):
+    """A LayerNorm of a backbone."""
+
+    _fixed = tuple(nn.LayerNorm.__constants__)
+
+
+class BatchNorm2d(Part, nn.BatchNorm2d):
+    """A BatchNorm layer of a backbone, for its tensors and its settings.
+
+    `training`, `track_running_stats`, `eps` and `momentum` count in the server's
+    forwards, with PyTorch's meaning.
     """
 
-    def __init__(self, root: nn.Module, layout: Layout) -> None:
-        self._root = weakref.ref(root)
-        self._draws = layout.stochastic
-        self._norms = set(layer_names(layout))
-        names = [parameter.name for parameter in layout.parameters]
-        names += [buffer.name for buffer in layout.buffers]
-        self._paths = dict.fromkeys(path for name in names for path in _above(name))
-        self._links: list[tuple[dict[str, Any], str, nn.Module]] = []
-        self._others: list[tuple[str, nn.Module]] = []
-        self._holders: list[tuple[str, nn.Module]] = []
-
-    def check(self) -> None:
-        """Refuse parts that the server does not compute as they are.
-
-        Raises
-        ------
-        AttributeError
-            If one is gone.
-        TypeError
-            If one is of a class that computes something of its own.
-        NotImplementedError
-            If one has hooks, or a forward of its own.
-        RuntimeError
-            If the network drops out, and one that may is in another mode than it.
-        """
-        root = self._root()
-        assert root is not None  # It asks.
-        intact = all(modules.get(key) is child for modules, key, child in self._links)
-        if not self._links or not intact:
-            self._walk(root)
-        for path, module in self._others:
-            self._check_hooks(path, module)
-        if self._draws:
-            self._check_modes(root.training)
-
-    def _walk(self, root: nn.Module) -> None:
-        """Find the modules, and note the way."""
-        self._links = []
-        found = {"": root}
-        links = []
-        for path in self._paths:
-            above, _, key = path.rpartition(".")
-            modules = found[above]._modules
-            module = modules.get(key)
-            if module is None:
-                raise AttributeError(f"the backbone has no {path!r} any more")
-            self._check_class(path, module)
-            found[path] = module
-            links.append((modules, key, module))
-        del found[""]
-        self._links = links
-        self._others = [(p, m) for p, m in found.items() if not isinstance(m, Part)]
-        # A layer's own mode means nothing, but for BatchNorm's, which travels.
-        self._holders = [(p, m) for p, m in found.items() if m._modules]
-
-    def _check_class(self, path: str, module: nn.Module) -> None:
-        """Raise TypeError unless a module computes what the server computes there."""
-        plain = nn.BatchNorm2d if path in self._norms else nn.Linear
-        forward = type(module).forward
-        known = isinstance(module, plain) and forward is plain.forward
-        if forward is not Part.forward and not known:
-            raise TypeError(
-                f"{path} is a {type(module).__name__}, which may compute something "
-                "else than the server does there; put its tensors into the part that "
-                "was there (net.conv1.weight = conv.weight), or it behind the features"
-            )
-
-    def _check_hooks(self, path: str, module: nn.Module) -> None:
-        """Raise if a module that somebody put there has hooks, or a forward."""
-        attributes = vars(module)
-        if "forward" in attributes or any(attributes[hooks] for hooks in _HOOKS):
-            what = "a forward of its own" if "forward" in attributes else "hooks"
-            raise NotImplementedError(f"{path} has {what}: {NOT_CALLED}")
-
-    def _check_modes(self, training: bool) -> None:
-        """Raise if a part that may draw random numbers is in a mode of its own."""
-        for path, module in self._holders:
-            if module.training != training:
-                mode, other = "training", "evaluation"
-                if training:
-                    mode, other = other, mode
-                raise RuntimeError(
-                    f"{path} is in {mode} and the network in {other}, but the server "
-                    "drops out in the whole network or nowhere; call net.train() or "
-                    "net.eval(), and then train() or eval() of BatchNorm layers only"
-                )
+    _fixed = ("num_features", "affine")
 
 
-def _above(name: str) -> Iterator[str]:
-    """Give the paths of the modules above a tensor, the highest first."""
-    steps = name.split(".")[:-1]
-    return (".".join(steps[: depth + 1]) for depth in range(len(steps)))
+class Sequential(Part, nn.Sequential):
+    """Numbered parts of a backbone."""
+
+    def append(self, module: nn.Module) -> NoReturn:
+        """Raise: the server would not compute it."""
+        raise NotImplementedError(
+            f"{self.path} is computed in the server, which knows of no further "
+            "modules; put them behind the features"
+        )
+
+    def insert(self, index: int, module: nn.Module) -> NoReturn:
+        """Raise: the server would not compute it."""
+        self.append(module)
+
+    def extend(self, sequential: Iterable[nn.Module]) -> NoReturn:
+        """Raise: the server would not compute them."""
+        self.append(self)
+
+    def __iadd__(self, other: Any) -> NoReturn:
+        """Raise: the server would not compute them."""
+        self.append(self)
+
+
+def meta(make: type[nn.Module], *arguments: Any, **options: Any) -> nn.Module:
+    """Make a module without values, and without drawing any."""
+    return make(*arguments, **options, device=torch.device("meta"))

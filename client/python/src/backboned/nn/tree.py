@@ -2,16 +2,72 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
 from backboned.errors import MalformedAnswer
-from backboned.layout import Layout
-from backboned.nn import convolutions, norm, part
-from backboned.nn.mirror import torch_dtype
-from backboned.nn.part import Part
+from backboned.nn import intact, parts
+from backboned.nn.parts import Part
+from backboned.nn.watch import torch_dtype
+from backboned.types import Layout
+
+Shapes = Mapping[str, "tuple[int, ...]"]
+"""The weights of an architecture's convolutions, in order, by module."""
+
+# The first block of every stage but the first halves the sides.
+_HALVES = re.compile(r"(lateral_)?layer[2-9]\.0\.(conv\d|shortcut(\.0)?|downsample\.0)")
+# Strides of EfficientNet's groups of blocks.
+_GROUPS = (1, 2, 2, 2, 1, 2, 1)
+
+
+def options(architecture: str, shapes: Shapes) -> dict[str, dict[str, Any]]:
+    """Give `stride`, `padding` and `groups` of convolutions, as `nn.Conv2d` takes them.
+
+    EfficientNet's have the padding 0, as in Python: they pad by themselves.
+    """
+    architecture = architecture.replace("_", "-")
+    if architecture == "efficientnet":
+        return _efficientnet(shapes)
+    if architecture.startswith("vit"):
+        return {name: {"stride": shape[2:]} for name, shape in shapes.items()}
+    return {
+        name: {"stride": _stride(name, shape, shapes), "padding": (shape[2] - 1) // 2}
+        for name, shape in shapes.items()
+    }
+
+
+def _stride(name: str, shape: tuple[int, ...], shapes: Shapes) -> int:
+    """Give the stride of a convolution of a residual network."""
+    if shape[2] == 7:
+        return 2
+    if not _HALVES.fullmatch(name):
+        return 1
+    block, _, last = name.rpartition(".")
+    if not last.startswith("conv"):
+        return 2
+    # A bottleneck has three, and halves in the second.
+    return 2 if last == ("conv2" if f"{block}.conv3" in shapes else "conv1") else 1
+
+
+def _efficientnet(shapes: Shapes) -> dict[str, dict[str, Any]]:
+    given: dict[str, dict[str, Any]] = {name: {} for name in shapes}
+    given["_conv_stem"] = {"stride": 2}
+    group, planes = -1, 0
+    for name, shape in shapes.items():
+        if not name.endswith("_depthwise_conv"):
+            continue
+        out = shapes[name.replace("_depthwise_conv", "_project_conv")][0]
+        stride = 1
+        if out != planes:  # Each group of blocks is wider than the one before.
+            group, planes = group + 1, out
+            stride = _GROUPS[group]
+        given[name] = {"stride": stride, "groups": shape[0]}
+    return given
+
 
 _LAYER_NORM_EPS = 1e-6  # Of vision transformers.
 
@@ -23,17 +79,7 @@ def plant(root: nn.Module, layout: Layout, architecture: str, dtype: Any) -> Non
     layout's names in its order. The modules are of the classes of `backboned.nn.part`.
     Parameters of the narrow types need no gradient: the server has none of them.
 
-    Parameters
-    ----------
-    root : torch.nn.Module
-    layout : Layout
-    architecture : str
-    dtype : torch.dtype
-
-    Raises
-    ------
-    MalformedAnswer
-        If no tree of modules has this order.
+    Raises MalformedAnswer if no tree of modules has this order.
     """
     kinds = _Kinds(layout, architecture)
     trains = dtype in (torch.float32, torch.float64)
@@ -54,13 +100,13 @@ class _Kinds:
     """Makes the module of a name: of the class that its tensors speak for."""
 
     def __init__(self, layout: Layout, architecture: str) -> None:
-        self._norms = norm.defaults(architecture)
+        self._norms = intact.defaults(architecture)
         self._sizes = {b.name: b.shape for b in layout.buffers}
         self._shapes: dict[str, dict[str, tuple[int, ...]]] = {}
         for parameter in layout.parameters:
             name, _, key = parameter.name.rpartition(".")
             self._shapes.setdefault(name, {})[key] = parameter.shape
-        self._convolutions = convolutions.options(
+        self._convolutions = options(
             architecture,
             {
                 name: shapes["weight"]
@@ -82,7 +128,7 @@ class _Kinds:
         if module is None:
             children = self._children.get(name, ())
             numbered = children and all(child.isdigit() for child in children)
-            module = part.Sequential() if numbered else Part()
+            module = parts.Sequential() if numbered else Part()
         module.path = name  # type: ignore[assignment]
         return module
 
@@ -92,20 +138,20 @@ class _Kinds:
         if mean is not None:
             eps, momentum = self._norms
             affine = "weight" in shapes
-            return part.meta(part.BatchNorm2d, mean[0], eps, momentum, affine)
+            return parts.meta(parts.BatchNorm2d, mean[0], eps, momentum, affine)
         if list(shapes) not in (["weight"], ["weight", "bias"]):
             return None
         weight, bias = shapes["weight"], "bias" in shapes
         if len(weight) == 2:
-            return part.meta(part.Linear, weight[1], weight[0], bias)
+            return parts.meta(parts.Linear, weight[1], weight[0], bias)
         if len(weight) == 4:
             given = self._convolutions[name]
             planes = weight[1] * given.get("groups", 1)
-            return part.meta(
-                part.Conv2d, planes, weight[0], weight[2:], bias=bias, **given
+            return parts.meta(
+                parts.Conv2d, planes, weight[0], weight[2:], bias=bias, **given
             )
         if len(weight) == 1 and bias:
-            return part.meta(part.LayerNorm, weight, _LAYER_NORM_EPS)
+            return parts.meta(parts.LayerNorm, weight, _LAYER_NORM_EPS)
         return None
 
 

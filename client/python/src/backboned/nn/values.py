@@ -9,10 +9,9 @@ from typing import Callable
 import torch
 from torch import nn
 
-from backboned.dtypes import Array
-from backboned.nn.lazy import Keeper, is_kept_by, make_lazy, make_plain, raw
-from backboned.nn.mirror import Watch, as_tensor
-from backboned.nn.slots import Slots
+from backboned.nn.lazy import Keeper, as_plain, is_kept_by, make_lazy, make_plain
+from backboned.nn.watch import Slots, Watch, as_tensor
+from backboned.types import Array
 
 Fetch = Callable[[Sequence[int]], "list[Array]"]
 """Gets the values of tensors, by index, from the server."""
@@ -24,18 +23,10 @@ class Values:
     Each is *here*, equal to the server's but for what was written since, or *away*:
     its memory holds an earlier state. Not thread-safe.
 
-    Parameters
-    ----------
-    slots : Slots
-        Where the tensors are.
-    names : sequence of str
-    fetch : callable
-        Gets values from the server.
+    - `slots`: where the tensors are.
+    - `fetch`: gets values from the server.
 
-    Attributes
-    ----------
-    watch : Watch
-        Knows the tensors that were here at some time.
+    - `watch`: knows the tensors that were here at some time.
     """
 
     def __init__(self, slots: Slots, names: Sequence[str], fetch: Fetch) -> None:
@@ -60,16 +51,9 @@ class Values:
     def begin(self, keeper: Keeper, watch: Watch | None) -> None:
         """Make the tensors lazy.
 
-        Parameters
-        ----------
-        keeper : Keeper
-        watch : Watch, optional
-            If they are all here, what is known of them; else all are away.
+        - `watch`: if they are all here, what is known of them; else all are away.
 
-        Raises
-        ------
-        TypeError
-            If one is no plain parameter or tensor; none is lazy then.
+        Raises TypeError if one is no plain parameter or tensor; none is lazy then.
         """
         tensors = self._slots.tensors() if self.names else []
         try:
@@ -101,7 +85,7 @@ class Values:
     def _tensors(self) -> dict[int, torch.Tensor]:
         """The tensors that there still are, by index."""
         found = {}
-        with raw():
+        with as_plain():
             for i, reference in enumerate(self._own):
                 tensor = reference()
                 if tensor is not None:
@@ -117,10 +101,8 @@ class Values:
     def tensors(self) -> list[torch.Tensor]:
         """Give the tensors in order; those that replaced others become lazy too.
 
-        Raises
-        ------
-        AttributeError, TypeError, ValueError
-            If one is gone, or is not what it must be.
+        Raises AttributeError, TypeError, ValueError if one is gone, or is not what it
+        must be.
         """
         if not self.names:
             return []
@@ -129,7 +111,7 @@ class Values:
             i for i, (t, own) in enumerate(zip(found, self._own)) if own() is not t
         ]
         if self._doubtful or replaced:
-            with raw():
+            with as_plain():
                 self._slots.tensors()
             self._doubtful = False
             if replaced:
@@ -200,7 +182,7 @@ class Values:
         if not away:
             return
         values = self._fetch(away)
-        with torch.no_grad(), raw():
+        with torch.no_grad(), as_plain():
             for i, value in zip(away, values):
                 tensor = tensors[i]
                 tensor.copy_(as_tensor(value).view_as(tensor))
@@ -218,7 +200,7 @@ class Values:
         """Note that a tensor may have got memory that somebody has."""
         self._shared.add(index)
         tensors = self._tensors
-        with raw():
+        with as_plain():
             if self.watch.foreign(tensors, index):
                 self._foreign.add(index)
 
@@ -227,7 +209,7 @@ class Values:
         if index in self._shared:
             return
         self._shared.add(index)
-        with raw():
+        with as_plain():
             written = self.watch.moved(self._tensors, [index])
         if index in self._here and written:
             self._written.add(index)
@@ -237,15 +219,9 @@ class Values:
     def changed(self, adopt: bool = True) -> list[int]:
         """Give the indices of the tensors that the server has to get.
 
-        Parameters
-        ----------
-        adopt : bool
-            Take those over that replaced others.
+        - `adopt`: take those over that replaced others.
 
-        Raises
-        ------
-        RuntimeError
-            If one that is away was written.
+        Raises RuntimeError if one that is away was written.
         """
         tensors = self.tensors() if adopt else self.known
         self._refuse_stray_writes()
@@ -253,7 +229,7 @@ class Values:
         if not here:
             return sorted(self._written)
         closely = here & self._shared
-        with raw():
+        with as_plain():
             changed = self.watch.moved(tensors, here - closely)
         changed += self._compare(closely)
         return sorted({*changed, *self._written})
@@ -262,7 +238,7 @@ class Values:
         """Give those of shared tensors that changed; unshare what nobody holds."""
         tensors = self._tensors if indices else {}
         indices = indices & tensors.keys()
-        with raw():
+        with as_plain():
             # First, since whoever writes now may have let go when it is asked.
             held = self.watch.held(tensors, indices)
             changed = self.watch.changed(tensors, sorted(indices))
@@ -274,7 +250,7 @@ class Values:
     def _look(self, indices: Iterable[int]) -> None:
         """Note tensors as they are now."""
         tensors = self._tensors
-        with raw():
+        with as_plain():
             there = [i for i in indices if i in tensors]
             self.watch.saw(self.watch.look(tensors, there, self._shared))
 

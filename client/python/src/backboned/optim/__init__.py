@@ -8,7 +8,61 @@ Handing a network to one makes it *hosted*: parameters, gradients and the optimi
 state stay in the server. Needs torch.
 """
 
-from backboned.optim.hosted import HostedOptimizer
-from backboned.optim.kinds import SGD, Adam, AdamW
+from __future__ import annotations
+
+import inspect
+
+import torch
+
+from backboned.optim.base import HostedOptimizer
+
+
+class SGD(HostedOptimizer, torch.optim.SGD):
+    """`torch.optim.SGD`, in the server.
+
+    Parameters
+    ----------
+    params : RemoteBackbone, or what torch.optim takes
+        All of one network.
+    lr, momentum, dampening, weight_decay, nesterov, maximize
+        As in `torch.optim.SGD`. `foreach` counts for nothing; `fused` and
+        `differentiable` are refused.
+    """
+
+    kind = "sgd"
+    __signature__ = inspect.signature(torch.optim.SGD)
+
+
+class Adam(HostedOptimizer, torch.optim.Adam):
+    """`torch.optim.Adam`, in the server.
+
+    Parameters
+    ----------
+    params : RemoteBackbone, or what torch.optim takes
+        All of one network.
+    lr, betas, eps, weight_decay, amsgrad, maximize, decoupled_weight_decay
+        As in `torch.optim.Adam`. `foreach` counts for nothing; `fused`,
+        `differentiable` and `capturable` are refused.
+    """
+
+    kind = "adam"
+    __signature__ = inspect.signature(torch.optim.Adam)
+
+
+class AdamW(HostedOptimizer, torch.optim.AdamW):
+    """`torch.optim.AdamW`, in the server.
+
+    Parameters
+    ----------
+    params : RemoteBackbone, or what torch.optim takes
+        All of one network.
+    lr, betas, eps, weight_decay, amsgrad, maximize
+        As in `torch.optim.AdamW`. `foreach` counts for nothing; `fused`,
+        `differentiable` and `capturable` are refused.
+    """
+
+    kind = "adamw"
+    __signature__ = inspect.signature(torch.optim.AdamW)
+
 
 __all__ = ["SGD", "Adam", "AdamW", "HostedOptimizer"]

@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import copy
 import weakref
-from collections.abc import (
-    ItemsView,
-    Iterator,
-    KeysView,
-    Mapping,
-    MutableMapping,
-    Sequence,
-    ValuesView,
-)
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from backboned.dtypes import Array
-from backboned.nn.mirror import as_array, version_of
+from backboned.nn.watch import as_array, version_of
+from backboned.types import Array
 
 Slots = Mapping[torch.Tensor, Sequence[str]]
 """Which tensors the server remembers of each parameter, in torch's words."""
@@ -39,6 +31,15 @@ class Owner(Protocol):
         """Get what the server remembers."""
 
 
+def _of_entries(name: str) -> Any:
+    """Make a method that brings the entries, and asks them."""
+
+    def method(self: HostedState, *arguments: Any) -> Any:
+        return getattr(self.bring(), name)(*arguments)
+
+    return method
+
+
 class HostedState(MutableMapping[Any, Any]):
     """`Optimizer.state` of an optimizer in the server.
 
@@ -49,12 +50,9 @@ class HostedState(MutableMapping[Any, Any]):
 
     Not thread-safe.
 
-    Parameters
-    ----------
-    entries : mapping
-        What it has, by parameter; new for the server. This very object is used.
-    owner : Owner
-        Is not kept alive.
+    - `entries`: what it has, by parameter; new for the server. This very object is
+      used.
+    - `owner`: is not kept alive.
     """
 
     def __init__(self, entries: MutableMapping[Any, Any], owner: Owner) -> None:
@@ -78,13 +76,9 @@ class HostedState(MutableMapping[Any, Any]):
     def bring(self) -> MutableMapping[Any, Any]:
         """Fetch it if it is away; give its entries.
 
-        Raises
-        ------
-        BackbonedError
-            If the server refuses or fails.
-        RuntimeError
-            If the optimizer has no network any more, or if what was taken earlier was
-            written since.
+        Raises BackbonedError if the server refuses or fails. Raises RuntimeError if the
+        optimizer has no network any more, or if what was taken earlier was written
+        since.
         """
         if not self._here:
             owner = self._owner()
@@ -107,10 +101,7 @@ class HostedState(MutableMapping[Any, Any]):
     def changed(self, slots: Slots) -> bool:
         """Whether the server has to get it.
 
-        Raises
-        ------
-        RuntimeError
-            If it is away, and what was taken from it was written since.
+        Raises RuntimeError if it is away, and what was taken from it was written since.
         """
         if self._here:
             return self._there is None or not _same(self.remembered(slots), self._there)
@@ -165,53 +156,16 @@ class HostedState(MutableMapping[Any, Any]):
                 "opt.state[p] again and write then"
             )
 
-    def __getitem__(self, key: Any) -> Any:
-        """Give a parameter's state, an empty one if it has none."""
-        return self.bring()[key]
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        """Replace a parameter's state."""
-        self.bring()[key] = value
-
-    def __delitem__(self, key: Any) -> None:
-        """Forget a parameter's state."""
-        del self.bring()[key]
-
-    def __iter__(self) -> Iterator[Any]:
-        """Give the parameters that have a state."""
-        return iter(self.bring())
-
-    def __len__(self) -> int:
-        """Count them."""
-        return len(self.bring())
-
-    def __contains__(self, key: object) -> bool:
-        """Whether a parameter has a state."""
-        return key in self.bring()
-
-    def get(self, key: Any, default: Any = None) -> Any:
-        """Give a parameter's state, or else `default`."""
-        return self.bring().get(key, default)
-
-    def pop(self, key: Any, *default: Any) -> Any:
-        """Take a parameter's state out."""
-        return self.bring().pop(key, *default)
-
-    def setdefault(self, key: Any, default: Any = None) -> Any:
-        """Give a parameter's state, which is `default` from now on if it has none."""
-        return self.bring().setdefault(key, default)
-
-    def keys(self) -> KeysView[Any]:
-        """Give the parameters that have a state."""
-        return self.bring().keys()
-
-    def items(self) -> ItemsView[Any, Any]:
-        """Give parameters and states."""
-        return self.bring().items()
-
-    def values(self) -> ValuesView[Any]:
-        """Give the states."""
-        return self.bring().values()
+    __getitem__ = _of_entries("__getitem__")
+    __setitem__ = _of_entries("__setitem__")
+    __delitem__ = _of_entries("__delitem__")
+    __iter__ = _of_entries("__iter__")
+    __len__ = _of_entries("__len__")
+    __contains__ = _of_entries("__contains__")
+    # Those of the class ask `__getitem__`, which may make an entry.
+    get = _of_entries("get")
+    pop = _of_entries("pop")
+    setdefault = _of_entries("setdefault")
 
     def clear(self) -> None:
         """Forget everything; nothing is fetched."""

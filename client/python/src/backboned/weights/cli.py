@@ -9,9 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import backboned
-from backboned.verify import verify
-from backboned.weights.file import name_of, write
-from backboned.weights.save import save
+from backboned.weights.files import name_of, save, write
 
 _ARCHS = ("auto", "vit", "resnet", "efficientnet", "mammoth")
 _SHOWN_RENAMES = 4
@@ -21,11 +19,12 @@ _INTERRUPTED = 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; give the exit status.
 
-    That is 0, 1 on failure, 130 after Ctrl-C, and 3 if `verify` found differences.
+    That is 0, 1 on failure, 130 after Ctrl-C.
     """
     options = _parser().parse_args(arguments)
     try:
-        return options.run(options) or 0
+        options.run(options)
+        return 0
     except KeyboardInterrupt:
         return _INTERRUPTED
     except backboned.BackbonedError as error:
@@ -42,8 +41,7 @@ def _fail(sentence: str) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m backboned",
-        description="Makes weights files (safetensors) for a server's --weights-dir; "
-        "runs trainings again that left a run card.",
+        description="Makes weights files (safetensors) for a server's --weights-dir.",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     command = commands.add_parser(
@@ -80,15 +78,6 @@ def _parser() -> argparse.ArgumentParser:
         "of another number of classes",
     )
     command.set_defaults(run=_convert)
-    command = commands.add_parser(
-        "verify",
-        help="run again what a run card records, and name what differs",
-        description="Runs the demo or the script that a run card records again, with "
-        "this Python, and compares versions, threads, processor and parameters. "
-        "Ends with 0 if all are equal, with 3 if something differs.",
-    )
-    command.add_argument("card", metavar="CARD", type=Path, help="of a run")
-    command.set_defaults(run=lambda options: verify(options.card))
     return parser
 
 

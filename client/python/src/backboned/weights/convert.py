@@ -6,13 +6,13 @@ import pickle
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Callable, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
-from backboned.dtypes import as_bytes
 from backboned.errors import InvalidArgument
-from backboned.weights.file import RawTensor
+from backboned.transport.tensors import as_bytes
+from backboned.weights.files import RawTensor
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "net.")  # Of DataParallel, and of Mammoth's models.
@@ -44,12 +44,23 @@ _DTYPES = {
 
 
 class Family(NamedTuple):
-    """A family of architectures, and the names that it is converted from."""
+    """A family of architectures, and the names that it is converted from.
+
+    `head` are the beginnings of the classifier's keys: the source's, and Mammoth's.
+    """
 
     description: str
-    marks: tuple[str, ...]
-    rename: Callable[[str, bool], str]
-    classifier: tuple[str, ...]
+    marks: tuple[str, ...] = ()
+    head: tuple[str, str] = ("", "")
+
+    def rename(self, key: str, bottleneck: bool) -> str:
+        """Give Mammoth's name of a key."""
+        theirs, ours = self.head
+        if theirs and key.startswith(theirs) and not key.startswith(ours):
+            return ours + key[len(theirs) :]
+        if self.marks == _RESNET and not bottleneck:
+            return key.replace(".downsample.", ".shortcut.")
+        return key
 
 
 class Converted(NamedTuple):
@@ -61,61 +72,29 @@ class Converted(NamedTuple):
     dropped: tuple[str, ...]
 
 
-def _rename_vit(key: str, bottleneck: bool) -> str:
-    for name in ("weight", "bias"):
-        if key == f"head.{name}":
-            return f"head.heads.0.{name}"
-    return key
-
-
-def _rename_resnet(key: str, bottleneck: bool) -> str:
-    if key.startswith("fc."):
-        return "classifier." + key[len("fc.") :]
-    return key if bottleneck else key.replace(".downsample.", ".shortcut.")
-
-
-def _rename_efficientnet(key: str, bottleneck: bool) -> str:
-    if key.startswith("_fc."):
-        return "classifier." + key[len("_fc.") :]
-    return key
-
-
-def _keep(key: str, bottleneck: bool) -> str:
-    return key
-
-
+_RESNET = ("conv1.weight", "bn1.running_mean", "layer1.0.conv1.weight")
 FAMILIES = {
     "vit": Family(
         "timm's VisionTransformer",
         ("cls_token", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight"),
-        _rename_vit,
-        ("head.",),
+        ("head.", "head.heads.0."),
     ),
-    "resnet": Family(
-        "torchvision's or timm's ResNet",
-        ("conv1.weight", "bn1.running_mean", "layer1.0.conv1.weight"),
-        _rename_resnet,
-        ("classifier.",),
-    ),
+    "resnet": Family("torchvision's or timm's ResNet", _RESNET, ("fc.", "classifier.")),
     "efficientnet": Family(
         "efficientnet_pytorch's EfficientNet",
         ("_conv_stem.weight", "_blocks.0._bn1.weight"),
-        _rename_efficientnet,
-        ("classifier.",),
+        ("_fc.", "classifier."),
     ),
-    "mammoth": Family("Mammoth's own", (), _keep, ("classifier.", "head.heads.")),
+    "mammoth": Family("Mammoth's own"),
 }
+_CLASSIFIERS = ("classifier.", "head.heads.")
 
 
 def load_state_dict(path: Path) -> dict[str, torch.Tensor]:
     """Load a state dict, or a checkpoint around one, without running its code.
 
-    Raises
-    ------
-    InvalidArgument
-        If the file holds anything else.
-    OSError
-        If it cannot be read.
+    Raises InvalidArgument if the file holds anything else. Raises OSError if it cannot
+    be read.
     """
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
@@ -146,10 +125,7 @@ def load_state_dict(path: Path) -> dict[str, torch.Tensor]:
 def recognise(state: Mapping[str, Any]) -> str:
     """Say of which family the keys are.
 
-    Raises
-    ------
-    InvalidArgument
-        If it is none.
+    Raises InvalidArgument if it is none.
     """
     for name, family in FAMILIES.items():
         if family.marks and all(mark in state for mark in family.marks):
@@ -172,19 +148,11 @@ def convert(
 ) -> Converted:
     """Give the tensors Mammoth's names.
 
-    Parameters
-    ----------
-    state : mapping of str to torch.Tensor
-        A state dict; ``module.`` and ``net.`` before all keys are taken off.
-    arch : str
-        A key of `FAMILIES`, or ``auto``.
-    trunk : bool
-        Leave the classifier out.
+    - `state`: a state dict; ``module.`` and ``net.`` before all keys are taken off.
+    - `arch`: a key of `FAMILIES`, or ``auto``.
+    - `trunk`: leave the classifier out.
 
-    Raises
-    ------
-    InvalidArgument
-        If the source is not known, or two keys become one.
+    Raises InvalidArgument if the source is not known, or two keys become one.
     """
     plain = _without_prefixes(state)
     name = recognise(plain) if arch == "auto" else arch
@@ -193,7 +161,7 @@ def convert(
     heads = {  # A tensor may have further keys.
         tensor.data_ptr()
         for key, tensor in plain.items()
-        if family.rename(key, bottleneck).startswith(family.classifier)
+        if family.rename(key, bottleneck).startswith(_CLASSIFIERS)
     }
     tensors: dict[str, torch.Tensor] = {}
     renamed: dict[str, str] = {}
@@ -214,10 +182,7 @@ def convert(
 def raw(name: str, tensor: torch.Tensor) -> RawTensor:
     """Give a tensor's bytes.
 
-    Raises
-    ------
-    InvalidArgument
-        If its element type is none of a weights file's.
+    Raises InvalidArgument if its element type is none of a weights file's.
     """
     dtype = _DTYPES.get(tensor.dtype)
     if dtype is None or tensor.layout != torch.strided:

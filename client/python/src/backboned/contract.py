@@ -1,0 +1,398 @@
+"""Makes the contract's messages of the package's values, and reads them back."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import operator
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+from google.protobuf.duration_pb2 import Duration
+
+from backboned.errors import InvalidArgument, MalformedAnswer
+from backboned.transport.tensors import float_name, numpy_dtype
+from backboned.types import (
+    Architecture,
+    Argument,
+    Batches,
+    BatchNorm,
+    Benchmark,
+    Buffer,
+    Device,
+    FeatureCache,
+    Frozen,
+    GroupSettings,
+    InstanceInfo,
+    Layout,
+    Normalization,
+    Optimizer,
+    Parameter,
+    ParameterGroup,
+    Select,
+    ServerInfo,
+    StepOptions,
+    Stepped,
+    Timings,
+    Usage,
+    Version,
+)
+from backboned.v1 import (
+    backbone_service_pb2,
+    instance_pb2,
+    optimizer_pb2,
+    selection_pb2,
+)
+from backboned.v1 import instance_service_pb2 as pb
+
+V = TypeVar("V")
+
+_RETURN_TYPES: Mapping[str, backbone_service_pb2.ReturnType] = {
+    "out": backbone_service_pb2.RETURN_TYPE_OUT,
+    "features": backbone_service_pb2.RETURN_TYPE_FEATURES,
+    "both": backbone_service_pb2.RETURN_TYPE_BOTH,
+    "full": backbone_service_pb2.RETURN_TYPE_FULL,
+}
+_OPTIMIZERS: Mapping[str, optimizer_pb2.OptimizerKind] = {
+    "sgd": optimizer_pb2.OPTIMIZER_KIND_SGD,
+    "adam": optimizer_pb2.OPTIMIZER_KIND_ADAM,
+    "adamw": optimizer_pb2.OPTIMIZER_KIND_ADAMW,
+}
+_LOAD_BY = {"name": pb.LOAD_BY_NAME, "order": pb.LOAD_BY_ORDER}
+_WEIGHTS = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
+_SIZE = re.compile(r"(-?\d+) ?(KiB|MiB|GiB|)")
+_SHIFTS = {"": 0, "KiB": 10, "MiB": 20, "GiB": 30}
+
+
+# What calls ask for. A value that the contract does not have is an InvalidArgument.
+
+
+def condition(version: Version | None) -> instance_pb2.IfVersion | None:
+    """Make the contract's condition of a version; None stays None."""
+    if version is None:
+        return None
+    return instance_pb2.IfVersion(
+        uid=version.uid or "", params=version.params, buffers=version.buffers
+    )
+
+
+def selection(select: Select) -> selection_pb2.Selection | None:
+    """Make the contract's selection; None stays None."""
+    if select is None:
+        return None
+    if isinstance(select, range):
+        if select.step != 1:
+            raise InvalidArgument(f"a range of elements has no step; got {select}")
+        span = selection_pb2.ElementRange(begin=select.start, end=select.stop)
+        return selection_pb2.Selection(range=span)
+    globs = [select] if isinstance(select, str) else list(select)
+    if not globs:
+        raise InvalidArgument("an empty list of names selects nothing")
+    return selection_pb2.Selection(globs=globs)
+
+
+def argument_values(
+    arguments: Mapping[str, Any],
+) -> dict[str, instance_pb2.ArgumentValue]:
+    """Make the contract's values of an architecture's arguments."""
+    return {name: _argument(name, value) for name, value in arguments.items()}
+
+
+def _argument(name: str, value: Any) -> instance_pb2.ArgumentValue:
+    if isinstance(value, (bool, np.bool_)):
+        return instance_pb2.ArgumentValue(bool_value=bool(value))
+    if isinstance(value, (int, np.integer)):
+        return instance_pb2.ArgumentValue(int_value=int(value))
+    if isinstance(value, (float, np.floating)):
+        return instance_pb2.ArgumentValue(double_value=float(value))
+    if isinstance(value, str):
+        return instance_pb2.ArgumentValue(string_value=value)
+    raise InvalidArgument(
+        f"argument {name!r} is a bool, int, float or str; got {type(value).__name__}"
+    )
+
+
+def return_type(returnt: str | None) -> backbone_service_pb2.ReturnType:
+    """Give the contract's word for Mammoth's."""
+    if returnt is None:
+        return backbone_service_pb2.RETURN_TYPE_UNSPECIFIED
+    if returnt not in _RETURN_TYPES:
+        raise InvalidArgument(
+            f"no returnt {returnt!r}; there are {', '.join(_RETURN_TYPES)}"
+        )
+    return _RETURN_TYPES[returnt]
+
+
+def batch_norm_messages(
+    settings: Sequence[BatchNorm],
+) -> list[backbone_service_pb2.BatchNormOverride]:
+    """Make the contract's settings of BatchNorm layers."""
+    messages = []
+    for layers in settings:
+        if layers.cumulative and layers.momentum is not None:
+            raise InvalidArgument("give either momentum or cumulative, not both")
+        fields = dataclasses.asdict(layers)
+        fields["cumulative"] = layers.cumulative or None
+        messages.append(backbone_service_pb2.BatchNormOverride(**fields))
+    return messages
+
+
+def optimizer_message(optimizer: Optimizer) -> optimizer_pb2.Optimizer:
+    """Make the contract's optimizer."""
+    if optimizer.kind not in _OPTIMIZERS:
+        raise InvalidArgument(
+            f"no optimizer {optimizer.kind!r}; there are {', '.join(_OPTIMIZERS)}"
+        )
+    groups = [
+        optimizer_pb2.ParameterGroup(
+            **_group_fields(group), selection=selection(group.select)
+        )
+        for group in optimizer.groups
+    ]
+    return optimizer_pb2.Optimizer(kind=_OPTIMIZERS[optimizer.kind], groups=groups)
+
+
+def _group_fields(group: ParameterGroup | GroupSettings) -> dict[str, Any]:
+    fields = {f.name: getattr(group, f.name) for f in dataclasses.fields(group)}
+    fields.pop("select", None)
+    fields["beta1"], fields["beta2"] = fields.pop("betas") or (None, None)
+    return fields
+
+
+def step_message(options: StepOptions | None) -> optimizer_pb2.StepOptions:
+    """Make the contract's options of a step; None: the default ones."""
+    options = options or StepOptions()
+    message = optimizer_pb2.StepOptions(
+        lr=options.lr,
+        zero_after=options.zero_after,
+        settings=[
+            optimizer_pb2.GroupSettings(**_group_fields(s)) for s in options.settings
+        ],
+        clip_value=options.clip_value,
+    )
+    if options.clip_norm is not None and options.clip_value is not None:
+        raise InvalidArgument("give clip_norm or clip_value, not both")
+    if options.clip_norm is not None:
+        message.clip_norm.max_norm = options.clip_norm
+        message.clip_norm.norm_type = options.norm_type
+    return message
+
+
+def settings_message(
+    read_only: bool, frozen: Frozen, feature_cache: int | str = 0
+) -> instance_pb2.InstanceSettings:
+    """Make the contract's settings of an instance."""
+    if isinstance(frozen, bool):
+        frozen = ["*"] if frozen else []
+    match = _SIZE.fullmatch(str(feature_cache))
+    if match is None:
+        raise InvalidArgument(
+            f"feature_cache is {feature_cache!r}; it is a number of bytes, or like "
+            "'512KiB', '256MiB', '1GiB'"
+        )
+    return instance_pb2.InstanceSettings(
+        read_only=read_only,
+        frozen=[frozen] if isinstance(frozen, str) else frozen,
+        feature_cache_bytes=int(match[1]) << _SHIFTS[match[2]],
+    )
+
+
+def checked_seed(seed: Any) -> int | None:
+    """Give a seed as the contract has it, an integer of 64 bits; None stays None."""
+    if seed is None:
+        return None
+    try:
+        number = operator.index(seed)
+    except TypeError:
+        number = -1
+    if not 0 <= number < 1 << 64:
+        raise InvalidArgument(f"seed is {seed!r}; it is an integer from 0 to 2**64 - 1")
+    return number
+
+
+def weights_message(
+    weights: str | None, load_by: str, partial: bool, resize: bool
+) -> pb.Weights | None:
+    """Make the contract's weights; None stays None."""
+    if load_by not in _LOAD_BY:
+        raise InvalidArgument(
+            f"load_by is {load_by!r}; it is {' or '.join(map(repr, _LOAD_BY))}"
+        )
+    if weights is None:
+        if partial or resize or load_by != "name":
+            raise InvalidArgument(
+                "load_by, partial and resize_position_embedding say how weights are "
+                "loaded"
+            )
+        return None
+    if not _WEIGHTS.fullmatch(weights):
+        raise InvalidArgument(
+            f"weights is {weights!r}; it is the name of a file of the server's "
+            "--weights-dir, without folder and .safetensors: [a-z0-9][a-z0-9_.-]{0,63}"
+        )
+    return pb.Weights(
+        name=weights,
+        load_by=_LOAD_BY[load_by],
+        partial=partial,
+        resize_position_embedding=resize,
+    )
+
+
+# What answers say. An answer that breaks the contract is a MalformedAnswer.
+
+
+def _read(kind: type[V], *messages: Any, **given: Any) -> V:
+    """Make a value of the fields that messages have of the same names.
+
+    Durations become seconds, repeated fields tuples. `given` are the other fields.
+    """
+    for name in kind.__annotations__:
+        if name not in given:
+            message = next(m for m in messages if name in m.DESCRIPTOR.fields_by_name)
+            given[name] = _value(getattr(message, name))
+    return kind(**given)
+
+
+def _value(field: Any) -> Any:
+    if isinstance(field, Duration):
+        return field.ToNanoseconds() / 1e9
+    if isinstance(field, (str, bytes)) or not hasattr(field, "__len__"):
+        return field
+    return dict(field) if hasattr(field, "items") else tuple(field)
+
+
+def read_version(message: instance_pb2.Version) -> Version:
+    """Read the version of an instance."""
+    return Version(message.uid, message.params, message.buffers)
+
+
+def read_argument(message: instance_pb2.ArgumentValue) -> Any:
+    """Read the value of an architecture's argument; None if it has none."""
+    kind = message.WhichOneof("kind")
+    return getattr(message, kind) if kind else None
+
+
+def _arguments(message: Any) -> dict[str, Any]:
+    return {name: read_argument(value) for name, value in message.arguments.items()}
+
+
+def _normalization(message: Any) -> Normalization | None:
+    if not message.HasField("normalization"):
+        return None
+    return _read(Normalization, message.normalization)
+
+
+def read_layout(message: instance_pb2.Layout) -> Layout:
+    """Read the layout of an instance."""
+    return _read(
+        Layout,
+        message,
+        parameters=tuple(
+            Parameter(p.name, tuple(p.shape), p.offset, tuple(p.aliases))
+            for p in message.parameters
+        ),
+        buffers=tuple(
+            Buffer(b.name, numpy_dtype(b.dtype), tuple(b.shape))
+            for b in message.buffers
+        ),
+        elements=message.parameter_elements,
+    )
+
+
+def read_server(message: pb.GetServerResponse) -> ServerInfo:
+    """Read the description of a server."""
+    return _read(
+        ServerInfo,
+        message,
+        devices=tuple(
+            _read(Device, device, batches=_read(Batches, device.batches))
+            for device in message.devices
+        ),
+        limits={
+            field.name: _value(getattr(message.limits, field.name))
+            for field in message.limits.DESCRIPTOR.fields
+        },
+        session_usage=_read(Usage, message.session_usage),
+        principal_usage=_read(Usage, message.principal_usage),
+    )
+
+
+def read_architecture(message: pb.Architecture) -> Architecture:
+    """Read the description of an architecture."""
+    arguments = tuple(
+        _read(
+            Argument,
+            a,
+            default=read_argument(a.default_value),
+            minimum=a.minimum if a.HasField("minimum") else None,
+            maximum=a.maximum if a.HasField("maximum") else None,
+            choices=tuple(read_argument(c) for c in a.choices),
+            step=a.step or 1,
+        )
+        for a in message.arguments
+    )
+    return _read(Architecture, message, arguments=arguments)
+
+
+def read_benchmark(message: pb.Benchmark) -> Benchmark:
+    """Read the description of a benchmark."""
+    return _read(
+        Benchmark,
+        message,
+        arguments=_arguments(message),
+        normalization=_normalization(message),
+    )
+
+
+def read_instance(message: instance_pb2.Instance) -> InstanceInfo:
+    """Read the description of an instance, without its layout."""
+    optimizer = message.optimizer if message.HasField("optimizer") else None
+    return _read(
+        InstanceInfo,
+        message,
+        message.counters,
+        message.settings,
+        version=read_version(message.version),
+        arguments=_arguments(message),
+        create_time=message.create_time.ToDatetime(datetime.timezone.utc),
+        normalization=_normalization(message),
+        optimizer=optimizer and read_optimizer(optimizer),
+        dtype=float_name(message.dtype),
+        feature_cache=_read(FeatureCache, message.feature_cache),
+    )
+
+
+def read_optimizer(message: optimizer_pb2.Optimizer) -> Optimizer:
+    """Read an optimizer."""
+    kinds = {number: name for name, number in _OPTIMIZERS.items()}
+    if message.kind not in kinds:
+        raise MalformedAnswer(f"the answer has an optimizer of kind {message.kind}")
+    groups = tuple(_read_group(group) for group in message.groups)
+    return Optimizer(kinds[message.kind], groups)
+
+
+def _read_group(group: optimizer_pb2.ParameterGroup) -> ParameterGroup:
+    select: Select = list(group.selection.globs) or None
+    if group.selection.HasField("range"):
+        select = range(group.selection.range.begin, group.selection.range.end)
+    return _read(
+        ParameterGroup,
+        group,
+        select=select,
+        betas=(group.beta1, group.beta2) if group.HasField("beta1") else None,
+        eps=group.eps if group.HasField("eps") else None,
+    )
+
+
+def read_step(version: Version, message: optimizer_pb2.StepResult) -> Stepped:
+    """Read what a step did."""
+    norm = message.grad_norm if message.HasField("grad_norm") else None
+    return Stepped(version, norm, message.stepped_count)
+
+
+def read_timings(message: backbone_service_pb2.Timings) -> Timings:
+    """Read the seconds that a call took in the server."""
+    parts = (message.queue, message.compute, message.total)
+    return Timings(*(part.seconds + part.nanos / 1e9 for part in parts))

@@ -1,0 +1,385 @@
+"""What a hosted network has to tell its server, and how that ends."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import weakref
+from collections.abc import Iterator
+from concurrent.futures import wait
+from typing import Any, Callable, NamedTuple, Optional
+
+import grpc
+import numpy as np
+import torch
+
+from backboned import calls
+from backboned.calls import BackwardOptions
+from backboned.errors import NOTHING_CHANGED, BackbonedError
+from backboned.instance import Instance
+from backboned.nn.advice import advised
+from backboned.nn.link import rng_state, set_rng_state
+from backboned.steps import StepInFlight, raise_unseen
+from backboned.transport.messages import Recall, Recallable, fresh_id
+from backboned.transport.retries import is_absence
+from backboned.transport.tensors import Empty
+from backboned.types import Array, StepOptions, Stepped, Version
+
+
+class HeldTape(NamedTuple):
+    """A tape of a hosted network; `release` is the finalizer that would give it up."""
+
+    tape_id: str
+    release: weakref.finalize[Any, Any]
+
+    def done(self) -> None:
+        """Note that the server has used up the tape."""
+        self.release.detach()
+
+
+class PendingBackward(NamedTuple):
+    """The backward of one taped forward, as PyTorch asked for it.
+
+    `task` is the number of the `backward()` that it is a part of; `token` keeps the
+    tape.
+    """
+
+    task: int
+    tape: HeldTape
+    gradients: dict[str, Array]
+    retain: bool
+    token: torch.Tensor
+
+
+Group = list[PendingBackward]
+
+
+def grouped(queue: Group, nothing_before: bool) -> list[Group]:
+    """Cut a queue into calls whose sums have the bits of PyTorch's.
+
+    PyTorch adds up what one `backward()` gives, the newest forward first, and adds
+    the sum to the gradients that are there. So each `backward()` is a call of its
+    own, but for two single tapes with nothing before: the order of two does not
+    matter.
+    """
+    groups: list[Group] = []
+    for item in queue:
+        if groups and groups[-1][0].task == item.task:
+            groups[-1].append(item)
+        else:
+            groups.append([item])
+    if nothing_before and [len(group) for group in groups] == [1, 1]:
+        (first,), (second,) = groups
+        if first.tape != second.tape and first.retain == second.retain:
+            return [[first, second]]
+    return groups
+
+
+class StepsInFlight:
+    """Takes note of training steps in the order in which they are made.
+
+    A forked child has none of them in flight: those are its parent's. Not thread-safe.
+
+    - `made`: told the version that a step left.
+    - `unsure`: told a step that may have been made, as its answer is lost; None: a
+      parent's.
+    """
+
+    def __init__(
+        self,
+        made: Callable[[Version], None],
+        unsure: Callable[[StepInFlight | None], None],
+    ) -> None:
+        self._made = made
+        self._unsure = unsure
+        self._steps: list[StepInFlight] = []
+
+    @property
+    def count(self) -> int:
+        """How many steps there are of which no note was taken yet."""
+        self._leave_to_parent()
+        return len(self._steps)
+
+    @property
+    def failed(self) -> bool:
+        """Whether one of them has failed."""
+        self._leave_to_parent()
+        return any(step.error for step in self._steps)
+
+    def begin(self, step: StepInFlight) -> None:
+        """Add a step that was sent after all others."""
+        while self._steps and self._steps[0].done() and not self._steps[0].error:
+            self._note(self._steps.pop(0))
+        self._steps.append(step)
+
+    def land(self) -> None:
+        """Wait for all steps.
+
+        Raises BackbonedError: the first error among them, unless somebody has seen one.
+        """
+        self._leave_to_parent()
+        wait(self._steps)
+        ended = list(self._steps)
+        while self._steps:
+            self._note(self._steps[0])
+            del self._steps[0]
+        raise_unseen(ended)
+
+    def _leave_to_parent(self) -> None:
+        """Forget steps of another process, which end there."""
+        if self._steps and self._steps[0].is_parents:
+            self._steps.clear()
+            self._unsure(None)
+
+    def _note(self, step: StepInFlight) -> None:
+        error = step.error
+        if error is None:
+            self._made(step.result().version)
+        elif not (isinstance(error, BackbonedError) and error.code in NOTHING_CHANGED):
+            self._unsure(step)
+
+
+Call = Callable[[], Optional[Stepped]]
+
+# After these codes a call has ended, and after all but the last of its own kind it
+# makes no sense to make it again.
+_DECIDED = NOTHING_CHANGED | {grpc.StatusCode.INTERNAL}
+_LATE = grpc.StatusCode.DEADLINE_EXCEEDED
+_LOST = _DECIDED - {grpc.StatusCode.RESOURCE_EXHAUSTED}
+
+
+class PendingCalls:
+    """Sends backwards and steps, each once.
+
+    Before anything else the training steps in flight are waited for, and a backward or
+    step whose answer is lost is made again, under its id. Of another call whose answer
+    is lost the answer is asked for, so that the call has ended. Not thread-safe, but
+    for `asking_if_lost`.
+
+    - `stepped`: told the answer's version when the server made a step.
+
+    - `in_flight`: the training steps in flight.
+    - `timeout`: seconds for each call.
+    - `there`: whether the server may hold gradients.
+    - `outdated`: whether it may hold some that do not count any more.
+    - `held`: if it may hold gradients, of which parameters; empty: not known.
+    """
+
+    def __init__(
+        self,
+        instance: Instance,
+        stepped: Callable[[Version], None],
+        in_flight: StepsInFlight,
+    ) -> None:
+        self.in_flight = in_flight
+        self.timeout: float | None = None
+        self.there = False
+        self.outdated = True
+        self.held: tuple[bool, ...] = ()
+        self._instance = instance
+        self._stepped = stepped
+        self._queue: Group = []
+        self._unsure: Call | None = None
+        self._lost: list[tuple[Recall, bytes]] = []
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing waits and nothing is unsure."""
+        return not (self._queue or self._unsure or self._lost)
+
+    def add(self, item: PendingBackward) -> None:
+        """Let the backward of a tape wait."""
+        self._queue.append(item)
+
+    def drop(self) -> None:
+        """Make sure of the last call, and forget what waits and what the server has."""
+        self.make_sure()
+        self._queue.clear()
+        self.outdated = self.outdated or self.there
+        self.there = False
+
+    def flush(self, step: StepOptions | None = None) -> Stepped | None:
+        """Send what waits, the step with the last of it.
+
+        Raises BackbonedError if the server refuses or fails. What waited is then lost,
+        unless its fate is unknown, or the server was too busy.
+        """
+        self.make_sure()
+        result = None
+        groups = grouped(self._queue, not self.there)
+        for group in groups:
+            options = self._options(group, step if group is groups[-1] else None)
+            call = functools.partial(self._backward, group, options, np.empty)
+            result = self._surely(call)
+        return result
+
+    def send_now(self, item: PendingBackward, empty: Empty) -> None:
+        """Send one backward alone; its input's gradient is made by `empty`."""
+        self.flush()
+        self._queue.append(item)
+        options = self._options([item], None, input_grad=True)
+        self._surely(functools.partial(self._backward, [item], options, empty))
+
+    def make_sure(self) -> Stepped | None:
+        """Let all that was sent come to its end.
+
+        Returns
+        -------
+        What the call did whose fate was unknown, if it made a step.
+        """
+        self.in_flight.land()
+        self._ask_again()
+        return self._surely(self._unsure) if self._unsure else None
+
+    @contextlib.contextmanager
+    def asking_again(self, generator: bytes = b"") -> Iterator[Recallable]:
+        """Make a call; if it ends otherwise than well, its answer is asked for later.
+
+        Parameters
+        ----------
+        generator : bytes
+            The generator's state that the call was given: if it was made, and nobody
+            drew since, the generator goes on as the call left it.
+
+        Yields
+        ------
+        callable
+            The call's `recallable`.
+        """
+        mine: list[tuple[Recall, bytes]] = []
+
+        def recallable(recall: Recall) -> None:
+            mine.append((recall, generator))
+            self._lost.append(mine[-1])
+
+        try:
+            yield recallable
+        except BackbonedError as error:
+            if error.code in NOTHING_CHANGED:
+                self._settled(mine)
+            raise
+        self._settled(mine)
+
+    @contextlib.contextmanager
+    def asking_if_lost(self, generator: bytes = b"") -> Iterator[Recallable]:
+        """Make a call beside others, as `asking_again` does.
+
+        It counts as lost when it has ended so, not before.
+        """
+        mine: list[tuple[Recall, bytes]] = []
+        try:
+            yield lambda recall: mine.append((recall, generator))
+        except BaseException as error:
+            code = error.code if isinstance(error, BackbonedError) else None
+            if code not in NOTHING_CHANGED:
+                self._lost.extend(mine)
+            raise
+
+    def lost(self, recall: Recall) -> None:
+        """Note a call that has ended without an answer."""
+        self._lost.append((recall, b""))
+
+    def _settled(self, ended: list[tuple[Recall, bytes]]) -> None:
+        self._lost = [call for call in self._lost if call not in ended]
+
+    def _ask_again(self) -> None:
+        """Let calls come to their end whose answers were lost, made or not."""
+        if self._lost:
+            self._instance.steps.wait()
+        while self._lost:
+            recall, generator = self._lost[0]
+            try:
+                state = recall(self.timeout)
+            except BackbonedError as error:
+                if is_absence(error) or error.code == _LATE:
+                    raise
+            else:
+                if generator and rng_state() == generator:
+                    set_rng_state(state)
+            del self._lost[0]
+
+    def step(
+        self, options: StepOptions, with_backward: bool
+    ) -> tuple[bool, Stepped | None]:
+        """Send what waits, and a step of the optimizer.
+
+        Parameters
+        ----------
+        options : StepOptions
+        with_backward : bool
+            Whether the step may go with the last backward.
+
+        Returns
+        -------
+        whether there was anything to step with, what the step did
+        """
+        try:
+            if self._queue and with_backward:
+                return True, self.flush(options)
+            self.flush()
+            if not self.there:
+                return False, None
+            call = functools.partial(self._bare_step, options, fresh_id())
+            return True, self._surely(call)
+        except BackbonedError as error:
+            if error.reason == "NO_GRADIENTS":
+                return False, None
+            raise
+
+    def _options(
+        self, group: Group, step: StepOptions | None, input_grad: bool = False
+    ) -> BackwardOptions:
+        return {
+            "return_grads": False,
+            "accumulate": True,
+            "input_grad": input_grad,
+            "retain": group[0].retain,
+            "zero_before": self.outdated,
+            "step": step,
+            "request_id": fresh_id(),
+        }
+
+    def _backward(
+        self, group: Group, options: BackwardOptions, empty: Empty
+    ) -> Stepped | None:
+        try:
+            result = calls.backward(
+                self._instance,
+                {item.tape.tape_id: item.gradients for item in group},
+                options,
+                self.timeout,
+                empty,
+            )
+        except BackbonedError as error:
+            if error.code in _LOST:
+                self._queue.clear()
+            raise
+        for item in group:
+            if not item.retain:
+                item.tape.done()
+        sent = {id(item) for item in group}
+        self._queue = [item for item in self._queue if id(item) not in sent]
+        self.there, self.outdated, self.held = True, False, result.held
+        if result.step is not None:
+            self._stepped(result.step.version)
+        return result.step
+
+    def _bare_step(self, options: StepOptions, request_id: str) -> Stepped:
+        result = self._instance.step(
+            options, request_id=request_id, timeout=self.timeout
+        )
+        self._stepped(result.version)
+        return result
+
+    def _surely(self, call: Call) -> Any:
+        """Make a call; keep it if its fate is unknown."""
+        self._unsure = call
+        try:
+            with advised(self._instance):
+                result = call()
+        except BackbonedError as error:
+            if error.code in _DECIDED:
+                self._unsure = None
+            raise
+        self._unsure = None
+        return result

@@ -1,0 +1,361 @@
+"""Finds the mirrored tensors in the module tree, fast, whoever replaced them."""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections.abc import Container, Iterable, Mapping, Sequence
+from typing import Any, NoReturn, Union
+
+import numpy as np
+import torch
+from torch import nn
+
+from backboned.transport.tensors import BFLOAT16, as_bytes
+from backboned.types import Array, Layout
+
+Tensors = Union[Sequence[torch.Tensor], Mapping[int, torch.Tensor]]
+
+
+class _Seen:
+    """A tensor as the server knows it.
+
+    - `closely`: keep a copy, to find elements that change behind PyTorch's back.
+    - `before`: an earlier look, whose copy's memory is used again.
+    """
+
+    def __init__(
+        self, tensor: torch.Tensor, closely: bool, before: _Seen | None
+    ) -> None:
+        # Keeps the memory, so that its address is not given to other values.
+        self._memory = tensor.detach()
+        self._version = version_of(tensor)
+        self._copy: bytearray | None = None
+        if closely:
+            elements = _in_memory(self._memory)
+            copy = before._copy if before else None
+            if copy is None or len(copy) != elements.nbytes:
+                copy = bytearray(elements.nbytes)
+            memoryview(copy)[:] = elements
+            self._copy = copy
+
+    def same(self, tensor: torch.Tensor) -> bool:
+        """Whether PyTorch knows of no change."""
+        return (
+            version_of(tensor) == self._version
+            and self.lies_at(tensor)
+            and tensor.stride() == self._memory.stride()
+        )
+
+    def written(self, version: int) -> bool:
+        """Whether a version counter says that the tensor was written."""
+        return version != self._version
+
+    def betrayed(self) -> bool:
+        """Whether elements changed behind PyTorch's back; False without a copy."""
+        return self._copy is not None and self._copy != _in_memory(self._memory)
+
+    def held(self, tensor: torch.Tensor) -> bool:
+        """Whether anybody else may refer to the tensor's memory at this moment."""
+        shared: bool = tensor.is_shared()  # type: ignore[no-untyped-call]
+        if _ALONE is None or shared:  # By processes, whose references do not count.
+            return True
+        return _references(tensor) > _ALONE + self.lies_at(tensor)
+
+    def lies_at(self, tensor: torch.Tensor) -> bool:
+        """Whether a tensor has the memory that it had."""
+        return tensor.data_ptr() == self._memory.data_ptr()
+
+    def relax(self) -> None:
+        """Compare elements no more."""
+        self._copy = None
+
+
+def _references(tensor: torch.Tensor) -> int:
+    """Count the references to a tensor's memory, those to its storage object too."""
+    storage = tensor.untyped_storage()
+    uses: int = torch._C._storage_Use_Count(storage._cdata)
+    return uses + sys.getrefcount(storage)
+
+
+# The references to memory that one tensor has; None: this torch does not count.
+_ALONE: int | None = None
+if hasattr(torch._C, "_storage_Use_Count"):
+    _ALONE = _references(torch.empty(1, device="cpu"))
+
+
+def _in_memory(tensor: torch.Tensor) -> memoryview:
+    """View the bytes of a CPU tensor, in the order in which they lie in memory.
+
+    They are copied if there are gaps between the elements.
+    """
+    if not tensor.is_contiguous():
+        strides = tensor.stride()
+        order = sorted(range(tensor.dim()), key=lambda d: strides[d], reverse=True)
+        tensor = tensor.permute(order).contiguous()
+    if tensor.dtype == torch.bfloat16:
+        tensor = tensor.view(torch.int16)
+    return as_bytes(tensor.numpy())
+
+
+def version_of(tensor: torch.Tensor) -> int:
+    """Give how often PyTorch knows a tensor written; -1: it does not count."""
+    return -1 if tensor.is_inference() else tensor._version
+
+
+class Watch:
+    """Remembers tensors as the server knows them; nothing is known at first.
+
+    Not thread-safe.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[int, _Seen] = {}
+
+    def look(
+        self,
+        tensors: Tensors,
+        indices: Iterable[int],
+        closely: Container[int] | None = None,
+    ) -> dict[int, _Seen]:
+        """Look at some of the tensors as they are now, for `saw`.
+
+        What was known of them is forgotten.
+
+        - `closely`: those of which every element is to be compared; by default all. The
+          others are known by what PyTorch tracks.
+        """
+        return {
+            index: _Seen(
+                tensors[index],
+                closely is None or index in closely,
+                self._seen.pop(index, None),
+            )
+            for index in indices
+        }
+
+    def saw(self, looks: dict[int, _Seen]) -> None:
+        """Note that the server has the tensors as they were at that look."""
+        self._seen.update(looks)
+
+    def known(self) -> list[int]:
+        """Give the indices of the tensors that were noted."""
+        return list(self._seen)
+
+    def moved(self, tensors: Tensors, among: Iterable[int]) -> list[int]:
+        """Give those of the indices whose tensors PyTorch knows to be written.
+
+        Cheaper than `changed`, for tensors whose memory nobody else refers to.
+        """
+        seen = self._seen
+        return [
+            i for i in among if i not in seen or seen[i].written(version_of(tensors[i]))
+        ]
+
+    def held(self, tensors: Tensors, among: Iterable[int]) -> set[int]:
+        """Give those of the indices whose tensors' memory somebody may refer to."""
+        seen = self._seen
+        return {i for i in among if i not in seen or seen[i].held(tensors[i])}
+
+    def foreign(self, tensors: Tensors, index: int) -> bool:
+        """Whether a tensor has memory since its last look that may be NumPy's.
+
+        Owners outside of torch are not counted.
+        """
+        seen, tensor = self._seen.get(index), tensors[index]
+        if seen is not None and seen.lies_at(tensor):
+            return False
+        return not tensor.untyped_storage().resizable()
+
+    def relax(self, indices: Iterable[int]) -> None:
+        """Compare the elements of some no more: nobody refers to their memory."""
+        for index in indices:
+            self._seen[index].relax()
+
+    def forget(self, indices: Iterable[int] | None = None) -> None:
+        """Note that it is no longer known what the server has of some, or of all."""
+        if indices is None:
+            self._seen.clear()
+        else:
+            for index in indices:
+                self._seen.pop(index, None)
+
+    def changed(
+        self, tensors: Tensors, among: Iterable[int] | None = None
+    ) -> list[int]:
+        """Give the indices of the tensors that the server does not know.
+
+        - `among`: the indices to look at; by default all.
+        """
+        changed = []
+        for index in range(len(tensors)) if among is None else among:
+            seen = self._seen.get(index)
+            if seen is None or not seen.same(tensors[index]) or seen.betrayed():
+                changed.append(index)
+        return changed
+
+
+def as_array(tensor: torch.Tensor) -> Array:
+    """View a CPU tensor as a C-contiguous array; copies only if it must."""
+    tensor = tensor.detach()
+    if tensor.dtype == torch.bfloat16:
+        return tensor.contiguous().view(torch.int16).numpy().view(BFLOAT16)
+    return np.asarray(tensor.numpy(), order="C")
+
+
+def as_tensor(array: Array) -> torch.Tensor:
+    """View a writable C-contiguous array as a tensor."""
+    if array.dtype == BFLOAT16:
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+def torch_dtype(dtype: np.dtype[Any]) -> torch.dtype:
+    """Give PyTorch's type for an array's."""
+    return as_tensor(np.empty(0, dtype)).dtype
+
+
+def check_tensor(name: str, tensor: Any, shape: Sequence[int], dtype: Any) -> None:
+    """Raise TypeError or ValueError unless a mirrored tensor is what it must be."""
+    if not isinstance(tensor, torch.Tensor):
+        raise TypeError(f"{name} is {tensor!r}; in the server it is a tensor")
+    if tensor.device.type != "cpu":
+        raise TypeError(f"{name} is on {tensor.device}; a mirror stays on the CPU")
+    if tensor.dtype != dtype:
+        raise TypeError(f"{name} is {tensor.dtype}; in the server it is {dtype}")
+    if tuple(tensor.shape) != tuple(shape):
+        raise ValueError(
+            f"{name} has the shape {list(tensor.shape)}; "
+            f"in the server it has {list(shape)}"
+        )
+
+
+_Module = weakref.ref[nn.Module]
+
+
+class Slots:
+    """The places of named tensors in a module tree, which it does not keep alive.
+
+    - `kind` ({"_parameters", "_buffers"}): which of a module's dictionaries holds them.
+    """
+
+    def __init__(
+        self,
+        root: nn.Module,
+        names: Sequence[str],
+        shapes: Sequence[tuple[int, ...]],
+        dtypes: Sequence[torch.dtype],
+        kind: str,
+    ) -> None:
+        self._root = weakref.ref(root)
+        self._names = names
+        self._expected = list(zip(names, shapes, dtypes))
+        self._kind = kind
+        self._links: list[tuple[_Module, str, _Module]] = []
+        self._places: list[tuple[_Module, str]] = []
+
+    def found(self) -> list[Any]:
+        """Give what is in the places, whatever it is, in the order of the names.
+
+        Raises AttributeError if one is empty.
+        """
+        if not self._places or not self._intact():
+            self._resolve()
+        try:
+            kind = self._kind
+            return [getattr(module(), kind)[key] for module, key in self._places]
+        except KeyError:
+            self._explain()
+
+    def tensors(self) -> list[Any]:
+        """Give the tensors in the order of the names.
+
+        Raises AttributeError if one is gone. Raises TypeError, ValueError if one no
+        longer has the type or the shape that the server knows.
+        """
+        found = self.found()
+        # Each time: `p.data = ...` changes a tensor and keeps the object.
+        for tensor, (name, shape, dtype) in zip(found, self._expected):
+            if not _fits(tensor, shape, dtype):
+                check_tensor(name, tensor, shape, dtype)
+        return found
+
+    def _intact(self) -> bool:
+        for reference, key, child in self._links:
+            module = reference()
+            if module is None or module._modules.get(key) is not child():
+                return False
+        return True
+
+    def _explain(self) -> NoReturn:
+        """Raise AttributeError: say which place is empty, and what may have done it."""
+        name, place, key = next(
+            (name, place, key)
+            for name, (module, key) in zip(self._names, self._places)
+            if key not in (place := getattr(module(), self._kind))
+        )
+        raise AttributeError(
+            f"the backbone has no {name!r} any more: it was deleted, or taken over by "
+            f"{_taker(place, key)}, which the server does not compute; set it again, "
+            "or take the parametrization off"
+        )
+
+    def _resolve(self) -> None:
+        """Walk down to each tensor's module, and note the way."""
+        root = self._root()
+        if root is None:
+            raise RuntimeError("the network of these tensors is gone; keep it")
+        links: dict[tuple[int, str], tuple[_Module, str, _Module]] = {}
+        self._places = []
+        for name in self._names:
+            *path, key = name.split(".")
+            module: nn.Module = root
+            for step in path:
+                child = module._modules.get(step)
+                if child is None:
+                    raise AttributeError(f"the backbone has no {name!r} any more")
+                link = (weakref.ref(module), step, weakref.ref(child))
+                links[id(module), step] = link
+                module = child
+            self._places.append((weakref.ref(module), key))
+        self._links = list(links.values())
+
+
+def _taker(place: dict[str, Any], key: str) -> str:
+    """Guess which function of PyTorch took a parameter's place."""
+    if f"{key}_g" in place:
+        return "torch.nn.utils.weight_norm"
+    if f"{key}_orig" in place:
+        return "torch.nn.utils.prune or spectral_norm"
+    return "a parametrization (torch.nn.utils.weight_norm, parametrize)"
+
+
+def _fits(tensor: Any, shape: tuple[int, ...], dtype: torch.dtype) -> bool:
+    return (
+        isinstance(tensor, torch.Tensor)
+        and tensor.shape == shape
+        and tensor.dtype == dtype
+        and tensor.is_cpu
+    )
+
+
+def parameter_slots(root: nn.Module, layout: Layout, dtype: torch.dtype) -> Slots:
+    """Give the places of a layout's parameters, of `dtype`."""
+    return Slots(
+        root,
+        [p.name for p in layout.parameters],
+        [p.shape for p in layout.parameters],
+        [dtype] * len(layout.parameters),
+        "_parameters",
+    )
+
+
+def buffer_slots(root: nn.Module, layout: Layout) -> Slots:
+    """Give the places of a layout's buffers."""
+    return Slots(
+        root,
+        [b.name for b in layout.buffers],
+        [b.shape for b in layout.buffers],
+        [torch_dtype(b.dtype) for b in layout.buffers],
+        "_buffers",
+    )

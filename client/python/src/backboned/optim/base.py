@@ -1,0 +1,508 @@
+"""What the optimizers in the server have in common."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import uuid
+import weakref
+from collections import defaultdict
+from collections.abc import Mapping, MutableMapping
+from typing import Any, Callable
+
+import torch
+
+from backboned import errors
+from backboned.losses import Terms
+from backboned.nn.hosted import HostedLink
+from backboned.nn.lazy import as_plain
+from backboned.nn.module import RemoteBackbone, network_of
+from backboned.nn.refs import Weak
+from backboned.nn.watch import as_array
+from backboned.optim.state import HostedState, Remembered, Slots
+from backboned.steps import StepInFlight
+from backboned.types import (
+    GroupSettings,
+    Optimizer,
+    ParameterGroup,
+    StepOptions,
+    Stepped,
+    TrainStep,
+    matching,
+)
+
+
+@errors.verbs
+class HostedOptimizer(torch.optim.Optimizer):
+    """An optimizer of `torch.optim` whose steps are made in the server.
+
+    Its groups may be changed like any optimizer's, by a scheduler too. New settings go
+    along with the next step. Another list of parameters, `amsgrad` and
+    `decoupled_weight_decay` have the optimizer's state fetched and sent again.
+
+    `state` is fetched when somebody looks at it, and sent before the next step if it
+    changed. Clearing it, or assigning an empty one, sends nothing. Tensors that were
+    taken from it have old values after a step, until somebody looks at `state` again;
+    writing to them before that is an error at the next step.
+
+    Parameters
+    ----------
+    params : RemoteBackbone, or what torch.optim takes
+        All of one network.
+    *args, **options
+        As of the optimizer of torch.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is not in a network of the server, they are in several, or an
+        option is for tensors in this process (`fused`, `capturable`,
+        `differentiable`).
+
+    Attributes
+    ----------
+    clip_norm : float or None
+        Each step first bounds the norm of all gradients together, as
+        ``torch.nn.utils.clip_grad_norm_`` does.
+    norm_type : float
+        The p of that norm.
+    clip_value : float or None
+        Each step first bounds each element, as ``clip_grad_value_`` does.
+    last_step : Stepped or None
+        What the last step did, e.g. ``last_step.grad_norm`` before it was clipped.
+    """
+
+    kind: str
+    clip_norm: float | None = None
+    norm_type: float = 2.0
+    clip_value: float | None = None
+    last_step: Stepped | None = None
+    _link: HostedLink | None = None
+    _network = Weak()  # It has this: one that is dropped is to be freed.
+    _state: MutableMapping[Any, Any]
+    # What the server was given; what steps change since then is not in it.
+    _configured: Optimizer | None = None
+    # Whether steps have changed more than learning rates since then.
+    _varies: bool = False
+
+    def __init__(self, params: Any, *args: Any, **options: Any) -> None:
+        make: Any = super().__init__
+        given = inspect.signature(make).bind(expanded(params), *args, **options)
+        for name in _LOCAL:
+            if given.arguments.get(name):
+                raise ValueError(f"{name}=True is for tensors in this process")
+        make(*given.args, **given.kwargs)
+        self._network = _only_network(self.param_groups)
+        self._link = self._network.host(self)
+
+    @property
+    def network(self) -> RemoteBackbone:
+        """The network that has its parameters."""
+        network: RemoteBackbone = self._network
+        return network
+
+    @property
+    def state(self) -> Any:
+        """What it remembers, by parameter; fetched when somebody looks."""
+        return self._state
+
+    @state.setter
+    def state(self, entries: MutableMapping[Any, Any]) -> None:
+        if entries is self.__dict__.get("_state"):
+            return
+        if isinstance(entries, HostedState):
+            entries = entries.bring()
+        old = _if_held(self.__dict__, "_state")
+        self._state = HostedState(entries, self)
+        if isinstance(old, HostedState):
+            old.bring()  # Whoever holds it keeps what it had.
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Be copied and pickled with what it remembers."""
+        link = self._link
+        state: Any = self._state
+        if isinstance(state, HostedState) and not state.here:
+            mine = link is not None and link.optimizer is self and link.hosting
+            state = state.bring() if mine else defaultdict(dict)
+        return {**super().__getstate__(), "state": state}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take what `load_state_dict` read, or what was pickled."""
+        if "state" in state:
+            self.state = state["state"]
+        super().__setstate__({k: v for k, v in state.items() if k != "state"})
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group, as any optimizer does; all of the same network."""
+        param_group = {**param_group, "params": expanded(param_group["params"])}
+        super().add_param_group(param_group)
+        if self._link is not None:
+            try:
+                same = _only_network(self.param_groups) is self._network
+            except ValueError:
+                self.param_groups.pop()
+                raise
+            if not same:
+                self.param_groups.pop()
+                raise ValueError("an optimizer in the server has one network")
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Take the gradients away, or make those that there are zero.
+
+        The latter sends zeros.
+        """
+        link = self._own_link()
+        tensors = self._tensors()
+        if not set_to_none:
+            super().zero_grad(set_to_none=False)
+        elif len(tensors) == len(link.parameters()):
+            link.zero_grad()
+        else:
+            link.zero_grad(tensors)
+
+    def step(  # type: ignore[override]
+        self,
+        closure: Callable[[], Any] | None = None,
+        *,
+        clip_norm: float | None = None,
+        norm_type: float | None = None,
+        clip_value: float | None = None,
+    ) -> Any:
+        """Send the backwards that wait, and step with the gradients.
+
+        Without gradients nothing happens, as in torch.
+
+        Parameters
+        ----------
+        closure : callable, optional
+            Computes the loss again, and gives it.
+        clip_norm, norm_type, clip_value : float, optional
+            For this step in place of the attributes.
+
+        Returns
+        -------
+        What `closure` gave.
+
+        Raises
+        ------
+        BackbonedError
+            If a backward or the step fails. What waited is then lost, unless the
+            answer is: then the next `step`, or the next use of the network, asks for
+            it again, and it happens once.
+        RuntimeError
+            If the network has been handed to another optimizer, or this is a copy.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        link = self._own_link()
+        self._put_in_force(link)
+        options = self._options(clip_norm, norm_type, clip_value)
+        made, result = link.step(options, self._covers_all(link))
+        self.last_step = result if made else None
+        return loss
+
+    def train_step(
+        self, x: torch.Tensor, terms: Terms, return_logits: bool
+    ) -> TrainStep:
+        """Make a whole training step; see `RemoteBackbone.train_step`."""
+        link = self._ready_link()
+        run = link.instance.train_step
+        options = self._train_options(return_logits)
+        result = link.train_step(functools.partial(run, as_array(x), terms, **options))
+        self._note_for_schedulers()
+        self.last_step = result.step
+        return result
+
+    def train_step_async(
+        self, x: torch.Tensor, terms: Terms, return_logits: bool
+    ) -> StepInFlight:
+        """Send a training step; see `RemoteBackbone.train_step_async`."""
+        link = self._ready_link()
+        send = link.instance.train_step_async
+        options = self._train_options(return_logits)
+        step = link.train_step_async(
+            functools.partial(send, as_array(x), terms, **options)
+        )
+        self._note_for_schedulers()
+        step.add_done_callback(self._note_end)
+        return step
+
+    def _note_for_schedulers(self) -> None:
+        """Note a step that `step` did not make: learning rates may be scheduled now.
+
+        Newer versions of torch look at the one, older ones at the other.
+        """
+        self._opt_called = True
+        self._step_count = getattr(self, "_step_count", 0) + 1
+
+    def _ready_link(self) -> HostedLink:
+        """Give the link of a network that whole training steps may train."""
+        link = self._own_link()
+        with as_plain():
+            frozen = [t for t in self._tensors() if not t.requires_grad]
+        if frozen:
+            raise ValueError(
+                f"train_step steps all parameters of the optimizer, and {len(frozen)} "
+                "of them are frozen; leave them out of its groups"
+            )
+        self._put_in_force(link)
+        return link
+
+    def _train_options(self, return_logits: bool) -> dict[str, Any]:
+        return {
+            "step": self._options(None, None, None),
+            "batch_norm": self._network.batch_norms(),
+            "return_logits": return_logits,
+            "request_id": uuid.uuid4().hex,
+            "timeout": self._own_link().timeout,
+        }
+
+    def _note_end(self, step: Any) -> None:
+        if not step.error:
+            self.last_step = step.result().step
+
+    def _options(
+        self, clip_norm: float | None, norm_type: float | None, clip_value: float | None
+    ) -> StepOptions:
+        if clip_norm is None and clip_value is None:
+            clip_norm, clip_value = self.clip_norm, self.clip_value
+        return StepOptions(
+            lr=[float(group["lr"]) for group in self.param_groups],
+            clip_norm=clip_norm,
+            norm_type=self.norm_type if norm_type is None else norm_type,
+            clip_value=clip_value,
+            settings=[_settings(g) for g in self.param_groups] if self._varies else [],
+        )
+
+    def _tensors(self) -> list[torch.Tensor]:
+        return [tensor for group in self.param_groups for tensor in group["params"]]
+
+    def _covers_all(self, link: HostedLink) -> bool:
+        """Whether every parameter that may have a gradient is in a group."""
+        mine = {id(tensor) for tensor in self._tensors()}
+        with as_plain():
+            return all(
+                id(tensor) in mine or not tensor.requires_grad
+                for tensor in link.parameters()
+            )
+
+    def _own_link(self) -> HostedLink:
+        link = self._link
+        if link is None:
+            raise RuntimeError(
+                "a copy of an optimizer in the server has no network; make one for "
+                "the copied network, and load the state dict of the first into it"
+            )
+        if link.optimizer is not self or not link.hosting:
+            raise RuntimeError(
+                "the network was handed to another optimizer, or is mirrored again; "
+                "make one optimizer with several groups, or a new one"
+            )
+        return link
+
+    def _put_in_force(self, link: HostedLink) -> None:
+        """Let the server have this optimizer, with these groups and this state."""
+        if link.instance.frozen:
+            self._thaw(link)
+        wanted = self._described(link)
+        state, slots, configured = self._state, self.slots(), self._configured
+        assert isinstance(state, HostedState)
+        same = configured is not None and _structure(wanted) == _structure(configured)
+        if not same and configured is not None:
+            state.bring()
+        if not same or state.changed(slots):
+            names = self._names(link)
+            tensors = {
+                f"{names[id(parameter)]}/{what}": array
+                for parameter, its in state.remembered(slots).items()
+                for what, array in its.items()
+            }
+            link.set_optimizer(wanted, tensors)
+            self._configured, self._varies = wanted, False
+        elif _without_lr(wanted) != _without_lr(configured):
+            self._varies = True
+        state.leave(slots)
+
+    def slots(self) -> Slots:
+        """Say which tensors the server remembers of the parameters of the groups."""
+        return {
+            tensor: (*_SLOTS[self.kind], *_AMSGRAD[: bool(group.get("amsgrad"))])
+            for group in self.param_groups
+            for tensor in group["params"]
+        }
+
+    def fetch(self) -> Remembered:
+        """Get what the server remembers."""
+        link = self._own_link()
+        parameters = self._by_name(link)
+        found: Remembered = {}
+        for name, array in link.optimizer_state().tensors.items():
+            parameter, _, what = name.rpartition("/")
+            found.setdefault(parameters[parameter], {})[what] = array
+        return found
+
+    def _thaw(self, link: HostedLink) -> None:
+        """Let the server step what is frozen there and trains here."""
+        names = self._names(link)
+        held = set(matching(link.instance.frozen, list(names.values())))
+        with as_plain():
+            trains = any(
+                tensor.requires_grad and names.get(id(tensor)) in held
+                for tensor in self._tensors()
+            )
+        if trains:
+            link.thaw()
+
+    def _names(self, link: HostedLink) -> dict[int, str]:
+        return {id(tensor): name for name, tensor in self._by_name(link).items()}
+
+    def _described(self, link: HostedLink) -> Optimizer:
+        """Describe this optimizer for the server.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is in the network no more, or the groups differ in kind.
+        """
+        names = self._names(link)
+        groups = []
+        for group in self.param_groups:
+            missing = [t for t in group["params"] if id(t) not in names]
+            if missing:
+                raise ValueError(
+                    f"{len(missing)} parameters of the optimizer are in the network "
+                    "no more; make a new optimizer"
+                )
+            mine = [names[id(t)] for t in group["params"]]
+            groups.append(_described_group(group, mine, len(names)))
+        return Optimizer(_kind(self.kind, self.param_groups), tuple(groups))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give the state dict that the optimizer of torch would have."""
+        state = self._state
+        if not isinstance(state, HostedState) or state.here:
+            return super().state_dict()
+        try:
+            self._state = state.snapshot()
+            return super().state_dict()
+        finally:
+            self._state = state
+
+    def _by_name(self, link: HostedLink) -> dict[str, torch.Tensor]:
+        names = (spec.name for spec in link.instance.layout.parameters)
+        return dict(zip(names, link.parameters()))
+
+
+def expanded(params: Any) -> Any:
+    """Put the parameters of a network in the place of the network."""
+    if isinstance(params, RemoteBackbone):
+        return list(params.parameters())
+    if isinstance(params, (list, tuple)):
+        return [
+            {**item, "params": expanded(item["params"])}
+            if isinstance(item, dict)
+            else item
+            for item in params
+        ]
+    return params
+
+
+_LOCAL = ("fused", "capturable", "differentiable")
+"""Options that only an optimizer beside local tensors can have."""
+
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+_AMSGRAD = ("max_exp_avg_sq",)
+_SLOTS = {"sgd": ("momentum_buffer",), "adam": _MOMENTS, "adamw": _MOMENTS}
+
+
+def _if_held(attributes: dict[str, Any], name: str) -> Any:
+    """Take an attribute away; give its value if somebody else refers to it too."""
+    value = attributes.pop(name, None)
+    held = weakref.ref(value) if isinstance(value, HostedState) else None
+    del value
+    return held() if held else None
+
+
+def _only_network(groups: list[dict[str, Any]]) -> RemoteBackbone:
+    """Give the network that has the parameters of all groups."""
+    found: RemoteBackbone | None = None
+    mine: set[int] = set()
+    for index, tensor in enumerate(t for group in groups for t in group["params"]):
+        if id(tensor) in mine:
+            continue
+        network = network_of(tensor)
+        if network is None:
+            raise ValueError(
+                f"parameter {index} of the optimizer is in no network of the server; "
+                "give it an optimizer of torch.optim"
+            )
+        if found is not None and network is not found:
+            raise ValueError("an optimizer in the server has one network")
+        found = network
+        mine.update(id(t) for t in network.layout_parameters())
+    if found is None:
+        raise ValueError("an optimizer needs parameters")
+    return found
+
+
+def _kind(made_as: str, groups: list[dict[str, Any]]) -> str:
+    """Say which kind it is: Adam that loads a state of AdamW is AdamW, as in torch."""
+    if made_as not in ("adam", "adamw"):
+        return made_as
+    default = made_as == "adamw"  # Groups of older versions do not say.
+    decoupled = {bool(g.get("decoupled_weight_decay", default)) for g in groups}
+    if len(decoupled) > 1:
+        raise ValueError(
+            "some groups have decoupled_weight_decay and some have not; in the server "
+            "an optimizer is Adam or AdamW, so make them alike"
+        )
+    return "adamw" if True in decoupled else "adam"
+
+
+def _described_group(
+    group: Mapping[str, Any], names: list[str], count: int
+) -> ParameterGroup:
+    options = {
+        key: value
+        for key, value in dataclasses.asdict(_settings(group)).items()
+        if value is not None
+    }
+    return ParameterGroup(
+        select=None if len(names) == count else names,
+        lr=float(group["lr"]),
+        amsgrad=bool(group.get("amsgrad", False)),
+        **options,
+    )
+
+
+def _settings(group: Mapping[str, Any]) -> GroupSettings:
+    """Read the settings of a group that steps may change, but for the learning rate."""
+    betas = group.get("betas")
+    return GroupSettings(
+        weight_decay=float(group["weight_decay"]),
+        maximize=bool(group["maximize"]),
+        momentum=_number(group.get("momentum")),
+        dampening=_number(group.get("dampening")),
+        nesterov=bool(group["nesterov"]) if "nesterov" in group else None,
+        betas=None if betas is None else (float(betas[0]), float(betas[1])),
+        eps=_number(group.get("eps")),
+    )
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def _structure(optimizer: Optimizer) -> Any:
+    """Give of an optimizer what no step changes."""
+    groups = tuple((group.select, group.amsgrad) for group in optimizer.groups)
+    return optimizer.kind, groups
+
+
+def _without_lr(optimizer: Optimizer | None) -> Any:
+    if optimizer is None:
+        return None
+    return tuple(dataclasses.replace(group, lr=None) for group in optimizer.groups)

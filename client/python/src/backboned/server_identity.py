@@ -1,0 +1,60 @@
+"""The server in which a network lives: whether it is there, and still the same."""
+
+from __future__ import annotations
+
+from backboned.contract import read_server
+from backboned.errors import BackbonedError
+from backboned.transport.channel import RESTARTED, Channel
+from backboned.transport.retries import Patience, is_absence
+from backboned.transport.traffic import Meter
+from backboned.types import ServerInfo
+
+_ANSWER_S = 5.0
+
+# What calls report that find another server, in which the instance or tape is not.
+_STRANGE = {"INSTANCE_NOT_FOUND", "STALE_VERSION", "TAPE_NOT_FOUND", RESTARTED}
+
+
+class ServerIdentity:
+    """The server that has an instance, as it was when it was last asked.
+
+    Thread-safe.
+
+    - `channel`: to that server. What is asked here is not counted as the network's
+      traffic.
+    """
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel.metered(Meter())
+        self.info = self.there()
+
+    def ask(self, timeout: float | None = None) -> ServerInfo:
+        """Ask what the server is now; `info` stays."""
+        return read_server(self._channel.ask_server(timeout))
+
+    def there(self) -> ServerInfo:
+        """Ask what the server is, and wait for it if it does not answer."""
+        return self._channel.patiently(self.ask)
+
+    def was_restarted(self, error: BackbonedError) -> bool:
+        """Whether a call failed since the server is not the one that it was."""
+        if error.reason not in _STRANGE:
+            return False
+        try:
+            return self.ask(_ANSWER_S).server_uid != self.info.server_uid
+        except BackbonedError:
+            return False
+
+    def await_again(self, error: BackbonedError, patience: Patience) -> ServerInfo:
+        """Wait until the server is there, after a call that failed for its absence.
+
+        Raises BackbonedError: `error` if it says something else, or if the server stays
+        away.
+        """
+        if error.was_waited_for:
+            raise error
+        if is_absence(error):
+            return read_server(self._channel.await_server(error, patience))
+        if self.was_restarted(error):
+            return self.there()
+        raise error

@@ -1,0 +1,1 @@
+"""Moves bytes to a server and back."""

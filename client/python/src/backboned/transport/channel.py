@@ -1,0 +1,523 @@
+"""The connection to one server: options, metadata, deadlines, forks and errors."""
+
+from __future__ import annotations
+
+import collections
+import copy
+import logging
+import re
+import threading
+import time
+import uuid
+import weakref
+from collections.abc import Generator, Hashable
+from typing import Any, Callable, TypeVar
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from backboned.errors import (
+    BackbonedError,
+    InvalidArgument,
+    MalformedAnswer,
+    ServerRestarted,
+    Unavailable,
+    from_rpc,
+)
+from backboned.transport import forks, retries
+from backboned.transport.retries import OnWait, Patience, is_absence
+from backboned.transport.traffic import Meter
+from backboned.types import Waiting
+from backboned.v1 import instance_service_pb2 as pb
+
+DATA = "/backboned.v1.BackboneService/"
+CONTROL = "/backboned.v1.InstanceService/"
+
+DEFAULT_TIMEOUT_S = 120.0
+RECONNECT_TIMEOUT_S = 300.0
+"""Less than the ten minutes for which a server remembers request ids."""
+
+T = TypeVar("T")
+
+_MESSAGE_BYTES = 4 << 20
+_OPTIONS = (
+    ("grpc.max_receive_message_length", _MESSAGE_BYTES),
+    ("grpc.max_send_message_length", _MESSAGE_BYTES),
+    ("grpc.http2.max_frame_size", _MESSAGE_BYTES),
+    ("grpc.http2.lookahead_bytes", _MESSAGE_BYTES),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    # A server that comes back is found at once.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_http_proxy", 0),
+)
+# Not grpc's SingleThreadedUnaryStream: of a call that is left early nobody would take
+# the end off its queue, and a forked child would wait for that for ever.
+
+_END_S = 1.0
+_ANSWER_S = 5.0
+_LABEL = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+# About three years; grpc cannot count up to much more.
+_FOR_EVER_S = 1e8
+
+RESTARTED = "SERVER_RESTARTED"
+"""The client's own reason: another server answered than the one that was called."""
+
+# What a server says that is there, but takes its time.
+_SLOW = {grpc.StatusCode.DEADLINE_EXCEEDED}
+
+_log = logging.getLogger("backboned")
+
+# What grpc itself reports when a connection breaks; an error of the server's own has
+# a reason.
+_BROKEN = {
+    grpc.StatusCode.UNAVAILABLE: "the server at {} does not answer",
+    grpc.StatusCode.CANCELLED: "the server at {} ended the call: it shuts down, or an "
+    "upload made no progress",
+}
+
+
+class Connection:
+    """What belongs to one process: grpc's channel, its session, its garbage.
+
+    - `session`: under which the server knows this process.
+    - `one_message_answers`: keys of calls whose answers are known to be one message;
+      see messages.py.
+    - `abandoned_tapes`, `abandoned_instances`: what finalizers left: tape ids, and
+      (address, uid); see session.py.
+    - `guards`: by uid, what keeps the unnamed instances of this process; see
+      session.py.
+    - `interrupted`: whether somebody was interrupted inside of grpc, which may have
+      left a lock held (grpc/grpc#19973): the next call takes another channel of grpc's,
+      under the same session. The calls of other threads end on the old one, and nobody
+      closes it, since that would wait for the lock.
+    - `keeper`: keeps the session alive; see session.py.
+    """
+
+    def __init__(self, target: str, label: str | None) -> None:
+        self.session = uuid.uuid4().hex
+        self.one_message_answers: set[Hashable] = set()
+        self.abandoned_tapes: collections.deque[str] = collections.deque()
+        self.abandoned_instances: collections.deque[tuple[str, str]] = (
+            collections.deque()
+        )
+        self.guards: weakref.WeakValueDictionary[str, Any] = (
+            weakref.WeakValueDictionary()
+        )
+        self.interrupted = False
+        self.keeper: threading.Thread | None = None
+        self.closed = False
+        self._target = target
+        self._wire = _Wire(target)
+        forks.prepare(_after_fork_in_child)
+        self._metadata: tuple[tuple[str, str], ...] = (
+            ("backboned-session", self.session),
+        )
+        if label:
+            self._metadata += (("backboned-label", label),)
+
+    def call(self, shape: str, path: str, body: Any, timeout: float | None) -> Any:
+        """Call grpc's `shape`, e.g. ``"unary_stream"``, of a method with bytes."""
+        if self.interrupted:
+            self._wire = _Wire(self._target)
+            self.interrupted = False
+        method = self._wire.method(shape, path)
+        return method(body, timeout=timeout, metadata=self._metadata)
+
+    def close(self) -> None:
+        """End all calls. Idempotent."""
+        self.closed = True
+        if not self.interrupted:
+            self._wire.channel.close()
+
+
+class _Wire:
+    """A channel of grpc's, and what was asked of it before."""
+
+    def __init__(self, target: str) -> None:
+        self.channel = grpc.insecure_channel(target, options=_OPTIONS)
+        self._methods: dict[tuple[str, str], Callable[..., Any]] = {}
+
+    def method(self, shape: str, path: str) -> Callable[..., Any]:
+        """Give what calls a method; bytes go in and come out."""
+        method = self._methods.get((shape, path))
+        if method is None:
+            method = getattr(self.channel, shape)(
+                path, request_serializer=None, response_deserializer=None
+            )
+            self._methods[shape, path] = method
+        return method
+
+
+class _Line:
+    """What all views of a channel share: the connection of this process, if any."""
+
+    def __init__(self) -> None:
+        self.lock = forks.lock()
+        self.connection: Connection | None = None
+        self.closed = False
+        self.explain: Callable[[], str] = str
+        self.server_uid = ""
+        self.compared = False
+        _lines.add(self)
+
+    def forget(self) -> None:
+        """Leave the connection to the parent process."""
+        self.connection = None
+
+
+_lines: weakref.WeakSet[_Line] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for line in list(_lines):
+        line.forget()
+
+
+class Channel:
+    """Calls one server. Thread-safe.
+
+    In a forked child the first call opens a connection and a session of the child's
+    own; the parent's are left alone.
+
+    - `target`: gRPC's name of the server: ``unix:/path`` or ``host:port``.
+    - `timeout`: seconds that a call may take unless it says otherwise.
+    - `label`: name of the run: for its share of the device, and the server's log.
+    - `progress`: show a bar for transfers over one second.
+    - `reconnect_timeout`: seconds that a call waits for a server that does not answer.
+    - `retry_timeout`: seconds in which a call is made again that a busy server did not
+      begin.
+    - `on_wait`: is told, before each pause, what a call waits for (`Waiting`).
+
+    Raises InvalidArgument if the label or a number of seconds is none.
+
+    - `meter`: counts what travels through this channel.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        timeout: float = DEFAULT_TIMEOUT_S,
+        label: str | None = None,
+        progress: bool = False,
+        reconnect_timeout: float = RECONNECT_TIMEOUT_S,
+        retry_timeout: float = retries.RETRY_TIMEOUT_S,
+        on_wait: OnWait = retries.show_waiting,
+    ) -> None:
+        if label is not None and not _LABEL.fullmatch(label):
+            raise InvalidArgument(
+                f"the label is {label!r}; it is 1 to 64 characters of [A-Za-z0-9_.-]"
+            )
+        check_seconds(timeout, "timeout")
+        check_seconds(reconnect_timeout, "reconnect_timeout")
+        check_seconds(retry_timeout, "retry_timeout")
+        self.target = target
+        self.timeout = timeout
+        self.progress = progress
+        self.reconnect_timeout = reconnect_timeout
+        self.retry_timeout = retry_timeout
+        self.on_wait = on_wait
+        self.meter = Meter()
+        self._label = label
+        self._line = _Line()
+
+    def metered(self, meter: Meter) -> Channel:
+        """Give the same channel with another meter."""
+        view = copy.copy(self)
+        view.meter = meter
+        return view
+
+    @property
+    def explain(self) -> Callable[[], str]:
+        """Says what is known of a server that went away; empty if nothing is."""
+        return self._line.explain
+
+    @explain.setter
+    def explain(self, value: Callable[[], str]) -> None:
+        self._line.explain = value
+
+    @property
+    def connection(self) -> Connection:
+        """The connection of this process.
+
+        Raises Unavailable: after `close`.
+        """
+        line = self._line
+        connection = line.connection
+        if connection is not None:
+            return connection
+        with line.lock:
+            if line.closed:
+                raise Unavailable(f"the connection to {self.target} is closed")
+            if line.connection is None:
+                line.connection = Connection(self.target, self._label)
+            return line.connection
+
+    def when_dropped(self, function: Callable[[], object]) -> None:
+        """Call a function when nobody has this channel, or a view of it, any more."""
+        finalizer = weakref.finalize(self._line, function)
+        finalizer.atexit = False
+
+    @property
+    def compared(self) -> bool:
+        """Whether it was said on what the bits of server and client depend."""
+        return self._line.compared
+
+    @compared.setter
+    def compared(self, value: bool) -> None:
+        self._line.compared = value
+
+    @property
+    def is_open(self) -> bool:
+        """Whether this process has a connection."""
+        return self._line.connection is not None
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._line.closed
+
+    def close(self) -> None:
+        """End the connection; later calls raise Unavailable. Idempotent."""
+        line = self._line
+        with line.lock:
+            line.closed = True
+            connection, line.connection = line.connection, None
+        if connection is not None:
+            connection.close()
+
+    def unary(self, path: str, request: bytes, timeout: float | None = None) -> bytes:
+        """Call a method with one message each way, which is safe to repeat.
+
+        Raises BackbonedError if the call fails.
+        """
+        return self.patiently(
+            lambda left: self.invoke("unary_unary", path, request, left), timeout
+        )
+
+    def ask_server(self, timeout: float | None = None) -> pb.GetServerResponse:
+        """Ask what the server is; does not wait for one that is away.
+
+        Raises BackbonedError if the call fails.
+        """
+        raw = self._while_busy(
+            lambda left: self.invoke("unary_unary", CONTROL + "GetServer", b"", left),
+            timeout,
+        )
+        try:
+            answer = pb.GetServerResponse.FromString(raw)
+        except DecodeError as error:
+            raise MalformedAnswer("the server's answer cannot be decoded") from error
+        self._line.server_uid = answer.server_uid
+        return answer
+
+    def patiently(
+        self,
+        attempt: Callable[[float], T],
+        timeout: float | None = None,
+        repeatable: bool = True,
+    ) -> T:
+        """Make a call, and again while the server is busy or does not answer.
+
+        - `attempt`: makes the call, in the seconds that it is given.
+        - `timeout`: seconds that the server has for it, and how long a busy one is
+          waited for. Unless given, those of the channel, and `retry_timeout`.
+        - `repeatable`: whether a call may be made again whose answer is lost: it
+          changes nothing, or is applied once, having a request id.
+
+        Raises ServerRestarted if the server was restarted before it answered. Raises
+        BackbonedError if the call fails otherwise, or the server stays away.
+        """
+        before = self._line.server_uid
+        patience = Patience(self.reconnect_timeout)
+        while True:
+            try:
+                return self._while_busy(attempt, timeout)
+            except BackbonedError as error:
+                if not (repeatable and is_absence(error)):
+                    raise
+                found = self.await_server(error, patience).server_uid
+                if found != before and before:
+                    raise ServerRestarted(
+                        f"the server at {self.target} was restarted before it answered "
+                        f"[{error.message}]",
+                        reason=RESTARTED,
+                    ) from error
+
+    def await_server(
+        self, error: BackbonedError, patience: Patience
+    ) -> pb.GetServerResponse:
+        """Wait until the server answers, after a call that failed for its absence.
+
+        Raises BackbonedError: `error`, or a later one, if it stays away or cannot come
+        back.
+        """
+        probe = self.metered(Meter())
+        while True:
+            pause = patience.pause()
+            if self.closed or self.explain() or not patience.seconds:
+                raise error
+            if pause is None:
+                raise patience.tired(error)
+            _log.info("%s; asked again in %.1f s", error.message, pause)
+            if self.on_wait is not None:
+                self.on_wait(
+                    Waiting("", "", 0, 0, pause, patience.waited, error.message)
+                )
+            time.sleep(pause)
+            try:
+                return probe.ask_server(_ANSWER_S)
+            except BackbonedError as again:
+                if not is_absence(again) and again.code not in _SLOW:
+                    raise error from None
+                error = again
+
+    def _while_busy(self, attempt: Callable[[float], T], timeout: float | None) -> T:
+        """Make a call, and again while the server is too busy to begin it."""
+        if timeout is None:
+            return retries.patiently(
+                attempt, self.timeout, self.retry_timeout, self.on_wait
+            )
+        check_seconds(timeout, "timeout")
+        patience = min(timeout, self.retry_timeout)
+        begin = time.monotonic()
+        return retries.patiently(
+            lambda seconds: attempt(seconds - (time.monotonic() - begin)),
+            timeout,
+            patience,
+            self.on_wait,
+        )
+
+    def invoke(
+        self, shape: str, path: str, body: Any, timeout: float | None = None
+    ) -> bytes:
+        """Call a method whose answer is one message.
+
+        - `path`: the method: `DATA` or `CONTROL` and its name.
+        - `body`: the request's message or messages.
+        - `timeout`: seconds; the channel's unless given.
+        """
+        connection, meter = self.connection, self._call_meter()
+        begin = time.monotonic()
+        with forks.GATE:
+            try:
+                answer: bytes = self._call(
+                    connection, meter, shape, path, body, timeout
+                )
+            except grpc.RpcError as error:
+                raise self._translate(error) from None
+            except BackbonedError:
+                raise
+            except BaseException:
+                connection.interrupted = True
+                raise
+        meter.received(answer)
+        _say_call(path, meter, begin)
+        return answer
+
+    def stream(
+        self, shape: str, path: str, body: Any, timeout: float | None = None
+    ) -> Generator[bytes, None, None]:
+        """Call a method whose answer is several messages, and give them.
+
+        The call ends with the generator; close one that is left early, since forks
+        wait for it. Parameters as in `invoke`, with the shapes ``unary_stream`` and
+        ``stream_stream``.
+        """
+        connection, meter = self.connection, self._call_meter()
+        begin = time.monotonic()
+        call = None
+        with forks.GATE:
+            try:
+                try:
+                    call = self._call(connection, meter, shape, path, body, timeout)
+                    yield from meter.receiving(call)
+                finally:
+                    if call is not None:
+                        _end(call)
+            except grpc.RpcError as error:
+                raise self._translate(error) from None
+            except (BackbonedError, GeneratorExit):
+                raise
+            except BaseException:
+                connection.interrupted = True
+                raise
+        _say_call(path, meter, begin)
+
+    def _call_meter(self) -> Meter:
+        """Give the meter of a call: one of its own if it will be told."""
+        debugging = _log.isEnabledFor(logging.DEBUG)
+        return Meter(self.meter) if debugging else self.meter
+
+    def _call(
+        self,
+        connection: Connection,
+        meter: Meter,
+        shape: str,
+        path: str,
+        body: Any,
+        timeout: float | None,
+    ) -> Any:
+        seconds = self.timeout if timeout is None else timeout
+        meter.called()
+        if isinstance(body, bytes):
+            meter.sent(body)
+        else:
+            body = meter.sending(body)
+        try:
+            return connection.call(
+                shape, path, body, seconds if seconds < _FOR_EVER_S else None
+            )
+        except ValueError:  # grpc's word for a closed channel.
+            if not self.closed:
+                raise
+            raise Unavailable(f"the connection to {self.target} is closed") from None
+
+    def _translate(self, error: grpc.RpcError) -> BackbonedError:
+        """Make our exception of grpc's, and say what else is known."""
+        plain = from_rpc(error)
+        if plain.reason or plain.code not in _BROKEN:
+            return plain
+        if self.closed:
+            return Unavailable(f"the connection to {self.target} is closed")
+        end = self.explain()
+        if end:
+            return Unavailable(f"{end} [{plain.message}]")
+        return from_rpc(error, _BROKEN[plain.code].format(self.target))
+
+
+def _end(call: Any) -> None:
+    """End a call if it is under way, and wait until grpc has let go of it."""
+    ended = threading.Event()
+    call.add_done_callback(lambda _call: ended.set())
+    call.cancel()
+    ended.wait(_END_S)
+
+
+def check_seconds(seconds: float, what: str) -> None:
+    """Refuse what is no number of seconds; infinity is one.
+
+    Raises InvalidArgument if it is negative, or not a number.
+    """
+    try:
+        fine = seconds >= 0
+    except TypeError:
+        fine = False
+    if not fine:
+        raise InvalidArgument(f"{what} is {seconds!r}; it is a number of seconds")
+
+
+def _say_call(path: str, meter: Meter, begin: float) -> None:
+    """Log a call that has ended well."""
+    if not _log.isEnabledFor(logging.DEBUG):
+        return
+    traffic = meter.read()
+    _log.debug(
+        "%s: %d bytes sent, %d received, %.4f s",
+        path.rsplit("/", 1)[1],
+        traffic.sent_bytes,
+        traffic.received_bytes,
+        time.monotonic() - begin,
+    )
