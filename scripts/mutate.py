@@ -48,7 +48,7 @@ TOO_LONG = "too long"
 
 @dataclass(frozen=True)
 class Module:
-    """Sources, and the programs that test them: the likeliest first."""
+    """Sources, and what tests them, the likeliest first: programs, or cases of one."""
 
     files: tuple[str, ...]
     tests: tuple[str, ...]
@@ -65,7 +65,7 @@ MODULES = {
             "server/rpc/transport/once.cc",
             "server/rpc/transport/once.h",
         ),
-        ("answer_log_test", "rpc/rpc_test"),
+        ("answer_log_test", "rpc/rpc_test RetriesTest.*", "rpc/rpc_test"),
     ),
     "limits": Module(
         (
@@ -79,6 +79,7 @@ MODULES = {
             "budget_test",
             "payer_accounts_test",
             "memory_room_test",
+            "rpc/rpc_test GateTest.*:LimitsTest.*",
             "rpc/rpc_test",
             "server_test",
         ),
@@ -314,8 +315,8 @@ def instrument(file: str, mutants: list[Mutant]) -> str:
     return SWITCH + render(parse(file))
 
 
-def build(mutants: list[Mutant], programs: set[str]) -> list[Mutant]:
-    """Build the programs with all mutants that compile, and give those."""
+def build(mutants: list[Mutant], tests: set[str]) -> list[Mutant]:
+    """Build the tests with all mutants that compile, and give those."""
     copy_tree()
     record = COPY / "refused.json"  # Of earlier builds.
     wrong = set(json.loads(record.read_text())) if record.is_file() else set()
@@ -327,7 +328,7 @@ def build(mutants: list[Mutant], programs: set[str]) -> list[Mutant]:
         print(f"mutate: builds {len(mutants)} mutants", file=sys.stderr)
         done = subprocess.run(
             ["cmake", "--build", COPY / "build/release", "--target"]
-            + [f"tests/server/{program}" for program in sorted(programs)]
+            + [f"tests/server/{program}" for program in programs_of(tests)]
             + ["--", "-k", "0"],
             capture_output=True,
             text=True,
@@ -400,8 +401,14 @@ def write(path: Path, content: str | bytes) -> None:
         path.write_bytes(data)
 
 
-def run(program: str, number: int, timeout: float | None = None) -> str:
-    """Run a program with one mutant, or none: 0. Give the test that fails, or ''."""
+def programs_of(tests: set[str]) -> list[str]:
+    """Give the programs of tests."""
+    return sorted({test.partition(" ")[0] for test in tests})
+
+
+def run(test: str, number: int, timeout: float | None = None) -> str:
+    """Run tests with one mutant, or none: 0. Give the case that fails, or ''."""
+    program, _, chosen = test.partition(" ")
     environment = os.environ | {
         "BACKBONED_MUTANT": str(number),
         "OMP_NUM_THREADS": "1",
@@ -410,7 +417,8 @@ def run(program: str, number: int, timeout: float | None = None) -> str:
     with tempfile.TemporaryDirectory() as folder:
         try:
             done = subprocess.run(
-                [TESTS / program, "--gtest_fail_fast", "--gtest_brief=1"],
+                [TESTS / program, f"--gtest_filter={chosen or '*'}"]
+                + ["--gtest_fail_fast", "--gtest_brief=1"],
                 cwd=COPY,
                 env=environment | {"TMPDIR": folder, "TEST_TMPDIR": folder},
                 stdout=subprocess.PIPE,
@@ -426,23 +434,23 @@ def run(program: str, number: int, timeout: float | None = None) -> str:
     return f"{program}: {how}"
 
 
-def time_limits(programs: set[str]) -> dict[str, float]:
-    """Run programs without a mutant, and give the time that each may take with one."""
+def time_limits(tests: set[str]) -> dict[str, float]:
+    """Run tests without a mutant, and give the time that each may take with one."""
     limits = {}
-    for program in sorted(programs):
+    for test in sorted(tests):
         start = time.monotonic()
-        if failed := run(program, 0):
+        if failed := run(test, 0):
             raise SystemExit(f"mutate: fails without a mutant: {failed}")
-        limits[program] = 10 + 5 * (time.monotonic() - start)
+        limits[test] = 10 + 5 * (time.monotonic() - start)
     return limits
 
 
 def fates(
-    mutants: list[Mutant], programs: set[str], jobs: int, again: bool
+    mutants: list[Mutant], tests: set[str], jobs: int, again: bool
 ) -> dict[str, str]:
     """Run the mutants. Give by key the test that kills it, '' for a survivor."""
     built = hashlib.sha256()
-    for program in sorted(programs):
+    for program in programs_of(tests):
         built.update((TESTS / program).read_bytes())
     known: dict[str, str] = {}
     if RESULTS.is_file():
@@ -453,15 +461,14 @@ def fates(
             known = {key: fate for key, fate in earlier["fates"].items() if fate}
     RESULTS.parent.mkdir(exist_ok=True)
     left = [mutant for mutant in mutants if mutant.key not in known]
-    limits = time_limits(programs) if left else {}
+    limits = time_limits(tests) if left else {}
 
     def fate(mutant: Mutant) -> str:
-        for program in MODULES[mutant.module].tests:
-            failed = run(program, mutant.number, limits[program])
+        for test in MODULES[mutant.module].tests:
+            failed = run(test, mutant.number, limits[test])
             # A test that fails at times, with and without the mutant, kills nothing.
             if failed and (
-                failed.endswith(TOO_LONG)
-                or run(program, mutant.number, limits[program])
+                failed.endswith(TOO_LONG) or run(test, mutant.number, limits[test])
             ):
                 return failed
         return ""
@@ -499,10 +506,10 @@ def main() -> int:
             parser.error(f"there is no module {module}; there are {', '.join(MODULES)}")
     for kind, most in ((resource.RLIMIT_AS, MEMORY), (resource.RLIMIT_CORE, 0)):
         resource.setrlimit(kind, (most, most))
-    programs = {program for name in modules for program in MODULES[name].tests}
-    mutants = build(mutants_of(list(MODULES)), programs)
+    tests = {test for name in modules for test in MODULES[name].tests}
+    mutants = build(mutants_of(list(MODULES)), tests)
     mutants = [mutant for mutant in mutants if mutant.module in modules]
-    ends = fates(mutants, programs, options.jobs, options.again)
+    ends = fates(mutants, tests, options.jobs, options.again)
     named = equivalents()
     wrong = [key for key in named if ends.get(key, "")]
     for key in wrong:

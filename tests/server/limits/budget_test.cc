@@ -194,6 +194,7 @@ TEST(BudgetTest, TheServerMayUseAllAndNoMore) {
 TEST(QuotasTest, APayerWithoutAQuotaMayUseAll) {
   const Quotas quotas = {.principals = {{"ann", 0.5}}};
   EXPECT_EQ(quotas.Fraction(LimitScope::kPrincipal, kPayer), 0.5);
+  EXPECT_EQ(quotas.Fraction(LimitScope::kServer, kPayer), 1);
   EXPECT_EQ(quotas.Fraction(LimitScope::kPrincipal, kOtherPrincipal), 1);
   EXPECT_EQ(quotas.Part(LimitScope::kPrincipal, kOtherPrincipal, kMax), kMax);
 }

@@ -453,6 +453,7 @@ TEST_F(TapeStoreTest, LeasedTapeStillCounts) {
 
 TEST_F(TapeStoreTest, ReleaseCountsWhatItDropped) {
   const std::string id = *Put(MakeTape());
+  ASSERT_THAT(Put(MakeTape()), IsOk());
   EXPECT_EQ(store_.Release({id, "gone"}, "local"), 1);
   EXPECT_EQ(store_.Release({id}, "local"), 0);
   EXPECT_EQ(destroyed_, 1);
