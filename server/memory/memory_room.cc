@@ -191,10 +191,6 @@ void MemoryRoom::Free(void* data) {
   block->room->Return(block);
 }
 
-MemoryRoom::Buffer MemoryRoom::AllocateBuffer(size_t bytes) {
-  return Buffer(static_cast<std::byte*>(Allocate(bytes)));
-}
-
 std::shared_ptr<const void> MemoryRoom::Count(size_t bytes) {
   // Bytes of two accounts, the first of which may be null.
   struct Counted {

@@ -37,14 +37,6 @@ class MemoryRoom {
     int64_t limit_bytes = kUnlimitedBytes;
   };
 
-  // Gives a block back to its room.
-  struct Deleter {
-    void operator()(std::byte* data) const { Free(data); }
-  };
-
-  // A block of raw memory that frees itself.
-  using Buffer = std::unique_ptr<std::byte[], Deleter>;
-
   explicit MemoryRoom(const Options& options);
 
   // All blocks must have been freed.
@@ -63,9 +55,6 @@ class MemoryRoom {
 
   // Takes back a block of Allocate, of any room, or null.
   static void Free(void* data);
-
-  // Allocates a block for raw use, as Allocate does.
-  Buffer AllocateBuffer(size_t bytes);
 
   // Counts `bytes` that were allocated elsewhere as in use, and charges this
   // thread's account, until the returned object is gone.

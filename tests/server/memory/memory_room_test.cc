@@ -41,6 +41,17 @@ using ::testing::HasSubstr;
 
 constexpr size_t kMiB = size_t{1} << 20;
 
+struct Deleter {
+  void operator()(std::byte* data) const { MemoryRoom::Free(data); }
+};
+
+// A block of a room that frees itself.
+using Buffer = std::unique_ptr<std::byte[], Deleter>;
+
+Buffer Allocate(MemoryRoom& room, size_t bytes) {
+  return Buffer(static_cast<std::byte*>(room.Allocate(bytes)));
+}
+
 int64_t ResidentBytes() {
   int64_t virtual_pages = 0;
   int64_t resident_pages = 0;
@@ -51,7 +62,7 @@ int64_t ResidentBytes() {
 // Returns the error of an allocation over a limit.
 absl::Status Refusal(MemoryRoom& room, size_t bytes) {
   try {
-    room.AllocateBuffer(bytes);
+    Allocate(room, bytes);
   } catch (const OutOfMemoryBudget& error) {
     return error.status();
   }
@@ -65,7 +76,7 @@ class MemoryRoomTest : public ::testing::Test {
 
 TEST_F(MemoryRoomTest, BlocksAreAlignedAndWritable) {
   for (size_t bytes = 1; bytes < 8 * kMiB; bytes += bytes / 3 + 1) {
-    const MemoryRoom::Buffer buffer = room_.AllocateBuffer(bytes);
+    const Buffer buffer = Allocate(room_, bytes);
     EXPECT_EQ(reinterpret_cast<uintptr_t>(buffer.get()) % 64, 0u) << bytes;
     std::memset(buffer.get(), 0x5a, bytes);
   }
@@ -79,51 +90,51 @@ TEST_F(MemoryRoomTest, NoBytesAreNull) {
 
 TEST_F(MemoryRoomTest, WastesAtMostAnEighth) {
   for (size_t bytes = 4097; bytes < 64 * kMiB; bytes += bytes / 50) {
-    const MemoryRoom::Buffer buffer = room_.AllocateBuffer(bytes);
+    const Buffer buffer = Allocate(room_, bytes);
     const size_t overhead = 64 + (bytes >= kMiB * 8 / 9 ? 4096 : 0);
     EXPECT_LE(room_.allocated_bytes(), bytes + bytes / 8 + overhead) << bytes;
   }
 }
 
 TEST_F(MemoryRoomTest, PowersOfTwoWasteNothingButAPage) {
-  const MemoryRoom::Buffer buffer = room_.AllocateBuffer(8 * kMiB);
+  const Buffer buffer = Allocate(room_, 8 * kMiB);
   EXPECT_EQ(room_.allocated_bytes(), static_cast<int64_t>(8 * kMiB + 4096));
 }
 
 TEST_F(MemoryRoomTest, ReusesBlocksOfTheSameSize) {
   for (size_t bytes : {size_t{5000}, 100'000 * size_t{1}, 3 * kMiB}) {
-    const void* first = room_.AllocateBuffer(bytes).get();
+    const void* first = Allocate(room_, bytes).get();
     EXPECT_GT(room_.pooled_bytes(), static_cast<int64_t>(bytes));
-    EXPECT_EQ(room_.AllocateBuffer(bytes - 1).get(), first) << bytes;
+    EXPECT_EQ(Allocate(room_, bytes - 1).get(), first) << bytes;
     room_.TrimTo(0);
   }
 }
 
 TEST_F(MemoryRoomTest, DoesNotPoolSmallBlocks) {
-  room_.AllocateBuffer(4096);
+  Allocate(room_, 4096);
   EXPECT_EQ(room_.pooled_bytes(), 0);
 }
 
 TEST_F(MemoryRoomTest, PoolKeepsItsCap) {
-  std::vector<MemoryRoom::Buffer> buffers;
+  std::vector<Buffer> buffers;
   buffers.reserve(10);
   for (int i = 0; i < 10; ++i) {
-    buffers.push_back(room_.AllocateBuffer(10 * kMiB));
+    buffers.push_back(Allocate(room_, 10 * kMiB));
   }
   buffers.clear();
   EXPECT_LE(room_.pooled_bytes(), static_cast<int64_t>(64 * kMiB));
   EXPECT_GT(room_.pooled_bytes(), static_cast<int64_t>(50 * kMiB));
   MemoryRoom small({.max_pooled_bytes = kMiB});
-  small.AllocateBuffer(2 * kMiB);
+  Allocate(small, 2 * kMiB);
   EXPECT_EQ(small.pooled_bytes(), 0);
 }
 
 TEST_F(MemoryRoomTest, PoolGivesUpTheLongestRested) {
-  room_.AllocateBuffer(30 * kMiB);
-  const void* kept = room_.AllocateBuffer(20 * kMiB).get();
-  room_.AllocateBuffer(40 * kMiB);  // 30 MiB must go.
+  Allocate(room_, 30 * kMiB);
+  const void* kept = Allocate(room_, 20 * kMiB).get();
+  Allocate(room_, 40 * kMiB);  // 30 MiB must go.
   const int64_t pooled = room_.pooled_bytes();
-  EXPECT_EQ(room_.AllocateBuffer(20 * kMiB).get(), kept);
+  EXPECT_EQ(Allocate(room_, 20 * kMiB).get(), kept);
   EXPECT_EQ(room_.pooled_bytes(), pooled);
   EXPECT_LT(pooled, static_cast<int64_t>(61 * kMiB));
 }
@@ -131,7 +142,7 @@ TEST_F(MemoryRoomTest, PoolGivesUpTheLongestRested) {
 TEST_F(MemoryRoomTest, TrimGivesMemoryBackToTheSystem) {
   constexpr size_t kBytes = 48 * kMiB;
   {
-    const MemoryRoom::Buffer buffer = room_.AllocateBuffer(kBytes);
+    const Buffer buffer = Allocate(room_, kBytes);
     std::memset(buffer.get(), 1, kBytes);
   }
   const int64_t before = ResidentBytes();
@@ -141,30 +152,30 @@ TEST_F(MemoryRoomTest, TrimGivesMemoryBackToTheSystem) {
 }
 
 TEST_F(MemoryRoomTest, TrimStopsAtTheBytesAskedFor) {
-  room_.AllocateBuffer(20 * kMiB);
-  room_.AllocateBuffer(8 * kMiB);
+  Allocate(room_, 20 * kMiB);
+  Allocate(room_, 8 * kMiB);
   room_.TrimTo(10 * kMiB);
   EXPECT_GT(room_.pooled_bytes(), static_cast<int64_t>(8 * kMiB));
   EXPECT_LT(room_.pooled_bytes(), static_cast<int64_t>(9 * kMiB));
 }
 
 TEST_F(MemoryRoomTest, KnowsItsPeak) {
-  room_.AllocateBuffer(2 * kMiB);
-  room_.AllocateBuffer(kMiB);
+  Allocate(room_, 2 * kMiB);
+  Allocate(room_, kMiB);
   EXPECT_EQ(room_.allocated_bytes(), 0);
   EXPECT_EQ(room_.peak_bytes(), static_cast<int64_t>(2 * kMiB + 4096));
 }
 
 TEST_F(MemoryRoomTest, AccountPaysExactlyWhatWasAskedFor) {
   const auto account = std::make_shared<MemoryAccount>("max-tape-bytes");
-  MemoryRoom::Buffer small;
-  MemoryRoom::Buffer large;
+  Buffer small;
+  Buffer large;
   {
     const ScopedAccount scope(account);
-    small = room_.AllocateBuffer(17);
-    large = room_.AllocateBuffer(1'234'567);
+    small = Allocate(room_, 17);
+    large = Allocate(room_, 1'234'567);
   }
-  const MemoryRoom::Buffer unpaid = room_.AllocateBuffer(1000);
+  const Buffer unpaid = Allocate(room_, 1000);
   EXPECT_EQ(account->live_bytes(), 17 + 1'234'567);
   std::thread([&] { large.reset(); }).join();
   EXPECT_EQ(account->live_bytes(), 17);
@@ -177,14 +188,14 @@ TEST_F(MemoryRoomTest, InnermostScopeCounts) {
   const auto outer = std::make_shared<MemoryAccount>("outer");
   const auto inner = std::make_shared<MemoryAccount>("inner");
   const ScopedAccount outer_scope(outer);
-  std::vector<MemoryRoom::Buffer> buffers;
+  std::vector<Buffer> buffers;
   {
     const ScopedAccount inner_scope(inner);
-    buffers.push_back(room_.AllocateBuffer(10));
+    buffers.push_back(Allocate(room_, 10));
     const ScopedAccount suspended(nullptr);
-    buffers.push_back(room_.AllocateBuffer(100));
+    buffers.push_back(Allocate(room_, 100));
   }
-  buffers.push_back(room_.AllocateBuffer(1000));
+  buffers.push_back(Allocate(room_, 1000));
   EXPECT_EQ(inner->live_bytes(), 10);
   EXPECT_EQ(outer->live_bytes(), 1000);
 }
@@ -194,7 +205,7 @@ TEST_F(MemoryRoomTest, ParentsPayToo) {
   const auto child = std::make_shared<MemoryAccount>(
       MemoryAccount::Options{.name = "child", .parent = parent});
   const ScopedAccount scope(child);
-  MemoryRoom::Buffer buffer = room_.AllocateBuffer(600);
+  Buffer buffer = Allocate(room_, 600);
   EXPECT_EQ(parent->live_bytes(), 600);
   const absl::Status refused = Refusal(room_, 500);
   ASSERT_TRUE(LimitOf(refused).has_value());
@@ -205,12 +216,12 @@ TEST_F(MemoryRoomTest, ParentsPayToo) {
 }
 
 TEST_F(MemoryRoomTest, GivesBackWhatNobodyNeededSinceTheLastTime) {
-  room_.AllocateBuffer(4 * kMiB);  // Rests in the pool from now on.
-  { const MemoryRoom::Buffer used = room_.AllocateBuffer(kMiB); }
+  Allocate(room_, 4 * kMiB);  // Rests in the pool from now on.
+  { const Buffer used = Allocate(room_, kMiB); }
   const int64_t both = room_.pooled_bytes();
   room_.TrimUnused();
   EXPECT_EQ(room_.pooled_bytes(), both);  // Both were in use since it began.
-  { const MemoryRoom::Buffer used = room_.AllocateBuffer(kMiB); }
+  { const Buffer used = Allocate(room_, kMiB); }
   room_.TrimUnused();
   EXPECT_LT(room_.pooled_bytes(), static_cast<int64_t>(2 * kMiB));
   EXPECT_GT(room_.pooled_bytes(), 0);  // The used one.
@@ -221,10 +232,10 @@ TEST_F(MemoryRoomTest, GivesBackWhatNobodyNeededSinceTheLastTime) {
 TEST_F(MemoryRoomTest, BlocksKeepTheirAccountAlive) {
   auto account = std::make_shared<MemoryAccount>("max-tape-bytes");
   const std::weak_ptr<MemoryAccount> alive = account;
-  MemoryRoom::Buffer buffer;
+  Buffer buffer;
   {
     const ScopedAccount scope(std::move(account));
-    buffer = room_.AllocateBuffer(10'000);
+    buffer = Allocate(room_, 10'000);
   }
   EXPECT_EQ(alive.lock()->live_bytes(), 10'000);
   buffer.reset();
@@ -234,7 +245,7 @@ TEST_F(MemoryRoomTest, BlocksKeepTheirAccountAlive) {
 TEST_F(MemoryRoomTest, ThrowsOverTheAccountBeforeAllocating) {
   const auto account = std::make_shared<MemoryAccount>("max-tape-bytes", 5000);
   const ScopedAccount scope(account);
-  const MemoryRoom::Buffer held = room_.AllocateBuffer(3000);
+  const Buffer held = Allocate(room_, 3000);
   const int64_t before = room_.allocated_bytes();
   const absl::Status refused = Refusal(room_, 2001);
   EXPECT_THAT(refused,
@@ -288,8 +299,8 @@ TEST_F(MemoryRoomTest, CountsWhatOthersAllocatedUntilItIsGone) {
 
 TEST_F(MemoryRoomTest, PoolGivesWayToTheLimit) {
   room_.SetLimit(40 * kMiB);
-  room_.AllocateBuffer(30 * kMiB);
-  const MemoryRoom::Buffer buffer = room_.AllocateBuffer(20 * kMiB);
+  Allocate(room_, 30 * kMiB);
+  const Buffer buffer = Allocate(room_, 20 * kMiB);
   EXPECT_LE(room_.allocated_bytes() + room_.pooled_bytes(),
             static_cast<int64_t>(40 * kMiB));
 }
@@ -298,15 +309,15 @@ TEST_F(MemoryRoomTest, AllocationsUnderTheLimitDoNotTrimTheHeap) {
   room_.SetLimit(8 * kMiB);
   malloc_trims = 0;
   for (int i = 0; i < 100; ++i) {  // Each makes the other give way.
-    room_.AllocateBuffer(5 * kMiB);
-    room_.AllocateBuffer(4 * kMiB);
-    room_.AllocateBuffer(kMiB / 2);
+    Allocate(room_, 5 * kMiB);
+    Allocate(room_, 4 * kMiB);
+    Allocate(room_, kMiB / 2);
   }
   EXPECT_EQ(malloc_trims, 0);
 }
 
 TEST_F(MemoryRoomTest, TrimmingTheUnusedTrimsTheHeapToo) {
-  room_.AllocateBuffer(kMiB / 2);
+  Allocate(room_, kMiB / 2);
   malloc_trims = 0;
   room_.TrimUnused();
   EXPECT_EQ(malloc_trims, 0);  // It may be needed again.
@@ -317,9 +328,9 @@ TEST_F(MemoryRoomTest, TrimmingTheUnusedTrimsTheHeapToo) {
 }
 
 TEST_F(MemoryRoomTest, GivesThePoolBackWhenTheSystemHasNoMore) {
-  room_.AllocateBuffer(2 * kMiB);
+  Allocate(room_, 2 * kMiB);
   try {
-    room_.AllocateBuffer(size_t{1} << 46);
+    Allocate(room_, size_t{1} << 46);
     GTEST_SKIP() << "this system grants 64 TiB";
   } catch (const OutOfMemoryBudget& error) {
     ADD_FAILURE() << error.status();
@@ -341,7 +352,7 @@ TEST_F(MemoryRoomTest, AbsurdSizesAreOutOfMemory) {
 class Exchange {
  public:
   struct Item {
-    MemoryRoom::Buffer buffer;
+    Buffer buffer;
     size_t bytes = 0;
     int mark = 0;
 
@@ -377,7 +388,7 @@ TEST(MemoryRoomThreadsTest, KeepsBlocksApartAndAccountsExact) {
         const ScopedAccount scope(account);
         for (int round = 0; round < 3000; ++round) {
           const size_t bytes = 1 + random() % (size_t{1} << (random() % 22));
-          Exchange::Item item{room.AllocateBuffer(bytes), bytes, round % 256};
+          Exchange::Item item{Allocate(room, bytes), bytes, round % 256};
           item.Fill();
           const Exchange::Item other = exchange.Swap(std::move(item), random());
           ASSERT_TRUE(other.buffer == nullptr || other.Intact());
