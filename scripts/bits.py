@@ -58,9 +58,8 @@ def results(
     assert backward.grads is not None
     yield "backward: parameters", backward.grads.flat
     yield "backward: input", backward.input_grads[0]
-    net.configure_optimizer(
-        "sgd", [backboned.types.ParameterGroup(lr=0.1, momentum=0.9)]
-    )
+    types = getattr(backboned, "types", backboned)  # Clients before 0.3 have none.
+    net.configure_optimizer("sgd", [types.ParameterGroup(lr=0.1, momentum=0.9)])
     for step in range(STEPS):
         made = net.train_step(x, backboned.CrossEntropy(labels), return_logits=True)
         yield f"step {step}: loss", np.float64(made.loss)

@@ -50,23 +50,17 @@ _DETAILS_KEY = "grpc-status-details-bin"
 class BackbonedError(Exception):
     """A call failed.
 
-    Attributes
-    ----------
-    message : str
-        The sentence for people.
-    code : grpc.StatusCode
-        What kind of thing to do about it.
-    reason : str
-        Which one it is, e.g. ``"STALE_VERSION"``; empty if the server gave none.
-    limit : str
-        The server's limit that was reached, e.g. ``"max-tapes"``; else empty.
-    limit_value, requested_value : int
-        The limit, and what the call would have made of it.
-    limit_scope : str
-        Whose use the limit counts: ``"server"`` (all callers' together),
-        ``"principal"``, ``"session"`` or ``"run"``; else empty.
-    retry_delay : float or None
-        Seconds after which a retry may succeed; None if a retry does not help.
+    - `message`: the sentence for people.
+    - `code`: what kind of thing to do about it.
+    - `reason`: which one it is, e.g. ``"STALE_VERSION"``; empty if the server gave
+      none.
+    - `limit`: the server's limit that was reached, e.g. ``"max-tapes"``; else empty.
+    - `limit_value`, `requested_value`: the limit, and what the call would have made of
+      it.
+    - `limit_scope`: whose use the limit counts: ``"server"`` (all callers' together),
+      ``"principal"``, ``"session"`` or ``"run"``; else empty.
+    - `retry_delay`: seconds after which a retry may succeed; None if a retry does not
+      help.
     """
 
     default_code = grpc.StatusCode.UNKNOWN
@@ -134,10 +128,7 @@ class ServerRestarted(FailedPrecondition):
 class StepNotMade(FailedPrecondition):
     """A training step in flight was not made, since one before it had failed.
 
-    Attributes
-    ----------
-    first : BaseException or None
-        The error of that one.
+    - `first`: the error of that one.
     """
 
     first: BaseException | None = None
@@ -230,12 +221,8 @@ _CLASSES[grpc.StatusCode.UNAUTHENTICATED] = Refused
 def from_rpc(error: grpc.RpcError, hint: str = "") -> BackbonedError:
     """Make the exception that a failed call stands for.
 
-    Parameters
-    ----------
-    error : grpc.RpcError
-        What grpc raised; its trailer `grpc-status-details-bin` is read.
-    hint : str
-        What the client knows besides, e.g. that the server's process has ended.
+    - `error`: what grpc raised; its trailer `grpc-status-details-bin` is read.
+    - `hint`: what the client knows besides, e.g. that the server's process has ended.
     """
     code = error.code()
     detail = _detail(error.trailing_metadata() or ())

@@ -23,44 +23,28 @@ B = TypeVar("B", bound="InstanceBase")
 class InstanceBase:
     """A named instance of a server, as an answer described it.
 
-    Attributes
-    ----------
-    channel : Channel
-        With a meter of its own.
-    name, owner, uid : str
-    architecture, benchmark : str
-        `benchmark` is empty if it was made from an architecture.
-    arguments : dict
-        The architecture's arguments, defaults filled in.
-    device, dtype : str
-        E.g. ``"cpu"``; of its parameters, e.g. ``"float32"``.
-    normalization : Normalization or None
-        Of uint8 images; None: they are refused.
-    ephemeral : bool
-        It dies with the session that made it, since it was not named.
-    columns : tuple of str
-        The earlier columns of a progressive network, as ``owner/name``.
-    weights, weights_sha256 : str
-        The weights file that it began with, and its SHA-256; empty: none.
-    read_only, frozen, feature_cache_bytes
-        Its settings, as `Instance.update` takes them, when an answer last told them.
-    layout : Layout
-    whole_layout : Layout
-        The layout in the server, also of what `without` leaves out.
-    version : Version
-        The newest state that an answer spoke of.
-    steps : Pipeline
-        The training steps that are in flight.
-    made_here, deleted : bool
-        Whether this object's maker made the instance, and nobody else; whether its
-        `delete` was called.
-    seed : int or None
-        The seed that `Server.create` was given.
-    rng_state : bytes
-        After the drawing of its parameters, if `Server.create` was given one.
-    missing_keys, unexpected_keys : tuple of str
-        What `Server.create` did not find in the weights file, and what it did not use
-        of it (the first 1000 keys).
+    - `channel`: with a meter of its own.
+    - `architecture`, `benchmark`: `benchmark` is empty if it was made from an
+      architecture.
+    - `arguments`: the architecture's arguments, defaults filled in.
+    - `device`, `dtype`: e.g. ``"cpu"``; of its parameters, e.g. ``"float32"``.
+    - `normalization`: of uint8 images; None: they are refused.
+    - `ephemeral`: it dies with the session that made it, since it was not named.
+    - `columns`: the earlier columns of a progressive network, as ``owner/name``.
+    - `weights`, `weights_sha256`: the weights file that it began with, and its SHA-256;
+      empty: none.
+    - `read_only`, `frozen`, `feature_cache_bytes`: its settings, as `Instance.update`
+      takes them, when an answer last told them.
+    - `whole_layout`: the layout in the server, also of what `without` leaves out.
+    - `version`: the newest state that an answer spoke of.
+    - `steps`: the training steps that are in flight.
+    - `made_here`, `deleted`: whether this object's maker made the instance, and nobody
+      else; whether its `delete` was called.
+    - `seed`: the seed that `Server.create` was given.
+    - `rng_state`: after the drawing of its parameters, if `Server.create` was given
+      one.
+    - `missing_keys`, `unexpected_keys`: what `Server.create` did not find in the
+      weights file, and what it did not use of it (the first 1000 keys).
     """
 
     made_here = False

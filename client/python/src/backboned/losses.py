@@ -18,18 +18,11 @@ from backboned.v1 import backbone_service_pb2 as pb
 class CrossEntropy:
     """A term ``cross_entropy(logits, labels, label_smoothing=label_smoothing)``.
 
-    Attributes
-    ----------
-    labels : array_like, [rows]
-        Integers.
-    class_mask : sequence of bool
-        The classes that count, one value each; the logits of the others become
-        ``-inf``. Empty: all count.
-    label_smoothing : float
-    rows : tuple of two int, optional
-        First row of the batch, and one past the last; by default all.
-    weight : float
-        Of the term in the sum.
+    - `labels`: integers.
+    - `class_mask`: the classes that count, one value each; the logits of the others
+      become ``-inf``. Empty: all count.
+    - `rows`: first row of the batch, and one past the last; by default all.
+    - `weight`: of the term in the sum.
     """
 
     labels: Any

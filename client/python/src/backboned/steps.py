@@ -26,16 +26,11 @@ class StepInFlight(Future):  # type: ignore[type-arg]
 
     `result` gives the `TrainStep`. It cannot be cancelled.
 
-    Attributes
-    ----------
-    find : Version
-        What it must find.
-    sent : threading.Event
-        Set once the request has been handed to the connection, or never will be.
-    seen : bool
-        Whether somebody asked for the result, or the error, and got it.
-    recall : callable or None
-        Asks for the answer if it is lost, for a network in torch; see messages.py.
+    - `find`: what it must find.
+    - `sent`: set once the request has been handed to the connection, or never will be.
+    - `seen`: whether somebody asked for the result, or the error, and got it.
+    - `recall`: asks for the answer if it is lost, for a network in torch; see
+      messages.py.
     """
 
     recall: Callable[[float | None], bytes] | None = None
@@ -56,17 +51,10 @@ class StepInFlight(Future):  # type: ignore[type-arg]
     def result(self, timeout: float | None = None) -> TrainStep:
         """Wait for the step.
 
-        Parameters
-        ----------
-        timeout : float, optional
-            Seconds; for ever unless given.
+        - `timeout`: seconds; for ever unless given.
 
-        Raises
-        ------
-        BackbonedError
-            If the step failed, or was not made since one before it had failed.
-        concurrent.futures.TimeoutError
-            If it is still under way.
+        Raises BackbonedError if the step failed, or was not made since one before it
+        had failed. Raises concurrent.futures.TimeoutError if it is still under way.
         """
         try:
             step: TrainStep = super().result(timeout)
@@ -106,10 +94,7 @@ class Pipeline:
 
     Thread-safe.
 
-    Attributes
-    ----------
-    depth : int
-        How many may be in flight.
+    - `depth`: how many may be in flight.
     """
 
     def __init__(self, depth: int = 4) -> None:
@@ -125,19 +110,11 @@ class Pipeline:
     ) -> StepInFlight:
         """Send a step, after waiting for others if too many are in flight.
 
-        Parameters
-        ----------
-        first : callable
-            Says what it must find if none is in flight.
-        prepare : Prepare
-        made : callable
-            Told what the step did before anybody else.
+        - `first`: says what it must find if none is in flight.
+        - `made`: told what the step did before anybody else.
 
-        Raises
-        ------
-        BackbonedError
-            Of a step that has failed, and whose error nobody has seen. This one is
-            not made then.
+        Raises BackbonedError: of a step that has failed, and whose error nobody has
+        seen. This one is not made then.
         """
         with self._lock:
             self._make_room()

@@ -93,22 +93,14 @@ class Buffer(NamedTuple):
 class Layout:
     """The parameters, buffers and outputs of an instance. It never changes.
 
-    Attributes
-    ----------
-    parameters, buffers : tuple of Parameter, tuple of Buffer
-        In flat order.
-    elements : int
-        Elements of all parameters.
-    outputs : tuple of str
-        What a forward can give: ``out``, ``features``, ``layers.0``, ...
-    attributes : dict
-        E.g. ``feature_dim``, ``num_classes``.
-    input_shape : tuple of int
-        C, H, W of one input; -1 is any; empty: any with the right number of elements.
-    stochastic : bool
-        Whether forwards in training draw random numbers.
-    prerelu : bool
-        Whether the stages can be given as they are before their ReLU.
+    - `parameters`, `buffers`: in flat order.
+    - `elements`: elements of all parameters.
+    - `outputs`: what a forward can give: ``out``, ``features``, ``layers.0``, ...
+    - `attributes`: e.g. ``feature_dim``, ``num_classes``.
+    - `input_shape`: C, H, W of one input; -1 is any; empty: any with the right number
+      of elements.
+    - `stochastic`: whether forwards in training draw random numbers.
+    - `prerelu`: whether the stages can be given as they are before their ReLU.
     """
 
     parameters: tuple[Parameter, ...]
@@ -139,19 +131,12 @@ def matching(globs: Sequence[str], names: Sequence[str]) -> list[str]:
 class BatchNorm:
     """Settings of some BatchNorm layers in one forward, in PyTorch's words.
 
-    Attributes
-    ----------
-    globs : sequence of str
-        Over the layers' names, e.g. ``"layer1.*"``; empty: all layers.
-    training : bool, optional
-        Whether they are in training; by default as the forward is.
-    track_running_stats : bool, optional
-        False: in training, batch statistics and no change of the buffers; in
-        evaluation, the running statistics all the same.
-    eps, momentum : float, optional
-        At least 0, and in [0, 1]; by default the architecture's.
-    cumulative : bool
-        PyTorch's ``momentum=None``: the average of all batches so far.
+    - `globs`: over the layers' names, e.g. ``"layer1.*"``; empty: all layers.
+    - `training`: whether they are in training; by default as the forward is.
+    - `track_running_stats`: False: in training, batch statistics and no change of the
+      buffers; in evaluation, the running statistics all the same.
+    - `eps`, `momentum`: at least 0, and in [0, 1]; by default the architecture's.
+    - `cumulative`: PyTorch's ``momentum=None``: the average of all batches so far.
     """
 
     globs: Sequence[str] = ()
@@ -208,23 +193,16 @@ class GroupSettings:
 class StepOptions:
     """How one step is made.
 
-    Attributes
-    ----------
-    lr : sequence of float
-        Learning rates of this step and of those after it, one for each group; empty:
-        as they are.
-    clip_norm : float, optional
-        Makes the norm of all gradients together at most this, as
-        ``torch.nn.utils.clip_grad_norm_`` does.
-    norm_type : float
-        The p of that p-norm; infinity is the largest absolute value.
-    clip_value : float, optional
-        Bounds each element, as ``clip_grad_value_`` does. Not with `clip_norm`.
-    zero_after : bool
-        Take the gradients away afterwards.
-    settings : sequence of GroupSettings
-        Other settings of this step and of those after it, one for each group; what the
-        optimizer remembers stays. Empty: as they are.
+    - `lr`: learning rates of this step and of those after it, one for each group;
+      empty: as they are.
+    - `clip_norm`: makes the norm of all gradients together at most this, as
+      ``torch.nn.utils.clip_grad_norm_`` does.
+    - `norm_type`: the p of that p-norm; infinity is the largest absolute value.
+    - `clip_value`: bounds each element, as ``clip_grad_value_`` does. Not with
+      `clip_norm`.
+    - `zero_after`: take the gradients away afterwards.
+    - `settings`: other settings of this step and of those after it, one for each group;
+      what the optimizer remembers stays. Empty: as they are.
     """
 
     lr: Sequence[float] = ()
@@ -272,24 +250,14 @@ class Timings(NamedTuple):
 class Forward:
     """The result of a forward.
 
-    Attributes
-    ----------
-    outputs : dict of str to ndarray
-        By name, in the order asked for; of the instance's dtype unless asked for
-        otherwise, bfloat16 as float32.
-    version : Version
-        Parameters of the forward, buffers after it.
-    tape_id : str
-        For `Instance.backward`; empty if no tape was asked for.
-    tape_bytes : int
-        Bytes that the tape holds in the server.
-    buffers : dict of str to ndarray
-        After the forward, if asked for.
-    timings : Timings
-    rng_state : bytes
-        The generator's after the forward, if one was given.
-    cached : bool
-        The instance's feature cache had the answer; nothing was computed.
+    - `outputs`: by name, in the order asked for; of the instance's dtype unless asked
+      for otherwise, bfloat16 as float32.
+    - `version`: parameters of the forward, buffers after it.
+    - `tape_id`: for `Instance.backward`; empty if no tape was asked for.
+    - `tape_bytes`: bytes that the tape holds in the server.
+    - `buffers`: after the forward, if asked for.
+    - `rng_state`: the generator's after the forward, if one was given.
+    - `cached`: the instance's feature cache had the answer; nothing was computed.
     """
 
     outputs: dict[str, Array]
@@ -334,23 +302,14 @@ class Grads(NamedTuple):
 class Backward:
     """The result of a backward; lists are in the order of the request.
 
-    Attributes
-    ----------
-    version : Version
-    grads : Grads or None
-        Of all parameters, if asked for.
-    input_grads : list of ndarray
-        One for each tape, if asked for.
-    timings : Timings
-    tape_grads : list of Grads
-        Each tape's own, if asked for.
-    squared_grads : Grads or None
-        The sum over the tapes of the squares of each one's, if asked for.
-    step : Stepped or None
-        What the step did, if there was one.
-    held : tuple of bool
-        For each parameter, whether the instance has a gradient of it afterwards; empty
-        unless it accumulated.
+    - `grads`: of all parameters, if asked for.
+    - `input_grads`: one for each tape, if asked for.
+    - `tape_grads`: each tape's own, if asked for.
+    - `squared_grads`: the sum over the tapes of the squares of each one's, if asked
+      for.
+    - `step`: what the step did, if there was one.
+    - `held`: for each parameter, whether the instance has a gradient of it afterwards;
+      empty unless it accumulated.
     """
 
     version: Version

@@ -23,7 +23,7 @@ class Call(NamedTuple):
     `outputs`, if there are any, names what it gives in place of `returnt`.
     """
 
-    link: Any  # A Link.
+    link: Link
     returnt: str | None
     training: bool
     prerelu: bool

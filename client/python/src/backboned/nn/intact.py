@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from backboned.nn.parts import NOT_CALLED, Part
+from backboned.nn.watch import ModulePaths
 from backboned.types import BatchNorm, Layout
 
 _MEAN = ".running_mean"
@@ -46,7 +47,7 @@ class Norms:
         self._root = weakref.ref(root)
         self._names = layer_names(layout)
         self._defaults = defaults(architecture)
-        self._links: list[tuple[dict[str, Any], str, nn.Module | None]] = []
+        self._paths = ModulePaths(root, self._names)
         self._layers: list[nn.Module | None] = []
 
     def overrides(self) -> list[BatchNorm]:
@@ -54,32 +55,15 @@ class Norms:
         root = self._root()
         assert root is not None  # It asks.
         differing: dict[tuple[Any, ...], list[str]] = {}
-        for name, layer in zip(self._names, self._found(root)):
+        if self._paths.changed():  # Whoever replaced what.
+            found = self._paths.find()
+            self._layers = [found[name] for name in self._names]
+        for name, layer in zip(self._names, self._layers):
             if isinstance(layer, _BatchNorm):
                 difference = self._difference(layer, root.training)
                 if any(value is not None for value in difference):
                     differing.setdefault(difference, []).append(name)
         return [self._override(how, names) for how, names in differing.items()]
-
-    def _found(self, root: nn.Module) -> list[nn.Module | None]:
-        """Find the layers, whoever replaced what."""
-        intact = all(modules.get(key) is child for modules, key, child in self._links)
-        if not self._layers or not intact:
-            self._links = []
-            self._layers = [self._walk(root, name) for name in self._names]
-        return self._layers
-
-    def _walk(self, root: nn.Module, name: str) -> nn.Module | None:
-        module: nn.Module | None = root
-        for step in name.split("."):
-            if module is None:
-                break
-            child = module._modules.get(step)
-            link = (module._modules, step, child)
-            if link not in self._links:
-                self._links.append(link)
-            module = child
-        return module
 
     def _difference(self, layer: _BatchNorm, training: bool) -> tuple[Any, ...]:
         usual = self._defaults
@@ -126,8 +110,8 @@ class Parts:
         self._norms = set(layer_names(layout))
         names = [parameter.name for parameter in layout.parameters]
         names += [buffer.name for buffer in layout.buffers]
-        self._paths = dict.fromkeys(path for name in names for path in _above(name))
-        self._links: list[tuple[dict[str, Any], str, nn.Module]] = []
+        self._paths = ModulePaths(root, [name.rpartition(".")[0] for name in names])
+        self._fine = False
         self._others: list[tuple[str, nn.Module]] = []
         self._holders: list[tuple[str, nn.Module]] = []
 
@@ -141,33 +125,27 @@ class Parts:
         """
         root = self._root()
         assert root is not None  # It asks.
-        intact = all(modules.get(key) is child for modules, key, child in self._links)
-        if not self._links or not intact:
-            self._walk(root)
+        if not self._fine or self._paths.changed():
+            self._fine = False
+            self._look()
+            self._fine = True
         for path, module in self._others:
             self._check_hooks(path, module)
         if self._draws:
             self._check_modes(root.training)
 
-    def _walk(self, root: nn.Module) -> None:
-        """Find the modules, and note the way."""
-        self._links = []
-        found = {"": root}
-        links = []
-        for path in self._paths:
-            above, _, key = path.rpartition(".")
-            modules = found[above]._modules
-            module = modules.get(key)
+    def _look(self) -> None:
+        """Find the modules, and check their classes."""
+        found = []
+        for path, module in self._paths.find().items():
             if module is None:
                 raise AttributeError(f"the backbone has no {path!r} any more")
-            self._check_class(path, module)
-            found[path] = module
-            links.append((modules, key, module))
-        del found[""]
-        self._links = links
-        self._others = [(p, m) for p, m in found.items() if not isinstance(m, Part)]
+            if path:
+                self._check_class(path, module)
+                found.append((path, module))
+        self._others = [(p, m) for p, m in found if not isinstance(m, Part)]
         # A layer's own mode means nothing, but for BatchNorm's, which travels.
-        self._holders = [(p, m) for p, m in found.items() if m._modules]
+        self._holders = [(p, m) for p, m in found if m._modules]
 
     def _check_class(self, path: str, module: nn.Module) -> None:
         """Raise TypeError unless a module computes what the server computes there."""
@@ -200,9 +178,3 @@ class Parts:
                     "drops out in the whole network or nowhere; call net.train() or "
                     "net.eval(), and then train() or eval() of BatchNorm layers only"
                 )
-
-
-def _above(name: str) -> Iterator[str]:
-    """Give the paths of the modules above a tensor, the highest first."""
-    steps = name.split(".")[:-1]
-    return (".".join(steps[: depth + 1]) for depth in range(len(steps)))

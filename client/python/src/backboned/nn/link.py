@@ -88,6 +88,13 @@ class Link(abc.ABC):
     def show_grads(self) -> None:  # noqa: B027
         """Bring all gradients here."""
 
+    def zero_grad(self) -> None:  # noqa: B027
+        """Take the gradients away that are in the server."""
+
+    @abc.abstractmethod
+    def mirrored(self, root: nn.Module) -> Link:
+        """Give a link with the same instance, for tensors that are all here."""
+
     @abc.abstractmethod
     def copy_instance(self) -> Instance:
         """Make an instance for a copy of the network."""

@@ -227,6 +227,10 @@ class MirroredLink(Link):
             lambda: self.instance.info(digest=True, timeout=self.timeout)
         )
 
+    def mirrored(self, root: nn.Module) -> MirroredLink:
+        """Give this one."""
+        return self
+
     def copy_instance(self) -> Instance:
         """Make an instance like this one, for a copy that is fed when it is used."""
         return self._through_restarts(

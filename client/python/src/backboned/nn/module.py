@@ -423,11 +423,10 @@ class RemoteBackbone(nn.Module):
 
         The latter sends zeros in place of a hosted network's gradients.
         """
-        link = self._link
-        if not set_to_none or not isinstance(link, HostedLink):
+        if not set_to_none or self._link.is_mirror:
             super().zero_grad(set_to_none)
             return
-        link.zero_grad()
+        self._link.zero_grad()
         for parameter in self.parameters():
             if not isinstance(parameter, LazyParameter):
                 parameter.grad = None
@@ -466,9 +465,8 @@ class RemoteBackbone(nn.Module):
 
         An optimizer of `backboned.optim` cannot step it any more.
         """
-        if isinstance(self._link, HostedLink):
-            self._link = self._link.mirrored(self)
-            self._optimizer = None
+        self._link = self._link.mirrored(self)
+        self._optimizer = None
         return self
 
     def push(self) -> None:

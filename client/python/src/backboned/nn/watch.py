@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import weakref
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn, Union
 
 import numpy as np
@@ -231,27 +231,71 @@ def check_tensor(name: str, tensor: Any, shape: Sequence[int], dtype: Any) -> No
 
 
 _Module = weakref.ref[nn.Module]
+_KINDS = ("_parameters", "_buffers")
+
+
+class ModulePaths:
+    """The modules at some paths of a tree, looked for again only when it has changed.
+
+    It does not keep the tree alive. ``""`` is the root.
+    """
+
+    def __init__(self, root: nn.Module, paths: Iterable[str]) -> None:
+        self._root = weakref.ref(root)
+        self._paths = dict.fromkeys(p for path in paths for p in _and_above(path))
+        self._links: list[tuple[_Module, str, _Module | None]] = []
+        self._looked = False
+
+    def changed(self) -> bool:
+        """Whether the modules may be others than those that were found last."""
+        if not self._looked:
+            return True
+        for reference, key, child in self._links:
+            module = reference()
+            if module is None or module._modules.get(key) is not (child and child()):
+                return True
+        return False
+
+    def find(self) -> dict[str, nn.Module | None]:
+        """Find the modules, those above each first; None: there is none."""
+        root = self._root()
+        if root is None:
+            raise RuntimeError("the network of these tensors is gone; keep it")
+        found: dict[str, nn.Module | None] = {"": root}
+        self._links, self._looked = [], True
+        for path in self._paths:
+            above, _, key = path.rpartition(".")
+            module, child = found[above], None
+            if module is not None:
+                child = module._modules.get(key)
+                reference = None if child is None else weakref.ref(child)
+                self._links.append((weakref.ref(module), key, reference))
+            found[path] = child
+        return found
+
+
+def _and_above(path: str) -> Iterator[str]:
+    """Give the paths that lead to one, the highest first, and it; not the root's."""
+    steps = path.split(".") if path else []
+    return (".".join(steps[: depth + 1]) for depth in range(len(steps)))
 
 
 class Slots:
     """The places of named tensors in a module tree, which it does not keep alive.
 
+    - `expected`: the name, shape and dtype of each.
     - `kind` ({"_parameters", "_buffers"}): which of a module's dictionaries holds them.
     """
 
     def __init__(
         self,
         root: nn.Module,
-        names: Sequence[str],
-        shapes: Sequence[tuple[int, ...]],
-        dtypes: Sequence[torch.dtype],
+        expected: Sequence[tuple[str, tuple[int, ...], torch.dtype]],
         kind: str,
     ) -> None:
-        self._root = weakref.ref(root)
-        self._names = names
-        self._expected = list(zip(names, shapes, dtypes))
+        self._expected = expected
         self._kind = kind
-        self._links: list[tuple[_Module, str, _Module]] = []
+        self._paths = ModulePaths(root, [e[0].rpartition(".")[0] for e in expected])
         self._places: list[tuple[_Module, str]] = []
 
     def found(self) -> list[Any]:
@@ -259,7 +303,7 @@ class Slots:
 
         Raises AttributeError if one is empty.
         """
-        if not self._places or not self._intact():
+        if not self._places or self._paths.changed():
             self._resolve()
         try:
             kind = self._kind
@@ -280,18 +324,11 @@ class Slots:
                 check_tensor(name, tensor, shape, dtype)
         return found
 
-    def _intact(self) -> bool:
-        for reference, key, child in self._links:
-            module = reference()
-            if module is None or module._modules.get(key) is not child():
-                return False
-        return True
-
     def _explain(self) -> NoReturn:
         """Raise AttributeError: say which place is empty, and what may have done it."""
         name, place, key = next(
             (name, place, key)
-            for name, (module, key) in zip(self._names, self._places)
+            for (name, *_), (module, key) in zip(self._expected, self._places)
             if key not in (place := getattr(module(), self._kind))
         )
         raise AttributeError(
@@ -301,24 +338,15 @@ class Slots:
         )
 
     def _resolve(self) -> None:
-        """Walk down to each tensor's module, and note the way."""
-        root = self._root()
-        if root is None:
-            raise RuntimeError("the network of these tensors is gone; keep it")
-        links: dict[tuple[int, str], tuple[_Module, str, _Module]] = {}
+        """Find each tensor's module."""
         self._places = []
-        for name in self._names:
-            *path, key = name.split(".")
-            module: nn.Module = root
-            for step in path:
-                child = module._modules.get(step)
-                if child is None:
-                    raise AttributeError(f"the backbone has no {name!r} any more")
-                link = (weakref.ref(module), step, weakref.ref(child))
-                links[id(module), step] = link
-                module = child
+        modules = self._paths.find()
+        for name, *_ in self._expected:
+            above, _, key = name.rpartition(".")
+            module = modules[above]
+            if module is None:
+                raise AttributeError(f"the backbone has no {name!r} any more")
             self._places.append((weakref.ref(module), key))
-        self._links = list(links.values())
 
 
 def _taker(place: dict[str, Any], key: str) -> str:
@@ -341,21 +369,10 @@ def _fits(tensor: Any, shape: tuple[int, ...], dtype: torch.dtype) -> bool:
 
 def parameter_slots(root: nn.Module, layout: Layout, dtype: torch.dtype) -> Slots:
     """Give the places of a layout's parameters, of `dtype`."""
-    return Slots(
-        root,
-        [p.name for p in layout.parameters],
-        [p.shape for p in layout.parameters],
-        [dtype] * len(layout.parameters),
-        "_parameters",
-    )
+    return Slots(root, [(p.name, p.shape, dtype) for p in layout.parameters], _KINDS[0])
 
 
 def buffer_slots(root: nn.Module, layout: Layout) -> Slots:
     """Give the places of a layout's buffers."""
-    return Slots(
-        root,
-        [b.name for b in layout.buffers],
-        [b.shape for b in layout.buffers],
-        [torch_dtype(b.dtype) for b in layout.buffers],
-        "_buffers",
-    )
+    expected = [(b.name, b.shape, torch_dtype(b.dtype)) for b in layout.buffers]
+    return Slots(root, expected, _KINDS[1])
