@@ -110,7 +110,7 @@ def outcome(row, side):
 
 def sentence(error):
     """Give an error's first sentence as the table shows it, without ids."""
-    words = re.sub(r" '[0-9a-f]{32}'", "", " ".join(str(error).split()))
+    words = re.sub(r' "[0-9a-f]{32}"', "", " ".join(str(error).split()))
     words = re.split(r"(?<=[a-z)])[.;:] ", words)[0].replace("|", "/")
     return textwrap.shorten(words, 110, placeholder=" ...")
 
