@@ -385,7 +385,9 @@ class MirroredLink(Link):
                     self._move_in(info, versions)
                     break
                 except BackbonedError as another:
-                    error = another
+                    # Without the frames, of which this one has it: a circle would keep
+                    # the graph that a backward goes through.
+                    error = another.with_traceback(None)
         _log.warning(
             "the server at %s %s; %s goes on from what this process has",
             self.instance.channel.target,

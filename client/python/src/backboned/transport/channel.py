@@ -372,7 +372,7 @@ class Channel:
             except BackbonedError as again:
                 if not is_absence(again) and again.code not in _SLOW:
                     raise error from None
-                error = again
+                error = again.with_traceback(None)  # Which has this frame: a circle.
 
     def _while_busy(self, attempt: Callable[[float], T], timeout: float | None) -> T:
         """Make a call, and again while the server is too busy to begin it."""
