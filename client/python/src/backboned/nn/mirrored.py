@@ -29,7 +29,7 @@ from backboned.nn.watch import (
 )
 from backboned.transport import session
 from backboned.transport.channel import Channel
-from backboned.transport.retries import Patience, is_absence
+from backboned.transport.retries import Patience, forget_frames, is_absence
 from backboned.transport.tensors import Empty
 from backboned.types import Array, Backward, Forward, InstanceInfo, ServerInfo, Version
 
@@ -361,6 +361,7 @@ class MirroredLink(Link):
             try:
                 return call()
             except BackbonedError as error:
+                forget_frames(error)
                 self._revive(uid, error, patience)
 
     def _revive(self, uid: str, error: BackbonedError, patience: Patience) -> None:
@@ -385,9 +386,8 @@ class MirroredLink(Link):
                     self._move_in(info, versions)
                     break
                 except BackbonedError as another:
-                    # Without the frames, of which this one has it: a circle would keep
-                    # the graph that a backward goes through.
-                    error = another.with_traceback(None)
+                    forget_frames(another)
+                    error = another.with_traceback(None)  # Which has this frame.
         _log.warning(
             "the server at %s %s; %s goes on from what this process has",
             self.instance.channel.target,

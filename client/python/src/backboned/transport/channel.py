@@ -25,7 +25,12 @@ from backboned.errors import (
     from_rpc,
 )
 from backboned.transport import forks, retries
-from backboned.transport.retries import OnWait, Patience, is_absence
+from backboned.transport.retries import (
+    OnWait,
+    Patience,
+    forget_frames,
+    is_absence,
+)
 from backboned.transport.traffic import Meter
 from backboned.types import Waiting
 from backboned.v1 import instance_service_pb2 as pb
@@ -338,6 +343,7 @@ class Channel:
             except BackbonedError as error:
                 if not (repeatable and is_absence(error)):
                     raise
+                forget_frames(error)
                 found = self.await_server(error, patience).server_uid
                 if found != before and before:
                     raise ServerRestarted(
@@ -372,7 +378,8 @@ class Channel:
             except BackbonedError as again:
                 if not is_absence(again) and again.code not in _SLOW:
                     raise error from None
-                error = again.with_traceback(None)  # Which has this frame: a circle.
+                forget_frames(again)
+                error = again.with_traceback(None)  # Which has this frame.
 
     def _while_busy(self, attempt: Callable[[float], T], timeout: float | None) -> T:
         """Make a call, and again while the server is too busy to begin it."""

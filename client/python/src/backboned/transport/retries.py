@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sys
 import time
+import traceback
 from typing import Callable, Optional, TypeVar
 
 import grpc
@@ -102,6 +103,17 @@ class Patience:
         )
         tired.was_waited_for = True
         return tired
+
+
+def forget_frames(error: BaseException | None) -> None:
+    """Let go of the variables of the calls that an error ended.
+
+    An error of grpc's is a variable of its own frames. Such a circle would keep what
+    the callers have, a graph of autograd say, until Python's collector comes.
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__
 
 
 def is_absence(error: BackbonedError) -> bool:
