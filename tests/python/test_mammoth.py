@@ -12,7 +12,7 @@ import warnings
 
 import pytest
 import torch
-from backboned import InvalidArgument
+from backboned.errors import InvalidArgument
 from backboned_mammoth import RanHere
 from backboned_mammoth.network import OnServer
 from backboned_mammoth.run import REQUIRE_REMOTE

@@ -6,7 +6,7 @@ import types
 import pytest
 import torch
 import torch.nn.functional as F
-from backboned import InvalidArgument
+from backboned.errors import InvalidArgument
 from backboned.optim import HostedOptimizer
 from backboned_mammoth.routing import route_optimizers
 from backboned_mammoth.run import MODE
