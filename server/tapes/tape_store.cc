@@ -240,13 +240,14 @@ absl::Status TapeStore::CheckUse(const std::string& id,
 // Returns the limits of a payer's tapes, the narrowest first.
 std::vector<TapeStore::Level> TapeStore::LevelsOf(const Payer& payer) {
   const auto holders = holders_.Of(payer);
+  auto next = holders.begin();
   std::vector<Level> levels;
-  for (size_t i = 0; i < kScopes.size(); ++i) {
-    const LimitScope scope = kScopes[i];
+  for (const LimitScope scope : kScopes) {
+    const auto holder = *next++;
     if (!limits_.quotas.IsLimited(scope, payer)) continue;
     levels.push_back(
         {.scope = scope,
-         .holder = *holders[i],
+         .holder = *holder,
          .max_count = limits_.quotas.Part(scope, payer, limits_.max_count),
          .max_bytes = limits_.quotas.Part(scope, payer, limits_.max_bytes)});
   }

@@ -55,8 +55,9 @@ void Gate::WaitUntilEmpty(absl::Duration timeout) {
 }
 
 void Gate::WaitUntilQuiet(absl::Duration pause, absl::Duration timeout) {
+  const absl::Time end = MonotonicClock().Now() + timeout;
   int64_t before = -1;
-  for (; timeout > absl::ZeroDuration(); timeout -= pause) {
+  while (MonotonicClock().Now() < end) {
     {
       absl::MutexLock lock(&mutex_);
       if (refused_ == before) return;

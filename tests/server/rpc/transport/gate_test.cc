@@ -73,11 +73,11 @@ TEST(GateTest, WaitsForQuietUntilTheTimeoutWhileCallsCome) {
     while (!stop) EXPECT_FALSE(gate.Enter(kPayer).ok());
   });
   bool waited = false;
-  for (int round = 0; round < 100 && !waited; ++round) {
-    // Quiet comes earlier only if the caller has no turn for a millisecond.
+  for (int round = 0; round < 20 && !waited; ++round) {
+    // Quiet comes earlier only if the caller has no turn for a whole pause.
     const absl::Time start = MonotonicClock().Now();
-    gate.WaitUntilQuiet(absl::Milliseconds(1), absl::Milliseconds(20));
-    waited = Since(start) >= absl::Milliseconds(20);
+    gate.WaitUntilQuiet(absl::Milliseconds(20), absl::Milliseconds(60));
+    waited = Since(start) >= absl::Milliseconds(60);
   }
   stop = true;
   caller.join();
