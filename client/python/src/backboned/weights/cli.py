@@ -27,15 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except KeyboardInterrupt:
         return _INTERRUPTED
-    except backboned.BackbonedError as error:
-        return _fail(error.message)
-    except (OSError, ImportError) as error:
-        return _fail(str(error))
-
-
-def _fail(sentence: str) -> int:
-    print(f"backboned: {sentence}", file=sys.stderr)
-    return 1
+    except (backboned.BackbonedError, OSError, ImportError) as error:
+        print(f"backboned: {getattr(error, 'message', error)}", file=sys.stderr)
+        return 1
 
 
 def _parser() -> argparse.ArgumentParser:
