@@ -53,8 +53,6 @@ BATCH = 64
 LEARNING_RATE = 0.1
 CLASSES_PER_TASK = 2
 
-Batches = Iterator["tuple[torch.Tensor, torch.Tensor]"]
-
 
 class Samples(NamedTuple):
     """Images [N, 1, 28, 28] float32 in 0 to 1, and labels [N] int64."""
@@ -89,12 +87,13 @@ class Outcome(NamedTuple):
 
 def make_tasks(data: Mnist, count: int, limit: int | None = None) -> list[Task]:
     """Cut MNIST into tasks of two digits, each with at most `limit` training images."""
-    tasks = []
-    for index in range(count):
-        train = _samples(data.train_images, data.train_labels, index, limit)
-        test = _samples(data.test_images, data.test_labels, index, None)
-        tasks.append(Task(train, test))
-    return tasks
+    return [
+        Task(
+            _samples(data.train_images, data.train_labels, task, limit),
+            _samples(data.test_images, data.test_labels, task, None),
+        )
+        for task in range(count)
+    ]
 
 
 def _samples(images: Images, labels: Images, task: int, limit: int | None) -> Samples:
@@ -138,7 +137,7 @@ class Reservoir:
         return self._images[chosen], self._labels[chosen]
 
 
-def batches(samples: Samples, seed: int) -> Batches:
+def batches(samples: Samples, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Give shuffled batches, in the order of Mammoth's DataLoader.
 
     Its generator is seeded anew for each task, and has drawn two seeds for workers
@@ -156,48 +155,41 @@ def train(
     tasks: list[Task],
     seed: int,
     buffer_size: int,
-    watch: Callable[[int, Batches, int], Any],
-    report: Callable[[int, Accuracy], None],
+    progress: Callable[..., Any],
 ) -> Outcome:
-    """Train a network task after task, each for one epoch.
+    """Train a network task after task, each for one epoch; print the accuracies.
 
     - `net`: from images [N, 1, 28, 28] to logits [N, 10].
-    - `watch`: wraps the batches of a task to show progress: (task, batches, number).
-    - `report`: told the accuracy after each task.
+    - `progress`: tqdm's. It shows batches on a terminal only.
     """
     optimizer = torch.optim.SGD(net.parameters(), lr=LEARNING_RATE)
     buffer = Reservoir(buffer_size, np.random.RandomState(seed))
     outcome = Outcome([], [])
     for index, task in enumerate(tasks):
         net.train()
+        title = f"task {index + 1}/{len(tasks)}"
         count = -(-len(task.train.labels) // BATCH)
-        for images, labels in watch(index, batches(task.train, seed), count):
-            outcome.losses.append(_step(net, optimizer, buffer, images, labels))
+        shown = {"leave": False, "disable": None, "unit": "batch"}
+        order = batches(task.train, seed)
+        for images, labels in progress(order, title, count, **shown):
+            optimizer.zero_grad()
+            inputs, targets = images, labels
+            if len(buffer):
+                old_images, old_labels = buffer.draw(BATCH)
+                inputs = torch.cat((images, old_images))
+                targets = torch.cat((labels, old_labels))
+            loss = F.cross_entropy(net(inputs), targets)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            buffer.add(images, labels)
+            outcome.losses.append(loss.item())
         accuracy = evaluate(net, tasks[: index + 1])
         outcome.accuracies.append(accuracy)
-        report(index, accuracy)
+        print(
+            f"  {title}: class-incremental {accuracy.class_il:6.2f} %, "
+            f"task-incremental {accuracy.task_il:6.2f} %"
+        )
     return outcome
-
-
-def _step(
-    net: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    buffer: Reservoir,
-    images: torch.Tensor,
-    labels: torch.Tensor,
-) -> float:
-    """Learn from a batch and as many examples of the buffer; give the loss."""
-    optimizer.zero_grad()
-    inputs, targets = images, labels
-    if len(buffer):
-        old_images, old_labels = buffer.draw(BATCH)
-        inputs = torch.cat((images, old_images))
-        targets = torch.cat((labels, old_labels))
-    loss = F.cross_entropy(net(inputs), targets)
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
-    buffer.add(images, labels)
-    return loss.item()
 
 
 @torch.no_grad()
@@ -206,16 +198,11 @@ def evaluate(net: nn.Module, seen: list[Task]) -> Accuracy:
     net.eval()
     class_il, task_il = [], []
     for index, task in enumerate(seen):
-        logits = torch.cat(
-            [net(images) for images in torch.split(task.test.images, BATCH)]
-        )
+        images, labels = task.test
+        logits = torch.cat([net(batch) for batch in torch.split(images, BATCH)])
         first = index * CLASSES_PER_TASK
         own = logits[:, first : first + CLASSES_PER_TASK].argmax(1) + first
         among_seen = logits[:, : len(seen) * CLASSES_PER_TASK].argmax(1)
-        class_il.append(_percent(among_seen == task.test.labels))
-        task_il.append(_percent(own == task.test.labels))
-    return Accuracy(float(np.mean(class_il)), float(np.mean(task_il)))
-
-
-def _percent(correct: torch.Tensor) -> float:
-    return 100 * correct.sum().item() / len(correct)
+        class_il.append((among_seen == labels).double().mean().item())
+        task_il.append((own == labels).double().mean().item())
+    return Accuracy(100 * float(np.mean(class_il)), 100 * float(np.mean(task_il)))
