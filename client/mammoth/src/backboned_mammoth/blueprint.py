@@ -29,13 +29,16 @@ class Tensor(NamedTuple):
 
 
 class _Part:
-    """A module as it was: where it is, its class, its settings, its tensors' names."""
+    """A module as it was: where it is, its class, its settings, its tensors' names.
 
-    def __init__(self, path: str, module: nn.Module, first: int | None) -> None:
+    `first` is the number of the part whose path leads to the same module: the earliest
+    one, which may be this.
+    """
+
+    def __init__(self, path: str, module: nn.Module, first: int) -> None:
         self.path = path
         self.above, _, self.key = path.rpartition(".")
         self.first = first
-        """If an earlier path leads to the same module, that part's number."""
         self.is_norm = isinstance(module, _NORMS)
         self.has_prerelu = "return_prerelu" in vars(module)
         self._type = type(module)
@@ -48,9 +51,9 @@ class _Part:
             if name not in travels and _is_plain(value)
         )
 
-    def difference(self, module: Any) -> str:
+    def difference(self, module: Any, first: Any) -> str:
         """Say what is different about the module that is there now; or nothing."""
-        if type(module) is not self._type:
+        if type(module) is not self._type or module is not first:
             return f"{self.path} is another module"
         attributes = vars(module)
         if any(attributes[hooks] for hooks in _HOOKS):
@@ -72,104 +75,72 @@ class Found(NamedTuple):
     """A network's modules as they are now; `difference` says why they do not count."""
 
     difference: str
-    modules: list[nn.Module]
+    modules: list[tuple[_Part, nn.Module]]
     own_head: bool
+
+    def one_mode(self, training: bool) -> bool:
+        """Whether every module is in training, or none is, BatchNorm aside."""
+        return all(
+            part.is_norm or module.training == training for part, module in self.modules
+        )
+
+    def one_prerelu(self, enabled: bool) -> bool:
+        """Whether all blocks keep what is before their ReLU, or none does."""
+        return all(
+            vars(module)["return_prerelu"] == enabled
+            for part, module in self.modules
+            if part.has_prerelu
+        )
 
 
 class Blueprint:
     """The structure of a network just made, without its values. It never changes.
 
-    Parameters
-    ----------
-    net : torch.nn.Module
-    head : str
-        The submodule that may be replaced.
-
-    Attributes
-    ----------
-    parameters, buffers : list of Tensor
-        In order.
+    `head` names the submodule that may be replaced. `parameters` and `buffers` are in
+    order.
     """
 
     def __init__(self, net: nn.Module, head: str) -> None:
         self.parameters = [_describe(n, p) for n, p in net.named_parameters()]
         self.buffers = [_describe(n, b) for n, b in net.named_buffers()]
         self._head = head
-        self._root_type = type(net)
+        self._head_shapes = [p.shape for p in getattr(net, head).parameters()]
         self._trunk_parts: list[_Part] = []
         self._head_parts: list[_Part] = []
-        self._record(net)
-
-    def _record(self, net: nn.Module) -> None:
-        in_head = set(getattr(net, self._head).modules())
+        in_head = set(getattr(net, head).modules())
         numbers: dict[nn.Module, int] = {}
         for path, module in net.named_modules(remove_duplicate=False):
-            if not path:
-                continue
-            if _within(path, self._head):
-                self._head_parts.append(_Part(path, module, None))
-            elif module not in in_head:
-                first = numbers.setdefault(module, len(self._trunk_parts))
-                is_first = first == len(self._trunk_parts)
-                self._trunk_parts.append(
-                    _Part(path, module, None if is_first else first)
-                )
+            within = path == head or path.startswith(f"{head}.")
+            if within or (path and module not in in_head):
+                parts = self._head_parts if within else self._trunk_parts
+                first = numbers.setdefault(module, len(parts))
+                parts.append(_Part(path, module, first))
 
     def compare(self, net: nn.Module) -> Found:
         """Look at the network as it is now."""
-        by_path: dict[str, nn.Module] = {"": net}
-        modules: list[nn.Module] = []
-        for part in self._trunk_parts:
-            module = _child(by_path, part)
-            difference = part.difference(module)
-            if part.first is not None and module is not modules[part.first]:
-                difference = difference or f"{part.path} is another module"
-            if difference or module is None:
-                return Found(difference, [], False)
-            by_path[part.path] = module
-            modules.append(module)
-        return Found("", modules, self._has_own_head(net))
-
-    def _has_own_head(self, net: nn.Module) -> bool:
-        by_path: dict[str, nn.Module] = {"": net}
-        for part in self._head_parts:
-            module = _child(by_path, part)
-            if module is None or part.difference(module):
-                return False
-            by_path[part.path] = module
-        shapes = [(p.name, p.shape) for p in self.parameters]
-        head = net._modules[self._head]
-        assert head is not None
-        named = {f"{self._head}.{n}": p for n, p in head.named_parameters()}
-        return all(
-            tuple(named[name].shape) == shape
-            for name, shape in shapes
-            if _within(name, self._head)
+        difference, modules = _compare(net, self._trunk_parts)
+        own_head = (
+            not _compare(net, self._head_parts)[0]
+            and [p.shape for p in getattr(net, self._head).parameters()]
+            == self._head_shapes
         )
-
-    def one_mode(self, found: Found, training: bool) -> bool:
-        """Whether every module is in training, or none is, BatchNorm aside."""
-        return all(
-            part.is_norm or module.training == training
-            for part, module in zip(self._trunk_parts, found.modules)
-        )
-
-    def one_prerelu(self, found: Found, enabled: bool) -> bool:
-        """Whether all blocks keep what is before their ReLU, or none does."""
-        return all(
-            vars(module)["return_prerelu"] == enabled
-            for part, module in zip(self._trunk_parts, found.modules)
-            if part.has_prerelu
-        )
+        return Found(difference, modules, own_head)
 
 
-def _child(by_path: dict[str, nn.Module], part: _Part) -> nn.Module | None:
-    above = by_path.get(part.above)
-    return None if above is None else above._modules.get(part.key)
-
-
-def _within(name: str, head: str) -> bool:
-    return name == head or name.startswith(head + ".")
+def _compare(
+    net: nn.Module, parts: list[_Part]
+) -> tuple[str, list[tuple[_Part, nn.Module]]]:
+    """Find modules, as far as they are as they were; say what is different."""
+    by_path: dict[str, nn.Module] = {"": net}
+    found: list[tuple[_Part, Any]] = []
+    for part in parts:
+        module = by_path[part.above]._modules.get(part.key)
+        found.append((part, module))
+        difference = part.difference(module, found[part.first][1])
+        if difference or module is None:
+            return difference, found
+        by_path[part.path] = module
+    return "", found
 
 
 def _tensor_names(module: nn.Module) -> tuple[tuple[str, bool], ...]:

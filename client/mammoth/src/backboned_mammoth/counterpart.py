@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from backboned.nn.lazy import as_plain
 from backboned.nn.link import Link
 from backboned.nn.mirrored import MirroredLink
 from backboned.nn.watch import torch_dtype
-from backboned.types import BatchNorm, Layout
+from backboned.types import BatchNorm
 from torch import nn
 
 from backboned_mammoth.blueprint import Blueprint, Tensor
@@ -25,46 +26,25 @@ class UnsuitableError(Exception):
     """The server has no such network; says why."""
 
 
+@dataclasses.dataclass(eq=False)
 class Counterpart:
     """An instance that mirrors a network, made when it is first needed.
 
-    Parameters
-    ----------
-    run : Run
-    name : str
-        The architecture's.
-    arguments : dict
-        Of the architecture.
-    family : Family
-    blueprint : Blueprint
-        Of the network.
+    `name` and `arguments` are the architecture's, `family` and `blueprint` the
+    network's.
     """
 
-    def __init__(
-        self,
-        run: Run,
-        name: str,
-        arguments: dict[str, Any],
-        family: Family,
-        blueprint: Blueprint,
-    ) -> None:
-        self.run = run
-        self.name = name
-        self.arguments = arguments
-        self.family = family
-        self.blueprint = blueprint
-        self._instance: Instance | None = None
-        self._unsuitable = ""
-        self._link: Link | None = None
-        self._with_head = True
-        self._norms: Norms | None = None
-        self._optimizer: Any = None
-
-    def twin(self) -> Counterpart:
-        """Make one for a copy of the network."""
-        return Counterpart(
-            self.run, self.name, self.arguments, self.family, self.blueprint
-        )
+    run: Run
+    name: str
+    arguments: dict[str, Any]
+    family: Family
+    blueprint: Blueprint
+    _instance: Instance | None = dataclasses.field(default=None, init=False)
+    _unsuitable: str = dataclasses.field(default="", init=False)
+    _link: Link | None = dataclasses.field(default=None, init=False)
+    _with_head: bool = dataclasses.field(default=True, init=False)
+    _norms: Norms | None = dataclasses.field(default=None, init=False)
+    _optimizer: Any = dataclasses.field(default=None, init=False)
 
     @property
     def hosted(self) -> HostedLink | None:
@@ -78,40 +58,33 @@ class Counterpart:
     def known_parameters(self, net: nn.Module) -> list[Any]:
         """Give them, with the instance made if it was not.
 
-        Raises
-        ------
-        UnsuitableError
-            If the server has no such network as this one is now.
+        Raises UnsuitableError if the server has no such network as this one is now.
         """
         with as_plain():
             found = self.blueprint.compare(net)
         if found.difference:
             raise UnsuitableError(found.difference)
-        link = self.link(net, found.own_head)
-        try:
-            return link.parameters()
-        except (AttributeError, TypeError, ValueError) as error:
-            raise UnsuitableError(str(error)) from None
+        return self.link(net, found.own_head).parameters()
 
     def link(self, net: nn.Module, with_head: bool) -> Link:
         """Give what connects the network's tensors with those in the server.
 
         Without its head, that stays here, and only the trunk is mirrored.
 
-        Raises
-        ------
-        UnsuitableError
-            If the server has no such network.
-        BackbonedError
-            If the server fails.
+        Raises UnsuitableError if the server has no such network, or not these tensors.
+        Raises BackbonedError if the server fails.
         """
-        instance = self._find_instance()
-        if self._link is None or self._with_head != with_head:
-            self.mirror(net)
-            if not with_head:
-                instance = instance.without(self.family.head)
-            self._link = MirroredLink(instance, net)
-            self._with_head = with_head
+        try:
+            instance = self._find_instance()
+            if self._link is None or self._with_head != with_head:
+                self.mirror(net)
+                if not with_head:
+                    instance = instance.without(self.family.head)
+                self._link = MirroredLink(instance, net)
+                self._with_head = with_head
+            self._link.parameters()
+        except (AttributeError, TypeError, ValueError) as error:
+            raise UnsuitableError(str(error)) from None
         return self._link
 
     def host(self, net: nn.Module, optimizer: Any) -> HostedLink:
@@ -165,17 +138,13 @@ class Counterpart:
         instance.channel = self.run.server.channel  # One meter for the whole run.
         self.run.counts["instances"] += 1
         layout = instance.layout
-        _compare(self.blueprint.parameters, _parameters_of(layout), "parameter")
-        _compare(self.blueprint.buffers, _buffers_of(layout), "buffer")
+        params = [Tensor(p.name, p.shape, torch.float32) for p in layout.parameters]
+        _compare(self.blueprint.parameters, params, "parameter")
+        buffers = [
+            Tensor(b.name, b.shape, torch_dtype(b.dtype)) for b in layout.buffers
+        ]
+        _compare(self.blueprint.buffers, buffers, "buffer")
         return instance
-
-
-def _parameters_of(layout: Layout) -> list[Tensor]:
-    return [Tensor(p.name, p.shape, torch.float32) for p in layout.parameters]
-
-
-def _buffers_of(layout: Layout) -> list[Tensor]:
-    return [Tensor(b.name, b.shape, torch_dtype(b.dtype)) for b in layout.buffers]
 
 
 def _compare(here: list[Tensor], there: list[Tensor], what: str) -> None:
