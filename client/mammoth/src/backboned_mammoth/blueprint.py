@@ -101,8 +101,9 @@ class Blueprint:
     """
 
     def __init__(self, net: nn.Module, head: str) -> None:
-        self.parameters = [_describe(n, p) for n, p in net.named_parameters()]
-        self.buffers = [_describe(n, b) for n, b in net.named_buffers()]
+        parameters, buffers = net.named_parameters(), net.named_buffers()
+        self.parameters = [Tensor(n, p.shape, p.dtype) for n, p in parameters]
+        self.buffers = [Tensor(n, b.shape, b.dtype) for n, b in buffers]
         self._head = head
         self._head_shapes = [p.shape for p in getattr(net, head).parameters()]
         self._trunk_parts: list[_Part] = []
@@ -120,7 +121,8 @@ class Blueprint:
         """Look at the network as it is now."""
         difference, modules = _compare(net, self._trunk_parts)
         own_head = (
-            not _compare(net, self._head_parts)[0]
+            not difference
+            and not _compare(net, self._head_parts)[0]
             and [p.shape for p in getattr(net, self._head).parameters()]
             == self._head_shapes
         )
@@ -155,7 +157,3 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, tuple):
         return all(_is_plain(item) for item in value)
     return isinstance(value, _PLAIN)
-
-
-def _describe(name: str, tensor: torch.Tensor) -> Tensor:
-    return Tensor(name, tuple(tensor.shape), tensor.dtype)

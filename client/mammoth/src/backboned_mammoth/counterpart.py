@@ -13,9 +13,9 @@ from backboned.nn.intact import Norms
 from backboned.nn.lazy import as_plain
 from backboned.nn.link import Link
 from backboned.nn.mirrored import MirroredLink
+from backboned.nn.refs import Weak
 from backboned.nn.watch import torch_dtype
 from backboned.types import BatchNorm
-from torch import nn
 
 from backboned_mammoth.blueprint import Blueprint, Tensor
 from backboned_mammoth.families import Family
@@ -30,9 +30,11 @@ class UnsuitableError(Exception):
 class Counterpart:
     """An instance that mirrors a network, made when it is first needed.
 
-    `name` and `arguments` are the architecture's, `family` and `blueprint` the
-    network's.
+    Optimizers of `backboned.optim` take it for the network. `name` and `arguments` are
+    the architecture's, `family` and `blueprint` the network's.
     """
+
+    net = Weak()  # It has this.
 
     run: Run
     name: str
@@ -55,18 +57,18 @@ class Counterpart:
         """Give the parameters that the server knows, in flat order."""
         return [] if self._link is None else self._link.parameters()
 
-    def known_parameters(self, net: nn.Module) -> list[Any]:
+    def known_parameters(self) -> list[Any]:
         """Give them, with the instance made if it was not.
 
         Raises UnsuitableError if the server has no such network as this one is now.
         """
         with as_plain():
-            found = self.blueprint.compare(net)
+            found = self.blueprint.compare(self.net)
         if found.difference:
             raise UnsuitableError(found.difference)
-        return self.link(net, found.own_head).parameters()
+        return self.link(found.own_head).parameters()
 
-    def link(self, net: nn.Module, with_head: bool) -> Link:
+    def link(self, with_head: bool) -> Link:
         """Give what connects the network's tensors with those in the server.
 
         Without its head, that stays here, and only the trunk is mirrored.
@@ -77,39 +79,40 @@ class Counterpart:
         try:
             instance = self._find_instance()
             if self._link is None or self._with_head != with_head:
-                self.mirror(net)
+                self.mirror()
                 if not with_head:
                     instance = instance.without(self.family.head)
-                self._link = MirroredLink(instance, net)
+                self._link = MirroredLink(instance, self.net)
                 self._with_head = with_head
             self._link.parameters()
         except (AttributeError, TypeError, ValueError) as error:
             raise UnsuitableError(str(error)) from None
         return self._link
 
-    def host(self, net: nn.Module, optimizer: Any) -> HostedLink:
+    def host(self, optimizer: Any) -> HostedLink:
         """Let the server have parameters, gradients and this optimizer."""
+        self.run.hosted.add(self)
         with as_plain():
-            own_head = self.blueprint.compare(net).own_head
-        link = self.link(net, own_head)
+            own_head = self.blueprint.compare(self.net).own_head
+        link = self.link(own_head)
         if isinstance(link, MirroredLink):
-            link = self._link = HostedLink(link.instance, net, link)
+            link = self._link = HostedLink(link.instance, self.net, link)
         assert isinstance(link, HostedLink)
         link.optimizer = self._optimizer = optimizer
         return link
 
-    def mirror(self, net: nn.Module) -> None:
+    def mirror(self) -> None:
         """Bring everything here, and work mirrored from now on."""
         hosted = self.hosted
         if hosted is not None:
-            self._link = hosted.mirrored(net)
+            self._link = hosted.mirrored(self.net)
             self._optimizer = None
 
-    def batch_norms(self, net: nn.Module) -> list[BatchNorm]:
+    def batch_norms(self) -> list[BatchNorm]:
         """Say how BatchNorm layers of the network run, where not as made."""
         if self._norms is None:
             instance = self._find_instance()
-            self._norms = Norms(net, instance.layout, instance.architecture)
+            self._norms = Norms(self.net, instance.layout, instance.architecture)
         return self._norms.overrides()
 
     def _find_instance(self) -> Instance:

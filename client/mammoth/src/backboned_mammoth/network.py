@@ -13,11 +13,9 @@ from typing import Any
 import torch
 from backboned.errors import InvalidArgument
 from backboned.nn.autograd import Call, run, run_with_graph
-from backboned.nn.hosted import HostedLink
 from backboned.nn.lazy import LazyParameter, as_plain
 from backboned.nn.link import Link
 from backboned.nn.module import announce
-from backboned.types import BatchNorm
 from torch import nn
 
 from backboned_mammoth.counterpart import Counterpart, UnsuitableError
@@ -57,23 +55,6 @@ class OnServer(nn.Module):
             run.runs_here(self._counterpart.name, why)
         return result
 
-    # What optimizers of `backboned.optim` ask of a network.
-
-    def layout_parameters(self) -> list[Any]:
-        """Give the parameters that the server knows, in flat order."""
-        return self._counterpart.layout_parameters()
-
-    def batch_norms(self) -> list[BatchNorm]:
-        """Say how the BatchNorm layers differ from what a forward would assume."""
-        return self._counterpart.batch_norms(self)
-
-    def host(self, optimizer: Any) -> HostedLink:
-        """Let the server have parameters, gradients and an optimizer."""
-        self._counterpart.run.hosted.add(self)
-        return self._counterpart.host(self, optimizer)
-
-    # What reads or writes all tensors at once.
-
     def state_dict(self, *args: Any, **options: Any) -> Any:
         """Give the state dict; what is in the server is fetched at once."""
         hosted = self._counterpart.hosted
@@ -98,7 +79,7 @@ class OnServer(nn.Module):
             probe = torch.zeros(1, device="cpu")
             if fn(probe) is probe:
                 return self
-            self._counterpart.mirror(self)
+            self._counterpart.mirror()
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
@@ -112,8 +93,7 @@ class OnServer(nn.Module):
         for key, value in self.__dict__.items():
             if key != _COUNTERPART:
                 twin.__dict__[key] = copy.deepcopy(value, memo)
-        twin.__dict__[_COUNTERPART] = dataclasses.replace(self._counterpart)
-        announce(twin)
+        _connect(twin, dataclasses.replace(self._counterpart))
         return twin
 
     def __reduce_ex__(self, _protocol: Any) -> tuple[Any, ...]:
@@ -127,8 +107,13 @@ def put_on_server(net: nn.Module, counterpart: Counterpart) -> None:
     """Let a network of Mammoth's compute in the server from now on."""
     cls: Any = type(net)
     net.__class__ = _remote_class(cls)
+    _connect(net, counterpart)
+
+
+def _connect(net: nn.Module, counterpart: Counterpart) -> None:
     net.__dict__[_COUNTERPART] = counterpart
-    announce(net)
+    counterpart.net = net
+    announce(counterpart)
 
 
 @functools.cache
@@ -217,7 +202,7 @@ def _link(net: OnServer, x: torch.Tensor, answer: tuple[str, ...]) -> tuple[Link
     if not found.one_prerelu(prerelu):
         raise _HereError("only some of its blocks return what is before their ReLU")
     try:
-        link = counterpart.link(net, found.own_head)
+        link = counterpart.link(found.own_head)
     except UnsuitableError as error:
         raise _HereError(str(error)) from None
     layout = link.instance.layout
@@ -239,7 +224,7 @@ def _compute(
         training=net.training,
         prerelu=layers and getattr(net, "return_prerelu", False),
         outputs=outputs,
-        batch_norm=counterpart.batch_norms(net),
+        batch_norm=counterpart.batch_norms(),
     )
     parameters = link.parameters()
     with as_plain():

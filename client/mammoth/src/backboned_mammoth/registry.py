@@ -26,17 +26,19 @@ _MARK = "_backboned_engaged"
 
 def engage() -> None:
     """Put the server behind Mammoth's backbones: now, or once they are imported."""
-    waiting = {f.module for f in sys.meta_path if isinstance(f, _Finder)}
     for name, action in _ACTIONS.items():
         if name in sys.modules:
             action(sys.modules[name])
-        elif name not in waiting:
-            sys.meta_path.insert(0, _Finder(name, action))
+        else:
+            _Finder.waiting[name] = action
+    if _Finder not in sys.meta_path:
+        sys.meta_path.insert(0, _Finder)
 
 
 def disengage() -> None:
     """Do not wait for Mammoth's import any more. What was replaced stays so."""
-    sys.meta_path[:] = [f for f in sys.meta_path if not isinstance(f, _Finder)]
+    if _Finder in sys.meta_path:
+        sys.meta_path.remove(_Finder)
 
 
 def replace_factories(module: ModuleType, run: Run = RUN) -> None:
@@ -124,19 +126,18 @@ def _difference(net: nn.Module, family: Family) -> str:
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Waits for the import of one of Mammoth's modules, and acts after it ran."""
+    """Waits for the import of Mammoth's modules, and acts after each ran."""
 
-    def __init__(self, module: str, action: Callable[[ModuleType], None]) -> None:
-        self.module = module
-        self._action = action
+    waiting: dict[str, Callable[[ModuleType], None]] = {}
 
+    @classmethod
     def find_spec(
-        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+        cls, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
         """Find the module as Python does."""
-        if name != self.module:
+        action = cls.waiting.pop(name, None)
+        if action is None:
             return None
-        sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
         loader: Any = spec and spec.loader
         if loader is not None:
@@ -144,7 +145,7 @@ class _Finder(importlib.abc.MetaPathFinder):
 
             def exec_module(module: ModuleType) -> None:
                 execute(module)
-                self._action(module)
+                action(module)
 
             loader.exec_module = exec_module
         return spec

@@ -75,7 +75,7 @@ def _route(model: Any, optimizer: Any) -> Any:
     if not isinstance(net, OnServer) or not _wanted(model) or not _fits(optimizer):
         return optimizer
     try:
-        known = {id(p) for p in net._counterpart.known_parameters(net)}
+        known = {id(p) for p in net._counterpart.known_parameters()}
     except UnsuitableError:
         return optimizer
     groups = [

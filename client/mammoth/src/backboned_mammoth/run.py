@@ -40,7 +40,8 @@ class Run:
 
     - `counts`: how many ``networks`` were put in the server's care, ``instances`` made
       and ``forwards`` run there, and how many ``forwards here``.
-    - `hosted`: networks whose parameters were given into the server's care.
+    - `hosted`: counterparts of networks whose parameters were given into the server's
+      care.
     """
 
     def __init__(self) -> None:
@@ -127,8 +128,8 @@ class Run:
             return
         summary = self.summary()
         try:
-            for net in list(self.hosted):
-                net._counterpart.mirror(net)
+            for counterpart in list(self.hosted):
+                counterpart.mirror()
         except BackbonedError as error:
             summary += f"; what was in the server is lost: {error}"
         print(summary, file=sys.stderr, flush=True)
