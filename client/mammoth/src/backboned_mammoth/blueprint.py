@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
+from backboned.nn.lazy import as_plain
 from torch import nn
 
 _HOOKS = (
@@ -20,6 +21,10 @@ _TRAVELS_OF_NORMS = _TRAVELS | {"eps", "momentum", "track_running_stats"}
 _PLAIN = (bool, int, float, str, type(None))
 
 
+class UnsuitableError(Exception):
+    """The server cannot compute this; says why, or nothing if no one need know."""
+
+
 class Tensor(NamedTuple):
     """Name, shape and type of a parameter or a buffer."""
 
@@ -28,7 +33,7 @@ class Tensor(NamedTuple):
     dtype: torch.dtype
 
 
-class _Part:
+class Part:
     """A module as it was: where it is, its class, its settings, its tensors' names.
 
     `first` is the number of the part whose path leads to the same module: the earliest
@@ -51,63 +56,39 @@ class _Part:
             if name not in travels and _is_plain(value)
         )
 
-    def difference(self, module: Any, first: Any) -> str:
-        """Say what is different about the module that is there now; or nothing."""
+    def check(self, module: Any, first: Any) -> None:
+        """Raise UnsuitableError if the module that is there now is otherwise."""
         if type(module) is not self._type or module is not first:
-            return f"{self.path} is another module"
+            raise UnsuitableError(f"{self.path} is another module")
         attributes = vars(module)
         if any(attributes[hooks] for hooks in _HOOKS):
-            return f"{self.path} has hooks"
+            raise UnsuitableError(f"{self.path} has hooks")
         if "forward" in attributes:
-            return f"{self.path} has a forward of its own"
+            raise UnsuitableError(f"{self.path} has a forward of its own")
         if (
             tuple(module._modules) != self._children
             or _tensor_names(module) != self._tensors
         ):
-            return f"{self.path} has other parts"
+            raise UnsuitableError(f"{self.path} has other parts")
         for name, value in self._settings:
             if name not in attributes or attributes[name] != value:
-                return f"{self.path}.{name} was changed"
-        return ""
-
-
-class Found(NamedTuple):
-    """A network's modules as they are now; `difference` says why they do not count."""
-
-    difference: str
-    modules: list[tuple[_Part, nn.Module]]
-    own_head: bool
-
-    def one_mode(self, training: bool) -> bool:
-        """Whether every module is in training, or none is, BatchNorm aside."""
-        return all(
-            part.is_norm or module.training == training for part, module in self.modules
-        )
-
-    def one_prerelu(self, enabled: bool) -> bool:
-        """Whether all blocks keep what is before their ReLU, or none does."""
-        return all(
-            vars(module)["return_prerelu"] == enabled
-            for part, module in self.modules
-            if part.has_prerelu
-        )
+                raise UnsuitableError(f"{self.path}.{name} was changed")
 
 
 class Blueprint:
     """The structure of a network just made, without its values. It never changes.
 
-    `head` names the submodule that may be replaced. `parameters` and `buffers` are in
-    order.
+    `head` names the submodule that may be replaced. `tensors` are the parameters, then
+    the buffers, in order.
     """
 
     def __init__(self, net: nn.Module, head: str) -> None:
-        parameters, buffers = net.named_parameters(), net.named_buffers()
-        self.parameters = [Tensor(n, p.shape, p.dtype) for n, p in parameters]
-        self.buffers = [Tensor(n, b.shape, b.dtype) for n, b in buffers]
+        named = (*net.named_parameters(), *net.named_buffers())
+        self.tensors = [Tensor(name, t.shape, t.dtype) for name, t in named]
         self._head = head
         self._head_shapes = [p.shape for p in getattr(net, head).parameters()]
-        self._trunk_parts: list[_Part] = []
-        self._head_parts: list[_Part] = []
+        self._trunk_parts: list[Part] = []
+        self._head_parts: list[Part] = []
         in_head = set(getattr(net, head).modules())
         numbers: dict[nn.Module, int] = {}
         for path, module in net.named_modules(remove_duplicate=False):
@@ -115,34 +96,32 @@ class Blueprint:
             if within or (path and module not in in_head):
                 parts = self._head_parts if within else self._trunk_parts
                 first = numbers.setdefault(module, len(parts))
-                parts.append(_Part(path, module, first))
+                parts.append(Part(path, module, first))
 
-    def compare(self, net: nn.Module) -> Found:
-        """Look at the network as it is now."""
-        difference, modules = _compare(net, self._trunk_parts)
-        own_head = (
-            not difference
-            and not _compare(net, self._head_parts)[0]
-            and [p.shape for p in getattr(net, self._head).parameters()]
-            == self._head_shapes
-        )
-        return Found(difference, modules, own_head)
+    def find(self, net: nn.Module) -> tuple[list[tuple[Part, nn.Module]], bool]:
+        """Give the network's modules as they are now, and whether it has its own head.
+
+        Raises UnsuitableError if anything but its head is otherwise.
+        """
+        with as_plain():
+            modules = _find(net, self._trunk_parts)
+            try:
+                _find(net, self._head_parts)
+            except UnsuitableError:
+                return modules, False
+            shapes = [p.shape for p in getattr(net, self._head).parameters()]
+            return modules, shapes == self._head_shapes
 
 
-def _compare(
-    net: nn.Module, parts: list[_Part]
-) -> tuple[str, list[tuple[_Part, nn.Module]]]:
-    """Find modules, as far as they are as they were; say what is different."""
-    by_path: dict[str, nn.Module] = {"": net}
-    found: list[tuple[_Part, Any]] = []
+def _find(net: nn.Module, parts: list[Part]) -> list[tuple[Part, nn.Module]]:
+    by_path: dict[str, Any] = {"": net}
+    found: list[tuple[Part, nn.Module]] = []
     for part in parts:
         module = by_path[part.above]._modules.get(part.key)
         found.append((part, module))
-        difference = part.difference(module, found[part.first][1])
-        if difference or module is None:
-            return difference, found
+        part.check(module, found[part.first][1])
         by_path[part.path] = module
-    return "", found
+    return found
 
 
 def _tensor_names(module: nn.Module) -> tuple[tuple[str, bool], ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Any
 
 import torch
@@ -10,20 +11,15 @@ from backboned.errors import InvalidArgument, NotFound
 from backboned.instance import Instance
 from backboned.nn.hosted import HostedLink
 from backboned.nn.intact import Norms
-from backboned.nn.lazy import as_plain
 from backboned.nn.link import Link
 from backboned.nn.mirrored import MirroredLink
 from backboned.nn.refs import Weak
 from backboned.nn.watch import torch_dtype
 from backboned.types import BatchNorm
 
-from backboned_mammoth.blueprint import Blueprint, Tensor
+from backboned_mammoth.blueprint import Blueprint, Tensor, UnsuitableError
 from backboned_mammoth.families import Family
 from backboned_mammoth.run import Run
-
-
-class UnsuitableError(Exception):
-    """The server has no such network; says why."""
 
 
 @dataclasses.dataclass(eq=False)
@@ -62,11 +58,8 @@ class Counterpart:
 
         Raises UnsuitableError if the server has no such network as this one is now.
         """
-        with as_plain():
-            found = self.blueprint.compare(self.net)
-        if found.difference:
-            raise UnsuitableError(found.difference)
-        return self.link(found.own_head).parameters()
+        _, own_head = self.blueprint.find(self.net)
+        return self.link(own_head).parameters()
 
     def link(self, with_head: bool) -> Link:
         """Give what connects the network's tensors with those in the server.
@@ -92,12 +85,10 @@ class Counterpart:
     def host(self, optimizer: Any) -> HostedLink:
         """Let the server have parameters, gradients and this optimizer."""
         self.run.hosted.add(self)
-        with as_plain():
-            own_head = self.blueprint.compare(self.net).own_head
-        link = self.link(own_head)
+        link = self._link
         if isinstance(link, MirroredLink):
             link = self._link = HostedLink(link.instance, self.net, link)
-        assert isinstance(link, HostedLink)
+        assert isinstance(link, HostedLink)  # Its parameters led here.
         link.optimizer = self._optimizer = optimizer
         return link
 
@@ -141,22 +132,15 @@ class Counterpart:
         instance.channel = self.run.server.channel  # One meter for the whole run.
         self.run.counts["instances"] += 1
         layout = instance.layout
-        params = [Tensor(p.name, p.shape, torch.float32) for p in layout.parameters]
-        _compare(self.blueprint.parameters, params, "parameter")
-        buffers = [
-            Tensor(b.name, b.shape, torch_dtype(b.dtype)) for b in layout.buffers
-        ]
-        _compare(self.blueprint.buffers, buffers, "buffer")
+        there = [Tensor(p.name, p.shape, torch.float32) for p in layout.parameters]
+        there += [Tensor(b.name, b.shape, torch_dtype(b.dtype)) for b in layout.buffers]
+        for mine, other in itertools.zip_longest(self.blueprint.tensors, there):
+            if mine != other:
+                raise UnsuitableError(
+                    f"it has {_shown(mine)} where the server's has {_shown(other)}"
+                )
         return instance
 
 
-def _compare(here: list[Tensor], there: list[Tensor], what: str) -> None:
-    """Raise UnsuitableError unless both networks have the same tensors."""
-    if len(here) != len(there):
-        raise UnsuitableError(f"it has {len(here)} {what}s, the server's {len(there)}")
-    for mine, other in zip(here, there):
-        if mine != other:
-            raise UnsuitableError(
-                f"it has the {what} {mine.name} {list(mine.shape)} where the server's "
-                f"has {other.name} {list(other.shape)}"
-            )
+def _shown(tensor: Tensor | None) -> str:
+    return f"{tensor.name} {list(tensor.shape)}" if tensor else "no tensor"

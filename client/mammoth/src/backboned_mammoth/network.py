@@ -18,16 +18,13 @@ from backboned.nn.link import Link
 from backboned.nn.module import announce
 from torch import nn
 
-from backboned_mammoth.counterpart import Counterpart, UnsuitableError
+from backboned_mammoth.blueprint import UnsuitableError
+from backboned_mammoth.counterpart import Counterpart
 from backboned_mammoth.families import LAYERS
 
 _COUNTERPART = "_counterpart"
 # What the server refuses, and Mammoth's class may refuse in its own words.
 _INPUT_REFUSED = {"SHAPE_MISMATCH", "DTYPE_MISMATCH"}
-
-
-class _HereError(Exception):
-    """The forward is to run here; says why, or nothing if no one need know."""
 
 
 class OnServer(nn.Module):
@@ -46,7 +43,7 @@ class OnServer(nn.Module):
         """Give what Mammoth's class gives."""
         try:
             return _forward(self, args, options)
-        except _HereError as reason:
+        except UnsuitableError as reason:
             why = str(reason)
         result = super().forward(*args, **options)
         if why:
@@ -93,7 +90,7 @@ class OnServer(nn.Module):
         for key, value in self.__dict__.items():
             if key != _COUNTERPART:
                 twin.__dict__[key] = copy.deepcopy(value, memo)
-        _connect(twin, dataclasses.replace(self._counterpart))
+        put_on_server(twin, dataclasses.replace(self._counterpart))
         return twin
 
     def __reduce_ex__(self, _protocol: Any) -> tuple[Any, ...]:
@@ -105,12 +102,9 @@ class OnServer(nn.Module):
 
 def put_on_server(net: nn.Module, counterpart: Counterpart) -> None:
     """Let a network of Mammoth's compute in the server from now on."""
-    cls: Any = type(net)
-    net.__class__ = _remote_class(cls)
-    _connect(net, counterpart)
-
-
-def _connect(net: nn.Module, counterpart: Counterpart) -> None:
+    if not isinstance(net, OnServer):
+        cls: Any = type(net)
+        net.__class__ = _remote_class(cls)
     net.__dict__[_COUNTERPART] = counterpart
     counterpart.net = net
     announce(counterpart)
@@ -134,21 +128,29 @@ def _remote_class(cls: Any) -> type[nn.Module]:
 
 
 def _forward(net: OnServer, args: Any, options: Any) -> Any:
-    """Run a forward in the server, or raise `_HereError`."""
+    """Run a forward in the server, or raise UnsuitableError."""
     family = net._counterpart.family
     x, answer = _asked(net, args, options)
     link, with_head = _link(net, x, answer)
     layers = [n for n in link.instance.layout.outputs if n.startswith(LAYERS)]
     needed = {LAYERS: layers, "out": ["out"] if with_head else ["features"]}
     names = dict.fromkeys(n for word in answer for n in needed.get(word, [word]))
-    if family.flattens:
-        x = x.view(-1, x[0].numel())
+    call = Call(
+        link,
+        returnt=None,
+        training=net.training,
+        prerelu=LAYERS in answer and getattr(net, "return_prerelu", False),
+        outputs=tuple(names),
+        batch_norm=net._counterpart.batch_norms(),
+    )
     try:
-        tensors = _compute(net, link, x, tuple(names), LAYERS in answer)
+        given = _run(call, x.view(-1, x[0].numel()) if family.flattens else x)
     except InvalidArgument as error:
         if error.reason in _INPUT_REFUSED:
-            raise _HereError(error.message) from None
+            raise UnsuitableError(error.message) from None
         raise
+    net._counterpart.run.counts["forwards"] += 1
+    tensors = dict(zip(names, given))
     parts: list[Any] = []
     for word in answer:
         if word == LAYERS:
@@ -171,7 +173,7 @@ def _asked(
     try:
         bound = net._signature.bind(net, *args, **options)
     except TypeError:
-        raise _HereError from None
+        raise UnsuitableError from None
     bound.apply_defaults()
     named = bound.arguments
     _, x, *_ = named.values()  # EfficientNet's is called `inputs`.
@@ -179,9 +181,9 @@ def _asked(
     known = isinstance(returnt, str) and returnt in family.answers
     answer = family.answers[returnt] if known else family.otherwise
     if not answer or not isinstance(x, torch.Tensor) or not isinstance(low_rank, dict):
-        raise _HereError  # Mammoth's class refuses it in its own words.
+        raise UnsuitableError  # Mammoth's class refuses it in its own words.
     if low_rank:
-        raise _HereError("its layers are given low-rank additions (AB)")
+        raise UnsuitableError("its layers are given low-rank additions (AB)")
     return x, answer
 
 
@@ -189,49 +191,36 @@ def _link(net: OnServer, x: torch.Tensor, answer: tuple[str, ...]) -> tuple[Link
     """Give what runs the forward, and whether the server makes the logits too."""
     counterpart = net._counterpart
     if not x.is_cpu or x.dtype != torch.float32:
-        raise _HereError(
+        raise UnsuitableError(
             f"its input is {x.dtype} on {x.device}, not float32 on the CPU"
         )
     if x.dim() < 2 or not x.numel():
-        raise _HereError
-    with as_plain():
-        found = counterpart.blueprint.compare(net)
-    if found.difference:
-        raise _HereError(found.difference)
+        raise UnsuitableError
+    modules, own_head = counterpart.blueprint.find(net)
     prerelu = getattr(net, "return_prerelu", False)
-    if not found.one_prerelu(prerelu):
-        raise _HereError("only some of its blocks return what is before their ReLU")
-    try:
-        link = counterpart.link(found.own_head)
-    except UnsuitableError as error:
-        raise _HereError(str(error)) from None
+    if any(
+        vars(module)["return_prerelu"] != prerelu
+        for part, module in modules
+        if part.has_prerelu
+    ):
+        raise UnsuitableError(
+            "only some of its blocks return what is before their ReLU"
+        )
+    link = counterpart.link(own_head)
     layout = link.instance.layout
     if prerelu and LAYERS in answer and not layout.prerelu:
-        raise _HereError
-    if layout.stochastic and not found.one_mode(net.training):
-        raise _HereError("only some of its modules are in training")
-    return link, found.own_head
+        raise UnsuitableError
+    if layout.stochastic and any(
+        module.training != net.training and not part.is_norm for part, module in modules
+    ):
+        raise UnsuitableError("only some of its modules are in training")
+    return link, own_head
 
 
-def _compute(
-    net: OnServer, link: Link, x: torch.Tensor, outputs: tuple[str, ...], layers: bool
-) -> dict[str, torch.Tensor]:
-    """Run the forward in the server; give its outputs by name."""
-    counterpart = net._counterpart
-    call = Call(
-        link,
-        returnt=None,
-        training=net.training,
-        prerelu=layers and getattr(net, "return_prerelu", False),
-        outputs=outputs,
-        batch_norm=counterpart.batch_norms(),
-    )
-    parameters = link.parameters()
+def _run(call: Call, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    parameters = call.link.parameters()
     with as_plain():
         trains = x.requires_grad or any(p.requires_grad for p in parameters)
     if trains and torch.is_grad_enabled():
-        tensors = run_with_graph(call, x, parameters)
-    else:
-        tensors = run(call, x)
-    counterpart.run.counts["forwards"] += 1
-    return dict(zip(outputs, tensors))
+        return run_with_graph(call, x, parameters)
+    return run(call, x)

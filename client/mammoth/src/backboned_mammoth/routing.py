@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from backboned import optim
 
-from backboned_mammoth.counterpart import UnsuitableError
+from backboned_mammoth.blueprint import UnsuitableError
 from backboned_mammoth.network import OnServer
 from backboned_mammoth.run import RUN, Run, SeamError, mode
 
