@@ -15,9 +15,6 @@ from tqdm.auto import tqdm
 import backboned
 from backboned.demo import mnist, replay, report
 
-_TASKS = 5
-_SHORT_TASKS = 2
-_SHORT_IMAGES = 2000
 _INTERRUPTED = 130
 
 
@@ -93,8 +90,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     data = mnist.load(options.data)
-    short = (_SHORT_TASKS, _SHORT_IMAGES)
-    tasks = replay.make_tasks(data, *(short if options.short else (_TASKS, None)))
+    count, images = (2, 2000) if options.short else (5, None)
+    tasks = replay.make_tasks(data, count, images)
     if options.threads:
         torch.set_num_threads(options.threads)
     identical = True
@@ -176,14 +173,12 @@ def _compare(
     same = local_parameters.view(torch.int32) == remote_parameters.view(torch.int32)
     differing = int((~same).sum())
     losses, parameters = len(local.losses), same.numel()
-    if not unequal and not differing:
+    if unequal or differing:
+        first = f", the first in step {unequal[0]}" if unequal else ""
         print(
-            f"bit-identical: all {losses} losses and all {parameters} final parameters"
+            f"NOT bit-identical: {len(unequal)} of {losses} losses differ{first}; "
+            f"{differing} of {parameters} final parameters differ"
         )
-        return True
-    print(
-        f"NOT bit-identical: {len(unequal)} of {losses} losses differ"
-        + (f", the first in step {unequal[0]}" if unequal else "")
-        + f"; {differing} of {parameters} final parameters differ"
-    )
-    return False
+        return False
+    print(f"bit-identical: all {losses} losses and all {parameters} final parameters")
+    return True

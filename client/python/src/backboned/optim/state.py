@@ -7,7 +7,6 @@ import weakref
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
 from backboned.nn.watch import as_array, version_of
@@ -196,11 +195,6 @@ def _place(
 def _same(one: dict[Place, Array], other: dict[Place, Array]) -> bool:
     """Whether two have the same values to the bit."""
     return one.keys() == other.keys() and all(
-        array.shape == other[place].shape
-        and np.array_equal(_bytes(array), _bytes(other[place]))
+        array.shape == other[place].shape and array.tobytes() == other[place].tobytes()
         for place, array in one.items()
     )
-
-
-def _bytes(array: Array) -> Array:
-    return array.reshape(-1).view(np.uint8)

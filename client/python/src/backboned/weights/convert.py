@@ -84,16 +84,15 @@ def load_state_dict(path: Path) -> dict[str, torch.Tensor]:
                 "run its code; save model.state_dict() alone"
             ) from None
         raise InvalidArgument(f"{path} is no file of torch.save") from None
-    for wrapper in _WRAPPERS:
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
-            loaded = loaded[wrapper]
-            break
-    if not isinstance(loaded, Mapping) or not loaded:
+    found = loaded if isinstance(loaded, Mapping) else {}
+    inner = (found[key] for key in _WRAPPERS if isinstance(found.get(key), Mapping))
+    state = next(inner, found)
+    if not state:
         raise InvalidArgument(f"{path} holds no state dict")
-    for key, value in loaded.items():
+    for key, value in state.items():
         if not torch.is_tensor(value):
             raise InvalidArgument(f"{path} holds no state dict: {key} is no tensor")
-    return {str(key): value for key, value in loaded.items()}
+    return {str(key): value for key, value in state.items()}
 
 
 def _recognise(state: Mapping[str, torch.Tensor]) -> str:
