@@ -47,8 +47,7 @@ class Part:
         self.is_norm = isinstance(module, _NORMS)
         self.has_prerelu = "return_prerelu" in vars(module)
         self._type = type(module)
-        self._children = tuple(module._modules)
-        self._tensors = _tensor_names(module)
+        self._content = _content(module)
         travels = _TRAVELS_OF_NORMS if self.is_norm else _TRAVELS
         self._settings = tuple(
             (name, value)
@@ -65,10 +64,7 @@ class Part:
             raise UnsuitableError(f"{self.path} has hooks")
         if "forward" in attributes:
             raise UnsuitableError(f"{self.path} has a forward of its own")
-        if (
-            tuple(module._modules) != self._children
-            or _tensor_names(module) != self._tensors
-        ):
+        if _content(module) != self._content:
             raise UnsuitableError(f"{self.path} has other parts")
         for name, value in self._settings:
             if name not in attributes or attributes[name] != value:
@@ -124,12 +120,10 @@ def _find(net: nn.Module, parts: list[Part]) -> list[tuple[Part, nn.Module]]:
     return found
 
 
-def _tensor_names(module: nn.Module) -> tuple[tuple[str, bool], ...]:
-    return tuple(
-        (name, tensor is None)
-        for tensors in (module._parameters, module._buffers)
-        for name, tensor in tensors.items()
-    )
+def _content(module: nn.Module) -> list[tuple[str, bool]]:
+    """List the names of what a module has, and whether that is nothing."""
+    kinds = (module._modules, module._parameters, module._buffers)
+    return [(name, part is None) for kind in kinds for name, part in kind.items()]
 
 
 def _is_plain(value: Any) -> bool:

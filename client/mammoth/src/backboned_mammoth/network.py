@@ -63,8 +63,7 @@ class OnServer(nn.Module):
         """Take all gradients away, or make those that there are zero."""
         hosted = self._counterpart.hosted
         if hosted is None or not set_to_none:
-            super().zero_grad(set_to_none)
-            return
+            return super().zero_grad(set_to_none)
         hosted.zero_grad()
         for parameter in self.parameters():
             if not isinstance(parameter, LazyParameter):

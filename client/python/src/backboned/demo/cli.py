@@ -15,8 +15,6 @@ from tqdm.auto import tqdm
 import backboned
 from backboned.demo import mnist, replay, report
 
-_INTERRUPTED = 130
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo; give the exit status: 0, 1 on failure, 130 after Ctrl-C."""
@@ -27,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(options)
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
-        return _INTERRUPTED
+        return 130
     except (backboned.BackbonedError, mnist.DataError, OSError) as error:
         print(f"\ndemo: {error}", file=sys.stderr)
         return 1

@@ -137,10 +137,7 @@ class HostedOptimizer(torch.optim.Optimizer):
             raise
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Take the gradients away, or make those that there are zero.
-
-        The latter sends zeros.
-        """
+        """Take the gradients away, or send zeros in place of those that there are."""
         link = self._own_link()
         if set_to_none:
             tensors = self._tensors()
@@ -244,11 +241,8 @@ class HostedOptimizer(torch.optim.Optimizer):
         )
 
     def _note_for_schedulers(self) -> None:
-        """Note a step that `step` did not make: learning rates may be scheduled now.
-
-        Newer versions of torch look at the one, older ones at the other.
-        """
-        self._opt_called = True
+        """Note a step that `step` did not make: learning rates may be scheduled now."""
+        self._opt_called = True  # Newer versions of torch look here, older ones there.
         self._step_count = getattr(self, "_step_count", 0) + 1
 
     def _note_end(self, step: Any) -> None:

@@ -13,7 +13,6 @@ from backboned.weights.files import name_of, save, write
 
 _ARCHS = ("auto", "vit", "resnet", "efficientnet", "mammoth")
 _SHOWN_RENAMES = 4
-_INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.run(options)
         return 0
     except KeyboardInterrupt:
-        return _INTERRUPTED
+        return 130
     except (backboned.BackbonedError, OSError, ImportError) as error:
         print(f"backboned: {getattr(error, 'message', error)}", file=sys.stderr)
         return 1

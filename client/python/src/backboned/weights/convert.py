@@ -16,7 +16,6 @@ from backboned.weights.files import RawTensor
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _PREFIXES = re.compile(r"(module\.|net\.)*")  # Of DataParallel; of Mammoth's models.
-_LISTED = 10
 _UNPICKLABLE = "GLOBAL"  # In what torch.load says of anything that is no tensor.
 
 
@@ -107,7 +106,7 @@ def _recognise(state: Mapping[str, torch.Tensor]) -> str:
             "not those of efficientnet_pytorch, which Mammoth uses"
         )
     known = "; ".join(f"{n}: {f.description}" for n, f in FAMILIES.items())
-    first = ", ".join([*state][:_LISTED])
+    first = ", ".join([*state][:10])
     raise InvalidArgument(
         f"the keys are of no known source (they begin {first}){hint}. "
         f"Known: {known}. --arch says which, and `mammoth` keeps the names"
