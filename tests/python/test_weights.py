@@ -398,6 +398,20 @@ def test_names_of_the_sources():
         conversion.convert({"fc.bias": one, "classifier.bias": one}, "resnet")
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        torch.zeros(2, dtype=torch.complex64),
+        torch.zeros(2, dtype=torch.float8_e4m3fn),
+        torch.zeros(2).to_sparse(),
+    ],
+    ids=["complex", "float8", "sparse"],
+)
+def test_tensor_of_a_type_that_no_file_has_is_refused(odd):
+    with pytest.raises(backboned.errors.InvalidArgument, match="'a' is a tensor of"):
+        conversion.raw("a", odd)
+
+
 def test_conversion_runs_no_code(tmp_path):
     class Evil:
         def __reduce__(self):

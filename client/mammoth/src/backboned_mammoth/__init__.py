@@ -10,8 +10,7 @@ builds, whichever of the two is imported first. The environment says which serve
 """
 
 from backboned_mammoth.registry import disengage, engage
-from backboned_mammoth.run import REQUIRE_REMOTE, RUN, SERVER, RanHere
-from backboned_mammoth.seams import SeamError
+from backboned_mammoth.run import REQUIRE_REMOTE, RUN, SERVER, RanHere, SeamError
 
 __all__ = [
     "REQUIRE_REMOTE",

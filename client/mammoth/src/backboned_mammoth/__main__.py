@@ -12,11 +12,12 @@ from pathlib import Path
 import backboned_mammoth
 from backboned_mammoth.run import MODE, MODES, REQUIRE_REMOTE, SERVER
 
-SCRIPTS = ("main.py", "utils/main.py")
-"""Mammoth's program, and where it was until 2025."""
+# Mammoth's program, and where it was until 2025.
+_SCRIPTS = ("main.py", "utils/main.py")
 
 
-def _parser() -> argparse.ArgumentParser:
+def main(arguments: Sequence[str]) -> None:
+    """Run Mammoth with the options behind ``--``, as ``python main.py`` does."""
     parser = argparse.ArgumentParser(
         prog="python -m backboned_mammoth",
         usage="%(prog)s [options] -- MAMMOTH_OPTIONS",
@@ -46,18 +47,13 @@ def _parser() -> argparse.ArgumentParser:
         default=Path(),
         help="Mammoth's checkout; by default the working directory",
     )
-    return parser
-
-
-def main(arguments: Sequence[str]) -> None:
-    """Run Mammoth with the options behind ``--``, as ``python main.py`` does."""
-    own, mark, rest = _split(arguments)
-    parser = _parser()
-    options = parser.parse_args(own)
-    if not mark:
+    words = list(arguments)
+    mark = words.index("--") if "--" in words else len(words)
+    options = parser.parse_args(words[:mark])
+    if mark == len(words):
         parser.error("give Mammoth's options behind --")
     folder = options.mammoth.resolve()
-    script = next(filter(Path.is_file, (folder / name for name in SCRIPTS)), None)
+    script = next(filter(Path.is_file, (folder / name for name in _SCRIPTS)), None)
     if script is None or not (folder / "backbone").is_dir():
         parser.error(f"{folder} is no checkout of Mammoth: no main.py and backbone/")
     if options.server:
@@ -68,18 +64,9 @@ def main(arguments: Sequence[str]) -> None:
         os.environ[REQUIRE_REMOTE] = "1"
     backboned_mammoth.engage()
     os.chdir(folder)
-    sys.argv = [str(script), *rest]
+    sys.argv = [str(script), *words[mark + 1 :]]
     sys.path[0] = str(script.parent)
     runpy.run_path(str(script), run_name="__main__")
-
-
-def _split(arguments: Sequence[str]) -> tuple[list[str], bool, list[str]]:
-    """Split the command line at the first ``--``."""
-    words = list(arguments)
-    if "--" not in words:
-        return words, False, []
-    at = words.index("--")
-    return words[:at], True, words[at + 1 :]
 
 
 if __name__ == "__main__":

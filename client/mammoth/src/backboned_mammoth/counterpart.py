@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 from typing import Any
 
 import torch
@@ -9,62 +11,38 @@ from backboned.errors import InvalidArgument, NotFound
 from backboned.instance import Instance
 from backboned.nn.hosted import HostedLink
 from backboned.nn.intact import Norms
-from backboned.nn.lazy import as_plain
 from backboned.nn.link import Link
 from backboned.nn.mirrored import MirroredLink
+from backboned.nn.refs import Weak
 from backboned.nn.watch import torch_dtype
-from backboned.types import BatchNorm, Layout
-from torch import nn
+from backboned.types import BatchNorm
 
-from backboned_mammoth.blueprint import Blueprint, Tensor
+from backboned_mammoth.blueprint import Blueprint, Tensor, UnsuitableError
 from backboned_mammoth.families import Family
 from backboned_mammoth.run import Run
 
 
-class UnsuitableError(Exception):
-    """The server has no such network; says why."""
-
-
+@dataclasses.dataclass(eq=False)
 class Counterpart:
     """An instance that mirrors a network, made when it is first needed.
 
-    Parameters
-    ----------
-    run : Run
-    name : str
-        The architecture's.
-    arguments : dict
-        Of the architecture.
-    family : Family
-    blueprint : Blueprint
-        Of the network.
+    Optimizers of `backboned.optim` take it for the network. `name` and `arguments` are
+    the architecture's, `family` and `blueprint` the network's.
     """
 
-    def __init__(
-        self,
-        run: Run,
-        name: str,
-        arguments: dict[str, Any],
-        family: Family,
-        blueprint: Blueprint,
-    ) -> None:
-        self.run = run
-        self.name = name
-        self.arguments = arguments
-        self.family = family
-        self.blueprint = blueprint
-        self._instance: Instance | None = None
-        self._unsuitable = ""
-        self._link: Link | None = None
-        self._with_head = True
-        self._norms: Norms | None = None
-        self._optimizer: Any = None
+    net = Weak()  # It has this.
 
-    def twin(self) -> Counterpart:
-        """Make one for a copy of the network."""
-        return Counterpart(
-            self.run, self.name, self.arguments, self.family, self.blueprint
-        )
+    run: Run
+    name: str
+    arguments: dict[str, Any]
+    family: Family
+    blueprint: Blueprint
+    _instance: Instance | None = dataclasses.field(default=None, init=False)
+    _unsuitable: str = dataclasses.field(default="", init=False)
+    _link: Link | None = dataclasses.field(default=None, init=False)
+    _with_head: bool = dataclasses.field(default=True, init=False)
+    _norms: Norms | None = dataclasses.field(default=None, init=False)
+    _optimizer: Any = dataclasses.field(default=None, init=False)
 
     @property
     def hosted(self) -> HostedLink | None:
@@ -75,68 +53,57 @@ class Counterpart:
         """Give the parameters that the server knows, in flat order."""
         return [] if self._link is None else self._link.parameters()
 
-    def known_parameters(self, net: nn.Module) -> list[Any]:
+    def known_parameters(self) -> list[Any]:
         """Give them, with the instance made if it was not.
 
-        Raises
-        ------
-        UnsuitableError
-            If the server has no such network as this one is now.
+        Raises UnsuitableError if the server has no such network as this one is now.
         """
-        with as_plain():
-            found = self.blueprint.compare(net)
-        if found.difference:
-            raise UnsuitableError(found.difference)
-        link = self.link(net, found.own_head)
-        try:
-            return link.parameters()
-        except (AttributeError, TypeError, ValueError) as error:
-            raise UnsuitableError(str(error)) from None
+        _, own_head = self.blueprint.find(self.net)
+        return self.link(own_head).parameters()
 
-    def link(self, net: nn.Module, with_head: bool) -> Link:
+    def link(self, with_head: bool) -> Link:
         """Give what connects the network's tensors with those in the server.
 
         Without its head, that stays here, and only the trunk is mirrored.
 
-        Raises
-        ------
-        UnsuitableError
-            If the server has no such network.
-        BackbonedError
-            If the server fails.
+        Raises UnsuitableError if the server has no such network, or not these tensors.
+        Raises BackbonedError if the server fails.
         """
-        instance = self._find_instance()
-        if self._link is None or self._with_head != with_head:
-            self.mirror(net)
-            if not with_head:
-                instance = instance.without(self.family.head)
-            self._link = MirroredLink(instance, net)
-            self._with_head = with_head
+        try:
+            instance = self._find_instance()
+            if self._link is None or self._with_head != with_head:
+                self.mirror()
+                if not with_head:
+                    instance = instance.without(self.family.head)
+                self._link = MirroredLink(instance, self.net)
+                self._with_head = with_head
+            self._link.parameters()
+        except (AttributeError, TypeError, ValueError) as error:
+            raise UnsuitableError(str(error)) from None
         return self._link
 
-    def host(self, net: nn.Module, optimizer: Any) -> HostedLink:
+    def host(self, optimizer: Any) -> HostedLink:
         """Let the server have parameters, gradients and this optimizer."""
-        with as_plain():
-            own_head = self.blueprint.compare(net).own_head
-        link = self.link(net, own_head)
+        self.run.hosted.add(self)
+        link = self._link
         if isinstance(link, MirroredLink):
-            link = self._link = HostedLink(link.instance, net, link)
-        assert isinstance(link, HostedLink)
+            link = self._link = HostedLink(link.instance, self.net, link)
+        assert isinstance(link, HostedLink)  # Its parameters led here.
         link.optimizer = self._optimizer = optimizer
         return link
 
-    def mirror(self, net: nn.Module) -> None:
+    def mirror(self) -> None:
         """Bring everything here, and work mirrored from now on."""
         hosted = self.hosted
         if hosted is not None:
-            self._link = hosted.mirrored(net)
+            self._link = hosted.mirrored(self.net)
             self._optimizer = None
 
-    def batch_norms(self, net: nn.Module) -> list[BatchNorm]:
+    def batch_norms(self) -> list[BatchNorm]:
         """Say how BatchNorm layers of the network run, where not as made."""
         if self._norms is None:
             instance = self._find_instance()
-            self._norms = Norms(net, instance.layout, instance.architecture)
+            self._norms = Norms(self.net, instance.layout, instance.architecture)
         return self._norms.overrides()
 
     def _find_instance(self) -> Instance:
@@ -165,26 +132,15 @@ class Counterpart:
         instance.channel = self.run.server.channel  # One meter for the whole run.
         self.run.counts["instances"] += 1
         layout = instance.layout
-        _compare(self.blueprint.parameters, _parameters_of(layout), "parameter")
-        _compare(self.blueprint.buffers, _buffers_of(layout), "buffer")
+        there = [Tensor(p.name, p.shape, torch.float32) for p in layout.parameters]
+        there += [Tensor(b.name, b.shape, torch_dtype(b.dtype)) for b in layout.buffers]
+        for mine, other in itertools.zip_longest(self.blueprint.tensors, there):
+            if mine != other:
+                raise UnsuitableError(
+                    f"it has {_shown(mine)} where the server's has {_shown(other)}"
+                )
         return instance
 
 
-def _parameters_of(layout: Layout) -> list[Tensor]:
-    return [Tensor(p.name, p.shape, torch.float32) for p in layout.parameters]
-
-
-def _buffers_of(layout: Layout) -> list[Tensor]:
-    return [Tensor(b.name, b.shape, torch_dtype(b.dtype)) for b in layout.buffers]
-
-
-def _compare(here: list[Tensor], there: list[Tensor], what: str) -> None:
-    """Raise UnsuitableError unless both networks have the same tensors."""
-    if len(here) != len(there):
-        raise UnsuitableError(f"it has {len(here)} {what}s, the server's {len(there)}")
-    for mine, other in zip(here, there):
-        if mine != other:
-            raise UnsuitableError(
-                f"it has the {what} {mine.name} {list(mine.shape)} where the server's "
-                f"has {other.name} {list(other.shape)}"
-            )
+def _shown(tensor: Tensor | None) -> str:
+    return f"{tensor.name} {list(tensor.shape)}" if tensor else "no tensor"

@@ -9,28 +9,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-LAYERS = "layers"
-"""In an answer: the list of every stage's output."""
+LAYERS = "layers"  # In an answer: the list of every stage's output.
 
 
 class Family(NamedTuple):
     """Classes of Mammoth that are called alike.
 
-    Attributes
-    ----------
-    module, name : str
-        The class.
-    answers : dict of str to tuple of str
-        For each `returnt` what the class gives: a tensor if it is one word, else a
-        tuple. What is not there, the class refuses with an error of its own.
-    head : str
-        The submodule that makes logits of features.
-    before_head : str
-        A submodule that features pass on their way to the head; empty: none.
-    otherwise : tuple of str
-        What it gives for every other `returnt`; empty: an error.
-    flattens : bool
-        It begins with a view of the input as vectors, which fails on some strides.
+    - `module`, `name`: the class.
+    - `answers`: for each `returnt` what the class gives: a tensor if it is one word,
+      else a tuple. What is not there, the class refuses with an error of its own.
+    - `head`: the submodule that makes logits of features.
+    - `before_head`: a submodule that features pass on their way to the head; empty:
+      none.
+    - `otherwise`: what it gives for every other `returnt`; empty: an error.
+    - `flattens`: it begins with a view of the input as vectors, which fails on some
+      strides.
     """
 
     module: str

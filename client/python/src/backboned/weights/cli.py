@@ -13,7 +13,6 @@ from backboned.weights.files import name_of, save, write
 
 _ARCHS = ("auto", "vit", "resnet", "efficientnet", "mammoth")
 _SHOWN_RENAMES = 4
-_INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,16 +25,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.run(options)
         return 0
     except KeyboardInterrupt:
-        return _INTERRUPTED
-    except backboned.BackbonedError as error:
-        return _fail(error.message)
-    except (OSError, ImportError) as error:
-        return _fail(str(error))
-
-
-def _fail(sentence: str) -> int:
-    print(f"backboned: {sentence}", file=sys.stderr)
-    return 1
+        return 130
+    except (backboned.BackbonedError, OSError, ImportError) as error:
+        print(f"backboned: {getattr(error, 'message', error)}", file=sys.stderr)
+        return 1
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -2,45 +2,21 @@
 
 from __future__ import annotations
 
-import pickle
-import struct
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from backboned.errors import InvalidArgument
-from backboned.transport.tensors import as_bytes
+from backboned.nn.watch import as_array
 from backboned.weights.files import RawTensor
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
-_PREFIXES = ("module.", "net.")  # Of DataParallel, and of Mammoth's models.
-_LISTED = 10
-# What torch.load raises for bytes that are none of torch.save's; and the words with
-# which it refuses what they name.
-_BROKEN = (
-    pickle.UnpicklingError,
-    struct.error,
-    RuntimeError,
-    EOFError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-)
-_UNPICKLABLE = "GLOBAL"
-_DTYPES = {
-    torch.float32: "F32",
-    torch.float64: "F64",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
+_PREFIXES = re.compile(r"(module\.|net\.)*")  # Of DataParallel; of Mammoth's models.
+_UNPICKLABLE = "GLOBAL"  # In what torch.load says of anything that is no tensor.
 
 
 class Family(NamedTuple):
@@ -98,35 +74,28 @@ def load_state_dict(path: Path) -> dict[str, torch.Tensor]:
     """
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
+    except (OSError, MemoryError):
         raise
-    except _BROKEN as error:
-        if isinstance(error, pickle.UnpicklingError) and _UNPICKLABLE in str(error):
+    except Exception as error:  # Bytes that are none of torch.save's raise anything.
+        if _UNPICKLABLE in str(error):
             raise InvalidArgument(
                 f"{path} holds more than tensors, and is not loaded, since that could "
                 "run its code; save model.state_dict() alone"
             ) from None
         raise InvalidArgument(f"{path} is no file of torch.save") from None
-    for wrapper in _WRAPPERS:
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
-            loaded = loaded[wrapper]
-            break
-    if not isinstance(loaded, Mapping) or not loaded:
+    found = loaded if isinstance(loaded, Mapping) else {}
+    inner = (found[key] for key in _WRAPPERS if isinstance(found.get(key), Mapping))
+    state = next(inner, found)
+    if not state:
         raise InvalidArgument(f"{path} holds no state dict")
-    others = [str(key) for key, v in loaded.items() if not torch.is_tensor(v)]
-    if others:
-        raise InvalidArgument(
-            f"{path} holds no state dict: {_some(others)} "
-            f"{'is no tensor' if len(others) == 1 else 'are no tensors'}"
-        )
-    return {str(key): value for key, value in loaded.items()}
+    for key, value in state.items():
+        if not torch.is_tensor(value):
+            raise InvalidArgument(f"{path} holds no state dict: {key} is no tensor")
+    return {str(key): value for key, value in state.items()}
 
 
-def recognise(state: Mapping[str, Any]) -> str:
-    """Say of which family the keys are.
-
-    Raises InvalidArgument if it is none.
-    """
+def _recognise(state: Mapping[str, torch.Tensor]) -> str:
+    """Say of which family the keys are."""
     for name, family in FAMILIES.items():
         if family.marks and all(mark in state for mark in family.marks):
             return name
@@ -137,8 +106,9 @@ def recognise(state: Mapping[str, Any]) -> str:
             "not those of efficientnet_pytorch, which Mammoth uses"
         )
     known = "; ".join(f"{n}: {f.description}" for n, f in FAMILIES.items())
+    first = ", ".join([*state][:10])
     raise InvalidArgument(
-        f"the keys are of no known source (they begin {_some(list(state))}){hint}. "
+        f"the keys are of no known source (they begin {first}){hint}. "
         f"Known: {known}. --arch says which, and `mammoth` keeps the names"
     )
 
@@ -154,28 +124,26 @@ def convert(
 
     Raises InvalidArgument if the source is not known, or two keys become one.
     """
-    plain = _without_prefixes(state)
-    name = recognise(plain) if arch == "auto" else arch
-    family = FAMILIES[name]
+    prefix = _PREFIXES.match(os.path.commonprefix([*state]))
+    begin = prefix.end() if prefix else 0
+    plain = {key[begin:]: tensor for key, tensor in state.items()}
+    name = _recognise(plain) if arch == "auto" else arch
     bottleneck = any(".conv3." in key for key in plain)
+    targets = {key: FAMILIES[name].rename(key, bottleneck) for key in plain}
     heads = {  # A tensor may have further keys.
-        tensor.data_ptr()
-        for key, tensor in plain.items()
-        if family.rename(key, bottleneck).startswith(_CLASSIFIERS)
+        plain[key].data_ptr()
+        for key, target in targets.items()
+        if target.startswith(_CLASSIFIERS)
     }
+    dropped = [key for key in plain if trunk and plain[key].data_ptr() in heads]
+    for key in dropped:
+        del targets[key]
     tensors: dict[str, torch.Tensor] = {}
-    renamed: dict[str, str] = {}
-    dropped = []
-    for key, tensor in plain.items():
-        target = family.rename(key, bottleneck)
-        if trunk and tensor.data_ptr() in heads:
-            dropped.append(key)
-            continue
+    for key, target in targets.items():
         if target in tensors:
             raise InvalidArgument(f"two keys become {target!r}; one is {key!r}")
-        tensors[target] = tensor
-        if target != key:
-            renamed[key] = target
+        tensors[target] = plain[key]
+    renamed = {key: target for key, target in targets.items() if target != key}
     return Converted(name, tensors, renamed, tuple(dropped))
 
 
@@ -184,28 +152,9 @@ def raw(name: str, tensor: torch.Tensor) -> RawTensor:
 
     Raises InvalidArgument if its element type is none of a weights file's.
     """
-    dtype = _DTYPES.get(tensor.dtype)
-    if dtype is None or tensor.layout != torch.strided:
+    try:
+        return RawTensor.of(as_array(tensor.cpu()))
+    except (KeyError, TypeError):  # The latter is NumPy's, which has fewer types.
         raise InvalidArgument(
             f"{name!r} is a tensor of {tensor.dtype}, {tensor.layout}"
-        )
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return RawTensor(
-        dtype, tuple(tensor.shape), as_bytes(flat.view(torch.uint8).numpy())
-    )
-
-
-def _without_prefixes(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    plain = dict(state)
-    while prefix := next((p for p in _PREFIXES if _all_begin(plain, p)), ""):
-        plain = {key[len(prefix) :]: tensor for key, tensor in plain.items()}
-    return plain
-
-
-def _all_begin(state: Mapping[str, Any], prefix: str) -> bool:
-    return bool(state) and all(key.startswith(prefix) for key in state)
-
-
-def _some(keys: list[str]) -> str:
-    listed = ", ".join(keys[:_LISTED])
-    return listed + (f" and {len(keys) - _LISTED} more" if len(keys) > _LISTED else "")
+        ) from None

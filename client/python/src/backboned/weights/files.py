@@ -1,4 +1,8 @@
-"""Writes an instance's tensors to weights files."""
+"""Writes weights files.
+
+By hand: the library safetensors sorts tensors, and ``load_by="order"`` reads them in
+the file's order.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +20,21 @@ from backboned import calls
 from backboned.errors import InvalidArgument, StaleVersion
 from backboned.instance import Instance
 from backboned.transport.tensors import BFLOAT16, as_bytes
+from backboned.types import Array
 
 _SUFFIX = ".safetensors"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
-_MAX_HEADER_BYTES = 100_000_000
+_ATTEMPTS = 5
+_DTYPES = {
+    np.dtype(np.float32): "F32",
+    np.dtype(np.float64): "F64",
+    np.dtype(np.float16): "F16",
+    BFLOAT16: "BF16",
+    np.dtype(np.int64): "I64",
+    np.dtype(np.int32): "I32",
+    np.dtype(np.uint8): "U8",
+    np.dtype(np.bool_): "BOOL",
+}
 
 
 class RawTensor(NamedTuple):
@@ -28,6 +43,11 @@ class RawTensor(NamedTuple):
     dtype: str
     shape: tuple[int, ...]
     data: bytes | memoryview
+
+    @classmethod
+    def of(cls, array: Array) -> RawTensor:
+        """View a C-contiguous array. Raises KeyError if no file has its dtype."""
+        return cls(_DTYPES[array.dtype], array.shape, as_bytes(array))
 
 
 def name_of(path: Path) -> str:
@@ -47,14 +67,14 @@ def name_of(path: Path) -> str:
 def write(path: Path, tensors: Mapping[str, RawTensor]) -> str:
     """Write a safetensors file, all of it or nothing. Gives its SHA-256.
 
-    Raises InvalidArgument if a server would not find it by its name, or there are too
-    many tensors. Raises OSError if it cannot be written.
+    Raises InvalidArgument if a server would not find it by its name. Raises OSError if
+    it cannot be written.
     """
     name_of(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    digest = hashlib.sha256()
     try:
         with open(temporary, "xb") as file:
-            digest = hashlib.sha256()
             for piece in (_header(tensors), *(t.data for t in tensors.values())):
                 digest.update(piece)
                 file.write(piece)
@@ -64,45 +84,18 @@ def write(path: Path, tensors: Mapping[str, RawTensor]) -> str:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
     return digest.hexdigest()
 
 
 def _header(tensors: Mapping[str, RawTensor]) -> bytes:
     fields: dict[str, object] = {}
     end = 0
-    for name, tensor in tensors.items():
-        begin, end = end, end + len(tensor.data)
-        fields[name] = {
-            "dtype": tensor.dtype,
-            "shape": list(tensor.shape),
-            "data_offsets": [begin, end],
-        }
+    for name, (dtype, shape, data) in tensors.items():
+        begin, end = end, end + len(data)
+        fields[name] = {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
     text = json.dumps(fields, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # So that the data begin at a multiple of 8.
-    if len(text) > _MAX_HEADER_BYTES:
-        raise InvalidArgument(f"{len(tensors)} tensors need a header over 100 MB")
     return len(text).to_bytes(8, "little") + text
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the file's new name durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-_ATTEMPTS = 5
-_DTYPES = {
-    np.dtype(np.float32): "F32",
-    np.dtype(np.float64): "F64",
-    np.dtype(np.float16): "F16",
-    BFLOAT16: "BF16",
-    np.dtype(np.uint8): "U8",
-    np.dtype(np.int64): "I64",
-}
 
 
 def save(instance: Instance, path: str | Path) -> str:
@@ -110,11 +103,9 @@ def save(instance: Instance, path: str | Path) -> str:
 
     Gives the file's SHA-256. The keys are those of the layout.
 
-    Raises StaleVersion if the instance changes again and again while it is read. Raises
-    InvalidArgument if no server would find a file of this name. Raises OSError if the
-    file cannot be written.
+    Raises StaleVersion if the instance changes again and again while it is read, and
+    what `write` raises.
     """
-    name_of(Path(path))  # Before anything is read.
     for _ in range(_ATTEMPTS - 1):
         try:
             return write(Path(path), _read(instance))
@@ -126,17 +117,11 @@ def save(instance: Instance, path: str | Path) -> str:
 def _read(instance: Instance) -> dict[str, RawTensor]:
     version = instance.info().version
     flat, _ = calls.get_params(instance, if_version=version)
-    tensors = {}
-    for parameter in instance.layout.parameters:
-        part = flat[parameter.offset : parameter.offset + parameter.size]
-        tensors[parameter.name] = RawTensor(
-            _DTYPES[part.dtype], parameter.shape, as_bytes(part)
-        )
+    arrays = {
+        p.name: flat[p.offset : p.offset + p.size].reshape(p.shape)
+        for p in instance.layout.parameters
+    }
     if instance.layout.buffers:
         buffers, _ = calls.get_buffers(instance, if_version=version)
-        for buffer in instance.layout.buffers:
-            array = np.ascontiguousarray(buffers[buffer.name])
-            tensors[buffer.name] = RawTensor(
-                _DTYPES[array.dtype], buffer.shape, as_bytes(array)
-            )
-    return tensors
+        arrays.update((b.name, buffers[b.name]) for b in instance.layout.buffers)
+    return {name: RawTensor.of(array) for name, array in arrays.items()}
