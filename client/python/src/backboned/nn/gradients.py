@@ -15,8 +15,7 @@ from backboned.instance import Instance
 from backboned.nn.lazy import Keeper, LazyTensor, as_plain, make_lazy, make_plain
 from backboned.nn.pending_calls import PendingBackward, PendingCalls
 from backboned.nn.watch import Watch, as_array, as_tensor
-from backboned.transport.tensors import Empty
-from backboned.types import StepOptions, Stepped
+from backboned.types import Array, StepOptions, Stepped
 
 
 class Gradients:
@@ -63,11 +62,11 @@ class Gradients:
         self._pending.add(item)
         self._away()
 
-    def add_now(self, item: PendingBackward, empty: Empty) -> None:
-        """Send the backward of a tape; its input's gradient is made by `empty`."""
+    def add_now(self, item: PendingBackward) -> Array:
+        """Send the backward of a tape; give its input's gradient."""
         self._settle_here()
         self._away()
-        self._pending.send_now(item, empty)
+        return self._pending.send_now(item)
 
     def _away(self) -> None:
         """Note that what is here is not the server's any more."""

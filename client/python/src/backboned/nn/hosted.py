@@ -30,11 +30,10 @@ from backboned.nn.pending_calls import (
 )
 from backboned.nn.refs import Weak, weakly
 from backboned.nn.values import Values
-from backboned.nn.watch import as_array, buffer_slots, parameter_slots
+from backboned.nn.watch import as_array, buffer_slots, empty, parameter_slots
 from backboned.steps import StepInFlight
 from backboned.transport import session
 from backboned.transport.messages import Recall, fresh_id
-from backboned.transport.tensors import Empty
 from backboned.types import (
     Array,
     Backward,
@@ -255,7 +254,7 @@ class HostedLink(Link):
 
     # Forwards and backwards.
 
-    def forward(self, x: Array, options: ForwardOptions, empty: Empty) -> Forward:
+    def forward(self, x: Array, options: ForwardOptions) -> Forward:
         """Send what waits and what was written, run a forward of that very state."""
         layout = self.instance.layout
         moves = moves_buffers(layout, options)
@@ -271,18 +270,16 @@ class HostedLink(Link):
             options["if_version"] = self._version
             generator = options.get("rng_state", b"")
             if moves:
-                result = self._moving_forward(x, options, empty)
+                result = self._moving_forward(x, options)
         if not moves:
             asking = self._pending.asking_if_lost(generator)
             with advised(self.instance), asking as again:
-                result = self._forward_beside_others(x, options, empty, again)
+                result = self._forward_beside_others(x, options, again)
         if draws:
             set_rng_state(result.rng_state)
         return result
 
-    def _moving_forward(
-        self, x: Array, options: ForwardOptions, empty: Empty
-    ) -> Forward:
+    def _moving_forward(self, x: Array, options: ForwardOptions) -> Forward:
         """Run a forward that moves the buffers on in the server."""
         self._buffers.moved()
         asking = self._pending.asking_again(options.get("rng_state", b""))
@@ -305,17 +302,13 @@ class HostedLink(Link):
         with self._lock, advised(self.instance):
             self._grads.add(item)
 
-    def backward_now(self, item: PendingBackward, empty: Empty) -> None:
-        """Run the backward of a tape whose input gradient is wanted, into `empty`."""
+    def backward_now(self, item: PendingBackward) -> Array:
+        """Run the backward of a tape; give its input's gradient."""
         with self._lock, advised(self.instance):
-            self._grads.add_now(item, empty)
+            return self._grads.add_now(item)
 
     def backward(
-        self,
-        tape: HeldTape,
-        gradients: dict[str, Array],
-        options: BackwardOptions,
-        empty: Empty,
+        self, tape: HeldTape, gradients: dict[str, Array], options: BackwardOptions
     ) -> Backward:
         """Run the backward of a tape whose gradients come here."""
         with self._lock:

@@ -15,9 +15,9 @@ from backboned import calls
 from backboned.calls import BackwardOptions, ForwardOptions
 from backboned.errors import NOTHING_CHANGED, BackbonedError, StaleVersion
 from backboned.instance import Instance
+from backboned.nn.watch import empty
 from backboned.transport import forks
 from backboned.transport.messages import Recallable, fresh_id
-from backboned.transport.tensors import Empty
 from backboned.types import Array, Backward, Forward, InstanceInfo, Version
 
 _log = logging.getLogger("backboned")
@@ -104,12 +104,11 @@ class Link(abc.ABC):
         return self
 
     @abc.abstractmethod
-    def forward(self, x: Array, options: ForwardOptions, empty: Empty) -> Forward:
+    def forward(self, x: Array, options: ForwardOptions) -> Forward:
         """Settle, and run a forward of that very state.
 
         What is random draws from PyTorch's generator, as it would here; the state that
-        it draws from is put into `options`. `x` is C-contiguous. `empty` makes the
-        arrays of the outputs, more than once if the server went away.
+        it draws from is put into `options`. `x` is C-contiguous.
         """
 
     @abc.abstractmethod
@@ -120,16 +119,9 @@ class Link(abc.ABC):
 
     @abc.abstractmethod
     def backward(
-        self,
-        tape: Any,
-        gradients: dict[str, Array],
-        options: BackwardOptions,
-        empty: Empty,
+        self, tape: Any, gradients: dict[str, Array], options: BackwardOptions
     ) -> Backward:
-        """Run the backward of a tape, whose gradients come here.
-
-        `gradients` are those of the outputs. `empty` as for `forward`.
-        """
+        """Run the backward of a tape, given the outputs' gradients."""
 
     @contextlib.contextmanager
     def _changing(self, *parts: str) -> Iterator[Version]:
@@ -185,7 +177,6 @@ class Link(abc.ABC):
         self,
         x: Array,
         options: ForwardOptions,
-        empty: Empty,
         recallable: Recallable | None = None,
     ) -> Forward:
         """Run a forward; again, with the lock, if another thread changed the network.

@@ -24,13 +24,13 @@ from backboned.nn.watch import (
     as_array,
     as_tensor,
     buffer_slots,
+    empty,
     parameter_slots,
     version_of,
 )
 from backboned.transport import session
 from backboned.transport.channel import Channel
 from backboned.transport.retries import Patience, forget_frames, is_absence
-from backboned.transport.tensors import Empty
 from backboned.types import Array, Backward, Forward, InstanceInfo, ServerInfo, Version
 
 _PULL_ATTEMPTS = 5
@@ -257,11 +257,11 @@ class MirroredLink(Link):
 
         self._write(part, changed, [as_array(tensors[i]) for i in changed], written)
 
-    def forward(self, x: Array, options: ForwardOptions, empty: Empty) -> Forward:
+    def forward(self, x: Array, options: ForwardOptions) -> Forward:
         """Push what changed, run a forward of that very state, take the new buffers."""
-        return self._through_restarts(lambda: self._forward(x, options, empty))
+        return self._through_restarts(lambda: self._forward(x, options))
 
-    def _forward(self, x: Array, options: ForwardOptions, empty: Empty) -> Forward:
+    def _forward(self, x: Array, options: ForwardOptions) -> Forward:
         moves = moves_buffers(self.instance.layout, options)
         draws = options["training"] and self.instance.layout.stochastic
         if draws:
@@ -270,19 +270,16 @@ class MirroredLink(Link):
             self._push_changes()
             version = self._version
             if moves:
-                result = self._training_forward(x, options, empty)
+                result = self._training_forward(x, options)
         if not moves:
             with advised_if_stale(self.instance):
-                result = self._forward_beside_others(
-                    x, {**options, "if_version": version}, empty
-                )
+                options["if_version"] = version
+                result = self._forward_beside_others(x, options)
         if draws:
             set_rng_state(result.rng_state)
         return result
 
-    def _training_forward(
-        self, x: Array, options: ForwardOptions, empty: Empty
-    ) -> Forward:
+    def _training_forward(self, x: Array, options: ForwardOptions) -> Forward:
         """Run a forward that moves the buffers on, in the server and here."""
         with self._changing("buffers") as known:
             options = {**options, "if_version": known, "return_buffers": True}
@@ -307,11 +304,7 @@ class MirroredLink(Link):
         return TapedForward(x, options, result, token, self.instance.channel)
 
     def backward(
-        self,
-        tape: TapedForward,
-        gradients: dict[str, Array],
-        options: BackwardOptions,
-        empty: Empty,
+        self, tape: TapedForward, gradients: dict[str, Array], options: BackwardOptions
     ) -> Backward:
         """Run the backward of a forward, which is run again if its tape is lost."""
 

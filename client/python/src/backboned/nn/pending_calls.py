@@ -7,10 +7,9 @@ import functools
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import wait
-from typing import Any, Callable, NamedTuple, Optional
+from typing import Any, Callable, NamedTuple, Union
 
 import grpc
-import numpy as np
 import torch
 
 from backboned import calls
@@ -19,11 +18,11 @@ from backboned.errors import NOTHING_CHANGED, BackbonedError
 from backboned.instance import Instance
 from backboned.nn.advice import advised
 from backboned.nn.link import rng_state, set_rng_state
+from backboned.nn.watch import empty
 from backboned.steps import StepInFlight, raise_unseen
 from backboned.transport.messages import Recall, Recallable, fresh_id
 from backboned.transport.retries import is_absence
-from backboned.transport.tensors import Empty
-from backboned.types import Array, StepOptions, Stepped, Version
+from backboned.types import Array, Backward, StepOptions, Stepped, Version
 
 
 class HeldTape(NamedTuple):
@@ -139,7 +138,7 @@ class StepsInFlight:
             self._unsure(step)
 
 
-Call = Callable[[], Optional[Stepped]]
+Call = Callable[[], Union[Backward, Stepped]]
 
 # After these codes a call has ended, and after all but the last of its own kind it
 # makes no sense to make it again.
@@ -209,16 +208,18 @@ class PendingCalls:
         groups = grouped(self._queue, not self.there)
         for group in groups:
             options = self._options(group, step if group is groups[-1] else None)
-            call = functools.partial(self._backward, group, options, np.empty)
-            result = self._surely(call)
+            sent = self._surely(functools.partial(self._backward, group, options))
+            result = sent.step
         return result
 
-    def send_now(self, item: PendingBackward, empty: Empty) -> None:
-        """Send one backward alone; its input's gradient is made by `empty`."""
+    def send_now(self, item: PendingBackward) -> Array:
+        """Send one backward alone; give its input's gradient."""
         self.flush()
         self._queue.append(item)
         options = self._options([item], None, input_grad=True)
-        self._surely(functools.partial(self._backward, [item], options, empty))
+        sent = self._surely(functools.partial(self._backward, [item], options))
+        input_grad: Array = sent.input_grads[0]
+        return input_grad
 
     def make_sure(self) -> Stepped | None:
         """Let all that was sent come to its end.
@@ -229,7 +230,8 @@ class PendingCalls:
         """
         self.in_flight.land()
         self._ask_again()
-        return self._surely(self._unsure) if self._unsure else None
+        ended = self._surely(self._unsure) if self._unsure else None
+        return ended.step if isinstance(ended, Backward) else ended
 
     @contextlib.contextmanager
     def asking_again(self, generator: bytes = b"") -> Iterator[Recallable]:
@@ -339,9 +341,7 @@ class PendingCalls:
             "request_id": fresh_id(),
         }
 
-    def _backward(
-        self, group: Group, options: BackwardOptions, empty: Empty
-    ) -> Stepped | None:
+    def _backward(self, group: Group, options: BackwardOptions) -> Backward:
         try:
             result = calls.backward(
                 self._instance,
@@ -362,7 +362,7 @@ class PendingCalls:
         self.there, self.outdated, self.held = True, False, result.held
         if result.step is not None:
             self._stepped(result.step.version)
-        return result.step
+        return result
 
     def _bare_step(self, options: StepOptions, request_id: str) -> Stepped:
         result = self._instance.step(

@@ -215,6 +215,11 @@ def torch_dtype(dtype: np.dtype[Any]) -> torch.dtype:
     return as_tensor(np.empty(0, dtype)).dtype
 
 
+def empty(shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
+    """Make an uninitialised array whose memory is aligned as torch's tensors are."""
+    return as_array(torch.empty(shape, dtype=torch_dtype(dtype), device="cpu"))
+
+
 def check_tensor(name: str, tensor: Any, shape: Sequence[int], dtype: Any) -> None:
     """Raise TypeError or ValueError unless a mirrored tensor is what it must be."""
     if not isinstance(tensor, torch.Tensor):
