@@ -7,10 +7,9 @@ from typing import Any
 import torch
 from backboned.errors import InvalidArgument, NotFound
 from backboned.instance import Instance
-from backboned.nn.hosted import HostedLink
+from backboned.nn.hosted import HostedLink, Link
 from backboned.nn.intact import Norms
 from backboned.nn.lazy import as_plain
-from backboned.nn.link import Link
 from backboned.nn.mirrored import MirroredLink
 from backboned.nn.watch import torch_dtype
 from backboned.types import BatchNorm, Layout

@@ -12,9 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from backboned.errors import InvalidArgument
 from backboned.nn.autograd import Call, run, run_with_graph
-from backboned.nn.hosted import HostedLink
+from backboned.nn.hosted import HostedLink, Link
 from backboned.nn.lazy import LazyParameter, as_plain
-from backboned.nn.link import Link
 from backboned.nn.module import announce
 from backboned.types import BatchNorm
 from torch import nn

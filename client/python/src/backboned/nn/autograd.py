@@ -10,8 +10,8 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from backboned.calls import BackwardOptions, ForwardOptions
+from backboned.nn.hosted import Link
 from backboned.nn.lazy import as_plain
-from backboned.nn.link import Link
 from backboned.nn.pending_calls import PendingBackward
 from backboned.nn.watch import as_array, as_tensor
 from backboned.types import Array, BatchNorm
