@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from backboned.errors import InvalidArgument, NotFound
 from backboned.instance import Instance
-from backboned.nn.hosted import HostedLink
+from backboned.nn.hosted import HostedLink, Link
 from backboned.nn.intact import Norms
-from backboned.nn.link import Link
 from backboned.nn.mirrored import MirroredLink
 from backboned.nn.refs import Weak
 from backboned.nn.watch import torch_dtype

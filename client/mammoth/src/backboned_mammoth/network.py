@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from backboned.errors import InvalidArgument
 from backboned.nn.autograd import Call, run, run_with_graph
+from backboned.nn.hosted import Link
 from backboned.nn.lazy import LazyParameter, as_plain
-from backboned.nn.link import Link
 from backboned.nn.module import announce
 from torch import nn
 

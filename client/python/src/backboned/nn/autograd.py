@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -10,10 +10,10 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from backboned.calls import BackwardOptions, ForwardOptions
+from backboned.nn.hosted import Link
 from backboned.nn.lazy import as_plain
-from backboned.nn.link import Link
 from backboned.nn.pending_calls import PendingBackward
-from backboned.nn.watch import as_array, torch_dtype
+from backboned.nn.watch import as_array, as_tensor
 from backboned.types import Array, BatchNorm
 
 
@@ -41,29 +41,6 @@ class Call(NamedTuple):
         }
 
 
-class OutputBuffers:
-    """Makes the memory of outputs as torch tensors: aligned as torch's own are."""
-
-    def __init__(self) -> None:
-        self._made: list[tuple[Array, torch.Tensor]] = []
-
-    def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        """Make one more tensor, and give it as an array."""
-        tensor = torch.empty(shape, dtype=torch_dtype(dtype), device="cpu")
-        array = as_array(tensor)
-        self._made.append((array, tensor))
-        return array
-
-    def newest(self) -> torch.Tensor:
-        """Give the tensor that was made last."""
-        return self._made[-1][1]
-
-    def tensors(self, arrays: Iterable[Array]) -> tuple[torch.Tensor, ...]:
-        """Give the tensors of arrays that were made here."""
-        made = {id(array): tensor for array, tensor in self._made}
-        return tuple(made[id(array)] for array in arrays)
-
-
 def check_input(x: Any) -> None:
     """Raise TypeError unless `x` is a floating-point or uint8 tensor."""
     if not isinstance(x, torch.Tensor):
@@ -74,9 +51,8 @@ def check_input(x: Any) -> None:
 
 def run(call: Call, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Run a forward that needs no gradient; give its outputs."""
-    buffers = OutputBuffers()
-    result = call.link.forward(as_array(x), call.options(), buffers.empty)
-    return buffers.tensors(result.outputs.values())
+    result = call.link.forward(as_array(x), call.options())
+    return tuple(map(as_tensor, result.outputs.values()))
 
 
 def run_with_graph(
@@ -131,12 +107,11 @@ class RemoteForward(torch.autograd.Function):
         *parameters: torch.nn.Parameter,
     ) -> tuple[torch.Tensor, ...]:
         """Run the forward and keep its tape."""
-        buffers = OutputBuffers()
         options = call.options()
         options["tape"], options["input_grad"] = True, ctx.needs_input_grad[1]
         wanted = ctx.needs_input_grad[_PARAMETERS:]
         _choose_gradients(options, call.link, wanted)
-        result = call.link.forward(as_array(x), options, buffers.empty)
+        result = call.link.forward(as_array(x), options)
         # The token is an array, whose death a finalizer sees; PyTorch keeps it alive.
         token = np.empty(1, np.int8)
         ctx.save_for_backward(torch.from_numpy(token))
@@ -146,7 +121,7 @@ class RemoteForward(torch.autograd.Function):
         ctx.sources = [tensor for tensor, yes in sources if yes]
         ctx.tape = call.link.hold(x, options, result, token)
         ctx.output_names = list(result.outputs)
-        return buffers.tensors(result.outputs.values())
+        return tuple(map(as_tensor, result.outputs.values()))
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:
@@ -209,9 +184,7 @@ def _wait(
     )
     input_grad = None
     if ctx.needs_input_grad[1]:
-        buffers = OutputBuffers()
-        ctx.link.backward_now(item, buffers.empty)
-        input_grad = buffers.newest()
+        input_grad = as_tensor(ctx.link.backward_now(item))
     else:
         ctx.link.queue(item)
     if not item.retain:
@@ -230,8 +203,7 @@ def _fetch(ctx: Any, grads: dict[str, torch.Tensor]) -> tuple[Any, ...]:
         "input_grad": wants_input,
         "retain": _keeps_graph(),
     }
-    buffers = OutputBuffers()
-    result = link.backward(ctx.tape, named, options, buffers.empty)
+    result = link.backward(ctx.tape, named, options)
     if not options["retain"]:
         ctx.tape.done()
         ctx.sources = []
@@ -241,7 +213,8 @@ def _fetch(ctx: Any, grads: dict[str, torch.Tensor]) -> tuple[Any, ...]:
             _as_gradient(part) if part is not None and wanted else None
             for part, wanted in zip(result.grads.split(link.instance.layout), wants)
         ]
-    return (None, buffers.newest() if wants_input else None, None, *parts)
+    input_grad = as_tensor(result.input_grads[0]) if wants_input else None
+    return (None, input_grad, None, *parts)
 
 
 def _as_gradient(part: Array) -> torch.Tensor:

@@ -5,18 +5,17 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Sequence
-from typing import Any, Callable
+from typing import Any
 
 import numpy as np
 import torch
 
 from backboned import calls
 from backboned.instance import Instance
-from backboned.nn.lazy import Keeper, LazyTensor, as_plain, make_lazy, make_plain
-from backboned.nn.pending_calls import PendingBackward, PendingCalls
+from backboned.nn.lazy import LazyTensor, as_plain, make_lazy, make_plain
+from backboned.nn.pending_calls import PendingCalls
+from backboned.nn.values import Values
 from backboned.nn.watch import Watch, as_array, as_tensor
-from backboned.transport.tensors import Empty
-from backboned.types import StepOptions, Stepped
 
 
 class Gradients:
@@ -30,21 +29,15 @@ class Gradients:
 
     Not thread-safe.
 
-    - `names`: of the parameters.
-    - `tensors`: gives the parameters.
     - `pending`: sends what waits.
     """
 
     def __init__(
-        self,
-        instance: Instance,
-        names: Sequence[str],
-        tensors: Callable[[], list[torch.Tensor]],
-        pending: PendingCalls,
+        self, instance: Instance, parameters: Values, pending: PendingCalls
     ) -> None:
         self._instance = instance
-        self._names = names
-        self._tensors = tensors
+        self._names = [spec.name for spec in instance.layout.parameters]
+        self._tensors = parameters.tensors
         self._pending = pending
         self._watch = Watch()
         self._promises: dict[int, weakref.ref[torch.Tensor]] = {}
@@ -57,20 +50,19 @@ class Gradients:
         self._watch.forget()
         self._asked_for_one = False
 
-    def add(self, item: PendingBackward) -> None:
-        """Let the backward of a tape wait."""
-        self._settle_here()
-        self._pending.add(item)
-        self._away()
+    def settle(self) -> None:
+        """Push the gradients that changed here."""
+        self._refuse_stray_writes()
+        additions = self._additions()
+        if additions:
+            self._merge(additions)
+        changed = self._changed_here()
+        if changed:
+            self._push(sorted(changed))
 
-    def add_now(self, item: PendingBackward, empty: Empty) -> None:
-        """Send the backward of a tape; its input's gradient is made by `empty`."""
-        self._settle_here()
-        self._away()
-        self._pending.send_now(item, empty)
-
-    def _away(self) -> None:
-        """Note that what is here is not the server's any more."""
+    def hand_over(self) -> None:
+        """Push what changed here, and leave it to the server, which is to add to it."""
+        self.settle()
         for i in self._here:
             self._leave(i)
         self._here.clear()
@@ -82,7 +74,7 @@ class Gradients:
         If nobody holds it, its memory is kept: a view of that may be written.
         """
         with as_plain():
-            parameter: Any = self._tensors()[index]
+            parameter = self._tensors()[index]
             grad, parameter.grad = parameter.grad, None
             if grad is None:
                 return
@@ -91,25 +83,7 @@ class Gradients:
             del grad
             held = reference()
         if type(held) is torch.Tensor and not held.requires_grad:
-            self._pledge(index, held, parameter.keeper)
-
-    def step(
-        self, options: StepOptions, covers_all: bool
-    ) -> tuple[bool, Stepped | None]:
-        """Make a step of the server's optimizer with all that waits.
-
-        Parameters
-        ----------
-        options : StepOptions
-        covers_all : bool
-            Whether the optimizer has every parameter that may have a gradient.
-
-        Returns
-        -------
-        whether there was anything to step with, what the step did
-        """
-        self._settle_here()
-        return self._pending.step(options, covers_all)
+            self._pledge(index, held)
 
     @property
     def none(self) -> bool:
@@ -131,22 +105,22 @@ class Gradients:
                 tensor.grad = None
         self._forget_here()
 
-    def read(self, index: int, keeper: Keeper) -> torch.Tensor | None:
-        """Give a parameter's gradient; `keeper` brings its values if somebody looks."""
+    def read(self, index: int) -> torch.Tensor | None:
+        """Give a parameter's gradient, whose values come if somebody looks."""
         self._refuse_stray_writes()
         if self._additions():
-            self._settle_here()
+            self.settle()
         self._pending.flush()
         held = self._pending.held
         away = self._pending.there and index not in self._here
         if away and (not held or self._placed.get(index) is not None):
             self._bring([index])
         elif away:
-            return self._promise(index, keeper) if held[index] else None
+            return self._promise(index) if held[index] else None
         with as_plain():
             return self._tensors()[index].grad
 
-    def _promise(self, index: int, keeper: Keeper) -> torch.Tensor:
+    def _promise(self, index: int) -> torch.Tensor:
         """Give a tensor for the values of a gradient that the server has."""
         promised = self._promised(index)
         if promised is None:
@@ -154,12 +128,13 @@ class Gradients:
                 promised = torch.empty_like(self._tensors()[index].detach())
                 # Code that takes the memory unasked, `torch.tensor(p.grad)`, sees it.
                 promised.view(-1)[:1] = math.nan
-            self._pledge(index, promised, keeper)
+            self._pledge(index, promised)
         return promised
 
-    def _pledge(self, index: int, tensor: torch.Tensor, keeper: Keeper) -> None:
+    def _pledge(self, index: int, tensor: torch.Tensor) -> None:
         """Make a tensor the promise of a gradient."""
-        make_lazy(tensor, keeper, f"the gradient of {self._names[index]}")
+        parameter: Any = self._tensors()[index]
+        make_lazy(tensor, parameter.keeper, f"the gradient of {self._names[index]}")
         self._promises[index] = weakref.ref(tensor)
 
     def _promised(self, index: int) -> torch.Tensor | None:
@@ -210,7 +185,7 @@ class Gradients:
             return
         self._refuse_stray_writes()
         if self._additions():
-            self._settle_here()
+            self.settle()
         self._pending.flush()
         away = [i for i in indices if i not in self._here]
         if self._pending.there and away:
@@ -224,7 +199,7 @@ class Gradients:
             value.keeper.show([value])
         self.keep_promises([index])
         if self._additions():
-            self._settle_here()
+            self.settle()
         self._pending.flush()
         with as_plain():
             present = self._tensors()[index].grad
@@ -241,7 +216,6 @@ class Gradients:
 
     def _fetch(self, indices: Sequence[int]) -> None:
         """Place the server's gradients of some parameters here."""
-        self._refuse_stray_writes()
         parts = self._server_side(indices)
         tensors = self._tensors()
         for i in indices:
@@ -273,16 +247,13 @@ class Gradients:
             allow_absent=True,
             timeout=self._pending.timeout,
         )
-        parts: dict[int, torch.Tensor | None] = {}
-        begin = 0
-        for i, present in zip(indices, grads.present):
-            parts[i] = None
-            if present:
-                spec = self._instance.layout.parameters[i]
-                flat = grads.flat[begin : begin + spec.size]
-                with torch.inference_mode(False):  # It may be written outside of it.
-                    parts[i] = as_tensor(flat.reshape(spec.shape).copy())
-                begin += spec.size
+        specs = [self._instance.layout.parameters[i] for i in indices]
+        there = [(i, s) for i, s, yes in zip(indices, specs, grads.present) if yes]
+        parts: dict[int, torch.Tensor | None] = dict.fromkeys(indices)
+        with torch.inference_mode(False):  # They may be written outside of it.
+            flats = torch.split(as_tensor(grads.flat), [spec.size for _, spec in there])
+            for (i, spec), flat in zip(there, flats):
+                parts[i] = flat.view(spec.shape).clone()
         return parts
 
     def _additions(self) -> list[int]:
@@ -294,24 +265,13 @@ class Gradients:
                 if tensor.grad is not None and i not in self._here
             ]
 
-    def _settle_here(self) -> None:
-        """Push the gradients that changed here."""
-        self._refuse_stray_writes()
-        additions = self._additions()
-        if additions:
-            self._merge(additions)
-        changed = self._changed_here()
-        if changed:
-            self._push(sorted(changed))
-
     def _changed_here(self) -> set[int]:
         """Find the gradients here that the server has to get."""
         with as_plain():
             grads = {i: self._tensors()[i].grad for i in self._here}
         changed = {i for i, grad in grads.items() if grad is not self._placed[i]}
-        same = [i for i in grads if i not in changed and grads[i] is not None]
-        present = {i: grad for i, grad in grads.items() if grad is not None}
-        return changed.union(self._watch.changed(present, same), self._written)
+        same = {i: g for i, g in grads.items() if g is not None and i not in changed}
+        return changed.union(self._watch.changed(same, list(same)), self._written)
 
     def _merge(self, indices: list[int]) -> None:
         """Add what autograd left here to what the server has."""
@@ -328,10 +288,8 @@ class Gradients:
                         theirs = promised.copy_(theirs)
                     # In a graph if autograd made one (`create_graph`).
                     with torch.set_grad_enabled(mine.requires_grad):
-                        tensors[i].grad = theirs.add_(mine)
-                self._placed[i] = tensors[i].grad
-            self._here.add(i)
-            self._written.add(i)
+                        mine = theirs.add_(mine)
+            self._put(i, mine)
 
     def _push(self, indices: list[int]) -> None:
         with as_plain():

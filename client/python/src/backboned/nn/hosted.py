@@ -7,7 +7,7 @@ import warnings
 import weakref
 from collections.abc import Sequence
 from concurrent.futures import wait
-from typing import Any, Callable
+from typing import Any, Callable, Union
 
 import torch
 from torch import nn
@@ -19,22 +19,15 @@ from backboned.errors import BackbonedError, verbs
 from backboned.instance import Instance
 from backboned.nn.advice import advised
 from backboned.nn.gradients import Gradients
-from backboned.nn.lazy import LazyParameter, as_plain
-from backboned.nn.link import Link, rng_state, say, set_rng_state
+from backboned.nn.lazy import LazyParameter
+from backboned.nn.link import LinkBase, Tape, rng_state, say, set_rng_state
 from backboned.nn.mirrored import MirroredLink, ScratchLink
-from backboned.nn.pending_calls import (
-    HeldTape,
-    PendingBackward,
-    PendingCalls,
-    StepsInFlight,
-)
+from backboned.nn.pending_calls import PendingBackward, PendingCalls, StepsInFlight
 from backboned.nn.refs import Weak, weakly
 from backboned.nn.values import Values
-from backboned.nn.watch import as_array, buffer_slots, parameter_slots
+from backboned.nn.watch import as_tensor, empty, slots_of
 from backboned.steps import StepInFlight
-from backboned.transport import session
 from backboned.transport.messages import Recall, fresh_id
-from backboned.transport.tensors import Empty
 from backboned.types import (
     Array,
     Backward,
@@ -50,7 +43,7 @@ from backboned.types import (
 
 
 @verbs
-class HostedLink(Link):
+class HostedLink(LinkBase):
     """Connects the tensors of a module tree with an instance: the server decides.
 
     Parameters, buffers and gradients stay there. What somebody looks at is fetched,
@@ -73,30 +66,23 @@ class HostedLink(Link):
         _ = instance.server_identity  # Asked now, so that another one is noticed.
         _warn_of_local_steps()
         self.hosting = True
-        layout = instance.layout
-        names = [p.name for p in layout.parameters]
-        dtype = getattr(torch, instance.dtype)
-        self._params = Values(
-            parameter_slots(root, layout, dtype), names, weakly(self._get_params)
-        )
-        self._buffers = Values(
-            buffer_slots(root, layout),
-            [b.name for b in layout.buffers],
-            weakly(self._get_buffers),
-        )
         self._in_flight = StepsInFlight(
             weakly(self._train_step_made), weakly(self._lost_step)
         )
         self._pending = PendingCalls(instance, weakly(self._stepped), self._in_flight)
-        self._grads = Gradients(instance, names, self._params.tensors, self._pending)
         self.timeout = mirror.timeout if mirror else None
-        params_seen, buffers_seen = mirror.seen() if mirror else (None, None)
-        self._params.begin(self, params_seen)
+        slots = slots_of(root, instance.layout, getattr(torch, instance.dtype))
+        known = mirror.watches if mirror else {}
+        fetch = weakly(self._get_params)
+        self._params = Values(slots["params"], self, fetch, known.get("params"))
+        self._grads = Gradients(instance, self._params, self._pending)
+        fetch = weakly(self._get_buffers)
         try:
-            self._buffers.begin(self, buffers_seen)
+            self._buffers = Values(slots["buffers"], self, fetch, known.get("buffers"))
         except TypeError:
             self._params.release()
             raise
+        self._both = {"params": self._params, "buffers": self._buffers}
 
     @property
     def timeout(self) -> float | None:  # type: ignore[override]
@@ -114,40 +100,33 @@ class HostedLink(Link):
         with self._lock:
             return self._params.tensors()
 
-    def _get_params(self, indices: Sequence[int]) -> list[Array]:
-        specs = [self.instance.layout.parameters[i] for i in indices]
-        everything = len(specs) == len(self.instance.layout.parameters)
-        names, size = [s.name for s in specs], 4 * sum(s.size for s in specs)
-        say("fetch", names, size, "read here after the server changed them")
-        expected = self._version._replace(buffers=None)
+    def _get_params(self, indices: Sequence[int]) -> Sequence[torch.Tensor]:
+        every = self.instance.layout.parameters
+        specs = [every[i] for i in indices]
+        names = [spec.name for spec in specs]
         with advised(self.instance):
             flat, version = calls.get_params(
                 self.instance,
-                None if everything else names,
-                if_version=expected,
+                None if len(names) == len(every) else names,
+                if_version=self.version._replace(buffers=None),
                 timeout=self.timeout,
             )
+        say("fetch", names, flat.nbytes, "read here after the server changed them")
         self._note("params", version)
-        parts = []
-        begin = 0
-        for spec in specs:
-            parts.append(flat[begin : begin + spec.size].reshape(spec.shape))
-            begin += spec.size
-        return parts
+        return torch.split(as_tensor(flat), [spec.size for spec in specs])
 
-    def _get_buffers(self, indices: Sequence[int]) -> list[Array]:
-        names = [self.instance.layout.buffers[i].name for i in indices]
-        everything = len(names) == len(self.instance.layout.buffers)
-        expected = self._version._replace(params=None)
+    def _get_buffers(self, indices: Sequence[int]) -> Sequence[torch.Tensor]:
+        every = self.instance.layout.buffers
+        names = [every[i].name for i in indices]
         with advised(self.instance):
             values, version = calls.get_buffers(
                 self.instance,
-                None if everything else names,
-                if_version=expected,
+                None if len(names) == len(every) else names,
+                if_version=self.version._replace(params=None),
                 timeout=self.timeout,
             )
         self._note("buffers", version)
-        return [values[name] for name in names]
+        return [as_tensor(values[name]) for name in names]
 
     def settle(self) -> None:
         """Send the backwards that wait, and push what was written here."""
@@ -156,30 +135,29 @@ class HostedLink(Link):
             self._push_changes()
 
     def _push_changes(self, adopt: bool = True) -> None:
-        for part, values in (("params", self._params), ("buffers", self._buffers)):
-            if getattr(self._version, part) is None:
+        for part, values in self._both.items():
+            if getattr(self.version, part) is None:
                 values.doubt()
             changed = values.changed(adopt)
             if changed:
-                arrays = _arrays(values.known, changed)
                 written = functools.partial(values.pushed, changed)
                 with self._pending.asking_again() as again:
-                    self._write(part, changed, arrays, written, again)
+                    self._write(part, values.known, changed, written, again)
 
     def push(self) -> None:
         """Write what was written here, also over what somebody else wrote."""
         with self._lock:
             self._pending.make_sure()
-            self._version = Version(self.instance.uid)
+            self.version = Version(self.instance.uid)
             self.settle()
 
     def pull(self) -> None:
         """Take whatever state the server has; what was written here is lost."""
         with self._lock:
             self._pending.make_sure()
-            self._version = Version(self.instance.uid)
-            self._params.drop()
-            self._buffers.drop()
+            self.version = Version(self.instance.uid)
+            for values in self._both.values():
+                values.drop()
 
     def info(self) -> InstanceInfo:
         """Settle, and describe the instance, with its digest."""
@@ -199,12 +177,8 @@ class HostedLink(Link):
         """Bring the values of these tensors, and with them what somebody views."""
         with self._lock:
             self._pending.make_sure()
-            both = (self._params, self._buffers)
-            brought = False
-            for values in both:
-                found = [values.index(tensor) for tensor in tensors]
-                brought |= values.show([i for i in found if i is not None])
-            if brought:
+            both = self._both.values()
+            if any([values.show(tensors) for values in both]):
                 for values in both:
                     values.show_shared()
             with advised(self.instance):
@@ -214,31 +188,27 @@ class HostedLink(Link):
         """Bring all values here."""
         with self._lock:
             self._pending.make_sure()
-            for values in (self._params, self._buffers):
-                values.show(range(len(values.names)))
+            for values in self._both.values():
+                values.show_all()
 
     def overwritten(self, tensor: torch.Tensor) -> None:
         """Note that a tensor got new values as a whole."""
         with self._lock:
-            for values in (self._params, self._buffers):
-                index = values.index(tensor)
-                if index is not None:
-                    values.overwritten(index)
+            for values in self._both.values():
+                values.overwritten(tensor)
             self._grads.overwritten(tensor)
 
     def shared(self, tensor: torch.Tensor) -> None:
         """Note that somebody else may now refer to a tensor's memory."""
         with self._lock:
-            for values in (self._params, self._buffers):
-                index = values.index(tensor)
-                if index is not None:
-                    values.shared(index)
+            for values in self._both.values():
+                values.shared(tensor)
 
     def grad(self, tensor: torch.Tensor) -> torch.Tensor | None:
         """Give a parameter's gradient."""
         with self._lock, advised(self.instance):
             index = self._params.index(tensor)
-            return None if index is None else self._grads.read(index, self)
+            return None if index is None else self._grads.read(index)
 
     def set_grad(self, tensor: torch.Tensor, value: torch.Tensor | None) -> None:
         """Replace a parameter's gradient."""
@@ -255,7 +225,7 @@ class HostedLink(Link):
 
     # Forwards and backwards.
 
-    def forward(self, x: Array, options: ForwardOptions, empty: Empty) -> Forward:
+    def forward(self, x: Array, options: ForwardOptions) -> Forward:
         """Send what waits and what was written, run a forward of that very state."""
         layout = self.instance.layout
         moves = moves_buffers(layout, options)
@@ -268,54 +238,37 @@ class HostedLink(Link):
             # For all that the server cannot know to change nothing.
             if options["training"] or moves or options.get("tape"):
                 options["request_id"] = fresh_id()
-            options["if_version"] = self._version
+            options["if_version"] = self.version
             generator = options.get("rng_state", b"")
             if moves:
-                result = self._moving_forward(x, options, empty)
+                self._buffers.moved()
+                asking = self._pending.asking_again(generator)
+                with self._changing("buffers"), asking as again:
+                    call = (self.timeout, empty, again)
+                    result = calls.forward(self.instance, x, options, *call)
+                    self._note("buffers", result.version)
         if not moves:
             asking = self._pending.asking_if_lost(generator)
             with advised(self.instance), asking as again:
-                result = self._forward_beside_others(x, options, empty, again)
+                result = self._forward_beside_others(x, options, again)
         if draws:
             set_rng_state(result.rng_state)
         return result
 
-    def _moving_forward(
-        self, x: Array, options: ForwardOptions, empty: Empty
-    ) -> Forward:
-        """Run a forward that moves the buffers on in the server."""
-        self._buffers.moved()
-        asking = self._pending.asking_again(options.get("rng_state", b""))
-        with self._changing("buffers"), asking as again:
-            result = calls.forward(
-                self.instance, x, options, self.timeout, empty, again
-            )
-            self._note("buffers", result.version)
-        return result
-
-    def hold(
-        self, x: torch.Tensor, options: ForwardOptions, result: Forward, token: Array
-    ) -> HeldTape:
-        """Hold a tape; the network that has its forward is lost with the server."""
-        tape_id, channel = result.tape_id, self.instance.channel
-        return HeldTape(tape_id, session.release_tape_with(token, channel, tape_id))
-
     def queue(self, item: PendingBackward) -> None:
         """Let the backward of a tape wait for the step, or the next use."""
         with self._lock, advised(self.instance):
-            self._grads.add(item)
+            self._grads.hand_over()
+            self._pending.add(item)
 
-    def backward_now(self, item: PendingBackward, empty: Empty) -> None:
-        """Run the backward of a tape whose input gradient is wanted, into `empty`."""
+    def backward_now(self, item: PendingBackward) -> Array:
+        """Run the backward of a tape; give its input's gradient."""
         with self._lock, advised(self.instance):
-            self._grads.add_now(item, empty)
+            self._grads.hand_over()
+            return self._pending.send_now(item)
 
     def backward(
-        self,
-        tape: HeldTape,
-        gradients: dict[str, Array],
-        options: BackwardOptions,
-        empty: Empty,
+        self, tape: Tape, gradients: dict[str, Array], options: BackwardOptions
     ) -> Backward:
         """Run the backward of a tape whose gradients come here."""
         with self._lock:
@@ -340,13 +293,18 @@ class HostedLink(Link):
     def step(
         self, options: StepOptions, covers_all: bool
     ) -> tuple[bool, Stepped | None]:
-        """Push what was written here, and make a step; see `Gradients.step`."""
+        """Push what was written here, and step, if there is anything to step with.
+
+        `covers_all` says whether the optimizer has every parameter that may have a
+        gradient. Gives whether it stepped, and what the step did.
+        """
         with self._lock, advised(self.instance):
             made = self._pending.make_sure()
             self._push_changes()
-            if made is not None:  # It was this step whose answer was lost.
-                return True, made
-            return self._grads.step(options, covers_all)
+            if made is None:  # Else it was this step whose answer was lost.
+                self._grads.settle()
+                made = self._pending.step(options, covers_all)
+            return made is not None, made
 
     def thaw(self) -> None:
         """Let the server step the parameters that are frozen there."""
@@ -379,11 +337,11 @@ class HostedLink(Link):
         Another number than the next one means that somebody else wrote too. It is not
         taken over, so that the next use says so.
         """
-        known = self._version.params
+        known = self.version.params
         if known == version.params:
             return
         params = version.params if known is None else known + 1
-        self._version = self._version._replace(params=params)
+        self.version = self.version._replace(params=params)
         self._params.moved()
 
     def train_step(self, run: Callable[..., TrainStep]) -> TrainStep:
@@ -396,7 +354,7 @@ class HostedLink(Link):
             self.settle()
             self._grads.keep_promises()
             generator = rng_state() if draws else b""
-            self._away()
+            self._all_moved()
             changing = self._changing("params", "buffers")
             with changing as known, self._pending.asking_again(generator) as again:
                 result = run(if_version=known, rng_state=generator, recallable=again)
@@ -421,7 +379,7 @@ class HostedLink(Link):
             if waits or news or not self._grads.none:
                 self.settle()
                 self._grads.zero()
-            self._away()
+            self._all_moved()
             step = self._send(send, rng_state() if draws else b"")
             if draws:
                 wait([step])
@@ -447,7 +405,7 @@ class HostedLink(Link):
         except BackbonedError:
             raise
         except BaseException:  # It may be on its way.
-            self._version = Version(self.instance.uid)
+            self.version = Version(self.instance.uid)
             for recall in recalls:
                 self._pending.lost(recall)
             raise
@@ -455,29 +413,29 @@ class HostedLink(Link):
 
     def _expected(self) -> Version:
         """Say what a training step finds after all that are in flight."""
-        params = self._version.params
+        params = self.version.params
         if params is None:  # The answer to an earlier step was lost.
             params = self.instance.info(timeout=self.timeout).version.params
             assert params is not None
-            self._version = self._version._replace(params=params)
+            self.version = self.version._replace(params=params)
         count = self._in_flight.count
-        return Version(self.instance.uid, params + count) if count else self._version
+        return Version(self.instance.uid, params + count) if count else self.version
 
     def _train_step_made(self, version: Version) -> None:
         """Note that the server made a training step; it holds no gradients now."""
         self._pending.outdated = False
-        known, made = self._version.params, version.params
+        known, made = self.version.params, version.params
         if known is None or (made is not None and made > known):
-            self._version = version
+            self.version = version
 
-    def _away(self) -> None:
+    def _all_moved(self) -> None:
         """Note that a training step changes all that is in the server."""
-        self._params.moved()
-        self._buffers.moved()
+        for values in self._both.values():
+            values.moved()
 
     def _lost_step(self, step: StepInFlight | None) -> None:
         """Note that a training step in flight may have been made."""
-        self._version = Version(self.instance.uid)
+        self.version = Version(self.instance.uid)
         if step is not None and step.recall is not None:
             self._pending.lost(step.recall)
 
@@ -490,12 +448,11 @@ class HostedLink(Link):
                 return self
             self._pending.flush()
             self._push_changes(adopt=False)
-            clone = self.instance.clone(if_version=self._version, timeout=self.timeout)
+            clone = self.instance.clone(if_version=self.version, timeout=self.timeout)
             clone.server_identity = self.instance.server_identity
             clone.channel = self.instance.channel
-            scratch = ScratchLink(
-                clone, root, (self._params.known, self._buffers.known)
-            )
+            own = {part: values.known for part, values in self._both.items()}
+            scratch = ScratchLink(clone, root, own)
         scratch.timeout = self.timeout
         return scratch
 
@@ -510,16 +467,14 @@ class HostedLink(Link):
         with self._lock, advised(self.instance):
             self.settle()
             self._grads.end()
-            self._params.end()
-            self._buffers.end()
+            for values in self._both.values():
+                values.end()
             self.hosting = False
-            return self._version
+            return self.version
 
 
-def _arrays(tensors: Sequence[torch.Tensor], indices: Sequence[int]) -> list[Array]:
-    """View some lazy tensors as arrays, with the memory that they have."""
-    with as_plain():
-        return [as_array(tensors[i]) for i in indices]
+Link = Union[HostedLink, MirroredLink]
+"""Connects the tensors of a module tree with an instance: the one way, or the other."""
 
 
 _warned: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -534,18 +489,16 @@ def _warn_of_local_steps() -> None:
 def _before_step(optimizer: Any, _args: Any, _options: Any) -> None:
     if optimizer in _warned:
         return
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            if not isinstance(parameter, LazyParameter):
-                continue
-            keeper: Any = parameter.keeper
-            if keeper.optimizer is not None and keeper.optimizer is not optimizer:
-                _warned.add(optimizer)
-                warnings.warn(
-                    f"{type(optimizer).__name__} of torch.optim steps the hosted "
-                    f"network {keeper.instance.name!r}, so that its gradients and "
-                    "parameters travel in each step; use an optimizer of "
-                    "backboned.optim, or call net.mirror()",
-                    stacklevel=4,
-                )
-                return
+    parameters = (p for group in optimizer.param_groups for p in group["params"])
+    links: Any = (p.keeper for p in parameters if isinstance(p, LazyParameter))
+    for link in links:
+        if link.optimizer is not None and link.optimizer is not optimizer:
+            _warned.add(optimizer)
+            warnings.warn(
+                f"{type(optimizer).__name__} of torch.optim steps the hosted network "
+                f"{link.instance.name!r}, so that its gradients and parameters travel "
+                "in each step; use an optimizer of backboned.optim, or call "
+                "net.mirror()",
+                stacklevel=4,
+            )
+            return

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -44,50 +42,39 @@ class Norms:
     """The BatchNorm layers of a network."""
 
     def __init__(self, root: nn.Module, layout: Layout, architecture: str) -> None:
-        self._root = weakref.ref(root)
         self._names = layer_names(layout)
         self._defaults = defaults(architecture)
         self._paths = ModulePaths(root, self._names)
-        self._layers: list[nn.Module | None] = []
 
     def overrides(self) -> list[BatchNorm]:
         """Say how the layers differ from what the next forward would assume."""
-        root = self._root()
-        assert root is not None  # It asks.
         differing: dict[tuple[Any, ...], list[str]] = {}
-        if self._paths.changed():  # Whoever replaced what.
-            found = self._paths.find()
-            self._layers = [found[name] for name in self._names]
-        for name, layer in zip(self._names, self._layers):
+        modules = self._paths.find()
+        for name in self._names:
+            layer = modules[name]
             if isinstance(layer, _BatchNorm):
-                difference = self._difference(layer, root.training)
-                if any(value is not None for value in difference):
-                    differing.setdefault(difference, []).append(name)
-        return [self._override(how, names) for how, names in differing.items()]
+                how = self._difference(layer, modules[""])
+                if how != _SAME:
+                    differing.setdefault(how, []).append(name)
+        everywhere = len(self._names)
+        return [
+            BatchNorm(() if len(names) == everywhere else names, *how)
+            for how, names in differing.items()
+        ]
 
-    def _difference(self, layer: _BatchNorm, training: bool) -> tuple[Any, ...]:
-        usual = self._defaults
-        momentum = layer.momentum
+    def _difference(self, layer: _BatchNorm, root: Any) -> tuple[Any, ...]:
+        """Give what `BatchNorm` has, without the names."""
+        usual, momentum = self._defaults, layer.momentum
         return (
-            layer.training if layer.training != training else None,
+            layer.training if layer.training != root.training else None,
             None if layer.track_running_stats else False,
             layer.eps if layer.eps != usual.eps else None,
             momentum if momentum not in (None, usual.momentum) else None,
-            True if momentum is None else None,
+            momentum is None,
         )
 
-    def _override(self, how: Sequence[Any], names: list[str]) -> BatchNorm:
-        training, track, eps, momentum, cumulative = how
-        everywhere = len(names) == len(self._names)
-        return BatchNorm(
-            globs=() if everywhere else names,
-            training=training,
-            track_running_stats=track,
-            eps=eps,
-            momentum=momentum,
-            cumulative=bool(cumulative),
-        )
 
+_SAME = (None, None, None, None, False)
 
 _HOOKS = (
     "_forward_hooks",
@@ -105,15 +92,11 @@ class Parts:
     """
 
     def __init__(self, root: nn.Module, layout: Layout) -> None:
-        self._root = weakref.ref(root)
         self._draws = layout.stochastic
         self._norms = set(layer_names(layout))
         names = [parameter.name for parameter in layout.parameters]
         names += [buffer.name for buffer in layout.buffers]
         self._paths = ModulePaths(root, [name.rpartition(".")[0] for name in names])
-        self._fine = False
-        self._others: list[tuple[str, nn.Module]] = []
-        self._holders: list[tuple[str, nn.Module]] = []
 
     def check(self) -> None:
         """Refuse parts that the server does not compute as they are.
@@ -123,36 +106,23 @@ class Parts:
         forward of its own. Raises RuntimeError if the network drops out, and one that
         may is in another mode than it.
         """
-        root = self._root()
-        assert root is not None  # It asks.
-        if not self._fine or self._paths.changed():
-            self._fine = False
-            self._look()
-            self._fine = True
-        for path, module in self._others:
-            self._check_hooks(path, module)
-        if self._draws:
-            self._check_modes(root.training)
-
-    def _look(self) -> None:
-        """Find the modules, and check their classes."""
-        found = []
-        for path, module in self._paths.find().items():
+        modules = self._paths.find()
+        root: Any = modules.pop("")
+        for path, module in modules.items():
             if module is None:
                 raise AttributeError(f"the backbone has no {path!r} any more")
-            if path:
+            if type(module).forward is not Part.forward:
                 self._check_class(path, module)
-                found.append((path, module))
-        self._others = [(p, m) for p, m in found if not isinstance(m, Part)]
-        # A layer's own mode means nothing, but for BatchNorm's, which travels.
-        self._holders = [(p, m) for p, m in found if m._modules]
+            if not isinstance(module, Part):
+                self._check_hooks(path, module)
+            # A layer's own mode means nothing, but for BatchNorm's, which travels.
+            if self._draws and module._modules and module.training != root.training:
+                self._refuse_mode(path, module.training)
 
     def _check_class(self, path: str, module: nn.Module) -> None:
-        """Raise TypeError unless a module computes what the server computes there."""
+        """Raise TypeError unless a layer of PyTorch's computes what the server does."""
         plain = nn.BatchNorm2d if path in self._norms else nn.Linear
-        forward = type(module).forward
-        known = isinstance(module, plain) and forward is plain.forward
-        if forward is not Part.forward and not known:
+        if not isinstance(module, plain) or type(module).forward is not plain.forward:
             raise TypeError(
                 f"{path} is a {type(module).__name__}, which may compute something "
                 "else than the server does there; put its tensors into the part that "
@@ -166,15 +136,10 @@ class Parts:
             what = "a forward of its own" if "forward" in attributes else "hooks"
             raise NotImplementedError(f"{path} has {what}: {NOT_CALLED}")
 
-    def _check_modes(self, training: bool) -> None:
-        """Raise if a part that may draw random numbers is in a mode of its own."""
-        for path, module in self._holders:
-            if module.training != training:
-                mode, other = "training", "evaluation"
-                if training:
-                    mode, other = other, mode
-                raise RuntimeError(
-                    f"{path} is in {mode} and the network in {other}, but the server "
-                    "drops out in the whole network or nowhere; call net.train() or "
-                    "net.eval(), and then train() or eval() of BatchNorm layers only"
-                )
+    def _refuse_mode(self, path: str, training: bool) -> NoReturn:
+        modes = ("training", "evaluation") if training else ("evaluation", "training")
+        raise RuntimeError(
+            f"{path} is in {modes[0]} and the network in {modes[1]}, but the server "
+            "drops out in the whole network or nowhere; call net.train() or "
+            "net.eval(), and then train() or eval() of BatchNorm layers only"
+        )

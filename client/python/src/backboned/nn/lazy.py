@@ -8,6 +8,7 @@ only asks for a shape or a type passes.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Callable, Protocol
 
@@ -73,38 +74,30 @@ class LazyTensor(torch.Tensor):
             target.keeper.overwritten(target)
         return result
 
+    def _plain(self) -> torch.Tensor:
+        """Give a plain one with the same memory."""
+        return self.detach()
+
     def __deepcopy__(self, memo: dict[int, Any]) -> torch.Tensor:
-        """Give a plain tensor of its own."""
-        twin: torch.Tensor = memo.setdefault(id(self), self.detach().clone())
+        """Give a plain one with memory of its own."""
+        twin = memo[id(self)] = copy.deepcopy(self._plain(), memo)
         return twin
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        """Be pickled as a plain tensor."""
-        plain: Any = self.detach()
+        """Be pickled as a plain one."""
+        plain: Any = self._plain()
         return plain.__reduce_ex__(protocol)
 
     def __repr__(self, **options: Any) -> str:  # type: ignore[override]
-        """Print as a plain tensor does."""
-        return repr(self.detach())
+        """Print as a plain one does."""
+        return repr(self._plain())
 
 
 class LazyParameter(LazyTensor, nn.Parameter):
     """A parameter whose values, and whose gradient, its keeper brings."""
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> nn.Parameter:
-        """Give a plain parameter of its own."""
-        plain = nn.Parameter(self.detach().clone(), self.requires_grad)
-        twin: nn.Parameter = memo.setdefault(id(self), plain)
-        return twin
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        """Be pickled as a plain parameter."""
-        plain: Any = nn.Parameter(self.detach(), self.requires_grad)
-        return plain.__reduce_ex__(protocol)
-
-    def __repr__(self, **options: Any) -> str:  # type: ignore[override]
-        """Print as a plain parameter does."""
-        return repr(nn.Parameter(self.detach(), self.requires_grad))
+    def _plain(self) -> nn.Parameter:
+        return nn.Parameter(self.detach(), self.requires_grad)
 
 
 _LAZY: dict[type, type] = {nn.Parameter: LazyParameter, torch.Tensor: LazyTensor}
@@ -133,11 +126,6 @@ def make_plain(tensor: torch.Tensor) -> None:
     if isinstance(tensor, LazyTensor):
         del tensor.keeper
         tensor.__class__ = _PLAIN[type(tensor)]
-
-
-def is_kept_by(tensor: torch.Tensor, keeper: Keeper) -> bool:
-    """Whether this keeper has a tensor."""
-    return isinstance(tensor, LazyTensor) and tensor.keeper is keeper
 
 
 def _lazies(args: Iterable[Any], options: Mapping[str, Any]) -> Iterator[LazyTensor]:
@@ -184,26 +172,14 @@ def _show(tensors: Iterable[LazyTensor]) -> None:
         keeper.show(its)
 
 
-def _get_grad(tensor: LazyTensor) -> torch.Tensor | None:
-    return tensor.keeper.grad(tensor)
-
-
-def _set_grad(tensor: LazyTensor, value: torch.Tensor | None) -> None:
-    tensor.keeper.set_grad(tensor, value)
-
-
-def _delete_grad(tensor: LazyTensor) -> None:
-    tensor.keeper.set_grad(tensor, None)
-
-
 def _property(name: str) -> Any:
     return getattr(torch.Tensor, name)
 
 
 _GRADS: dict[Any, Callable[..., Any]] = {
-    _property("grad").__get__: _get_grad,
-    _property("grad").__set__: _set_grad,
-    _property("grad").__delete__: _delete_grad,
+    _property("grad").__get__: lambda t: t.keeper.grad(t),
+    _property("grad").__set__: lambda t, grad: t.keeper.set_grad(t, grad),
+    _property("grad").__delete__: lambda t: t.keeper.set_grad(t, None),
 }
 
 # Functions after which nothing is left of what the first argument held.

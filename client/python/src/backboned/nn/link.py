@@ -2,43 +2,48 @@
 
 from __future__ import annotations
 
-import abc
 import contextlib
 import logging
 from collections.abc import Iterator, Sequence
-from typing import Any, Callable, Protocol
+from typing import Any, Callable
 
 import torch
-from torch import nn
 
 from backboned import calls
-from backboned.calls import BackwardOptions, ForwardOptions
+from backboned.calls import ForwardOptions
 from backboned.errors import NOTHING_CHANGED, BackbonedError, StaleVersion
 from backboned.instance import Instance
-from backboned.transport import forks
+from backboned.nn.lazy import as_plain
+from backboned.nn.watch import as_array, empty
+from backboned.transport import forks, session
+from backboned.transport.channel import Channel
 from backboned.transport.messages import Recallable, fresh_id
-from backboned.transport.tensors import Empty
-from backboned.types import Array, Backward, Forward, InstanceInfo, Version
+from backboned.types import Array, Forward, Version
 
 _log = logging.getLogger("backboned")
 _NAMES = 4
 
 
-class Tape(Protocol):
-    """A forward that the server keeps for its backward."""
+class Tape:
+    """A forward that the server keeps for its backward, until `token` dies."""
+
+    def __init__(self, tape_id: str, token: Array, channel: Channel) -> None:
+        self.tape_id = tape_id
+        self._release = session.release_tape_with(token, channel, tape_id)
 
     def done(self) -> None:
         """Note that the server has used up the tape."""
+        self._release.detach()
 
 
-class Link(abc.ABC):
+class LinkBase:
     """Connects the tensors of a module tree with an instance. Thread-safe.
 
-    Forwards in evaluation mode may overlap.
+    Forwards in evaluation mode may overlap. What is random in a forward draws from
+    PyTorch's generator, as it would here.
 
     - `version`: the state that the instance is expected to have. What is not known is
       None: then the next use writes, or takes, without a condition.
-
     - `is_mirror`: whether the tensors here decide, and not those of the server.
     - `hosting`: whether gradients stay in the server; False once the network went
       elsewhere.
@@ -54,82 +59,24 @@ class Link(abc.ABC):
 
     def __init__(self, instance: Instance, version: Version) -> None:
         self.instance = instance
-        self._version = version
+        self.version = version
         self._lock = forks.rlock()
 
-    @property
-    def version(self) -> Version:
-        """The state that the instance is expected to have."""
-        return self._version
-
-    @abc.abstractmethod
-    def parameters(self) -> list[Any]:
-        """Give the parameters in flat order."""
-
-    @abc.abstractmethod
-    def push(self) -> None:
-        """Write what is here into the instance, whatever somebody else wrote."""
-
-    @abc.abstractmethod
-    def pull(self) -> None:
-        """Take whatever state the server has; what was written here is lost."""
-
-    @abc.abstractmethod
     def settle(self) -> None:
         """Bring the instance to the state that was reached here."""
+        raise NotImplementedError
 
-    @abc.abstractmethod
-    def info(self) -> InstanceInfo:
-        """Settle, and describe the instance, with its digest."""
-
-    def show_all(self) -> None:  # noqa: B027
+    def show_all(self) -> None:
         """Bring all values here."""
 
-    def show_grads(self) -> None:  # noqa: B027
+    def show_grads(self) -> None:
         """Bring all gradients here."""
 
-    def zero_grad(self) -> None:  # noqa: B027
-        """Take the gradients away that are in the server."""
-
-    @abc.abstractmethod
-    def mirrored(self, root: nn.Module) -> Link:
-        """Give a link with the same instance, for tensors that are all here."""
-
-    @abc.abstractmethod
-    def copy_instance(self) -> Instance:
-        """Make an instance for a copy of the network."""
-
-    def for_forward(self, root: nn.Module) -> Link:
-        """Give the link for a forward of the tensors that are in `root` now."""
-        return self
-
-    @abc.abstractmethod
-    def forward(self, x: Array, options: ForwardOptions, empty: Empty) -> Forward:
-        """Settle, and run a forward of that very state.
-
-        What is random draws from PyTorch's generator, as it would here; the state that
-        it draws from is put into `options`. `x` is C-contiguous. `empty` makes the
-        arrays of the outputs, more than once if the server went away.
-        """
-
-    @abc.abstractmethod
     def hold(
         self, x: torch.Tensor, options: ForwardOptions, result: Forward, token: Array
     ) -> Tape:
         """Hold the tape of a forward of `x` until `token` dies."""
-
-    @abc.abstractmethod
-    def backward(
-        self,
-        tape: Any,
-        gradients: dict[str, Array],
-        options: BackwardOptions,
-        empty: Empty,
-    ) -> Backward:
-        """Run the backward of a tape, whose gradients come here.
-
-        `gradients` are those of the outputs. `empty` as for `forward`.
-        """
+        return Tape(result.tape_id, token, self.instance.channel)
 
     @contextlib.contextmanager
     def _changing(self, *parts: str) -> Iterator[Version]:
@@ -139,20 +86,20 @@ class Link(abc.ABC):
         the server says that nothing changed, what was known is known again. Parts are
         ``"params"`` and ``"buffers"``. Yields what was known before.
         """
-        known = self._version
-        self._version = known._replace(**dict.fromkeys(parts))
+        known = self.version
+        self.version = known._replace(**dict.fromkeys(parts))
         try:
             yield known
         except BackbonedError as error:
             if error.code in NOTHING_CHANGED:
-                self._version = known
+                self.version = known
             raise
 
     def _write(
         self,
         part: str,
+        tensors: Sequence[torch.Tensor],
         indices: Sequence[int],
-        arrays: list[Array],
         written: Callable[[], None],
         recallable: Recallable | None = None,
     ) -> None:
@@ -160,7 +107,9 @@ class Link(abc.ABC):
         layout = self.instance.layout
         specs: Any = layout.parameters if part == "params" else layout.buffers
         names = [specs[i].name for i in indices]
-        known = getattr(self._version, part)
+        with as_plain():
+            arrays = [as_array(tensors[i]) for i in indices]
+        known = getattr(self.version, part)
         why = "it is not known what the server has" if known is None else "changed here"
         say("push", names, sum(array.nbytes for array in arrays), why)
         options: calls.RecallableWriteOptions = {"timeout": self.timeout}
@@ -179,13 +128,12 @@ class Link(abc.ABC):
             self._note(part, version)
 
     def _note(self, part: str, version: Version) -> None:
-        self._version = self._version._replace(**{part: getattr(version, part)})
+        self.version = self.version._replace(**{part: getattr(version, part)})
 
     def _forward_beside_others(
         self,
         x: Array,
         options: ForwardOptions,
-        empty: Empty,
         recallable: Recallable | None = None,
     ) -> Forward:
         """Run a forward; again, with the lock, if another thread changed the network.
@@ -198,9 +146,9 @@ class Link(abc.ABC):
         except StaleVersion:
             with self._lock:
                 self.settle()
-                if self._version == options["if_version"]:
+                if self.version == options["if_version"]:
                     raise
-                again: ForwardOptions = {**options, "if_version": self._version}
+                again: ForwardOptions = {**options, "if_version": self.version}
                 if options.get("request_id"):
                     again["request_id"] = fresh_id()
                 return calls.forward(self.instance, x, again, *call)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import logging
 import weakref
-from collections.abc import Sequence
 from typing import Any, Callable, TypeVar
 
 import torch
@@ -18,19 +18,18 @@ from backboned.instance import Instance
 from backboned.nn import reconnect
 from backboned.nn.advice import advised_if_stale
 from backboned.nn.lazy import as_plain
-from backboned.nn.link import Link, rng_state, set_rng_state
+from backboned.nn.link import LinkBase, Tape, rng_state, set_rng_state
 from backboned.nn.watch import (
     Watch,
     as_array,
     as_tensor,
-    buffer_slots,
-    parameter_slots,
+    empty,
+    slots_of,
     version_of,
 )
-from backboned.transport import session
 from backboned.transport.channel import Channel
 from backboned.transport.retries import Patience, forget_frames, is_absence
-from backboned.transport.tensors import Empty
+from backboned.transport.tensors import as_bytes
 from backboned.types import Array, Backward, Forward, InstanceInfo, ServerInfo, Version
 
 _PULL_ATTEMPTS = 5
@@ -43,12 +42,10 @@ _Versions = dict[str, "set[tuple[Any, Any]]"]
 """By part, the versions of instances, with uid, that have the same values."""
 
 
-class TapedForward:
+class TapedForward(Tape):
     """A forward of a mirrored network, and what it takes to run it again.
 
     Holds a reference to the input, as a local network's graph does. Not thread-safe.
-
-    - `token`: the tape is released when it dies.
 
     - `version`: the one of the forward.
     - `uid`: of the instance that has the tape; empty: it may be lost.
@@ -62,7 +59,7 @@ class TapedForward:
         token: Array,
         channel: Channel,
     ) -> None:
-        self.tape_id = result.tape_id
+        super().__init__(result.tape_id, token, channel)
         self.version = result.version
         self.uid = result.version.uid
         self.options = options
@@ -70,7 +67,6 @@ class TapedForward:
         self._x_version = version_of(x)
         self._channel = channel
         self._token = weakref.ref(token)
-        self._release = session.release_tape_with(token, channel, result.tape_id)
 
     @property
     def uses_buffers(self) -> bool:
@@ -82,7 +78,7 @@ class TapedForward:
 
     def done(self) -> None:
         """Note that the server has used up the tape."""
-        self._release.detach()
+        super().done()
         self._x = None
 
     def lost(self, why: str) -> ServerRestarted:
@@ -105,17 +101,15 @@ class TapedForward:
 
     def renew(self, result: Forward) -> None:
         """Take the tape of a forward that was run again."""
-        self._release.detach()
-        self.tape_id, self.uid = result.tape_id, result.version.uid
+        super().done()
+        self.uid = result.version.uid
         token = self._token()
         if token is not None:
-            self._release = session.release_tape_with(
-                token, self._channel, self.tape_id
-            )
+            super().__init__(result.tape_id, token, self._channel)
 
 
 @verbs
-class MirroredLink(Link):
+class MirroredLink(LinkBase):
     """Connects the tensors of a module tree with an instance: the tensors decide.
 
     What is changed here is pushed before the next forward. What somebody else changes
@@ -123,6 +117,8 @@ class MirroredLink(Link):
     for it; if it was restarted, the instance is made again, and the mirror is pushed.
 
     - `root`: the tree, planted with the instance's layout.
+
+    - `watches`: know the tensors ``"params"`` and ``"buffers"``.
     """
 
     is_mirror = True
@@ -130,38 +126,27 @@ class MirroredLink(Link):
     def __init__(self, instance: Instance, root: nn.Module) -> None:
         # The version is what the mirror equals.
         super().__init__(instance, Version(instance.uid))
-        layout = instance.layout
         self._server = instance.server_identity
         dtype = getattr(torch, instance.dtype)
-        self._slots = {"params": parameter_slots(root, layout, dtype)}
-        if layout.buffers:
-            self._slots["buffers"] = buffer_slots(root, layout)
-        self._watches = {"params": Watch(), "buffers": Watch()}
+        self._slots = slots_of(root, instance.layout, dtype)
+        self.watches = {part: Watch() for part in self._slots}
         # Versions before restarts that have the values of now.
         self._same: _Versions = {"params": set(), "buffers": set()}
 
-    def seen(self) -> tuple[Watch, Watch]:
-        """Give what is known of the parameters and of the buffers."""
-        return self._watches["params"], self._watches["buffers"]
-
     def resume(self, version: Version) -> None:
         """Begin with a mirror that equals this version of the instance."""
-        for part, slots in self._slots.items():
-            self._look_at_all(part, slots.tensors())
-        buffers = version.buffers if self.instance.layout.buffers else None
-        self._version = version._replace(buffers=buffers)
+        for part in self._slots:
+            self._look_at_all(part)
+        self.version = version
 
-    def _look_at_all(self, part: str, tensors: list[Any]) -> None:
+    def _look_at_all(self, part: str) -> None:
         """Note that the server has all tensors of a part as they are."""
-        watch = self._watches[part]
+        watch, tensors = self.watches[part], self._slots[part].tensors()
         watch.saw(watch.look(tensors, range(len(tensors))))
 
     def parameters(self) -> list[nn.Parameter]:
         """Give the mirrored parameters in flat order."""
-        return self._tensors("params")
-
-    def _tensors(self, part: str) -> list[Any]:
-        return self._slots[part].tensors() if part in self._slots else []
+        return self._slots["params"].tensors()
 
     def pull(self) -> None:
         """Take the instance's parameters and buffers, of one version, into the mirror.
@@ -183,10 +168,8 @@ class MirroredLink(Link):
                 for parameter, part in zip(parameters, parts):
                     parameter.copy_(part.view_as(parameter))
             self._write_buffers(buffers)
-            self._look_at_all("params", parameters)
-            if not self.instance.layout.buffers:
-                version = version._replace(buffers=None)
-            self._version = version
+            self._look_at_all("params")
+            self.version = version
 
     def _read(self) -> tuple[Array, dict[str, Array], Version]:
         instance = self.instance
@@ -209,7 +192,7 @@ class MirroredLink(Link):
 
     def _push_all(self) -> None:
         with self._lock:
-            self._version = Version(self.instance.uid)
+            self.version = Version(self.instance.uid)
             self._push_changes()
 
     def settle(self) -> None:
@@ -227,10 +210,6 @@ class MirroredLink(Link):
             lambda: self.instance.info(digest=True, timeout=self.timeout)
         )
 
-    def mirrored(self, root: nn.Module) -> MirroredLink:
-        """Give this one."""
-        return self
-
     def copy_instance(self) -> Instance:
         """Make an instance like this one, for a copy that is fed when it is used."""
         return self._through_restarts(
@@ -239,66 +218,56 @@ class MirroredLink(Link):
 
     def _push_changes(self) -> None:
         for part, slots in self._slots.items():
-            watch = self._watches[part]
-            if getattr(self._version, part) is None:
+            watch, tensors = self.watches[part], slots.tensors()
+            if getattr(self.version, part) is None:
                 watch.forget()
-            tensors = slots.tensors()
             changed = watch.changed(tensors)
             if changed:
                 self._push(part, tensors, changed)
 
     def _push(self, part: str, tensors: list[Any], changed: list[int]) -> None:
-        watch = self._watches[part]
-        looks = watch.look(tensors, changed)
+        looks = self.watches[part].look(tensors, changed)
 
         def written() -> None:
-            watch.saw(looks)
+            self.watches[part].saw(looks)
             self._same[part] = set()
 
-        self._write(part, changed, [as_array(tensors[i]) for i in changed], written)
+        self._write(part, tensors, changed, written)
 
-    def forward(self, x: Array, options: ForwardOptions, empty: Empty) -> Forward:
+    def forward(self, x: Array, options: ForwardOptions) -> Forward:
         """Push what changed, run a forward of that very state, take the new buffers."""
-        return self._through_restarts(lambda: self._forward(x, options, empty))
+        return self._through_restarts(lambda: self._forward(x, options))
 
-    def _forward(self, x: Array, options: ForwardOptions, empty: Empty) -> Forward:
+    def _forward(self, x: Array, options: ForwardOptions) -> Forward:
         moves = moves_buffers(self.instance.layout, options)
         draws = options["training"] and self.instance.layout.stochastic
         if draws:
             options["rng_state"] = rng_state()
         with self._lock, advised_if_stale(self.instance):
             self._push_changes()
-            version = self._version
+            options["if_version"] = self.version
             if moves:
-                result = self._training_forward(x, options, empty)
+                with self._changing("buffers"):
+                    full: ForwardOptions = {**options, "return_buffers": True}
+                    call = (self.timeout, empty)
+                    result = calls.forward(self.instance, x, full, *call)
+                    self._write_buffers(result.buffers)
+                    self._same["buffers"] = set()
+                    self._note("buffers", result.version)
         if not moves:
             with advised_if_stale(self.instance):
-                result = self._forward_beside_others(
-                    x, {**options, "if_version": version}, empty
-                )
+                result = self._forward_beside_others(x, options)
         if draws:
             set_rng_state(result.rng_state)
         return result
 
-    def _training_forward(
-        self, x: Array, options: ForwardOptions, empty: Empty
-    ) -> Forward:
-        """Run a forward that moves the buffers on, in the server and here."""
-        with self._changing("buffers") as known:
-            options = {**options, "if_version": known, "return_buffers": True}
-            result = calls.forward(self.instance, x, options, self.timeout, empty)
-            self._write_buffers(result.buffers)
-            self._same["buffers"] = set()
-            self._note("buffers", result.version)
-        return result
-
     def _write_buffers(self, values: dict[str, Array]) -> None:
         """Copy buffers of the instance into the mirror."""
-        buffers = self._tensors("buffers")
+        buffers = self._slots["buffers"].tensors()
         with torch.no_grad():
             for spec, buffer in zip(self.instance.layout.buffers, buffers):
                 buffer.copy_(as_tensor(values[spec.name]))
-        self._look_at_all("buffers", buffers)
+        self._look_at_all("buffers")
 
     def hold(
         self, x: torch.Tensor, options: ForwardOptions, result: Forward, token: Array
@@ -307,11 +276,7 @@ class MirroredLink(Link):
         return TapedForward(x, options, result, token, self.instance.channel)
 
     def backward(
-        self,
-        tape: TapedForward,
-        gradients: dict[str, Array],
-        options: BackwardOptions,
-        empty: Empty,
+        self, tape: TapedForward, gradients: dict[str, Array], options: BackwardOptions
     ) -> Backward:
         """Run the backward of a forward, which is run again if its tape is lost."""
 
@@ -342,9 +307,9 @@ class MirroredLink(Link):
                 if tape.uses_buffers and (uid, at_buffers) not in known:
                     raise tape.lost("the BatchNorm statistics have moved on since")
                 names = [spec.name for spec in self.instance.layout.buffers]
-                arrays = map(as_array, self._tensors("buffers"))
+                arrays = map(as_array, self._slots["buffers"].tensors())
                 options["buffers"] = dict(zip(names, arrays))
-            options["if_version"] = self._version._replace(buffers=None)
+            options["if_version"] = self.version._replace(buffers=None)
             result = calls.forward(self.instance, tape.input(), options, self.timeout)
             tape.renew(result)
 
@@ -413,7 +378,7 @@ class MirroredLink(Link):
         if equal:
             self.resume(there.version)
         else:
-            self._version = Version(there.uid)
+            self.version = Version(there.uid)
             self._push_changes()
             if read_only:
                 self.instance.update(read_only=True, timeout=self.timeout)
@@ -421,13 +386,15 @@ class MirroredLink(Link):
 
     def _digest(self) -> str:
         """Give the SHA-256 of the mirror, as the server computes an instance's."""
-        tensors = (*self.parameters(), *self._tensors("buffers"))
-        return reconnect.digest(map(as_array, tensors))
+        sha256 = hashlib.sha256()
+        for tensor in (*self.parameters(), *self._slots["buffers"].tensors()):
+            sha256.update(as_bytes(as_array(tensor)))
+        return sha256.hexdigest()
 
     def _versions_there(self) -> _Versions:
         """List the versions with the values of the instance."""
-        uid, same = self._version.uid, self._same
-        known = {part: getattr(self._version, part) for part in same}
+        uid, same = self.version.uid, self._same
+        known = {part: getattr(self.version, part) for part in same}
         return {
             part: set() if version is None else {(uid, version), *same[part]}
             for part, version in known.items()
@@ -435,10 +402,11 @@ class MirroredLink(Link):
 
     def _versions_here(self) -> _Versions:
         """List the versions with the values of the mirror."""
-        return {
-            part: set() if self._watches[part].changed(self._tensors(part)) else there
-            for part, there in self._versions_there().items()
-        }
+        versions = self._versions_there()
+        for part, slots in self._slots.items():
+            if self.watches[part].changed(slots.tensors()):
+                versions[part] = set()
+        return versions
 
 
 class ScratchLink(MirroredLink):
@@ -449,20 +417,17 @@ class ScratchLink(MirroredLink):
 
     - `instance`: the clone.
     - `root`: the network.
-    - `own`: its own parameters and buffers, which the clone has already.
+    - `own`: its own tensors by part, which the clone has already.
     """
 
     def __init__(
-        self,
-        instance: Instance,
-        root: nn.Module,
-        own: tuple[Sequence[torch.Tensor], Sequence[torch.Tensor]],
+        self, instance: Instance, root: nn.Module, own: dict[str, list[torch.Tensor]]
     ) -> None:
         super().__init__(instance, root)
-        self._version = instance.version
+        self.version = instance.version
         with as_plain():
-            for (part, slots), known in zip(self._slots.items(), own):
-                tensors, watch = slots.tensors(), self._watches[part]
+            for part, watch in self.watches.items():
+                tensors, known = self._slots[part].tensors(), own[part]
                 same = [i for i, tensor in enumerate(tensors) if tensor is known[i]]
                 watch.saw(watch.look(tensors, same, closely=()))
 

@@ -14,10 +14,9 @@ from backboned.errors import verbs
 from backboned.instance import Instance
 from backboned.losses import Terms
 from backboned.nn.autograd import Call, check_input, run, run_with_graph
-from backboned.nn.hosted import HostedLink
+from backboned.nn.hosted import HostedLink, Link
 from backboned.nn.intact import Norms, Parts
-from backboned.nn.lazy import LazyParameter, as_plain
-from backboned.nn.link import Link
+from backboned.nn.lazy import LazyParameter, LazyTensor, as_plain
 from backboned.nn.mirrored import MirroredLink
 from backboned.nn.tree import plant
 from backboned.steps import StepInFlight
@@ -238,7 +237,9 @@ class RemoteBackbone(nn.Module):
 
     def _forward(self, x: torch.Tensor, returnt: str) -> Outputs:
         check_input(x)
-        link = self._link.for_forward(self)
+        link = self._link
+        if isinstance(link, HostedLink):
+            link = link.for_forward(self)
         parameters = link.parameters()
         self._parts.check()
         trains = False
@@ -368,7 +369,7 @@ class RemoteBackbone(nn.Module):
         Raises RuntimeError if a parameter has none.
         """
         self._link.show_grads()
-        parameters = self._link.parameters()
+        parameters: list[Any] = self._link.parameters()
         pairs = zip(self.layout.parameters, parameters)
         missing = [spec.name for spec, p in pairs if p.grad is None]
         if missing:
@@ -423,7 +424,7 @@ class RemoteBackbone(nn.Module):
 
         The latter sends zeros in place of a hosted network's gradients.
         """
-        if not set_to_none or self._link.is_mirror:
+        if not set_to_none or not isinstance(self._link, HostedLink):
             super().zero_grad(set_to_none)
             return
         self._link.zero_grad()
@@ -465,7 +466,8 @@ class RemoteBackbone(nn.Module):
 
         An optimizer of `backboned.optim` cannot step it any more.
         """
-        self._link = self._link.mirrored(self)
+        if isinstance(self._link, HostedLink):
+            self._link = self._link.mirrored(self)
         self._optimizer = None
         return self
 
@@ -505,8 +507,9 @@ class RemoteBackbone(nn.Module):
         memo[id(self)] = twin
         nn.Module.__init__(twin)
         instance = self._link.copy_instance()
-        if not self._link.is_mirror:
-            for tensor in self._server_side():
+        keeper: Any = self._link
+        for tensor in (*self.parameters(), *self.buffers()):
+            if isinstance(tensor, LazyTensor) and tensor.keeper is keeper:
                 memo[id(tensor)] = _empty_like(tensor)
         for key, value in self.__dict__.items():
             if key not in _OWN:
@@ -518,14 +521,6 @@ class RemoteBackbone(nn.Module):
         twin._link.timeout = self._link.timeout
         _networks.add(twin)
         return twin
-
-    def _server_side(self) -> list[torch.Tensor]:
-        """List the parameters and buffers that the server has."""
-        layout = self.layout
-        names = {parameter.name for parameter in layout.parameters}
-        names.update(buffer.name for buffer in layout.buffers)
-        tensors = [*self.named_parameters(), *self.named_buffers()]
-        return [tensor for name, tensor in tensors if name in names]
 
     def __copy__(self) -> NoReturn:
         """Refuse a second module on the same tensors and the same instance."""

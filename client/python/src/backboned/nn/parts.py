@@ -6,10 +6,8 @@ names of the classes are PyTorch's, for code that asks for those.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, NoReturn
 
-import torch
 from torch import nn
 
 NOT_CALLED = (
@@ -117,26 +115,11 @@ class BatchNorm2d(Part, nn.BatchNorm2d):
 class Sequential(Part, nn.Sequential):
     """Numbered parts of a backbone."""
 
-    def append(self, module: nn.Module) -> NoReturn:
-        """Raise: the server would not compute it."""
+    def append(self, *modules: Any) -> NoReturn:
+        """Raise: the server would not compute what is added."""
         raise NotImplementedError(
             f"{self.path} is computed in the server, which knows of no further "
             "modules; put them behind the features"
         )
 
-    def insert(self, index: int, module: nn.Module) -> NoReturn:
-        """Raise: the server would not compute it."""
-        self.append(module)
-
-    def extend(self, sequential: Iterable[nn.Module]) -> NoReturn:
-        """Raise: the server would not compute them."""
-        self.append(self)
-
-    def __iadd__(self, other: Any) -> NoReturn:
-        """Raise: the server would not compute them."""
-        self.append(self)
-
-
-def meta(make: type[nn.Module], *arguments: Any, **options: Any) -> nn.Module:
-    """Make a module without values, and without drawing any."""
-    return make(*arguments, **options, device=torch.device("meta"))
+    insert = extend = __iadd__ = append  # type: ignore[assignment]

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import weakref
 from collections.abc import Iterator
 from concurrent.futures import wait
-from typing import Any, Callable, NamedTuple, Optional
+from typing import Callable, NamedTuple, TypeVar, Union
 
 import grpc
-import numpy as np
 import torch
 
 from backboned import calls
@@ -18,23 +16,12 @@ from backboned.calls import BackwardOptions
 from backboned.errors import NOTHING_CHANGED, BackbonedError
 from backboned.instance import Instance
 from backboned.nn.advice import advised
-from backboned.nn.link import rng_state, set_rng_state
+from backboned.nn.link import Tape, rng_state, set_rng_state
+from backboned.nn.watch import empty
 from backboned.steps import StepInFlight, raise_unseen
 from backboned.transport.messages import Recall, Recallable, fresh_id
 from backboned.transport.retries import is_absence
-from backboned.transport.tensors import Empty
-from backboned.types import Array, StepOptions, Stepped, Version
-
-
-class HeldTape(NamedTuple):
-    """A tape of a hosted network; `release` is the finalizer that would give it up."""
-
-    tape_id: str
-    release: weakref.finalize[Any, Any]
-
-    def done(self) -> None:
-        """Note that the server has used up the tape."""
-        self.release.detach()
+from backboned.types import Array, Backward, StepOptions, Stepped, Version
 
 
 class PendingBackward(NamedTuple):
@@ -45,7 +32,7 @@ class PendingBackward(NamedTuple):
     """
 
     task: int
-    tape: HeldTape
+    tape: Tape
     gradients: dict[str, Array]
     retain: bool
     token: torch.Tensor
@@ -139,7 +126,7 @@ class StepsInFlight:
             self._unsure(step)
 
 
-Call = Callable[[], Optional[Stepped]]
+T = TypeVar("T", bound=Union[Backward, Stepped])
 
 # After these codes a call has ended, and after all but the last of its own kind it
 # makes no sense to make it again.
@@ -179,7 +166,7 @@ class PendingCalls:
         self._instance = instance
         self._stepped = stepped
         self._queue: Group = []
-        self._unsure: Call | None = None
+        self._unsure: Callable[[], Backward | Stepped] | None = None
         self._lost: list[tuple[Recall, bytes]] = []
 
     @property
@@ -208,43 +195,29 @@ class PendingCalls:
         result = None
         groups = grouped(self._queue, not self.there)
         for group in groups:
-            options = self._options(group, step if group is groups[-1] else None)
-            call = functools.partial(self._backward, group, options, np.empty)
-            result = self._surely(call)
+            result = self._send(group, step if group is groups[-1] else None).step
         return result
 
-    def send_now(self, item: PendingBackward, empty: Empty) -> None:
-        """Send one backward alone; its input's gradient is made by `empty`."""
+    def send_now(self, item: PendingBackward) -> Array:
+        """Send one backward alone; give its input's gradient."""
         self.flush()
         self._queue.append(item)
-        options = self._options([item], None, input_grad=True)
-        self._surely(functools.partial(self._backward, [item], options, empty))
+        return self._send([item], input_grad=True).input_grads[0]
 
     def make_sure(self) -> Stepped | None:
-        """Let all that was sent come to its end.
-
-        Returns
-        -------
-        What the call did whose fate was unknown, if it made a step.
-        """
+        """Let all that was sent come to its end; give the step that was unsure."""
         self.in_flight.land()
         self._ask_again()
-        return self._surely(self._unsure) if self._unsure else None
+        ended = self._surely(self._unsure) if self._unsure else None
+        return ended.step if isinstance(ended, Backward) else ended
 
     @contextlib.contextmanager
     def asking_again(self, generator: bytes = b"") -> Iterator[Recallable]:
         """Make a call; if it ends otherwise than well, its answer is asked for later.
 
-        Parameters
-        ----------
-        generator : bytes
-            The generator's state that the call was given: if it was made, and nobody
-            drew since, the generator goes on as the call left it.
-
-        Yields
-        ------
-        callable
-            The call's `recallable`.
+        `generator` is the state that the call draws from: if it was made, and nobody
+        drew since, the generator goes on as the call left it. Yields the call's
+        `recallable`.
         """
         mine: list[tuple[Recall, bytes]] = []
 
@@ -298,38 +271,28 @@ class PendingCalls:
                     set_rng_state(state)
             del self._lost[0]
 
-    def step(
-        self, options: StepOptions, with_backward: bool
-    ) -> tuple[bool, Stepped | None]:
-        """Send what waits, and a step of the optimizer.
+    def step(self, options: StepOptions, with_backward: bool) -> Stepped | None:
+        """Send what waits, and a step of the optimizer, if there are gradients.
 
-        Parameters
-        ----------
-        options : StepOptions
-        with_backward : bool
-            Whether the step may go with the last backward.
-
-        Returns
-        -------
-        whether there was anything to step with, what the step did
+        `with_backward` says whether the step may go with the last backward.
         """
         try:
             if self._queue and with_backward:
-                return True, self.flush(options)
+                return self.flush(options)
             self.flush()
             if not self.there:
-                return False, None
+                return None
             call = functools.partial(self._bare_step, options, fresh_id())
-            return True, self._surely(call)
+            return self._surely(call)
         except BackbonedError as error:
             if error.reason == "NO_GRADIENTS":
-                return False, None
+                return None
             raise
 
-    def _options(
-        self, group: Group, step: StepOptions | None, input_grad: bool = False
-    ) -> BackwardOptions:
-        return {
+    def _send(
+        self, group: Group, step: StepOptions | None = None, input_grad: bool = False
+    ) -> Backward:
+        options: BackwardOptions = {
             "return_grads": False,
             "accumulate": True,
             "input_grad": input_grad,
@@ -338,10 +301,9 @@ class PendingCalls:
             "step": step,
             "request_id": fresh_id(),
         }
+        return self._surely(functools.partial(self._backward, group, options))
 
-    def _backward(
-        self, group: Group, options: BackwardOptions, empty: Empty
-    ) -> Stepped | None:
+    def _backward(self, group: Group, options: BackwardOptions) -> Backward:
         try:
             result = calls.backward(
                 self._instance,
@@ -362,7 +324,7 @@ class PendingCalls:
         self.there, self.outdated, self.held = True, False, result.held
         if result.step is not None:
             self._stepped(result.step.version)
-        return result.step
+        return result
 
     def _bare_step(self, options: StepOptions, request_id: str) -> Stepped:
         result = self._instance.step(
@@ -371,7 +333,7 @@ class PendingCalls:
         self._stepped(result.version)
         return result
 
-    def _surely(self, call: Call) -> Any:
+    def _surely(self, call: Callable[[], T]) -> T:
         """Make a call; keep it if its fate is unknown."""
         self._unsure = call
         try:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable
 from typing import Callable
-
-import numpy as np
 
 from backboned import contract
 from backboned.calls import ask
 from backboned.errors import NotFound, ServerRestarted
 from backboned.instance import Instance, create_instance
 from backboned.transport.channel import CONTROL
-from backboned.transport.tensors import as_bytes, float_number
-from backboned.types import Array, Frozen, ServerInfo
+from backboned.transport.tensors import float_number
+from backboned.types import Frozen, ServerInfo
 from backboned.v1 import instance_pb2
 from backboned.v1 import instance_service_pb2 as pb
 
@@ -52,14 +48,6 @@ def make_like(
         request.normalization.mean.extend(instance.normalization.mean)
         request.normalization.std.extend(instance.normalization.std)
     return create_instance(instance.channel, request, timeout)
-
-
-def digest(parts: Iterable[Array]) -> str:
-    """Give the SHA-256 of parameters, then buffers, as the server computes it."""
-    sha256 = hashlib.sha256()
-    for part in parts:
-        sha256.update(as_bytes(np.asarray(part, order="C")))
-    return sha256.hexdigest()
 
 
 def find_or_make(

@@ -114,21 +114,12 @@ class _Kinds:
                 if len(shapes.get("weight", ())) == 4
             },
         )
-        names = [*self._shapes, *(name.rpartition(".")[0] for name in self._sizes)]
-        self._children: dict[str, set[str]] = {}
-        for name in names:
-            while name:
-                above, _, last = name.rpartition(".")
-                self._children.setdefault(above, set()).add(last)
-                name = above
 
-    def make(self, name: str) -> nn.Module:
-        """Make a module; its tensors have no values yet."""
+    def make(self, name: str, child: str) -> nn.Module:
+        """Make a module, of which `child` is one; its tensors have no values yet."""
         module = self._layer(name)
         if module is None:
-            children = self._children.get(name, ())
-            numbered = children and all(child.isdigit() for child in children)
-            module = parts.Sequential() if numbered else Part()
+            module = parts.Sequential() if child.isdigit() else Part()
         module.path = name  # type: ignore[assignment]
         return module
 
@@ -138,20 +129,21 @@ class _Kinds:
         if mean is not None:
             eps, momentum = self._norms
             affine = "weight" in shapes
-            return parts.meta(parts.BatchNorm2d, mean[0], eps, momentum, affine)
+            return parts.BatchNorm2d(mean[0], eps, momentum, affine, device="meta")
         if list(shapes) not in (["weight"], ["weight", "bias"]):
             return None
         weight, bias = shapes["weight"], "bias" in shapes
         if len(weight) == 2:
-            return parts.meta(parts.Linear, weight[1], weight[0], bias)
+            return parts.Linear(weight[1], weight[0], bias, device="meta")
         if len(weight) == 4:
             given = self._convolutions[name]
             planes = weight[1] * given.get("groups", 1)
-            return parts.meta(
-                parts.Conv2d, planes, weight[0], weight[2:], bias=bias, **given
+            size: Any = weight[2:]
+            return parts.Conv2d(
+                planes, weight[0], size, bias=bias, device="meta", **given
             )
         if len(weight) == 1 and bias:
-            return parts.meta(parts.LayerNorm, weight, _LAYER_NORM_EPS)
+            return parts.LayerNorm(list(weight), _LAYER_NORM_EPS, device="meta")
         return None
 
 
@@ -162,7 +154,7 @@ def _descend(root: nn.Module, name: str, kinds: _Kinds) -> tuple[nn.Module, str]
     for depth, step in enumerate(path, 1):
         child = module._modules.get(step)
         if child is None:
-            child = kinds.make(".".join(path[:depth]))
+            child = kinds.make(".".join(path[:depth]), "".join(path[depth : depth + 1]))
             module.add_module(step, child)
         module = child
     return module, key

@@ -9,12 +9,11 @@ from typing import Callable
 import torch
 from torch import nn
 
-from backboned.nn.lazy import Keeper, as_plain, is_kept_by, make_lazy, make_plain
-from backboned.nn.watch import Slots, Watch, as_tensor
-from backboned.types import Array
+from backboned.nn.lazy import Keeper, as_plain, make_lazy, make_plain
+from backboned.nn.watch import Slots, Watch
 
-Fetch = Callable[[Sequence[int]], "list[Array]"]
-"""Gets the values of tensors, by index, from the server."""
+Fetch = Callable[[Sequence[int]], "Sequence[torch.Tensor]"]
+"""Gets the elements of tensors, by index, from the server."""
 
 
 class Values:
@@ -23,57 +22,47 @@ class Values:
     Each is *here*, equal to the server's but for what was written since, or *away*:
     its memory holds an earlier state. Not thread-safe.
 
-    - `slots`: where the tensors are.
-    - `fetch`: gets values from the server.
+    Raises TypeError if one is no plain parameter or tensor; none is lazy then.
 
-    - `watch`: knows the tensors that were here at some time.
+    - `slots`: where the tensors are.
+    - `keeper`: that of the lazy tensors; not kept alive.
+    - `fetch`: gets values from the server.
+    - `watch`: if all are here, what is known of them; else all are away. It knows the
+      tensors that were here at some time.
     """
 
-    def __init__(self, slots: Slots, names: Sequence[str], fetch: Fetch) -> None:
-        self.names = names
-        self.watch = Watch()
+    def __init__(
+        self, slots: Slots, keeper: Keeper, fetch: Fetch, watch: Watch | None
+    ) -> None:
+        self.watch = watch or Watch()
         self._slots = slots
+        self._keeper = weakref.ref(keeper)
         self._fetch = fetch
-        # Not kept alive: they keep this, so that what is dropped is freed at once.
-        self._own: list[weakref.ref[torch.Tensor]] = []
-        self._index: dict[int, int] = {}
-        self._here: set[int] = set()
+        tensors: list[torch.Tensor] = slots.tensors()
+        made = []
+        try:
+            for name, tensor in zip(slots.names, tensors):
+                make_lazy(tensor, keeper, name)
+                made.append(tensor)
+        except TypeError:
+            for tensor in made:
+                make_plain(tensor)
+            raise
+        self._set(tensors)
+        self._here = set(range(len(tensors))) if watch else set()
         # Tensors that the server has to get whether they look changed or not.
         self._written: set[int] = set()
         # Tensors whose memory somebody may refer to: known by all of their elements.
-        self._shared: set[int] = set()
+        self._shared = set(self._here)
         # Among these those that are for ever.
         self._foreign: set[int] = set()
         # Whether one may no longer have the type or shape it must have.
         self._doubtful = False
         self._asked_for_one = False
 
-    def begin(self, keeper: Keeper, watch: Watch | None) -> None:
-        """Make the tensors lazy.
-
-        - `watch`: if they are all here, what is known of them; else all are away.
-
-        Raises TypeError if one is no plain parameter or tensor; none is lazy then.
-        """
-        tensors = self._slots.tensors() if self.names else []
-        try:
-            for name, tensor in zip(self.names, tensors):
-                make_lazy(tensor, keeper, name)
-        except TypeError:
-            for tensor in tensors:
-                if is_kept_by(tensor, keeper):
-                    make_plain(tensor)
-            raise
-        self._keeper = weakref.ref(keeper)
-        self._set(list(tensors))
-        if watch is not None:
-            self.watch = watch
-            self._here = set(range(len(tensors)))
-            self._shared = set(self._here)
-
     def end(self) -> None:
         """Make the tensors plain, all here."""
-        self.show(range(len(self.names)))
+        self.show_all()
         self.release()
 
     def release(self) -> None:
@@ -86,15 +75,15 @@ class Values:
         """The tensors that there still are, by index."""
         found = {}
         with as_plain():
-            for i, reference in enumerate(self._own):
-                tensor = reference()
-                if tensor is not None:
+            for i, own in enumerate(self._own):
+                if (tensor := own()) is not None:
                     # C++ may have been the only one to have it.
                     tensor._fix_weakref()  # type: ignore[attr-defined]
                     found[i] = tensor
         return found
 
     def _set(self, tensors: list[torch.Tensor]) -> None:
+        # Not kept alive: they keep this, so that what is dropped is freed at once.
         self._own = [weakref.ref(tensor) for tensor in tensors]
         self._index = {id(tensor): i for i, tensor in enumerate(tensors)}
 
@@ -104,8 +93,6 @@ class Values:
         Raises AttributeError, TypeError, ValueError if one is gone, or is not what it
         must be.
         """
-        if not self.names:
-            return []
         found = self._slots.found()
         replaced = [
             i for i, (t, own) in enumerate(zip(found, self._own)) if own() is not t
@@ -135,25 +122,34 @@ class Values:
 
     def _adopt(self, found: list[torch.Tensor], replaced: list[int]) -> None:
         """Take tensors that somebody put in the place of others."""
-        self.show(replaced)  # Whoever holds the others keeps their values.
+        self._show(replaced)  # Whoever holds the others keeps their values.
         keeper = self._keeper()
         assert keeper is not None  # It asks.
         own = self._tensors
         for i in replaced:
-            make_lazy(found[i], keeper, self.names[i])
+            make_lazy(found[i], keeper, self._slots.names[i])
             if i in own:
                 make_plain(own[i])
-        self._set(list(found))
+        self._set(found)
         self.watch.forget(replaced)
         for i in replaced:
             self._share_new(i)
         self._written.update(replaced)
 
     def index(self, tensor: torch.Tensor) -> int | None:
-        """Say which one a tensor is; None if it is none any more."""
+        """Say which one a tensor is; None if it is none of them."""
         return self._index.get(id(tensor))
 
-    def show(self, indices: Sequence[int]) -> bool:
+    def show(self, tensors: Iterable[torch.Tensor]) -> bool:
+        """Bring those of some tensors that are away; say whether there were any."""
+        found = (self.index(tensor) for tensor in tensors)
+        return self._show([i for i in found if i is not None])
+
+    def show_all(self) -> None:
+        """Bring everything that is away."""
+        self._show(range(len(self._own)))
+
+    def _show(self, indices: Iterable[int]) -> bool:
         """Bring what is away; say whether there was any.
 
         The first time after the server moved on that is what was asked for, and all
@@ -165,7 +161,7 @@ class Values:
             return False
         self._refuse_stray_writes()
         if self._asked_for_one:
-            away.update(range(len(self.names)))
+            away.update(range(len(self._own)))
         away.update(self._shared)
         self._bring(away - self._here)
         self._asked_for_one = True
@@ -184,13 +180,15 @@ class Values:
         values = self._fetch(away)
         with torch.no_grad(), as_plain():
             for i, value in zip(away, values):
-                tensor = tensors[i]
-                tensor.copy_(as_tensor(value).view_as(tensor))
+                tensors[i].copy_(value.view_as(tensors[i]))
         self._look(away)
         self._here.update(away)
 
-    def overwritten(self, index: int) -> None:
+    def overwritten(self, tensor: torch.Tensor) -> None:
         """Note that a tensor got new values as a whole, perhaps somebody's memory."""
+        index = self.index(tensor)
+        if index is None:
+            return
         self._here.add(index)
         self._written.add(index)
         self._share_new(index)
@@ -204,9 +202,10 @@ class Values:
             if self.watch.foreign(tensors, index):
                 self._foreign.add(index)
 
-    def shared(self, index: int) -> None:
+    def shared(self, tensor: torch.Tensor) -> None:
         """Note that somebody may refer to a tensor's memory from now on."""
-        if index in self._shared:
+        index = self.index(tensor)
+        if index is None or index in self._shared:
             return
         self._shared.add(index)
         with as_plain():
@@ -282,8 +281,9 @@ class Values:
         if not changed:
             return
         self._look(changed)
+        name = self._slots.names[changed[0]]
         raise RuntimeError(
-            f"{self.names[changed[0]]} was written through a tensor that was taken "
+            f"{name} was written through a tensor that was taken "
             "from it before the server changed it, so the write is lost; take it "
             "again (p.data, p.detach(), p.view()) and write then"
         )

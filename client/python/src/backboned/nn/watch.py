@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import weakref
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any, NoReturn, Union
 
 import numpy as np
@@ -29,31 +29,24 @@ class _Seen:
     ) -> None:
         # Keeps the memory, so that its address is not given to other values.
         self._memory = tensor.detach()
-        self._version = version_of(tensor)
-        self._copy: bytearray | None = None
+        self.version = version_of(tensor)
+        self.copy: bytearray | None = None
         if closely:
             elements = _in_memory(self._memory)
-            copy = before._copy if before else None
+            copy = before.copy if before else None
             if copy is None or len(copy) != elements.nbytes:
                 copy = bytearray(elements.nbytes)
             memoryview(copy)[:] = elements
-            self._copy = copy
+            self.copy = copy
 
     def same(self, tensor: torch.Tensor) -> bool:
-        """Whether PyTorch knows of no change."""
+        """Whether nothing changed, also behind PyTorch's back if there is a copy."""
         return (
-            version_of(tensor) == self._version
+            version_of(tensor) == self.version
             and self.lies_at(tensor)
             and tensor.stride() == self._memory.stride()
+            and (self.copy is None or self.copy == _in_memory(self._memory))
         )
-
-    def written(self, version: int) -> bool:
-        """Whether a version counter says that the tensor was written."""
-        return version != self._version
-
-    def betrayed(self) -> bool:
-        """Whether elements changed behind PyTorch's back; False without a copy."""
-        return self._copy is not None and self._copy != _in_memory(self._memory)
 
     def held(self, tensor: torch.Tensor) -> bool:
         """Whether anybody else may refer to the tensor's memory at this moment."""
@@ -65,10 +58,6 @@ class _Seen:
     def lies_at(self, tensor: torch.Tensor) -> bool:
         """Whether a tensor has the memory that it had."""
         return tensor.data_ptr() == self._memory.data_ptr()
-
-    def relax(self) -> None:
-        """Compare elements no more."""
-        self._copy = None
 
 
 def _references(tensor: torch.Tensor) -> int:
@@ -85,17 +74,9 @@ if hasattr(torch._C, "_storage_Use_Count"):
 
 
 def _in_memory(tensor: torch.Tensor) -> memoryview:
-    """View the bytes of a CPU tensor, in the order in which they lie in memory.
-
-    They are copied if there are gaps between the elements.
-    """
-    if not tensor.is_contiguous():
-        strides = tensor.stride()
-        order = sorted(range(tensor.dim()), key=lambda d: strides[d], reverse=True)
-        tensor = tensor.permute(order).contiguous()
-    if tensor.dtype == torch.bfloat16:
-        tensor = tensor.view(torch.int16)
-    return as_bytes(tensor.numpy())
+    """View the bytes of a CPU tensor, without a copy if they lie densely."""
+    by_stride = sorted(range(tensor.dim()), key=tensor.stride, reverse=True)
+    return as_bytes(as_array(tensor.permute(by_stride)))
 
 
 def version_of(tensor: torch.Tensor) -> int:
@@ -149,7 +130,9 @@ class Watch:
         """
         seen = self._seen
         return [
-            i for i in among if i not in seen or seen[i].written(version_of(tensors[i]))
+            i
+            for i in among
+            if i not in seen or seen[i].version != version_of(tensors[i])
         ]
 
     def held(self, tensors: Tensors, among: Iterable[int]) -> set[int]:
@@ -170,15 +153,14 @@ class Watch:
     def relax(self, indices: Iterable[int]) -> None:
         """Compare the elements of some no more: nobody refers to their memory."""
         for index in indices:
-            self._seen[index].relax()
+            self._seen[index].copy = None
 
     def forget(self, indices: Iterable[int] | None = None) -> None:
         """Note that it is no longer known what the server has of some, or of all."""
         if indices is None:
-            self._seen.clear()
-        else:
-            for index in indices:
-                self._seen.pop(index, None)
+            indices = self.known()
+        for index in indices:
+            self._seen.pop(index, None)
 
     def changed(
         self, tensors: Tensors, among: Iterable[int] | None = None
@@ -187,12 +169,8 @@ class Watch:
 
         - `among`: the indices to look at; by default all.
         """
-        changed = []
-        for index in range(len(tensors)) if among is None else among:
-            seen = self._seen.get(index)
-            if seen is None or not seen.same(tensors[index]) or seen.betrayed():
-                changed.append(index)
-        return changed
+        indices, seen = range(len(tensors)) if among is None else among, self._seen
+        return [i for i in indices if i not in seen or not seen[i].same(tensors[i])]
 
 
 def as_array(tensor: torch.Tensor) -> Array:
@@ -215,46 +193,37 @@ def torch_dtype(dtype: np.dtype[Any]) -> torch.dtype:
     return as_tensor(np.empty(0, dtype)).dtype
 
 
-def check_tensor(name: str, tensor: Any, shape: Sequence[int], dtype: Any) -> None:
-    """Raise TypeError or ValueError unless a mirrored tensor is what it must be."""
+def empty(shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
+    """Make an uninitialised array whose memory is aligned as torch's tensors are."""
+    return as_array(torch.empty(shape, dtype=torch_dtype(dtype), device="cpu"))
+
+
+def _check_tensor(name: str, tensor: Any, shape: Sequence[int], dtype: Any) -> None:
+    """Raise TypeError or ValueError unless a tensor is what it must be."""
     if not isinstance(tensor, torch.Tensor):
         raise TypeError(f"{name} is {tensor!r}; in the server it is a tensor")
-    if tensor.device.type != "cpu":
+    if not tensor.is_cpu:
         raise TypeError(f"{name} is on {tensor.device}; a mirror stays on the CPU")
     if tensor.dtype != dtype:
         raise TypeError(f"{name} is {tensor.dtype}; in the server it is {dtype}")
-    if tuple(tensor.shape) != tuple(shape):
+    if tensor.shape != shape:
         raise ValueError(
             f"{name} has the shape {list(tensor.shape)}; "
             f"in the server it has {list(shape)}"
         )
 
 
-_Module = weakref.ref[nn.Module]
-_KINDS = ("_parameters", "_buffers")
-
-
 class ModulePaths:
-    """The modules at some paths of a tree, looked for again only when it has changed.
-
-    It does not keep the tree alive. ``""`` is the root.
-    """
+    """Paths in a module tree, which it does not keep alive. ``""`` is the root."""
 
     def __init__(self, root: nn.Module, paths: Iterable[str]) -> None:
         self._root = weakref.ref(root)
-        self._paths = dict.fromkeys(p for path in paths for p in _and_above(path))
-        self._links: list[tuple[_Module, str, _Module | None]] = []
-        self._looked = False
-
-    def changed(self) -> bool:
-        """Whether the modules may be others than those that were found last."""
-        if not self._looked:
-            return True
-        for reference, key, child in self._links:
-            module = reference()
-            if module is None or module._modules.get(key) is not (child and child()):
-                return True
-        return False
+        self._steps: dict[str, tuple[str, str]] = {}  # Those above each first.
+        for path in paths:
+            steps = path.split(".") if path else []
+            for depth, key in enumerate(steps, 1):
+                above = ".".join(steps[: depth - 1])
+                self._steps[".".join(steps[:depth])] = above, key
 
     def find(self) -> dict[str, nn.Module | None]:
         """Find the modules, those above each first; None: there is none."""
@@ -262,22 +231,10 @@ class ModulePaths:
         if root is None:
             raise RuntimeError("the network of these tensors is gone; keep it")
         found: dict[str, nn.Module | None] = {"": root}
-        self._links, self._looked = [], True
-        for path in self._paths:
-            above, _, key = path.rpartition(".")
-            module, child = found[above], None
-            if module is not None:
-                child = module._modules.get(key)
-                reference = None if child is None else weakref.ref(child)
-                self._links.append((weakref.ref(module), key, reference))
-            found[path] = child
+        for path, (above, key) in self._steps.items():
+            module = found[above]
+            found[path] = None if module is None else module._modules.get(key)
         return found
-
-
-def _and_above(path: str) -> Iterator[str]:
-    """Give the paths that lead to one, the highest first, and it; not the root's."""
-    steps = path.split(".") if path else []
-    return (".".join(steps[: depth + 1]) for depth in range(len(steps)))
 
 
 class Slots:
@@ -293,23 +250,22 @@ class Slots:
         expected: Sequence[tuple[str, tuple[int, ...], torch.dtype]],
         kind: str,
     ) -> None:
+        self.names = [name for name, *_ in expected]
         self._expected = expected
         self._kind = kind
-        self._paths = ModulePaths(root, [e[0].rpartition(".")[0] for e in expected])
-        self._places: list[tuple[_Module, str]] = []
+        self._places = [name.rpartition(".")[::2] for name in self.names]
+        self._paths = ModulePaths(root, [above for above, _ in self._places])
 
     def found(self) -> list[Any]:
         """Give what is in the places, whatever it is, in the order of the names.
 
         Raises AttributeError if one is empty.
         """
-        if not self._places or self._paths.changed():
-            self._resolve()
+        modules, kind = self._paths.find(), self._kind
         try:
-            kind = self._kind
-            return [getattr(module(), kind)[key] for module, key in self._places]
-        except KeyError:
-            self._explain()
+            return [getattr(modules[above], kind)[key] for above, key in self._places]
+        except (AttributeError, KeyError):
+            self._explain(modules)
 
     def tensors(self) -> list[Any]:
         """Give the tensors in the order of the names.
@@ -320,59 +276,28 @@ class Slots:
         found = self.found()
         # Each time: `p.data = ...` changes a tensor and keeps the object.
         for tensor, (name, shape, dtype) in zip(found, self._expected):
-            if not _fits(tensor, shape, dtype):
-                check_tensor(name, tensor, shape, dtype)
+            _check_tensor(name, tensor, shape, dtype)
         return found
 
-    def _explain(self) -> NoReturn:
+    def _explain(self, modules: dict[str, nn.Module | None]) -> NoReturn:
         """Raise AttributeError: say which place is empty, and what may have done it."""
-        name, place, key = next(
-            (name, place, key)
-            for (name, *_), (module, key) in zip(self._expected, self._places)
-            if key not in (place := getattr(module(), self._kind))
+        name = next(
+            name
+            for name, (above, key) in zip(self.names, self._places)
+            if key not in getattr(modules[above], self._kind, ())
         )
         raise AttributeError(
             f"the backbone has no {name!r} any more: it was deleted, or taken over by "
-            f"{_taker(place, key)}, which the server does not compute; set it again, "
-            "or take the parametrization off"
-        )
-
-    def _resolve(self) -> None:
-        """Find each tensor's module."""
-        self._places = []
-        modules = self._paths.find()
-        for name, *_ in self._expected:
-            above, _, key = name.rpartition(".")
-            module = modules[above]
-            if module is None:
-                raise AttributeError(f"the backbone has no {name!r} any more")
-            self._places.append((weakref.ref(module), key))
+            "torch.nn.utils.prune or a parametrization (weight_norm, spectral_norm), "
+            "which the server does not compute; set it again, or take that off"
+        ) from None
 
 
-def _taker(place: dict[str, Any], key: str) -> str:
-    """Guess which function of PyTorch took a parameter's place."""
-    if f"{key}_g" in place:
-        return "torch.nn.utils.weight_norm"
-    if f"{key}_orig" in place:
-        return "torch.nn.utils.prune or spectral_norm"
-    return "a parametrization (torch.nn.utils.weight_norm, parametrize)"
-
-
-def _fits(tensor: Any, shape: tuple[int, ...], dtype: torch.dtype) -> bool:
-    return (
-        isinstance(tensor, torch.Tensor)
-        and tensor.shape == shape
-        and tensor.dtype == dtype
-        and tensor.is_cpu
-    )
-
-
-def parameter_slots(root: nn.Module, layout: Layout, dtype: torch.dtype) -> Slots:
-    """Give the places of a layout's parameters, of `dtype`."""
-    return Slots(root, [(p.name, p.shape, dtype) for p in layout.parameters], _KINDS[0])
-
-
-def buffer_slots(root: nn.Module, layout: Layout) -> Slots:
-    """Give the places of a layout's buffers."""
-    expected = [(b.name, b.shape, torch_dtype(b.dtype)) for b in layout.buffers]
-    return Slots(root, expected, _KINDS[1])
+def slots_of(root: nn.Module, layout: Layout, dtype: torch.dtype) -> dict[str, Slots]:
+    """Give the places of a layout's ``"params"``, of `dtype`, and ``"buffers"``."""
+    params = [(p.name, p.shape, dtype) for p in layout.parameters]
+    buffers = [(b.name, b.shape, torch_dtype(b.dtype)) for b in layout.buffers]
+    return {
+        "params": Slots(root, params, "_parameters"),
+        "buffers": Slots(root, buffers, "_buffers"),
+    }
