@@ -1,4 +1,4 @@
-"""The calls of an instance that carry tensors: one function for each of the contract.
+"""The calls of an instance that carry tensors, as networks make them.
 
 They give arrays as they come, bfloat16 too. What `Instance` says of all calls holds.
 """
@@ -14,40 +14,14 @@ from typing import TYPE_CHECKING, Any, Callable, TypedDict, TypeVar
 import numpy as np
 from google.protobuf.message import Message
 
-from backboned import contract
-from backboned.errors import (
-    Aborted,
-    BackbonedError,
-    InvalidArgument,
-    MalformedAnswer,
-    NotFound,
-)
+from backboned import contract, errors
 from backboned.feature_cache import ASK_BYTES, input_digest
 from backboned.instance_base import InstanceBase
 from backboned.losses import Terms, as_array, as_terms
-from backboned.transport import session
+from backboned.transport import messages, session, tensors
 from backboned.transport.channel import CONTROL, DATA, Channel
-from backboned.transport.messages import (
-    CHUNK_BYTES,
-    Parts,
-    Query,
-    Recallable,
-    Request,
-    decoded,
-    exchange,
-    fresh_id,
-    recall,
-    send,
-)
-from backboned.transport.tensors import (
-    Empty,
-    as_bytes,
-    float_number,
-    make_spec,
-    place_flat,
-    place_flats,
-    place_tensors,
-)
+from backboned.transport.messages import Parts, Recallable, Request
+from backboned.transport.tensors import Empty, as_bytes, make_spec
 from backboned.transport.traffic import Meter
 from backboned.types import (
     Array,
@@ -56,64 +30,19 @@ from backboned.types import (
     Forward,
     Grads,
     Layout,
-    Optimizer,
-    OptimizerState,
     Select,
     StepOptions,
-    Stepped,
     TrainStep,
     Version,
 )
 from backboned.v1 import backbone_service_pb2 as pb
-from backboned.v1 import instance_service_pb2, tensor_pb2
+from backboned.v1 import instance_service_pb2 as control_pb
+from backboned.v1 import tensor_pb2
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-M = TypeVar("M", bound=Message)
 V = TypeVar("V")
-
-
-def ask(
-    channel: Channel,
-    path: str,
-    request: Message,
-    answer: type[M],
-    timeout: float | None = None,
-) -> M:
-    """Call a method with one message each way."""
-    raw = channel.unary(path, request.SerializeToString(), timeout)
-    return decoded(answer.FromString, raw)
-
-
-def _exchange(
-    instance: InstanceBase,
-    method: str,
-    request: Request,
-    place: Callable[[Any], tuple[V, Parts]],
-    timeout: float | None,
-    key: Hashable = None,
-    repeatable: bool = True,
-) -> tuple[Any, V]:
-    """Call a method whose answer has tensors; give its header, and what `place` made.
-
-    `place` is given the header, and makes the views of the tensors' memory besides. Of
-    a call that is made again the last answer counts. `key` and `repeatable` as in
-    `messages.exchange`.
-    """
-    made: list[V] = []
-
-    def views_of(result: Any) -> Parts:
-        value, views = place(result)
-        made.append(value)
-        return views
-
-    answer = getattr(pb, f"{method}Result").FromString
-    path = DATA + method
-    result = exchange(
-        instance.channel, path, request, answer, views_of, timeout, key, repeatable
-    )
-    return result, made[-1]
 
 
 class ForwardKeywords(TypedDict, total=False):
@@ -188,38 +117,133 @@ class RecallableWriteOptions(WriteOptions, total=False):
     recallable: Recallable
 
 
-# How an option becomes a field of a header; others are as the contract has them.
-_FIELDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
-    "returnt": ("return_type", contract.return_type),
-    "grad_params": ("grad_params", contract.selection),
-    "batch_norm": ("batch_norm", contract.batch_norm_messages),
-    "if_version": ("if_version", contract.condition),
-    "output_dtype": ("output_dtype", float_number),
-    "step": (
-        "step",
-        lambda step: None if step is None else contract.step_message(step),
-    ),
-}
-_NO_FIELDS = {"buffers", "cached"}
-
-
-def _fields(kind: Any, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the fields of a header for options of a kind, which are checked."""
-    _check(kind, options)
-    given = {}
-    for name, value in options.items():
-        if name not in _NO_FIELDS:
-            field, make = _FIELDS.get(name, (name, lambda value: value))
-            given[field] = make(value)
-    return given
-
-
 def _check(kind: Any, options: Mapping[str, Any]) -> None:
     """Raise TypeError if there is no such option."""
     for name in options:
         if name not in kind.__annotations__:
             known = ", ".join(kind.__annotations__)
             raise TypeError(f"there is no option {name!r}; there are {known}")
+
+
+_MADE: dict[str, Callable[[Any], Any]] = {
+    "returnt": contract.return_type,
+    "grad_params": contract.selection,
+    "batch_norm": contract.batch_norm_messages,
+    "if_version": contract.condition,
+    "output_dtype": tensors.float_number,
+    "step": contract.step_message,
+}
+
+
+def _fields(kind: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Make values of the contract of options of a kind, which are checked."""
+    _check(kind, options)
+    return {
+        name: _MADE[name](value) if name in _MADE else value
+        for name, value in options.items()
+    }
+
+
+def ask(channel: Channel, request: Message, timeout: float | None = None) -> Any:
+    """Call the method of a request, with one message each way; give its answer.
+
+    The method of a `GetInstanceRequest` is `GetInstance`.
+    """
+    method = request.DESCRIPTOR.name[: -len("Request")]
+    control = hasattr(control_pb, f"{method}Response")
+    path = (CONTROL if control else DATA) + method
+    response = getattr(control_pb if control else pb, f"{method}Response")
+    raw = channel.unary(path, request.SerializeToString(), timeout)
+    return messages.decoded(response.FromString, raw)
+
+
+def _exchange(
+    instance: InstanceBase,
+    method: str,
+    request: Request,
+    place: Callable[[Any], tuple[V, Parts]],
+    timeout: float | None,
+    key: Hashable = None,
+    repeatable: bool = True,
+) -> tuple[Any, V]:
+    """Call a method whose answer has tensors; give its header, and what `place` made.
+
+    `place` is given the header, and makes the views of the tensors' memory besides. Of
+    a call that is made again the last answer counts. `key` and `repeatable` as in
+    `messages.exchange`.
+    """
+    made: list[V] = []
+
+    def views_of(result: Any) -> Parts:
+        value, views = place(result)
+        made.append(value)
+        return views
+
+    answer = getattr(pb, f"{method}Result").FromString
+    call = (instance.channel, DATA + method, request, answer, views_of)
+    result = messages.exchange(*call, timeout, key, repeatable)
+    return result, made[-1]
+
+
+def read(
+    instance: InstanceBase,
+    method: str,
+    place: Callable[[Any], tuple[V, Parts]],
+    options: ReadOptions,
+    key: Hashable = None,
+    **fields: Any,
+) -> tuple[V, Any]:
+    """Ask for a part of the state; give it, and the header of the answer."""
+    _check(ReadOptions, options)
+    if "if_version" in options:
+        fields["if_version"] = contract.condition(options["if_version"])
+    request = getattr(pb, f"{method}Request")(instance=instance.address, **fields)
+    query, timeout = messages.Query(request), options.get("timeout")
+    key = None if key is None else (instance.uid, key)
+    result, found = _exchange(instance, method, query, place, timeout, key)
+    instance.saw(result.version)
+    return found, result
+
+
+def write(
+    instance: InstanceBase,
+    method: str,
+    arrays: Sequence[Array],
+    options: Mapping[str, Any],
+    **fields: Any,
+) -> Version:
+    """Send what replaces a part of the state; give the version that it left."""
+    _check(RecallableWriteOptions, options)
+    header = getattr(pb, f"{method}Header")(
+        instance=instance.address,
+        request_id=options.get("request_id") or messages.fresh_id(),
+        if_version=contract.condition(options.get("if_version")),
+        **fields,
+    )
+    request = Request(header, [as_bytes(array) for array in arrays])
+    answer = getattr(pb, f"{method}Response").FromString
+    recallable = options.get("recallable")
+    call = (instance.channel, DATA + method, request, answer)
+    if recallable is not None:
+        recallable(functools.partial(messages.recall, *call))
+    return instance.saw(messages.send(*call, options.get("timeout")).version)
+
+
+def change(
+    instance: InstanceBase, method: str, call: WriteOptions, **fields: Any
+) -> Any:
+    """Make a change that one message says; give the answer."""
+    _check(WriteOptions, call)
+    if "if_version" in call:
+        fields["if_version"] = contract.condition(call["if_version"])
+    request = getattr(pb, f"{method}Request")(
+        instance=instance.address,
+        request_id=call.get("request_id") or messages.fresh_id(),
+        **fields,
+    )
+    answer = ask(instance.channel, request, call.get("timeout"))
+    instance.saw(answer.version)
+    return answer
 
 
 def _moves_layers(options: ForwardOptions) -> bool:
@@ -281,7 +305,7 @@ def forward(
     if cached or known.is_worth(instance.version, key):
         try:
             return _run(instance, x, digest, options, seconds, empty, key)
-        except NotFound as error:
+        except errors.NotFound as error:
             if error.reason != "CACHE_MISS":
                 raise
             known.missed(key)
@@ -309,8 +333,8 @@ def _run(
         recallable(functools.partial(_recall_forward, instance, request.bare()))
 
     def place(result: Any) -> tuple[list[dict[str, Array]], Parts]:
-        outputs, views = place_tensors(result.outputs, empty)
-        buffers, more = place_tensors(result.buffers, empty)
+        outputs, views = tensors.place_tensors(result.outputs, empty)
+        buffers, more = tensors.place_tensors(result.buffers, empty)
         return [outputs, buffers], [*views, *more]
 
     names = ("returnt", "return_buffers", "output_dtype")
@@ -350,19 +374,14 @@ def _recall_forward(
     instance: InstanceBase, request: Request, timeout: float | None
 ) -> bytes:
     """Ask for the answer to a forward that was lost, and give its tape up."""
-    result, state = _exchange(
-        instance,
-        "Forward",
-        request,
-        lambda result: (
-            result.rng_state,
-            place_tensors([*result.outputs, *result.buffers])[1],
-        ),
-        timeout,
-    )
+
+    def place(result: Any) -> tuple[None, Parts]:
+        return None, tensors.place_tensors([*result.outputs, *result.buffers])[1]
+
+    result, _ = _exchange(instance, "Forward", request, place, timeout)
     if result.tape_id:
         session.put_back_tapes(instance.channel, [result.tape_id])
-    return bytes(state)
+    return bytes(result.rng_state)
 
 
 def _forward_request(
@@ -373,6 +392,9 @@ def _forward_request(
     given_up: list[str],
 ) -> Request:
     fields = _fields(ForwardOptions, options)
+    for name in ("buffers", "cached"):
+        fields.pop(name, None)
+    fields["return_type"] = fields.pop("returnt", None)
     fields["release_tapes"] = [*fields.get("release_tapes", ()), *given_up]
     header = pb.ForwardHeader(instance=instance.address, **fields)
     if digest is not None:
@@ -389,15 +411,12 @@ def _forward_request(
 
 
 def _in_order(layout: Layout, values: Mapping[str, Any]) -> dict[str, Array]:
-    """Make C-contiguous arrays of all buffers of a layout, in its order.
-
-    Raises InvalidArgument if a buffer is missing, or there is none of a name.
-    """
+    """Make C-contiguous arrays of all buffers of a layout, in its order."""
     names = [buffer.name for buffer in layout.buffers]
     wrong = sorted(set(names) ^ set(values))
     if wrong:
         missing = wrong[0] in names
-        raise InvalidArgument(
+        raise errors.InvalidArgument(
             f"a forward takes all {len(names)} buffers: {wrong[0]!r} is "
             f"{'missing' if missing else 'none of them'}"
         )
@@ -423,31 +442,30 @@ def backward(
             sent.append(as_bytes(gradient))
 
     def place(result: Any) -> tuple[dict[str, Any], Parts]:
-        found: dict[str, Any] = {}
         views: list[memoryview] = []
 
-        def place_sum(name: str) -> None:
-            if result.HasField(name):
-                message = getattr(result, name)
-                flat, its = place_flat(message.spec)
-                found[name] = _checked(instance, flat, message.present)
-                views.extend(its)
-
-        place_sum("grads")
-        arrays: list[Array] = []
-        for spec in result.input_grads:  # They bear the same names.
-            named, its = place_tensors([spec], empty)
-            arrays.extend(named.values())
+        def place_grads(found: Sequence[Any]) -> list[Grads]:
+            flats, its = tensors.place_flats([grads.spec for grads in found])
             views.extend(its)
-        found["input_grads"] = arrays
-        messages = result.tape_grads
-        flats, its = place_flats([message.spec for message in messages])
-        views.extend(its)
-        found["tape_grads"] = [
-            _checked(instance, flat, message.present)
-            for flat, message in zip(flats, messages)
-        ]
-        place_sum("squared_grads")
+            return [_grads(instance, *pair) for pair in zip(flats, found)]
+
+        def place_sum(name: str) -> Grads | None:
+            if not result.HasField(name):
+                return None
+            return place_grads([getattr(result, name)])[0]
+
+        def place_input(spec: Any) -> Array:
+            named, its = tensors.place_tensors([spec], empty)
+            views.extend(its)
+            return named[spec.name]
+
+        # In the order of the answer's bytes.
+        found = {
+            "grads": place_sum("grads"),
+            "input_grads": [place_input(spec) for spec in result.input_grads],
+            "tape_grads": place_grads(result.tape_grads),
+            "squared_grads": place_sum("squared_grads"),
+        }
         return found, views
 
     # Whatever is present, the gradients of a small network fit one message.
@@ -456,7 +474,7 @@ def backward(
         or header.per_tape_grads
         or (header.squared_grads and header.return_grads)
     )
-    small = instance.layout.elements * 8 <= CHUNK_BYTES and not several
+    small = instance.layout.elements * 8 <= messages.CHUNK_BYTES and not several
     key = instance.uid if small else None
     request, sure = Request(header, sent), bool(header.request_id)
     result, found = _exchange(instance, "Backward", request, place, timeout, key, sure)
@@ -464,13 +482,10 @@ def backward(
     stepped = result.HasField("step")
     return Backward(
         version=version,
-        grads=found.get("grads"),
-        input_grads=found["input_grads"],
         timings=contract.read_timings(result.timings),
-        tape_grads=found["tape_grads"],
-        squared_grads=found.get("squared_grads"),
         step=contract.read_step(version, result.step) if stepped else None,
         held=_mine(instance, result.held) if result.held else (),
+        **found,
     )
 
 
@@ -481,7 +496,7 @@ def _mine(instance: InstanceBase, present: Sequence[bool]) -> tuple[bool, ...]:
     """
     whole = instance.whole_layout.parameters
     if len(present) != len(whole):
-        raise MalformedAnswer(
+        raise errors.MalformedAnswer(
             f"the answer has gradients of {len(present)} parameters, "
             f"expected {len(whole)}"
         )
@@ -489,87 +504,34 @@ def _mine(instance: InstanceBase, present: Sequence[bool]) -> tuple[bool, ...]:
     return tuple(there for p, there in zip(whole, present) if p in mine)
 
 
-def _checked(instance: InstanceBase, flat: Array, present: Sequence[bool]) -> Grads:
-    """Check the presence of an answer's gradients against the layout.
+def _grads(instance: InstanceBase, flat: Array, message: pb.FlatGrads) -> Grads:
+    """Read an answer's gradients; `flat` will have their values.
 
-    Raises MalformedAnswer if it does not fit.
+    Raises MalformedAnswer if they do not fit the layout.
     """
-    kept = _mine(instance, present)
-    there = [p for p, yes in zip(instance.whole_layout.parameters, present) if yes]
+    kept = _mine(instance, message.present)
+    whole = instance.whole_layout.parameters
+    there = [p for p, yes in zip(whole, message.present) if yes]
     expected = sum(p.size for p in there)
     if expected != flat.size:
-        raise MalformedAnswer(
+        raise errors.MalformedAnswer(
             f"the answer has {flat.size} elements of gradients, expected {expected}"
         )
-    mine = set(instance.layout.parameters)
-    stray = [p.name for p in there if p not in mine]
+    stray = sorted(set(there) - set(instance.layout.parameters))
     if stray:
-        raise MalformedAnswer(f"the answer has a gradient of {stray[0]}")
+        raise errors.MalformedAnswer(f"the answer has a gradient of {stray[0].name}")
     return Grads(flat, kept)
 
 
-def _read(
-    instance: InstanceBase,
-    method: str,
-    place: Callable[[Any], tuple[V, Parts]],
-    options: ReadOptions,
-    key: Hashable = None,
-    **fields: Any,
-) -> tuple[V, Any]:
-    """Ask for a part of the state; give it, and the header of the answer."""
-    _check(ReadOptions, options)
-    request = getattr(pb, f"{method}Request")(
-        instance=instance.address,
-        if_version=contract.condition(options.get("if_version")),
-        **fields,
-    )
-    timeout = options.get("timeout")
-    key = None if key is None else (instance.uid, key)
-    result, found = _exchange(instance, method, Query(request), place, timeout, key)
-    instance.saw(result.version)
-    return found, result
+def selection(instance: InstanceBase, select: Select) -> Any:
+    """Make the contract's selection of parameters."""
+    return contract.selection(instance.scope if select is None else select)
 
 
-def _write(
-    instance: InstanceBase,
-    method: str,
-    arrays: Sequence[Array],
-    options: Mapping[str, Any],
-    **fields: Any,
-) -> Version:
-    """Send what replaces a part of the state; give the version that it left."""
-    _check(RecallableWriteOptions, options)
-    header = getattr(pb, f"{method}Header")(
-        instance=instance.address,
-        request_id=options.get("request_id") or fresh_id(),
-        if_version=contract.condition(options.get("if_version")),
-        **fields,
-    )
-    request = Request(header, [as_bytes(array) for array in arrays])
-    answer = getattr(pb, f"{method}Response").FromString
-    recallable = options.get("recallable")
-    call = (instance.channel, DATA + method, request, answer)
-    if recallable is not None:
-        recallable(functools.partial(recall, *call))
-    return instance.saw(send(*call, options.get("timeout")).version)
-
-
-def _change(
-    instance: InstanceBase, method: str, call: WriteOptions, **fields: Any
-) -> Any:
-    """Make a change that one message says; give the answer."""
-    _check(WriteOptions, call)
-    if "if_version" in call:
-        fields["if_version"] = contract.condition(call["if_version"])
-    request = getattr(pb, f"{method}Request")(
-        instance=instance.address,
-        request_id=call.get("request_id") or fresh_id(),
-        **fields,
-    )
-    response, timeout = getattr(pb, f"{method}Response"), call.get("timeout")
-    answer: Any = ask(instance.channel, DATA + method, request, response, timeout)
-    instance.saw(answer.version)
-    return answer
+def flat_spec(parts: Sequence[Array]) -> tensor_pb2.TensorSpec:
+    """Describe the concatenation of arrays of one dtype."""
+    dtype, size = make_spec(parts[0]).dtype, sum(part.size for part in parts)
+    return tensor_pb2.TensorSpec(dtype=dtype, shape=[size])
 
 
 def get_params(
@@ -579,14 +541,14 @@ def get_params(
     **options: Unpack[ReadOptions],
 ) -> tuple[Array, Version]:
     """Read parameters of one version, flat."""
-    number = float_number(dtype)
-    flat, _ = _read(
+    number = tensors.float_number(dtype)
+    flat, _ = read(
         instance,
         "GetParams",
-        lambda result: place_flat(result.spec),
+        lambda result: tensors.place_flat(result.spec),
         options,
         key=(repr(select), number),
-        selection=_selection(instance, select),
+        selection=selection(instance, select),
         dtype=number,
     )
     return flat, instance.version
@@ -599,161 +561,23 @@ def set_params(
     **options: Unpack[RecallableWriteOptions],
 ) -> Version:
     """Replace parameters by the concatenation of C-contiguous arrays of one dtype."""
-    selected, spec = _selection(instance, select), _flat_spec(parts)
-    return _write(instance, "SetParams", parts, options, selection=selected, spec=spec)
-
-
-def get_grads(
-    instance: InstanceBase,
-    select: Select = None,
-    allow_absent: bool = False,
-    dtype: Any = None,
-    timeout: float | None = None,
-) -> Grads:
-    """Read the instance's gradients."""
-
-    def place(result: Any) -> tuple[Grads, Parts]:
-        flat, views = place_flat(result.grads.spec)
-        return Grads(flat, tuple(result.grads.present)), views
-
-    request = pb.GetGradsRequest(
-        instance=instance.address,
-        selection=_selection(instance, select),
-        allow_absent=allow_absent,
-        dtype=float_number(dtype),
-    )
-    result, grads = _exchange(instance, "GetGrads", Query(request), place, timeout)
-    instance.saw(result.version)
-    return grads
-
-
-def set_grads(
-    instance: InstanceBase,
-    flat: Array,
-    present: Sequence[bool] = (),
-    select: Select = None,
-    **options: Unpack[WriteOptions],
-) -> Version:
-    """Replace gradients by a flat vector of those that are present."""
-    grads = pb.FlatGrads(spec=_flat_spec([flat]), present=present)
-    selected = _selection(instance, select)
-    return _write(
-        instance, "SetGrads", [flat], options, selection=selected, grads=grads
-    )
-
-
-def zero_grads(
-    instance: InstanceBase, select: Select = None, **options: Unpack[WriteOptions]
-) -> Version:
-    """Take gradients away."""
-    selected = _selection(instance, select)
-    _change(instance, "ZeroGrads", options, selection=selected)
-    return instance.version
+    fields = {"selection": selection(instance, select), "spec": flat_spec(parts)}
+    return write(instance, "SetParams", parts, options, **fields)
 
 
 def get_buffers(
     instance: InstanceBase, select: Select = None, **options: Unpack[ReadOptions]
 ) -> tuple[dict[str, Array], Version]:
     """Read buffers of one version, by name."""
-    found, _ = _read(
+    found, _ = read(
         instance,
         "GetBuffers",
-        lambda result: place_tensors(result.buffers),
+        lambda result: tensors.place_tensors(result.buffers),
         options,
         key=repr(select),
         selection=contract.selection(select),
     )
     return found, instance.version
-
-
-def set_buffers(
-    instance: InstanceBase,
-    values: Mapping[str, Any],
-    **options: Unpack[RecallableWriteOptions],
-) -> Version:
-    """Replace the named buffers.
-
-    Raises InvalidArgument if there is no buffer of a name, or no name.
-    """
-    order = [buffer.name for buffer in instance.layout.buffers]
-    unknown = sorted(set(values) - set(order))
-    if unknown or not values:
-        raise InvalidArgument(
-            f"no buffer {', '.join(unknown) or 'given'}; there are "
-            f"{', '.join(order) or 'none'}"
-        )
-    names = [name for name in order if name in values]
-    arrays = [np.asarray(values[name], order="C") for name in names]
-    return _write(
-        instance,
-        "SetBuffers",
-        arrays,
-        options,
-        selection=contract.selection(None if names == order else names),
-        buffers=[make_spec(array, name) for name, array in zip(names, arrays)],
-    )
-
-
-def _selection(instance: InstanceBase, select: Select) -> Any:
-    """Make the contract's selection of parameters."""
-    return contract.selection(instance.scope if select is None else select)
-
-
-def _flat_spec(parts: Sequence[Array]) -> tensor_pb2.TensorSpec:
-    dtype = make_spec(parts[0]).dtype
-    return tensor_pb2.TensorSpec(dtype=dtype, shape=[sum(part.size for part in parts)])
-
-
-def configure_optimizer(
-    instance: InstanceBase, optimizer: Optimizer, **options: Unpack[WriteOptions]
-) -> Optimizer:
-    """Give the instance an optimizer without state; give it with its defaults."""
-    message = contract.optimizer_message(optimizer)
-    answer = _change(instance, "ConfigureOptimizer", options, optimizer=message)
-    return contract.read_optimizer(answer.optimizer)
-
-
-def step(
-    instance: InstanceBase,
-    options: StepOptions | None = None,
-    **call: Unpack[WriteOptions],
-) -> Stepped:
-    """Step the optimizer with the gradients that the server holds."""
-    message = contract.step_message(options)
-    answer = _change(instance, "Step", call, options=message)
-    return contract.read_step(instance.version, answer.result)
-
-
-def get_optimizer_state(
-    instance: InstanceBase, **options: Unpack[ReadOptions]
-) -> OptimizerState:
-    """Read the optimizer and what it remembers, of one version."""
-    found, result = _read(
-        instance,
-        "GetOptimizerState",
-        lambda result: place_tensors(result.tensors),
-        options,
-    )
-    optimizer = contract.read_optimizer(result.optimizer)
-    return OptimizerState(optimizer, found, instance.version)
-
-
-def set_optimizer_state(
-    instance: InstanceBase,
-    optimizer: Optimizer,
-    tensors: Mapping[str, Any],
-    **options: Unpack[WriteOptions],
-) -> Version:
-    """Replace the optimizer and all that it remembers."""
-    arrays = {name: np.asarray(t, order="C") for name, t in tensors.items()}
-    return _write(
-        instance,
-        "SetOptimizerState",
-        list(arrays.values()),
-        options,
-        optimizer=contract.optimizer_message(optimizer),
-        tensors=[make_spec(array, name) for name, array in arrays.items()],
-    )
 
 
 def train_step_request(
@@ -763,10 +587,7 @@ def train_step_request(
     step: StepOptions | None,
     options: TrainStepOptions,
 ) -> tuple[pb.TrainStepHeader, list[memoryview]]:
-    """Make the header of a training step, and the bytes that follow.
-
-    Raises InvalidArgument if a term is none.
-    """
+    """Make the header of a training step, and the bytes that follow."""
     array = as_array(x)
     header = pb.TrainStepHeader(
         instance=instance.address,
@@ -774,7 +595,7 @@ def train_step_request(
         input=make_spec(array),
         **_fields(TrainStepOptions, options),
     )
-    header.request_id = header.request_id or fresh_id()
+    header.request_id = header.request_id or messages.fresh_id()
     views = [as_bytes(array)]
     for term in as_terms(terms):
         message = header.terms.add(weight=term.weight)
@@ -792,8 +613,8 @@ def train_step(
     def place(result: Any) -> tuple[Array | None, Parts]:
         if not result.HasField("logits"):
             return None, []
-        named, views = place_tensors([result.logits])
-        return next(iter(named.values())), views
+        named, views = tensors.place_tensors([result.logits])
+        return named[result.logits.name], views
 
     delete_abandoned(instance.channel)
     result, logits = _exchange(instance, "TrainStep", request, place, timeout)
@@ -816,15 +637,6 @@ def recall_train_step(
     return train_step(instance, request.bare(), timeout).rng_state
 
 
-def release_tapes(
-    channel: Channel, tape_ids: Sequence[str], timeout: float | None
-) -> int:
-    """Drop tapes; give how many of them there were."""
-    request = pb.ReleaseTapesRequest(tape_ids=tape_ids)
-    path = DATA + "ReleaseTapes"
-    return ask(channel, path, request, pb.ReleaseTapesResponse, timeout).released_count
-
-
 def delete_abandoned(channel: Channel, timeout: float | None = None) -> None:
     """Delete the unnamed instances that nobody refers to any more.
 
@@ -838,7 +650,7 @@ def delete_abandoned(channel: Channel, timeout: float | None = None) -> None:
         while left:
             _delete_abandoned(channel, *left[0], timeout)
             left.pop(0)
-    except BackbonedError:
+    except errors.BackbonedError:
         left.append(left.pop(0))  # Next time the others come before it.
     finally:
         session.put_back_instances(channel, left)
@@ -847,12 +659,11 @@ def delete_abandoned(channel: Channel, timeout: float | None = None) -> None:
 def _delete_abandoned(
     channel: Channel, address: str, uid: str, timeout: float | None
 ) -> None:
-    request = instance_service_pb2.DeleteInstanceRequest(
-        instance=address, if_version=contract.condition(Version(uid))
-    )
+    expected = contract.condition(Version(uid))
+    request = control_pb.DeleteInstanceRequest(instance=address, if_version=expected)
     try:
-        channel.unary(CONTROL + "DeleteInstance", request.SerializeToString(), timeout)
-    except (NotFound, Aborted):
+        ask(channel, request, timeout)
+    except (errors.NotFound, errors.Aborted):
         pass  # Somebody else deleted it.
 
 
@@ -867,6 +678,6 @@ def release_abandoned(channel: Channel, timeout: float) -> None:
         delete_abandoned(channel, timeout)
         tapes = session.take_tapes(channel)
         if tapes:
-            release_tapes(channel, tapes, timeout)
-    except BackbonedError:
+            ask(channel, pb.ReleaseTapesRequest(tape_ids=tapes), timeout)
+    except errors.BackbonedError:
         pass  # They die with the session.

@@ -161,9 +161,10 @@ def _group_fields(group: ParameterGroup | GroupSettings) -> dict[str, Any]:
     return fields
 
 
-def step_message(options: StepOptions | None) -> optimizer_pb2.StepOptions:
-    """Make the contract's options of a step; None: the default ones."""
-    options = options or StepOptions()
+def step_message(options: StepOptions | None) -> optimizer_pb2.StepOptions | None:
+    """Make the contract's options of a step; None stays None: the default ones."""
+    if options is None:
+        return None
     message = optimizer_pb2.StepOptions(
         lr=options.lr,
         zero_after=options.zero_after,

@@ -13,24 +13,25 @@ import numpy as np
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from backboned import calls, contract
-from backboned.calls import (
-    BackwardOptions,
-    ForwardOptions,
-    ReadOptions,
-    TrainStepOptions,
-    WriteOptions,
-    ask,
-)
+from backboned.calls import ReadOptions, RecallableWriteOptions, WriteOptions, ask
 from backboned.errors import InvalidArgument, MalformedAnswer, verbs
 from backboned.instance_base import InstanceBase
 from backboned.losses import Terms
 from backboned.steps import Call, StepInFlight
-from backboned.transport.channel import CONTROL, DATA, Channel
-from backboned.transport.messages import SINGLE_BYTES, Recallable, Request, fresh_id
+from backboned.transport.channel import Channel
+from backboned.transport.messages import (
+    SINGLE_BYTES,
+    Parts,
+    Recallable,
+    Request,
+    fresh_id,
+)
 from backboned.transport.tensors import (
     all_widened,
     flat_float,
+    float_number,
     make_spec,
+    place_flat,
     place_tensors,
     widened,
 )
@@ -80,12 +81,7 @@ class Instance(InstanceBase):
         With `digest` it computes the SHA-256 of parameters and buffers too.
         """
         request = control_pb.GetInstanceRequest(instance=self.address, digest=digest)
-        answer = self._control("GetInstance", request, timeout)
-        return self.described(answer.instance)
-
-    def _control(self, method: str, request: Any, timeout: float | None) -> Any:
-        answer = getattr(control_pb, f"{method}Response")
-        return ask(self.channel, CONTROL + method, request, answer, timeout)
+        return self.described(ask(self.channel, request, timeout).instance)
 
     def delete(self, timeout: float | None = None) -> None:
         """Delete the instance and its tapes; a namesake made later is spared."""
@@ -95,7 +91,7 @@ class Instance(InstanceBase):
             if_version=contract.condition(Version(self.uid)),
         )
         self.deleted = True
-        self._control("DeleteInstance", request, timeout)
+        ask(self.channel, request, timeout)
 
     def clone(
         self,
@@ -157,8 +153,7 @@ class Instance(InstanceBase):
             kept = self.frozen if frozen is None else frozen
             settings = contract.settings_message(read_only, kept, feature_cache)
             request.settings.CopyFrom(settings)
-        answer = self._control("CloneInstance", request, timeout)
-        made = type(self)(self.channel, answer.instance)
+        made = type(self)(self.channel, ask(self.channel, request, timeout).instance)
         made.made_here = True
         made.begin_life()
         return made
@@ -205,8 +200,7 @@ class Instance(InstanceBase):
             update_mask=FieldMask(paths=paths),
             if_version=contract.condition(if_version),
         )
-        answer = self._control("UpdateInstance", request, timeout)
-        return self.described(answer.instance)
+        return self.described(ask(self.channel, request, timeout).instance)
 
     def forward(
         self,
@@ -265,7 +259,7 @@ class Instance(InstanceBase):
             upload the input only if it is not there; False: upload at once. By default
             what is likely to be there is asked for.
         """
-        given: ForwardOptions = {**options, "outputs": outputs}
+        given: calls.ForwardOptions = {**options, "outputs": outputs}
         result = calls.forward(self, np.asarray(x, order="C"), given, timeout)
         return dataclasses.replace(
             result,
@@ -282,7 +276,7 @@ class Instance(InstanceBase):
         tapes: Mapping[str, Mapping[str, Any]],
         *,
         timeout: float | None = None,
-        **options: Unpack[BackwardOptions],
+        **options: Unpack[calls.BackwardOptions],
     ) -> Backward:
         """Compute the gradients of taped forwards, summed, the newest first.
 
@@ -340,7 +334,9 @@ class Instance(InstanceBase):
         self, tape_ids: Sequence[str], timeout: float | None = None
     ) -> int:
         """Drop tapes; unknown ids are fine. Give how many of them there were."""
-        return calls.release_tapes(self.channel, tape_ids, timeout)
+        request = pb.ReleaseTapesRequest(tape_ids=tape_ids)
+        count: int = ask(self.channel, request, timeout).released_count
+        return count
 
     def extract(
         self,
@@ -378,17 +374,16 @@ class Instance(InstanceBase):
             l2_normalize=l2_normalize,
             allow_merge=allow_merge,
         )
-        path = DATA + "Extract"
-        answer = ask(self.channel, path, request, pb.ExtractResponse, timeout)
+        answer = ask(self.channel, request, timeout)
         named, (view,) = place_tensors([answer.output])
         if view.nbytes != len(answer.data):
             raise MalformedAnswer(
                 f"the answer has {len(answer.data)} bytes, expected {view.nbytes}"
             )
         view[:] = answer.data
-        (data,) = named.values()
+        data = widened(named[answer.output.name])
         version = contract.read_version(answer.version)
-        return Extracted(widened(data), answer.instance, version, answer.digest)
+        return Extracted(data, answer.instance, version, answer.digest)
 
     def get_params(
         self,
@@ -427,13 +422,22 @@ class Instance(InstanceBase):
         FailedPrecondition
             If a selected parameter has none.
         """
-        return widened(calls.get_grads(self, select, False, dtype, timeout).flat)
+        return self._get_grads(timeout, select, dtype=float_number(dtype)).flat
 
     def read_grads(
         self, select: Select = None, *, timeout: float | None = None
     ) -> Grads:
         """Read gradients that the server accumulated, and which there are."""
-        return calls.get_grads(self, select, True, timeout=timeout)
+        return self._get_grads(timeout, select, allow_absent=True)
+
+    def _get_grads(self, timeout: float | None, select: Select, **fields: Any) -> Grads:
+        def place(result: Any) -> tuple[Array, Parts]:
+            return place_flat(result.grads.spec)
+
+        fields["selection"] = calls.selection(self, select)
+        options: ReadOptions = {"timeout": timeout}
+        flat, result = calls.read(self, "GetGrads", place, options, **fields)
+        return Grads(widened(flat), tuple(result.grads.present))
 
     def set_grads(
         self,
@@ -449,13 +453,17 @@ class Instance(InstanceBase):
         `values`; empty: each does.
         """
         flat = flat_float(values, "gradients", self.dtype)
-        return calls.set_grads(self, flat, present, select, **options)
+        grads = pb.FlatGrads(spec=calls.flat_spec([flat]), present=present)
+        fields = {"selection": calls.selection(self, select), "grads": grads}
+        return calls.write(self, "SetGrads", [flat], options, **fields)
 
     def zero_grads(
         self, select: Select = None, **options: Unpack[WriteOptions]
     ) -> Version:
         """Take gradients away: there are none afterwards, which is not zero."""
-        return calls.zero_grads(self, select, **options)
+        selected = calls.selection(self, select)
+        calls.change(self, "ZeroGrads", options, selection=selected)
+        return self.version
 
     def get_buffers(
         self, select: Select = None, **options: Unpack[ReadOptions]
@@ -464,10 +472,29 @@ class Instance(InstanceBase):
         return all_widened(calls.get_buffers(self, select, **options)[0])
 
     def set_buffers(
-        self, values: Mapping[str, Any], **options: Unpack[WriteOptions]
+        self, values: Mapping[str, Any], **options: Unpack[RecallableWriteOptions]
     ) -> Version:
-        """Replace the named buffers: all of them, or none. Give the new version."""
-        return calls.set_buffers(self, values, **options)
+        """Replace the named buffers: all of them, or none. Give the new version.
+
+        `recallable` as for `train_step`.
+        """
+        order = [buffer.name for buffer in self.layout.buffers]
+        unknown = sorted(set(values) - set(order))
+        if unknown or not values:
+            raise InvalidArgument(
+                f"no buffer {', '.join(unknown) or 'given'}; there are "
+                f"{', '.join(order) or 'none'}"
+            )
+        names = [name for name in order if name in values]
+        arrays = [np.asarray(values[name], order="C") for name in names]
+        return calls.write(
+            self,
+            "SetBuffers",
+            arrays,
+            options,
+            selection=contract.selection(None if names == order else names),
+            buffers=list(map(make_spec, arrays, names)),
+        )
 
     def configure_optimizer(
         self,
@@ -481,8 +508,9 @@ class Instance(InstanceBase):
         groups; one in none is never stepped. Gives the optimizer with the defaults
         filled in.
         """
-        optimizer = Optimizer(kind, tuple(groups))
-        return calls.configure_optimizer(self, optimizer, **options)
+        message = contract.optimizer_message(Optimizer(kind, tuple(groups)))
+        answer = calls.change(self, "ConfigureOptimizer", options, optimizer=message)
+        return contract.read_optimizer(answer.optimizer)
 
     def step(
         self, options: StepOptions | None = None, **call: Unpack[WriteOptions]
@@ -496,7 +524,9 @@ class Instance(InstanceBase):
         FailedPrecondition
             If there is no optimizer, or no parameter of a group has a gradient.
         """
-        return calls.step(self, options, **call)
+        message = contract.step_message(options)
+        answer = calls.change(self, "Step", call, options=message)
+        return contract.read_step(self.version, answer.result)
 
     def get_optimizer_state(self, **options: Unpack[ReadOptions]) -> OptimizerState:
         """Read the optimizer and what it remembers, of one version.
@@ -506,7 +536,13 @@ class Instance(InstanceBase):
         FailedPrecondition
             If there is no optimizer.
         """
-        return calls.get_optimizer_state(self, **options)
+
+        def place(result: Any) -> tuple[dict[str, Array], Parts]:
+            return place_tensors(result.tensors)
+
+        found, result = calls.read(self, "GetOptimizerState", place, options)
+        optimizer = contract.read_optimizer(result.optimizer)
+        return OptimizerState(optimizer, found, self.version)
 
     def set_optimizer_state(
         self,
@@ -519,7 +555,15 @@ class Instance(InstanceBase):
         `tensors` are as `get_optimizer_state` gives them: for each parameter all, or
         none.
         """
-        return calls.set_optimizer_state(self, optimizer, tensors, **options)
+        arrays = [np.asarray(tensor, order="C") for tensor in tensors.values()]
+        return calls.write(
+            self,
+            "SetOptimizerState",
+            arrays,
+            options,
+            optimizer=contract.optimizer_message(optimizer),
+            tensors=list(map(make_spec, arrays, tensors)),
+        )
 
     def train_step(
         self,
@@ -529,7 +573,7 @@ class Instance(InstanceBase):
         *,
         timeout: float | None = None,
         recallable: Recallable | None = None,
-        **options: Unpack[TrainStepOptions],
+        **options: Unpack[calls.TrainStepOptions],
     ) -> TrainStep:
         """Run a forward in training, the loss, its backward and a step.
 
@@ -574,7 +618,7 @@ class Instance(InstanceBase):
         timeout: float | None = None,
         within: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext,
         recallable: Recallable | None = None,
-        **options: Unpack[TrainStepOptions],
+        **options: Unpack[calls.TrainStepOptions],
     ) -> StepInFlight:
         """Send a training step, and do not wait for its answer.
 
@@ -649,8 +693,7 @@ def create_instance(
     """
     calls.delete_abandoned(channel)
     request.request_id = request.request_id or fresh_id()
-    path, response = CONTROL + "CreateInstance", control_pb.CreateInstanceResponse
-    answer = ask(channel, path, request, response, timeout)
+    answer = ask(channel, request, timeout)
     made = Instance(channel, answer.instance)
     made.made_here = not answer.existed
     made.rng_state = answer.rng_state

@@ -9,8 +9,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from google.protobuf.message import Message
-
 from backboned import calls, contract
 from backboned.errors import (
     BackbonedError,
@@ -23,7 +21,6 @@ from backboned.errors import (
 from backboned.instance import Instance, create_instance
 from backboned.transport import local
 from backboned.transport.channel import (
-    CONTROL,
     DEFAULT_TIMEOUT_S,
     RECONNECT_TIMEOUT_S,
     Channel,
@@ -117,10 +114,10 @@ class Server:
 
     def _listed(self, what: str) -> Iterator[Any]:
         """Give what the contract's method lists, page by page."""
-        method, token = f"List{what.capitalize()}", ""
+        token = ""
         while True:
-            request = getattr(pb, f"{method}Request")(page_token=token)
-            page = self._call(method, request)
+            request = getattr(pb, f"List{what.capitalize()}Request")(page_token=token)
+            page = calls.ask(self.channel, request)
             yield from getattr(page, what)
             token = page.next_page_token
             if not token:
@@ -305,7 +302,7 @@ class Server:
             There is none.
         """
         request = pb.GetInstanceRequest(instance=name)
-        answer = self._call("GetInstance", request, timeout)
+        answer = calls.ask(self.channel, request, timeout)
         return _wrapped(Instance(self.channel, answer.instance), module)
 
     @overload
@@ -359,11 +356,7 @@ class Server:
             There is none.
         """
         request = pb.DeleteInstanceRequest(request_id=fresh_id(), instance=name)
-        self._call("DeleteInstance", request, timeout)
-
-    def _call(self, method: str, request: Message, timeout: float | None = None) -> Any:
-        answer = getattr(pb, f"{method}Response")
-        return calls.ask(self.channel, CONTROL + method, request, answer, timeout)
+        calls.ask(self.channel, request, timeout)
 
 
 def _address(column: Any) -> str:

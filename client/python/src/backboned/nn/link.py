@@ -174,7 +174,7 @@ class Link(abc.ABC):
             else:
                 values = dict(zip(names, arrays))
                 options["if_version"] = before._replace(params=None)
-                version = calls.set_buffers(self.instance, values, **options)
+                version = self.instance.set_buffers(values, **options)
             written()
             self._note(part, version)
 

@@ -12,7 +12,6 @@ from backboned import contract
 from backboned.calls import ask
 from backboned.errors import NotFound, ServerRestarted
 from backboned.instance import Instance, create_instance
-from backboned.transport.channel import CONTROL
 from backboned.transport.tensors import as_bytes, float_number
 from backboned.types import Array, Frozen, ServerInfo
 from backboned.v1 import instance_pb2
@@ -113,9 +112,9 @@ def find_or_make(
 
 def _find(instance: Instance, timeout: float | None) -> instance_pb2.Instance | None:
     request = pb.GetInstanceRequest(instance=instance.address, digest=True)
-    path, answer = CONTROL + "GetInstance", pb.GetInstanceResponse
     try:
-        return ask(instance.channel, path, request, answer, timeout).instance
+        found: instance_pb2.Instance = ask(instance.channel, request, timeout).instance
+        return found
     except NotFound:
         return None
 
