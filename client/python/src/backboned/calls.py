@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Callable, TypedDict, TypeVar
 import numpy as np
 from google.protobuf.message import Message
 
-from backboned import contract, errors
+from backboned import contract, errors, types
 from backboned.feature_cache import ASK_BYTES, input_digest
 from backboned.instance_base import InstanceBase
 from backboned.losses import Terms, as_array, as_terms
@@ -23,18 +23,7 @@ from backboned.transport.channel import CONTROL, DATA, Channel
 from backboned.transport.messages import Parts, Recallable, Request
 from backboned.transport.tensors import Empty, as_bytes, make_spec
 from backboned.transport.traffic import Meter
-from backboned.types import (
-    Array,
-    Backward,
-    BatchNorm,
-    Forward,
-    Grads,
-    Layout,
-    Select,
-    StepOptions,
-    TrainStep,
-    Version,
-)
+from backboned.types import Array, BatchNorm, Version
 from backboned.v1 import backbone_service_pb2 as pb
 from backboned.v1 import instance_service_pb2 as control_pb
 from backboned.v1 import tensor_pb2
@@ -52,7 +41,7 @@ class ForwardKeywords(TypedDict, total=False):
     training: bool
     tape: bool
     input_grad: bool
-    grad_params: Select
+    grad_params: types.Select
     no_param_grads: bool
     return_buffers: bool
     prerelu: bool
@@ -83,7 +72,7 @@ class BackwardOptions(TypedDict, total=False):
     zero_before: bool
     per_tape_grads: bool
     squared_grads: bool
-    step: StepOptions | None
+    step: types.StepOptions | None
     request_id: str
     output_dtype: Any
 
@@ -252,7 +241,7 @@ def _moves_layers(options: ForwardOptions) -> bool:
     return bool(options.get("training")) or any(layer.training for layer in layers)
 
 
-def moves_buffers(layout: Layout, options: ForwardOptions) -> bool:
+def moves_buffers(layout: types.Layout, options: ForwardOptions) -> bool:
     """Whether a forward may move the buffers on."""
     return bool(layout.buffers) and _moves_layers(options)
 
@@ -284,7 +273,7 @@ def forward(
     timeout: float | None = None,
     empty: Empty = np.empty,
     recallable: Recallable | None = None,
-) -> Forward:
+) -> types.Forward:
     """Run a forward of a C-contiguous input, and take the abandoned tapes along.
 
     What nobody refers to any more is deleted before. If the answer is likely to be in
@@ -322,7 +311,7 @@ def _run(
     empty: Empty,
     key: bytes | None,
     recallable: Recallable | None = None,
-) -> Forward:
+) -> types.Forward:
     """Run a forward of an input, or ask for its answer by the input's digest.
 
     `key` is the answer's, if what is said of it is to be noted.
@@ -358,7 +347,7 @@ def _run(
         instance.known_answers.answered(version, key, result.cache_use)
     elif result.cache_use:
         instance.known_answers.enabled = True
-    return Forward(
+    return types.Forward(
         outputs=outputs,
         version=version,
         tape_id=result.tape_id,
@@ -410,7 +399,7 @@ def _forward_request(
     return Request(header, views)
 
 
-def _in_order(layout: Layout, values: Mapping[str, Any]) -> dict[str, Array]:
+def _in_order(layout: types.Layout, values: Mapping[str, Any]) -> dict[str, Array]:
     """Make C-contiguous arrays of all buffers of a layout, in its order."""
     names = [buffer.name for buffer in layout.buffers]
     wrong = sorted(set(names) ^ set(values))
@@ -429,7 +418,7 @@ def backward(
     options: BackwardOptions,
     timeout: float | None = None,
     empty: Empty = np.empty,
-) -> Backward:
+) -> types.Backward:
     """Run a backward; the outputs' gradients are C-contiguous."""
     header = pb.BackwardHeader(
         instance=instance.address, **_fields(BackwardOptions, options)
@@ -444,12 +433,12 @@ def backward(
     def place(result: Any) -> tuple[dict[str, Any], Parts]:
         views: list[memoryview] = []
 
-        def place_grads(found: Sequence[Any]) -> list[Grads]:
+        def place_grads(found: Sequence[Any]) -> list[types.Grads]:
             flats, its = tensors.place_flats([grads.spec for grads in found])
             views.extend(its)
             return [_grads(instance, *pair) for pair in zip(flats, found)]
 
-        def place_sum(name: str) -> Grads | None:
+        def place_sum(name: str) -> types.Grads | None:
             if not result.HasField(name):
                 return None
             return place_grads([getattr(result, name)])[0]
@@ -480,7 +469,7 @@ def backward(
     result, found = _exchange(instance, "Backward", request, place, timeout, key, sure)
     version = instance.saw(result.version)
     stepped = result.HasField("step")
-    return Backward(
+    return types.Backward(
         version=version,
         timings=contract.read_timings(result.timings),
         step=contract.read_step(version, result.step) if stepped else None,
@@ -504,7 +493,7 @@ def _mine(instance: InstanceBase, present: Sequence[bool]) -> tuple[bool, ...]:
     return tuple(there for p, there in zip(whole, present) if p in mine)
 
 
-def _grads(instance: InstanceBase, flat: Array, message: pb.FlatGrads) -> Grads:
+def _grads(instance: InstanceBase, flat: Array, message: pb.FlatGrads) -> types.Grads:
     """Read an answer's gradients; `flat` will have their values.
 
     Raises MalformedAnswer if they do not fit the layout.
@@ -520,10 +509,10 @@ def _grads(instance: InstanceBase, flat: Array, message: pb.FlatGrads) -> Grads:
     stray = sorted(set(there) - set(instance.layout.parameters))
     if stray:
         raise errors.MalformedAnswer(f"the answer has a gradient of {stray[0].name}")
-    return Grads(flat, kept)
+    return types.Grads(flat, kept)
 
 
-def selection(instance: InstanceBase, select: Select) -> Any:
+def selection(instance: InstanceBase, select: types.Select) -> Any:
     """Make the contract's selection of parameters."""
     return contract.selection(instance.scope if select is None else select)
 
@@ -536,7 +525,7 @@ def flat_spec(parts: Sequence[Array]) -> tensor_pb2.TensorSpec:
 
 def get_params(
     instance: InstanceBase,
-    select: Select = None,
+    select: types.Select = None,
     dtype: Any = None,
     **options: Unpack[ReadOptions],
 ) -> tuple[Array, Version]:
@@ -557,7 +546,7 @@ def get_params(
 def set_params(
     instance: InstanceBase,
     parts: Sequence[Array],
-    select: Select = None,
+    select: types.Select = None,
     **options: Unpack[RecallableWriteOptions],
 ) -> Version:
     """Replace parameters by the concatenation of C-contiguous arrays of one dtype."""
@@ -566,7 +555,7 @@ def set_params(
 
 
 def get_buffers(
-    instance: InstanceBase, select: Select = None, **options: Unpack[ReadOptions]
+    instance: InstanceBase, select: types.Select = None, **options: Unpack[ReadOptions]
 ) -> tuple[dict[str, Array], Version]:
     """Read buffers of one version, by name."""
     found, _ = read(
@@ -584,7 +573,7 @@ def train_step_request(
     instance: InstanceBase,
     x: Any,
     terms: Terms,
-    step: StepOptions | None,
+    step: types.StepOptions | None,
     options: TrainStepOptions,
 ) -> tuple[pb.TrainStepHeader, list[memoryview]]:
     """Make the header of a training step, and the bytes that follow."""
@@ -607,7 +596,7 @@ def train_step_request(
 
 def train_step(
     instance: InstanceBase, request: Request, timeout: float | None
-) -> TrainStep:
+) -> types.TrainStep:
     """Make a training step; the instance takes no note of it."""
 
     def place(result: Any) -> tuple[Array | None, Parts]:
@@ -619,7 +608,7 @@ def train_step(
     delete_abandoned(instance.channel)
     result, logits = _exchange(instance, "TrainStep", request, place, timeout)
     version = contract.read_version(result.version)
-    return TrainStep(
+    return types.TrainStep(
         version=version,
         loss=result.loss,
         losses=tuple(result.losses),

@@ -177,6 +177,13 @@ def checked_seed(seed: Any) -> int | None:
     return number
 
 
+def normalization_message(
+    normalization: types.Normalization | None,
+) -> instance_pb2.Normalization | None:
+    """Make the contract's normalization of images; None stays None."""
+    return normalization and instance_pb2.Normalization(**normalization._asdict())
+
+
 def weights_message(
     weights: str | None, load_by: str, partial: bool, resize: bool
 ) -> pb.Weights | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import logging
@@ -47,6 +48,7 @@ NOTHING_CHANGED = {
 _DETAILS_KEY = "grpc-status-details-bin"
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class BackbonedError(Exception):
     """A call failed.
 
@@ -63,30 +65,23 @@ class BackbonedError(Exception):
       help.
     """
 
+    message: str
+    code: grpc.StatusCode = None
+    reason: str = ""
+    limit: str = ""
+    limit_value: int = 0
+    requested_value: int = 0
+    retry_delay: float | None = None
+    limit_scope: str = ""
+
     default_code = grpc.StatusCode.UNKNOWN
     # Whether the server was waited for already, and stayed away.
     was_waited_for = False
 
-    def __init__(
-        self,
-        message: str,
-        code: grpc.StatusCode | None = None,
-        reason: str = "",
-        limit: str = "",
-        limit_value: int = 0,
-        requested_value: int = 0,
-        retry_delay: float | None = None,
-        limit_scope: str = "",
-    ) -> None:
-        super().__init__(message)
-        self.message = message
-        self.code = self.default_code if code is None else code
-        self.reason = reason
-        self.limit = limit
-        self.limit_value = limit_value
-        self.requested_value = requested_value
-        self.retry_delay = retry_delay
-        self.limit_scope = limit_scope
+    def __post_init__(self) -> None:
+        """Fill `code` in, and be an exception of the message."""
+        super().__init__(self.message)
+        self.code = self.code or self.default_code
 
     def __str__(self) -> str:
         """Give the message, then code and reason."""

@@ -12,43 +12,22 @@ from typing import TYPE_CHECKING, Any, Callable
 import numpy as np
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from backboned import calls, contract
+from backboned import calls, contract, types
 from backboned.calls import ReadOptions, RecallableWriteOptions, WriteOptions, ask
 from backboned.errors import InvalidArgument, MalformedAnswer, verbs
 from backboned.instance_base import InstanceBase
 from backboned.losses import Terms
 from backboned.steps import Call, StepInFlight
+from backboned.transport import tensors
 from backboned.transport.channel import Channel
-from backboned.transport.messages import (
-    SINGLE_BYTES,
-    Parts,
-    Recallable,
-    Request,
-    fresh_id,
-)
-from backboned.transport.tensors import (
-    all_widened,
-    flat_float,
-    float_number,
-    make_spec,
-    place_flat,
-    place_tensors,
-    widened,
-)
+from backboned.transport.messages import SINGLE_BYTES, Recallable, Request, fresh_id
+from backboned.transport.tensors import make_spec, widened
 from backboned.types import (
     Array,
-    Backward,
-    Extracted,
-    Forward,
     Frozen,
     Grads,
-    InstanceInfo,
-    Optimizer,
-    OptimizerState,
-    ParameterGroup,
     Select,
     StepOptions,
-    Stepped,
     TrainStep,
     Version,
 )
@@ -75,7 +54,9 @@ class Instance(InstanceBase):
     Thread-safe. `InstanceBase` lists its attributes.
     """
 
-    def info(self, digest: bool = False, timeout: float | None = None) -> InstanceInfo:
+    def info(
+        self, digest: bool = False, timeout: float | None = None
+    ) -> types.InstanceInfo:
         """Ask the server what it knows of the instance.
 
         With `digest` it computes the SHA-256 of parameters and buffers too.
@@ -167,7 +148,7 @@ class Instance(InstanceBase):
         if_version: Version | None = None,
         request_id: str = "",
         timeout: float | None = None,
-    ) -> InstanceInfo:
+    ) -> types.InstanceInfo:
         """Change settings, those that are given; say what the instance is then.
 
         Parameters
@@ -209,7 +190,7 @@ class Instance(InstanceBase):
         *,
         timeout: float | None = None,
         **options: Unpack[calls.ForwardKeywords],
-    ) -> Forward:
+    ) -> types.Forward:
         """Run one forward with the state that it finds.
 
         Parameters
@@ -263,8 +244,8 @@ class Instance(InstanceBase):
         result = calls.forward(self, np.asarray(x, order="C"), given, timeout)
         return dataclasses.replace(
             result,
-            outputs=all_widened(result.outputs),
-            buffers=all_widened(result.buffers),
+            outputs=tensors.all_widened(result.outputs),
+            buffers=tensors.all_widened(result.buffers),
         )
 
     def features(self, x: Any, timeout: float | None = None) -> Array:
@@ -277,7 +258,7 @@ class Instance(InstanceBase):
         *,
         timeout: float | None = None,
         **options: Unpack[calls.BackwardOptions],
-    ) -> Backward:
+    ) -> types.Backward:
         """Compute the gradients of taped forwards, summed, the newest first.
 
         Parameters
@@ -346,7 +327,7 @@ class Instance(InstanceBase):
         l2_normalize: bool = False,
         allow_merge: bool = True,
         timeout: float | None = None,
-    ) -> Extracted:
+    ) -> types.Extracted:
         """Give features or logits of a batch of at most 2 MiB, in evaluation mode.
 
         Parameters
@@ -375,7 +356,7 @@ class Instance(InstanceBase):
             allow_merge=allow_merge,
         )
         answer = ask(self.channel, request, timeout)
-        named, (view,) = place_tensors([answer.output])
+        named, (view,) = tensors.place_tensors([answer.output])
         if view.nbytes != len(answer.data):
             raise MalformedAnswer(
                 f"the answer has {len(answer.data)} bytes, expected {view.nbytes}"
@@ -383,7 +364,7 @@ class Instance(InstanceBase):
         view[:] = answer.data
         data = widened(named[answer.output.name])
         version = contract.read_version(answer.version)
-        return Extracted(data, answer.instance, version, answer.digest)
+        return types.Extracted(data, answer.instance, version, answer.digest)
 
     def get_params(
         self,
@@ -409,7 +390,7 @@ class Instance(InstanceBase):
         It is floating-point, and converted to the instance's dtype. Gives the new
         version.
         """
-        parts = [flat_float(values, "parameters", self.dtype)]
+        parts = [tensors.flat_float(values, "parameters", self.dtype)]
         return calls.set_params(self, parts, select, **options)
 
     def get_grads(
@@ -417,12 +398,9 @@ class Instance(InstanceBase):
     ) -> Array:
         """Read gradients that the server accumulated, [P]; `dtype` as in `get_params`.
 
-        Raises
-        ------
-        FailedPrecondition
-            If a selected parameter has none.
+        Raises FailedPrecondition if a selected parameter has none.
         """
-        return self._get_grads(timeout, select, dtype=float_number(dtype)).flat
+        return self._get_grads(timeout, select, dtype=tensors.float_number(dtype)).flat
 
     def read_grads(
         self, select: Select = None, *, timeout: float | None = None
@@ -431,12 +409,14 @@ class Instance(InstanceBase):
         return self._get_grads(timeout, select, allow_absent=True)
 
     def _get_grads(self, timeout: float | None, select: Select, **fields: Any) -> Grads:
-        def place(result: Any) -> tuple[Array, Parts]:
-            return place_flat(result.grads.spec)
-
-        fields["selection"] = calls.selection(self, select)
-        options: ReadOptions = {"timeout": timeout}
-        flat, result = calls.read(self, "GetGrads", place, options, **fields)
+        flat, result = calls.read(
+            self,
+            "GetGrads",
+            lambda result: tensors.place_flat(result.grads.spec),
+            {"timeout": timeout},
+            selection=calls.selection(self, select),
+            **fields,
+        )
         return Grads(widened(flat), tuple(result.grads.present))
 
     def set_grads(
@@ -452,7 +432,7 @@ class Instance(InstanceBase):
         `present` says for each selected parameter whether it gets one, and is in
         `values`; empty: each does.
         """
-        flat = flat_float(values, "gradients", self.dtype)
+        flat = tensors.flat_float(values, "gradients", self.dtype)
         grads = pb.FlatGrads(spec=calls.flat_spec([flat]), present=present)
         fields = {"selection": calls.selection(self, select), "grads": grads}
         return calls.write(self, "SetGrads", [flat], options, **fields)
@@ -469,7 +449,7 @@ class Instance(InstanceBase):
         self, select: Select = None, **options: Unpack[ReadOptions]
     ) -> dict[str, Array]:
         """Read buffers (BatchNorm statistics) of one version, by name."""
-        return all_widened(calls.get_buffers(self, select, **options)[0])
+        return tensors.all_widened(calls.get_buffers(self, select, **options)[0])
 
     def set_buffers(
         self, values: Mapping[str, Any], **options: Unpack[RecallableWriteOptions]
@@ -499,54 +479,50 @@ class Instance(InstanceBase):
     def configure_optimizer(
         self,
         kind: str,
-        groups: Sequence[ParameterGroup] = (ParameterGroup(),),
+        groups: Sequence[types.ParameterGroup] = (types.ParameterGroup(),),
         **options: Unpack[WriteOptions],
-    ) -> Optimizer:
+    ) -> types.Optimizer:
         """Give the instance an optimizer, without state, in place of its own.
 
         `kind` is ``"sgd"``, ``"adam"`` or ``"adamw"``. No parameter may be in two
         groups; one in none is never stepped. Gives the optimizer with the defaults
         filled in.
         """
-        message = contract.optimizer_message(Optimizer(kind, tuple(groups)))
+        message = contract.optimizer_message(types.Optimizer(kind, tuple(groups)))
         answer = calls.change(self, "ConfigureOptimizer", options, optimizer=message)
         return contract.read_optimizer(answer.optimizer)
 
     def step(
         self, options: StepOptions | None = None, **call: Unpack[WriteOptions]
-    ) -> Stepped:
+    ) -> types.Stepped:
         """Step the optimizer with the gradients that the server holds.
 
-        A parameter without a gradient stays as it is.
-
-        Raises
-        ------
-        FailedPrecondition
-            If there is no optimizer, or no parameter of a group has a gradient.
+        A parameter without a gradient stays as it is. Raises FailedPrecondition if
+        there is no optimizer, or no parameter of a group has a gradient.
         """
         message = contract.step_message(options)
         answer = calls.change(self, "Step", call, options=message)
         return contract.read_step(self.version, answer.result)
 
-    def get_optimizer_state(self, **options: Unpack[ReadOptions]) -> OptimizerState:
+    def get_optimizer_state(
+        self, **options: Unpack[ReadOptions]
+    ) -> types.OptimizerState:
         """Read the optimizer and what it remembers, of one version.
 
-        Raises
-        ------
-        FailedPrecondition
-            If there is no optimizer.
+        Raises FailedPrecondition if there is no optimizer.
         """
-
-        def place(result: Any) -> tuple[dict[str, Array], Parts]:
-            return place_tensors(result.tensors)
-
-        found, result = calls.read(self, "GetOptimizerState", place, options)
+        found, result = calls.read(
+            self,
+            "GetOptimizerState",
+            lambda result: tensors.place_tensors(result.tensors),
+            options,
+        )
         optimizer = contract.read_optimizer(result.optimizer)
-        return OptimizerState(optimizer, found, self.version)
+        return types.OptimizerState(optimizer, found, self.version)
 
     def set_optimizer_state(
         self,
-        optimizer: Optimizer,
+        optimizer: types.Optimizer,
         tensors: Mapping[str, Any],
         **options: Unpack[WriteOptions],
     ) -> Version:
@@ -606,7 +582,7 @@ class Instance(InstanceBase):
         if recallable is not None:
             recallable(functools.partial(calls.recall_train_step, self, request))
         result = calls.train_step(self, request, timeout)
-        self._made(result)
+        self.version = result.version
         return result
 
     def train_step_async(
@@ -672,10 +648,10 @@ class Instance(InstanceBase):
         def first() -> Version:
             return if_version or Version(self.uid, self.version.params)
 
-        return self.steps.submit(first, prepare, self._made)
+        def made(result: TrainStep) -> None:
+            self.version = result.version
 
-    def _made(self, result: TrainStep) -> None:
-        self.version = result.version
+        return self.steps.submit(first, prepare, made)
 
 
 def _widened(grads: Grads) -> Grads:

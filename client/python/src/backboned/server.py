@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from backboned import calls, contract
@@ -76,12 +75,7 @@ class Server:
         """Give the server itself."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Close."""
         self.close()
 
@@ -251,27 +245,25 @@ class Server:
         """
         if (benchmark is None) == (architecture is None):
             raise TypeError("create() takes a benchmark or an architecture")
-        loading = contract.weights_message(
-            weights, load_by, partial, resize_position_embedding
-        )
+        sources: list[Any] = [getattr(column, "instance", column) for column in columns]
         request = pb.CreateInstanceRequest(
             name=name or "",
             benchmark=benchmark,
             architecture=architecture,
             arguments=contract.argument_values(arguments),
             seed=contract.checked_seed(seed),
-            rng_state=_state_bytes(rng_state),
+            rng_state=b"" if rng_state is None else bytes(rng_state),
             exist_ok=exist_ok,
             device=device or "",
-            weights=loading,
+            normalization=contract.normalization_message(normalization),
+            weights=contract.weights_message(
+                weights, load_by, partial, resize_position_embedding
+            ),
             random_init=random_init,
             settings=contract.settings_message(read_only, frozen, feature_cache),
             dtype=float_number(dtype),
-            columns=[_address(column) for column in columns],
+            columns=[getattr(source, "address", source) for source in sources],
         )
-        if normalization is not None:
-            request.normalization.mean.extend(normalization.mean)
-            request.normalization.std.extend(normalization.std)
         made = create_instance(self.channel, request, timeout)
         made.seed = seed
         return _wrapped(made, module)
@@ -357,21 +349,6 @@ class Server:
         """
         request = pb.DeleteInstanceRequest(request_id=fresh_id(), instance=name)
         calls.ask(self.channel, request, timeout)
-
-
-def _address(column: Any) -> str:
-    """Give the name of an instance, of an `Instance`, or of a `RemoteBackbone`."""
-    if isinstance(column, str):
-        return column
-    address: str = getattr(column, "instance", column).address
-    return address
-
-
-def _state_bytes(state: Any) -> bytes:
-    """Give the bytes of a generator's state: a tensor's, or bytes; none of None."""
-    if state is None:
-        return b""
-    return state.numpy().tobytes() if hasattr(state, "numpy") else bytes(state)
 
 
 def _wrapped(made: Instance, module: bool | None) -> Instance | RemoteBackbone:

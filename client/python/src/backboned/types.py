@@ -572,11 +572,8 @@ class Traffic:
 
     def __sub__(self, earlier: Traffic) -> Traffic:
         """Give what travelled since."""
-        return Traffic(
-            self.sent_bytes - earlier.sent_bytes,
-            self.received_bytes - earlier.received_bytes,
-            self.round_trips - earlier.round_trips,
-        )
+        pairs = zip(dataclasses.astuple(self), dataclasses.astuple(earlier))
+        return Traffic(*(now - then for now, then in pairs))
 
     def __add__(self, other: Traffic) -> Traffic:
         """Give what travelled in both, e.g. for two networks."""

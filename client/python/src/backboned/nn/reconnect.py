@@ -38,6 +38,7 @@ def make_like(
         name=name,
         arguments=contract.argument_values(instance.arguments),
         device=instance.device,
+        normalization=contract.normalization_message(instance.normalization),
         seed=0,
         random_init=True,
         settings=contract.settings_message(False, frozen, feature_cache),
@@ -47,9 +48,6 @@ def make_like(
         request.benchmark = instance.benchmark
     else:
         request.architecture = instance.architecture
-    if instance.normalization is not None:
-        request.normalization.mean.extend(instance.normalization.mean)
-        request.normalization.std.extend(instance.normalization.std)
     return create_instance(instance.channel, request, timeout)
 
 
