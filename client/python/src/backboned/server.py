@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from backboned import calls, contract
+from backboned import calls, contract, types
 from backboned.errors import (
     BackbonedError,
     DeadlineExceeded,
@@ -18,24 +18,11 @@ from backboned.errors import (
     verbs,
 )
 from backboned.instance import Instance, create_instance
-from backboned.transport import local
-from backboned.transport.channel import (
-    DEFAULT_TIMEOUT_S,
-    RECONNECT_TIMEOUT_S,
-    Channel,
-)
+from backboned.transport import local, retries, traffic
+from backboned.transport.channel import DEFAULT_TIMEOUT_S, RECONNECT_TIMEOUT_S, Channel
 from backboned.transport.messages import fresh_id
-from backboned.transport.retries import RETRY_TIMEOUT_S, OnWait, show_waiting
 from backboned.transport.tensors import float_number
-from backboned.transport.traffic import require_tqdm
-from backboned.types import (
-    Architecture,
-    Benchmark,
-    Frozen,
-    InstanceInfo,
-    Normalization,
-    ServerInfo,
-)
+from backboned.types import Frozen, Normalization
 from backboned.v1 import instance_service_pb2 as pb
 
 if TYPE_CHECKING:
@@ -52,12 +39,8 @@ class Server:
 
     A context manager: at its end the connection is closed, and the server is stopped
     if it was started here. Thread-safe, and safe to use after a fork: a child process
-    gets a connection of its own with its first call.
-
-    Attributes
-    ----------
-    target : str
-        ``unix:/path`` or ``host:port``.
+    gets a connection of its own with its first call. `target` is ``unix:/path`` or
+    ``host:port``.
     """
 
     def __init__(
@@ -87,22 +70,22 @@ class Server:
         if self.process is not None:
             self.process.stop()
 
-    def info(self, timeout: float | None = None) -> ServerInfo:
+    def info(self, timeout: float | None = None) -> types.ServerInfo:
         """Ask for versions, devices and what waits for them, threads and limits.
 
         A server that does not answer is not waited for.
         """
         return contract.read_server(self.channel.ask_server(timeout))
 
-    def benchmarks(self) -> list[Benchmark]:
+    def benchmarks(self) -> list[types.Benchmark]:
         """List the benchmarks that the server knows, by name."""
         return [contract.read_benchmark(b) for b in self._listed("benchmarks")]
 
-    def architectures(self) -> list[Architecture]:
+    def architectures(self) -> list[types.Architecture]:
         """List the architectures that the server can build, by name."""
         return [contract.read_architecture(a) for a in self._listed("architectures")]
 
-    def instances(self) -> list[InstanceInfo]:
+    def instances(self) -> list[types.InstanceInfo]:
         """List the instances that the caller may use, by owner and name."""
         return [contract.read_instance(i) for i in self._listed("instances")]
 
@@ -225,10 +208,6 @@ class Server:
         **arguments
             Of the architecture, e.g. ``num_classes=10``.
 
-        Returns
-        -------
-        RemoteBackbone or Instance
-
         Raises
         ------
         NotFound
@@ -286,12 +265,7 @@ class Server:
     ) -> RemoteBackbone | Instance:
         """Give the instance of this name, or of ``owner/name``.
 
-        Parameters and result are those of `create`.
-
-        Raises
-        ------
-        NotFound
-            There is none.
+        Parameters and result are those of `create`. Raises NotFound if there is none.
         """
         request = pb.GetInstanceRequest(instance=name)
         answer = calls.ask(self.channel, request, timeout)
@@ -329,12 +303,8 @@ class Server:
     ) -> RemoteBackbone | Instance:
         """Make an instance in the state of the instance of this name.
 
-        Parameters and result are those of `Instance.clone` and `create`.
-
-        Raises
-        ------
-        NotFound
-            There is none.
+        Parameters and result are those of `Instance.clone` and `create`. Raises
+        NotFound if there is none.
         """
         original = self.instance(source, module=False, timeout=timeout)
         return _wrapped(original.clone(name, timeout=timeout, **options), module)
@@ -342,10 +312,7 @@ class Server:
     def delete(self, name: str, timeout: float | None = None) -> None:
         """Delete the instance of this name and its tapes.
 
-        Raises
-        ------
-        NotFound
-            There is none.
+        Raises NotFound if there is none.
         """
         request = pb.DeleteInstanceRequest(request_id=fresh_id(), instance=name)
         calls.ask(self.channel, request, timeout)
@@ -377,8 +344,8 @@ def connect(
     timeout: float = DEFAULT_TIMEOUT_S,
     progress: bool = False,
     reconnect_timeout: float = RECONNECT_TIMEOUT_S,
-    retry_timeout: float = RETRY_TIMEOUT_S,
-    on_wait: OnWait = show_waiting,
+    retry_timeout: float = retries.RETRY_TIMEOUT_S,
+    on_wait: retries.OnWait = retries.show_waiting,
 ) -> Server:
     """Connect to a running server.
 
@@ -418,7 +385,7 @@ def connect(
     """
     _check_target(target)
     if progress:
-        require_tqdm()
+        traffic.require_tqdm()
     server = Server(
         Channel(
             target, timeout, label, progress, reconnect_timeout, retry_timeout, on_wait
@@ -450,8 +417,8 @@ def local_server(
     label: str | None = None,
     timeout: float = DEFAULT_TIMEOUT_S,
     progress: bool = False,
-    retry_timeout: float = RETRY_TIMEOUT_S,
-    on_wait: OnWait = show_waiting,
+    retry_timeout: float = retries.RETRY_TIMEOUT_S,
+    on_wait: retries.OnWait = retries.show_waiting,
     log_level: str = "warn",
     options: Sequence[str] = (),
     start_timeout: float = 60.0,
@@ -488,7 +455,7 @@ def local_server(
         If it is not found or does not come up; with the last lines of its log.
     """
     if progress:
-        require_tqdm()
+        traffic.require_tqdm()
     arguments = local.options(instances, threads, device, log_level)
     own = local.ServerProcess(
         local.find_binary(binary), [*arguments, *options], start_timeout
