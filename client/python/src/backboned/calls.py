@@ -283,33 +283,33 @@ def forward(
     to ask for its answer if it is lost; a tape that it kept is given up then.
     """
     delete_abandoned(instance.channel)
+    run = functools.partial(_run, instance, x, options, empty)
     known, cached = instance.known_answers, options.get("cached")
     may_ask = known.enabled and _may_be_kept(options) and x.nbytes >= ASK_BYTES
     if cached is False or not (may_ask or cached):
-        return _run(instance, x, None, options, timeout, empty, None, recallable)
+        return run(timeout, recallable=recallable)
     seconds = instance.channel.timeout if timeout is None else timeout
     begin = time.monotonic()
     digest = input_digest(x)
     key = _answer_key(digest, options)
     if cached or known.is_worth(instance.version, key):
         try:
-            return _run(instance, x, digest, options, seconds, empty, key)
+            return run(seconds, key, digest)
         except errors.NotFound as error:
             if error.reason != "CACHE_MISS":
                 raise
             known.missed(key)
-    seconds -= time.monotonic() - begin
-    return _run(instance, x, None, options, seconds, empty, key)
+    return run(seconds - (time.monotonic() - begin), key)
 
 
 def _run(
     instance: InstanceBase,
     x: Array,
-    digest: bytes | None,
     options: ForwardOptions,
-    timeout: float | None,
     empty: Empty,
-    key: bytes | None,
+    timeout: float | None,
+    key: bytes | None = None,
+    digest: bytes | None = None,
     recallable: Recallable | None = None,
 ) -> types.Forward:
     """Run a forward of an input, or ask for its answer by the input's digest.
@@ -317,7 +317,9 @@ def _run(
     `key` is the answer's, if what is said of it is to be noted.
     """
     given_up = session.take_tapes(instance.channel)
-    request = _forward_request(instance, x, digest, options, given_up)
+    fields = _fields(ForwardOptions, options)
+    fields["release_tapes"] = [*fields.get("release_tapes", ()), *given_up]
+    request = _forward_request(instance, x, digest, fields)
     if recallable is not None:
         recallable(functools.partial(_recall_forward, instance, request.bare()))
 
@@ -327,17 +329,13 @@ def _run(
         return [outputs, buffers], [*views, *more]
 
     names = ("returnt", "return_buffers", "output_dtype")
-    size_key = (*options.get("outputs", ()), *map(options.get, names))
+    asked = (*options.get("outputs", ()), *map(options.get, names))
+    size_key = (instance.uid, asked, x.shape)
     changes = _moves_layers(options) or options.get("tape")
+    sure = bool(options.get("request_id")) or not changes
     try:
         result, (outputs, buffers) = _exchange(
-            instance,
-            "Forward",
-            request,
-            place,
-            timeout,
-            (instance.uid, size_key, x.shape),
-            bool(options.get("request_id")) or not changes,
+            instance, "Forward", request, place, timeout, size_key, sure
         )
     except BaseException:
         session.put_back_tapes(instance.channel, given_up)
@@ -374,24 +372,18 @@ def _recall_forward(
 
 
 def _forward_request(
-    instance: InstanceBase,
-    x: Array,
-    digest: bytes | None,
-    options: ForwardOptions,
-    given_up: list[str],
+    instance: InstanceBase, x: Array, digest: bytes | None, fields: dict[str, Any]
 ) -> Request:
-    fields = _fields(ForwardOptions, options)
-    for name in ("buffers", "cached"):
-        fields.pop(name, None)
-    fields["return_type"] = fields.pop("returnt", None)
-    fields["release_tapes"] = [*fields.get("release_tapes", ()), *given_up]
-    header = pb.ForwardHeader(instance=instance.address, **fields)
+    buffers, return_type = fields.pop("buffers", None), fields.pop("returnt", None)
+    fields.pop("cached", None)
+    header = pb.ForwardHeader(
+        instance=instance.address, return_type=return_type, **fields
+    )
     if digest is not None:
         header.input_digest = digest
         return Request(header)
     header.inputs.append(make_spec(x))
     views = [as_bytes(x)]
-    buffers = options.get("buffers")
     if buffers is not None:
         for name, buffer in _in_order(instance.layout, buffers).items():
             header.buffers.append(make_spec(buffer, name))

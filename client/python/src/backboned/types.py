@@ -515,6 +515,10 @@ class Benchmark:
 class InstanceInfo:
     """The description of an instance; sizes in bytes, time in UTC.
 
+    `benchmark` is empty if it was made from an `architecture`; `arguments` are that
+    one's, defaults filled in. `device` is e.g. ``"cpu"``. `normalization` is of uint8
+    images; None: they are refused. If it is `ephemeral`, it was not named, and dies
+    with the session that made it.
     `weights` is the weights file that it began with, empty for none; `weights_sha256`
     is that file's SHA-256. `optimizer` is what the server steps, None for nothing.
     `read_only` and `frozen` are its settings. Of its `memory_bytes`, another
