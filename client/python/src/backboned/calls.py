@@ -95,27 +95,16 @@ class ReadOptions(TypedDict, total=False):
 
 
 class WriteOptions(ReadOptions, total=False):
-    """What calls that write share; `Instance` says what each means."""
+    """What calls that write share; `Instance` says what each means.
+
+    `recallable` is for those that send tensors, as in `Instance.train_step`.
+    """
 
     request_id: str
-
-
-class RecallableWriteOptions(WriteOptions, total=False):
-    """For calls whose answer may be asked for if it is lost; as in `forward`."""
-
     recallable: Recallable
 
 
-def _check(kind: Any, options: Mapping[str, Any]) -> None:
-    """Raise TypeError if there is no such option."""
-    for name in options:
-        if name not in kind.__annotations__:
-            known = ", ".join(kind.__annotations__)
-            raise TypeError(f"there is no option {name!r}; there are {known}")
-
-
 _MADE: dict[str, Callable[[Any], Any]] = {
-    "returnt": contract.return_type,
     "grad_params": contract.selection,
     "batch_norm": contract.batch_norm_messages,
     "if_version": contract.condition,
@@ -124,13 +113,18 @@ _MADE: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def _fields(kind: Any, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Make values of the contract of options of a kind, which are checked."""
-    _check(kind, options)
-    return {
-        name: _MADE[name](value) if name in _MADE else value
-        for name, value in options.items()
-    }
+def _message(
+    instance: InstanceBase, kind: Any, options: Mapping[str, Any], /, **fields: Any
+) -> Any:
+    """Make the message of a call, of its options and of the fields that it has besides.
+
+    Raises TypeError if the call has no such option.
+    """
+    for name, value in options.items():
+        if name not in kind.DESCRIPTOR.fields_by_name:
+            raise TypeError(f"a {kind.__name__} has no option {name!r}")
+        fields[name] = _MADE[name](value) if name in _MADE else value
+    return kind(instance=instance.address, **fields)
 
 
 def ask(channel: Channel, request: Message, timeout: float | None = None) -> Any:
@@ -183,12 +177,10 @@ def read(
     **fields: Any,
 ) -> tuple[V, Any]:
     """Ask for a part of the state; give it, and the header of the answer."""
-    _check(ReadOptions, options)
-    if "if_version" in options:
-        fields["if_version"] = contract.condition(options["if_version"])
-    request = getattr(pb, f"{method}Request")(instance=instance.address, **fields)
-    query, timeout = messages.Query(request), options.get("timeout")
+    timeout = options.pop("timeout", None)
+    request = _message(instance, getattr(pb, f"{method}Request"), options, **fields)
     key = None if key is None else (instance.uid, key)
+    query = messages.Query(request)
     result, found = _exchange(instance, method, query, place, timeout, key)
     instance.saw(result.version)
     return found, result
@@ -198,41 +190,29 @@ def write(
     instance: InstanceBase,
     method: str,
     arrays: Sequence[Array],
-    options: Mapping[str, Any],
+    options: WriteOptions,
     **fields: Any,
 ) -> Version:
     """Send what replaces a part of the state; give the version that it left."""
-    _check(RecallableWriteOptions, options)
-    header = getattr(pb, f"{method}Header")(
-        instance=instance.address,
-        request_id=options.get("request_id") or messages.fresh_id(),
-        if_version=contract.condition(options.get("if_version")),
-        **fields,
-    )
+    timeout, recallable = options.pop("timeout", None), options.pop("recallable", None)
+    options["request_id"] = options.get("request_id") or messages.fresh_id()
+    header = _message(instance, getattr(pb, f"{method}Header"), options, **fields)
     request = Request(header, [as_bytes(array) for array in arrays])
     answer = getattr(pb, f"{method}Response").FromString
-    recallable = options.get("recallable")
     call = (instance.channel, DATA + method, request, answer)
     if recallable is not None:
         recallable(functools.partial(messages.recall, *call))
-    return instance.saw(messages.send(*call, options.get("timeout")).version)
+    return instance.saw(messages.send(*call, timeout).version)
 
 
 def change(
-    instance: InstanceBase, method: str, call: WriteOptions, **fields: Any
+    instance: InstanceBase, kind: type[Message], options: WriteOptions, /, **fields: Any
 ) -> Any:
-    """Make a change that one message says; give the answer."""
-    _check(WriteOptions, call)
-    if "if_version" in call:
-        fields["if_version"] = contract.condition(call["if_version"])
-    request = getattr(pb, f"{method}Request")(
-        instance=instance.address,
-        request_id=call.get("request_id") or messages.fresh_id(),
-        **fields,
-    )
-    answer = ask(instance.channel, request, call.get("timeout"))
-    instance.saw(answer.version)
-    return answer
+    """Make the change that one message of a kind says; give the answer."""
+    timeout = options.pop("timeout", None)
+    options["request_id"] = options.get("request_id") or messages.fresh_id()
+    request = _message(instance, kind, options, **fields)
+    return ask(instance.channel, request, timeout)
 
 
 def _moves_layers(options: ForwardOptions) -> bool:
@@ -244,16 +224,6 @@ def _moves_layers(options: ForwardOptions) -> bool:
 def moves_buffers(layout: types.Layout, options: ForwardOptions) -> bool:
     """Whether a forward may move the buffers on."""
     return bool(layout.buffers) and _moves_layers(options)
-
-
-def _may_be_kept(options: ForwardOptions) -> bool:
-    """Whether a feature cache may keep the answer."""
-    return not (
-        _moves_layers(options)
-        or options.get("tape")
-        or options.get("return_buffers")
-        or options.get("buffers") is not None
-    )
 
 
 def _answer_key(digest: bytes, options: ForwardOptions) -> bytes:
@@ -285,7 +255,13 @@ def forward(
     delete_abandoned(instance.channel)
     run = functools.partial(_run, instance, x, options, empty)
     known, cached = instance.known_answers, options.get("cached")
-    may_ask = known.enabled and _may_be_kept(options) and x.nbytes >= ASK_BYTES
+    may_be_kept = not (
+        _moves_layers(options)
+        or options.get("tape")
+        or options.get("return_buffers")
+        or options.get("buffers") is not None
+    )
+    may_ask = known.enabled and may_be_kept and x.nbytes >= ASK_BYTES
     if cached is False or not (may_ask or cached):
         return run(timeout, recallable=recallable)
     seconds = instance.channel.timeout if timeout is None else timeout
@@ -316,12 +292,6 @@ def _run(
 
     `key` is the answer's, if what is said of it is to be noted.
     """
-    given_up = session.take_tapes(instance.channel)
-    fields = _fields(ForwardOptions, options)
-    fields["release_tapes"] = [*fields.get("release_tapes", ()), *given_up]
-    request = _forward_request(instance, x, digest, fields)
-    if recallable is not None:
-        recallable(functools.partial(_recall_forward, instance, request.bare()))
 
     def place(result: Any) -> tuple[list[dict[str, Array]], Parts]:
         outputs, views = tensors.place_tensors(result.outputs, empty)
@@ -333,7 +303,11 @@ def _run(
     size_key = (instance.uid, asked, x.shape)
     changes = _moves_layers(options) or options.get("tape")
     sure = bool(options.get("request_id")) or not changes
+    given_up = session.take_tapes(instance.channel)
     try:
+        request = _forward_request(instance, x, digest, options, given_up)
+        if recallable is not None:
+            recallable(functools.partial(_recall_forward, instance, request.bare()))
         result, (outputs, buffers) = _exchange(
             instance, "Forward", request, place, timeout, size_key, sure
         )
@@ -372,36 +346,34 @@ def _recall_forward(
 
 
 def _forward_request(
-    instance: InstanceBase, x: Array, digest: bytes | None, fields: dict[str, Any]
+    instance: InstanceBase,
+    x: Array,
+    digest: bytes | None,
+    options: ForwardOptions,
+    given_up: list[str],
 ) -> Request:
-    buffers, return_type = fields.pop("buffers", None), fields.pop("returnt", None)
-    fields.pop("cached", None)
-    header = pb.ForwardHeader(
-        instance=instance.address, return_type=return_type, **fields
-    )
+    options = {**options}
+    buffers, returnt = options.pop("buffers", None), options.pop("returnt", None)
+    options.pop("cached", None)
+    options["release_tapes"] = [*options.get("release_tapes", ()), *given_up]
+    return_type = contract.return_type(returnt)
+    header = _message(instance, pb.ForwardHeader, options, return_type=return_type)
     if digest is not None:
         header.input_digest = digest
         return Request(header)
     header.inputs.append(make_spec(x))
     views = [as_bytes(x)]
     if buffers is not None:
-        for name, buffer in _in_order(instance.layout, buffers).items():
+        arrays = arrays_in_order(instance.layout, buffers)
+        missing = [b.name for b in instance.layout.buffers if b.name not in arrays]
+        if missing:
+            raise errors.InvalidArgument(
+                f"a forward takes all buffers: {missing[0]!r} is missing"
+            )
+        for name, buffer in arrays.items():
             header.buffers.append(make_spec(buffer, name))
             views.append(as_bytes(buffer))
     return Request(header, views)
-
-
-def _in_order(layout: types.Layout, values: Mapping[str, Any]) -> dict[str, Array]:
-    """Make C-contiguous arrays of all buffers of a layout, in its order."""
-    names = [buffer.name for buffer in layout.buffers]
-    wrong = sorted(set(names) ^ set(values))
-    if wrong:
-        missing = wrong[0] in names
-        raise errors.InvalidArgument(
-            f"a forward takes all {len(names)} buffers: {wrong[0]!r} is "
-            f"{'missing' if missing else 'none of them'}"
-        )
-    return {name: np.asarray(values[name], order="C") for name in names}
 
 
 def backward(
@@ -412,9 +384,7 @@ def backward(
     empty: Empty = np.empty,
 ) -> types.Backward:
     """Run a backward; the outputs' gradients are C-contiguous."""
-    header = pb.BackwardHeader(
-        instance=instance.address, **_fields(BackwardOptions, options)
-    )
+    header = _message(instance, pb.BackwardHeader, options)
     sent: list[memoryview] = []
     for tape_id, gradients in tapes.items():
         tape = header.tapes.add(tape_id=tape_id)
@@ -515,6 +485,23 @@ def flat_spec(parts: Sequence[Array]) -> tensor_pb2.TensorSpec:
     return tensor_pb2.TensorSpec(dtype=dtype, shape=[size])
 
 
+def arrays_in_order(
+    layout: types.Layout, buffers: Mapping[str, Any]
+) -> dict[str, Array]:
+    """Make C-contiguous arrays of named buffers, in the order of a layout.
+
+    Raises InvalidArgument if there is no buffer of a name.
+    """
+    names = [buffer.name for buffer in layout.buffers]
+    for name in buffers:
+        if name not in names:
+            known = ", ".join(names) or "none"
+            raise errors.InvalidArgument(
+                f"the buffers are {known}; {name!r} is none of them"
+            )
+    return {n: np.asarray(buffers[n], order="C") for n in names if n in buffers}
+
+
 def get_params(
     instance: InstanceBase,
     select: types.Select = None,
@@ -539,7 +526,7 @@ def set_params(
     instance: InstanceBase,
     parts: Sequence[Array],
     select: types.Select = None,
-    **options: Unpack[RecallableWriteOptions],
+    **options: Unpack[WriteOptions],
 ) -> Version:
     """Replace parameters by the concatenation of C-contiguous arrays of one dtype."""
     fields = {"selection": selection(instance, select), "spec": flat_spec(parts)}
@@ -570,11 +557,12 @@ def train_step_request(
 ) -> tuple[pb.TrainStepHeader, list[memoryview]]:
     """Make the header of a training step, and the bytes that follow."""
     array = as_array(x)
-    header = pb.TrainStepHeader(
-        instance=instance.address,
+    header = _message(
+        instance,
+        pb.TrainStepHeader,
+        options,
         step=contract.step_message(step),
         input=make_spec(array),
-        **_fields(TrainStepOptions, options),
     )
     header.request_id = header.request_id or messages.fresh_id()
     views = [as_bytes(array)]

@@ -146,11 +146,14 @@ def step_message(options: types.StepOptions | None) -> optimizer_pb2.StepOptions
 
 
 def settings_message(
-    read_only: bool, frozen: types.Frozen, feature_cache: int | str = 0
+    read_only: bool | None,
+    frozen: types.Frozen | None,
+    feature_cache: int | str | None = None,
 ) -> instance_pb2.InstanceSettings:
-    """Make the contract's settings of an instance."""
-    if isinstance(frozen, bool):
+    """Make the contract's settings of an instance; None is what a new one has."""
+    if frozen is None or isinstance(frozen, bool):
         frozen = ["*"] if frozen else []
+    feature_cache = 0 if feature_cache is None else feature_cache
     match = _SIZE.fullmatch(str(feature_cache))
     if match is None:
         raise InvalidArgument(
@@ -158,7 +161,7 @@ def settings_message(
             "'512KiB', '256MiB', '1GiB'"
         )
     return instance_pb2.InstanceSettings(
-        read_only=read_only,
+        read_only=bool(read_only),
         frozen=[frozen] if isinstance(frozen, str) else frozen,
         feature_cache_bytes=int(match[1]) << _SHIFTS[match[2]],
     )
@@ -202,10 +205,7 @@ def weights_message(
             "--weights-dir, without folder and .safetensors: [a-z0-9][a-z0-9_.-]{0,63}"
         )
     return pb.Weights(
-        name=weights,
-        load_by=order,
-        partial=partial,
-        resize_position_embedding=resize,
+        name=weights, load_by=order, partial=partial, resize_position_embedding=resize
     )
 
 
@@ -215,7 +215,8 @@ def weights_message(
 def _read(kind: type[V], *messages: Any, **given: Any) -> V:
     """Make a value of the fields that messages have of the same names.
 
-    Durations become seconds, repeated fields tuples. `given` are the other fields.
+    Durations become seconds, repeated fields tuples, arguments what they hold. `given`
+    are the other fields.
     """
     for name in kind.__annotations__:
         if name not in given:
@@ -227,9 +228,13 @@ def _read(kind: type[V], *messages: Any, **given: Any) -> V:
 def _value(field: Any) -> Any:
     if isinstance(field, Duration):
         return field.ToNanoseconds() / 1e9
+    if isinstance(field, instance_pb2.ArgumentValue):
+        return read_argument(field)
     if isinstance(field, (str, bytes)) or not hasattr(field, "__len__"):
         return field
-    return dict(field) if hasattr(field, "items") else tuple(field)
+    if hasattr(field, "items"):
+        return {name: _value(value) for name, value in field.items()}
+    return tuple(map(_value, field))
 
 
 def read_version(message: instance_pb2.Version) -> types.Version:
@@ -241,10 +246,6 @@ def read_argument(message: instance_pb2.ArgumentValue) -> Any:
     """Read the value of an architecture's argument; None if it has none."""
     kind = message.WhichOneof("kind")
     return getattr(message, kind) if kind else None
-
-
-def _arguments(message: Any) -> dict[str, Any]:
-    return {name: read_argument(value) for name, value in message.arguments.items()}
 
 
 def _normalization(message: Any) -> types.Normalization | None:
@@ -297,7 +298,6 @@ def read_architecture(message: pb.Architecture) -> types.Architecture:
             default=read_argument(a.default_value),
             minimum=a.minimum if a.HasField("minimum") else None,
             maximum=a.maximum if a.HasField("maximum") else None,
-            choices=tuple(read_argument(c) for c in a.choices),
             step=a.step or 1,
         )
         for a in message.arguments
@@ -307,12 +307,7 @@ def read_architecture(message: pb.Architecture) -> types.Architecture:
 
 def read_benchmark(message: pb.Benchmark) -> types.Benchmark:
     """Read the description of a benchmark."""
-    return _read(
-        types.Benchmark,
-        message,
-        arguments=_arguments(message),
-        normalization=_normalization(message),
-    )
+    return _read(types.Benchmark, message, normalization=_normalization(message))
 
 
 def read_instance(message: instance_pb2.Instance) -> types.InstanceInfo:
@@ -324,7 +319,6 @@ def read_instance(message: instance_pb2.Instance) -> types.InstanceInfo:
         message.counters,
         message.settings,
         version=read_version(message.version),
-        arguments=_arguments(message),
         create_time=message.create_time.ToDatetime(datetime.timezone.utc),
         normalization=_normalization(message),
         optimizer=optimizer and read_optimizer(optimizer),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import inspect
@@ -220,12 +221,10 @@ def from_rpc(error: grpc.RpcError, hint: str = "") -> BackbonedError:
     - `hint`: what the client knows besides, e.g. that the server's process has ended.
     """
     code = error.code()
-    detail = _detail(error.trailing_metadata() or ())
     message = error.details() or code.name.lower()
     if hint:
         message = f"{hint} [{message}]"
-    if detail is None:
-        return _CLASSES.get(code, BackbonedError)(message, code)
+    detail = _detail(error.trailing_metadata() or ())
     reason = _name(error_pb2.ErrorReason, detail.reason)
     scope = _name(error_pb2.LimitScope, detail.scope)
     cls = _CLASSES.get(code, BackbonedError)
@@ -233,7 +232,7 @@ def from_rpc(error: grpc.RpcError, hint: str = "") -> BackbonedError:
         cls = StaleVersion
     delay = None
     if detail.HasField("retry_delay"):
-        delay = detail.retry_delay.seconds + detail.retry_delay.nanos / 1e9
+        delay = detail.retry_delay.ToNanoseconds() / 1e9
     return cls(
         message,
         code,
@@ -246,20 +245,16 @@ def from_rpc(error: grpc.RpcError, hint: str = "") -> BackbonedError:
     )
 
 
-def _detail(trailer: tuple[Any, ...]) -> error_pb2.ErrorDetail | None:
-    """Find the ErrorDetail in a call's trailer; None if there is none."""
+def _detail(trailer: tuple[Any, ...]) -> error_pb2.ErrorDetail:
+    """Find the ErrorDetail in a call's trailer; an empty one if there is none."""
+    detail = error_pb2.ErrorDetail()
     for key, value in trailer:
-        if key != _DETAILS_KEY:
-            continue
-        try:
-            status = error_pb2.StatusDetails.FromString(value)
-            for item in status.details:
-                detail = error_pb2.ErrorDetail()
-                if item.Unpack(detail):
-                    return detail
-        except DecodeError:
-            return None
-    return None
+        if key == _DETAILS_KEY:
+            with contextlib.suppress(DecodeError):
+                for item in error_pb2.StatusDetails.FromString(value).details:
+                    if item.Unpack(detail):
+                        return detail
+    return detail
 
 
 def _name(enum: Any, number: int) -> str:

@@ -6,14 +6,13 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Callable
 
 import numpy as np
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from backboned import calls, contract, types
-from backboned.calls import ReadOptions, RecallableWriteOptions, WriteOptions, ask
+from backboned.calls import ReadOptions, WriteOptions, ask
 from backboned.errors import InvalidArgument, MalformedAnswer, verbs
 from backboned.instance_base import InstanceBase
 from backboned.losses import Terms
@@ -22,15 +21,7 @@ from backboned.transport import tensors
 from backboned.transport.channel import Channel
 from backboned.transport.messages import SINGLE_BYTES, Recallable, Request, fresh_id
 from backboned.transport.tensors import make_spec, widened
-from backboned.types import (
-    Array,
-    Frozen,
-    Grads,
-    Select,
-    StepOptions,
-    TrainStep,
-    Version,
-)
+from backboned.types import Array, Grads, Select, StepOptions, TrainStep, Version
 from backboned.v1 import backbone_service_pb2 as pb
 from backboned.v1 import instance_service_pb2 as control_pb
 
@@ -44,7 +35,7 @@ class Instance(InstanceBase):
 
     Every method may raise the errors of `backboned.errors`: `NotFound` once the
     instance is deleted, `InvalidArgument` for wrong shapes, types or names,
-    `ResourceExhausted` at a limit, `StaleVersion` if `if_version` does not hold,
+    `ResourceExhausted` at a limit, `StaleVersion` if the state is not `if_version`,
     `Unavailable` if the server is not there, `DeadlineExceeded` after `timeout` seconds
     (the server object's unless given). A call that fails changes nothing, unless it was
     cut off by its deadline or a broken connection: then it may have happened. A
@@ -66,28 +57,22 @@ class Instance(InstanceBase):
 
     def delete(self, timeout: float | None = None) -> None:
         """Delete the instance and its tapes; a namesake made later is spared."""
-        request = control_pb.DeleteInstanceRequest(
-            request_id=fresh_id(),
-            instance=self.address,
-            if_version=contract.condition(Version(self.uid)),
-        )
         self.deleted = True
-        ask(self.channel, request, timeout)
+        expected: WriteOptions = {"if_version": Version(self.uid), "timeout": timeout}
+        calls.change(self, control_pb.DeleteInstanceRequest, expected)
 
     def clone(
         self,
         name: str | None = None,
         *,
         read_only: bool = False,
-        frozen: Frozen | None = None,
+        frozen: types.Frozen | None = None,
         feature_cache: int | str = 0,
         with_grads: bool = False,
         with_optimizer: bool = False,
         num_classes: int | None = None,
         seed: int | None = None,
-        if_version: Version | None = None,
-        request_id: str = "",
-        timeout: float | None = None,
+        **options: Unpack[WriteOptions],
     ) -> Instance:
         """Make an instance in this one's state.
 
@@ -111,8 +96,6 @@ class Instance(InstanceBase):
         seed : int, optional
             Of that classifier: the clone's is the one that the architecture with
             `num_classes` and this seed begins with.
-        if_version : Version, optional
-            The state that must be found.
 
         Raises
         ------
@@ -120,21 +103,22 @@ class Instance(InstanceBase):
             The name is taken.
         """
         calls.delete_abandoned(self.channel)
-        request = control_pb.CloneInstanceRequest(
-            request_id=request_id or fresh_id(),
-            instance=self.address,
+        settings = None
+        if read_only or frozen is not None or feature_cache:
+            kept = self.frozen if frozen is None else frozen
+            settings = contract.settings_message(read_only, kept, feature_cache)
+        answer = calls.change(
+            self,
+            control_pb.CloneInstanceRequest,
+            options,
             name=name or "",
-            if_version=contract.condition(if_version),
+            settings=settings,
             with_grads=with_grads,
             with_optimizer=with_optimizer,
             num_classes=num_classes,
             seed=contract.checked_seed(seed),
         )
-        if read_only or frozen is not None or feature_cache:
-            kept = self.frozen if frozen is None else frozen
-            settings = contract.settings_message(read_only, kept, feature_cache)
-            request.settings.CopyFrom(settings)
-        made = type(self)(self.channel, ask(self.channel, request, timeout).instance)
+        made = type(self)(self.channel, answer.instance)
         made.made_here = True
         made.begin_life()
         return made
@@ -143,11 +127,9 @@ class Instance(InstanceBase):
         self,
         *,
         read_only: bool | None = None,
-        frozen: Frozen | None = None,
+        frozen: types.Frozen | None = None,
         feature_cache: int | str | None = None,
-        if_version: Version | None = None,
-        request_id: str = "",
-        timeout: float | None = None,
+        **options: Unpack[WriteOptions],
     ) -> types.InstanceInfo:
         """Change settings, those that are given; say what the instance is then.
 
@@ -162,8 +144,6 @@ class Instance(InstanceBase):
         feature_cache : int or str, optional
             Bytes that the answers of forwards in evaluation may take that are kept
             for equal inputs, e.g. ``"256MiB"``; 0: none are kept.
-        if_version : Version, optional
-            The state that must be found.
         """
         given = {
             "read_only": read_only,
@@ -171,17 +151,15 @@ class Instance(InstanceBase):
             "feature_cache_bytes": feature_cache,
         }
         paths = [path for path, value in given.items() if value is not None]
-        settings = contract.settings_message(
-            bool(read_only), () if frozen is None else frozen, feature_cache or 0
-        )
-        request = control_pb.UpdateInstanceRequest(
-            request_id=request_id or fresh_id(),
-            instance=self.address,
+        settings = contract.settings_message(read_only, frozen, feature_cache)
+        answer = calls.change(
+            self,
+            control_pb.UpdateInstanceRequest,
+            options,
             settings=settings,
             update_mask=FieldMask(paths=paths),
-            if_version=contract.condition(if_version),
         )
-        return self.described(ask(self.channel, request, timeout).instance)
+        return self.described(answer.instance)
 
     def forward(
         self,
@@ -226,8 +204,6 @@ class Instance(InstanceBase):
         buffers : dict of str to array_like, optional
             All buffers to run with in place of the instance's own, which stay, also
             in training; `return_buffers` gives the moved ones.
-        if_version : Version, optional
-            The state that must be found.
         allow_merge : bool
             Let the server run this with other calls, which changes the last bits.
         release_tapes : sequence of str
@@ -442,8 +418,8 @@ class Instance(InstanceBase):
     ) -> Version:
         """Take gradients away: there are none afterwards, which is not zero."""
         selected = calls.selection(self, select)
-        calls.change(self, "ZeroGrads", options, selection=selected)
-        return self.version
+        answer = calls.change(self, pb.ZeroGradsRequest, options, selection=selected)
+        return self.saw(answer.version)
 
     def get_buffers(
         self, select: Select = None, **options: Unpack[ReadOptions]
@@ -452,28 +428,21 @@ class Instance(InstanceBase):
         return tensors.all_widened(calls.get_buffers(self, select, **options)[0])
 
     def set_buffers(
-        self, values: Mapping[str, Any], **options: Unpack[RecallableWriteOptions]
+        self, values: Mapping[str, Any], **options: Unpack[WriteOptions]
     ) -> Version:
         """Replace the named buffers: all of them, or none. Give the new version.
 
-        `recallable` as for `train_step`.
+        Raises InvalidArgument if there is no buffer of a name, or no name.
         """
-        order = [buffer.name for buffer in self.layout.buffers]
-        unknown = sorted(set(values) - set(order))
-        if unknown or not values:
-            raise InvalidArgument(
-                f"no buffer {', '.join(unknown) or 'given'}; there are "
-                f"{', '.join(order) or 'none'}"
-            )
-        names = [name for name in order if name in values]
-        arrays = [np.asarray(values[name], order="C") for name in names]
+        arrays = calls.arrays_in_order(self.layout, values)
+        every = len(arrays) == len(self.layout.buffers) > 0
         return calls.write(
             self,
             "SetBuffers",
-            arrays,
+            list(arrays.values()),
             options,
-            selection=contract.selection(None if names == order else names),
-            buffers=list(map(make_spec, arrays, names)),
+            selection=contract.selection(None if every else list(arrays)),
+            buffers=[make_spec(array, name) for name, array in arrays.items()],
         )
 
     def configure_optimizer(
@@ -489,7 +458,10 @@ class Instance(InstanceBase):
         filled in.
         """
         message = contract.optimizer_message(types.Optimizer(kind, tuple(groups)))
-        answer = calls.change(self, "ConfigureOptimizer", options, optimizer=message)
+        answer = calls.change(
+            self, pb.ConfigureOptimizerRequest, options, optimizer=message
+        )
+        self.saw(answer.version)
         return contract.read_optimizer(answer.optimizer)
 
     def step(
@@ -501,8 +473,8 @@ class Instance(InstanceBase):
         there is no optimizer, or no parameter of a group has a gradient.
         """
         message = contract.step_message(options)
-        answer = calls.change(self, "Step", call, options=message)
-        return contract.read_step(self.version, answer.result)
+        answer = calls.change(self, pb.StepRequest, call, options=message)
+        return contract.read_step(self.saw(answer.version), answer.result)
 
     def get_optimizer_state(
         self, **options: Unpack[ReadOptions]
@@ -592,7 +564,9 @@ class Instance(InstanceBase):
         step: StepOptions | None = None,
         *,
         timeout: float | None = None,
-        within: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext,
+        within: Callable[
+            [], contextlib.AbstractContextManager[Any]
+        ] = contextlib.nullcontext,
         recallable: Recallable | None = None,
         **options: Unpack[calls.TrainStepOptions],
     ) -> StepInFlight:

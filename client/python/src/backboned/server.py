@@ -8,15 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from backboned import calls, contract, types
-from backboned.errors import (
-    BackbonedError,
-    DeadlineExceeded,
-    InvalidArgument,
-    Unavailable,
-    verb,
-    verbs,
-)
+from backboned import calls, contract, errors, types
+from backboned.errors import BackbonedError, Unavailable, verb, verbs
 from backboned.instance import Instance, create_instance
 from backboned.transport import local, retries, traffic
 from backboned.transport.channel import DEFAULT_TIMEOUT_S, RECONNECT_TIMEOUT_S, Channel
@@ -288,7 +281,6 @@ class Server:
         name: str | None = None,
         *,
         module: Literal[True] | None = None,
-        timeout: float | None = None,
         **options: Any,
     ) -> RemoteBackbone: ...
 
@@ -298,7 +290,6 @@ class Server:
         name: str | None = None,
         *,
         module: bool | None = None,
-        timeout: float | None = None,
         **options: Any,
     ) -> RemoteBackbone | Instance:
         """Make an instance in the state of the instance of this name.
@@ -306,8 +297,8 @@ class Server:
         Parameters and result are those of `Instance.clone` and `create`. Raises
         NotFound if there is none.
         """
-        original = self.instance(source, module=False, timeout=timeout)
-        return _wrapped(original.clone(name, timeout=timeout, **options), module)
+        original = self.instance(source, False, options.get("timeout"))
+        return _wrapped(original.clone(name, **options), module)
 
     def delete(self, name: str, timeout: float | None = None) -> None:
         """Delete the instance of this name and its tapes.
@@ -394,7 +385,7 @@ def connect(
     seconds = min(timeout, _CONNECT_TIMEOUT_S)
     try:
         server.info(seconds)
-    except DeadlineExceeded:
+    except errors.DeadlineExceeded:
         server.close()
         raise Unavailable(f"nothing answers at {target} in {seconds:g} s") from None
     except BackbonedError as error:
@@ -476,7 +467,7 @@ def local_server(
 def _check_target(target: str) -> None:
     path = target[5:] if target.startswith("unix:") else None
     if path is None and not _HOST_PORT.fullmatch(target):
-        raise InvalidArgument(
+        raise errors.InvalidArgument(
             f"no target {target!r}; it is unix:/path/of/socket or host:port"
         )
     if path is not None and not os.path.exists(re.sub("^//(?=/)", "", path)):

@@ -163,7 +163,7 @@ class Link(abc.ABC):
         known = getattr(self._version, part)
         why = "it is not known what the server has" if known is None else "changed here"
         say("push", names, sum(array.nbytes for array in arrays), why)
-        options: calls.RecallableWriteOptions = {"timeout": self.timeout}
+        options: calls.WriteOptions = {"timeout": self.timeout}
         if recallable is not None:
             options["recallable"] = recallable
         with self._changing(part) as before:
