@@ -5,6 +5,7 @@ They give arrays as they come, bfloat16 too. What `Instance` says of all calls h
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import time
@@ -617,23 +618,17 @@ def delete_abandoned(channel: Channel, timeout: float | None = None) -> None:
     left = session.take_instances(channel)
     try:
         while left:
-            _delete_abandoned(channel, *left[0], timeout)
+            address, uid = left[0]
+            request = control_pb.DeleteInstanceRequest(
+                instance=address, if_version=contract.condition(Version(uid))
+            )
+            with contextlib.suppress(errors.NotFound, errors.Aborted):
+                ask(channel, request, timeout)  # Unless somebody else deleted it.
             left.pop(0)
     except errors.BackbonedError:
         left.append(left.pop(0))  # Next time the others come before it.
     finally:
         session.put_back_instances(channel, left)
-
-
-def _delete_abandoned(
-    channel: Channel, address: str, uid: str, timeout: float | None
-) -> None:
-    expected = contract.condition(Version(uid))
-    request = control_pb.DeleteInstanceRequest(instance=address, if_version=expected)
-    try:
-        ask(channel, request, timeout)
-    except (errors.NotFound, errors.Aborted):
-        pass  # Somebody else deleted it.
 
 
 def release_abandoned(channel: Channel, timeout: float) -> None:
