@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from backboned import calls, optim
+from backboned.transport import messages
 from hosted_pairs import (
     assert_same,
     assert_same_grads,
@@ -1029,7 +1030,7 @@ def test_gradients_whose_answer_is_lost_do_not_outlive_zero_grad(server, monkeyp
     net, local = make_pair(server, "mlp")
     optimizer = make_optimizer(net, "SGD")
     _set_grads(net)
-    lose_answers(monkeypatch, "set_grads", 1)
+    lose_answers(monkeypatch, "set_grads", 1, backboned.Instance)
     with pytest.raises(backboned.errors.Unavailable, match="is lost"):
         optimizer.step()
     optimizer.zero_grad()
@@ -1118,7 +1119,7 @@ def test_a_look_while_the_server_computes_a_lost_call(server, monkeypatch, lost)
     theirs = make_optimizer(local, "SGD", **SGD)
     ((x, y),) = batches("resnet", 1)
     terms = backboned.CrossEntropy(y)
-    make_first = delay_first_call(monkeypatch, calls)
+    make_first = delay_first_call(monkeypatch, messages)
     with pytest.raises(backboned.errors.DeadlineExceeded, match="still computes"):
         net.train_step(x, terms, ours) if lost == "train_step" else net(x)
     net.conv1.weight.norm()

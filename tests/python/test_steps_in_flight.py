@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from backboned import CrossEntropy, calls, optim
+from backboned import CrossEntropy, optim
+from backboned.transport import messages
 from backboned.types import ParameterGroup
 from backboned.v1 import backbone_service_pb2 as pb
 from backboned.v1 import error_pb2
@@ -335,13 +336,13 @@ class TestNetwork:
         optimizer = optim.SGD(net, lr=0.1)
         x, y = next(batches("mlp", 1))
         net.train_step(x, [CrossEntropy(y)], optimizer)
-        released, true = threading.Event(), calls.exchange
+        released, true = threading.Event(), messages.exchange
 
         def exchange(*arguments):
             released.wait(30)
             return true(*arguments)
 
-        monkeypatch.setattr(calls, "exchange", exchange)
+        monkeypatch.setattr(messages, "exchange", exchange)
         step = net.train_step_async(x, [CrossEntropy(y)], optimizer)
 
         def child():

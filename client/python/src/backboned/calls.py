@@ -1,10 +1,11 @@
-"""The calls of an instance that carry tensors: one function for each of the contract.
+"""The calls of an instance that carry tensors, as networks make them.
 
 They give arrays as they come, bfloat16 too. What `Instance` says of all calls holds.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import time
@@ -14,106 +15,24 @@ from typing import TYPE_CHECKING, Any, Callable, TypedDict, TypeVar
 import numpy as np
 from google.protobuf.message import Message
 
-from backboned import contract
-from backboned.errors import (
-    Aborted,
-    BackbonedError,
-    InvalidArgument,
-    MalformedAnswer,
-    NotFound,
-)
+from backboned import contract, errors, types
 from backboned.feature_cache import ASK_BYTES, input_digest
 from backboned.instance_base import InstanceBase
 from backboned.losses import Terms, as_array, as_terms
-from backboned.transport import session
+from backboned.transport import messages, session, tensors
 from backboned.transport.channel import CONTROL, DATA, Channel
-from backboned.transport.messages import (
-    CHUNK_BYTES,
-    Parts,
-    Query,
-    Recallable,
-    Request,
-    decoded,
-    exchange,
-    fresh_id,
-    recall,
-    send,
-)
-from backboned.transport.tensors import (
-    Empty,
-    as_bytes,
-    float_number,
-    make_spec,
-    place_flat,
-    place_flats,
-    place_tensors,
-)
+from backboned.transport.messages import Parts, Recallable, Request
+from backboned.transport.tensors import Empty, as_bytes, make_spec
 from backboned.transport.traffic import Meter
-from backboned.types import (
-    Array,
-    Backward,
-    BatchNorm,
-    Forward,
-    Grads,
-    Layout,
-    Optimizer,
-    OptimizerState,
-    Select,
-    StepOptions,
-    Stepped,
-    TrainStep,
-    Version,
-)
+from backboned.types import Array, BatchNorm, Version
 from backboned.v1 import backbone_service_pb2 as pb
-from backboned.v1 import instance_service_pb2, tensor_pb2
+from backboned.v1 import instance_service_pb2 as control_pb
+from backboned.v1 import tensor_pb2
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-M = TypeVar("M", bound=Message)
 V = TypeVar("V")
-
-
-def ask(
-    channel: Channel,
-    path: str,
-    request: Message,
-    answer: type[M],
-    timeout: float | None = None,
-) -> M:
-    """Call a method with one message each way."""
-    raw = channel.unary(path, request.SerializeToString(), timeout)
-    return decoded(answer.FromString, raw)
-
-
-def _exchange(
-    instance: InstanceBase,
-    method: str,
-    request: Request,
-    place: Callable[[Any], tuple[V, Parts]],
-    timeout: float | None,
-    key: Hashable = None,
-    repeatable: bool = True,
-) -> tuple[Any, V]:
-    """Call a method whose answer has tensors; give its header, and what `place` made.
-
-    `place` is given the header, and makes the views of the tensors' memory besides. Of
-    a call that is made again the last answer counts. `key` and `repeatable` as in
-    `messages.exchange`.
-    """
-    made: list[V] = []
-
-    def views_of(result: Any) -> Parts:
-        value, views = place(result)
-        made.append(value)
-        return views
-
-    answer = getattr(pb, f"{method}Result").FromString
-    path = DATA + method
-    result = exchange(
-        instance.channel, path, request, answer, views_of, timeout, key, repeatable
-    )
-    return result, made[-1]
 
 
 class ForwardKeywords(TypedDict, total=False):
@@ -123,7 +42,7 @@ class ForwardKeywords(TypedDict, total=False):
     training: bool
     tape: bool
     input_grad: bool
-    grad_params: Select
+    grad_params: types.Select
     no_param_grads: bool
     return_buffers: bool
     prerelu: bool
@@ -154,7 +73,7 @@ class BackwardOptions(TypedDict, total=False):
     zero_before: bool
     per_tape_grads: bool
     squared_grads: bool
-    step: StepOptions | None
+    step: types.StepOptions | None
     request_id: str
     output_dtype: Any
 
@@ -177,49 +96,124 @@ class ReadOptions(TypedDict, total=False):
 
 
 class WriteOptions(ReadOptions, total=False):
-    """What calls that write share; `Instance` says what each means."""
+    """What calls that write share; `Instance` says what each means.
+
+    `recallable` is for those that send tensors, as in `Instance.train_step`.
+    """
 
     request_id: str
-
-
-class RecallableWriteOptions(WriteOptions, total=False):
-    """For calls whose answer may be asked for if it is lost; as in `forward`."""
-
     recallable: Recallable
 
 
-# How an option becomes a field of a header; others are as the contract has them.
-_FIELDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
-    "returnt": ("return_type", contract.return_type),
-    "grad_params": ("grad_params", contract.selection),
-    "batch_norm": ("batch_norm", contract.batch_norm_messages),
-    "if_version": ("if_version", contract.condition),
-    "output_dtype": ("output_dtype", float_number),
-    "step": (
-        "step",
-        lambda step: None if step is None else contract.step_message(step),
-    ),
+_MADE: dict[str, Callable[[Any], Any]] = {
+    "grad_params": contract.selection,
+    "batch_norm": contract.batch_norm_messages,
+    "if_version": contract.condition,
+    "output_dtype": tensors.float_number,
+    "step": contract.step_message,
 }
-_NO_FIELDS = {"buffers", "cached"}
 
 
-def _fields(kind: Any, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the fields of a header for options of a kind, which are checked."""
-    _check(kind, options)
-    given = {}
+def _message(
+    instance: InstanceBase, kind: Any, options: Mapping[str, Any], /, **fields: Any
+) -> Any:
+    """Make the message of a call, of its options and of the fields that it has besides.
+
+    Raises TypeError if the call has no such option.
+    """
     for name, value in options.items():
-        if name not in _NO_FIELDS:
-            field, make = _FIELDS.get(name, (name, lambda value: value))
-            given[field] = make(value)
-    return given
+        if name not in kind.DESCRIPTOR.fields_by_name:
+            raise TypeError(f"a {kind.__name__} has no option {name!r}")
+        fields[name] = _MADE[name](value) if name in _MADE else value
+    return kind(instance=instance.address, **fields)
 
 
-def _check(kind: Any, options: Mapping[str, Any]) -> None:
-    """Raise TypeError if there is no such option."""
-    for name in options:
-        if name not in kind.__annotations__:
-            known = ", ".join(kind.__annotations__)
-            raise TypeError(f"there is no option {name!r}; there are {known}")
+def ask(channel: Channel, request: Message, timeout: float | None = None) -> Any:
+    """Call the method of a request, with one message each way; give its answer.
+
+    The method of a `GetInstanceRequest` is `GetInstance`.
+    """
+    method = request.DESCRIPTOR.name[: -len("Request")]
+    control = hasattr(control_pb, f"{method}Response")
+    path = (CONTROL if control else DATA) + method
+    response = getattr(control_pb if control else pb, f"{method}Response")
+    raw = channel.unary(path, request.SerializeToString(), timeout)
+    return messages.decoded(response.FromString, raw)
+
+
+def _exchange(
+    instance: InstanceBase,
+    method: str,
+    request: Request,
+    place: Callable[[Any], tuple[V, Parts]],
+    timeout: float | None,
+    key: Hashable = None,
+    repeatable: bool = True,
+) -> tuple[Any, V]:
+    """Call a method whose answer has tensors; give its header, and what `place` made.
+
+    `place` is given the header, and makes the views of the tensors' memory besides. Of
+    a call that is made again the last answer counts. `key` and `repeatable` as in
+    `messages.exchange`.
+    """
+    made: list[V] = []
+
+    def views_of(result: Any) -> Parts:
+        value, views = place(result)
+        made.append(value)
+        return views
+
+    answer = getattr(pb, f"{method}Result").FromString
+    call = (instance.channel, DATA + method, request, answer, views_of)
+    result = messages.exchange(*call, timeout, key, repeatable)
+    return result, made[-1]
+
+
+def read(
+    instance: InstanceBase,
+    method: str,
+    place: Callable[[Any], tuple[V, Parts]],
+    options: ReadOptions,
+    key: Hashable = None,
+    **fields: Any,
+) -> tuple[V, Any]:
+    """Ask for a part of the state; give it, and the header of the answer."""
+    timeout = options.pop("timeout", None)
+    request = _message(instance, getattr(pb, f"{method}Request"), options, **fields)
+    key = None if key is None else (instance.uid, key)
+    query = messages.Query(request)
+    result, found = _exchange(instance, method, query, place, timeout, key)
+    instance.saw(result.version)
+    return found, result
+
+
+def write(
+    instance: InstanceBase,
+    method: str,
+    arrays: Sequence[Array],
+    options: WriteOptions,
+    **fields: Any,
+) -> Version:
+    """Send what replaces a part of the state; give the version that it left."""
+    timeout, recallable = options.pop("timeout", None), options.pop("recallable", None)
+    options["request_id"] = options.get("request_id") or messages.fresh_id()
+    header = _message(instance, getattr(pb, f"{method}Header"), options, **fields)
+    request = Request(header, [as_bytes(array) for array in arrays])
+    answer = getattr(pb, f"{method}Response").FromString
+    call = (instance.channel, DATA + method, request, answer)
+    if recallable is not None:
+        recallable(functools.partial(messages.recall, *call))
+    return instance.saw(messages.send(*call, timeout).version)
+
+
+def change(
+    instance: InstanceBase, kind: type[Message], options: WriteOptions, /, **fields: Any
+) -> Any:
+    """Make the change that one message of a kind says; give the answer."""
+    timeout = options.pop("timeout", None)
+    options["request_id"] = options.get("request_id") or messages.fresh_id()
+    request = _message(instance, kind, options, **fields)
+    return ask(instance.channel, request, timeout)
 
 
 def _moves_layers(options: ForwardOptions) -> bool:
@@ -228,19 +222,9 @@ def _moves_layers(options: ForwardOptions) -> bool:
     return bool(options.get("training")) or any(layer.training for layer in layers)
 
 
-def moves_buffers(layout: Layout, options: ForwardOptions) -> bool:
+def moves_buffers(layout: types.Layout, options: ForwardOptions) -> bool:
     """Whether a forward may move the buffers on."""
     return bool(layout.buffers) and _moves_layers(options)
-
-
-def _may_be_kept(options: ForwardOptions) -> bool:
-    """Whether a feature cache may keep the answer."""
-    return not (
-        _moves_layers(options)
-        or options.get("tape")
-        or options.get("return_buffers")
-        or options.get("buffers") is not None
-    )
 
 
 def _answer_key(digest: bytes, options: ForwardOptions) -> bytes:
@@ -260,7 +244,7 @@ def forward(
     timeout: float | None = None,
     empty: Empty = np.empty,
     recallable: Recallable | None = None,
-) -> Forward:
+) -> types.Forward:
     """Run a forward of a C-contiguous input, and take the abandoned tapes along.
 
     What nobody refers to any more is deleted before. If the answer is likely to be in
@@ -270,61 +254,63 @@ def forward(
     to ask for its answer if it is lost; a tape that it kept is given up then.
     """
     delete_abandoned(instance.channel)
+    run = functools.partial(_run, instance, x, options, empty)
     known, cached = instance.known_answers, options.get("cached")
-    may_ask = known.enabled and _may_be_kept(options) and x.nbytes >= ASK_BYTES
+    may_be_kept = not (
+        _moves_layers(options)
+        or options.get("tape")
+        or options.get("return_buffers")
+        or options.get("buffers") is not None
+    )
+    may_ask = known.enabled and may_be_kept and x.nbytes >= ASK_BYTES
     if cached is False or not (may_ask or cached):
-        return _run(instance, x, None, options, timeout, empty, None, recallable)
+        return run(timeout, recallable=recallable)
     seconds = instance.channel.timeout if timeout is None else timeout
     begin = time.monotonic()
     digest = input_digest(x)
     key = _answer_key(digest, options)
     if cached or known.is_worth(instance.version, key):
         try:
-            return _run(instance, x, digest, options, seconds, empty, key)
-        except NotFound as error:
+            return run(seconds, key, digest)
+        except errors.NotFound as error:
             if error.reason != "CACHE_MISS":
                 raise
             known.missed(key)
-    seconds -= time.monotonic() - begin
-    return _run(instance, x, None, options, seconds, empty, key)
+    return run(seconds - (time.monotonic() - begin), key)
 
 
 def _run(
     instance: InstanceBase,
     x: Array,
-    digest: bytes | None,
     options: ForwardOptions,
-    timeout: float | None,
     empty: Empty,
-    key: bytes | None,
+    timeout: float | None,
+    key: bytes | None = None,
+    digest: bytes | None = None,
     recallable: Recallable | None = None,
-) -> Forward:
+) -> types.Forward:
     """Run a forward of an input, or ask for its answer by the input's digest.
 
     `key` is the answer's, if what is said of it is to be noted.
     """
-    given_up = session.take_tapes(instance.channel)
-    request = _forward_request(instance, x, digest, options, given_up)
-    if recallable is not None:
-        recallable(functools.partial(_recall_forward, instance, request.bare()))
 
     def place(result: Any) -> tuple[list[dict[str, Array]], Parts]:
-        outputs, views = place_tensors(result.outputs, empty)
-        buffers, more = place_tensors(result.buffers, empty)
+        outputs, views = tensors.place_tensors(result.outputs, empty)
+        buffers, more = tensors.place_tensors(result.buffers, empty)
         return [outputs, buffers], [*views, *more]
 
     names = ("returnt", "return_buffers", "output_dtype")
-    size_key = (*options.get("outputs", ()), *map(options.get, names))
+    asked = (*options.get("outputs", ()), *map(options.get, names))
+    size_key = (instance.uid, asked, x.shape)
     changes = _moves_layers(options) or options.get("tape")
+    sure = bool(options.get("request_id")) or not changes
+    given_up = session.take_tapes(instance.channel)
     try:
+        request = _forward_request(instance, x, digest, options, given_up)
+        if recallable is not None:
+            recallable(functools.partial(_recall_forward, instance, request.bare()))
         result, (outputs, buffers) = _exchange(
-            instance,
-            "Forward",
-            request,
-            place,
-            timeout,
-            (instance.uid, size_key, x.shape),
-            bool(options.get("request_id")) or not changes,
+            instance, "Forward", request, place, timeout, size_key, sure
         )
     except BaseException:
         session.put_back_tapes(instance.channel, given_up)
@@ -334,7 +320,7 @@ def _run(
         instance.known_answers.answered(version, key, result.cache_use)
     elif result.cache_use:
         instance.known_answers.enabled = True
-    return Forward(
+    return types.Forward(
         outputs=outputs,
         version=version,
         tape_id=result.tape_id,
@@ -350,19 +336,14 @@ def _recall_forward(
     instance: InstanceBase, request: Request, timeout: float | None
 ) -> bytes:
     """Ask for the answer to a forward that was lost, and give its tape up."""
-    result, state = _exchange(
-        instance,
-        "Forward",
-        request,
-        lambda result: (
-            result.rng_state,
-            place_tensors([*result.outputs, *result.buffers])[1],
-        ),
-        timeout,
-    )
+
+    def place(result: Any) -> tuple[None, Parts]:
+        return None, tensors.place_tensors([*result.outputs, *result.buffers])[1]
+
+    result, _ = _exchange(instance, "Forward", request, place, timeout)
     if result.tape_id:
         session.put_back_tapes(instance.channel, [result.tape_id])
-    return bytes(state)
+    return bytes(result.rng_state)
 
 
 def _forward_request(
@@ -372,36 +353,28 @@ def _forward_request(
     options: ForwardOptions,
     given_up: list[str],
 ) -> Request:
-    fields = _fields(ForwardOptions, options)
-    fields["release_tapes"] = [*fields.get("release_tapes", ()), *given_up]
-    header = pb.ForwardHeader(instance=instance.address, **fields)
+    options = {**options}
+    buffers, returnt = options.pop("buffers", None), options.pop("returnt", None)
+    options.pop("cached", None)
+    options["release_tapes"] = [*options.get("release_tapes", ()), *given_up]
+    return_type = contract.return_type(returnt)
+    header = _message(instance, pb.ForwardHeader, options, return_type=return_type)
     if digest is not None:
         header.input_digest = digest
         return Request(header)
     header.inputs.append(make_spec(x))
     views = [as_bytes(x)]
-    buffers = options.get("buffers")
     if buffers is not None:
-        for name, buffer in _in_order(instance.layout, buffers).items():
+        arrays = arrays_in_order(instance.layout, buffers)
+        missing = [b.name for b in instance.layout.buffers if b.name not in arrays]
+        if missing:
+            raise errors.InvalidArgument(
+                f"a forward takes all buffers: {missing[0]!r} is missing"
+            )
+        for name, buffer in arrays.items():
             header.buffers.append(make_spec(buffer, name))
             views.append(as_bytes(buffer))
     return Request(header, views)
-
-
-def _in_order(layout: Layout, values: Mapping[str, Any]) -> dict[str, Array]:
-    """Make C-contiguous arrays of all buffers of a layout, in its order.
-
-    Raises InvalidArgument if a buffer is missing, or there is none of a name.
-    """
-    names = [buffer.name for buffer in layout.buffers]
-    wrong = sorted(set(names) ^ set(values))
-    if wrong:
-        missing = wrong[0] in names
-        raise InvalidArgument(
-            f"a forward takes all {len(names)} buffers: {wrong[0]!r} is "
-            f"{'missing' if missing else 'none of them'}"
-        )
-    return {name: np.asarray(values[name], order="C") for name in names}
 
 
 def backward(
@@ -410,11 +383,9 @@ def backward(
     options: BackwardOptions,
     timeout: float | None = None,
     empty: Empty = np.empty,
-) -> Backward:
+) -> types.Backward:
     """Run a backward; the outputs' gradients are C-contiguous."""
-    header = pb.BackwardHeader(
-        instance=instance.address, **_fields(BackwardOptions, options)
-    )
+    header = _message(instance, pb.BackwardHeader, options)
     sent: list[memoryview] = []
     for tape_id, gradients in tapes.items():
         tape = header.tapes.add(tape_id=tape_id)
@@ -423,31 +394,30 @@ def backward(
             sent.append(as_bytes(gradient))
 
     def place(result: Any) -> tuple[dict[str, Any], Parts]:
-        found: dict[str, Any] = {}
         views: list[memoryview] = []
 
-        def place_sum(name: str) -> None:
-            if result.HasField(name):
-                message = getattr(result, name)
-                flat, its = place_flat(message.spec)
-                found[name] = _checked(instance, flat, message.present)
-                views.extend(its)
-
-        place_sum("grads")
-        arrays: list[Array] = []
-        for spec in result.input_grads:  # They bear the same names.
-            named, its = place_tensors([spec], empty)
-            arrays.extend(named.values())
+        def place_grads(found: Sequence[Any]) -> list[types.Grads]:
+            flats, its = tensors.place_flats([grads.spec for grads in found])
             views.extend(its)
-        found["input_grads"] = arrays
-        messages = result.tape_grads
-        flats, its = place_flats([message.spec for message in messages])
-        views.extend(its)
-        found["tape_grads"] = [
-            _checked(instance, flat, message.present)
-            for flat, message in zip(flats, messages)
-        ]
-        place_sum("squared_grads")
+            return [_grads(instance, *pair) for pair in zip(flats, found)]
+
+        def place_sum(name: str) -> types.Grads | None:
+            if not result.HasField(name):
+                return None
+            return place_grads([getattr(result, name)])[0]
+
+        def place_input(spec: Any) -> Array:
+            named, its = tensors.place_tensors([spec], empty)
+            views.extend(its)
+            return named[spec.name]
+
+        # In the order of the answer's bytes.
+        found = {
+            "grads": place_sum("grads"),
+            "input_grads": [place_input(spec) for spec in result.input_grads],
+            "tape_grads": place_grads(result.tape_grads),
+            "squared_grads": place_sum("squared_grads"),
+        }
         return found, views
 
     # Whatever is present, the gradients of a small network fit one message.
@@ -456,21 +426,18 @@ def backward(
         or header.per_tape_grads
         or (header.squared_grads and header.return_grads)
     )
-    small = instance.layout.elements * 8 <= CHUNK_BYTES and not several
+    small = instance.layout.elements * 8 <= messages.CHUNK_BYTES and not several
     key = instance.uid if small else None
     request, sure = Request(header, sent), bool(header.request_id)
     result, found = _exchange(instance, "Backward", request, place, timeout, key, sure)
     version = instance.saw(result.version)
     stepped = result.HasField("step")
-    return Backward(
+    return types.Backward(
         version=version,
-        grads=found.get("grads"),
-        input_grads=found["input_grads"],
         timings=contract.read_timings(result.timings),
-        tape_grads=found["tape_grads"],
-        squared_grads=found.get("squared_grads"),
         step=contract.read_step(version, result.step) if stepped else None,
         held=_mine(instance, result.held) if result.held else (),
+        **found,
     )
 
 
@@ -481,7 +448,7 @@ def _mine(instance: InstanceBase, present: Sequence[bool]) -> tuple[bool, ...]:
     """
     whole = instance.whole_layout.parameters
     if len(present) != len(whole):
-        raise MalformedAnswer(
+        raise errors.MalformedAnswer(
             f"the answer has gradients of {len(present)} parameters, "
             f"expected {len(whole)}"
         )
@@ -489,104 +456,68 @@ def _mine(instance: InstanceBase, present: Sequence[bool]) -> tuple[bool, ...]:
     return tuple(there for p, there in zip(whole, present) if p in mine)
 
 
-def _checked(instance: InstanceBase, flat: Array, present: Sequence[bool]) -> Grads:
-    """Check the presence of an answer's gradients against the layout.
+def _grads(instance: InstanceBase, flat: Array, message: pb.FlatGrads) -> types.Grads:
+    """Read an answer's gradients; `flat` will have their values.
 
-    Raises MalformedAnswer if it does not fit.
+    Raises MalformedAnswer if they do not fit the layout.
     """
-    kept = _mine(instance, present)
-    there = [p for p, yes in zip(instance.whole_layout.parameters, present) if yes]
+    kept = _mine(instance, message.present)
+    whole = instance.whole_layout.parameters
+    there = [p for p, yes in zip(whole, message.present) if yes]
     expected = sum(p.size for p in there)
     if expected != flat.size:
-        raise MalformedAnswer(
+        raise errors.MalformedAnswer(
             f"the answer has {flat.size} elements of gradients, expected {expected}"
         )
-    mine = set(instance.layout.parameters)
-    stray = [p.name for p in there if p not in mine]
+    stray = sorted(set(there) - set(instance.layout.parameters))
     if stray:
-        raise MalformedAnswer(f"the answer has a gradient of {stray[0]}")
-    return Grads(flat, kept)
+        raise errors.MalformedAnswer(f"the answer has a gradient of {stray[0].name}")
+    return types.Grads(flat, kept)
 
 
-def _read(
-    instance: InstanceBase,
-    method: str,
-    place: Callable[[Any], tuple[V, Parts]],
-    options: ReadOptions,
-    key: Hashable = None,
-    **fields: Any,
-) -> tuple[V, Any]:
-    """Ask for a part of the state; give it, and the header of the answer."""
-    _check(ReadOptions, options)
-    request = getattr(pb, f"{method}Request")(
-        instance=instance.address,
-        if_version=contract.condition(options.get("if_version")),
-        **fields,
-    )
-    timeout = options.get("timeout")
-    key = None if key is None else (instance.uid, key)
-    result, found = _exchange(instance, method, Query(request), place, timeout, key)
-    instance.saw(result.version)
-    return found, result
+def selection(instance: InstanceBase, select: types.Select) -> Any:
+    """Make the contract's selection of parameters."""
+    return contract.selection(instance.scope if select is None else select)
 
 
-def _write(
-    instance: InstanceBase,
-    method: str,
-    arrays: Sequence[Array],
-    options: Mapping[str, Any],
-    **fields: Any,
-) -> Version:
-    """Send what replaces a part of the state; give the version that it left."""
-    _check(RecallableWriteOptions, options)
-    header = getattr(pb, f"{method}Header")(
-        instance=instance.address,
-        request_id=options.get("request_id") or fresh_id(),
-        if_version=contract.condition(options.get("if_version")),
-        **fields,
-    )
-    request = Request(header, [as_bytes(array) for array in arrays])
-    answer = getattr(pb, f"{method}Response").FromString
-    recallable = options.get("recallable")
-    call = (instance.channel, DATA + method, request, answer)
-    if recallable is not None:
-        recallable(functools.partial(recall, *call))
-    return instance.saw(send(*call, options.get("timeout")).version)
+def flat_spec(parts: Sequence[Array]) -> tensor_pb2.TensorSpec:
+    """Describe the concatenation of arrays of one dtype."""
+    dtype, size = make_spec(parts[0]).dtype, sum(part.size for part in parts)
+    return tensor_pb2.TensorSpec(dtype=dtype, shape=[size])
 
 
-def _change(
-    instance: InstanceBase, method: str, call: WriteOptions, **fields: Any
-) -> Any:
-    """Make a change that one message says; give the answer."""
-    _check(WriteOptions, call)
-    if "if_version" in call:
-        fields["if_version"] = contract.condition(call["if_version"])
-    request = getattr(pb, f"{method}Request")(
-        instance=instance.address,
-        request_id=call.get("request_id") or fresh_id(),
-        **fields,
-    )
-    response, timeout = getattr(pb, f"{method}Response"), call.get("timeout")
-    answer: Any = ask(instance.channel, DATA + method, request, response, timeout)
-    instance.saw(answer.version)
-    return answer
+def arrays_in_order(
+    layout: types.Layout, buffers: Mapping[str, Any]
+) -> dict[str, Array]:
+    """Make C-contiguous arrays of named buffers, in the order of a layout.
+
+    Raises InvalidArgument if there is no buffer of a name.
+    """
+    names = [buffer.name for buffer in layout.buffers]
+    for name in buffers:
+        if name not in names:
+            known = ", ".join(names) or "none"
+            raise errors.InvalidArgument(
+                f"the buffers are {known}; {name!r} is none of them"
+            )
+    return {n: np.asarray(buffers[n], order="C") for n in names if n in buffers}
 
 
 def get_params(
     instance: InstanceBase,
-    select: Select = None,
+    select: types.Select = None,
     dtype: Any = None,
     **options: Unpack[ReadOptions],
 ) -> tuple[Array, Version]:
     """Read parameters of one version, flat."""
-    number = float_number(dtype)
-    flat, _ = _read(
+    number = tensors.float_number(dtype)
+    flat, _ = read(
         instance,
         "GetParams",
-        lambda result: place_flat(result.spec),
+        lambda result: tensors.place_flat(result.spec),
         options,
         key=(repr(select), number),
-        selection=_selection(instance, select),
+        selection=selection(instance, select),
         dtype=number,
     )
     return flat, instance.version
@@ -595,70 +526,22 @@ def get_params(
 def set_params(
     instance: InstanceBase,
     parts: Sequence[Array],
-    select: Select = None,
-    **options: Unpack[RecallableWriteOptions],
-) -> Version:
-    """Replace parameters by the concatenation of C-contiguous arrays of one dtype."""
-    selected, spec = _selection(instance, select), _flat_spec(parts)
-    return _write(instance, "SetParams", parts, options, selection=selected, spec=spec)
-
-
-def get_grads(
-    instance: InstanceBase,
-    select: Select = None,
-    allow_absent: bool = False,
-    dtype: Any = None,
-    timeout: float | None = None,
-) -> Grads:
-    """Read the instance's gradients."""
-
-    def place(result: Any) -> tuple[Grads, Parts]:
-        flat, views = place_flat(result.grads.spec)
-        return Grads(flat, tuple(result.grads.present)), views
-
-    request = pb.GetGradsRequest(
-        instance=instance.address,
-        selection=_selection(instance, select),
-        allow_absent=allow_absent,
-        dtype=float_number(dtype),
-    )
-    result, grads = _exchange(instance, "GetGrads", Query(request), place, timeout)
-    instance.saw(result.version)
-    return grads
-
-
-def set_grads(
-    instance: InstanceBase,
-    flat: Array,
-    present: Sequence[bool] = (),
-    select: Select = None,
+    select: types.Select = None,
     **options: Unpack[WriteOptions],
 ) -> Version:
-    """Replace gradients by a flat vector of those that are present."""
-    grads = pb.FlatGrads(spec=_flat_spec([flat]), present=present)
-    selected = _selection(instance, select)
-    return _write(
-        instance, "SetGrads", [flat], options, selection=selected, grads=grads
-    )
-
-
-def zero_grads(
-    instance: InstanceBase, select: Select = None, **options: Unpack[WriteOptions]
-) -> Version:
-    """Take gradients away."""
-    selected = _selection(instance, select)
-    _change(instance, "ZeroGrads", options, selection=selected)
-    return instance.version
+    """Replace parameters by the concatenation of C-contiguous arrays of one dtype."""
+    fields = {"selection": selection(instance, select), "spec": flat_spec(parts)}
+    return write(instance, "SetParams", parts, options, **fields)
 
 
 def get_buffers(
-    instance: InstanceBase, select: Select = None, **options: Unpack[ReadOptions]
+    instance: InstanceBase, select: types.Select = None, **options: Unpack[ReadOptions]
 ) -> tuple[dict[str, Array], Version]:
     """Read buffers of one version, by name."""
-    found, _ = _read(
+    found, _ = read(
         instance,
         "GetBuffers",
-        lambda result: place_tensors(result.buffers),
+        lambda result: tensors.place_tensors(result.buffers),
         options,
         key=repr(select),
         selection=contract.selection(select),
@@ -666,115 +549,23 @@ def get_buffers(
     return found, instance.version
 
 
-def set_buffers(
-    instance: InstanceBase,
-    values: Mapping[str, Any],
-    **options: Unpack[RecallableWriteOptions],
-) -> Version:
-    """Replace the named buffers.
-
-    Raises InvalidArgument if there is no buffer of a name, or no name.
-    """
-    order = [buffer.name for buffer in instance.layout.buffers]
-    unknown = sorted(set(values) - set(order))
-    if unknown or not values:
-        raise InvalidArgument(
-            f"no buffer {', '.join(unknown) or 'given'}; there are "
-            f"{', '.join(order) or 'none'}"
-        )
-    names = [name for name in order if name in values]
-    arrays = [np.asarray(values[name], order="C") for name in names]
-    return _write(
-        instance,
-        "SetBuffers",
-        arrays,
-        options,
-        selection=contract.selection(None if names == order else names),
-        buffers=[make_spec(array, name) for name, array in zip(names, arrays)],
-    )
-
-
-def _selection(instance: InstanceBase, select: Select) -> Any:
-    """Make the contract's selection of parameters."""
-    return contract.selection(instance.scope if select is None else select)
-
-
-def _flat_spec(parts: Sequence[Array]) -> tensor_pb2.TensorSpec:
-    dtype = make_spec(parts[0]).dtype
-    return tensor_pb2.TensorSpec(dtype=dtype, shape=[sum(part.size for part in parts)])
-
-
-def configure_optimizer(
-    instance: InstanceBase, optimizer: Optimizer, **options: Unpack[WriteOptions]
-) -> Optimizer:
-    """Give the instance an optimizer without state; give it with its defaults."""
-    message = contract.optimizer_message(optimizer)
-    answer = _change(instance, "ConfigureOptimizer", options, optimizer=message)
-    return contract.read_optimizer(answer.optimizer)
-
-
-def step(
-    instance: InstanceBase,
-    options: StepOptions | None = None,
-    **call: Unpack[WriteOptions],
-) -> Stepped:
-    """Step the optimizer with the gradients that the server holds."""
-    message = contract.step_message(options)
-    answer = _change(instance, "Step", call, options=message)
-    return contract.read_step(instance.version, answer.result)
-
-
-def get_optimizer_state(
-    instance: InstanceBase, **options: Unpack[ReadOptions]
-) -> OptimizerState:
-    """Read the optimizer and what it remembers, of one version."""
-    found, result = _read(
-        instance,
-        "GetOptimizerState",
-        lambda result: place_tensors(result.tensors),
-        options,
-    )
-    optimizer = contract.read_optimizer(result.optimizer)
-    return OptimizerState(optimizer, found, instance.version)
-
-
-def set_optimizer_state(
-    instance: InstanceBase,
-    optimizer: Optimizer,
-    tensors: Mapping[str, Any],
-    **options: Unpack[WriteOptions],
-) -> Version:
-    """Replace the optimizer and all that it remembers."""
-    arrays = {name: np.asarray(t, order="C") for name, t in tensors.items()}
-    return _write(
-        instance,
-        "SetOptimizerState",
-        list(arrays.values()),
-        options,
-        optimizer=contract.optimizer_message(optimizer),
-        tensors=[make_spec(array, name) for name, array in arrays.items()],
-    )
-
-
 def train_step_request(
     instance: InstanceBase,
     x: Any,
     terms: Terms,
-    step: StepOptions | None,
+    step: types.StepOptions | None,
     options: TrainStepOptions,
 ) -> tuple[pb.TrainStepHeader, list[memoryview]]:
-    """Make the header of a training step, and the bytes that follow.
-
-    Raises InvalidArgument if a term is none.
-    """
+    """Make the header of a training step, and the bytes that follow."""
     array = as_array(x)
-    header = pb.TrainStepHeader(
-        instance=instance.address,
+    header = _message(
+        instance,
+        pb.TrainStepHeader,
+        options,
         step=contract.step_message(step),
         input=make_spec(array),
-        **_fields(TrainStepOptions, options),
     )
-    header.request_id = header.request_id or fresh_id()
+    header.request_id = header.request_id or messages.fresh_id()
     views = [as_bytes(array)]
     for term in as_terms(terms):
         message = header.terms.add(weight=term.weight)
@@ -786,19 +577,19 @@ def train_step_request(
 
 def train_step(
     instance: InstanceBase, request: Request, timeout: float | None
-) -> TrainStep:
+) -> types.TrainStep:
     """Make a training step; the instance takes no note of it."""
 
     def place(result: Any) -> tuple[Array | None, Parts]:
         if not result.HasField("logits"):
             return None, []
-        named, views = place_tensors([result.logits])
-        return next(iter(named.values())), views
+        named, views = tensors.place_tensors([result.logits])
+        return named[result.logits.name], views
 
     delete_abandoned(instance.channel)
     result, logits = _exchange(instance, "TrainStep", request, place, timeout)
     version = contract.read_version(result.version)
-    return TrainStep(
+    return types.TrainStep(
         version=version,
         loss=result.loss,
         losses=tuple(result.losses),
@@ -816,15 +607,6 @@ def recall_train_step(
     return train_step(instance, request.bare(), timeout).rng_state
 
 
-def release_tapes(
-    channel: Channel, tape_ids: Sequence[str], timeout: float | None
-) -> int:
-    """Drop tapes; give how many of them there were."""
-    request = pb.ReleaseTapesRequest(tape_ids=tape_ids)
-    path = DATA + "ReleaseTapes"
-    return ask(channel, path, request, pb.ReleaseTapesResponse, timeout).released_count
-
-
 def delete_abandoned(channel: Channel, timeout: float | None = None) -> None:
     """Delete the unnamed instances that nobody refers to any more.
 
@@ -836,24 +618,17 @@ def delete_abandoned(channel: Channel, timeout: float | None = None) -> None:
     left = session.take_instances(channel)
     try:
         while left:
-            _delete_abandoned(channel, *left[0], timeout)
+            address, uid = left[0]
+            request = control_pb.DeleteInstanceRequest(
+                instance=address, if_version=contract.condition(Version(uid))
+            )
+            with contextlib.suppress(errors.NotFound, errors.Aborted):
+                ask(channel, request, timeout)  # Unless somebody else deleted it.
             left.pop(0)
-    except BackbonedError:
+    except errors.BackbonedError:
         left.append(left.pop(0))  # Next time the others come before it.
     finally:
         session.put_back_instances(channel, left)
-
-
-def _delete_abandoned(
-    channel: Channel, address: str, uid: str, timeout: float | None
-) -> None:
-    request = instance_service_pb2.DeleteInstanceRequest(
-        instance=address, if_version=contract.condition(Version(uid))
-    )
-    try:
-        channel.unary(CONTROL + "DeleteInstance", request.SerializeToString(), timeout)
-    except (NotFound, Aborted):
-        pass  # Somebody else deleted it.
 
 
 def release_abandoned(channel: Channel, timeout: float) -> None:
@@ -867,6 +642,6 @@ def release_abandoned(channel: Channel, timeout: float) -> None:
         delete_abandoned(channel, timeout)
         tapes = session.take_tapes(channel)
         if tapes:
-            release_tapes(channel, tapes, timeout)
-    except BackbonedError:
+            ask(channel, pb.ReleaseTapesRequest(tape_ids=tapes), timeout)
+    except errors.BackbonedError:
         pass  # They die with the session.

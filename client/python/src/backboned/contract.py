@@ -12,55 +12,15 @@ from typing import Any, TypeVar
 import numpy as np
 from google.protobuf.duration_pb2 import Duration
 
+from backboned import types
 from backboned.errors import InvalidArgument, MalformedAnswer
 from backboned.transport.tensors import float_name, numpy_dtype
-from backboned.types import (
-    Architecture,
-    Argument,
-    Batches,
-    BatchNorm,
-    Benchmark,
-    Buffer,
-    Device,
-    FeatureCache,
-    Frozen,
-    GroupSettings,
-    InstanceInfo,
-    Layout,
-    Normalization,
-    Optimizer,
-    Parameter,
-    ParameterGroup,
-    Select,
-    ServerInfo,
-    StepOptions,
-    Stepped,
-    Timings,
-    Usage,
-    Version,
-)
-from backboned.v1 import (
-    backbone_service_pb2,
-    instance_pb2,
-    optimizer_pb2,
-    selection_pb2,
-)
+from backboned.v1 import backbone_service_pb2 as backbone_pb
+from backboned.v1 import instance_pb2, optimizer_pb2, selection_pb2
 from backboned.v1 import instance_service_pb2 as pb
 
 V = TypeVar("V")
 
-_RETURN_TYPES: Mapping[str, backbone_service_pb2.ReturnType] = {
-    "out": backbone_service_pb2.RETURN_TYPE_OUT,
-    "features": backbone_service_pb2.RETURN_TYPE_FEATURES,
-    "both": backbone_service_pb2.RETURN_TYPE_BOTH,
-    "full": backbone_service_pb2.RETURN_TYPE_FULL,
-}
-_OPTIMIZERS: Mapping[str, optimizer_pb2.OptimizerKind] = {
-    "sgd": optimizer_pb2.OPTIMIZER_KIND_SGD,
-    "adam": optimizer_pb2.OPTIMIZER_KIND_ADAM,
-    "adamw": optimizer_pb2.OPTIMIZER_KIND_ADAMW,
-}
-_LOAD_BY = {"name": pb.LOAD_BY_NAME, "order": pb.LOAD_BY_ORDER}
 _WEIGHTS = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 _SIZE = re.compile(r"(-?\d+) ?(KiB|MiB|GiB|)")
 _SHIFTS = {"": 0, "KiB": 10, "MiB": 20, "GiB": 30}
@@ -69,16 +29,26 @@ _SHIFTS = {"": 0, "KiB": 10, "MiB": 20, "GiB": 30}
 # What calls ask for. A value that the contract does not have is an InvalidArgument.
 
 
-def condition(version: Version | None) -> instance_pb2.IfVersion | None:
+def _words(enum: Any) -> dict[str, Any]:
+    """Give the numbers of an enum by their words: ``"sgd"`` of OPTIMIZER_KIND_SGD."""
+    prefix = len(enum.Name(0)) - len("UNSPECIFIED")
+    return {name[prefix:].lower(): number for name, number in enum.items() if number}
+
+
+def _number(enum: Any, what: str, word: str) -> Any:
+    words = _words(enum)
+    if word not in words:
+        known = " or ".join(map(repr, words))
+        raise InvalidArgument(f"no {what} {word!r}; it is {known}")
+    return words[word]
+
+
+def condition(version: types.Version | None) -> instance_pb2.IfVersion | None:
     """Make the contract's condition of a version; None stays None."""
-    if version is None:
-        return None
-    return instance_pb2.IfVersion(
-        uid=version.uid or "", params=version.params, buffers=version.buffers
-    )
+    return None if version is None else instance_pb2.IfVersion(**version._asdict())
 
 
-def selection(select: Select) -> selection_pb2.Selection | None:
+def selection(select: types.Select) -> selection_pb2.Selection | None:
     """Make the contract's selection; None stays None."""
     if select is None:
         return None
@@ -114,20 +84,17 @@ def _argument(name: str, value: Any) -> instance_pb2.ArgumentValue:
     )
 
 
-def return_type(returnt: str | None) -> backbone_service_pb2.ReturnType:
+def return_type(returnt: str | None) -> backbone_pb.ReturnType:
     """Give the contract's word for Mammoth's."""
     if returnt is None:
-        return backbone_service_pb2.RETURN_TYPE_UNSPECIFIED
-    if returnt not in _RETURN_TYPES:
-        raise InvalidArgument(
-            f"no returnt {returnt!r}; there are {', '.join(_RETURN_TYPES)}"
-        )
-    return _RETURN_TYPES[returnt]
+        return backbone_pb.RETURN_TYPE_UNSPECIFIED
+    number: backbone_pb.ReturnType = _number(backbone_pb.ReturnType, "returnt", returnt)
+    return number
 
 
 def batch_norm_messages(
-    settings: Sequence[BatchNorm],
-) -> list[backbone_service_pb2.BatchNormOverride]:
+    settings: Sequence[types.BatchNorm],
+) -> list[backbone_pb.BatchNormOverride]:
     """Make the contract's settings of BatchNorm layers."""
     messages = []
     for layers in settings:
@@ -135,35 +102,33 @@ def batch_norm_messages(
             raise InvalidArgument("give either momentum or cumulative, not both")
         fields = dataclasses.asdict(layers)
         fields["cumulative"] = layers.cumulative or None
-        messages.append(backbone_service_pb2.BatchNormOverride(**fields))
+        messages.append(backbone_pb.BatchNormOverride(**fields))
     return messages
 
 
-def optimizer_message(optimizer: Optimizer) -> optimizer_pb2.Optimizer:
+def optimizer_message(optimizer: types.Optimizer) -> optimizer_pb2.Optimizer:
     """Make the contract's optimizer."""
-    if optimizer.kind not in _OPTIMIZERS:
-        raise InvalidArgument(
-            f"no optimizer {optimizer.kind!r}; there are {', '.join(_OPTIMIZERS)}"
-        )
+    kind = _number(optimizer_pb2.OptimizerKind, "optimizer", optimizer.kind)
     groups = [
         optimizer_pb2.ParameterGroup(
             **_group_fields(group), selection=selection(group.select)
         )
         for group in optimizer.groups
     ]
-    return optimizer_pb2.Optimizer(kind=_OPTIMIZERS[optimizer.kind], groups=groups)
+    return optimizer_pb2.Optimizer(kind=kind, groups=groups)
 
 
-def _group_fields(group: ParameterGroup | GroupSettings) -> dict[str, Any]:
+def _group_fields(group: types.ParameterGroup | types.GroupSettings) -> dict[str, Any]:
     fields = {f.name: getattr(group, f.name) for f in dataclasses.fields(group)}
     fields.pop("select", None)
     fields["beta1"], fields["beta2"] = fields.pop("betas") or (None, None)
     return fields
 
 
-def step_message(options: StepOptions | None) -> optimizer_pb2.StepOptions:
-    """Make the contract's options of a step; None: the default ones."""
-    options = options or StepOptions()
+def step_message(options: types.StepOptions | None) -> optimizer_pb2.StepOptions | None:
+    """Make the contract's options of a step; None stays None: the default ones."""
+    if options is None:
+        return None
     message = optimizer_pb2.StepOptions(
         lr=options.lr,
         zero_after=options.zero_after,
@@ -181,11 +146,14 @@ def step_message(options: StepOptions | None) -> optimizer_pb2.StepOptions:
 
 
 def settings_message(
-    read_only: bool, frozen: Frozen, feature_cache: int | str = 0
+    read_only: bool | None,
+    frozen: types.Frozen | None,
+    feature_cache: int | str | None = None,
 ) -> instance_pb2.InstanceSettings:
-    """Make the contract's settings of an instance."""
-    if isinstance(frozen, bool):
+    """Make the contract's settings of an instance; None is what a new one has."""
+    if frozen is None or isinstance(frozen, bool):
         frozen = ["*"] if frozen else []
+    feature_cache = 0 if feature_cache is None else feature_cache
     match = _SIZE.fullmatch(str(feature_cache))
     if match is None:
         raise InvalidArgument(
@@ -193,7 +161,7 @@ def settings_message(
             "'512KiB', '256MiB', '1GiB'"
         )
     return instance_pb2.InstanceSettings(
-        read_only=read_only,
+        read_only=bool(read_only),
         frozen=[frozen] if isinstance(frozen, str) else frozen,
         feature_cache_bytes=int(match[1]) << _SHIFTS[match[2]],
     )
@@ -212,14 +180,18 @@ def checked_seed(seed: Any) -> int | None:
     return number
 
 
+def normalization_message(
+    normalization: types.Normalization | None,
+) -> instance_pb2.Normalization | None:
+    """Make the contract's normalization of images; None stays None."""
+    return normalization and instance_pb2.Normalization(**normalization._asdict())
+
+
 def weights_message(
     weights: str | None, load_by: str, partial: bool, resize: bool
 ) -> pb.Weights | None:
     """Make the contract's weights; None stays None."""
-    if load_by not in _LOAD_BY:
-        raise InvalidArgument(
-            f"load_by is {load_by!r}; it is {' or '.join(map(repr, _LOAD_BY))}"
-        )
+    order = _number(pb.LoadBy, "load_by", load_by)
     if weights is None:
         if partial or resize or load_by != "name":
             raise InvalidArgument(
@@ -233,10 +205,7 @@ def weights_message(
             "--weights-dir, without folder and .safetensors: [a-z0-9][a-z0-9_.-]{0,63}"
         )
     return pb.Weights(
-        name=weights,
-        load_by=_LOAD_BY[load_by],
-        partial=partial,
-        resize_position_embedding=resize,
+        name=weights, load_by=order, partial=partial, resize_position_embedding=resize
     )
 
 
@@ -246,7 +215,8 @@ def weights_message(
 def _read(kind: type[V], *messages: Any, **given: Any) -> V:
     """Make a value of the fields that messages have of the same names.
 
-    Durations become seconds, repeated fields tuples. `given` are the other fields.
+    Durations become seconds, repeated fields tuples, arguments what they hold. `given`
+    are the other fields.
     """
     for name in kind.__annotations__:
         if name not in given:
@@ -258,14 +228,18 @@ def _read(kind: type[V], *messages: Any, **given: Any) -> V:
 def _value(field: Any) -> Any:
     if isinstance(field, Duration):
         return field.ToNanoseconds() / 1e9
+    if isinstance(field, instance_pb2.ArgumentValue):
+        return read_argument(field)
     if isinstance(field, (str, bytes)) or not hasattr(field, "__len__"):
         return field
-    return dict(field) if hasattr(field, "items") else tuple(field)
+    if hasattr(field, "items"):
+        return {name: _value(value) for name, value in field.items()}
+    return tuple(map(_value, field))
 
 
-def read_version(message: instance_pb2.Version) -> Version:
+def read_version(message: instance_pb2.Version) -> types.Version:
     """Read the version of an instance."""
-    return Version(message.uid, message.params, message.buffers)
+    return types.Version(message.uid, message.params, message.buffers)
 
 
 def read_argument(message: instance_pb2.ArgumentValue) -> Any:
@@ -274,111 +248,101 @@ def read_argument(message: instance_pb2.ArgumentValue) -> Any:
     return getattr(message, kind) if kind else None
 
 
-def _arguments(message: Any) -> dict[str, Any]:
-    return {name: read_argument(value) for name, value in message.arguments.items()}
-
-
-def _normalization(message: Any) -> Normalization | None:
+def _normalization(message: Any) -> types.Normalization | None:
     if not message.HasField("normalization"):
         return None
-    return _read(Normalization, message.normalization)
+    return _read(types.Normalization, message.normalization)
 
 
-def read_layout(message: instance_pb2.Layout) -> Layout:
+def read_layout(message: instance_pb2.Layout) -> types.Layout:
     """Read the layout of an instance."""
     return _read(
-        Layout,
+        types.Layout,
         message,
         parameters=tuple(
-            Parameter(p.name, tuple(p.shape), p.offset, tuple(p.aliases))
+            types.Parameter(p.name, tuple(p.shape), p.offset, tuple(p.aliases))
             for p in message.parameters
         ),
         buffers=tuple(
-            Buffer(b.name, numpy_dtype(b.dtype), tuple(b.shape))
+            types.Buffer(b.name, numpy_dtype(b.dtype), tuple(b.shape))
             for b in message.buffers
         ),
         elements=message.parameter_elements,
     )
 
 
-def read_server(message: pb.GetServerResponse) -> ServerInfo:
+def read_server(message: pb.GetServerResponse) -> types.ServerInfo:
     """Read the description of a server."""
     return _read(
-        ServerInfo,
+        types.ServerInfo,
         message,
         devices=tuple(
-            _read(Device, device, batches=_read(Batches, device.batches))
+            _read(types.Device, device, batches=_read(types.Batches, device.batches))
             for device in message.devices
         ),
         limits={
             field.name: _value(getattr(message.limits, field.name))
             for field in message.limits.DESCRIPTOR.fields
         },
-        session_usage=_read(Usage, message.session_usage),
-        principal_usage=_read(Usage, message.principal_usage),
+        session_usage=_read(types.Usage, message.session_usage),
+        principal_usage=_read(types.Usage, message.principal_usage),
     )
 
 
-def read_architecture(message: pb.Architecture) -> Architecture:
+def read_architecture(message: pb.Architecture) -> types.Architecture:
     """Read the description of an architecture."""
     arguments = tuple(
         _read(
-            Argument,
+            types.Argument,
             a,
             default=read_argument(a.default_value),
             minimum=a.minimum if a.HasField("minimum") else None,
             maximum=a.maximum if a.HasField("maximum") else None,
-            choices=tuple(read_argument(c) for c in a.choices),
             step=a.step or 1,
         )
         for a in message.arguments
     )
-    return _read(Architecture, message, arguments=arguments)
+    return _read(types.Architecture, message, arguments=arguments)
 
 
-def read_benchmark(message: pb.Benchmark) -> Benchmark:
+def read_benchmark(message: pb.Benchmark) -> types.Benchmark:
     """Read the description of a benchmark."""
-    return _read(
-        Benchmark,
-        message,
-        arguments=_arguments(message),
-        normalization=_normalization(message),
-    )
+    return _read(types.Benchmark, message, normalization=_normalization(message))
 
 
-def read_instance(message: instance_pb2.Instance) -> InstanceInfo:
+def read_instance(message: instance_pb2.Instance) -> types.InstanceInfo:
     """Read the description of an instance, without its layout."""
     optimizer = message.optimizer if message.HasField("optimizer") else None
     return _read(
-        InstanceInfo,
+        types.InstanceInfo,
         message,
         message.counters,
         message.settings,
         version=read_version(message.version),
-        arguments=_arguments(message),
         create_time=message.create_time.ToDatetime(datetime.timezone.utc),
         normalization=_normalization(message),
         optimizer=optimizer and read_optimizer(optimizer),
         dtype=float_name(message.dtype),
-        feature_cache=_read(FeatureCache, message.feature_cache),
+        feature_cache=_read(types.FeatureCache, message.feature_cache),
     )
 
 
-def read_optimizer(message: optimizer_pb2.Optimizer) -> Optimizer:
+def read_optimizer(message: optimizer_pb2.Optimizer) -> types.Optimizer:
     """Read an optimizer."""
-    kinds = {number: name for name, number in _OPTIMIZERS.items()}
+    words = _words(optimizer_pb2.OptimizerKind)
+    kinds = {number: word for word, number in words.items()}
     if message.kind not in kinds:
         raise MalformedAnswer(f"the answer has an optimizer of kind {message.kind}")
     groups = tuple(_read_group(group) for group in message.groups)
-    return Optimizer(kinds[message.kind], groups)
+    return types.Optimizer(kinds[message.kind], groups)
 
 
-def _read_group(group: optimizer_pb2.ParameterGroup) -> ParameterGroup:
-    select: Select = list(group.selection.globs) or None
+def _read_group(group: optimizer_pb2.ParameterGroup) -> types.ParameterGroup:
+    select: types.Select = list(group.selection.globs) or None
     if group.selection.HasField("range"):
         select = range(group.selection.range.begin, group.selection.range.end)
     return _read(
-        ParameterGroup,
+        types.ParameterGroup,
         group,
         select=select,
         betas=(group.beta1, group.beta2) if group.HasField("beta1") else None,
@@ -386,13 +350,14 @@ def _read_group(group: optimizer_pb2.ParameterGroup) -> ParameterGroup:
     )
 
 
-def read_step(version: Version, message: optimizer_pb2.StepResult) -> Stepped:
+def read_step(
+    version: types.Version, message: optimizer_pb2.StepResult
+) -> types.Stepped:
     """Read what a step did."""
     norm = message.grad_norm if message.HasField("grad_norm") else None
-    return Stepped(version, norm, message.stepped_count)
+    return types.Stepped(version, norm, message.stepped_count)
 
 
-def read_timings(message: backbone_service_pb2.Timings) -> Timings:
+def read_timings(message: backbone_pb.Timings) -> types.Timings:
     """Read the seconds that a call took in the server."""
-    parts = (message.queue, message.compute, message.total)
-    return Timings(*(part.seconds + part.nanos / 1e9 for part in parts))
+    return _read(types.Timings, message)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import functools
 import inspect
 import logging
@@ -47,6 +49,7 @@ NOTHING_CHANGED = {
 _DETAILS_KEY = "grpc-status-details-bin"
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class BackbonedError(Exception):
     """A call failed.
 
@@ -63,30 +66,23 @@ class BackbonedError(Exception):
       help.
     """
 
+    message: str
+    code: grpc.StatusCode = None
+    reason: str = ""
+    limit: str = ""
+    limit_value: int = 0
+    requested_value: int = 0
+    retry_delay: float | None = None
+    limit_scope: str = ""
+
     default_code = grpc.StatusCode.UNKNOWN
     # Whether the server was waited for already, and stayed away.
     was_waited_for = False
 
-    def __init__(
-        self,
-        message: str,
-        code: grpc.StatusCode | None = None,
-        reason: str = "",
-        limit: str = "",
-        limit_value: int = 0,
-        requested_value: int = 0,
-        retry_delay: float | None = None,
-        limit_scope: str = "",
-    ) -> None:
-        super().__init__(message)
-        self.message = message
-        self.code = self.default_code if code is None else code
-        self.reason = reason
-        self.limit = limit
-        self.limit_value = limit_value
-        self.requested_value = requested_value
-        self.retry_delay = retry_delay
-        self.limit_scope = limit_scope
+    def __post_init__(self) -> None:
+        """Fill `code` in, and be an exception of the message."""
+        super().__init__(self.message)
+        self.code = self.code or self.default_code
 
     def __str__(self) -> str:
         """Give the message, then code and reason."""
@@ -225,12 +221,10 @@ def from_rpc(error: grpc.RpcError, hint: str = "") -> BackbonedError:
     - `hint`: what the client knows besides, e.g. that the server's process has ended.
     """
     code = error.code()
-    detail = _detail(error.trailing_metadata() or ())
     message = error.details() or code.name.lower()
     if hint:
         message = f"{hint} [{message}]"
-    if detail is None:
-        return _CLASSES.get(code, BackbonedError)(message, code)
+    detail = _detail(error.trailing_metadata() or ())
     reason = _name(error_pb2.ErrorReason, detail.reason)
     scope = _name(error_pb2.LimitScope, detail.scope)
     cls = _CLASSES.get(code, BackbonedError)
@@ -238,7 +232,7 @@ def from_rpc(error: grpc.RpcError, hint: str = "") -> BackbonedError:
         cls = StaleVersion
     delay = None
     if detail.HasField("retry_delay"):
-        delay = detail.retry_delay.seconds + detail.retry_delay.nanos / 1e9
+        delay = detail.retry_delay.ToNanoseconds() / 1e9
     return cls(
         message,
         code,
@@ -251,20 +245,16 @@ def from_rpc(error: grpc.RpcError, hint: str = "") -> BackbonedError:
     )
 
 
-def _detail(trailer: tuple[Any, ...]) -> error_pb2.ErrorDetail | None:
-    """Find the ErrorDetail in a call's trailer; None if there is none."""
+def _detail(trailer: tuple[Any, ...]) -> error_pb2.ErrorDetail:
+    """Find the ErrorDetail in a call's trailer; an empty one if there is none."""
+    detail = error_pb2.ErrorDetail()
     for key, value in trailer:
-        if key != _DETAILS_KEY:
-            continue
-        try:
-            status = error_pb2.StatusDetails.FromString(value)
-            for item in status.details:
-                detail = error_pb2.ErrorDetail()
-                if item.Unpack(detail):
-                    return detail
-        except DecodeError:
-            return None
-    return None
+        if key == _DETAILS_KEY:
+            with contextlib.suppress(DecodeError):
+                for item in error_pb2.StatusDetails.FromString(value).details:
+                    if item.Unpack(detail):
+                        return detail
+    return detail
 
 
 def _name(enum: Any, number: int) -> str:

@@ -6,51 +6,22 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Callable
 
 import numpy as np
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from backboned import calls, contract
-from backboned.calls import (
-    BackwardOptions,
-    ForwardOptions,
-    ReadOptions,
-    TrainStepOptions,
-    WriteOptions,
-    ask,
-)
+from backboned import calls, contract, types
+from backboned.calls import ReadOptions, WriteOptions, ask
 from backboned.errors import InvalidArgument, MalformedAnswer, verbs
 from backboned.instance_base import InstanceBase
 from backboned.losses import Terms
 from backboned.steps import Call, StepInFlight
-from backboned.transport.channel import CONTROL, DATA, Channel
+from backboned.transport import tensors
+from backboned.transport.channel import Channel
 from backboned.transport.messages import SINGLE_BYTES, Recallable, Request, fresh_id
-from backboned.transport.tensors import (
-    all_widened,
-    flat_float,
-    make_spec,
-    place_tensors,
-    widened,
-)
-from backboned.types import (
-    Array,
-    Backward,
-    Extracted,
-    Forward,
-    Frozen,
-    Grads,
-    InstanceInfo,
-    Optimizer,
-    OptimizerState,
-    ParameterGroup,
-    Select,
-    StepOptions,
-    Stepped,
-    TrainStep,
-    Version,
-)
+from backboned.transport.tensors import make_spec, widened
+from backboned.types import Array, Grads, Select, StepOptions, TrainStep, Version
 from backboned.v1 import backbone_service_pb2 as pb
 from backboned.v1 import instance_service_pb2 as control_pb
 
@@ -64,7 +35,7 @@ class Instance(InstanceBase):
 
     Every method may raise the errors of `backboned.errors`: `NotFound` once the
     instance is deleted, `InvalidArgument` for wrong shapes, types or names,
-    `ResourceExhausted` at a limit, `StaleVersion` if `if_version` does not hold,
+    `ResourceExhausted` at a limit, `StaleVersion` if the state is not `if_version`,
     `Unavailable` if the server is not there, `DeadlineExceeded` after `timeout` seconds
     (the server object's unless given). A call that fails changes nothing, unless it was
     cut off by its deadline or a broken connection: then it may have happened. A
@@ -74,43 +45,34 @@ class Instance(InstanceBase):
     Thread-safe. `InstanceBase` lists its attributes.
     """
 
-    def info(self, digest: bool = False, timeout: float | None = None) -> InstanceInfo:
+    def info(
+        self, digest: bool = False, timeout: float | None = None
+    ) -> types.InstanceInfo:
         """Ask the server what it knows of the instance.
 
         With `digest` it computes the SHA-256 of parameters and buffers too.
         """
         request = control_pb.GetInstanceRequest(instance=self.address, digest=digest)
-        answer = self._control("GetInstance", request, timeout)
-        return self.described(answer.instance)
-
-    def _control(self, method: str, request: Any, timeout: float | None) -> Any:
-        answer = getattr(control_pb, f"{method}Response")
-        return ask(self.channel, CONTROL + method, request, answer, timeout)
+        return self.described(ask(self.channel, request, timeout).instance)
 
     def delete(self, timeout: float | None = None) -> None:
         """Delete the instance and its tapes; a namesake made later is spared."""
-        request = control_pb.DeleteInstanceRequest(
-            request_id=fresh_id(),
-            instance=self.address,
-            if_version=contract.condition(Version(self.uid)),
-        )
         self.deleted = True
-        self._control("DeleteInstance", request, timeout)
+        expected: WriteOptions = {"if_version": Version(self.uid), "timeout": timeout}
+        calls.change(self, control_pb.DeleteInstanceRequest, expected)
 
     def clone(
         self,
         name: str | None = None,
         *,
         read_only: bool = False,
-        frozen: Frozen | None = None,
+        frozen: types.Frozen | None = None,
         feature_cache: int | str = 0,
         with_grads: bool = False,
         with_optimizer: bool = False,
         num_classes: int | None = None,
         seed: int | None = None,
-        if_version: Version | None = None,
-        request_id: str = "",
-        timeout: float | None = None,
+        **options: Unpack[WriteOptions],
     ) -> Instance:
         """Make an instance in this one's state.
 
@@ -134,8 +96,6 @@ class Instance(InstanceBase):
         seed : int, optional
             Of that classifier: the clone's is the one that the architecture with
             `num_classes` and this seed begins with.
-        if_version : Version, optional
-            The state that must be found.
 
         Raises
         ------
@@ -143,21 +103,21 @@ class Instance(InstanceBase):
             The name is taken.
         """
         calls.delete_abandoned(self.channel)
-        request = control_pb.CloneInstanceRequest(
-            request_id=request_id or fresh_id(),
-            instance=self.address,
+        settings = None
+        if read_only or frozen is not None or feature_cache:
+            kept = self.frozen if frozen is None else frozen
+            settings = contract.settings_message(read_only, kept, feature_cache)
+        answer = calls.change(
+            self,
+            control_pb.CloneInstanceRequest,
+            options,
             name=name or "",
-            if_version=contract.condition(if_version),
+            settings=settings,
             with_grads=with_grads,
             with_optimizer=with_optimizer,
             num_classes=num_classes,
             seed=contract.checked_seed(seed),
         )
-        if read_only or frozen is not None or feature_cache:
-            kept = self.frozen if frozen is None else frozen
-            settings = contract.settings_message(read_only, kept, feature_cache)
-            request.settings.CopyFrom(settings)
-        answer = self._control("CloneInstance", request, timeout)
         made = type(self)(self.channel, answer.instance)
         made.made_here = True
         made.begin_life()
@@ -167,12 +127,10 @@ class Instance(InstanceBase):
         self,
         *,
         read_only: bool | None = None,
-        frozen: Frozen | None = None,
+        frozen: types.Frozen | None = None,
         feature_cache: int | str | None = None,
-        if_version: Version | None = None,
-        request_id: str = "",
-        timeout: float | None = None,
-    ) -> InstanceInfo:
+        **options: Unpack[WriteOptions],
+    ) -> types.InstanceInfo:
         """Change settings, those that are given; say what the instance is then.
 
         Parameters
@@ -186,8 +144,6 @@ class Instance(InstanceBase):
         feature_cache : int or str, optional
             Bytes that the answers of forwards in evaluation may take that are kept
             for equal inputs, e.g. ``"256MiB"``; 0: none are kept.
-        if_version : Version, optional
-            The state that must be found.
         """
         given = {
             "read_only": read_only,
@@ -195,17 +151,14 @@ class Instance(InstanceBase):
             "feature_cache_bytes": feature_cache,
         }
         paths = [path for path, value in given.items() if value is not None]
-        settings = contract.settings_message(
-            bool(read_only), () if frozen is None else frozen, feature_cache or 0
-        )
-        request = control_pb.UpdateInstanceRequest(
-            request_id=request_id or fresh_id(),
-            instance=self.address,
+        settings = contract.settings_message(read_only, frozen, feature_cache)
+        answer = calls.change(
+            self,
+            control_pb.UpdateInstanceRequest,
+            options,
             settings=settings,
             update_mask=FieldMask(paths=paths),
-            if_version=contract.condition(if_version),
         )
-        answer = self._control("UpdateInstance", request, timeout)
         return self.described(answer.instance)
 
     def forward(
@@ -215,7 +168,7 @@ class Instance(InstanceBase):
         *,
         timeout: float | None = None,
         **options: Unpack[calls.ForwardKeywords],
-    ) -> Forward:
+    ) -> types.Forward:
         """Run one forward with the state that it finds.
 
         Parameters
@@ -251,8 +204,6 @@ class Instance(InstanceBase):
         buffers : dict of str to array_like, optional
             All buffers to run with in place of the instance's own, which stay, also
             in training; `return_buffers` gives the moved ones.
-        if_version : Version, optional
-            The state that must be found.
         allow_merge : bool
             Let the server run this with other calls, which changes the last bits.
         release_tapes : sequence of str
@@ -265,12 +216,12 @@ class Instance(InstanceBase):
             upload the input only if it is not there; False: upload at once. By default
             what is likely to be there is asked for.
         """
-        given: ForwardOptions = {**options, "outputs": outputs}
+        given: calls.ForwardOptions = {**options, "outputs": outputs}
         result = calls.forward(self, np.asarray(x, order="C"), given, timeout)
         return dataclasses.replace(
             result,
-            outputs=all_widened(result.outputs),
-            buffers=all_widened(result.buffers),
+            outputs=tensors.all_widened(result.outputs),
+            buffers=tensors.all_widened(result.buffers),
         )
 
     def features(self, x: Any, timeout: float | None = None) -> Array:
@@ -282,8 +233,8 @@ class Instance(InstanceBase):
         tapes: Mapping[str, Mapping[str, Any]],
         *,
         timeout: float | None = None,
-        **options: Unpack[BackwardOptions],
-    ) -> Backward:
+        **options: Unpack[calls.BackwardOptions],
+    ) -> types.Backward:
         """Compute the gradients of taped forwards, summed, the newest first.
 
         Parameters
@@ -340,7 +291,9 @@ class Instance(InstanceBase):
         self, tape_ids: Sequence[str], timeout: float | None = None
     ) -> int:
         """Drop tapes; unknown ids are fine. Give how many of them there were."""
-        return calls.release_tapes(self.channel, tape_ids, timeout)
+        request = pb.ReleaseTapesRequest(tape_ids=tape_ids)
+        count: int = ask(self.channel, request, timeout).released_count
+        return count
 
     def extract(
         self,
@@ -350,7 +303,7 @@ class Instance(InstanceBase):
         l2_normalize: bool = False,
         allow_merge: bool = True,
         timeout: float | None = None,
-    ) -> Extracted:
+    ) -> types.Extracted:
         """Give features or logits of a batch of at most 2 MiB, in evaluation mode.
 
         Parameters
@@ -378,17 +331,16 @@ class Instance(InstanceBase):
             l2_normalize=l2_normalize,
             allow_merge=allow_merge,
         )
-        path = DATA + "Extract"
-        answer = ask(self.channel, path, request, pb.ExtractResponse, timeout)
-        named, (view,) = place_tensors([answer.output])
+        answer = ask(self.channel, request, timeout)
+        named, (view,) = tensors.place_tensors([answer.output])
         if view.nbytes != len(answer.data):
             raise MalformedAnswer(
                 f"the answer has {len(answer.data)} bytes, expected {view.nbytes}"
             )
         view[:] = answer.data
-        (data,) = named.values()
+        data = widened(named[answer.output.name])
         version = contract.read_version(answer.version)
-        return Extracted(widened(data), answer.instance, version, answer.digest)
+        return types.Extracted(data, answer.instance, version, answer.digest)
 
     def get_params(
         self,
@@ -414,7 +366,7 @@ class Instance(InstanceBase):
         It is floating-point, and converted to the instance's dtype. Gives the new
         version.
         """
-        parts = [flat_float(values, "parameters", self.dtype)]
+        parts = [tensors.flat_float(values, "parameters", self.dtype)]
         return calls.set_params(self, parts, select, **options)
 
     def get_grads(
@@ -422,18 +374,26 @@ class Instance(InstanceBase):
     ) -> Array:
         """Read gradients that the server accumulated, [P]; `dtype` as in `get_params`.
 
-        Raises
-        ------
-        FailedPrecondition
-            If a selected parameter has none.
+        Raises FailedPrecondition if a selected parameter has none.
         """
-        return widened(calls.get_grads(self, select, False, dtype, timeout).flat)
+        return self._get_grads(timeout, select, dtype=tensors.float_number(dtype)).flat
 
     def read_grads(
         self, select: Select = None, *, timeout: float | None = None
     ) -> Grads:
         """Read gradients that the server accumulated, and which there are."""
-        return calls.get_grads(self, select, True, timeout=timeout)
+        return self._get_grads(timeout, select, allow_absent=True)
+
+    def _get_grads(self, timeout: float | None, select: Select, **fields: Any) -> Grads:
+        flat, result = calls.read(
+            self,
+            "GetGrads",
+            lambda result: tensors.place_flat(result.grads.spec),
+            {"timeout": timeout},
+            selection=calls.selection(self, select),
+            **fields,
+        )
+        return Grads(widened(flat), tuple(result.grads.present))
 
     def set_grads(
         self,
@@ -448,69 +408,93 @@ class Instance(InstanceBase):
         `present` says for each selected parameter whether it gets one, and is in
         `values`; empty: each does.
         """
-        flat = flat_float(values, "gradients", self.dtype)
-        return calls.set_grads(self, flat, present, select, **options)
+        flat = tensors.flat_float(values, "gradients", self.dtype)
+        grads = pb.FlatGrads(spec=calls.flat_spec([flat]), present=present)
+        fields = {"selection": calls.selection(self, select), "grads": grads}
+        return calls.write(self, "SetGrads", [flat], options, **fields)
 
     def zero_grads(
         self, select: Select = None, **options: Unpack[WriteOptions]
     ) -> Version:
         """Take gradients away: there are none afterwards, which is not zero."""
-        return calls.zero_grads(self, select, **options)
+        selected = calls.selection(self, select)
+        answer = calls.change(self, pb.ZeroGradsRequest, options, selection=selected)
+        return self.saw(answer.version)
 
     def get_buffers(
         self, select: Select = None, **options: Unpack[ReadOptions]
     ) -> dict[str, Array]:
         """Read buffers (BatchNorm statistics) of one version, by name."""
-        return all_widened(calls.get_buffers(self, select, **options)[0])
+        return tensors.all_widened(calls.get_buffers(self, select, **options)[0])
 
     def set_buffers(
         self, values: Mapping[str, Any], **options: Unpack[WriteOptions]
     ) -> Version:
-        """Replace the named buffers: all of them, or none. Give the new version."""
-        return calls.set_buffers(self, values, **options)
+        """Replace the named buffers: all of them, or none. Give the new version.
+
+        Raises InvalidArgument if there is no buffer of a name, or no name.
+        """
+        arrays = calls.arrays_in_order(self.layout, values)
+        every = len(arrays) == len(self.layout.buffers) > 0
+        return calls.write(
+            self,
+            "SetBuffers",
+            list(arrays.values()),
+            options,
+            selection=contract.selection(None if every else list(arrays)),
+            buffers=[make_spec(array, name) for name, array in arrays.items()],
+        )
 
     def configure_optimizer(
         self,
         kind: str,
-        groups: Sequence[ParameterGroup] = (ParameterGroup(),),
+        groups: Sequence[types.ParameterGroup] = (types.ParameterGroup(),),
         **options: Unpack[WriteOptions],
-    ) -> Optimizer:
+    ) -> types.Optimizer:
         """Give the instance an optimizer, without state, in place of its own.
 
         `kind` is ``"sgd"``, ``"adam"`` or ``"adamw"``. No parameter may be in two
         groups; one in none is never stepped. Gives the optimizer with the defaults
         filled in.
         """
-        optimizer = Optimizer(kind, tuple(groups))
-        return calls.configure_optimizer(self, optimizer, **options)
+        message = contract.optimizer_message(types.Optimizer(kind, tuple(groups)))
+        answer = calls.change(
+            self, pb.ConfigureOptimizerRequest, options, optimizer=message
+        )
+        self.saw(answer.version)
+        return contract.read_optimizer(answer.optimizer)
 
     def step(
         self, options: StepOptions | None = None, **call: Unpack[WriteOptions]
-    ) -> Stepped:
+    ) -> types.Stepped:
         """Step the optimizer with the gradients that the server holds.
 
-        A parameter without a gradient stays as it is.
-
-        Raises
-        ------
-        FailedPrecondition
-            If there is no optimizer, or no parameter of a group has a gradient.
+        A parameter without a gradient stays as it is. Raises FailedPrecondition if
+        there is no optimizer, or no parameter of a group has a gradient.
         """
-        return calls.step(self, options, **call)
+        message = contract.step_message(options)
+        answer = calls.change(self, pb.StepRequest, call, options=message)
+        return contract.read_step(self.saw(answer.version), answer.result)
 
-    def get_optimizer_state(self, **options: Unpack[ReadOptions]) -> OptimizerState:
+    def get_optimizer_state(
+        self, **options: Unpack[ReadOptions]
+    ) -> types.OptimizerState:
         """Read the optimizer and what it remembers, of one version.
 
-        Raises
-        ------
-        FailedPrecondition
-            If there is no optimizer.
+        Raises FailedPrecondition if there is no optimizer.
         """
-        return calls.get_optimizer_state(self, **options)
+        found, result = calls.read(
+            self,
+            "GetOptimizerState",
+            lambda result: tensors.place_tensors(result.tensors),
+            options,
+        )
+        optimizer = contract.read_optimizer(result.optimizer)
+        return types.OptimizerState(optimizer, found, self.version)
 
     def set_optimizer_state(
         self,
-        optimizer: Optimizer,
+        optimizer: types.Optimizer,
         tensors: Mapping[str, Any],
         **options: Unpack[WriteOptions],
     ) -> Version:
@@ -519,7 +503,15 @@ class Instance(InstanceBase):
         `tensors` are as `get_optimizer_state` gives them: for each parameter all, or
         none.
         """
-        return calls.set_optimizer_state(self, optimizer, tensors, **options)
+        arrays = [np.asarray(tensor, order="C") for tensor in tensors.values()]
+        return calls.write(
+            self,
+            "SetOptimizerState",
+            arrays,
+            options,
+            optimizer=contract.optimizer_message(optimizer),
+            tensors=list(map(make_spec, arrays, tensors)),
+        )
 
     def train_step(
         self,
@@ -529,7 +521,7 @@ class Instance(InstanceBase):
         *,
         timeout: float | None = None,
         recallable: Recallable | None = None,
-        **options: Unpack[TrainStepOptions],
+        **options: Unpack[calls.TrainStepOptions],
     ) -> TrainStep:
         """Run a forward in training, the loss, its backward and a step.
 
@@ -562,7 +554,7 @@ class Instance(InstanceBase):
         if recallable is not None:
             recallable(functools.partial(calls.recall_train_step, self, request))
         result = calls.train_step(self, request, timeout)
-        self._made(result)
+        self.version = result.version
         return result
 
     def train_step_async(
@@ -572,9 +564,11 @@ class Instance(InstanceBase):
         step: StepOptions | None = None,
         *,
         timeout: float | None = None,
-        within: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext,
+        within: Callable[
+            [], contextlib.AbstractContextManager[Any]
+        ] = contextlib.nullcontext,
         recallable: Recallable | None = None,
-        **options: Unpack[TrainStepOptions],
+        **options: Unpack[calls.TrainStepOptions],
     ) -> StepInFlight:
         """Send a training step, and do not wait for its answer.
 
@@ -628,10 +622,10 @@ class Instance(InstanceBase):
         def first() -> Version:
             return if_version or Version(self.uid, self.version.params)
 
-        return self.steps.submit(first, prepare, self._made)
+        def made(result: TrainStep) -> None:
+            self.version = result.version
 
-    def _made(self, result: TrainStep) -> None:
-        self.version = result.version
+        return self.steps.submit(first, prepare, made)
 
 
 def _widened(grads: Grads) -> Grads:
@@ -649,8 +643,7 @@ def create_instance(
     """
     calls.delete_abandoned(channel)
     request.request_id = request.request_id or fresh_id()
-    path, response = CONTROL + "CreateInstance", control_pb.CreateInstanceResponse
-    answer = ask(channel, path, request, response, timeout)
+    answer = ask(channel, request, timeout)
     made = Instance(channel, answer.instance)
     made.made_here = not answer.existed
     made.rng_state = answer.rng_state

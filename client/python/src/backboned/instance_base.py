@@ -24,17 +24,10 @@ class InstanceBase:
     """A named instance of a server, as an answer described it.
 
     - `channel`: with a meter of its own.
-    - `architecture`, `benchmark`: `benchmark` is empty if it was made from an
-      architecture.
-    - `arguments`: the architecture's arguments, defaults filled in.
-    - `device`, `dtype`: e.g. ``"cpu"``; of its parameters, e.g. ``"float32"``.
-    - `normalization`: of uint8 images; None: they are refused.
-    - `ephemeral`: it dies with the session that made it, since it was not named.
-    - `columns`: the earlier columns of a progressive network, as ``owner/name``.
-    - `weights`, `weights_sha256`: the weights file that it began with, and its SHA-256;
-      empty: none.
-    - `read_only`, `frozen`, `feature_cache_bytes`: its settings, as `Instance.update`
-      takes them, when an answer last told them.
+    - `name`, `owner`, `architecture`, `arguments`, `benchmark`, `device`, `dtype`,
+      `normalization`, `ephemeral`, `columns`, `weights`, `weights_sha256`, and as they
+      were when an answer last told them, `read_only`, `frozen`, `feature_cache_bytes`:
+      see `types.InstanceInfo`.
     - `whole_layout`: the layout in the server, also of what `without` leaves out.
     - `version`: the newest state that an answer spoke of.
     - `steps`: the training steps that are in flight.
@@ -82,7 +75,7 @@ class InstanceBase:
 
     @functools.cached_property
     def server_identity(self) -> ServerIdentity:
-        """The server that has it, asked for with the first question."""
+        """The server that has it, asked when this is first read."""
         return ServerIdentity(self.channel)
 
     def stand_for(self, other: InstanceBase) -> None:

@@ -12,15 +12,7 @@ from __future__ import annotations
 import sys
 
 try:
-    from backboned_mammoth import (  # type: ignore
-        REQUIRE_REMOTE,
-        SERVER,
-        STATS,
-        RanHere,
-        SeamError,
-        disengage,
-        engage,
-    )
+    from backboned_mammoth import *  # type: ignore  # noqa: F403
 except ModuleNotFoundError as error:
     if error.name != "backboned_mammoth":
         raise
@@ -32,16 +24,6 @@ except ModuleNotFoundError as error:
     if __name__ == "__main__":
         sys.exit(_message)
     raise ModuleNotFoundError(_message, name=error.name) from None
-
-__all__ = [
-    "REQUIRE_REMOTE",
-    "SERVER",
-    "STATS",
-    "RanHere",
-    "SeamError",
-    "disengage",
-    "engage",
-]
 
 if __name__ == "__main__":
     from backboned_mammoth.__main__ import main  # type: ignore

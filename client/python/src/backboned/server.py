@@ -6,40 +6,16 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from google.protobuf.message import Message
-
-from backboned import calls, contract
-from backboned.errors import (
-    BackbonedError,
-    DeadlineExceeded,
-    InvalidArgument,
-    Unavailable,
-    verb,
-    verbs,
-)
+from backboned import calls, contract, errors, types
+from backboned.errors import BackbonedError, Unavailable, verb, verbs
 from backboned.instance import Instance, create_instance
-from backboned.transport import local
-from backboned.transport.channel import (
-    CONTROL,
-    DEFAULT_TIMEOUT_S,
-    RECONNECT_TIMEOUT_S,
-    Channel,
-)
+from backboned.transport import local, retries, traffic
+from backboned.transport.channel import DEFAULT_TIMEOUT_S, RECONNECT_TIMEOUT_S, Channel
 from backboned.transport.messages import fresh_id
-from backboned.transport.retries import RETRY_TIMEOUT_S, OnWait, show_waiting
 from backboned.transport.tensors import float_number
-from backboned.transport.traffic import require_tqdm
-from backboned.types import (
-    Architecture,
-    Benchmark,
-    Frozen,
-    InstanceInfo,
-    Normalization,
-    ServerInfo,
-)
+from backboned.types import Frozen, Normalization
 from backboned.v1 import instance_service_pb2 as pb
 
 if TYPE_CHECKING:
@@ -56,12 +32,8 @@ class Server:
 
     A context manager: at its end the connection is closed, and the server is stopped
     if it was started here. Thread-safe, and safe to use after a fork: a child process
-    gets a connection of its own with its first call.
-
-    Attributes
-    ----------
-    target : str
-        ``unix:/path`` or ``host:port``.
+    gets a connection of its own with its first call. `target` is ``unix:/path`` or
+    ``host:port``.
     """
 
     def __init__(
@@ -79,12 +51,7 @@ class Server:
         """Give the server itself."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Close."""
         self.close()
 
@@ -96,31 +63,31 @@ class Server:
         if self.process is not None:
             self.process.stop()
 
-    def info(self, timeout: float | None = None) -> ServerInfo:
+    def info(self, timeout: float | None = None) -> types.ServerInfo:
         """Ask for versions, devices and what waits for them, threads and limits.
 
         A server that does not answer is not waited for.
         """
         return contract.read_server(self.channel.ask_server(timeout))
 
-    def benchmarks(self) -> list[Benchmark]:
+    def benchmarks(self) -> list[types.Benchmark]:
         """List the benchmarks that the server knows, by name."""
         return [contract.read_benchmark(b) for b in self._listed("benchmarks")]
 
-    def architectures(self) -> list[Architecture]:
+    def architectures(self) -> list[types.Architecture]:
         """List the architectures that the server can build, by name."""
         return [contract.read_architecture(a) for a in self._listed("architectures")]
 
-    def instances(self) -> list[InstanceInfo]:
+    def instances(self) -> list[types.InstanceInfo]:
         """List the instances that the caller may use, by owner and name."""
         return [contract.read_instance(i) for i in self._listed("instances")]
 
     def _listed(self, what: str) -> Iterator[Any]:
         """Give what the contract's method lists, page by page."""
-        method, token = f"List{what.capitalize()}", ""
+        token = ""
         while True:
-            request = getattr(pb, f"{method}Request")(page_token=token)
-            page = self._call(method, request)
+            request = getattr(pb, f"List{what.capitalize()}Request")(page_token=token)
+            page = calls.ask(self.channel, request)
             yield from getattr(page, what)
             token = page.next_page_token
             if not token:
@@ -234,10 +201,6 @@ class Server:
         **arguments
             Of the architecture, e.g. ``num_classes=10``.
 
-        Returns
-        -------
-        RemoteBackbone or Instance
-
         Raises
         ------
         NotFound
@@ -254,27 +217,25 @@ class Server:
         """
         if (benchmark is None) == (architecture is None):
             raise TypeError("create() takes a benchmark or an architecture")
-        loading = contract.weights_message(
-            weights, load_by, partial, resize_position_embedding
-        )
+        sources: list[Any] = [getattr(column, "instance", column) for column in columns]
         request = pb.CreateInstanceRequest(
             name=name or "",
             benchmark=benchmark,
             architecture=architecture,
             arguments=contract.argument_values(arguments),
             seed=contract.checked_seed(seed),
-            rng_state=_state_bytes(rng_state),
+            rng_state=b"" if rng_state is None else bytes(rng_state),
             exist_ok=exist_ok,
             device=device or "",
-            weights=loading,
+            normalization=contract.normalization_message(normalization),
+            weights=contract.weights_message(
+                weights, load_by, partial, resize_position_embedding
+            ),
             random_init=random_init,
             settings=contract.settings_message(read_only, frozen, feature_cache),
             dtype=float_number(dtype),
-            columns=[_address(column) for column in columns],
+            columns=[getattr(source, "address", source) for source in sources],
         )
-        if normalization is not None:
-            request.normalization.mean.extend(normalization.mean)
-            request.normalization.std.extend(normalization.std)
         made = create_instance(self.channel, request, timeout)
         made.seed = seed
         return _wrapped(made, module)
@@ -297,15 +258,10 @@ class Server:
     ) -> RemoteBackbone | Instance:
         """Give the instance of this name, or of ``owner/name``.
 
-        Parameters and result are those of `create`.
-
-        Raises
-        ------
-        NotFound
-            There is none.
+        Parameters and result are those of `create`. Raises NotFound if there is none.
         """
         request = pb.GetInstanceRequest(instance=name)
-        answer = self._call("GetInstance", request, timeout)
+        answer = calls.ask(self.channel, request, timeout)
         return _wrapped(Instance(self.channel, answer.instance), module)
 
     @overload
@@ -325,7 +281,6 @@ class Server:
         name: str | None = None,
         *,
         module: Literal[True] | None = None,
-        timeout: float | None = None,
         **options: Any,
     ) -> RemoteBackbone: ...
 
@@ -335,50 +290,23 @@ class Server:
         name: str | None = None,
         *,
         module: bool | None = None,
-        timeout: float | None = None,
         **options: Any,
     ) -> RemoteBackbone | Instance:
         """Make an instance in the state of the instance of this name.
 
-        Parameters and result are those of `Instance.clone` and `create`.
-
-        Raises
-        ------
-        NotFound
-            There is none.
+        Parameters and result are those of `Instance.clone` and `create`. Raises
+        NotFound if there is none.
         """
-        original = self.instance(source, module=False, timeout=timeout)
-        return _wrapped(original.clone(name, timeout=timeout, **options), module)
+        original = self.instance(source, False, options.get("timeout"))
+        return _wrapped(original.clone(name, **options), module)
 
     def delete(self, name: str, timeout: float | None = None) -> None:
         """Delete the instance of this name and its tapes.
 
-        Raises
-        ------
-        NotFound
-            There is none.
+        Raises NotFound if there is none.
         """
         request = pb.DeleteInstanceRequest(request_id=fresh_id(), instance=name)
-        self._call("DeleteInstance", request, timeout)
-
-    def _call(self, method: str, request: Message, timeout: float | None = None) -> Any:
-        answer = getattr(pb, f"{method}Response")
-        return calls.ask(self.channel, CONTROL + method, request, answer, timeout)
-
-
-def _address(column: Any) -> str:
-    """Give the name of an instance, of an `Instance`, or of a `RemoteBackbone`."""
-    if isinstance(column, str):
-        return column
-    address: str = getattr(column, "instance", column).address
-    return address
-
-
-def _state_bytes(state: Any) -> bytes:
-    """Give the bytes of a generator's state: a tensor's, or bytes; none of None."""
-    if state is None:
-        return b""
-    return state.numpy().tobytes() if hasattr(state, "numpy") else bytes(state)
+        calls.ask(self.channel, request, timeout)
 
 
 def _wrapped(made: Instance, module: bool | None) -> Instance | RemoteBackbone:
@@ -407,8 +335,8 @@ def connect(
     timeout: float = DEFAULT_TIMEOUT_S,
     progress: bool = False,
     reconnect_timeout: float = RECONNECT_TIMEOUT_S,
-    retry_timeout: float = RETRY_TIMEOUT_S,
-    on_wait: OnWait = show_waiting,
+    retry_timeout: float = retries.RETRY_TIMEOUT_S,
+    on_wait: retries.OnWait = retries.show_waiting,
 ) -> Server:
     """Connect to a running server.
 
@@ -448,7 +376,7 @@ def connect(
     """
     _check_target(target)
     if progress:
-        require_tqdm()
+        traffic.require_tqdm()
     server = Server(
         Channel(
             target, timeout, label, progress, reconnect_timeout, retry_timeout, on_wait
@@ -457,7 +385,7 @@ def connect(
     seconds = min(timeout, _CONNECT_TIMEOUT_S)
     try:
         server.info(seconds)
-    except DeadlineExceeded:
+    except errors.DeadlineExceeded:
         server.close()
         raise Unavailable(f"nothing answers at {target} in {seconds:g} s") from None
     except BackbonedError as error:
@@ -480,8 +408,8 @@ def local_server(
     label: str | None = None,
     timeout: float = DEFAULT_TIMEOUT_S,
     progress: bool = False,
-    retry_timeout: float = RETRY_TIMEOUT_S,
-    on_wait: OnWait = show_waiting,
+    retry_timeout: float = retries.RETRY_TIMEOUT_S,
+    on_wait: retries.OnWait = retries.show_waiting,
     log_level: str = "warn",
     options: Sequence[str] = (),
     start_timeout: float = 60.0,
@@ -518,7 +446,7 @@ def local_server(
         If it is not found or does not come up; with the last lines of its log.
     """
     if progress:
-        require_tqdm()
+        traffic.require_tqdm()
     arguments = local.options(instances, threads, device, log_level)
     own = local.ServerProcess(
         local.find_binary(binary), [*arguments, *options], start_timeout
@@ -539,7 +467,7 @@ def local_server(
 def _check_target(target: str) -> None:
     path = target[5:] if target.startswith("unix:") else None
     if path is None and not _HOST_PORT.fullmatch(target):
-        raise InvalidArgument(
+        raise errors.InvalidArgument(
             f"no target {target!r}; it is unix:/path/of/socket or host:port"
         )
     if path is not None and not os.path.exists(re.sub("^//(?=/)", "", path)):

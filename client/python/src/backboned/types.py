@@ -515,6 +515,10 @@ class Benchmark:
 class InstanceInfo:
     """The description of an instance; sizes in bytes, time in UTC.
 
+    `benchmark` is empty if it was made from an `architecture`; `arguments` are that
+    one's, defaults filled in. `device` is e.g. ``"cpu"``. `normalization` is of uint8
+    images; None: they are refused. If it is `ephemeral`, it was not named, and dies
+    with the session that made it.
     `weights` is the weights file that it began with, empty for none; `weights_sha256`
     is that file's SHA-256. `optimizer` is what the server steps, None for nothing.
     `read_only` and `frozen` are its settings. Of its `memory_bytes`, another
@@ -572,11 +576,8 @@ class Traffic:
 
     def __sub__(self, earlier: Traffic) -> Traffic:
         """Give what travelled since."""
-        return Traffic(
-            self.sent_bytes - earlier.sent_bytes,
-            self.received_bytes - earlier.received_bytes,
-            self.round_trips - earlier.round_trips,
-        )
+        pairs = zip(dataclasses.astuple(self), dataclasses.astuple(earlier))
+        return Traffic(*(now - then for now, then in pairs))
 
     def __add__(self, other: Traffic) -> Traffic:
         """Give what travelled in both, e.g. for two networks."""

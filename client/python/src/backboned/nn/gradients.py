@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from backboned import calls
 from backboned.instance import Instance
 from backboned.nn.lazy import LazyTensor, as_plain, make_lazy, make_plain
 from backboned.nn.pending_calls import PendingCalls
@@ -241,11 +240,8 @@ class Gradients:
         """Get the server's gradients."""
         everything = len(indices) == len(self._names)
         names = [self._names[i] for i in indices]
-        grads = calls.get_grads(
-            self._instance,
-            None if everything else names,
-            allow_absent=True,
-            timeout=self._pending.timeout,
+        grads = self._instance.read_grads(
+            None if everything else names, timeout=self._pending.timeout
         )
         specs = [self._instance.layout.parameters[i] for i in indices]
         there = [(i, s) for i, s, yes in zip(indices, specs, grads.present) if yes]
@@ -306,17 +302,16 @@ class Gradients:
             return
         self._pending.held = ()
         if self._pending.outdated:
-            calls.zero_grads(self._instance, timeout=self._pending.timeout)
+            self._instance.zero_grads(timeout=self._pending.timeout)
             self._pending.outdated = False
         flats = [as_array(g).reshape(-1) for g in grads.values() if g is not None]
         if flats or self._pending.there:
             everything = len(indices) == len(self._names)
             self._pending.there = True  # Also if the answer is lost.
-            calls.set_grads(
-                self._instance,
+            self._instance.set_grads(
                 np.concatenate(flats) if flats else np.empty(0, np.float32),
-                [grad is not None for grad in grads.values()],
                 None if everything else [self._names[i] for i in indices],
+                present=[grad is not None for grad in grads.values()],
                 timeout=self._pending.timeout,
             )
         self._pending.held = tuple(held)

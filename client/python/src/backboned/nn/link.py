@@ -112,7 +112,7 @@ class LinkBase:
         known = getattr(self.version, part)
         why = "it is not known what the server has" if known is None else "changed here"
         say("push", names, sum(array.nbytes for array in arrays), why)
-        options: calls.RecallableWriteOptions = {"timeout": self.timeout}
+        options: calls.WriteOptions = {"timeout": self.timeout}
         if recallable is not None:
             options["recallable"] = recallable
         with self._changing(part) as before:
@@ -123,7 +123,7 @@ class LinkBase:
             else:
                 values = dict(zip(names, arrays))
                 options["if_version"] = before._replace(params=None)
-                version = calls.set_buffers(self.instance, values, **options)
+                version = self.instance.set_buffers(values, **options)
             written()
             self._note(part, version)
 

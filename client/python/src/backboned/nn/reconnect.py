@@ -8,7 +8,6 @@ from backboned import contract
 from backboned.calls import ask
 from backboned.errors import NotFound, ServerRestarted
 from backboned.instance import Instance, create_instance
-from backboned.transport.channel import CONTROL
 from backboned.transport.tensors import float_number
 from backboned.types import Frozen, ServerInfo
 from backboned.v1 import instance_pb2
@@ -35,6 +34,7 @@ def make_like(
         name=name,
         arguments=contract.argument_values(instance.arguments),
         device=instance.device,
+        normalization=contract.normalization_message(instance.normalization),
         seed=0,
         random_init=True,
         settings=contract.settings_message(False, frozen, feature_cache),
@@ -44,9 +44,6 @@ def make_like(
         request.benchmark = instance.benchmark
     else:
         request.architecture = instance.architecture
-    if instance.normalization is not None:
-        request.normalization.mean.extend(instance.normalization.mean)
-        request.normalization.std.extend(instance.normalization.std)
     return create_instance(instance.channel, request, timeout)
 
 
@@ -101,9 +98,9 @@ def find_or_make(
 
 def _find(instance: Instance, timeout: float | None) -> instance_pb2.Instance | None:
     request = pb.GetInstanceRequest(instance=instance.address, digest=True)
-    path, answer = CONTROL + "GetInstance", pb.GetInstanceResponse
     try:
-        return ask(instance.channel, path, request, answer, timeout).instance
+        found: instance_pb2.Instance = ask(instance.channel, request, timeout).instance
+        return found
     except NotFound:
         return None
 
