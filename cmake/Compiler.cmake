@@ -16,6 +16,9 @@ target_compile_options(backboned_warnings INTERFACE
   -Wno-missing-field-initializers
   # Wrong about std::string's operator+ in GCC 12 (GCC bug 105651).
   $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>
+  # A coroutine's frame is a type of its own, which it takes for one of a header
+  # where a unity build includes the source.
+  $<$<CXX_COMPILER_ID:GNU>:-Wno-subobject-linkage>
   $<$<CXX_COMPILER_ID:Clang>:-Wthread-safety>)
 
 if(BACKBONED_SANITIZE)

@@ -124,7 +124,8 @@ CreateOptions ReadInstanceOption(const std::string& option) {
 // Makes the instance of one --instance option, which the errors name.
 absl::Status HostInstance(Server& server, const std::string& option) {
   const absl::Status status = RunCatching([&] {
-    return server.CreateInstance(ReadInstanceOption(option)).status();
+    const CreateOptions instance = ReadInstanceOption(option);
+    return BlockOn(server.CreateInstance(instance)).status();
   });
   if (status.ok()) return status;
   const bool required = ReasonOf(status) == Reason::kWeightsRequired;

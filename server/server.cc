@@ -88,26 +88,27 @@ Server::~Server() {
   sweeper_.join();
 }
 
-absl::StatusOr<Created> Server::CreateInstance(const CreateOptions& options) {
+Task<absl::StatusOr<Created>> Server::CreateInstance(
+    const CreateOptions& options) {
   absl::StatusOr<Blueprint> plan = MakeBlueprint(options);
-  if (!plan.ok()) return plan.status();
+  if (!plan.ok()) co_return plan.status();
   absl::StatusOr<DeviceWorker*> worker = plan->source == nullptr
                                              ? FindWorker(options.device)
                                              : &plan->source->worker();
-  if (!worker.ok()) return worker.status();
+  if (!worker.ok()) co_return worker.status();
   if (plan->source == nullptr) {  // A clone's condition comes first.
     if (auto taken = registry_.Get(options.owner, options.name)) {
-      return Existing(std::move(taken), options, *plan, **worker);
+      co_return Existing(std::move(taken), options, *plan, **worker);
     }
   }
   absl::Status status = CheckBeginning(options, *plan, **worker);
   if (status.ok()) {  // Before any allocation.
     status = registry_.CheckRoom({options.owner, options.session});
   }
-  if (!status.ok()) return status;
+  if (!status.ok()) co_return status;
   absl::StatusOr<FirstState> first =
-      MakeFirstState(options, *plan, weights_, *chores_, **worker);
-  if (!first.ok()) return first.status();
+      co_await MakeFirstState(options, *plan, weights_, *chores_, **worker);
+  if (!first.ok()) co_return first.status();
   plan->identity.created = absl::Now();
   if (!first->weights_sha256.empty()) {
     plan->identity.weights_sha256 = std::move(first->weights_sha256);
@@ -119,14 +120,14 @@ absl::StatusOr<Created> Server::CreateInstance(const CreateOptions& options) {
   status = Register(instance, options.check_wanted);
   if (absl::IsAlreadyExists(status)) {  // Another caller was faster.
     if (auto taken = registry_.Get(options.owner, options.name)) {
-      return Existing(std::move(taken), options, *plan, **worker);
+      co_return Existing(std::move(taken), options, *plan, **worker);
     }
   }
-  if (!status.ok()) return status;
-  return Created{.instance = std::move(instance),
-                 .rng_state = std::move(first->rng_state),
-                 .missing_keys = std::move(first->loaded.missing),
-                 .unexpected_keys = std::move(first->loaded.unexpected)};
+  if (!status.ok()) co_return status;
+  co_return Created{.instance = std::move(instance),
+                    .rng_state = std::move(first->rng_state),
+                    .missing_keys = std::move(first->loaded.missing),
+                    .unexpected_keys = std::move(first->loaded.unexpected)};
 }
 
 absl::Status Server::Register(

@@ -20,6 +20,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "base/clock.h"
+#include "base/task.h"
 #include "server/callers/answer_log.h"
 #include "server/callers/sessions.h"
 #include "server/device/device_worker.h"
@@ -66,7 +67,7 @@ class Server {
   // columns or weights that do not fit), kFailedPrecondition (no weights, or
   // corrupt ones), kAborted (a source's version), kAlreadyExists,
   // kResourceExhausted.
-  absl::StatusOr<Created> CreateInstance(const CreateOptions& options);
+  Task<absl::StatusOr<Created>> CreateInstance(const CreateOptions& options);
 
   // Deletes an instance and its tapes; kNotFound if it was deleted before.
   absl::Status DeleteInstance(Instance& instance);

@@ -3,19 +3,21 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "base/errors.h"
 
 namespace backboned {
 namespace {
 
-// The interval at which a waiting retry checks that its client is there.
-constexpr absl::Duration kWantedPoll = absl::Milliseconds(20);
-
 // The bytes of an answer without its tensors, names and places included.
 int64_t HeaderBytes(const Answer& answer) {
   constexpr int64_t kEntryBytes = 512;
   return kEntryBytes + static_cast<int64_t>(answer.header.size());
+}
+
+void HappenAll(const std::vector<std::shared_ptr<Event>>& events) {
+  for (const auto& event : events) event->Happen();
 }
 
 Payer PayerOf(const RequestKey& key) { return {key.principal, key.session}; }
@@ -29,35 +31,55 @@ void AnswerTicket::Record(Answer answer, absl::Time now) {
 
 AnswerLog::AnswerLog(const Limits& limits) : limits_(limits) {}
 
-absl::StatusOr<AnswerLog::Attempt> AnswerLog::Begin(
-    const RequestKey& key, const std::string& fingerprint, absl::Time now,
-    const std::function<absl::Status()>& wanted,
-    std::function<void()> give_way) {
-  if (key.request_id.empty()) return AnswerTicket();
-  Payloads dead;  // Destroyed after the lock.
-  absl::MutexLock lock(&mutex_);
-  dead = Evict(now);
+Task<absl::StatusOr<AnswerLog::Attempt>> AnswerLog::Begin(
+    RequestKey key, std::string fingerprint, absl::Time now,
+    AttemptCaller caller) {
+  if (key.request_id.empty()) co_return AnswerTicket();
+  DropExpired(now);
   const uint64_t attempt = ++attempts_;
   while (true) {
-    auto [found, is_new] = entries_.try_emplace(key);
-    Entry& entry = found->second;
-    if (is_new) {
-      entry.fingerprint = fingerprint;
-      entry.attempt = attempt;
-      entry.give_way = std::move(give_way);
-      return AnswerTicket(this, key);
+    const auto ended = std::make_shared<Event>();
+    absl::StatusOr<std::optional<Attempt>> begun =
+        TryBegin(key, fingerprint, attempt, caller, ended);
+    if (!begun.ok()) co_return begun.status();
+    if (begun->has_value()) co_return **std::move(begun);
+    const std::stop_callback stopped(caller.stop, [ended] { ended->Happen(); });
+    Event& end = *ended;
+    co_await end;
+    const absl::Status still = caller.wanted();
+    if (absl::IsDeadlineExceeded(still)) {
+      co_return absl::DeadlineExceededError(absl::StrCat(
+          "the first attempt of request_id ", Quote(key.request_id),
+          " has not ended yet; retry with the same request_id"));
     }
-    if (entry.fingerprint != fingerprint) {
-      return Error(
-          absl::StatusCode::kInvalidArgument, Reason::kRequestIdReused,
-          absl::StrCat("request_id ", Quote(key.request_id),
-                       " was used for another request; choose a new one"));
-    }
-    if (entry.recorded) return entry.answer;
-    if (entry.attempt < attempt) entry.give_way();
-    absl::Status waited = WaitForEnd(key, wanted);
-    if (!waited.ok()) return waited;
+    if (!still.ok()) co_return still;
   }
+}
+
+// Returns nothing if an earlier attempt is in flight: then `ended` happens at
+// its end.
+absl::StatusOr<std::optional<AnswerLog::Attempt>> AnswerLog::TryBegin(
+    const RequestKey& key, const std::string& fingerprint, uint64_t attempt,
+    const AttemptCaller& caller, const std::shared_ptr<Event>& ended) {
+  absl::MutexLock lock(&mutex_);
+  auto [found, is_new] = entries_.try_emplace(key);
+  Entry& entry = found->second;
+  if (is_new) {
+    entry.fingerprint = fingerprint;
+    entry.attempt = attempt;
+    entry.give_way = caller.give_way;
+    return AnswerTicket(this, key);
+  }
+  if (entry.fingerprint != fingerprint) {
+    return Error(
+        absl::StatusCode::kInvalidArgument, Reason::kRequestIdReused,
+        absl::StrCat("request_id ", Quote(key.request_id),
+                     " was used for another request; choose a new one"));
+  }
+  if (entry.recorded) return entry.answer;
+  if (entry.attempt < attempt) entry.give_way();
+  entry.awaited.push_back(ended);
+  return std::nullopt;
 }
 
 void AnswerLog::DropExpired(absl::Time now) {
@@ -84,6 +106,8 @@ int64_t AnswerLog::payload_bytes() const {
 void AnswerLog::Record(const RequestKey& key, Answer answer, absl::Time now) {
   Payloads dead;  // Destroyed after the lock.
   std::shared_ptr<const void> too_large;
+  std::vector<std::shared_ptr<Event>> awaited;
+  const absl::Cleanup ended = [&awaited] { HappenAll(awaited); };
   absl::MutexLock lock(&mutex_);
   const auto found = entries_.find(key);
   Entry& entry = found->second;
@@ -91,6 +115,7 @@ void AnswerLog::Record(const RequestKey& key, Answer answer, absl::Time now) {
   Share& share = sessions_[PayerOf(*kept)];
   entry.recorded = true;
   entry.give_way = nullptr;
+  awaited.swap(entry.awaited);
   entry.expires = now + limits_.ttl;
   entry.answer.answer = std::move(answer);
   entry.place = oldest_first_.insert(oldest_first_.end(), kept);
@@ -107,27 +132,17 @@ void AnswerLog::Record(const RequestKey& key, Answer answer, absl::Time now) {
     too_large = DropPayload(*kept, entry, share);
   }
   dead = Evict(now);
-  ended_.SignalAll();
 }
 
 void AnswerLog::GiveBack(const RequestKey& key) {
-  absl::MutexLock lock(&mutex_);
-  entries_.erase(key);
-  ended_.SignalAll();
-}
-
-// Waits until an attempt ends, which need not be that of `key`, or for a short
-// time, and checks whether the answer is still wanted.
-absl::Status AnswerLog::WaitForEnd(
-    const RequestKey& key, const std::function<absl::Status()>& wanted) {
-  ended_.WaitWithTimeout(&mutex_, kWantedPoll);
-  mutex_.Unlock();  // The check takes some time.
-  const absl::Status still = wanted();
-  mutex_.Lock();
-  if (!absl::IsDeadlineExceeded(still)) return still;
-  return absl::DeadlineExceededError(
-      absl::StrCat("the first attempt of request_id ", Quote(key.request_id),
-                   " has not ended yet; retry with the same request_id"));
+  std::vector<std::shared_ptr<Event>> awaited;
+  {
+    absl::MutexLock lock(&mutex_);
+    const auto found = entries_.find(key);
+    awaited.swap(found->second.awaited);
+    entries_.erase(found);
+  }
+  HappenAll(awaited);
 }
 
 // Forgets answers or tensors over a limit and returns the tensors.

@@ -3,12 +3,15 @@
 #ifndef BACKBONED_SERVER_CALLERS_ANSWER_LOG_H_
 #define BACKBONED_SERVER_CALLERS_ANSWER_LOG_H_
 
+#include <atomic>
 #include <compare>
 #include <cstdint>
 #include <functional>
 #include <list>
 #include <map>
 #include <memory>
+#include <optional>
+#include <stop_token>
 #include <string>
 #include <utility>
 #include <variant>
@@ -19,8 +22,9 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
-#include "base/clock.h"
+#include "base/task.h"
 #include "base/token.h"
+#include "server/limits/continuation.h"
 #include "server/limits/ledger.h"
 #include "server/limits/quotas.h"
 
@@ -46,6 +50,17 @@ struct Answer {
   std::shared_ptr<const void> payload = nullptr;
   // The size of the memory that `payload` keeps alive.
   int64_t payload_bytes = 0;
+};
+
+// The caller of an attempt.
+struct AttemptCaller {
+  // Ends the wait for an earlier attempt, with the error of `wanted`.
+  std::stop_token stop = {};
+  std::function<absl::Status()> wanted = absl::OkStatus;
+  // Called by later attempts until the ticket is gone: if this attempt has
+  // changed nothing yet, it should end, since its client may be dead. Must
+  // not call the log.
+  std::function<void()> give_way = [] {};
 };
 
 class AnswerLog;
@@ -93,19 +108,15 @@ class AnswerLog {
   AnswerLog(const AnswerLog&) = delete;
   AnswerLog& operator=(const AnswerLog&) = delete;
 
-  // Returns whether the request `key` is to be run; `fingerprint` is a digest
-  // of its content. If an earlier attempt runs, asks that attempt to give way
-  // and waits for its end, as long as `wanted`, which is polled, returns OK.
-  // Until the ticket is gone, later attempts call this attempt's `give_way`,
-  // perhaps often: if it has changed nothing yet, it should end, since its
-  // client may be dead. `give_way` must not call the log.
+  // Gives whether the request `key` is to be run; `fingerprint` is a digest of
+  // its content. If an earlier attempt runs, asks that attempt to give way and
+  // awaits its end.
   //
-  // Returns kInvalidArgument (kRequestIdReused) if the id was used with another
-  // fingerprint, or the error of `wanted` if that ended the wait.
-  absl::StatusOr<Attempt> Begin(
-      const RequestKey& key, const std::string& fingerprint, absl::Time now,
-      const std::function<absl::Status()>& wanted = absl::OkStatus,
-      std::function<void()> give_way = [] {});
+  // Gives kInvalidArgument (kRequestIdReused) if the id was used with another
+  // fingerprint, or the error of `caller.wanted`.
+  Task<absl::StatusOr<Attempt>> Begin(RequestKey key, std::string fingerprint,
+                                      absl::Time now,
+                                      AttemptCaller caller = {});
 
   // Forgets expired answers. Begin and Record do so too.
   void DropExpired(absl::Time now);
@@ -123,9 +134,11 @@ class AnswerLog {
   using Queue = std::list<const RequestKey*>;
   struct Entry {
     std::string fingerprint;
-    bool recorded = false;           // False: an attempt is in flight.
-    uint64_t attempt = 0;            // Later attempts have higher numbers.
-    std::function<void()> give_way;  // Valid while the attempt is in flight.
+    bool recorded = false;  // False: an attempt is in flight.
+    uint64_t attempt = 0;   // Later attempts have higher numbers.
+    // Both while the attempt is in flight.
+    std::function<void()> give_way;
+    std::vector<std::shared_ptr<Event>> awaited;  // They happen at its end.
     // Valid if `recorded`, like all members below.
     RecordedAnswer answer;
     absl::Time expires;
@@ -149,9 +162,9 @@ class AnswerLog {
 
   void Record(const RequestKey& key, Answer answer, absl::Time now);
   void GiveBack(const RequestKey& key);  // Without an answer.
-  absl::Status WaitForEnd(const RequestKey& key,
-                          const std::function<absl::Status()>& wanted)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::StatusOr<std::optional<Attempt>> TryBegin(
+      const RequestKey& key, const std::string& fingerprint, uint64_t attempt,
+      const AttemptCaller& caller, const std::shared_ptr<Event>& ended);
   std::shared_ptr<const void> DropPayload(const RequestKey& key, Entry& entry,
                                           Share& share)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -165,8 +178,7 @@ class AnswerLog {
   const Limits limits_;
 
   mutable absl::Mutex mutex_;
-  MonotonicCondVar ended_;  // Signalled when an attempt ends.
-  uint64_t attempts_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::atomic<uint64_t> attempts_ = 0;
   Entries entries_ ABSL_GUARDED_BY(mutex_);
   // The keys with a recorded answer: of all sessions, and by session.
   Queue oldest_first_ ABSL_GUARDED_BY(mutex_);

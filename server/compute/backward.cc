@@ -91,27 +91,28 @@ absl::Status Compute(BackwardWork& work, BackwardDone& done) {
 
 }  // namespace
 
-absl::StatusOr<BackwardDone> RunBackward(DeviceWorker::Request request,
-                                         BackwardWork work) {
+Task<absl::StatusOr<BackwardDone>> RunBackward(DeviceWorker::Request request,
+                                               BackwardWork work) {
   Instance& instance = *work.instance;
   if (work.accumulate) {
     absl::Status writable = instance.CheckWritable();
-    if (!writable.ok()) return writable;
+    if (!writable.ok()) co_return writable;
     request.lane = instance.lane();
   }
   BackwardDone done;
   bool began = false;
-  absl::StatusOr<DeviceWorker::Times> times =
-      instance.worker().Run(request, [&] {
-        began = true;
-        return Compute(work, done);
-      });
+  const DeviceWorker::Work run = [&] {
+    began = true;
+    return Compute(work, done);
+  };
+  const absl::StatusOr<DeviceWorker::Times> times =
+      co_await instance.worker().Run(request, run);
   if (began && (!work.retain || !times.ok())) work.lease.Consume();
-  if (!times.ok()) return began ? TapesLost(times.status()) : times.status();
+  if (!times.ok()) co_return began ? TapesLost(times.status()) : times.status();
   done.times = *times;
   ++instance.counters().backwards;
   if (done.step.has_value()) ++instance.counters().steps;
-  return done;
+  co_return done;
 }
 
 }  // namespace backboned

@@ -13,6 +13,7 @@
 #include "backbones/inputs.h"
 #include "backbones/optimizer.h"
 #include "backbones/state.h"
+#include "base/task.h"
 #include "server/device/device_worker.h"
 #include "server/instances/instance.h"
 #include "server/limits/budget.h"
@@ -55,8 +56,8 @@ struct BackwardDone {
 // gradients and step as one State. Once it began, the tapes are used up, unless
 // it succeeds and `retain` is set; before that, they go back to the store. A
 // failure changes nothing else.
-absl::StatusOr<BackwardDone> RunBackward(DeviceWorker::Request request,
-                                         BackwardWork work);
+Task<absl::StatusOr<BackwardDone>> RunBackward(DeviceWorker::Request request,
+                                               BackwardWork work);
 
 }  // namespace backboned
 

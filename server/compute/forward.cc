@@ -53,19 +53,6 @@ absl::Status KeepTape(TapeStore& tapes, const DeviceWorker::Request& request,
   return absl::OkStatus();
 }
 
-// Returns whether a forward takes some ten microseconds, as of a perceptron and
-// one image. Convolutions use a parameter more than once for each sample;
-// networks with so few parameters are small anyway.
-bool IsBrief(const ForwardWork& work) {
-  constexpr int64_t kMostProducts = 200'000;
-  const Layout& layout = work.instance->architecture().layout();
-  int64_t products = 0;
-  return work.instance->worker().device().is_cpu() &&
-         !__builtin_mul_overflow(work.inputs.rows(),
-                                 layout.parameter_elements(), &products) &&
-         products <= kMostProducts;
-}
-
 // Returns whether a forward waits for its turn in the instance's lane.
 bool TakesLane(const ForwardWork& work) {
   return ChangesInstance(work) ||
@@ -100,75 +87,78 @@ absl::Status Compute(TapeStore& tapes, const DeviceWorker::Request& request,
 }
 
 // Runs a forward on the device: in its lane, or with `done.used`.
-absl::StatusOr<ForwardDone> RunOnDevice(TapeStore& tapes,
-                                        DeviceWorker::Request request,
-                                        ForwardWork work, ForwardDone done) {
-  request.brief = IsBrief(work);
+Task<absl::StatusOr<ForwardDone>> RunOnDevice(TapeStore& tapes,
+                                              DeviceWorker::Request request,
+                                              ForwardWork work,
+                                              ForwardDone done) {
   if (MayMerge(work)) {
-    return RunMerged(std::move(request), std::move(work), std::move(done.used));
+    co_return co_await RunMerged(std::move(request), std::move(work),
+                                 std::move(done.used));
   }
-  absl::StatusOr<DeviceWorker::Times> times = work.instance->worker().Run(
-      request, [&] { return Compute(tapes, request, work, done); });
-  if (!times.ok()) return times.status();
+  const DeviceWorker::Work run = [&] {
+    return Compute(tapes, request, work, done);
+  };
+  const absl::StatusOr<DeviceWorker::Times> times =
+      co_await work.instance->worker().Run(request, run);
+  if (!times.ok()) co_return times.status();
   done.times = *times;
-  return done;
+  co_return std::move(done);
 }
 
 }  // namespace
 
-absl::StatusOr<ForwardDone> RunForward(TapeStore& tapes,
-                                       PayerAccounts& accounts,
-                                       DeviceWorker::Request request,
-                                       ForwardWork work) {
+Task<absl::StatusOr<ForwardDone>> RunForward(TapeStore& tapes,
+                                             PayerAccounts& accounts,
+                                             DeviceWorker::Request request,
+                                             ForwardWork work) {
   const std::shared_ptr<Instance> instance = work.instance;
   ForwardDone done;
   if (TakesLane(work)) {
     request.lane = instance->lane();
   } else {
     absl::Status taken = TakeState(work, done.used);
-    if (!taken.ok()) return taken;
+    if (!taken.ok()) co_return taken;
   }
   std::optional<CachePlace> place;
   if (!work.input_digest.empty()) {
     place = PlaceOf(work, *done.used);
     std::optional<ForwardDone> cached = FindCached(work, *place, done.used);
-    if (cached.has_value()) return *std::move(cached);
+    if (cached.has_value()) co_return *std::move(cached);
   }
-  absl::StatusOr<ForwardDone> computed =
-      RunOnDevice(tapes, std::move(request), std::move(work), std::move(done));
-  if (!computed.ok()) return computed;
+  absl::StatusOr<ForwardDone> computed = co_await RunOnDevice(
+      tapes, std::move(request), std::move(work), std::move(done));
+  if (!computed.ok()) co_return computed;
   ++instance->counters().forwards;
   if (place.has_value()) {
     const Instance::Identity& identity = instance->identity();
     KeepCached(instance->cache(), *place,
                accounts.Of({identity.owner, identity.session}), *computed);
   }
-  return computed;
+  co_return std::move(computed);
 }
 
-absl::StatusOr<int64_t> RowBytes(const DeviceWorker::Request& request,
-                                 const ForwardWork& work) {
+Task<absl::StatusOr<int64_t>> RowBytes(DeviceWorker::Request request,
+                                       const ForwardWork& work) {
   Instance& instance = *work.instance;
   const std::string question =
       absl::StrCat(work.options.outputs[0], " of ",
                    FormatShape(work.inputs.x().sizes().slice(1)));
-  if (const auto known = instance.RowBytes(question)) return *known;
+  if (const auto known = instance.RowBytes(question)) co_return *known;
   int64_t bytes = 0;
-  absl::StatusOr<DeviceWorker::Times> times =
-      instance.worker().Run(request, [&] {
-        const StatePtr state = instance.state();
-        const Inputs row =
-            PrepareInputs(instance, *state, work.inputs.Rows(0, 1));
-        const at::Tensor output =
-            Forward(instance.architecture(), *state, row, work.options)
-                .outputs[0];
-        bytes = c10::multiply_integers(output.sizes().slice(1)) *
-                static_cast<int64_t>(output.element_size());
-        return absl::OkStatus();
-      });
-  if (!times.ok()) return times.status();
+  const DeviceWorker::Work measure = [&] {
+    const StatePtr state = instance.state();
+    const Inputs row = PrepareInputs(instance, *state, work.inputs.Rows(0, 1));
+    const at::Tensor output =
+        Forward(instance.architecture(), *state, row, work.options).outputs[0];
+    bytes = c10::multiply_integers(output.sizes().slice(1)) *
+            static_cast<int64_t>(output.element_size());
+    return absl::OkStatus();
+  };
+  const absl::StatusOr<DeviceWorker::Times> times =
+      co_await instance.worker().Run(request, measure);
+  if (!times.ok()) co_return times.status();
   instance.RememberRowBytes(question, bytes);
-  return bytes;
+  co_return bytes;
 }
 
 }  // namespace backboned

@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "absl/status/statusor.h"
+#include "base/task.h"
 #include "server/compute/forward_run.h"
 #include "server/device/device_worker.h"
 #include "server/limits/payer_accounts.h"
@@ -23,16 +24,16 @@ namespace backboned {
 // One with an input digest whose answer the instance's feature cache has takes
 // no time of the device; otherwise its answer is kept there, and the account of
 // the instance's owner, one of `accounts`, pays for it.
-absl::StatusOr<ForwardDone> RunForward(TapeStore& tapes,
-                                       PayerAccounts& accounts,
-                                       DeviceWorker::Request request,
-                                       ForwardWork work);
+Task<absl::StatusOr<ForwardDone>> RunForward(TapeStore& tapes,
+                                             PayerAccounts& accounts,
+                                             DeviceWorker::Request request,
+                                             ForwardWork work);
 
 // Returns the bytes of a row of the first output of `work`, as computed. They
 // are measured by a forward of the first row, and the instance remembers them.
 // The input has at least one row.
-absl::StatusOr<int64_t> RowBytes(const DeviceWorker::Request& request,
-                                 const ForwardWork& work);
+Task<absl::StatusOr<int64_t>> RowBytes(DeviceWorker::Request request,
+                                       const ForwardWork& work);
 
 }  // namespace backboned
 

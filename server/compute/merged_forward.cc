@@ -134,14 +134,14 @@ bool MayMerge(const ForwardWork& work) {
          work.instance->worker().scheduling().max_batch > 0;
 }
 
-absl::StatusOr<ForwardDone> RunMerged(DeviceWorker::Request request,
-                                      ForwardWork work, StatePtr used) {
+Task<absl::StatusOr<ForwardDone>> RunMerged(DeviceWorker::Request request,
+                                            ForwardWork work, StatePtr used) {
   DeviceWorker& worker = work.instance->worker();
   MergedForward forward(work, used, worker.scheduling().max_batch);
   request.merge_key = TogetherKey(forward.Part());
-  absl::StatusOr<DeviceWorker::Times> times =
-      worker.RunTogether(request, forward);
-  if (!times.ok()) return times.status();
+  const absl::StatusOr<DeviceWorker::Times> times =
+      co_await worker.RunTogether(request, forward);
+  if (!times.ok()) co_return times.status();
   ForwardDone done;
   done.outputs = forward.TakeOutputs();
   {
@@ -151,15 +151,15 @@ absl::StatusOr<ForwardDone> RunMerged(DeviceWorker::Request request,
   done.exact = forward.exact();
   if (work.return_buffers) {
     absl::StatusOr<std::vector<at::Tensor>> buffers =
-        work.instance->HostView(request, used->buffers);
-    if (!buffers.ok()) return buffers.status();
+        co_await work.instance->HostView(request, used->buffers);
+    if (!buffers.ok()) co_return buffers.status();
     done.buffers = *std::move(buffers);
   }
   done.buffers_version = used->buffers_version;
   done.rng_state = work.options.rng_state;
   done.used = std::move(used);
   done.times = *times;
-  return done;
+  co_return done;
 }
 
 }  // namespace backboned

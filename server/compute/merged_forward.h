@@ -4,6 +4,7 @@
 #define BACKBONED_SERVER_COMPUTE_MERGED_FORWARD_H_
 
 #include "absl/status/statusor.h"
+#include "base/task.h"
 #include "server/compute/forward_run.h"
 #include "server/device/device_worker.h"
 
@@ -16,8 +17,8 @@ bool MayMerge(const ForwardWork& work);
 // Runs a forward that MayMerge with the state `used`, together with waiting
 // forwards of the same trunk. A forward with more samples than a batch may have
 // takes several turns; others have their turns in between.
-absl::StatusOr<ForwardDone> RunMerged(DeviceWorker::Request request,
-                                      ForwardWork work, StatePtr used);
+Task<absl::StatusOr<ForwardDone>> RunMerged(DeviceWorker::Request request,
+                                            ForwardWork work, StatePtr used);
 
 }  // namespace backboned
 

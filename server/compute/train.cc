@@ -40,48 +40,50 @@ absl::Status Compute(TrainWork& work, TrainDone& done) {
 
 }  // namespace
 
-absl::StatusOr<StepDone> RunStep(DeviceWorker::Request request,
-                                 Instance& instance,
-                                 const VersionCondition& condition,
-                                 const StepOptions& options) {
+Task<absl::StatusOr<StepDone>> RunStep(DeviceWorker::Request request,
+                                       Instance& instance,
+                                       VersionCondition condition,
+                                       StepOptions options) {
   request.lane = instance.lane();
   StepDone done;
-  absl::StatusOr<DeviceWorker::Times> times =
-      instance.worker().Run(request, [&]() -> absl::Status {
-        const StatePtr current = instance.state();
-        absl::Status writable = instance.CheckWritable();
-        if (!writable.ok()) return writable;
-        absl::Status expected = instance.CheckVersion(condition, *current);
-        if (!expected.ok()) return expected;
-        absl::StatusOr<StepOutput> output =
-            Step(*current, options, instance.trained());
-        if (!output.ok()) return output.status();
-        done.output = *std::move(output);
-        instance.Publish(done.output.state);
-        return absl::OkStatus();
-      });
-  if (!times.ok()) return times.status();
+  const DeviceWorker::Work work = [&]() -> absl::Status {
+    const StatePtr current = instance.state();
+    absl::Status writable = instance.CheckWritable();
+    if (!writable.ok()) return writable;
+    absl::Status expected = instance.CheckVersion(condition, *current);
+    if (!expected.ok()) return expected;
+    absl::StatusOr<StepOutput> output =
+        Step(*current, options, instance.trained());
+    if (!output.ok()) return output.status();
+    done.output = *std::move(output);
+    instance.Publish(done.output.state);
+    return absl::OkStatus();
+  };
+  const absl::StatusOr<DeviceWorker::Times> times =
+      co_await instance.worker().Run(request, work);
+  if (!times.ok()) co_return times.status();
   done.times = *times;
   ++instance.counters().steps;
-  return done;
+  co_return done;
 }
 
-absl::StatusOr<TrainDone> RunTrainStep(DeviceWorker::Request request,
-                                       TrainWork work) {
+Task<absl::StatusOr<TrainDone>> RunTrainStep(DeviceWorker::Request request,
+                                             TrainWork work) {
   const std::shared_ptr<Instance> instance = work.forward.instance;
   request.lane = instance->lane();
   work.forward.options.record = true;
   work.forward.grads_of_trained = true;
   work.step.zero_after = true;
   TrainDone done;
-  absl::StatusOr<DeviceWorker::Times> times =
-      instance->worker().Run(request, [&] { return Compute(work, done); });
-  if (!times.ok()) return times.status();
+  const DeviceWorker::Work run = [&] { return Compute(work, done); };
+  const absl::StatusOr<DeviceWorker::Times> times =
+      co_await instance->worker().Run(request, run);
+  if (!times.ok()) co_return times.status();
   done.times = *times;
   ++instance->counters().forwards;
   ++instance->counters().backwards;
   ++instance->counters().steps;
-  return done;
+  co_return done;
 }
 
 }  // namespace backboned

@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "backbones/losses.h"
 #include "backbones/optimizer.h"
+#include "base/task.h"
 #include "server/compute/forward_run.h"
 #include "server/device/device_worker.h"
 #include "server/instances/instance.h"
@@ -25,10 +26,10 @@ struct StepDone {
 
 // Steps the optimizer with the instance's gradients, in the instance's lane,
 // and publishes the result. Nothing changes if it fails.
-absl::StatusOr<StepDone> RunStep(DeviceWorker::Request request,
-                                 Instance& instance,
-                                 const VersionCondition& condition,
-                                 const StepOptions& options);
+Task<absl::StatusOr<StepDone>> RunStep(DeviceWorker::Request request,
+                                       Instance& instance,
+                                       VersionCondition condition,
+                                       StepOptions options);
 
 // One training step to run.
 struct TrainWork {
@@ -53,8 +54,8 @@ struct TrainDone {
 // Runs a forward in training mode, the loss, its backward and a step with only
 // those gradients, in the instance's lane, and publishes buffers, parameters
 // and optimizer as one State without gradients. Nothing changes if it fails.
-absl::StatusOr<TrainDone> RunTrainStep(DeviceWorker::Request request,
-                                       TrainWork work);
+Task<absl::StatusOr<TrainDone>> RunTrainStep(DeviceWorker::Request request,
+                                             TrainWork work);
 
 }  // namespace backboned
 

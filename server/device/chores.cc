@@ -7,7 +7,7 @@ namespace {
 
 class Chore : public BatchWork {
  public:
-  explicit Chore(absl::FunctionRef<absl::StatusOr<bool>()> step)
+  explicit Chore(const std::function<absl::StatusOr<bool>()>& step)
       : step_(step) {}
 
   int64_t NextSamples() const override { return has_more_ ? 1 : 0; }
@@ -19,17 +19,17 @@ class Chore : public BatchWork {
   }
 
  private:
-  const absl::FunctionRef<absl::StatusOr<bool>()> step_;
+  const std::function<absl::StatusOr<bool>()>& step_;
   bool has_more_ = true;
 };
 
 }  // namespace
 
-absl::StatusOr<DeviceWorker::Times> RunChore(
+Task<absl::StatusOr<DeviceWorker::Times>> RunChore(
     DeviceWorker& chores, const DeviceWorker::Request& request,
-    absl::FunctionRef<absl::StatusOr<bool>()> step) {
+    const std::function<absl::StatusOr<bool>()>& step) {
   Chore chore(step);
-  return chores.RunTogether(request, chore);
+  co_return co_await chores.RunTogether(request, chore);
 }
 
 }  // namespace backboned

@@ -3,8 +3,8 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
-#include <atomic>
-#include <chrono>
+#include <functional>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -15,16 +15,6 @@
 
 namespace backboned {
 namespace {
-
-// The interval at which a waiting call checks that its client is there.
-constexpr absl::Duration kCancelPoll = absl::Milliseconds(20);
-
-// Work that waited for less than this starts without a check that its caller is
-// still there, which takes tens of microseconds of the device's time.
-constexpr absl::Duration kFreshFor = absl::Milliseconds(1);
-
-// Longer than brief work takes; longer work wastes this much of a core.
-constexpr std::chrono::microseconds kMaxSpin{200};
 
 // The time until a retry after the queue was full: half of the backlog, within
 // these bounds.
@@ -40,19 +30,16 @@ absl::Status Expired() {
       "the deadline passed before the device was free");
 }
 
-// Tells the processor that this thread spins.
-void Relax() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("isb");
-#endif
+// Returns why work that waits need not start, or OK.
+absl::Status CheckWanted(const DeviceWorker::Request& request, absl::Time now) {
+  if (now >= request.deadline) return Expired();
+  return request.stop.stop_requested() ? Cancelled() : absl::OkStatus();
 }
 
 }  // namespace
 
-// Shared by the caller, which waits in Wait, and the worker, which refers to
-// the request and the work until `finished`.
+// Refers to the request and the work, which the waiting coroutine owns, until
+// that goes on.
 struct DeviceWorker::Item {
   Item(const Request& asks, const Work* plain, BatchWork* batched,
        int64_t turn_samples = 1)
@@ -67,15 +54,29 @@ struct DeviceWorker::Item {
   int64_t samples;  // Of the turn that waits or runs.
   absl::Time submitted = {};
   uint64_t id = 0;
-  bool started = false;  // Set without a signal: the caller need not wake up.
   // Another turn has run.
   bool continues = false;
-  // Then `status` is final, even if no turn ran. Written with the mutex.
-  std::atomic<bool> finished = false;
-  absl::Status status = {};
+  absl::Status status = {};  // Final once the coroutine goes on.
   Times times = {};
-  MonotonicCondVar done = {};  // Signalled when `finished` becomes true.
+  std::optional<Continuation> waiting = {};
 };
+
+// Throws nothing: the worker refers to what the coroutine owns. That may go on,
+// and end, before Start returns.
+bool DeviceWorker::Running::await_suspend(
+    std::coroutine_handle<> suspended) noexcept {
+  item_->waiting.emplace(suspended);
+  if (item_->request.stop.stop_possible()) {
+    on_stop_.emplace(item_->request.stop, [this] { worker_->GiveUp(*item_); });
+  }
+  return worker_->Start(item_);
+}
+
+absl::StatusOr<DeviceWorker::Times> DeviceWorker::Running::await_resume() {
+  if (item_ == nullptr) return Times{};
+  if (!item_->status.ok()) return item_->status;
+  return item_->times;
+}
 
 // Runs a batch, and sets each item's status.
 void DeviceWorker::RunAll(const Items& items) {
@@ -127,30 +128,25 @@ DeviceWorker::~DeviceWorker() {
   thread_.join();
 }
 
-absl::StatusOr<DeviceWorker::Times> DeviceWorker::Run(const Request& request,
-                                                      const Work& work) {
-  return Attend(std::make_shared<Item>(request, &work, nullptr));
+DeviceWorker::Running DeviceWorker::Run(const Request& request,
+                                        const Work& work) {
+  return {*this, std::make_shared<Item>(request, &work, nullptr)};
 }
 
-absl::StatusOr<DeviceWorker::Times> DeviceWorker::RunTogether(
-    const Request& request, BatchWork& work) {
+DeviceWorker::Running DeviceWorker::RunTogether(const Request& request,
+                                                BatchWork& work) {
   const int64_t samples = work.NextSamples();
-  if (samples == 0) return Times{};
-  return Attend(std::make_shared<Item>(request, nullptr, &work, samples));
+  if (samples == 0) return {*this, nullptr};
+  return {*this, std::make_shared<Item>(request, nullptr, &work, samples)};
 }
 
-// Submits an item and waits for its end. Throws nothing: the worker refers to
-// the caller's objects.
-absl::StatusOr<DeviceWorker::Times> DeviceWorker::Attend(
-    const std::shared_ptr<Item>& item) noexcept {
+// Submits an item. Returns whether its end lets the coroutine go on; if not,
+// the item's status says why it was refused.
+bool DeviceWorker::Start(const std::shared_ptr<Item>& item) {
   absl::MutexLock lock(&mutex_);
-  const bool idle = IsIdle();
-  absl::Status status = Submit(item);
-  if (!status.ok()) return status;
-  if (idle && item->request.brief) Spin(*item);
-  status = Wait(*item);
-  if (!status.ok()) return status;
-  return item->times;
+  const absl::Status submitted = Submit(item);
+  if (!submitted.ok()) item->status = submitted;
+  return submitted.ok();
 }
 
 DeviceWorker::BatchFigures DeviceWorker::batch_figures() const {
@@ -181,6 +177,8 @@ absl::Status DeviceWorker::Submit(const std::shared_ptr<Item>& item) {
     return Error(absl::StatusCode::kUnavailable, Reason::kDraining,
                  "the server is shutting down");
   }
+  // Stopped before GiveUp could find it.
+  if (item->request.stop.stop_requested()) return Cancelled();
   const absl::Status queued = Enqueue(item);
   if (!queued.ok()) return QueueFull(queued, item->request);
   changed_.SignalAll();
@@ -206,44 +204,17 @@ absl::Status DeviceWorker::Enqueue(const std::shared_ptr<Item>& item) {
   return queued;
 }
 
-bool DeviceWorker::IsIdle() const {
-  return scheduler_.queued() == 0 && scheduler_.running() == 0;
-}
-
-// Spins for a short while until the item has finished, without the mutex.
-void DeviceWorker::Spin(const Item& item) {
-  static const bool has_cores = std::thread::hardware_concurrency() > 1;
-  if (!has_cores) return;
-  mutex_.Unlock();
-  const auto end = std::chrono::steady_clock::now() + kMaxSpin;
-  while (!item.finished && std::chrono::steady_clock::now() < end) {
-    for (int i = 0; i < 16; ++i) Relax();
+// Ends an item that has been stopped, if it waits.
+void DeviceWorker::GiveUp(const Item& item) {
+  absl::MutexLock lock(&mutex_);
+  const auto found = items_.find(item.id);
+  if (found == items_.end() || found->second.get() != &item ||
+      !scheduler_.Cancel(item.id)) {
+    return;
   }
-  mutex_.Lock();
-}
-
-absl::Status DeviceWorker::Wait(Item& item) {
-  while (!item.finished) {
-    item.done.WaitWithTimeout(&mutex_, kCancelPoll);
-    if (item.finished || item.started) continue;
-    const absl::Status wanted = CheckWanted(item);
-    if (wanted.ok() || !scheduler_.Cancel(item.id)) continue;
-    items_.erase(item.id);
-    return wanted;
-  }
-  return item.status;
-}
-
-// Returns an error if the item's caller no longer waits. Unlocks the mutex
-// meanwhile, since the check takes time.
-absl::Status DeviceWorker::CheckWanted(const Item& item) {
-  mutex_.Unlock();
-  const absl::Status status = RunCatching([&item] {
-    return item.request.cancelled() ? Cancelled() : absl::OkStatus();
-  });
-  mutex_.Lock();
-  if (!status.ok()) return status;
-  return clock_.Now() < item.request.deadline ? absl::OkStatus() : Expired();
+  const std::shared_ptr<Item> ended = Take(item.id);
+  ended->status = CheckWanted(ended->request, clock_.Now());
+  End({ended});
 }
 
 // Returns the error of a full queue, in terms of the server's options.
@@ -276,12 +247,12 @@ void DeviceWorker::Pump() noexcept {
   absl::MutexLock lock(&mutex_);
   while (true) {
     const Scheduler::Dispatch next = scheduler_.Next(clock_.Now());
-    TakeExpired(next.expired);
+    End(TakeExpired(next.expired));
     if (!next.run.empty()) {
       RunBatch(next);
     } else if (ending_ && scheduler_.queued() == 0) {
       return;
-    } else {
+    } else if (next.expired.empty()) {
       changed_.WaitWithTimeout(&mutex_, next.wake - clock_.Now());
     }
   }
@@ -301,10 +272,14 @@ void DeviceWorker::RunBatch(const Scheduler::Dispatch& next) {
     if (!GoOn(item)) ended.push_back(item);
   }
   scheduler_.Done(next.run.front(), cost, clock_.Now());
-  for (const auto& item : ended) item->finished = true;
-  // Without the mutex, which the callers would block on as they wake up.
+  End(ended);
+}
+
+// Lets the coroutines of items go on, without the mutex.
+void DeviceWorker::End(const Items& items) {
+  if (items.empty()) return;
   mutex_.Unlock();
-  for (const auto& item : ended) item->done.SignalAll();
+  for (const auto& item : items) item->waiting->Resume();
   mutex_.Lock();
 }
 
@@ -313,8 +288,7 @@ void DeviceWorker::RunBatch(const Scheduler::Dispatch& next) {
 DeviceWorker::Items DeviceWorker::WithoutAbandoned(const Items& items) {
   Items wanted;
   for (const auto& item : items) {
-    const bool is_fresh = clock_.Now() - item->submitted < kFreshFor;
-    if (!is_fresh) item->status = CheckWanted(*item);
+    item->status = CheckWanted(item->request, clock_.Now());
     if (item->status.ok()) {
       wanted.push_back(item);
     } else {
@@ -326,7 +300,6 @@ DeviceWorker::Items DeviceWorker::WithoutAbandoned(const Items& items) {
 
 // Runs `items`, and returns the time that took.
 absl::Duration DeviceWorker::RunWanted(const Items& items) {
-  for (const auto& item : items) item->started = true;
   mutex_.Unlock();
   const absl::Time begin = clock_.Now();
   RunAll(items);
@@ -345,7 +318,6 @@ bool DeviceWorker::GoOn(const std::shared_ptr<Item>& item) {
   if (!item->status.ok() || item->batch_work == nullptr) return false;
   item->samples = item->batch_work->NextSamples();
   if (item->samples == 0) return false;
-  item->started = false;
   item->continues = true;
   item->status = Enqueue(item);
   return item->status.ok();
@@ -366,13 +338,14 @@ std::shared_ptr<DeviceWorker::Item> DeviceWorker::Take(uint64_t id) {
   return std::move(items_.extract(id).mapped());
 }
 
-void DeviceWorker::TakeExpired(const std::vector<uint64_t>& ids) {
+DeviceWorker::Items DeviceWorker::TakeExpired(
+    const std::vector<uint64_t>& ids) {
+  Items expired;
   for (uint64_t id : ids) {
-    const std::shared_ptr<Item> item = Take(id);
-    item->status = Expired();
-    item->finished = true;
-    item->done.SignalAll();
+    expired.push_back(Take(id));
+    expired.back()->status = Expired();
   }
+  return expired;
 }
 
 }  // namespace backboned

@@ -6,13 +6,17 @@
 #include <c10/core/Device.h>
 
 #include <array>
+#include <coroutine>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
+#include <stop_token>
 #include <string>
 #include <thread>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -21,6 +25,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "base/clock.h"
+#include "server/limits/continuation.h"
 #include "server/limits/memory_account.h"
 #include "server/scheduler/scheduler.h"
 
@@ -64,17 +69,13 @@ class DeviceWorker {
     // Items of one lane run in the order of their submission. 0: no lane.
     uint64_t lane = 0;
     absl::Time deadline = absl::InfiniteFuture();  // By the worker's clock.
-    // Polled while the work waits. If it returns true or throws, the work never
-    // starts; an exception becomes a status.
-    std::function<bool()> cancelled = [] { return false; };
+    // Work that waits as this is stopped never starts.
+    std::stop_token stop = {};
     // Pays for the work's memory; for a batch, the account of the item with
     // most samples pays. Null: nobody pays.
     std::shared_ptr<MemoryAccount> account = nullptr;
     // BatchWork of equal keys may run together. 0: runs alone.
     uint64_t merge_key = 0;
-    // The work takes less time than falling asleep and waking up: the caller
-    // spins for a short time if the device is free.
-    bool brief = false;
   };
 
   // Counts of the batches of BatchWork, by the reason why they left the queue.
@@ -104,22 +105,25 @@ class DeviceWorker {
   DeviceWorker(const DeviceWorker&) = delete;
   DeviceWorker& operator=(const DeviceWorker&) = delete;
 
-  // Runs `work` on the worker's thread and waits for its end, so that `work`
-  // may refer to the caller's objects.
+  // Gives the times of work, or the error that ended it, to the coroutine that
+  // awaits it. That goes on on the worker's thread, or where the work was given
+  // up: by the thread that stops it.
+  class Running;
+
+  // Runs `work` on the worker's thread. Refers to both arguments until then.
   //
-  // Returns kDeadlineExceeded or kCancelled if the work did not start by its
-  // deadline or its caller went away while it waited for a millisecond or more:
-  // it never starts then. Work that has started is waited for. Returns
-  // kResourceExhausted if too many items wait or memory ran out, kInternal if
-  // LibTorch threw.
-  absl::StatusOr<Times> Run(const Request& request, const Work& work);
+  // Gives kDeadlineExceeded or kCancelled if the work did not start by its
+  // deadline or before it was stopped: it never starts then. Work that has
+  // started is waited for. Gives kResourceExhausted if too many items wait or
+  // memory ran out, kInternal if LibTorch threw.
+  Running Run(const Request& request, const Work& work);
 
   // Runs `work` like Run, but in turns, each together with waiting work of the
   // request's merge key. Only the next turn waits in the queue, and only the
   // first one can be refused. After an error, or once the caller has gone,
   // there are no further turns. The times: until the start of the first turn,
   // and of all turns, which are those of the whole batches.
-  absl::StatusOr<Times> RunTogether(const Request& request, BatchWork& work);
+  Running RunTogether(const Request& request, BatchWork& work);
 
   // Counts since the start.
   BatchFigures batch_figures() const;
@@ -152,16 +156,12 @@ class DeviceWorker {
   struct Item;
   using Items = std::vector<std::shared_ptr<Item>>;
 
-  absl::StatusOr<Times> Attend(const std::shared_ptr<Item>& item) noexcept;
+  bool Start(const std::shared_ptr<Item>& item);
   absl::Status Submit(const std::shared_ptr<Item>& item)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status Enqueue(const std::shared_ptr<Item>& item)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status CheckWanted(const Item& item)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  bool IsIdle() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
-  void Spin(const Item& item) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status Wait(Item& item) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void GiveUp(const Item& item);
   void Pump() noexcept;
   void RunBatch(const Scheduler::Dispatch& next)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -174,7 +174,8 @@ class DeviceWorker {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Count(const Scheduler::Dispatch& next, const Items& items)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void TakeExpired(const std::vector<uint64_t>& ids)
+  void End(const Items& items) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  Items TakeExpired(const std::vector<uint64_t>& ids)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::shared_ptr<Item> Take(uint64_t id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status QueueFull(const absl::Status& refused,
@@ -196,6 +197,25 @@ class DeviceWorker {
   bool ending_ ABSL_GUARDED_BY(mutex_) = false;
 
   std::thread thread_;  // Last: it uses all of the above.
+};
+
+class DeviceWorker::Running {
+ public:
+  bool await_ready() const { return item_ == nullptr; }
+  bool await_suspend(std::coroutine_handle<> suspended) noexcept;
+  absl::StatusOr<Times> await_resume();
+
+ private:
+  friend DeviceWorker;
+
+  // Null: no work is left.
+  Running(DeviceWorker& worker, std::shared_ptr<Item> item)
+      : worker_(&worker), item_(std::move(item)) {}
+
+  DeviceWorker* const worker_;
+  const std::shared_ptr<Item> item_;
+  // Last: its end waits for a call that has begun on another thread.
+  std::optional<std::stop_callback<std::function<void()>>> on_stop_;
 };
 
 }  // namespace backboned

@@ -1,6 +1,7 @@
 #include "server/instances/first_state.h"
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <random>
 #include <span>
@@ -46,55 +47,73 @@ struct StateMaker {
   DeviceWorker& chores;
   DeviceWorker& worker;
 
-  absl::StatusOr<FirstState> operator()(const Drawn& drawn) const {
-    absl::StatusOr<FirstState> first = DrawNetwork(drawn);
-    return first.ok() ? MoveToDevice(*std::move(first)) : first;
+  Task<absl::StatusOr<FirstState>> operator()(const Drawn& drawn) const {
+    absl::StatusOr<FirstState> first = co_await DrawNetwork(drawn);
+    if (!first.ok()) co_return first;
+    co_return co_await MoveToDevice(*std::move(first));
   }
 
-  absl::StatusOr<FirstState> operator()(const Loaded& loaded) const {
-    absl::StatusOr<PreparedWeights> weights =
-        folder.Prepare(loaded.weights, layout());
-    if (!weights.ok()) return weights.status();
-    absl::StatusOr<FirstState> first = DrawNetwork(loaded.rest);
-    if (!first.ok()) return first;
-    absl::StatusOr<DeviceWorker::Times> done =
-        RunChore(chores, options.caller,
-                 [&] { return weights->LoadNext(first->state); });
-    if (!done.ok()) return done.status();
+  Task<absl::StatusOr<FirstState>> operator()(const Loaded& loaded) const {
+    absl::StatusOr<PreparedWeights> weights = co_await Prepare(loaded.weights);
+    if (!weights.ok()) co_return weights.status();
+    absl::StatusOr<FirstState> first = co_await DrawNetwork(loaded.rest);
+    if (!first.ok()) co_return first;
+    const std::function<absl::StatusOr<bool>()> step = [&] {
+      return weights->LoadNext(first->state);
+    };
+    const absl::StatusOr<DeviceWorker::Times> done =
+        co_await RunChore(chores, options.caller, step);
+    if (!done.ok()) co_return done.status();
     first->weights_sha256 = weights->TakeSha256();
     first->loaded = weights->plan();
-    return MoveToDevice(*std::move(first));
+    co_return co_await MoveToDevice(*std::move(first));
   }
 
-  absl::StatusOr<FirstState> operator()(const Cloned& cloned) const {
+  Task<absl::StatusOr<FirstState>> operator()(const Cloned& cloned) const {
     absl::StatusOr<StatePtr> state = StateOfSource(cloned);
-    if (!state.ok()) return state.status();
-    return FirstState{.state = *CloneOf(**state, cloned.parts)};
+    if (!state.ok()) co_return state.status();
+    co_return FirstState{.state = *CloneOf(**state, cloned.parts)};
   }
 
-  absl::StatusOr<FirstState> operator()(const Forked& forked) const {
+  Task<absl::StatusOr<FirstState>> operator()(const Forked& forked) const {
     absl::StatusOr<StatePtr> state = StateOfSource(forked);
-    if (!state.ok()) return state.status();
-    absl::StatusOr<State> drawn = Draw(
+    if (!state.ok()) co_return state.status();
+    absl::StatusOr<State> drawn = co_await Draw(
         MakeGenerator(forked.seed), DtypeOf(**state), InitialDraw::Part::kHead);
-    if (!drawn.ok()) return drawn.status();
+    if (!drawn.ok()) co_return drawn.status();
+    FirstState drawn_head = {.state = *std::move(drawn)};
     absl::StatusOr<FirstState> head =
-        MoveToDevice({.state = *std::move(drawn)});
-    if (!head.ok()) return head.status();
+        co_await MoveToDevice(std::move(drawn_head));
+    if (!head.ok()) co_return head.status();
     absl::StatusOr<StatePtr> fork = ForkOf(**state, layout(), head->state);
-    if (!fork.ok()) return fork.status();
-    return FirstState{.state = **fork};
+    if (!fork.ok()) co_return fork.status();
+    co_return FirstState{.state = **fork};
   }
 
   const Layout& layout() const { return plan.architecture->layout(); }
 
+  // Reads what the file says of its tensors.
+  Task<absl::StatusOr<PreparedWeights>> Prepare(
+      const WeightsOptions& asked) const {
+    std::optional<absl::StatusOr<PreparedWeights>> weights;
+    const std::function<absl::StatusOr<bool>()> step =
+        [&]() -> absl::StatusOr<bool> {
+      weights.emplace(folder.Prepare(asked, layout()));
+      return false;
+    };
+    const absl::StatusOr<DeviceWorker::Times> done =
+        co_await RunChore(chores, options.caller, step);
+    if (!done.ok()) co_return done.status();
+    co_return *std::move(weights);
+  }
+
   // Draws all of the network that no earlier column has.
-  absl::StatusOr<FirstState> DrawNetwork(const Drawn& drawn) const {
+  Task<absl::StatusOr<FirstState>> DrawNetwork(const Drawn& drawn) const {
     absl::StatusOr<at::Generator> generator = MakeGenerator(drawn);
-    if (!generator.ok()) return generator.status();
+    if (!generator.ok()) co_return generator.status();
     absl::StatusOr<State> state =
-        Draw(*generator, options.dtype, InitialDraw::Part::kAll);
-    if (!state.ok()) return state.status();
+        co_await Draw(*generator, options.dtype, InitialDraw::Part::kAll);
+    if (!state.ok()) co_return state.status();
     std::vector<Column> columns;
     for (const auto& column : options.columns) {
       columns.push_back({.layout = &column->architecture().layout(),
@@ -102,49 +121,53 @@ struct StateMaker {
     }
     FirstState first = {.state = *WithColumns(*state, layout(), columns)};
     if (!drawn.rng_state.empty()) first.rng_state = first.state.rng_state;
-    return first;
+    co_return first;
   }
 
-  absl::StatusOr<State> Draw(const at::Generator& generator,
-                             at::ScalarType dtype,
-                             InitialDraw::Part part) const {
+  Task<absl::StatusOr<State>> Draw(at::Generator generator,
+                                   at::ScalarType dtype,
+                                   InitialDraw::Part part) const {
     State state;
     InitialDraw draw(layout(), generator, dtype, part);
-    absl::StatusOr<DeviceWorker::Times> drawn =
-        RunChore(chores, options.caller, [&]() -> absl::StatusOr<bool> {
-          if (draw.Advance(kDrawnInATurn)) return true;
-          state = draw.Take();
-          return false;
-        });
-    if (!drawn.ok()) return drawn.status();
-    return state;
+    const std::function<absl::StatusOr<bool>()> step =
+        [&]() -> absl::StatusOr<bool> {
+      if (draw.Advance(kDrawnInATurn)) return true;
+      state = draw.Take();
+      return false;
+    };
+    const absl::StatusOr<DeviceWorker::Times> drawn =
+        co_await RunChore(chores, options.caller, step);
+    if (!drawn.ok()) co_return drawn.status();
+    co_return std::move(state);
   }
 
   // Moves parameters and buffers to the worker's device.
-  absl::StatusOr<FirstState> MoveToDevice(FirstState first) const {
-    if (worker.device().is_cpu()) return first;
-    absl::StatusOr<DeviceWorker::Times> moved = worker.Run(options.caller, [&] {
+  Task<absl::StatusOr<FirstState>> MoveToDevice(FirstState first) const {
+    if (worker.device().is_cpu()) co_return std::move(first);
+    const DeviceWorker::Work move = [&] {
       for (auto* tensors : {&first.state.params, &first.state.buffers}) {
         for (at::Tensor& tensor : *tensors) {
           tensor = OnDevice(tensor, worker.device());
         }
       }
       return absl::OkStatus();
-    });
-    if (!moved.ok()) return moved.status();
-    return first;
+    };
+    const absl::StatusOr<DeviceWorker::Times> moved =
+        co_await worker.Run(options.caller, move);
+    if (!moved.ok()) co_return moved.status();
+    co_return std::move(first);
   }
 };
 
 }  // namespace
 
-absl::StatusOr<FirstState> MakeFirstState(const CreateOptions& options,
-                                          const Blueprint& plan,
-                                          const WeightsFolder& folder,
-                                          DeviceWorker& chores,
-                                          DeviceWorker& worker) {
-  return std::visit(StateMaker{options, plan, folder, chores, worker},
-                    options.beginning);
+Task<absl::StatusOr<FirstState>> MakeFirstState(const CreateOptions& options,
+                                                const Blueprint& plan,
+                                                const WeightsFolder& folder,
+                                                DeviceWorker& chores,
+                                                DeviceWorker& worker) {
+  const StateMaker maker = {options, plan, folder, chores, worker};
+  co_return co_await std::visit(maker, options.beginning);
 }
 
 }  // namespace backboned

@@ -8,6 +8,7 @@
 #include "absl/status/statusor.h"
 #include "backbones/state.h"
 #include "backbones/weights.h"
+#include "base/task.h"
 #include "server/device/device_worker.h"
 #include "server/instances/beginning.h"
 #include "server/instances/weights_folder.h"
@@ -29,11 +30,11 @@ struct FirstState {
 // Returns kInvalidArgument (generator state, classes, weights that do not fit),
 // kNotFound or kFailedPrecondition (no such weights, or corrupt ones), kAborted
 // (the condition), and the errors of DeviceWorker::Run.
-absl::StatusOr<FirstState> MakeFirstState(const CreateOptions& options,
-                                          const Blueprint& plan,
-                                          const WeightsFolder& folder,
-                                          DeviceWorker& chores,
-                                          DeviceWorker& worker);
+Task<absl::StatusOr<FirstState>> MakeFirstState(const CreateOptions& options,
+                                                const Blueprint& plan,
+                                                const WeightsFolder& folder,
+                                                DeviceWorker& chores,
+                                                DeviceWorker& worker);
 
 }  // namespace backboned
 

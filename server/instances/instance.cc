@@ -65,30 +65,30 @@ std::vector<bool> Instance::trained() const {
   return trained_;
 }
 
-absl::Status Instance::ChangeSettings(
-    const DeviceWorker::Request& request, const VersionCondition& condition,
+Task<absl::Status> Instance::ChangeSettings(
+    DeviceWorker::Request request, VersionCondition condition,
     const std::function<void(Settings&)>& change) {
-  return worker_
-      .Run(request,
-           [&]() -> absl::Status {
-             absl::Status status = CheckAlive();
-             if (status.ok()) status = CheckVersion(condition, *state());
-             if (!status.ok()) return status;
-             Settings next = settings();
-             change(next);
-             absl::StatusOr<std::vector<bool>> trained =
-                 TrainedUnder(next, architecture_->layout());
-             if (!trained.ok()) return trained.status();
-             status = CacheFits(next.feature_cache_bytes);
-             if (status.ok()) status = cache_.Resize(next.feature_cache_bytes);
-             if (!status.ok()) return status;
-             if (deleted_) cache_.Resize(0).IgnoreError();  // Meanwhile.
-             absl::MutexLock lock(&mutex_);
-             settings_ = std::move(next);
-             trained_ = *std::move(trained);
-             return absl::OkStatus();
-           })
-      .status();
+  const DeviceWorker::Work work = [&]() -> absl::Status {
+    absl::Status status = CheckAlive();
+    if (status.ok()) status = CheckVersion(condition, *state());
+    if (!status.ok()) return status;
+    Settings next = settings();
+    change(next);
+    absl::StatusOr<std::vector<bool>> trained =
+        TrainedUnder(next, architecture_->layout());
+    if (!trained.ok()) return trained.status();
+    status = CacheFits(next.feature_cache_bytes);
+    if (status.ok()) status = cache_.Resize(next.feature_cache_bytes);
+    if (!status.ok()) return status;
+    if (deleted_) cache_.Resize(0).IgnoreError();  // Meanwhile.
+    absl::MutexLock lock(&mutex_);
+    settings_ = std::move(next);
+    trained_ = *std::move(trained);
+    return absl::OkStatus();
+  };
+  const absl::StatusOr<DeviceWorker::Times> times =
+      co_await worker_.Run(request, work);
+  co_return times.status();
 }
 
 std::optional<int64_t> Instance::RowBytes(const std::string& question) const {
@@ -147,26 +147,27 @@ absl::Status Instance::CheckVersion(const VersionCondition& condition,
   return absl::OkStatus();
 }
 
-absl::StatusOr<StatePtr> Instance::Commit(
-    const DeviceWorker::Request& request, const VersionCondition& condition,
+Task<absl::StatusOr<StatePtr>> Instance::Commit(
+    DeviceWorker::Request request, VersionCondition condition,
     const std::function<absl::StatusOr<StatePtr>(const State&)>& make) {
   StatePtr published;
-  absl::StatusOr<DeviceWorker::Times> times =
-      worker_.Run(request, [&]() -> absl::Status {
-        const StatePtr current = state();
-        absl::Status writable = CheckWritable();
-        if (!writable.ok()) return writable;
-        absl::Status expected = CheckVersion(condition, *current);
-        if (!expected.ok()) return expected;
-        absl::StatusOr<StatePtr> next = make(*current);
-        if (!next.ok()) return next.status();
-        published = *next;
-        Publish(*std::move(next));
-        return absl::OkStatus();
-      });
-  if (!times.ok()) return times.status();
+  const DeviceWorker::Work work = [&]() -> absl::Status {
+    const StatePtr current = state();
+    absl::Status writable = CheckWritable();
+    if (!writable.ok()) return writable;
+    absl::Status expected = CheckVersion(condition, *current);
+    if (!expected.ok()) return expected;
+    absl::StatusOr<StatePtr> next = make(*current);
+    if (!next.ok()) return next.status();
+    published = *next;
+    Publish(*std::move(next));
+    return absl::OkStatus();
+  };
+  const absl::StatusOr<DeviceWorker::Times> times =
+      co_await worker_.Run(request, work);
+  if (!times.ok()) co_return times.status();
   ++counters_.writes;
-  return published;
+  co_return published;
 }
 
 void Instance::MarkDeleted() {
@@ -212,21 +213,23 @@ void Instance::Publish(StatePtr next) {
   cache_.MoveTo(version);
 }
 
-absl::StatusOr<std::vector<at::Tensor>> Instance::HostView(
-    const DeviceWorker::Request& request, std::vector<at::Tensor> tensors,
+Task<absl::StatusOr<std::vector<at::Tensor>>> Instance::HostView(
+    DeviceWorker::Request request, std::vector<at::Tensor> tensors,
     std::optional<at::ScalarType> dtype) const {
   const auto converts = [&](const at::Tensor& tensor) {
     return dtype && tensor.defined() && tensor.scalar_type() != *dtype;
   };
   if (worker_.device().is_cpu() && std::ranges::none_of(tensors, converts)) {
-    return tensors;
+    co_return std::move(tensors);
   }
-  absl::StatusOr<DeviceWorker::Times> times = worker_.Run(request, [&] {
+  const DeviceWorker::Work work = [&] {
     tensors = AllOnHost(std::move(tensors), dtype);
     return absl::OkStatus();
-  });
-  if (!times.ok()) return times.status();
-  return tensors;
+  };
+  const absl::StatusOr<DeviceWorker::Times> times =
+      co_await worker_.Run(request, work);
+  if (!times.ok()) co_return times.status();
+  co_return std::move(tensors);
 }
 
 // A digest in progress. Used in its lane only, except `state`; `result` may be
@@ -280,32 +283,35 @@ std::shared_ptr<Instance::Digesting> Instance::DigestingOf(
   return digesting;
 }
 
-absl::StatusOr<std::string> Instance::Digest(DeviceWorker& chores,
-                                             DeviceWorker::Request request,
-                                             const StatePtr& state) {
+Task<absl::StatusOr<std::string>> Instance::Digest(
+    DeviceWorker& chores, DeviceWorker::Request request, StatePtr state) {
   std::shared_ptr<Digesting> digesting;
   {
     absl::MutexLock lock(&mutex_);
-    if (digest_.first.lock() == state) return digest_.second;
+    if (digest_.first.lock() == state) co_return digest_.second;
     digesting = DigestingOf(state);
   }
   request.lane = digest_lane_;
   if (!worker_.device().is_cpu()) {
-    absl::StatusOr<DeviceWorker::Times> fetched = worker_.Run(request, [&] {
+    const DeviceWorker::Work fetch = [&] {
       digesting->Fetch();
       return absl::OkStatus();
-    });
-    if (!fetched.ok()) return fetched.status();
+    };
+    const absl::StatusOr<DeviceWorker::Times> fetched =
+        co_await worker_.Run(request, fetch);
+    if (!fetched.ok()) co_return fetched.status();
   }
-  absl::StatusOr<DeviceWorker::Times> times =
-      RunChore(chores, request, [&]() -> absl::StatusOr<bool> {
-        digesting->Fetch();
-        return digesting->Advance();
-      });
-  if (!times.ok()) return times.status();
+  const std::function<absl::StatusOr<bool>()> step =
+      [&]() -> absl::StatusOr<bool> {
+    digesting->Fetch();
+    return digesting->Advance();
+  };
+  const absl::StatusOr<DeviceWorker::Times> times =
+      co_await RunChore(chores, request, step);
+  if (!times.ok()) co_return times.status();
   absl::MutexLock lock(&mutex_);
   digest_ = {state, digesting->result};
-  return digesting->result;
+  co_return digesting->result;
 }
 
 }  // namespace backboned

@@ -19,6 +19,7 @@
 #include "absl/time/time.h"
 #include "backbones/architecture.h"
 #include "backbones/state.h"
+#include "base/task.h"
 #include "server/device/device_worker.h"
 #include "server/instances/feature_cache.h"
 #include "server/instances/settings.h"
@@ -113,9 +114,9 @@ class Instance {
   // old ones. Nothing changes if the condition no longer holds, a pattern
   // matches no parameter (kInvalidArgument), or CacheFits or the room for
   // caches returns an error.
-  absl::Status ChangeSettings(const DeviceWorker::Request& request,
-                              const VersionCondition& condition,
-                              const std::function<void(Settings&)>& change);
+  Task<absl::Status> ChangeSettings(
+      DeviceWorker::Request request, VersionCondition condition,
+      const std::function<void(Settings&)>& change);
 
   // Returns the bytes that RememberRowBytes was recently given for `question`.
   std::optional<int64_t> RowBytes(const std::string& question) const;
@@ -132,8 +133,8 @@ class Instance {
   // Makes the next state from the current one, in the lane, and publishes it.
   // `make` runs on the worker's thread. Nothing changes if it fails, or if by
   // then the condition does not hold or CheckWritable fails.
-  absl::StatusOr<StatePtr> Commit(
-      const DeviceWorker::Request& request, const VersionCondition& condition,
+  Task<absl::StatusOr<StatePtr>> Commit(
+      DeviceWorker::Request request, VersionCondition condition,
       const std::function<absl::StatusOr<StatePtr>(const State&)>& make);
 
   // Ends the instance, which the registry no longer has. Later writes fail;
@@ -159,17 +160,17 @@ class Instance {
   // Returns `tensors` as contiguous CPU tensors of `dtype`; absent: of their
   // own dtype. Tensors of that form are returned as they are; the worker copies
   // the others. Undefined ones stay undefined.
-  absl::StatusOr<std::vector<at::Tensor>> HostView(
-      const DeviceWorker::Request& request, std::vector<at::Tensor> tensors,
+  Task<absl::StatusOr<std::vector<at::Tensor>>> HostView(
+      DeviceWorker::Request request, std::vector<at::Tensor> tensors,
       std::optional<at::ScalarType> dtype = {}) const;
 
   // Returns the SHA-256 of the flat parameters, then the buffers, then the
   // tensors shared with earlier columns, of `state`: a chore, remembered for
   // the last state asked for. Concurrent callers for the same state take turns
   // with one computation, which goes on while one of them waits.
-  absl::StatusOr<std::string> Digest(DeviceWorker& chores,
-                                     DeviceWorker::Request request,
-                                     const StatePtr& state);
+  Task<absl::StatusOr<std::string>> Digest(DeviceWorker& chores,
+                                           DeviceWorker::Request request,
+                                           StatePtr state);
 
  private:
   struct Digesting;

@@ -8,8 +8,8 @@
 #include <grpcpp/server_builder.h>
 
 #include <algorithm>
-#include <limits>
 #include <mutex>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -31,10 +31,6 @@ constexpr absl::Duration kMaxLastMessages = absl::Seconds(2);
 // gRPC's shutdown cancels the calls that come after its start, so it starts
 // when no call came for this long: calls on their way have been refused then.
 constexpr absl::Duration kQuiet = absl::Milliseconds(50);
-
-// Threads besides those of the calls inside: they poll, refuse, or send the
-// rest of an answer. Without a spare one gRPC itself refuses a call.
-constexpr int64_t kSpareThreads = 64;
 
 // Hardening and flow control of HTTP/2 (docs/limits.md says why).
 void SetChannelArguments(grpc::ServerBuilder& builder) {
@@ -111,17 +107,7 @@ absl::Status RpcServer::Build(const Options& options) {
   SetChannelArguments(builder);
   grpc::ResourceQuota quota("backboned");
   quota.Resize(kQuotaBytes);
-  const int64_t threads =
-      options.max_threads > 0
-          ? options.max_threads
-          : surroundings_.server.limits().max_calls + kSpareThreads;
-  quota.SetMaxThreads(static_cast<int>(
-      std::min<int64_t>(threads, std::numeric_limits<int>::max())));
   builder.SetResourceQuota(quota);
-  // Keeps threads that wait for calls, so that a call need not begin with
-  // making a thread.
-  builder.SetSyncServerOption(grpc::ServerBuilder::NUM_CQS, 1);
-  builder.SetSyncServerOption(grpc::ServerBuilder::MAX_POLLERS, 8);
   std::vector<int> ports(addresses_.size(), -1);
   for (size_t i = 0; i < addresses_.size(); ++i) {
     builder.AddListeningPort(addresses_[i], grpc::InsecureServerCredentials(),
@@ -129,11 +115,16 @@ absl::Status RpcServer::Build(const Options& options) {
   }
   builder.RegisterService(&instance_service_);
   builder.RegisterService(&backbone_service_);
+  std::unique_ptr<grpc::ServerCompletionQueue> queue =
+      builder.AddCompletionQueue();
   server_ = builder.BuildAndStart();
   if (server_ == nullptr) {
     return absl::UnavailableError(
         absl::StrCat("cannot listen on ", absl::StrJoin(addresses_, ", ")));
   }
+  thread_ = std::make_unique<CompletionThread>(std::move(queue));
+  instance_service_.Serve(*thread_);
+  backbone_service_.Serve(*thread_);
   for (size_t i = 0; i < addresses_.size(); ++i) {
     if (!addresses_[i].ends_with(":0")) continue;
     addresses_[i] = absl::StrCat(
@@ -149,7 +140,7 @@ std::shared_ptr<grpc::Channel> RpcServer::InProcessChannel() {
 }
 
 void RpcServer::Drain(absl::Duration grace) {
-  if (server_ == nullptr) return;
+  if (thread_ == nullptr) return;
   gate_.Drain();
   if (grpc::HealthCheckServiceInterface* health =
           server_->GetHealthCheckService()) {
@@ -164,6 +155,7 @@ void RpcServer::Drain(absl::Duration grace) {
       std::clamp(end - clock.Now(), kMinLastMessages, kMaxLastMessages);
   server_->Shutdown(absl::ToChronoTime(absl::Now() + rest));
   server_->Wait();
+  thread_.reset();
 }
 
 }  // namespace backboned::rpc

@@ -6,7 +6,6 @@
 #include <grpcpp/channel.h>
 #include <grpcpp/server.h>
 
-#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
@@ -15,6 +14,7 @@
 #include "absl/time/time.h"
 #include "server/rpc/backbone/backbone_service.h"
 #include "server/rpc/instances/instance_service.h"
+#include "server/rpc/transport/completion.h"
 #include "server/rpc/transport/decorated_service.h"
 #include "server/rpc/transport/gate.h"
 #include "server/rpc/transport/listen.h"
@@ -33,9 +33,6 @@ class RpcServer {
     std::vector<std::string> addresses;  // None: only the in-process channel.
     bool insecure_remote = false;        // Allow addresses beyond loopback.
     bool reflection = true;
-    // That serve calls; gRPC refuses those that find none. 0: more than the
-    // limit of calls needs.
-    int64_t max_threads = 0;
   };
 
   // Starts to serve; `server` must outlive it. Errors name the address:
@@ -70,7 +67,8 @@ class RpcServer {
   BackboneService backbone_service_;
   std::vector<AddressClaim> claims_;
   std::vector<std::string> addresses_;
-  std::unique_ptr<grpc::Server> server_;  // Last: it uses all of the above.
+  std::unique_ptr<grpc::Server> server_;      // It uses all of the above.
+  std::unique_ptr<CompletionThread> thread_;  // Last: it uses the server.
 };
 
 }  // namespace backboned::rpc

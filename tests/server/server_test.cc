@@ -15,6 +15,7 @@
 
 #include "absl/synchronization/notification.h"
 #include "base/errors.h"
+#include "base/task.h"
 #include "server/memory/memory_allocator.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/test_clock.h"
@@ -44,7 +45,7 @@ class ServerTest : public ::testing::Test {
 
   // Creates an instance, which must succeed.
   Created Create(const CreateOptions& options) {
-    absl::StatusOr<Created> created = server_.CreateInstance(options);
+    absl::StatusOr<Created> created = BlockOn(server_.CreateInstance(options));
     EXPECT_THAT(created, IsOk());
     return *std::move(created);
   }
@@ -54,7 +55,8 @@ class ServerTest : public ::testing::Test {
                      Reason reason,
                      const ::testing::Matcher<const std::string&>& message) {
     const size_t before = server_.registry().List().size();
-    const absl::Status status = server_.CreateInstance(options).status();
+    const absl::Status status =
+        BlockOn(server_.CreateInstance(options)).status();
     EXPECT_THAT(status, StatusIs(code, message));
     EXPECT_EQ(ReasonOf(status), reason);
     EXPECT_THAT(server_.registry().List(), SizeIs(before));
@@ -66,8 +68,8 @@ class ServerTest : public ::testing::Test {
   }
 
   std::string DigestOf(const Created& created) {
-    return *created.instance->Digest(server_.chores(), {},
-                                     created.instance->state());
+    return *BlockOn(created.instance->Digest(server_.chores(), {},
+                                             created.instance->state()));
   }
 
   // Keeps an empty tape for `instance`.
@@ -243,7 +245,7 @@ TEST_F(ServerTest, DrawsNothingForOneWhoIsLate) {
   const auto account = std::make_shared<MemoryAccount>("a");
   CreateOptions options = Mlp("late");
   options.caller = {.deadline = absl::InfinitePast(), .account = account};
-  EXPECT_THAT(server_.CreateInstance(options),
+  EXPECT_THAT(BlockOn(server_.CreateInstance(options)),
               StatusIs(absl::StatusCode::kDeadlineExceeded));
   EXPECT_EQ(account->peak_bytes(), 0);
   EXPECT_EQ(server_.registry().Get("local", "late"), nullptr);
@@ -254,7 +256,8 @@ TEST_F(ServerTest, WhoAsksPaysForWhatIsDrawn) {
   const auto account = std::make_shared<MemoryAccount>("a", 1000);
   CreateOptions options = Mlp("large");
   options.caller.account = account;
-  const absl::Status refused = server_.CreateInstance(options).status();
+  const absl::Status refused =
+      BlockOn(server_.CreateInstance(options)).status();
   EXPECT_THAT(refused, StatusIs(absl::StatusCode::kResourceExhausted));
   ASSERT_TRUE(LimitOf(refused).has_value());
   EXPECT_EQ(LimitOf(refused)->name, "a");
@@ -353,7 +356,7 @@ TEST_F(ServerTest, KeepsWhatASessionHasThoughTheWallClockIsSet) {
 TEST_F(ServerTest, RefusesUnnamedInstancesOfASessionThatDoesNotLive) {
   CreateOptions options = Mlp("");
   options.session = "gone";
-  EXPECT_THAT(server_.CreateInstance(options),
+  EXPECT_THAT(BlockOn(server_.CreateInstance(options)),
               StatusIs(absl::StatusCode::kFailedPrecondition));
   EXPECT_THAT(server_.registry().List(), IsEmpty());
 }
@@ -432,12 +435,13 @@ TEST(ServerClockTest, TheSweeperOutlivesWhatItThrows) {
                 clock);
   std::set<std::thread::id> workers;
   for (DeviceWorker* worker : {server.workers().front(), &server.chores()}) {
-    EXPECT_THAT(worker->Run({.principal = "local"},
+    EXPECT_THAT(
+        BlockOn(worker->Run({.principal = "local"},
                             [&] {
                               workers.insert(std::this_thread::get_id());
                               return absl::OkStatus();
-                            }),
-                IsOk());
+                            })),
+        IsOk());
   }
   clock.Arm(std::move(workers));
   clock.WaitUntilAskedAgain();  // In the sweeps of the next seconds.

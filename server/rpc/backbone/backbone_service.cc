@@ -49,13 +49,13 @@ absl::StatusOr<BackboneService::Target> BackboneService::Find(
                 .slices = *std::move(slices)};
 }
 
-absl::StatusOr<v1::ReleaseTapesResponse> BackboneService::ReleaseTapes(
+Task<absl::StatusOr<v1::ReleaseTapesResponse>> BackboneService::ReleaseTapes(
     Call& call, const v1::ReleaseTapesRequest& request) {
   const std::vector<std::string> ids(request.tape_ids().begin(),
                                      request.tape_ids().end());
   v1::ReleaseTapesResponse response;
   response.set_released_count(server().tapes().Release(ids, call.principal()));
-  return response;
+  co_return response;
 }
 
 }  // namespace backboned::rpc

@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -14,6 +15,7 @@
 #include "backbones/layout.h"
 #include "backbones/selection.h"
 #include "backbones/state.h"
+#include "base/task.h"
 #include "server/callers/answer_log.h"
 #include "server/compute/forward_run.h"
 #include "server/compute/train.h"
@@ -26,47 +28,50 @@ namespace backboned::rpc {
 // The data side. The contract defines the methods; each source *_methods.cc
 // holds one family of them.
 //
-// A handler is straight-line code: it checks the header against the layout,
-// reserves the bytes, receives them, lets the device work, and answers. Nothing
-// changes before every byte has arrived.
+// A handler is a coroutine, which reads as straight-line code: it checks the
+// header against the layout, reserves the bytes, receives them, lets the device
+// work, and answers. Nothing changes before every byte has arrived.
 class BackboneService : public DecoratedService {
  public:
   explicit BackboneService(Surroundings& surroundings);
 
  private:
-  absl::Status Forward(Call& call, MessageStream& stream,
-                       const v1::ForwardHeader& header, AnswerTicket ticket);
-  absl::Status Backward(Call& call, MessageStream& stream,
-                        const v1::BackwardHeader& header, AnswerTicket ticket);
-  absl::Status TrainStep(Call& call, MessageStream& stream,
-                         const v1::TrainStepHeader& header,
-                         AnswerTicket ticket);
-  absl::Status GetParams(Call& call, MessageStream& stream,
-                         const v1::GetParamsRequest& request);
-  absl::StatusOr<v1::SetParamsResponse> SetParams(
+  Task<absl::Status> Forward(Call& call, MessageStream& stream,
+                             const v1::ForwardHeader& header,
+                             AnswerTicket ticket);
+  Task<absl::Status> Backward(Call& call, MessageStream& stream,
+                              const v1::BackwardHeader& header,
+                              AnswerTicket ticket);
+  Task<absl::Status> TrainStep(Call& call, MessageStream& stream,
+                               const v1::TrainStepHeader& header,
+                               AnswerTicket ticket);
+  Task<absl::Status> GetParams(Call& call, MessageStream& stream,
+                               const v1::GetParamsRequest& request);
+  Task<absl::StatusOr<v1::SetParamsResponse>> SetParams(
       Call& call, MessageStream& stream, const v1::SetParamsHeader& header);
-  absl::Status GetGrads(Call& call, MessageStream& stream,
-                        const v1::GetGradsRequest& request);
-  absl::StatusOr<v1::SetGradsResponse> SetGrads(
+  Task<absl::Status> GetGrads(Call& call, MessageStream& stream,
+                              const v1::GetGradsRequest& request);
+  Task<absl::StatusOr<v1::SetGradsResponse>> SetGrads(
       Call& call, MessageStream& stream, const v1::SetGradsHeader& header);
-  absl::Status GetBuffers(Call& call, MessageStream& stream,
-                          const v1::GetBuffersRequest& request);
-  absl::StatusOr<v1::SetBuffersResponse> SetBuffers(
+  Task<absl::Status> GetBuffers(Call& call, MessageStream& stream,
+                                const v1::GetBuffersRequest& request);
+  Task<absl::StatusOr<v1::SetBuffersResponse>> SetBuffers(
       Call& call, MessageStream& stream, const v1::SetBuffersHeader& header);
-  absl::Status GetOptimizerState(Call& call, MessageStream& stream,
-                                 const v1::GetOptimizerStateRequest& request);
-  absl::StatusOr<v1::SetOptimizerStateResponse> SetOptimizerState(
+  Task<absl::Status> GetOptimizerState(
+      Call& call, MessageStream& stream,
+      const v1::GetOptimizerStateRequest& request);
+  Task<absl::StatusOr<v1::SetOptimizerStateResponse>> SetOptimizerState(
       Call& call, MessageStream& stream,
       const v1::SetOptimizerStateHeader& header);
-  absl::StatusOr<v1::ReleaseTapesResponse> ReleaseTapes(
+  Task<absl::StatusOr<v1::ReleaseTapesResponse>> ReleaseTapes(
       Call& call, const v1::ReleaseTapesRequest& request);
-  absl::StatusOr<v1::ZeroGradsResponse> ZeroGrads(
+  Task<absl::StatusOr<v1::ZeroGradsResponse>> ZeroGrads(
       Call& call, const v1::ZeroGradsRequest& request);
-  absl::StatusOr<v1::ConfigureOptimizerResponse> ConfigureOptimizer(
+  Task<absl::StatusOr<v1::ConfigureOptimizerResponse>> ConfigureOptimizer(
       Call& call, const v1::ConfigureOptimizerRequest& request);
-  absl::StatusOr<v1::StepResponse> Step(Call& call,
-                                        const v1::StepRequest& request);
-  absl::StatusOr<v1::ExtractResponse> Extract(
+  Task<absl::StatusOr<v1::StepResponse>> Step(Call& call,
+                                              const v1::StepRequest& request);
+  Task<absl::StatusOr<v1::ExtractResponse>> Extract(
       Call& call, const v1::ExtractRequest& request);
 
   // The tensors of an instance that a request selects.
@@ -88,15 +93,15 @@ class BackboneService : public DecoratedService {
   // Commits the state that `make` makes of the present one, and answers the
   // version.
   template <typename Response>
-  static absl::StatusOr<Response> Commit(
-      const Call& call, Instance& instance, const VersionCondition& condition,
+  static Task<absl::StatusOr<Response>> Commit(
+      const Call& call, Instance& instance, VersionCondition condition,
       const std::function<absl::StatusOr<StatePtr>(const State&)>& make) {
-    absl::StatusOr<StatePtr> state =
-        instance.Commit(call.WorkerRequest(instance.lane()), condition, make);
-    if (!state.ok()) return state.status();
+    absl::StatusOr<StatePtr> state = co_await instance.Commit(
+        call.WorkerRequest(instance.lane()), std::move(condition), make);
+    if (!state.ok()) co_return state.status();
     Response response;
     *response.mutable_version() = VersionOf(instance, **state);
-    return response;
+    co_return response;
   }
 
   // Finds the instance of a forward's header and reads the options.
@@ -112,9 +117,9 @@ class BackboneService : public DecoratedService {
                                     const v1::TrainStepHeader& header);
 
   // Answers a forward whose inputs are named by their digest.
-  absl::Status AnswerFromCache(Call& call, MessageStream& stream,
-                               const v1::ForwardHeader& header,
-                               AnswerTicket ticket);
+  Task<absl::Status> AnswerFromCache(Call& call, MessageStream& stream,
+                                     const v1::ForwardHeader& header,
+                                     AnswerTicket ticket);
 };
 
 }  // namespace backboned::rpc

@@ -164,34 +164,34 @@ v1::BackwardResult ResultOf(const v1::BackwardHeader& header,
 
 }  // namespace
 
-absl::Status BackboneService::Backward(Call& call, MessageStream& stream,
-                                       const v1::BackwardHeader& header,
-                                       AnswerTicket ticket) {
+Task<absl::Status> BackboneService::Backward(Call& call, MessageStream& stream,
+                                             const v1::BackwardHeader& header,
+                                             AnswerTicket ticket) {
   absl::StatusOr<std::shared_ptr<Instance>> instance =
       Resolve(call, header.instance());
-  if (!instance.ok()) return instance.status();
+  if (!instance.ok()) co_return instance.status();
   absl::Status valid = CheckOptions(header);
   if (valid.ok() && header.accumulate()) valid = (*instance)->CheckWritable();
-  if (!valid.ok()) return valid;
+  if (!valid.ok()) co_return valid;
   const std::optional<StepOptions> step = StepOf(header);
   if (step.has_value()) valid = CheckStep(*(*instance)->state(), *step);
-  if (!valid.ok()) return valid;
+  if (!valid.ok()) co_return valid;
   absl::StatusOr<std::optional<c10::ScalarType>> output_dtype =
       OptionalFloat(header.output_dtype(), "output_dtype");
-  if (!output_dtype.ok()) return output_dtype.status();
+  if (!output_dtype.ok()) co_return output_dtype.status();
   std::vector<std::string> ids;
   for (const v1::TapeGradients& tape : header.tapes())
     ids.push_back(tape.tape_id());
   absl::StatusOr<TapeLease> lease = server().tapes().Lease(
       ids, (*instance)->uid(), call.principal(), server().clock().Now());
-  if (!lease.ok()) return lease.status();
+  if (!lease.ok()) co_return lease.status();
   valid = CheckInputGrad(header, *lease);
-  if (!valid.ok()) return valid;
+  if (!valid.ok()) co_return valid;
   absl::StatusOr<GradientUpload> upload =
       MakeRoom(server(), call, header, *lease);
-  if (!upload.ok()) return upload.status();
-  absl::Status received = stream.ReadTensors(upload->destinations);
-  if (!received.ok()) return received;
+  if (!upload.ok()) co_return upload.status();
+  absl::Status received = co_await stream.ReadTensors(upload->destinations);
+  if (!received.ok()) co_return received;
 
   BackwardWork work = {.instance = *instance,
                        .lease = *std::move(lease),
@@ -207,15 +207,15 @@ absl::Status BackboneService::Backward(Call& call, MessageStream& stream,
                        .output_dtype = *output_dtype,
                        .reservation = std::move(upload->reservation)};
   absl::StatusOr<BackwardDone> done =
-      RunBackward(call.WorkerRequest(/*lane=*/0), std::move(work));
-  if (!done.ok()) return done.status();
+      co_await RunBackward(call.WorkerRequest(/*lane=*/0), std::move(work));
+  if (!done.ok()) co_return done.status();
   call.record().times = done->times;
   AnswerTensors tensors;
   const v1::BackwardResult result =
       ResultOf(header, *done, **instance,
                output_dtype->value_or(DtypeOf(*done->state)), call, tensors);
-  return SendAnswer(call, ticket, stream, result,
-                    std::move(tensors).Payloads());
+  co_return co_await SendAnswer(call, ticket, stream, result,
+                                std::move(tensors).Payloads());
 }
 
 }  // namespace backboned::rpc

@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -15,6 +16,7 @@
 #include "proto/wire/input_digest.h"
 #include "server/compute/cached_forward.h"
 #include "server/compute/forward.h"
+#include "server/device/chores.h"
 #include "server/device/host_view.h"
 #include "server/rpc/backbone/backbone_service.h"
 #include "server/rpc/convert/forward_options.h"
@@ -30,6 +32,10 @@ namespace {
 constexpr int64_t kMaxExtractBytes = (int64_t{4} << 20) - (64 << 10);
 
 constexpr size_t kDigestBytes = 32;  // SHA-256.
+
+// The most bytes of inputs that are digested on the queue's thread, in less
+// than a millisecond.
+constexpr size_t kMostDigestedHere = size_t{256} << 10;
 
 // Allocates host memory for the tensors of a forward's stream.
 void MakeRoom(const v1::ForwardHeader& header, ForwardWork& work) {
@@ -90,14 +96,29 @@ v1::ForwardResult ResultOf(const Instance& instance,
 }
 
 // Computes the digest of the complete inputs for the instance's feature cache,
-// if the cache may keep the answer.
-void NameInputs(const v1::ForwardHeader& header, ForwardWork& work) {
-  if (work.instance->cache().limit_bytes() == 0 || !MayCache(work)) return;
+// if the cache may keep the answer: of many bytes as a chore.
+Task<absl::Status> NameInputs(Server& server, const Call& call,
+                              const v1::ForwardHeader& header,
+                              ForwardWork& work) {
+  if (work.instance->cache().limit_bytes() == 0 || !MayCache(work)) {
+    co_return absl::OkStatus();
+  }
   std::vector<std::span<const std::byte>> bytes;
+  size_t total = 0;
   for (const Input& input : work.inputs.all) {
     bytes.push_back(Bytes(input.tensor));
+    total += bytes.back().size();
   }
-  work.input_digest = wire::InputDigest(header.inputs(), bytes);
+  const std::function<absl::StatusOr<bool>()> step =
+      [&]() -> absl::StatusOr<bool> {
+    work.input_digest = wire::InputDigest(header.inputs(), bytes);
+    return false;
+  };
+  if (total <= kMostDigestedHere) co_return step().status();
+  const DeviceWorker::Request request = call.WorkerRequest(/*lane=*/0);
+  const absl::StatusOr<DeviceWorker::Times> times =
+      co_await RunChore(server.chores(), request, step);
+  co_return times.status();
 }
 
 // Returns kInvalidArgument if answers to `header` are not kept by digest.
@@ -149,21 +170,21 @@ absl::Status TakeData(const std::string& data, const v1::ForwardHeader& forward,
   MakeRoom(forward, work);
   at::Tensor x = work.inputs.x();
   std::memcpy(MutableBytes(x).data(), data.data(), data.size());
-  NameInputs(forward, work);
   return absl::OkStatus();
 }
 
-// Returns kResourceExhausted if an Extract's result does not fit one message.
-absl::Status CheckFits(const DeviceWorker::Request& request,
-                       const ForwardWork& work) {
+// Gives kResourceExhausted if an Extract's result does not fit one message.
+Task<absl::Status> CheckFits(DeviceWorker::Request request,
+                             const ForwardWork& work) {
   const int64_t rows = work.inputs.rows();
-  if (rows == 0) return absl::OkStatus();
-  absl::StatusOr<int64_t> row_bytes = RowBytes(request, work);
-  if (!row_bytes.ok()) return row_bytes.status();
+  if (rows == 0) co_return absl::OkStatus();
+  absl::StatusOr<int64_t> row_bytes =
+      co_await RowBytes(std::move(request), work);
+  if (!row_bytes.ok()) co_return row_bytes.status();
   if (*row_bytes == 0 || rows <= kMaxExtractBytes / *row_bytes) {
-    return absl::OkStatus();
+    co_return absl::OkStatus();
   }
-  return LimitReached(
+  co_return LimitReached(
       {.name = "max-message-bytes",
        .value = kMaxExtractBytes,
        .requested = rows * *row_bytes},
@@ -234,87 +255,85 @@ absl::StatusOr<ForwardWork> BackboneService::Prepare(
   return work;
 }
 
-absl::Status BackboneService::Forward(Call& call, MessageStream& stream,
-                                      const v1::ForwardHeader& header,
-                                      AnswerTicket ticket) {
+Task<absl::Status> BackboneService::Forward(Call& call, MessageStream& stream,
+                                            const v1::ForwardHeader& header,
+                                            AnswerTicket ticket) {
   const std::vector<std::string> unneeded(header.release_tapes().begin(),
                                           header.release_tapes().end());
   server().tapes().Release(unneeded, call.principal());
   if (!header.input_digest().empty()) {
-    return AnswerFromCache(call, stream, header, std::move(ticket));
+    co_return co_await AnswerFromCache(call, stream, header, std::move(ticket));
   }
   absl::StatusOr<ForwardWork> work = Prepare(call, header);
-  if (!work.ok()) return work.status();
-  absl::Status received = stream.ReadTensors(PlacesOf(*work));
-  if (!received.ok()) return received;
-  NameInputs(header, *work);
+  if (!work.ok()) co_return work.status();
+  absl::Status received = co_await stream.ReadTensors(PlacesOf(*work));
+  if (!received.ok()) co_return received;
+  absl::Status named = co_await NameInputs(server(), call, header, *work);
+  if (!named.ok()) co_return named;
   const std::shared_ptr<Instance> instance = work->instance;
   const std::vector<std::string> names = work->options.outputs;
   absl::StatusOr<ForwardDone> done =
-      RunForward(server().tapes(), server().accounts(),
-                 call.WorkerRequest(/*lane=*/0), *std::move(work));
-  if (!done.ok()) return done.status();
+      co_await RunForward(server().tapes(), server().accounts(),
+                          call.WorkerRequest(/*lane=*/0), *std::move(work));
+  if (!done.ok()) co_return done.status();
   call.record().times = done->times;
   AnswerTensors tensors;
   const v1::ForwardResult result =
       ResultOf(*instance, names, *done, call, tensors);
-  absl::Status written =
-      SendAnswer(call, ticket, stream, result, std::move(tensors).Payloads());
-  // gRPC does not say whether a small answer could be sent, since that travels
-  // with the call's status.
-  if (written.ok() && header.tape() && call.IsCancelled()) {
-    written = absl::CancelledError("the client went away");
-  }
+  const absl::Status written = co_await SendAnswer(
+      call, ticket, stream, result, std::move(tensors).Payloads());
   // Without a request id no retry can ask for the tape's id.
   if (!written.ok() && header.request_id().empty()) {
     server().tapes().Release({done->tape_id}, call.principal());
   }
-  return written;
+  co_return written;
 }
 
-absl::Status BackboneService::AnswerFromCache(Call& call, MessageStream& stream,
-                                              const v1::ForwardHeader& header,
-                                              AnswerTicket ticket) {
+Task<absl::Status> BackboneService::AnswerFromCache(
+    Call& call, MessageStream& stream, const v1::ForwardHeader& header,
+    AnswerTicket ticket) {
   absl::StatusOr<ForwardWork> work = Read(call, header);
-  if (!work.ok()) return work.status();
+  if (!work.ok()) co_return work.status();
   absl::Status status = CheckDigest(header, *work);
-  if (status.ok()) status = stream.ReadTensors({});
-  if (!status.ok()) return status;
+  if (status.ok()) status = co_await stream.ReadTensors({});
+  if (!status.ok()) co_return status;
   Instance& instance = *work->instance;
   const StatePtr used = instance.state();
   status = instance.CheckVersion(work->condition, *used);
-  if (!status.ok()) return status;
+  if (!status.ok()) co_return status;
   const bool has_cache = instance.cache().limit_bytes() > 0;
   work->input_digest = header.input_digest();
   const std::optional<ForwardDone> done =
       FindCached(*work, PlaceOf(*work, *used), used, /*by_digest=*/true);
-  if (!done.has_value()) return CacheMiss(instance, has_cache);
+  if (!done.has_value()) co_return CacheMiss(instance, has_cache);
   AnswerTensors tensors;
   const v1::ForwardResult result =
       ResultOf(instance, work->options.outputs, *done, call, tensors);
-  return SendAnswer(call, ticket, stream, result,
-                    std::move(tensors).Payloads());
+  co_return co_await SendAnswer(call, ticket, stream, result,
+                                std::move(tensors).Payloads());
 }
 
-absl::StatusOr<v1::ExtractResponse> BackboneService::Extract(
+Task<absl::StatusOr<v1::ExtractResponse>> BackboneService::Extract(
     Call& call, const v1::ExtractRequest& request) {
   const v1::ForwardHeader forward = ForwardOf(request);
   absl::StatusOr<ForwardWork> work = Read(call, forward);
-  if (!work.ok()) return work.status();
+  if (!work.ok()) co_return work.status();
   work->l2_normalize = request.l2_normalize();
   absl::Status fits = TakeData(request.data(), forward, *work);
-  if (fits.ok()) fits = CheckFits(call.WorkerRequest(/*lane=*/0), *work);
-  if (!fits.ok()) return fits;
+  if (fits.ok()) fits = co_await NameInputs(server(), call, forward, *work);
+  if (fits.ok())
+    fits = co_await CheckFits(call.WorkerRequest(/*lane=*/0), *work);
+  if (!fits.ok()) co_return fits;
   const std::shared_ptr<Instance> instance = work->instance;
   absl::StatusOr<ForwardDone> done =
-      RunForward(server().tapes(), server().accounts(),
-                 call.WorkerRequest(/*lane=*/0), *std::move(work));
-  if (!done.ok()) return done.status();
+      co_await RunForward(server().tapes(), server().accounts(),
+                          call.WorkerRequest(/*lane=*/0), *std::move(work));
+  if (!done.ok()) co_return done.status();
   call.record().times = done->times;
   const at::Tensor& output = done->outputs[0];
-  absl::StatusOr<std::string> digest = instance->Digest(
+  absl::StatusOr<std::string> digest = co_await instance->Digest(
       server().chores(), call.WorkerRequest(/*lane=*/0), done->used);
-  if (!digest.ok()) return digest.status();
+  if (!digest.ok()) co_return digest.status();
   v1::ExtractResponse response;
   response.set_instance(instance->FullName());
   *response.mutable_version() = VersionOf(*instance, *done->used);
@@ -322,7 +341,7 @@ absl::StatusOr<v1::ExtractResponse> BackboneService::Extract(
   *response.mutable_output() = Spec(forward.outputs(0), output);
   response.set_data(output.const_data_ptr(), output.nbytes());
   response.set_cache_use(ToProto(done->cache_use));
-  return response;
+  co_return response;
 }
 
 }  // namespace backboned::rpc

@@ -67,44 +67,45 @@ absl::StatusOr<Presence> SplitByPresence(const v1::FlatGrads& grads,
 
 }  // namespace
 
-absl::Status BackboneService::GetGrads(Call& call, MessageStream& stream,
-                                       const v1::GetGradsRequest& request) {
+Task<absl::Status> BackboneService::GetGrads(
+    Call& call, MessageStream& stream, const v1::GetGradsRequest& request) {
   absl::StatusOr<Target> target = Find(
       call, request.instance(), request.selection(), SelectWholeParameters);
-  if (!target.ok()) return target.status();
+  if (!target.ok()) co_return target.status();
   const auto& [instance, state, slices] = *target;
   std::vector<at::Tensor> grads = SliceTensors(state->grads, slices);
   if (!request.allow_absent()) {
     absl::Status complete =
         CheckAllPresent(grads, slices, instance->architecture().layout());
-    if (!complete.ok()) return complete;
+    if (!complete.ok()) co_return complete;
   }
   absl::StatusOr<std::optional<c10::ScalarType>> dtype =
       OptionalFloat(request.dtype(), "dtype");
-  if (!dtype.ok()) return dtype.status();
+  if (!dtype.ok()) co_return dtype.status();
   v1::GetGradsResult result;
   *result.mutable_version() = VersionOf(*instance, *state);
   *result.mutable_grads() =
       FlatGradsOf(grads, dtype->value_or(DtypeOf(*state)));
-  return Download(call, stream, *instance, result, std::move(grads), *dtype);
+  co_return co_await Download(call, stream, *instance, result, std::move(grads),
+                              *dtype);
 }
 
-absl::StatusOr<v1::SetGradsResponse> BackboneService::SetGrads(
+Task<absl::StatusOr<v1::SetGradsResponse>> BackboneService::SetGrads(
     Call& call, MessageStream& stream, const v1::SetGradsHeader& header) {
   absl::StatusOr<Target> target =
       Find(call, header.instance(), header.selection(), SelectWholeParameters);
-  if (!target.ok()) return target.status();
+  if (!target.ok()) co_return target.status();
   absl::Status trains = target->instance->CheckTrains();
-  if (!trains.ok()) return trains;
+  if (!trains.ok()) co_return trains;
   absl::StatusOr<Presence> split =
       SplitByPresence(header.grads(), target->slices);
-  if (!split.ok()) return split.status();
+  if (!split.ok()) co_return split.status();
   absl::StatusOr<std::vector<at::Tensor>> values =
-      Upload(server(), call, stream, target->state->params, split->present,
-             split->dtype);
-  if (!values.ok()) return values.status();
+      co_await Upload(server(), call, stream, target->state->params,
+                      split->present, split->dtype);
+  if (!values.ok()) co_return values.status();
   const std::vector<at::Tensor> none(split->absent.size());
-  return Commit<v1::SetGradsResponse>(
+  co_return co_await Commit<v1::SetGradsResponse>(
       call, *target->instance, FromProto(header.if_version()),
       [&](const State& current) {
         return WithGrads(*WithGrads(current, split->present, *values),
@@ -112,13 +113,13 @@ absl::StatusOr<v1::SetGradsResponse> BackboneService::SetGrads(
       });
 }
 
-absl::StatusOr<v1::ZeroGradsResponse> BackboneService::ZeroGrads(
+Task<absl::StatusOr<v1::ZeroGradsResponse>> BackboneService::ZeroGrads(
     Call& call, const v1::ZeroGradsRequest& request) {
   absl::StatusOr<Target> target = Find(
       call, request.instance(), request.selection(), SelectWholeParameters);
-  if (!target.ok()) return target.status();
+  if (!target.ok()) co_return target.status();
   const std::vector<at::Tensor> none(target->slices.size());
-  return Commit<v1::ZeroGradsResponse>(
+  co_return co_await Commit<v1::ZeroGradsResponse>(
       call, *target->instance, VersionCondition(), [&](const State& current) {
         return WithGrads(current, target->slices, none);
       });

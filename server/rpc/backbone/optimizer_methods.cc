@@ -50,52 +50,52 @@ std::vector<Slice> WholeSlices(const std::vector<at::Tensor>& tensors) {
 
 }  // namespace
 
-absl::StatusOr<v1::ConfigureOptimizerResponse>
+Task<absl::StatusOr<v1::ConfigureOptimizerResponse>>
 BackboneService::ConfigureOptimizer(
     Call& call, const v1::ConfigureOptimizerRequest& request) {
   absl::StatusOr<std::shared_ptr<Instance>> instance =
       Resolve(call, request.instance());
-  if (!instance.ok()) return instance.status();
+  if (!instance.ok()) co_return instance.status();
   absl::StatusOr<OptimizerPtr> optimizer =
       FromProto(request.optimizer(), (*instance)->architecture().layout());
-  if (!optimizer.ok()) return optimizer.status();
+  if (!optimizer.ok()) co_return optimizer.status();
   absl::Status possible = CheckOptimizable(*(*instance)->state());
-  if (!possible.ok()) return possible;
-  auto response = Commit<v1::ConfigureOptimizerResponse>(
+  if (!possible.ok()) co_return possible;
+  auto response = co_await Commit<v1::ConfigureOptimizerResponse>(
       call, **instance, FromProto(request.if_version()),
       [&](const State& current) { return WithOptimizer(current, *optimizer); });
   if (response.ok()) *response->mutable_optimizer() = ToProto(**optimizer);
-  return response;
+  co_return response;
 }
 
-absl::StatusOr<v1::StepResponse> BackboneService::Step(
+Task<absl::StatusOr<v1::StepResponse>> BackboneService::Step(
     Call& call, const v1::StepRequest& request) {
   absl::StatusOr<std::shared_ptr<Instance>> instance =
       Resolve(call, request.instance());
-  if (!instance.ok()) return instance.status();
-  absl::StatusOr<StepDone> done =
-      RunStep(call.WorkerRequest(/*lane=*/0), **instance,
-              FromProto(request.if_version()), FromProto(request.options()));
-  if (!done.ok()) return done.status();
+  if (!instance.ok()) co_return instance.status();
+  absl::StatusOr<StepDone> done = co_await RunStep(
+      call.WorkerRequest(/*lane=*/0), **instance,
+      FromProto(request.if_version()), FromProto(request.options()));
+  if (!done.ok()) co_return done.status();
   call.record().times = done->times;
   v1::StepResponse response;
   *response.mutable_version() = VersionOf(**instance, *done->output.state);
   *response.mutable_result() = ToProto(done->output);
-  return response;
+  co_return response;
 }
 
-absl::Status BackboneService::GetOptimizerState(
+Task<absl::Status> BackboneService::GetOptimizerState(
     Call& call, MessageStream& stream,
     const v1::GetOptimizerStateRequest& request) {
   absl::StatusOr<std::shared_ptr<Instance>> instance =
       Resolve(call, request.instance());
-  if (!instance.ok()) return instance.status();
+  if (!instance.ok()) co_return instance.status();
   const StatePtr state = (*instance)->state();
   absl::Status expected =
       (*instance)->CheckVersion(FromProto(request.if_version()), *state);
-  if (!expected.ok()) return expected;
+  if (!expected.ok()) co_return expected;
   absl::Status there = CheckStep(*state, {});
-  if (!there.ok()) return there;
+  if (!there.ok()) co_return there;
 
   const OptimizerState& optimizer = *state->optimizer;
   const Layout& layout = (*instance)->architecture().layout();
@@ -112,34 +112,35 @@ absl::Status BackboneService::GetOptimizerState(
       tensors.push_back(slots[i]);
     }
   }
-  return Download(call, stream, **instance, result, std::move(tensors));
+  co_return co_await Download(call, stream, **instance, result,
+                              std::move(tensors));
 }
 
-absl::StatusOr<v1::SetOptimizerStateResponse>
+Task<absl::StatusOr<v1::SetOptimizerStateResponse>>
 BackboneService::SetOptimizerState(Call& call, MessageStream& stream,
                                    const v1::SetOptimizerStateHeader& header) {
   absl::StatusOr<std::shared_ptr<Instance>> instance =
       Resolve(call, header.instance());
-  if (!instance.ok()) return instance.status();
+  if (!instance.ok()) co_return instance.status();
   const Layout& layout = (*instance)->architecture().layout();
   absl::StatusOr<OptimizerPtr> optimizer =
       FromProto(header.optimizer(), layout);
-  if (!optimizer.ok()) return optimizer.status();
+  if (!optimizer.ok()) co_return optimizer.status();
   const StatePtr found = (*instance)->state();
   absl::Status valid = CheckOptimizable(*found);
-  if (!valid.ok()) return valid;
+  if (!valid.ok()) co_return valid;
   SlotPlan plan(**optimizer, layout, *found);
   for (const v1::TensorSpec& spec : header.tensors()) {
     absl::StatusOr<at::Tensor> model = plan.Add(spec.name());
     valid = model.ok() ? CheckSpec(spec, *model) : model.status();
-    if (!valid.ok()) return valid;
+    if (!valid.ok()) co_return valid;
   }
   valid = plan.CheckComplete();
-  if (!valid.ok()) return valid;
-  absl::StatusOr<std::vector<at::Tensor>> values =
-      Upload(server(), call, stream, plan.models(), WholeSlices(plan.models()));
-  if (!values.ok()) return values.status();
-  return Commit<v1::SetOptimizerStateResponse>(
+  if (!valid.ok()) co_return valid;
+  absl::StatusOr<std::vector<at::Tensor>> values = co_await Upload(
+      server(), call, stream, plan.models(), WholeSlices(plan.models()));
+  if (!values.ok()) co_return values.status();
+  co_return co_await Commit<v1::SetOptimizerStateResponse>(
       call, **instance, FromProto(header.if_version()),
       [&](const State& current) {
         return WithOptimizer(current, plan.Fill(**optimizer, *values));

@@ -28,48 +28,48 @@ absl::StatusOr<std::vector<Slice>> SelectWholeBuffers(
 
 }  // namespace
 
-absl::Status BackboneService::GetParams(Call& call, MessageStream& stream,
-                                        const v1::GetParamsRequest& request) {
+Task<absl::Status> BackboneService::GetParams(
+    Call& call, MessageStream& stream, const v1::GetParamsRequest& request) {
   absl::StatusOr<Target> target =
       Find(call, request.instance(), request.selection(), SelectParameters,
            FromProto(request.if_version()));
-  if (!target.ok()) return target.status();
+  if (!target.ok()) co_return target.status();
   const auto& [instance, state, slices] = *target;
   absl::StatusOr<std::optional<c10::ScalarType>> dtype =
       OptionalFloat(request.dtype(), "dtype");
-  if (!dtype.ok()) return dtype.status();
+  if (!dtype.ok()) co_return dtype.status();
   v1::GetParamsResult result;
   *result.mutable_version() = VersionOf(*instance, *state);
   *result.mutable_spec() =
       FlatSpec(CountElements(slices), dtype->value_or(DtypeOf(*state)));
-  return Download(call, stream, *instance, result,
-                  SliceTensors(state->params, slices), *dtype);
+  co_return co_await Download(call, stream, *instance, result,
+                              SliceTensors(state->params, slices), *dtype);
 }
 
-absl::StatusOr<v1::SetParamsResponse> BackboneService::SetParams(
+Task<absl::StatusOr<v1::SetParamsResponse>> BackboneService::SetParams(
     Call& call, MessageStream& stream, const v1::SetParamsHeader& header) {
   absl::StatusOr<Target> target =
       Find(call, header.instance(), header.selection(), SelectParameters);
-  if (!target.ok()) return target.status();
+  if (!target.ok()) co_return target.status();
   absl::StatusOr<c10::ScalarType> dtype =
       CheckFlatSpec(header.spec(), CountElements(target->slices));
-  if (!dtype.ok()) return dtype.status();
-  absl::StatusOr<std::vector<at::Tensor>> values = Upload(
+  if (!dtype.ok()) co_return dtype.status();
+  absl::StatusOr<std::vector<at::Tensor>> values = co_await Upload(
       server(), call, stream, target->state->params, target->slices, *dtype);
-  if (!values.ok()) return values.status();
-  return Commit<v1::SetParamsResponse>(
+  if (!values.ok()) co_return values.status();
+  co_return co_await Commit<v1::SetParamsResponse>(
       call, *target->instance, FromProto(header.if_version()),
       [&](const State& current) {
         return WithParams(current, target->slices, *values);
       });
 }
 
-absl::Status BackboneService::GetBuffers(Call& call, MessageStream& stream,
-                                         const v1::GetBuffersRequest& request) {
+Task<absl::Status> BackboneService::GetBuffers(
+    Call& call, MessageStream& stream, const v1::GetBuffersRequest& request) {
   absl::StatusOr<Target> target =
       Find(call, request.instance(), request.selection(), SelectWholeBuffers,
            FromProto(request.if_version()));
-  if (!target.ok()) return target.status();
+  if (!target.ok()) co_return target.status();
   const auto& [instance, state, slices] = *target;
   v1::GetBuffersResult result;
   *result.mutable_version() = VersionOf(*instance, *state);
@@ -80,22 +80,23 @@ absl::Status BackboneService::GetBuffers(Call& call, MessageStream& stream,
         Spec(instance->architecture().layout().buffers()[slice.index].name,
              tensors.back());
   }
-  return Download(call, stream, *instance, result, std::move(tensors));
+  co_return co_await Download(call, stream, *instance, result,
+                              std::move(tensors));
 }
 
-absl::StatusOr<v1::SetBuffersResponse> BackboneService::SetBuffers(
+Task<absl::StatusOr<v1::SetBuffersResponse>> BackboneService::SetBuffers(
     Call& call, MessageStream& stream, const v1::SetBuffersHeader& header) {
   absl::StatusOr<Target> target =
       Find(call, header.instance(), header.selection(), SelectWholeBuffers);
-  if (!target.ok()) return target.status();
+  if (!target.ok()) co_return target.status();
   absl::StatusOr<std::optional<c10::ScalarType>> dtype = CheckBufferSpecs(
       header.buffers(), target->slices,
       target->instance->architecture().layout(), *target->state);
-  if (!dtype.ok()) return dtype.status();
-  absl::StatusOr<std::vector<at::Tensor>> values = Upload(
+  if (!dtype.ok()) co_return dtype.status();
+  absl::StatusOr<std::vector<at::Tensor>> values = co_await Upload(
       server(), call, stream, target->state->buffers, target->slices, *dtype);
-  if (!values.ok()) return values.status();
-  return Commit<v1::SetBuffersResponse>(
+  if (!values.ok()) co_return values.status();
+  co_return co_await Commit<v1::SetBuffersResponse>(
       call, *target->instance, FromProto(header.if_version()),
       [&](const State& current) {
         return WithBuffers(current, target->slices, *values);

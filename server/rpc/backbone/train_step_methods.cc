@@ -154,11 +154,11 @@ absl::StatusOr<TrainWork> BackboneService::Prepare(
   return work;
 }
 
-absl::Status BackboneService::TrainStep(Call& call, MessageStream& stream,
-                                        const v1::TrainStepHeader& header,
-                                        AnswerTicket ticket) {
+Task<absl::Status> BackboneService::TrainStep(Call& call, MessageStream& stream,
+                                              const v1::TrainStepHeader& header,
+                                              AnswerTicket ticket) {
   absl::StatusOr<TrainWork> work = Prepare(call, header);
-  if (!work.ok()) return work.status();
+  if (!work.ok()) co_return work.status();
   std::vector<std::span<std::byte>> destinations;
   for (Input& input : work->forward.inputs.all) {
     destinations.push_back(MutableBytes(input.tensor));
@@ -166,17 +166,17 @@ absl::Status BackboneService::TrainStep(Call& call, MessageStream& stream,
   for (LossTerm& term : work->terms) {
     destinations.push_back(MutableBytes(TensorOf(term)));
   }
-  absl::Status received = stream.ReadTensors(std::move(destinations));
-  if (!received.ok()) return received;
+  absl::Status received = co_await stream.ReadTensors(std::move(destinations));
+  if (!received.ok()) co_return received;
   const std::shared_ptr<Instance> instance = work->forward.instance;
   absl::StatusOr<TrainDone> done =
-      RunTrainStep(call.WorkerRequest(/*lane=*/0), *std::move(work));
-  if (!done.ok()) return done.status();
+      co_await RunTrainStep(call.WorkerRequest(/*lane=*/0), *std::move(work));
+  if (!done.ok()) co_return done.status();
   call.record().times = done->times;
   AnswerTensors tensors;
   const v1::TrainStepResult result = ResultOf(*instance, *done, call, tensors);
-  return SendAnswer(call, ticket, stream, result,
-                    std::move(tensors).Payloads());
+  co_return co_await SendAnswer(call, ticket, stream, result,
+                                std::move(tensors).Payloads());
 }
 
 }  // namespace backboned::rpc

@@ -11,21 +11,21 @@
 
 namespace backboned::rpc {
 
-absl::Status Download(Call& call, MessageStream& stream,
-                      const Instance& instance,
-                      const google::protobuf::MessageLite& header,
-                      std::vector<at::Tensor> tensors,
-                      std::optional<c10::ScalarType> dtype) {
-  absl::StatusOr<std::vector<at::Tensor>> host = instance.HostView(
+Task<absl::Status> Download(Call& call, MessageStream& stream,
+                            const Instance& instance,
+                            const google::protobuf::MessageLite& header,
+                            std::vector<at::Tensor> tensors,
+                            std::optional<c10::ScalarType> dtype) {
+  absl::StatusOr<std::vector<at::Tensor>> host = co_await instance.HostView(
       call.WorkerRequest(/*lane=*/0), std::move(tensors), dtype);
-  if (!host.ok()) return host.status();
+  if (!host.ok()) co_return host.status();
   std::vector<wire::Payload> payloads;
   payloads.reserve(host->size());
   for (const at::Tensor& tensor : *host) payloads.push_back(ToPayload(tensor));
-  return stream.WriteTensors(header, std::move(payloads));
+  co_return co_await stream.WriteTensors(header, std::move(payloads));
 }
 
-absl::StatusOr<std::vector<at::Tensor>> Upload(
+Task<absl::StatusOr<std::vector<at::Tensor>>> Upload(
     Server& server, const Call& call, MessageStream& stream,
     std::span<const at::Tensor> tensors, std::span<const Slice> slices,
     std::optional<c10::ScalarType> dtype) {
@@ -39,14 +39,14 @@ absl::StatusOr<std::vector<at::Tensor>> Upload(
   }
   absl::StatusOr<Budget::Reservation> reservation =
       server.in_flight().Reserve(call.payer(), bytes);
-  if (!reservation.ok()) return reservation.status();
+  if (!reservation.ok()) co_return reservation.status();
   std::vector<at::Tensor> values = FreshTensors(tensors, slices, dtype);
   std::vector<std::span<std::byte>> destinations;
   destinations.reserve(values.size());
   for (at::Tensor& value : values) destinations.push_back(MutableBytes(value));
-  absl::Status received = stream.ReadTensors(std::move(destinations));
-  if (!received.ok()) return received;
-  return values;
+  absl::Status received = co_await stream.ReadTensors(std::move(destinations));
+  if (!received.ok()) co_return received;
+  co_return values;
 }
 
 }  // namespace backboned::rpc

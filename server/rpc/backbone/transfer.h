@@ -14,6 +14,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "backbones/selection.h"
+#include "base/task.h"
 #include "server/instances/instance.h"
 #include "server/rpc/transport/call.h"
 #include "server/rpc/transport/message_stream.h"
@@ -24,18 +25,18 @@ namespace backboned::rpc {
 // Sends `header` and the bytes of `tensors`, which live on the instance's
 // device, in `dtype` (absent: their own); undefined tensors have none. On a
 // CPU, tensors that need no conversion are sent without a copy.
-absl::Status Download(Call& call, MessageStream& stream,
-                      const Instance& instance,
-                      const google::protobuf::MessageLite& header,
-                      std::vector<at::Tensor> tensors,
-                      std::optional<c10::ScalarType> dtype = {});
+Task<absl::Status> Download(Call& call, MessageStream& stream,
+                            const Instance& instance,
+                            const google::protobuf::MessageLite& header,
+                            std::vector<at::Tensor> tensors,
+                            std::optional<c10::ScalarType> dtype = {});
 
 // Receives the rest of the stream into new host tensors for `slices` of
 // `tensors`: floating-point ones of `dtype` (absent: of the tensors' own).
 //
-// Returns kResourceExhausted if the bytes in flight would be too many, before
+// Gives kResourceExhausted if the bytes in flight would be too many, before
 // anything is allocated, or the errors of MessageStream::ReadTensors.
-absl::StatusOr<std::vector<at::Tensor>> Upload(
+Task<absl::StatusOr<std::vector<at::Tensor>>> Upload(
     Server& server, const Call& call, MessageStream& stream,
     std::span<const at::Tensor> tensors, std::span<const Slice> slices,
     std::optional<c10::ScalarType> dtype = {});

@@ -65,13 +65,13 @@ void CopySettings(const google::protobuf::FieldMask& mask, const Settings& from,
 
 }  // namespace
 
-absl::StatusOr<v1::CloneInstanceResponse> InstanceService::CloneInstance(
+Task<absl::StatusOr<v1::CloneInstanceResponse>> InstanceService::CloneInstance(
     Call& call, const v1::CloneInstanceRequest& request) {
   absl::StatusOr<std::shared_ptr<Instance>> source =
       Resolve(call, request.instance());
-  if (!source.ok()) return source.status();
+  if (!source.ok()) co_return source.status();
   absl::StatusOr<Beginning> beginning = BeginningOf(request, *source);
-  if (!beginning.ok()) return beginning.status();
+  if (!beginning.ok()) co_return beginning.status();
   CreateOptions options = {
       .name = request.name(),
       .owner = call.principal(),
@@ -80,30 +80,31 @@ absl::StatusOr<v1::CloneInstanceResponse> InstanceService::CloneInstance(
       .check_wanted = [&call] { return call.CheckWanted(); },
       .caller = call.WorkerRequest(/*lane=*/0)};
   if (request.has_settings()) options.settings = FromProto(request.settings());
-  absl::StatusOr<Created> clone = server().CreateInstance(options);
-  if (!clone.ok()) return clone.status();
+  absl::StatusOr<Created> clone = co_await server().CreateInstance(options);
+  if (!clone.ok()) co_return clone.status();
   v1::CloneInstanceResponse response;
   *response.mutable_instance() = DescribeInFull(clone->instance);
-  return response;
+  co_return response;
 }
 
-absl::StatusOr<v1::UpdateInstanceResponse> InstanceService::UpdateInstance(
-    Call& call, const v1::UpdateInstanceRequest& request) {
+Task<absl::StatusOr<v1::UpdateInstanceResponse>>
+InstanceService::UpdateInstance(Call& call,
+                                const v1::UpdateInstanceRequest& request) {
   absl::StatusOr<std::shared_ptr<Instance>> instance =
       Resolve(call, request.instance());
-  if (!instance.ok()) return instance.status();
+  if (!instance.ok()) co_return instance.status();
   absl::Status valid = CheckMask(request.update_mask());
-  if (!valid.ok()) return valid;
+  if (!valid.ok()) co_return valid;
   const Settings wanted = FromProto(request.settings());
-  absl::Status changed = (*instance)->ChangeSettings(
+  absl::Status changed = co_await (*instance)->ChangeSettings(
       call.WorkerRequest((*instance)->lane()), FromProto(request.if_version()),
       [&](Settings& settings) {
         CopySettings(request.update_mask(), wanted, settings);
       });
-  if (!changed.ok()) return changed;
+  if (!changed.ok()) co_return changed;
   v1::UpdateInstanceResponse response;
   *response.mutable_instance() = Describe(*instance);
-  return response;
+  co_return response;
 }
 
 }  // namespace backboned::rpc

@@ -177,7 +177,7 @@ std::vector<v1::Instance> InstanceService::Describe(
   return descriptions;
 }
 
-absl::StatusOr<v1::GetServerResponse> InstanceService::GetServer(
+Task<absl::StatusOr<v1::GetServerResponse>> InstanceService::GetServer(
     Call& call, const v1::GetServerRequest&) {
   v1::GetServerResponse response;
   response.set_version(Version());
@@ -209,77 +209,79 @@ absl::StatusOr<v1::GetServerResponse> InstanceService::GetServer(
       UsageOf(LimitScope::kSession, call.payer());
   *response.mutable_principal_usage() =
       UsageOf(LimitScope::kPrincipal, call.payer());
-  return response;
+  co_return response;
 }
 
-absl::StatusOr<v1::ListArchitecturesResponse>
+Task<absl::StatusOr<v1::ListArchitecturesResponse>>
 InstanceService::ListArchitectures(
     Call&, const v1::ListArchitecturesRequest& request) {
   const std::vector<ArchitectureEntry>& all = Architectures();
   absl::StatusOr<Page> page = CutPage(
       all, [](const ArchitectureEntry& entry) { return entry.name; },
       request.page_size(), request.page_token());
-  if (!page.ok()) return page.status();
+  if (!page.ok()) co_return page.status();
   v1::ListArchitecturesResponse response;
   for (size_t i = page->begin; i < page->end; ++i) {
     *response.add_architectures() = ToProto(all[i]);
   }
   response.set_next_page_token(page->next_token);
-  return response;
+  co_return response;
 }
 
-absl::StatusOr<v1::ListBenchmarksResponse> InstanceService::ListBenchmarks(
-    Call&, const v1::ListBenchmarksRequest& request) {
+Task<absl::StatusOr<v1::ListBenchmarksResponse>>
+InstanceService::ListBenchmarks(Call&,
+                                const v1::ListBenchmarksRequest& request) {
   const std::vector<Benchmark>& all = Benchmarks();
   absl::StatusOr<Page> page = CutPage(
       all, [](const Benchmark& benchmark) { return benchmark.name; },
       request.page_size(), request.page_token());
-  if (!page.ok()) return page.status();
+  if (!page.ok()) co_return page.status();
   v1::ListBenchmarksResponse response;
   for (size_t i = page->begin; i < page->end; ++i) {
     *response.add_benchmarks() = ToProto(all[i]);
   }
   response.set_next_page_token(page->next_token);
-  return response;
+  co_return response;
 }
 
-absl::StatusOr<v1::CreateInstanceResponse> InstanceService::CreateInstance(
-    Call& call, const v1::CreateInstanceRequest& request) {
+Task<absl::StatusOr<v1::CreateInstanceResponse>>
+InstanceService::CreateInstance(Call& call,
+                                const v1::CreateInstanceRequest& request) {
   absl::StatusOr<CreateOptions> options = OptionsOf(call, request);
-  if (!options.ok()) return options.status();
+  if (!options.ok()) co_return options.status();
   for (const std::string& name : request.columns()) {
     absl::StatusOr<std::shared_ptr<Instance>> column =
         Resolve(call, name, Access::kRead);
-    if (!column.ok()) return column.status();
+    if (!column.ok()) co_return column.status();
     options->columns.push_back(*std::move(column));
   }
   call.record().instance = request.name();
-  absl::StatusOr<Created> created = server().CreateInstance(*options);
-  if (!created.ok()) return created.status();
+  absl::StatusOr<Created> created = co_await server().CreateInstance(*options);
+  if (!created.ok()) co_return created.status();
   call.record().instance = created->instance->identity().name;
-  return ResponseOf(*created, DescribeInFull(created->instance));
+  co_return ResponseOf(*created, DescribeInFull(created->instance));
 }
 
-absl::StatusOr<v1::GetInstanceResponse> InstanceService::GetInstance(
+Task<absl::StatusOr<v1::GetInstanceResponse>> InstanceService::GetInstance(
     Call& call, const v1::GetInstanceRequest& request) {
   absl::StatusOr<std::shared_ptr<Instance>> instance =
       Resolve(call, request.instance());
-  if (!instance.ok()) return instance.status();
+  if (!instance.ok()) co_return instance.status();
   v1::GetInstanceResponse response;
   *response.mutable_instance() = DescribeInFull(*instance);
   if (request.digest()) {
     const StatePtr state = (*instance)->state();
-    absl::StatusOr<std::string> digest = (*instance)->Digest(
+    absl::StatusOr<std::string> digest = co_await (*instance)->Digest(
         server().chores(), call.WorkerRequest(/*lane=*/0), state);
-    if (!digest.ok()) return digest.status();
+    if (!digest.ok()) co_return digest.status();
     response.mutable_instance()->set_digest(*std::move(digest));
     *response.mutable_instance()->mutable_version() =
         VersionOf(**instance, *state);
   }
-  return response;
+  co_return response;
 }
 
-absl::StatusOr<v1::ListInstancesResponse> InstanceService::ListInstances(
+Task<absl::StatusOr<v1::ListInstancesResponse>> InstanceService::ListInstances(
     Call&, const v1::ListInstancesRequest& request) {
   const std::vector<std::shared_ptr<Instance>> all = server().registry().List();
   const auto key_of = [](const std::shared_ptr<Instance>& instance) {
@@ -289,36 +291,40 @@ absl::StatusOr<v1::ListInstancesResponse> InstanceService::ListInstances(
   };
   absl::StatusOr<Page> page =
       CutPage(all, key_of, request.page_size(), request.page_token());
-  if (!page.ok()) return page.status();
+  if (!page.ok()) co_return page.status();
   v1::ListInstancesResponse response;
   const std::span shown =
       std::span(all).subspan(page->begin, page->end - page->begin);
   FillPage(all, key_of, Describe(shown), *page, *response.mutable_instances());
   response.set_next_page_token(page->next_token);
-  return response;
+  co_return response;
 }
 
-absl::StatusOr<v1::DeleteInstanceResponse> InstanceService::DeleteInstance(
-    Call& call, const v1::DeleteInstanceRequest& request) {
+Task<absl::StatusOr<v1::DeleteInstanceResponse>>
+InstanceService::DeleteInstance(Call& call,
+                                const v1::DeleteInstanceRequest& request) {
   absl::StatusOr<std::shared_ptr<Instance>> instance =
       Resolve(call, request.instance());
-  if (!instance.ok()) return instance.status();
+  if (!instance.ok()) co_return instance.status();
   const VersionCondition condition = FromProto(request.if_version());
-  const auto remove = [&] {
+  const DeviceWorker::Work remove = [&] {
     absl::Status expected =
         (*instance)->CheckVersion(condition, *(*instance)->state());
     return expected.ok() ? server().DeleteInstance(**instance) : expected;
   };
-  // In the lane, so that no write intervenes.
-  const bool asks_for_state = condition.params || condition.buffers;
-  absl::Status status =
-      asks_for_state ? (*instance)
-                           ->worker()
-                           .Run(call.WorkerRequest((*instance)->lane()), remove)
-                           .status()
-                     : remove();
-  if (!status.ok()) return status;
-  return v1::DeleteInstanceResponse();
+  absl::Status status;
+  if (condition.params || condition.buffers) {
+    // In the lane, so that no write intervenes.
+    const DeviceWorker::Request caller =
+        call.WorkerRequest((*instance)->lane());
+    const absl::StatusOr<DeviceWorker::Times> times =
+        co_await (*instance)->worker().Run(caller, remove);
+    status = times.status();
+  } else {
+    status = remove();
+  }
+  if (!status.ok()) co_return status;
+  co_return v1::DeleteInstanceResponse();
 }
 
 }  // namespace backboned::rpc

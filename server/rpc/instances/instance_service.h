@@ -9,6 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "backboned/v1/instance_service.pb.h"
+#include "base/task.h"
 #include "server/rpc/transport/decorated_service.h"
 
 namespace backboned::rpc {
@@ -20,23 +21,23 @@ class InstanceService : public DecoratedService {
   explicit InstanceService(Surroundings& surroundings);
 
  private:
-  absl::StatusOr<v1::GetServerResponse> GetServer(
+  Task<absl::StatusOr<v1::GetServerResponse>> GetServer(
       Call& call, const v1::GetServerRequest& request);
-  absl::StatusOr<v1::ListArchitecturesResponse> ListArchitectures(
+  Task<absl::StatusOr<v1::ListArchitecturesResponse>> ListArchitectures(
       Call& call, const v1::ListArchitecturesRequest& request);
-  absl::StatusOr<v1::ListBenchmarksResponse> ListBenchmarks(
+  Task<absl::StatusOr<v1::ListBenchmarksResponse>> ListBenchmarks(
       Call& call, const v1::ListBenchmarksRequest& request);
-  absl::StatusOr<v1::CreateInstanceResponse> CreateInstance(
+  Task<absl::StatusOr<v1::CreateInstanceResponse>> CreateInstance(
       Call& call, const v1::CreateInstanceRequest& request);
-  absl::StatusOr<v1::CloneInstanceResponse> CloneInstance(
+  Task<absl::StatusOr<v1::CloneInstanceResponse>> CloneInstance(
       Call& call, const v1::CloneInstanceRequest& request);
-  absl::StatusOr<v1::UpdateInstanceResponse> UpdateInstance(
+  Task<absl::StatusOr<v1::UpdateInstanceResponse>> UpdateInstance(
       Call& call, const v1::UpdateInstanceRequest& request);
-  absl::StatusOr<v1::GetInstanceResponse> GetInstance(
+  Task<absl::StatusOr<v1::GetInstanceResponse>> GetInstance(
       Call& call, const v1::GetInstanceRequest& request);
-  absl::StatusOr<v1::ListInstancesResponse> ListInstances(
+  Task<absl::StatusOr<v1::ListInstancesResponse>> ListInstances(
       Call& call, const v1::ListInstancesRequest& request);
-  absl::StatusOr<v1::DeleteInstanceResponse> DeleteInstance(
+  Task<absl::StatusOr<v1::DeleteInstanceResponse>> DeleteInstance(
       Call& call, const v1::DeleteInstanceRequest& request);
 
   v1::Usage UsageOf(LimitScope scope, const Payer& payer) const;

@@ -3,6 +3,7 @@
 #include <grpc/support/time.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
@@ -45,8 +46,8 @@ bool IsToken(std::string_view text) {
 
 absl::StatusOr<Call> Call::Create(std::string_view method,
                                   grpc::ServerContext& context,
-                                  const Clock& clock) {
-  Call call(method, context, clock);
+                                  std::stop_token gone, const Clock& clock) {
+  Call call(method, context, std::move(gone), clock);
   absl::Status status = ReadToken(context, "backboned-session", call.session_);
   if (status.ok()) status = ReadToken(context, "backboned-label", call.label_);
   if (!status.ok()) return status;
@@ -54,9 +55,10 @@ absl::StatusOr<Call> Call::Create(std::string_view method,
 }
 
 Call::Call(std::string_view method, grpc::ServerContext& context,
-           const Clock& clock)
+           std::stop_token gone, const Clock& clock)
     : method_(method),
       context_(&context),
+      gone_(std::move(gone)),
       clock_(&clock),
       principal_(kLocalPrincipal),
       received_(clock.Now()),
@@ -89,7 +91,7 @@ DeviceWorker::Request Call::WorkerRequest(uint64_t lane) const {
           .run = flow().run,
           .lane = lane,
           .deadline = deadline_,
-          .cancelled = [this] { return IsCancelled(); },
+          .stop = gone_,
           .account = account_};
 }
 

@@ -1,7 +1,6 @@
 #include "server/rpc/transport/decorated_service.h"
 
 #include <grpcpp/impl/rpc_service_method.h>
-#include <grpcpp/support/method_handler.h>
 
 #include <cassert>
 
@@ -28,55 +27,83 @@ absl::StatusOr<std::shared_ptr<Instance>> DecoratedService::Resolve(
   return instance;
 }
 
-void DecoratedService::AddMethod(std::string_view method, Access access,
+void DecoratedService::AddMethod(std::string_view name, Access access,
                                  Handler handler) {
-  paths_.push_back(absl::StrCat(
-      "/", service_, "/", absl::string_view(method.data(), method.size())));
-  using Bidi =
-      grpc::internal::BidiStreamingHandler<DecoratedService, grpc::ByteBuffer,
-                                           grpc::ByteBuffer>;
-  auto serve = [name = std::string(method), access,
-                handler = std::move(handler)](DecoratedService* service,
-                                              grpc::ServerContext* context,
-                                              MessageStream::Stream* stream) {
-    return service->Serve(name, access, handler, *context, *stream);
-  };
-  grpc::Service::AddMethod(new grpc::internal::RpcServiceMethod(
-      paths_.back().c_str(), grpc::internal::RpcMethod::BIDI_STREAMING,
-      new Bidi(std::move(serve), this)));
+  const Method& method = methods_.emplace_back(
+      std::string(name),
+      absl::StrCat("/", service_, "/",
+                   absl::string_view(name.data(), name.size())),
+      access, std::move(handler));
+  auto* const registered = new grpc::internal::RpcServiceMethod(
+      method.path.c_str(), grpc::internal::RpcMethod::BIDI_STREAMING,
+      /*handler=*/nullptr);
+  registered->SetServerApiType(
+      grpc::internal::RpcServiceMethod::ApiType::ASYNC);
+  grpc::Service::AddMethod(registered);
 }
 
-grpc::Status DecoratedService::Serve(std::string_view method, Access access,
-                                     const Handler& handler,
-                                     grpc::ServerContext& context,
-                                     MessageStream::Stream& stream) {
-  absl::StatusOr<Call> call =
-      Call::Create(method, context, surroundings_.server.clock());
-  if (!call.ok()) {
-    LogRefusal(method, call.status());
-    return ToGrpc(call.status());
-  }
-  call->set_access(access);
-  absl::StatusOr<Gate::Pass> pass = surroundings_.gate.Enter(call->payer());
-  if (!pass.ok()) {
-    surroundings_.server.sessions().Touch(call->session(), call->principal(),
-                                          call->received());
-    LogCall(*call, pass.status());
-    return ToGrpc(pass.status());
-  }
-  absl::Status status = RunCatching([&]() -> absl::Status {
-    absl::StatusOr<Sessions::Call> session =
-        surroundings_.server.sessions().Begin(
-            call->session(), call->principal(), call->received());
-    if (!session.ok()) return session.status();
-    call->set_account(surroundings_.server.accounts().Of(call->payer()));
-    const ScopedAccount scope(call->account());
-    MessageStream messages(stream, *call, surroundings_.watchdog);
-    return handler(*call, messages);
+void DecoratedService::Serve(CompletionThread& thread) {
+  for (size_t i = 0; i < methods_.size(); ++i) ServeNext(thread, i);
+}
+
+// Waits for a call of a method, and answers it.
+Detached DecoratedService::ServeNext(CompletionThread& thread, size_t index) {
+  thread.Enter();
+  co_await Answer(thread, index);
+  thread.Leave();
+}
+
+// Gives whether a call came.
+Task<bool> DecoratedService::Answer(CompletionThread& thread, size_t index) {
+  Rpc rpc(thread.queue());
+  const bool came = co_await Operation([&](void* tag) {
+    RequestAsyncBidiStreaming(static_cast<int>(index), &rpc.context,
+                              &rpc.stream, &rpc.queue, &rpc.queue, tag);
   });
-  status = call->HowItEnded(status);
-  LogCall(*call, status);
-  return ToGrpc(status);
+  if (!came) co_return false;
+  ServeNext(thread, index);
+  const Method& method = methods_[index];
+  absl::StatusOr<Call> call =
+      Call::Create(method.name, rpc.context, rpc.gone.get_token(),
+                   surroundings_.server.clock());
+  if (call.ok()) {
+    call->set_access(method.access);
+    MessageStream stream(rpc, *call, surroundings_.watchdog);
+    absl::StatusOr<Gate::Pass> place = surroundings_.gate.Enter(call->payer());
+    absl::Status status = place.status();
+    if (place.ok()) {
+      stream.KeepPlace(*std::move(place));
+      status = co_await Run(method, *call, stream);
+    } else {
+      surroundings_.server.sessions().Touch(call->session(), call->principal(),
+                                            call->received());
+    }
+    status = call->HowItEnded(status);
+    co_await stream.Finish(status);
+    LogCall(*call, status);
+  } else {
+    LogRefusal(method.name, call.status());
+    const grpc::Status refused = ToGrpc(call.status());
+    co_await Operation([&](void* tag) { rpc.stream.Finish(refused, tag); });
+  }
+  co_await rpc.ended;
+  co_return true;
+}
+
+// Runs a call that was let in.
+Task<absl::Status> DecoratedService::Run(const Method& method, Call& call,
+                                         MessageStream& stream) {
+  try {
+    const absl::StatusOr<Sessions::Call> session =
+        surroundings_.server.sessions().Begin(call.session(), call.principal(),
+                                              call.received());
+    if (!session.ok()) co_return session.status();
+    call.set_account(surroundings_.server.accounts().Of(call.payer()));
+    co_await Under(call.account());
+    co_return co_await method.handler(call, stream);
+  } catch (...) {
+    co_return RunCatching([]() -> absl::Status { throw; });
+  }
 }
 
 }  // namespace backboned::rpc

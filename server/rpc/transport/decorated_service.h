@@ -5,6 +5,7 @@
 
 #include <grpcpp/impl/service_type.h>
 
+#include <cstddef>
 #include <deque>
 #include <functional>
 #include <memory>
@@ -14,10 +15,12 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "base/task.h"
 #include "server/callers/access.h"
 #include "server/callers/answer_log.h"
 #include "server/instances/instance.h"
 #include "server/rpc/transport/call.h"
+#include "server/rpc/transport/completion.h"
 #include "server/rpc/transport/gate.h"
 #include "server/rpc/transport/message_stream.h"
 #include "server/rpc/transport/once.h"
@@ -35,12 +38,17 @@ struct Surroundings {
 
 // A gRPC service whose methods are registered by name and all run inside the
 // same decorator: metadata, admission, session, exceptions, status details, one
-// log line.
+// log line. A method is a coroutine: no call has a thread.
 //
 // Every method takes and gives raw messages, which our own code decodes:
 // generated deserialisers make an undecodable message look like a half-close.
 // On the wire the messages are those of the .proto files, in unary methods too.
 class DecoratedService : public grpc::Service {
+ public:
+  // Serves calls from now on, on `thread`'s queue. Call it once the server has
+  // started. `thread` must outlive the calls.
+  void Serve(CompletionThread& thread);
+
  protected:
   // `service`: the full name, `backboned.v1.BackboneService`. `surroundings`
   // must outlive the service.
@@ -70,23 +78,26 @@ class DecoratedService : public grpc::Service {
   // Adds a method that answers with tensors, which it sends itself.
   template <typename Service, typename Request>
   void AddDownload(std::string_view name,
-                   absl::Status (Service::*method)(Call&, MessageStream&,
-                                                   const Request&),
+                   Task<absl::Status> (Service::*method)(Call&, MessageStream&,
+                                                         const Request&),
                    Access access) {
-    AddMethod(name, access, [this, method](Call& call, MessageStream& stream) {
-      Request request;
-      absl::Status read = stream.ReadRequest(request);
-      if (!read.ok()) return read;
-      return (Derived<Service>().*method)(call, stream, request);
-    });
+    AddMethod(name, access,
+              [this, method](Call& call,
+                             MessageStream& stream) -> Task<absl::Status> {
+                Request request;
+                absl::Status read = co_await stream.ReadRequest(request);
+                if (!read.ok()) co_return read;
+                co_return co_await (Derived<Service>().*method)(call, stream,
+                                                                request);
+              });
   }
 
   // Adds a method with one message each way.
   template <typename Service, typename Request, typename Response>
-  void AddUnary(std::string_view name,
-                absl::StatusOr<Response> (Service::*method)(Call&,
-                                                            const Request&),
-                Access access) {
+  void AddUnary(
+      std::string_view name,
+      Task<absl::StatusOr<Response>> (Service::*method)(Call&, const Request&),
+      Access access) {
     AddUnaryHandler<Request, Response>(
         name, access, [this, method](Call& call, const Request& request) {
           return (Derived<Service>().*method)(call, request);
@@ -95,35 +106,39 @@ class DecoratedService : public grpc::Service {
 
   // Adds a unary change, which a retry with its request id does not repeat.
   template <typename Service, typename Request, typename Response>
-  void AddChange(std::string_view name,
-                 absl::StatusOr<Response> (Service::*method)(Call&,
-                                                             const Request&),
-                 Access access) {
+  void AddChange(
+      std::string_view name,
+      Task<absl::StatusOr<Response>> (Service::*method)(Call&, const Request&),
+      Access access) {
     AddUnaryHandler<Request, Response>(
-        name, access, [this, method](Call& call, const Request& request) {
-          return RunOnce<Response>(server(), call, nullptr, request, [&] {
+        name, access,
+        [this, method](Call& call, const Request& request)
+            -> Task<absl::StatusOr<Response>> {
+          const auto change = [&] {
             return (Derived<Service>().*method)(call, request);
-          });
+          };
+          co_return co_await RunOnce<Response>(server(), call, nullptr, request,
+                                               change);
         });
   }
 
   // Adds such a change with tensors behind its header, which the method reads.
   template <typename Service, typename Header, typename Response>
   void AddUpload(std::string_view name,
-                 absl::StatusOr<Response> (Service::*method)(Call&,
-                                                             MessageStream&,
-                                                             const Header&),
+                 Task<absl::StatusOr<Response>> (Service::*method)(
+                     Call&, MessageStream&, const Header&),
                  Access access) {
     AddHeaderHandler<Header>(
         name, access,
         [this, method](Call& call, MessageStream& stream,
-                       const Header& header) -> absl::Status {
-          absl::StatusOr<Response> response =
-              RunOnce<Response>(server(), call, &stream, header, [&] {
-                return (Derived<Service>().*method)(call, stream, header);
-              });
-          if (!response.ok()) return response.status();
-          return stream.WriteResponse(*response);
+                       const Header& header) -> Task<absl::Status> {
+          const auto change = [&] {
+            return (Derived<Service>().*method)(call, stream, header);
+          };
+          absl::StatusOr<Response> response = co_await RunOnce<Response>(
+              server(), call, &stream, header, change);
+          if (!response.ok()) co_return response.status();
+          co_return co_await stream.WriteResponse(*response);
         });
   }
 
@@ -131,23 +146,32 @@ class DecoratedService : public grpc::Service {
   // method sends the answer with its ticket.
   template <typename Result, typename Service, typename Header>
   void AddExchange(std::string_view name,
-                   absl::Status (Service::*method)(Call&, MessageStream&,
-                                                   const Header&, AnswerTicket),
+                   Task<absl::Status> (Service::*method)(Call&, MessageStream&,
+                                                         const Header&,
+                                                         AnswerTicket),
                    Access access) {
     AddHeaderHandler<Header>(
         name, access,
         [this, method](Call& call, MessageStream& stream,
-                       const Header& header) {
-          return AnswerOnce<Result>(
-              server(), call, stream, header, [&](AnswerTicket ticket) {
-                return (Derived<Service>().*method)(call, stream, header,
-                                                    std::move(ticket));
-              });
+                       const Header& header) -> Task<absl::Status> {
+          const auto run = [&](AnswerTicket ticket) {
+            return (Derived<Service>().*method)(call, stream, header,
+                                                std::move(ticket));
+          };
+          co_return co_await AnswerOnce<Result>(server(), call, stream, header,
+                                                run);
         });
   }
 
  private:
-  using Handler = std::function<absl::Status(Call&, MessageStream&)>;
+  using Handler = std::function<Task<absl::Status>(Call&, MessageStream&)>;
+
+  struct Method {
+    std::string name;
+    std::string path;  // gRPC keeps a pointer to it.
+    Access access;
+    Handler handler;
+  };
 
   template <typename Service>
   Service& Derived() {
@@ -155,38 +179,42 @@ class DecoratedService : public grpc::Service {
   }
 
   // Registers a method of any kind.
-  void AddMethod(std::string_view method, Access access, Handler handler);
+  void AddMethod(std::string_view name, Access access, Handler handler);
 
-  // Registers a function that takes one message and returns the answer.
+  // Registers a function that takes one message and gives the answer.
   template <typename Request, typename Response, typename Run>
   void AddUnaryHandler(std::string_view name, Access access, Run run) {
-    AddMethod(name, access, [run](Call& call, MessageStream& stream) {
-      Request request;
-      absl::Status read = stream.ReadRequest(request);
-      if (!read.ok()) return read;
-      absl::StatusOr<Response> response = run(call, request);
-      if (!response.ok()) return response.status();
-      return stream.WriteResponse(*response);
-    });
+    AddMethod(name, access,
+              [run](Call& call, MessageStream& stream) -> Task<absl::Status> {
+                Request request;
+                absl::Status read = co_await stream.ReadRequest(request);
+                if (!read.ok()) co_return read;
+                absl::StatusOr<Response> response = co_await run(call, request);
+                if (!response.ok()) co_return response.status();
+                co_return co_await stream.WriteResponse(*response);
+              });
   }
 
   // Registers a function that takes a header, and the stream behind it.
   template <typename Header, typename Run>
   void AddHeaderHandler(std::string_view name, Access access, Run run) {
-    AddMethod(name, access, [run](Call& call, MessageStream& stream) {
-      Header header;
-      absl::Status read = stream.ReadHeader(header);
-      return read.ok() ? run(call, stream, header) : read;
-    });
+    AddMethod(name, access,
+              [run](Call& call, MessageStream& stream) -> Task<absl::Status> {
+                Header header;
+                absl::Status read = co_await stream.ReadHeader(header);
+                if (!read.ok()) co_return read;
+                co_return co_await run(call, stream, header);
+              });
   }
 
-  grpc::Status Serve(std::string_view method, Access access,
-                     const Handler& handler, grpc::ServerContext& context,
-                     MessageStream::Stream& stream);
+  Detached ServeNext(CompletionThread& thread, size_t index);
+  Task<bool> Answer(CompletionThread& thread, size_t index);
+  Task<absl::Status> Run(const Method& method, Call& call,
+                         MessageStream& stream);
 
   const std::string service_;
   Surroundings& surroundings_;
-  std::deque<std::string> paths_;  // gRPC keeps pointers to them.
+  std::deque<Method> methods_;
 };
 
 }  // namespace backboned::rpc

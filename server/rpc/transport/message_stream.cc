@@ -1,5 +1,7 @@
 #include "server/rpc/transport/message_stream.h"
 
+#include <grpcpp/alarm.h>
+
 #include <utility>
 
 #include "absl/cleanup/cleanup.h"
@@ -7,14 +9,15 @@
 #include "base/errors.h"
 #include "proto/wire/tensor_reader.h"
 #include "proto/wire/unary.h"
+#include "server/rpc/transport/status.h"
 
 namespace backboned::rpc {
 namespace {
 
 // A single message of at most this size travels with the call's status, which
-// saves a wake-up of each side. gRPC sends it after the handler has returned,
-// outside of all limits, so it must fit the window of a client that reads
-// nothing: HTTP/2's smallest usual window is 64 KiB.
+// saves a wake-up of each side. The call has given up its place then, so the
+// message must fit the window of a client that reads nothing: HTTP/2's smallest
+// usual window is 64 KiB.
 constexpr size_t kMaxBytesWithStatus = size_t{32} << 10;
 
 absl::Status Malformed(std::string_view message) {
@@ -29,19 +32,21 @@ absl::Status NothingIn() {
 
 }  // namespace
 
-MessageStream::MessageStream(Stream& stream, Call& call,
-                             StallWatchdog& watchdog)
-    : stream_(stream), call_(call), watchdog_(watchdog) {}
+MessageStream::MessageStream(Rpc& rpc, Call& call, StallWatchdog& watchdog)
+    : rpc_(rpc), call_(call), watchdog_(watchdog) {}
 
-std::optional<grpc::ByteBuffer> MessageStream::ReadMessage(
+Task<std::optional<grpc::ByteBuffer>> MessageStream::ReadMessage(
     StallWatchdog::Transfer& transfer) {
   grpc::ByteBuffer buffer;
-  if (!ended_) ended_ = !stream_.Read(&buffer);
-  if (ended_) return std::nullopt;
+  if (!ended_) {
+    ended_ =
+        !co_await Operation([&](void* tag) { rpc_.stream.Read(&buffer, tag); });
+  }
+  if (ended_) co_return std::nullopt;
   const auto bytes = static_cast<int64_t>(buffer.Length());
   call_.record().bytes_in += bytes;
   transfer.Moved(bytes);
-  return buffer;
+  co_return buffer;
 }
 
 // Returns why no message was read or written; OK: the client half-closed.
@@ -58,53 +63,67 @@ absl::Status MessageStream::EndOfTransfer(
   return absl::OkStatus();
 }
 
+// Gives `error`, which too few messages made, or why they ended. The queue may
+// tell of an end behind the operation that this ended.
+Task<absl::Status> MessageStream::EndOr(
+    absl::Status error, const StallWatchdog::Transfer& transfer) {
+  grpc::Alarm alarm;
+  co_await Operation([&](void* tag) {
+    alarm.Set(&rpc_.queue, gpr_now(GPR_CLOCK_MONOTONIC), tag);
+  });
+  absl::Status end = EndOfTransfer(transfer);
+  co_return end.ok() ? error : end;
+}
+
 // Skips the client's remaining messages, for a retry of an answered request: a
 // client may read nothing before it has written everything.
-absl::Status MessageStream::SkipRest() {
-  if (ended_) return absl::OkStatus();
+Task<absl::Status> MessageStream::SkipRest() {
+  if (ended_) co_return absl::OkStatus();
   StallWatchdog::Transfer transfer(watchdog_, [this] { call_.Cancel(); });
-  while (std::optional<grpc::ByteBuffer> buffer = ReadMessage(transfer)) {
-    if (buffer->Length() == 0) return NothingIn();
+  while (std::optional<grpc::ByteBuffer> buffer =
+             co_await ReadMessage(transfer)) {
+    if (buffer->Length() == 0) co_return NothingIn();
   }
-  return EndOfTransfer(transfer);
+  co_return EndOfTransfer(transfer);
 }
 
-absl::Status MessageStream::ReadRequest(
+Task<absl::Status> MessageStream::ReadRequest(
     google::protobuf::MessageLite& request) {
   StallWatchdog::Transfer transfer(watchdog_, [this] { call_.Cancel(); });
-  std::optional<grpc::ByteBuffer> buffer = ReadMessage(transfer);
+  const std::optional<grpc::ByteBuffer> buffer = co_await ReadMessage(transfer);
   if (!buffer.has_value()) {
-    absl::Status end = EndOfTransfer(transfer);
-    return end.ok() ? Malformed("the request has no message") : end;
+    co_return co_await EndOr(Malformed("the request has no message"), transfer);
   }
   absl::Status parsed = wire::Parse(*buffer, request);
-  if (!parsed.ok()) return parsed;
-  if (ReadMessage(transfer).has_value()) {
-    return Malformed("the request has more than one message");
+  if (!parsed.ok()) co_return parsed;
+  const std::optional<grpc::ByteBuffer> more = co_await ReadMessage(transfer);
+  if (more.has_value()) {
+    co_return Malformed("the request has more than one message");
   }
-  return EndOfTransfer(transfer);
+  co_return EndOfTransfer(transfer);
 }
 
-absl::Status MessageStream::ReadHeader(google::protobuf::MessageLite& header) {
+Task<absl::Status> MessageStream::ReadHeader(
+    google::protobuf::MessageLite& header) {
   StallWatchdog::Transfer transfer(watchdog_, [this] { call_.Cancel(); });
-  std::optional<grpc::ByteBuffer> buffer = ReadMessage(transfer);
+  std::optional<grpc::ByteBuffer> buffer = co_await ReadMessage(transfer);
   if (!buffer.has_value()) {
-    absl::Status end = EndOfTransfer(transfer);
-    return end.ok() ? Malformed("the stream ended before its header") : end;
+    co_return co_await EndOr(Malformed("the stream ended before its header"),
+                             transfer);
   }
   absl::StatusOr<wire::Message> message =
-      wire::Message::Decode(std::move(*buffer));
-  if (!message.ok()) return message.status();
+      wire::Message::Decode(*std::move(buffer));
+  if (!message.ok()) co_return message.status();
   if (!message->has_header()) {
-    return Malformed("the first message of the stream has no header");
+    co_return Malformed("the first message of the stream has no header");
   }
   absl::Status parsed = message->ParseHeader(header);
-  if (!parsed.ok()) return parsed;
+  if (!parsed.ok()) co_return parsed;
   first_ = *std::move(message);
-  return absl::OkStatus();
+  co_return absl::OkStatus();
 }
 
-absl::Status MessageStream::ReadTensors(
+Task<absl::Status> MessageStream::ReadTensors(
     std::vector<std::span<std::byte>> destinations) {
   StallWatchdog::Transfer transfer(watchdog_, [this] { call_.Cancel(); });
   reads_tensors_ = true;
@@ -113,66 +132,83 @@ absl::Status MessageStream::ReadTensors(
   absl::Status status = reader.Accept(*first_);
   first_.reset();  // Its buffer is not needed while the others come.
   while (status.ok()) {
-    std::optional<grpc::ByteBuffer> buffer = ReadMessage(transfer);
+    std::optional<grpc::ByteBuffer> buffer = co_await ReadMessage(transfer);
     if (!buffer.has_value()) {
       status = EndOfTransfer(transfer);
-      return status.ok() ? reader.Finish() : status;
+      if (status.ok()) status = reader.Finish();
+      if (status.ok()) co_return status;
+      co_return co_await EndOr(std::move(status), transfer);
     }
     absl::StatusOr<wire::Message> message =
-        wire::Message::Decode(std::move(*buffer));
-    if (!message.ok()) return message.status();
+        wire::Message::Decode(*std::move(buffer));
+    if (!message.ok()) co_return message.status();
     if (message->has_header()) {
-      return Malformed("the stream has a second header");
+      co_return Malformed("the stream has a second header");
     }
-    if (!message->has_chunk()) return NothingIn();
+    if (!message->has_chunk()) co_return NothingIn();
     status = reader.Accept(*message);
   }
-  return status;
+  co_return status;
 }
 
 void MessageStream::GiveWay() {
   if (reads_tensors_) call_.Cancel();
 }
 
-// Returns once the message has left, unless it travels with the status.
-absl::Status MessageStream::Write(const grpc::ByteBuffer& message, bool is_only,
-                                  StallWatchdog::Transfer& transfer) {
-  grpc::WriteOptions options;
-  if (is_only && message.Length() <= kMaxBytesWithStatus) {
-    options.set_last_message();
-  }
-  if (!stream_.Write(message, options)) {
-    absl::Status end = EndOfTransfer(transfer);
-    return end.ok() ? absl::CancelledError("the client went away") : end;
-  }
+// Gives its status once the message has left.
+Task<absl::Status> MessageStream::Write(const grpc::ByteBuffer& message,
+                                        bool is_only,
+                                        StallWatchdog::Transfer& transfer) {
   const auto bytes = static_cast<int64_t>(message.Length());
+  finished_ = is_only && message.Length() <= kMaxBytesWithStatus;
+  if (finished_) place_.reset();
+  const bool written = co_await Operation([&](void* tag) {
+    if (finished_) {
+      rpc_.stream.WriteAndFinish(message, {}, grpc::Status::OK, tag);
+    } else {
+      rpc_.stream.Write(message, tag);
+    }
+  });
+  if (!written) {
+    co_return co_await EndOr(absl::CancelledError("the client went away"),
+                             transfer);
+  }
   call_.record().bytes_out += bytes;
   transfer.Moved(bytes);
-  return absl::OkStatus();
+  co_return absl::OkStatus();
 }
 
-absl::Status MessageStream::WriteResponse(
+Task<absl::Status> MessageStream::WriteResponse(
     const google::protobuf::MessageLite& response) {
-  absl::Status skipped = SkipRest();
-  if (!skipped.ok()) return skipped;
+  absl::Status skipped = co_await SkipRest();
+  if (!skipped.ok()) co_return skipped;
   StallWatchdog::Transfer transfer(watchdog_, [this] { call_.Cancel(); });
-  return Write(wire::Serialize(response), /*is_only=*/true, transfer);
+  const grpc::ByteBuffer message = wire::Serialize(response);
+  co_return co_await Write(message, /*is_only=*/true, transfer);
 }
 
-absl::Status MessageStream::WriteTensors(
+Task<absl::Status> MessageStream::WriteTensors(
     const google::protobuf::MessageLite& header,
     std::vector<wire::Payload> tensors) {
-  absl::Status status = SkipRest();
-  if (!status.ok()) return status;
+  absl::Status status = co_await SkipRest();
+  if (!status.ok()) co_return status;
   StallWatchdog::Transfer transfer(watchdog_, [this] { call_.Cancel(); });
   wire::TensorWriter writer(header, std::move(tensors));
   const grpc::ByteBuffer first = *writer.Next();  // There always is one.
   std::optional<grpc::ByteBuffer> next = writer.Next();
-  status = Write(first, /*is_only=*/!next.has_value(), transfer);
+  status = co_await Write(first, /*is_only=*/!next.has_value(), transfer);
   for (; status.ok() && next.has_value(); next = writer.Next()) {
-    status = Write(*next, /*is_only=*/false, transfer);
+    status = co_await Write(*next, /*is_only=*/false, transfer);
   }
-  return status;
+  co_return status;
+}
+
+Task<bool> MessageStream::Finish(absl::Status status) {
+  if (finished_) co_return true;
+  finished_ = true;
+  place_.reset();
+  co_return co_await Operation(
+      [&](void* tag) { rpc_.stream.Finish(ToGrpc(status), tag); });
 }
 
 }  // namespace backboned::rpc

@@ -3,6 +3,8 @@
 #include <google/protobuf/io/coded_stream.h>
 #include <google/protobuf/io/zero_copy_stream_impl_lite.h>
 
+#include <utility>
+
 #include "base/digest.h"
 #include "base/errors.h"
 
@@ -23,27 +25,27 @@ std::string Canonical(const google::protobuf::MessageLite& message) {
 
 }  // namespace
 
-absl::StatusOr<AnswerLog::Attempt> BeginAttempt(
+Task<absl::StatusOr<AnswerLog::Attempt>> BeginAttempt(
     Server& server, Call& call, MessageStream* stream,
     const std::string& request_id,
     const google::protobuf::MessageLite& header) {
   if (!request_id.empty() && !IsToken(request_id)) {
-    return InvalidOption(
+    co_return InvalidOption(
         "request_id is not 1 to 64 characters of [A-Za-z0-9_.-]");
   }
   call.record().request_id = request_id;
-  const RequestKey key = {.principal = call.principal(),
-                          .method = call.method(),
-                          .request_id = request_id,
-                          .session = call.session()};
-  const std::string fingerprint =
+  RequestKey key = {.principal = call.principal(),
+                    .method = call.method(),
+                    .request_id = request_id,
+                    .session = call.session()};
+  std::string fingerprint =
       request_id.empty() ? "" : TextDigest(Canonical(header));
-  return server.answers().Begin(
-      key, fingerprint, call.clock().Now(),
-      [&call] { return call.CheckWanted(); },
-      [stream] {
-        if (stream != nullptr) stream->GiveWay();
-      });
+  AttemptCaller caller = {.stop = call.gone(),
+                          .wanted = [&call] { return call.CheckWanted(); }};
+  if (stream != nullptr) caller.give_way = [stream] { stream->GiveWay(); };
+  co_return co_await server.answers().Begin(
+      std::move(key), std::move(fingerprint), call.clock().Now(),
+      std::move(caller));
 }
 
 void RecordAnswer(const Call& call, AnswerTicket& ticket,
@@ -60,12 +62,12 @@ void RecordAnswer(const Call& call, AnswerTicket& ticket,
   ticket.Record(std::move(answer), call.clock().Now());
 }
 
-absl::Status SendAnswer(const Call& call, AnswerTicket& ticket,
-                        MessageStream& stream,
-                        const google::protobuf::MessageLite& header,
-                        std::vector<wire::Payload> payloads) {
+Task<absl::Status> SendAnswer(const Call& call, AnswerTicket& ticket,
+                              MessageStream& stream,
+                              const google::protobuf::MessageLite& header,
+                              std::vector<wire::Payload> payloads) {
   RecordAnswer(call, ticket, header, payloads);
-  return stream.WriteTensors(header, std::move(payloads));
+  co_return co_await stream.WriteTensors(header, std::move(payloads));
 }
 
 absl::StatusOr<std::vector<wire::Payload>> Recall(

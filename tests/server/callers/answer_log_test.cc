@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <stop_token>
 #include <string>
 #include <thread>
 #include <utility>
@@ -14,9 +15,9 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "absl/synchronization/notification.h"
 #include "absl/time/time.h"
 #include "base/errors.h"
+#include "base/task.h"
 #include "tests/testing/status_matchers.h"
 
 namespace backboned {
@@ -40,7 +41,8 @@ class AnswerLogTest : public ::testing::Test {
 
   // Begins an attempt that is to be run.
   AnswerTicket Fresh(const RequestKey& key, absl::Time now = At(0)) {
-    absl::StatusOr<AnswerLog::Attempt> attempt = log_.Begin(key, "print", now);
+    absl::StatusOr<AnswerLog::Attempt> attempt =
+        BlockOn(log_.Begin(key, "print", now));
     EXPECT_THAT(attempt, IsOk());
     EXPECT_TRUE(std::holds_alternative<AnswerTicket>(*attempt));
     return std::get<AnswerTicket>(*std::move(attempt));
@@ -49,7 +51,8 @@ class AnswerLogTest : public ::testing::Test {
   // Returns the recorded answer of a retry, if there is one.
   std::optional<RecordedAnswer> Retry(const RequestKey& key,
                                       absl::Time now = At(0)) {
-    absl::StatusOr<AnswerLog::Attempt> attempt = log_.Begin(key, "print", now);
+    absl::StatusOr<AnswerLog::Attempt> attempt =
+        BlockOn(log_.Begin(key, "print", now));
     EXPECT_THAT(attempt, IsOk());
     if (!std::holds_alternative<RecordedAnswer>(*attempt)) return std::nullopt;
     return std::get<RecordedAnswer>(*std::move(attempt));
@@ -120,12 +123,13 @@ TEST_F(AnswerLogTest, IdsArePrivateToPrincipalSessionAndMethod) {
 
 TEST_F(AnswerLogTest, AnotherSessionsIdMayMeanAnotherRequest) {
   Record(Key("1", "a"));
-  EXPECT_THAT(log_.Begin(Key("1", "b"), "other", At(0)), IsOk());
+  EXPECT_THAT(BlockOn(log_.Begin(Key("1", "b"), "other", At(0))), IsOk());
 }
 
 TEST_F(AnswerLogTest, RefusesIdOfAnotherRequest) {
   Record(Key("a"));
-  const absl::Status reused = log_.Begin(Key("a"), "other", At(0)).status();
+  const absl::Status reused =
+      BlockOn(log_.Begin(Key("a"), "other", At(0))).status();
   EXPECT_THAT(reused,
               StatusIs(absl::StatusCode::kInvalidArgument,
                        HasSubstr("request_id \"a\" was used for another")));
@@ -134,7 +138,7 @@ TEST_F(AnswerLogTest, RefusesIdOfAnotherRequest) {
 
 TEST_F(AnswerLogTest, RefusesIdOfAnotherRequestInFlight) {
   const AnswerTicket first = Fresh(Key("a"));
-  EXPECT_THAT(log_.Begin(Key("a"), "other", At(0)),
+  EXPECT_THAT(BlockOn(log_.Begin(Key("a"), "other", At(0))),
               StatusIs(absl::StatusCode::kInvalidArgument));
 }
 
@@ -166,7 +170,7 @@ TEST_F(AnswerLogTest, OverTheCountTheSessionThatHasMostForgetsItsOwn) {
 TEST_F(AnswerLogTest, ForgetsTheOldestOverTheBytesOfHeaders) {
   AnswerLog log({.max_header_bytes = 5000});
   const auto record = [&](const std::string& id, size_t bytes) {
-    auto attempt = log.Begin(Key(id), "print", At(0));
+    auto attempt = BlockOn(log.Begin(Key(id), "print", At(0)));
     ASSERT_TRUE(std::holds_alternative<AnswerTicket>(*attempt));
     std::get<AnswerTicket>(*attempt).Record({.header = std::string(bytes, 'h')},
                                             At(0));
@@ -178,10 +182,10 @@ TEST_F(AnswerLogTest, ForgetsTheOldestOverTheBytesOfHeaders) {
   EXPECT_LE(log.header_bytes(), 5000);
   EXPECT_EQ(log.count(), 2);
   EXPECT_TRUE(std::holds_alternative<RecordedAnswer>(
-      *log.Begin(Key("b"), "print", At(0))));
+      *BlockOn(log.Begin(Key("b"), "print", At(0)))));
   AnswerLog exact({.max_header_bytes = log.header_bytes()});
   for (const auto& [id, bytes] : {std::pair("b", 1000), std::pair("c", 2000)}) {
-    auto attempt = exact.Begin(Key(id), "print", At(0));
+    auto attempt = BlockOn(exact.Begin(Key(id), "print", At(0)));
     std::get<AnswerTicket>(*attempt).Record(
         {.header = std::string(static_cast<size_t>(bytes), 'h')}, At(0));
   }
@@ -256,94 +260,124 @@ TEST_F(AnswerLogTest, HugeTensorsDoNotCostOthersTheirs) {
   EXPECT_FALSE(Retry(Key("a"))->payload_expired);
 }
 
+// A retry that awaits an attempt's end, until its own.
+class WaitingRetry {
+ public:
+  WaitingRetry(AnswerLog& log, RequestKey key, AttemptCaller caller = {}) {
+    Await(log.Begin(std::move(key), "print", At(0), std::move(caller)));
+  }
+
+  bool ended() const { return attempt_.has_value(); }
+  bool runs() const { return std::holds_alternative<AnswerTicket>(**attempt_); }
+  const absl::StatusOr<AnswerLog::Attempt>& attempt() const {
+    return *attempt_;
+  }
+
+ private:
+  Detached Await(Task<absl::StatusOr<AnswerLog::Attempt>> begin) {
+    attempt_.emplace(co_await begin);
+  }
+
+  std::optional<absl::StatusOr<AnswerLog::Attempt>> attempt_;
+};
+
 TEST_F(AnswerLogTest, RetryWaitsForTheFirstAttempt) {
   AnswerTicket first = Fresh(Key("a"));
-  absl::Notification waiting;
-  std::optional<RecordedAnswer> retry;
-  std::thread retrier([&] {
-    const auto attempt = log_.Begin(Key("a"), "print", At(0), [&] {
-      if (!waiting.HasBeenNotified()) waiting.Notify();
-      return absl::OkStatus();
-    });
-    retry = std::get<RecordedAnswer>(*attempt);
-  });
-  waiting.WaitForNotification();
+  const WaitingRetry retry(log_, Key("a"));
+  EXPECT_FALSE(retry.ended());
   first.Record({.header = "first"}, At(0));
-  retrier.join();
-  EXPECT_EQ(retry->answer.header, "first");
+  ASSERT_TRUE(retry.ended());
+  EXPECT_EQ(std::get<RecordedAnswer>(*retry.attempt()).answer.header, "first");
 }
 
 TEST_F(AnswerLogTest, ARetryAsksTheFirstAttemptToGiveWay) {
-  absl::Notification asked;
-  absl::StatusOr<AnswerLog::Attempt> first =
-      log_.Begin(Key("a"), "print", At(0), absl::OkStatus, [&] {
-        if (!asked.HasBeenNotified()) asked.Notify();
-      });
-  ASSERT_THAT(first, IsOk());
-  bool runs = false;
-  std::thread retrier([&] {
-    const auto attempt = log_.Begin(Key("a"), "print", At(0));
-    runs = std::holds_alternative<AnswerTicket>(*attempt);
-  });
-  asked.WaitForNotification();
-  first = absl::CancelledError("it gave way");
-  retrier.join();
-  EXPECT_TRUE(runs);
+  int asked = 0;
+  std::optional<absl::StatusOr<AnswerLog::Attempt>> first = BlockOn(log_.Begin(
+      Key("a"), "print", At(0), {.give_way = [&asked] { ++asked; }}));
+  ASSERT_THAT(*first, IsOk());
+  EXPECT_EQ(asked, 0);
+  const WaitingRetry retry(log_, Key("a"));
+  EXPECT_EQ(asked, 1);
+  first.reset();
+  ASSERT_TRUE(retry.ended());
+  EXPECT_TRUE(retry.runs());
 }
 
 TEST_F(AnswerLogTest, AWaitingRetryAsksNoLaterAttemptToGiveWay) {
   std::optional<AnswerTicket> first = Fresh(Key("a"));
-  absl::StatusOr<AnswerLog::Attempt> later = absl::UnknownError("not begun");
-  bool asked = false;
-  const auto retry = log_.Begin(Key("a"), "print", At(0), [&] {
-    if (later.ok()) return absl::CancelledError("gone");
-    first.reset();
-    later = log_.Begin(Key("a"), "print", At(0), absl::OkStatus,
-                       [&] { asked = true; });
-    return absl::OkStatus();
-  });
-  EXPECT_THAT(retry, StatusIs(absl::StatusCode::kCancelled));
-  EXPECT_FALSE(asked);
+  const WaitingRetry earlier(log_, Key("a"));
+  int asked = 0;
+  const WaitingRetry later(log_, Key("a"), {.give_way = [&asked] { ++asked; }});
+  // Both go on: the first to wait runs, the other asks it and waits again.
+  first.reset();
+  EXPECT_TRUE(earlier.ended());
+  EXPECT_FALSE(later.ended());
+  EXPECT_EQ(asked, 0);
+}
+
+TEST_F(AnswerLogTest, AnEarlierAttemptThatWaitsAgainAsksNobodyToGiveWay) {
+  std::optional<AnswerTicket> first = Fresh(Key("a"));
+  std::optional<absl::StatusOr<AnswerLog::Attempt>> later;
+  bool began = false;
+  int asked = 0;
+  // Is asked, as it goes on, whether it is wanted; meanwhile another begins.
+  const WaitingRetry earlier(
+      log_, Key("a"), {.wanted = [&] {
+        if (!std::exchange(began, true)) {
+          later = BlockOn(log_.Begin(Key("a"), "print", At(0),
+                                     {.give_way = [&asked] { ++asked; }}));
+        }
+        return absl::OkStatus();
+      }});
+  first.reset();
+  ASSERT_TRUE(began);
+  EXPECT_FALSE(earlier.ended());
+  EXPECT_EQ(asked, 0);
+  later.reset();
+  EXPECT_TRUE(earlier.ended());
 }
 
 TEST_F(AnswerLogTest, ARecordedAnswerHoldsNothingOfItsAttempt) {
   const auto held = std::make_shared<int>(7);
   auto attempt =
-      log_.Begin(Key("a"), "print", At(0), absl::OkStatus, [held] {});
+      BlockOn(log_.Begin(Key("a"), "print", At(0), {.give_way = [held] {}}));
   std::get<AnswerTicket>(*attempt).Record({.header = "h"}, At(0));
   EXPECT_EQ(held.use_count(), 1);
 }
 
 TEST_F(AnswerLogTest, RetryRunsIfTheFirstAttemptFails) {
   std::optional<AnswerTicket> first = Fresh(Key("a"));
-  absl::Notification waiting;
-  bool runs = false;
-  std::thread retrier([&] {
-    const auto attempt = log_.Begin(Key("a"), "print", At(0), [&] {
-      if (!waiting.HasBeenNotified()) waiting.Notify();
-      return absl::OkStatus();
-    });
-    runs = std::holds_alternative<AnswerTicket>(*attempt);
-  });
-  waiting.WaitForNotification();
+  const WaitingRetry retry(log_, Key("a"));
   first.reset();
-  retrier.join();
-  EXPECT_TRUE(runs);
+  ASSERT_TRUE(retry.ended());
+  EXPECT_TRUE(retry.runs());
 }
 
 TEST_F(AnswerLogTest, WaitEndsAtTheDeadline) {
   const AnswerTicket first = Fresh(Key("a"));
-  EXPECT_THAT(log_.Begin(Key("a"), "print", At(0),
-                         [] { return absl::DeadlineExceededError("over"); }),
+  std::stop_source stop;
+  const WaitingRetry retry(log_, Key("a"),
+                           {.stop = stop.get_token(), .wanted = [] {
+                              return absl::DeadlineExceededError("over");
+                            }});
+  EXPECT_FALSE(retry.ended());
+  stop.request_stop();
+  ASSERT_TRUE(retry.ended());
+  EXPECT_THAT(retry.attempt(),
               StatusIs(absl::StatusCode::kDeadlineExceeded,
                        HasSubstr("the first attempt of request_id \"a\"")));
 }
 
 TEST_F(AnswerLogTest, WaitEndsWhenTheClientGoesAway) {
   const AnswerTicket first = Fresh(Key("a"));
-  EXPECT_THAT(log_.Begin(Key("a"), "print", At(0),
-                         [] { return absl::CancelledError("gone"); }),
-              StatusIs(absl::StatusCode::kCancelled, "gone"));
+  std::stop_source stop;
+  stop.request_stop();  // Before it waits.
+  const WaitingRetry retry(log_, Key("a"),
+                           {.stop = stop.get_token(), .wanted = [] {
+                              return absl::CancelledError("gone");
+                            }});
+  ASSERT_TRUE(retry.ended());
+  EXPECT_THAT(retry.attempt(), StatusIs(absl::StatusCode::kCancelled, "gone"));
 }
 
 TEST_F(AnswerLogTest, DestroysTensorsOutsideItsLock) {
@@ -368,7 +402,7 @@ TEST_F(AnswerLogTest, OneOfManyConcurrentAttemptsRuns) {
     for (int i = 0; i < 3; ++i) {
       threads.emplace_back([&] {
         absl::StatusOr<AnswerLog::Attempt> attempt =
-            log_.Begin(key, "print", At(0));
+            BlockOn(log_.Begin(key, "print", At(0)));
         ASSERT_THAT(attempt, IsOk());
         if (auto* ticket = std::get_if<AnswerTicket>(&*attempt)) {
           ++runs;

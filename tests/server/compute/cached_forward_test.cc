@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "backbones/initial_draw.h"
+#include "base/task.h"
 #include "server/compute/forward.h"
 #include "server/server.h"
 #include "tests/backbones/tensors.h"
@@ -31,8 +32,8 @@ class CachedForwardTest : public ::testing::Test {
   }
 
   ForwardDone Run(ForwardWork work) {
-    absl::StatusOr<ForwardDone> done =
-        RunForward(server_.tapes(), server_.accounts(), {}, std::move(work));
+    absl::StatusOr<ForwardDone> done = BlockOn(
+        RunForward(server_.tapes(), server_.accounts(), {}, std::move(work)));
     EXPECT_THAT(done, IsOk());
     return *std::move(done);
   }

@@ -15,6 +15,7 @@
 #include "backbones/architectures.h"
 #include "backbones/forward.h"
 #include "base/errors.h"
+#include "base/task.h"
 #include "server/compute/backward.h"
 #include "server/compute/forward.h"
 #include "server/server.h"
@@ -82,8 +83,8 @@ class ComputeTest : public ::testing::Test {
   // Runs a forward that must succeed.
   ForwardDone Run(ForwardWork work) {
     absl::StatusOr<ForwardDone> done =
-        RunForward(server_.tapes(), server_.accounts(), {.principal = "local"},
-                   std::move(work));
+        BlockOn(RunForward(server_.tapes(), server_.accounts(),
+                           {.principal = "local"}, std::move(work)));
     EXPECT_THAT(done, IsOk());
     return *std::move(done);
   }
@@ -110,7 +111,7 @@ class ComputeTest : public ::testing::Test {
 
   // Sets all parameters, as SetParams does.
   static void Write(Instance& instance, float value) {
-    EXPECT_THAT(instance.Commit(
+    EXPECT_THAT(BlockOn(instance.Commit(
                     {.lane = instance.lane()}, {},
                     [value](const State& state) {
                       State next = state;
@@ -119,7 +120,7 @@ class ComputeTest : public ::testing::Test {
                       }
                       ++next.params_version;
                       return std::make_shared<const State>(std::move(next));
-                    }),
+                    })),
                 IsOk());
   }
 
@@ -158,7 +159,8 @@ TEST_F(ComputeTest, BackwardIsExactThoughTheParametersChanged) {
   Write(*net_, 100);
   BackwardWork work = BackwardOf(net_, {forward.tape_id});
   work.accumulate = true;
-  const auto backward = RunBackward({.principal = "local"}, std::move(work));
+  const auto backward =
+      BlockOn(RunBackward({.principal = "local"}, std::move(work)));
   ASSERT_THAT(backward, IsOk());
   EXPECT_THAT(ValuesOf(backward->grads[0]), ElementsAre(12, 18));  // head * x
   EXPECT_FALSE(backward->grads[1].defined());
@@ -177,7 +179,8 @@ TEST_F(ComputeTest, EvalBackwardIsExactThoughTheStatisticsMoved) {
                                        {"num_filters", int64_t{4}}}));
   const at::Tensor x = Rand(1, {2, 3, 8, 8});
   const auto grads_of = [&](const std::string& id) {
-    auto done = RunBackward({.principal = "local"}, BackwardOf(net, {id}));
+    auto done =
+        BlockOn(RunBackward({.principal = "local"}, BackwardOf(net, {id})));
     EXPECT_THAT(done, IsOk());
     return done->grads;
   };
@@ -211,8 +214,8 @@ TEST_F(ComputeTest, SumsTapesTheNewestFirst) {
         Run(Work(net_, at::full({1, 2}, value, at::kFloat), false, true))
             .tape_id);
   }
-  const auto done = RunBackward({.principal = "local"},
-                                BackwardOf(net_, {ids[1], ids[0], ids[2]}));
+  const auto done = BlockOn(RunBackward(
+      {.principal = "local"}, BackwardOf(net_, {ids[1], ids[0], ids[2]})));
   ASSERT_THAT(done, IsOk());
   EXPECT_THAT(ValuesOf(done->grads[0]), ElementsAre(3, 3));
 }
@@ -248,23 +251,25 @@ TEST_F(ComputeTest, SentBuffersLeaveTheGeneratorToMoveOn) {
 
 TEST_F(ComputeTest, AReadOnlyInstanceIsNotMoved) {
   const std::string id = Run(Work(net_, x_, false, /*record=*/true)).tape_id;
-  ASSERT_THAT(net_->ChangeSettings(
+  ASSERT_THAT(BlockOn(net_->ChangeSettings(
                   {.lane = net_->lane()}, {},
-                  [](Settings& settings) { settings.read_only = true; }),
+                  [](Settings& settings) { settings.read_only = true; })),
               IsOk());
   const StatePtr before = net_->state();
   const auto refused =
-      RunForward(server_.tapes(), server_.accounts(), {.principal = "local"},
-                 Work(net_, x_, true, true));
+      BlockOn(RunForward(server_.tapes(), server_.accounts(),
+                         {.principal = "local"}, Work(net_, x_, true, true)));
   EXPECT_THAT(refused, StatusIs(absl::StatusCode::kFailedPrecondition,
                                 HasSubstr("\"net\" is read-only")));
   EXPECT_EQ(ReasonOf(refused.status()), Reason::kReadOnly);
   BackwardWork accumulating = BackwardOf(net_, {id});
   accumulating.accumulate = true;
-  EXPECT_THAT(RunBackward({.principal = "local"}, std::move(accumulating)),
-              StatusIs(absl::StatusCode::kFailedPrecondition));
-  EXPECT_THAT(RunBackward({.principal = "local"}, BackwardOf(net_, {id})),
-              IsOk());  // The tape was spared.
+  EXPECT_THAT(
+      BlockOn(RunBackward({.principal = "local"}, std::move(accumulating))),
+      StatusIs(absl::StatusCode::kFailedPrecondition));
+  EXPECT_THAT(
+      BlockOn(RunBackward({.principal = "local"}, BackwardOf(net_, {id}))),
+      IsOk());  // The tape was spared.
   ForwardWork sent = Work(net_, x_, /*training=*/true, false);
   sent.buffers = before->buffers;
   Run(std::move(sent));
@@ -275,9 +280,9 @@ TEST_F(ComputeTest, AReadOnlyInstanceIsNotMoved) {
 TEST_F(ComputeTest, AFailedForwardKeepsAndPublishesNothing) {
   const StatePtr before = net_->state();
   fake_->OnForward([] { TORCH_CHECK(false, "broken"); });
-  const auto done =
+  const auto done = BlockOn(
       RunForward(server_.tapes(), server_.accounts(), {.principal = "local"},
-                 Work(net_, x_, /*training=*/true, true));
+                 Work(net_, x_, /*training=*/true, true)));
   EXPECT_THAT(done,
               StatusIs(absl::StatusCode::kInternal, HasSubstr("its log has")));
   EXPECT_EQ(net_->state(), before);
@@ -292,7 +297,7 @@ TEST_F(ComputeTest, AFailedBackwardUsesItsTapesUp) {
   fake_->OnBackward([] { TORCH_CHECK(false, "broken"); });
   BackwardWork work = BackwardOf(net_, {id});
   work.accumulate = true;
-  EXPECT_THAT(RunBackward({.principal = "local"}, std::move(work)),
+  EXPECT_THAT(BlockOn(RunBackward({.principal = "local"}, std::move(work))),
               StatusIs(absl::StatusCode::kInternal, HasSubstr("its log has")));
   EXPECT_FALSE(net_->state()->grads[0].defined());
   EXPECT_EQ(server_.tapes().TotalFigures().count, 0);
@@ -300,12 +305,13 @@ TEST_F(ComputeTest, AFailedBackwardUsesItsTapesUp) {
 
 TEST_F(ComputeTest, ABackwardThatNeverBeganGivesItsTapesBack) {
   const std::string id = Run(Work(net_, x_, false, true)).tape_id;
+  EXPECT_THAT(BlockOn(RunBackward(
+                  {.principal = "local", .deadline = absl::InfinitePast()},
+                  BackwardOf(net_, {id}))),
+              StatusIs(absl::StatusCode::kDeadlineExceeded));
   EXPECT_THAT(
-      RunBackward({.principal = "local", .deadline = absl::InfinitePast()},
-                  BackwardOf(net_, {id})),
-      StatusIs(absl::StatusCode::kDeadlineExceeded));
-  EXPECT_THAT(RunBackward({.principal = "local"}, BackwardOf(net_, {id})),
-              IsOk());
+      BlockOn(RunBackward({.principal = "local"}, BackwardOf(net_, {id}))),
+      IsOk());
 }
 
 TEST_F(ComputeTest, RetainKeepsTheTape) {
@@ -314,7 +320,8 @@ TEST_F(ComputeTest, RetainKeepsTheTape) {
   for (int i = 0; i < 2; ++i) {
     BackwardWork work = BackwardOf(net_, {id});
     work.retain = true;
-    const auto done = RunBackward({.principal = "local"}, std::move(work));
+    const auto done =
+        BlockOn(RunBackward({.principal = "local"}, std::move(work)));
     ASSERT_THAT(done, IsOk());
     if (i == 0) first = done->grads;
     EXPECT_TRUE(BitEqual(done->grads, first));
@@ -343,8 +350,8 @@ TEST_F(ComputeTest, RefusesAStaleVersionInTheLane) {
   ForwardWork work = Work(net_, x_, /*training=*/true, true);
   work.condition.buffers = 1;
   Run(Work(net_, x_, true, false));
-  EXPECT_THAT(RunForward(server_.tapes(), server_.accounts(),
-                         {.principal = "local"}, std::move(work)),
+  EXPECT_THAT(BlockOn(RunForward(server_.tapes(), server_.accounts(),
+                                 {.principal = "local"}, std::move(work))),
               StatusIs(absl::StatusCode::kAborted,
                        HasSubstr("has buffers 1, the instance has 2;")));
   EXPECT_EQ(net_->state()->buffers_version, 2U);
@@ -370,7 +377,7 @@ TEST_F(ComputeTest, ResultsKeepNoMoreMemoryAliveThanTheirOwn) {
   BackwardWork backward = BackwardOf(vit, {done.tape_id});
   backward.per_tape_grads = true;
   const absl::StatusOr<BackwardDone> back =
-      RunBackward({.principal = "local"}, std::move(backward));
+      BlockOn(RunBackward({.principal = "local"}, std::move(backward)));
   ASSERT_THAT(back, IsOk());
   std::vector<at::Tensor> grads = back->grads;
   grads.insert(grads.end(), back->tape_grads[0].begin(),
@@ -387,7 +394,7 @@ TEST_F(ComputeTest, ARowsBytesAreThoseOfAForwardAndMoveNoStatistics) {
     work.options.outputs = {output};
     const StatePtr before = net->state();
     const absl::StatusOr<int64_t> bytes =
-        RowBytes({.principal = "local"}, work);
+        BlockOn(RowBytes({.principal = "local"}, work));
     EXPECT_EQ(net->state(), before);
     const at::Tensor rows = Run(std::move(work)).outputs[0];
     EXPECT_THAT(bytes, IsOkAndHolds(static_cast<int64_t>(rows[0].nbytes())));

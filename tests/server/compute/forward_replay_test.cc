@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/task.h"
 #include "server/compute/backward.h"
 #include "server/compute/forward.h"
 #include "server/server.h"
@@ -51,8 +52,8 @@ class Trainee {
                     .Reserve({.principal = "local"}, server_.clock().Now())
                     .value();
     work.account = std::make_shared<MemoryAccount>("max-tape-bytes");
-    auto done = RunForward(server_.tapes(), server_.accounts(),
-                           {.principal = "local"}, std::move(work));
+    auto done = BlockOn(RunForward(server_.tapes(), server_.accounts(),
+                                   {.principal = "local"}, std::move(work)));
     EXPECT_THAT(done, IsOk());
     most_bytes_ = std::max(most_bytes_, done->tape_bytes);
     return done->tape_id;
@@ -77,7 +78,7 @@ class Trainee {
             at::ones(output.sizes(), at::kFloat));
       }
     }
-    auto done = RunBackward({.principal = "local"}, std::move(work));
+    auto done = BlockOn(RunBackward({.principal = "local"}, std::move(work)));
     EXPECT_THAT(done, IsOk());
     std::vector<at::Tensor> grads;
     for (const Inputs& inputs : done->input_grads) {
@@ -89,14 +90,14 @@ class Trainee {
   // Sets the parameters to those of another seed.
   void SetParams(uint64_t seed) {
     const StatePtr drawn = Seeded(instance_->architecture(), seed);
-    EXPECT_THAT(instance_->Commit({.lane = instance_->lane()}, {},
-                                  [&drawn](const State& state) {
-                                    State next = state;
-                                    next.params = drawn->params;
-                                    ++next.params_version;
-                                    return std::make_shared<const State>(
-                                        std::move(next));
-                                  }),
+    EXPECT_THAT(BlockOn(instance_->Commit(
+                    {.lane = instance_->lane()}, {},
+                    [&drawn](const State& state) {
+                      State next = state;
+                      next.params = drawn->params;
+                      ++next.params_version;
+                      return std::make_shared<const State>(std::move(next));
+                    })),
                 IsOk());
   }
 

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "absl/synchronization/notification.h"
+#include "base/task.h"
 #include "server/compute/forward.h"
 #include "server/instances/beginning.h"
 #include "server/server.h"
@@ -27,10 +28,10 @@ class MergedForwardTest : public ::testing::Test {
  protected:
   std::shared_ptr<Instance> Create(const std::string& name) {
     absl::StatusOr<Created> created =
-        server_.CreateInstance({.name = name,
-                                .owner = "local",
-                                .benchmark = "seq-mnist",
-                                .beginning = Drawn{.seed = 0}});
+        BlockOn(server_.CreateInstance({.name = name,
+                                        .owner = "local",
+                                        .benchmark = "seq-mnist",
+                                        .beginning = Drawn{.seed = 0}}));
     EXPECT_THAT(created, IsOk());
     return created->instance;
   }
@@ -43,8 +44,8 @@ class MergedForwardTest : public ::testing::Test {
 
   at::Tensor Run(ForwardWork work, DeviceWorker::Request request = {}) {
     absl::StatusOr<ForwardDone> done =
-        RunForward(server_.tapes(), server_.accounts(), std::move(request),
-                   std::move(work));
+        BlockOn(RunForward(server_.tapes(), server_.accounts(),
+                           std::move(request), std::move(work)));
     EXPECT_THAT(done, IsOk());
     return done.ok() ? done->outputs.at(0) : at::Tensor();
   }
@@ -58,12 +59,12 @@ class MergedForwardTest : public ::testing::Test {
     absl::Notification released;
     absl::Notification started;
     std::thread blocker([&] {
-      EXPECT_THAT(worker.Run({},
-                             [&] {
-                               started.Notify();
-                               released.WaitForNotification();
-                               return absl::OkStatus();
-                             }),
+      EXPECT_THAT(BlockOn(worker.Run({},
+                                     [&] {
+                                       started.Notify();
+                                       released.WaitForNotification();
+                                       return absl::OkStatus();
+                                     })),
                   IsOk());
     });
     started.WaitForNotification();
@@ -139,13 +140,14 @@ TEST_F(MergedForwardTest, SplitsWhatIsLargerThanABatch) {
 TEST_F(MergedForwardTest, OneOfMorePiecesThanTheQueueTakesIsAdmitted) {
   Server server(Devices(), 1,
                 {.limits = {.max_queued = 2}, .scheduling = {.max_batch = 8}});
-  const auto created = server.CreateInstance({.owner = "local",
-                                              .benchmark = "seq-mnist",
-                                              .beginning = Drawn{.seed = 0}});
+  const auto created =
+      BlockOn(server.CreateInstance({.owner = "local",
+                                     .benchmark = "seq-mnist",
+                                     .beginning = Drawn{.seed = 0}}));
   ASSERT_THAT(created, IsOk());
   const at::Tensor x = Rand(3, {100, 1, 28, 28});
-  const absl::StatusOr<ForwardDone> done = RunForward(
-      server.tapes(), server.accounts(), {}, Work(created->instance, x));
+  const absl::StatusOr<ForwardDone> done = BlockOn(RunForward(
+      server.tapes(), server.accounts(), {}, Work(created->instance, x)));
   ASSERT_THAT(done, IsOk());
   EXPECT_TRUE(
       at::allclose(done->outputs.at(0), Run(Work(net_, x, false)), 1e-4, 1e-6));
@@ -155,55 +157,58 @@ TEST_F(MergedForwardTest, OneOfMorePiecesThanTheQueueTakesIsAdmitted) {
 TEST_F(MergedForwardTest, OneOfManyPiecesLeavesItsRunItsQueue) {
   DeviceWorker& worker = *server_.workers().front();
   const at::Tensor x = Rand(3, {40, 1, 28, 28});
-  std::atomic<int64_t> most_queued = 0;
-  const auto note = [&] {
-    most_queued = std::max(most_queued.load(), worker.queued());
-    return false;
-  };
   absl::Notification released;
   absl::Notification started;
   std::thread blocker([&] {
-    EXPECT_THAT(worker.Run({},
-                           [&] {
-                             started.Notify();
-                             released.WaitForNotification();
-                             return absl::OkStatus();
-                           }),
+    EXPECT_THAT(BlockOn(worker.Run({},
+                                   [&] {
+                                     started.Notify();
+                                     released.WaitForNotification();
+                                     return absl::OkStatus();
+                                   })),
                 IsOk());
   });
   started.WaitForNotification();
-  std::thread caller([&] { Run(Work(net_, x), {.cancelled = note}); });
+  std::atomic<bool> ended = false;
+  std::thread caller([&] {
+    Run(Work(net_, x));
+    ended = true;
+  });
   while (worker.queued() == 0) std::this_thread::yield();
   EXPECT_EQ(worker.queued(), 1);
   released.Notify();
   blocker.join();
+  int64_t most_queued = 0;
+  while (!ended) most_queued = std::max(most_queued, worker.queued());
   caller.join();
   EXPECT_LE(most_queued, 1);
   EXPECT_EQ(Figures().samples, 40);
 }
 
 TEST_F(MergedForwardTest, ClonesRunTogetherUntilOneIsWritten) {
-  const auto clone = server_.CreateInstance(
-      {.name = "clone", .owner = "local", .beginning = Cloned{.source = net_}});
+  const auto clone =
+      BlockOn(server_.CreateInstance({.name = "clone",
+                                      .owner = "local",
+                                      .beginning = Cloned{.source = net_}}));
   ASSERT_THAT(clone, IsOk());
   RunAtOnce(Work(net_, a_), Work(clone->instance, b_));
   EXPECT_EQ(Figures().merged_items, 2);
-  ASSERT_THAT(
-      clone->instance->Commit({}, {},
-                              [](const State& state) {
-                                State next = state;
-                                next.params = Copies(state.params);
-                                return std::make_shared<const State>(next);
-                              }),
-      IsOk());
+  ASSERT_THAT(BlockOn(clone->instance->Commit(
+                  {}, {},
+                  [](const State& state) {
+                    State next = state;
+                    next.params = Copies(state.params);
+                    return std::make_shared<const State>(next);
+                  })),
+              IsOk());
   RunAtOnce(Work(net_, a_), Work(clone->instance, b_));
   EXPECT_EQ(Figures().merged_items, 2);
 }
 
 TEST_F(MergedForwardTest, NothingMergesWithoutBatches) {
   Server server(Devices(), 1, {.scheduling = {.max_batch = 0}});
-  const auto created =
-      server.CreateInstance({.owner = "local", .benchmark = "seq-mnist"});
+  const auto created = BlockOn(
+      server.CreateInstance({.owner = "local", .benchmark = "seq-mnist"}));
   ASSERT_THAT(created, IsOk());
   EXPECT_FALSE(MayMerge(Work(created->instance, a_)));
 }

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/errors.h"
+#include "base/task.h"
 #include "server/server.h"
 #include "tests/backbones/tensors.h"
 #include "tests/server/devices.h"
@@ -37,7 +38,8 @@ class TrainTest : public ::testing::Test {
   }
 
   void Change(const std::function<StatePtr(const State&)>& change) {
-    EXPECT_THAT(net_->Commit({.lane = net_->lane()}, {}, change), IsOk());
+    EXPECT_THAT(BlockOn(net_->Commit({.lane = net_->lane()}, {}, change)),
+                IsOk());
   }
 
   // Returns a step with two samples of ones and their squared error to zeros.
@@ -65,7 +67,7 @@ TEST_F(TrainTest, AStepPublishesTheStateThatItGives) {
     return std::make_shared<const State>(std::move(next));
   });
   const StatePtr before = net_->state();
-  const auto done = RunStep({.principal = "local"}, *net_, {}, {});
+  const auto done = BlockOn(RunStep({.principal = "local"}, *net_, {}, {}));
   ASSERT_THAT(done, IsOk());
   EXPECT_EQ(net_->state(), done->output.state);
   EXPECT_THAT(ValuesOf(net_->state()->params[0]), ElementsAre(1, 1));
@@ -76,7 +78,7 @@ TEST_F(TrainTest, AStepPublishesTheStateThatItGives) {
 TEST_F(TrainTest, ARefusedStepPublishesNothing) {
   const StatePtr before = net_->state();
   const absl::Status status =
-      RunStep({.principal = "local"}, *net_, {}, {}).status();
+      BlockOn(RunStep({.principal = "local"}, *net_, {}, {})).status();
   EXPECT_THAT(ReasonOf(status), Optional(Reason::kNoGradients));
   EXPECT_EQ(net_->state(), before);
   EXPECT_EQ(net_->counters().steps, 0);
@@ -84,13 +86,13 @@ TEST_F(TrainTest, ARefusedStepPublishesNothing) {
 
 TEST_F(TrainTest, ADeletedInstanceIsNotStepped) {
   net_->MarkDeleted();
-  EXPECT_THAT(RunStep({.principal = "local"}, *net_, {}, {}),
+  EXPECT_THAT(BlockOn(RunStep({.principal = "local"}, *net_, {}, {})),
               StatusIs(absl::StatusCode::kNotFound, HasSubstr("deleted")));
 }
 
 TEST_F(TrainTest, ATrainStepPublishesOneState) {
   const StatePtr before = net_->state();
-  const auto done = RunTrainStep({.principal = "local"}, Work());
+  const auto done = BlockOn(RunTrainStep({.principal = "local"}, Work()));
   ASSERT_THAT(done, IsOk());
   const StatePtr after = net_->state();
   EXPECT_EQ(after, done->step.state);
@@ -104,7 +106,7 @@ TEST_F(TrainTest, AFailedTrainStepPublishesNothing) {
   const StatePtr before = net_->state();
   const auto expect = [&](TrainWork work, absl::StatusCode code,
                           const char* message) {
-    EXPECT_THAT(RunTrainStep({.principal = "local"}, std::move(work)),
+    EXPECT_THAT(BlockOn(RunTrainStep({.principal = "local"}, std::move(work))),
                 StatusIs(code, HasSubstr(message)));
     EXPECT_EQ(net_->state(), before);
   };

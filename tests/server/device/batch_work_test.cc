@@ -8,12 +8,15 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <stop_token>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
+#include "base/clock.h"
+#include "base/task.h"
 #include "server/device/device_worker.h"
 #include "server/limits/memory_account.h"
 #include "tests/testing/status_matchers.h"
@@ -63,7 +66,7 @@ class BatchWorkTest : public ::testing::Test {
   };
 
   absl::Status RunTogether(Job& job, DeviceWorker::Request request) {
-    return worker_.RunTogether(request, job).status();
+    return BlockOn(worker_.RunTogether(request, job)).status();
   }
 
   // Runs `jobs`, paid for by `paid`, so that all of them wait when the worker
@@ -77,12 +80,12 @@ class BatchWorkTest : public ::testing::Test {
     absl::Notification started;
     absl::Notification released;
     threads.emplace_back([&] {
-      EXPECT_THAT(worker_.Run({},
-                              [&] {
-                                started.Notify();
-                                released.WaitForNotification();
-                                return absl::OkStatus();
-                              }),
+      EXPECT_THAT(BlockOn(worker_.Run({},
+                                      [&] {
+                                        started.Notify();
+                                        released.WaitForNotification();
+                                        return absl::OkStatus();
+                                      })),
                   IsOk());
     });
     started.WaitForNotification();
@@ -166,11 +169,11 @@ TEST_F(BatchWorkTest, OthersHaveTheirTurnBetweenTwoOfOne) {
     if (order.size() > 1) return absl::OkStatus();
     // The next job comes after those that wait by then.
     other_ = std::thread([&] {
-      EXPECT_THAT(worker_.Run({.run = "other"},
-                              [&] {
-                                order.push_back("other");
-                                return absl::OkStatus();
-                              }),
+      EXPECT_THAT(BlockOn(worker_.Run({.run = "other"},
+                                      [&] {
+                                        order.push_back("other");
+                                        return absl::OkStatus();
+                                      })),
                   IsOk());
     });
     while (worker_.queued() == 0) std::this_thread::yield();
@@ -207,40 +210,40 @@ TEST_F(BatchWorkTest, FailureOfABatchIsTheFailureOfItsCause) {
 }
 
 TEST_F(BatchWorkTest, AMemberWhoseCallerHasGonePaysNothing) {
-  std::thread::id worker_thread;
-  ASSERT_THAT(worker_.Run({},
-                          [&] {
-                            worker_thread = std::this_thread::get_id();
-                            return absl::OkStatus();
-                          }),
-              IsOk());
   absl::Notification started;
   absl::Notification released;
   std::vector<std::thread> threads;
   threads.emplace_back([&] {
-    EXPECT_THAT(worker_.Run({.run = "blocker"},
-                            [&] {
-                              started.Notify();
-                              released.WaitForNotification();
-                              return absl::OkStatus();
-                            }),
+    EXPECT_THAT(BlockOn(worker_.Run({.run = "blocker"},
+                                    [&] {
+                                      started.Notify();
+                                      released.WaitForNotification();
+                                      return absl::OkStatus();
+                                    })),
                 IsOk());
   });
   started.WaitForNotification();
+  // The caller goes between the choice of the batch and its run: as the worker
+  // lets another caller go on, whose deadline has passed.
+  std::stop_source stop;
+  const absl::Time deadline = MonotonicClock().Now() + absl::Milliseconds(10);
+  const DeviceWorker::Request late = {.run = "late", .deadline = deadline};
+  const DeviceWorker::Work nothing = [] { return absl::OkStatus(); };
+  const auto stop_after_the_deadline = [&]() -> Detached {
+    const auto times = co_await worker_.Run(late, nothing);
+    EXPECT_THAT(times, StatusIs(absl::StatusCode::kDeadlineExceeded));
+    stop.request_stop();
+  };
+  stop_after_the_deadline();
   Job abandoned;
   Job wanted;
-  absl::Notification waits;
   threads.emplace_back([&] {
-    const auto gone = [&] {
-      if (std::this_thread::get_id() == worker_thread) return true;
-      if (!waits.HasBeenNotified()) waits.Notify();
-      return false;
-    };
-    EXPECT_THAT(RunTogether(abandoned,
-                            {.run = "gone", .cancelled = gone, .merge_key = 1}),
-                StatusIs(absl::StatusCode::kCancelled));
+    EXPECT_THAT(
+        RunTogether(abandoned,
+                    {.run = "gone", .stop = stop.get_token(), .merge_key = 1}),
+        StatusIs(absl::StatusCode::kCancelled));
   });
-  waits.WaitForNotification();
+  while (worker_.queued() < 2) std::this_thread::yield();
   // Behind the batch, `stays` is the first to come; but it has paid, and `gone`
   // has not.
   std::vector<std::string> order;
@@ -254,14 +257,15 @@ TEST_F(BatchWorkTest, AMemberWhoseCallerHasGonePaysNothing) {
   });
   for (const std::string run : {"stays", "gone"}) {
     submit([&, run] {
-      EXPECT_THAT(worker_.Run({.run = run},
-                              [&, run] {
-                                order.push_back(run);
-                                return absl::OkStatus();
-                              }),
+      EXPECT_THAT(BlockOn(worker_.Run({.run = run},
+                                      [&, run] {
+                                        order.push_back(run);
+                                        return absl::OkStatus();
+                                      })),
                   IsOk());
     });
   }
+  absl::SleepFor(deadline - MonotonicClock().Now());
   released.Notify();
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(abandoned.together, 0);

@@ -6,11 +6,13 @@
 #include <atomic>
 #include <memory>
 #include <stdexcept>
+#include <stop_token>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "absl/synchronization/notification.h"
+#include "base/task.h"
 #include "server/limits/memory_account.h"
 #include "tests/testing/status_matchers.h"
 
@@ -28,11 +30,11 @@ class ChoresTest : public ::testing::Test {
 TEST_F(ChoresTest, StepsUntilNothingIsLeft) {
   int steps = 0;
   std::thread::id thread;
-  EXPECT_THAT(RunChore(chores_, {},
-                       [&]() -> absl::StatusOr<bool> {
-                         thread = std::this_thread::get_id();
-                         return ++steps < 3;
-                       }),
+  EXPECT_THAT(BlockOn(RunChore(chores_, {},
+                               [&]() -> absl::StatusOr<bool> {
+                                 thread = std::this_thread::get_id();
+                                 return ++steps < 3;
+                               })),
               IsOk());
   EXPECT_EQ(steps, 3);
   EXPECT_NE(thread, std::this_thread::get_id());
@@ -40,17 +42,17 @@ TEST_F(ChoresTest, StepsUntilNothingIsLeft) {
 
 TEST_F(ChoresTest, AnErrorIsTheLastStep) {
   int steps = 0;
-  EXPECT_THAT(RunChore(chores_, {},
-                       [&]() -> absl::StatusOr<bool> {
-                         ++steps;
-                         return absl::DataLossError("lost");
-                       }),
+  EXPECT_THAT(BlockOn(RunChore(chores_, {},
+                               [&]() -> absl::StatusOr<bool> {
+                                 ++steps;
+                                 return absl::DataLossError("lost");
+                               })),
               StatusIs(absl::StatusCode::kDataLoss, "lost"));
-  EXPECT_THAT(RunChore(chores_, {},
-                       [&]() -> absl::StatusOr<bool> {
-                         ++steps;
-                         throw std::runtime_error("odd");
-                       }),
+  EXPECT_THAT(BlockOn(RunChore(chores_, {},
+                               [&]() -> absl::StatusOr<bool> {
+                                 ++steps;
+                                 throw std::runtime_error("odd");
+                               })),
               StatusIs(absl::StatusCode::kInternal));
   EXPECT_EQ(steps, 2);
 }
@@ -64,23 +66,24 @@ TEST_F(ChoresTest, RunsTakeTurns) {
   };
   int mine = 3;
   int theirs = 2;
-  EXPECT_THAT(RunChore(chores_, {.run = "a"},
-                       [&]() -> absl::StatusOr<bool> {
-                         if (order.empty()) {
-                           other = std::thread([&] {
-                             EXPECT_THAT(
-                                 RunChore(chores_, {.run = "b"},
-                                          [&]() -> absl::StatusOr<bool> {
-                                            return step("b", theirs);
-                                          }),
-                                 IsOk());
-                           });
-                           while (chores_.queued() == 0) {
-                             std::this_thread::yield();
-                           }
-                         }
-                         return step("a", mine);
-                       }),
+  EXPECT_THAT(BlockOn(RunChore(chores_, {.run = "a"},
+                               [&]() -> absl::StatusOr<bool> {
+                                 if (order.empty()) {
+                                   other = std::thread([&] {
+                                     EXPECT_THAT(
+                                         BlockOn(RunChore(
+                                             chores_, {.run = "b"},
+                                             [&]() -> absl::StatusOr<bool> {
+                                               return step("b", theirs);
+                                             })),
+                                         IsOk());
+                                   });
+                                   while (chores_.queued() == 0) {
+                                     std::this_thread::yield();
+                                   }
+                                 }
+                                 return step("a", mine);
+                               })),
               IsOk());
   other.join();
   ASSERT_THAT(order, UnorderedElementsAre("a", "a", "a", "b", "b"));
@@ -88,36 +91,15 @@ TEST_F(ChoresTest, RunsTakeTurns) {
 }
 
 TEST_F(ChoresTest, NobodyStepsForOneWhoHasGone) {
-  std::atomic<bool> gone = false;
-  absl::Notification left;
+  std::stop_source stop;
   int steps = 0;
-  // After each step, another run's keeps the lane until the caller is polled.
-  std::thread other;
-  EXPECT_THAT(RunChore(chores_,
-                       {.run = "a",
-                        .cancelled =
-                            [&] {
-                              if (gone && !left.HasBeenNotified())
-                                left.Notify();
-                              return gone.load();
-                            }},
-                       [&]() -> absl::StatusOr<bool> {
-                         ++steps;
-                         other = std::thread([&] {
-                           EXPECT_THAT(RunChore(chores_, {.run = "b"},
-                                                [&]() -> absl::StatusOr<bool> {
-                                                  left.WaitForNotification();
-                                                  return false;
-                                                }),
-                                       IsOk());
-                         });
-                         while (chores_.queued() == 0)
-                           std::this_thread::yield();
-                         gone = true;
-                         return true;
-                       }),
+  EXPECT_THAT(BlockOn(RunChore(chores_, {.stop = stop.get_token()},
+                               [&]() -> absl::StatusOr<bool> {
+                                 ++steps;
+                                 stop.request_stop();
+                                 return true;
+                               })),
               StatusIs(absl::StatusCode::kCancelled));
-  other.join();
   EXPECT_EQ(steps, 1);
   EXPECT_EQ(chores_.queued(), 0);
 }
@@ -125,11 +107,11 @@ TEST_F(ChoresTest, NobodyStepsForOneWhoHasGone) {
 TEST_F(ChoresTest, AStepIsPaidByItsCaller) {
   const auto account = std::make_shared<MemoryAccount>("a");
   std::shared_ptr<MemoryAccount> pays;
-  EXPECT_THAT(RunChore(chores_, {.account = account},
-                       [&]() -> absl::StatusOr<bool> {
-                         pays = ScopedAccount::Current();
-                         return false;
-                       }),
+  EXPECT_THAT(BlockOn(RunChore(chores_, {.account = account},
+                               [&]() -> absl::StatusOr<bool> {
+                                 pays = ScopedAccount::Current();
+                                 return false;
+                               })),
               IsOk());
   EXPECT_EQ(pays, account);
 }

@@ -7,13 +7,16 @@
 #include <memory>
 #include <new>
 #include <stdexcept>
+#include <stop_token>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
 #include "base/clock.h"
 #include "base/errors.h"
+#include "base/task.h"
 #include "server/limits/memory_account.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/test_clock.h"
@@ -24,6 +27,11 @@ namespace {
 
 using ::testing::ElementsAre;
 
+// Waits until `worker` has more than `before` items in its queue.
+void WaitForQueue(const DeviceWorker& worker, int64_t before) {
+  while (worker.queued() <= before) std::this_thread::yield();
+}
+
 // A call on its own thread that waits for its turn on the worker.
 class WaitingCall {
  public:
@@ -31,23 +39,21 @@ class WaitingCall {
   WaitingCall(DeviceWorker& worker, DeviceWorker::Work work, uint64_t lane = 0,
               absl::Time deadline = absl::InfiniteFuture(),
               const std::string& run = "") {
-    DeviceWorker::Request request = {
-        .run = run, .lane = lane, .deadline = deadline};
-    request.cancelled = [this] {
-      if (!polled_.exchange(true)) waits_.Notify();
-      return cancelled_.load();
-    };
+    const DeviceWorker::Request request = {.run = run,
+                                           .lane = lane,
+                                           .deadline = deadline,
+                                           .stop = stop_.get_token()};
+    const int64_t before = worker.queued();
     thread_ = std::thread([this, &worker, request, work = std::move(work)] {
-      status_ = worker.Run(request, work).status();
-      if (!polled_.exchange(true)) waits_.Notify();
+      status_ = BlockOn(worker.Run(request, work)).status();
     });
-    waits_.WaitForNotification();
+    WaitForQueue(worker, before);
   }
   ~WaitingCall() {
     if (thread_.joinable()) thread_.join();
   }
 
-  void Cancel() { cancelled_ = true; }
+  void Cancel() { stop_.request_stop(); }
 
   // Returns how the call ended.
   absl::Status End() {
@@ -56,9 +62,7 @@ class WaitingCall {
   }
 
  private:
-  std::atomic<bool> polled_ = false;
-  std::atomic<bool> cancelled_ = false;
-  absl::Notification waits_;
+  std::stop_source stop_;
   absl::Status status_;
   std::thread thread_;
 };
@@ -68,12 +72,12 @@ class Blocker {
  public:
   explicit Blocker(DeviceWorker& worker, uint64_t lane = 0)
       : thread_([this, &worker, lane] {
-          EXPECT_THAT(worker.Run({.lane = lane},
-                                 [this] {
-                                   started_.Notify();
-                                   released_.WaitForNotification();
-                                   return absl::OkStatus();
-                                 }),
+          EXPECT_THAT(BlockOn(worker.Run({.lane = lane},
+                                         [this] {
+                                           started_.Notify();
+                                           released_.WaitForNotification();
+                                           return absl::OkStatus();
+                                         })),
                       IsOk());
         }) {
     started_.WaitForNotification();
@@ -96,7 +100,7 @@ class Blocker {
 class DeviceWorkerTest : public ::testing::Test {
  protected:
   absl::Status Run(const DeviceWorker::Work& work) {
-    return worker_.Run({}, work).status();
+    return BlockOn(worker_.Run({}, work)).status();
   }
 
   DeviceWorker worker_{
@@ -158,52 +162,66 @@ TEST_F(DeviceWorkerTest, AnswersCancelledWorkWithoutStartingIt) {
 }
 
 // R6
-TEST_F(DeviceWorkerTest, NeverStartsWorkThatWasCancelledBeforeItsTurn) {
+TEST_F(DeviceWorkerTest, NeverStartsWorkThatWasCancelledBefore) {
+  std::stop_source stop;
+  stop.request_stop();
   bool started = false;
-  Blocker blocker(worker_);
-  WaitingCall call(worker_, [&started] {
-    started = true;
-    return absl::OkStatus();
-  });
-  call.Cancel();
-  blocker.Release();  // Its turn may come before its caller polls again.
-  EXPECT_THAT(call.End(), StatusIs(absl::StatusCode::kCancelled));
+  EXPECT_THAT(BlockOn(worker_.Run({.stop = stop.get_token()},
+                                  [&started] {
+                                    started = true;
+                                    return absl::OkStatus();
+                                  })),
+              StatusIs(absl::StatusCode::kCancelled));
   EXPECT_FALSE(started);
+  EXPECT_EQ(worker_.queued(), 0);
 }
 
 // R6
-TEST_F(DeviceWorkerTest, AnswersExpiredWorkAtItsDeadlineWithoutStartingIt) {
+TEST_F(DeviceWorkerTest, ManyThatAreCancelledAsTheirTurnComesEndOnce) {
+  for (int round = 0; round < 200; ++round) {
+    std::stop_source stop;
+    std::thread client([&stop] { stop.request_stop(); });
+    bool started = false;
+    const absl::Status status =
+        BlockOn(worker_.Run({.stop = stop.get_token()}, [&started] {
+          started = true;
+          return absl::OkStatus();
+        })).status();
+    client.join();
+    EXPECT_EQ(started, status.ok());
+    EXPECT_TRUE(status.ok() || absl::IsCancelled(status)) << status;
+  }
+}
+
+// R6
+TEST_F(DeviceWorkerTest, NeverStartsWorkAfterItsDeadline) {
   bool started = false;
-  const auto work = [&started] {
+  const DeviceWorker::Work work = [&started] {
     started = true;
     return absl::OkStatus();
   };
+  EXPECT_THAT(BlockOn(worker_.Run({.deadline = absl::InfinitePast()}, work)),
+              StatusIs(absl::StatusCode::kDeadlineExceeded));
   Blocker blocker(worker_);
-  WaitingCall call(worker_, work, /*lane=*/0,
-                   MonotonicClock().Now() + absl::Milliseconds(30));
-  EXPECT_THAT(call.End(), StatusIs(absl::StatusCode::kDeadlineExceeded));
-  WaitingCall late(worker_, work, /*lane=*/0, absl::InfinitePast());
-  EXPECT_THAT(late.End(), StatusIs(absl::StatusCode::kDeadlineExceeded));
+  const absl::Time deadline = MonotonicClock().Now() + absl::Milliseconds(30);
+  WaitingCall turn_comes(worker_, work, /*lane=*/0, deadline);
+  WaitingCall stopped(worker_, work, /*lane=*/0, deadline);
+  absl::SleepFor(deadline - MonotonicClock().Now());
+  stopped.Cancel();
+  EXPECT_THAT(stopped.End(), StatusIs(absl::StatusCode::kDeadlineExceeded));
   blocker.Release();
-  EXPECT_THAT(Run([] { return absl::OkStatus(); }), IsOk());
+  EXPECT_THAT(turn_comes.End(), StatusIs(absl::StatusCode::kDeadlineExceeded));
   EXPECT_FALSE(started);
 }
 
 TEST_F(DeviceWorkerTest, FinishesWorkThatIsCancelledAfterItsStart) {
-  absl::Notification started;
-  std::atomic<bool> cancelled = false;
-  std::thread client([&] {
-    started.WaitForNotification();
-    cancelled = true;
-  });
-  EXPECT_THAT(worker_.Run({.cancelled = [&] { return cancelled.load(); }},
-                          [&] {
-                            started.Notify();
-                            while (!cancelled) std::this_thread::yield();
-                            return absl::OkStatus();
-                          }),
+  std::stop_source stop;
+  EXPECT_THAT(BlockOn(worker_.Run({.stop = stop.get_token()},
+                                  [&stop] {
+                                    stop.request_stop();
+                                    return absl::OkStatus();
+                                  })),
               IsOk());
-  client.join();
 }
 
 TEST_F(DeviceWorkerTest, RefusesWorkOverTheQueueLimit) {
@@ -250,37 +268,6 @@ TEST(DeviceWorkerClockTest, RunsTakeTurnsThoughTheWallClockIsSetBack) {
   EXPECT_EQ(turns, "ababab");
 }
 
-TEST_F(DeviceWorkerTest, BearsACallerWhoThrowsWhenItIsAskedWhetherItIsThere) {
-  bool started = false;
-  const auto work = [&started] {
-    started = true;
-    return absl::OkStatus();
-  };
-  const auto throws = []() -> bool { throw std::runtime_error("odd"); };
-  Blocker blocker(worker_);
-  // Polled by the caller, while it waits.
-  EXPECT_THAT(worker_.Run({.cancelled = throws}, work),
-              StatusIs(absl::StatusCode::kInternal));
-  EXPECT_EQ(worker_.queued(), 0);
-  // Polled by the worker, at the turn.
-  const std::thread::id caller = std::this_thread::get_id();
-  absl::Notification waits;
-  std::thread release([&] {
-    waits.WaitForNotification();
-    blocker.Release();
-  });
-  const auto throws_elsewhere = [&] {
-    if (std::this_thread::get_id() != caller) throw std::runtime_error("odd");
-    if (!waits.HasBeenNotified()) waits.Notify();
-    return false;
-  };
-  EXPECT_THAT(worker_.Run({.cancelled = throws_elsewhere}, work),
-              StatusIs(absl::StatusCode::kInternal));
-  release.join();
-  EXPECT_FALSE(started);
-  EXPECT_THAT(Run([] { return absl::OkStatus(); }), IsOk());
-}
-
 // Counts the items that run together.
 class CountingWork : public BatchWork {
  public:
@@ -301,29 +288,19 @@ TEST_F(DeviceWorkerTest, PlainWorkNeverRunsTogetherWithABatch) {
   Blocker blocker(worker);
   bool ran = false;
   CountingWork work;
-  const auto waits = [](absl::Notification& notification) {
-    return [&notification] {
-      if (!notification.HasBeenNotified()) notification.Notify();
-      return false;
-    };
-  };
-  absl::Notification batch_waits;
-  absl::Notification plain_waits;
   std::thread batch([&] {
-    EXPECT_THAT(worker.RunTogether(
-                    {.cancelled = waits(batch_waits), .merge_key = 7}, work),
-                IsOk());
+    EXPECT_THAT(BlockOn(worker.RunTogether({.merge_key = 7}, work)), IsOk());
   });
+  WaitForQueue(worker, 0);
   std::thread plain([&] {
-    EXPECT_THAT(worker.Run({.cancelled = waits(plain_waits), .merge_key = 7},
-                           [&] {
-                             ran = true;
-                             return absl::OkStatus();
-                           }),
+    EXPECT_THAT(BlockOn(worker.Run({.merge_key = 7},
+                                   [&] {
+                                     ran = true;
+                                     return absl::OkStatus();
+                                   })),
                 IsOk());
   });
-  batch_waits.WaitForNotification();
-  plain_waits.WaitForNotification();
+  WaitForQueue(worker, 1);
   blocker.Release();
   batch.join();
   plain.join();

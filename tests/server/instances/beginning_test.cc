@@ -14,6 +14,7 @@
 
 #include "backbones/optimizer.h"
 #include "base/errors.h"
+#include "base/task.h"
 #include "server/instances/shared_memory.h"
 #include "server/memory/memory_allocator.h"
 #include "server/server.h"
@@ -34,14 +35,14 @@ class BeginningTest : public ::testing::Test {
  protected:
   std::shared_ptr<Instance> Create(const std::string& name, Settings settings,
                                    int64_t num_filters = 2) {
-    absl::StatusOr<Created> created =
+    absl::StatusOr<Created> created = BlockOn(
         server_.CreateInstance({.name = name,
                                 .owner = "local",
                                 .architecture = "resnet18",
                                 .arguments = {{"num_classes", int64_t{3}},
                                               {"num_filters", num_filters}},
                                 .beginning = Drawn{.seed = 0},
-                                .settings = std::move(settings)});
+                                .settings = std::move(settings)}));
     EXPECT_THAT(created, IsOk());
     return created->instance;
   }
@@ -61,21 +62,21 @@ class BeginningTest : public ::testing::Test {
 
   // Makes a clone, which must succeed.
   std::shared_ptr<Instance> Clone(const CreateOptions& options) {
-    absl::StatusOr<Created> clone = server_.CreateInstance(options);
+    absl::StatusOr<Created> clone = BlockOn(server_.CreateInstance(options));
     EXPECT_THAT(clone, IsOk());
     return clone->instance;
   }
 
   // Replaces the first parameter by a copy.
   static void WriteFirst(Instance& instance) {
-    EXPECT_THAT(
-        instance.Commit({.lane = instance.lane()}, {},
-                        [](const State& state) {
-                          State next = state;
-                          next.params[0] = next.params[0].clone();
-                          return std::make_shared<const State>(std::move(next));
-                        }),
-        IsOk());
+    EXPECT_THAT(BlockOn(instance.Commit(
+                    {.lane = instance.lane()}, {},
+                    [](const State& state) {
+                      State next = state;
+                      next.params[0] = next.params[0].clone();
+                      return std::make_shared<const State>(std::move(next));
+                    })),
+                IsOk());
   }
 
   std::vector<int64_t> Shared() {
@@ -175,9 +176,9 @@ TEST_F(BeginningTest, AnOptimizersTensorsAreShared) {
 }
 
 TEST_F(BeginningTest, TakesTheSettingsButNotReadOnlyUnlessItIsGivenSome) {
-  ASSERT_THAT(net_->ChangeSettings(
+  ASSERT_THAT(BlockOn(net_->ChangeSettings(
                   {.lane = net_->lane()}, {},
-                  [](Settings& settings) { settings.read_only = true; }),
+                  [](Settings& settings) { settings.read_only = true; })),
               IsOk());
   const auto clone = Clone(CloneTo("twin"));
   EXPECT_FALSE(clone->settings().read_only);
@@ -231,19 +232,20 @@ TEST_F(BeginningTest, TheUnnamedBelongToTheirSession) {
 TEST_F(BeginningTest, NothingIsLeftOfOneThatNobodyWaitsFor) {
   const size_t before = server_.registry().List().size();
   const auto gone = [] { return absl::CancelledError("gone"); };
-  EXPECT_THAT(server_.CreateInstance(
-                  {.beginning = Cloned{.source = net_}, .check_wanted = gone}),
+  EXPECT_THAT(BlockOn(server_.CreateInstance(
+                  {.beginning = Cloned{.source = net_}, .check_wanted = gone})),
               StatusIs(absl::StatusCode::kCancelled));
   EXPECT_THAT(
-      server_.CreateInstance(
-          {.owner = "local", .benchmark = "seq-mnist", .check_wanted = gone}),
+      BlockOn(server_.CreateInstance(
+          {.owner = "local", .benchmark = "seq-mnist", .check_wanted = gone})),
       StatusIs(absl::StatusCode::kCancelled));
   EXPECT_EQ(server_.registry().List().size(), before);
 }
 
 TEST_F(BeginningTest, RefusesWhatMakesNoSenseAndLeavesNothing) {
   const auto refusal = [this](const CreateOptions& options) {
-    const absl::Status status = server_.CreateInstance(options).status();
+    const absl::Status status =
+        BlockOn(server_.CreateInstance(options)).status();
     EXPECT_THAT(server_.registry().List(), SizeIs(1));
     return status;
   };

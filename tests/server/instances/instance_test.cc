@@ -8,6 +8,7 @@
 #include <numeric>
 #include <set>
 #include <stdexcept>
+#include <stop_token>
 #include <string>
 #include <thread>
 #include <vector>
@@ -15,6 +16,7 @@
 #include "absl/synchronization/notification.h"
 #include "backbones/initial_draw.h"
 #include "base/errors.h"
+#include "base/task.h"
 #include "tests/testing/fake_architecture.h"
 #include "tests/testing/status_matchers.h"
 
@@ -30,14 +32,15 @@ class InstanceTest : public ::testing::Test {
   // Sets every element of every parameter to `value`.
   absl::StatusOr<StatePtr> Write(float value,
                                  const VersionCondition& condition = {}) {
-    return instance_.Commit(InLane(), condition, [value](const State& state) {
-      State next = state;
-      for (at::Tensor& tensor : next.params) {
-        tensor = at::full(tensor.sizes(), value, at::kFloat);
-      }
-      ++next.params_version;
-      return std::make_shared<const State>(std::move(next));
-    });
+    return BlockOn(
+        instance_.Commit(InLane(), condition, [value](const State& state) {
+          State next = state;
+          for (at::Tensor& tensor : next.params) {
+            tensor = at::full(tensor.sizes(), value, at::kFloat);
+          }
+          ++next.params_version;
+          return std::make_shared<const State>(std::move(next));
+        }));
   }
 
   // Returns the values of a state's parameters.
@@ -157,33 +160,38 @@ TEST_F(InstanceTest, RefusesWritesOnceItIsDeleted) {
 // R1
 TEST_F(InstanceTest, KeepsItsStateWhenTheNextCannotBeMade) {
   const StatePtr before = instance_.state();
-  EXPECT_THAT(instance_.Commit(InLane(), {},
+  EXPECT_THAT(
+      BlockOn(instance_.Commit(InLane(), {},
                                [](const State&) -> absl::StatusOr<StatePtr> {
                                  return absl::DataLossError("lost");
-                               }),
-              StatusIs(absl::StatusCode::kDataLoss));
-  EXPECT_THAT(instance_.Commit(InLane(), {},
+                               })),
+      StatusIs(absl::StatusCode::kDataLoss));
+  EXPECT_THAT(
+      BlockOn(instance_.Commit(InLane(), {},
                                [](const State&) -> absl::StatusOr<StatePtr> {
                                  throw std::runtime_error("odd");
-                               }),
-              StatusIs(absl::StatusCode::kInternal));
+                               })),
+      StatusIs(absl::StatusCode::kInternal));
   DeviceWorker::Request late = InLane();
   late.deadline = absl::InfinitePast();
-  EXPECT_THAT(instance_.Commit(late, {},
+  EXPECT_THAT(
+      BlockOn(instance_.Commit(late, {},
                                [](const State& state) {
                                  return std::make_shared<const State>(state);
-                               }),
-              StatusIs(absl::StatusCode::kDeadlineExceeded));
+                               })),
+      StatusIs(absl::StatusCode::kDeadlineExceeded));
   ExpectUnchanged(before);
 }
 
 TEST_F(InstanceTest, DigestSpeaksOfTheStateThatItIsGiven) {
   const StatePtr first = instance_.state();
-  const std::string digest = *instance_.Digest(chores_, InLane(), first);
+  const std::string digest =
+      *BlockOn(instance_.Digest(chores_, InLane(), first));
   EXPECT_EQ(digest.size(), 64U);
   ASSERT_THAT(Write(5), IsOk());
-  EXPECT_NE(*instance_.Digest(chores_, InLane(), instance_.state()), digest);
-  EXPECT_EQ(*instance_.Digest(chores_, InLane(), first), digest);
+  EXPECT_NE(*BlockOn(instance_.Digest(chores_, InLane(), instance_.state())),
+            digest);
+  EXPECT_EQ(*BlockOn(instance_.Digest(chores_, InLane(), first)), digest);
 }
 
 TEST_F(InstanceTest, ThoseWhoAskForOneDigestShareOneComputation) {
@@ -197,7 +205,8 @@ TEST_F(InstanceTest, ThoseWhoAskForOneDigestShareOneComputation) {
     return std::accumulate(batches.begin(), batches.end(), int64_t{0});
   };
   Instance alone({.name = "a"}, architecture, worker_, initial());
-  const std::string expected = *alone.Digest(chores_, {}, alone.state());
+  const std::string expected =
+      *BlockOn(alone.Digest(chores_, {}, alone.state()));
   const int64_t turns_alone = turns();
   EXPECT_GT(turns_alone, 3);
 
@@ -206,18 +215,18 @@ TEST_F(InstanceTest, ThoseWhoAskForOneDigestShareOneComputation) {
   absl::Notification released;
   std::vector<std::thread> threads;
   threads.emplace_back([&] {
-    EXPECT_THAT(chores_.Run({},
-                            [&] {
-                              started.Notify();
-                              released.WaitForNotification();
-                              return absl::OkStatus();
-                            }),
+    EXPECT_THAT(BlockOn(chores_.Run({},
+                                    [&] {
+                                      started.Notify();
+                                      released.WaitForNotification();
+                                      return absl::OkStatus();
+                                    })),
                 IsOk());
   });
   started.WaitForNotification();
   for (int64_t i = 1; i <= 2; ++i) {
     threads.emplace_back([&] {
-      EXPECT_THAT(shared.Digest(chores_, {}, shared.state()),
+      EXPECT_THAT(BlockOn(shared.Digest(chores_, {}, shared.state())),
                   IsOkAndHolds(expected));
     });
     while (chores_.queued() < i) std::this_thread::yield();
@@ -226,7 +235,7 @@ TEST_F(InstanceTest, ThoseWhoAskForOneDigestShareOneComputation) {
   for (std::thread& thread : threads) thread.join();
   // The blocker's turn, and the last caller's, which finds the result.
   EXPECT_EQ(turns() - turns_alone, turns_alone + 2);
-  EXPECT_THAT(shared.Digest(chores_, {}, shared.state()),
+  EXPECT_THAT(BlockOn(shared.Digest(chores_, {}, shared.state())),
               IsOkAndHolds(expected));
   EXPECT_EQ(turns() - turns_alone, turns_alone + 2);
 }
@@ -235,21 +244,24 @@ TEST_F(InstanceTest, ADigestGoesOnWhenOneOfThoseWhoAskLeaves) {
   absl::Notification started;
   absl::Notification released;
   std::thread blocker([&] {
-    EXPECT_THAT(chores_.Run({},
-                            [&] {
-                              started.Notify();
-                              released.WaitForNotification();
-                              return absl::OkStatus();
-                            }),
+    EXPECT_THAT(BlockOn(chores_.Run({},
+                                    [&] {
+                                      started.Notify();
+                                      released.WaitForNotification();
+                                      return absl::OkStatus();
+                                    })),
                 IsOk());
   });
   started.WaitForNotification();
   const StatePtr state = instance_.state();
-  std::thread stays(
-      [&] { EXPECT_THAT(instance_.Digest(chores_, {}, state), IsOk()); });
+  std::thread stays([&] {
+    EXPECT_THAT(BlockOn(instance_.Digest(chores_, {}, state)), IsOk());
+  });
   while (chores_.queued() == 0) std::this_thread::yield();
+  std::stop_source stop;
+  stop.request_stop();
   EXPECT_THAT(
-      instance_.Digest(chores_, {.cancelled = [] { return true; }}, state),
+      BlockOn(instance_.Digest(chores_, {.stop = stop.get_token()}, state)),
       StatusIs(absl::StatusCode::kCancelled));
   released.Notify();
   blocker.join();

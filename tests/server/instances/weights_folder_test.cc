@@ -15,6 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/digest.h"
 #include "base/errors.h"
+#include "base/task.h"
 #include "server/server.h"
 #include "tests/backbones/safetensors_files.h"
 #include "tests/testing/status_matchers.h"
@@ -79,7 +80,8 @@ class WeightsFolderTest : public ::testing::Test {
   void ExpectRefused(const CreateOptions& options, absl::StatusCode code,
                      Reason reason,
                      const ::testing::Matcher<const std::string&>& message) {
-    const absl::Status status = server_.CreateInstance(options).status();
+    const absl::Status status =
+        BlockOn(server_.CreateInstance(options)).status();
     EXPECT_THAT(status, StatusIs(code, message));
     EXPECT_EQ(ReasonOf(status), reason);
     EXPECT_THAT(server_.registry().List(), IsEmpty());
@@ -92,7 +94,7 @@ class WeightsFolderTest : public ::testing::Test {
 TEST_F(WeightsFolderTest, LoadsAFileAndSaysWhich) {
   const std::string bytes = SafetensorsOf(Tensors(0.5));
   Put("half.safetensors", bytes);
-  const auto created = server_.CreateInstance(Mlp("half"));
+  const auto created = BlockOn(server_.CreateInstance(Mlp("half")));
   ASSERT_THAT(created, IsOk());
   for (const at::Tensor& parameter : created->instance->state()->params) {
     EXPECT_EQ(parameter.min().item<float>(), 0.5F);
@@ -116,14 +118,15 @@ TEST_F(WeightsFolderTest, LoadsATrunkOverWhatIsDrawn) {
                       HasSubstr("\"classifier.weight\" is missing"),
                       HasSubstr("\"head.weight\" is unexpected")));
   options.beginning = Load("trunk", /*partial=*/true);
-  const auto created = server_.CreateInstance(options);
+  const auto created = BlockOn(server_.CreateInstance(options));
   ASSERT_THAT(created, IsOk());
   EXPECT_THAT(created->missing_keys,
               ElementsAre("classifier.weight", "classifier.bias"));
   EXPECT_THAT(created->unexpected_keys, ElementsAre("head.weight"));
   CreateOptions plain = Mlp("");
   plain.name = "drawn";
-  const StatePtr drawn = server_.CreateInstance(plain)->instance->state();
+  const StatePtr drawn =
+      BlockOn(server_.CreateInstance(plain))->instance->state();
   const StatePtr state = created->instance->state();
   EXPECT_TRUE(state->params[4].equal(drawn->params[4]));
   EXPECT_FALSE(state->params[2].equal(drawn->params[2]));
@@ -143,7 +146,7 @@ TEST_F(WeightsFolderTest, ListsWhatThereIsForUnknownNames) {
                 HasSubstr("--weights-dir is empty"));
   Server without({c10::Device(c10::DeviceType::CPU)}, /*threads=*/1, {});
   EXPECT_THAT(
-      without.CreateInstance(Mlp("x")),
+      BlockOn(without.CreateInstance(Mlp("x"))),
       StatusIs(absl::StatusCode::kNotFound, HasSubstr("--weights-dir")));
 }
 
@@ -199,10 +202,10 @@ TEST_F(WeightsFolderTest, DemandsWeightsWhereMammothLoadsSome) {
                 HasSubstr("Mammoth uses resnet18-7x7-pt pretrained; give "
                           "weights, or set random_init"));
   options.random_init = true;
-  EXPECT_THAT(server_.CreateInstance(options), IsOk());
+  EXPECT_THAT(BlockOn(server_.CreateInstance(options)), IsOk());
   options.random_init = false;
   options.exist_ok = true;
-  EXPECT_THAT(server_.CreateInstance(options), IsOk());
+  EXPECT_THAT(BlockOn(server_.CreateInstance(options)), IsOk());
 }
 
 TEST_F(WeightsFolderTest, RefusesWeightsTogetherWithRandomInit) {
@@ -215,18 +218,19 @@ TEST_F(WeightsFolderTest, RefusesWeightsTogetherWithRandomInit) {
 
 TEST_F(WeightsFolderTest, TakesAnInstanceOfOtherWeightsForAnother) {
   Put("one.safetensors", SafetensorsOf(Tensors(1)));
-  ASSERT_THAT(server_.CreateInstance(Mlp("one")), IsOk());
+  ASSERT_THAT(BlockOn(server_.CreateInstance(Mlp("one"))), IsOk());
   CreateOptions options = Mlp("one");
   options.exist_ok = true;
-  EXPECT_TRUE(server_.CreateInstance(options)->existed);
+  EXPECT_TRUE(BlockOn(server_.CreateInstance(options))->existed);
   options.beginning = Load("two");
-  EXPECT_THAT(server_.CreateInstance(options),
+  EXPECT_THAT(BlockOn(server_.CreateInstance(options)),
               StatusIs(absl::StatusCode::kAlreadyExists,
                        HasSubstr("began with weights \"one\"")));
   options.beginning = Drawn{};
-  EXPECT_TRUE(server_.CreateInstance(options)->existed);  // It says nothing.
+  EXPECT_TRUE(
+      BlockOn(server_.CreateInstance(options))->existed);  // It says nothing.
   options.random_init = true;
-  EXPECT_THAT(server_.CreateInstance(options),
+  EXPECT_THAT(BlockOn(server_.CreateInstance(options)),
               StatusIs(absl::StatusCode::kAlreadyExists,
                        HasSubstr("began with weights \"one\"")));
 }

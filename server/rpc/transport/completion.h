@@ -1,0 +1,118 @@
+// Lets coroutines await gRPC's operations.
+
+#ifndef BACKBONED_SERVER_RPC_TRANSPORT_COMPLETION_H_
+#define BACKBONED_SERVER_RPC_TRANSPORT_COMPLETION_H_
+
+#include <grpcpp/completion_queue.h>
+#include <grpcpp/server_context.h>
+#include <grpcpp/support/async_stream.h>
+#include <grpcpp/support/byte_buffer.h>
+
+#include <coroutine>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <stop_token>
+#include <thread>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "server/limits/continuation.h"
+
+namespace backboned::rpc {
+
+// The tag of an operation in a completion queue.
+class Completion {
+ public:
+  // The operation has ended.
+  virtual void Complete(bool ok) = 0;
+
+ protected:
+  ~Completion() = default;
+};
+
+// Starts an operation of gRPC's when it is awaited, and gives whether that
+// succeeded. `Start` takes the operation's tag.
+template <typename Start>
+class Operation final : public Completion {
+ public:
+  explicit Operation(Start start) : start_(std::move(start)) {}
+
+  bool await_ready() const noexcept { return false; }
+  void await_suspend(std::coroutine_handle<> suspended) {
+    waiting_.emplace(suspended);
+    start_(static_cast<void*>(static_cast<Completion*>(this)));
+  }
+  bool await_resume() const noexcept { return ok_; }
+
+  void Complete(bool ok) override {
+    ok_ = ok;
+    waiting_->Resume();
+  }
+
+ private:
+  Start start_;
+  std::optional<Continuation> waiting_;
+  bool ok_ = false;
+};
+
+// Runs what ends in the completion queue of a server, on a thread.
+class CompletionThread {
+ public:
+  explicit CompletionThread(std::unique_ptr<grpc::ServerCompletionQueue> queue);
+
+  // Waits until each user has left; the server must have been shut down.
+  ~CompletionThread();
+
+  CompletionThread(const CompletionThread&) = delete;
+  CompletionThread& operator=(const CompletionThread&) = delete;
+
+  grpc::ServerCompletionQueue& queue() { return *queue_; }
+
+  // Notes that a coroutine uses the queue from now on, or no longer.
+  void Enter();
+  void Leave();
+
+ private:
+  void Run();
+  bool IsUnused() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+    return users_ == 0;
+  }
+
+  const std::unique_ptr<grpc::ServerCompletionQueue> queue_;
+  absl::Mutex mutex_;
+  int64_t users_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::thread thread_;  // Last: it uses all of the above.
+};
+
+// An RPC, from the wait for it until its end.
+struct Rpc {
+  explicit Rpc(grpc::ServerCompletionQueue& its_queue)
+      : queue(its_queue), stream(&context), on_end(*this) {
+    context.AsyncNotifyWhenDone(static_cast<Completion*>(&on_end));
+  }
+
+  grpc::ServerCompletionQueue& queue;
+  grpc::ServerContext context;
+  grpc::ServerAsyncReaderWriter<grpc::ByteBuffer, grpc::ByteBuffer> stream;
+  // Stopped if the RPC ends without its status: cancelled, or cut off.
+  std::stop_source gone;
+  // Happens at the RPC's end, whoever ended it, if it has begun.
+  Event ended;
+
+  // gRPC's tag for that.
+  struct End final : Completion {
+    explicit End(Rpc& its) : rpc(its) {}
+    void Complete(bool) override {
+      if (rpc.context.IsCancelled()) rpc.gone.request_stop();
+      rpc.ended.Happen();
+    }
+    Rpc& rpc;
+  };
+  End on_end;
+};
+
+}  // namespace backboned::rpc
+
+#endif  // BACKBONED_SERVER_RPC_TRANSPORT_COMPLETION_H_
