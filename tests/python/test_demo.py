@@ -88,7 +88,8 @@ def test_ctrl_c_ends_demo_and_server(data, binary, tmp_path):
     assert "training in the server" in program.stdout.readline()
     os.killpg(program.pid, signal.SIGINT)
     _, errors = program.communicate(timeout=60)
-    assert program.returncode == 130
+    # A process that an interrupt ended, or one that says so.
+    assert program.returncode in (130, -signal.SIGINT)
     assert errors.strip().splitlines()[-1] == "interrupted"
     assert "Traceback" not in errors
     wait_until(lambda: not is_running(pid))
