@@ -85,6 +85,25 @@ def test_import_loads_neither_torch_nor_tqdm():
     assert done.stdout.strip() == "set()", done.stderr
 
 
+@pytest.mark.parametrize(
+    ("given", "spins"),
+    [
+        ({}, "30000"),
+        ({"GOMP_SPINCOUNT": "7"}, "7"),
+        ({"OMP_WAIT_POLICY": "PASSIVE"}, "None"),
+    ],
+)
+def test_idle_openmp_threads_spin_briefly_unless_the_user_says(
+    monkeypatch, given, spins
+):
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    done = run_isolated("import os, backboned; print(os.environ.get('GOMP_SPINCOUNT'))")
+    assert done.stdout.strip() == spins, done.stderr
+
+
 WITHOUT_TORCH = """
 import sys
 sys.modules['torch'] = None

@@ -13,8 +13,14 @@ run in the server. Without, it is an `Instance`, which speaks NumPy arrays.
 """
 
 import importlib
+import os
 import warnings
 from typing import TYPE_CHECKING, Any
+
+# OpenMP reads this as torch loads it. Its idle threads would spin for milliseconds, on
+# cores where a server of this machine computes; so they do for some 0.4 ms.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "30000")
 
 # First: it sets up grpc for forks before grpc is loaded.
 from backboned.transport import forks as _forks  # noqa: F401
