@@ -93,7 +93,7 @@ auto BlockOn(Awaitable awaitable) {
   std::exception_ptr error;
   absl::Notification ended;
   const auto await = [&]() -> Detached {
-    Awaitable& awaited = awaitable;  // GCC 12 would copy a capture.
+    Awaitable& awaited = awaitable;  // GCC 12 would copy the capture.
     try {
       result.emplace(co_await awaited);
     } catch (...) {

@@ -44,7 +44,7 @@ Task<absl::StatusOr<AnswerLog::Attempt>> AnswerLog::Begin(
     if (!begun.ok()) co_return begun.status();
     if (begun->has_value()) co_return **std::move(begun);
     const std::stop_callback stopped(caller.stop, [ended] { ended->Happen(); });
-    Event& end = *ended;
+    Event& end = *ended;  // GCC 12 would copy the operand `*ended`.
     co_await end;
     const absl::Status still = caller.wanted();
     if (absl::IsDeadlineExceeded(still)) {

@@ -318,6 +318,8 @@ bool DeviceWorker::GoOn(const std::shared_ptr<Item>& item) {
   if (!item->status.ok() || item->batch_work == nullptr) return false;
   item->samples = item->batch_work->NextSamples();
   if (item->samples == 0) return false;
+  item->status = CheckWanted(item->request, clock_.Now());
+  if (!item->status.ok()) return false;
   item->continues = true;
   item->status = Enqueue(item);
   return item->status.ok();
