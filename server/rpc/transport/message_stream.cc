@@ -1,6 +1,6 @@
 #include "server/rpc/transport/message_stream.h"
 
-#include <grpcpp/alarm.h>
+#include <grpc/grpc.h>
 
 #include <utility>
 
@@ -42,7 +42,13 @@ Task<std::optional<grpc::ByteBuffer>> MessageStream::ReadMessage(
     ended_ =
         !co_await Operation([&](void* tag) { rpc_.stream.Read(&buffer, tag); });
   }
-  if (ended_) co_return std::nullopt;
+  if (ended_) {
+    // gRPC tells here already whether the client half-closed or went away.
+    if (grpc_call_failed_before_recv_message(rpc_.context.c_call()) != 0) {
+      rpc_.gone.request_stop();
+    }
+    co_return std::nullopt;
+  }
   const auto bytes = static_cast<int64_t>(buffer.Length());
   call_.record().bytes_in += bytes;
   transfer.Moved(bytes);
@@ -63,18 +69,6 @@ absl::Status MessageStream::EndOfTransfer(
   return absl::OkStatus();
 }
 
-// Gives `error`, which too few messages made, or why they ended. The queue may
-// tell of an end behind the operation that this ended.
-Task<absl::Status> MessageStream::EndOr(
-    absl::Status error, const StallWatchdog::Transfer& transfer) {
-  grpc::Alarm alarm;
-  co_await Operation([&](void* tag) {
-    alarm.Set(&rpc_.queue, gpr_now(GPR_CLOCK_MONOTONIC), tag);
-  });
-  absl::Status end = EndOfTransfer(transfer);
-  co_return end.ok() ? error : end;
-}
-
 // Skips the client's remaining messages, for a retry of an answered request: a
 // client may read nothing before it has written everything.
 Task<absl::Status> MessageStream::SkipRest() {
@@ -92,7 +86,8 @@ Task<absl::Status> MessageStream::ReadRequest(
   StallWatchdog::Transfer transfer(watchdog_, [this] { call_.Cancel(); });
   const std::optional<grpc::ByteBuffer> buffer = co_await ReadMessage(transfer);
   if (!buffer.has_value()) {
-    co_return co_await EndOr(Malformed("the request has no message"), transfer);
+    absl::Status end = EndOfTransfer(transfer);
+    co_return end.ok() ? Malformed("the request has no message") : end;
   }
   absl::Status parsed = wire::Parse(*buffer, request);
   if (!parsed.ok()) co_return parsed;
@@ -108,8 +103,8 @@ Task<absl::Status> MessageStream::ReadHeader(
   StallWatchdog::Transfer transfer(watchdog_, [this] { call_.Cancel(); });
   std::optional<grpc::ByteBuffer> buffer = co_await ReadMessage(transfer);
   if (!buffer.has_value()) {
-    co_return co_await EndOr(Malformed("the stream ended before its header"),
-                             transfer);
+    absl::Status end = EndOfTransfer(transfer);
+    co_return end.ok() ? Malformed("the stream ended before its header") : end;
   }
   absl::StatusOr<wire::Message> message =
       wire::Message::Decode(*std::move(buffer));
@@ -135,9 +130,7 @@ Task<absl::Status> MessageStream::ReadTensors(
     std::optional<grpc::ByteBuffer> buffer = co_await ReadMessage(transfer);
     if (!buffer.has_value()) {
       status = EndOfTransfer(transfer);
-      if (status.ok()) status = reader.Finish();
-      if (status.ok()) co_return status;
-      co_return co_await EndOr(std::move(status), transfer);
+      co_return status.ok() ? reader.Finish() : status;
     }
     absl::StatusOr<wire::Message> message =
         wire::Message::Decode(*std::move(buffer));
@@ -170,8 +163,8 @@ Task<absl::Status> MessageStream::Write(const grpc::ByteBuffer& message,
     }
   });
   if (!written) {
-    co_return co_await EndOr(absl::CancelledError("the client went away"),
-                             transfer);
+    absl::Status end = EndOfTransfer(transfer);
+    co_return end.ok() ? absl::CancelledError("the client went away") : end;
   }
   call_.record().bytes_out += bytes;
   transfer.Moved(bytes);

@@ -77,8 +77,6 @@ class MessageStream {
   Task<std::optional<grpc::ByteBuffer>> ReadMessage(
       StallWatchdog::Transfer& transfer);
   absl::Status EndOfTransfer(const StallWatchdog::Transfer& transfer) const;
-  Task<absl::Status> EndOr(absl::Status error,
-                           const StallWatchdog::Transfer& transfer);
   Task<absl::Status> SkipRest();
   Task<absl::Status> Write(const grpc::ByteBuffer& message, bool is_only,
                            StallWatchdog::Transfer& transfer);
