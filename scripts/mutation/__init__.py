@@ -6,7 +6,7 @@ import json
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,9 +92,10 @@ def fates(
     if left:
         results.parent.mkdir(exist_ok=True)
         with ThreadPoolExecutor(jobs) as pool:
-            ends = tqdm(pool.map(start(), left), total=len(left), disable=None)
-            for mutant, end in zip(left, ends):
-                known[mutant.key] = end
+            fate = start()
+            runs = {pool.submit(fate, mutant): mutant for mutant in left}
+            for run in tqdm(as_completed(runs), total=len(runs), disable=None):
+                known[runs[run].key] = run.result()
                 state = {"built": built, "fates": known}
                 write(results, json.dumps(state, indent=1))
     return {mutant.key: known[mutant.key] for mutant in mutants}

@@ -9,7 +9,7 @@ from checkout import ROOT
 
 sys.path.append(str(ROOT / "scripts"))
 pytest.importorskip("tree_sitter_cpp")
-from mutation import name, python  # noqa: E402
+from mutation import name, python_source  # noqa: E402
 
 SOURCE = '''
 """A module."""
@@ -32,7 +32,7 @@ def room(bytes: int = 3, *, most: Number = 8) -> bool:
 
 def mutants():
     tree = ast.parse(SOURCE)
-    return tree, name(python.mutants_of_file("nn", "room.py", tree))
+    return tree, name(python_source.mutants_of_file("nn", "room.py", tree))
 
 
 def room_of(chosen, monkeypatch):
@@ -42,7 +42,7 @@ def room_of(chosen, monkeypatch):
     switch.on = lambda number: number == chosen
     monkeypatch.setitem(sys.modules, "mutant_switch", switch)
     scope = {}
-    exec(python.instrument(tree, every), scope)
+    exec(python_source.instrument(tree, every), scope)
     return scope["room"]
 
 
