@@ -868,6 +868,7 @@ def test_a_closure_is_called_once(net):
         (lambda net, other: optim.SGD([torch.zeros(1)]), "in no network"),
         (lambda net, other: optim.SGD([*net.parameters(), *other.parameters()]), "one"),
         (lambda net, other: optim.SGD([]), "empty parameter list"),
+        (lambda net, other: optim.SGD([{"params": []}]), "needs parameters"),
         (lambda net, other: optim.Adam(net, fused=True), "fused=True"),
         (lambda net, other: optim.SGD(net, differentiable=True), "differentiable=True"),
     ],
@@ -877,6 +878,75 @@ def test_what_cannot_be_stepped_in_the_server(server, net, make, message):
     with pytest.raises(ValueError, match=message):
         make(net, other)
     assert net.mode == "mirrored"
+
+
+def test_a_backward_whose_gradients_are_taken_away_is_not_sent(net):
+    optimizer = optim.SGD(net)
+    ((x, y),) = batches("mlp", 1)
+    F.cross_entropy(net(x), y).backward()
+    before = net.traffic
+    optimizer.zero_grad()
+    assert next(net.parameters()).grad is None
+    assert (net.traffic - before).round_trips == 0
+
+
+def test_gradients_of_parameters_in_no_group_add_up(pair, kind):
+    for net in pair:
+        *_, weight, bias = net.parameters()
+        optimizer = make_optimizer(net, "SGD", [weight, bias], lr=0.1)
+        for x, y in batches(kind, 3):
+            optimizer.zero_grad()
+            F.cross_entropy(net(x), y).backward()
+            optimizer.step()
+    assert_same_grads(*pair)
+    assert_same_networks(*pair)
+
+
+def test_a_step_without_a_gradient_of_its_own_keeps_those_of_others(pair, kind):
+    for net in pair:
+        *_, weight, bias = net.parameters()
+        optimizer = make_optimizer(net, "SGD", [weight, bias], lr=0.1)
+        ((x, _),) = batches(kind, 1)
+        features = net.features(x) if net is pair[0] else net.outputs(x)["features"]
+        features.square().sum().backward()
+        optimizer.step()
+    assert_same_grads(*pair)
+    assert_same_networks(*pair)
+
+
+def test_a_group_of_another_network_is_refused(server, net):
+    other = server.create("seq-mnist", seed=1)
+    optimizer = optim.SGD(net)
+    optimizer.param_groups[0]["params"].clear()
+    with pytest.raises(ValueError, match="has one network"):
+        optimizer.add_param_group({"params": other})
+    assert len(optimizer.param_groups) == 1
+
+
+@pytest.mark.parametrize("name", ["Adam", "AdamW"])
+def test_groups_of_older_torch_do_not_say_how_weights_decay(server, name):
+    pair = make_pair(server, "mlp")
+    for net in pair:
+        optimizer = make_optimizer(net, name, lr=0.01, weight_decay=0.1)
+        if net is pair[0]:
+            del optimizer.param_groups[0]["decoupled_weight_decay"]
+        for x, y in batches("mlp", 2):
+            optimizer.zero_grad()
+            F.cross_entropy(net(x), y).backward()
+            optimizer.step()
+    assert_same_networks(*pair)
+
+
+def test_what_is_frozen_in_the_server_and_here_stays_so(server):
+    net = server.create("seq-mnist", seed=0, frozen="fc1.*")
+    optimizer = optim.SGD(net, lr=0.1)
+    ((x, y),) = batches("mlp", 1)
+    F.cross_entropy(net(x), y).backward()
+    optimizer.step()
+    assert net.instance.info().frozen == ("fc1.*",)
+    net.requires_grad_(True)
+    optimizer.step()
+    assert net.instance.info().frozen == ()
 
 
 def test_a_second_optimizer_takes_over(net):

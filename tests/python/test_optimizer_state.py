@@ -6,10 +6,12 @@ import pickle
 import weakref
 from collections import defaultdict
 
+import backboned
 import pytest
 import torch
 import torch.nn.functional as F
 from backboned import optim
+from backboned.types import ParameterGroup
 from hosted_pairs import (
     assert_same,
     assert_same_networks,
@@ -266,6 +268,80 @@ def test_what_was_taken_before_a_step_is_not_written_by_mistake(net):
     optimizer.step()
 
 
+def _flatten(state):
+    state["exp_avg"] = state["exp_avg"].reshape(-1)
+
+
+def _remove(state):
+    del state["exp_avg"]
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"), [(_flatten, r"expected float32 \[10, 100\]"), (_remove, "no")]
+)
+def test_a_state_that_is_none_of_the_optimizer_is_refused(net, edit, message):
+    optimizer = optim.Adam(net, lr=0.01)
+    train(net, optimizer, lambda optimizer, net: None)
+    edit(optimizer.state[_one(net)])
+    with pytest.raises(backboned.errors.InvalidArgument, match=message):
+        optimizer.step()
+
+
+def test_a_removal_after_a_step_is_a_lost_write_too(net):
+    optimizer = optim.SGD(net, lr=0.1, momentum=0.9)
+    train(net, optimizer, lambda optimizer, net: None)
+    state = optimizer.state[_one(net)]
+    train(net, optimizer, lambda optimizer, net: None, steps=1)
+    del state["momentum_buffer"]
+    with pytest.raises(RuntimeError, match="the write is lost"):
+        optimizer.step()
+
+
+def test_a_state_dict_keeps_its_values(net):
+    optimizer = optim.SGD(net, lr=0.1, momentum=0.9)
+    train(net, optimizer, lambda optimizer, net: None)
+    saved = _buffer(optimizer.state_dict()["state"][4])
+    before = saved.clone()
+    train(net, optimizer, lambda optimizer, net: None, steps=1)
+    assert not torch.equal(_buffer(optimizer.state[_one(net)]), before)
+    assert_same(saved, before)
+
+
+def test_a_state_that_nobody_has_is_not_fetched_when_another_is_assigned(net):
+    optimizer = optim.SGD(net, lr=0.1, momentum=0.9)
+    train(net, optimizer, lambda optimizer, net: None)
+    before = net.traffic
+    optimizer.state = defaultdict(dict)
+    assert (net.traffic - before).round_trips == 0
+
+
+def test_a_state_is_assigned_to_its_own_optimizer(net):
+    optimizer = optim.SGD(net, lr=0.1, momentum=0.9)
+    train(net, optimizer, lambda optimizer, net: None)
+    before, state = net.traffic, optimizer.state
+    optimizer.state = state
+    assert optimizer.state is state
+    assert (net.traffic - before).round_trips == 0
+
+
+def test_a_state_that_is_gone_cannot_be_assigned(net):
+    first = optim.SGD(net, lr=0.1, momentum=0.9)
+    train(net, first, lambda optimizer, net: None)
+    second = optim.SGD(net, lr=0.1, momentum=0.9)
+    with pytest.raises(RuntimeError, match="another optimizer"):
+        second.state = first.state
+
+
+def test_what_the_server_forgot_is_not_in_the_state(net):
+    optimizer = optim.SGD(net, lr=0.1, momentum=0.9)
+    train(net, optimizer, lambda optimizer, net: None)
+    assert optimizer.state[_one(net)]
+    train(net, optimizer, lambda optimizer, net: None, steps=1)
+    net.instance.configure_optimizer("sgd", [ParameterGroup(momentum=0.9)])
+    net.pull()
+    assert "momentum_buffer" not in optimizer.state[_one(net)]
+
+
 def test_a_checkpoint_that_others_go_on_to_write_is_theirs(server):
     net, local = make_pair(server, "mlp")
     theirs = make_optimizer(local, "SGD", lr=0.1, momentum=0.9)
@@ -291,6 +367,22 @@ def test_a_copied_or_pickled_optimizer_has_the_state(net):
         assert_same_optimizers(other, optimizer)
         with pytest.raises(RuntimeError, match="a copy of an optimizer"):
             other.step()
+
+
+def test_a_copy_of_a_copy_has_the_state(net):
+    optimizer = optim.Adam(net, lr=0.01)
+    train(net, optimizer, lambda optimizer, net: None)
+    loaded = pickle.loads(pickle.dumps(optimizer))
+    assert_same_optimizers(pickle.loads(pickle.dumps(loaded)), optimizer)
+
+
+def test_an_optimizer_whose_network_is_mirrored_again_is_pickled_without_state(net):
+    optimizer = optim.SGD(net, lr=0.1, momentum=0.9)
+    train(net, optimizer, lambda optimizer, net: None)
+    net.mirror()
+    loaded = pickle.loads(pickle.dumps(optimizer))
+    assert len(loaded.state) == 0
+    assert loaded.param_groups[0]["momentum"] == 0.9
 
 
 def test_the_state_under_inference_mode_is_as_any(server):
