@@ -74,7 +74,7 @@ bool DeviceWorker::Running::await_suspend(
 
 absl::StatusOr<DeviceWorker::Times> DeviceWorker::Running::await_resume() {
   if (item_ == nullptr) return Times{};
-  if (!item_->status.ok()) return item_->status;
+  if (!item_->status.ok()) return std::move(item_->status);
   return item_->times;
 }
 
