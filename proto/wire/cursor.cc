@@ -108,6 +108,13 @@ std::string Cursor::CopyRest() {
   return copy;
 }
 
+std::string Cursor::Copy(int64_t begin) const {
+  Cursor again(parts_);
+  again.Skip(begin);
+  again.limit_ = position_;
+  return again.CopyRest();
+}
+
 bool Cursor::Skip(int64_t count_bytes) {
   if (count_bytes > limit_ - position_) return Fail(limit_);
   const int64_t outer_limit = limit_;

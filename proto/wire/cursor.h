@@ -73,6 +73,9 @@ class Cursor {
   // Reads the same, copied into one string.
   std::string CopyRest();
 
+  // Returns the bytes from `begin` up to position().
+  std::string Copy(int64_t begin) const;
+
   // Skips the value of a field whose tag was just read. Groups may nest `depth`
   // times.
   bool SkipValue(Tag tag, int depth);

@@ -11,7 +11,6 @@
 namespace backboned::wire {
 namespace {
 
-constexpr uint32_t kHeaderField = 1;
 constexpr uint32_t kChunkField = 2;
 constexpr uint32_t kOffsetField = 1;
 constexpr uint32_t kDataField = 2;
@@ -26,7 +25,15 @@ std::span<const std::byte> BytesOf(const grpc::Slice& slice) {
 }  // namespace
 
 absl::StatusOr<Message> Message::Decode(grpc::ByteBuffer buffer) {
-  Message message;
+  return Decode(std::move(buffer), /*is_part=*/false);
+}
+
+absl::StatusOr<Message> Message::DecodePart(grpc::ByteBuffer buffer) {
+  return Decode(std::move(buffer), /*is_part=*/true);
+}
+
+absl::StatusOr<Message> Message::Decode(grpc::ByteBuffer buffer, bool is_part) {
+  Message message(is_part);
   if (buffer.Valid() && !buffer.Dump(&message.slices_).ok()) {
     return absl::InvalidArgumentError("cannot decompress the message");
   }
@@ -54,21 +61,28 @@ bool Message::DecodeFields(Cursor& cursor) {
     if (!tag) return false;
     const bool is_message = tag->type() == WireType::kLength;
     bool ok;
-    if (is_message && tag->field() == kHeaderField) {
-      ok = DecodeHeader(cursor);
+    if (is_message && IsHeader(tag->field())) {
+      ok = DecodeHeader(cursor, tag->field());
     } else if (is_message && tag->field() == kChunkField) {
       ok = DecodeChunk(cursor);
     } else {
       ok = cursor.SkipValue(*tag, kMaxDepth);
+      if (ok && is_part_) rest_ += cursor.Copy(tag->position);
     }
     if (!ok) return false;
   }
   return true;
 }
 
-bool Message::DecodeHeader(Cursor& cursor) {
+bool Message::IsHeader(uint32_t field) const {
+  return is_part_ ? field >= kFirstOneofField : field == kHeaderField;
+}
+
+bool Message::DecodeHeader(Cursor& cursor, uint32_t field) {
   const std::optional<int64_t> outer_limit = cursor.EnterLength();
   if (!outer_limit) return false;
+  if (field != header_field_) headers_.clear();
+  header_field_ = field;
   const int64_t position = cursor.position();
   headers_.push_back({position, cursor.CopyRest()});
   cursor.Leave(*outer_limit);
@@ -119,6 +133,11 @@ absl::Status Message::ParseHeader(google::protobuf::MessageLite& header) const {
     }
   }
   return absl::OkStatus();
+}
+
+absl::Status Message::ParseRest(google::protobuf::MessageLite& rest) const {
+  if (rest.ParseFromString(rest_)) return absl::OkStatus();
+  return absl::InvalidArgumentError("cannot decode the part's fields");
 }
 
 }  // namespace backboned::wire

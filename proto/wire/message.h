@@ -8,6 +8,9 @@
 // and may also be read and written by generated code. This decoder accepts and
 // refuses the same bytes as generated code, but leaves the chunk's data in the
 // slices that gRPC received. docs/wire.md has an example in bytes.
+//
+// A part of a stream of calls (CallRequest, CallAnswer) has its chunk in field
+// 2 too, and in place of one header a oneof of several.
 
 #ifndef BACKBONED_PROTO_WIRE_MESSAGE_H_
 #define BACKBONED_PROTO_WIRE_MESSAGE_H_
@@ -32,8 +35,15 @@ class Cursor;
 // The default number of data bytes in a chunk that a writer sends.
 inline constexpr int64_t kChunkBytes = int64_t{1} << 20;
 
+// The same in a part of a stream of calls, where other calls wait for its end.
+inline constexpr int64_t kPartChunkBytes = int64_t{256} << 10;
+
 // The most data bytes in a chunk that a reader accepts.
 inline constexpr int64_t kMaxChunkBytes = int64_t{2} << 20;
+
+// The header's field in a message, and the first field of a part's oneof.
+inline constexpr uint32_t kHeaderField = 1;
+inline constexpr uint32_t kFirstOneofField = 10;
 
 // A decoded message. Holds the slices of its buffer, and with them the memory
 // of chunk_parts().
@@ -47,20 +57,31 @@ class Message {
   // for a chunk above kMaxChunkBytes, its bytes and the limit.
   static absl::StatusOr<Message> Decode(grpc::ByteBuffer buffer);
 
+  // Decodes a part of a stream of calls in the same way. Its header is each
+  // field from kFirstOneofField on; of several, the last one.
+  static absl::StatusOr<Message> DecodePart(grpc::ByteBuffer buffer);
+
   Message(Message&&) = default;
   Message& operator=(Message&&) = default;
   Message(const Message&) = delete;
   Message& operator=(const Message&) = delete;
 
-  // Returns whether field 1 occurs.
+  // Returns whether there is a header.
   bool has_header() const { return !headers_.empty(); }
 
-  // Replaces the content of `header` by field 1, its occurrences merged as
+  // The header's field. 0: there is none.
+  uint32_t header_field() const { return headers_.empty() ? 0 : header_field_; }
+
+  // Replaces the content of `header` by the header's, its occurrences merged as
   // generated code does; clears it if there is none.
   //
   // Returns kInvalidArgument if the field is no message of that type; the
   // content of `header` is unspecified then.
   absl::Status ParseHeader(google::protobuf::MessageLite& header) const;
+
+  // Replaces the content of `rest` by a part's fields other than header and
+  // chunk. Returns kInvalidArgument if they cannot be decoded.
+  absl::Status ParseRest(google::protobuf::MessageLite& rest) const;
 
   // Returns whether field 2 occurs.
   bool has_chunk() const { return has_chunk_; }
@@ -78,22 +99,27 @@ class Message {
   }
 
  private:
-  // An occurrence of field 1.
+  // An occurrence of the header's field.
   struct Header {
     int64_t position;  // Its first byte in the message.
     std::string bytes;
   };
 
-  Message() = default;
+  explicit Message(bool is_part) : is_part_(is_part) {}
 
+  static absl::StatusOr<Message> Decode(grpc::ByteBuffer buffer, bool is_part);
   bool DecodeFields(Cursor& cursor);
-  bool DecodeHeader(Cursor& cursor);
+  bool IsHeader(uint32_t field) const;
+  bool DecodeHeader(Cursor& cursor, uint32_t field);
   bool DecodeChunk(Cursor& cursor);
   bool DecodeChunkFields(Cursor& cursor);
 
   std::vector<grpc::Slice>
       slices_;  // Never resized: short ones hold their bytes.
+  bool is_part_;
+  uint32_t header_field_ = 0;
   std::vector<Header> headers_;
+  std::string rest_;  // A part's other fields, as encoded.
   bool has_chunk_ = false;
   int64_t chunk_offset_ = 0;
   int64_t chunk_bytes_ = 0;

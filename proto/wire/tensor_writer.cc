@@ -5,11 +5,13 @@
 #include <algorithm>
 #include <utility>
 
+#include "proto/wire/cursor.h"
+
 namespace backboned::wire {
 namespace {
 
 // Tags: field number and encoding.
-constexpr char kHeaderTag = 0x0A;
+constexpr char kCallTag = 0x08;
 constexpr char kChunkTag = 0x12;
 constexpr char kOffsetTag = 0x08;
 constexpr char kDataTag = 0x12;
@@ -22,8 +24,10 @@ void AppendVarint(std::string& out, uint64_t value) {
   out.push_back(static_cast<char>(value));
 }
 
-std::string EncodeHeader(const google::protobuf::MessageLite& header) {
-  std::string field(1, kHeaderTag);
+std::string EncodeHeader(const google::protobuf::MessageLite& header,
+                         uint32_t number) {
+  std::string field;
+  AppendVarint(field, number << 3 | static_cast<uint32_t>(WireType::kLength));
   AppendVarint(field, header.ByteSizeLong());
   header.AppendToString(&field);
   return field;
@@ -82,9 +86,17 @@ grpc::ByteBuffer Assemble(std::string prefix, std::vector<Payload> parts) {
 
 }  // namespace
 
+Frame PartOf(uint64_t call, uint32_t header_field) {
+  Frame frame = {.header_field = header_field, .each = {kCallTag}};
+  AppendVarint(frame.each, call);
+  return frame;
+}
+
 TensorWriter::TensorWriter(const google::protobuf::MessageLite& header,
-                           std::vector<Payload> tensors, int64_t chunk_bytes)
-    : header_field_(EncodeHeader(header)),
+                           std::vector<Payload> tensors, int64_t chunk_bytes,
+                           Frame frame)
+    : frame_(std::move(frame)),
+      header_(EncodeHeader(header, frame_.header_field)),
       tensors_(std::move(tensors)),
       chunk_bytes_(std::clamp<int64_t>(chunk_bytes, 1, kMaxChunkBytes)) {
   for (const Payload& tensor : tensors_) {
@@ -94,8 +106,10 @@ TensorWriter::TensorWriter(const google::protobuf::MessageLite& header,
 
 std::optional<grpc::ByteBuffer> TensorWriter::Next() {
   const int64_t data_bytes = std::min(chunk_bytes_, total_bytes_ - sent_bytes_);
-  if (header_field_.empty() && data_bytes == 0) return std::nullopt;
-  std::string prefix = std::exchange(header_field_, {});
+  if (header_.empty() && data_bytes == 0) return std::nullopt;
+  std::string prefix = frame_.each;
+  if (!header_.empty()) prefix += frame_.first + std::exchange(header_, {});
+  if (sent_bytes_ + data_bytes == total_bytes_) prefix += frame_.last;
   if (data_bytes > 0) prefix += EncodeChunk(sent_bytes_, data_bytes);
   sent_bytes_ += data_bytes;
   return Assemble(std::move(prefix), TakeParts(data_bytes));

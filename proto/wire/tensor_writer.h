@@ -32,9 +32,20 @@ struct Payload {
   std::shared_ptr<const void> keep_alive = nullptr;
 };
 
+// The fields of each message besides header and chunk, and the header's number.
+struct Frame {
+  uint32_t header_field = kHeaderField;
+  std::string each = {};   // Encoded fields of each message,
+  std::string first = {};  // and further ones of the first
+  std::string last = {};   // and of the last one.
+};
+
+// Returns the frame of a part of the call `call` of a stream of calls.
+Frame PartOf(uint64_t call, uint32_t header_field);
+
 // Cuts tensors into the messages of a stream: the header with the first chunk,
-// then the other chunks. The messages equal those of generated code, byte by
-// byte.
+// then the other chunks. Without a frame the messages equal those of generated
+// code, byte by byte.
 //
 // Not thread-safe; one writer serves one stream.
 class TensorWriter {
@@ -43,7 +54,8 @@ class TensorWriter {
   // `chunk_bytes` (1 to kMaxChunkBytes) of data in a message. A chunk may hold
   // parts of several tensors.
   TensorWriter(const google::protobuf::MessageLite& header,
-               std::vector<Payload> tensors, int64_t chunk_bytes = kChunkBytes);
+               std::vector<Payload> tensors, int64_t chunk_bytes = kChunkBytes,
+               Frame frame = {});
 
   // Returns the next message; nullopt after the last one. There is always a
   // first one, which carries the header, even without data.
@@ -52,7 +64,8 @@ class TensorWriter {
  private:
   std::vector<Payload> TakeParts(int64_t count_bytes);
 
-  std::string header_field_;  // Encoded; empty once sent.
+  Frame frame_;
+  std::string header_;  // Encoded; empty once sent.
   std::vector<Payload> tensors_;
   int64_t chunk_bytes_;
   int64_t total_bytes_ = 0;
