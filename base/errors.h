@@ -45,6 +45,7 @@ enum class Reason {
   kNoOptimizer = 22,
   kReadOnly = 23,
   kCacheMiss = 24,
+  kNotBegun = 25,
 };
 
 // The scope of a limit's count. The numbers are the contract's.

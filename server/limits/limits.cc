@@ -7,6 +7,8 @@ using enum LimitRow::Kind;
 
 constexpr LimitRow kTable[] = {
     {"max-calls", kCount, &Limits::max_calls, "Most calls at a time"},
+    {"max-streams", kCount, &Limits::max_streams,
+     "Most streams of calls at a time"},
     {"max-instances", kCount, &Limits::max_instances,
      "Most instances at a time"},
     {"max-tapes", kCount, &Limits::max_tapes,
@@ -29,6 +31,8 @@ constexpr LimitRow kTable[] = {
      "Time until an unused tape is dropped"},
     {"session-ttl", kTime, &Limits::session_ttl,
      "Time from a session's last call until it is dropped"},
+    {"max-stream-age", kTime, &Limits::max_stream_age,
+     "Time until a stream of calls takes no new ones"},
     {"stall-timeout", kTime, &Limits::stall_timeout,
      "Time in which a transfer must move 64 KiB"},
     {"drain-timeout", kTime, &Limits::drain_timeout,

@@ -16,6 +16,7 @@ namespace backboned {
 // option spells it, without dashes in front.
 struct Limits {
   int64_t max_calls = 256;
+  int64_t max_streams = 4096;
   int64_t max_instances = 1024;
   int64_t max_tapes = 1024;
   int64_t max_tape_bytes = int64_t{4} << 30;
@@ -30,6 +31,7 @@ struct Limits {
   int64_t max_sessions = 4096;
   absl::Duration tape_ttl = absl::Minutes(10);
   absl::Duration session_ttl = absl::Minutes(10);
+  absl::Duration max_stream_age = absl::Hours(1);
   absl::Duration stall_timeout = absl::Seconds(60);
   absl::Duration drain_timeout = absl::Seconds(30);
   // Each payer's part of the counts and bytes above, but of `max_queued` and

@@ -72,7 +72,11 @@ void EnablePlugins(bool reflection) {
 RpcServer::RpcServer(Server& server)
     : gate_(server.limits().max_calls, server.limits().quotas),
       watchdog_(server.limits().stall_timeout, server.clock()),
-      surroundings_{.server = server, .gate = gate_, .watchdog = watchdog_},
+      streams_(server.limits().max_streams, server.limits().quotas),
+      surroundings_{.server = server,
+                    .gate = gate_,
+                    .watchdog = watchdog_,
+                    .streams = streams_},
       instance_service_(surroundings_),
       backbone_service_(surroundings_) {}
 
@@ -142,6 +146,7 @@ std::shared_ptr<grpc::Channel> RpcServer::InProcessChannel() {
 void RpcServer::Drain(absl::Duration grace) {
   if (thread_ == nullptr) return;
   gate_.Drain();
+  Post(thread_->queue(), [this] { streams_.Drain(); });
   if (grpc::HealthCheckServiceInterface* health =
           server_->GetHealthCheckService()) {
     health->Shutdown();

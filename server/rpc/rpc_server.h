@@ -14,8 +14,9 @@
 #include "absl/time/time.h"
 #include "server/rpc/backbone/backbone_service.h"
 #include "server/rpc/instances/instance_service.h"
+#include "server/rpc/transport/call_streams.h"
 #include "server/rpc/transport/completion.h"
-#include "server/rpc/transport/decorated_service.h"
+#include "server/rpc/transport/decorator.h"
 #include "server/rpc/transport/gate.h"
 #include "server/rpc/transport/listen.h"
 #include "server/rpc/transport/stall_watchdog.h"
@@ -62,6 +63,7 @@ class RpcServer {
 
   Gate gate_;
   StallWatchdog watchdog_;
+  CallStreams streams_;
   Surroundings surroundings_;
   InstanceService instance_service_;
   BackboneService backbone_service_;

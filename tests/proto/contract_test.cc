@@ -10,6 +10,7 @@
 #include <sstream>
 #include <string>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 
 namespace backboned {
@@ -192,9 +193,53 @@ TEST(ContractTest, EveryStreamHasHeaderAndChunk) {
   for (const auto* service : contract.Services()) {
     for (int i = 0; i < service->method_count(); ++i) {
       const MethodDescriptor& method = *service->method(i);
+      if (method.name() == "Calls") continue;
       if (method.client_streaming()) expect_stream(*method.input_type());
       if (method.server_streaming()) expect_stream(*method.output_type());
     }
+  }
+}
+
+// Returns the message that holds a method's header or result: the request or
+// answer itself, or the header of its stream.
+const Descriptor& HeaderOf(const Descriptor& message, bool is_stream) {
+  return is_stream ? *message.FindFieldByNumber(1)->message_type() : message;
+}
+
+TEST(ContractTest, CallsCarryMethodsUnderTheirNamesInBothDirections) {
+  const Contract contract;
+  std::map<std::string, const MethodDescriptor*> methods;
+  const Descriptor* request = nullptr;
+  const Descriptor* answer = nullptr;
+  for (const auto* service : contract.Services()) {
+    for (int i = 0; i < service->method_count(); ++i) {
+      const MethodDescriptor& method = *service->method(i);
+      methods[method.name()] = &method;
+      if (method.name() != "Calls") continue;
+      request = method.input_type();
+      answer = method.output_type();
+    }
+  }
+  ASSERT_TRUE(request != nullptr && answer != nullptr);
+  const auto* headers = request->FindOneofByName("header");
+  const auto* results = answer->FindOneofByName("result");
+  ASSERT_EQ(headers->field_count(), results->field_count());
+  for (int i = 0; i < headers->field_count(); ++i) {
+    const FieldDescriptor& header = *headers->field(i);
+    const FieldDescriptor& result = *results->field(i);
+    EXPECT_EQ(header.name(), result.name());
+    EXPECT_EQ(header.number(), result.number());
+    std::string name = header.camelcase_name();
+    name[0] = absl::ascii_toupper(name[0]);
+    ASSERT_TRUE(methods.contains(name)) << name;
+    const MethodDescriptor& method = *methods[name];
+    EXPECT_EQ(header.message_type(),
+              &HeaderOf(*method.input_type(), method.client_streaming()));
+    EXPECT_EQ(result.message_type(),
+              &HeaderOf(*method.output_type(), method.server_streaming()));
+  }
+  for (const Descriptor* part : {request, answer}) {
+    EXPECT_EQ(TypeName(*part->FindFieldByNumber(2)), "backboned.v1.Chunk");
   }
 }
 

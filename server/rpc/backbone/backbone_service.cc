@@ -31,6 +31,7 @@ BackboneService::BackboneService(Surroundings& surroundings)
   AddUpload("SetOptimizerState", &BackboneService::SetOptimizerState,
             Access::kWrite);
   AddUnary("Extract", &BackboneService::Extract, Access::kRead);
+  AddCalls("Calls");
 }
 
 absl::StatusOr<BackboneService::Target> BackboneService::Find(

@@ -174,8 +174,6 @@ Task<absl::Status> BackboneService::Backward(Call& call, MessageStream& stream,
   if (valid.ok() && header.accumulate()) valid = (*instance)->CheckWritable();
   if (!valid.ok()) co_return valid;
   const std::optional<StepOptions> step = StepOf(header);
-  if (step.has_value()) valid = CheckStep(*(*instance)->state(), *step);
-  if (!valid.ok()) co_return valid;
   absl::StatusOr<std::optional<c10::ScalarType>> output_dtype =
       OptionalFloat(header.output_dtype(), "output_dtype");
   if (!output_dtype.ok()) co_return output_dtype.status();
@@ -192,6 +190,9 @@ Task<absl::Status> BackboneService::Backward(Call& call, MessageStream& stream,
   if (!upload.ok()) co_return upload.status();
   absl::Status received = co_await stream.ReadTensors(upload->destinations);
   if (!received.ok()) co_return received;
+  // Earlier calls of the stream may have configured the optimizer by now.
+  if (step.has_value()) valid = CheckStep(*(*instance)->state(), *step);
+  if (!valid.ok()) co_return valid;
 
   BackwardWork work = {.instance = *instance,
                        .lease = *std::move(lease),

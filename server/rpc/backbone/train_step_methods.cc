@@ -140,8 +140,6 @@ absl::StatusOr<TrainWork> BackboneService::Prepare(
   TrainWork work = {.forward = *std::move(forward),
                     .step = FromProto(header.step()),
                     .return_logits = header.return_logits()};
-  absl::Status possible = CheckStep(*work.forward.instance->state(), work.step);
-  if (!possible.ok()) return possible;
   absl::StatusOr<int64_t> bytes = TermBytes(header);
   if (!bytes.ok()) return bytes.status();
   absl::StatusOr<Budget::Reservation> reservation =

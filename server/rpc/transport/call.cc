@@ -45,24 +45,32 @@ bool IsToken(std::string_view text) {
 }
 
 absl::StatusOr<Call> Call::Create(std::string_view method,
-                                  grpc::ServerContext& context,
+                                  const grpc::ServerContext& context,
                                   std::stop_token gone, const Clock& clock) {
-  Call call(method, context, std::move(gone), clock);
+  Call call(method, std::move(gone), TimeLeft(context), clock);
   absl::Status status = ReadToken(context, "backboned-session", call.session_);
   if (status.ok()) status = ReadToken(context, "backboned-label", call.label_);
   if (!status.ok()) return status;
   return call;
 }
 
-Call::Call(std::string_view method, grpc::ServerContext& context,
-           std::stop_token gone, const Clock& clock)
+Call Call::Within(std::string_view method, std::stop_token gone,
+                  absl::Duration timeout) const {
+  Call call(method, std::move(gone), timeout, *clock_);
+  call.principal_ = principal_;
+  call.session_ = session_;
+  call.label_ = label_;
+  return call;
+}
+
+Call::Call(std::string_view method, std::stop_token gone,
+           absl::Duration timeout, const Clock& clock)
     : method_(method),
-      context_(&context),
       gone_(std::move(gone)),
       clock_(&clock),
       principal_(kLocalPrincipal),
       received_(clock.Now()),
-      deadline_(received_ + TimeLeft(context)) {}
+      deadline_(received_ + timeout) {}
 
 absl::Status Call::CheckWanted() const {
   if (clock_->Now() >= deadline_) {

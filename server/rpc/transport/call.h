@@ -30,13 +30,18 @@ inline constexpr std::string_view kLocalPrincipal = "local";
 // Not thread-safe, but for what says so: belongs to the call's handler.
 class Call {
  public:
-  // Reads the metadata of `context`, which must outlive the call. `gone` is
-  // stopped once the caller has gone. Returns kInvalidArgument if
-  // `backboned-session` or `backboned-label` is not 1 to 64 characters of
-  // [A-Za-z0-9_.-]. Times are those of `clock`.
+  // Reads the metadata of `context`. `gone` is stopped once the caller has
+  // gone. Returns kInvalidArgument if `backboned-session` or `backboned-label`
+  // is not 1 to 64 characters of [A-Za-z0-9_.-]. Times are those of `clock`.
   static absl::StatusOr<Call> Create(std::string_view method,
-                                     grpc::ServerContext& context,
+                                     const grpc::ServerContext& context,
                                      std::stop_token gone, const Clock& clock);
+
+  // Returns a call of `method` by the caller of this one, a stream of calls:
+  // received now, with a deadline of its own. `gone` is stopped once its end is
+  // wanted.
+  Call Within(std::string_view method, std::stop_token gone,
+              absl::Duration timeout) const;
 
   const std::string& method() const { return method_; }
   const std::string& principal() const { return principal_; }
@@ -76,9 +81,6 @@ class Call {
   // that the client cancelled and the deadline has passed.
   absl::Status HowItEnded(const absl::Status& status) const;
 
-  // Ends the call from the server's side. Thread-safe.
-  void Cancel() { context_->TryCancel(); }
-
   // The account that pays for the call's memory. Null: nobody pays.
   void set_account(std::shared_ptr<MemoryAccount> account) {
     account_ = std::move(account);
@@ -90,6 +92,8 @@ class Call {
 
   // Fields of the log line; handlers fill in those that they know.
   struct Record {
+    int64_t stream = 0;  // The stream of calls that it came by, or is. 0: none.
+    int64_t calls = 0;   // The calls of the stream that it is.
     std::string instance;
     std::string request_id;
     int64_t bytes_in = 0;
@@ -100,11 +104,10 @@ class Call {
   const Record& record() const { return record_; }
 
  private:
-  Call(std::string_view method, grpc::ServerContext& context,
-       std::stop_token gone, const Clock& clock);
+  Call(std::string_view method, std::stop_token gone, absl::Duration timeout,
+       const Clock& clock);
 
   std::string method_;
-  grpc::ServerContext* context_;
   std::stop_token gone_;
   const Clock* clock_;
   std::string principal_;

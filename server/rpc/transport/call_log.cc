@@ -51,6 +51,8 @@ void LogCall(const Call& call, const absl::Status& status) {
   AddField(line, "session", call.session());
   AddField(line, "label", call.label());
   AddField(line, "request_id", record.request_id);
+  if (record.stream != 0) absl::StrAppend(&line, " stream=", record.stream);
+  if (record.calls != 0) absl::StrAppend(&line, " calls=", record.calls);
   absl::StrAppend(&line, " bytes_in=", record.bytes_in,
                   " bytes_out=", record.bytes_out);
   AddMilliseconds(line, "queue_ms", record.times.queue);

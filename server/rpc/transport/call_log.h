@@ -11,9 +11,10 @@
 namespace backboned::rpc {
 
 // Logs a call that ended with `status`, as `key=value` fields: method, code,
-// reason, instance, principal, session, label, request_id, bytes_in, bytes_out,
-// queue_ms, compute_ms, total_ms, and the message of an error. Failures of the
-// server itself (INTERNAL) are errors, all other lines are information.
+// reason, instance, principal, session, label, request_id, stream, calls,
+// bytes_in, bytes_out, queue_ms, compute_ms, total_ms, and the message of an
+// error. Failures of the server itself (INTERNAL) are errors, all other lines
+// are information.
 void LogCall(const Call& call, const absl::Status& status);
 
 // Logs a call whose metadata could not be read.

@@ -1,8 +1,38 @@
 #include "server/rpc/transport/completion.h"
 
+#include <grpcpp/alarm.h>
+
+#include <chrono>
 #include <utility>
 
 namespace backboned::rpc {
+namespace {
+
+// Runs a function when its alarm rings, which is at once.
+class Posted final : public Completion {
+ public:
+  explicit Posted(std::function<void()> run) : run_(std::move(run)) {}
+
+  void Ring(grpc::CompletionQueue& queue) {
+    alarm_.Set(&queue, std::chrono::system_clock::now(),
+               static_cast<Completion*>(this));
+  }
+
+  void Complete(bool) override {
+    const std::unique_ptr<Posted> self(this);
+    run_();
+  }
+
+ private:
+  std::function<void()> run_;
+  grpc::Alarm alarm_;
+};
+
+}  // namespace
+
+void Post(grpc::CompletionQueue& queue, std::function<void()> run) {
+  (new Posted(std::move(run)))->Ring(queue);  // Owns itself.
+}
 
 CompletionThread::CompletionThread(
     std::unique_ptr<grpc::ServerCompletionQueue> queue)

@@ -10,6 +10,7 @@
 
 #include <coroutine>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <stop_token>
@@ -56,6 +57,10 @@ class Operation final : public Completion {
   std::optional<Continuation> waiting_;
   bool ok_ = false;
 };
+
+// Runs `run` where the queue's completions are handled, soon. For threads that
+// must not do so themselves.
+void Post(grpc::CompletionQueue& queue, std::function<void()> run);
 
 // Runs what ends in the completion queue of a server, on a thread.
 class CompletionThread {

@@ -4,12 +4,27 @@
 
 #include <cassert>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
-#include "server/limits/catching.h"
+#include "backboned/v1/backbone_service.pb.h"
 #include "server/rpc/transport/call_log.h"
+#include "server/rpc/transport/rpc_stream.h"
 #include "server/rpc/transport/status.h"
 
 namespace backboned::rpc {
+namespace {
+
+// Returns `GetParams` as `get_params`.
+std::string SnakeCase(std::string_view name) {
+  std::string snake;
+  for (const char c : name) {
+    if (absl::ascii_isupper(c) && !snake.empty()) snake += '_';
+    snake += absl::ascii_tolower(c);
+  }
+  return snake;
+}
+
+}  // namespace
 
 DecoratedService::DecoratedService(std::string_view service,
                                    Surroundings& surroundings)
@@ -27,19 +42,27 @@ absl::StatusOr<std::shared_ptr<Instance>> DecoratedService::Resolve(
   return instance;
 }
 
-void DecoratedService::AddMethod(std::string_view name, Access access,
-                                 Handler handler) {
-  const Method& method = methods_.emplace_back(
-      std::string(name),
-      absl::StrCat("/", service_, "/",
-                   absl::string_view(name.data(), name.size())),
-      access, std::move(handler));
+void DecoratedService::Register(Method method) {
+  const std::string& path =
+      paths_.emplace_back(absl::StrCat("/", service_, "/", method.name));
   auto* const registered = new grpc::internal::RpcServiceMethod(
-      method.path.c_str(), grpc::internal::RpcMethod::BIDI_STREAMING,
+      path.c_str(), grpc::internal::RpcMethod::BIDI_STREAMING,
       /*handler=*/nullptr);
   registered->SetServerApiType(
       grpc::internal::RpcServiceMethod::ApiType::ASYNC);
   grpc::Service::AddMethod(registered);
+  methods_.push_back(std::move(method));
+}
+
+void DecoratedService::AddCalls(std::string_view name) {
+  for (const Method& method : methods_) {
+    const auto* const header =
+        v1::CallRequest::descriptor()->FindFieldByName(SnakeCase(method.name));
+    if (header != nullptr) {
+      streamed_.emplace(static_cast<uint32_t>(header->number()), &method);
+    }
+  }
+  Register({.name = std::string(name)});
 }
 
 void DecoratedService::Serve(CompletionThread& thread) {
@@ -67,20 +90,7 @@ Task<bool> DecoratedService::Answer(CompletionThread& thread, size_t index) {
       Call::Create(method.name, rpc.context, rpc.gone.get_token(),
                    surroundings_.server.clock());
   if (call.ok()) {
-    call->set_access(method.access);
-    MessageStream stream(rpc, *call, surroundings_.watchdog);
-    absl::StatusOr<Gate::Pass> place = surroundings_.gate.Enter(call->payer());
-    absl::Status status = place.status();
-    if (place.ok()) {
-      stream.KeepPlace(*std::move(place));
-      status = co_await Run(method, *call, stream);
-    } else {
-      surroundings_.server.sessions().Touch(call->session(), call->principal(),
-                                            call->received());
-    }
-    status = call->HowItEnded(status);
-    co_await stream.Finish(status);
-    LogCall(*call, status);
+    co_await ServeRpc(method, rpc, *call);
   } else {
     LogRefusal(method.name, call.status());
     const grpc::Status refused = ToGrpc(call.status());
@@ -90,20 +100,14 @@ Task<bool> DecoratedService::Answer(CompletionThread& thread, size_t index) {
   co_return true;
 }
 
-// Runs a call that was let in.
-Task<absl::Status> DecoratedService::Run(const Method& method, Call& call,
-                                         MessageStream& stream) {
-  try {
-    const absl::StatusOr<Sessions::Call> session =
-        surroundings_.server.sessions().Begin(call.session(), call.principal(),
-                                              call.received());
-    if (!session.ok()) co_return session.status();
-    call.set_account(surroundings_.server.accounts().Of(call.payer()));
-    co_await Under(call.account());
-    co_return co_await method.handler(call, stream);
-  } catch (...) {
-    co_return RunCatching([]() -> absl::Status { throw; });
+Task<absl::Status> DecoratedService::ServeRpc(const Method& method, Rpc& rpc,
+                                              Call& call) {
+  if (!method.handler) {
+    CallStream stream(rpc, call, surroundings_, streamed_);
+    co_return co_await stream.Serve();
   }
+  RpcStream stream(rpc, call, surroundings_.watchdog);
+  co_return co_await ServeCall(surroundings_, method, call, stream);
 }
 
 }  // namespace backboned::rpc

@@ -1,4 +1,4 @@
-// Runs every method inside one decorator.
+// Serves RPCs, each inside the decorator.
 
 #ifndef BACKBONED_SERVER_RPC_TRANSPORT_DECORATED_SERVICE_H_
 #define BACKBONED_SERVER_RPC_TRANSPORT_DECORATED_SERVICE_H_
@@ -16,29 +16,26 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/task.h"
+#include "proto/wire/message.h"
 #include "server/callers/access.h"
 #include "server/callers/answer_log.h"
 #include "server/instances/instance.h"
 #include "server/rpc/transport/call.h"
+#include "server/rpc/transport/call_order.h"
+#include "server/rpc/transport/call_stream.h"
 #include "server/rpc/transport/completion.h"
+#include "server/rpc/transport/decorator.h"
 #include "server/rpc/transport/gate.h"
 #include "server/rpc/transport/message_stream.h"
+#include "server/rpc/transport/method.h"
 #include "server/rpc/transport/once.h"
-#include "server/rpc/transport/stall_watchdog.h"
 #include "server/server.h"
 
 namespace backboned::rpc {
 
-// The decorator's dependencies; shared by all services of a server.
-struct Surroundings {
-  Server& server;
-  Gate& gate;
-  StallWatchdog& watchdog;
-};
-
 // A gRPC service whose methods are registered by name and all run inside the
-// same decorator: metadata, admission, session, exceptions, status details, one
-// log line. A method is a coroutine: no call has a thread.
+// decorator, as RPCs of their own and in streams of calls. A method is a
+// coroutine: no call has a thread.
 //
 // Every method takes and gives raw messages, which our own code decodes:
 // generated deserialisers make an undecodable message look like a half-close.
@@ -81,15 +78,16 @@ class DecoratedService : public grpc::Service {
                    Task<absl::Status> (Service::*method)(Call&, MessageStream&,
                                                          const Request&),
                    Access access) {
-    AddMethod(name, access,
-              [this, method](Call& call,
-                             MessageStream& stream) -> Task<absl::Status> {
-                Request request;
-                absl::Status read = co_await stream.ReadRequest(request);
-                if (!read.ok()) co_return read;
-                co_return co_await (Derived<Service>().*method)(call, stream,
-                                                                request);
-              });
+    AddMethod<Request>(
+        name, access,
+        [this, method](Call& call,
+                       MessageStream& stream) -> Task<absl::Status> {
+          Request request;
+          absl::Status read = co_await stream.ReadRequest(request);
+          if (!read.ok()) co_return read;
+          co_return co_await (Derived<Service>().*method)(call, stream,
+                                                          request);
+        });
   }
 
   // Adds a method with one message each way.
@@ -163,58 +161,85 @@ class DecoratedService : public grpc::Service {
         });
   }
 
- private:
-  using Handler = std::function<Task<absl::Status>(Call&, MessageStream&)>;
+  // Adds the method that carries calls of all the others that CallRequest has a
+  // header for. Add it last.
+  void AddCalls(std::string_view name);
 
-  struct Method {
-    std::string name;
-    std::string path;  // gRPC keeps a pointer to it.
-    Access access;
-    Handler handler;
-  };
+ private:
+  using Handler = decltype(Method::handler);
 
   template <typename Service>
   Service& Derived() {
     return static_cast<Service&>(*this);
   }
 
-  // Registers a method of any kind.
-  void AddMethod(std::string_view name, Access access, Handler handler);
+  // Returns what a call works on whose Header is in `part`.
+  template <typename Header>
+  static CallOrder::Work WorkOf(const wire::Message& part, Access access) {
+    Header header;
+    if (!part.ParseHeader(header).ok()) return {};
+    CallOrder::Work work = {.changes = access == Access::kWrite};
+    if constexpr (requires { header.instance(); }) {
+      work.instance = header.instance();
+    }
+    if constexpr (requires { header.training(); }) {
+      work.changes |= header.training() || !header.batch_norm().empty();
+    }
+    if constexpr (requires { header.accumulate(); }) {
+      work.changes |= header.accumulate();
+    }
+    return work;
+  }
+
+  // Registers a method of any kind, whose request begins with a Header.
+  template <typename Header>
+  void AddMethod(std::string_view name, Access access, Handler handler) {
+    Register({.name = std::string(name),
+              .access = access,
+              .handler = std::move(handler),
+              .work = [access](const wire::Message& part) {
+                return WorkOf<Header>(part, access);
+              }});
+  }
 
   // Registers a function that takes one message and gives the answer.
   template <typename Request, typename Response, typename Run>
   void AddUnaryHandler(std::string_view name, Access access, Run run) {
-    AddMethod(name, access,
-              [run](Call& call, MessageStream& stream) -> Task<absl::Status> {
-                Request request;
-                absl::Status read = co_await stream.ReadRequest(request);
-                if (!read.ok()) co_return read;
-                absl::StatusOr<Response> response = co_await run(call, request);
-                if (!response.ok()) co_return response.status();
-                co_return co_await stream.WriteResponse(*response);
-              });
+    AddMethod<Request>(
+        name, access,
+        [run](Call& call, MessageStream& stream) -> Task<absl::Status> {
+          Request request;
+          absl::Status read = co_await stream.ReadRequest(request);
+          if (!read.ok()) co_return read;
+          absl::StatusOr<Response> response = co_await run(call, request);
+          if (!response.ok()) co_return response.status();
+          co_return co_await stream.WriteResponse(*response);
+        });
   }
 
   // Registers a function that takes a header, and the stream behind it.
   template <typename Header, typename Run>
   void AddHeaderHandler(std::string_view name, Access access, Run run) {
-    AddMethod(name, access,
-              [run](Call& call, MessageStream& stream) -> Task<absl::Status> {
-                Header header;
-                absl::Status read = co_await stream.ReadHeader(header);
-                if (!read.ok()) co_return read;
-                co_return co_await run(call, stream, header);
-              });
+    AddMethod<Header>(
+        name, access,
+        [run](Call& call, MessageStream& stream) -> Task<absl::Status> {
+          Header header;
+          absl::Status read = co_await stream.ReadHeader(header);
+          if (!read.ok()) co_return read;
+          co_return co_await run(call, stream, header);
+        });
   }
 
+  void Register(Method method);
   Detached ServeNext(CompletionThread& thread, size_t index);
   Task<bool> Answer(CompletionThread& thread, size_t index);
-  Task<absl::Status> Run(const Method& method, Call& call,
-                         MessageStream& stream);
+  Task<absl::Status> ServeRpc(const Method& method, Rpc& rpc, Call& call);
 
   const std::string service_;
   Surroundings& surroundings_;
   std::deque<Method> methods_;
+  std::deque<std::string> paths_;  // gRPC keeps pointers to them.
+  CallStream::Methods streamed_;
 };
 
 }  // namespace backboned::rpc

@@ -4,7 +4,7 @@
 
 #include "absl/time/clock.h"
 #include "base/clock.h"
-#include "base/errors.h"
+#include "server/rpc/transport/status.h"
 
 namespace backboned::rpc {
 namespace {
@@ -30,8 +30,7 @@ absl::StatusOr<Gate::Pass> Gate::Enter(const Payer& payer) {
   absl::MutexLock lock(&mutex_);
   if (draining_) {
     ++refused_;
-    return Error(absl::StatusCode::kUnavailable, Reason::kDraining,
-                 "the server is shutting down");
+    return Draining();
   }
   absl::StatusOr<Budget::Reservation> place = places_.Reserve(payer, 1);
   if (!place.ok()) return place.status();

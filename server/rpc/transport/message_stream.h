@@ -1,12 +1,10 @@
-// Reads and writes headers and tensors through a stream of raw messages.
+// Reads and writes the headers and tensors of one call.
 
 #ifndef BACKBONED_SERVER_RPC_TRANSPORT_MESSAGE_STREAM_H_
 #define BACKBONED_SERVER_RPC_TRANSPORT_MESSAGE_STREAM_H_
 
 #include <google/protobuf/message_lite.h>
-#include <grpcpp/support/byte_buffer.h>
 
-#include <atomic>
 #include <cstddef>
 #include <optional>
 #include <span>
@@ -15,23 +13,19 @@
 
 #include "absl/status/status.h"
 #include "base/task.h"
-#include "proto/wire/message.h"
 #include "proto/wire/tensor_writer.h"
-#include "server/rpc/transport/call.h"
-#include "server/rpc/transport/completion.h"
 #include "server/rpc/transport/gate.h"
-#include "server/rpc/transport/stall_watchdog.h"
 
 namespace backboned::rpc {
 
-// Reads a request and writes an answer. Each is a header and the bytes of
-// tensors (see proto/backboned/v1/tensor.proto), or one plain message.
+// Reads a request and writes an answer: a header and the bytes of tensors (see
+// proto/backboned/v1/tensor.proto), or one plain message. They are an RPC's own
+// (RpcStream), or a call's of a stream of calls (StreamedCall).
 //
 // Not thread-safe: belongs to the call's handler.
 class MessageStream {
  public:
-  // The arguments must outlive the stream.
-  MessageStream(Rpc& rpc, Call& call, StallWatchdog& watchdog);
+  virtual ~MessageStream() = default;
 
   // Keeps the call's place until its end begins: once a client has its answer,
   // the place is free.
@@ -40,56 +34,45 @@ class MessageStream {
   // Reads the only message of a request.
   //
   // Gives kInvalidArgument unless there is exactly one, which can be decoded.
-  Task<absl::Status> ReadRequest(google::protobuf::MessageLite& request);
+  virtual Task<absl::Status> ReadRequest(
+      google::protobuf::MessageLite& request) = 0;
 
-  // Reads the first message of a streamed request and sets its header.
+  // Reads the header of a request with tensors.
   //
-  // Gives kInvalidArgument if there is none, it has no header, or it cannot be
-  // decoded.
-  Task<absl::Status> ReadHeader(google::protobuf::MessageLite& header);
+  // Gives kInvalidArgument if there is none, or it cannot be decoded.
+  virtual Task<absl::Status> ReadHeader(
+      google::protobuf::MessageLite& header) = 0;
 
-  // Reads the rest of a streamed request into `destinations`, back to back,
-  // until the client half-closes.
+  // Reads the rest of such a request into `destinations`, back to back.
   //
   // Gives kInvalidArgument (the message names the byte) if the bytes are not
   // exactly those, kCancelled if the client went away or stalled; the content
   // of `destinations` is unspecified then.
-  Task<absl::Status> ReadTensors(
-      std::vector<std::span<std::byte>> destinations);
+  virtual Task<absl::Status> ReadTensors(
+      std::vector<std::span<std::byte>> destinations) = 0;
 
   // Ends the call if it still reads tensors, since a newer attempt of its
   // request has come. Thread-safe.
-  void GiveWay();
+  virtual void GiveWay() = 0;
 
   // Writes a plain message, the last one of the call.
-  Task<absl::Status> WriteResponse(
-      const google::protobuf::MessageLite& response);
+  virtual Task<absl::Status> WriteResponse(
+      const google::protobuf::MessageLite& response) = 0;
 
   // Writes a header and the tensors' bytes, without copying large ones. Keeps
   // the tensors alive until gRPC has sent them.
-  Task<absl::Status> WriteTensors(const google::protobuf::MessageLite& header,
-                                  std::vector<wire::Payload> tensors);
+  virtual Task<absl::Status> WriteTensors(
+      const google::protobuf::MessageLite& header,
+      std::vector<wire::Payload> tensors) = 0;
 
   // Ends the call with `status`, unless its answer has ended it with OK.
-  Task<bool> Finish(absl::Status status);
+  virtual Task<bool> Finish(absl::Status status) = 0;
+
+ protected:
+  void LeavePlace() { place_.reset(); }
 
  private:
-  Task<std::optional<grpc::ByteBuffer>> ReadMessage(
-      StallWatchdog::Transfer& transfer);
-  absl::Status EndOfTransfer(const StallWatchdog::Transfer& transfer) const;
-  Task<absl::Status> SkipRest();
-  Task<absl::Status> Write(const grpc::ByteBuffer& message, bool is_only,
-                           StallWatchdog::Transfer& transfer);
-
-  Rpc& rpc_;
-  Call& call_;
-  StallWatchdog& watchdog_;
   std::optional<Gate::Pass> place_;
-  std::optional<wire::Message>
-      first_;              // ReadHeader's; may hold the first chunk.
-  bool ended_ = false;     // No messages follow.
-  bool finished_ = false;  // The status has gone.
-  std::atomic<bool> reads_tensors_ = false;
 };
 
 }  // namespace backboned::rpc

@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <string>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "backboned/v1/error.pb.h"
+#include "server/rpc/transport/stall_watchdog.h"
 
 namespace backboned::rpc {
 namespace {
@@ -55,15 +57,39 @@ std::string_view ReasonName(Reason reason) {
   return std::string_view(name).substr(std::min(kPrefix.size(), name.size()));
 }
 
-grpc::Status ToGrpc(const absl::Status& status) {
-  if (status.ok()) return grpc::Status::OK;
-  const std::string message(status.message().substr(0, kMaxMessageBytes));
+v1::StatusDetails ToProto(const absl::Status& status) {
   v1::StatusDetails details;
   details.set_code(static_cast<int>(status.code()));
-  details.set_message(message);
+  if (status.ok()) return details;
+  details.set_message(
+      std::string(status.message().substr(0, kMaxMessageBytes)));
   details.add_details()->PackFrom(Detail(status));
-  return grpc::Status(static_cast<grpc::StatusCode>(status.code()), message,
-                      details.SerializeAsString());
+  return details;
+}
+
+grpc::Status ToGrpc(const absl::Status& status) {
+  if (status.ok()) return grpc::Status::OK;
+  const v1::StatusDetails details = ToProto(status);
+  return grpc::Status(static_cast<grpc::StatusCode>(status.code()),
+                      details.message(), details.SerializeAsString());
+}
+
+absl::Status Malformed(std::string_view message) {
+  return Error(absl::StatusCode::kInvalidArgument, Reason::kMalformedStream,
+               message);
+}
+
+absl::Status Draining() {
+  return Error(absl::StatusCode::kUnavailable, Reason::kDraining,
+               "the server is shutting down");
+}
+
+absl::Status Stalled() {
+  return Error(absl::StatusCode::kCancelled, Reason::kClientStalled,
+               absl::StrCat("the transfer moved less than ",
+                            StallWatchdog::kProgressBytes >> 10,
+                            " KiB within stall-timeout, or lasted ",
+                            StallWatchdog::kMostTimeouts, " times as long"));
 }
 
 }  // namespace backboned::rpc

@@ -1,4 +1,4 @@
-// Turns an absl::Status into the status that gRPC sends.
+// Turns an absl::Status into the one that travels.
 
 #ifndef BACKBONED_SERVER_RPC_TRANSPORT_STATUS_H_
 #define BACKBONED_SERVER_RPC_TRANSPORT_STATUS_H_
@@ -8,17 +8,30 @@
 #include <string_view>
 
 #include "absl/status/status.h"
+#include "backboned/v1/error.pb.h"
 #include "base/errors.h"
 
 namespace backboned::rpc {
 
-// Returns the status for the wire: the same code, the message cut to 1024
-// bytes, and in the details a StatusDetails with one ErrorDetail. An error
-// without a reason gets the usual reason of its code.
+// Returns `status` as the wire has it: the same code, the message cut to 1024
+// bytes, and for an error one ErrorDetail. An error without a reason gets the
+// usual reason of its code.
+v1::StatusDetails ToProto(const absl::Status& status);
+
+// Returns the same as the status of an RPC.
 grpc::Status ToGrpc(const absl::Status& status);
 
-// Returns the reason that `ToGrpc` puts into the details.
+// Returns the reason that the details have.
 Reason ReasonOrDefault(const absl::Status& status);
+
+// Returns the error of messages that do not follow the contract.
+absl::Status Malformed(std::string_view message);
+
+// Returns the error of a call whose client made no progress.
+absl::Status Stalled();
+
+// Returns the error of calls that come while the server shuts down.
+absl::Status Draining();
 
 // Returns a reason's name as error.proto spells it, without the prefix:
 // `SHAPE_MISMATCH`.

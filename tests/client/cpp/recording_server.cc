@@ -9,6 +9,7 @@
 
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "backboned/v1/backbone_service.pb.h"
 #include "backboned/v1/instance_service.pb.h"
@@ -26,6 +27,31 @@ std::vector<const ServiceDescriptor*> Services() {
           v1::ForwardRequest::descriptor()->file()->service(0)};
 }
 
+std::unique_ptr<Message> NewInput(const MethodDescriptor& method) {
+  return std::unique_ptr<Message>(
+      google::protobuf::MessageFactory::generated_factory()
+          ->GetPrototype(method.input_type())
+          ->New());
+}
+
+// Returns the method whose header a part has, and its request with that header.
+RecordingServer::Attempt AttemptOf(const v1::CallRequest& part,
+                                   const google::protobuf::FieldDescriptor& f) {
+  std::string name = f.camelcase_name();
+  name[0] = absl::ascii_toupper(name[0]);
+  const MethodDescriptor& method =
+      *part.GetDescriptor()->file()->service(0)->FindMethodByName(name);
+  RecordingServer::Attempt attempt = {.method = &method,
+                                      .message = NewInput(method)};
+  Message* header = attempt.message.get();
+  if (method.client_streaming()) {
+    header = header->GetReflection()->MutableMessage(
+        header, header->GetDescriptor()->FindFieldByName("header"));
+  }
+  header->CopyFrom(part.GetReflection()->GetMessage(part, &f));
+  return attempt;
+}
+
 // Returns the message that has the request id: a stream's header is inside of
 // its first message.
 const Message& HeaderOf(const MethodDescriptor& method, const Message& first) {
@@ -40,6 +66,7 @@ std::vector<const MethodDescriptor*> MethodsOfTheContract() {
   std::vector<const MethodDescriptor*> methods;
   for (const ServiceDescriptor* service : Services()) {
     for (int i = 0; i < service->method_count(); ++i) {
+      if (service->method(i)->name() == "Calls") continue;
       methods.push_back(service->method(i));
     }
   }
@@ -55,7 +82,6 @@ std::string RecordingServer::Attempt::request_id() const {
 
 class RecordingServer::Service : public grpc::Service {
  public:
-  using Stream = grpc::ServerReaderWriter<grpc::ByteBuffer, grpc::ByteBuffer>;
   using Bidi = grpc::internal::BidiStreamingHandler<Service, grpc::ByteBuffer,
                                                     grpc::ByteBuffer>;
 
@@ -77,11 +103,8 @@ class RecordingServer::Service : public grpc::Service {
  private:
   static grpc::Status Serve(const MethodDescriptor& method, Stream& stream,
                             RecordingServer& owner) {
-    Attempt attempt = {.method = &method,
-                       .message = std::unique_ptr<Message>(
-                           google::protobuf::MessageFactory::generated_factory()
-                               ->GetPrototype(method.input_type())
-                               ->New())};
+    if (method.name() == "Calls") return owner.NoteCalls(stream);
+    Attempt attempt = {.method = &method, .message = NewInput(method)};
     grpc::ByteBuffer buffer;
     if (!stream.Read(&buffer) || !wire::Parse(buffer, *attempt.message).ok()) {
       return grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "no message");
@@ -128,6 +151,27 @@ grpc::Status RecordingServer::Note(Attempt attempt) {
   grpc::Status status = std::move(statuses_.front());
   statuses_.pop_front();
   return status;
+}
+
+// Answers each call of a stream of calls with its status.
+grpc::Status RecordingServer::NoteCalls(Stream& stream) {
+  const auto* const headers =
+      v1::CallRequest::descriptor()->FindOneofByName("header");
+  grpc::ByteBuffer buffer;
+  v1::CallRequest part;
+  while (stream.Read(&buffer) && wire::Parse(buffer, part).ok()) {
+    const auto* const field =
+        part.GetReflection()->GetOneofFieldDescriptor(part, headers);
+    if (field == nullptr) continue;
+    const grpc::Status status = Note(AttemptOf(part, *field));
+    v1::CallAnswer answer;
+    answer.set_call(part.call());
+    answer.mutable_status()->ParseFromString(status.error_details());
+    answer.mutable_status()->set_code(status.error_code());
+    answer.mutable_status()->set_message(status.error_message());
+    stream.Write(wire::Serialize(answer));
+  }
+  return grpc::Status::OK;
 }
 
 }  // namespace backboned::client

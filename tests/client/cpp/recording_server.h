@@ -6,7 +6,9 @@
 #include <google/protobuf/descriptor.h>
 #include <google/protobuf/message.h>
 #include <grpcpp/server.h>
+#include <grpcpp/support/byte_buffer.h>
 #include <grpcpp/support/status.h>
+#include <grpcpp/support/sync_stream.h>
 
 #include <deque>
 #include <memory>
@@ -18,10 +20,11 @@
 
 namespace backboned::client {
 
-// Returns all methods of the contract.
+// Returns all methods of the contract, but for the stream of their calls.
 std::vector<const google::protobuf::MethodDescriptor*> MethodsOfTheContract();
 
-// Ends each call of the contract after its first message.
+// Ends each call of the contract after its first message, those in a stream of
+// calls too.
 //
 // Thread-safe.
 class RecordingServer {
@@ -49,7 +52,9 @@ class RecordingServer {
 
  private:
   class Service;
+  using Stream = grpc::ServerReaderWriter<grpc::ByteBuffer, grpc::ByteBuffer>;
 
+  grpc::Status NoteCalls(Stream& stream);
   grpc::Status Note(Attempt attempt);
 
   absl::Mutex mutex_;

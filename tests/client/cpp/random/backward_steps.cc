@@ -134,7 +134,6 @@ Ending EndingOf(const World& world, const BackwardPlan& plan,
     return kInvalid;
   }
   if (header.accumulate() && subject.model->read_only) return kReadOnly;
-  if (header.has_step() && !subject.model->optimizer) return kNoOptimizer;
   const std::set<std::string> distinct(plan.ids.begin(), plan.ids.end());
   if (distinct.size() < plan.ids.size()) return kInvalid;
   for (const std::string& id : plan.ids) {
@@ -143,6 +142,7 @@ Ending EndingOf(const World& world, const BackwardPlan& plan,
   for (const std::string& id : plan.ids) {
     if (header.input_grad() && !world.tapes.at(id).input_grad) return kInvalid;
   }
+  if (header.has_step() && !subject.model->optimizer) return kNoOptimizer;
   return {};
 }
 

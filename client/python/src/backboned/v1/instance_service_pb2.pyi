@@ -267,7 +267,7 @@ class GetServerResponse(_message.Message):
     def __init__(self, version: _Optional[str] = ..., torch_version: _Optional[str] = ..., devices: _Optional[_Iterable[_Union[Device, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., server_uid: _Optional[str] = ..., principal: _Optional[str] = ..., capabilities: _Optional[_Iterable[str]] = ..., session_usage: _Optional[_Union[Usage, _Mapping]] = ..., principal_usage: _Optional[_Union[Usage, _Mapping]] = ..., numerics: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ["max_cache_bytes", "max_calls", "max_chunk_bytes", "max_in_flight_bytes", "max_instances", "max_memory_bytes", "max_message_bytes", "max_queued", "max_tape_bytes", "max_tapes", "principal_quota", "session_quota", "session_ttl", "stall_timeout", "tape_ttl"]
+    __slots__ = ["max_cache_bytes", "max_calls", "max_chunk_bytes", "max_in_flight_bytes", "max_instances", "max_memory_bytes", "max_message_bytes", "max_queued", "max_stream_age", "max_streams", "max_tape_bytes", "max_tapes", "principal_quota", "session_quota", "session_ttl", "stall_timeout", "tape_ttl"]
     MAX_CACHE_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_CALLS_FIELD_NUMBER: _ClassVar[int]
     MAX_CHUNK_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -276,6 +276,8 @@ class Limits(_message.Message):
     MAX_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_QUEUED_FIELD_NUMBER: _ClassVar[int]
+    MAX_STREAMS_FIELD_NUMBER: _ClassVar[int]
+    MAX_STREAM_AGE_FIELD_NUMBER: _ClassVar[int]
     MAX_TAPES_FIELD_NUMBER: _ClassVar[int]
     MAX_TAPE_BYTES_FIELD_NUMBER: _ClassVar[int]
     PRINCIPAL_QUOTA_FIELD_NUMBER: _ClassVar[int]
@@ -291,6 +293,8 @@ class Limits(_message.Message):
     max_memory_bytes: int
     max_message_bytes: int
     max_queued: int
+    max_stream_age: _duration_pb2.Duration
+    max_streams: int
     max_tape_bytes: int
     max_tapes: int
     principal_quota: float
@@ -298,7 +302,7 @@ class Limits(_message.Message):
     session_ttl: _duration_pb2.Duration
     stall_timeout: _duration_pb2.Duration
     tape_ttl: _duration_pb2.Duration
-    def __init__(self, max_instances: _Optional[int] = ..., max_tapes: _Optional[int] = ..., max_tape_bytes: _Optional[int] = ..., max_in_flight_bytes: _Optional[int] = ..., max_queued: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., max_chunk_bytes: _Optional[int] = ..., tape_ttl: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., session_ttl: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., stall_timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., max_memory_bytes: _Optional[int] = ..., max_calls: _Optional[int] = ..., session_quota: _Optional[float] = ..., principal_quota: _Optional[float] = ..., max_cache_bytes: _Optional[int] = ...) -> None: ...
+    def __init__(self, max_instances: _Optional[int] = ..., max_tapes: _Optional[int] = ..., max_tape_bytes: _Optional[int] = ..., max_in_flight_bytes: _Optional[int] = ..., max_queued: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., max_chunk_bytes: _Optional[int] = ..., tape_ttl: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., session_ttl: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., stall_timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., max_memory_bytes: _Optional[int] = ..., max_calls: _Optional[int] = ..., session_quota: _Optional[float] = ..., principal_quota: _Optional[float] = ..., max_cache_bytes: _Optional[int] = ..., max_streams: _Optional[int] = ..., max_stream_age: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class ListArchitecturesRequest(_message.Message):
     __slots__ = ["page_size", "page_token"]

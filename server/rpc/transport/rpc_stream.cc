@@ -1,4 +1,4 @@
-#include "server/rpc/transport/message_stream.h"
+#include "server/rpc/transport/rpc_stream.h"
 
 #include <grpc/grpc.h>
 
@@ -20,11 +20,6 @@ namespace {
 // usual window is 64 KiB.
 constexpr size_t kMaxBytesWithStatus = size_t{32} << 10;
 
-absl::Status Malformed(std::string_view message) {
-  return Error(absl::StatusCode::kInvalidArgument, Reason::kMalformedStream,
-               message);
-}
-
 // Refuses a message without content: a stream of these could last for ever.
 absl::Status NothingIn() {
   return Malformed("a message of the stream has neither header nor chunk");
@@ -32,10 +27,10 @@ absl::Status NothingIn() {
 
 }  // namespace
 
-MessageStream::MessageStream(Rpc& rpc, Call& call, StallWatchdog& watchdog)
+RpcStream::RpcStream(Rpc& rpc, Call& call, StallWatchdog& watchdog)
     : rpc_(rpc), call_(call), watchdog_(watchdog) {}
 
-Task<std::optional<grpc::ByteBuffer>> MessageStream::ReadMessage(
+Task<std::optional<grpc::ByteBuffer>> RpcStream::ReadMessage(
     StallWatchdog::Transfer& transfer) {
   grpc::ByteBuffer buffer;
   if (!ended_) {
@@ -56,24 +51,18 @@ Task<std::optional<grpc::ByteBuffer>> MessageStream::ReadMessage(
 }
 
 // Returns why no message was read or written; OK: the client half-closed.
-absl::Status MessageStream::EndOfTransfer(
+absl::Status RpcStream::EndOfTransfer(
     const StallWatchdog::Transfer& transfer) const {
-  if (transfer.stalled()) {
-    return Error(absl::StatusCode::kCancelled, Reason::kClientStalled,
-                 absl::StrCat("the transfer moved less than ",
-                              StallWatchdog::kProgressBytes >> 10,
-                              " KiB within stall-timeout, or lasted ",
-                              StallWatchdog::kMostTimeouts, " times as long"));
-  }
+  if (transfer.stalled()) return Stalled();
   if (call_.IsCancelled()) return absl::CancelledError("the client went away");
   return absl::OkStatus();
 }
 
 // Skips the client's remaining messages, for a retry of an answered request: a
 // client may read nothing before it has written everything.
-Task<absl::Status> MessageStream::SkipRest() {
+Task<absl::Status> RpcStream::SkipRest() {
   if (ended_) co_return absl::OkStatus();
-  StallWatchdog::Transfer transfer(watchdog_, [this] { call_.Cancel(); });
+  StallWatchdog::Transfer transfer(watchdog_, [this] { Cancel(); });
   while (std::optional<grpc::ByteBuffer> buffer =
              co_await ReadMessage(transfer)) {
     if (buffer->Length() == 0) co_return NothingIn();
@@ -81,9 +70,9 @@ Task<absl::Status> MessageStream::SkipRest() {
   co_return EndOfTransfer(transfer);
 }
 
-Task<absl::Status> MessageStream::ReadRequest(
+Task<absl::Status> RpcStream::ReadRequest(
     google::protobuf::MessageLite& request) {
-  StallWatchdog::Transfer transfer(watchdog_, [this] { call_.Cancel(); });
+  StallWatchdog::Transfer transfer(watchdog_, [this] { Cancel(); });
   const std::optional<grpc::ByteBuffer> buffer = co_await ReadMessage(transfer);
   if (!buffer.has_value()) {
     absl::Status end = EndOfTransfer(transfer);
@@ -98,9 +87,9 @@ Task<absl::Status> MessageStream::ReadRequest(
   co_return EndOfTransfer(transfer);
 }
 
-Task<absl::Status> MessageStream::ReadHeader(
+Task<absl::Status> RpcStream::ReadHeader(
     google::protobuf::MessageLite& header) {
-  StallWatchdog::Transfer transfer(watchdog_, [this] { call_.Cancel(); });
+  StallWatchdog::Transfer transfer(watchdog_, [this] { Cancel(); });
   std::optional<grpc::ByteBuffer> buffer = co_await ReadMessage(transfer);
   if (!buffer.has_value()) {
     absl::Status end = EndOfTransfer(transfer);
@@ -118,9 +107,9 @@ Task<absl::Status> MessageStream::ReadHeader(
   co_return absl::OkStatus();
 }
 
-Task<absl::Status> MessageStream::ReadTensors(
+Task<absl::Status> RpcStream::ReadTensors(
     std::vector<std::span<std::byte>> destinations) {
-  StallWatchdog::Transfer transfer(watchdog_, [this] { call_.Cancel(); });
+  StallWatchdog::Transfer transfer(watchdog_, [this] { Cancel(); });
   reads_tensors_ = true;
   const absl::Cleanup read = [this] { reads_tensors_ = false; };
   wire::TensorReader reader(std::move(destinations));
@@ -144,17 +133,17 @@ Task<absl::Status> MessageStream::ReadTensors(
   co_return status;
 }
 
-void MessageStream::GiveWay() {
-  if (reads_tensors_) call_.Cancel();
+void RpcStream::GiveWay() {
+  if (reads_tensors_) Cancel();
 }
 
 // Gives its status once the message has left.
-Task<absl::Status> MessageStream::Write(const grpc::ByteBuffer& message,
-                                        bool is_only,
-                                        StallWatchdog::Transfer& transfer) {
+Task<absl::Status> RpcStream::Write(const grpc::ByteBuffer& message,
+                                    bool is_only,
+                                    StallWatchdog::Transfer& transfer) {
   const auto bytes = static_cast<int64_t>(message.Length());
   finished_ = is_only && message.Length() <= kMaxBytesWithStatus;
-  if (finished_) place_.reset();
+  if (finished_) LeavePlace();
   const bool written = co_await Operation([&](void* tag) {
     if (finished_) {
       rpc_.stream.WriteAndFinish(message, {}, grpc::Status::OK, tag);
@@ -171,21 +160,21 @@ Task<absl::Status> MessageStream::Write(const grpc::ByteBuffer& message,
   co_return absl::OkStatus();
 }
 
-Task<absl::Status> MessageStream::WriteResponse(
+Task<absl::Status> RpcStream::WriteResponse(
     const google::protobuf::MessageLite& response) {
   absl::Status skipped = co_await SkipRest();
   if (!skipped.ok()) co_return skipped;
-  StallWatchdog::Transfer transfer(watchdog_, [this] { call_.Cancel(); });
+  StallWatchdog::Transfer transfer(watchdog_, [this] { Cancel(); });
   const grpc::ByteBuffer message = wire::Serialize(response);
   co_return co_await Write(message, /*is_only=*/true, transfer);
 }
 
-Task<absl::Status> MessageStream::WriteTensors(
+Task<absl::Status> RpcStream::WriteTensors(
     const google::protobuf::MessageLite& header,
     std::vector<wire::Payload> tensors) {
   absl::Status status = co_await SkipRest();
   if (!status.ok()) co_return status;
-  StallWatchdog::Transfer transfer(watchdog_, [this] { call_.Cancel(); });
+  StallWatchdog::Transfer transfer(watchdog_, [this] { Cancel(); });
   wire::TensorWriter writer(header, std::move(tensors));
   const grpc::ByteBuffer first = *writer.Next();  // There always is one.
   std::optional<grpc::ByteBuffer> next = writer.Next();
@@ -196,10 +185,10 @@ Task<absl::Status> MessageStream::WriteTensors(
   co_return status;
 }
 
-Task<bool> MessageStream::Finish(absl::Status status) {
+Task<bool> RpcStream::Finish(absl::Status status) {
   if (finished_) co_return true;
   finished_ = true;
-  place_.reset();
+  LeavePlace();
   co_return co_await Operation(
       [&](void* tag) { rpc_.stream.Finish(ToGrpc(status), tag); });
 }

@@ -1,0 +1,302 @@
+#include "server/rpc/transport/call_stream.h"
+
+#include <google/protobuf/util/time_util.h>
+#include <grpc/grpc.h>
+
+#include <optional>
+#include <stop_token>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "base/errors.h"
+#include "proto/wire/unary.h"
+#include "server/rpc/transport/call_log.h"
+#include "server/rpc/transport/status.h"
+
+namespace backboned::rpc {
+namespace {
+
+absl::Duration TimeoutOf(const v1::CallRequest& request) {
+  if (!request.has_timeout()) return absl::InfiniteDuration();
+  return absl::Seconds(request.timeout().seconds()) +
+         absl::Nanoseconds(request.timeout().nanos());
+}
+
+}  // namespace
+
+CallStream::CallStream(Rpc& rpc, Call& call, Surroundings& surroundings,
+                       const Methods& methods)
+    : rpc_(rpc),
+      call_(call),
+      surroundings_(surroundings),
+      methods_(methods),
+      shared_{.queue = rpc.queue,
+              .watchdog = surroundings.watchdog,
+              .writer = PartWriter(rpc, surroundings.watchdog),
+              .buffered = [this](int64_t bytes) { ChangeBuffered(bytes); }} {
+  call_.record().stream = surroundings.streams.NextNumber();
+}
+
+Task<absl::Status> CallStream::Serve() {
+  const absl::StatusOr<Sessions::Call> session =
+      surroundings_.server.sessions().Begin(call_.session(), call_.principal(),
+                                            call_.received());
+  const absl::StatusOr<Budget::Reservation> place =
+      session.ok() ? surroundings_.streams.Enter(call_.payer(), *this)
+                   : session.status();
+  absl::Status status = place.status();
+  if (place.ok()) status = co_await ServeCalls();
+  const grpc::Status ended = ToGrpc(status);
+  const bool finished =
+      co_await Operation([&](void* tag) { rpc_.stream.Finish(ended, tag); });
+  if (place.ok()) {
+    surroundings_.streams.Leave(*this);
+    Event& reads_ended = reads_ended_;
+    co_await reads_ended;  // The end of the stream ends them.
+  }
+  if (status.ok() && !finished) {
+    status = absl::CancelledError("the client went away");
+  }
+  LogCall(call_, status);
+  co_return status;
+}
+
+// Serves calls until none is left to answer, and no more will be taken.
+Task<absl::Status> CallStream::ServeCalls() {
+  const std::stop_callback gone(call_.gone(), [this] { StopAll(); });
+  ReadParts();
+  AwaitAge();
+  Event& over = over_;
+  co_await over;
+  age_.Cancel();
+  Event& age_ended = age_ended_;
+  co_await age_ended;
+  absl::MutexLock lock(&mutex_);
+  co_return read_;
+}
+
+Detached CallStream::ReadParts() {
+  absl::Status status;
+  while (status.ok()) {
+    while (const std::shared_ptr<Event> room = AwaitedRoom()) {
+      Event& awaited = *room;
+      co_await awaited;
+    }
+    grpc::ByteBuffer buffer;
+    const bool came =
+        co_await Operation([&](void* tag) { rpc_.stream.Read(&buffer, tag); });
+    if (!came) break;
+    status = Take(std::move(buffer));
+  }
+  if (grpc_call_failed_before_recv_message(rpc_.context.c_call()) != 0) {
+    rpc_.gone.request_stop();
+  }
+  if (!status.ok()) StopAll();
+  std::vector<std::shared_ptr<StreamedCall>> left;
+  {
+    absl::MutexLock lock(&mutex_);
+    read_ = status;
+    for (const auto& [number, call] : calls_) left.push_back(call);
+  }
+  for (const auto& call : left) call->EndParts();
+  left.clear();
+  {
+    absl::MutexLock lock(&mutex_);
+    reads_ = false;
+  }
+  GoOn();
+  reads_ended_.Happen();
+}
+
+// Takes a part, and returns an error that ends the stream.
+absl::Status CallStream::Take(grpc::ByteBuffer buffer) {
+  const auto bytes = static_cast<int64_t>(buffer.Length());
+  call_.record().bytes_in += bytes;
+  absl::StatusOr<wire::Message> part =
+      wire::Message::DecodePart(std::move(buffer));
+  if (!part.ok()) return part.status();
+  v1::CallRequest rest;
+  absl::Status parsed = part->ParseRest(rest);
+  if (!parsed.ok()) return parsed;
+  if (part->has_header()) return Begin(*std::move(part), bytes, rest);
+  const std::shared_ptr<StreamedCall> call = Find(rest.call());
+  if (call == nullptr) return absl::OkStatus();
+  if (part->has_chunk()) call->Deliver(*std::move(part), bytes);
+  if (rest.cancel()) call->Stop();
+  return absl::OkStatus();
+}
+
+// Begins a call.
+absl::Status CallStream::Begin(wire::Message part, int64_t bytes,
+                               const v1::CallRequest& rest) {
+  if (rest.call() <= last_) {
+    return Malformed(absl::StrCat("the header of call ", rest.call(),
+                                  " comes behind that of call ", last_));
+  }
+  if (rest.after() >= rest.call()) {
+    return Malformed(absl::StrCat("call ", rest.call(), " is to follow call ",
+                                  rest.after(), ", which is not before it"));
+  }
+  last_ = rest.call();
+  const auto found = methods_.find(part.header_field());
+  const Method* const method =
+      found == methods_.end() ? nullptr : found->second;
+  std::stop_source stop;
+  Call call = call_.Within(method == nullptr ? "?" : method->name,
+                           stop.get_token(), TimeoutOf(rest));
+  call.record().stream = call_.record().stream;
+  CallOrder::Work work = WorkOf(method, part);
+  const auto streamed = std::make_shared<StreamedCall>(
+      shared_, std::move(call), std::move(stop), std::move(part), bytes,
+      std::move(work), rest.call(), rest.after());
+  {
+    absl::MutexLock lock(&mutex_);
+    if (IsOver()) return absl::OkStatus();  // The client sends it again.
+    calls_.emplace(rest.call(), streamed);
+  }
+  ++call_.record().calls;
+  if (rest.cancel()) streamed->Stop();
+  ServeOne(streamed, method, CheckTaken(method));
+  return absl::OkStatus();
+}
+
+// Returns why the stream does not begin a call that has come.
+absl::Status CallStream::CheckTaken(const Method* method) const {
+  if (notice_ == v1::NOTICE_MOVE) {
+    return Error(absl::StatusCode::kUnavailable, Reason::kDraining,
+                 "the stream has lived for max-stream-age; open another one");
+  }
+  if (method != nullptr) return absl::OkStatus();
+  return absl::UnimplementedError(
+      "the server does not know the call's header; it may be older than the "
+      "client");
+}
+
+// Returns what a call works on, by the instance's full name.
+CallOrder::Work CallStream::WorkOf(const Method* method,
+                                   const wire::Message& part) const {
+  if (method == nullptr) return {};
+  CallOrder::Work work = method->work(part);
+  if (work.instance.empty()) return work;
+  const absl::StatusOr<std::shared_ptr<Instance>> instance =
+      surroundings_.server.registry().Find(work.instance, call_.principal());
+  if (instance.ok()) work.instance = (*instance)->FullName();
+  return work;
+}
+
+Detached CallStream::ServeOne(std::shared_ptr<StreamedCall> call,
+                              const Method* method, absl::Status taken) {
+  if (taken.ok()) {
+    co_await ServeCall(surroundings_, *method, call->call(), *call);
+  } else {
+    co_await call->Finish(taken);
+    LogCall(call->call(), taken);
+  }
+  Leave(std::move(call));
+}
+
+// Tells the client something about the stream.
+Detached CallStream::Notify(v1::Notice notice) {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (IsOver()) co_return;
+    ++notices_;
+  }
+  v1::CallAnswer part;
+  part.set_notice(notice);
+  co_await shared_.writer.Write(wire::Serialize(part), /*is_whole=*/true);
+  {
+    absl::MutexLock lock(&mutex_);
+    --notices_;
+    ends_with_last_call_ = true;
+  }
+  GoOn();
+}
+
+void CallStream::EndWithLastCall(v1::Notice notice) {
+  if (notice_ == notice) return;
+  notice_ = notice;
+  Notify(notice);
+}
+
+Detached CallStream::AwaitAge() {
+  const absl::Time end =
+      absl::Now() + surroundings_.server.limits().max_stream_age;
+  const bool is_old = co_await Operation(
+      [&](void* tag) { age_.Set(&rpc_.queue, absl::ToChronoTime(end), tag); });
+  if (is_old) EndWithLastCall(v1::NOTICE_MOVE);
+  age_ended_.Happen();
+}
+
+void CallStream::StopAll() {
+  std::vector<std::shared_ptr<StreamedCall>> calls;
+  {
+    absl::MutexLock lock(&mutex_);
+    stopped_ = true;
+    for (const auto& [number, call] : calls_) calls.push_back(call);
+  }
+  for (const auto& call : calls) call->Stop();
+  calls.clear();
+  GoOn();
+}
+
+// Forgets a call that has ended. The stream may end with it.
+void CallStream::Leave(std::shared_ptr<StreamedCall> call) {
+  {
+    absl::MutexLock lock(&mutex_);
+    call_.record().bytes_out += call->call().record().bytes_out;
+    calls_.erase(call->number());
+  }
+  call.reset();
+  GoOn();
+}
+
+void CallStream::ChangeBuffered(int64_t bytes) {
+  {
+    absl::MutexLock lock(&mutex_);
+    buffered_bytes_ += bytes;
+  }
+  if (bytes < 0) GoOn();
+}
+
+std::shared_ptr<StreamedCall> CallStream::Find(uint64_t number) {
+  absl::MutexLock lock(&mutex_);
+  const auto found = calls_.find(number);
+  return found == calls_.end() ? nullptr : found->second;
+}
+
+bool CallStream::HasRoom() const {
+  return stopped_ ||
+         (calls_.size() < kMostCalls && buffered_bytes_ < kMostBufferedBytes);
+}
+
+// Returns what happens when the stream may read on; null: it may now.
+std::shared_ptr<Event> CallStream::AwaitedRoom() {
+  absl::MutexLock lock(&mutex_);
+  if (HasRoom()) return nullptr;
+  room_ = std::make_shared<Event>();
+  return room_;
+}
+
+bool CallStream::IsOver() const {
+  return (!reads_ || ends_with_last_call_) && calls_.empty() && notices_ == 0;
+}
+
+// Lets the stream read on, or end, if it may now.
+void CallStream::GoOn() {
+  std::shared_ptr<Event> room;
+  bool is_over;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (HasRoom()) room.swap(room_);
+    is_over = IsOver();
+  }
+  // Reading is the queue's, whoever made room.
+  if (room != nullptr) Post(rpc_.queue, [room] { room->Happen(); });
+  if (is_over) over_.Happen();
+}
+
+}  // namespace backboned::rpc

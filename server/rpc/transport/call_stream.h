@@ -1,0 +1,103 @@
+// Serves the calls of one stream.
+
+#ifndef BACKBONED_SERVER_RPC_TRANSPORT_CALL_STREAM_H_
+#define BACKBONED_SERVER_RPC_TRANSPORT_CALL_STREAM_H_
+
+#include <grpcpp/alarm.h>
+#include <grpcpp/support/byte_buffer.h>
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
+#include "backboned/v1/backbone_service.pb.h"
+#include "base/task.h"
+#include "proto/wire/message.h"
+#include "server/limits/continuation.h"
+#include "server/rpc/transport/call.h"
+#include "server/rpc/transport/completion.h"
+#include "server/rpc/transport/decorator.h"
+#include "server/rpc/transport/method.h"
+#include "server/rpc/transport/streamed_call.h"
+
+namespace backboned::rpc {
+
+// Reads the parts of a stream's calls, begins each call at its header, and ends
+// the stream: with its last call once the client has half-closed, the server
+// drains or the stream is old; at once if the client is gone.
+class CallStream {
+ public:
+  // By the field of their headers.
+  using Methods = std::map<uint32_t, const Method*>;
+
+  // The most calls under way, and the most bytes of parts that came before
+  // their handlers asked for them. Over them the stream reads no further.
+  static constexpr size_t kMostCalls = 1024;
+  static constexpr int64_t kMostBufferedBytes = int64_t{8} << 20;
+
+  // The arguments must outlive the stream. `call` is the stream's own.
+  CallStream(Rpc& rpc, Call& call, Surroundings& surroundings,
+             const Methods& methods);
+
+  // Serves the stream and gives how it ended.
+  Task<absl::Status> Serve();
+
+  // Tells the client that the server is shutting down, and ends the stream with
+  // its last call. For the thread of the queue.
+  void Drain() { EndWithLastCall(v1::NOTICE_DRAINING); }
+
+ private:
+  using Calls = std::map<uint64_t, std::shared_ptr<StreamedCall>>;
+
+  Task<absl::Status> ServeCalls();
+  Detached ReadParts();
+  Detached AwaitAge();
+  absl::Status Take(grpc::ByteBuffer buffer);
+  absl::Status Begin(wire::Message part, int64_t bytes,
+                     const v1::CallRequest& rest);
+  absl::Status CheckTaken(const Method* method) const;
+  CallOrder::Work WorkOf(const Method* method, const wire::Message& part) const;
+  Detached ServeOne(std::shared_ptr<StreamedCall> call, const Method* method,
+                    absl::Status taken);
+  Detached Notify(v1::Notice notice);
+  void EndWithLastCall(v1::Notice notice);
+  void StopAll();
+  void Leave(std::shared_ptr<StreamedCall> call);
+  void ChangeBuffered(int64_t bytes);
+  std::shared_ptr<StreamedCall> Find(uint64_t number);
+  std::shared_ptr<Event> AwaitedRoom();
+  bool HasRoom() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  bool IsOver() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  void GoOn();
+
+  Rpc& rpc_;
+  Call& call_;
+  Surroundings& surroundings_;
+  const Methods& methods_;
+  StreamedCall::Stream shared_;
+  // The following belong to the thread of the queue.
+  uint64_t last_ = 0;                           // The last call's number.
+  v1::Notice notice_ = v1::NOTICE_UNSPECIFIED;  // The last one that was given.
+  grpc::Alarm age_;
+
+  absl::Mutex mutex_;
+  Calls calls_ ABSL_GUARDED_BY(mutex_);
+  int64_t notices_ ABSL_GUARDED_BY(mutex_) = 0;  // On their way.
+  int64_t buffered_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::shared_ptr<Event> room_ ABSL_GUARDED_BY(mutex_);  // If the stream waits.
+  bool reads_ ABSL_GUARDED_BY(mutex_) = true;
+  bool ends_with_last_call_ ABSL_GUARDED_BY(mutex_) = false;
+  bool stopped_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Status read_ ABSL_GUARDED_BY(mutex_);  // How the reading ended.
+  Event over_;  // Nothing is left to answer, and nothing more is taken.
+  Event reads_ended_;
+  Event age_ended_;
+};
+
+}  // namespace backboned::rpc
+
+#endif  // BACKBONED_SERVER_RPC_TRANSPORT_CALL_STREAM_H_

@@ -1,0 +1,48 @@
+#include "server/rpc/transport/decorator.h"
+
+#include <utility>
+
+#include "absl/status/statusor.h"
+#include "server/limits/catching.h"
+#include "server/limits/continuation.h"
+#include "server/rpc/transport/call_log.h"
+
+namespace backboned::rpc {
+namespace {
+
+// Runs a call that was let in.
+Task<absl::Status> Run(Server& server, const Method& method, Call& call,
+                       MessageStream& stream) {
+  try {
+    const absl::StatusOr<Sessions::Call> session = server.sessions().Begin(
+        call.session(), call.principal(), call.received());
+    if (!session.ok()) co_return session.status();
+    call.set_account(server.accounts().Of(call.payer()));
+    co_await Under(call.account());
+    co_return co_await method.handler(call, stream);
+  } catch (...) {
+    co_return RunCatching([]() -> absl::Status { throw; });
+  }
+}
+
+}  // namespace
+
+Task<absl::Status> ServeCall(Surroundings& surroundings, const Method& method,
+                             Call& call, MessageStream& stream) {
+  Server& server = surroundings.server;
+  call.set_access(method.access);
+  absl::StatusOr<Gate::Pass> place = surroundings.gate.Enter(call.payer());
+  absl::Status status = place.status();
+  if (place.ok()) {
+    stream.KeepPlace(*std::move(place));
+    status = co_await Run(server, method, call, stream);
+  } else {
+    server.sessions().Touch(call.session(), call.principal(), call.received());
+  }
+  status = call.HowItEnded(status);
+  co_await stream.Finish(status);
+  LogCall(call, status);
+  co_return status;
+}
+
+}  // namespace backboned::rpc
