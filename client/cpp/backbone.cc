@@ -5,12 +5,15 @@
 
 #include "absl/strings/str_cat.h"
 #include "client/cpp/announced.h"
-#include "client/cpp/call.h"
+#include "client/cpp/calls.h"
 #include "client/cpp/retry.h"
 #include "proto/wire/spec.h"
 
 namespace backboned::client {
 namespace {
+
+const Sources kNoSources;
+const Destinations kNoTensors;
 
 // Returns the header of an answer, and the bytes of each tensor that it
 // announces, whose sum fits an int64 too.
@@ -33,94 +36,79 @@ absl::StatusOr<std::vector<int64_t>> ParseResult(const wire::Message& first,
 }
 
 template <typename Result>
-absl::StatusOr<Received<Result>> Receive(Call& call, int64_t max_bytes) {
+absl::StatusOr<Received<Result>> Receive(Calls& calls, Calls::Call& call,
+                                         int64_t max_bytes) {
+  absl::StatusOr<wire::Message> first = calls.WaitForResult(call);
+  if (!first.ok()) return first.status();
   Received<Result> received;
-  const auto place =
-      [&](const wire::Message& first) -> absl::StatusOr<Destinations> {
-    const auto sizes_bytes = ParseResult(first, received.result);
-    if (!sizes_bytes.ok()) return sizes_bytes.status();
-    auto tensors = Tensors::Allocate(*sizes_bytes, max_bytes);
-    if (!tensors.ok()) return tensors.status();
-    received.tensors = *std::move(tensors);
-    return received.tensors.spans();
-  };
-  const absl::Status status = call.ReceiveTensors(place);
+  const auto sizes_bytes = ParseResult(*first, received.result);
+  if (!sizes_bytes.ok()) return sizes_bytes.status();
+  auto tensors = Tensors::Allocate(*sizes_bytes, max_bytes);
+  if (!tensors.ok()) return tensors.status();
+  received.tensors = *std::move(tensors);
+  const absl::Status status =
+      calls.Receive(call, *std::move(first), received.tensors.spans());
   if (!status.ok()) return status;
   return received;
 }
 
 template <typename Result>
-absl::StatusOr<Result> Receive(Call& call, Destinations destinations) {
+absl::StatusOr<Result> Receive(Calls& calls, Calls::Call& call,
+                               const Destinations& destinations) {
+  absl::StatusOr<wire::Message> first = calls.WaitForResult(call);
+  if (!first.ok()) return first.status();
   Result result;
-  const auto place =
-      [&](const wire::Message& first) -> absl::StatusOr<Destinations> {
-    const auto sizes_bytes = ParseResult(first, result);
-    if (!sizes_bytes.ok()) return sizes_bytes.status();
-    int64_t announced = 0, room = 0;
-    for (const int64_t bytes : *sizes_bytes) announced += bytes;
-    for (const auto& destination : destinations)
-      room += std::ssize(destination);
-    if (announced == room) return std::move(destinations);
+  const auto sizes_bytes = ParseResult(*first, result);
+  if (!sizes_bytes.ok()) return sizes_bytes.status();
+  int64_t announced = 0, room = 0;
+  for (const int64_t bytes : *sizes_bytes) announced += bytes;
+  for (const auto& destination : destinations) room += std::ssize(destination);
+  if (announced != room) {
     return absl::InvalidArgumentError(absl::StrCat(
         "the answer has ", announced, " bytes, its destination ", room));
-  };
-  const absl::Status status = call.ReceiveTensors(place);
+  }
+  const absl::Status status =
+      calls.Receive(call, *std::move(first), destinations);
   if (!status.ok()) return status;
   return result;
 }
 
-template <typename Response>
-absl::StatusOr<Response> ReceiveMessage(Call& call) {
-  Response response;
-  const absl::Status status = call.ReceiveMessage(response);
-  if (!status.ok()) return status;
-  return response;
-}
-
 // The request of a verb.
 struct Request {
-  const char* method;
+  uint32_t field;  // CallRequest's, of the header.
   const google::protobuf::MessageLite& header;
-  const Sources* tensors = nullptr;  // Null: the request has only a header.
+  const Sources& tensors = kNoSources;
 };
 
 // Makes a call; `receive` takes its answer.
 template <typename Receive>
-std::invoke_result_t<Receive&, Call&> Exchange(const Connection& connection,
-                                               const Request& request,
-                                               Receive receive) {
+std::invoke_result_t<Receive&, Calls&, Calls::Call&> Exchange(
+    const Connection& connection, const Request& request, Receive receive) {
   return Retry(connection.options(), [&](absl::Duration left) {
-    Call call(connection, request.method, left);
-    if (request.tensors == nullptr) {
-      call.SendMessage(request.header);
-    } else {
-      call.SendTensors(request.header, *request.tensors);
-    }
-    return receive(call);
+    Calls& calls = connection.calls();
+    const std::unique_ptr<Calls::Call> call =
+        calls.Begin({.field = request.field,
+                     .header = &request.header,
+                     .tensors = request.tensors,
+                     .timeout = left});
+    return receive(calls, *call);
   });
 }
 
 template <typename Result>
 absl::StatusOr<Received<Result>> Ask(const Connection& connection,
                                      const Request& request) {
-  return Exchange(connection, request, [&](Call& call) {
-    return Receive<Result>(call, connection.options().max_answer_bytes);
+  return Exchange(connection, request, [&](Calls& calls, Calls::Call& call) {
+    return Receive<Result>(calls, call, connection.options().max_answer_bytes);
   });
 }
 
 template <typename Result>
 absl::StatusOr<Result> Ask(const Connection& connection, const Request& request,
                            const Destinations& destinations) {
-  return Exchange(connection, request, [&](Call& call) {
-    return Receive<Result>(call, destinations);
+  return Exchange(connection, request, [&](Calls& calls, Calls::Call& call) {
+    return Receive<Result>(calls, call, destinations);
   });
-}
-
-template <typename Response>
-absl::StatusOr<Response> Send(const Connection& connection,
-                              const Request& request) {
-  return Exchange(connection, request,
-                  [](Call& call) { return ReceiveMessage<Response>(call); });
 }
 
 v1::TensorSpec FlatSpec(Source bytes) {
@@ -130,19 +118,7 @@ v1::TensorSpec FlatSpec(Source bytes) {
   return spec;
 }
 
-constexpr char kForward[] = "/backboned.v1.BackboneService/Forward";
-constexpr char kBackward[] = "/backboned.v1.BackboneService/Backward";
-constexpr char kGetParams[] = "/backboned.v1.BackboneService/GetParams";
-constexpr char kSetParams[] = "/backboned.v1.BackboneService/SetParams";
-constexpr char kGetGrads[] = "/backboned.v1.BackboneService/GetGrads";
-constexpr char kSetGrads[] = "/backboned.v1.BackboneService/SetGrads";
-constexpr char kGetBuffers[] = "/backboned.v1.BackboneService/GetBuffers";
-constexpr char kSetBuffers[] = "/backboned.v1.BackboneService/SetBuffers";
-constexpr char kTrainStep[] = "/backboned.v1.BackboneService/TrainStep";
-constexpr char kGetOptimizerState[] =
-    "/backboned.v1.BackboneService/GetOptimizerState";
-constexpr char kSetOptimizerState[] =
-    "/backboned.v1.BackboneService/SetOptimizerState";
+using Field = v1::CallRequest;
 
 }  // namespace
 
@@ -159,43 +135,49 @@ Header Backbone::SetName(Header header) const {
 
 absl::StatusOr<Received<v1::ForwardResult>> Backbone::Forward(
     v1::ForwardHeader header, const Sources& input) const {
-  return Ask<v1::ForwardResult>(*connection_,
-                                {kForward, SetName(std::move(header)), &input});
+  return Ask<v1::ForwardResult>(
+      *connection_,
+      {Field::kForwardFieldNumber, SetName(std::move(header)), input});
 }
 
 absl::StatusOr<v1::ForwardResult> Backbone::Forward(
     v1::ForwardHeader header, const Sources& input,
     Destinations destinations) const {
-  return Ask<v1::ForwardResult>(*connection_,
-                                {kForward, SetName(std::move(header)), &input},
-                                destinations);
+  return Ask<v1::ForwardResult>(
+      *connection_,
+      {Field::kForwardFieldNumber, SetName(std::move(header)), input},
+      destinations);
 }
 
 absl::StatusOr<Received<v1::BackwardResult>> Backbone::Backward(
     v1::BackwardHeader header, const Sources& gradients) const {
   return Ask<v1::BackwardResult>(
-      *connection_, {kBackward, SetName(std::move(header)), &gradients});
+      *connection_,
+      {Field::kBackwardFieldNumber, SetName(std::move(header)), gradients});
 }
 
 absl::StatusOr<v1::BackwardResult> Backbone::Backward(
     v1::BackwardHeader header, const Sources& gradients,
     Destinations destinations) const {
   return Ask<v1::BackwardResult>(
-      *connection_, {kBackward, SetName(std::move(header)), &gradients},
+      *connection_,
+      {Field::kBackwardFieldNumber, SetName(std::move(header)), gradients},
       destinations);
 }
 
 absl::StatusOr<Received<v1::TrainStepResult>> Backbone::TrainStep(
     v1::TrainStepHeader header, const Sources& batch) const {
   return Ask<v1::TrainStepResult>(
-      *connection_, {kTrainStep, SetName(std::move(header)), &batch});
+      *connection_,
+      {Field::kTrainStepFieldNumber, SetName(std::move(header)), batch});
 }
 
 absl::StatusOr<v1::TrainStepResult> Backbone::TrainStep(
     v1::TrainStepHeader header, const Sources& batch,
     Destinations destinations) const {
   return Ask<v1::TrainStepResult>(
-      *connection_, {kTrainStep, SetName(std::move(header)), &batch},
+      *connection_,
+      {Field::kTrainStepFieldNumber, SetName(std::move(header)), batch},
       destinations);
 }
 
@@ -203,40 +185,44 @@ absl::StatusOr<v1::ReleaseTapesResponse> Backbone::ReleaseTapes(
     const std::vector<std::string>& tape_ids) const {
   v1::ReleaseTapesRequest request;
   request.mutable_tape_ids()->Assign(tape_ids.begin(), tape_ids.end());
-  return connection_->Ask(connection_->backbones(),
-                          &v1::BackboneService::Stub::ReleaseTapes, request);
+  return Ask<v1::ReleaseTapesResponse>(
+      *connection_, {Field::kReleaseTapesFieldNumber, request}, kNoTensors);
 }
 
 absl::StatusOr<Received<v1::GetParamsResult>> Backbone::GetParams(
     v1::GetParamsRequest request) const {
-  return Ask<v1::GetParamsResult>(*connection_,
-                                  {kGetParams, SetName(std::move(request))});
+  return Ask<v1::GetParamsResult>(*connection_, {Field::kGetParamsFieldNumber,
+                                                 SetName(std::move(request))});
 }
 
 absl::StatusOr<v1::GetParamsResult> Backbone::GetParams(
     v1::GetParamsRequest request, std::span<std::byte> destination) const {
   return Ask<v1::GetParamsResult>(
-      *connection_, {kGetParams, SetName(std::move(request))}, {destination});
+      *connection_, {Field::kGetParamsFieldNumber, SetName(std::move(request))},
+      {destination});
 }
 
 absl::StatusOr<v1::SetParamsResponse> Backbone::SetParams(
     Source params, v1::SetParamsHeader header) const {
   if (!header.has_spec()) *header.mutable_spec() = FlatSpec(params);
   const Sources sources = {params};
-  return Send<v1::SetParamsResponse>(
-      *connection_, {kSetParams, SetName(std::move(header)), &sources});
+  return Ask<v1::SetParamsResponse>(
+      *connection_,
+      {Field::kSetParamsFieldNumber, SetName(std::move(header)), sources},
+      kNoTensors);
 }
 
 absl::StatusOr<Received<v1::GetGradsResult>> Backbone::GetGrads(
     v1::GetGradsRequest request) const {
-  return Ask<v1::GetGradsResult>(*connection_,
-                                 {kGetGrads, SetName(std::move(request))});
+  return Ask<v1::GetGradsResult>(
+      *connection_, {Field::kGetGradsFieldNumber, SetName(std::move(request))});
 }
 
 absl::StatusOr<v1::GetGradsResult> Backbone::GetGrads(
     v1::GetGradsRequest request, std::span<std::byte> destination) const {
   return Ask<v1::GetGradsResult>(
-      *connection_, {kGetGrads, SetName(std::move(request))}, {destination});
+      *connection_, {Field::kGetGradsFieldNumber, SetName(std::move(request))},
+      {destination});
 }
 
 absl::StatusOr<v1::SetGradsResponse> Backbone::SetGrads(
@@ -245,65 +231,77 @@ absl::StatusOr<v1::SetGradsResponse> Backbone::SetGrads(
     *header.mutable_grads()->mutable_spec() = FlatSpec(grads);
   }
   const Sources sources = {grads};
-  return Send<v1::SetGradsResponse>(
-      *connection_, {kSetGrads, SetName(std::move(header)), &sources});
+  return Ask<v1::SetGradsResponse>(
+      *connection_,
+      {Field::kSetGradsFieldNumber, SetName(std::move(header)), sources},
+      kNoTensors);
 }
 
 absl::StatusOr<v1::ZeroGradsResponse> Backbone::ZeroGrads(
     v1::ZeroGradsRequest request) const {
-  return connection_->Ask(connection_->backbones(),
-                          &v1::BackboneService::Stub::ZeroGrads,
-                          SetName(std::move(request)));
+  return Ask<v1::ZeroGradsResponse>(
+      *connection_, {Field::kZeroGradsFieldNumber, SetName(std::move(request))},
+      kNoTensors);
 }
 
 absl::StatusOr<Received<v1::GetBuffersResult>> Backbone::GetBuffers(
     v1::GetBuffersRequest request) const {
-  return Ask<v1::GetBuffersResult>(*connection_,
-                                   {kGetBuffers, SetName(std::move(request))});
+  return Ask<v1::GetBuffersResult>(*connection_, {Field::kGetBuffersFieldNumber,
+                                                  SetName(std::move(request))});
 }
 
 absl::StatusOr<v1::GetBuffersResult> Backbone::GetBuffers(
     v1::GetBuffersRequest request, Destinations destinations) const {
   return Ask<v1::GetBuffersResult>(
-      *connection_, {kGetBuffers, SetName(std::move(request))}, destinations);
+      *connection_,
+      {Field::kGetBuffersFieldNumber, SetName(std::move(request))},
+      destinations);
 }
 
 absl::StatusOr<v1::SetBuffersResponse> Backbone::SetBuffers(
     v1::SetBuffersHeader header, const Sources& buffers) const {
-  return Send<v1::SetBuffersResponse>(
-      *connection_, {kSetBuffers, SetName(std::move(header)), &buffers});
+  return Ask<v1::SetBuffersResponse>(
+      *connection_,
+      {Field::kSetBuffersFieldNumber, SetName(std::move(header)), buffers},
+      kNoTensors);
 }
 
 absl::StatusOr<v1::ConfigureOptimizerResponse> Backbone::ConfigureOptimizer(
     v1::ConfigureOptimizerRequest request) const {
-  return connection_->Ask(connection_->backbones(),
-                          &v1::BackboneService::Stub::ConfigureOptimizer,
-                          SetName(std::move(request)));
+  return Ask<v1::ConfigureOptimizerResponse>(
+      *connection_,
+      {Field::kConfigureOptimizerFieldNumber, SetName(std::move(request))},
+      kNoTensors);
 }
 
 absl::StatusOr<v1::StepResponse> Backbone::Step(v1::StepRequest request) const {
-  return connection_->Ask(connection_->backbones(),
-                          &v1::BackboneService::Stub::Step,
-                          SetName(std::move(request)));
+  return Ask<v1::StepResponse>(
+      *connection_, {Field::kStepFieldNumber, SetName(std::move(request))},
+      kNoTensors);
 }
 
 absl::StatusOr<Received<v1::GetOptimizerStateResult>>
 Backbone::GetOptimizerState(v1::GetOptimizerStateRequest request) const {
   return Ask<v1::GetOptimizerStateResult>(
-      *connection_, {kGetOptimizerState, SetName(std::move(request))});
+      *connection_,
+      {Field::kGetOptimizerStateFieldNumber, SetName(std::move(request))});
 }
 
 absl::StatusOr<v1::GetOptimizerStateResult> Backbone::GetOptimizerState(
     v1::GetOptimizerStateRequest request, Destinations destinations) const {
   return Ask<v1::GetOptimizerStateResult>(
-      *connection_, {kGetOptimizerState, SetName(std::move(request))},
+      *connection_,
+      {Field::kGetOptimizerStateFieldNumber, SetName(std::move(request))},
       destinations);
 }
 
 absl::StatusOr<v1::SetOptimizerStateResponse> Backbone::SetOptimizerState(
     v1::SetOptimizerStateHeader header, const Sources& tensors) const {
-  return Send<v1::SetOptimizerStateResponse>(
-      *connection_, {kSetOptimizerState, SetName(std::move(header)), &tensors});
+  return Ask<v1::SetOptimizerStateResponse>(
+      *connection_,
+      {Field::kSetOptimizerStateFieldNumber, SetName(std::move(header)),
+       tensors},
+      kNoTensors);
 }
 
 absl::StatusOr<v1::ExtractResponse> Backbone::Extract(

@@ -17,6 +17,7 @@
 #include "absl/status/statusor.h"
 #include "backboned/v1/instance_service.pb.h"
 #include "client/cpp/backbone.h"
+#include "client/cpp/calls.h"
 #include "client/cpp/connection.h"
 #include "client/cpp/options.h"
 
@@ -43,6 +44,10 @@ class Client {
 
   // Returns a handle of the instance `name`, or `owner/name`. Makes no call.
   Backbone backbone(std::string name) const;
+
+  // The stream of calls, for calls that do not wait for those before them. It
+  // lives as long as a copy of the client, or a handle of an instance.
+  Calls& calls() const { return connection_->calls(); }
 
   absl::StatusOr<v1::GetServerResponse> GetServer() const;
   absl::StatusOr<v1::ListArchitecturesResponse> ListArchitectures(

@@ -18,7 +18,8 @@ Connection::Connection(std::shared_ptr<grpc::Channel> channel, Options options)
     : channel_(std::move(channel)),
       options_(std::move(options)),
       instances_(v1::InstanceService::NewStub(channel_)),
-      backbones_(v1::BackboneService::NewStub(channel_)) {
+      backbones_(v1::BackboneService::NewStub(channel_)),
+      calls_(std::make_unique<Calls>(*this)) {
   if (options_.session.empty()) options_.session = RandomId();
 }
 

@@ -14,6 +14,7 @@
 #include "absl/time/time.h"
 #include "backboned/v1/backbone_service.grpc.pb.h"
 #include "backboned/v1/instance_service.grpc.pb.h"
+#include "client/cpp/calls.h"
 #include "client/cpp/error.h"
 #include "client/cpp/options.h"
 #include "client/cpp/retry.h"
@@ -27,12 +28,17 @@ class Connection {
  public:
   // Makes a connection over `channel`. Draws a session if `options` have none.
   Connection(std::shared_ptr<grpc::Channel> channel, Options options);
+  Connection(const Connection&) = delete;
+  Connection& operator=(const Connection&) = delete;
 
   const std::shared_ptr<grpc::Channel>& channel() const { return channel_; }
   const Options& options() const { return options_; }
 
   v1::InstanceService::Stub& instances() const { return *instances_; }
   v1::BackboneService::Stub& backbones() const { return *backbones_; }
+
+  // The stream of the connection's calls.
+  Calls& calls() const { return *calls_; }
 
   // Gives an attempt of a call `left` time, and the metadata.
   void Prepare(grpc::ClientContext& context, absl::Duration left) const;
@@ -82,6 +88,7 @@ class Connection {
   Options options_;
   std::unique_ptr<v1::InstanceService::Stub> instances_;
   std::unique_ptr<v1::BackboneService::Stub> backbones_;
+  std::unique_ptr<Calls> calls_;  // Last: it uses all of the above.
 };
 
 }  // namespace backboned::client

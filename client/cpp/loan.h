@@ -25,6 +25,12 @@ class Loan {
     returned_.WaitForNotification();
   }
 
+  // Lends nothing more, and returns whether every holder has released it.
+  bool TryEnd() {
+    token_.reset();
+    return returned_.HasBeenNotified();
+  }
+
   // May be released on any thread.
   std::shared_ptr<const void> keep_alive() const { return token_; }
 

@@ -40,6 +40,12 @@ std::string AsText(std::span<const std::byte> bytes) {
   return std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size());
 }
 
+v1::ForwardHeader ForwardOf(const std::string& input) {
+  v1::ForwardHeader header;
+  *header.add_inputs() = ByteSpec(input);
+  return header;
+}
+
 class BackboneTest : public testing::Test {
  protected:
   Backbone Net(Options options = {}) {
@@ -53,7 +59,7 @@ class BackboneTest : public testing::Test {
 TEST_F(BackboneTest, ForwardBringsOutputsAndBuffers) {
   server_.backbones.buffers = "buffers";
   const std::string input = Text(3'000'000);
-  v1::ForwardHeader header;
+  v1::ForwardHeader header = ForwardOf(input);
   header.add_outputs("out");
   const auto answer = Net().Forward(header, {AsSource(input)});
   ASSERT_THAT(answer, IsOk());
@@ -68,8 +74,9 @@ TEST_F(BackboneTest, ForwardBringsOutputsAndBuffers) {
 TEST_F(BackboneTest, ForwardFillsTheCallersMemory) {
   server_.backbones.buffers = "buffers";
   std::string output(5, '.'), buffers(7, '.');
-  const auto result = Net().Forward(
-      {}, {AsSource("input")}, {AsDestination(output), AsDestination(buffers)});
+  const auto result =
+      Net().Forward(ForwardOf("input"), {AsSource("input")},
+                    {AsDestination(output), AsDestination(buffers)});
   ASSERT_THAT(result, IsOk());
   EXPECT_EQ(output, PlusOne("input"));
   EXPECT_EQ(buffers, "buffers");
@@ -87,6 +94,10 @@ TEST_F(BackboneTest, BackwardBringsGradients) {
   v1::BackwardHeader header;
   header.set_return_grads(true);
   const std::vector<std::string> sent = {"first", "second"};
+  v1::TapeGradients& tape = *header.add_tapes();
+  for (const std::string& bytes : sent) {
+    *tape.add_gradients() = ByteSpec(bytes);
+  }
   const std::vector<Source> sources = {AsSource(sent[0]), AsSource(sent[1])};
   const auto answer = Net().Backward(header, sources);
   ASSERT_THAT(answer, IsOk());
@@ -136,7 +147,11 @@ TEST_F(BackboneTest, GradsTravelBothWays) {
 TEST_F(BackboneTest, BuffersTravelBothWays) {
   const Backbone net = Net();
   const std::string mean = "m", var = "v";
-  ASSERT_THAT(net.SetBuffers({}, {AsSource(mean), AsSource(var)}), IsOk());
+  v1::SetBuffersHeader header;
+  for (const std::string& bytes : {mean, var}) {
+    *header.add_buffers() = ByteSpec(bytes);
+  }
+  ASSERT_THAT(net.SetBuffers(header, {AsSource(mean), AsSource(var)}), IsOk());
   const auto buffers = net.GetBuffers();
   ASSERT_THAT(buffers, IsOk());
   ASSERT_EQ(buffers->tensors.size(), 2);
@@ -173,8 +188,8 @@ TEST_F(BackboneTest, RefusesAnAnswerOverTheLimit) {
 
 TEST_F(BackboneTest, NoticesATruncatedAnswer) {
   server_.backbones.params = Text(2500);
-  server_.backbones.damage = [](v1::GetParamsResponse& response) {
-    if (response.chunk().offset() == 2000) response.clear_chunk();
+  server_.backbones.damage = [](v1::CallAnswer& part) {
+    if (part.chunk().offset() == 2000) part.clear_chunk();
   };
   EXPECT_THAT(Net().GetParams(),
               StatusIs(StatusCode::kInternal,
@@ -184,8 +199,8 @@ TEST_F(BackboneTest, NoticesATruncatedAnswer) {
 
 TEST_F(BackboneTest, NoticesAMisplacedChunk) {
   server_.backbones.params = Text(2500);
-  server_.backbones.damage = [](v1::GetParamsResponse& response) {
-    response.mutable_chunk()->set_offset(7);
+  server_.backbones.damage = [](v1::CallAnswer& part) {
+    part.mutable_chunk()->set_offset(7);
   };
   EXPECT_THAT(Net().GetParams(),
               StatusIs(StatusCode::kInternal,
@@ -195,11 +210,11 @@ TEST_F(BackboneTest, NoticesAMisplacedChunk) {
 
 TEST_F(BackboneTest, NoticesASecondHeader) {
   server_.backbones.params = Text(2500);
-  server_.backbones.damage = [](v1::GetParamsResponse& response) {
-    response.mutable_header();
+  server_.backbones.damage = [](v1::CallAnswer& part) {
+    part.mutable_get_params();
   };
   EXPECT_THAT(Net().GetParams(),
-              StatusIs(StatusCode::kInternal, "the answer has two headers"));
+              StatusIs(StatusCode::kInternal, "the answer has two results"));
 }
 
 TEST_F(BackboneTest, GivesTheErrorOfAServerThatEndsEarly) {
@@ -234,7 +249,7 @@ TEST_F(BackboneTest, EndsAtTheDeadline) {
   Options options;
   options.call_timeout = absl::Milliseconds(100);
   const std::string input = Text(20 << 20);  // More than the connection holds.
-  const auto answer = Net(options).Forward({}, {AsSource(input)});
+  const auto answer = Net(options).Forward(ForwardOf(input), {AsSource(input)});
   client_returned_.Notify();
   EXPECT_THAT(answer, StatusIs(StatusCode::kDeadlineExceeded));
 }

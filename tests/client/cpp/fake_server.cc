@@ -3,44 +3,36 @@
 #include <grpcpp/security/server_credentials.h>
 #include <grpcpp/server_builder.h>
 
+#include <cstdint>
+#include <map>
+
 #include "absl/strings/str_cat.h"
+#include "client/cpp/announced.h"
+#include "proto/wire/spec.h"
 
 namespace backboned::client {
 namespace {
 
 constexpr size_t kChunkBytes = 1000;
 
-// Reads a stream to its end: a header, and the data of all chunks.
-template <typename Request, typename Header, typename Stream>
-std::string ReadAll(Stream& stream, Header& header) {
-  std::string bytes;
-  Request request;
-  while (stream.Read(&request)) {
-    if (request.has_header()) header = request.header();
-    bytes += request.chunk().data();
+// Returns the bytes that follow a header.
+size_t AnnouncedBytes(const v1::CallRequest& header) {
+  int64_t bytes = 0;
+  for (const v1::TensorSpec* spec : AnnouncedBy(header)) {
+    bytes += wire::ByteSize(*spec).value();
   }
-  return bytes;
+  return static_cast<size_t>(bytes);
 }
 
-// Sends a header in its own message, then chunks of odd sizes.
-template <typename Response, typename Stream, typename Header>
-void WriteAll(Stream& stream, const Header& header, const std::string& bytes,
-              const std::function<void(Response&)>& damage = {}) {
-  Response first;
-  *first.mutable_header() = header;
-  stream.Write(first);
-  for (size_t begin = 0; begin < bytes.size(); begin += kChunkBytes) {
-    Response response;
-    response.mutable_chunk()->set_offset(static_cast<int64_t>(begin));
-    response.mutable_chunk()->set_data(bytes.substr(begin, kChunkBytes));
-    if (damage) damage(response);
-    if (!stream.Write(response)) return;
-  }
-}
-
-void Describe(v1::TensorSpec& spec, const std::string& bytes) {
-  spec.set_dtype(v1::DATA_TYPE_UINT8);
-  spec.add_shape(static_cast<int64_t>(bytes.size()));
+// Sends the last part of a call.
+void SendEnd(FakeBackbones::CallStream& stream, uint64_t call,
+             const grpc::Status& status) {
+  v1::CallAnswer part;
+  part.set_call(call);
+  part.mutable_status()->ParseFromString(status.error_details());
+  part.mutable_status()->set_code(status.error_code());
+  part.mutable_status()->set_message(status.error_message());
+  stream.Write(part);
 }
 
 }  // namespace
@@ -50,116 +42,129 @@ std::string PlusOne(std::string bytes) {
   return bytes;
 }
 
-grpc::Status FakeBackbones::RunHook(grpc::ServerContext* context) {
-  return hook ? hook(*context) : grpc::Status::OK;
+v1::TensorSpec ByteSpec(const std::string& bytes) {
+  v1::TensorSpec spec;
+  spec.set_dtype(v1::DATA_TYPE_UINT8);
+  spec.add_shape(static_cast<int64_t>(bytes.size()));
+  return spec;
 }
 
-grpc::Status FakeBackbones::Forward(grpc::ServerContext* context,
-                                    ForwardStream* stream) {
-  if (grpc::Status status = RunHook(context); !status.ok()) return status;
-  const std::string out =
-      PlusOne(ReadAll<v1::ForwardRequest>(*stream, forward_header));
-  v1::ForwardResult result;
-  result.set_tape_id("tape");
-  Describe(*result.add_outputs(), out);
-  Describe(*result.add_buffers(), buffers);
-  WriteAll<v1::ForwardResponse>(*stream, result, out + buffers);
+grpc::Status FakeBackbones::Calls(grpc::ServerContext* context,
+                                  CallStream* stream) {
+  struct Upload {
+    v1::CallRequest header;
+    std::string bytes;
+  };
+  std::map<uint64_t, Upload> uploads;
+  v1::CallRequest part;
+  while (stream->Read(&part)) {
+    if (part.header_case() != v1::CallRequest::HEADER_NOT_SET) {
+      const grpc::Status status = hook ? hook(*context) : grpc::Status::OK;
+      if (status.ok()) {
+        uploads[part.call()].header = part;
+      } else {
+        SendEnd(*stream, part.call(), status);
+      }
+    }
+    const auto upload = uploads.find(part.call());
+    if (upload == uploads.end()) continue;
+    upload->second.bytes += part.chunk().data();
+    if (upload->second.bytes.size() < AnnouncedBytes(upload->second.header)) {
+      continue;
+    }
+    const bool breaks =
+        !Answer(*stream, upload->second.header, upload->second.bytes);
+    uploads.erase(upload);
+    if (breaks) return grpc::Status(grpc::StatusCode::UNAVAILABLE, "broken");
+  }
   return grpc::Status::OK;
 }
 
-grpc::Status FakeBackbones::Backward(grpc::ServerContext* context,
-                                     BackwardStream* stream) {
-  if (grpc::Status status = RunHook(context); !status.ok()) return status;
-  const std::string input_grad =
-      PlusOne(ReadAll<v1::BackwardRequest>(*stream, backward_header));
-  v1::BackwardResult result;
-  Describe(*result.mutable_grads()->mutable_spec(), grads);
-  Describe(*result.add_input_grads(), input_grad);
-  WriteAll<v1::BackwardResponse>(*stream, result, grads + input_grad);
-  return grpc::Status::OK;
+// Serves a call; returns the bytes of the answer.
+std::string FakeBackbones::Serve(const v1::CallRequest& request,
+                                 const std::string& bytes,
+                                 v1::CallAnswer& answer) {
+  switch (request.header_case()) {
+    case v1::CallRequest::kForward:
+      forward_header = request.forward();
+      answer.mutable_forward()->set_tape_id("tape");
+      *answer.mutable_forward()->add_outputs() = ByteSpec(bytes);
+      *answer.mutable_forward()->add_buffers() = ByteSpec(buffers);
+      return PlusOne(bytes) + buffers;
+    case v1::CallRequest::kBackward:
+      backward_header = request.backward();
+      *answer.mutable_backward()->mutable_grads()->mutable_spec() =
+          ByteSpec(grads);
+      *answer.mutable_backward()->add_input_grads() = ByteSpec(bytes);
+      return grads + PlusOne(bytes);
+    case v1::CallRequest::kReleaseTapes:
+      answer.mutable_release_tapes()->set_released_count(
+          request.release_tapes().tape_ids_size());
+      return "";
+    case v1::CallRequest::kGetParams:
+      answer.mutable_get_params()->mutable_version()->set_uid(
+          request.get_params().instance());
+      *answer.mutable_get_params()->mutable_spec() = ByteSpec(params);
+      return params;
+    case v1::CallRequest::kSetParams:
+      set_params_header = request.set_params();
+      params = bytes;
+      answer.mutable_set_params()->mutable_version()->set_params(2);
+      return "";
+    case v1::CallRequest::kGetGrads:
+      *answer.mutable_get_grads()->mutable_grads()->mutable_spec() =
+          ByteSpec(grads);
+      return grads;
+    case v1::CallRequest::kSetGrads:
+      grads = bytes;
+      answer.mutable_set_grads();
+      return "";
+    case v1::CallRequest::kZeroGrads:
+      grads.clear();
+      answer.mutable_zero_grads();
+      return "";
+    case v1::CallRequest::kGetBuffers:
+      answer.mutable_get_buffers();
+      for (const char byte : buffers) {
+        *answer.mutable_get_buffers()->add_buffers() = ByteSpec({byte});
+      }
+      return buffers;
+    case v1::CallRequest::kSetBuffers:
+      buffers = bytes;
+      answer.mutable_set_buffers();
+      return "";
+    default:
+      return "";
+  }
 }
 
-grpc::Status FakeBackbones::ReleaseTapes(grpc::ServerContext* context,
-                                         const v1::ReleaseTapesRequest* request,
-                                         v1::ReleaseTapesResponse* response) {
-  response->set_released_count(request->tape_ids_size());
-  return RunHook(context);
+// Sends the result in its own part, then chunks of odd sizes, then the end;
+// returns false if the stream is to break there.
+bool FakeBackbones::Answer(CallStream& stream, const v1::CallRequest& request,
+                           const std::string& bytes) {
+  v1::CallAnswer part;
+  part.set_call(request.call());
+  const std::string sent = Serve(request, bytes, part);
+  stream.Write(part);
+  for (size_t begin = 0; begin < sent.size(); begin += kChunkBytes) {
+    part.Clear();
+    part.set_call(request.call());
+    part.mutable_chunk()->set_offset(static_cast<int64_t>(begin));
+    part.mutable_chunk()->set_data(sent.substr(begin, kChunkBytes));
+    damage(part);
+    stream.Write(part);
+  }
+  if (breaks_now()) return false;
+  SendEnd(stream, request.call(), end());
+  return true;
 }
 
-grpc::Status FakeBackbones::GetParams(
-    grpc::ServerContext* context, const v1::GetParamsRequest* request,
-    grpc::ServerWriter<v1::GetParamsResponse>* writer) {
-  if (grpc::Status status = RunHook(context); !status.ok()) return status;
-  v1::GetParamsResult result;
-  result.mutable_version()->set_uid(request->instance());
-  Describe(*result.mutable_spec(), params);
-  WriteAll<v1::GetParamsResponse>(*writer, result, params, damage);
-  return end();
-}
-
-grpc::Status FakeBackbones::SetParams(
-    grpc::ServerContext* context,
-    grpc::ServerReader<v1::SetParamsRequest>* reader,
-    v1::SetParamsResponse* response) {
-  if (grpc::Status status = RunHook(context); !status.ok()) return status;
-  params = ReadAll<v1::SetParamsRequest>(*reader, set_params_header);
-  response->mutable_version()->set_params(2);
-  return grpc::Status::OK;
-}
-
-grpc::Status FakeBackbones::GetGrads(
-    grpc::ServerContext* context, const v1::GetGradsRequest* /*request*/,
-    grpc::ServerWriter<v1::GetGradsResponse>* writer) {
-  if (grpc::Status status = RunHook(context); !status.ok()) return status;
-  v1::GetGradsResult result;
-  Describe(*result.mutable_grads()->mutable_spec(), grads);
-  WriteAll<v1::GetGradsResponse>(*writer, result, grads);
-  return grpc::Status::OK;
-}
-
-grpc::Status FakeBackbones::SetGrads(
-    grpc::ServerContext* context,
-    grpc::ServerReader<v1::SetGradsRequest>* reader,
-    v1::SetGradsResponse* /*response*/) {
-  if (grpc::Status status = RunHook(context); !status.ok()) return status;
-  v1::SetGradsHeader header;
-  grads = ReadAll<v1::SetGradsRequest>(*reader, header);
-  return grpc::Status::OK;
-}
-
-grpc::Status FakeBackbones::ZeroGrads(grpc::ServerContext* context,
-                                      const v1::ZeroGradsRequest* /*request*/,
-                                      v1::ZeroGradsResponse* /*response*/) {
-  grads.clear();
-  return RunHook(context);
-}
-
-grpc::Status FakeBackbones::GetBuffers(
-    grpc::ServerContext* context, const v1::GetBuffersRequest* /*request*/,
-    grpc::ServerWriter<v1::GetBuffersResponse>* writer) {
-  if (grpc::Status status = RunHook(context); !status.ok()) return status;
-  v1::GetBuffersResult result;
-  for (const char byte : buffers) Describe(*result.add_buffers(), {byte});
-  WriteAll<v1::GetBuffersResponse>(*writer, result, buffers);
-  return grpc::Status::OK;
-}
-
-grpc::Status FakeBackbones::SetBuffers(
-    grpc::ServerContext* context,
-    grpc::ServerReader<v1::SetBuffersRequest>* reader,
-    v1::SetBuffersResponse* /*response*/) {
-  if (grpc::Status status = RunHook(context); !status.ok()) return status;
-  v1::SetBuffersHeader header;
-  buffers = ReadAll<v1::SetBuffersRequest>(*reader, header);
-  return grpc::Status::OK;
-}
-
-grpc::Status FakeBackbones::Extract(grpc::ServerContext* context,
+grpc::Status FakeBackbones::Extract(grpc::ServerContext* /*context*/,
                                     const v1::ExtractRequest* request,
                                     v1::ExtractResponse* response) {
   response->set_instance(request->instance());
   response->set_data(PlusOne(request->data()));
-  return RunHook(context);
+  return grpc::Status::OK;
 }
 
 grpc::Status FakeInstances::GetServer(grpc::ServerContext* context,

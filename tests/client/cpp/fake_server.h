@@ -21,20 +21,19 @@ namespace backboned::client {
 // Adds 1 to every byte.
 std::string PlusOne(std::string bytes);
 
-// Serves an instance whose forward is PlusOne. Each method runs `hook` first,
-// and ends with its status if that is not OK.
+// Serves an instance whose forward is PlusOne. Each call runs `hook` at its
+// header, and ends with its status if that is not OK.
 class FakeBackbones final : public v1::BackboneService::Service {
  public:
-  using ForwardStream =
-      grpc::ServerReaderWriter<v1::ForwardResponse, v1::ForwardRequest>;
-  using BackwardStream =
-      grpc::ServerReaderWriter<v1::BackwardResponse, v1::BackwardRequest>;
+  using CallStream = grpc::ServerReaderWriter<v1::CallAnswer, v1::CallRequest>;
 
   std::function<grpc::Status(grpc::ServerContext&)> hook;
-  // Changes an answer of GetParams before it is sent.
-  std::function<void(v1::GetParamsResponse&)> damage = [](auto&) {};
-  // Returns how an answered GetParams ends.
+  // Changes each part of an answer but the last one before it is sent.
+  std::function<void(v1::CallAnswer&)> damage = [](auto&) {};
+  // Returns how an answered call ends.
   std::function<grpc::Status()> end = [] { return grpc::Status::OK; };
+  // Returns whether the stream ends in place of a call's last part.
+  std::function<bool()> breaks_now = [] { return false; };
   std::string params;
   std::string grads;
   std::string buffers;
@@ -42,40 +41,16 @@ class FakeBackbones final : public v1::BackboneService::Service {
   v1::BackwardHeader backward_header;
   v1::SetParamsHeader set_params_header;
 
-  grpc::Status Forward(grpc::ServerContext* context,
-                       ForwardStream* stream) override;
-  grpc::Status Backward(grpc::ServerContext* context,
-                        BackwardStream* stream) override;
-  grpc::Status ReleaseTapes(grpc::ServerContext* context,
-                            const v1::ReleaseTapesRequest* request,
-                            v1::ReleaseTapesResponse* response) override;
-  grpc::Status GetParams(
-      grpc::ServerContext* context, const v1::GetParamsRequest* request,
-      grpc::ServerWriter<v1::GetParamsResponse>* writer) override;
-  grpc::Status SetParams(grpc::ServerContext* context,
-                         grpc::ServerReader<v1::SetParamsRequest>* reader,
-                         v1::SetParamsResponse* response) override;
-  grpc::Status GetGrads(
-      grpc::ServerContext* context, const v1::GetGradsRequest* request,
-      grpc::ServerWriter<v1::GetGradsResponse>* writer) override;
-  grpc::Status SetGrads(grpc::ServerContext* context,
-                        grpc::ServerReader<v1::SetGradsRequest>* reader,
-                        v1::SetGradsResponse* response) override;
-  grpc::Status ZeroGrads(grpc::ServerContext* context,
-                         const v1::ZeroGradsRequest* request,
-                         v1::ZeroGradsResponse* response) override;
-  grpc::Status GetBuffers(
-      grpc::ServerContext* context, const v1::GetBuffersRequest* request,
-      grpc::ServerWriter<v1::GetBuffersResponse>* writer) override;
-  grpc::Status SetBuffers(grpc::ServerContext* context,
-                          grpc::ServerReader<v1::SetBuffersRequest>* reader,
-                          v1::SetBuffersResponse* response) override;
+  grpc::Status Calls(grpc::ServerContext* context, CallStream* stream) override;
   grpc::Status Extract(grpc::ServerContext* context,
                        const v1::ExtractRequest* request,
                        v1::ExtractResponse* response) override;
 
  private:
-  grpc::Status RunHook(grpc::ServerContext* context);
+  std::string Serve(const v1::CallRequest& request, const std::string& bytes,
+                    v1::CallAnswer& answer);
+  bool Answer(CallStream& stream, const v1::CallRequest& request,
+              const std::string& bytes);
 };
 
 // Remembers the metadata of the last call and knows one instance, `net`.
@@ -118,6 +93,9 @@ class FakeServer {
   int port_ = 0;
   std::unique_ptr<grpc::Server> server_;
 };
+
+// Returns the spec of `bytes` as a tensor.
+v1::TensorSpec ByteSpec(const std::string& bytes);
 
 // Returns the status of an error as the server sends it, details included.
 grpc::Status ErrorOf(grpc::StatusCode code, const std::string& message,
