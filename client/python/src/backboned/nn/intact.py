@@ -48,30 +48,28 @@ class Norms:
 
     def overrides(self) -> list[BatchNorm]:
         """Say how the layers differ from what the next forward would assume."""
+        if not self._names:
+            return []
         differing: dict[tuple[Any, ...], list[str]] = {}
-        modules = self._paths.find()
+        modules, (eps, momentum) = self._paths.find(), self._defaults
+        root: Any = modules[""]
         for name in self._names:
             layer = modules[name]
             if isinstance(layer, _BatchNorm):
-                how = self._difference(layer, modules[""])
+                how = (  # What `BatchNorm` has, without the names.
+                    layer.training if layer.training != root.training else None,
+                    None if layer.track_running_stats else False,
+                    layer.eps if layer.eps != eps else None,
+                    layer.momentum if layer.momentum not in (None, momentum) else None,
+                    layer.momentum is None,
+                )
                 if how != _SAME:
                     differing.setdefault(how, []).append(name)
-        everywhere = len(self._names)
+        every = len(self._names)
         return [
-            BatchNorm(() if len(names) == everywhere else names, *how)
+            BatchNorm(() if len(names) == every else names, *how)
             for how, names in differing.items()
         ]
-
-    def _difference(self, layer: _BatchNorm, root: Any) -> tuple[Any, ...]:
-        """Give what `BatchNorm` has, without the names."""
-        usual, momentum = self._defaults, layer.momentum
-        return (
-            layer.training if layer.training != root.training else None,
-            None if layer.track_running_stats else False,
-            layer.eps if layer.eps != usual.eps else None,
-            momentum if momentum not in (None, usual.momentum) else None,
-            momentum is None,
-        )
 
 
 _SAME = (None, None, None, None, False)

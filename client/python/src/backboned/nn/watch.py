@@ -28,28 +28,39 @@ class _Seen:
         self, tensor: torch.Tensor, closely: bool, before: _Seen | None
     ) -> None:
         # Keeps the memory, so that its address is not given to other values.
-        self._memory = tensor.detach()
+        self.memory = tensor.detach()
+        self.stride = tensor.stride()
         self.version = version_of(tensor)
+        # A view of the memory as long as that is at `address`; None: to be made.
+        self.view: memoryview | None = None
+        self.address = 0
         self.copy: bytearray | None = None
         if closely:
-            elements = _in_memory(self._memory)
+            elements = self._elements()
             copy = before.copy if before else None
             if copy is None or len(copy) != elements.nbytes:
                 copy = bytearray(elements.nbytes)
             memoryview(copy)[:] = elements
             self.copy = copy
 
+    def _elements(self) -> memoryview:
+        elements = _in_memory(self.memory)
+        if self.memory.is_contiguous():  # Else it may be a copy.
+            self.view, self.address = elements, self.memory.data_ptr()
+        return elements
+
     def same(self, tensor: torch.Tensor) -> bool:
         """Whether nothing changed, also behind PyTorch's back if there is a copy."""
         return (
             version_of(tensor) == self.version
             and self.lies_at(tensor)
-            and tensor.stride() == self._memory.stride()
-            and (self.copy is None or self.copy == _in_memory(self._memory))
+            and tensor.stride() == self.stride
+            and (self.copy is None or self.copy == self._elements())
         )
 
     def held(self, tensor: torch.Tensor) -> bool:
         """Whether anybody else may refer to the tensor's memory at this moment."""
+        self.view = None  # Which counts.
         shared: bool = tensor.is_shared()  # type: ignore[no-untyped-call]
         if _ALONE is None or shared:  # By processes, whose references do not count.
             return True
@@ -57,7 +68,7 @@ class _Seen:
 
     def lies_at(self, tensor: torch.Tensor) -> bool:
         """Whether a tensor has the memory that it had."""
-        return tensor.data_ptr() == self._memory.data_ptr()
+        return tensor.data_ptr() == self.memory.data_ptr()
 
 
 def _references(tensor: torch.Tensor) -> int:
@@ -128,12 +139,13 @@ class Watch:
 
         Cheaper than `changed`, for tensors whose memory nobody else refers to.
         """
-        seen = self._seen
-        return [
-            i
-            for i in among
-            if i not in seen or seen[i].version != version_of(tensors[i])
-        ]
+        written = []
+        for i in among:
+            seen, tensor = self._seen.get(i), tensors[i]
+            version = -1 if tensor.is_inference() else tensor._version
+            if seen is None or seen.version != version:
+                written.append(i)
+        return written
 
     def held(self, tensors: Tensors, among: Iterable[int]) -> set[int]:
         """Give those of the indices whose tensors' memory somebody may refer to."""
@@ -153,7 +165,7 @@ class Watch:
     def relax(self, indices: Iterable[int]) -> None:
         """Compare the elements of some no more: nobody refers to their memory."""
         for index in indices:
-            self._seen[index].copy = None
+            self._seen[index].copy = self._seen[index].view = None
 
     def forget(self, indices: Iterable[int] | None = None) -> None:
         """Note that it is no longer known what the server has of some, or of all."""
@@ -169,8 +181,24 @@ class Watch:
 
         - `among`: the indices to look at; by default all.
         """
-        indices, seen = range(len(tensors)) if among is None else among, self._seen
-        return [i for i in indices if i not in seen or not seen[i].same(tensors[i])]
+        changed = []
+        for i in range(len(tensors)) if among is None else among:
+            seen, tensor = self._seen.get(i), tensors[i]
+            if seen is not None and (
+                # `same`, without a call, of what was looked at closely.
+                (
+                    seen.view is not None
+                    and tensor.data_ptr() == seen.address == seen.memory.data_ptr()
+                    and not tensor.is_inference()
+                    and tensor._version == seen.version
+                    and tensor.stride() == seen.stride
+                    and seen.copy == seen.view
+                )
+                or seen.same(tensor)
+            ):
+                continue
+            changed.append(i)
+        return changed
 
 
 def as_array(tensor: torch.Tensor) -> Array:
@@ -196,21 +224,6 @@ def torch_dtype(dtype: np.dtype[Any]) -> torch.dtype:
 def empty(shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
     """Make an uninitialised array whose memory is aligned as torch's tensors are."""
     return as_array(torch.empty(shape, dtype=torch_dtype(dtype), device="cpu"))
-
-
-def _check_tensor(name: str, tensor: Any, shape: Sequence[int], dtype: Any) -> None:
-    """Raise TypeError or ValueError unless a tensor is what it must be."""
-    if not isinstance(tensor, torch.Tensor):
-        raise TypeError(f"{name} is {tensor!r}; in the server it is a tensor")
-    if not tensor.is_cpu:
-        raise TypeError(f"{name} is on {tensor.device}; a mirror stays on the CPU")
-    if tensor.dtype != dtype:
-        raise TypeError(f"{name} is {tensor.dtype}; in the server it is {dtype}")
-    if tensor.shape != shape:
-        raise ValueError(
-            f"{name} has the shape {list(tensor.shape)}; "
-            f"in the server it has {list(shape)}"
-        )
 
 
 class ModulePaths:
@@ -262,10 +275,13 @@ class Slots:
         Raises AttributeError if one is empty.
         """
         modules, kind = self._paths.find(), self._kind
+        found = []
         try:
-            return [getattr(modules[above], kind)[key] for above, key in self._places]
+            for above, key in self._places:
+                found.append(getattr(modules[above], kind)[key])
         except (AttributeError, KeyError):
             self._explain(modules)
+        return found
 
     def tensors(self) -> list[Any]:
         """Give the tensors in the order of the names.
@@ -276,7 +292,20 @@ class Slots:
         found = self.found()
         # Each time: `p.data = ...` changes a tensor and keeps the object.
         for tensor, (name, shape, dtype) in zip(found, self._expected):
-            _check_tensor(name, tensor, shape, dtype)
+            if not isinstance(tensor, torch.Tensor):
+                raise TypeError(f"{name} is {tensor!r}; in the server it is a tensor")
+            if not tensor.is_cpu:
+                where = tensor.device
+                raise TypeError(f"{name} is on {where}; a mirror stays on the CPU")
+            if tensor.dtype != dtype:
+                raise TypeError(
+                    f"{name} is {tensor.dtype}; in the server it is {dtype}"
+                )
+            if tensor.shape != shape:
+                raise ValueError(
+                    f"{name} has the shape {list(tensor.shape)}; "
+                    f"in the server it has {list(shape)}"
+                )
         return found
 
     def _explain(self, modules: dict[str, nn.Module | None]) -> NoReturn:
