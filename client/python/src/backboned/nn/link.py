@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Callable
 
 import torch
+from torch import nn
 
 from backboned import calls
 from backboned.calls import ForwardOptions
 from backboned.errors import NOTHING_CHANGED, BackbonedError, StaleVersion
 from backboned.instance import Instance
+from backboned.nn.advice import Advised
 from backboned.nn.lazy import as_plain
 from backboned.nn.watch import as_array, empty
 from backboned.transport import forks, session
@@ -36,6 +37,33 @@ class Tape:
         self._release.detach()
 
 
+class Changing:
+    """Forgets a link's version before a call that changes it, which notes the new one.
+
+    So whatever ends the call, at whatever instant, nothing wrong is believed. If the
+    server says that nothing changed, what was known is known again. Parts are
+    ``"params"`` and ``"buffers"``. The context gives what was known before.
+    """
+
+    def __init__(self, link: LinkBase, *parts: str) -> None:
+        self._link = link
+        self._known = known = link.version
+        link.version = Version(
+            known.uid,
+            None if "params" in parts else known.params,
+            None if "buffers" in parts else known.buffers,
+        )
+
+    def __enter__(self) -> Version:
+        """Give what was known."""
+        return self._known
+
+    def __exit__(self, _kind: Any, error: BaseException | None, _trace: Any) -> None:
+        """Know it again if nothing changed."""
+        if isinstance(error, BackbonedError) and error.code in NOTHING_CHANGED:
+            self._link.version = self._known
+
+
 class LinkBase:
     """Connects the tensors of a module tree with an instance. Thread-safe.
 
@@ -57,14 +85,25 @@ class LinkBase:
     optimizer: Any = None
     timeout: float | None = None
 
-    def __init__(self, instance: Instance, version: Version) -> None:
+    def __init__(
+        self, instance: Instance, version: Version, hosted: bool = False
+    ) -> None:
         self.instance = instance
         self.version = version
         self._lock = forks.rlock()
+        self._advised = Advised(instance, hosted)
 
     def settle(self) -> None:
         """Bring the instance to the state that was reached here."""
         raise NotImplementedError
+
+    def parameters(self) -> list[Any]:
+        """Give the parameters in flat order."""
+        raise NotImplementedError
+
+    def for_forward(self, _root: nn.Module) -> tuple[Any, list[Any]]:
+        """Give a link for a forward, and the parameters that it has."""
+        return self, self.parameters()
 
     def show_all(self) -> None:
         """Bring all values here."""
@@ -77,23 +116,6 @@ class LinkBase:
     ) -> Tape:
         """Hold the tape of a forward of `x` until `token` dies."""
         return Tape(result.tape_id, token, self.instance.channel)
-
-    @contextlib.contextmanager
-    def _changing(self, *parts: str) -> Iterator[Version]:
-        """Forget a version before a call that changes it, which notes the new one.
-
-        So whatever ends the call, at whatever instant, nothing wrong is believed. If
-        the server says that nothing changed, what was known is known again. Parts are
-        ``"params"`` and ``"buffers"``. Yields what was known before.
-        """
-        known = self.version
-        self.version = known._replace(**dict.fromkeys(parts))
-        try:
-            yield known
-        except BackbonedError as error:
-            if error.code in NOTHING_CHANGED:
-                self.version = known
-            raise
 
     def _write(
         self,
@@ -115,7 +137,7 @@ class LinkBase:
         options: calls.WriteOptions = {"timeout": self.timeout}
         if recallable is not None:
             options["recallable"] = recallable
-        with self._changing(part) as before:
+        with Changing(self, part) as before:
             if part == "params":
                 selected = None if len(names) == len(specs) else names
                 options["if_version"] = before._replace(buffers=None)
@@ -128,7 +150,12 @@ class LinkBase:
             self._note(part, version)
 
     def _note(self, part: str, version: Version) -> None:
-        self.version = self.version._replace(**{part: getattr(version, part)})
+        uid, params, buffers = self.version
+        if part == "params":
+            params = version.params
+        else:
+            buffers = version.buffers
+        self.version = Version(uid, params, buffers)
 
     def _forward_beside_others(
         self,

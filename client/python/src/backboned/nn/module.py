@@ -10,10 +10,11 @@ from typing import Any, Callable, NoReturn, Protocol, Union
 import torch
 from torch import nn
 
+from backboned.calls import ForwardOptions
 from backboned.errors import verbs
 from backboned.instance import Instance
 from backboned.losses import Terms
-from backboned.nn.autograd import Call, check_input, run, run_with_graph
+from backboned.nn.autograd import any_trains, check_input, run
 from backboned.nn.hosted import HostedLink, Link
 from backboned.nn.intact import Norms, Parts
 from backboned.nn.lazy import LazyParameter, LazyTensor, as_plain
@@ -237,26 +238,23 @@ class RemoteBackbone(nn.Module):
 
     def _forward(self, x: torch.Tensor, returnt: str) -> Outputs:
         check_input(x)
-        link = self._link
-        if isinstance(link, HostedLink):
-            link = link.for_forward(self)
-        parameters = link.parameters()
+        link, parameters = self._link.for_forward(self)
         self._parts.check()
-        trains = False
-        if torch.is_grad_enabled():
-            with as_plain():
-                trains = any(p.requires_grad for p in parameters)
+        trains = any_trains(parameters)
         if trains and link.hosting and link.optimizer is None:
             link = self.mirror()._link
-        norms = self.batch_norms()
-        call = Call(link, returnt, self.training, self.return_prerelu, norms)
+        options: ForwardOptions = {
+            "returnt": returnt,
+            "training": self.training,
+            "prerelu": self.return_prerelu,
+            "batch_norm": tuple(self._norms.overrides()),
+        }
         device = x.device
         x = x.to("cpu")
-        if trains or (x.requires_grad and torch.is_grad_enabled()):
-            tensors = run_with_graph(call, x, parameters)
-        else:
-            tensors = run(call, x)
-        tensors = tuple(tensor.to(device) for tensor in tensors)
+        graph = trains or (x.requires_grad and torch.is_grad_enabled())
+        tensors = run(link, options, x, parameters if graph else None)
+        if device.type != "cpu":
+            tensors = tuple(tensor.to(device) for tensor in tensors)
         if returnt == "both":
             return tensors[0], tensors[1]
         if returnt == "full":
