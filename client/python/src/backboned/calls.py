@@ -480,6 +480,8 @@ def _mine(instance: InstanceBase, present: Sequence[bool]) -> tuple[bool, ...]:
             f"the answer has gradients of {len(present)} parameters, "
             f"expected {len(whole)}"
         )
+    if instance.layout is instance.whole_layout:
+        return tuple(present)
     mine = set(instance.layout.parameters)
     return tuple(there for p, there in zip(whole, present) if p in mine)
 

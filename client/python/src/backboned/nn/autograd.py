@@ -222,14 +222,16 @@ def _nobody_looks(ctx: Any) -> bool:
     """
     wants = ctx.needs_input_grad[_PARAMETERS:]
     nodes = ctx.next_functions[_PARAMETERS - 1 :]  # Without one for the call.
+    parameters = ctx.link.parameters()
     with as_plain():
-        return all(
-            parameter.requires_grad
-            and not parameter._backward_hooks
-            and getattr(node, "variable", None) is parameter
-            for parameter, wanted, (node, _) in zip(ctx.link.parameters(), wants, nodes)
-            if wanted
-        )
+        for parameter, wanted, (node, _) in zip(parameters, wants, nodes):
+            if wanted and not (
+                parameter.requires_grad
+                and not parameter._backward_hooks
+                and getattr(node, "variable", None) is parameter
+            ):
+                return False
+    return True
 
 
 def _goes_everywhere(ctx: Any) -> bool:

@@ -344,7 +344,7 @@ class HostedLink(LinkBase):
         if known == version.params:
             return
         params = version.params if known is None else known + 1
-        self.version = self.version._replace(params=params)
+        self.version = Version(self.version.uid, params, self.version.buffers)
         self._params.moved()
 
     def train_step(self, run: Callable[..., TrainStep]) -> TrainStep:
@@ -493,9 +493,12 @@ def _warn_of_local_steps() -> None:
 def _before_step(optimizer: Any, _args: Any, _options: Any) -> None:
     if optimizer in _warned:
         return
-    parameters = (p for group in optimizer.param_groups for p in group["params"])
-    links: Any = (p.keeper for p in parameters if isinstance(p, LazyParameter))
-    for link in links:
+    links = {}
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            if type(p) is LazyParameter:
+                links[id(p.keeper)] = p.keeper
+    for link in links.values():
         if link.optimizer is not None and link.optimizer is not optimizer:
             _warned.add(optimizer)
             warnings.warn(

@@ -278,7 +278,6 @@ class MirroredLink(LinkBase):
         self, tape: TapedForward, gradients: dict[str, Array], options: BackwardOptions
     ) -> Backward:
         """Run the backward of a forward, which is run again if its tape is lost."""
-
         return self._through_restarts(self._backward, tape, gradients, options)
 
     def _backward(

@@ -81,7 +81,8 @@ class StepsInFlight:
     @property
     def count(self) -> int:
         """How many steps there are of which no note was taken yet."""
-        self._leave_to_parent()
+        if self._steps:
+            self._leave_to_parent()
         return len(self._steps)
 
     @property
