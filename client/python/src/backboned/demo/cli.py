@@ -15,7 +15,6 @@ from tqdm.auto import tqdm
 import backboned
 from backboned.demo import mnist, replay, report
 
-
 _TIMED_STEPS = 200
 
 
