@@ -220,9 +220,8 @@ def change(
 
 def _moves_layers(options: ForwardOptions) -> bool:
     """Whether a forward is in training, or some of its BatchNorm layers are."""
-    layers = options.get("batch_norm")
-    training = bool(options.get("training"))
-    return training or bool(layers) and any(layer.training for layer in layers)
+    layers = options.get("batch_norm") or ()
+    return bool(options.get("training")) or True in [norm.training for norm in layers]
 
 
 def moves_buffers(layout: types.Layout, options: ForwardOptions) -> bool:

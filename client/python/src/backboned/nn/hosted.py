@@ -493,7 +493,7 @@ def _warn_of_local_steps() -> None:
 def _before_step(optimizer: Any, _args: Any, _options: Any) -> None:
     if optimizer in _warned:
         return
-    links = {}
+    links: dict[int, Any] = {}
     for group in optimizer.param_groups:
         for p in group["params"]:
             if type(p) is LazyParameter:

@@ -34,7 +34,7 @@ class _Seen:
         # A view of the memory as long as that is at `address`; None: to be made.
         self.view: memoryview | None = None
         self.address = 0
-        self.copy: bytearray | None = None
+        self.copy: Any = None  # A bytearray, if closely.
         if closely:
             elements = self._elements()
             copy = before.copy if before else None

@@ -310,8 +310,9 @@ class Request:
         parts: Parts = (),
         sent: Callable[[], None] | None = None,
     ) -> None:
-        encoded = isinstance(header, bytes)
-        self._header = header if encoded else header.SerializeToString()
+        if not isinstance(header, bytes):
+            header = header.SerializeToString()
+        self._header: bytes = header
         self._begin(parts, sent)
 
     def _begin(self, parts: Parts, sent: Callable[[], None] | None) -> None:
