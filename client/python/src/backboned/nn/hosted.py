@@ -17,10 +17,9 @@ from backboned import calls
 from backboned.calls import BackwardOptions, ForwardOptions, moves_buffers
 from backboned.errors import BackbonedError, verbs
 from backboned.instance import Instance
-from backboned.nn.advice import Advised
 from backboned.nn.gradients import Gradients
 from backboned.nn.lazy import LazyParameter
-from backboned.nn.link import Changing, LinkBase, Tape, rng_state, say, set_rng_state
+from backboned.nn.link import LinkBase, Tape, rng_state, say, set_rng_state
 from backboned.nn.mirrored import MirroredLink, ScratchLink
 from backboned.nn.pending_calls import PendingBackward, PendingCalls, StepsInFlight
 from backboned.nn.refs import Weak, weakly
@@ -48,7 +47,7 @@ class HostedLink(LinkBase):
 
     Parameters, buffers and gradients stay there. What somebody looks at is fetched,
     and what somebody wrote is pushed before the next use. What somebody else changes
-    in the server is an error. It is the `Keeper` of the lazy tensors.
+    in the server is an error. It is the keeper of the lazy tensors.
 
     - `root`: the tree, planted with the instance's layout.
     - `mirror`: what connected them until now; its tensors are then here. Else all are
@@ -175,7 +174,7 @@ class HostedLink(LinkBase):
         with self._advised:
             return self.instance.clone(timeout=self.timeout, if_version=self.version)
 
-    # What lazy tensors ask for: a `Keeper`.
+    # What lazy tensors ask their keeper for.
 
     def show(self, tensors: list[torch.Tensor]) -> None:
         """Bring the values of these tensors, and with them what somebody views."""
@@ -246,7 +245,7 @@ class HostedLink(LinkBase):
             if moves:
                 self._buffers.moved()
                 asking = self._pending.asking_again(generator)
-                with Changing(self, "buffers"), asking as again:
+                with self._changing("buffers"), asking as again:
                     call = (self.timeout, empty, again)
                     result = calls.forward(self.instance, x, options, *call)
                     self._note("buffers", result.version)
@@ -358,7 +357,7 @@ class HostedLink(LinkBase):
             self._grads.keep_promises()
             generator = rng_state() if draws else b""
             self._all_moved()
-            changing = Changing(self, "params", "buffers")
+            changing = self._changing("params", "buffers")
             with changing as known, self._pending.asking_again(generator) as again:
                 result = run(if_version=known, rng_state=generator, recallable=again)
                 self._train_step_made(result.version)
@@ -400,7 +399,7 @@ class HostedLink(LinkBase):
             step = send(
                 if_version=expected,
                 rng_state=generator,
-                within=functools.partial(Advised, self.instance, True),
+                within=self._advised,
                 recallable=recalls.append,
             )
             step.recall = recalls[0]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Callable
 
 import torch
@@ -37,33 +38,6 @@ class Tape:
         self._release.detach()
 
 
-class Changing:
-    """Forgets a link's version before a call that changes it, which notes the new one.
-
-    So whatever ends the call, at whatever instant, nothing wrong is believed. If the
-    server says that nothing changed, what was known is known again. Parts are
-    ``"params"`` and ``"buffers"``. The context gives what was known before.
-    """
-
-    def __init__(self, link: LinkBase, *parts: str) -> None:
-        self._link = link
-        self._known = known = link.version
-        link.version = Version(
-            known.uid,
-            None if "params" in parts else known.params,
-            None if "buffers" in parts else known.buffers,
-        )
-
-    def __enter__(self) -> Version:
-        """Give what was known."""
-        return self._known
-
-    def __exit__(self, _kind: Any, error: BaseException | None, _trace: Any) -> None:
-        """Know it again if nothing changed."""
-        if isinstance(error, BackbonedError) and error.code in NOTHING_CHANGED:
-            self._link.version = self._known
-
-
 class LinkBase:
     """Connects the tensors of a module tree with an instance. Thread-safe.
 
@@ -84,6 +58,8 @@ class LinkBase:
     hosting = False
     optimizer: Any = None
     timeout: float | None = None
+    # Gives the parameters in flat order.
+    parameters: Callable[[], list[Any]]
 
     def __init__(
         self, instance: Instance, version: Version, hosted: bool = False
@@ -95,10 +71,6 @@ class LinkBase:
 
     def settle(self) -> None:
         """Bring the instance to the state that was reached here."""
-        raise NotImplementedError
-
-    def parameters(self) -> list[Any]:
-        """Give the parameters in flat order."""
         raise NotImplementedError
 
     def for_forward(self, _root: nn.Module) -> tuple[Any, list[Any]]:
@@ -116,6 +88,23 @@ class LinkBase:
     ) -> Tape:
         """Hold the tape of a forward of `x` until `token` dies."""
         return Tape(result.tape_id, token, self.instance.channel)
+
+    @contextlib.contextmanager
+    def _changing(self, *parts: str) -> Iterator[Version]:
+        """Forget a version before a call that changes it, which notes the new one.
+
+        So whatever ends the call, at whatever instant, nothing wrong is believed. If
+        the server says that nothing changed, what was known is known again. Parts are
+        ``"params"`` and ``"buffers"``. Yields what was known before.
+        """
+        known = self.version
+        self.version = known._replace(**dict.fromkeys(parts))
+        try:
+            yield known
+        except BackbonedError as error:
+            if error.code in NOTHING_CHANGED:
+                self.version = known
+            raise
 
     def _write(
         self,
@@ -137,7 +126,7 @@ class LinkBase:
         options: calls.WriteOptions = {"timeout": self.timeout}
         if recallable is not None:
             options["recallable"] = recallable
-        with Changing(self, part) as before:
+        with self._changing(part) as before:
             if part == "params":
                 selected = None if len(names) == len(specs) else names
                 options["if_version"] = before._replace(buffers=None)

@@ -17,7 +17,7 @@ from backboned.errors import BackbonedError, ServerRestarted, StaleVersion, verb
 from backboned.instance import Instance
 from backboned.nn import reconnect
 from backboned.nn.lazy import as_plain
-from backboned.nn.link import Changing, LinkBase, Tape, rng_state, set_rng_state
+from backboned.nn.link import LinkBase, Tape, rng_state, set_rng_state
 from backboned.nn.watch import (
     Watch,
     as_array,
@@ -246,7 +246,7 @@ class MirroredLink(LinkBase):
             self._push_changes()
             options["if_version"] = self.version
             if moves:
-                with Changing(self, "buffers"):
+                with self._changing("buffers"):
                     full: ForwardOptions = {**options, "return_buffers": True}
                     call = (self.timeout, empty)
                     result = calls.forward(self.instance, x, full, *call)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable, Sequence
-from typing import Callable
+from typing import Any, Callable
 
 import torch
 from torch import nn
 
-from backboned.nn.lazy import Keeper, as_plain, make_lazy, make_plain
+from backboned.nn.lazy import as_plain, make_lazy, make_plain
 from backboned.nn.watch import Slots, Watch
 
 Fetch = Callable[[Sequence[int]], "Sequence[torch.Tensor]"]
@@ -32,7 +32,7 @@ class Values:
     """
 
     def __init__(
-        self, slots: Slots, keeper: Keeper, fetch: Fetch, watch: Watch | None
+        self, slots: Slots, keeper: Any, fetch: Fetch, watch: Watch | None
     ) -> None:
         self.watch = watch or Watch()
         self._slots = slots
@@ -128,7 +128,6 @@ class Values:
         """Take tensors that somebody put in the place of others."""
         self._show(replaced)  # Whoever holds the others keeps their values.
         keeper = self._keeper()
-        assert keeper is not None  # It asks.
         own = self._tensors
         for i in replaced:
             make_lazy(found[i], keeper, self._slots.names[i])

@@ -31,36 +31,33 @@ class _Seen:
         self.memory = tensor.detach()
         self.stride = tensor.stride()
         self.version = version_of(tensor)
-        # A view of the memory as long as that is at `address`; None: to be made.
-        self.view: memoryview | None = None
-        self.address = 0
+        # The bytes of the memory as long as that is at `address`.
+        self.address, self.view = -1, memoryview(b"")
         self.copy: Any = None  # A bytearray, if closely.
         if closely:
-            elements = self._elements()
+            elements = self.elements()
             copy = before.copy if before else None
             if copy is None or len(copy) != elements.nbytes:
                 copy = bytearray(elements.nbytes)
             memoryview(copy)[:] = elements
             self.copy = copy
 
-    def _elements(self) -> memoryview:
-        elements = _in_memory(self.memory)
-        if self.memory.is_contiguous():  # Else it may be a copy.
-            self.view, self.address = elements, self.memory.data_ptr()
-        return elements
+    def elements(self) -> memoryview:
+        """View the bytes, without a copy if they lie densely."""
+        memory = self.memory
+        if not memory.is_contiguous():
+            by_stride = sorted(range(memory.dim()), key=memory.stride, reverse=True)
+            return as_bytes(as_array(memory.permute(by_stride)))
+        self.view, self.address = as_bytes(as_array(memory)), memory.data_ptr()
+        return self.view
 
-    def same(self, tensor: torch.Tensor) -> bool:
-        """Whether nothing changed, also behind PyTorch's back if there is a copy."""
-        return (
-            version_of(tensor) == self.version
-            and self.lies_at(tensor)
-            and tensor.stride() == self.stride
-            and (self.copy is None or self.copy == self._elements())
-        )
+    def let_go(self) -> None:
+        """Refer to the memory no more than its tensor does."""
+        self.address, self.view = -1, memoryview(b"")
 
     def held(self, tensor: torch.Tensor) -> bool:
         """Whether anybody else may refer to the tensor's memory at this moment."""
-        self.view = None  # Which counts.
+        self.let_go()
         shared: bool = tensor.is_shared()  # type: ignore[no-untyped-call]
         if _ALONE is None or shared:  # By processes, whose references do not count.
             return True
@@ -82,12 +79,6 @@ def _references(tensor: torch.Tensor) -> int:
 _ALONE: int | None = None
 if hasattr(torch._C, "_storage_Use_Count"):
     _ALONE = _references(torch.empty(1, device="cpu"))
-
-
-def _in_memory(tensor: torch.Tensor) -> memoryview:
-    """View the bytes of a CPU tensor, without a copy if they lie densely."""
-    by_stride = sorted(range(tensor.dim()), key=tensor.stride, reverse=True)
-    return as_bytes(as_array(tensor.permute(by_stride)))
 
 
 def version_of(tensor: torch.Tensor) -> int:
@@ -165,7 +156,8 @@ class Watch:
     def relax(self, indices: Iterable[int]) -> None:
         """Compare the elements of some no more: nobody refers to their memory."""
         for index in indices:
-            self._seen[index].copy = self._seen[index].view = None
+            self._seen[index].copy = None
+            self._seen[index].let_go()
 
     def forget(self, indices: Iterable[int] | None = None) -> None:
         """Note that it is no longer known what the server has of some, or of all."""
@@ -184,20 +176,16 @@ class Watch:
         changed = []
         for i in range(len(tensors)) if among is None else among:
             seen, tensor = self._seen.get(i), tensors[i]
-            if seen is not None and (
-                # `same`, without a call, of what was looked at closely.
-                (
-                    seen.view is not None
-                    and tensor.data_ptr() == seen.address == seen.memory.data_ptr()
-                    and not tensor.is_inference()
-                    and tensor._version == seen.version
-                    and tensor.stride() == seen.stride
-                    and seen.copy == seen.view
-                )
-                or seen.same(tensor)
+            if (
+                seen is None
+                or seen.version != (-1 if tensor.is_inference() else tensor._version)
+                or (address := seen.memory.data_ptr()) != tensor.data_ptr()
+                or tensor.stride() != seen.stride
+                or seen.copy is not None
+                and seen.copy
+                != (seen.view if seen.address == address else seen.elements())
             ):
-                continue
-            changed.append(i)
+                changed.append(i)
         return changed
 
 
