@@ -144,7 +144,7 @@ class HostedLink(LinkBase):
             changed = values.changed(adopt)
             if changed:
                 written = functools.partial(values.pushed, changed)
-                with self._pending.asking_again() as again:
+                with self._pending.asking() as again:
                     self._write(part, values.known, changed, written, again)
 
     def push(self) -> None:
@@ -244,13 +244,13 @@ class HostedLink(LinkBase):
             generator = options.get("rng_state", b"")
             if moves:
                 self._buffers.moved()
-                asking = self._pending.asking_again(generator)
+                asking = self._pending.asking(generator)
                 with self._changing("buffers"), asking as again:
                     call = (self.timeout, empty, again)
                     result = calls.forward(self.instance, x, options, *call)
                     self._note("buffers", result.version)
         if not moves:
-            asking = self._pending.asking_if_lost(generator)
+            asking = self._pending.asking(generator, beside=True)
             with self._advised, asking as again:
                 result = self._forward_beside_others(x, options, again)
         if draws:
@@ -358,7 +358,7 @@ class HostedLink(LinkBase):
             generator = rng_state() if draws else b""
             self._all_moved()
             changing = self._changing("params", "buffers")
-            with changing as known, self._pending.asking_again(generator) as again:
+            with changing as known, self._pending.asking(generator) as again:
                 result = run(if_version=known, rng_state=generator, recallable=again)
                 self._train_step_made(result.version)
             self._grads.zero()

@@ -32,7 +32,7 @@ def defaults(architecture: str) -> Defaults:
 
 _SAME = (None, None, None, None, False)
 
-_HOOKS = (
+HOOKS = (
     "_forward_hooks",
     "_forward_pre_hooks",
     "_backward_hooks",
@@ -114,7 +114,7 @@ class Parts:
     def _check_hooks(self, path: str, module: nn.Module) -> None:
         """Raise if a module that somebody put there has hooks, or a forward."""
         attributes = vars(module)
-        if "forward" in attributes or any(attributes[hooks] for hooks in _HOOKS):
+        if "forward" in attributes or any(attributes[hooks] for hooks in HOOKS):
             what = "a forward of its own" if "forward" in attributes else "hooks"
             raise NotImplementedError(f"{path} has {what}: {NOT_CALLED}")
 

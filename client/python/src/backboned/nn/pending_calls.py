@@ -136,23 +136,20 @@ _LOST = _DECIDED - {grpc.StatusCode.RESOURCE_EXHAUSTED}
 
 
 class Asking:
-    """A call whose answer is asked for later if it ends otherwise than well.
-
-    A context, and the call's `recallable`; see `PendingCalls`.
-    """
+    """A call whose answer may be asked for; see `PendingCalls.asking`."""
 
     def __init__(
-        self, lost: list[tuple[Recall, bytes]], generator: bytes, at_once: bool
+        self, lost: list[tuple[Recall, bytes]], generator: bytes, beside: bool
     ) -> None:
         self._lost = lost
         self._generator = generator
-        self._at_once = at_once
+        self._beside = beside
         self._mine: list[tuple[Recall, bytes]] = []
 
     def __call__(self, recall: Recall) -> None:
         """Note how to ask."""
         self._mine.append((recall, self._generator))
-        if self._at_once:
+        if not self._beside:
             self._lost.append(self._mine[-1])
 
     def __enter__(self) -> Recallable:
@@ -162,10 +159,9 @@ class Asking:
     def __exit__(self, _kind: Any, error: BaseException | None, _trace: Any) -> None:
         """Forget a call that has its answer, or has changed nothing."""
         code = error.code if isinstance(error, BackbonedError) else None
-        ended = error is None or code in NOTHING_CHANGED
-        if self._at_once and ended:
+        if not self._beside and (error is None or code in NOTHING_CHANGED):
             self._lost[:] = [call for call in self._lost if call not in self._mine]
-        elif not (self._at_once or ended):
+        elif self._beside and error is not None and code not in NOTHING_CHANGED:
             self._lost.extend(self._mine)
 
 
@@ -175,7 +171,7 @@ class PendingCalls:
     Before anything else the training steps in flight are waited for, and a backward or
     step whose answer is lost is made again, under its id. Of another call whose answer
     is lost the answer is asked for, so that the call has ended. Not thread-safe, but
-    for `asking_if_lost`.
+    for `asking` beside others.
 
     - `stepped`: told the answer's version when the server made a step.
 
@@ -246,21 +242,17 @@ class PendingCalls:
         ended = self._surely(self._unsure) if self._unsure else None
         return ended.step if isinstance(ended, Backward) else ended
 
-    def asking_again(self, generator: bytes = b"") -> Asking:
+    def asking(self, generator: bytes = b"", beside: bool = False) -> Asking:
         """Make a call; if it ends otherwise than well, its answer is asked for later.
 
-        `generator` is the state that the call draws from: if it was made, and nobody
-        drew since, the generator goes on as the call left it. Gives a context, and with
-        it the call's `recallable`.
-        """
-        return Asking(self._lost, generator, at_once=True)
+        - `generator`: the state that the call draws from: if it was made, and nobody
+          drew since, the generator goes on as the call left it.
+        - `beside`: whether others may use this meanwhile: the call counts as lost when
+          it has ended so, not before.
 
-    def asking_if_lost(self, generator: bytes = b"") -> Asking:
-        """Make a call beside others, as `asking_again` does.
-
-        It counts as lost when it has ended so, not before.
+        Gives a context, and with it the call's `recallable`.
         """
-        return Asking(self._lost, generator, at_once=False)
+        return Asking(self._lost, generator, beside)
 
     def lost(self, recall: Recall) -> None:
         """Note a call that has ended without an answer."""
