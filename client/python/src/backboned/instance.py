@@ -219,7 +219,7 @@ class Instance(InstanceBase):
             upload the input only if it is not there; False: upload at once. By default
             what is likely to be there is asked for.
         """
-        given: calls.ForwardOptions = {**options, "outputs": outputs}
+        given: calls.ForwardOptions = {**options, "outputs": tuple(outputs)}
         result = calls.forward(self, np.asarray(x, order="C"), given, timeout)
         return dataclasses.replace(
             result,

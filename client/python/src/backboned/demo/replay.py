@@ -148,10 +148,6 @@ def batches(samples: Samples, seed: int) -> Iterator[tuple[torch.Tensor, torch.T
         yield samples.images[chosen], samples.labels[chosen]
 
 
-def _optimizer(net: nn.Module) -> torch.optim.Optimizer:
-    return torch.optim.SGD(net.parameters(), lr=LEARNING_RATE)
-
-
 def _step(
     net: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -172,7 +168,7 @@ def step_times(nets: Sequence[nn.Module], task: Task, count: int) -> list[float]
     - `count`: steps of each that are timed, after some to warm up.
     """
     inputs, targets = (part[: 2 * BATCH] for part in task.train)
-    optimizers = [_optimizer(net.train()) for net in nets]
+    optimizers = [torch.optim.SGD(n.parameters(), lr=LEARNING_RATE) for n in nets]
     seconds: list[list[float]] = []
     for _ in range(_WARM + count):
         seconds.append([])
@@ -195,7 +191,7 @@ def train(
     - `net`: from images [N, 1, 28, 28] to logits [N, 10].
     - `progress`: tqdm's. It shows batches on a terminal only.
     """
-    optimizer = _optimizer(net)
+    optimizer = torch.optim.SGD(net.parameters(), lr=LEARNING_RATE)
     buffer = Reservoir(buffer_size, np.random.RandomState(seed))
     outcome = Outcome([], [], [])
     for index, task in enumerate(tasks):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import warnings
 import weakref
 from collections.abc import Sequence
@@ -492,12 +493,8 @@ def _warn_of_local_steps() -> None:
 def _before_step(optimizer: Any, _args: Any, _options: Any) -> None:
     if optimizer in _warned:
         return
-    links: dict[int, Any] = {}
-    for group in optimizer.param_groups:
-        for p in group["params"]:
-            if type(p) is LazyParameter:
-                links[id(p.keeper)] = p.keeper
-    for link in links.values():
+    parameters = itertools.chain(*(group["params"] for group in optimizer.param_groups))
+    for link in {p.keeper for p in parameters if type(p) is LazyParameter}:
         if link.optimizer is not None and link.optimizer is not optimizer:
             _warned.add(optimizer)
             warnings.warn(

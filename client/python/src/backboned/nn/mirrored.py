@@ -205,15 +205,12 @@ class MirroredLink(LinkBase):
     def info(self) -> InstanceInfo:
         """Push what changed here, and describe the instance, with its digest."""
         self.settle()
-        return self._through_restarts(
-            lambda: self.instance.info(digest=True, timeout=self.timeout)
-        )
+        return self._through_restarts(self.instance.info, True, self.timeout)
 
     def copy_instance(self) -> Instance:
         """Make an instance like this one, for a copy that is fed when it is used."""
-        return self._through_restarts(
-            lambda: reconnect.make_like(self.instance, self.timeout)
-        )
+        make = reconnect.make_like
+        return self._through_restarts(make, self.instance, self.timeout)
 
     def _push_changes(self) -> None:
         for part, slots in self._slots.items():

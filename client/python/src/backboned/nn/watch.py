@@ -32,7 +32,8 @@ class _Seen:
         self.stride = tensor.stride()
         self.version = version_of(tensor)
         # The bytes of the memory as long as that is at `address`.
-        self.address, self.view = -1, memoryview(b"")
+        self.address = -1
+        self.view: memoryview | None = None
         self.copy: Any = None  # A bytearray, if closely.
         if closely:
             elements = self.elements()
@@ -48,16 +49,13 @@ class _Seen:
         if not memory.is_contiguous():
             by_stride = sorted(range(memory.dim()), key=memory.stride, reverse=True)
             return as_bytes(as_array(memory.permute(by_stride)))
-        self.view, self.address = as_bytes(as_array(memory)), memory.data_ptr()
-        return self.view
-
-    def let_go(self) -> None:
-        """Refer to the memory no more than its tensor does."""
-        self.address, self.view = -1, memoryview(b"")
+        elements = as_bytes(as_array(memory))
+        self.address, self.view = memory.data_ptr(), elements
+        return elements
 
     def held(self, tensor: torch.Tensor) -> bool:
         """Whether anybody else may refer to the tensor's memory at this moment."""
-        self.let_go()
+        self.address, self.view = -1, None  # Which would count.
         shared: bool = tensor.is_shared()  # type: ignore[no-untyped-call]
         if _ALONE is None or shared:  # By processes, whose references do not count.
             return True
@@ -156,8 +154,8 @@ class Watch:
     def relax(self, indices: Iterable[int]) -> None:
         """Compare the elements of some no more: nobody refers to their memory."""
         for index in indices:
-            self._seen[index].copy = None
-            self._seen[index].let_go()
+            self._seen[index].copy = self._seen[index].view = None
+            self._seen[index].address = -1
 
     def forget(self, indices: Iterable[int] | None = None) -> None:
         """Note that it is no longer known what the server has of some, or of all."""

@@ -71,14 +71,13 @@ class HostedOptimizer(torch.optim.Optimizer):
     _link: HostedLink | None = None
     _network = Weak()  # It has this: one that is dropped is to be freed.
     _state: Any = None  # A HostedState, but while its state dict is made.
-    # What the server was given, and the settings of the groups then.
-    _configured: types.Optimizer | None = None
+    # By which it is known that all but settings is as the server was given it, with
+    # these settings; the tensors that the server remembers then.
+    _key: Any = None
     _given: Any = None
+    _slots: Slots = {}
     # Whether steps have changed more than learning rates since then.
     _varies: bool = False
-    # By which it is known that all but settings is as it was, and what follows of it.
-    _key: Any = None
-    _slots: Slots = {}
 
     def __init__(self, params: Any, *args: Any, **options: Any) -> None:
         make: Any = super().__init__
@@ -305,26 +304,21 @@ class HostedOptimizer(torch.optim.Optimizer):
         settings = [_settings(group) for group in groups]
         flags = [(len(g["params"]), *map(g.get, _STRUCTURE)) for g in groups]
         key = ([*map(id, parameters)], [*map(id, self._tensors())], flags)
-        same, slots = key == self._key, self._slots
-        if not same:
-            before, wanted = self._configured, self._described(link)
-            same = before is not None and _structure(wanted) == _structure(before)
-            slots = self._slots_now()
-        if not same:
+        wanted = None if key == self._key else self._described(link)
+        if wanted is not None:
+            self._slots = self._slots_now()
             state.bring()
-        if not same or state.changed(slots):
+        if wanted is not None or state.changed(self._slots):
             names = self._names(link)
             tensors = {
                 f"{names[id(parameter)]}/{what}": array
-                for (parameter, what), array in state.remembered(slots).items()
+                for (parameter, what), array in state.remembered(self._slots).items()
             }
-            wanted = self._described(link)
-            link.set_optimizer(wanted, tensors)
-            self._configured, self._given, self._varies = wanted, settings, False
+            link.set_optimizer(wanted or self._described(link), tensors)
+            self._key, self._given, self._varies = key, settings, False
         elif settings != self._given:
             self._varies = True
-        self._key, self._slots = key, slots
-        state.leave(slots)
+        state.leave(self._slots)
 
     def _slots_now(self) -> Slots:
         """Say which tensors the server remembers of the parameters of the groups."""
@@ -469,9 +463,3 @@ def _settings(group: Mapping[str, Any]) -> dict[str, Any]:
         for name, convert in _SETTINGS.items()
         if group.get(name) is not None
     }
-
-
-def _structure(optimizer: types.Optimizer) -> Any:
-    """Give of an optimizer what no step changes."""
-    groups = tuple((group.select, group.amsgrad) for group in optimizer.groups)
-    return optimizer.kind, groups
