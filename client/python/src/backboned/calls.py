@@ -239,6 +239,10 @@ def _answer_key(digest: bytes, options: ForwardOptions) -> bytes:
     ).digest()
 
 
+# With one of these the answer to a forward is not kept.
+_NOT_KEPT = ("tape", "return_buffers", "buffers")
+
+
 def forward(
     instance: InstanceBase,
     x: Array,
@@ -256,32 +260,26 @@ def forward(
     to ask for its answer if it is lost; a tape that it kept is given up then.
     """
     delete_abandoned(instance.channel)
-    known, cached = instance.known_answers, options.get("cached")
-    may_ask = (
-        known.enabled
+    known, cached, key = instance.known_answers, options.get("cached"), None
+    if cached or (
+        cached is not False
+        and known.enabled
         and x.nbytes >= ASK_BYTES
-        and not (
-            _moves_layers(options)
-            or options.get("tape")
-            or options.get("return_buffers")
-            or options.get("buffers") is not None
-        )
-    )
-    if cached is False or not (may_ask or cached):
-        return _run(instance, x, options, empty, timeout, recallable=recallable)
-    seconds = instance.channel.timeout if timeout is None else timeout
-    begin = time.monotonic()
-    digest = input_digest(x)
-    key = _answer_key(digest, options)
-    if cached or known.is_worth(instance.version, key):
-        try:
-            return _run(instance, x, options, empty, seconds, key, digest)
-        except errors.NotFound as error:
-            if error.reason != "CACHE_MISS":
-                raise
-            known.missed(key)
-    seconds -= time.monotonic() - begin
-    return _run(instance, x, options, empty, seconds, key)
+        and not (_moves_layers(options) or any(map(options.get, _NOT_KEPT)))
+    ):
+        timeout = instance.channel.timeout if timeout is None else timeout
+        begin = time.monotonic()
+        digest = input_digest(x)
+        key = _answer_key(digest, options)
+        if cached or known.is_worth(instance.version, key):
+            try:
+                return _run(instance, x, options, empty, timeout, key, digest)
+            except errors.NotFound as error:
+                if error.reason != "CACHE_MISS":
+                    raise
+                known.missed(key)
+        timeout -= time.monotonic() - begin
+    return _run(instance, x, options, empty, timeout, key, recallable=recallable)
 
 
 def _run(

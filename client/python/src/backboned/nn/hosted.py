@@ -325,14 +325,11 @@ class HostedLink(LinkBase):
         with self._lock, self._advised:
             self._pending.make_sure()
             if tensors:
-                self.instance.set_optimizer_state(
-                    optimizer, tensors, request_id=fresh_id(), timeout=self.timeout
-                )
+                put = self.instance.set_optimizer_state
+                put(optimizer, tensors, timeout=self.timeout)
             else:
-                kind, groups = optimizer.kind, optimizer.groups
-                self.instance.configure_optimizer(
-                    kind, groups, request_id=fresh_id(), timeout=self.timeout
-                )
+                configure = self.instance.configure_optimizer
+                configure(optimizer.kind, optimizer.groups, timeout=self.timeout)
 
     def _stepped(self, version: Version) -> None:
         """Note that the server made one step; twice is once.

@@ -58,8 +58,9 @@ class LinkBase:
     hosting = False
     optimizer: Any = None
     timeout: float | None = None
-    # Gives the parameters in flat order.
+    # Gives the parameters in flat order; brings the instance to the state here.
     parameters: Callable[[], list[Any]]
+    settle: Callable[[], None]
 
     def __init__(
         self, instance: Instance, version: Version, hosted: bool = False
@@ -68,10 +69,6 @@ class LinkBase:
         self.version = version
         self._lock = forks.rlock()
         self._advised = Advised(instance, hosted)
-
-    def settle(self) -> None:
-        """Bring the instance to the state that was reached here."""
-        raise NotImplementedError
 
     def for_forward(self, _root: nn.Module) -> tuple[Any, list[Any]]:
         """Give a link for a forward, and the parameters that it has."""

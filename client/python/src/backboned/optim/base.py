@@ -22,7 +22,6 @@ from backboned.nn.refs import Weak
 from backboned.nn.watch import as_array
 from backboned.optim.state import HostedState, Place, Slots
 from backboned.steps import StepInFlight
-from backboned.transport.messages import fresh_id
 
 
 @errors.verbs
@@ -242,7 +241,6 @@ class HostedOptimizer(torch.optim.Optimizer):
             step=self._options(),
             batch_norm=self._network.batch_norms(),
             return_logits=return_logits,
-            request_id=fresh_id(),
             timeout=link.timeout,
         )
 
