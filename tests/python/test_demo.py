@@ -41,6 +41,11 @@ def test_short_demo_is_bit_identical(data, binary, tmp_path):
     assert program.returncode == 0, output + errors
     assert "bit-identical: all 64 losses and all 89610 final parameters" in output
     assert "class-incremental" in output and "task 2" in output
+    said = re.search(
+        r"takes (\S+) ms in the server and (\S+) ms .*, (\S+) times", output
+    )
+    there, here, ratio = map(float, said.groups())
+    assert ratio == pytest.approx(there / here, rel=0.05)
     accuracies = [
         [float(value) for value in re.findall(r"\d+\.\d+", line)]
         for line in output.splitlines()

@@ -1,5 +1,6 @@
 """What errors, warnings and the log say."""
 
+import gc
 import logging
 import os
 import subprocess
@@ -99,6 +100,7 @@ def test_an_error_comes_without_the_frames_below_the_verb(server, net, use):
 
 
 def test_the_log_says_what_moved_and_why(server, caplog):
+    gc.collect()  # Networks of other tests are deleted with the next `create`.
     net = server.create("seq-mnist", seed=0)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     F.cross_entropy(net(X), Y).backward()

@@ -428,7 +428,7 @@ def test_says_what_it_moved(mlps, run):
 def test_says_that_threads_differ(server, monkeypatch, run):
     torch.set_num_threads(1)
     try:
-        with pytest.warns(RuntimeWarning, match="has 2 threads and this process 1"):
+        with pytest.warns(RuntimeWarning, match="threads 2 there, 1 here"):
             run.server.info()
     finally:
         torch.set_num_threads(2)

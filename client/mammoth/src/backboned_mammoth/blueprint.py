@@ -5,15 +5,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
+from backboned.nn.intact import HOOKS
 from backboned.nn.lazy import as_plain
 from torch import nn
 
-_HOOKS = (
-    "_forward_hooks",
-    "_forward_pre_hooks",
-    "_backward_hooks",
-    "_backward_pre_hooks",
-)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 # What may change from forward to forward, and travels with each.
 _TRAVELS = {"training", "return_prerelu"}
@@ -60,7 +55,7 @@ class Part:
         if type(module) is not self._type or module is not first:
             raise UnsuitableError(f"{self.path} is another module")
         attributes = vars(module)
-        if any(attributes[hooks] for hooks in _HOOKS):
+        if any(attributes[hooks] for hooks in HOOKS):
             raise UnsuitableError(f"{self.path} has hooks")
         if "forward" in attributes:
             raise UnsuitableError(f"{self.path} has a forward of its own")

@@ -10,7 +10,7 @@ import torch
 from backboned.errors import InvalidArgument, NotFound
 from backboned.instance import Instance
 from backboned.nn.hosted import HostedLink, Link
-from backboned.nn.intact import Norms
+from backboned.nn.intact import Parts
 from backboned.nn.mirrored import MirroredLink
 from backboned.nn.refs import Weak
 from backboned.nn.watch import torch_dtype
@@ -40,7 +40,7 @@ class Counterpart:
     _unsuitable: str = dataclasses.field(default="", init=False)
     _link: Link | None = dataclasses.field(default=None, init=False)
     _with_head: bool = dataclasses.field(default=True, init=False)
-    _norms: Norms | None = dataclasses.field(default=None, init=False)
+    _parts: Parts | None = dataclasses.field(default=None, init=False)
     _optimizer: Any = dataclasses.field(default=None, init=False)
 
     @property
@@ -100,10 +100,10 @@ class Counterpart:
 
     def batch_norms(self) -> list[BatchNorm]:
         """Say how BatchNorm layers of the network run, where not as made."""
-        if self._norms is None:
+        if self._parts is None:
             instance = self._find_instance()
-            self._norms = Norms(self.net, instance.layout, instance.architecture)
-        return self._norms.overrides()
+            self._parts = Parts(self.net, instance.layout, instance.architecture)
+        return self._parts.overrides()
 
     def _find_instance(self) -> Instance:
         if self._unsuitable:

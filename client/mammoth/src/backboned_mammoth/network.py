@@ -11,10 +11,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from backboned.calls import ForwardOptions
 from backboned.errors import InvalidArgument
-from backboned.nn.autograd import Call, run, run_with_graph
+from backboned.nn.autograd import any_trains, run
 from backboned.nn.hosted import Link
-from backboned.nn.lazy import LazyParameter, as_plain
+from backboned.nn.lazy import LazyParameter
 from backboned.nn.module import announce
 from torch import nn
 
@@ -134,16 +135,17 @@ def _forward(net: OnServer, args: Any, options: Any) -> Any:
     layers = [n for n in link.instance.layout.outputs if n.startswith(LAYERS)]
     needed = {LAYERS: layers, "out": ["out"] if with_head else ["features"]}
     names = dict.fromkeys(n for word in answer for n in needed.get(word, [word]))
-    call = Call(
-        link,
-        returnt=None,
-        training=net.training,
-        prerelu=LAYERS in answer and getattr(net, "return_prerelu", False),
-        outputs=tuple(names),
-        batch_norm=net._counterpart.batch_norms(),
-    )
+    call: ForwardOptions = {
+        "outputs": tuple(names),
+        "training": net.training,
+        "prerelu": LAYERS in answer and getattr(net, "return_prerelu", False),
+        "batch_norm": tuple(net._counterpart.batch_norms()),
+    }
+    x = x.view(-1, x[0].numel()) if family.flattens else x
+    parameters = link.parameters()
+    graph = any_trains(parameters) or (x.requires_grad and torch.is_grad_enabled())
     try:
-        given = _run(call, x.view(-1, x[0].numel()) if family.flattens else x)
+        given = run(link, call, x, parameters if graph else None)
     except InvalidArgument as error:
         if error.reason in _INPUT_REFUSED:
             raise UnsuitableError(error.message) from None
@@ -214,12 +216,3 @@ def _link(net: OnServer, x: torch.Tensor, answer: tuple[str, ...]) -> tuple[Link
     ):
         raise UnsuitableError("only some of its modules are in training")
     return link, own_head
-
-
-def _run(call: Call, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    parameters = call.link.parameters()
-    with as_plain():
-        trains = x.requires_grad or any(p.requires_grad for p in parameters)
-    if trains and torch.is_grad_enabled():
-        return run_with_graph(call, x, parameters)
-    return run(call, x)

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from backboned.errors import BackbonedError, FailedPrecondition, InvalidArgument
+from backboned.nn import numerics
 from backboned.server import Server, connect, local_server
 
 SERVER = "BACKBONED_SERVER"
@@ -83,21 +84,11 @@ class Run:
     def _compare_numerics(self, server: Server) -> None:
         """Warn of what makes bits differ from those of a local run."""
         info = server.info()
-        threads = torch.get_num_threads()
-        version = torch.__version__.partition("+")[0]
-        if info.threads != threads:
+        device = next((d.name for d in info.devices if d.default), "cpu")
+        for difference in numerics.differences(info, device):
             self.warn(
-                f"the server has {info.threads} threads and this process {threads}: "
-                "results differ in the last bits from those of a local run"
-            )
-        if info.torch_version.partition("+")[0] != version:
-            self.warn(
-                f"the server has torch {info.torch_version}, this process {version}: "
-                "results may differ in the last bits from those of a local run"
-            )
-        if torch.get_float32_matmul_precision() != "highest":
-            self.warn(
-                "the server computes in full float32 whatever --code_optimization says"
+                "results may differ in the last bits from those of a local run: "
+                f"{difference}"
             )
 
     def warn(self, message: str) -> None:

@@ -115,7 +115,7 @@ _MADE: dict[str, Callable[[Any], Any]] = {
 
 
 def _message(
-    instance: InstanceBase, kind: Any, options: Mapping[str, Any], /, **fields: Any
+    address: str, kind: Any, options: Mapping[str, Any], /, **fields: Any
 ) -> Any:
     """Make the message of a call, of its options and of the fields that it has besides.
 
@@ -125,7 +125,7 @@ def _message(
         if name not in kind.DESCRIPTOR.fields_by_name:
             raise TypeError(f"a {kind.__name__} has no option {name!r}")
         fields[name] = _MADE[name](value) if name in _MADE else value
-    return kind(instance=instance.address, **fields)
+    return kind(instance=address, **fields)
 
 
 def ask(channel: Channel, request: Message, timeout: float | None = None) -> Any:
@@ -179,7 +179,8 @@ def read(
 ) -> tuple[V, Any]:
     """Ask for a part of the state; give it, and the header of the answer."""
     timeout = options.pop("timeout", None)
-    request = _message(instance, getattr(pb, f"{method}Request"), options, **fields)
+    kind = getattr(pb, f"{method}Request")
+    request = _message(instance.address, kind, options, **fields)
     key = None if key is None else (instance.uid, key)
     query = messages.Query(request)
     result, found = _exchange(instance, method, query, place, timeout, key)
@@ -197,7 +198,8 @@ def write(
     """Send what replaces a part of the state; give the version that it left."""
     timeout, recallable = options.pop("timeout", None), options.pop("recallable", None)
     options["request_id"] = options.get("request_id") or messages.fresh_id()
-    header = _message(instance, getattr(pb, f"{method}Header"), options, **fields)
+    kind = getattr(pb, f"{method}Header")
+    header = _message(instance.address, kind, options, **fields)
     request = Request(header, [as_bytes(array) for array in arrays])
     answer = getattr(pb, f"{method}Response").FromString
     call = (instance.channel, DATA + method, request, answer)
@@ -212,14 +214,14 @@ def change(
     """Make the change that one message of a kind says; give the answer."""
     timeout = options.pop("timeout", None)
     options["request_id"] = options.get("request_id") or messages.fresh_id()
-    request = _message(instance, kind, options, **fields)
+    request = _message(instance.address, kind, options, **fields)
     return ask(instance.channel, request, timeout)
 
 
 def _moves_layers(options: ForwardOptions) -> bool:
     """Whether a forward is in training, or some of its BatchNorm layers are."""
-    layers = options.get("batch_norm", ())
-    return bool(options.get("training")) or any(layer.training for layer in layers)
+    layers = options.get("batch_norm") or ()
+    return bool(options.get("training")) or True in [norm.training for norm in layers]
 
 
 def moves_buffers(layout: types.Layout, options: ForwardOptions) -> bool:
@@ -235,6 +237,10 @@ def _answer_key(digest: bytes, options: ForwardOptions) -> bytes:
     return hashlib.sha256(
         digest + repr((asked, list(layers), list(outputs))).encode()
     ).digest()
+
+
+# With one of these the answer to a forward is not kept.
+_NOT_KEPT = ("tape", "return_buffers", "buffers")
 
 
 def forward(
@@ -254,29 +260,26 @@ def forward(
     to ask for its answer if it is lost; a tape that it kept is given up then.
     """
     delete_abandoned(instance.channel)
-    run = functools.partial(_run, instance, x, options, empty)
-    known, cached = instance.known_answers, options.get("cached")
-    may_be_kept = not (
-        _moves_layers(options)
-        or options.get("tape")
-        or options.get("return_buffers")
-        or options.get("buffers") is not None
-    )
-    may_ask = known.enabled and may_be_kept and x.nbytes >= ASK_BYTES
-    if cached is False or not (may_ask or cached):
-        return run(timeout, recallable=recallable)
-    seconds = instance.channel.timeout if timeout is None else timeout
-    begin = time.monotonic()
-    digest = input_digest(x)
-    key = _answer_key(digest, options)
-    if cached or known.is_worth(instance.version, key):
-        try:
-            return run(seconds, key, digest)
-        except errors.NotFound as error:
-            if error.reason != "CACHE_MISS":
-                raise
-            known.missed(key)
-    return run(seconds - (time.monotonic() - begin), key)
+    known, cached, key = instance.known_answers, options.get("cached"), None
+    if cached or (
+        cached is not False
+        and known.enabled
+        and x.nbytes >= ASK_BYTES
+        and not (_moves_layers(options) or any(map(options.get, _NOT_KEPT)))
+    ):
+        timeout = instance.channel.timeout if timeout is None else timeout
+        begin = time.monotonic()
+        digest = input_digest(x)
+        key = _answer_key(digest, options)
+        if cached or known.is_worth(instance.version, key):
+            try:
+                return _run(instance, x, options, empty, timeout, key, digest)
+            except errors.NotFound as error:
+                if error.reason != "CACHE_MISS":
+                    raise
+                known.missed(key)
+        timeout -= time.monotonic() - begin
+    return _run(instance, x, options, empty, timeout, key, recallable=recallable)
 
 
 def _run(
@@ -296,19 +299,19 @@ def _run(
 
     def place(result: Any) -> tuple[list[dict[str, Array]], Parts]:
         outputs, views = tensors.place_tensors(result.outputs, empty)
+        if not result.buffers:
+            return [outputs, {}], views
         buffers, more = tensors.place_tensors(result.buffers, empty)
         return [outputs, buffers], [*views, *more]
 
-    names = ("returnt", "return_buffers", "output_dtype")
-    asked = (*options.get("outputs", ()), *map(options.get, names))
-    size_key = (instance.uid, asked, x.shape)
-    changes = _moves_layers(options) or options.get("tape")
+    changes = options.get("tape") or _moves_layers(options)
     sure = bool(options.get("request_id")) or not changes
     given_up = session.take_tapes(instance.channel)
     try:
-        request = _forward_request(instance, x, digest, options, given_up)
+        request, lasting = _forward_request(instance, x, digest, options, given_up)
+        size_key = (instance.uid, lasting, x.shape)
         if recallable is not None:
-            recallable(functools.partial(_recall_forward, instance, request.bare()))
+            recallable(functools.partial(_recall_forward, instance, request))
         result, (outputs, buffers) = _exchange(
             instance, "Forward", request, place, timeout, size_key, sure
         )
@@ -321,14 +324,14 @@ def _run(
     elif result.cache_use:
         instance.known_answers.enabled = True
     return types.Forward(
-        outputs=outputs,
-        version=version,
-        tape_id=result.tape_id,
-        tape_bytes=result.tape_bytes,
-        buffers=buffers,
-        timings=contract.read_timings(result.timings),
-        rng_state=result.rng_state,
-        cached=result.cache_use == pb.CACHE_USE_HIT,
+        outputs,
+        version,
+        result.tape_id,
+        result.tape_bytes,
+        buffers,
+        contract.read_timings(result.timings),
+        result.rng_state,
+        result.cache_use == pb.CACHE_USE_HIT,
     )
 
 
@@ -340,10 +343,28 @@ def _recall_forward(
     def place(result: Any) -> tuple[None, Parts]:
         return None, tensors.place_tensors([*result.outputs, *result.buffers])[1]
 
-    result, _ = _exchange(instance, "Forward", request, place, timeout)
+    result, _ = _exchange(instance, "Forward", request.bare(), place, timeout)
     if result.tape_id:
         session.put_back_tapes(instance.channel, [result.tape_id])
     return bytes(result.rng_state)
+
+
+# Of a forward's options, what may be another for each call.
+_PASSING = {"if_version", "request_id", "rng_state"}
+
+
+@functools.lru_cache(maxsize=256)
+def _lasting(
+    address: str, shape: tuple[int, ...] | None, dtype: Any, options: Any
+) -> bytes:
+    """Encode of a forward's header what is alike for many; None: no input."""
+    options = dict(options)
+    return_type = contract.return_type(options.pop("returnt", None))
+    header = _message(address, pb.ForwardHeader, options, return_type=return_type)
+    if shape is not None:
+        like = np.broadcast_to(np.empty((), dtype), shape)
+        header.inputs.append(make_spec(like))
+    return bytes(header.SerializeToString())
 
 
 def _forward_request(
@@ -352,18 +373,20 @@ def _forward_request(
     digest: bytes | None,
     options: ForwardOptions,
     given_up: list[str],
-) -> Request:
-    options = {**options}
-    buffers, returnt = options.pop("buffers", None), options.pop("returnt", None)
-    options.pop("cached", None)
-    options["release_tapes"] = [*options.get("release_tapes", ()), *given_up]
-    return_type = contract.return_type(returnt)
-    header = _message(instance, pb.ForwardHeader, options, return_type=return_type)
-    if digest is not None:
-        header.input_digest = digest
-        return Request(header)
-    header.inputs.append(make_spec(x))
-    views = [as_bytes(x)]
+) -> tuple[Request, bytes]:
+    """Make the request of a forward; give the part of its header that lasts, too."""
+    lasting: dict[str, Any] = {**options}
+    passing = {name: lasting.pop(name) for name in _PASSING & lasting.keys()}
+    buffers, _ = lasting.pop("buffers", None), lasting.pop("cached", None)
+    tapes = [*lasting.pop("release_tapes", ()), *given_up]
+    shape = x.shape if digest is None else None
+    try:
+        begin = _lasting(instance.address, shape, x.dtype, tuple(lasting.items()))
+    except TypeError:  # A list, say, which is not remembered.
+        begin = _lasting.__wrapped__(instance.address, shape, x.dtype, lasting)
+    passing["if_version"] = contract.condition(passing.get("if_version"))
+    header = pb.ForwardHeader(release_tapes=tapes, input_digest=digest, **passing)
+    views = [as_bytes(x)] if digest is None else []
     if buffers is not None:
         arrays = arrays_in_order(instance.layout, buffers)
         missing = [b.name for b in instance.layout.buffers if b.name not in arrays]
@@ -374,7 +397,7 @@ def _forward_request(
         for name, buffer in arrays.items():
             header.buffers.append(make_spec(buffer, name))
             views.append(as_bytes(buffer))
-    return Request(header, views)
+    return Request(begin + header.SerializeToString(), views), begin
 
 
 def backward(
@@ -385,7 +408,7 @@ def backward(
     empty: Empty = np.empty,
 ) -> types.Backward:
     """Run a backward; the outputs' gradients are C-contiguous."""
-    header = _message(instance, pb.BackwardHeader, options)
+    header = _message(instance.address, pb.BackwardHeader, options)
     sent: list[memoryview] = []
     for tape_id, gradients in tapes.items():
         tape = header.tapes.add(tape_id=tape_id)
@@ -452,6 +475,8 @@ def _mine(instance: InstanceBase, present: Sequence[bool]) -> tuple[bool, ...]:
             f"the answer has gradients of {len(present)} parameters, "
             f"expected {len(whole)}"
         )
+    if instance.layout is instance.whole_layout:
+        return tuple(present)
     mine = set(instance.layout.parameters)
     return tuple(there for p, there in zip(whole, present) if p in mine)
 
@@ -559,7 +584,7 @@ def train_step_request(
     """Make the header of a training step, and the bytes that follow."""
     array = as_array(x)
     header = _message(
-        instance,
+        instance.address,
         pb.TrainStepHeader,
         options,
         step=contract.step_message(step),

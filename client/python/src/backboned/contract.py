@@ -45,7 +45,10 @@ def _number(enum: Any, what: str, word: str) -> Any:
 
 def condition(version: types.Version | None) -> instance_pb2.IfVersion | None:
     """Make the contract's condition of a version; None stays None."""
-    return None if version is None else instance_pb2.IfVersion(**version._asdict())
+    if version is None:
+        return None
+    uid, params, buffers = version
+    return instance_pb2.IfVersion(uid=uid, params=params, buffers=buffers)
 
 
 def selection(select: types.Select) -> selection_pb2.Selection | None:
@@ -360,4 +363,5 @@ def read_step(
 
 def read_timings(message: backbone_pb.Timings) -> types.Timings:
     """Read the seconds that a call took in the server."""
-    return _read(types.Timings, message)
+    parts = (message.queue, message.compute, message.total)
+    return types.Timings(*[(p.seconds * 10**9 + p.nanos) / 1e9 for p in parts])

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
+_NO_CONTEXT = contextlib.nullcontext()
+
+
 @verbs
 class Instance(InstanceBase):
     """A named backbone in the server; made by `Server.create` and `Server.instance`.
@@ -216,7 +219,7 @@ class Instance(InstanceBase):
             upload the input only if it is not there; False: upload at once. By default
             what is likely to be there is asked for.
         """
-        given: calls.ForwardOptions = {**options, "outputs": outputs}
+        given: calls.ForwardOptions = {**options, "outputs": tuple(outputs)}
         result = calls.forward(self, np.asarray(x, order="C"), given, timeout)
         return dataclasses.replace(
             result,
@@ -564,9 +567,7 @@ class Instance(InstanceBase):
         step: StepOptions | None = None,
         *,
         timeout: float | None = None,
-        within: Callable[
-            [], contextlib.AbstractContextManager[Any]
-        ] = contextlib.nullcontext,
+        within: contextlib.AbstractContextManager[Any] = _NO_CONTEXT,
         recallable: Recallable | None = None,
         **options: Unpack[calls.TrainStepOptions],
     ) -> StepInFlight:
@@ -588,8 +589,8 @@ class Instance(InstanceBase):
             of the parameters that this object saw.
         timeout : float, optional
             Seconds, from when it is sent.
-        within : callable, optional
-            Gives a context in which the call is made, in a thread of its own.
+        within : context manager, optional
+            A context in which each call is made, in a thread of its own.
 
         Returns
         -------
@@ -614,7 +615,7 @@ class Instance(InstanceBase):
                 recallable(functools.partial(calls.recall_train_step, self, request))
 
             def call() -> TrainStep:
-                with within():
+                with within:
                     return calls.train_step(self, request, timeout)
 
             return call

@@ -28,6 +28,7 @@ class InstanceBase:
       `normalization`, `ephemeral`, `columns`, `weights`, `weights_sha256`, and as they
       were when an answer last told them, `read_only`, `frozen`, `feature_cache_bytes`:
       see `types.InstanceInfo`.
+    - `address`: its name for calls: `owner/name`, which no other instance can shadow.
     - `whole_layout`: the layout in the server, also of what `without` leaves out.
     - `version`: the newest state that an answer spoke of.
     - `steps`: the training steps that are in flight.
@@ -53,6 +54,7 @@ class InstanceBase:
         info = contract.read_instance(message)
         self.channel = channel.metered(Meter())
         self.name, self.owner = info.name, info.owner
+        self.address = f"{self.owner}/{self.name}"
         self.uid: str = info.version.uid or ""
         self.architecture, self.arguments = info.architecture, info.arguments
         self.benchmark = info.benchmark
@@ -81,6 +83,7 @@ class InstanceBase:
     def stand_for(self, other: InstanceBase) -> None:
         """Stand for another instance of the same layout from now on."""
         self.name, self.owner, self.uid = other.name, other.owner, other.uid
+        self.address = other.address
         self.version, self.guard = other.version, other.guard
         self.feature_cache_bytes = other.feature_cache_bytes
         self.known_answers = other.known_answers
@@ -92,11 +95,6 @@ class InstanceBase:
             f"{type(self).__name__}({self.name!r} [{made_from}] "
             f"on {self.channel.target})"
         )
-
-    @property
-    def address(self) -> str:
-        """Its name for calls: `owner/name`, which no other instance can shadow."""
-        return f"{self.owner}/{self.name}"
 
     def without(self: B, part: str) -> B:
         """Give the same instance, as if it had no parameters below a module `part`.

@@ -43,7 +43,7 @@ class CrossEntropy:
             )
         labels = np.asarray(given, dtype=np.int64, order="C")
         term.cross_entropy.labels.CopyFrom(make_spec(labels))
-        term.cross_entropy.class_mask.extend(bool(c) for c in self.class_mask)
+        term.cross_entropy.class_mask.extend(map(bool, self.class_mask))
         term.cross_entropy.label_smoothing = self.label_smoothing
         return labels
 

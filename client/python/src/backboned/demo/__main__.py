@@ -1,12 +1,8 @@
 """``python -m backboned.demo``: see ``--help``."""
 
-import os
 import sys
 
-# Before torch is loaded. Trainer and server share the processor: a team of threads
-# that spins while it waits for the other side takes the time away from it.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
+# Before torch is loaded: importing backboned has set how long OpenMP's threads spin.
 try:
     from backboned.demo.cli import main
 except ImportError as error:

@@ -15,6 +15,8 @@ from tqdm.auto import tqdm
 import backboned
 from backboned.demo import mnist, replay, report
 
+_TIMED_STEPS = 200
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo; give the exit status: 0, 1 on failure, 130 after Ctrl-C."""
@@ -110,6 +112,13 @@ def _run(options: argparse.Namespace) -> int:
             if options.compare:
                 local, parameters = _train_locally(options, tasks)
                 identical = _compare(local, parameters, outcome, net.get_params())
+            pair = (server.create("seq-mnist", seed=options.seed), replay.LocalMlp())
+            there, here = replay.step_times(pair, tasks[0], _TIMED_STEPS)
+            print(
+                f"a step takes {there:.2f} ms in the server and {here:.2f} ms in this "
+                f"process, {there / here:.2f} times as long (medians of {_TIMED_STEPS} "
+                f"steps of each, in turn, on {2 * replay.BATCH} images)"
+            )
     print(report.table(outcome))
     path = options.out / "accuracy.png"
     title = (

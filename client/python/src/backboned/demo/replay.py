@@ -8,7 +8,9 @@ Source: Chaudhry et al. 2019, arXiv:1902.10486; the setting is that of Mammoth
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +22,7 @@ from backboned.demo.mnist import Images, Mnist
 
 _PIXELS = 28 * 28
 _HIDDEN = 100
+_WARM = 20
 
 
 class LocalMlp(nn.Module):
@@ -145,6 +148,37 @@ def batches(samples: Samples, seed: int) -> Iterator[tuple[torch.Tensor, torch.T
         yield samples.images[chosen], samples.labels[chosen]
 
 
+def _step(
+    net: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    inputs: torch.Tensor,
+    targets: torch.Tensor,
+) -> float:
+    """Make a training step; give its loss."""
+    optimizer.zero_grad()
+    loss = F.cross_entropy(net(inputs), targets)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    return loss.item()
+
+
+def step_times(nets: Sequence[nn.Module], task: Task, count: int) -> list[float]:
+    """Train networks in turn on a batch of the training's size; give the median ms.
+
+    - `count`: steps of each that are timed, after some to warm up.
+    """
+    inputs, targets = (part[: 2 * BATCH] for part in task.train)
+    optimizers = [torch.optim.SGD(n.parameters(), lr=LEARNING_RATE) for n in nets]
+    seconds: list[list[float]] = []
+    for _ in range(_WARM + count):
+        seconds.append([])
+        for net, optimizer in zip(nets, optimizers):
+            begin = time.perf_counter()
+            _step(net, optimizer, inputs, targets)
+            seconds[-1].append(time.perf_counter() - begin)
+    return [1e3 * statistics.median(times) for times in zip(*seconds[_WARM:])]
+
+
 def train(
     net: nn.Module,
     tasks: list[Task],
@@ -167,17 +201,13 @@ def train(
         shown = {"leave": False, "disable": None, "unit": "batch"}
         order = batches(task.train, seed)
         for images, labels in progress(order, title, count, **shown):
-            optimizer.zero_grad()
             inputs, targets = images, labels
             if len(buffer):
                 old_images, old_labels = buffer.draw(BATCH)
                 inputs = torch.cat((images, old_images))
                 targets = torch.cat((labels, old_labels))
-            loss = F.cross_entropy(net(inputs), targets)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
+            outcome.losses.append(_step(net, optimizer, inputs, targets))
             buffer.add(images, labels)
-            outcome.losses.append(loss.item())
         class_il, task_il = evaluate(net, tasks[: index + 1])
         outcome.class_il.append(class_il)
         outcome.task_il.append(task_il)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+from typing import Any
 
 from backboned.errors import (
     BackbonedError,
@@ -23,36 +22,36 @@ _RESUME = (
 )
 
 
-@contextlib.contextmanager
-def advised_if_stale(instance: Instance) -> Iterator[None]:
-    """Add what to do to the error that somebody else changed the instance."""
-    try:
-        yield
-    except StaleVersion as error:
-        if _IF_STALE in error.message:
-            raise
-        raise StaleVersion(
-            f"somebody else changed {instance.name!r} in the server: "
-            f"{_IF_STALE} [{error.message}]",
-            error.code,
-            error.reason,
-        ) from error
+class Advised:
+    """A context that adds to errors what to do; it may be entered again.
 
-
-@contextlib.contextmanager
-def advised(instance: Instance) -> Iterator[None]:
-    """Add what to do to the error that the instance changed, or is gone with its state.
-
-    For networks whose parameters are in the server.
+    To the error that somebody else changed the instance; for networks whose parameters
+    are in the server (`hosted`) also to the one that it is gone with its state.
     """
-    try:
-        with advised_if_stale(instance):
-            yield
-    except BackbonedError as error:
-        better = _advice(instance, error)
-        if better is None:
-            raise
-        raise better from error
+
+    def __init__(self, instance: Instance, hosted: bool) -> None:
+        self._instance = instance
+        self._hosted = hosted
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(self, _kind: Any, error: BaseException | None, _trace: Any) -> None:
+        """Raise a better error in an error's place."""
+        if not isinstance(error, BackbonedError):
+            return
+        better, instance = error, self._instance
+        if isinstance(error, StaleVersion) and _IF_STALE not in error.message:
+            better = StaleVersion(
+                f"somebody else changed {instance.name!r} in the server: "
+                f"{_IF_STALE} [{error.message}]",
+                error.code,
+                error.reason,
+            )
+        if self._hosted:
+            better = _advice(instance, better) or better
+        if better is not error:
+            raise better from error
 
 
 def _advice(instance: Instance, error: BackbonedError) -> BackbonedError | None:

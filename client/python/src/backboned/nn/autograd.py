@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import operator
 from collections.abc import Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -14,31 +16,7 @@ from backboned.nn.hosted import Link
 from backboned.nn.lazy import as_plain
 from backboned.nn.pending_calls import PendingBackward
 from backboned.nn.watch import as_array, as_tensor
-from backboned.types import Array, BatchNorm
-
-
-class Call(NamedTuple):
-    """A forward that is to be run, and over which link.
-
-    `outputs`, if there are any, names what it gives in place of `returnt`.
-    """
-
-    link: Link
-    returnt: str | None
-    training: bool
-    prerelu: bool
-    batch_norm: Sequence[BatchNorm]
-    outputs: Sequence[str] = ()
-
-    def options(self) -> ForwardOptions:
-        """Give the options of the forward."""
-        return {
-            "returnt": self.returnt,
-            "outputs": self.outputs,
-            "training": self.training,
-            "prerelu": self.prerelu,
-            "batch_norm": self.batch_norm,
-        }
+from backboned.types import Array
 
 
 def check_input(x: Any) -> None:
@@ -49,20 +27,29 @@ def check_input(x: Any) -> None:
         raise TypeError(f"the input is floating-point or uint8; got {x.dtype}")
 
 
-def run(call: Call, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Run a forward that needs no gradient; give its outputs."""
-    result = call.link.forward(as_array(x), call.options())
-    return tuple(map(as_tensor, result.outputs.values()))
+_trains = operator.attrgetter("requires_grad")
 
 
-def run_with_graph(
-    call: Call, x: torch.Tensor, parameters: Sequence[torch.nn.Parameter]
+def any_trains(parameters: Sequence[torch.nn.Parameter]) -> bool:
+    """Whether a parameter wants a gradient, and PyTorch computes any."""
+    with as_plain():
+        return torch.is_grad_enabled() and any(map(_trains, parameters))
+
+
+def run(
+    link: Link,
+    options: ForwardOptions,
+    x: torch.Tensor,
+    parameters: Sequence[torch.nn.Parameter] | None,
 ) -> tuple[torch.Tensor, ...]:
-    """Run a forward whose outputs know how to go backward.
+    """Run a forward; if parameters are given, its outputs know how to go backward.
 
     Raises RuntimeError where gradients in the server would not be averaged.
     """
-    if call.link.hosting and DistributedDataParallel._active_ddp_module is not None:
+    if parameters is None:
+        result = link.forward(as_array(x), options)
+        return tuple(map(as_tensor, result.outputs.values()))
+    if link.hosting and DistributedDataParallel._active_ddp_module is not None:
         raise RuntimeError(
             "DistributedDataParallel averages gradients that are in this process, and "
             "a hosted network's stay in the server, so that its copies would drift "
@@ -70,7 +57,8 @@ def run_with_graph(
             "or freeze it"
         )
     node: Any = RemoteForward
-    outputs: tuple[torch.Tensor, ...] = node.apply(call, x, _ANCHOR, *parameters)
+    outputs: tuple[torch.Tensor, ...]
+    outputs = node.apply((link, options), x, _ANCHOR, *parameters)
     return outputs
 
 
@@ -101,25 +89,25 @@ class RemoteForward(torch.autograd.Function):
     @staticmethod
     def forward(  # type: ignore[override]
         ctx: Any,
-        call: Call,
+        call: tuple[Link, ForwardOptions],
         x: torch.Tensor,
         anchor: torch.Tensor,
         *parameters: torch.nn.Parameter,
     ) -> tuple[torch.Tensor, ...]:
         """Run the forward and keep its tape."""
-        options = call.options()
+        link, options = call
         options["tape"], options["input_grad"] = True, ctx.needs_input_grad[1]
         wanted = ctx.needs_input_grad[_PARAMETERS:]
-        _choose_gradients(options, call.link, wanted)
-        result = call.link.forward(as_array(x), options)
+        _choose_gradients(options, link, wanted)
+        result = link.forward(as_array(x), options)
         # The token is an array, whose death a finalizer sees; PyTorch keeps it alive.
         token = np.empty(1, np.int8)
         ctx.save_for_backward(torch.from_numpy(token))
         ctx.set_materialize_grads(False)
-        ctx.link = call.link
-        sources = zip((x, *parameters), (ctx.needs_input_grad[1], *wanted))
-        ctx.sources = [tensor for tensor, yes in sources if yes]
-        ctx.tape = call.link.hold(x, options, result, token)
+        ctx.link = link
+        wants = (ctx.needs_input_grad[1], *wanted)
+        ctx.sources = list(itertools.compress((x, *parameters), wants))
+        ctx.tape = link.hold(x, options, result, token)
         ctx.output_names = list(result.outputs)
         return tuple(map(as_tensor, result.outputs.values()))
 
@@ -234,14 +222,16 @@ def _nobody_looks(ctx: Any) -> bool:
     """
     wants = ctx.needs_input_grad[_PARAMETERS:]
     nodes = ctx.next_functions[_PARAMETERS - 1 :]  # Without one for the call.
+    parameters = ctx.link.parameters()
     with as_plain():
-        return all(
-            parameter.requires_grad
-            and not parameter._backward_hooks
-            and getattr(node, "variable", None) is parameter
-            for parameter, wanted, (node, _) in zip(ctx.link.parameters(), wants, nodes)
-            if wanted
-        )
+        for parameter, wanted, (node, _) in zip(parameters, wants, nodes):
+            if wanted and not (
+                parameter.requires_grad
+                and not parameter._backward_hooks
+                and getattr(node, "variable", None) is parameter
+            ):
+                return False
+    return True
 
 
 def _goes_everywhere(ctx: Any) -> bool:
@@ -255,14 +245,13 @@ def _choose_gradients(
     options: ForwardOptions, link: Link, wanted: Sequence[bool]
 ) -> None:
     """Say in the options which parameters get gradients."""
-    pairs = zip(link.instance.layout.parameters, wanted)
-    names = [parameter.name for parameter, yes in pairs if yes]
-    if not names:
+    if not any(wanted):
         options["no_param_grads"] = True
     elif not all(wanted):
-        options["grad_params"] = names
+        pairs = zip(link.instance.layout.parameters, wanted)
+        options["grad_params"] = tuple(p.name for p, yes in pairs if yes)
     elif link.instance.frozen:
-        options["grad_params"] = ["*"]
+        options["grad_params"] = "*"
 
 
 def _keeps_graph() -> bool:

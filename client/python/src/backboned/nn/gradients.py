@@ -151,8 +151,9 @@ class Gradients:
 
     def keep_promises(self, indices: Sequence[int] | None = None) -> None:
         """Bring the values that somebody may still look at, before they are gone."""
-        among = list(self._promises) if indices is None else indices
-        self._bring_all([i for i in among if self._promised(i) is not None])
+        if self._promises:
+            among = list(self._promises) if indices is None else indices
+            self._bring_all([i for i in among if self._promised(i) is not None])
 
     def show(self, tensors: Sequence[torch.Tensor]) -> None:
         """Bring the values of promises."""
@@ -254,17 +255,20 @@ class Gradients:
 
     def _additions(self) -> list[int]:
         """Find gradients that autograd left here on top of the server's."""
+        found = []
         with as_plain():
-            return [
-                i
-                for i, tensor in enumerate(self._tensors())
-                if tensor.grad is not None and i not in self._here
-            ]
+            for i, tensor in enumerate(self._tensors()):
+                if tensor.grad is not None and i not in self._here:
+                    found.append(i)
+        return found
 
     def _changed_here(self) -> set[int]:
         """Find the gradients here that the server has to get."""
+        if not self._here:
+            return set()
+        tensors = self._tensors()
         with as_plain():
-            grads = {i: self._tensors()[i].grad for i in self._here}
+            grads = {i: tensors[i].grad for i in self._here}
         changed = {i for i, grad in grads.items() if grad is not self._placed[i]}
         same = {i: g for i, g in grads.items() if g is not None and i not in changed}
         return changed.union(self._watch.changed(same, list(same)), self._written)
@@ -288,8 +292,9 @@ class Gradients:
             self._put(i, mine)
 
     def _push(self, indices: list[int]) -> None:
+        tensors = self._tensors()
         with as_plain():
-            grads = {i: self._tensors()[i].grad for i in indices}
+            grads = {i: tensors[i].grad for i in indices}
         held = list(self._pending.held)
         if not self._pending.there:
             held = [False] * len(self._names)
@@ -321,6 +326,8 @@ class Gradients:
 
     def _refuse_stray_writes(self) -> None:
         """Find writes to gradients that were read before the server changed them."""
+        if not self._placed:
+            return
         away = [i for i in self._watch.known() if i not in self._here]
         placed = {i: grad for i in away if (grad := self._placed[i]) is not None}
         changed = self._watch.changed(placed, list(placed))

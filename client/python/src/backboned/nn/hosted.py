@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import warnings
 import weakref
 from collections.abc import Sequence
@@ -17,7 +18,6 @@ from backboned import calls
 from backboned.calls import BackwardOptions, ForwardOptions, moves_buffers
 from backboned.errors import BackbonedError, verbs
 from backboned.instance import Instance
-from backboned.nn.advice import advised
 from backboned.nn.gradients import Gradients
 from backboned.nn.lazy import LazyParameter
 from backboned.nn.link import LinkBase, Tape, rng_state, say, set_rng_state
@@ -48,7 +48,7 @@ class HostedLink(LinkBase):
 
     Parameters, buffers and gradients stay there. What somebody looks at is fetched,
     and what somebody wrote is pushed before the next use. What somebody else changes
-    in the server is an error. It is the `Keeper` of the lazy tensors.
+    in the server is an error. It is the keeper of the lazy tensors.
 
     - `root`: the tree, planted with the instance's layout.
     - `mirror`: what connected them until now; its tensors are then here. Else all are
@@ -62,7 +62,8 @@ class HostedLink(LinkBase):
     ) -> None:
         if mirror is not None:
             mirror.settle()
-        super().__init__(instance, mirror.version if mirror else instance.version)
+        version = mirror.version if mirror else instance.version
+        super().__init__(instance, version, hosted=True)
         _ = instance.server_identity  # Asked now, so that another one is noticed.
         _warn_of_local_steps()
         self.hosting = True
@@ -104,7 +105,7 @@ class HostedLink(LinkBase):
         every = self.instance.layout.parameters
         specs = [every[i] for i in indices]
         names = [spec.name for spec in specs]
-        with advised(self.instance):
+        with self._advised:
             flat, version = calls.get_params(
                 self.instance,
                 None if len(names) == len(every) else names,
@@ -118,7 +119,7 @@ class HostedLink(LinkBase):
     def _get_buffers(self, indices: Sequence[int]) -> Sequence[torch.Tensor]:
         every = self.instance.layout.buffers
         names = [every[i].name for i in indices]
-        with advised(self.instance):
+        with self._advised:
             values, version = calls.get_buffers(
                 self.instance,
                 None if len(names) == len(every) else names,
@@ -130,9 +131,12 @@ class HostedLink(LinkBase):
 
     def settle(self) -> None:
         """Send the backwards that wait, and push what was written here."""
-        with self._lock, advised(self.instance):
-            self._pending.flush()
-            self._push_changes()
+        with self._lock, self._advised:
+            self._settle()
+
+    def _settle(self) -> None:
+        self._pending.flush()
+        self._push_changes()
 
     def _push_changes(self, adopt: bool = True) -> None:
         for part, values in self._both.items():
@@ -141,19 +145,19 @@ class HostedLink(LinkBase):
             changed = values.changed(adopt)
             if changed:
                 written = functools.partial(values.pushed, changed)
-                with self._pending.asking_again() as again:
+                with self._pending.asking() as again:
                     self._write(part, values.known, changed, written, again)
 
     def push(self) -> None:
         """Write what was written here, also over what somebody else wrote."""
-        with self._lock:
+        with self._lock, self._advised:
             self._pending.make_sure()
             self.version = Version(self.instance.uid)
             self.settle()
 
     def pull(self) -> None:
         """Take whatever state the server has; what was written here is lost."""
-        with self._lock:
+        with self._lock, self._advised:
             self._pending.make_sure()
             self.version = Version(self.instance.uid)
             for values in self._both.values():
@@ -161,32 +165,31 @@ class HostedLink(LinkBase):
 
     def info(self) -> InstanceInfo:
         """Settle, and describe the instance, with its digest."""
-        with self._lock, advised(self.instance):
+        with self._lock, self._advised:
             self.settle()
             return self.instance.info(digest=True, timeout=self.timeout)
 
     def copy_instance(self) -> Instance:
         """Make a clone, which costs nothing before one of the two is written."""
         self.settle()
-        with advised(self.instance):
+        with self._advised:
             return self.instance.clone(timeout=self.timeout, if_version=self.version)
 
-    # What lazy tensors ask for: a `Keeper`.
+    # What lazy tensors ask their keeper for.
 
     def show(self, tensors: list[torch.Tensor]) -> None:
         """Bring the values of these tensors, and with them what somebody views."""
-        with self._lock:
+        with self._lock, self._advised:
             self._pending.make_sure()
             both = self._both.values()
             if any([values.show(tensors) for values in both]):
                 for values in both:
                     values.show_shared()
-            with advised(self.instance):
-                self._grads.show(tensors)
+            self._grads.show(tensors)
 
     def show_all(self) -> None:
         """Bring all values here."""
-        with self._lock:
+        with self._lock, self._advised:
             self._pending.make_sure()
             for values in self._both.values():
                 values.show_all()
@@ -206,13 +209,13 @@ class HostedLink(LinkBase):
 
     def grad(self, tensor: torch.Tensor) -> torch.Tensor | None:
         """Give a parameter's gradient."""
-        with self._lock, advised(self.instance):
+        with self._lock, self._advised:
             index = self._params.index(tensor)
             return None if index is None else self._grads.read(index)
 
     def set_grad(self, tensor: torch.Tensor, value: torch.Tensor | None) -> None:
         """Replace a parameter's gradient."""
-        with self._lock, advised(self.instance):
+        with self._lock, self._advised:
             index = self._params.index(tensor)
             if index is None:
                 raise RuntimeError("a buffer has no gradient")
@@ -220,7 +223,7 @@ class HostedLink(LinkBase):
 
     def show_grads(self) -> None:
         """Bring all gradients here."""
-        with self._lock, advised(self.instance):
+        with self._lock, self._advised:
             self._grads.read_all()
 
     # Forwards and backwards.
@@ -231,8 +234,8 @@ class HostedLink(LinkBase):
         moves = moves_buffers(layout, options)
         draws = options["training"] and layout.stochastic
         options = {**options}
-        with self._lock, advised(self.instance):
-            self.settle()
+        with self._lock, self._advised:
+            self._settle()
             if draws:
                 options["rng_state"] = rng_state()
             # For all that the server cannot know to change nothing.
@@ -242,14 +245,14 @@ class HostedLink(LinkBase):
             generator = options.get("rng_state", b"")
             if moves:
                 self._buffers.moved()
-                asking = self._pending.asking_again(generator)
+                asking = self._pending.asking(generator)
                 with self._changing("buffers"), asking as again:
                     call = (self.timeout, empty, again)
                     result = calls.forward(self.instance, x, options, *call)
                     self._note("buffers", result.version)
         if not moves:
-            asking = self._pending.asking_if_lost(generator)
-            with advised(self.instance), asking as again:
+            asking = self._pending.asking(generator, beside=True)
+            with self._advised, asking as again:
                 result = self._forward_beside_others(x, options, again)
         if draws:
             set_rng_state(result.rng_state)
@@ -257,13 +260,13 @@ class HostedLink(LinkBase):
 
     def queue(self, item: PendingBackward) -> None:
         """Let the backward of a tape wait for the step, or the next use."""
-        with self._lock, advised(self.instance):
+        with self._lock, self._advised:
             self._grads.hand_over()
             self._pending.add(item)
 
     def backward_now(self, item: PendingBackward) -> Array:
         """Run the backward of a tape; give its input's gradient."""
-        with self._lock, advised(self.instance):
+        with self._lock, self._advised:
             self._grads.hand_over()
             return self._pending.send_now(item)
 
@@ -271,15 +274,15 @@ class HostedLink(LinkBase):
         self, tape: Tape, gradients: dict[str, Array], options: BackwardOptions
     ) -> Backward:
         """Run the backward of a tape whose gradients come here."""
-        with self._lock:
+        with self._lock, self._advised:
             self._pending.flush()  # The tape may wait already.
-        with advised(self.instance):
+        with self._advised:
             tapes = {tape.tape_id: gradients}
             return calls.backward(self.instance, tapes, options, self.timeout, empty)
 
     def zero_grad(self, tensors: Sequence[torch.Tensor] | None = None) -> None:
         """Take the gradients of some parameters away, or of all."""
-        with self._lock, advised(self.instance):
+        with self._lock, self._advised:
             if self._in_flight.count and self._grads.none:
                 return
             indices = None
@@ -298,7 +301,7 @@ class HostedLink(LinkBase):
         `covers_all` says whether the optimizer has every parameter that may have a
         gradient. Gives whether it stepped, and what the step did.
         """
-        with self._lock, advised(self.instance):
+        with self._lock, self._advised:
             made = self._pending.make_sure()
             self._push_changes()
             if made is None:  # Else it was this step whose answer was lost.
@@ -308,28 +311,25 @@ class HostedLink(LinkBase):
 
     def thaw(self) -> None:
         """Let the server step the parameters that are frozen there."""
-        with self._lock, advised(self.instance):
+        with self._lock, self._advised:
             self.instance.update(frozen=False, timeout=self.timeout)
 
     def optimizer_state(self) -> OptimizerState:
         """Get the instance's optimizer and what it remembers."""
-        with self._lock, advised(self.instance):
+        with self._lock, self._advised:
             self._pending.make_sure()
             return self.instance.get_optimizer_state(timeout=self.timeout)
 
     def set_optimizer(self, optimizer: Optimizer, tensors: dict[str, Array]) -> None:
         """Give the instance an optimizer with what it remembers; empty: nothing."""
-        with self._lock, advised(self.instance):
+        with self._lock, self._advised:
             self._pending.make_sure()
             if tensors:
-                self.instance.set_optimizer_state(
-                    optimizer, tensors, request_id=fresh_id(), timeout=self.timeout
-                )
+                put = self.instance.set_optimizer_state
+                put(optimizer, tensors, timeout=self.timeout)
             else:
-                kind, groups = optimizer.kind, optimizer.groups
-                self.instance.configure_optimizer(
-                    kind, groups, request_id=fresh_id(), timeout=self.timeout
-                )
+                configure = self.instance.configure_optimizer
+                configure(optimizer.kind, optimizer.groups, timeout=self.timeout)
 
     def _stepped(self, version: Version) -> None:
         """Note that the server made one step; twice is once.
@@ -341,7 +341,7 @@ class HostedLink(LinkBase):
         if known == version.params:
             return
         params = version.params if known is None else known + 1
-        self.version = self.version._replace(params=params)
+        self.version = Version(self.version.uid, params, self.version.buffers)
         self._params.moved()
 
     def train_step(self, run: Callable[..., TrainStep]) -> TrainStep:
@@ -350,13 +350,13 @@ class HostedLink(LinkBase):
         `run` makes the call, given `if_version`, `rng_state` and `recallable`.
         """
         draws = self.instance.layout.stochastic
-        with self._lock, advised(self.instance):
-            self.settle()
+        with self._lock, self._advised:
+            self._settle()
             self._grads.keep_promises()
             generator = rng_state() if draws else b""
             self._all_moved()
             changing = self._changing("params", "buffers")
-            with changing as known, self._pending.asking_again(generator) as again:
+            with changing as known, self._pending.asking(generator) as again:
                 result = run(if_version=known, rng_state=generator, recallable=again)
                 self._train_step_made(result.version)
             self._grads.zero()
@@ -373,7 +373,7 @@ class HostedLink(LinkBase):
         has failed, if nobody has seen its error yet.
         """
         draws = self.instance.layout.stochastic
-        with self._lock, advised(self.instance):
+        with self._lock, self._advised:
             news = self._params.changed() or self._buffers.changed()
             waits = self._in_flight.failed or not self._in_flight.count
             if waits or news or not self._grads.none:
@@ -397,7 +397,7 @@ class HostedLink(LinkBase):
             step = send(
                 if_version=expected,
                 rng_state=generator,
-                within=functools.partial(advised, self.instance),
+                within=self._advised,
                 recallable=recalls.append,
             )
             step.recall = recalls[0]
@@ -441,11 +441,12 @@ class HostedLink(LinkBase):
 
     # Other links.
 
-    def for_forward(self, root: nn.Module) -> Link:
+    def for_forward(self, root: nn.Module) -> tuple[Link, list[Any]]:
         """Give a link with a clone if other tensors are in the parameters' places."""
-        with self._lock, advised(self.instance):
-            if not self._params.lent():
-                return self
+        with self._lock, self._advised:
+            parameters = self._params.unless_lent()
+            if parameters is not None:
+                return self, parameters
             self._pending.flush()
             self._push_changes(adopt=False)
             clone = self.instance.clone(if_version=self.version, timeout=self.timeout)
@@ -454,7 +455,7 @@ class HostedLink(LinkBase):
             own = {part: values.known for part, values in self._both.items()}
             scratch = ScratchLink(clone, root, own)
         scratch.timeout = self.timeout
-        return scratch
+        return scratch, scratch.parameters()
 
     def mirrored(self, root: nn.Module) -> MirroredLink:
         """Bring everything here, as plain tensors; give what connects them then."""
@@ -464,7 +465,7 @@ class HostedLink(LinkBase):
         return mirror
 
     def _end(self) -> Version:
-        with self._lock, advised(self.instance):
+        with self._lock, self._advised:
             self.settle()
             self._grads.end()
             for values in self._both.values():
@@ -489,9 +490,8 @@ def _warn_of_local_steps() -> None:
 def _before_step(optimizer: Any, _args: Any, _options: Any) -> None:
     if optimizer in _warned:
         return
-    parameters = (p for group in optimizer.param_groups for p in group["params"])
-    links: Any = (p.keeper for p in parameters if isinstance(p, LazyParameter))
-    for link in links:
+    parameters = itertools.chain(*(group["params"] for group in optimizer.param_groups))
+    for link in {p.keeper for p in parameters if type(p) is LazyParameter}:
         if link.optimizer is not None and link.optimizer is not optimizer:
             _warned.add(optimizer)
             warnings.warn(

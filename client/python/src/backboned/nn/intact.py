@@ -11,8 +11,6 @@ from backboned.nn.parts import NOT_CALLED, Part
 from backboned.nn.watch import ModulePaths
 from backboned.types import BatchNorm, Layout
 
-_MEAN = ".running_mean"
-
 
 class Defaults(NamedTuple):
     """What the layers of an architecture are made with."""
@@ -27,56 +25,14 @@ _OF_ARCHITECTURE = {
 }
 
 
-def layer_names(layout: Layout) -> list[str]:
-    """Name the BatchNorm layers of a layout."""
-    names = (buffer.name for buffer in layout.buffers)
-    return [name[: -len(_MEAN)] for name in names if name.endswith(_MEAN)]
-
-
 def defaults(architecture: str) -> Defaults:
     """Give what the layers of an architecture are made with."""
     return _OF_ARCHITECTURE.get(architecture.replace("_", "-"), Defaults())
 
 
-class Norms:
-    """The BatchNorm layers of a network."""
-
-    def __init__(self, root: nn.Module, layout: Layout, architecture: str) -> None:
-        self._names = layer_names(layout)
-        self._defaults = defaults(architecture)
-        self._paths = ModulePaths(root, self._names)
-
-    def overrides(self) -> list[BatchNorm]:
-        """Say how the layers differ from what the next forward would assume."""
-        differing: dict[tuple[Any, ...], list[str]] = {}
-        modules = self._paths.find()
-        for name in self._names:
-            layer = modules[name]
-            if isinstance(layer, _BatchNorm):
-                how = self._difference(layer, modules[""])
-                if how != _SAME:
-                    differing.setdefault(how, []).append(name)
-        everywhere = len(self._names)
-        return [
-            BatchNorm(() if len(names) == everywhere else names, *how)
-            for how, names in differing.items()
-        ]
-
-    def _difference(self, layer: _BatchNorm, root: Any) -> tuple[Any, ...]:
-        """Give what `BatchNorm` has, without the names."""
-        usual, momentum = self._defaults, layer.momentum
-        return (
-            layer.training if layer.training != root.training else None,
-            None if layer.track_running_stats else False,
-            layer.eps if layer.eps != usual.eps else None,
-            momentum if momentum not in (None, usual.momentum) else None,
-            momentum is None,
-        )
-
-
 _SAME = (None, None, None, None, False)
 
-_HOOKS = (
+HOOKS = (
     "_forward_hooks",
     "_forward_pre_hooks",
     "_backward_hooks",
@@ -91,12 +47,38 @@ class Parts:
     would compute something else here is refused, whoever put it there.
     """
 
-    def __init__(self, root: nn.Module, layout: Layout) -> None:
+    def __init__(self, root: nn.Module, layout: Layout, architecture: str) -> None:
         self._draws = layout.stochastic
-        self._norms = set(layer_names(layout))
-        names = [parameter.name for parameter in layout.parameters]
-        names += [buffer.name for buffer in layout.buffers]
-        self._paths = ModulePaths(root, [name.rpartition(".")[0] for name in names])
+        self._defaults = defaults(architecture)
+        tensors: tuple[Any, ...] = (*layout.parameters, *layout.buffers)
+        places = [tensor.name.rpartition(".") for tensor in tensors]
+        self._norms = [above for above, _, key in places if key == "running_mean"]
+        self._paths = ModulePaths(root, [above for above, *_ in places])
+
+    def overrides(self) -> list[BatchNorm]:
+        """Say how BatchNorm layers differ from what the next forward would assume."""
+        if not self._norms:
+            return []
+        differing: dict[tuple[Any, ...], list[str]] = {}
+        modules, (eps, momentum) = self._paths.find(), self._defaults
+        root: Any = modules[""]
+        for name in self._norms:
+            layer = modules[name]
+            if isinstance(layer, _BatchNorm):
+                how = (  # What `BatchNorm` has, without the names.
+                    layer.training if layer.training != root.training else None,
+                    None if layer.track_running_stats else False,
+                    layer.eps if layer.eps != eps else None,
+                    layer.momentum if layer.momentum not in (None, momentum) else None,
+                    layer.momentum is None,
+                )
+                if how != _SAME:
+                    differing.setdefault(how, []).append(name)
+        every = len(self._norms)
+        return [
+            BatchNorm(() if len(names) == every else tuple(names), *how)
+            for how, names in differing.items()
+        ]
 
     def check(self) -> None:
         """Refuse parts that the server does not compute as they are.
@@ -132,7 +114,7 @@ class Parts:
     def _check_hooks(self, path: str, module: nn.Module) -> None:
         """Raise if a module that somebody put there has hooks, or a forward."""
         attributes = vars(module)
-        if "forward" in attributes or any(attributes[hooks] for hooks in _HOOKS):
+        if "forward" in attributes or any(attributes[hooks] for hooks in HOOKS):
             what = "a forward of its own" if "forward" in attributes else "hooks"
             raise NotImplementedError(f"{path} has {what}: {NOT_CALLED}")
 

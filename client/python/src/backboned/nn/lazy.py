@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Callable, Protocol
+from typing import Any, Callable
 
 import torch
 from torch import nn
@@ -19,29 +19,10 @@ as_plain = torch._C.DisableTorchFunctionSubclass
 """A context in which lazy tensors are plain ones, with the memory that they have."""
 
 
-class Keeper(Protocol):
-    """Looks after lazy tensors: brings their values, and knows their gradients."""
-
-    def show(self, tensors: list[torch.Tensor]) -> None:
-        """Bring the values of these tensors, which somebody is to look at."""
-
-    def overwritten(self, tensor: torch.Tensor) -> None:
-        """Note that a tensor got new values as a whole, whatever it had."""
-
-    def shared(self, tensor: torch.Tensor) -> None:
-        """Note that somebody else may now refer to a tensor's memory."""
-
-    def grad(self, tensor: torch.Tensor) -> torch.Tensor | None:
-        """Give a parameter's gradient."""
-
-    def set_grad(self, tensor: torch.Tensor, value: torch.Tensor | None) -> None:
-        """Replace a parameter's gradient."""
-
-
 class LazyTensor(torch.Tensor):
-    """A buffer whose values its keeper brings."""
+    """A buffer whose values its keeper brings: a `HostedLink`."""
 
-    keeper: Keeper
+    keeper: Any
 
     @classmethod
     def __torch_function__(
@@ -104,7 +85,7 @@ _LAZY: dict[type, type] = {nn.Parameter: LazyParameter, torch.Tensor: LazyTensor
 _PLAIN = {lazy: plain for plain, lazy in _LAZY.items()}
 
 
-def make_lazy(tensor: torch.Tensor, keeper: Keeper, name: str) -> None:
+def make_lazy(tensor: torch.Tensor, keeper: Any, name: str) -> None:
     """Hand a plain parameter or buffer to a keeper.
 
     Raises TypeError if it is of a class of its own, or another keeper has it.
@@ -165,7 +146,7 @@ def _any_shares(values: Iterable[Any], tensor: torch.Tensor) -> bool:
 
 
 def _show(tensors: Iterable[LazyTensor]) -> None:
-    kept: dict[int, tuple[Keeper, list[torch.Tensor]]] = {}
+    kept: dict[int, tuple[Any, list[torch.Tensor]]] = {}
     for tensor in tensors:
         kept.setdefault(id(tensor.keeper), (tensor.keeper, []))[1].append(tensor)
     for keeper, its in kept.values():

@@ -8,11 +8,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Callable
 
 import torch
+from torch import nn
 
 from backboned import calls
 from backboned.calls import ForwardOptions
 from backboned.errors import NOTHING_CHANGED, BackbonedError, StaleVersion
 from backboned.instance import Instance
+from backboned.nn.advice import Advised
 from backboned.nn.lazy import as_plain
 from backboned.nn.watch import as_array, empty
 from backboned.transport import forks, session
@@ -56,15 +58,21 @@ class LinkBase:
     hosting = False
     optimizer: Any = None
     timeout: float | None = None
+    # Gives the parameters in flat order; brings the instance to the state here.
+    parameters: Callable[[], list[Any]]
+    settle: Callable[[], None]
 
-    def __init__(self, instance: Instance, version: Version) -> None:
+    def __init__(
+        self, instance: Instance, version: Version, hosted: bool = False
+    ) -> None:
         self.instance = instance
         self.version = version
         self._lock = forks.rlock()
+        self._advised = Advised(instance, hosted)
 
-    def settle(self) -> None:
-        """Bring the instance to the state that was reached here."""
-        raise NotImplementedError
+    def for_forward(self, _root: nn.Module) -> tuple[Any, list[Any]]:
+        """Give a link for a forward, and the parameters that it has."""
+        return self, self.parameters()
 
     def show_all(self) -> None:
         """Bring all values here."""
@@ -128,7 +136,12 @@ class LinkBase:
             self._note(part, version)
 
     def _note(self, part: str, version: Version) -> None:
-        self.version = self.version._replace(**{part: getattr(version, part)})
+        uid, params, buffers = self.version
+        if part == "params":
+            params = version.params
+        else:
+            buffers = version.buffers
+        self.version = Version(uid, params, buffers)
 
     def _forward_beside_others(
         self,

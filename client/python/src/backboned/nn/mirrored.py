@@ -16,7 +16,6 @@ from backboned.calls import BackwardOptions, ForwardOptions, moves_buffers
 from backboned.errors import BackbonedError, ServerRestarted, StaleVersion, verbs
 from backboned.instance import Instance
 from backboned.nn import reconnect
-from backboned.nn.advice import advised_if_stale
 from backboned.nn.lazy import as_plain
 from backboned.nn.link import LinkBase, Tape, rng_state, set_rng_state
 from backboned.nn.watch import (
@@ -200,21 +199,18 @@ class MirroredLink(LinkBase):
         self._through_restarts(self._settle)
 
     def _settle(self) -> None:
-        with self._lock, advised_if_stale(self.instance):
+        with self._lock, self._advised:
             self._push_changes()
 
     def info(self) -> InstanceInfo:
         """Push what changed here, and describe the instance, with its digest."""
         self.settle()
-        return self._through_restarts(
-            lambda: self.instance.info(digest=True, timeout=self.timeout)
-        )
+        return self._through_restarts(self.instance.info, True, self.timeout)
 
     def copy_instance(self) -> Instance:
         """Make an instance like this one, for a copy that is fed when it is used."""
-        return self._through_restarts(
-            lambda: reconnect.make_like(self.instance, self.timeout)
-        )
+        make = reconnect.make_like
+        return self._through_restarts(make, self.instance, self.timeout)
 
     def _push_changes(self) -> None:
         for part, slots in self._slots.items():
@@ -236,14 +232,14 @@ class MirroredLink(LinkBase):
 
     def forward(self, x: Array, options: ForwardOptions) -> Forward:
         """Push what changed, run a forward of that very state, take the new buffers."""
-        return self._through_restarts(lambda: self._forward(x, options))
+        return self._through_restarts(self._forward, x, options)
 
     def _forward(self, x: Array, options: ForwardOptions) -> Forward:
         moves = moves_buffers(self.instance.layout, options)
         draws = options["training"] and self.instance.layout.stochastic
         if draws:
             options["rng_state"] = rng_state()
-        with self._lock, advised_if_stale(self.instance):
+        with self._lock, self._advised:
             self._push_changes()
             options["if_version"] = self.version
             if moves:
@@ -255,7 +251,7 @@ class MirroredLink(LinkBase):
                     self._same["buffers"] = set()
                     self._note("buffers", result.version)
         if not moves:
-            with advised_if_stale(self.instance):
+            with self._advised:
                 result = self._forward_beside_others(x, options)
         if draws:
             set_rng_state(result.rng_state)
@@ -279,21 +275,20 @@ class MirroredLink(LinkBase):
         self, tape: TapedForward, gradients: dict[str, Array], options: BackwardOptions
     ) -> Backward:
         """Run the backward of a forward, which is run again if its tape is lost."""
+        return self._through_restarts(self._backward, tape, gradients, options)
 
-        def call() -> Backward:
-            if tape.uid != self.instance.uid:
-                self._forward_again(tape)
-            tapes = {tape.tape_id: gradients}
-            try:
-                return calls.backward(
-                    self.instance, tapes, options, self.timeout, empty
-                )
-            except BackbonedError as error:
-                if is_absence(error):
-                    tape.uid = ""  # It may have been used up.
-                raise
-
-        return self._through_restarts(call)
+    def _backward(
+        self, tape: TapedForward, gradients: dict[str, Array], options: BackwardOptions
+    ) -> Backward:
+        if tape.uid != self.instance.uid:
+            self._forward_again(tape)
+        tapes = {tape.tape_id: gradients}
+        try:
+            return calls.backward(self.instance, tapes, options, self.timeout, empty)
+        except BackbonedError as error:
+            if is_absence(error):
+                tape.uid = ""  # It may have been used up.
+            raise
 
     def _forward_again(self, tape: TapedForward) -> None:
         """Run a forward whose tape is lost again, of the same state."""
@@ -313,20 +308,22 @@ class MirroredLink(LinkBase):
             result = calls.forward(self.instance, tape.input(), options, self.timeout)
             tape.renew(result)
 
-    def _through_restarts(self, call: Callable[[], T]) -> T:
+    def _through_restarts(self, call: Callable[..., T], *given: Any) -> T:
         """Make a call; if the server went away, make it again when it is back.
 
         So it is if the server has forgotten an unnamed instance, since it did not hear
         of this process for the life of a session. Raises the call's BackbonedError
         otherwise, or if the server stays away.
         """
-        patience = Patience(self.instance.channel.reconnect_timeout)
+        patience: Patience | None = None
         while True:
             uid = self.instance.uid
             try:
-                return call()
+                return call(*given)
             except BackbonedError as error:
                 forget_frames(error)
+                seconds = self.instance.channel.reconnect_timeout
+                patience = patience or Patience(seconds)
                 self._revive(uid, error, patience)
 
     def _revive(self, uid: str, error: BackbonedError, patience: Patience) -> None:
@@ -431,9 +428,9 @@ class ScratchLink(MirroredLink):
                 same = [i for i, tensor in enumerate(tensors) if tensor is known[i]]
                 watch.saw(watch.look(tensors, same, closely=()))
 
-    def _through_restarts(self, call: Callable[[], T]) -> T:
+    def _through_restarts(self, call: Callable[..., T], *given: Any) -> T:
         """Make a call; a lost server has lost the network too."""
-        return call()
+        return call(*given)
 
     def _push_changes(self) -> None:
         with as_plain():

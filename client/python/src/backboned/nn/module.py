@@ -5,17 +5,18 @@ from __future__ import annotations
 import copy
 import dataclasses
 import weakref
-from typing import Any, Callable, NoReturn, Protocol, Union
+from typing import Any, Callable, NoReturn, Union
 
 import torch
 from torch import nn
 
+from backboned.calls import ForwardOptions
 from backboned.errors import verbs
 from backboned.instance import Instance
 from backboned.losses import Terms
-from backboned.nn.autograd import Call, check_input, run, run_with_graph
+from backboned.nn.autograd import any_trains, check_input, run
 from backboned.nn.hosted import HostedLink, Link
-from backboned.nn.intact import Norms, Parts
+from backboned.nn.intact import Parts
 from backboned.nn.lazy import LazyParameter, LazyTensor, as_plain
 from backboned.nn.mirrored import MirroredLink
 from backboned.nn.tree import plant
@@ -34,21 +35,7 @@ _networks: weakref.WeakSet[Any] = weakref.WeakSet()
 _is_compiling = getattr(torch.compiler, "is_compiling", bool)
 
 # Attributes that a copy makes anew.
-_OWN = {"_link", "_optimizer", "_norms", "_parts"}
-
-
-class StepsWhole(Protocol):
-    """An optimizer that makes whole training steps: one of `backboned.optim`."""
-
-    def train_step(
-        self, x: torch.Tensor, terms: Terms, return_logits: bool
-    ) -> TrainStep:
-        """Make a step."""
-
-    def train_step_async(
-        self, x: torch.Tensor, terms: Terms, return_logits: bool
-    ) -> StepInFlight:
-        """Send a step."""
+_OWN = {"_link", "_optimizer", "_parts"}
 
 
 @verbs
@@ -98,7 +85,6 @@ class RemoteBackbone(nn.Module):
 
     _link: Link
     _optimizer: Any = None
-    _norms: Norms
     _parts: Parts
 
     def __init__(self, instance: Instance, frozen: bool = False) -> None:
@@ -111,8 +97,7 @@ class RemoteBackbone(nn.Module):
         for name, value in layout.attributes.items():
             if not hasattr(self, name):
                 setattr(self, name, value)
-        self._norms = Norms(self, layout, architecture)
-        self._parts = Parts(self, layout)
+        self._parts = Parts(self, layout, architecture)
         _networks.add(self)
         names = [parameter.name for parameter in layout.parameters]
         held = set(matching(instance.frozen, names))
@@ -196,7 +181,7 @@ class RemoteBackbone(nn.Module):
 
     def batch_norms(self) -> list[BatchNorm]:
         """Say how the BatchNorm layers differ from what a forward would assume."""
-        return self._norms.overrides()
+        return self._parts.overrides()
 
     def layout_parameters(self) -> list[Any]:
         """Give the parameters that the server knows, in flat order."""
@@ -237,26 +222,23 @@ class RemoteBackbone(nn.Module):
 
     def _forward(self, x: torch.Tensor, returnt: str) -> Outputs:
         check_input(x)
-        link = self._link
-        if isinstance(link, HostedLink):
-            link = link.for_forward(self)
-        parameters = link.parameters()
+        link, parameters = self._link.for_forward(self)
         self._parts.check()
-        trains = False
-        if torch.is_grad_enabled():
-            with as_plain():
-                trains = any(p.requires_grad for p in parameters)
+        trains = any_trains(parameters)
         if trains and link.hosting and link.optimizer is None:
             link = self.mirror()._link
-        norms = self.batch_norms()
-        call = Call(link, returnt, self.training, self.return_prerelu, norms)
+        options: ForwardOptions = {
+            "returnt": returnt,
+            "training": self.training,
+            "prerelu": self.return_prerelu,
+            "batch_norm": tuple(self._parts.overrides()),
+        }
         device = x.device
         x = x.to("cpu")
-        if trains or (x.requires_grad and torch.is_grad_enabled()):
-            tensors = run_with_graph(call, x, parameters)
-        else:
-            tensors = run(call, x)
-        tensors = tuple(tensor.to(device) for tensor in tensors)
+        graph = trains or (x.requires_grad and torch.is_grad_enabled())
+        tensors = run(link, options, x, parameters if graph else None)
+        if device.type != "cpu":
+            tensors = tuple(tensor.to(device) for tensor in tensors)
         if returnt == "both":
             return tensors[0], tensors[1]
         if returnt == "full":
@@ -283,7 +265,7 @@ class RemoteBackbone(nn.Module):
         self,
         x: torch.Tensor,
         terms: Terms,
-        optimizer: StepsWhole,
+        optimizer: Any,
         return_logits: bool = False,
     ) -> TrainStep:
         """Make a whole training step in one round trip.
@@ -314,13 +296,14 @@ class RemoteBackbone(nn.Module):
             As `forward`.
         """
         self._check_train_step(x, optimizer)
-        return optimizer.train_step(x.cpu(), terms, return_logits)
+        made: TrainStep = optimizer.train_step(x.cpu(), terms, return_logits)
+        return made
 
     def train_step_async(
         self,
         x: torch.Tensor,
         terms: Terms,
-        optimizer: StepsWhole,
+        optimizer: Any,
         return_logits: bool = False,
     ) -> StepInFlight:
         """Send a training step, and do not wait for its answer.
@@ -339,7 +322,8 @@ class RemoteBackbone(nn.Module):
             use of the network, which is not sent then.
         """
         self._check_train_step(x, optimizer)
-        return optimizer.train_step_async(x.cpu(), terms, return_logits)
+        sent: StepInFlight = optimizer.train_step_async(x.cpu(), terms, return_logits)
+        return sent
 
     def _check_train_step(self, x: Any, optimizer: Any) -> None:
         check_input(x)
@@ -514,8 +498,7 @@ class RemoteBackbone(nn.Module):
         for key, value in self.__dict__.items():
             if key not in _OWN:
                 twin.__dict__[key] = copy.deepcopy(value, memo)
-        twin._norms = Norms(twin, instance.layout, instance.architecture)
-        twin._parts = Parts(twin, instance.layout)
+        twin._parts = Parts(twin, instance.layout, instance.architecture)
         make: Any = HostedLink if self._link.hosting else MirroredLink
         twin._link = make(instance, twin)
         twin._link.timeout = self._link.timeout

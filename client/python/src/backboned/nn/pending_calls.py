@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import Iterator
 from concurrent.futures import wait
-from typing import Callable, NamedTuple, TypeVar, Union
+from typing import Any, Callable, NamedTuple, TypeVar, Union
 
 import grpc
 import torch
@@ -15,7 +13,6 @@ from backboned import calls
 from backboned.calls import BackwardOptions
 from backboned.errors import NOTHING_CHANGED, BackbonedError
 from backboned.instance import Instance
-from backboned.nn.advice import advised
 from backboned.nn.link import Tape, rng_state, set_rng_state
 from backboned.nn.watch import empty
 from backboned.steps import StepInFlight, raise_unseen
@@ -84,7 +81,8 @@ class StepsInFlight:
     @property
     def count(self) -> int:
         """How many steps there are of which no note was taken yet."""
-        self._leave_to_parent()
+        if self._steps:
+            self._leave_to_parent()
         return len(self._steps)
 
     @property
@@ -104,6 +102,8 @@ class StepsInFlight:
 
         Raises BackbonedError: the first error among them, unless somebody has seen one.
         """
+        if not self._steps:
+            return
         self._leave_to_parent()
         wait(self._steps)
         ended = list(self._steps)
@@ -135,13 +135,43 @@ _LATE = grpc.StatusCode.DEADLINE_EXCEEDED
 _LOST = _DECIDED - {grpc.StatusCode.RESOURCE_EXHAUSTED}
 
 
+class Asking:
+    """A call whose answer may be asked for; see `PendingCalls.asking`."""
+
+    def __init__(
+        self, lost: list[tuple[Recall, bytes]], generator: bytes, beside: bool
+    ) -> None:
+        self._lost = lost
+        self._generator = generator
+        self._beside = beside
+        self._mine: list[tuple[Recall, bytes]] = []
+
+    def __call__(self, recall: Recall) -> None:
+        """Note how to ask."""
+        self._mine.append((recall, self._generator))
+        if not self._beside:
+            self._lost.append(self._mine[-1])
+
+    def __enter__(self) -> Recallable:
+        """Begin the call."""
+        return self
+
+    def __exit__(self, _kind: Any, error: BaseException | None, _trace: Any) -> None:
+        """Forget a call that has its answer, or has changed nothing."""
+        code = error.code if isinstance(error, BackbonedError) else None
+        if not self._beside and (error is None or code in NOTHING_CHANGED):
+            self._lost[:] = [call for call in self._lost if call not in self._mine]
+        elif self._beside and error is not None and code not in NOTHING_CHANGED:
+            self._lost.extend(self._mine)
+
+
 class PendingCalls:
     """Sends backwards and steps, each once.
 
     Before anything else the training steps in flight are waited for, and a backward or
     step whose answer is lost is made again, under its id. Of another call whose answer
     is lost the answer is asked for, so that the call has ended. Not thread-safe, but
-    for `asking_if_lost`.
+    for `asking` beside others.
 
     - `stepped`: told the answer's version when the server made a step.
 
@@ -193,7 +223,7 @@ class PendingCalls:
         """
         self.make_sure()
         result = None
-        groups = grouped(self._queue, not self.there)
+        groups = grouped(self._queue, not self.there) if self._queue else []
         for group in groups:
             result = self._send(group, step if group is groups[-1] else None).step
         return result
@@ -207,58 +237,30 @@ class PendingCalls:
     def make_sure(self) -> Stepped | None:
         """Let all that was sent come to its end; give the step that was unsure."""
         self.in_flight.land()
-        self._ask_again()
+        if self._lost:
+            self._ask_again()
         ended = self._surely(self._unsure) if self._unsure else None
         return ended.step if isinstance(ended, Backward) else ended
 
-    @contextlib.contextmanager
-    def asking_again(self, generator: bytes = b"") -> Iterator[Recallable]:
+    def asking(self, generator: bytes = b"", beside: bool = False) -> Asking:
         """Make a call; if it ends otherwise than well, its answer is asked for later.
 
-        `generator` is the state that the call draws from: if it was made, and nobody
-        drew since, the generator goes on as the call left it. Yields the call's
-        `recallable`.
+        - `generator`: the state that the call draws from: if it was made, and nobody
+          drew since, the generator goes on as the call left it.
+        - `beside`: whether others may use this meanwhile: the call counts as lost when
+          it has ended so, not before.
+
+        Gives a context, and with it the call's `recallable`.
         """
-        mine: list[tuple[Recall, bytes]] = []
-
-        def recallable(recall: Recall) -> None:
-            mine.append((recall, generator))
-            self._lost.append(mine[-1])
-
-        try:
-            yield recallable
-        except BackbonedError as error:
-            if error.code in NOTHING_CHANGED:
-                self._settled(mine)
-            raise
-        self._settled(mine)
-
-    @contextlib.contextmanager
-    def asking_if_lost(self, generator: bytes = b"") -> Iterator[Recallable]:
-        """Make a call beside others, as `asking_again` does.
-
-        It counts as lost when it has ended so, not before.
-        """
-        mine: list[tuple[Recall, bytes]] = []
-        try:
-            yield lambda recall: mine.append((recall, generator))
-        except BaseException as error:
-            code = error.code if isinstance(error, BackbonedError) else None
-            if code not in NOTHING_CHANGED:
-                self._lost.extend(mine)
-            raise
+        return Asking(self._lost, generator, beside)
 
     def lost(self, recall: Recall) -> None:
         """Note a call that has ended without an answer."""
         self._lost.append((recall, b""))
 
-    def _settled(self, ended: list[tuple[Recall, bytes]]) -> None:
-        self._lost = [call for call in self._lost if call not in ended]
-
     def _ask_again(self) -> None:
         """Let calls come to their end whose answers were lost, made or not."""
-        if self._lost:
-            self._instance.steps.wait()
+        self._instance.steps.wait()
         while self._lost:
             recall, generator = self._lost[0]
             try:
@@ -337,8 +339,7 @@ class PendingCalls:
         """Make a call; keep it if its fate is unknown."""
         self._unsure = call
         try:
-            with advised(self._instance):
-                result = call()
+            result = call()
         except BackbonedError as error:
             if error.code in _DECIDED:
                 self._unsure = None

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable, Sequence
-from typing import Callable
+from typing import Any, Callable
 
 import torch
 from torch import nn
 
-from backboned.nn.lazy import Keeper, as_plain, make_lazy, make_plain
+from backboned.nn.lazy import as_plain, make_lazy, make_plain
 from backboned.nn.watch import Slots, Watch
 
 Fetch = Callable[[Sequence[int]], "Sequence[torch.Tensor]"]
@@ -32,7 +32,7 @@ class Values:
     """
 
     def __init__(
-        self, slots: Slots, keeper: Keeper, fetch: Fetch, watch: Watch | None
+        self, slots: Slots, keeper: Any, fetch: Fetch, watch: Watch | None
     ) -> None:
         self.watch = watch or Watch()
         self._slots = slots
@@ -93,10 +93,13 @@ class Values:
         Raises AttributeError, TypeError, ValueError if one is gone, or is not what it
         must be.
         """
-        found = self._slots.found()
-        replaced = [
-            i for i, (t, own) in enumerate(zip(found, self._own)) if own() is not t
-        ]
+        return self._checked(self._slots.found())
+
+    def _checked(self, found: list[torch.Tensor]) -> list[torch.Tensor]:
+        replaced = []
+        for i, own in enumerate(self._own):
+            if own() is not found[i]:
+                replaced.append(i)
         if self._doubtful or replaced:
             with as_plain():
                 self._slots.tensors()
@@ -110,21 +113,21 @@ class Values:
         """The network's own tensors, also while others are in their places."""
         return list(self._tensors.values())
 
-    def lent(self) -> bool:
-        """Whether other tensors than parameters are in the places of some.
+    def unless_lent(self) -> list[torch.Tensor] | None:
+        """Give `tensors`; None if others than parameters are in the places of some.
 
         Only for the time of a forward: `torch.func.functional_call` puts them there.
         """
-        return any(
-            own() is not tensor and not isinstance(tensor, nn.Parameter)
-            for tensor, own in zip(self._slots.found(), self._own)
-        )
+        found = self._slots.found()
+        for tensor, own in zip(found, self._own):
+            if own() is not tensor and not isinstance(tensor, nn.Parameter):
+                return None
+        return self._checked(found)
 
     def _adopt(self, found: list[torch.Tensor], replaced: list[int]) -> None:
         """Take tensors that somebody put in the place of others."""
         self._show(replaced)  # Whoever holds the others keeps their values.
         keeper = self._keeper()
-        assert keeper is not None  # It asks.
         own = self._tensors
         for i in replaced:
             make_lazy(found[i], keeper, self._slots.names[i])
@@ -224,18 +227,19 @@ class Values:
         """
         tensors = self.tensors() if adopt else self.known
         self._refuse_stray_writes()
-        here = self._here - self._written
-        if not here:
-            return sorted(self._written)
-        closely = here & self._shared
-        with as_plain():
-            changed = self.watch.moved(tensors, here - closely)
-        changed += self._compare(closely)
-        return sorted({*changed, *self._written})
+        changed, here = set(self._written), self._here - self._written
+        if here:
+            closely = here & self._shared
+            with as_plain():
+                changed.update(self.watch.moved(tensors, here - closely))
+            changed.update(self._compare(closely))
+        return sorted(changed)
 
     def _compare(self, indices: set[int]) -> list[int]:
         """Give those of shared tensors that changed; unshare what nobody holds."""
-        tensors = self._tensors if indices else {}
+        if not indices:
+            return []
+        tensors = self._tensors
         indices = indices & tensors.keys()
         with as_plain():
             # First, since whoever writes now may have let go when it is asked.

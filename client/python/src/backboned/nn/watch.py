@@ -28,28 +28,34 @@ class _Seen:
         self, tensor: torch.Tensor, closely: bool, before: _Seen | None
     ) -> None:
         # Keeps the memory, so that its address is not given to other values.
-        self._memory = tensor.detach()
+        self.memory = tensor.detach()
+        self.stride = tensor.stride()
         self.version = version_of(tensor)
-        self.copy: bytearray | None = None
+        # The bytes of the memory as long as that is at `address`.
+        self.address = -1
+        self.view: memoryview | None = None
+        self.copy: Any = None  # A bytearray, if closely.
         if closely:
-            elements = _in_memory(self._memory)
+            elements = self.elements()
             copy = before.copy if before else None
             if copy is None or len(copy) != elements.nbytes:
                 copy = bytearray(elements.nbytes)
             memoryview(copy)[:] = elements
             self.copy = copy
 
-    def same(self, tensor: torch.Tensor) -> bool:
-        """Whether nothing changed, also behind PyTorch's back if there is a copy."""
-        return (
-            version_of(tensor) == self.version
-            and self.lies_at(tensor)
-            and tensor.stride() == self._memory.stride()
-            and (self.copy is None or self.copy == _in_memory(self._memory))
-        )
+    def elements(self) -> memoryview:
+        """View the bytes, without a copy if they lie densely."""
+        memory = self.memory
+        if not memory.is_contiguous():
+            by_stride = sorted(range(memory.dim()), key=memory.stride, reverse=True)
+            return as_bytes(as_array(memory.permute(by_stride)))
+        elements = as_bytes(as_array(memory))
+        self.address, self.view = memory.data_ptr(), elements
+        return elements
 
     def held(self, tensor: torch.Tensor) -> bool:
         """Whether anybody else may refer to the tensor's memory at this moment."""
+        self.address, self.view = -1, None  # Which would count.
         shared: bool = tensor.is_shared()  # type: ignore[no-untyped-call]
         if _ALONE is None or shared:  # By processes, whose references do not count.
             return True
@@ -57,7 +63,7 @@ class _Seen:
 
     def lies_at(self, tensor: torch.Tensor) -> bool:
         """Whether a tensor has the memory that it had."""
-        return tensor.data_ptr() == self._memory.data_ptr()
+        return tensor.data_ptr() == self.memory.data_ptr()
 
 
 def _references(tensor: torch.Tensor) -> int:
@@ -71,12 +77,6 @@ def _references(tensor: torch.Tensor) -> int:
 _ALONE: int | None = None
 if hasattr(torch._C, "_storage_Use_Count"):
     _ALONE = _references(torch.empty(1, device="cpu"))
-
-
-def _in_memory(tensor: torch.Tensor) -> memoryview:
-    """View the bytes of a CPU tensor, without a copy if they lie densely."""
-    by_stride = sorted(range(tensor.dim()), key=tensor.stride, reverse=True)
-    return as_bytes(as_array(tensor.permute(by_stride)))
 
 
 def version_of(tensor: torch.Tensor) -> int:
@@ -128,12 +128,13 @@ class Watch:
 
         Cheaper than `changed`, for tensors whose memory nobody else refers to.
         """
-        seen = self._seen
-        return [
-            i
-            for i in among
-            if i not in seen or seen[i].version != version_of(tensors[i])
-        ]
+        written = []
+        for i in among:
+            seen, tensor = self._seen.get(i), tensors[i]
+            version = -1 if tensor.is_inference() else tensor._version
+            if seen is None or seen.version != version:
+                written.append(i)
+        return written
 
     def held(self, tensors: Tensors, among: Iterable[int]) -> set[int]:
         """Give those of the indices whose tensors' memory somebody may refer to."""
@@ -153,7 +154,8 @@ class Watch:
     def relax(self, indices: Iterable[int]) -> None:
         """Compare the elements of some no more: nobody refers to their memory."""
         for index in indices:
-            self._seen[index].copy = None
+            self._seen[index].copy = self._seen[index].view = None
+            self._seen[index].address = -1
 
     def forget(self, indices: Iterable[int] | None = None) -> None:
         """Note that it is no longer known what the server has of some, or of all."""
@@ -169,8 +171,20 @@ class Watch:
 
         - `among`: the indices to look at; by default all.
         """
-        indices, seen = range(len(tensors)) if among is None else among, self._seen
-        return [i for i in indices if i not in seen or not seen[i].same(tensors[i])]
+        changed = []
+        for i in range(len(tensors)) if among is None else among:
+            seen, tensor = self._seen.get(i), tensors[i]
+            if (
+                seen is None
+                or seen.version != (-1 if tensor.is_inference() else tensor._version)
+                or (address := seen.memory.data_ptr()) != tensor.data_ptr()
+                or tensor.stride() != seen.stride
+                or seen.copy is not None
+                and seen.copy
+                != (seen.view if seen.address == address else seen.elements())
+            ):
+                changed.append(i)
+        return changed
 
 
 def as_array(tensor: torch.Tensor) -> Array:
@@ -196,21 +210,6 @@ def torch_dtype(dtype: np.dtype[Any]) -> torch.dtype:
 def empty(shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
     """Make an uninitialised array whose memory is aligned as torch's tensors are."""
     return as_array(torch.empty(shape, dtype=torch_dtype(dtype), device="cpu"))
-
-
-def _check_tensor(name: str, tensor: Any, shape: Sequence[int], dtype: Any) -> None:
-    """Raise TypeError or ValueError unless a tensor is what it must be."""
-    if not isinstance(tensor, torch.Tensor):
-        raise TypeError(f"{name} is {tensor!r}; in the server it is a tensor")
-    if not tensor.is_cpu:
-        raise TypeError(f"{name} is on {tensor.device}; a mirror stays on the CPU")
-    if tensor.dtype != dtype:
-        raise TypeError(f"{name} is {tensor.dtype}; in the server it is {dtype}")
-    if tensor.shape != shape:
-        raise ValueError(
-            f"{name} has the shape {list(tensor.shape)}; "
-            f"in the server it has {list(shape)}"
-        )
 
 
 class ModulePaths:
@@ -262,10 +261,13 @@ class Slots:
         Raises AttributeError if one is empty.
         """
         modules, kind = self._paths.find(), self._kind
+        found = []
         try:
-            return [getattr(modules[above], kind)[key] for above, key in self._places]
+            for above, key in self._places:
+                found.append(getattr(modules[above], kind)[key])
         except (AttributeError, KeyError):
             self._explain(modules)
+        return found
 
     def tensors(self) -> list[Any]:
         """Give the tensors in the order of the names.
@@ -276,7 +278,20 @@ class Slots:
         found = self.found()
         # Each time: `p.data = ...` changes a tensor and keeps the object.
         for tensor, (name, shape, dtype) in zip(found, self._expected):
-            _check_tensor(name, tensor, shape, dtype)
+            if not isinstance(tensor, torch.Tensor):
+                raise TypeError(f"{name} is {tensor!r}; in the server it is a tensor")
+            if not tensor.is_cpu:
+                where = tensor.device
+                raise TypeError(f"{name} is on {where}; a mirror stays on the CPU")
+            if tensor.dtype != dtype:
+                raise TypeError(
+                    f"{name} is {tensor.dtype}; in the server it is {dtype}"
+                )
+            if tensor.shape != shape:
+                raise ValueError(
+                    f"{name} has the shape {list(tensor.shape)}; "
+                    f"in the server it has {list(shape)}"
+                )
         return found
 
     def _explain(self, modules: dict[str, nn.Module | None]) -> NoReturn:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import inspect
-import uuid
+import itertools
+import operator
 import weakref
 from collections import defaultdict
 from collections.abc import Mapping
@@ -70,8 +70,11 @@ class HostedOptimizer(torch.optim.Optimizer):
     _link: HostedLink | None = None
     _network = Weak()  # It has this: one that is dropped is to be freed.
     _state: Any = None  # A HostedState, but while its state dict is made.
-    # What the server was given; what steps change since then is not in it.
-    _configured: types.Optimizer | None = None
+    # By which it is known that all but settings is as the server was given it, with
+    # these settings; the tensors that the server remembers then.
+    _key: Any = None
+    _given: Any = None
+    _slots: Slots = {}
     # Whether steps have changed more than learning rates since then.
     _varies: bool = False
 
@@ -183,9 +186,10 @@ class HostedOptimizer(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         link = self._own_link()
-        self._put_in_force(link)
+        parameters = link.parameters()
+        self._put_in_force(link, parameters)
         options = self._options(clip_norm, norm_type, clip_value)
-        made, result = link.step(options, self._covers_all(link))
+        made, result = link.step(options, self._covers_all(parameters))
         self.last_step = result if made else None
         return loss
 
@@ -222,13 +226,14 @@ class HostedOptimizer(torch.optim.Optimizer):
     ) -> Callable[..., Any]:
         """Put this optimizer in force, and give a call the step's arguments."""
         with as_plain():
-            frozen = [t for t in self._tensors() if not t.requires_grad]
-        if frozen:
+            trains = [*map(_TRAINS, self._tensors())]
+        if not all(trains):
             raise ValueError(
-                f"train_step steps all parameters of the optimizer, and {len(frozen)} "
-                "of them are frozen; leave them out of its groups"
+                "train_step steps all parameters of the optimizer, and "
+                f"{trains.count(False)} of them are frozen; leave them out of its "
+                "groups"
             )
-        self._put_in_force(link)
+        self._put_in_force(link, link.parameters())
         return functools.partial(
             call,
             as_array(x),
@@ -236,7 +241,6 @@ class HostedOptimizer(torch.optim.Optimizer):
             step=self._options(),
             batch_norm=self._network.batch_norms(),
             return_logits=return_logits,
-            request_id=uuid.uuid4().hex,
             timeout=link.timeout,
         )
 
@@ -257,28 +261,24 @@ class HostedOptimizer(torch.optim.Optimizer):
     ) -> types.StepOptions:
         if clip_norm is None and clip_value is None:
             clip_norm, clip_value = self.clip_norm, self.clip_value
-        settings = [
-            types.GroupSettings(**_settings(group)) for group in self.param_groups
-        ]
+        groups = self.param_groups if self._varies else []
         return types.StepOptions(
             lr=[float(group["lr"]) for group in self.param_groups],
             clip_norm=clip_norm,
             norm_type=self.norm_type if norm_type is None else norm_type,
             clip_value=clip_value,
-            settings=settings if self._varies else [],
+            settings=[types.GroupSettings(**_settings(group)) for group in groups],
         )
 
     def _tensors(self) -> list[torch.Tensor]:
-        return [tensor for group in self.param_groups for tensor in group["params"]]
+        return list(itertools.chain(*map(_PARAMS, self.param_groups)))
 
-    def _covers_all(self, link: HostedLink) -> bool:
+    def _covers_all(self, parameters: list[Any]) -> bool:
         """Whether every parameter that may have a gradient is in a group."""
-        mine = {id(tensor) for tensor in self._tensors()}
+        mine = set(map(id, self._tensors()))
         with as_plain():
-            return all(
-                id(tensor) in mine or not tensor.requires_grad
-                for tensor in link.parameters()
-            )
+            others = [p for p in parameters if id(p) not in mine]
+            return not any(map(_TRAINS, others))
 
     def _own_link(self) -> HostedLink:
         link = self._link
@@ -294,31 +294,31 @@ class HostedOptimizer(torch.optim.Optimizer):
             )
         return link
 
-    def _put_in_force(self, link: HostedLink) -> None:
+    def _put_in_force(self, link: HostedLink, parameters: list[Any]) -> None:
         """Let the server have this optimizer, with these groups and this state."""
         if link.instance.frozen:
             self._thaw(link)
-        wanted, before = self._described(link), self._configured
-        state, slots = self._state, self._slots()
-        same = before is not None and _structure(wanted) == _structure(before)
-        if not same:
+        state, groups = self._state, self.param_groups
+        settings = [_settings(group) for group in groups]
+        flags = [(len(g["params"]), *map(g.get, _STRUCTURE)) for g in groups]
+        key = ([*map(id, parameters)], [*map(id, self._tensors())], flags)
+        wanted = None if key == self._key else self._described(link)
+        if wanted is not None:
+            self._slots = self._slots_now()
             state.bring()
-        if before is None or not same or state.changed(slots):
+        if wanted is not None or state.changed(self._slots):
             names = self._names(link)
             tensors = {
                 f"{names[id(parameter)]}/{what}": array
-                for (parameter, what), array in state.remembered(slots).items()
+                for (parameter, what), array in state.remembered(self._slots).items()
             }
-            link.set_optimizer(wanted, tensors)
-            self._configured, self._varies = wanted, False
-        elif any(
-            dataclasses.replace(group, lr=old.lr) != old
-            for group, old in zip(wanted.groups, before.groups)
-        ):
+            link.set_optimizer(wanted or self._described(link), tensors)
+            self._key, self._given, self._varies = key, settings, False
+        elif settings != self._given:
             self._varies = True
-        state.leave(slots)
+        state.leave(self._slots)
 
-    def _slots(self) -> Slots:
+    def _slots_now(self) -> Slots:
         """Say which tensors the server remembers of the parameters of the groups."""
         return {
             tensor: (*_SLOTS[self.kind], *_AMSGRAD[: bool(group.get("amsgrad"))])
@@ -398,6 +398,10 @@ def _tensors_of(params: Any) -> Any:
 _ONE_NETWORK = "an optimizer in the server has one network"
 # Options that only an optimizer beside local tensors can have.
 _LOCAL = ("fused", "capturable", "differentiable")
+# What of a group no step changes.
+_STRUCTURE = ("amsgrad", "decoupled_weight_decay")
+_PARAMS = operator.itemgetter("params")
+_TRAINS = operator.attrgetter("requires_grad")
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 _AMSGRAD = ("max_exp_avg_sq",)
 _SLOTS = {"sgd": ("momentum_buffer",), "adam": _MOMENTS, "adamw": _MOMENTS}
@@ -445,7 +449,7 @@ _SETTINGS: dict[str, Callable[[Any], Any]] = {
     "momentum": float,
     "dampening": float,
     "nesterov": bool,
-    "betas": lambda betas: (float(betas[0]), float(betas[1])),
+    "betas": lambda betas: tuple(map(float, betas)),
     "eps": float,
 }
 
@@ -457,9 +461,3 @@ def _settings(group: Mapping[str, Any]) -> dict[str, Any]:
         for name, convert in _SETTINGS.items()
         if group.get(name) is not None
     }
-
-
-def _structure(optimizer: types.Optimizer) -> Any:
-    """Give of an optimizer what no step changes."""
-    groups = tuple((group.select, group.amsgrad) for group in optimizer.groups)
-    return optimizer.kind, groups

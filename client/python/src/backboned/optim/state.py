@@ -103,6 +103,8 @@ class HostedState(MutableMapping[Any, Any]):
 
     def leave(self, slots: Slots) -> None:
         """Note that the server has it, and moves it on."""
+        if slots is self._slots and not self.here:
+            return
         self.here, self._there, self._slots = False, None, slots
         self._left = {}
         for place, value in self._known(slots).items():
@@ -111,6 +113,8 @@ class HostedState(MutableMapping[Any, Any]):
 
     def _known(self, slots: Slots) -> dict[Place, Any]:
         """Give the values of the entries that the server remembers, too."""
+        if not self._entries:
+            return {}
         return {
             (parameter, what): its[what]
             for parameter, names in slots.items()
@@ -127,6 +131,7 @@ class HostedState(MutableMapping[Any, Any]):
             for place, (value, version) in self._left.items()
         )
         if not same:
+            self.here = True
             self.leave(self._slots)
             raise RuntimeError(
                 "the optimizer's state was written through what was taken from "

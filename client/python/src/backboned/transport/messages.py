@@ -299,15 +299,20 @@ def fresh_id() -> str:
 class Request:
     """A header and the bytes that follow it.
 
-    - `header`: e.g. a `ForwardHeader`.
+    - `header`: e.g. a `ForwardHeader`, or its bytes.
     - `parts`: one-dimensional views of format B; they must not change during the call.
     - `sent`: called when all of it has been handed to the connection.
     """
 
     def __init__(
-        self, header: Message, parts: Parts = (), sent: Callable[[], None] | None = None
+        self,
+        header: Message | bytes,
+        parts: Parts = (),
+        sent: Callable[[], None] | None = None,
     ) -> None:
-        self._header = header.SerializeToString()
+        if not isinstance(header, bytes):
+            header = header.SerializeToString()
+        self._header: bytes = header
         self._begin(parts, sent)
 
     def _begin(self, parts: Parts, sent: Callable[[], None] | None) -> None:
