@@ -34,7 +34,11 @@ class ServerIdentity:
 
     def there(self) -> ServerInfo:
         """Ask what the server is, and wait for it if it does not answer."""
-        return self._channel.patiently(self.ask)
+        try:
+            return self.ask()
+        except BackbonedError as error:
+            patience = Patience(self._channel.reconnect_timeout)
+            return self.await_again(error, patience)
 
     def was_restarted(self, error: BackbonedError) -> bool:
         """Whether a call failed since the server is not the one that it was."""
