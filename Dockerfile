@@ -56,7 +56,7 @@ RUN --mount=type=cache,target=/root/.cache/ccache \
         -DBACKBONED_EXAMPLES=OFF \
         -DBACKBONED_TORCH_DIR=/opt/torch/torch \
     && cmake --build --preset release --target backboned \
-    && cmake --install build/release --prefix /opt/backboned --strip
+    && cmake --install build/release --prefix /opt/backboned --strip --component server
 
 
 # The shared libraries that the image carries besides Debian's, and their licences.

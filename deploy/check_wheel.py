@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Checks a wheel of the server: ``check_wheel.py WHEEL`` prints what is wrong with it.
 
-The program may need libraries of libc, libstdc++ and torch, and those that the wheel
-carries; it finds torch's by RPATH; and each part that its list names has its licence.
+The program, and the client's library, may need libraries of libc, libstdc++ and torch,
+and those that the wheel carries; the program finds torch's by RPATH; and each part that
+its list names has its licence.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 from sbom import LIST, dynamic, foreign, needed
 
 PROGRAM = "backboned_server/bin/backboned"
+CLIENT = "backboned_server/lib/libbackboned_client.so"
 LIBRARIES = "backboned_server.libs"
 RPATH = "$ORIGIN/../../torch/lib"
 TAG = "-py3-none-manylinux_2_34_x86_64.whl"
@@ -31,10 +33,12 @@ def main() -> int:
     with zipfile.ZipFile(wheel) as archive, tempfile.TemporaryDirectory() as folder:
         names = archive.namelist()
         program = archive.extract(PROGRAM, folder)
+        client = archive.extract(CLIENT, folder)
         (info,) = {name.partition("/")[0] for name in names if ".dist-info/" in name}
         parts = json.loads(archive.read(f"{info}/{LIST}"))["components"]
         wrong = [
-            *wrong_libraries(needed(program), names),
+            *wrong_libraries("the program", needed(program), names),
+            *wrong_libraries("the client's library", needed(client), names),
             *wrong_path(rpaths(program)),
             *missing_licenses((part["name"] for part in parts), names, info),
         ]
@@ -49,11 +53,13 @@ def main() -> int:
     return 1 if wrong else 0
 
 
-def wrong_libraries(libraries: Iterable[str], names: Iterable[str]) -> list[str]:
+def wrong_libraries(
+    who: str, libraries: Iterable[str], names: Iterable[str]
+) -> list[str]:
     """Tell the libraries that neither the system, nor torch, nor the wheel has."""
     carried = {os.path.basename(n) for n in names if n.startswith(f"{LIBRARIES}/")}
     return [
-        f"the program needs {library}, which a bare system lacks"
+        f"{who} needs {library}, which a bare system lacks"
         for library in foreign(libraries)
         if library not in carried
     ]

@@ -73,6 +73,7 @@ MAY_USE: dict[str, set[str] | None] = {
     },
     "server/main.cc": None,
     "client/cpp": {"proto", "proto/wire", "gRPC", "Protobuf"},
+    "client/native": {"client/cpp", "proto/wire"},
     "client/examples": {"client/cpp", "OpenSSL"},
     "tests": None,
     "benchmarks": None,

@@ -75,7 +75,7 @@ absl::StatusOr<Result> Receive(Calls& calls, Calls::Call& call,
 
 // The request of a verb.
 struct Request {
-  uint32_t field;  // CallRequest's, of the header.
+  uint32_t field;  // CallsRequest's, of the header.
   const google::protobuf::MessageLite& header;
   const Sources& tensors = kNoSources;
 };
@@ -88,7 +88,7 @@ std::invoke_result_t<Receive&, Calls&, Calls::Call&> Exchange(
     Calls& calls = connection.calls();
     const std::unique_ptr<Calls::Call> call =
         calls.Begin({.field = request.field,
-                     .header = &request.header,
+                     .header = request.header.SerializeAsString(),
                      .tensors = request.tensors,
                      .timeout = left});
     return receive(calls, *call);
@@ -118,7 +118,7 @@ v1::TensorSpec FlatSpec(Source bytes) {
   return spec;
 }
 
-using Field = v1::CallRequest;
+using Field = v1::CallsRequest;
 
 }  // namespace
 

@@ -1,6 +1,7 @@
 #include "client/cpp/calls.h"
 
 #include <google/protobuf/util/time_util.h>
+#include <grpc/support/time.h>
 #include <grpcpp/client_context.h>
 #include <grpcpp/support/async_stream.h>
 
@@ -10,7 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "backboned/v1/backbone_service.pb.h"
-#include "client/cpp/connection.h"
+#include "client/cpp/channel.h"
 #include "client/cpp/error.h"
 #include "proto/wire/tensor_reader.h"
 #include "proto/wire/unary.h"
@@ -36,6 +37,10 @@ constexpr absl::Duration kGoodbye = absl::Seconds(1);
 absl::Status Malformed(const absl::Status& status) {
   return absl::InternalError(
       absl::StrCat("the answer is malformed: ", status.message()));
+}
+
+absl::Status Closed() {
+  return absl::CancelledError("the client has closed its calls");
 }
 
 absl::Status StatusOf(const v1::StatusDetails& details) {
@@ -88,14 +93,18 @@ Calls::Call::Call(Calls& calls, Request request)
       begun_(absl::Now()),
       deadline_(begun_ + request_.timeout) {}
 
-Calls::Calls(const Connection& connection) : connection_(connection) {}
+Calls::Calls(std::shared_ptr<grpc::Channel> channel, const Options& options,
+             std::string target)
+    : channel_(std::move(channel)),
+      options_(options),
+      target_(std::move(target)) {}
 
 Calls::~Calls() {
   void* tag = nullptr;
   bool ok = false;
   {
     absl::MutexLock lock(&mutex_);
-    closes_ = true;
+    half_closes_ = true;
     if (stream_ != nullptr) Advance();
     absl::Time until = absl::Now() + kGoodbye;
     while (stream_ != nullptr) {
@@ -120,9 +129,11 @@ void* Calls::Tag(Event event) {
 std::unique_ptr<Calls::Call> Calls::Begin(Request request, const Call* after) {
   auto call = std::make_unique<Call>(*this, std::move(request));
   absl::MutexLock lock(&mutex_);
+  if (sent_.empty() && !leads_) NoticeEnd();
   if (after != nullptr) call->after_ = after->outcome_;
   call->place_ = ++last_place_;
   unsent_.emplace(call->place_, call.get());
+  if (is_closed_) GiveUp(*call, Closed());
   Advance();
   return call;
 }
@@ -155,19 +166,27 @@ absl::Status Calls::Receive(Call& call, wire::Message result,
   return complete.ok() ? complete : Malformed(complete);
 }
 
-// Waits for the next part of an answer; kOutOfRange: there are no more.
-absl::StatusOr<wire::Message> Calls::Next(Call& call) {
+bool Calls::Wait(Call& call, absl::Time until) {
   absl::MutexLock lock(&mutex_);
+  bool has_news = false;
   while (true) {
     Advance();
-    if (!call.came_.empty() || call.ended_) break;
-    if (absl::Now() >= call.deadline_) {
+    has_news = !call.came_.empty() || call.ended_.has_value();
+    const absl::Time now = absl::Now();
+    if (has_news || now >= until) break;
+    if (now >= call.deadline_) {
       GiveUp(call, absl::DeadlineExceededError("the deadline has passed"));
     } else {
-      Lead(call, call.deadline_);
+      Lead(call, std::min(until, call.deadline_));
     }
   }
-  PassLead();
+  if (!leads_ && !waiting_.empty()) waiting_.front()->changed_.Signal();
+  return has_news;
+}
+
+absl::StatusOr<wire::Message> Calls::Next(Call& call) {
+  Wait(call, absl::InfiniteFuture());
+  absl::MutexLock lock(&mutex_);
   if (!call.came_.empty()) {
     call.has_taken_ = true;
     wire::Message part = std::move(call.came_.front());
@@ -176,6 +195,27 @@ absl::StatusOr<wire::Message> Calls::Next(Call& call) {
   }
   if (!call.ended_->ok()) return *call.ended_;
   return absl::OutOfRangeError("the answer has ended");
+}
+
+void Calls::Close() {
+  absl::MutexLock lock(&mutex_);
+  is_closed_ = true;
+  while (!sent_.empty()) GiveUp(*sent_.begin()->second, Closed());
+  while (!unsent_.empty()) GiveUp(*unsent_.begin()->second, Closed());
+  if (stream_ != nullptr) stream_->context.TryCancel();
+  if (!leads_ && !waiting_.empty()) waiting_.front()->changed_.Signal();
+}
+
+// Handles what has happened while nobody waited: a stream without calls may
+// have ended.
+void Calls::NoticeEnd() {
+  void* tag = nullptr;
+  bool ok = false;
+  while (stream_ != nullptr &&
+         queue_.AsyncNext(&tag, &ok, gpr_time_0(GPR_CLOCK_MONOTONIC)) ==
+             grpc::CompletionQueue::GOT_EVENT) {
+    Handle(static_cast<Event>(reinterpret_cast<uintptr_t>(tag)), ok);
+  }
 }
 
 // Waits for something to happen, at most until `until`, and handles it.
@@ -199,11 +239,6 @@ void Calls::Lead(Call& call, absl::Time until) {
   Handle(static_cast<Event>(reinterpret_cast<uintptr_t>(tag)), ok);
 }
 
-// Lets another caller lead, if this one does no longer.
-void Calls::PassLead() {
-  if (!leads_ && !waiting_.empty()) waiting_.front()->changed_.Signal();
-}
-
 // Ends a call before its answer.
 void Calls::GiveUp(Call& call, absl::Status status) {
   if (sent_.contains(call.outcome_->number)) {
@@ -225,13 +260,15 @@ void Calls::Leave(Call& call) {
     Advance();
     Lead(call, absl::Now() + absl::Milliseconds(10));
   }
-  PassLead();
+  if (!leads_ && !waiting_.empty()) waiting_.front()->changed_.Signal();
 }
 
 void Calls::Open() {
   stream_ = std::make_unique<Stream>();
-  connection_.Prepare(stream_->context, absl::InfiniteDuration());
-  const std::shared_ptr<grpc::Channel>& channel = connection_.channel();
+  AddMetadata(options_, stream_->context);
+  // A channel whose server was away waits before it looks again.
+  const std::shared_ptr<grpc::Channel> channel =
+      failures_ > 0 && !target_.empty() ? MakeChannel(target_) : channel_;
   using Factory =
       grpc::internal::ClientAsyncReaderWriterFactory<grpc::ByteBuffer,
                                                      grpc::ByteBuffer>;
@@ -261,8 +298,8 @@ void Calls::Advance() {
     stream.writes = true;
     stream.written = absl::Now();
     stream.rpc->Write(*part, Tag(Event::kWritten));
-  } else if (closes_) {
-    closes_ = false;
+  } else if (half_closes_) {
+    half_closes_ = false;
     stream.writes = true;
     stream.rpc->WritesDone(Tag(Event::kWritten));
   }
@@ -271,7 +308,7 @@ void Calls::Advance() {
 // Returns the next part to send: what is short before what is long.
 std::optional<grpc::ByteBuffer> Calls::NextPart() {
   if (!cancelled_.empty()) {
-    v1::CallRequest part;
+    v1::CallsRequest part;
     part.set_call(cancelled_.front());
     part.set_cancel(true);
     cancelled_.pop_front();
@@ -294,7 +331,7 @@ std::optional<grpc::ByteBuffer> Calls::NextPart() {
     return part;
   }
   if (absl::Now() - stream_->written < kLongestSilence) return std::nullopt;
-  return wire::Serialize(v1::CallRequest());
+  return wire::Serialize(v1::CallsRequest());
 }
 
 grpc::ByteBuffer Calls::FirstPart(Call& call) {
@@ -302,7 +339,7 @@ grpc::ByteBuffer Calls::FirstPart(Call& call) {
   const uint64_t number = ++stream_->last;
   call.outcome_->number = number;
   sent_.emplace(number, &call);
-  v1::CallRequest options;
+  v1::CallsRequest options;
   if (call.deadline_ != absl::InfiniteFuture()) {
     const absl::Duration left =
         std::max(call.deadline_ - absl::Now(), absl::Nanoseconds(1));
@@ -319,7 +356,7 @@ grpc::ByteBuffer Calls::FirstPart(Call& call) {
   for (const auto bytes : call.request_.tensors) {
     payloads.push_back({bytes, call.loan_.keep_alive()});
   }
-  call.writer_.emplace(*call.request_.header, std::move(payloads),
+  call.writer_.emplace(call.request_.header, std::move(payloads),
                        wire::kPartChunkBytes, std::move(frame));
   grpc::ByteBuffer part = *call.writer_->Next();  // There always is one.
   sending_.push_back(&call);
@@ -355,7 +392,7 @@ void Calls::Handle(Event event, bool ok) {
 void Calls::TakePart(grpc::ByteBuffer buffer) {
   Stream& stream = *stream_;
   stream.has_answered = true;
-  v1::CallAnswer rest;
+  v1::CallsResponse rest;
   absl::StatusOr<wire::Message> part =
       wire::Message::DecodePart(std::move(buffer));
   const absl::Status parsed = part.ok() ? part->ParseRest(rest) : part.status();
@@ -445,8 +482,7 @@ void Calls::Forget(Call& call) {
 }
 
 bool Calls::MayRepeat(const Call& call) const {
-  return !call.has_taken_ &&
-         absl::Now() - call.begun_ < connection_.options().retry_timeout;
+  return !call.has_taken_ && absl::Now() - call.begun_ < options_.retry_timeout;
 }
 
 }  // namespace backboned::client

@@ -4,7 +4,7 @@
 #ifndef BACKBONED_CLIENT_CPP_CALLS_H_
 #define BACKBONED_CLIENT_CPP_CALLS_H_
 
-#include <google/protobuf/message_lite.h>
+#include <grpcpp/channel.h>
 #include <grpcpp/completion_queue.h>
 #include <grpcpp/support/byte_buffer.h>
 
@@ -16,6 +16,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -24,28 +25,27 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "client/cpp/loan.h"
+#include "client/cpp/options.h"
 #include "proto/wire/message.h"
 #include "proto/wire/tensor_writer.h"
 
 namespace backboned::client {
-
-class Connection;
 
 // The stream of calls of a connection (docs/clients.md). It opens with the
 // first call, and anew after its end: calls that were not answered are sent
 // again then, in order, until they are older than the options' retry timeout.
 // Give a change a request id, so that it is applied once.
 //
-// Has no thread. A caller who waits handles what comes, for everybody. What a
-// call sends beyond its first part leaves while somebody waits.
+// Has no thread. A caller who waits handles what comes, for everybody. The
+// parts of a call behind its first one leave while somebody waits.
 //
-// Thread-safe. Must outlive its calls, and the connection must outlive it.
+// Thread-safe. Must outlive its calls.
 class Calls {
  public:
-  // What to send. Header and tensors must live as long as the call.
+  // The request of a call. The tensors must live as long as the call.
   struct Request {
-    uint32_t field = 0;  // CallRequest's, of the header.
-    const google::protobuf::MessageLite* header = nullptr;
+    uint32_t field = 0;  // CallsRequest's, of the header.
+    std::string header;  // Encoded.
     std::vector<std::span<const std::byte>> tensors = {};
     absl::Duration timeout = absl::InfiniteDuration();
   };
@@ -57,7 +57,10 @@ class Calls {
   // Not thread-safe.
   class Call;
 
-  explicit Calls(const Connection& connection);
+  // Calls under the options' session and label. `target`: the channel's, if it
+  // is known.
+  Calls(std::shared_ptr<grpc::Channel> channel, const Options& options,
+        std::string target);
   ~Calls();
   Calls(const Calls&) = delete;
   Calls& operator=(const Calls&) = delete;
@@ -73,6 +76,17 @@ class Calls {
   // Waits for the tensors behind the result, and for the call's end.
   absl::Status Receive(Call& call, wire::Message result,
                        std::vector<std::span<std::byte>> destinations);
+
+  // Waits until the call has a further message, or has ended, at most until
+  // `until`; returns whether it has.
+  bool Wait(Call& call, absl::Time until);
+
+  // Waits for the next message of an answer. Returns kOutOfRange behind the
+  // last one, else as WaitForResult.
+  absl::StatusOr<wire::Message> Next(Call& call);
+
+  // Ends all calls with kCancelled, now and later.
+  void Close();
 
  private:
   struct Stream;
@@ -96,17 +110,19 @@ class Calls {
   bool MayRepeat(const Call& call) const;
   void GiveUp(Call& call, absl::Status status)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void NoticeEnd() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Lead(Call& call, absl::Time until) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void PassLead() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::StatusOr<wire::Message> Next(Call& call);
   void Leave(Call& call);
 
-  const Connection& connection_;
+  const std::shared_ptr<grpc::Channel> channel_;
+  const Options options_;
+  const std::string target_;
   grpc::CompletionQueue queue_;
 
   absl::Mutex mutex_;
-  bool leads_ ABSL_GUARDED_BY(mutex_) = false;   // Somebody waits in the queue.
-  bool closes_ ABSL_GUARDED_BY(mutex_) = false;  // The stream is to end.
+  bool leads_ ABSL_GUARDED_BY(mutex_) = false;  // Somebody waits in the queue.
+  bool is_closed_ ABSL_GUARDED_BY(mutex_) = false;  // There are no more calls.
+  bool half_closes_ ABSL_GUARDED_BY(mutex_) = false;  // The stream is to end.
   std::list<Call*> waiting_ ABSL_GUARDED_BY(mutex_);  // Those who do not.
   std::unique_ptr<Stream> stream_ ABSL_GUARDED_BY(mutex_);
   int failures_ ABSL_GUARDED_BY(mutex_) =
@@ -132,7 +148,7 @@ class Calls::Call {
  private:
   friend class Calls;
 
-  // How a call stands, for those that follow it.
+  // The state of a call, for those that follow it.
   struct Outcome {
     uint64_t number = 0;  // In the stream; 0: not sent in it.
     std::optional<bool> succeeded;

@@ -68,6 +68,8 @@ class Client {
       const v1::DeleteInstanceRequest& request) const;
 
  private:
+  explicit Client(std::shared_ptr<const Connection> connection);
+
   std::shared_ptr<const Connection> connection_;
 };
 

@@ -5,22 +5,17 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "client/cpp/channel.h"
 
 namespace backboned::client {
-namespace {
-
-constexpr char kSessionKey[] = "backboned-session";
-constexpr char kLabelKey[] = "backboned-label";
-
-}  // namespace
-
-Connection::Connection(std::shared_ptr<grpc::Channel> channel, Options options)
+Connection::Connection(std::shared_ptr<grpc::Channel> channel, Options options,
+                       std::string target)
     : channel_(std::move(channel)),
       options_(std::move(options)),
       instances_(v1::InstanceService::NewStub(channel_)),
-      backbones_(v1::BackboneService::NewStub(channel_)),
-      calls_(std::make_unique<Calls>(*this)) {
+      backbones_(v1::BackboneService::NewStub(channel_)) {
   if (options_.session.empty()) options_.session = RandomId();
+  calls_ = std::make_unique<Calls>(channel_, options_, std::move(target));
 }
 
 std::string Connection::RandomId() {
@@ -34,8 +29,7 @@ std::string Connection::RandomId() {
 
 void Connection::Prepare(grpc::ClientContext& context,
                          absl::Duration left) const {
-  context.AddMetadata(kSessionKey, options_.session);
-  if (!options_.label.empty()) context.AddMetadata(kLabelKey, options_.label);
+  AddMetadata(options_, context);
   if (left != absl::InfiniteDuration()) {
     context.set_deadline(absl::ToChronoTime(absl::Now() + left));
   }

@@ -26,12 +26,15 @@ namespace backboned::client {
 // Thread-safe.
 class Connection {
  public:
-  // Makes a connection over `channel`. Draws a session if `options` have none.
-  Connection(std::shared_ptr<grpc::Channel> channel, Options options);
+  // Makes a connection over `channel`, to `target` if that is not empty. Draws
+  // a session if `options` have none.
+  Connection(std::shared_ptr<grpc::Channel> channel, Options options,
+             std::string target = "");
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
 
   const std::shared_ptr<grpc::Channel>& channel() const { return channel_; }
+
   const Options& options() const { return options_; }
 
   v1::InstanceService::Stub& instances() const { return *instances_; }
@@ -88,7 +91,7 @@ class Connection {
   Options options_;
   std::unique_ptr<v1::InstanceService::Stub> instances_;
   std::unique_ptr<v1::BackboneService::Stub> backbones_;
-  std::unique_ptr<Calls> calls_;  // Last: it uses all of the above.
+  std::unique_ptr<Calls> calls_;
 };
 
 }  // namespace backboned::client

@@ -26,6 +26,16 @@ absl::Status ToStatus(const grpc::Status& status) {
   return converted;
 }
 
+v1::StatusDetails ToDetails(const absl::Status& status) {
+  v1::StatusDetails details;
+  details.set_code(static_cast<int>(status.code()));
+  details.set_message(std::string(status.message()));
+  if (const auto detail = DetailOf(status)) {
+    details.add_details()->PackFrom(*detail);
+  }
+  return details;
+}
+
 std::optional<v1::ErrorDetail> DetailOf(const absl::Status& status) {
   const auto payload = status.GetPayload(kPayloadType);
   v1::ErrorDetail detail;

@@ -22,6 +22,9 @@ namespace backboned::client {
 // is one.
 absl::Status ToStatus(const grpc::Status& status);
 
+// Returns the same as the contract has it.
+v1::StatusDetails ToDetails(const absl::Status& status);
+
 // Returns the server's ErrorDetail: reason, limit and numbers; nullopt if there
 // is none, as in errors that do not come from a Backboned server.
 std::optional<v1::ErrorDetail> DetailOf(const absl::Status& status);

@@ -135,6 +135,12 @@ absl::Status Message::ParseHeader(google::protobuf::MessageLite& header) const {
   return absl::OkStatus();
 }
 
+std::string Message::header_bytes() const {
+  std::string bytes;
+  for (const Header& header : headers_) bytes += header.bytes;
+  return bytes;
+}
+
 absl::Status Message::ParseRest(google::protobuf::MessageLite& rest) const {
   if (rest.ParseFromString(rest_)) return absl::OkStatus();
   return absl::InvalidArgumentError("cannot decode the part's fields");

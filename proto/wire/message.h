@@ -9,8 +9,8 @@
 // refuses the same bytes as generated code, but leaves the chunk's data in the
 // slices that gRPC received. docs/wire.md has an example in bytes.
 //
-// A part of a stream of calls (CallRequest, CallAnswer) has its chunk in field
-// 2 too, and in place of one header a oneof of several.
+// A part of a stream of calls (CallsRequest, CallsResponse) has its chunk in
+// field 2 too, and in place of one header a oneof of several.
 
 #ifndef BACKBONED_PROTO_WIRE_MESSAGE_H_
 #define BACKBONED_PROTO_WIRE_MESSAGE_H_
@@ -71,6 +71,9 @@ class Message {
 
   // The header's field. 0: there is none.
   uint32_t header_field() const { return headers_.empty() ? 0 : header_field_; }
+
+  // Returns the header, encoded; empty if there is none.
+  std::string header_bytes() const;
 
   // Replaces the content of `header` by the header's, its occurrences merged as
   // generated code does; clears it if there is none.

@@ -24,12 +24,11 @@ void AppendVarint(std::string& out, uint64_t value) {
   out.push_back(static_cast<char>(value));
 }
 
-std::string EncodeHeader(const google::protobuf::MessageLite& header,
-                         uint32_t number) {
+std::string EncodeHeader(std::string_view header, uint32_t number) {
   std::string field;
   AppendVarint(field, number << 3 | static_cast<uint32_t>(WireType::kLength));
-  AppendVarint(field, header.ByteSizeLong());
-  header.AppendToString(&field);
+  AppendVarint(field, header.size());
+  field += header;
   return field;
 }
 
@@ -93,6 +92,12 @@ Frame PartOf(uint64_t call, uint32_t header_field) {
 }
 
 TensorWriter::TensorWriter(const google::protobuf::MessageLite& header,
+                           std::vector<Payload> tensors, int64_t chunk_bytes,
+                           Frame frame)
+    : TensorWriter(header.SerializeAsString(), std::move(tensors), chunk_bytes,
+                   std::move(frame)) {}
+
+TensorWriter::TensorWriter(std::string_view header,
                            std::vector<Payload> tensors, int64_t chunk_bytes,
                            Frame frame)
     : frame_(std::move(frame)),

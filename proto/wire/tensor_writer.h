@@ -12,6 +12,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "proto/wire/message.h"
@@ -56,6 +57,10 @@ class TensorWriter {
   TensorWriter(const google::protobuf::MessageLite& header,
                std::vector<Payload> tensors, int64_t chunk_bytes = kChunkBytes,
                Frame frame = {});
+
+  // Does the same for a header that is encoded already.
+  TensorWriter(std::string_view header, std::vector<Payload> tensors,
+               int64_t chunk_bytes, Frame frame);
 
   // Returns the next message; nullopt after the last one. There is always a
   // first one, which carries the header, even without data.

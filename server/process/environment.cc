@@ -16,7 +16,7 @@ constexpr std::string_view kPrefix = "BACKBONED_";
 constexpr std::string_view kOfOthers[] = {
     "BACKBONED_BIN",  // Clients.
     "BACKBONED_MODE",          "BACKBONED_REQUIRE_REMOTE",
-    "BACKBONED_RUN_CARD",      "BACKBONED_SERVER",
+    "BACKBONED_TRANSPORT",     "BACKBONED_SERVER",
     "BACKBONED_MAMMOTH",  // Tests.
     "BACKBONED_UPDATE_GOLDEN", "BACKBONED_OMP_WAIT_APPLIED",
 };

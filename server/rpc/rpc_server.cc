@@ -146,7 +146,7 @@ std::shared_ptr<grpc::Channel> RpcServer::InProcessChannel() {
 void RpcServer::Drain(absl::Duration grace) {
   if (thread_ == nullptr) return;
   gate_.Drain();
-  Post(thread_->queue(), [this] { streams_.Drain(); });
+  Post(thread_->queue(), [this] { streams_.DrainAll(); });
   if (grpc::HealthCheckServiceInterface* health =
           server_->GetHealthCheckService()) {
     health->Shutdown();

@@ -19,6 +19,8 @@ from fake_server import (
     scripted_server,
 )
 
+pytestmark = pytest.mark.transports
+
 
 @pytest.fixture
 def fake():

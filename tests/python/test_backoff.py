@@ -11,6 +11,8 @@ from backboned.v1 import backbone_service_pb2 as pb
 from backboned.v1 import error_pb2, tensor_pb2
 from fake_server import fake_instance, flat_spec, message_of, numbers, scripted_server
 
+pytestmark = pytest.mark.transports
+
 
 @pytest.fixture
 def script_and_channel():

@@ -14,6 +14,8 @@ from backboned import calls as client_calls
 from test_lifecycle import wait_until
 from torch.nn import functional as F
 
+pytestmark = pytest.mark.transports
+
 STEPS = 6
 
 

@@ -13,6 +13,8 @@ from backboned.transport import messages
 from test_lifecycle import wait_until
 from torch.utils.data import DataLoader, TensorDataset
 
+pytestmark = pytest.mark.transports
+
 
 class Reached(torch.utils.data.Dataset):
     """Gives each sample's logits, computed in the worker by a call of its own."""

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.transports
+
 PROGRAM = pathlib.Path(__file__).with_name("interrupted.py")
 
 

@@ -15,6 +15,8 @@ from test_faults import is_there
 from test_lifecycle import wait_until
 from torch.nn import functional as F
 
+pytestmark = pytest.mark.transports
+
 STEPS = 4
 POINTS = ("forward", "backward", "step")
 

@@ -43,7 +43,7 @@ def test_each_option_is_a_known_variable(run, binary):
 
 
 def test_variables_of_clients_do_not_hinder_a_server(start, monkeypatch):
-    for name in ("BIN", "SERVER", "MODE", "REQUIRE_REMOTE", "RUN_CARD"):
+    for name in ("BIN", "SERVER", "MODE", "REQUIRE_REMOTE", "TRANSPORT"):
         monkeypatch.setenv(f"BACKBONED_{name}", "auto")
     assert start().info().version
 

@@ -25,6 +25,8 @@ from hosted_pairs import (
     make_pair,
 )
 
+pytestmark = pytest.mark.transports
+
 SGD = {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-3}
 GROUPS = [ParameterGroup(lr=0.1, momentum=0.9)]
 

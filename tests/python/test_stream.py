@@ -6,6 +6,8 @@ from backboned.errors import MalformedAnswer
 from backboned.transport import messages as stream
 from backboned.v1 import backbone_service_pb2 as pb
 
+pytestmark = pytest.mark.transports
+
 
 def views(*arrays):
     return [memoryview(np.asarray(a, np.uint8)) for a in arrays]

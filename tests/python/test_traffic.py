@@ -9,6 +9,8 @@ from backboned.transport.channel import Channel
 from backboned.transport.traffic import Meter
 from backboned.types import Traffic
 
+pytestmark = pytest.mark.transports
+
 
 def test_differences_and_words():
     used = Traffic(3_000_000, 2_000, 5) - Traffic(1_000_000, 1_000, 2)

@@ -17,6 +17,8 @@ from hosted_pairs import (
 )
 from torch.optim import lr_scheduler
 
+pytestmark = pytest.mark.transports
+
 SGD = {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-3}
 
 

@@ -170,11 +170,11 @@ def test_program_may_need_libc_libstdcxx_and_torch_only(deploy):
     assert sbom.foreign([*SYSTEM, *TORCH]) == []
     others = ["libgrpc++.so.1.51", "libcrypto.so.3", "libc10_cuda.so", "libcares.so.2"]
     assert sbom.foreign([*SYSTEM, *others, *TORCH]) == others
-    assert check.wrong_libraries([*SYSTEM, "libz.so.1"], []) == [
+    assert check.wrong_libraries("the program", [*SYSTEM, "libz.so.1"], []) == [
         "the program needs libz.so.1, which a bare system lacks"
     ]
     grafted = "backboned_server.libs/libz-0a1b2c3d.so.1"
-    assert check.wrong_libraries(["libz-0a1b2c3d.so.1"], [grafted]) == []
+    assert check.wrong_libraries("it", ["libz-0a1b2c3d.so.1"], [grafted]) == []
 
 
 def test_program_must_find_the_torch_beside_it(deploy):

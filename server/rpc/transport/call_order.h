@@ -25,10 +25,10 @@ namespace backboned::rpc {
 // Thread-safe.
 class CallOrder {
  public:
-  // What a call works on.
+  // The subject of a call.
   struct Work {
     std::string instance;  // By full name. Empty: the call waits for nobody.
-    bool changes = false;  // Whether the call may change the instance.
+    bool changes = false;  // The call may change the instance.
   };
 
   // A call's place. It must End() before it is destroyed.

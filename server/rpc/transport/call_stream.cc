@@ -19,7 +19,7 @@
 namespace backboned::rpc {
 namespace {
 
-absl::Duration TimeoutOf(const v1::CallRequest& request) {
+absl::Duration TimeoutOf(const v1::CallsRequest& request) {
   if (!request.has_timeout()) return absl::InfiniteDuration();
   return absl::Seconds(request.timeout().seconds()) +
          absl::Nanoseconds(request.timeout().nanos());
@@ -45,7 +45,7 @@ Task<absl::Status> CallStream::Serve() {
       surroundings_.server.sessions().Begin(call_.session(), call_.principal(),
                                             call_.received());
   const absl::StatusOr<Budget::Reservation> place =
-      session.ok() ? surroundings_.streams.Enter(call_.payer(), *this)
+      session.ok() ? surroundings_.streams.Enter(call_.payer(), drain_)
                    : session.status();
   absl::Status status = place.status();
   if (place.ok()) status = co_await ServeCalls();
@@ -53,7 +53,7 @@ Task<absl::Status> CallStream::Serve() {
   const bool finished =
       co_await Operation([&](void* tag) { rpc_.stream.Finish(ended, tag); });
   if (place.ok()) {
-    surroundings_.streams.Leave(*this);
+    surroundings_.streams.Leave(drain_);
     Event& reads_ended = reads_ended_;
     co_await reads_ended;  // The end of the stream ends them.
   }
@@ -118,7 +118,7 @@ absl::Status CallStream::Take(grpc::ByteBuffer buffer) {
   absl::StatusOr<wire::Message> part =
       wire::Message::DecodePart(std::move(buffer));
   if (!part.ok()) return part.status();
-  v1::CallRequest rest;
+  v1::CallsRequest rest;
   absl::Status parsed = part->ParseRest(rest);
   if (!parsed.ok()) return parsed;
   if (part->has_header()) return Begin(*std::move(part), bytes, rest);
@@ -131,7 +131,7 @@ absl::Status CallStream::Take(grpc::ByteBuffer buffer) {
 
 // Begins a call.
 absl::Status CallStream::Begin(wire::Message part, int64_t bytes,
-                               const v1::CallRequest& rest) {
+                               const v1::CallsRequest& rest) {
   if (rest.call() <= last_) {
     return Malformed(absl::StrCat("the header of call ", rest.call(),
                                   " comes behind that of call ", last_));
@@ -205,7 +205,7 @@ Detached CallStream::Notify(v1::Notice notice) {
     if (IsOver()) co_return;
     ++notices_;
   }
-  v1::CallAnswer part;
+  v1::CallsResponse part;
   part.set_notice(notice);
   co_await shared_.writer.Write(wire::Serialize(part), /*is_whole=*/true);
   {

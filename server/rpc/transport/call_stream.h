@@ -46,10 +46,6 @@ class CallStream {
   // Serves the stream and gives how it ended.
   Task<absl::Status> Serve();
 
-  // Tells the client that the server is shutting down, and ends the stream with
-  // its last call. For the thread of the queue.
-  void Drain() { EndWithLastCall(v1::NOTICE_DRAINING); }
-
  private:
   using Calls = std::map<uint64_t, std::shared_ptr<StreamedCall>>;
 
@@ -58,7 +54,7 @@ class CallStream {
   Detached AwaitAge();
   absl::Status Take(grpc::ByteBuffer buffer);
   absl::Status Begin(wire::Message part, int64_t bytes,
-                     const v1::CallRequest& rest);
+                     const v1::CallsRequest& rest);
   absl::Status CheckTaken(const Method* method) const;
   CallOrder::Work WorkOf(const Method* method, const wire::Message& part) const;
   Detached ServeOne(std::shared_ptr<StreamedCall> call, const Method* method,
@@ -79,6 +75,9 @@ class CallStream {
   Surroundings& surroundings_;
   const Methods& methods_;
   StreamedCall::Stream shared_;
+  const CallStreams::Drain drain_ = [this] {
+    EndWithLastCall(v1::NOTICE_DRAINING);
+  };
   // The following belong to the thread of the queue.
   uint64_t last_ = 0;                           // The last call's number.
   v1::Notice notice_ = v1::NOTICE_UNSPECIFIED;  // The last one that was given.
@@ -92,7 +91,7 @@ class CallStream {
   bool reads_ ABSL_GUARDED_BY(mutex_) = true;
   bool ends_with_last_call_ ABSL_GUARDED_BY(mutex_) = false;
   bool stopped_ ABSL_GUARDED_BY(mutex_) = false;
-  absl::Status read_ ABSL_GUARDED_BY(mutex_);  // How the reading ended.
+  absl::Status read_ ABSL_GUARDED_BY(mutex_);  // The end of the reading.
   Event over_;  // Nothing is left to answer, and nothing more is taken.
   Event reads_ended_;
   Event age_ended_;

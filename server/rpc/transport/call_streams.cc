@@ -1,6 +1,5 @@
 #include "server/rpc/transport/call_streams.h"
 
-#include "server/rpc/transport/call_stream.h"
 #include "server/rpc/transport/status.h"
 
 namespace backboned::rpc {
@@ -12,16 +11,16 @@ CallStreams::CallStreams(int64_t max_streams, const Quotas& quotas)
                .quotas = quotas}) {}
 
 absl::StatusOr<Budget::Reservation> CallStreams::Enter(const Payer& payer,
-                                                       CallStream& stream) {
+                                                       const Drain& drain) {
   if (draining_) return Draining();
   absl::StatusOr<Budget::Reservation> place = places_.Reserve(payer, 1);
-  if (place.ok()) streams_.insert(&stream);
+  if (place.ok()) streams_.insert(&drain);
   return place;
 }
 
-void CallStreams::Drain() {
+void CallStreams::DrainAll() {
   draining_ = true;
-  for (CallStream* const stream : streams_) stream->Drain();
+  for (const Drain* const drain : streams_) (*drain)();
 }
 
 }  // namespace backboned::rpc

@@ -4,6 +4,7 @@
 #define BACKBONED_SERVER_RPC_TRANSPORT_CALL_STREAMS_H_
 
 #include <cstdint>
+#include <functional>
 #include <set>
 
 #include "absl/status/statusor.h"
@@ -12,32 +13,33 @@
 
 namespace backboned::rpc {
 
-class CallStream;
-
 // The streams that are open. Belongs to the thread of the server's queue.
 class CallStreams {
  public:
   CallStreams(int64_t max_streams, const Quotas& quotas);
 
+  // Tells a stream that the server is shutting down: it ends with its last
+  // call.
+  using Drain = std::function<void()>;
+
   // Lets a stream in, as long as it keeps what this returns, or returns
-  // kUnavailable (draining) or kResourceExhausted. It must Leave before its
-  // end.
+  // kUnavailable (draining) or kResourceExhausted. It must Leave before
+  // `drain`, which names it, is gone.
   absl::StatusOr<Budget::Reservation> Enter(const Payer& payer,
-                                            CallStream& stream);
-  void Leave(CallStream& stream) { streams_.erase(&stream); }
+                                            const Drain& drain);
+  void Leave(const Drain& drain) { streams_.erase(&drain); }
 
   // Returns the next stream's number: from 1.
   int64_t NextNumber() { return ++last_; }
 
-  // Tells all streams that the server is shutting down; each ends with its last
-  // call. Refuses new ones.
-  void Drain();
+  // Drains all streams, and refuses new ones.
+  void DrainAll();
 
  private:
   Budget places_;
   bool draining_ = false;
   int64_t last_ = 0;
-  std::set<CallStream*> streams_;
+  std::set<const Drain*> streams_;
 };
 
 }  // namespace backboned::rpc

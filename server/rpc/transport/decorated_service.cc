@@ -57,7 +57,7 @@ void DecoratedService::Register(Method method) {
 void DecoratedService::AddCalls(std::string_view name) {
   for (const Method& method : methods_) {
     const auto* const header =
-        v1::CallRequest::descriptor()->FindFieldByName(SnakeCase(method.name));
+        v1::CallsRequest::descriptor()->FindFieldByName(SnakeCase(method.name));
     if (header != nullptr) {
       streamed_.emplace(static_cast<uint32_t>(header->number()), &method);
     }

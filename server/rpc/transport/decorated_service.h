@@ -161,8 +161,8 @@ class DecoratedService : public grpc::Service {
         });
   }
 
-  // Adds the method that carries calls of all the others that CallRequest has a
-  // header for. Add it last.
+  // Adds the method that carries calls of all the others that CallsRequest has
+  // a header for. Add it last.
   void AddCalls(std::string_view name);
 
  private:

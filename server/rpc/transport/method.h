@@ -1,4 +1,4 @@
-// What the decorator runs.
+// A method, as the decorator runs it.
 
 #ifndef BACKBONED_SERVER_RPC_TRANSPORT_METHOD_H_
 #define BACKBONED_SERVER_RPC_TRANSPORT_METHOD_H_

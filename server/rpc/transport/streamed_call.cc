@@ -13,7 +13,7 @@
 namespace backboned::rpc {
 namespace {
 
-// CallAnswer's `status` with code 0.
+// CallsResponse's `status` with code 0.
 constexpr char kSucceeded[] = {0x1A, 0x00};
 
 }  // namespace
@@ -202,7 +202,7 @@ Task<bool> StreamedCall::Finish(absl::Status status) {
   finished_ = true;
   EndWork(/*succeeded=*/false);
   LeavePlace();
-  v1::CallAnswer answer;
+  v1::CallsResponse answer;
   answer.set_call(place_.number);
   *answer.mutable_status() = ToProto(status);
   co_return co_await Write(wire::Serialize(answer), /*is_whole=*/true);

@@ -34,11 +34,11 @@ namespace backboned::rpc {
 // A request ends with the last byte that its header announces, and goes on to
 // its work when its turn has come.
 //
-// What the handler does not call is thread-safe.
+// The handler's functions are not thread-safe, all others are.
 class StreamedCall final : public MessageStream,
                            public std::enable_shared_from_this<StreamedCall> {
  public:
-  // What the calls of a stream share; it must outlive them.
+  // The parts of a stream that its calls share; they must outlive the calls.
   struct Stream {
     grpc::CompletionQueue& queue;
     StallWatchdog& watchdog;

@@ -188,7 +188,7 @@ TEST_F(BackboneTest, RefusesAnAnswerOverTheLimit) {
 
 TEST_F(BackboneTest, NoticesATruncatedAnswer) {
   server_.backbones.params = Text(2500);
-  server_.backbones.damage = [](v1::CallAnswer& part) {
+  server_.backbones.damage = [](v1::CallsResponse& part) {
     if (part.chunk().offset() == 2000) part.clear_chunk();
   };
   EXPECT_THAT(Net().GetParams(),
@@ -199,7 +199,7 @@ TEST_F(BackboneTest, NoticesATruncatedAnswer) {
 
 TEST_F(BackboneTest, NoticesAMisplacedChunk) {
   server_.backbones.params = Text(2500);
-  server_.backbones.damage = [](v1::CallAnswer& part) {
+  server_.backbones.damage = [](v1::CallsResponse& part) {
     part.mutable_chunk()->set_offset(7);
   };
   EXPECT_THAT(Net().GetParams(),
@@ -210,7 +210,7 @@ TEST_F(BackboneTest, NoticesAMisplacedChunk) {
 
 TEST_F(BackboneTest, NoticesASecondHeader) {
   server_.backbones.params = Text(2500);
-  server_.backbones.damage = [](v1::CallAnswer& part) {
+  server_.backbones.damage = [](v1::CallsResponse& part) {
     part.mutable_get_params();
   };
   EXPECT_THAT(Net().GetParams(),

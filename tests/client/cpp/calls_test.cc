@@ -27,7 +27,7 @@ namespace {
 using ::absl::StatusCode;
 using ::testing::SizeIs;
 
-using Field = v1::CallRequest;
+using Field = v1::CallsRequest;
 
 class CallsTest : public testing::Test {
  protected:
@@ -45,7 +45,7 @@ class CallsTest : public testing::Test {
                                          const Calls::Call* after = nullptr) {
     *set_params_.mutable_spec() = ByteSpec(bytes);
     return calls().Begin({.field = Field::kSetParamsFieldNumber,
-                          .header = &set_params_,
+                          .header = set_params_.SerializeAsString(),
                           .tensors = {std::as_bytes(std::span(bytes))}},
                          after);
   }
@@ -53,7 +53,7 @@ class CallsTest : public testing::Test {
   std::unique_ptr<Calls::Call> GetParams(
       absl::Duration timeout = absl::InfiniteDuration()) {
     return calls().Begin({.field = Field::kGetParamsFieldNumber,
-                          .header = &get_params_,
+                          .header = get_params_.SerializeAsString(),
                           .timeout = timeout});
   }
 

@@ -16,7 +16,7 @@ namespace {
 constexpr size_t kChunkBytes = 1000;
 
 // Returns the bytes that follow a header.
-size_t AnnouncedBytes(const v1::CallRequest& header) {
+size_t AnnouncedBytes(const v1::CallsRequest& header) {
   int64_t bytes = 0;
   for (const v1::TensorSpec* spec : AnnouncedBy(header)) {
     bytes += wire::ByteSize(*spec).value();
@@ -27,7 +27,7 @@ size_t AnnouncedBytes(const v1::CallRequest& header) {
 // Sends the last part of a call.
 void SendEnd(FakeBackbones::CallStream& stream, uint64_t call,
              const grpc::Status& status) {
-  v1::CallAnswer part;
+  v1::CallsResponse part;
   part.set_call(call);
   part.mutable_status()->ParseFromString(status.error_details());
   part.mutable_status()->set_code(status.error_code());
@@ -52,13 +52,13 @@ v1::TensorSpec ByteSpec(const std::string& bytes) {
 grpc::Status FakeBackbones::Calls(grpc::ServerContext* context,
                                   CallStream* stream) {
   struct Upload {
-    v1::CallRequest header;
+    v1::CallsRequest header;
     std::string bytes;
   };
   std::map<uint64_t, Upload> uploads;
-  v1::CallRequest part;
+  v1::CallsRequest part;
   while (stream->Read(&part)) {
-    if (part.header_case() != v1::CallRequest::HEADER_NOT_SET) {
+    if (part.header_case() != v1::CallsRequest::HEADER_NOT_SET) {
       const grpc::Status status = hook ? hook(*context) : grpc::Status::OK;
       if (status.ok()) {
         uploads[part.call()].header = part;
@@ -81,55 +81,55 @@ grpc::Status FakeBackbones::Calls(grpc::ServerContext* context,
 }
 
 // Serves a call; returns the bytes of the answer.
-std::string FakeBackbones::Serve(const v1::CallRequest& request,
+std::string FakeBackbones::Serve(const v1::CallsRequest& request,
                                  const std::string& bytes,
-                                 v1::CallAnswer& answer) {
+                                 v1::CallsResponse& answer) {
   switch (request.header_case()) {
-    case v1::CallRequest::kForward:
+    case v1::CallsRequest::kForward:
       forward_header = request.forward();
       answer.mutable_forward()->set_tape_id("tape");
       *answer.mutable_forward()->add_outputs() = ByteSpec(bytes);
       *answer.mutable_forward()->add_buffers() = ByteSpec(buffers);
       return PlusOne(bytes) + buffers;
-    case v1::CallRequest::kBackward:
+    case v1::CallsRequest::kBackward:
       backward_header = request.backward();
       *answer.mutable_backward()->mutable_grads()->mutable_spec() =
           ByteSpec(grads);
       *answer.mutable_backward()->add_input_grads() = ByteSpec(bytes);
       return grads + PlusOne(bytes);
-    case v1::CallRequest::kReleaseTapes:
+    case v1::CallsRequest::kReleaseTapes:
       answer.mutable_release_tapes()->set_released_count(
           request.release_tapes().tape_ids_size());
       return "";
-    case v1::CallRequest::kGetParams:
+    case v1::CallsRequest::kGetParams:
       answer.mutable_get_params()->mutable_version()->set_uid(
           request.get_params().instance());
       *answer.mutable_get_params()->mutable_spec() = ByteSpec(params);
       return params;
-    case v1::CallRequest::kSetParams:
+    case v1::CallsRequest::kSetParams:
       set_params_header = request.set_params();
       params = bytes;
       answer.mutable_set_params()->mutable_version()->set_params(2);
       return "";
-    case v1::CallRequest::kGetGrads:
+    case v1::CallsRequest::kGetGrads:
       *answer.mutable_get_grads()->mutable_grads()->mutable_spec() =
           ByteSpec(grads);
       return grads;
-    case v1::CallRequest::kSetGrads:
+    case v1::CallsRequest::kSetGrads:
       grads = bytes;
       answer.mutable_set_grads();
       return "";
-    case v1::CallRequest::kZeroGrads:
+    case v1::CallsRequest::kZeroGrads:
       grads.clear();
       answer.mutable_zero_grads();
       return "";
-    case v1::CallRequest::kGetBuffers:
+    case v1::CallsRequest::kGetBuffers:
       answer.mutable_get_buffers();
       for (const char byte : buffers) {
         *answer.mutable_get_buffers()->add_buffers() = ByteSpec({byte});
       }
       return buffers;
-    case v1::CallRequest::kSetBuffers:
+    case v1::CallsRequest::kSetBuffers:
       buffers = bytes;
       answer.mutable_set_buffers();
       return "";
@@ -140,9 +140,9 @@ std::string FakeBackbones::Serve(const v1::CallRequest& request,
 
 // Sends the result in its own part, then chunks of odd sizes, then the end;
 // returns false if the stream is to break there.
-bool FakeBackbones::Answer(CallStream& stream, const v1::CallRequest& request,
+bool FakeBackbones::Answer(CallStream& stream, const v1::CallsRequest& request,
                            const std::string& bytes) {
-  v1::CallAnswer part;
+  v1::CallsResponse part;
   part.set_call(request.call());
   const std::string sent = Serve(request, bytes, part);
   stream.Write(part);

@@ -25,11 +25,12 @@ std::string PlusOne(std::string bytes);
 // header, and ends with its status if that is not OK.
 class FakeBackbones final : public v1::BackboneService::Service {
  public:
-  using CallStream = grpc::ServerReaderWriter<v1::CallAnswer, v1::CallRequest>;
+  using CallStream =
+      grpc::ServerReaderWriter<v1::CallsResponse, v1::CallsRequest>;
 
   std::function<grpc::Status(grpc::ServerContext&)> hook;
   // Changes each part of an answer but the last one before it is sent.
-  std::function<void(v1::CallAnswer&)> damage = [](auto&) {};
+  std::function<void(v1::CallsResponse&)> damage = [](auto&) {};
   // Returns how an answered call ends.
   std::function<grpc::Status()> end = [] { return grpc::Status::OK; };
   // Returns whether the stream ends in place of a call's last part.
@@ -47,9 +48,9 @@ class FakeBackbones final : public v1::BackboneService::Service {
                        v1::ExtractResponse* response) override;
 
  private:
-  std::string Serve(const v1::CallRequest& request, const std::string& bytes,
-                    v1::CallAnswer& answer);
-  bool Answer(CallStream& stream, const v1::CallRequest& request,
+  std::string Serve(const v1::CallsRequest& request, const std::string& bytes,
+                    v1::CallsResponse& answer);
+  bool Answer(CallStream& stream, const v1::CallsRequest& request,
               const std::string& bytes);
 };
 

@@ -35,7 +35,7 @@ std::unique_ptr<Message> NewInput(const MethodDescriptor& method) {
 }
 
 // Returns the method whose header a part has, and its request with that header.
-RecordingServer::Attempt AttemptOf(const v1::CallRequest& part,
+RecordingServer::Attempt AttemptOf(const v1::CallsRequest& part,
                                    const google::protobuf::FieldDescriptor& f) {
   std::string name = f.camelcase_name();
   name[0] = absl::ascii_toupper(name[0]);
@@ -156,15 +156,15 @@ grpc::Status RecordingServer::Note(Attempt attempt) {
 // Answers each call of a stream of calls with its status.
 grpc::Status RecordingServer::NoteCalls(Stream& stream) {
   const auto* const headers =
-      v1::CallRequest::descriptor()->FindOneofByName("header");
+      v1::CallsRequest::descriptor()->FindOneofByName("header");
   grpc::ByteBuffer buffer;
-  v1::CallRequest part;
+  v1::CallsRequest part;
   while (stream.Read(&buffer) && wire::Parse(buffer, part).ok()) {
     const auto* const field =
         part.GetReflection()->GetOneofFieldDescriptor(part, headers);
     if (field == nullptr) continue;
     const grpc::Status status = Note(AttemptOf(part, *field));
-    v1::CallAnswer answer;
+    v1::CallsResponse answer;
     answer.set_call(part.call());
     answer.mutable_status()->ParseFromString(status.error_details());
     answer.mutable_status()->set_code(status.error_code());

@@ -31,7 +31,7 @@ TEST(EnvironmentTest, TakesOptionsAndWhatIsNotOurs) {
 TEST(EnvironmentTest, TakesWhatClientsAndTestsRead) {
   EXPECT_THAT(
       Check({"BACKBONED_BIN=/b", "BACKBONED_SERVER=h:1", "BACKBONED_MODE=auto",
-             "BACKBONED_REQUIRE_REMOTE=1", "BACKBONED_RUN_CARD=r",
+             "BACKBONED_REQUIRE_REMOTE=1", "BACKBONED_TRANSPORT=grpcio",
              "BACKBONED_MAMMOTH=m", "BACKBONED_UPDATE_GOLDEN=1",
              "BACKBONED_OMP_WAIT_APPLIED=1"}),
       IsOk());

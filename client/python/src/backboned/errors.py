@@ -209,6 +209,7 @@ _CLASSES: dict[Any, type[BackbonedError]] = {
         Cancelled,
         Refused,
         Internal,
+        MalformedAnswer,
     )
 }
 _CLASSES[grpc.StatusCode.UNAUTHENTICATED] = Refused
@@ -221,10 +222,21 @@ def from_rpc(error: grpc.RpcError, hint: str = "") -> BackbonedError:
     - `hint`: what the client knows besides, e.g. that the server's process has ended.
     """
     code = error.code()
-    message = error.details() or code.name.lower()
+    details = b""
+    for key, value in error.trailing_metadata() or ():
+        if key == _DETAILS_KEY:
+            details = value
+    return from_details(code, error.details(), details, hint)
+
+
+def from_details(
+    code: grpc.StatusCode, message: str | None, details: bytes, hint: str = ""
+) -> BackbonedError:
+    """Make the exception of an encoded `StatusDetails`; `hint` as in `from_rpc`."""
+    message = message or code.name.lower()
     if hint:
         message = f"{hint} [{message}]"
-    detail = _detail(error.trailing_metadata() or ())
+    detail = _detail(details)
     reason = _name(error_pb2.ErrorReason, detail.reason)
     scope = _name(error_pb2.LimitScope, detail.scope)
     cls = _CLASSES.get(code, BackbonedError)
@@ -245,15 +257,13 @@ def from_rpc(error: grpc.RpcError, hint: str = "") -> BackbonedError:
     )
 
 
-def _detail(trailer: tuple[Any, ...]) -> error_pb2.ErrorDetail:
-    """Find the ErrorDetail in a call's trailer; an empty one if there is none."""
+def _detail(details: bytes) -> error_pb2.ErrorDetail:
+    """Find the ErrorDetail in an encoded `StatusDetails`; else give an empty one."""
     detail = error_pb2.ErrorDetail()
-    for key, value in trailer:
-        if key == _DETAILS_KEY:
-            with contextlib.suppress(DecodeError):
-                for item in error_pb2.StatusDetails.FromString(value).details:
-                    if item.Unpack(detail):
-                        return detail
+    with contextlib.suppress(DecodeError):
+        for item in error_pb2.StatusDetails.FromString(details).details:
+            if item.Unpack(detail):
+                return detail
     return detail
 
 

@@ -37,9 +37,9 @@ void WaitUntil(const std::function<bool()>& condition) {
   }
 }
 
-// What came of a call.
+// The answer to a call.
 struct Got {
-  v1::CallAnswer result;  // Its first part, if it succeeded.
+  v1::CallsResponse result;  // Its first part, if it succeeded.
   std::string bytes;
   absl::Status status;
   int parts = 0;
@@ -56,13 +56,13 @@ class Stream {
                         .metadata = {{"backboned-session", session}}}) {}
 
   // Sends a part.
-  void Send(const v1::CallRequest& part) {
+  void Send(const v1::CallsRequest& part) {
     call_.Send(part.SerializeAsString());
   }
 
   // Sends bytes of the call `number`.
   void SendChunk(uint64_t number, int64_t offset, std::string_view data) {
-    v1::CallRequest part;
+    v1::CallsRequest part;
     part.set_call(number);
     part.mutable_chunk()->set_offset(offset);
     part.mutable_chunk()->set_data(std::string(data));
@@ -73,7 +73,7 @@ class Stream {
   bool Take() {
     const std::optional<std::string> message = call_.Receive();
     if (!message.has_value()) return false;
-    v1::CallAnswer part;
+    v1::CallsResponse part;
     EXPECT_TRUE(part.ParseFromString(*message));
     if (part.notice() != v1::NOTICE_UNSPECIFIED) {
       notices_.push_back(part.notice());
@@ -122,20 +122,20 @@ class Stream {
   std::vector<v1::Notice> notices_;
 };
 
-v1::CallRequest Part(uint64_t number) {
-  v1::CallRequest part;
+v1::CallsRequest Part(uint64_t number) {
+  v1::CallsRequest part;
   part.set_call(number);
   return part;
 }
 
-void Append(v1::CallRequest& part, std::string_view bytes) {
+void Append(v1::CallsRequest& part, std::string_view bytes) {
   part.mutable_chunk()->set_data(std::string(bytes));
 }
 
 // A forward of `rows` ones of `instance`.
-v1::CallRequest ForwardPart(uint64_t number, int64_t rows = 1,
-                            const std::string& instance = "fake") {
-  v1::CallRequest part = Part(number);
+v1::CallsRequest ForwardPart(uint64_t number, int64_t rows = 1,
+                             const std::string& instance = "fake") {
+  v1::CallsRequest part = Part(number);
   *part.mutable_forward() = ForwardOf(rows);
   part.mutable_forward()->set_instance(instance);
   Append(part, Ones(4 * rows));
@@ -143,9 +143,9 @@ v1::CallRequest ForwardPart(uint64_t number, int64_t rows = 1,
 }
 
 // Sets all parameters of `instance`; the bytes follow.
-v1::CallRequest SetParamsPart(uint64_t number,
-                              const std::string& instance = "fake") {
-  v1::CallRequest part = Part(number);
+v1::CallsRequest SetParamsPart(uint64_t number,
+                               const std::string& instance = "fake") {
+  v1::CallsRequest part = Part(number);
   *part.mutable_set_params() = SetParamsOf(kElements);
   part.mutable_set_params()->set_instance(instance);
   return part;
@@ -155,14 +155,14 @@ std::string Values(float value) {
   return Bytes(std::vector<float>(kElements, value));
 }
 
-v1::CallRequest GetParamsPart(uint64_t number) {
-  v1::CallRequest part = Part(number);
+v1::CallsRequest GetParamsPart(uint64_t number) {
+  v1::CallsRequest part = Part(number);
   part.mutable_get_params()->set_instance("fake");
   return part;
 }
 
-v1::CallRequest CancelPart(uint64_t number) {
-  v1::CallRequest part = Part(number);
+v1::CallsRequest CancelPart(uint64_t number) {
+  v1::CallsRequest part = Part(number);
   part.set_cancel(true);
   return part;
 }
@@ -203,31 +203,31 @@ TEST(CallStreamTest, AnswersAsRpcsOfTheirOwnDo) {
   EXPECT_EQ(forward.result.forward().version().DebugString(),
             rpc->header.version().DebugString());
 
-  v1::CallRequest taped = Part(2);
+  v1::CallsRequest taped = Part(2);
   *taped.mutable_forward() = TapedForwardOf(1);
   Append(taped, Ones(4));
   stream.Send(taped);
   const std::string tape = stream.Await(2).result.forward().tape_id();
-  v1::CallRequest backward = Part(3);
+  v1::CallsRequest backward = Part(3);
   *backward.mutable_backward() = BackwardOf(tape, 1);
   backward.mutable_backward()->set_accumulate(true);
   Append(backward, Ones(4));
   stream.Send(backward);
   EXPECT_THAT(stream.Await(3).result.backward().held(), SizeIs(4));
 
-  v1::CallRequest get = Part(4);
+  v1::CallsRequest get = Part(4);
   get.mutable_get_grads()->set_instance("fake");
   get.mutable_get_grads()->set_allow_absent(true);
   stream.Send(get);
   v1::GetGradsRequest request;
   request.set_allow_absent(true);
   EXPECT_EQ(stream.Await(4).bytes, client.GetGrads(request)->bytes);
-  v1::CallRequest zero = Part(5);
+  v1::CallsRequest zero = Part(5);
   zero.mutable_zero_grads()->set_instance("fake");
   stream.Send(zero);
   EXPECT_EQ(stream.Await(5).result.zero_grads().version().params(), 1U);
   EXPECT_THAT(client.GetGrads(request)->bytes, IsEmpty());
-  v1::CallRequest release = Part(6);
+  v1::CallsRequest release = Part(6);
   release.mutable_release_tapes()->add_tape_ids("none");
   stream.Send(release);
   EXPECT_EQ(stream.Await(6).result.release_tapes().released_count(), 0);
@@ -284,7 +284,7 @@ TEST(CallStreamTest, TwoNamesOfAnInstanceAreOneLine) {
   TestServer server;
   Stream stream(server);
   stream.Send(SetParamsPart(1, "fake"));
-  v1::CallRequest get = GetParamsPart(2);
+  v1::CallsRequest get = GetParamsPart(2);
   get.mutable_get_params()->set_instance("local/fake");
   stream.Send(get);
   stream.SendChunk(1, 0, Values(7));
@@ -294,13 +294,13 @@ TEST(CallStreamTest, TwoNamesOfAnInstanceAreOneLine) {
 TEST(CallStreamTest, AFollowerOfAFailedCallDoesNotBegin) {
   TestServer server;
   Stream stream(server);
-  v1::CallRequest stale = SetParamsPart(1);
+  v1::CallsRequest stale = SetParamsPart(1);
   stale.mutable_set_params()->mutable_if_version()->set_params(9);
   stream.Send(stale);
-  v1::CallRequest follower = SetParamsPart(2);
+  v1::CallsRequest follower = SetParamsPart(2);
   follower.set_after(1);
   stream.Send(follower);
-  v1::CallRequest last = ForwardPart(3);
+  v1::CallsRequest last = ForwardPart(3);
   last.set_after(2);
   stream.Send(last);
   stream.SendChunk(2, 0, Values(2));
@@ -314,10 +314,10 @@ TEST(CallStreamTest, AFollowerOfAFailedCallDoesNotBegin) {
   }
   EXPECT_EQ(VersionOf(server).params(), 1U);
   EXPECT_EQ(server.forward_count(), 0);
-  v1::CallRequest anew = SetParamsPart(4);
+  v1::CallsRequest anew = SetParamsPart(4);
   Append(anew, Values(4));
   stream.Send(anew);
-  v1::CallRequest after = ForwardPart(5);
+  v1::CallsRequest after = ForwardPart(5);
   after.set_after(4);
   stream.Send(after);
   EXPECT_THAT(stream.Await(5).status, IsOk());
@@ -329,7 +329,7 @@ TEST(CallStreamTest, CancelEndsACallBeforeItsWork) {
   Stream stream(server);
   stream.Send(ForwardPart(1));
   held.AwaitStart();
-  v1::CallRequest change = SetParamsPart(2);
+  v1::CallsRequest change = SetParamsPart(2);
   Append(change, Values(2));
   stream.Send(change);
   stream.Send(CancelPart(2));
@@ -343,7 +343,7 @@ TEST(CallStreamTest, ARunningCallThatIsCancelledEndsAndIsRemembered) {
   TestServer server;
   Held held(server);
   Stream stream(server);
-  v1::CallRequest training = ForwardPart(1, 2);
+  v1::CallsRequest training = ForwardPart(1, 2);
   training.mutable_forward()->set_training(true);
   training.mutable_forward()->set_request_id("a");
   stream.Send(training);
@@ -366,7 +366,7 @@ TEST(CallStreamTest, ATimeoutEndsACallThatHasNotBegun) {
   Stream stream(server);
   stream.Send(ForwardPart(1));
   held.AwaitStart();
-  v1::CallRequest late = ForwardPart(2);
+  v1::CallsRequest late = ForwardPart(2);
   late.mutable_timeout()->set_nanos(1'000'000);
   stream.Send(late);
   absl::SleepFor(absl::Milliseconds(2));
@@ -404,7 +404,7 @@ TEST(CallStreamTest, AFailedCallLeavesTheStreamAlone) {
                         v1::ERROR_REASON_MALFORMED_STREAM,
                         HasSubstr("chunk starts at byte 8, expected byte 0")));
   stream.SendChunk(2, 12, "what still comes is dropped");
-  v1::CallRequest surplus = GetParamsPart(3);
+  v1::CallsRequest surplus = GetParamsPart(3);
   Append(surplus, "data");
   stream.Send(surplus);
   EXPECT_THAT(stream.Await(3).status,
@@ -467,7 +467,7 @@ TEST(CallStreamTest, NumbersMustGrow) {
   }
   TestServer server;
   Stream stream(server);
-  v1::CallRequest part = ForwardPart(1);
+  v1::CallsRequest part = ForwardPart(1);
   part.set_after(1);
   stream.Send(part);
   EXPECT_THAT(stream.End(), FailsWith(absl::StatusCode::kInvalidArgument,
@@ -499,7 +499,7 @@ TEST(CallStreamTest, TheEndOfAStreamEndsItsCalls) {
   auto stream = std::make_unique<Stream>(server);
   stream->Send(ForwardPart(1));
   held.AwaitStart();
-  v1::CallRequest change = SetParamsPart(2);
+  v1::CallsRequest change = SetParamsPart(2);
   Append(change, Values(2));
   stream->Send(change);
   stream->Send(SetParamsPart(3));
@@ -520,7 +520,7 @@ TEST(CallStreamTest, TheEndOfAStreamEndsItsCalls) {
 
 TEST(CallStreamTest, ARepetitionInAnotherStreamGetsTheAnswer) {
   TestServer server;
-  v1::CallRequest change = SetParamsPart(1);
+  v1::CallsRequest change = SetParamsPart(1);
   change.mutable_set_params()->set_request_id("once");
   Append(change, Values(5));
   {
@@ -541,7 +541,7 @@ TEST(CallStreamTest, ARepetitionInAnotherStreamGetsTheAnswer) {
 TEST(CallStreamTest, ARepetitionTakesTheUploadOver) {
   TestServer server;
   Stream first(server);
-  v1::CallRequest change = SetParamsPart(1);
+  v1::CallsRequest change = SetParamsPart(1);
   change.mutable_set_params()->set_request_id("once");
   first.Send(change);
   WaitUntil([&] { return server.in_flight_bytes() > 0; });
@@ -625,7 +625,7 @@ TEST(CallStreamTest, ASmallAnswerPassesALargeOne) {
   Stream stream(server);
   stream.Send(GetParamsPart(1));
   ASSERT_TRUE(stream.Take());  // The large answer is on its way.
-  v1::CallRequest small = Part(2);
+  v1::CallsRequest small = Part(2);
   small.mutable_get_params()->set_instance("fake");
   small.mutable_get_params()->mutable_selection()->mutable_range()->set_end(4);
   stream.Send(small);
@@ -642,7 +642,7 @@ TEST(CallStreamTest, LargeAnswersTakeTurns) {
   Stream stream(server);
   stream.Send(GetParamsPart(1));
   ASSERT_TRUE(stream.Take());
-  v1::CallRequest half = GetParamsPart(2);
+  v1::CallsRequest half = GetParamsPart(2);
   half.mutable_get_params()->mutable_selection()->mutable_range()->set_end(
       kSize);
   stream.Send(half);

@@ -10,7 +10,7 @@ import threading
 import time
 import uuid
 import weakref
-from collections.abc import Generator, Hashable
+from collections.abc import Generator, Hashable, Sequence
 from typing import Any, Callable, TypeVar
 
 import grpc
@@ -22,9 +22,10 @@ from backboned.errors import (
     MalformedAnswer,
     ServerRestarted,
     Unavailable,
+    from_details,
     from_rpc,
 )
-from backboned.transport import forks, retries
+from backboned.transport import forks, native, retries
 from backboned.transport.retries import (
     OnWait,
     Patience,
@@ -33,6 +34,7 @@ from backboned.transport.retries import (
 )
 from backboned.transport.traffic import Meter
 from backboned.types import Waiting
+from backboned.v1 import error_pb2
 from backboned.v1 import instance_service_pb2 as pb
 
 DATA = "/backboned.v1.BackboneService/"
@@ -84,6 +86,14 @@ _BROKEN = {
 }
 
 
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+_FIELDS = {DATA + method: field for method, field in native.FIELDS.items()}
+
+
+def _no_tensors(_result: bytes) -> Sequence[memoryview]:
+    return ()
+
+
 class Connection:
     """What belongs to one process: grpc's channel, its session, its garbage.
 
@@ -99,6 +109,7 @@ class Connection:
       under the same session. The calls of other threads end on the old one, and nobody
       closes it, since that would wait for the lock.
     - `keeper`: keeps the session alive; see session.py.
+    - `native`: the stream of calls of the C++ client; None: calls go through grpc.
     """
 
     def __init__(self, target: str, label: str | None) -> None:
@@ -122,6 +133,11 @@ class Connection:
         )
         if label:
             self._metadata += (("backboned-label", label),)
+        self.native: native.Native | None = None
+        # A child of fork goes on with what it has loaded, which gRPC in C++ may not.
+        library = None if forks.is_child() else native.library()
+        if library is not None:
+            self.native = native.Native(library, target, self.session, label or "")
 
     def call(self, shape: str, path: str, body: Any, timeout: float | None) -> Any:
         """Call grpc's `shape`, e.g. ``"unary_stream"``, of a method with bytes."""
@@ -134,6 +150,8 @@ class Connection:
     def close(self) -> None:
         """End all calls. Idempotent."""
         self.closed = True
+        if self.native is not None:
+            self.native.close()
         if not self.interrupted:
             self._wire.channel.close()
 
@@ -298,9 +316,49 @@ class Channel:
 
         Raises BackbonedError if the call fails.
         """
-        return self.patiently(
-            lambda left: self.invoke("unary_unary", path, request, left), timeout
-        )
+
+        def attempt(left: float) -> bytes:
+            result = self.call(path, request, (), left)
+            if result is not None:
+                return result
+            return self.invoke("unary_unary", path, request, left)
+
+        return self.patiently(attempt, timeout)
+
+    def call(
+        self,
+        path: str,
+        header: bytes,
+        parts: Sequence[memoryview],
+        timeout: float | None,
+        place: native.Place = _no_tensors,
+    ) -> bytes | None:
+        """Make a call through the stream of the C++ client; give its result.
+
+        Gives None if the call must be an RPC of its own: there is no C++ client, or the
+        server is older than streams.
+
+        - `header`, `parts`: the request's header, encoded, and the bytes behind it.
+        - `place`: is given the result, and gives views for the bytes behind it.
+        """
+        connection = self.connection
+        stream, field = connection.native, _FIELDS.get(path)
+        if stream is None or field is None:
+            return None
+        meter, begin = self._call_meter(), time.monotonic()
+        seconds = self.timeout if timeout is None else timeout
+        limit = max(seconds, 0.0) if seconds < _FOR_EVER_S else native.NO_TIMEOUT
+        with forks.GATE:
+            try:
+                result, sizes = stream.call(field, header, parts, limit, place)
+            except native.CallError as error:
+                if _CODES[error.code] == grpc.StatusCode.UNIMPLEMENTED:
+                    connection.native = None
+                    return None
+                raise self._translate(error) from None
+        meter.moved(*sizes)
+        _say_call(path, meter, begin)
+        return result
 
     def ask_server(self, timeout: float | None = None) -> pb.GetServerResponse:
         """Ask what the server is; does not wait for one that is away.
@@ -482,9 +540,9 @@ class Channel:
                 raise
             raise Unavailable(f"the connection to {self.target} is closed") from None
 
-    def _translate(self, error: grpc.RpcError) -> BackbonedError:
-        """Make our exception of grpc's, and say what else is known."""
-        plain = from_rpc(error)
+    def _translate(self, error: grpc.RpcError | native.CallError) -> BackbonedError:
+        """Make our exception of a transport's, and say what else is known."""
+        plain = _made(error)
         if plain.reason or plain.code not in _BROKEN:
             return plain
         if self.closed:
@@ -492,7 +550,14 @@ class Channel:
         end = self.explain()
         if end:
             return Unavailable(f"{end} [{plain.message}]")
-        return from_rpc(error, _BROKEN[plain.code].format(self.target))
+        return _made(error, _BROKEN[plain.code].format(self.target))
+
+
+def _made(error: grpc.RpcError | native.CallError, hint: str = "") -> BackbonedError:
+    if not isinstance(error, native.CallError):
+        return from_rpc(error, hint)
+    status = error_pb2.StatusDetails.FromString(error.details)
+    return from_details(_CODES[error.code], status.message, error.details, hint)
 
 
 def _end(call: Any) -> None:

@@ -87,6 +87,14 @@ def rlock() -> threading.RLock:
     return made
 
 
+_in_child = False
+
+
+def is_child() -> bool:
+    """Whether this process was forked by one that was connected."""
+    return _in_child
+
+
 def prepare(in_child: Callable[[], None]) -> None:
     """Make forks wait for calls from now on; `in_child` runs in each child.
 
@@ -98,6 +106,8 @@ def prepare(in_child: Callable[[], None]) -> None:
         return
 
     def after_in_child() -> None:
+        global _in_child
+        _in_child = True
         GATE.reset()
         _free_locks()
         in_child()

@@ -318,6 +318,7 @@ class Request:
     def _begin(self, parts: Parts, sent: Callable[[], None] | None) -> None:
         self._parts = parts
         self._sent = sent
+        self._is_bare = False
         self.total = total_bytes(parts)
 
     def bare(self) -> Request:
@@ -328,7 +329,25 @@ class Request:
         """
         twin = copy.copy(self)
         twin._begin((), None)
+        twin._is_bare = True
         return twin
+
+    def call(
+        self,
+        channel: Channel,
+        path: str,
+        timeout: float,
+        place: Callable[[bytes], Parts] | None = None,
+    ) -> bytes | None:
+        """Make the call through the channel's stream, and give its result.
+
+        Gives None if it must be an RPC of its own: what is bare has no end in a stream,
+        nobody knows there when all was sent, and there are no bars.
+        """
+        if self._is_bare or self._sent is not None or channel.progress:
+            return None
+        extra = () if place is None else (place,)
+        return channel.call(path, self._header, self._parts, timeout, *extra)
 
     def body(self, bar: Bar) -> tuple[str, Any]:
         """Give grpc's word for the request's shape, and the message or messages."""
@@ -359,11 +378,11 @@ class Query(Request):
     """A request that is a single message without bytes, such as GetParamsRequest."""
 
     def __init__(self, message: Message) -> None:
-        self._message = message.SerializeToString()
+        super().__init__(message)
 
     def body(self, bar: Bar) -> tuple[str, Any]:
         """Give the message."""
-        return "unary", self._message
+        return "unary", self._header
 
 
 def send(
@@ -381,6 +400,9 @@ def send(
     """
 
     def attempt(left: float) -> bytes:
+        result = request.call(channel, path, left)
+        if result is not None:
+            return result
         bar = Bar(f"{_name(path)} up", channel.progress)
         try:
             shape, body = request.body(bar)
@@ -415,6 +437,14 @@ def exchange(
     known = channel.connection.one_message_answers
 
     def attempt(left: float) -> tuple[M, int]:
+        answers: list[M] = []
+
+        def views_of(raw: bytes) -> Parts:
+            answers.append(decoded(header, raw))
+            return place(answers[0])
+
+        if request.call(channel, path, left, views_of) is not None:
+            return answers[0], 0
         up = Bar(f"{_name(path)} up", channel.progress)
         down = Bar(f"{_name(path)} down", channel.progress)
 

@@ -33,6 +33,15 @@ class Meter:
         if self._whole is not None:
             self._whole.called()
 
+    def moved(self, sent: int, received: int) -> None:
+        """Count a call and its bytes."""
+        with self._lock:
+            self._calls += 1
+            self._sent += sent
+            self._received += received
+        if self._whole is not None:
+            self._whole.moved(sent, received)
+
     def sent(self, message: bytes) -> bytes:
         """Count a message on its way to the server, and give it."""
         with self._lock:

@@ -1,0 +1,132 @@
+#include "client/native/backboned_client.h"
+
+#include <cstddef>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "client/cpp/calls.h"
+#include "client/cpp/channel.h"
+#include "client/cpp/connection.h"
+#include "client/cpp/error.h"
+#include "proto/wire/tensor_reader.h"
+
+namespace {
+
+using backboned::client::Calls;
+using backboned::client::Connection;
+
+std::span<std::byte> SpanOf(const bb_bytes& bytes) {
+  return {static_cast<std::byte*>(bytes.data), bytes.size};
+}
+
+absl::Time After(double seconds) {
+  return absl::Now() + absl::Seconds(seconds);
+}
+
+}  // namespace
+
+struct bb_client {
+  Connection connection;
+};
+
+struct bb_call {
+  Calls& calls;
+  std::unique_ptr<Calls::Call> call;
+  std::optional<backboned::wire::Message> result;  // Not placed yet.
+  std::optional<backboned::wire::TensorReader> reader;
+  std::string bytes;
+};
+
+namespace {
+
+// Gives the error of a call, and its code.
+int Fail(bb_call& call, const absl::Status& status, bb_bytes& bytes) {
+  call.bytes = backboned::client::ToDetails(status).SerializeAsString();
+  bytes = {call.bytes.data(), call.bytes.size()};
+  return static_cast<int>(status.code());
+}
+
+absl::Status Malformed(const absl::Status& status) {
+  return absl::DataLossError(
+      absl::StrCat("the answer is malformed: ", status.message()));
+}
+
+}  // namespace
+
+bb_client* bb_open(const char* target, const char* session, const char* label) {
+  return new bb_client{.connection =
+                           Connection(backboned::client::MakeChannel(target),
+                                      {.session = session,
+                                       .label = label,
+                                       .retry_timeout = absl::ZeroDuration()},
+                                      target)};
+}
+
+void bb_close(bb_client* client) { client->connection.calls().Close(); }
+
+void bb_drop(bb_client* client) { delete client; }
+
+bb_call* bb_begin(bb_client* client, uint32_t field, const char* header,
+                  size_t header_size, const bb_bytes* tensors,
+                  size_t tensor_count, double timeout) {
+  Calls::Request request = {.field = field,
+                            .header = std::string(header, header_size),
+                            .timeout = timeout < 0 ? absl::InfiniteDuration()
+                                                   : absl::Seconds(timeout)};
+  for (const bb_bytes& tensor : std::span(tensors, tensor_count)) {
+    request.tensors.push_back(SpanOf(tensor));
+  }
+  Calls& calls = client->connection.calls();
+  return new bb_call{.calls = calls,
+                     .call = calls.Begin(std::move(request)),
+                     .result = {},
+                     .reader = {},
+                     .bytes = {}};
+}
+
+int bb_wait(bb_call* call, double seconds, bb_bytes* bytes) {
+  Calls& calls = call->calls;
+  if (!calls.Wait(*call->call, After(seconds))) return -1;
+  absl::StatusOr<backboned::wire::Message> result =
+      calls.WaitForResult(*call->call);
+  if (!result.ok()) return Fail(*call, result.status(), *bytes);
+  call->bytes = result->header_bytes();
+  call->result = *std::move(result);
+  *bytes = {call->bytes.data(), call->bytes.size()};
+  return 0;
+}
+
+int bb_receive(bb_call* call, const bb_bytes* tensors, size_t tensor_count,
+               double seconds, bb_bytes* bytes) {
+  Calls& calls = call->calls;
+  if (!call->reader.has_value()) {
+    std::vector<std::span<std::byte>> destinations;
+    for (const bb_bytes& tensor : std::span(tensors, tensor_count)) {
+      destinations.push_back(SpanOf(tensor));
+    }
+    call->reader.emplace(std::move(destinations));
+  }
+  const absl::Time until = After(seconds);
+  while (true) {
+    if (call->result.has_value()) {
+      const absl::Status accepted = call->reader->Accept(*call->result);
+      if (!accepted.ok()) return Fail(*call, Malformed(accepted), *bytes);
+      call->result.reset();
+    }
+    if (!calls.Wait(*call->call, until)) return -1;
+    absl::StatusOr<backboned::wire::Message> part = calls.Next(*call->call);
+    if (absl::IsOutOfRange(part.status())) break;
+    if (!part.ok()) return Fail(*call, part.status(), *bytes);
+    call->result = *std::move(part);
+  }
+  const absl::Status complete = call->reader->Finish();
+  return complete.ok() ? 0 : Fail(*call, Malformed(complete), *bytes);
+}
+
+void bb_free(bb_call* call) { delete call; }

@@ -1,0 +1,63 @@
+// The calls of the C++ client for other languages.
+//
+// Memory is named by addresses. A call's memory must live until bb_free, and
+// what it sends must not change until then. Functions are thread-safe, but a
+// call belongs to one thread at a time.
+
+#ifndef BACKBONED_CLIENT_NATIVE_BACKBONED_CLIENT_H_
+#define BACKBONED_CLIENT_NATIVE_BACKBONED_CLIENT_H_
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define BB_API __attribute__((visibility("default")))
+
+typedef struct bb_client bb_client;
+typedef struct bb_call bb_call;
+
+// Bytes, at an address.
+typedef struct {
+  void* data;
+  size_t size;
+} bb_bytes;
+
+// Makes a client of the server `target` (unix:/path or host:port), which calls
+// under a session and a label (empty: none). Connects with the first call.
+BB_API bb_client* bb_open(const char* target, const char* session,
+                          const char* label);
+
+// Ends all calls of a client, now and later.
+BB_API void bb_close(bb_client* client);
+
+// Frees a client, which must have no calls. Ends its stream.
+BB_API void bb_drop(bb_client* client);
+
+// Begins a call: `field` is CallsRequest's of its `header`, which is encoded
+// and copied. `timeout` is in seconds; negative: none. A call that could not be
+// sent, or whose stream broke, is not sent again.
+BB_API bb_call* bb_begin(bb_client* client, uint32_t field, const char* header,
+                         size_t header_size, const bb_bytes* tensors,
+                         size_t tensor_count, double timeout);
+
+// Waits for the result of a call, at most `seconds`. Returns -1 if there is
+// none yet; 0: `bytes` is the encoded result; else the gRPC code of the call's
+// failure: `bytes` is an encoded StatusDetails. They live until bb_free.
+BB_API int bb_wait(bb_call* call, double seconds, bb_bytes* bytes);
+
+// Waits for the tensors behind the result, and for the call's end, at most
+// `seconds`. `tensors` is of the first time. Returns as bb_wait; 0: all came.
+BB_API int bb_receive(bb_call* call, const bb_bytes* tensors,
+                      size_t tensor_count, double seconds, bb_bytes* bytes);
+
+// Ends a call, if it has not ended.
+BB_API void bb_free(bb_call* call);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif  // BACKBONED_CLIENT_NATIVE_BACKBONED_CLIENT_H_
