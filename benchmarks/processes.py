@@ -48,7 +48,7 @@ class Process:
     command : sequence
         The program and its arguments.
     omp : dict, optional
-        OpenMP's environment variables.
+        OpenMP's environment variables, and ours.
     """
 
     def __init__(
@@ -147,6 +147,7 @@ class Server(Process):
         folder: Path,
         options: Sequence[str] = (),
         omp: dict[str, str] | None = None,
+        threads: int = THREADS,
     ) -> None:
         path = Path(tempfile.mkdtemp(dir=folder)) / "s"
         self.unix = f"unix:{path}"
@@ -154,7 +155,7 @@ class Server(Process):
             [
                 binary,
                 *("--listen", self.unix, "--listen", "127.0.0.1:0"),
-                *("--threads", THREADS, "--log-level", "warn"),
+                *("--threads", threads, "--log-level", "warn"),
                 *(f"--instance={name}" for name in BENCHMARKS),
                 *options,
             ],
@@ -291,9 +292,12 @@ class Bench:
         return self.make("raw_tcp", RawTcp)
 
     def start_server(
-        self, options: Sequence[str] = (), omp: dict[str, str] | None = None
+        self,
+        options: Sequence[str] = (),
+        omp: dict[str, str] | None = None,
+        threads: int = THREADS,
     ) -> Server:
-        return Server(self.binary, Path(self._temporary.name), options, omp)
+        return Server(self.binary, Path(self._temporary.name), options, omp, threads)
 
     def start_local(self, omp: dict[str, str] | None, thread: str = "main") -> Worker:
         return Worker([self._beside("bench-local"), THREADS, thread], omp)

@@ -16,6 +16,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Callable
 
+import calls
 import experiments
 import plots
 import report
@@ -43,6 +44,9 @@ EXPERIMENTS: dict[str, Callable[[Bench, Plan], Result]] = {
     "P19": sharing.p19,
     "P20": sharing.p20,
     "P21": sharing.p21,
+    "P22": calls.p22,
+    "P23": calls.p23,
+    "P24": calls.p24,
     "NET": training.network,
     "TAPES": training.tapes,
     "LAYERS": experiments.layers,

@@ -15,10 +15,14 @@ instance, one without about a network in this process:
 A step's way with a target is mirrored (the default), hosted or train_step.
 
     {"do": "get_params" | "set_params" | "stock_get", "target": T, ...}
+    {"do": "beside", "target": T, "large": L, "transfer": "" | "stream" | "rpc", ...}
+`beside` makes forwards while another thread writes the parameters of L.
 """
 
 import json
+import os
 import sys
+import threading
 import time
 from typing import Any, Callable
 
@@ -153,6 +157,35 @@ class Worker:
         # Of the backwards alone: the forwards are the same on both sides.
         count = len(result["latency_s"])
         return {**result, "latency_s": backwards[-count:]}
+
+    def do_beside(self, command: Command) -> dict[str, Any]:
+        """Make forwards, while the parameters of a large network are written."""
+        instance = self._net(command).instance
+        x = self._input(command).numpy()
+        ended = threading.Event()
+        transfer = threading.Thread(target=self._write, args=(command, ended))
+        transfer.start()
+        try:
+            return measure(command, lambda: instance.forward(x))
+        finally:
+            ended.set()
+            transfer.join()
+
+    def _write(self, command: Command, ended: threading.Event) -> None:
+        way = command["transfer"]
+        if not way:
+            return
+        server = self._servers[command["target"]]
+        if way == "rpc":
+            os.environ["BACKBONED_TRANSPORT"] = "grpcio"
+            server = backboned.connect(command["target"])
+            server.info()
+            os.environ["BACKBONED_TRANSPORT"] = "native"
+        large = server.create(command["large"], module=False)
+        values = np.array(large.get_params())
+        while not ended.is_set():
+            large.set_params(values)
+        large.delete()
 
     def do_get_params(self, command: Command) -> dict[str, Any]:
         """Read parameters as the Python client does."""

@@ -141,8 +141,15 @@ def assert_children_start():
     assert ended[-1][1] == 0
 
 
-def test_fork_after_ctrl_c_in_a_download(server, monkeypatch):
-    large = server.create(architecture="resnet18", num_classes=10, module=False)
+@pytest.fixture
+def by_grpcio(server, monkeypatch):
+    monkeypatch.setenv("BACKBONED_TRANSPORT", "grpcio")
+    with backboned.connect(server.target) as connected:
+        yield connected.create(architecture="resnet18", num_classes=10, module=False)
+
+
+def test_fork_after_ctrl_c_in_a_download(by_grpcio, monkeypatch):
+    large = by_grpcio
     true, calls = messages.Receiver.accept, []
 
     def accept(self, *chunk):
@@ -155,12 +162,12 @@ def test_fork_after_ctrl_c_in_a_download(server, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         large.get_params()
     assert_children_start()
-    monkeypatch.undo()
+    monkeypatch.setattr(messages.Receiver, "accept", true)
     assert large.get_params().size == large.layout.elements
 
 
-def test_fork_after_an_answer_that_was_refused(server, monkeypatch):
-    large = server.create(architecture="resnet18", num_classes=10, module=False)
+def test_fork_after_an_answer_that_was_refused(by_grpcio, monkeypatch):
+    large = by_grpcio
 
     def refuse(self, *chunk):
         raise backboned.errors.MalformedAnswer("not this one")

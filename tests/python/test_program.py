@@ -43,8 +43,9 @@ def test_each_option_is_a_known_variable(run, binary):
 
 
 def test_variables_of_clients_do_not_hinder_a_server(start, monkeypatch):
-    for name in ("BIN", "SERVER", "MODE", "REQUIRE_REMOTE", "TRANSPORT"):
+    for name in ("BIN", "SERVER", "MODE", "REQUIRE_REMOTE"):
         monkeypatch.setenv(f"BACKBONED_{name}", "auto")
+    monkeypatch.setenv("BACKBONED_TRANSPORT", "grpcio")
     assert start().info().version
 
 
@@ -81,9 +82,9 @@ def test_check_of_nobody_is_one_sentence(run, tmp_path):
 
 
 def seconds(text):
-    """Reads what the help and the page say of times: `10m`, `10 m`, `60 s`."""
-    number, unit = re.match(r"(\d+) ?([sm])", text).groups()
-    return int(number) * {"s": 1, "m": 60}[unit]
+    """Reads what the help and the page say of times: `10m`, `10 m`, `60 s`, `1 h`."""
+    number, unit = re.match(r"(\d+) ?([smh])", text).groups()
+    return int(number) * {"s": 1, "m": 60, "h": 3600}[unit]
 
 
 def test_the_page_has_each_limit_with_its_default(binary):
@@ -96,7 +97,7 @@ def test_the_page_has_each_limit_with_its_default(binary):
     for name, text in told.items():
         if name == "max-memory-bytes":
             assert text.startswith("9/10 of the machine's memory")
-        elif name.endswith(("-ttl", "-timeout")):
+        elif name.endswith(("-ttl", "-timeout", "-age")):
             assert seconds(text) == seconds(defaults[name]), name
         else:
             number, giga = re.match(r"(\d+)( GiB)?", text).groups()

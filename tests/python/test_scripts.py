@@ -252,7 +252,7 @@ def test_demo_says_what_it_does_and_builds_the_server_alone(checkout: Checkout) 
     assert re.match("demo: installs packages .*: about [0-9]+ (s|min) in", done.stdout)
     calls = checkout.calls()
     assert "cmake --preset release -DBACKBONED_TESTS=OFF" in calls
-    assert "cmake --build --preset release --target backboned\n" in calls
+    assert "--preset release --target backboned backboned_native\n" in calls
     assert calls.endswith("python -m backboned.demo --short\n")
 
 

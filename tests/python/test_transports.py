@@ -12,6 +12,7 @@ import pytest
 from backboned.transport import native
 from backboned.v1 import backbone_service_pb2 as pb
 from fake_server import fake_instance, flat_spec, message_of, scripted_server
+from test_forks import assert_children_start
 
 X = np.zeros((1, 1, 28, 28), np.uint8)
 
@@ -102,6 +103,7 @@ def test_ctrl_c_ends_the_wait_and_the_call(connect, start):
             with pytest.raises(KeyboardInterrupt):
                 instance.forward(X)
             assert time.monotonic() - begin < 10
+            assert_children_start()
         finally:
             os.kill(first.process.pid, signal.SIGCONT)
         assert instance.forward(X).out.shape == (1, 10)

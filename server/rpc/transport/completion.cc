@@ -14,8 +14,9 @@ class Posted final : public Completion {
   explicit Posted(std::function<void()> run) : run_(std::move(run)) {}
 
   void Ring(grpc::CompletionQueue& queue) {
-    alarm_.Set(&queue, std::chrono::system_clock::now(),
-               static_cast<Completion*>(this));
+    void* const tag = static_cast<Completion*>(this);
+    GiveTag(tag);
+    alarm_.Set(&queue, std::chrono::system_clock::now(), tag);
   }
 
   void Complete(bool) override {
@@ -60,7 +61,10 @@ void CompletionThread::Leave() {
 void CompletionThread::Run() {
   void* tag = nullptr;
   bool ok = false;
-  while (queue_->Next(&tag, &ok)) static_cast<Completion*>(tag)->Complete(ok);
+  while (queue_->Next(&tag, &ok)) {
+    TakeTag(tag);
+    static_cast<Completion*>(tag)->Complete(ok);
+  }
 }
 
 }  // namespace backboned::rpc

@@ -151,5 +151,47 @@ TEST(TensorWriterTest, DoesNotHoldWhatItCopied) {
   EXPECT_EQ(DataOf(Message::Decode(*message).value()), Pattern(100));
 }
 
+TEST(TensorWriterTest, WritesThePartsOfACallAsGeneratedCodeDoes) {
+  const std::string bytes = Pattern(50);
+  Frame frame = PartOf(300, v1::CallsRequest::kSetParamsFieldNumber);
+  v1::CallsRequest first;
+  first.set_after(299);
+  frame.first = first.SerializeAsString();
+  TensorWriter writer(Header(), {{.bytes = AsBytes(bytes)}}, 20, frame);
+  std::vector<v1::CallsRequest> parts;
+  for (const std::string& part : Drain(writer)) {
+    EXPECT_TRUE(parts.emplace_back().ParseFromString(part));
+  }
+  ASSERT_EQ(parts.size(), 3U);
+  std::string sent;
+  for (const v1::CallsRequest& part : parts) {
+    EXPECT_EQ(part.call(), 300U);
+    EXPECT_EQ(part.chunk().offset(), static_cast<int64_t>(sent.size()));
+    sent += part.chunk().data();
+    EXPECT_EQ(part.has_set_params(), &part == &parts[0]);
+    EXPECT_EQ(part.after(), &part == &parts[0] ? 299U : 0U);
+  }
+  EXPECT_EQ(sent, bytes);
+  EXPECT_EQ(parts[0].set_params().SerializeAsString(),
+            Header().SerializeAsString());
+}
+
+TEST(TensorWriterTest, EndsAnAnswerWithItsStatus) {
+  const std::string bytes = Pattern(50);
+  for (const int64_t chunk_bytes : {20, 100}) {
+    Frame frame = PartOf(7, v1::CallsResponse::kGetParamsFieldNumber);
+    frame.last = {0x1A, 0x00};
+    TensorWriter writer(v1::GetParamsResult(), {{.bytes = AsBytes(bytes)}},
+                        chunk_bytes, frame);
+    const std::vector<std::string> messages = Drain(writer);
+    for (const std::string& message : messages) {
+      v1::CallsResponse part;
+      ASSERT_TRUE(part.ParseFromString(message));
+      EXPECT_EQ(part.has_status(), &message == &messages.back());
+      EXPECT_EQ(part.status().code(), 0);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace backboned::wire
