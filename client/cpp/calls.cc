@@ -325,6 +325,7 @@ std::optional<grpc::ByteBuffer> Calls::NextPart() {
   while (!sending_.empty()) {
     Call& call = *sending_.front();
     sending_.pop_front();
+    call.writer_->set_chunk_bytes(ChunkBytes());
     std::optional<grpc::ByteBuffer> part = call.writer_->Next();
     if (!part.has_value()) continue;
     sending_.push_back(&call);
@@ -332,6 +333,12 @@ std::optional<grpc::ByteBuffer> Calls::NextPart() {
   }
   if (absl::Now() - stream_->written < kLongestSilence) return std::nullopt;
   return wire::Serialize(v1::CallsRequest());
+}
+
+// Returns the size of a chunk: small while other calls may wait for its end.
+int64_t Calls::ChunkBytes() const {
+  return sent_.size() == 1 && unsent_.empty() ? wire::kChunkBytes
+                                              : wire::kPartChunkBytes;
 }
 
 grpc::ByteBuffer Calls::FirstPart(Call& call) {
@@ -356,8 +363,8 @@ grpc::ByteBuffer Calls::FirstPart(Call& call) {
   for (const auto bytes : call.request_.tensors) {
     payloads.push_back({bytes, call.loan_.keep_alive()});
   }
-  call.writer_.emplace(call.request_.header, std::move(payloads),
-                       wire::kPartChunkBytes, std::move(frame));
+  call.writer_.emplace(call.request_.header, std::move(payloads), ChunkBytes(),
+                       std::move(frame));
   grpc::ByteBuffer part = *call.writer_->Next();  // There always is one.
   sending_.push_back(&call);
   return part;

@@ -99,6 +99,7 @@ class Calls {
   void Advance() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::optional<grpc::ByteBuffer> NextPart()
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  int64_t ChunkBytes() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   grpc::ByteBuffer FirstPart(Call& call) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Handle(Event event, bool ok) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void TakePart(grpc::ByteBuffer part) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -35,7 +35,8 @@ class Cursor;
 // The default number of data bytes in a chunk that a writer sends.
 inline constexpr int64_t kChunkBytes = int64_t{1} << 20;
 
-// The same in a part of a stream of calls, where other calls wait for its end.
+// The same in a part of a stream of calls, while other calls may wait for its
+// end.
 inline constexpr int64_t kPartChunkBytes = int64_t{256} << 10;
 
 // The most data bytes in a chunk that a reader accepts.

@@ -102,11 +102,15 @@ TensorWriter::TensorWriter(std::string_view header,
                            Frame frame)
     : frame_(std::move(frame)),
       header_(EncodeHeader(header, frame_.header_field)),
-      tensors_(std::move(tensors)),
-      chunk_bytes_(std::clamp<int64_t>(chunk_bytes, 1, kMaxChunkBytes)) {
+      tensors_(std::move(tensors)) {
+  set_chunk_bytes(chunk_bytes);
   for (const Payload& tensor : tensors_) {
     total_bytes_ += std::ssize(tensor.bytes);
   }
+}
+
+void TensorWriter::set_chunk_bytes(int64_t chunk_bytes) {
+  chunk_bytes_ = std::clamp<int64_t>(chunk_bytes, 1, kMaxChunkBytes);
 }
 
 std::optional<grpc::ByteBuffer> TensorWriter::Next() {

@@ -62,6 +62,9 @@ class TensorWriter {
   TensorWriter(std::string_view header, std::vector<Payload> tensors,
                int64_t chunk_bytes, Frame frame);
 
+  // Changes the size of the chunks from now on.
+  void set_chunk_bytes(int64_t chunk_bytes);
+
   // Returns the next message; nullopt after the last one. There is always a
   // first one, which carries the header, even without data.
   std::optional<grpc::ByteBuffer> Next();

@@ -36,6 +36,7 @@ CallStream::CallStream(Rpc& rpc, Call& call, Surroundings& surroundings,
       shared_{.queue = rpc.queue,
               .watchdog = surroundings.watchdog,
               .writer = PartWriter(rpc, surroundings.watchdog),
+              .is_alone = [this] { return IsAlone(); },
               .buffered = [this](int64_t bytes) { ChangeBuffered(bytes); }} {
   call_.record().stream = surroundings.streams.NextNumber();
 }
@@ -260,6 +261,11 @@ void CallStream::ChangeBuffered(int64_t bytes) {
     buffered_bytes_ += bytes;
   }
   if (bytes < 0) GoOn();
+}
+
+bool CallStream::IsAlone() {
+  absl::MutexLock lock(&mutex_);
+  return calls_.size() == 1;
 }
 
 std::shared_ptr<StreamedCall> CallStream::Find(uint64_t number) {

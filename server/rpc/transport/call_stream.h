@@ -64,6 +64,7 @@ class CallStream {
   void StopAll();
   void Leave(std::shared_ptr<StreamedCall> call);
   void ChangeBuffered(int64_t bytes);
+  bool IsAlone();
   std::shared_ptr<StreamedCall> Find(uint64_t number);
   std::shared_ptr<Event> AwaitedRoom();
   bool HasRoom() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);

@@ -180,8 +180,13 @@ Task<absl::Status> StreamedCall::WriteTensors(
   frame.last.assign(kSucceeded, sizeof(kSucceeded));
   wire::TensorWriter writer(header, std::move(tensors), wire::kPartChunkBytes,
                             std::move(frame));
-  std::optional<grpc::ByteBuffer> part = writer.Next();
-  std::optional<grpc::ByteBuffer> next = writer.Next();
+  const auto next_part = [&] {
+    writer.set_chunk_bytes(stream_.is_alone() ? wire::kChunkBytes
+                                              : wire::kPartChunkBytes);
+    return writer.Next();
+  };
+  std::optional<grpc::ByteBuffer> part = next_part();
+  std::optional<grpc::ByteBuffer> next = next_part();
   const bool is_whole = !next.has_value();
   while (part.has_value()) {
     if (call_.IsCancelled()) {
@@ -192,7 +197,7 @@ Task<absl::Status> StreamedCall::WriteTensors(
     if (!co_await Write(*std::move(part), is_whole)) {
       co_return absl::CancelledError("the client went away");
     }
-    part = std::exchange(next, writer.Next());
+    part = std::exchange(next, next_part());
   }
   co_return absl::OkStatus();
 }

@@ -44,6 +44,8 @@ class StreamedCall final : public MessageStream,
     StallWatchdog& watchdog;
     CallOrder order = {};
     PartWriter writer;
+    // Returns whether one call is under way.
+    std::function<bool()> is_alone;
     // Takes the change of the bytes that came before a handler asked for them.
     std::function<void(int64_t)> buffered;
   };

@@ -633,7 +633,7 @@ TEST(CallStreamTest, ASmallAnswerPassesALargeOne) {
   EXPECT_THAT(stream.ended(), ElementsAre(2));
   const Got large = stream.Await(1);
   EXPECT_EQ(large.bytes.size(), 16U * kSize);
-  EXPECT_EQ(large.parts, 64);
+  EXPECT_GT(large.parts, 16);  // Of 256 KiB once there was another call.
 }
 
 TEST(CallStreamTest, LargeAnswersTakeTurns) {
