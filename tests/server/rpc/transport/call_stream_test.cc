@@ -618,6 +618,46 @@ TEST(CallStreamTest, MoreCallsThanAStreamServesAtATimeAreAnsweredToo) {
   sender.join();
 }
 
+TEST(CallStreamTest, TenThousandCancellationsLeaveNothing) {
+  constexpr uint64_t kCalls = 10'000;
+  TestServer server;
+  Held held(server);
+  Stream stream(server);
+  stream.Send(ForwardPart(1));
+  held.AwaitStart();
+  std::thread sender([&] {
+    for (uint64_t number = 2; number <= kCalls; ++number) {
+      stream.Send(SetParamsPart(number));
+      stream.Send(CancelPart(number));
+    }
+  });
+  for (uint64_t number = 2; number <= kCalls; ++number) {
+    ASSERT_TRUE(absl::IsCancelled(stream.Await(number).status));
+  }
+  sender.join();
+  held.Release();
+  EXPECT_THAT(stream.Await(1).status, IsOk());
+  EXPECT_THAT(stream.End(), IsOk());
+  EXPECT_EQ(server.in_flight_bytes(), 0);
+  EXPECT_EQ(VersionOf(server).params(), 1U);
+}
+
+TEST(CallStreamTest, AClientThatDoesNotReadLosesItsStreamAndNobodyElseDoes) {
+  TestServer server(
+      {.size = 1 << 20,
+       .tcp = true,
+       .limits = {.stall_timeout = absl::Milliseconds(200), .quotas = {}}});
+  Stream stream(server);
+  for (const uint64_t number : {1U, 2U, 3U}) stream.Send(GetParamsPart(number));
+  PlainClient client(server);
+  WaitUntil([&] {
+    const auto asked = client.GetServer();
+    EXPECT_THAT(asked, IsOk());
+    return asked->principal_usage().calls() == 1;
+  });
+  EXPECT_TRUE(absl::IsCancelled(stream.End()));
+}
+
 TEST(CallStreamTest, ASmallAnswerPassesALargeOne) {
   constexpr int64_t kSize = 1 << 20;  // 16 MiB of parameters.
   TestServer server({.size = kSize, .tcp = true});
