@@ -72,9 +72,9 @@ void bb_close(bb_client* client) { client->connection.calls().Close(); }
 
 void bb_drop(bb_client* client) { delete client; }
 
-bb_call* bb_begin(bb_client* client, uint32_t field, const char* header,
-                  size_t header_size, const bb_bytes* tensors,
-                  size_t tensor_count, double timeout) {
+void bb_begin(bb_client* client, uint32_t field, const char* header,
+              size_t header_size, const bb_bytes* tensors, size_t tensor_count,
+              double timeout, bb_call** call) {
   Calls::Request request = {.field = field,
                             .header = std::string(header, header_size),
                             .timeout = timeout < 0 ? absl::InfiniteDuration()
@@ -83,11 +83,11 @@ bb_call* bb_begin(bb_client* client, uint32_t field, const char* header,
     request.tensors.push_back(SpanOf(tensor));
   }
   Calls& calls = client->connection.calls();
-  return new bb_call{.calls = calls,
-                     .call = calls.Begin(std::move(request)),
-                     .result = {},
-                     .reader = {},
-                     .bytes = {}};
+  *call = new bb_call{.calls = calls,
+                      .call = calls.Begin(std::move(request)),
+                      .result = {},
+                      .reader = {},
+                      .bytes = {}};
 }
 
 int bb_wait(bb_call* call, double seconds, bb_bytes* bytes) {

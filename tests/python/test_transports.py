@@ -10,6 +10,7 @@ import backboned
 import numpy as np
 import pytest
 from backboned.transport import native
+from backboned.transport.channel import DATA
 from backboned.v1 import backbone_service_pb2 as pb
 from fake_server import fake_instance, flat_spec, message_of, scripted_server
 from test_forks import assert_children_start
@@ -125,6 +126,19 @@ def test_closing_ends_the_calls_of_other_threads(start):
         os.kill(first.process.pid, signal.SIGCONT)
     with pytest.raises(backboned.errors.Unavailable, match="is closed"):
         instance.forward(X)
+
+
+def test_an_answer_that_was_refused_leaves_the_stream_alone(connect, mlp):
+    instance = connect("native").instance(mlp.address, module=False)
+    request = pb.GetParamsRequest(instance=mlp.address).SerializeToString()
+
+    def refuse(_result):
+        raise ValueError("not this one")
+
+    with pytest.raises(ValueError, match="not this one"):
+        instance.channel.call(DATA + "GetParams", request, (), 10, refuse)
+    assert_children_start()
+    assert instance.get_params().size == instance.layout.elements
 
 
 def test_many_threads_share_a_stream(connect, mlp):

@@ -91,8 +91,8 @@ def _load(path: Path) -> Any:
         ("bb_drop", None, (address,)),
         (
             "bb_begin",
-            address,
-            (address, ctypes.c_uint32, text, size, address, size, seconds),
+            None,
+            (address, ctypes.c_uint32, text, size, address, size, seconds, address),
         ),
         ("bb_wait", ctypes.c_int, (address, seconds, address)),
         ("bb_receive", ctypes.c_int, (address, address, size, seconds, address)),
@@ -150,17 +150,19 @@ class Native:
         Raises `CallError`.
         """
         loaded = self._library
-        call = loaded.bb_begin(
-            self._client,
-            field,
-            header,
-            len(header),
-            _addresses(parts),
-            len(parts),
-            timeout,
-        )
+        call, found = ctypes.c_void_p(), (ctypes.c_size_t * 2)()
+        sent = _addresses(parts), len(parts)
+        # Ctrl-C may come as soon as the call has begun: `call` has it by then.
         try:
-            found = (ctypes.c_size_t * 2)()
+            loaded.bb_begin(
+                self._client,
+                field,
+                header,
+                len(header),
+                *sent,
+                timeout,
+                ctypes.byref(call),
+            )
             code = loaded.bb_wait(call, _SLICE_S, found)
             while code == _NOT_YET:
                 code = loaded.bb_wait(call, _SLICE_S, found)
@@ -176,8 +178,8 @@ class Native:
                 raise CallError(code, ctypes.string_at(found[0], found[1]))
         finally:
             loaded.bb_free(call)
-        sent = len(header) + sum(map(_size, parts))
-        return answer, (sent, len(answer) + sum(map(_size, places)))
+        sent_bytes = len(header) + sum(map(_size, parts))
+        return answer, (sent_bytes, len(answer) + sum(map(_size, places)))
 
 
 def _drop(loaded: Any, client: int, pid: int) -> None:
