@@ -232,11 +232,18 @@ def from_rpc(error: grpc.RpcError, hint: str = "") -> BackbonedError:
 def from_details(
     code: grpc.StatusCode, message: str | None, details: bytes, hint: str = ""
 ) -> BackbonedError:
-    """Make the exception of an encoded `StatusDetails`; `hint` as in `from_rpc`."""
-    message = message or code.name.lower()
+    """Make the exception of an encoded `StatusDetails`.
+
+    - `message`: the sentence for people; unless given, that of the details.
+    - `hint`: as in `from_rpc`.
+    """
+    status, detail = error_pb2.StatusDetails(), error_pb2.ErrorDetail()
+    with contextlib.suppress(DecodeError):
+        status = error_pb2.StatusDetails.FromString(details)
+        any(item.Unpack(detail) for item in status.details)
+    message = message or status.message or code.name.lower()
     if hint:
         message = f"{hint} [{message}]"
-    detail = _detail(details)
     reason = _name(error_pb2.ErrorReason, detail.reason)
     scope = _name(error_pb2.LimitScope, detail.scope)
     cls = _CLASSES.get(code, BackbonedError)
@@ -255,16 +262,6 @@ def from_details(
         delay,
         "" if scope.isdigit() else scope.lower(),
     )
-
-
-def _detail(details: bytes) -> error_pb2.ErrorDetail:
-    """Find the ErrorDetail in an encoded `StatusDetails`; else give an empty one."""
-    detail = error_pb2.ErrorDetail()
-    with contextlib.suppress(DecodeError):
-        for item in error_pb2.StatusDetails.FromString(details).details:
-            if item.Unpack(detail):
-                return detail
-    return detail
 
 
 def _name(enum: Any, number: int) -> str:

@@ -34,7 +34,6 @@ from backboned.transport.retries import (
 )
 from backboned.transport.traffic import Meter
 from backboned.types import Waiting
-from backboned.v1 import error_pb2
 from backboned.v1 import instance_service_pb2 as pb
 
 DATA = "/backboned.v1.BackboneService/"
@@ -556,8 +555,7 @@ class Channel:
 def _made(error: grpc.RpcError | native.CallError, hint: str = "") -> BackbonedError:
     if not isinstance(error, native.CallError):
         return from_rpc(error, hint)
-    status = error_pb2.StatusDetails.FromString(error.details)
-    return from_details(_CODES[error.code], status.message, error.details, hint)
+    return from_details(_CODES[error.code], None, error.details, hint)
 
 
 def _end(call: Any) -> None:

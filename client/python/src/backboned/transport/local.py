@@ -46,7 +46,7 @@ def find_binary(binary: str | Path | None = None) -> Path:
     on_path = shutil.which(_NAME)
     if on_path:
         return Path(on_path)
-    candidates = _infind_checkout()
+    candidates = _in_checkout()
     for candidate in candidates:
         if _is_program(candidate):
             return candidate
@@ -68,7 +68,7 @@ def _is_program(path: Path) -> bool:
     return path.is_file() and os.access(path, os.X_OK)
 
 
-def _infind_checkout() -> list[Path]:
+def _in_checkout() -> list[Path]:
     root = find_checkout()
     return [] if root is None else [root / build / _NAME for build in _BUILDS]
 

@@ -377,9 +377,6 @@ class Request:
 class Query(Request):
     """A request that is a single message without bytes, such as GetParamsRequest."""
 
-    def __init__(self, message: Message) -> None:
-        super().__init__(message)
-
     def body(self, bar: Bar) -> tuple[str, Any]:
         """Give the message."""
         return "unary", self._header
