@@ -164,7 +164,7 @@ def _train(
     outcome = replay.train(net, tasks, options.seed, options.buffer, tqdm)
     seconds = time.monotonic() - begin
     steps = len(outcome.losses)
-    print(f"  {steps} steps in {seconds:.1f} s, {1e3 * seconds / steps:.2f} ms each")
+    print(f"  {steps} steps, and evaluations between them, in {seconds:.1f} s")
     return outcome
 
 
