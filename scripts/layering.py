@@ -57,6 +57,11 @@ MAY_USE: dict[str, set[str] | None] = {
         *("server/callers", "server/instances", "server"),
         *("gRPC", "Protobuf", "spdlog"),
     },
+    # The services that are gRPC's, not ours.
+    "server/rpc/standard": {
+        *("base", "proto", "proto/wire", "server/limits", "server/rpc/transport"),
+        *("gRPC", "Protobuf"),
+    },
     "server/rpc/backbone": {
         *("base", "backbones", "proto", "proto/wire", "server/device"),
         *("server/callers", "server/instances", "server/compute", "server"),
@@ -69,7 +74,7 @@ MAY_USE: dict[str, set[str] | None] = {
     },
     "server/rpc": {
         *("server", "server/rpc/transport", "server/rpc/backbone"),
-        *("server/rpc/instances", "gRPC"),
+        *("server/rpc/instances", "server/rpc/standard", "gRPC"),
     },
     "server/main.cc": None,
     "client/cpp": {"proto", "proto/wire", "gRPC", "Protobuf"},

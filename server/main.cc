@@ -36,7 +36,7 @@
 #include "server/process/state_folder.h"
 #include "server/rpc/rpc_server.h"
 #include "server/rpc/transport/call.h"
-#include "server/rpc/transport/health_check.h"
+#include "server/rpc/standard/health_check.h"
 #include "server/server.h"
 
 namespace backboned {

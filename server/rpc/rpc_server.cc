@@ -1,8 +1,6 @@
 #include "server/rpc/rpc_server.h"
 
 #include <grpc/grpc.h>
-#include <grpcpp/ext/proto_server_reflection_plugin.h>
-#include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/resource_quota.h>
 #include <grpcpp/security/server_credentials.h>
 #include <grpcpp/server_builder.h>
@@ -57,16 +55,6 @@ void KeepGrpc() {
   std::call_once(once, [] { grpc_init(); });
 }
 
-void EnablePlugins(bool reflection) {
-  static std::once_flag once;
-  grpc::EnableDefaultHealthCheckService(true);
-  if (reflection) {
-    std::call_once(once, [] {
-      grpc::reflection::InitProtoReflectionServerBuilderPlugin();
-    });
-  }
-}
-
 }  // namespace
 
 RpcServer::RpcServer(Server& server)
@@ -78,7 +66,10 @@ RpcServer::RpcServer(Server& server)
                     .watchdog = watchdog_,
                     .streams = streams_},
       instance_service_(surroundings_),
-      backbone_service_(surroundings_) {}
+      backbone_service_(surroundings_),
+      reflection_service_({"backboned.v1.BackboneService",
+                           "backboned.v1.InstanceService",
+                           "grpc.health.v1.Health"}) {}
 
 absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(
     Server& server, const Options& options) {
@@ -106,7 +97,6 @@ absl::Status RpcServer::Claim(const Options& options) {
 
 absl::Status RpcServer::Build(const Options& options) {
   KeepGrpc();
-  EnablePlugins(options.reflection);
   grpc::ServerBuilder builder;
   SetChannelArguments(builder);
   grpc::ResourceQuota quota("backboned");
@@ -119,6 +109,8 @@ absl::Status RpcServer::Build(const Options& options) {
   }
   builder.RegisterService(&instance_service_);
   builder.RegisterService(&backbone_service_);
+  builder.RegisterService(&health_service_);
+  if (options.reflection) builder.RegisterService(&reflection_service_);
   std::unique_ptr<grpc::ServerCompletionQueue> queue =
       builder.AddCompletionQueue();
   server_ = builder.BuildAndStart();
@@ -129,6 +121,8 @@ absl::Status RpcServer::Build(const Options& options) {
   thread_ = std::make_unique<CompletionThread>(std::move(queue));
   instance_service_.Serve(*thread_);
   backbone_service_.Serve(*thread_);
+  health_service_.Serve(*thread_);
+  if (options.reflection) reflection_service_.Serve(*thread_);
   for (size_t i = 0; i < addresses_.size(); ++i) {
     if (!addresses_[i].ends_with(":0")) continue;
     addresses_[i] = absl::StrCat(
@@ -146,11 +140,10 @@ std::shared_ptr<grpc::Channel> RpcServer::InProcessChannel() {
 void RpcServer::Drain(absl::Duration grace) {
   if (thread_ == nullptr) return;
   gate_.Drain();
-  Post(thread_->queue(), [this] { streams_.DrainAll(); });
-  if (grpc::HealthCheckServiceInterface* health =
-          server_->GetHealthCheckService()) {
-    health->Shutdown();
-  }
+  Post(thread_->queue(), [this] {
+    health_service_.Drain();
+    streams_.DrainAll();
+  });
   const Clock& clock = surroundings_.server.clock();
   const absl::Time end = clock.Now() + grace;
   gate_.WaitUntilEmpty(grace);

@@ -14,6 +14,8 @@
 #include "absl/time/time.h"
 #include "server/rpc/backbone/backbone_service.h"
 #include "server/rpc/instances/instance_service.h"
+#include "server/rpc/standard/health_service.h"
+#include "server/rpc/standard/reflection_service.h"
 #include "server/rpc/transport/call_streams.h"
 #include "server/rpc/transport/completion.h"
 #include "server/rpc/transport/decorator.h"
@@ -67,6 +69,8 @@ class RpcServer {
   Surroundings surroundings_;
   InstanceService instance_service_;
   BackboneService backbone_service_;
+  HealthService health_service_;
+  ReflectionService reflection_service_;
   std::vector<AddressClaim> claims_;
   std::vector<std::string> addresses_;
   std::unique_ptr<grpc::Server> server_;      // It uses all of the above.

@@ -1,7 +1,5 @@
 #include "server/rpc/transport/decorated_service.h"
 
-#include <grpcpp/impl/rpc_service_method.h>
-
 #include <cassert>
 
 #include "absl/strings/ascii.h"
@@ -28,7 +26,7 @@ std::string SnakeCase(std::string_view name) {
 
 DecoratedService::DecoratedService(std::string_view service,
                                    Surroundings& surroundings)
-    : service_(service), surroundings_(surroundings) {}
+    : QueuedService(service), surroundings_(surroundings) {}
 
 absl::StatusOr<std::shared_ptr<Instance>> DecoratedService::Resolve(
     Call& call, const std::string& name, Access access) {
@@ -43,14 +41,7 @@ absl::StatusOr<std::shared_ptr<Instance>> DecoratedService::Resolve(
 }
 
 void DecoratedService::Register(Method method) {
-  const std::string& path =
-      paths_.emplace_back(absl::StrCat("/", service_, "/", method.name));
-  auto* const registered = new grpc::internal::RpcServiceMethod(
-      path.c_str(), grpc::internal::RpcMethod::BIDI_STREAMING,
-      /*handler=*/nullptr);
-  registered->SetServerApiType(
-      grpc::internal::RpcServiceMethod::ApiType::ASYNC);
-  grpc::Service::AddMethod(registered);
+  AddRpc(method.name);
   methods_.push_back(std::move(method));
 }
 
@@ -65,43 +56,21 @@ void DecoratedService::AddCalls(std::string_view name) {
   Register({.name = std::string(name)});
 }
 
-void DecoratedService::Serve(CompletionThread& thread) {
-  for (size_t i = 0; i < methods_.size(); ++i) ServeNext(thread, i);
-}
-
-// Waits for a call of a method, and answers it.
-Detached DecoratedService::ServeNext(CompletionThread& thread, size_t index) {
-  thread.Enter();
-  co_await Answer(thread, index);
-  thread.Leave();
-}
-
-// Gives whether a call came.
-Task<bool> DecoratedService::Answer(CompletionThread& thread, size_t index) {
-  Rpc rpc(thread.queue());
-  const bool came = co_await Operation([&](void* tag) {
-    RequestAsyncBidiStreaming(static_cast<int>(index), &rpc.context,
-                              &rpc.stream, &rpc.queue, &rpc.queue, tag);
-  });
-  if (!came) co_return false;
-  ServeNext(thread, index);
+Task<absl::Status> DecoratedService::ServeRpc(size_t index, Rpc& rpc) {
   const Method& method = methods_[index];
   absl::StatusOr<Call> call =
       Call::Create(method.name, rpc.context, rpc.gone.get_token(),
                    surroundings_.server.clock());
-  if (call.ok()) {
-    co_await ServeRpc(method, rpc, *call);
-  } else {
-    LogRefusal(method.name, call.status());
-    const grpc::Status refused = ToGrpc(call.status());
-    co_await Operation([&](void* tag) { rpc.stream.Finish(refused, tag); });
-  }
-  co_await rpc.ended;
-  co_return true;
+  if (call.ok()) co_return co_await ServeCalls(method, rpc, *call);
+  LogRefusal(method.name, call.status());
+  const grpc::Status refused = ToGrpc(call.status());
+  co_await Operation([&](void* tag) { rpc.stream.Finish(refused, tag); });
+  co_return call.status();
 }
 
-Task<absl::Status> DecoratedService::ServeRpc(const Method& method, Rpc& rpc,
-                                              Call& call) {
+// Serves an RPC that is a call, or a stream of calls.
+Task<absl::Status> DecoratedService::ServeCalls(const Method& method, Rpc& rpc,
+                                                Call& call) {
   if (!method.handler) {
     CallStream stream(rpc, call, surroundings_, streamed_);
     co_return co_await stream.Serve();

@@ -3,8 +3,6 @@
 #ifndef BACKBONED_SERVER_RPC_TRANSPORT_DECORATED_SERVICE_H_
 #define BACKBONED_SERVER_RPC_TRANSPORT_DECORATED_SERVICE_H_
 
-#include <grpcpp/impl/service_type.h>
-
 #include <cstddef>
 #include <deque>
 #include <functional>
@@ -29,6 +27,7 @@
 #include "server/rpc/transport/message_stream.h"
 #include "server/rpc/transport/method.h"
 #include "server/rpc/transport/once.h"
+#include "server/rpc/transport/queued_service.h"
 #include "server/server.h"
 
 namespace backboned::rpc {
@@ -37,15 +36,9 @@ namespace backboned::rpc {
 // decorator, as RPCs of their own and in streams of calls. A method is a
 // coroutine: no call has a thread.
 //
-// Every method takes and gives raw messages, which our own code decodes:
-// generated deserialisers make an undecodable message look like a half-close.
-// On the wire the messages are those of the .proto files, in unary methods too.
-class DecoratedService : public grpc::Service {
- public:
-  // Serves calls from now on, on `thread`'s queue. Call it once the server has
-  // started. `thread` must outlive the calls.
-  void Serve(CompletionThread& thread);
-
+// Our own code decodes the messages: generated deserialisers make an
+// undecodable one look like a half-close.
+class DecoratedService : public QueuedService {
  protected:
   // `service`: the full name, `backboned.v1.BackboneService`. `surroundings`
   // must outlive the service.
@@ -231,14 +224,11 @@ class DecoratedService : public grpc::Service {
   }
 
   void Register(Method method);
-  Detached ServeNext(CompletionThread& thread, size_t index);
-  Task<bool> Answer(CompletionThread& thread, size_t index);
-  Task<absl::Status> ServeRpc(const Method& method, Rpc& rpc, Call& call);
+  Task<absl::Status> ServeRpc(size_t index, Rpc& rpc) override;
+  Task<absl::Status> ServeCalls(const Method& method, Rpc& rpc, Call& call);
 
-  const std::string service_;
   Surroundings& surroundings_;
   std::deque<Method> methods_;
-  std::deque<std::string> paths_;  // gRPC keeps pointers to them.
   CallStream::Methods streamed_;
 };
 

@@ -11,8 +11,6 @@
 namespace backboned {
 namespace {
 
-using ::testing::AllOf;
-using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::SizeIs;
 
@@ -126,26 +124,6 @@ TEST_F(ServicesTest, RefusesMetadataThatIsNoToken) {
     EXPECT_THAT(Ask(server_, path, {""}, {.metadata = {{key, "run-1.a_b"}}}),
                 IsOk());
   }
-}
-
-TEST_F(ServicesTest, AnswersHealthChecks) {
-  RawCall call(server_.channel(), "/grpc.health.v1.Health/Check");
-  call.Send("");
-  EXPECT_THAT(call.End(), IsOk());
-  EXPECT_THAT(call.messages(), ElementsAre("\x08\x01"));  // SERVING
-}
-
-TEST_F(ServicesTest, ListsItsServicesByReflection) {
-  RawCall call(
-      server_.channel(),
-      "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo");
-  call.Send(std::string("\x3a\x00", 2));  // list_services
-  EXPECT_THAT(call.End(), IsOk());
-  ASSERT_THAT(call.messages(), SizeIs(1));
-  EXPECT_THAT(call.messages()[0],
-              AllOf(HasSubstr("backboned.v1.BackboneService"),
-                    HasSubstr("backboned.v1.InstanceService"),
-                    HasSubstr("grpc.health.v1.Health")));
 }
 
 }  // namespace

@@ -1,27 +1,25 @@
-#include "server/rpc/transport/health_check.h"
+#include "server/rpc/standard/health_check.h"
 
-#include <google/protobuf/unknown_field_set.h>
 #include <grpcpp/create_channel.h>
 #include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/security/credentials.h>
 #include <grpcpp/support/byte_buffer.h>
 
-#include <cstdint>
 #include <memory>
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
+#include "grpc/health/v1/health.pb.h"
+#include "proto/wire/unary.h"
 #include "server/rpc/transport/listen.h"
 
 namespace backboned::rpc {
 namespace {
 
-constexpr char kMethod[] = "/grpc.health.v1.Health/Check";
+using Response = ::grpc::health::v1::HealthCheckResponse;
 
-// In HealthCheckResponse.
-constexpr int kStatusField = 1;
-constexpr uint64_t kServing = 1;
+constexpr char kMethod[] = "/grpc.health.v1.Health/Check";
 
 // Ignores the environment's proxy, which is for other machines.
 std::shared_ptr<grpc::Channel> Connect(const std::string& target) {
@@ -49,23 +47,10 @@ grpc::Status Ask(const std::string& target, absl::Duration timeout,
   return status;
 }
 
-// Returns whether the bytes of a HealthCheckResponse say SERVING.
 bool SaysServing(const grpc::ByteBuffer& answer) {
-  grpc::Slice bytes;
-  google::protobuf::UnknownFieldSet fields;
-  if (!answer.DumpToSingleSlice(&bytes).ok() ||
-      !fields.ParseFromArray(bytes.begin(), static_cast<int>(bytes.size()))) {
-    return false;
-  }
-  uint64_t status = 0;
-  for (int i = 0; i < fields.field_count(); ++i) {
-    const google::protobuf::UnknownField& field = fields.field(i);
-    if (field.number() == kStatusField &&
-        field.type() == google::protobuf::UnknownField::TYPE_VARINT) {
-      status = field.varint();
-    }
-  }
-  return status == kServing;
+  Response response;
+  return wire::Parse(answer, response).ok() &&
+         response.status() == Response::SERVING;
 }
 
 }  // namespace

@@ -1,7 +1,7 @@
 // Asks a server whether it serves, for `backboned --check`.
 
-#ifndef BACKBONED_SERVER_RPC_TRANSPORT_HEALTH_CHECK_H_
-#define BACKBONED_SERVER_RPC_TRANSPORT_HEALTH_CHECK_H_
+#ifndef BACKBONED_SERVER_RPC_STANDARD_HEALTH_CHECK_H_
+#define BACKBONED_SERVER_RPC_STANDARD_HEALTH_CHECK_H_
 
 #include <string>
 
@@ -27,4 +27,4 @@ absl::Status CheckHealth(const std::string& target, absl::Duration timeout);
 
 }  // namespace backboned::rpc
 
-#endif  // BACKBONED_SERVER_RPC_TRANSPORT_HEALTH_CHECK_H_
+#endif  // BACKBONED_SERVER_RPC_STANDARD_HEALTH_CHECK_H_

@@ -1,4 +1,4 @@
-#include "server/rpc/transport/health_check.h"
+#include "server/rpc/standard/health_check.h"
 
 #include <gmock/gmock.h>
 #include <grpcpp/generic/async_generic_service.h>
