@@ -21,6 +21,10 @@ namespace {
 constexpr absl::Duration kMinRetryDelay = absl::Milliseconds(100);
 constexpr absl::Duration kMaxRetryDelay = absl::Seconds(10);
 
+// The mean cost of recent work, below which the worker has time for its idle
+// task.
+constexpr absl::Duration kBrief = absl::Milliseconds(1);
+
 absl::Status Cancelled() {
   return absl::CancelledError("the client cancelled the call");
 }
@@ -123,7 +127,7 @@ DeviceWorker::~DeviceWorker() {
   {
     absl::MutexLock lock(&mutex_);
     ending_ = true;
-    changed_.SignalAll();
+    Change();
   }
   thread_.join();
 }
@@ -181,7 +185,10 @@ absl::Status DeviceWorker::Submit(const std::shared_ptr<Item>& item) {
   if (item->request.stop.stop_requested()) return Cancelled();
   const absl::Status queued = Enqueue(item);
   if (!queued.ok()) return QueueFull(queued, item->request);
-  changed_.SignalAll();
+  if (idles_ && std::this_thread::get_id() != thread_.get_id()) {
+    idle_task_->Interrupt();
+  }
+  Change();
   return absl::OkStatus();
 }
 
@@ -253,9 +260,45 @@ void DeviceWorker::Pump() noexcept {
     } else if (ending_ && scheduler_.queued() == 0) {
       return;
     } else if (next.expired.empty()) {
-      changed_.WaitWithTimeout(&mutex_, next.wake - clock_.Now());
+      Idle(next.wake - clock_.Now());
     }
   }
+}
+
+// Runs the idle task, or sleeps until something changes.
+void DeviceWorker::Idle(absl::Duration at_most) {
+  bool has_run = false;
+  const uint64_t seen = changes_;
+  if (idle_task_ != nullptr && !ending_ && scheduler_.mean_cost() < kBrief) {
+    IdleTask& task = *idle_task_;
+    idles_ = true;
+    mutex_.Unlock();
+    has_run = task.Run(at_most);
+    mutex_.Lock();
+    idles_ = false;
+    if (idle_task_ == nullptr) changed_.SignalAll();
+  }
+  if (!has_run && changes_ == seen) {
+    changed_.WaitWithTimeout(&mutex_, at_most);
+  }
+}
+
+void DeviceWorker::SetIdleTask(IdleTask* task) {
+  absl::MutexLock lock(&mutex_);
+  IdleTask* const former = std::exchange(idle_task_, task);
+  Change();
+  if (idles_) former->Interrupt();
+  while (idles_) changed_.WaitWithTimeout(&mutex_, absl::InfiniteDuration());
+}
+
+void DeviceWorker::Wake() {
+  absl::MutexLock lock(&mutex_);
+  Change();
+}
+
+void DeviceWorker::Change() {
+  ++changes_;
+  changed_.SignalAll();
 }
 
 void DeviceWorker::RunBatch(const Scheduler::Dispatch& next) {

@@ -78,6 +78,20 @@ class DeviceWorker {
     uint64_t merge_key = 0;
   };
 
+  // What a worker does while it has no work.
+  class IdleTask {
+   public:
+    // Does something, for at most so long, or until Interrupt. Returns false at
+    // once if there is nothing to do: the worker sleeps then.
+    virtual bool Run(absl::Duration at_most) = 0;
+
+    // Ends a Run that is under way, soon. Thread-safe.
+    virtual void Interrupt() = 0;
+
+   protected:
+    ~IdleTask() = default;
+  };
+
   // Counts of the batches of BatchWork, by the reason why they left the queue.
   struct BatchFigures {
     // By BatchReason.
@@ -125,6 +139,13 @@ class DeviceWorker {
   // and of all turns, which are those of the whole batches.
   Running RunTogether(const Request& request, BatchWork& work);
 
+  // From now on the worker runs `task` while it has no work, as long as recent
+  // work was brief. Null: none, and the former one does not run any more.
+  void SetIdleTask(IdleTask* task);
+
+  // Lets a worker that sleeps look at its idle task.
+  void Wake();
+
   // Counts since the start.
   BatchFigures batch_figures() const;
 
@@ -163,6 +184,8 @@ class DeviceWorker {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void GiveUp(const Item& item);
   void Pump() noexcept;
+  void Idle(absl::Duration at_most) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Change() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void RunBatch(const Scheduler::Dispatch& next)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Items WithoutAbandoned(const Items& items)
@@ -188,13 +211,17 @@ class DeviceWorker {
   const Clock& clock_;
 
   mutable absl::Mutex mutex_;
-  MonotonicCondVar changed_;  // An item came, or the worker is to end.
+  MonotonicCondVar changed_;
+  // Counts what the worker is to look at.
+  uint64_t changes_ ABSL_GUARDED_BY(mutex_) = 0;
   Scheduler scheduler_ ABSL_GUARDED_BY(mutex_);
   std::unordered_map<uint64_t, std::shared_ptr<Item>> items_
       ABSL_GUARDED_BY(mutex_);  // Items that did not start.
   uint64_t next_id_ ABSL_GUARDED_BY(mutex_) = 1;
   BatchFigures batch_figures_ ABSL_GUARDED_BY(mutex_);
   bool ending_ ABSL_GUARDED_BY(mutex_) = false;
+  IdleTask* idle_task_ ABSL_GUARDED_BY(mutex_) = nullptr;
+  bool idles_ ABSL_GUARDED_BY(mutex_) = false;  // The task runs.
 
   std::thread thread_;  // Last: it uses all of the above.
 };

@@ -118,7 +118,8 @@ absl::Status RpcServer::Build(const Options& options) {
     return absl::UnavailableError(
         absl::StrCat("cannot listen on ", absl::StrJoin(addresses_, ", ")));
   }
-  thread_ = std::make_unique<CompletionThread>(std::move(queue));
+  thread_ = std::make_unique<CompletionThread>(
+      std::move(queue), *surroundings_.server.workers().front());
   instance_service_.Serve(*thread_);
   backbone_service_.Serve(*thread_);
   health_service_.Serve(*thread_);

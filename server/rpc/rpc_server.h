@@ -17,7 +17,7 @@
 #include "server/rpc/standard/health_service.h"
 #include "server/rpc/standard/reflection_service.h"
 #include "server/rpc/transport/call_streams.h"
-#include "server/rpc/transport/completion.h"
+#include "server/rpc/transport/completion_thread.h"
 #include "server/rpc/transport/decorator.h"
 #include "server/rpc/transport/gate.h"
 #include "server/rpc/transport/listen.h"

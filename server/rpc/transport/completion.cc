@@ -1,14 +1,15 @@
 #include "server/rpc/transport/completion.h"
 
+#include <grpc/support/time.h>
 #include <grpcpp/alarm.h>
 
-#include <chrono>
 #include <utility>
 
 namespace backboned::rpc {
 namespace {
 
-// Runs a function when its alarm rings, which is at once.
+// Runs a function when its alarm rings, which is at once: an alarm of the past
+// needs no timer.
 class Posted final : public Completion {
  public:
   explicit Posted(std::function<void()> run) : run_(std::move(run)) {}
@@ -16,7 +17,7 @@ class Posted final : public Completion {
   void Ring(grpc::CompletionQueue& queue) {
     void* const tag = static_cast<Completion*>(this);
     GiveTag(tag);
-    alarm_.Set(&queue, std::chrono::system_clock::now(), tag);
+    alarm_.Set(&queue, gpr_inf_past(GPR_CLOCK_MONOTONIC), tag);
   }
 
   void Complete(bool) override {
@@ -33,38 +34,6 @@ class Posted final : public Completion {
 
 void Post(grpc::CompletionQueue& queue, std::function<void()> run) {
   (new Posted(std::move(run)))->Ring(queue);  // Owns itself.
-}
-
-CompletionThread::CompletionThread(
-    std::unique_ptr<grpc::ServerCompletionQueue> queue)
-    : queue_(std::move(queue)), thread_([this] { Run(); }) {}
-
-CompletionThread::~CompletionThread() {
-  {
-    absl::MutexLock lock(&mutex_);
-    mutex_.Await(absl::Condition(this, &CompletionThread::IsUnused));
-  }
-  queue_->Shutdown();
-  thread_.join();
-}
-
-void CompletionThread::Enter() {
-  absl::MutexLock lock(&mutex_);
-  ++users_;
-}
-
-void CompletionThread::Leave() {
-  absl::MutexLock lock(&mutex_);
-  --users_;
-}
-
-void CompletionThread::Run() {
-  void* tag = nullptr;
-  bool ok = false;
-  while (queue_->Next(&tag, &ok)) {
-    TakeTag(tag);
-    static_cast<Completion*>(tag)->Complete(ok);
-  }
 }
 
 }  // namespace backboned::rpc

@@ -14,11 +14,8 @@
 #include <memory>
 #include <optional>
 #include <stop_token>
-#include <thread>
 #include <utility>
 
-#include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 #include "server/limits/continuation.h"
 
 #ifdef __SANITIZE_THREAD__
@@ -80,35 +77,6 @@ class Operation final : public Completion {
 // Runs `run` where the queue's completions are handled, soon. For threads that
 // must not do so themselves.
 void Post(grpc::CompletionQueue& queue, std::function<void()> run);
-
-// Runs what ends in the completion queue of a server, on a thread.
-class CompletionThread {
- public:
-  explicit CompletionThread(std::unique_ptr<grpc::ServerCompletionQueue> queue);
-
-  // Waits until each user has left; the server must have been shut down.
-  ~CompletionThread();
-
-  CompletionThread(const CompletionThread&) = delete;
-  CompletionThread& operator=(const CompletionThread&) = delete;
-
-  grpc::ServerCompletionQueue& queue() { return *queue_; }
-
-  // Notes that a coroutine uses the queue from now on, or no longer.
-  void Enter();
-  void Leave();
-
- private:
-  void Run();
-  bool IsUnused() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
-    return users_ == 0;
-  }
-
-  const std::unique_ptr<grpc::ServerCompletionQueue> queue_;
-  absl::Mutex mutex_;
-  int64_t users_ ABSL_GUARDED_BY(mutex_) = 0;
-  std::thread thread_;  // Last: it uses all of the above.
-};
 
 // An RPC, from the wait for it until its end.
 struct Rpc {

@@ -14,6 +14,7 @@
 #include "absl/status/status.h"
 #include "base/task.h"
 #include "server/rpc/transport/completion.h"
+#include "server/rpc/transport/completion_thread.h"
 
 namespace backboned::rpc {
 

@@ -12,6 +12,7 @@
 #include <thread>
 #include <vector>
 
+#include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "base/clock.h"
@@ -331,6 +332,92 @@ TEST_F(DeviceWorkerTest, TurnsMissingMemoryIntoResourceExhausted) {
   ASSERT_TRUE(LimitOf(budget).has_value());
   EXPECT_EQ(LimitOf(budget)->name, "max-memory-bytes");
   EXPECT_THAT(Run([] { return absl::OkStatus(); }), IsOk());
+}
+
+// Waits until it is interrupted, or has nothing to do.
+class CountingTask final : public DeviceWorker::IdleTask {
+ public:
+  bool Run(absl::Duration /*at_most*/) override {
+    absl::MutexLock lock(&mutex_);
+    ++runs_;
+    if (!has_work_) return false;
+    mutex_.Await(absl::Condition(&interrupted_));
+    interrupted_ = false;
+    return true;
+  }
+  void Interrupt() override {
+    absl::MutexLock lock(&mutex_);
+    interrupted_ = true;
+  }
+
+  // Lets Run return at once.
+  void HaveNothingToDo() {
+    absl::MutexLock lock(&mutex_);
+    has_work_ = false;
+  }
+  int runs() {
+    absl::MutexLock lock(&mutex_);
+    return runs_;
+  }
+  void AwaitRuns(int more_than) {
+    while (runs() <= more_than) std::this_thread::yield();
+  }
+
+ private:
+  absl::Mutex mutex_;
+  bool has_work_ = true;
+  bool interrupted_ = false;
+  int runs_ = 0;
+};
+
+TEST_F(DeviceWorkerTest, RunsItsIdleTaskWhileItHasNoWork) {
+  CountingTask task;
+  worker_.SetIdleTask(&task);
+  for (int i = 0; i < 3; ++i) {
+    task.AwaitRuns(i);
+    EXPECT_THAT(Run([] { return absl::OkStatus(); }), IsOk());
+  }
+  task.AwaitRuns(3);
+  worker_.SetIdleTask(nullptr);
+  const int runs = task.runs();
+  EXPECT_THAT(Run([] { return absl::OkStatus(); }), IsOk());
+  EXPECT_EQ(task.runs(), runs);
+}
+
+TEST_F(DeviceWorkerTest, SleepsIfItsIdleTaskHasNothingToDo) {
+  CountingTask task;
+  task.HaveNothingToDo();
+  worker_.SetIdleTask(&task);
+  task.AwaitRuns(0);
+  EXPECT_THAT(Run([] { return absl::OkStatus(); }), IsOk());
+  task.AwaitRuns(1);
+  const int runs = task.runs();
+  worker_.Wake();
+  task.AwaitRuns(runs);
+  worker_.SetIdleTask(nullptr);
+}
+
+TEST_F(DeviceWorkerTest, HasNoTimeForItsIdleTaskIfWorkIsLong) {
+  TestClock clock;
+  DeviceWorker worker(c10::Device(c10::DeviceType::CPU), /*threads=*/1, {},
+                      clock);
+  const auto run = [&](absl::Duration cost) {
+    EXPECT_THAT(BlockOn(worker.Run({},
+                                   [&clock, cost] {
+                                     clock.Advance(cost);
+                                     return absl::OkStatus();
+                                   })),
+                IsOk());
+  };
+  run(absl::Seconds(1));
+  CountingTask task;
+  worker.SetIdleTask(&task);
+  run(absl::Seconds(1));
+  run(absl::Seconds(1));
+  EXPECT_EQ(task.runs(), 0);
+  for (int i = 0; i < 1000 && task.runs() == 0; ++i) run(absl::Microseconds(1));
+  task.AwaitRuns(0);
+  worker.SetIdleTask(nullptr);
 }
 
 }  // namespace

@@ -369,7 +369,7 @@ TEST(CallStreamTest, ATimeoutEndsACallThatHasNotBegun) {
   v1::CallsRequest late = ForwardPart(2);
   late.mutable_timeout()->set_nanos(1'000'000);
   stream.Send(late);
-  absl::SleepFor(absl::Milliseconds(2));
+  absl::SleepFor(absl::Milliseconds(100));
   held.Release();
   EXPECT_TRUE(absl::IsDeadlineExceeded(stream.Await(2).status));
   EXPECT_THAT(stream.Await(1).status, IsOk());

@@ -1,0 +1,146 @@
+#include "server/rpc/transport/completion_thread.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/time/clock.h"
+#include "server/rpc/transport/completion.h"
+
+namespace backboned::rpc {
+namespace {
+
+// How long nobody leads before the own thread does.
+constexpr absl::Duration kLongestAbsence = absl::Milliseconds(2);
+
+// How long a worker that leads waits before the own thread stops to watch it.
+constexpr absl::Duration kRest = absl::Milliseconds(50);
+
+// A worker that has been busy for so long, without a wait, has company.
+constexpr absl::Duration kLongestStint = absl::Milliseconds(2);
+constexpr absl::Duration kCrowd = absl::Milliseconds(100);
+
+void Handle(void* tag, bool ok) {
+  TakeTag(tag);
+  static_cast<Completion*>(tag)->Complete(ok);
+}
+
+}  // namespace
+
+CompletionThread::CompletionThread(
+    std::unique_ptr<grpc::ServerCompletionQueue> queue, DeviceWorker& worker)
+    : queue_(std::move(queue)),
+      worker_(worker),
+      left_(absl::Now()),
+      thread_([this] { StandBy(); }) {
+  worker_.SetIdleTask(this);
+}
+
+CompletionThread::~CompletionThread() {
+  {
+    absl::MutexLock lock(&mutex_);
+    mutex_.Await(absl::Condition(this, &CompletionThread::IsUnused));
+  }
+  worker_.SetIdleTask(nullptr);
+  queue_->Shutdown();
+  {
+    absl::MutexLock lock(&mutex_);
+    ends_ = true;
+    changed_.Signal();
+  }
+  thread_.join();
+}
+
+void CompletionThread::Enter() {
+  absl::MutexLock lock(&mutex_);
+  ++users_;
+}
+
+void CompletionThread::Leave() {
+  absl::MutexLock lock(&mutex_);
+  --users_;
+}
+
+// Leads until something was handled, if nobody else does.
+bool CompletionThread::Run(absl::Duration at_most) {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (is_interrupted_.exchange(false)) return true;
+    const absl::Time now = absl::Now();
+    if (now - stint_ > kLongestStint) {
+      crowded_until_ = now + kCrowd;
+      changed_.Signal();
+    }
+    if (is_led_ || now < crowded_until_) {
+      worker_would_ = true;
+      stint_ = absl::InfiniteFuture();
+      return false;
+    }
+    is_led_ = true;
+    stint_ = std::min(stint_, now);
+  }
+  void* tag = nullptr;
+  bool ok = false;
+  auto next = queue_->AsyncNext(&tag, &ok, gpr_time_0(GPR_CLOCK_MONOTONIC));
+  if (next == grpc::CompletionQueue::TIMEOUT) {
+    next =
+        queue_->AsyncNext(&tag, &ok, absl::ToChronoTime(absl::Now() + at_most));
+    stint_ = absl::Now();
+  }
+  {
+    absl::MutexLock lock(&mutex_);
+    is_led_ = false;
+    is_interrupted_ = false;
+    left_ = absl::Now();
+    if (rests_) changed_.Signal();
+  }
+  if (next == grpc::CompletionQueue::GOT_EVENT) Handle(tag, ok);
+  return true;
+}
+
+// The own thread may be the one that takes what is posted.
+void CompletionThread::Interrupt() {
+  is_interrupted_ = true;
+  Post(*queue_, [] {});
+}
+
+// Leads when the worker does not.
+void CompletionThread::StandBy() {
+  absl::MutexLock lock(&mutex_);
+  while (true) {
+    const absl::Time now = absl::Now();
+    const bool is_away = !is_led_ && (now - left_ >= kLongestAbsence ||
+                                      now < crowded_until_ || ends_);
+    if (is_away) {
+      if (!Lead()) return;
+    } else {
+      rests_ = is_led_ && now - left_ > kRest && !ends_;
+      changed_.WaitWithTimeout(
+          &mutex_, rests_ ? absl::InfiniteDuration() : kLongestAbsence);
+      rests_ = false;
+    }
+  }
+}
+
+// Leads until the worker may. Returns false at the queue's end.
+bool CompletionThread::Lead() {
+  is_led_ = true;
+  const absl::Time until = crowded_until_;
+  mutex_.Unlock();
+  void* tag = nullptr;
+  bool ok = false;
+  bool has_event = false;
+  do {
+    has_event = queue_->Next(&tag, &ok);
+    if (has_event) Handle(tag, ok);
+  } while (has_event && !(worker_would_ && absl::Now() >= until));
+  mutex_.Lock();
+  is_led_ = false;
+  left_ = absl::Now();
+  worker_would_ = false;
+  mutex_.Unlock();
+  worker_.Wake();
+  mutex_.Lock();
+  return has_event;
+}
+
+}  // namespace backboned::rpc
