@@ -20,7 +20,14 @@ from backboned.errors import BackbonedError, verbs
 from backboned.instance import Instance
 from backboned.nn.gradients import Gradients
 from backboned.nn.lazy import LazyParameter
-from backboned.nn.link import LinkBase, Tape, rng_state, say, set_rng_state
+from backboned.nn.link import (
+    LinkBase,
+    Tape,
+    Writes,
+    rng_state,
+    say,
+    set_rng_state,
+)
 from backboned.nn.mirrored import MirroredLink, ScratchLink
 from backboned.nn.pending_calls import PendingBackward, PendingCalls, StepsInFlight
 from backboned.nn.refs import Weak, weakly
@@ -146,7 +153,10 @@ class HostedLink(LinkBase):
             if changed:
                 written = functools.partial(values.pushed, changed)
                 with self._pending.asking() as again:
-                    self._write(part, values.known, changed, written, again)
+                    writes = Writes()
+                    write = (part, values.known, changed, written, again)
+                    writes.begin(self._writing(*write))
+                    writes.take()
 
     def push(self) -> None:
         """Write what was written here, also over what somebody else wrote."""

@@ -19,7 +19,7 @@ from backboned.nn.lazy import as_plain
 from backboned.nn.watch import as_array, empty
 from backboned.transport import forks, session
 from backboned.transport.channel import Channel
-from backboned.transport.messages import Recallable, fresh_id
+from backboned.transport.messages import Prepared, Recallable, fresh_id
 from backboned.types import Array, Forward, Version
 
 _log = logging.getLogger("backboned")
@@ -100,18 +100,22 @@ class LinkBase:
             yield known
         except BackbonedError as error:
             if error.code in NOTHING_CHANGED:
-                self.version = known
+                again = {part: getattr(known, part) for part in parts}
+                self.version = self.version._replace(**again)
             raise
 
-    def _write(
+    def _writing(
         self,
         part: str,
         tensors: Sequence[torch.Tensor],
         indices: Sequence[int],
         written: Callable[[], None],
         recallable: Recallable | None = None,
-    ) -> None:
-        """Push some parameters or buffers; `written` is called when they are there."""
+    ) -> Iterator[Prepared[Version]]:
+        """Push some parameters or buffers; `written` is called when they are there.
+
+        Gives the call once it is prepared, and takes its answer when it is continued.
+        """
         layout = self.instance.layout
         specs: Any = layout.parameters if part == "params" else layout.buffers
         names = [specs[i].name for i in indices]
@@ -127,11 +131,13 @@ class LinkBase:
             if part == "params":
                 selected = None if len(names) == len(specs) else names
                 options["if_version"] = before._replace(buffers=None)
-                version = calls.set_params(self.instance, arrays, selected, **options)
+                call = calls.set_params(self.instance, arrays, selected, **options)
             else:
                 values = dict(zip(names, arrays))
                 options["if_version"] = before._replace(params=None)
-                version = self.instance.set_buffers(values, **options)
+                call = calls.set_buffers(self.instance, values, **options)
+            yield call
+            version = call.take()
             written()
             self._note(part, version)
 
@@ -165,6 +171,44 @@ class LinkBase:
                 if options.get("request_id"):
                     again["request_id"] = fresh_id()
                 return calls.forward(self.instance, x, again, *call)
+
+
+Write = Iterator[Prepared[Version]]
+"""A push that gives its call, and takes the answer when it is continued."""
+
+
+class Writes:
+    """Pushes that are under way: sent behind each other, answers taken in that order.
+
+    Not thread-safe.
+    """
+
+    def __init__(self) -> None:
+        self._running: list[Write] = []
+        self._last: Prepared[Version] | None = None
+
+    def begin(self, write: Write) -> None:
+        """Send a push."""
+        call = next(write)
+        if not self._running or self._last is not None:
+            self._last = call if call.begin(self._last) else None
+        self._running.append(write)
+
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._running)
+
+    def behind(self, call: Prepared[Any]) -> None:
+        """Send a call, which is made if all pushes are, and take their answers."""
+        if self._last is not None:
+            call.begin(self._last)
+        self.take()
+
+    def take(self) -> None:
+        """Take the answers. Raises BackbonedError: the first one that failed."""
+        for write in self._running:
+            for _ in write:
+                pass
 
 
 def say(what: str, names: Sequence[str], size: int, why: str) -> None:

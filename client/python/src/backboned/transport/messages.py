@@ -6,7 +6,7 @@ import contextlib
 import copy
 import uuid
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from typing import Any, Callable, NamedTuple, Optional, TypeVar
+from typing import Any, Callable, Generic, NamedTuple, Optional, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
@@ -424,6 +424,31 @@ class Request:
     def _was_sent(self) -> None:
         if self._sent is not None:
             self._sent()
+
+
+class Prepared(Generic[T]):
+    """A call that can be sent now, and its answer be taken later.
+
+    - `make`: makes the call, or takes its answer if the request has begun.
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        path: str,
+        request: Request,
+        timeout: float | None,
+        make: Callable[[], T],
+    ) -> None:
+        self.request = request
+        self.take = make
+        self._where = channel, path, timeout
+
+    def begin(self, after: Prepared[Any] | None = None) -> bool:
+        """Send the call; says whether that was done, as `Request.begin`."""
+        first = None if after is None else after.request
+        channel, path, timeout = self._where
+        return self.request.begin(channel, path, timeout, first)
 
 
 class Query(Request):
