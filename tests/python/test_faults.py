@@ -11,6 +11,7 @@ import pytest
 import torch
 from backboned import CrossEntropy, optim
 from backboned import calls as client_calls
+from backboned.transport import messages
 from test_lifecycle import wait_until
 from torch.nn import functional as F
 
@@ -257,14 +258,20 @@ def lose_first_answer(monkeypatch, method):
     true = getattr(client_calls, method)
     calls = []
 
-    def lossy(*arguments, **options):
-        result = true(*arguments, **options)
-        calls.append(method)
-        if len(calls) == 1:
-            raise backboned.errors.Unavailable("the connection broke")
-        return result
+    def lossy(function):
+        def call(*arguments, **options):
+            result = function(*arguments, **options)
+            if isinstance(result, messages.Prepared):
+                result.take = lossy(result.take)
+                return result
+            calls.append(method)
+            if len(calls) == 1:
+                raise backboned.errors.Unavailable("the connection broke")
+            return result
 
-    monkeypatch.setattr(client_calls, method, lossy)
+        return call
+
+    monkeypatch.setattr(client_calls, method, lossy(true))
     return calls
 
 

@@ -426,8 +426,8 @@ def backward(
     options: BackwardOptions,
     timeout: float | None = None,
     empty: Empty = np.empty,
-) -> types.Backward:
-    """Run a backward; the outputs' gradients are C-contiguous."""
+) -> Prepared[types.Backward]:
+    """Prepare a backward; the outputs' gradients are C-contiguous."""
     header = _message(instance.address, pb.BackwardHeader, options)
     sent: list[memoryview] = []
     for tape_id, gradients in tapes.items():
@@ -472,18 +472,44 @@ def backward(
     small = instance.layout.elements * 8 <= messages.CHUNK_BYTES and not several
     key = instance.uid if small else None
     request, sure = Request(header, sent), bool(header.request_id)
-    result, found = _prepared(
-        instance, "Backward", request, place, timeout, key, sure
-    ).take()
-    version = instance.saw(result.version)
-    stepped = result.HasField("step")
-    return types.Backward(
-        version=version,
-        timings=contract.read_timings(result.timings),
-        step=contract.read_step(version, result.step) if stepped else None,
-        held=_mine(instance, result.held) if result.held else (),
-        **found,
+    call = _prepared(instance, "Backward", request, place, timeout, key, sure)
+
+    def read(answer: tuple[Any, dict[str, Any]]) -> types.Backward:
+        result, found = answer
+        version = instance.saw(result.version)
+        stepped = result.HasField("step")
+        return types.Backward(
+            version=version,
+            timings=contract.read_timings(result.timings),
+            step=contract.read_step(version, result.step) if stepped else None,
+            held=_mine(instance, result.held) if result.held else (),
+            **found,
+        )
+
+    return call.then(read)
+
+
+def step(
+    instance: InstanceBase,
+    step_options: types.StepOptions | None,
+    options: WriteOptions,
+) -> Prepared[types.Stepped]:
+    """Prepare a step with the gradients that the server holds."""
+    timeout = options.pop("timeout", None)
+    options["request_id"] = options.get("request_id") or messages.fresh_id()
+    message = contract.step_message(step_options)
+    request = messages.Query(
+        _message(instance.address, pb.StepRequest, options, options=message)
     )
+    path = DATA + "Step"
+
+    def make() -> types.Stepped:
+        answer = messages.send(
+            instance.channel, path, request, pb.StepResponse.FromString, timeout
+        )
+        return contract.read_step(instance.saw(answer.version), answer.result)
+
+    return Prepared(instance.channel, path, request, timeout, make)
 
 
 def _mine(instance: InstanceBase, present: Sequence[bool]) -> tuple[bool, ...]:

@@ -281,7 +281,7 @@ class Instance(InstanceBase):
             tape_id: {name: np.asarray(g, order="C") for name, g in gradients.items()}
             for tape_id, gradients in tapes.items()
         }
-        result = calls.backward(self, arrays, options, timeout)
+        result = calls.backward(self, arrays, options, timeout).take()
         return dataclasses.replace(
             result,
             grads=result.grads and _widened(result.grads),
@@ -466,9 +466,7 @@ class Instance(InstanceBase):
         A parameter without a gradient stays as it is. Raises FailedPrecondition if
         there is no optimizer, or no parameter of a group has a gradient.
         """
-        message = contract.step_message(options)
-        answer = calls.change(self, pb.StepRequest, call, options=message)
-        return contract.read_step(self.saw(answer.version), answer.result)
+        return calls.step(self, options, call).take()
 
     def get_optimizer_state(
         self, **options: Unpack[ReadOptions]

@@ -74,6 +74,9 @@ class LinkBase:
         """Give a link for a forward, and the parameters that it has."""
         return self, self.parameters()
 
+    def make_sure(self) -> None:
+        """Take the answers to the steps that were not awaited."""
+
     def show_all(self) -> None:
         """Bring all values here."""
 

@@ -311,7 +311,8 @@ class MirroredLink(LinkBase):
             self._forward_again(tape)
         tapes = {tape.tape_id: gradients}
         try:
-            return calls.backward(self.instance, tapes, options, self.timeout, empty)
+            call = (self.instance, tapes, options, self.timeout, empty)
+            return calls.backward(*call).take()
         except BackbonedError as error:
             if is_absence(error):
                 tape.uid = ""  # It may have been used up.

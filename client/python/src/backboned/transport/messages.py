@@ -22,6 +22,7 @@ SINGLE_BYTES = 2 << 20
 """The most bytes of data that go into one message: the server takes no more."""
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 _LENGTH_DELIMITED = 2
 _HEADER_TAG = b"\x0a"
@@ -365,9 +366,9 @@ class Request:
             self._begun.stream.keep(self._begun)
 
     @property
-    def is_parents(self) -> bool:
-        """Whether it has begun in the parent of this process."""
-        return self._begun is not None and self._begun.is_parents
+    def has_begun(self) -> bool:
+        """Whether it has begun, and its answer was not taken."""
+        return self._begun is not None
 
     def _streams(self, channel: Channel) -> bool:
         """Whether the call may go through a stream.
@@ -442,13 +443,17 @@ class Prepared(Generic[T]):
     ) -> None:
         self.request = request
         self.take = make
-        self._where = channel, path, timeout
+        self._where = channel, path, request, timeout
 
     def begin(self, after: Prepared[Any] | None = None) -> bool:
         """Send the call; says whether that was done, as `Request.begin`."""
         first = None if after is None else after.request
-        channel, path, timeout = self._where
+        channel, path, _, timeout = self._where
         return self.request.begin(channel, path, timeout, first)
+
+    def then(self, read: Callable[[T], R]) -> Prepared[R]:
+        """Give the same call, whose answer is read further."""
+        return Prepared(*self._where, lambda: read(self.take()))
 
 
 class Query(Request):
