@@ -430,7 +430,8 @@ def test_hosted_network_says_what_is_lost(phoenix, hasty):
     wait_until(lambda: is_there(hasty))
     lost = "was restarted.*optimizer's state.*resume from a checkpoint"
     loss.backward()
-    for call in (optimizer.step, lambda: net(x), net.state_dict):
+    optimizer.step()
+    for call in (lambda: net(x), net.state_dict, optimizer.state_dict):
         with pytest.raises(backboned.errors.ServerRestarted, match=lost):
             call()
 
