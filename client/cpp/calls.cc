@@ -32,8 +32,8 @@ constexpr absl::Duration kLongestSilence = absl::Seconds(60);
 // Then the connection does not move, and the stream ends.
 constexpr absl::Duration kLongestLoan = absl::Seconds(1);
 
-// How long a wait looks for an answer that came while nobody waited, also past
-// the call's deadline.
+// The shortest look for an answer that came while nobody waited, also past the
+// call's deadline.
 constexpr absl::Duration kLastLook = absl::Milliseconds(10);
 
 constexpr absl::Duration kGoodbye = absl::Seconds(1);
@@ -172,8 +172,7 @@ absl::Status Calls::Receive(Call& call, wire::Message result,
 
 bool Calls::Wait(Call& call, absl::Time until) {
   absl::MutexLock lock(&mutex_);
-  const absl::Time deadline =
-      std::max(call.deadline_, absl::Now() + kLastLook);
+  const absl::Time deadline = std::max(call.deadline_, absl::Now() + kLastLook);
   bool has_news = false;
   while (true) {
     Advance();

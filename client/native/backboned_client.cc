@@ -85,12 +85,12 @@ void bb_begin(bb_client* client, uint32_t field, const char* header,
   }
   const Calls::Call* const first =
       after == nullptr ? nullptr : after->call.get();
-  *call = new bb_call{.connection = client->connection,
-                      .call = client->connection->calls().Begin(
-                          std::move(request), first),
-                      .result = {},
-                      .reader = {},
-                      .bytes = {}};
+  *call = new bb_call{
+      .connection = client->connection,
+      .call = client->connection->calls().Begin(std::move(request), first),
+      .result = {},
+      .reader = {},
+      .bytes = {}};
 }
 
 int bb_wait(bb_call* call, double seconds, bb_bytes* bytes) {

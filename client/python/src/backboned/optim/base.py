@@ -61,6 +61,7 @@ class HostedOptimizer(torch.optim.Optimizer):
         Each step first bounds each element, as ``clip_grad_value_`` does.
     last_step : Stepped or None
         What the last step did, e.g. ``last_step.grad_norm`` before it was clipped.
+        Waits for the step, and raises its error.
     """
 
     kind: str
@@ -168,9 +169,12 @@ class HostedOptimizer(torch.optim.Optimizer):
         norm_type: float | None = None,
         clip_value: float | None = None,
     ) -> Any:
-        """Send the backwards that wait, and step with the gradients.
+        """Send the backwards that wait, and a step with the gradients; do not wait.
 
-        Without gradients nothing happens, as in torch.
+        Without gradients nothing happens, as in torch. If the server refuses or fails,
+        the next use of the network raises the error, which names the number of this
+        call among those of this optimizer. What waited is then lost, unless the answer
+        is: then the use after that asks for it again, and it happens once.
 
         Parameters
         ----------
@@ -186,9 +190,8 @@ class HostedOptimizer(torch.optim.Optimizer):
         Raises
         ------
         BackbonedError
-            If a backward or the step fails. What waited is then lost, unless the
-            answer is: then the next `step`, or the next use of the network, asks for
-            it again, and it happens once.
+            If an earlier step failed; this one is not made then. If what was written
+            here cannot be pushed.
         RuntimeError
             If the network has been handed to another optimizer, or this is a copy.
         """
