@@ -164,7 +164,7 @@ class HostedLink(LinkBase):
                 with self._pending.asking() as again:
                     writes = Writes()
                     write = (part, values.known, changed, written, again)
-                    writes.begin(self._writing(*write))
+                    writes.add(self._writing(*write))
                     writes.take()
 
     def push(self) -> None:

@@ -181,20 +181,15 @@ Write = Iterator[Prepared[Version]]
 
 
 class Writes:
-    """Pushes that are under way: sent behind each other, answers taken in that order.
-
-    Not thread-safe.
-    """
+    """Pushes that were prepared. Not thread-safe."""
 
     def __init__(self) -> None:
         self._running: list[Write] = []
-        self._last: Prepared[Version] | None = None
+        self._calls: list[Prepared[Version]] = []
 
-    def begin(self, write: Write) -> None:
-        """Send a push."""
-        call = next(write)
-        if not self._running or self._last is not None:
-            self._last = call if call.begin(self._last) else None
+    def add(self, write: Write) -> None:
+        """Prepare a push, which is made behind those before it."""
+        self._calls.append(next(write))
         self._running.append(write)
 
     def __bool__(self) -> bool:
@@ -202,9 +197,12 @@ class Writes:
         return bool(self._running)
 
     def behind(self, call: Prepared[Any]) -> None:
-        """Send a call, which is made if all pushes are, and take their answers."""
-        if self._last is not None:
-            call.begin(self._last)
+        """Send all, and a call which is made if they are; take the pushes' answers."""
+        before: Prepared[Any] | None = None
+        for each in (*self._calls, call):
+            if not each.begin(before):
+                break
+            before = each
         self.take()
 
     def take(self) -> None:

@@ -213,10 +213,10 @@ class MirroredLink(LinkBase):
         return self._through_restarts(make, self.instance, self.timeout)
 
     def _push_changes(self) -> None:
-        self._send_changes().take()
+        self._changes().take()
 
-    def _send_changes(self) -> Writes:
-        """Send what changed here; the answers are to be taken."""
+    def _changes(self) -> Writes:
+        """Prepare to push what changed here."""
         writes = Writes()
         for part, slots in self._slots.items():
             watch, tensors = self.watches[part], slots.tensors()
@@ -224,7 +224,7 @@ class MirroredLink(LinkBase):
                 watch.forget()
             changed = watch.changed(tensors)
             if changed:
-                writes.begin(self._push(part, tensors, changed))
+                writes.add(self._push(part, tensors, changed))
         return writes
 
     def _push(self, part: str, tensors: list[Any], changed: list[int]) -> Write:
@@ -250,7 +250,7 @@ class MirroredLink(LinkBase):
             options["rng_state"] = rng_state()
         with self._lock, self._advised:
             known = self.version
-            writes = self._send_changes()
+            writes = self._changes()
             left = self._left_by(writes, known)
             if left is None:
                 writes.take()

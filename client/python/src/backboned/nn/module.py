@@ -121,7 +121,10 @@ class RemoteBackbone(nn.Module):
 
     @property
     def traffic(self) -> Traffic:
-        """What travelled for it so far; a difference says what did in between."""
+        """What travelled for it so far; a difference says what did in between.
+
+        Waits for a step that was not awaited, and raises its error.
+        """
         return self.instance.channel.meter.read()
 
     @property

@@ -253,7 +253,9 @@ class Call:
                 self.kept = False
                 found = (ctypes.c_size_t * 2)()
                 if self._library.bb_wait(self._call, _KEPT_S, found):
-                    _log.warning("a step that nobody waited for was not made")
+                    _log.warning(
+                        "a step that nobody waited for failed, or is not made yet"
+                    )
             self._free()
         finally:
             self._turn.release()
