@@ -32,6 +32,10 @@ constexpr absl::Duration kLongestSilence = absl::Seconds(60);
 // Then the connection does not move, and the stream ends.
 constexpr absl::Duration kLongestLoan = absl::Seconds(1);
 
+// The shortest look for an answer that came while nobody waited, also past the
+// call's deadline.
+constexpr absl::Duration kLastLook = absl::Milliseconds(10);
+
 constexpr absl::Duration kGoodbye = absl::Seconds(1);
 
 absl::Status Malformed(const absl::Status& status) {
@@ -168,16 +172,17 @@ absl::Status Calls::Receive(Call& call, wire::Message result,
 
 bool Calls::Wait(Call& call, absl::Time until) {
   absl::MutexLock lock(&mutex_);
+  const absl::Time deadline = std::max(call.deadline_, absl::Now() + kLastLook);
   bool has_news = false;
   while (true) {
     Advance();
     has_news = !call.came_.empty() || call.ended_.has_value();
     const absl::Time now = absl::Now();
     if (has_news || now >= until) break;
-    if (now >= call.deadline_) {
+    if (now >= deadline) {
       GiveUp(call, absl::DeadlineExceededError("the deadline has passed"));
     } else {
-      Lead(call, std::min(until, call.deadline_));
+      Lead(call, std::min(until, deadline));
     }
   }
   if (!leads_ && !waiting_.empty()) waiting_.front()->changed_.Signal();

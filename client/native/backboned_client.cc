@@ -32,11 +32,11 @@ absl::Time After(double seconds) {
 }  // namespace
 
 struct bb_client {
-  Connection connection;
+  std::shared_ptr<Connection> connection;
 };
 
 struct bb_call {
-  Calls& calls;
+  std::shared_ptr<Connection> connection;
   std::unique_ptr<Calls::Call> call;
   std::optional<backboned::wire::Message> result;  // Not placed yet.
   std::optional<backboned::wire::TensorReader> reader;
@@ -60,21 +60,22 @@ absl::Status Malformed(const absl::Status& status) {
 }  // namespace
 
 bb_client* bb_open(const char* target, const char* session, const char* label) {
-  return new bb_client{.connection =
-                           Connection(backboned::client::MakeChannel(target),
-                                      {.session = session,
-                                       .label = label,
-                                       .retry_timeout = absl::ZeroDuration()},
-                                      target)};
+  const backboned::client::Options options = {
+      .session = session,
+      .label = label,
+      .retry_timeout = absl::ZeroDuration()};
+  return new bb_client{
+      .connection = std::make_shared<Connection>(
+          backboned::client::MakeChannel(target), options, target)};
 }
 
-void bb_close(bb_client* client) { client->connection.calls().Close(); }
+void bb_close(bb_client* client) { client->connection->calls().Close(); }
 
 void bb_drop(bb_client* client) { delete client; }
 
 void bb_begin(bb_client* client, uint32_t field, const char* header,
               size_t header_size, const bb_bytes* tensors, size_t tensor_count,
-              double timeout, bb_call** call) {
+              double timeout, const bb_call* after, bb_call** call) {
   Calls::Request request = {.field = field,
                             .header = std::string(header, header_size),
                             .timeout = timeout < 0 ? absl::InfiniteDuration()
@@ -82,16 +83,18 @@ void bb_begin(bb_client* client, uint32_t field, const char* header,
   for (const bb_bytes& tensor : std::span(tensors, tensor_count)) {
     request.tensors.push_back(SpanOf(tensor));
   }
-  Calls& calls = client->connection.calls();
-  *call = new bb_call{.calls = calls,
-                      .call = calls.Begin(std::move(request)),
-                      .result = {},
-                      .reader = {},
-                      .bytes = {}};
+  const Calls::Call* const first =
+      after == nullptr ? nullptr : after->call.get();
+  *call = new bb_call{
+      .connection = client->connection,
+      .call = client->connection->calls().Begin(std::move(request), first),
+      .result = {},
+      .reader = {},
+      .bytes = {}};
 }
 
 int bb_wait(bb_call* call, double seconds, bb_bytes* bytes) {
-  Calls& calls = call->calls;
+  Calls& calls = call->connection->calls();
   if (!calls.Wait(*call->call, After(seconds))) return -1;
   absl::StatusOr<backboned::wire::Message> result =
       calls.WaitForResult(*call->call);
@@ -104,7 +107,7 @@ int bb_wait(bb_call* call, double seconds, bb_bytes* bytes) {
 
 int bb_receive(bb_call* call, const bb_bytes* tensors, size_t tensor_count,
                double seconds, bb_bytes* bytes) {
-  Calls& calls = call->calls;
+  Calls& calls = call->connection->calls();
   if (!call->reader.has_value()) {
     std::vector<std::span<std::byte>> destinations;
     for (const bb_bytes& tensor : std::span(tensors, tensor_count)) {
@@ -129,4 +132,4 @@ int bb_receive(bb_call* call, const bb_bytes* tensors, size_t tensor_count,
   return complete.ok() ? 0 : Fail(*call, Malformed(complete), *bytes);
 }
 
-void bb_free(bb_call* call) { delete call; }
+void bb_free(bb_call** call) { delete std::exchange(*call, nullptr); }

@@ -33,16 +33,20 @@ BB_API bb_client* bb_open(const char* target, const char* session,
 // Ends all calls of a client, now and later.
 BB_API void bb_close(bb_client* client);
 
-// Frees a client, which must have no calls. Ends its stream.
+// Frees a client. Its stream ends with its last call.
 BB_API void bb_drop(bb_client* client);
 
 // Begins a call: `field` is CallsRequest's of its `header`, which is encoded
 // and copied. `timeout` is in seconds; negative: none. A call that could not be
-// sent, or whose stream broke, is not sent again. Sets `call`, which a caller
-// that may be interrupted behind the function has in any case.
+// sent, or whose stream broke, is not sent again. Works only if `after`, a call
+// of the same client, succeeds or has succeeded, else ends with ABORTED
+// (NOT_BEGUN), or UNAVAILABLE if the stream broke; null: in any case. Sets
+// `call`, which a caller that may be interrupted behind the function has in any
+// case.
 BB_API void bb_begin(bb_client* client, uint32_t field, const char* header,
                      size_t header_size, const bb_bytes* tensors,
-                     size_t tensor_count, double timeout, bb_call** call);
+                     size_t tensor_count, double timeout, const bb_call* after,
+                     bb_call** call);
 
 // Waits for the result of a call, at most `seconds`. Returns -1 if there is
 // none yet; 0: `bytes` is the encoded result; else the gRPC code of the call's
@@ -54,8 +58,8 @@ BB_API int bb_wait(bb_call* call, double seconds, bb_bytes* bytes);
 BB_API int bb_receive(bb_call* call, const bb_bytes* tensors,
                       size_t tensor_count, double seconds, bb_bytes* bytes);
 
-// Ends a call, if it has not ended. Does nothing for null.
-BB_API void bb_free(bb_call* call);
+// Ends a call, if it has not ended, and sets it to null. Does nothing for null.
+BB_API void bb_free(bb_call** call);
 
 #ifdef __cplusplus
 }

@@ -11,6 +11,7 @@ import pytest
 import torch
 from backboned import CrossEntropy, optim
 from backboned import calls as client_calls
+from backboned.transport import messages
 from test_lifecycle import wait_until
 from torch.nn import functional as F
 
@@ -257,14 +258,20 @@ def lose_first_answer(monkeypatch, method):
     true = getattr(client_calls, method)
     calls = []
 
-    def lossy(*arguments, **options):
-        result = true(*arguments, **options)
-        calls.append(method)
-        if len(calls) == 1:
-            raise backboned.errors.Unavailable("the connection broke")
-        return result
+    def lossy(function):
+        def call(*arguments, **options):
+            result = function(*arguments, **options)
+            if isinstance(result, messages.Prepared):
+                result.take = lossy(result.take)
+                return result
+            calls.append(method)
+            if len(calls) == 1:
+                raise backboned.errors.Unavailable("the connection broke")
+            return result
 
-    monkeypatch.setattr(client_calls, method, lossy)
+        return call
+
+    monkeypatch.setattr(client_calls, method, lossy(true))
     return calls
 
 
@@ -423,7 +430,8 @@ def test_hosted_network_says_what_is_lost(phoenix, hasty):
     wait_until(lambda: is_there(hasty))
     lost = "was restarted.*optimizer's state.*resume from a checkpoint"
     loss.backward()
-    for call in (optimizer.step, lambda: net(x), net.state_dict):
+    optimizer.step()
+    for call in (lambda: net(x), net.state_dict, optimizer.state_dict):
         with pytest.raises(backboned.errors.ServerRestarted, match=lost):
             call()
 

@@ -21,7 +21,7 @@ from backboned.instance_base import InstanceBase
 from backboned.losses import Terms, as_array, as_terms
 from backboned.transport import messages, session, tensors
 from backboned.transport.channel import CONTROL, DATA, Channel
-from backboned.transport.messages import Parts, Recallable, Request
+from backboned.transport.messages import Parts, Prepared, Recallable, Request
 from backboned.transport.tensors import Empty, as_bytes, make_spec
 from backboned.transport.traffic import Meter
 from backboned.types import Array, BatchNorm, Version
@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 V = TypeVar("V")
+
+Behind = Callable[[Prepared[Any]], None]
+"""Takes answers to calls that were sent before one: is given that one, and begins it
+first, so that it does not wait for them."""
 
 
 class ForwardKeywords(TypedDict, total=False):
@@ -141,7 +145,7 @@ def ask(channel: Channel, request: Message, timeout: float | None = None) -> Any
     return messages.decoded(response.FromString, raw)
 
 
-def _exchange(
+def _prepared(
     instance: InstanceBase,
     method: str,
     request: Request,
@@ -149,8 +153,8 @@ def _exchange(
     timeout: float | None,
     key: Hashable = None,
     repeatable: bool = True,
-) -> tuple[Any, V]:
-    """Call a method whose answer has tensors; give its header, and what `place` made.
+) -> Prepared[tuple[Any, V]]:
+    """Prepare a call whose answer has tensors; gives its header, and what `place` made.
 
     `place` is given the header, and makes the views of the tensors' memory besides. Of
     a call that is made again the last answer counts. `key` and `repeatable` as in
@@ -164,9 +168,14 @@ def _exchange(
         return views
 
     answer = getattr(pb, f"{method}Result").FromString
-    call = (instance.channel, DATA + method, request, answer, views_of)
-    result = messages.exchange(*call, timeout, key, repeatable)
-    return result, made[-1]
+    path = DATA + method
+    call = (instance.channel, path, request, answer, views_of)
+
+    def make() -> tuple[Any, V]:
+        result = messages.exchange(*call, timeout, key, repeatable)
+        return result, made[-1]
+
+    return Prepared(instance.channel, path, request, timeout, make)
 
 
 def read(
@@ -183,7 +192,7 @@ def read(
     request = _message(instance.address, kind, options, **fields)
     key = None if key is None else (instance.uid, key)
     query = messages.Query(request)
-    result, found = _exchange(instance, method, query, place, timeout, key)
+    result, found = _prepared(instance, method, query, place, timeout, key).take()
     instance.saw(result.version)
     return found, result
 
@@ -194,8 +203,8 @@ def write(
     arrays: Sequence[Array],
     options: WriteOptions,
     **fields: Any,
-) -> Version:
-    """Send what replaces a part of the state; give the version that it left."""
+) -> Prepared[Version]:
+    """Prepare to send what replaces a part of the state; gives what version it left."""
     timeout, recallable = options.pop("timeout", None), options.pop("recallable", None)
     options["request_id"] = options.get("request_id") or messages.fresh_id()
     kind = getattr(pb, f"{method}Header")
@@ -205,7 +214,11 @@ def write(
     call = (instance.channel, DATA + method, request, answer)
     if recallable is not None:
         recallable(functools.partial(messages.recall, *call))
-    return instance.saw(messages.send(*call, timeout).version)
+
+    def make() -> Version:
+        return instance.saw(messages.send(*call, timeout).version)
+
+    return Prepared(instance.channel, DATA + method, request, timeout, make)
 
 
 def change(
@@ -250,6 +263,7 @@ def forward(
     timeout: float | None = None,
     empty: Empty = np.empty,
     recallable: Recallable | None = None,
+    behind: Behind | None = None,
 ) -> types.Forward:
     """Run a forward of a C-contiguous input, and take the abandoned tapes along.
 
@@ -257,9 +271,13 @@ def forward(
     the instance's feature cache, that is asked for it first, by the input's digest.
 
     `empty` makes the arrays of the outputs. `recallable` is told, before the call, how
-    to ask for its answer if it is lost; a tape that it kept is given up then.
+    to ask for its answer if it is lost; a tape that it kept is given up then. With
+    `behind` it is uploaded at once, before the answers to earlier calls came.
     """
     delete_abandoned(instance.channel)
+    if behind is not None:
+        last = (None, None, recallable, behind)
+        return _run(instance, x, options, empty, timeout, *last)
     known, cached, key = instance.known_answers, options.get("cached"), None
     if cached or (
         cached is not False
@@ -291,6 +309,7 @@ def _run(
     key: bytes | None = None,
     digest: bytes | None = None,
     recallable: Recallable | None = None,
+    behind: Behind | None = None,
 ) -> types.Forward:
     """Run a forward of an input, or ask for its answer by the input's digest.
 
@@ -312,9 +331,10 @@ def _run(
         size_key = (instance.uid, lasting, x.shape)
         if recallable is not None:
             recallable(functools.partial(_recall_forward, instance, request))
-        result, (outputs, buffers) = _exchange(
-            instance, "Forward", request, place, timeout, size_key, sure
-        )
+        call = _prepared(instance, "Forward", request, place, timeout, size_key, sure)
+        if behind is not None:
+            behind(call)
+        result, (outputs, buffers) = call.take()
     except BaseException:
         session.put_back_tapes(instance.channel, given_up)
         raise
@@ -343,7 +363,7 @@ def _recall_forward(
     def place(result: Any) -> tuple[None, Parts]:
         return None, tensors.place_tensors([*result.outputs, *result.buffers])[1]
 
-    result, _ = _exchange(instance, "Forward", request.bare(), place, timeout)
+    result, _ = _prepared(instance, "Forward", request.bare(), place, timeout).take()
     if result.tape_id:
         session.put_back_tapes(instance.channel, [result.tape_id])
     return bytes(result.rng_state)
@@ -406,8 +426,8 @@ def backward(
     options: BackwardOptions,
     timeout: float | None = None,
     empty: Empty = np.empty,
-) -> types.Backward:
-    """Run a backward; the outputs' gradients are C-contiguous."""
+) -> Prepared[types.Backward]:
+    """Prepare a backward; the outputs' gradients are C-contiguous."""
     header = _message(instance.address, pb.BackwardHeader, options)
     sent: list[memoryview] = []
     for tape_id, gradients in tapes.items():
@@ -452,16 +472,44 @@ def backward(
     small = instance.layout.elements * 8 <= messages.CHUNK_BYTES and not several
     key = instance.uid if small else None
     request, sure = Request(header, sent), bool(header.request_id)
-    result, found = _exchange(instance, "Backward", request, place, timeout, key, sure)
-    version = instance.saw(result.version)
-    stepped = result.HasField("step")
-    return types.Backward(
-        version=version,
-        timings=contract.read_timings(result.timings),
-        step=contract.read_step(version, result.step) if stepped else None,
-        held=_mine(instance, result.held) if result.held else (),
-        **found,
+    call = _prepared(instance, "Backward", request, place, timeout, key, sure)
+
+    def read(answer: tuple[Any, dict[str, Any]]) -> types.Backward:
+        result, found = answer
+        version = instance.saw(result.version)
+        stepped = result.HasField("step")
+        return types.Backward(
+            version=version,
+            timings=contract.read_timings(result.timings),
+            step=contract.read_step(version, result.step) if stepped else None,
+            held=_mine(instance, result.held) if result.held else (),
+            **found,
+        )
+
+    return call.then(read)
+
+
+def step(
+    instance: InstanceBase,
+    step_options: types.StepOptions | None,
+    options: WriteOptions,
+) -> Prepared[types.Stepped]:
+    """Prepare a step with the gradients that the server holds."""
+    timeout = options.pop("timeout", None)
+    options["request_id"] = options.get("request_id") or messages.fresh_id()
+    message = contract.step_message(step_options)
+    request = messages.Query(
+        _message(instance.address, pb.StepRequest, options, options=message)
     )
+    path = DATA + "Step"
+
+    def make() -> types.Stepped:
+        answer = messages.send(
+            instance.channel, path, request, pb.StepResponse.FromString, timeout
+        )
+        return contract.read_step(instance.saw(answer.version), answer.result)
+
+    return Prepared(instance.channel, path, request, timeout, make)
 
 
 def _mine(instance: InstanceBase, present: Sequence[bool]) -> tuple[bool, ...]:
@@ -553,10 +601,26 @@ def set_params(
     parts: Sequence[Array],
     select: types.Select = None,
     **options: Unpack[WriteOptions],
-) -> Version:
+) -> Prepared[Version]:
     """Replace parameters by the concatenation of C-contiguous arrays of one dtype."""
     fields = {"selection": selection(instance, select), "spec": flat_spec(parts)}
     return write(instance, "SetParams", parts, options, **fields)
+
+
+def set_buffers(
+    instance: InstanceBase, values: Mapping[str, Any], **options: Unpack[WriteOptions]
+) -> Prepared[Version]:
+    """Replace the named buffers: all of them, or none."""
+    arrays = arrays_in_order(instance.layout, values)
+    every = len(arrays) == len(instance.layout.buffers) > 0
+    return write(
+        instance,
+        "SetBuffers",
+        list(arrays.values()),
+        options,
+        selection=contract.selection(None if every else list(arrays)),
+        buffers=[make_spec(array, name) for name, array in arrays.items()],
+    )
 
 
 def get_buffers(
@@ -612,7 +676,7 @@ def train_step(
         return named[result.logits.name], views
 
     delete_abandoned(instance.channel)
-    result, logits = _exchange(instance, "TrainStep", request, place, timeout)
+    result, logits = _prepared(instance, "TrainStep", request, place, timeout).take()
     version = contract.read_version(result.version)
     return types.TrainStep(
         version=version,

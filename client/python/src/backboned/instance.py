@@ -281,7 +281,7 @@ class Instance(InstanceBase):
             tape_id: {name: np.asarray(g, order="C") for name, g in gradients.items()}
             for tape_id, gradients in tapes.items()
         }
-        result = calls.backward(self, arrays, options, timeout)
+        result = calls.backward(self, arrays, options, timeout).take()
         return dataclasses.replace(
             result,
             grads=result.grads and _widened(result.grads),
@@ -370,7 +370,7 @@ class Instance(InstanceBase):
         version.
         """
         parts = [tensors.flat_float(values, "parameters", self.dtype)]
-        return calls.set_params(self, parts, select, **options)
+        return calls.set_params(self, parts, select, **options).take()
 
     def get_grads(
         self, select: Select = None, *, dtype: Any = None, timeout: float | None = None
@@ -414,7 +414,7 @@ class Instance(InstanceBase):
         flat = tensors.flat_float(values, "gradients", self.dtype)
         grads = pb.FlatGrads(spec=calls.flat_spec([flat]), present=present)
         fields = {"selection": calls.selection(self, select), "grads": grads}
-        return calls.write(self, "SetGrads", [flat], options, **fields)
+        return calls.write(self, "SetGrads", [flat], options, **fields).take()
 
     def zero_grads(
         self, select: Select = None, **options: Unpack[WriteOptions]
@@ -437,16 +437,7 @@ class Instance(InstanceBase):
 
         Raises InvalidArgument if there is no buffer of a name, or no name.
         """
-        arrays = calls.arrays_in_order(self.layout, values)
-        every = len(arrays) == len(self.layout.buffers) > 0
-        return calls.write(
-            self,
-            "SetBuffers",
-            list(arrays.values()),
-            options,
-            selection=contract.selection(None if every else list(arrays)),
-            buffers=[make_spec(array, name) for name, array in arrays.items()],
-        )
+        return calls.set_buffers(self, values, **options).take()
 
     def configure_optimizer(
         self,
@@ -475,9 +466,7 @@ class Instance(InstanceBase):
         A parameter without a gradient stays as it is. Raises FailedPrecondition if
         there is no optimizer, or no parameter of a group has a gradient.
         """
-        message = contract.step_message(options)
-        answer = calls.change(self, pb.StepRequest, call, options=message)
-        return contract.read_step(self.saw(answer.version), answer.result)
+        return calls.step(self, options, call).take()
 
     def get_optimizer_state(
         self, **options: Unpack[ReadOptions]
@@ -514,7 +503,7 @@ class Instance(InstanceBase):
             options,
             optimizer=contract.optimizer_message(optimizer),
             tensors=list(map(make_spec, arrays, tensors)),
-        )
+        ).take()
 
     def train_step(
         self,

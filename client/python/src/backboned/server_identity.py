@@ -5,7 +5,7 @@ from __future__ import annotations
 from backboned.contract import read_server
 from backboned.errors import BackbonedError
 from backboned.transport.channel import RESTARTED, Channel
-from backboned.transport.retries import Patience, is_absence
+from backboned.transport.retries import Patience, forget_frames, is_absence
 from backboned.transport.traffic import Meter
 from backboned.types import ServerInfo
 
@@ -37,17 +37,29 @@ class ServerIdentity:
         try:
             return self.ask()
         except BackbonedError as error:
-            patience = Patience(self._channel.reconnect_timeout)
-            return self.await_again(error, patience)
+            forget_frames(error)
+            absent = error.with_traceback(None)  # Which has this frame.
+        return self.await_again(absent, Patience(self._channel.reconnect_timeout))
 
     def was_restarted(self, error: BackbonedError) -> bool:
         """Whether a call failed since the server is not the one that it was."""
         if error.reason not in _STRANGE:
             return False
         try:
-            return self.ask(_ANSWER_S).server_uid != self.info.server_uid
+            return self._uid_now() != self.info.server_uid
         except BackbonedError:
             return False
+
+    def _uid_now(self) -> str:
+        """Ask a server that has just answered, perhaps on another connection."""
+        try:
+            return self.ask(_ANSWER_S).server_uid
+        except BackbonedError as error:
+            if not is_absence(error):
+                raise
+            forget_frames(error)
+            absent = error.with_traceback(None)
+        return self._channel.await_server(absent, Patience(_ANSWER_S)).server_uid
 
     def await_again(self, error: BackbonedError, patience: Patience) -> ServerInfo:
         """Wait until the server is there, after a call that failed for its absence.

@@ -292,6 +292,7 @@ class Gradients:
             self._put(i, mine)
 
     def _push(self, indices: list[int]) -> None:
+        self._pending.make_sure()
         tensors = self._tensors()
         with as_plain():
             grads = {i: tensors[i].grad for i in indices}

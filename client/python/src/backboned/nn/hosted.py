@@ -20,9 +20,21 @@ from backboned.errors import BackbonedError, verbs
 from backboned.instance import Instance
 from backboned.nn.gradients import Gradients
 from backboned.nn.lazy import LazyParameter
-from backboned.nn.link import LinkBase, Tape, rng_state, say, set_rng_state
+from backboned.nn.link import (
+    LinkBase,
+    Tape,
+    Writes,
+    rng_state,
+    say,
+    set_rng_state,
+)
 from backboned.nn.mirrored import MirroredLink, ScratchLink
-from backboned.nn.pending_calls import PendingBackward, PendingCalls, StepsInFlight
+from backboned.nn.pending_calls import (
+    PendingBackward,
+    PendingCalls,
+    SentCall,
+    StepsInFlight,
+)
 from backboned.nn.refs import Weak, weakly
 from backboned.nn.values import Values
 from backboned.nn.watch import as_tensor, empty, slots_of
@@ -36,7 +48,6 @@ from backboned.types import (
     Optimizer,
     OptimizerState,
     StepOptions,
-    Stepped,
     TrainStep,
     Version,
 )
@@ -70,7 +81,12 @@ class HostedLink(LinkBase):
         self._in_flight = StepsInFlight(
             weakly(self._train_step_made), weakly(self._lost_step)
         )
-        self._pending = PendingCalls(instance, weakly(self._stepped), self._in_flight)
+        self._pending = PendingCalls(
+            instance,
+            weakly(self._stepped),
+            weakly(self._lost_step),
+            self._in_flight,
+        )
         self.timeout = mirror.timeout if mirror else None
         slots = slots_of(root, instance.layout, getattr(torch, instance.dtype))
         known = mirror.watches if mirror else {}
@@ -146,7 +162,10 @@ class HostedLink(LinkBase):
             if changed:
                 written = functools.partial(values.pushed, changed)
                 with self._pending.asking() as again:
-                    self._write(part, values.known, changed, written, again)
+                    writes = Writes()
+                    write = (part, values.known, changed, written, again)
+                    writes.add(self._writing(*write))
+                    writes.take()
 
     def push(self) -> None:
         """Write what was written here, also over what somebody else wrote."""
@@ -229,34 +248,62 @@ class HostedLink(LinkBase):
     # Forwards and backwards.
 
     def forward(self, x: Array, options: ForwardOptions) -> Forward:
-        """Send what waits and what was written, run a forward of that very state."""
+        """Send what waits and what was written, run a forward of that very state.
+
+        It is sent behind a step that was not awaited, whose answer is taken then.
+        """
         layout = self.instance.layout
         moves = moves_buffers(layout, options)
         draws = options["training"] and layout.stochastic
         options = {**options}
         with self._lock, self._advised:
-            self._settle()
+            steps = self._follows() if self._pending.sent else 0
+            behind = self._pending.behind if steps else None
+            if not steps:
+                self._settle()
             if draws:
                 options["rng_state"] = rng_state()
             # For all that the server cannot know to change nothing.
             if options["training"] or moves or options.get("tape"):
                 options["request_id"] = fresh_id()
-            options["if_version"] = self.version
+            options["if_version"] = self._left_by(steps) if steps else self.version
             generator = options.get("rng_state", b"")
-            if moves:
-                self._buffers.moved()
+            if moves or behind:
                 asking = self._pending.asking(generator)
-                with self._changing("buffers"), asking as again:
-                    call = (self.timeout, empty, again)
+                parts = ["buffers"] if moves else []
+                if moves:
+                    self._buffers.moved()
+                with self._changing(*parts), asking as again:
+                    call = (self.timeout, empty, again, behind)
                     result = calls.forward(self.instance, x, options, *call)
-                    self._note("buffers", result.version)
-        if not moves:
+                    if moves:
+                        self._note("buffers", result.version)
+        if not moves and not behind:
             asking = self._pending.asking(generator, beside=True)
             with self._advised, asking as again:
                 result = self._forward_beside_others(x, options, again)
         if draws:
             set_rng_state(result.rng_state)
         return result
+
+    def _follows(self) -> int:
+        """Say how many steps a forward may follow that were not awaited."""
+        steps = self._pending.leads()
+        if not steps or self.version.params is None:
+            return 0
+        if any(values.changed() for values in self._both.values()):
+            return 0
+        return steps
+
+    def _left_by(self, steps: int) -> Version:
+        """Say what version there will be after steps that were sent."""
+        uid, params, buffers = self.version
+        return Version(uid, None if params is None else params + steps, buffers)
+
+    def make_sure(self) -> None:
+        """Take the answers to the steps that were not awaited."""
+        with self._lock, self._advised:
+            self._pending.take_sent()
 
     def queue(self, item: PendingBackward) -> None:
         """Let the backward of a tape wait for the step, or the next use."""
@@ -278,7 +325,8 @@ class HostedLink(LinkBase):
             self._pending.flush()  # The tape may wait already.
         with self._advised:
             tapes = {tape.tape_id: gradients}
-            return calls.backward(self.instance, tapes, options, self.timeout, empty)
+            call = (self.instance, tapes, options, self.timeout, empty)
+            return calls.backward(*call).take()
 
     def zero_grad(self, tensors: Sequence[torch.Tensor] | None = None) -> None:
         """Take the gradients of some parameters away, or of all."""
@@ -294,24 +342,28 @@ class HostedLink(LinkBase):
     # The optimizer, and its steps.
 
     def step(
-        self, options: StepOptions, covers_all: bool
-    ) -> tuple[bool, Stepped | None]:
-        """Push what was written here, and step, if there is anything to step with.
+        self, options: StepOptions, covers_all: bool, number: int
+    ) -> SentCall | None:
+        """Push what was written here, and send a step, if there are gradients.
+
+        Does not wait for it: whoever uses the network next gets its error.
 
         `covers_all` says whether the optimizer has every parameter that may have a
-        gradient. Gives whether it stepped, and what the step did.
+        gradient; `number` is the step's, for errors.
         """
         with self._lock, self._advised:
-            made = self._pending.make_sure()
+            self._pending.make_sure()
             self._push_changes()
-            if made is None:  # Else it was this step whose answer was lost.
-                self._grads.settle()
-                made = self._pending.step(options, covers_all)
-            return made is not None, made
+            self._grads.settle()
+            if not self._pending.has_gradients:
+                return None
+            self._params.moved()
+            return self._pending.step(options, covers_all, number)
 
     def thaw(self) -> None:
         """Let the server step the parameters that are frozen there."""
         with self._lock, self._advised:
+            self._pending.make_sure()
             self.instance.update(frozen=False, timeout=self.timeout)
 
     def optimizer_state(self) -> OptimizerState:
@@ -342,7 +394,6 @@ class HostedLink(LinkBase):
             return
         params = version.params if known is None else known + 1
         self.version = Version(self.version.uid, params, self.version.buffers)
-        self._params.moved()
 
     def train_step(self, run: Callable[..., TrainStep]) -> TrainStep:
         """Make a training step.

@@ -19,7 +19,7 @@ from backboned.nn.lazy import as_plain
 from backboned.nn.watch import as_array, empty
 from backboned.transport import forks, session
 from backboned.transport.channel import Channel
-from backboned.transport.messages import Recallable, fresh_id
+from backboned.transport.messages import Prepared, Recallable, fresh_id
 from backboned.types import Array, Forward, Version
 
 _log = logging.getLogger("backboned")
@@ -74,6 +74,9 @@ class LinkBase:
         """Give a link for a forward, and the parameters that it has."""
         return self, self.parameters()
 
+    def make_sure(self) -> None:
+        """Take the answers to the steps that were not awaited."""
+
     def show_all(self) -> None:
         """Bring all values here."""
 
@@ -100,18 +103,22 @@ class LinkBase:
             yield known
         except BackbonedError as error:
             if error.code in NOTHING_CHANGED:
-                self.version = known
+                again = {part: getattr(known, part) for part in parts}
+                self.version = self.version._replace(**again)
             raise
 
-    def _write(
+    def _writing(
         self,
         part: str,
         tensors: Sequence[torch.Tensor],
         indices: Sequence[int],
         written: Callable[[], None],
         recallable: Recallable | None = None,
-    ) -> None:
-        """Push some parameters or buffers; `written` is called when they are there."""
+    ) -> Iterator[Prepared[Version]]:
+        """Push some parameters or buffers; `written` is called when they are there.
+
+        Gives the call once it is prepared, and takes its answer when it is continued.
+        """
         layout = self.instance.layout
         specs: Any = layout.parameters if part == "params" else layout.buffers
         names = [specs[i].name for i in indices]
@@ -127,11 +134,13 @@ class LinkBase:
             if part == "params":
                 selected = None if len(names) == len(specs) else names
                 options["if_version"] = before._replace(buffers=None)
-                version = calls.set_params(self.instance, arrays, selected, **options)
+                call = calls.set_params(self.instance, arrays, selected, **options)
             else:
                 values = dict(zip(names, arrays))
                 options["if_version"] = before._replace(params=None)
-                version = self.instance.set_buffers(values, **options)
+                call = calls.set_buffers(self.instance, values, **options)
+            yield call
+            version = call.take()
             written()
             self._note(part, version)
 
@@ -165,6 +174,42 @@ class LinkBase:
                 if options.get("request_id"):
                     again["request_id"] = fresh_id()
                 return calls.forward(self.instance, x, again, *call)
+
+
+Write = Iterator[Prepared[Version]]
+"""A push that gives its call, and takes the answer when it is continued."""
+
+
+class Writes:
+    """Pushes that were prepared. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self._running: list[Write] = []
+        self._calls: list[Prepared[Version]] = []
+
+    def add(self, write: Write) -> None:
+        """Prepare a push, which is made behind those before it."""
+        self._calls.append(next(write))
+        self._running.append(write)
+
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._running)
+
+    def behind(self, call: Prepared[Any]) -> None:
+        """Send all, and a call which is made if they are; take the pushes' answers."""
+        before: Prepared[Any] | None = None
+        for each in (*self._calls, call):
+            if not each.begin(before):
+                break
+            before = each
+        self.take()
+
+    def take(self) -> None:
+        """Take the answers. Raises BackbonedError: the first one that failed."""
+        for write in self._running:
+            for _ in write:
+                pass
 
 
 def say(what: str, names: Sequence[str], size: int, why: str) -> None:

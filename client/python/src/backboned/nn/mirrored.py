@@ -17,7 +17,7 @@ from backboned.errors import BackbonedError, ServerRestarted, StaleVersion, verb
 from backboned.instance import Instance
 from backboned.nn import reconnect
 from backboned.nn.lazy import as_plain
-from backboned.nn.link import LinkBase, Tape, rng_state, set_rng_state
+from backboned.nn.link import LinkBase, Tape, Write, Writes, rng_state, set_rng_state
 from backboned.nn.watch import (
     Watch,
     as_array,
@@ -213,25 +213,34 @@ class MirroredLink(LinkBase):
         return self._through_restarts(make, self.instance, self.timeout)
 
     def _push_changes(self) -> None:
+        self._changes().take()
+
+    def _changes(self) -> Writes:
+        """Prepare to push what changed here."""
+        writes = Writes()
         for part, slots in self._slots.items():
             watch, tensors = self.watches[part], slots.tensors()
             if getattr(self.version, part) is None:
                 watch.forget()
             changed = watch.changed(tensors)
             if changed:
-                self._push(part, tensors, changed)
+                writes.add(self._push(part, tensors, changed))
+        return writes
 
-    def _push(self, part: str, tensors: list[Any], changed: list[int]) -> None:
+    def _push(self, part: str, tensors: list[Any], changed: list[int]) -> Write:
         looks = self.watches[part].look(tensors, changed)
 
         def written() -> None:
             self.watches[part].saw(looks)
             self._same[part] = set()
 
-        self._write(part, tensors, changed, written)
+        return self._writing(part, tensors, changed, written)
 
     def forward(self, x: Array, options: ForwardOptions) -> Forward:
-        """Push what changed, run a forward of that very state, take the new buffers."""
+        """Push what changed, run a forward of that very state, take the new buffers.
+
+        The forward is sent behind the pushes, before their answers came.
+        """
         return self._through_restarts(self._forward, x, options)
 
     def _forward(self, x: Array, options: ForwardOptions) -> Forward:
@@ -240,22 +249,40 @@ class MirroredLink(LinkBase):
         if draws:
             options["rng_state"] = rng_state()
         with self._lock, self._advised:
-            self._push_changes()
-            options["if_version"] = self.version
+            known = self.version
+            writes = self._changes()
+            left = self._left_by(writes, known)
+            if left is None:
+                writes.take()
+                writes, left = Writes(), self.version
+            options["if_version"] = left
+            call = (self.timeout, empty, None, writes.behind if writes else None)
             if moves:
                 with self._changing("buffers"):
                     full: ForwardOptions = {**options, "return_buffers": True}
-                    call = (self.timeout, empty)
                     result = calls.forward(self.instance, x, full, *call)
                     self._write_buffers(result.buffers)
                     self._same["buffers"] = set()
                     self._note("buffers", result.version)
-        if not moves:
+            elif writes:
+                result = calls.forward(self.instance, x, options, *call)
+        if not moves and not writes:
             with self._advised:
                 result = self._forward_beside_others(x, options)
         if draws:
             set_rng_state(result.rng_state)
         return result
+
+    def _left_by(self, writes: Writes, known: Version) -> Version | None:
+        """Say what version the pushes leave of a known one; None: nobody knows."""
+        left = self.version
+        for part in self._slots if writes else ():
+            if getattr(left, part) is None:  # It is pushed.
+                before = getattr(known, part)
+                if before is None:
+                    return None
+                left = left._replace(**{part: before + 1})
+        return left
 
     def _write_buffers(self, values: dict[str, Array]) -> None:
         """Copy buffers of the instance into the mirror."""
@@ -284,7 +311,8 @@ class MirroredLink(LinkBase):
             self._forward_again(tape)
         tapes = {tape.tape_id: gradients}
         try:
-            return calls.backward(self.instance, tapes, options, self.timeout, empty)
+            call = (self.instance, tapes, options, self.timeout, empty)
+            return calls.backward(*call).take()
         except BackbonedError as error:
             if is_absence(error):
                 tape.uid = ""  # It may have been used up.

@@ -121,23 +121,30 @@ class RemoteBackbone(nn.Module):
 
     @property
     def traffic(self) -> Traffic:
-        """What travelled for it so far; a difference says what did in between."""
+        """What travelled for it so far; a difference says what did in between.
+
+        Waits for a step that was not awaited, and raises its error.
+        """
         return self.instance.channel.meter.read()
 
     @property
     def instance(self) -> Instance:
-        """The instance in the server, for NumPy arrays; beside the mirror."""
+        """The instance in the server, for NumPy arrays; beside the mirror.
+
+        Waits for a step that was not awaited, and raises its error.
+        """
+        self._link.make_sure()
         return self._link.instance
 
     @property
     def name(self) -> str:
         """The instance's name."""
-        return self.instance.name
+        return self._link.instance.name
 
     @property
     def layout(self) -> Layout:
         """Names, shapes and order of the tensors."""
-        return self.instance.layout
+        return self._link.instance.layout
 
     @property
     def timeout(self) -> float | None:
@@ -156,7 +163,7 @@ class RemoteBackbone(nn.Module):
         SHA-256 of its parameters and buffers.
         """
         info = self._link.info()
-        instance, server = self.instance, self.instance.server_identity.info
+        instance, server = self._link.instance, self._link.instance.server_identity.info
         device = next(d for d in server.devices if d.name == instance.device)
         return {
             "mode": self.mode,
@@ -252,7 +259,7 @@ class RemoteBackbone(nn.Module):
         """
         if enable and not self.layout.prerelu:
             raise ValueError(
-                f"{self.instance.architecture} has no stages before a ReLU"
+                f"{self._link.instance.architecture} has no stages before a ReLU"
             )
         self.return_prerelu = enable
 
@@ -375,7 +382,7 @@ class RemoteBackbone(nn.Module):
                 f"got the shape {list(values.shape)}"
             )
         parameters = self._link.parameters()
-        values = values.detach().to("cpu", getattr(torch, self.instance.dtype))
+        values = values.detach().to("cpu", getattr(torch, self._link.instance.dtype))
         parts = torch.split(values, [p.numel() for p in parameters])
         return [
             (parameter, part.reshape(parameter.shape).clone())
@@ -432,7 +439,7 @@ class RemoteBackbone(nn.Module):
     def _hosted(self) -> HostedLink:
         """Let parameters and gradients be in the server from now on."""
         if isinstance(self._link, MirroredLink):
-            self._link = HostedLink(self.instance, self, self._link)
+            self._link = HostedLink(self._link.instance, self, self._link)
         assert isinstance(self._link, HostedLink)
         return self._link
 
@@ -465,16 +472,16 @@ class RemoteBackbone(nn.Module):
 
     def delete(self) -> None:
         """Delete the instance in the server; what is here stays readable."""
-        self.instance.delete()
+        self._link.instance.delete()
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> RemoteBackbone:
         """Refuse what would move the mirror to another device or type."""
-        dtype = getattr(torch, self.instance.dtype)
+        dtype = getattr(torch, self._link.instance.dtype)
         probe = fn(torch.zeros(1, dtype=dtype, device="cpu"))
         if probe.device.type != "cpu" or probe.dtype != dtype:
             raise TypeError(
-                f"a RemoteBackbone's mirror is {self.instance.dtype} on the CPU, not "
-                f"{probe.dtype} on {probe.device}; the server computes on its own "
+                f"a RemoteBackbone's mirror is {self._link.instance.dtype} on the CPU, "
+                f"not {probe.dtype} on {probe.device}; the server computes on its own "
                 "device, and takes inputs from any"
             )
         if self._link.is_mirror:
@@ -521,7 +528,7 @@ class RemoteBackbone(nn.Module):
 
     def extra_repr(self) -> str:
         """Say the name, what it was made from, the server and the way of working."""
-        instance = self.instance
+        instance = self._link.instance
         made_from = instance.benchmark or instance.architecture
         return (
             f"{instance.name!r} [{made_from}] on {instance.channel.target}, {self.mode}"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import functools
+import os
 from concurrent.futures import wait
-from typing import Any, Callable, NamedTuple, TypeVar, Union
+from typing import Any, Callable, NamedTuple
 
 import grpc
 import torch
@@ -16,7 +16,7 @@ from backboned.instance import Instance
 from backboned.nn.link import Tape, rng_state, set_rng_state
 from backboned.nn.watch import empty
 from backboned.steps import StepInFlight, raise_unseen
-from backboned.transport.messages import Recall, Recallable, fresh_id
+from backboned.transport.messages import Prepared, Recall, Recallable, fresh_id
 from backboned.transport.retries import is_absence
 from backboned.types import Array, Backward, StepOptions, Stepped, Version
 
@@ -126,13 +126,61 @@ class StepsInFlight:
             self._unsure(step)
 
 
-T = TypeVar("T", bound=Union[Backward, Stepped])
-
 # After these codes a call has ended, and after all but the last of its own kind it
 # makes no sense to make it again.
 _DECIDED = NOTHING_CHANGED | {grpc.StatusCode.INTERNAL}
 _LATE = grpc.StatusCode.DEADLINE_EXCEEDED
-_LOST = _DECIDED - {grpc.StatusCode.RESOURCE_EXHAUSTED}
+_BUSY = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+_Gradients = tuple[bool, bool, tuple[bool, ...]]
+"""`there`, `outdated` and `held` of `PendingCalls`."""
+
+
+class SentCall:
+    """A backward, a step, or both, whose answer was not taken yet.
+
+    - `group`: the backwards that it makes.
+    - `number`: of the step that it belongs to; 0: none.
+    - `steps`: whether it makes the step.
+    - `before`: what was known of the gradients before it.
+
+    - `step`: what the step did, once the answer was taken.
+    - `dropped`: whether its gradients were taken away since.
+    """
+
+    step: Stepped | None = None
+    dropped = False
+
+    def __init__(
+        self,
+        call: Prepared[Any],
+        group: Group,
+        number: int,
+        steps: bool,
+        before: _Gradients,
+    ) -> None:
+        self.call = call
+        self.group = group
+        self.number = number
+        self.steps = steps
+        self.before = before
+        self._process = os.getpid()
+
+    @property
+    def is_parents(self) -> bool:
+        """Whether this is the copy of a forked child, which has no part in it."""
+        return self._process != os.getpid()
+
+    def name(self, error: BackbonedError) -> None:
+        """Say in an error which step it is of."""
+        if self.number:
+            text = f"step {self.number}, which was not awaited: {error.message}"
+            error.message, error.args = text, (text,)
+
+    def end(self) -> None:
+        """Let go of the tapes, and of what was sent."""
+        self.group = []
+        del self.call
 
 
 class Asking:
@@ -168,24 +216,28 @@ class Asking:
 class PendingCalls:
     """Sends backwards and steps, each once.
 
-    Before anything else the training steps in flight are waited for, and a backward or
-    step whose answer is lost is made again, under its id. Of another call whose answer
-    is lost the answer is asked for, so that the call has ended. Not thread-safe, but
-    for `asking` beside others.
+    A step is not awaited: the forward behind it is sent before its answer came. Before
+    anything else the answers are taken, and the training steps in flight waited for. A
+    backward or step whose answer is lost is made again, under its id. Of another call
+    whose answer is lost the answer is asked for, so that the call has ended. Not
+    thread-safe, but for `asking` beside others.
 
     - `stepped`: told the answer's version when the server made a step.
+    - `unsure`: told that a step may have been made of which nothing will be known.
 
     - `in_flight`: the training steps in flight.
     - `timeout`: seconds for each call.
     - `there`: whether the server may hold gradients.
     - `outdated`: whether it may hold some that do not count any more.
     - `held`: if it may hold gradients, of which parameters; empty: not known.
+    - `sent`: what was sent, and its answer not taken.
     """
 
     def __init__(
         self,
         instance: Instance,
         stepped: Callable[[Version], None],
+        unsure: Callable[[None], None],
         in_flight: StepsInFlight,
     ) -> None:
         self.in_flight = in_flight
@@ -195,52 +247,113 @@ class PendingCalls:
         self.held: tuple[bool, ...] = ()
         self._instance = instance
         self._stepped = stepped
+        self._unsure = unsure
         self._queue: Group = []
-        self._unsure: Callable[[], Backward | Stepped] | None = None
+        self.sent: list[SentCall] = []
+        # The error of a step that was waited for at once, for whoever is next.
+        self._failed: BackbonedError | None = None
         self._lost: list[tuple[Recall, bytes]] = []
 
     @property
     def empty(self) -> bool:
         """Whether nothing waits and nothing is unsure."""
-        return not (self._queue or self._unsure or self._lost)
+        return not (self._queue or self.sent or self._failed or self._lost)
+
+    @property
+    def has_gradients(self) -> bool:
+        """Whether a step may find some."""
+        return bool(self._queue) or self.there
+
+    def leads(self) -> int:
+        """Say how many steps there are behind which a call may be sent, by `behind`.
+
+        0 if something else has to end first.
+        """
+        self._leave_to_parent()
+        if self._queue or self._lost or self.in_flight.count:
+            return 0
+        return sum([sent.steps for sent in self.sent])
 
     def add(self, item: PendingBackward) -> None:
         """Let the backward of a tape wait."""
         self._queue.append(item)
 
     def drop(self) -> None:
-        """Make sure of the last call, and forget what waits and what the server has."""
-        self.make_sure()
+        """Forget what waits and what the server has."""
+        if self._lost or self.in_flight.count:
+            self.make_sure()
+        for sent in self.sent:
+            sent.dropped = True
         self._queue.clear()
         self.outdated = self.outdated or self.there
         self.there = False
 
-    def flush(self, step: StepOptions | None = None) -> Stepped | None:
-        """Send what waits, the step with the last of it.
+    def flush(self) -> None:
+        """Send what waits, and take the answers.
 
         Raises BackbonedError if the server refuses or fails. What waited is then lost,
         unless its fate is unknown, or the server was too busy.
         """
         self.make_sure()
-        result = None
-        groups = grouped(self._queue, not self.there) if self._queue else []
-        for group in groups:
-            result = self._send(group, step if group is groups[-1] else None).step
-        return result
+        if self._queue:
+            for group in grouped(self._queue, not self.there):
+                self._prepare(group)
+            self.take_sent()
 
     def send_now(self, item: PendingBackward) -> Array:
         """Send one backward alone; give its input's gradient."""
         self.flush()
         self._queue.append(item)
-        return self._send([item], input_grad=True).input_grads[0]
+        self._prepare([item], input_grad=True)
+        result: Backward = self._take(self.sent[0])
+        return result.input_grads[0]
 
-    def make_sure(self) -> Stepped | None:
-        """Let all that was sent come to its end; give the step that was unsure."""
+    def step(
+        self, options: StepOptions, with_backward: bool, number: int
+    ) -> SentCall | None:
+        """Send what waits, and a step of the optimizer, if there are gradients.
+
+        Does not wait for the answers. An error is raised by whoever uses this next.
+
+        `with_backward` says whether the step may go with the last backward.
+        """
+        self.make_sure()
+        groups = grouped(self._queue, not self.there) if self._queue else []
+        for group in groups:
+            last = with_backward and group is groups[-1]
+            self._prepare(group, number, options if last else None)
+        if not (groups and with_backward) and self.there:
+            self._prepare([], number, options)
+        made = self.sent[-1] if self.sent else None
+        self._begin()
+        return made
+
+    def behind(self, call: Prepared[Any]) -> None:
+        """Send a call, which is made if all before it are, and take their answers."""
+        if self.sent:
+            call.begin(self.sent[-1].call)
+        self.take_sent()
+
+    def make_sure(self) -> None:
+        """Let all that was sent come to its end."""
         self.in_flight.land()
         if self._lost:
             self._ask_again()
-        ended = self._surely(self._unsure) if self._unsure else None
-        return ended.step if isinstance(ended, Backward) else ended
+        self.take_sent()
+
+    def take_sent(self) -> None:
+        """Take the answers to backwards and steps.
+
+        Raises BackbonedError: the first one that failed; it names the step's number.
+        Those behind it are lost too, unless the fate of it is unknown.
+        """
+        if self._failed is not None:
+            failed, self._failed = self._failed, None
+            raise failed
+        if self.sent:
+            self._leave_to_parent()
+        while self.sent:
+            self._take(self.sent[0])
 
     def asking(self, generator: bytes = b"", beside: bool = False) -> Asking:
         """Make a call; if it ends otherwise than well, its answer is asked for later.
@@ -273,76 +386,104 @@ class PendingCalls:
                     set_rng_state(state)
             del self._lost[0]
 
-    def step(self, options: StepOptions, with_backward: bool) -> Stepped | None:
-        """Send what waits, and a step of the optimizer, if there are gradients.
-
-        `with_backward` says whether the step may go with the last backward.
-        """
-        try:
-            if self._queue and with_backward:
-                return self.flush(options)
-            self.flush()
-            if not self.there:
-                return None
-            call = functools.partial(self._bare_step, options, fresh_id())
-            return self._surely(call)
-        except BackbonedError as error:
-            if error.reason == "NO_GRADIENTS":
-                return None
-            raise
-
-    def _send(
-        self, group: Group, step: StepOptions | None = None, input_grad: bool = False
-    ) -> Backward:
-        options: BackwardOptions = {
-            "return_grads": False,
-            "accumulate": True,
-            "input_grad": input_grad,
-            "retain": group[0].retain,
-            "zero_before": self.outdated,
-            "step": step,
-            "request_id": fresh_id(),
-        }
-        return self._surely(functools.partial(self._backward, group, options))
-
-    def _backward(self, group: Group, options: BackwardOptions) -> Backward:
-        try:
-            result = calls.backward(
-                self._instance,
-                {item.tape.tape_id: item.gradients for item in group},
-                options,
-                self.timeout,
-                empty,
+    def _prepare(
+        self,
+        group: Group,
+        number: int = 0,
+        step: StepOptions | None = None,
+        input_grad: bool = False,
+    ) -> None:
+        """Prepare a backward, a step, or both. From now on they are made."""
+        if group:
+            options: BackwardOptions = {
+                "return_grads": False,
+                "accumulate": True,
+                "input_grad": input_grad,
+                "retain": group[0].retain,
+                "zero_before": self.outdated,
+                "step": step,
+                "request_id": fresh_id(),
+            }
+            tapes = {item.tape.tape_id: item.gradients for item in group}
+            call: Prepared[Any] = calls.backward(
+                self._instance, tapes, options, self.timeout, empty
             )
-        except BackbonedError as error:
-            if error.code in _LOST:
-                self._queue.clear()
-            raise
-        for item in group:
-            if not item.retain:
-                item.tape.done()
-        sent = {id(item) for item in group}
-        self._queue = [item for item in self._queue if id(item) not in sent]
-        self.there, self.outdated, self.held = True, False, result.held
-        if result.step is not None:
-            self._stepped(result.step.version)
-        return result
+        else:
+            ids: calls.WriteOptions = {
+                "request_id": fresh_id(),
+                "timeout": self.timeout,
+            }
+            call = calls.step(self._instance, step, ids)
+        before = (self.there, self.outdated, self.held)
+        made = SentCall(call, group, number, step is not None, before)
+        mine = set(map(id, group))
+        rest = [item for item in self._queue if id(item) not in mine]
+        sent, held = [*self.sent, made], () if group else self.held
+        # At once: Ctrl-C comes between calls.
+        self._queue, self.sent = rest, sent
+        self.there, self.outdated, self.held = True, False, held
 
-    def _bare_step(self, options: StepOptions, request_id: str) -> Stepped:
-        result = self._instance.step(
-            options, request_id=request_id, timeout=self.timeout
-        )
-        self._stepped(result.version)
-        return result
-
-    def _surely(self, call: Callable[[], T]) -> T:
-        """Make a call; keep it if its fate is unknown."""
-        self._unsure = call
+    def _begin(self) -> None:
+        """Send what was prepared; where that takes waiting, wait, and keep an error."""
+        before: Prepared[Any] | None = None
+        used: set[str] = set()
+        for sent in self.sent:
+            tapes = {item.tape.tape_id for item in sent.group}
+            # The server has a tape in use as soon as it has read of it.
+            if not used.isdisjoint(tapes) or not sent.call.begin(before):
+                break
+            sent.call.request.keep()
+            before = sent.call
+            used |= tapes
+        else:
+            return
         try:
-            result = call()
+            self.take_sent()
+        except BackbonedError as error:
+            self._failed = error.with_traceback(None)
+
+    def _take(self, sent: SentCall) -> Any:
+        """Take the answer to the first call that was sent; give it."""
+        try:
+            result = sent.call.take()
         except BackbonedError as error:
             if error.code in _DECIDED:
-                self._unsure = None
+                self._undo(sent, error.code == _BUSY)
+            if error.reason == "NO_GRADIENTS" and sent.steps:
+                return None
+            sent.name(error)
             raise
-        self._unsure = None
+        for item in sent.group:
+            if not item.retain:
+                item.tape.done()
+        if sent.group:
+            sent.step = result.step
+            if not sent.dropped:
+                self.held = result.held
+        else:
+            sent.step = result
+        if sent.step is not None:
+            self._stepped(sent.step.version)
+        self.sent.remove(sent)
+        sent.end()
         return result
+
+    def _undo(self, sent: SentCall, again: bool) -> None:
+        """Forget a call that was not made, and those behind it.
+
+        - `again`: let its backwards wait again.
+        """
+        lost = [item for each in self.sent for item in each.group]
+        queue = [*lost, *self._queue] if again and not sent.dropped else self._queue
+        if not sent.dropped:
+            self.there, self.outdated, self.held = sent.before
+        ended = self.sent
+        self._queue, self.sent = queue, []
+        for each in ended:
+            each.end()
+
+    def _leave_to_parent(self) -> None:
+        """Forget what this process's parent sent, which ends there."""
+        if self.sent and self.sent[0].is_parents:
+            self.sent = []
+            self._unsure(None)

@@ -18,6 +18,7 @@ from backboned.losses import Terms
 from backboned.nn.hosted import HostedLink
 from backboned.nn.lazy import as_plain
 from backboned.nn.module import RemoteBackbone, network_of
+from backboned.nn.pending_calls import SentCall
 from backboned.nn.refs import Weak
 from backboned.nn.watch import as_array
 from backboned.optim.state import HostedState, Place, Slots
@@ -60,13 +61,15 @@ class HostedOptimizer(torch.optim.Optimizer):
         Each step first bounds each element, as ``clip_grad_value_`` does.
     last_step : Stepped or None
         What the last step did, e.g. ``last_step.grad_norm`` before it was clipped.
+        Waits for the step, and raises its error.
     """
 
     kind: str
     clip_norm: float | None = None
     norm_type: float = 2.0
     clip_value: float | None = None
-    last_step: types.Stepped | None = None
+    _last: types.Stepped | SentCall | None = None
+    _steps = 0
     _link: HostedLink | None = None
     _network = Weak()  # It has this: one that is dropped is to be freed.
     _state: Any = None  # A HostedState, but while its state dict is made.
@@ -93,6 +96,15 @@ class HostedOptimizer(torch.optim.Optimizer):
         """The network that has its parameters."""
         network: RemoteBackbone = self._network
         return network
+
+    @property
+    def last_step(self) -> types.Stepped | None:
+        """What the last step did; waits for it, and raises its error."""
+        if isinstance(self._last, SentCall):
+            if self._link is not None:
+                self._link.make_sure()
+            self._last = self._last.step
+        return self._last
 
     @property
     def state(self) -> Any:
@@ -157,9 +169,12 @@ class HostedOptimizer(torch.optim.Optimizer):
         norm_type: float | None = None,
         clip_value: float | None = None,
     ) -> Any:
-        """Send the backwards that wait, and step with the gradients.
+        """Send the backwards that wait, and a step with the gradients; do not wait.
 
-        Without gradients nothing happens, as in torch.
+        Without gradients nothing happens, as in torch. If the server refuses or fails,
+        the next use of the network raises the error, which names the number of this
+        call among those of this optimizer. What waited is then lost, unless the answer
+        is: then the use after that asks for it again, and it happens once.
 
         Parameters
         ----------
@@ -175,9 +190,8 @@ class HostedOptimizer(torch.optim.Optimizer):
         Raises
         ------
         BackbonedError
-            If a backward or the step fails. What waited is then lost, unless the
-            answer is: then the next `step`, or the next use of the network, asks for
-            it again, and it happens once.
+            If an earlier step failed; this one is not made then. If what was written
+            here cannot be pushed.
         RuntimeError
             If the network has been handed to another optimizer, or this is a copy.
         """
@@ -189,8 +203,8 @@ class HostedOptimizer(torch.optim.Optimizer):
         parameters = link.parameters()
         self._put_in_force(link, parameters)
         options = self._options(clip_norm, norm_type, clip_value)
-        made, result = link.step(options, self._covers_all(parameters))
-        self.last_step = result if made else None
+        self._steps += 1
+        self._last = link.step(options, self._covers_all(parameters), self._steps)
         return loss
 
     def train_step(
@@ -201,7 +215,7 @@ class HostedOptimizer(torch.optim.Optimizer):
         run = self._whole_step(link, link.instance.train_step, x, terms, return_logits)
         result = link.train_step(run)
         self._note_for_schedulers()
-        self.last_step = result.step
+        self._last = result.step
         return result
 
     def train_step_async(
@@ -251,7 +265,7 @@ class HostedOptimizer(torch.optim.Optimizer):
 
     def _note_end(self, step: Any) -> None:
         if not step.error:
-            self.last_step = step.result().step
+            self._last = step.result().step
 
     def _options(
         self,

@@ -334,25 +334,60 @@ class Channel:
     ) -> bytes | None:
         """Make a call through the stream of the C++ client; give its result.
 
+        Parameters and None as in `begin` and `land`.
+        """
+        call = self.begin(path, header, parts, timeout)
+        return None if call is None else self.land(path, call, place)
+
+    def begin(
+        self,
+        path: str,
+        header: bytes,
+        parts: Sequence[memoryview],
+        timeout: float | None,
+        after: native.Call | None = None,
+    ) -> native.Call | None:
+        """Begin a call through the stream of the C++ client, and do not wait for it.
+
         Gives None if the call must be an RPC of its own: there is no C++ client, or the
-        server is older than streams.
+        server is older than streams; or if `after` is not of this stream.
 
         - `header`, `parts`: the request's header, encoded, and the bytes behind it.
-        - `place`: is given the result, and gives views for the bytes behind it.
+        - `after`: a call that must succeed, else this one is not begun in the server.
+          Its seconds count for this one too.
         """
-        connection = self.connection
-        stream, field = connection.native, _FIELDS.get(path)
+        stream, field = self.connection.native, _FIELDS.get(path)
         if stream is None or field is None:
             return None
-        meter, begin = self._call_meter(), time.monotonic()
         seconds = self.timeout if timeout is None else timeout
         limit = max(seconds, 0.0) if seconds < _FOR_EVER_S else native.NO_TIMEOUT
+        if after is not None:
+            if after.stream is not stream:
+                return None
+            if limit != native.NO_TIMEOUT:
+                whole = limit + after.timeout
+                limit = whole if after.timeout >= 0 else native.NO_TIMEOUT
+        with forks.GATE:
+            return native.Call(stream, field, header, parts, limit, after)
+
+    def land(
+        self, path: str, call: native.Call, place: native.Place = _no_tensors
+    ) -> bytes | None:
+        """Wait for a call that was begun; give its result.
+
+        Gives None if the server is older than streams, and has not made it.
+
+        - `place`: is given the result, and gives views for the bytes behind it.
+
+        Raises BackbonedError if the call failed.
+        """
+        meter, begin = self._call_meter(), time.monotonic()
         with forks.GATE:
             try:
-                result, sizes = stream.call(field, header, parts, limit, place)
+                result, sizes = call.wait(place)
             except native.CallError as error:
                 if _CODES[error.code] == grpc.StatusCode.UNIMPLEMENTED:
-                    connection.native = None
+                    self.connection.native = None
                     return None
                 raise self._translate(error) from None
         meter.moved(*sizes)

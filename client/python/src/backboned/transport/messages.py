@@ -6,11 +6,12 @@ import contextlib
 import copy
 import uuid
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from typing import Any, Callable, NamedTuple, Optional, TypeVar
+from typing import Any, Callable, Generic, NamedTuple, Optional, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from backboned.errors import MalformedAnswer
+from backboned.errors import Aborted, MalformedAnswer
+from backboned.transport import native
 from backboned.transport.channel import Channel
 from backboned.transport.traffic import Bar
 
@@ -21,6 +22,7 @@ SINGLE_BYTES = 2 << 20
 """The most bytes of data that go into one message: the server takes no more."""
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 _LENGTH_DELIMITED = 2
 _HEADER_TAG = b"\x0a"
@@ -319,6 +321,7 @@ class Request:
         self._parts = parts
         self._sent = sent
         self._is_bare = False
+        self._begun: native.Call | None = None
         self.total = total_bytes(parts)
 
     def bare(self) -> Request:
@@ -332,6 +335,49 @@ class Request:
         twin._is_bare = True
         return twin
 
+    def begin(
+        self,
+        channel: Channel,
+        path: str,
+        timeout: float | None,
+        after: Request | None = None,
+    ) -> bool:
+        """Begin the call through the channel's stream, so that `call` only waits.
+
+        Says whether it has begun; if not, `call` makes it.
+
+        - `after`: a request that has begun, and must succeed. Its answer must be taken
+          before this one's.
+        """
+        first = None
+        if not self._streams(channel):
+            return False
+        if after is not None:
+            first = after._begun
+            if first is None:
+                return False
+        data = (self._header, self._parts)
+        self._begun = channel.begin(path, *data, timeout, first)
+        return self._begun is not None
+
+    def keep(self) -> None:
+        """Let a call that has begun be made also if nobody waits for it."""
+        if self._begun is not None:
+            self._begun.stream.keep(self._begun)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether it has begun, and its answer was not taken."""
+        return self._begun is not None
+
+    def _streams(self, channel: Channel) -> bool:
+        """Whether the call may go through a stream.
+
+        What is bare has no end there, nobody knows there when all was sent, and there
+        are no bars.
+        """
+        return not (self._is_bare or self._sent is not None or channel.progress)
+
     def call(
         self,
         channel: Channel,
@@ -341,12 +387,19 @@ class Request:
     ) -> bytes | None:
         """Make the call through the channel's stream, and give its result.
 
-        Gives None if it must be an RPC of its own: what is bare has no end in a stream,
-        nobody knows there when all was sent, and there are no bars.
+        Gives None if it must be an RPC of its own.
         """
-        if self._is_bare or self._sent is not None or channel.progress:
+        if not self._streams(channel):
             return None
         extra = () if place is None else (place,)
+        begun, self._begun = self._begun, None
+        if begun is not None and not begun.is_parents:
+            try:
+                return channel.land(path, begun, *extra)
+            except Aborted as error:
+                # What it was to follow failed at first, and has succeeded by now.
+                if error.reason != "NOT_BEGUN":
+                    raise
         return channel.call(path, self._header, self._parts, timeout, *extra)
 
     def body(self, bar: Bar) -> tuple[str, Any]:
@@ -372,6 +425,35 @@ class Request:
     def _was_sent(self) -> None:
         if self._sent is not None:
             self._sent()
+
+
+class Prepared(Generic[T]):
+    """A call that can be sent now, and its answer be taken later.
+
+    - `make`: makes the call, or takes its answer if the request has begun.
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        path: str,
+        request: Request,
+        timeout: float | None,
+        make: Callable[[], T],
+    ) -> None:
+        self.request = request
+        self.take = make
+        self._where = channel, path, request, timeout
+
+    def begin(self, after: Prepared[Any] | None = None) -> bool:
+        """Send the call; says whether that was done, as `Request.begin`."""
+        first = None if after is None else after.request
+        channel, path, _, timeout = self._where
+        return self.request.begin(channel, path, timeout, first)
+
+    def then(self, read: Callable[[T], R]) -> Prepared[R]:
+        """Give the same call, whose answer is read further."""
+        return Prepared(*self._where, lambda: read(self.take()))
 
 
 class Query(Request):

@@ -6,10 +6,13 @@ call waits, and addresses pass in and out: Python copies no tensor.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import functools
 import importlib.util
+import logging
 import os
+import threading
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,8 +31,13 @@ _NAME = "libbackboned_client.so"
 # How long a signal, such as Ctrl-C, waits for its handler.
 _SLICE_S = 0.05
 _NOT_YET = -1
+_CANCELLED = 1
+# How long a call that is kept, and for which nobody waits, has to be made.
+_KEPT_S = 10.0
 
 NO_TIMEOUT = -1.0
+
+_log = logging.getLogger("backboned")
 
 Place = Callable[[bytes], Sequence[memoryview]]
 
@@ -92,7 +100,10 @@ def _load(path: Path) -> Any:
         (
             "bb_begin",
             None,
-            (address, ctypes.c_uint32, text, size, address, size, seconds, address),
+            (
+                *(address, ctypes.c_uint32, text, size, address, size, seconds),
+                *(address, address),
+            ),
         ),
         ("bb_wait", ctypes.c_int, (address, seconds, address)),
         ("bb_receive", ctypes.c_int, (address, address, size, seconds, address)),
@@ -123,46 +134,95 @@ class Native:
     """
 
     def __init__(self, loaded: Any, target: str, session: str, label: str) -> None:
-        self._library = loaded
-        self._client = loaded.bb_open(target.encode(), session.encode(), label.encode())
-        finalizer = weakref.finalize(self, _drop, loaded, self._client, os.getpid())
+        self.library = loaded
+        self.client = loaded.bb_open(target.encode(), session.encode(), label.encode())
+        self._kept: weakref.WeakSet[Call] = weakref.WeakSet()
+        finalizer = weakref.finalize(self, _drop, loaded, self.client, os.getpid())
         finalizer.atexit = False
 
-    def close(self) -> None:
-        """End all calls, now and later. Idempotent."""
-        self._library.bb_close(self._client)
+    def keep(self, call: Call) -> None:
+        """Let a call be made also if nobody waits for it."""
+        call.kept = True
+        self._kept.add(call)
+        _keeping.add(self)
 
-    def call(
+    def end_kept(self) -> None:
+        """Wait for the calls that are to be made, for a while."""
+        for call in list(self._kept):
+            call.end()
+
+    def close(self) -> None:
+        """End all calls, now and later; those that are kept are made. Idempotent."""
+        self.end_kept()
+        self.library.bb_close(self.client)
+
+
+class Call:
+    """A call that has begun. One thread at a time.
+
+    It ends with `end`, or when nobody refers to it.
+
+    - `field`: the header's in `CallsRequest`.
+    - `parts`: one-dimensional views of format B; they must not change before the end.
+    - `timeout`: seconds, or `NO_TIMEOUT`.
+    - `after`: a call of the same stream, which must succeed; else this one fails with
+      NOT_BEGUN, or, if the stream breaks, as that one.
+
+    - `kept`: whether it is to be made also if nobody waits for it.
+    """
+
+    kept = False
+
+    def __init__(
         self,
+        stream: Native,
         field: int,
         header: bytes,
         parts: Sequence[memoryview],
         timeout: float,
-        place: Place,
-    ) -> tuple[bytes, tuple[int, int]]:
-        """Make a call, and give its result, and the bytes that went and came.
+        after: Call | None = None,
+    ) -> None:
+        self.stream = stream
+        self.timeout = timeout
+        self._header, self._parts = header, parts
+        self._library = stream.library
+        self._process = os.getpid()
+        self._turn = threading.Lock()
+        # Ctrl-C may come as soon as the call has begun: this has it by then.
+        self._call = ctypes.c_void_p()
+        self._library.bb_begin(
+            stream.client,
+            field,
+            header,
+            len(header),
+            _addresses(parts),
+            len(parts),
+            timeout,
+            None if after is None else after._call,
+            ctypes.byref(self._call),
+        )
 
-        - `field`: the header's in `CallsRequest`.
-        - `parts`: one-dimensional views of format B; they must not change meanwhile.
-        - `timeout`: seconds, or `NO_TIMEOUT`.
+    @property
+    def is_parents(self) -> bool:
+        """Whether this is the copy of a forked child."""
+        return self._process != os.getpid()
+
+    def wait(self, place: Place) -> tuple[bytes, tuple[int, int]]:
+        """Wait for the end; give the result, and the bytes that went and came.
+
         - `place`: is given the encoded result, and gives the memory for the tensors.
 
         Raises `CallError`.
         """
-        loaded = self._library
-        call, found = ctypes.c_void_p(), (ctypes.c_size_t * 2)()
-        sent = _addresses(parts), len(parts)
-        # Ctrl-C may come as soon as the call has begun: `call` has it by then.
+        with self._turn:
+            if not self._call:
+                raise CallError(_CANCELLED, b"")
+            self.kept = False
+            return self._wait(place)
+
+    def _wait(self, place: Place) -> tuple[bytes, tuple[int, int]]:
+        loaded, call, found = self._library, self._call, (ctypes.c_size_t * 2)()
         try:
-            loaded.bb_begin(
-                self._client,
-                field,
-                header,
-                len(header),
-                *sent,
-                timeout,
-                ctypes.byref(call),
-            )
             code = loaded.bb_wait(call, _SLICE_S, found)
             while code == _NOT_YET:
                 code = loaded.bb_wait(call, _SLICE_S, found)
@@ -177,9 +237,47 @@ class Native:
             if code:
                 raise CallError(code, ctypes.string_at(found[0], found[1]))
         finally:
-            loaded.bb_free(call)
-        sent_bytes = len(header) + sum(map(_size, parts))
+            self._free()
+        sent_bytes = len(self._header) + sum(map(_size, self._parts))
         return answer, (sent_bytes, len(answer) + sum(map(_size, places)))
+
+    def end(self) -> None:
+        """End the call at once; one that is kept when it is made.
+
+        Does nothing while another thread waits for it.
+        """
+        if self.is_parents or not self._turn.acquire(blocking=False):
+            return
+        try:
+            if self.kept and self._call:
+                self.kept = False
+                found = (ctypes.c_size_t * 2)()
+                if self._library.bb_wait(self._call, _KEPT_S, found):
+                    _log.warning(
+                        "a step that nobody waited for failed, or is not made yet"
+                    )
+            self._free()
+        finally:
+            self._turn.release()
+
+    def __del__(self) -> None:
+        """End the call."""
+        self.end()
+
+    def _free(self) -> None:
+        self._library.bb_free(ctypes.byref(self._call))
+
+
+# Streams with calls that are to be made before the process ends.
+_keeping: weakref.WeakSet[Native] = weakref.WeakSet()
+
+
+def _end_all_kept() -> None:
+    for stream in list(_keeping):
+        stream.end_kept()
+
+
+atexit.register(_end_all_kept)
 
 
 def _drop(loaded: Any, client: int, pid: int) -> None:

@@ -114,6 +114,10 @@ def forget_frames(error: BaseException | None) -> None:
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__context__
+        if error is not None:
+            # Its frames know those that call them, which are under way still.
+            traceback.clear_frames(error.__traceback__)
+            error.__traceback__ = None
 
 
 def is_absence(error: BackbonedError) -> bool:
