@@ -87,7 +87,7 @@ class Answer:
         if part.HasField("status"):
             self.status = part.status.code
             self.reason, self.message = reason_of(part.status), part.status.message
-            assert (self.status, self.reason) in ALLOWED
+            assert (self.status, self.reason) in ALLOWED, self
             if self.ok:
                 assert self.result is not None
                 assert len(self.data) == announced_bytes(self.result)
