@@ -295,7 +295,8 @@ class Fuzzed:
                 tapes.append(answer.result.forward.tape_id)
             uid, version = answer.version.uid, answer.version.params
             assert version >= seen.get(uid, 0), number
-            seen[uid] = version
+            if answer.changed:  # Those that read may work together.
+                seen[uid] = version
             data = {"get_params": answer.data, "set_params": call.data}.get(call.name)
             if data is not None:
                 digest = hashlib.sha256(data).digest()
