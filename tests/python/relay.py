@@ -123,32 +123,36 @@ class FlakyRelay(Relay):
 class CuttingRelay(FlakyRelay):
     """Passes bytes on, and cuts all connections at random ones once it is told to.
 
-    `seed` draws where; `passed` is how many bytes of both directions have passed.
+    `seed` draws where; `passed` is how many bytes have passed in each direction.
     """
 
     def __init__(self, server, seconds, seed):
         super().__init__(server, seconds)
         self.dice = random.Random(seed)
-        self.passed = 0
-        self.mean_bytes, self.next_cut = 0, float("inf")
+        self.passed = {"up": 0, "down": 0}
+        self.mean_bytes = self.next_cut = None
 
     def begin_cuts(self, mean_bytes):
-        """Cut after so many bytes of both directions, on the average."""
+        """Cut as often in each direction: after so many of its bytes on the average."""
         with self.lock:
             self.mean_bytes = mean_bytes
             self._draw_next()
 
     def end_cuts(self):
         with self.lock:
-            self.next_cut = float("inf")
+            self.next_cut = None
 
     def _draw_next(self):
-        self.next_cut = self.passed + int(self.dice.expovariate(1 / self.mean_bytes))
+        direction = self.dice.choice(("up", "down"))
+        pause = int(self.dice.expovariate(1 / self.mean_bytes[direction]))
+        self.next_cut = direction, self.passed[direction] + pause
 
     def _passing(self, direction, size):
         with self.lock:
-            passing = min(size, self.next_cut - self.passed)
-            self.passed += passing
+            passing = size
+            if self.next_cut is not None and self.next_cut[0] == direction:
+                passing = min(size, self.next_cut[1] - self.passed[direction])
+            self.passed[direction] += passing
             if passing < size:
                 self._draw_next()
             return passing

@@ -68,7 +68,8 @@ def train_with_cuts(far, way, steps, steps_between):
     with contextlib.closing(relay):
         with backboned.connect(relay.target, reconnect_timeout=60) as reached:
             expected, expected_losses = train(reached, way, steps)
-            relay.begin_cuts(steps_between * relay.passed / steps)
+            of_steps = steps_between / steps
+            relay.begin_cuts({at: n * of_steps for at, n in relay.passed.items()})
             begin = time.monotonic()
             net, losses = train(reached, way, steps)
             seconds = time.monotonic() - begin
