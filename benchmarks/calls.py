@@ -5,8 +5,19 @@ import time
 from pathlib import Path
 from typing import Any
 
-from experiments import MLP, RESNET, Plan, Result, Sides, _ms, alternate, result, row
-from processes import HERE, Bench, MeasurementError, Server, Worker
+from experiments import (
+    MLP,
+    RESNET,
+    Plan,
+    Result,
+    Sides,
+    _ms,
+    alternate,
+    forward,
+    result,
+    row,
+)
+from processes import HERE, THREADS, Bench, MeasurementError, Server, Worker
 from stats import ratios
 
 TRANSPORTS = ("native", "grpcio")
@@ -145,6 +156,21 @@ def p24(bench: Bench, plan: Plan) -> Result:
         )
     ]
     return result("Small calls beside a transfer", {"": case}, rows)
+
+
+def p25(bench: Bench, plan: Plan) -> Result:
+    """Measure where the time of a small call goes."""
+    server = bench.server
+    timing = plan.timing(0.5, 50, 20)
+    command = {"do": "call", "benchmark": MLP, "batch": 1, "target": server.unix}
+    sides: Sides = {}
+    for side, transport in (("Python, RPC", "grpcio"), ("Python, stream", "native")):
+        worker = _python(bench, THREADS, transport)
+        sides[side] = lambda w=worker: w.ask(**command, **timing)
+    asked = forward(server.unix, MLP, 1)
+    sides["C++, stream"] = lambda: bench.remote.ask(**asked, **timing)
+    cases = alternate(plan, "P25 a call's time", {"MLP, batch 1": sides})
+    return result("Where the time of a small call goes, MLP batch 1", cases, [])
 
 
 def _clients(count: int) -> str:

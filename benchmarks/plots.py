@@ -146,4 +146,39 @@ def _omp(result: Result) -> Any:
     return figure
 
 
-_PLOTS = {"P1": _forward, "P3": _latency, "P6": _transfers, "OMP": _omp}
+def _stages(result: Result) -> Any:
+    """Draw where the time of a call goes, as a bar for each side."""
+    figure, axes = plt.subplots(figsize=(7, 2.3))
+    sides = result["cases"][0]["sides"]
+    for at, figures in enumerate(reversed(sides.values())):
+        phases, left = figures["phases_s"], 0.0
+        whole = figures["percentiles_s"]["50"]
+        transport = phases.get("transport", whole)
+        parts = {
+            "server: queue": phases["queue"],
+            "server: compute": phases["compute"],
+            "server: rest": phases["handler"] - phases["queue"] - phases["compute"],
+            "wire, wake-ups": transport - phases["handler"],
+            "client's Python": whole - transport,
+        }
+        for color, (name, seconds) in zip(COLORS, parts.items()):
+            width = seconds * 1e6
+            axes.barh(at, width, 0.6, left, color=color, label=None if at else name)
+            if width > 12:
+                place = left + width / 2, at
+                axes.annotate(f"{width:.0f}", place, ha="center", va="center")
+            left += width
+    axes.set_yticks(range(len(sides)), list(sides)[::-1])
+    axes.set_xlabel("us")
+    axes.set_title("MLP batch 1: where the time of a call goes", loc="left")
+    axes.legend(fontsize=7, ncols=5, loc="upper center", bbox_to_anchor=(0.5, -0.25))
+    return figure
+
+
+_PLOTS = {
+    "P1": _forward,
+    "P3": _latency,
+    "P6": _transfers,
+    "P25": _stages,
+    "OMP": _omp,
+}

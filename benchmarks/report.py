@@ -123,20 +123,20 @@ def _case_table(result: Result) -> str:
 
 def _phase_table(result: Result) -> str:
     """Give where the time of a call goes; empty if no side says so."""
-    lines, names = [], []
-    for case in result["cases"]:
-        for side, figures in case["sides"].items():
-            phases = figures["phases_s"]
-            if phases:
-                names = list(phases)
-                whole = figures["percentiles_s"]["50"]
-                lines.append(
-                    [case["name"], side, number(whole * 1e3)]
-                    + [number(seconds * 1e3) for seconds in phases.values()]
-                )
-    if not lines:
-        return ""
-    return markdown(["case", "side", "call, ms", *names], lines)
+    sides = [
+        (case["name"], side, figures)
+        for case in result["cases"]
+        for side, figures in case["sides"].items()
+        if figures["phases_s"]
+    ]
+    names = dict.fromkeys(name for *_, each in sides for name in each["phases_s"])
+    lines = []
+    for case, side, figures in sides:
+        phases = figures["phases_s"]
+        whole = number(figures["percentiles_s"]["50"] * 1e3)
+        cells = [number(phases[n] * 1e3) if n in phases else "" for n in names]
+        lines.append([case, side, whole, *cells])
+    return markdown(["case", "side", "call, ms", *names], lines) if lines else ""
 
 
 def _policy_table(result: Result) -> str:

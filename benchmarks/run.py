@@ -47,6 +47,7 @@ EXPERIMENTS: dict[str, Callable[[Bench, Plan], Result]] = {
     "P22": calls.p22,
     "P23": calls.p23,
     "P24": calls.p24,
+    "P25": calls.p25,
     "NET": training.network,
     "TAPES": training.tapes,
     "LAYERS": experiments.layers,

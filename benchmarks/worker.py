@@ -8,6 +8,7 @@ instance, one without about a network in this process:
 
     {"do": "about"}
     {"do": "forward", "benchmark": B, "batch": N, "seconds": S}
+    {"do": "call", "target": T, "benchmark": B, "batch": N, "seconds": S}
     {"do": "gradients", "benchmark": B, "batch": N, "seconds": S}
     {"do": "step", "benchmark": B, "batch": N, "seconds": S, "way": W}
     {"do": "tapes", "target": T, "benchmark": B, "count": N, "together": H, ...}
@@ -82,6 +83,40 @@ class Worker:
         x = self._input(command)
         with torch.no_grad():
             return measure(command, lambda: net(x))
+
+    def do_call(self, command: Command) -> dict[str, Any]:
+        """Run forwards of arrays, and say where the time of each went.
+
+        *transport* is the time from the transport's call to its answer.
+        """
+        instance = self._net(command).instance
+        connection = instance.channel.connection
+        x = self._input(command).numpy()
+        names = ("compute", "handler", "queue", "transport")
+        phases: dict[str, list[float]] = {name: [] for name in names}
+        way = connection if connection.native is None else connection.native
+        carry = way.call
+
+        def timed(*arguments: Any) -> Any:
+            begin = time.perf_counter()
+            answer = carry(*arguments)
+            phases["transport"].append(time.perf_counter() - begin)
+            return answer
+
+        def run() -> None:
+            timings = instance.forward(x).timings
+            phases["compute"].append(timings.compute)
+            phases["handler"].append(timings.total)
+            phases["queue"].append(timings.queue)
+
+        instance.forward(x)  # From now on grpcio's answer is one message.
+        way.call = timed
+        try:
+            result = measure(command, run)
+        finally:
+            del way.call
+        count = len(result["latency_s"])
+        return {**result, "phases": {k: v[-count:] for k, v in phases.items()}}
 
     def do_gradients(self, command: Command) -> dict[str, Any]:
         """Run forwards in training, and compute the gradients of the logits' sum."""

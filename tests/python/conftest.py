@@ -25,7 +25,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 SLOW = (
     *("test_examples", "test_faults", "test_architectures", "test_pytorch_table"),
     *("test_outages", "test_mammoth_methods", "test_optimizers", "test_demo"),
-    *("test_examples_python", "test_ecosystem", "test_strangers"),
+    *("test_cuts", "test_examples_python", "test_ecosystem", "test_strangers"),
     *("test_lifecycle", "test_mammoth_vit", "test_mammoth_hosted", "test_weights"),
     "test_pages",
 )

@@ -1,6 +1,7 @@
 """TCP relays that break off in the middle of what goes through them."""
 
 import contextlib
+import random
 import socket
 import threading
 
@@ -43,6 +44,8 @@ class Relay:
             while True:
                 client, _ = listener.accept()
                 server = socket.create_connection(self.server)
+                for side in (client, server):  # Small parts are not held back.
+                    side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 with self.lock:
                     if self.broken:
                         client.close()
@@ -55,18 +58,21 @@ class Relay:
     def _pass_on(self, source, target, direction):
         with contextlib.suppress(OSError):
             while data := source.recv(1 << 16):
-                if self._is_over(direction, len(data)):
+                passing = self._passing(direction, len(data))
+                target.sendall(data[:passing])
+                if passing < len(data):
                     self._end()
                     return
-                target.sendall(data)
             target.shutdown(socket.SHUT_WR)
 
-    def _is_over(self, direction, size):
+    def _passing(self, direction, size):
+        """Give how many of so many bytes pass; fewer than all are the last."""
         with self.lock:
             if self.left[direction] is None:
-                return False
-            self.left[direction] -= size
-            return self.left[direction] < 0
+                return size
+            passing = min(size, self.left[direction])
+            self.left[direction] -= passing
+            return passing
 
 
 class FlakyRelay(Relay):
@@ -103,12 +109,50 @@ class FlakyRelay(Relay):
             self.sockets.append(listener)
         self._begin(self._accept, listener)
 
-    def _is_over(self, direction, size):
+    def _passing(self, direction, size):
         with self.lock:
             if self.cut != direction:
-                return False
+                return size
             self.cut = None
-            return True
+            return 0
 
     def _end(self):
         self.go_down()
+
+
+class CuttingRelay(FlakyRelay):
+    """Passes bytes on, and cuts all connections at random ones once it is told to.
+
+    `seed` draws where; `passed` is how many bytes have passed in each direction.
+    """
+
+    def __init__(self, server, seconds, seed):
+        super().__init__(server, seconds)
+        self.dice = random.Random(seed)
+        self.passed = {"up": 0, "down": 0}
+        self.mean_bytes = self.next_cut = None
+
+    def begin_cuts(self, mean_bytes):
+        """Cut as often in each direction: after so many of its bytes on the average."""
+        with self.lock:
+            self.mean_bytes = mean_bytes
+            self._draw_next()
+
+    def end_cuts(self):
+        with self.lock:
+            self.next_cut = None
+
+    def _draw_next(self):
+        direction = self.dice.choice(("up", "down"))
+        pause = int(self.dice.expovariate(1 / self.mean_bytes[direction]))
+        self.next_cut = direction, self.passed[direction] + pause
+
+    def _passing(self, direction, size):
+        with self.lock:
+            passing = size
+            if self.next_cut is not None and self.next_cut[0] == direction:
+                passing = min(size, self.next_cut[1] - self.passed[direction])
+            self.passed[direction] += passing
+            if passing < size:
+                self._draw_next()
+            return passing
