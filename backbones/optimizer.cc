@@ -9,6 +9,7 @@
 #include <ATen/ops/zeros_like.h>
 
 #include <cmath>
+#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -265,6 +266,12 @@ absl::Status CheckStep(const State& state, const StepOptions& options) {
     return CheckPositive("norm_type", options.clip_norm->norm_type);
   }
   if (options.clip_value.has_value()) {
+    if (std::isfinite(*options.clip_value) &&
+        *options.clip_value > std::numeric_limits<float>::max()) {
+      return InvalidOption(
+          absl::StrCat("clip_value is ", *options.clip_value,
+                       ", which is finite, but not in float32"));
+    }
     return CheckPositive("clip_value", *options.clip_value);
   }
   return absl::OkStatus();

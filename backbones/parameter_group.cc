@@ -1,6 +1,7 @@
 #include "backbones/parameter_group.h"
 
 #include <cmath>
+#include <limits>
 #include <string>
 #include <string_view>
 
@@ -10,10 +11,16 @@
 namespace backboned {
 namespace {
 
+// LibTorch refuses to step float32 by a larger number.
+bool FitsFloat(double value) {
+  return std::abs(value) <= std::numeric_limits<float>::max();  // NaN does not.
+}
+
 absl::Status CheckNotNegative(std::string_view name, double value) {
-  if (std::isfinite(value) && value >= 0) return absl::OkStatus();
-  return InvalidOption(absl::StrCat(std::string(name), " is ", value,
-                                    ", must be finite and at least 0"));
+  if (FitsFloat(value) && value >= 0) return absl::OkStatus();
+  return InvalidOption(
+      absl::StrCat(std::string(name), " is ", value,
+                   ", must be finite in float32 and at least 0"));
 }
 
 absl::Status CheckBeta(std::string_view name, double value) {
@@ -25,9 +32,9 @@ absl::Status CheckBeta(std::string_view name, double value) {
 absl::Status CheckSgd(const ParameterGroup& group) {
   absl::Status momentum = CheckNotNegative("momentum", group.momentum);
   if (!momentum.ok()) return momentum;
-  if (!std::isfinite(group.dampening)) {
-    return InvalidOption(
-        absl::StrCat("dampening is ", group.dampening, ", must be finite"));
+  if (!FitsFloat(group.dampening)) {
+    return InvalidOption(absl::StrCat("dampening is ", group.dampening,
+                                      ", must be finite in float32"));
   }
   if (group.nesterov && (group.momentum <= 0 || group.dampening != 0)) {
     return InvalidOption(absl::StrCat(

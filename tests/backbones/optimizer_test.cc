@@ -331,11 +331,15 @@ TEST(StepTest, RefusesOptionsThatDoNotFit) {
         StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(message)));
   };
   expect({.lr = {1, 2}}, "lr has 2 values, expected 1, one for each group");
-  expect({.lr = {-1}}, "group 0: lr is -1, must be finite and at least 0");
+  expect({.lr = {-1}},
+         "group 0: lr is -1, must be finite in float32 and at least 0");
   expect({.clip_norm = ClipNorm{.max_norm = 0}}, "max_norm is 0");
   expect({.clip_norm = ClipNorm{.max_norm = 1, .norm_type = -1}},
          "norm_type is -1, must be above 0");
   expect({.clip_value = kNan}, "clip_value is nan");
+  expect({.lr = {1e308}}, "lr is 1e+308, must be finite in float32");
+  expect({.clip_value = 1e308},
+         "clip_value is 1e+308, which is finite, but not in float32");
   expect({.settings = {{}, {}}},
          "settings has 2 values, expected 1, one for each group");
   expect({.settings = {{.momentum = -1}}}, "group 0: momentum is -1");
@@ -357,8 +361,9 @@ TEST(MakeOptimizerTest, RefusesNumbersOutOfTheirRange) {
   };
   expect(OptimizerKind::kSgd, {.lr = kNan}, "group 1: lr is nan");
   expect(OptimizerKind::kSgd, {.lr = kInfinity}, "group 1: lr is inf");
-  expect(OptimizerKind::kSgd, {.weight_decay = -2},
-         "group 1: weight_decay is -2, must be finite and at least 0");
+  expect(
+      OptimizerKind::kSgd, {.weight_decay = -2},
+      "group 1: weight_decay is -2, must be finite in float32 and at least 0");
   expect(OptimizerKind::kSgd, {.momentum = -0.5}, "momentum is -0.5");
   expect(OptimizerKind::kSgd, {.dampening = kInfinity}, "dampening is inf");
   expect(

@@ -89,7 +89,8 @@ TEST_F(OptimizerTest, RefusesOptimizersThatAreNone) {
                           v1::ERROR_REASON_INVALID_OPTION, HasSubstr(message)));
   };
   expect({}, "optimizer kind 0 is unknown, expected SGD, ADAM or ADAMW");
-  expect(Sgd(-1), "group 0: lr is -1, must be finite and at least 0");
+  expect(Sgd(-1),
+         "group 0: lr is -1, must be finite in float32 and at least 0");
   v1::Optimizer optimizer = Sgd(1);
   optimizer.add_groups()->mutable_selection()->add_globs("head");
   expect(optimizer, "parameter \"head\" is in group 0 and in group 1");
