@@ -28,7 +28,7 @@ _MOST_BYTES = (1 << 22) - 4096
 """Of a part: gRPC ends the stream of a client that sends more than 4 MiB."""
 
 _NUMBERS = (0, 1, 2, 3, 7, 127, 128, 1 << 31, (1 << 31) - 1, 1 << 40, (1 << 62) + 1)
-_FLOATS = (0.0, -0.0, 0.5, 1.0, -1.0, 1e-310, 3e38, float("inf"), float("nan"))
+_FLOATS = (0.0, -0.0, 0.5, 1.0, -1.0, 1e-310, 3e38, 1e308, float("inf"), float("nan"))
 _WORDS = ("", "a", "out", "features", "layers.0", "*", "!*", "nobody", "x" * 300, "é")
 _VARINTS = (b"\xff" * 9 + b"\x01", b"\x80" * 11, b"\xff\xff\xff\xff\x7f", b"\x80\x80")
 
