@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/time/clock.h"
+#include "base/clock.h"
 #include "server/rpc/transport/completion.h"
 
 namespace backboned::rpc {
@@ -30,7 +31,7 @@ CompletionThread::CompletionThread(
     std::unique_ptr<grpc::ServerCompletionQueue> queue, DeviceWorker& worker)
     : queue_(std::move(queue)),
       worker_(worker),
-      left_(absl::Now()),
+      left_(MonotonicClock().Now()),
       thread_([this] { StandBy(); }) {
   worker_.SetIdleTask(this);
 }
@@ -45,7 +46,7 @@ CompletionThread::~CompletionThread() {
   {
     absl::MutexLock lock(&mutex_);
     ends_ = true;
-    changed_.Signal();
+    changed_.SignalAll();
   }
   thread_.join();
 }
@@ -65,10 +66,10 @@ bool CompletionThread::Run(absl::Duration at_most) {
   {
     absl::MutexLock lock(&mutex_);
     if (is_interrupted_.exchange(false)) return true;
-    const absl::Time now = absl::Now();
+    const absl::Time now = MonotonicClock().Now();
     if (now - stint_ > kLongestStint) {
       crowded_until_ = now + kCrowd;
-      changed_.Signal();
+      changed_.SignalAll();
     }
     if (is_led_ || now < crowded_until_) {
       worker_would_ = true;
@@ -84,14 +85,14 @@ bool CompletionThread::Run(absl::Duration at_most) {
   if (next == grpc::CompletionQueue::TIMEOUT) {
     next =
         queue_->AsyncNext(&tag, &ok, absl::ToChronoTime(absl::Now() + at_most));
-    stint_ = absl::Now();
+    stint_ = MonotonicClock().Now();
   }
   {
     absl::MutexLock lock(&mutex_);
     is_led_ = false;
     is_interrupted_ = false;
-    left_ = absl::Now();
-    if (rests_) changed_.Signal();
+    left_ = MonotonicClock().Now();
+    if (rests_) changed_.SignalAll();
   }
   if (next == grpc::CompletionQueue::GOT_EVENT) Handle(tag, ok);
   return true;
@@ -107,7 +108,7 @@ void CompletionThread::Interrupt() {
 void CompletionThread::StandBy() {
   absl::MutexLock lock(&mutex_);
   while (true) {
-    const absl::Time now = absl::Now();
+    const absl::Time now = MonotonicClock().Now();
     const bool is_away = !is_led_ && (now - left_ >= kLongestAbsence ||
                                       now < crowded_until_ || ends_);
     if (is_away) {
@@ -132,10 +133,10 @@ bool CompletionThread::Lead() {
   do {
     has_event = queue_->Next(&tag, &ok);
     if (has_event) Handle(tag, ok);
-  } while (has_event && !(worker_would_ && absl::Now() >= until));
+  } while (has_event && !(worker_would_ && MonotonicClock().Now() >= until));
   mutex_.Lock();
   is_led_ = false;
-  left_ = absl::Now();
+  left_ = MonotonicClock().Now();
   worker_would_ = false;
   mutex_.Unlock();
   worker_.Wake();

@@ -13,6 +13,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "base/clock.h"
 #include "server/device/device_worker.h"
 
 namespace backboned::rpc {
@@ -53,17 +54,17 @@ class CompletionThread final : private DeviceWorker::IdleTask {
   DeviceWorker& worker_;
   // The worker would lead if nobody did.
   std::atomic<bool> worker_would_ = false;
-  std::atomic<bool> is_interrupted_ = false;  // The worker's Run.
-  absl::Time stint_ =
-      absl::InfiniteFuture();  // Since when the worker leads without a wait.
+  std::atomic<bool> is_interrupted_ = false;  // The worker's lead.
+  // Since when the worker leads without a wait.
+  absl::Time stint_ = absl::InfiniteFuture();
 
   absl::Mutex mutex_;
-  absl::CondVar changed_;
+  MonotonicCondVar changed_;
   int64_t users_ ABSL_GUARDED_BY(mutex_) = 0;
   bool ends_ ABSL_GUARDED_BY(mutex_) = false;
   bool is_led_ ABSL_GUARDED_BY(mutex_) = false;
-  bool rests_ ABSL_GUARDED_BY(mutex_) =
-      false;                                 // The own thread does not watch.
+  // The own thread does not watch.
+  bool rests_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Time left_ ABSL_GUARDED_BY(mutex_);  // When somebody left the lead.
   // Until then the own thread leads.
   absl::Time crowded_until_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
