@@ -35,8 +35,8 @@
 #include "server/process/options.h"
 #include "server/process/state_folder.h"
 #include "server/rpc/rpc_server.h"
-#include "server/rpc/transport/call.h"
 #include "server/rpc/standard/health_check.h"
+#include "server/rpc/transport/call.h"
 #include "server/server.h"
 
 namespace backboned {

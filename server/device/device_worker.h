@@ -78,7 +78,7 @@ class DeviceWorker {
     uint64_t merge_key = 0;
   };
 
-  // What a worker does while it has no work.
+  // The task of a worker that has no work.
   class IdleTask {
    public:
     // Does something, for at most so long, or until Interrupt. Returns false at

@@ -78,7 +78,7 @@ void AnswerFile(const ServerReflectionRequest& request, Known& known,
     SetError(grpc::NOT_FOUND, "the server does not know that", response);
   } else {
     response.mutable_file_descriptor_response();
-    known.erase(file);  // Whoever asks again gets it again.
+    known.erase(file);  // It goes again to a client that asks again.
     AddFile(*file, known, response);
   }
 }

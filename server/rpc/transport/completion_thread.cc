@@ -10,10 +10,10 @@
 namespace backboned::rpc {
 namespace {
 
-// How long nobody leads before the own thread does.
+// After such a time without a lead the own thread takes it.
 constexpr absl::Duration kLongestAbsence = absl::Milliseconds(2);
 
-// How long a worker that leads waits before the own thread stops to watch it.
+// The own thread stops to watch a worker that waits for longer.
 constexpr absl::Duration kRest = absl::Milliseconds(50);
 
 // A worker that has been busy for so long, without a wait, has company.
