@@ -20,6 +20,10 @@ constexpr absl::Duration kRest = absl::Milliseconds(50);
 constexpr absl::Duration kLongestStint = absl::Milliseconds(2);
 constexpr absl::Duration kCrowd = absl::Milliseconds(100);
 
+// A wait that is to end sooner is not for the queue, whose deadlines have whole
+// milliseconds: the worker waits for others to join a batch then.
+constexpr absl::Duration kShortestWait = absl::Milliseconds(20);
+
 void Handle(void* tag, bool ok) {
   TakeTag(tag);
   static_cast<Completion*>(tag)->Complete(ok);
@@ -67,7 +71,7 @@ bool CompletionThread::Run(absl::Duration at_most) {
     absl::MutexLock lock(&mutex_);
     if (is_interrupted_.exchange(false)) return true;
     const absl::Time now = MonotonicClock().Now();
-    if (now - stint_ > kLongestStint) {
+    if (now - stint_ > kLongestStint || at_most < kShortestWait) {
       crowded_until_ = now + kCrowd;
       changed_.SignalAll();
     }

@@ -7,6 +7,7 @@
 
 #include <memory>
 #include <optional>
+#include <span>
 #include <thread>
 
 #include "absl/synchronization/notification.h"
@@ -19,6 +20,8 @@
 
 namespace backboned::rpc {
 namespace {
+
+constexpr absl::Duration kMaxDelay = absl::Milliseconds(1);
 
 class CompletionThreadTest : public ::testing::Test {
  protected:
@@ -55,7 +58,10 @@ class CompletionThreadTest : public ::testing::Test {
   }
 
   TestClock clock_;
-  DeviceWorker worker_{c10::Device(c10::DeviceType::CPU), 1, {}, clock_};
+  DeviceWorker worker_{c10::Device(c10::DeviceType::CPU),
+                       1,
+                       {.max_batch = 8, .max_delay = kMaxDelay},
+                       clock_};
   std::unique_ptr<grpc::Server> server_;
   std::optional<CompletionThread> thread_;
 };
@@ -97,6 +103,32 @@ TEST_F(CompletionThreadTest, AWorkerOfLongWorkNeverLeads) {
     Work(absl::Seconds(1));
     EXPECT_NE(Handler(), worker);
   }
+}
+
+class OneSample final : public BatchWork {
+ public:
+  int64_t NextSamples() const override { return done_ ? 0 : 1; }
+  absl::Status RunBatch(std::span<BatchWork* const> /*batch*/) override {
+    done_ = true;
+    return absl::OkStatus();
+  }
+
+ private:
+  bool done_ = false;
+};
+
+TEST_F(CompletionThreadTest, AnotherThreadLeadsWhileABatchWaitsForOthers) {
+  const std::thread::id worker = Work(absl::ZeroDuration());
+  std::thread call([&] {
+    OneSample work;
+    EXPECT_THAT(BlockOn(worker_.RunTogether({.merge_key = 1}, work)), IsOk());
+  });
+  while (worker_.queued() == 0) std::this_thread::yield();
+  Handler();  // The worker may have led since before.
+  for (int i = 0; i < 3; ++i) EXPECT_NE(Handler(), worker);
+  clock_.Advance(kMaxDelay);
+  worker_.Wake();
+  call.join();
 }
 
 TEST_F(CompletionThreadTest, EndsWhoeverLeads) {
