@@ -49,6 +49,7 @@ def test_the_variable_chooses_and_both_give_the_same_bits(connect, mlp):
     for transport in ("native", "grpcio"):
         instance = connect(transport).instance(mlp.address, module=False)
         assert (stream_of(instance) is not None) == (transport == "native")
+        assert connect(transport).info().transport == transport
         forward = instance.forward(X, tape=True, request_id="one")
         found[transport] = forward.out
         instance.backward({forward.tape_id: {"out": np.ones((1, 10), np.float32)}})

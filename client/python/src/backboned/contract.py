@@ -274,8 +274,10 @@ def read_layout(message: instance_pb2.Layout) -> types.Layout:
     )
 
 
-def read_server(message: pb.GetServerResponse) -> types.ServerInfo:
-    """Read the description of a server."""
+def read_server(
+    message: pb.GetServerResponse, transport: str = ""
+) -> types.ServerInfo:
+    """Read the description of a server that is called through a transport."""
     return _read(
         types.ServerInfo,
         message,
@@ -289,6 +291,7 @@ def read_server(message: pb.GetServerResponse) -> types.ServerInfo:
         },
         session_usage=_read(types.Usage, message.session_usage),
         principal_usage=_read(types.Usage, message.principal_usage),
+        transport=transport,
     )
 
 

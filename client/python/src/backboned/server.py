@@ -68,7 +68,8 @@ class Server:
 
         A server that does not answer is not waited for.
         """
-        return contract.read_server(self.channel.ask_server(timeout))
+        answer = self.channel.ask_server(timeout)
+        return contract.read_server(answer, self.channel.transport)
 
     def benchmarks(self) -> list[types.Benchmark]:
         """List the benchmarks that the server knows, by name."""

@@ -449,7 +449,8 @@ class ServerInfo:
     principal, may use (`session_quota`, `principal_quota`); `session_usage` and
     `principal_usage` what this client uses of them, and all clients of its principal.
     `numerics` says what the last bits of results depend on besides LibTorch's version,
-    processor and threads; empty from an older server.
+    processor and threads; empty from an older server. `transport` is what carries this
+    client's calls: ``native`` or ``grpcio``.
     """
 
     version: str
@@ -462,6 +463,7 @@ class ServerInfo:
     session_usage: Usage = Usage()
     principal_usage: Usage = Usage()
     numerics: dict[str, str] = dataclasses.field(default_factory=dict)
+    transport: str = ""
 
     @property
     def threads(self) -> int:

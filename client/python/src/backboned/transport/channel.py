@@ -292,6 +292,11 @@ class Channel:
         self._line.compared = value
 
     @property
+    def transport(self) -> str:
+        """What carries the calls: ``native`` or ``grpcio``."""
+        return "native" if self.connection.native else "grpcio"
+
+    @property
     def is_open(self) -> bool:
         """Whether this process has a connection."""
         return self._line.connection is not None
