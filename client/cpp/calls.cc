@@ -142,6 +142,30 @@ std::unique_ptr<Calls::Call> Calls::Begin(Request request, const Call* after) {
   return call;
 }
 
+bool Calls::Flush(Call& call, absl::Time until) {
+  absl::MutexLock lock(&mutex_);
+  bool is_written = false;
+  while (true) {
+    Advance();
+    is_written = call.ended_.has_value() || IsWritten(call);
+    const absl::Time now = absl::Now();
+    if (is_written || now >= until) break;
+    if (now >= call.deadline_) {
+      GiveUp(call, absl::DeadlineExceededError("the deadline has passed"));
+    } else {
+      Lead(call, std::min(until, call.deadline_));
+    }
+  }
+  if (!leads_ && !waiting_.empty()) waiting_.front()->changed_.Signal();
+  return is_written;
+}
+
+// Returns whether gRPC has written all of a call.
+bool Calls::IsWritten(const Call& call) const {
+  return call.outcome_->number != 0 && stream_ != nullptr && !stream_->writes &&
+         !std::ranges::count(sending_, &call);
+}
+
 absl::StatusOr<wire::Message> Calls::WaitForResult(Call& call) {
   absl::StatusOr<wire::Message> result = Next(call);
   if (absl::IsOutOfRange(result.status())) {

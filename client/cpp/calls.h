@@ -68,6 +68,10 @@ class Calls {
   // Begins a call, which works only if `after` succeeded; null: in any case.
   std::unique_ptr<Call> Begin(Request request, const Call* after = nullptr);
 
+  // Waits until the whole request has been written, or the call has ended, at
+  // most until `until`; returns whether it has.
+  bool Flush(Call& call, absl::Time until);
+
   // Waits for the call's result, and returns the message with it: ParseHeader
   // reads it. Returns the server's status if the call failed, kInternal if the
   // answer cannot be understood.
@@ -95,6 +99,7 @@ class Calls {
   enum class Event : uintptr_t { kStarted = 1, kRead, kWritten, kFinished };
   static void* Tag(Event event);
 
+  bool IsWritten(const Call& call) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   void Open() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Advance() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::optional<grpc::ByteBuffer> NextPart()

@@ -59,6 +59,8 @@ absl::Status Malformed(const absl::Status& status) {
 
 }  // namespace
 
+int bb_version(void) { return BB_VERSION; }
+
 bb_client* bb_open(const char* target, const char* session, const char* label) {
   const backboned::client::Options options = {
       .session = session,
@@ -91,6 +93,10 @@ void bb_begin(bb_client* client, uint32_t field, const char* header,
       .result = {},
       .reader = {},
       .bytes = {}};
+}
+
+int bb_flush(bb_call* call, double seconds) {
+  return call->connection->calls().Flush(*call->call, After(seconds)) ? 0 : -1;
 }
 
 int bb_wait(bb_call* call, double seconds, bb_bytes* bytes) {

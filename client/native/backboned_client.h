@@ -25,6 +25,11 @@ typedef struct {
   size_t size;
 } bb_bytes;
 
+// The version of these functions: another one does not fit a caller of this
+// one.
+#define BB_VERSION 2
+BB_API int bb_version(void);
+
 // Makes a client of the server `target` (unix:/path or host:port), which calls
 // under a session and a label (empty: none). Connects with the first call.
 BB_API bb_client* bb_open(const char* target, const char* session,
@@ -47,6 +52,11 @@ BB_API void bb_begin(bb_client* client, uint32_t field, const char* header,
                      size_t header_size, const bb_bytes* tensors,
                      size_t tensor_count, double timeout, const bb_call* after,
                      bb_call** call);
+
+// Waits until a call's request has been written, or the call has ended, at most
+// `seconds`. Returns -1 if it has not, else 0. A call that nobody waits for
+// needs this: its bytes go while somebody waits.
+BB_API int bb_flush(bb_call* call, double seconds);
 
 // Waits for the result of a call, at most `seconds`. Returns -1 if there is
 // none yet; 0: `bytes` is the encoded result; else the gRPC code of the call's

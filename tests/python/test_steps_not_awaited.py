@@ -268,6 +268,38 @@ class TestSteps:
         assert_same_networks(net, local)
         assert net.instance.info().steps == 1
 
+    def test_all_calls_of_a_step_are_sent_at_once(self, server, x):
+        net = server.create("seq-mnist", seed=0)
+        optimizer = optim.SGD(list(net.parameters())[-2:], lr=0.1)
+        watcher = server.instance(net.name, module=False)
+        backward(net, x)
+        for _ in range(2):
+            net(x).sum().backward()  # A call of its own each, and the step another.
+        optimizer.step()
+        wait_until(lambda: watcher.info().steps == 1)
+        net(x)
+        assert net.instance.info().backwards == 3
+
+    def test_a_long_call_of_a_step_is_sent_at_once(self, server):
+        net = server.create("seq-cifar10", seed=0)
+        optimizer = optim.SGD(net, lr=0.1)
+        watcher = server.instance(net.name, module=False)
+        x = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+        out, layers = net(x, returnt="full")  # Its gradients take several parts.
+        sum(each.sum() for each in (out, *layers)).backward()
+        optimizer.step()
+        wait_until(lambda: watcher.info().steps == 1)
+
+    def test_a_forward_behind_a_step_that_finds_nothing(self, server, x):
+        net = server.create("seq-mnist", seed=0)
+        first = next(iter(net.parameters()))
+        optimizer = optim.SGD([first], lr=0.1)
+        first.requires_grad_(False)
+        backward(net, x)
+        optimizer.step()
+        net(x)
+        assert net.instance.info().steps == 0 and optimizer.last_step is None
+
     def test_a_busy_server_is_waited_for(self, start):
         server = start(options=["--max-calls", "1"], threads=2)
         net, local, ours, theirs = make_hosted(server)

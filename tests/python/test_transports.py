@@ -1,5 +1,6 @@
 """What calls go through: the stream of the C++ client, or grpcio."""
 
+import ctypes.util
 import os
 import signal
 import threading
@@ -67,6 +68,16 @@ def test_a_missing_library_is_told(connect, monkeypatch):
     monkeypatch.setattr(native, "_find", lambda: None)
     with pytest.raises(backboned.errors.InvalidArgument, match="is not found: pip"):
         connect("native")
+
+
+def test_a_library_of_another_version_is_not_used(server, connect, monkeypatch):
+    other = ctypes.util.find_library("m")
+    monkeypatch.setattr(native, "_find", lambda: other)
+    with pytest.raises(backboned.errors.InvalidArgument, match="of another version"):
+        connect("native")
+    monkeypatch.delenv(native.VARIABLE)
+    with backboned.connect(server.target) as own:
+        assert own.info().transport == "grpcio"
 
 
 def test_without_the_library_calls_go_through_grpcio(server, monkeypatch):

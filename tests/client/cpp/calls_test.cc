@@ -15,6 +15,8 @@
 #include <vector>
 
 #include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "client/cpp/client.h"
 #include "client/cpp/connection.h"
 #include "client/cpp/error.h"
@@ -101,6 +103,22 @@ TEST_F(CallsTest, ManyThreadsShareTheStream) {
   }
   for (std::thread& thread : threads) thread.join();
   EXPECT_THAT(streams, SizeIs(1));
+}
+
+TEST_F(CallsTest, AFlushedCallNeedsNobodyWhoWaits) {
+  Connect();
+  absl::Notification arrived;
+  server_.backbones.hook = [&](grpc::ServerContext&) {
+    arrived.Notify();
+    return grpc::Status::OK;
+  };
+  const std::string params(size_t{3} << 20, 'x');  // Several parts.
+  const auto set = SetParams(params);
+  EXPECT_FALSE(calls().Flush(*set, absl::InfinitePast()));
+  EXPECT_TRUE(calls().Flush(*set, absl::Now() + absl::Seconds(20)));
+  EXPECT_TRUE(arrived.WaitForNotificationWithTimeout(absl::Seconds(20)));
+  EXPECT_THAT(Await(*set), IsOk());
+  EXPECT_TRUE(calls().Flush(*set, absl::InfinitePast()));
 }
 
 TEST_F(CallsTest, AnUnansweredCallIsSentAgainInOrder) {

@@ -274,9 +274,7 @@ def read_layout(message: instance_pb2.Layout) -> types.Layout:
     )
 
 
-def read_server(
-    message: pb.GetServerResponse, transport: str = ""
-) -> types.ServerInfo:
+def read_server(message: pb.GetServerResponse, transport: str = "") -> types.ServerInfo:
     """Read the description of a server that is called through a transport."""
     return _read(
         types.ServerInfo,

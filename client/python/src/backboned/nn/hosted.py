@@ -16,7 +16,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from backboned import calls
 from backboned.calls import BackwardOptions, ForwardOptions, moves_buffers
-from backboned.errors import BackbonedError, verbs
+from backboned.errors import BackbonedError, StaleVersion, verbs
 from backboned.instance import Instance
 from backboned.nn.gradients import Gradients
 from backboned.nn.lazy import LazyParameter
@@ -255,7 +255,7 @@ class HostedLink(LinkBase):
         layout = self.instance.layout
         moves = moves_buffers(layout, options)
         draws = options["training"] and layout.stochastic
-        options = {**options}
+        given, options = options, {**options}
         with self._lock, self._advised:
             steps = self._follows() if self._pending.sent else 0
             behind = self._pending.behind if steps else None
@@ -266,18 +266,25 @@ class HostedLink(LinkBase):
             # For all that the server cannot know to change nothing.
             if options["training"] or moves or options.get("tape"):
                 options["request_id"] = fresh_id()
-            options["if_version"] = self._left_by(steps) if steps else self.version
+            expected = self._left_by(steps) if steps else self.version
+            options["if_version"] = expected
             generator = options.get("rng_state", b"")
             if moves or behind:
                 asking = self._pending.asking(generator)
                 parts = ["buffers"] if moves else []
                 if moves:
                     self._buffers.moved()
-                with self._changing(*parts), asking as again:
-                    call = (self.timeout, empty, again, behind)
-                    result = calls.forward(self.instance, x, options, *call)
-                    if moves:
-                        self._note("buffers", result.version)
+                try:
+                    with self._changing(*parts), asking as again:
+                        call = (self.timeout, empty, again, behind)
+                        result = calls.forward(self.instance, x, options, *call)
+                        if moves:
+                            self._note("buffers", result.version)
+                except StaleVersion:
+                    # A step that finds no gradients leaves no version.
+                    if self.version.params == expected.params:
+                        raise
+                    return self.forward(x, given)
         if not moves and not behind:
             asking = self._pending.asking(generator, beside=True)
             with self._advised, asking as again:

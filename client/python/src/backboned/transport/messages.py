@@ -361,9 +361,10 @@ class Request:
         return self._begun is not None
 
     def keep(self) -> None:
-        """Let a call that has begun be made also if nobody waits for it."""
+        """Send all of a call that has begun; it is made also if nobody waits for it."""
         if self._begun is not None:
             self._begun.stream.keep(self._begun)
+            self._begun.flush()
 
     @property
     def has_begun(self) -> bool:

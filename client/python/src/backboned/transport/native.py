@@ -31,6 +31,7 @@ _NAME = "libbackboned_client.so"
 # How long a signal, such as Ctrl-C, waits for its handler.
 _SLICE_S = 0.05
 _NOT_YET = -1
+_VERSION = 2
 _CANCELLED = 1
 # How long a call that is kept, and for which nobody waits, has to be made.
 _KEPT_S = 10.0
@@ -78,19 +79,21 @@ def library() -> Any:
     if wanted == "grpcio":
         return None
     path = _find()
-    if path is None:
-        if not wanted:
-            return None
+    loaded = path and _load(path)
+    if loaded is None and wanted:
+        found = f"{path} is of another version" if path else f"{_NAME} is not found"
         raise InvalidArgument(
-            f"{VARIABLE} is native, and {_NAME} is not found: pip install "
-            "backboned-server has it, and so does a built checkout"
+            f"{VARIABLE} is native, and {found}: pip install backboned-server has "
+            "it, and so does a built checkout"
         )
-    return _load(path)
+    return loaded
 
 
 @functools.cache
 def _load(path: Path) -> Any:
     loaded = ctypes.CDLL(str(path))
+    if not hasattr(loaded, "bb_version") or loaded.bb_version() != _VERSION:
+        return None
     address, size, seconds = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_double
     text = ctypes.c_char_p
     for name, result, arguments in (
@@ -105,6 +108,7 @@ def _load(path: Path) -> Any:
                 *(address, address),
             ),
         ),
+        ("bb_flush", ctypes.c_int, (address, seconds)),
         ("bb_wait", ctypes.c_int, (address, seconds, address)),
         ("bb_receive", ctypes.c_int, (address, address, size, seconds, address)),
         ("bb_free", None, (address,)),
@@ -136,6 +140,7 @@ class Native:
     def __init__(self, loaded: Any, target: str, session: str, label: str) -> None:
         self.library = loaded
         self.client = loaded.bb_open(target.encode(), session.encode(), label.encode())
+        self._lock = threading.Lock()
         self._kept: weakref.WeakSet[Call] = weakref.WeakSet()
         finalizer = weakref.finalize(self, _drop, loaded, self.client, os.getpid())
         finalizer.atexit = False
@@ -143,12 +148,15 @@ class Native:
     def keep(self, call: Call) -> None:
         """Let a call be made also if nobody waits for it."""
         call.kept = True
-        self._kept.add(call)
-        _keeping.add(self)
+        with self._lock:
+            self._kept.add(call)
+        _end_at_exit(self)
 
     def end_kept(self) -> None:
         """Wait for the calls that are to be made, for a while."""
-        for call in list(self._kept):
+        with self._lock:
+            kept = list(self._kept)
+        for call in kept:
             call.end()
 
     def close(self) -> None:
@@ -190,6 +198,8 @@ class Call:
         self._turn = threading.Lock()
         # Ctrl-C may come as soon as the call has begun: this has it by then.
         self._call = ctypes.c_void_p()
+        if after is not None and not after._call:
+            return  # That has ended, nobody knows how: this one counts as cancelled.
         self._library.bb_begin(
             stream.client,
             field,
@@ -206,6 +216,12 @@ class Call:
     def is_parents(self) -> bool:
         """Whether this is the copy of a forked child."""
         return self._process != os.getpid()
+
+    def flush(self) -> None:
+        """Wait until the request has gone, or the call has ended."""
+        with self._turn:
+            while self._call and self._library.bb_flush(self._call, _SLICE_S):
+                pass
 
     def wait(self, place: Place) -> tuple[bytes, tuple[int, int]]:
         """Wait for the end; give the result, and the bytes that went and came.
@@ -270,14 +286,23 @@ class Call:
 
 # Streams with calls that are to be made before the process ends.
 _keeping: weakref.WeakSet[Native] = weakref.WeakSet()
+_keeping_lock = threading.Lock()
+
+
+def _end_at_exit(stream: Native) -> None:
+    with _keeping_lock:
+        if stream not in _keeping:
+            # Who registers last is first: before a local server is stopped.
+            atexit.unregister(_end_all_kept)
+            atexit.register(_end_all_kept)
+        _keeping.add(stream)
 
 
 def _end_all_kept() -> None:
-    for stream in list(_keeping):
+    with _keeping_lock:
+        streams = list(_keeping)
+    for stream in streams:
         stream.end_kept()
-
-
-atexit.register(_end_all_kept)
 
 
 def _drop(loaded: Any, client: int, pid: int) -> None:
