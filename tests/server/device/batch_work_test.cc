@@ -14,12 +14,12 @@
 #include <vector>
 
 #include "absl/synchronization/notification.h"
-#include "absl/time/clock.h"
-#include "base/clock.h"
+#include "absl/time/time.h"
 #include "base/task.h"
 #include "server/device/device_worker.h"
 #include "server/limits/memory_account.h"
 #include "tests/testing/status_matchers.h"
+#include "tests/testing/test_clock.h"
 
 namespace backboned {
 namespace {
@@ -105,7 +105,9 @@ class BatchWorkTest : public ::testing::Test {
   }
 
   std::thread other_;
-  DeviceWorker worker_{c10::Device(c10::DeviceType::CPU), /*threads=*/1, {}};
+  TestClock clock_;
+  DeviceWorker worker_{
+      c10::Device(c10::DeviceType::CPU), /*threads=*/1, {}, clock_};
 };
 
 // R5
@@ -226,8 +228,9 @@ TEST_F(BatchWorkTest, AMemberWhoseCallerHasGonePaysNothing) {
   // The caller goes between the choice of the batch and its run: as the worker
   // lets another caller go on, whose deadline has passed.
   std::stop_source stop;
-  const absl::Time deadline = MonotonicClock().Now() + absl::Milliseconds(10);
-  const DeviceWorker::Request late = {.run = "late", .deadline = deadline};
+  const absl::Duration left = absl::Milliseconds(10);
+  const DeviceWorker::Request late = {.run = "late",
+                                      .deadline = clock_.Now() + left};
   const DeviceWorker::Work nothing = [] { return absl::OkStatus(); };
   const auto stop_after_the_deadline = [&]() -> Detached {
     const auto times = co_await worker_.Run(late, nothing);
@@ -236,7 +239,10 @@ TEST_F(BatchWorkTest, AMemberWhoseCallerHasGonePaysNothing) {
   };
   stop_after_the_deadline();
   Job abandoned;
-  Job wanted;
+  Job wanted([this](std::span<BatchWork* const> /*batch*/) {
+    clock_.Advance(absl::Milliseconds(1));
+    return absl::OkStatus();
+  });
   threads.emplace_back([&] {
     EXPECT_THAT(
         RunTogether(abandoned,
@@ -265,7 +271,7 @@ TEST_F(BatchWorkTest, AMemberWhoseCallerHasGonePaysNothing) {
                   IsOk());
     });
   }
-  absl::SleepFor(deadline - MonotonicClock().Now());
+  clock_.Advance(left);
   released.Notify();
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(abandoned.together, 0);
