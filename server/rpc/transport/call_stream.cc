@@ -13,6 +13,7 @@
 #include "absl/time/clock.h"
 #include "base/errors.h"
 #include "proto/wire/unary.h"
+#include "server/limits/catching.h"
 #include "server/rpc/transport/call_log.h"
 #include "server/rpc/transport/status.h"
 
@@ -90,7 +91,7 @@ Detached CallStream::ReadParts() {
     const bool came =
         co_await Operation([&](void* tag) { rpc_.stream.Read(&buffer, tag); });
     if (!came) break;
-    status = Take(std::move(buffer));
+    status = RunCatching([&] { return Take(std::move(buffer)); });
   }
   if (grpc_call_failed_before_recv_message(rpc_.context.c_call()) != 0) {
     rpc_.gone.request_stop();
