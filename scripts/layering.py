@@ -59,7 +59,7 @@ MAY_USE: dict[str, set[str] | None] = {
     },
     # The services that are gRPC's, not ours.
     "server/rpc/standard": {
-        *("base", "proto", "proto/wire", "server/limits", "server/rpc/transport"),
+        *("base", "proto/wire", "server/limits", "server/rpc/transport"),
         *("gRPC", "Protobuf"),
     },
     "server/rpc/backbone": {
