@@ -94,7 +94,7 @@ class Worker:
         x = self._input(command).numpy()
         names = ("compute", "handler", "queue", "transport")
         phases: dict[str, list[float]] = {name: [] for name in names}
-        way = connection if connection.native is None else connection.native
+        way = connection if connection.native is None else instance.channel
         carry = way.call
 
         def timed(*arguments: Any) -> Any:
