@@ -144,20 +144,10 @@ std::unique_ptr<Calls::Call> Calls::Begin(Request request, const Call* after) {
 
 bool Calls::Flush(Call& call, absl::Time until) {
   absl::MutexLock lock(&mutex_);
-  bool is_written = false;
-  while (true) {
-    Advance();
-    is_written = call.ended_.has_value() || IsWritten(call);
-    const absl::Time now = absl::Now();
-    if (is_written || now >= until) break;
-    if (now >= call.deadline_) {
-      GiveUp(call, absl::DeadlineExceededError("the deadline has passed"));
-    } else {
-      Lead(call, std::min(until, call.deadline_));
-    }
-  }
-  if (!leads_ && !waiting_.empty()) waiting_.front()->changed_.Signal();
-  return is_written;
+  return LeadUntil(call, until, call.deadline_, [&] {
+    mutex_.AssertHeld();
+    return call.ended_.has_value() || IsWritten(call);
+  });
 }
 
 // Returns whether gRPC has written all of a call.
@@ -197,12 +187,21 @@ absl::Status Calls::Receive(Call& call, wire::Message result,
 bool Calls::Wait(Call& call, absl::Time until) {
   absl::MutexLock lock(&mutex_);
   const absl::Time deadline = std::max(call.deadline_, absl::Now() + kLastLook);
-  bool has_news = false;
+  return LeadUntil(call, until, deadline, [&] {
+    return !call.came_.empty() || call.ended_.has_value();
+  });
+}
+
+// Handles what comes until `is_done`, at most until `until`; returns whether it
+// is. Ends the call at its deadline.
+bool Calls::LeadUntil(Call& call, absl::Time until, absl::Time deadline,
+                      absl::FunctionRef<bool()> is_done) {
+  bool done = false;
   while (true) {
     Advance();
-    has_news = !call.came_.empty() || call.ended_.has_value();
+    done = is_done();
     const absl::Time now = absl::Now();
-    if (has_news || now >= until) break;
+    if (done || now >= until) break;
     if (now >= deadline) {
       GiveUp(call, absl::DeadlineExceededError("the deadline has passed"));
     } else {
@@ -210,7 +209,7 @@ bool Calls::Wait(Call& call, absl::Time until) {
     }
   }
   if (!leads_ && !waiting_.empty()) waiting_.front()->changed_.Signal();
-  return has_news;
+  return done;
 }
 
 absl::StatusOr<wire::Message> Calls::Next(Call& call) {

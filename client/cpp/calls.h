@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
@@ -117,6 +118,9 @@ class Calls {
   void GiveUp(Call& call, absl::Status status)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void NoticeEnd() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool LeadUntil(Call& call, absl::Time until, absl::Time deadline,
+                 absl::FunctionRef<bool()> is_done)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Lead(Call& call, absl::Time until) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Leave(Call& call);
 
