@@ -21,6 +21,7 @@ from typing import Any, Callable
 import numpy as np
 
 from backboned.errors import InvalidArgument
+from backboned.transport import forks
 from backboned.transport.local import find_checkout
 from backboned.v1 import backbone_service_pb2 as pb
 
@@ -140,7 +141,7 @@ class Native:
     def __init__(self, loaded: Any, target: str, session: str, label: str) -> None:
         self.library = loaded
         self.client = loaded.bb_open(target.encode(), session.encode(), label.encode())
-        self._lock = threading.Lock()
+        self._lock = forks.lock()
         self._kept: weakref.WeakSet[Call] = weakref.WeakSet()
         finalizer = weakref.finalize(self, _drop, loaded, self.client, os.getpid())
         finalizer.atexit = False
@@ -286,7 +287,7 @@ class Call:
 
 # Streams with calls that are to be made before the process ends.
 _keeping: weakref.WeakSet[Native] = weakref.WeakSet()
-_keeping_lock = threading.Lock()
+_keeping_lock = forks.lock()
 
 
 def _end_at_exit(stream: Native) -> None:
@@ -295,7 +296,7 @@ def _end_at_exit(stream: Native) -> None:
             # Who registers last is first: before a local server is stopped.
             atexit.unregister(_end_all_kept)
             atexit.register(_end_all_kept)
-        _keeping.add(stream)
+            _keeping.add(stream)
 
 
 def _end_all_kept() -> None:
