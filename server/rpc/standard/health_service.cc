@@ -55,7 +55,7 @@ Task<absl::Status> HealthService::Check(Rpc& rpc) {
   if (!read.ok()) co_return read;
   if (!request.service().empty()) {
     co_return absl::NotFoundError(
-        "only the server as a whole has a health: ask for no service");
+        "only the server as a whole has a health: leave the service empty");
   }
   bool drains;
   {
