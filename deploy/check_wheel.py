@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Checks a wheel of the server: ``check_wheel.py WHEEL`` prints what is wrong with it.
+"""Checks wheels of server and client: ``check_wheel.py WHEEL...`` prints what is wrong.
 
 The program, and the client's library, may need libraries of libc, libstdc++ and torch,
 and those that the wheel carries; the program finds torch's by RPATH; and each part that
-its list names has its licence.
+the wheel's list names has its licence.
 """
 
 from __future__ import annotations
@@ -20,28 +20,39 @@ from pathlib import Path
 from sbom import LIST, dynamic, foreign, needed
 
 PROGRAM = "backboned_server/bin/backboned"
-CLIENT = "backboned_server/lib/libbackboned_client.so"
-LIBRARIES = "backboned_server.libs"
+CLIENT = "libbackboned_client.so"
+GRAFTED = "sboms/auditwheel.cdx.json"
 RPATH = "$ORIGIN/../../torch/lib"
 TAG = "-py3-none-manylinux_2_34_x86_64.whl"
 LARGEST_BYTES = 40 * 2**20
 
 
 def main() -> int:
-    """Check the wheel; say what is wrong, and give the exit status."""
-    (wheel,) = map(Path, sys.argv[1:])
+    """Check the wheels; say what is wrong, and give the exit status."""
+    return 1 if any([check(Path(wheel)) for wheel in sys.argv[1:]]) else 0
+
+
+def check(wheel: Path) -> list[str]:
+    """Tell what is wrong with a wheel; print it."""
     with zipfile.ZipFile(wheel) as archive, tempfile.TemporaryDirectory() as folder:
         names = archive.namelist()
-        program = archive.extract(PROGRAM, folder)
-        client = archive.extract(CLIENT, folder)
+        (library,) = [name for name in names if name.endswith(f"/{CLIENT}")]
         (info,) = {name.partition("/")[0] for name in names if ".dist-info/" in name}
-        parts = json.loads(archive.read(f"{info}/{LIST}"))["components"]
-        wrong = [
-            *wrong_libraries("the program", needed(program), names),
-            *wrong_libraries("the client's library", needed(client), names),
-            *wrong_path(rpaths(program)),
-            *missing_licenses((part["name"] for part in parts), names, info),
+        listed = f"{info}/{LIST}" if PROGRAM in names else f"{info}/{GRAFTED}"
+        parts = [
+            part["name"]
+            for part in json.loads(archive.read(listed))["components"]
+            if part["purl"].startswith("pkg:deb/")
         ]
+        client = archive.extract(library, folder)
+        wrong = [
+            *wrong_libraries("the client's library", needed(client), names),
+            *missing_licenses(parts, names, info),
+        ]
+        if PROGRAM in names:
+            program = archive.extract(PROGRAM, folder)
+            wrong += wrong_libraries("the program", needed(program), names)
+            wrong += wrong_path(rpaths(program))
     if not wheel.name.endswith(TAG):
         wrong.append(f"its name does not end with {TAG}")
     size = wheel.stat().st_size
@@ -49,15 +60,16 @@ def main() -> int:
         wrong.append(f"it has {size} bytes, over {LARGEST_BYTES}")
     for sentence in wrong:
         print(f"{wheel.name}: {sentence}", file=sys.stderr)
-    print(f"{wheel.name}: {size / 1e6:.1f} MB, {len(parts)} parts, {len(wrong)} faults")
-    return 1 if wrong else 0
+    number = len(set(parts))
+    print(f"{wheel.name}: {size / 1e6:.1f} MB, {number} parts, {len(wrong)} faults")
+    return wrong
 
 
 def wrong_libraries(
     who: str, libraries: Iterable[str], names: Iterable[str]
 ) -> list[str]:
     """Tell the libraries that neither the system, nor torch, nor the wheel has."""
-    carried = {os.path.basename(n) for n in names if n.startswith(f"{LIBRARIES}/")}
+    carried = {os.path.basename(n) for n in names if ".libs/" in n}
     return [
         f"{who} needs {library}, which a bare system lacks"
         for library in foreign(libraries)
@@ -84,11 +96,11 @@ def missing_licenses(
     parts: Iterable[str], names: Iterable[str], info: str
 ) -> list[str]:
     """Tell the parts whose licence is not in the wheel."""
-    known = set(names)
+    known = {name for name in names if name.startswith(f"{info}/licenses/")}
     return [
         f"there is no licence of {part}"
-        for part in parts
-        if f"{info}/licenses/{part}/copyright" not in known
+        for part in sorted(set(parts))
+        if not any(name.endswith(f"/{part}/copyright") for name in known)
     ]
 
 

@@ -5,7 +5,8 @@ Runs while they are built, offline, with Python's standard library.
 
 ``program``: the packages of Debian of which something went into the static program,
 which the linker's map names, those of which only headers did, and those whose shared
-libraries the program needs besides; with their licences.
+libraries the program needs besides; with their licences. Without a map it is a shared
+library.
 
 ``image``: the packages of Debian that the image has installed, the PyPI wheels whose
 libraries it carries, and what is in the program.
@@ -43,7 +44,7 @@ def main() -> int:
     )
     of = parser.add_subparsers(dest="of", required=True)
     program = of.add_parser("program", help="into a folder, with the licences")
-    program.add_argument("--map", type=Path, required=True, help="the linker's")
+    program.add_argument("--map", type=Path, help="the linker's")
     program.add_argument("--program", type=Path, required=True, help="the file")
     program.add_argument("--out", type=Path, required=True, help="the folder")
     image = of.add_parser("image", help="to the standard output")
@@ -58,8 +59,10 @@ def main() -> int:
     )
     options = parser.parse_args()
     if options.of == "program":
-        files = archives(options.map.read_text()) | libraries(options.program)
-        describe_program(version(options.version), files, options.out)
+        names = owners(libraries(options.program))
+        if options.map:
+            names |= owners(archives(options.map.read_text())) | {*HEADERS}
+        describe_program(version(options.version), names, options.out)
         return 0
     inside = json.loads((options.program / LIST).read_text())["components"]
     found = {
@@ -79,9 +82,8 @@ def version(file: Path) -> str:
     return found[1]
 
 
-def describe_program(version: str, files: Iterable[Path], out: Path) -> None:
-    """Write the list and the licences of what is in it into a folder, made anew."""
-    names = {*owners(files), *HEADERS}
+def describe_program(version: str, names: set[str], out: Path) -> None:
+    """Write the list and the licences of packages into a folder, made anew."""
     parts = [part for part in packages(Path("/")) if part["name"] in names]
     missing = names - {part["name"] for part in parts}
     if missing:
@@ -146,12 +148,14 @@ def owners(files: Iterable[Path]) -> set[str]:
     """
     names = set()
     for file in files:
-        done = subprocess.run(
-            ["dpkg-query", "--search", file], capture_output=True, text=True
-        )
-        if done.returncode:
+        # Some packages say /lib and /bin of what is in /usr.
+        paths = [str(file), str(file).removeprefix("/usr")]
+        found = subprocess.run(
+            ["dpkg-query", "--search", *paths], capture_output=True, text=True
+        ).stdout
+        if not found:
             raise SystemExit(f"sbom: {file} is in the program and of no package")
-        names.add(done.stdout.partition(":")[0])
+        names.add(found.partition(":")[0])
     return names
 
 

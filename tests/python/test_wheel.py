@@ -1,10 +1,13 @@
 """The server's wheel: its launcher, what is in it, and the scripts around it."""
 
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -254,3 +257,25 @@ def test_program_beside_python_comes_before_the_path(monkeypatch, tmp_path):
     assert find_binary() == tmp_path / "scripts" / "backboned"
     (tmp_path / "scripts" / "backboned").unlink()
     assert find_binary() == tmp_path / "path" / "backboned"
+
+
+def test_packages_of_files_are_found_where_usr_is_merged(deploy):
+    """zlib1g says that its library is in /lib, which is a link to /usr/lib."""
+    _, sbom = deploy
+    (zlib,) = Path("/usr/lib").glob("*-linux-gnu/libz.so.1")
+    assert sbom.owners([zlib.resolve()]) == {"zlib1g"}
+
+
+def test_wheels_of_server_and_client_are_checked(deploy, tmp_path, capsys):
+    check, _ = deploy
+    wheel = tmp_path / f"backboned-1.2.3{check.TAG}"
+    info = "backboned-1.2.3.dist-info"
+    parts = [{"name": "libssl3", "purl": "pkg:deb/debian/libssl3@3"}]
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.write(shutil.which("gcc"), f"backboned/transport/{check.CLIENT}")
+        archive.writestr(f"{info}/{check.GRAFTED}", json.dumps({"components": parts}))
+    assert check.check(wheel) == ["there is no licence of libssl3"]
+    assert "1 parts, 1 faults" in capsys.readouterr().out
+    with zipfile.ZipFile(wheel, "a") as archive:
+        archive.writestr(f"{info}/licenses/licenses/libssl3/copyright", "")
+    assert check.check(wheel) == []
