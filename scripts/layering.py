@@ -77,7 +77,7 @@ MAY_USE: dict[str, set[str] | None] = {
         *("server/rpc/instances", "server/rpc/standard", "gRPC"),
     },
     "server/main.cc": None,
-    "client/cpp": {"proto", "proto/wire", "gRPC", "Protobuf"},
+    "client/cpp": {"base", "proto", "proto/wire", "gRPC", "Protobuf"},
     "client/native": {"client/cpp", "proto/wire"},
     "client/examples": {"client/cpp", "OpenSSL"},
     "tests": None,

@@ -260,7 +260,15 @@ void Calls::Lead(Call& call, absl::Time until) {
   bool ok = false;
   leads_ = true;
   mutex_.Unlock();
-  const auto next = queue_.AsyncNext(&tag, &ok, absl::ToChronoTime(until));
+  auto next = grpc::CompletionQueue::TIMEOUT;
+  const bool came = spin_.Poll([&] {
+    next = queue_.AsyncNext(&tag, &ok, gpr_time_0(GPR_CLOCK_MONOTONIC));
+    return next != grpc::CompletionQueue::TIMEOUT;
+  });
+  if (!came) {
+    next = queue_.AsyncNext(&tag, &ok, absl::ToChronoTime(until));
+    spin_.Woke();
+  }
   mutex_.Lock();
   leads_ = false;
   if (next != grpc::CompletionQueue::GOT_EVENT) return;

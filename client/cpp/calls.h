@@ -25,6 +25,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "base/spin.h"
 #include "client/cpp/loan.h"
 #include "client/cpp/options.h"
 #include "proto/wire/message.h"
@@ -128,6 +129,7 @@ class Calls {
   const Options options_;
   const std::string target_;
   grpc::CompletionQueue queue_;
+  Spin spin_;  // Of the thread that leads.
 
   absl::Mutex mutex_;
   bool leads_ ABSL_GUARDED_BY(mutex_) = false;  // Somebody waits in the queue.

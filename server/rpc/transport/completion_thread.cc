@@ -85,10 +85,17 @@ bool CompletionThread::Run(absl::Duration at_most) {
   }
   void* tag = nullptr;
   bool ok = false;
-  auto next = queue_->AsyncNext(&tag, &ok, gpr_time_0(GPR_CLOCK_MONOTONIC));
-  if (next == grpc::CompletionQueue::TIMEOUT) {
-    next =
-        queue_->AsyncNext(&tag, &ok, absl::ToChronoTime(absl::Now() + at_most));
+  auto next = grpc::CompletionQueue::TIMEOUT;
+  const auto poll = [&] {
+    next = queue_->AsyncNext(&tag, &ok, gpr_time_0(GPR_CLOCK_MONOTONIC));
+    return next != grpc::CompletionQueue::TIMEOUT;
+  };
+  if (!poll()) {
+    if (!spin_.Poll(poll)) {
+      next = queue_->AsyncNext(&tag, &ok,
+                               absl::ToChronoTime(absl::Now() + at_most));
+      spin_.Woke();
+    }
     stint_ = MonotonicClock().Now();
   }
   {

@@ -14,6 +14,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "base/clock.h"
+#include "base/spin.h"
 #include "server/device/device_worker.h"
 
 namespace backboned::rpc {
@@ -57,6 +58,7 @@ class CompletionThread final : private DeviceWorker::IdleTask {
   std::atomic<bool> is_interrupted_ = false;  // The worker's lead.
   // Since when the worker leads without a wait.
   absl::Time stint_ = absl::InfiniteFuture();
+  Spin spin_;  // The worker's.
 
   absl::Mutex mutex_;
   MonotonicCondVar changed_;
