@@ -70,7 +70,12 @@ def _parser() -> argparse.ArgumentParser:
         "--buffer", type=int, default=500, help="examples to replay; default: 500"
     )
     parser.add_argument(
-        "--threads", type=int, help="threads of each side; default: the server's own"
+        "--threads",
+        type=int,
+        default=1,
+        help="threads of each side, but for those of a --server that runs already; "
+        "default: 1, since more help no network as small as this one, and those of "
+        "one side take cores from the other",
     )
     parser.add_argument(
         "--data",
@@ -92,8 +97,7 @@ def _run(options: argparse.Namespace) -> int:
     data = mnist.load(options.data)
     count, images = (2, 2000) if options.short else (5, None)
     tasks = replay.make_tasks(data, count, images)
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    torch.set_num_threads(options.threads)
     identical = True
     if options.local:
         outcome, _ = _train_locally(options, tasks)
@@ -108,17 +112,14 @@ def _run(options: argparse.Namespace) -> int:
             )
             torch.set_num_threads(info.threads)
             net = server.create("seq-mnist", seed=options.seed)
-            outcome = _train(options, tasks, net, f"in the server, as {net.name}")
+            # In the server too: a step then moves images and logits only.
+            optimizer = backboned.optim.SGD(net, lr=replay.LEARNING_RATE)
+            where = f"in the server, as {net.name}"
+            outcome = _train(options, tasks, (net, optimizer), where)
             if options.compare:
                 local, parameters = _train_locally(options, tasks)
                 identical = _compare(local, parameters, outcome, net.get_params())
-            pair = (server.create("seq-mnist", seed=options.seed), replay.LocalMlp())
-            there, here = replay.step_times(pair, tasks[0], _TIMED_STEPS)
-            print(
-                f"a step takes {there:.2f} ms in the server and {here:.2f} ms in this "
-                f"process, {there / here:.2f} times as long (medians of {_TIMED_STEPS} "
-                f"steps of each, in turn, on {2 * replay.BATCH} images)"
-            )
+            _say_step_times(server, tasks[0])
     print(report.table(outcome))
     path = options.out / "accuracy.png"
     title = (
@@ -140,20 +141,40 @@ def _server(options: argparse.Namespace) -> backboned.Server:
     return backboned.local_server(threads=options.threads, label="demo")
 
 
+def _say_step_times(server: backboned.Server, task: replay.Task) -> None:
+    """Time steps in this process, and of networks in the server."""
+    local, mirrored = replay.LocalMlp(), server.create("seq-mnist")
+    hosted = server.create("seq-mnist")
+    rate = replay.LEARNING_RATE
+    trained = (
+        (local, torch.optim.SGD(local.parameters(), lr=rate)),
+        (hosted, backboned.optim.SGD(hosted, lr=rate)),
+        (mirrored, torch.optim.SGD(mirrored.parameters(), lr=rate)),
+    )
+    here, there, pushed = replay.step_times(trained, task, _TIMED_STEPS)
+    print(
+        f"a step takes {here:.2f} ms in this process; in the server {there:.2f} ms "
+        f"({there / here:.2f} times as long), or {pushed:.2f} ms ({pushed / here:.2f}) "
+        "if torch.optim steps a copy of the parameters here (medians of "
+        f"{_TIMED_STEPS} steps of each, in turn, on {2 * replay.BATCH} images)"
+    )
+
+
 def _train_locally(
     options: argparse.Namespace, tasks: list[replay.Task]
 ) -> tuple[replay.Outcome, torch.Tensor]:
     """Train in this process; give the final parameters, too."""
     torch.manual_seed(options.seed)
     net = replay.LocalMlp()
-    outcome = _train(options, tasks, net, "in this process")
+    optimizer = torch.optim.SGD(net.parameters(), lr=replay.LEARNING_RATE)
+    outcome = _train(options, tasks, (net, optimizer), "in this process")
     return outcome, torch.nn.utils.parameters_to_vector(net.parameters()).detach()
 
 
 def _train(
     options: argparse.Namespace,
     tasks: list[replay.Task],
-    net: torch.nn.Module,
+    trained: replay.Trained,
     where: str,
 ) -> replay.Outcome:
     print(
@@ -161,7 +182,7 @@ def _train(
         f"{torch.get_num_threads()} threads"
     )
     begin = time.monotonic()
-    outcome = replay.train(net, tasks, options.seed, options.buffer, tqdm)
+    outcome = replay.train(trained, tasks, options.seed, options.buffer, tqdm)
     seconds = time.monotonic() - begin
     steps = len(outcome.losses)
     print(f"  {steps} steps, and evaluations between them, in {seconds:.1f} s")

@@ -162,17 +162,20 @@ def _step(
     return loss.item()
 
 
-def step_times(nets: Sequence[nn.Module], task: Task, count: int) -> list[float]:
+Trained = tuple[nn.Module, torch.optim.Optimizer]
+"""A network, and what steps it."""
+
+
+def step_times(trained: Sequence[Trained], task: Task, count: int) -> list[float]:
     """Train networks in turn on a batch of the training's size; give the median ms.
 
     - `count`: steps of each that are timed, after some to warm up.
     """
     inputs, targets = (part[: 2 * BATCH] for part in task.train)
-    optimizers = [torch.optim.SGD(n.parameters(), lr=LEARNING_RATE) for n in nets]
     seconds: list[list[float]] = []
     for _ in range(_WARM + count):
         seconds.append([])
-        for net, optimizer in zip(nets, optimizers):
+        for net, optimizer in trained:
             begin = time.perf_counter()
             _step(net, optimizer, inputs, targets)
             seconds[-1].append(time.perf_counter() - begin)
@@ -180,7 +183,7 @@ def step_times(nets: Sequence[nn.Module], task: Task, count: int) -> list[float]
 
 
 def train(
-    net: nn.Module,
+    trained: Trained,
     tasks: list[Task],
     seed: int,
     buffer_size: int,
@@ -188,10 +191,10 @@ def train(
 ) -> Outcome:
     """Train a network task after task, each for one epoch; print the accuracies.
 
-    - `net`: from images [N, 1, 28, 28] to logits [N, 10].
+    - `trained`: its network gives logits [N, 10] for images [N, 1, 28, 28].
     - `progress`: tqdm's. It shows batches on a terminal only.
     """
-    optimizer = torch.optim.SGD(net.parameters(), lr=LEARNING_RATE)
+    net, optimizer = trained
     buffer = Reservoir(buffer_size, np.random.RandomState(seed))
     outcome = Outcome([], [], [])
     for index, task in enumerate(tasks):
