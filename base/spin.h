@@ -11,12 +11,12 @@ namespace backboned {
 
 // The waits of one thread at a time. A core that sleeps takes tens of
 // microseconds to wake up, in a virtual machine often more than a small call
-// takes in all. So who was woken up soon the last time polls for a while before
-// it sleeps, and lets other threads have the core in between.
+// takes in all. So a thread that was woken up soon the last time polls for a
+// while before it sleeps, and lets other threads have the core in between.
 class Spin {
  public:
-  // How long a wait may be so that the next one begins with polls, and how long
-  // these take.
+  // The longest wait behind which the next one begins with polls, and how long
+  // these go on.
   static constexpr absl::Duration kLongest = absl::Milliseconds(1);
 
   // `may_poll`: whether to poll at all; by default unless the environment says
