@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import uuid
+import os
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import Any, Callable, Generic, NamedTuple, Optional, TypeVar
 
@@ -295,7 +295,7 @@ Recallable = Callable[[Recall], object]
 
 def fresh_id() -> str:
     """Make the id of a request, with which it may be repeated: it is applied once."""
-    return uuid.uuid4().hex
+    return os.urandom(16).hex()
 
 
 class Request:
