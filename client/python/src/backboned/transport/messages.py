@@ -366,11 +366,6 @@ class Request:
             self._begun.stream.keep(self._begun)
             self._begun.flush()
 
-    @property
-    def has_begun(self) -> bool:
-        """Whether it has begun, and its answer was not taken."""
-        return self._begun is not None
-
     def _streams(self, channel: Channel) -> bool:
         """Whether the call may go through a stream.
 
