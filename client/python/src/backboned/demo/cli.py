@@ -107,8 +107,8 @@ def _run(options: argparse.Namespace) -> int:
             device = next((d.name for d in info.devices if d.default), "?")
             print(
                 f"{'connected to' if options.server else 'started'} server "
-                f"{info.version} at {server.target} ({device}, {info.threads} threads, "
-                f"LibTorch {info.torch_version})"
+                f"{info.version} at {server.target} ({device}, "
+                f"{_threads(info.threads)}, LibTorch {info.torch_version})"
             )
             torch.set_num_threads(info.threads)
             net = server.create("seq-mnist", seed=options.seed)
@@ -139,6 +139,10 @@ def _server(options: argparse.Namespace) -> backboned.Server:
             options.server, label="demo", reconnect_timeout=options.reconnect_timeout
         )
     return backboned.local_server(threads=options.threads, label="demo")
+
+
+def _threads(count: int) -> str:
+    return "1 thread" if count == 1 else f"{count} threads"
 
 
 def _say_step_times(server: backboned.Server, task: replay.Task) -> None:
@@ -179,7 +183,7 @@ def _train(
 ) -> replay.Outcome:
     print(
         f"training {where}: seed {options.seed}, buffer {options.buffer}, "
-        f"{torch.get_num_threads()} threads"
+        + _threads(torch.get_num_threads())
     )
     begin = time.monotonic()
     outcome = replay.train(trained, tasks, options.seed, options.buffer, tqdm)
