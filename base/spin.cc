@@ -3,7 +3,6 @@
 #include <sched.h>
 
 #include <cstdlib>
-#include <string_view>
 
 #include "absl/strings/match.h"
 

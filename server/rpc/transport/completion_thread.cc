@@ -86,18 +86,19 @@ bool CompletionThread::Run(absl::Duration at_most) {
   void* tag = nullptr;
   bool ok = false;
   auto next = grpc::CompletionQueue::TIMEOUT;
-  const auto poll = [&] {
+  bool has_waited = false;
+  const bool came = spin_.Poll([&] {
     next = queue_->AsyncNext(&tag, &ok, gpr_time_0(GPR_CLOCK_MONOTONIC));
-    return next != grpc::CompletionQueue::TIMEOUT;
-  };
-  if (!poll()) {
-    if (!spin_.Poll(poll)) {
-      next = queue_->AsyncNext(&tag, &ok,
-                               absl::ToChronoTime(absl::Now() + at_most));
-      spin_.Woke();
-    }
-    stint_ = MonotonicClock().Now();
+    if (next != grpc::CompletionQueue::TIMEOUT) return true;
+    has_waited = true;
+    return false;
+  });
+  if (!came) {
+    next =
+        queue_->AsyncNext(&tag, &ok, absl::ToChronoTime(absl::Now() + at_most));
+    spin_.Woke();
   }
+  if (has_waited) stint_ = MonotonicClock().Now();
   {
     absl::MutexLock lock(&mutex_);
     is_led_ = false;
