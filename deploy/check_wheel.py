@@ -53,6 +53,8 @@ def check(wheel: Path) -> list[str]:
             program = archive.extract(PROGRAM, folder)
             wrong += wrong_libraries("the program", needed(program), names)
             wrong += wrong_path(rpaths(program))
+    if not parts:
+        wrong.append("its list names no part")
     if not wheel.name.endswith(TAG):
         wrong.append(f"its name does not end with {TAG}")
     size = wheel.stat().st_size

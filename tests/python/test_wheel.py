@@ -279,3 +279,7 @@ def test_wheels_of_server_and_client_are_checked(deploy, tmp_path, capsys):
     with zipfile.ZipFile(wheel, "a") as archive:
         archive.writestr(f"{info}/licenses/licenses/libssl3/copyright", "")
     assert check.check(wheel) == []
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.write(shutil.which("gcc"), f"backboned/transport/{check.CLIENT}")
+        archive.writestr(f"{info}/{check.GRAFTED}", json.dumps({"components": []}))
+    assert check.check(wheel) == ["its list names no part"]
