@@ -72,10 +72,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--threads",
         type=int,
-        default=1,
-        help="threads of each side, but for those of a --server that runs already; "
-        "default: 1, since more help no network as small as this one, and those of "
-        "one side take cores from the other",
+        help="threads of each side; default: 1 beside a server that the demo starts, "
+        "since more take cores from the other side; else the --server's, or torch's own",
     )
     parser.add_argument(
         "--data",
@@ -97,7 +95,8 @@ def _run(options: argparse.Namespace) -> int:
     data = mnist.load(options.data)
     count, images = (2, 2000) if options.short else (5, None)
     tasks = replay.make_tasks(data, count, images)
-    torch.set_num_threads(options.threads)
+    if options.threads:
+        torch.set_num_threads(options.threads)
     identical = True
     if options.local:
         outcome, _ = _train_locally(options, tasks)
@@ -138,7 +137,7 @@ def _server(options: argparse.Namespace) -> backboned.Server:
         return backboned.connect(
             options.server, label="demo", reconnect_timeout=options.reconnect_timeout
         )
-    return backboned.local_server(threads=options.threads, label="demo")
+    return backboned.local_server(threads=options.threads or 1, label="demo")
 
 
 def _threads(count: int) -> str:
