@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         "--threads",
         type=int,
         help="threads of each side; default: 1 beside a server that the demo starts, "
-        "since more take cores from the other side; else the --server's, or torch's own",
+        "since more take cores from the other side; else the --server's, or torch's",
     )
     parser.add_argument(
         "--data",
