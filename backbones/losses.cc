@@ -8,7 +8,6 @@
 #include <ATen/ops/log_softmax.h>
 #include <ATen/ops/mse_loss.h>
 #include <ATen/ops/softmax.h>
-#include <torch/csrc/autograd/autograd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -227,19 +226,19 @@ absl::Status CheckClasses(std::span<const LossTerm> terms, int64_t classes) {
 LossOutput ComputeLoss(std::span<const LossTerm> terms,
                        const at::Tensor& logits) {
   const at::AutoGradMode grad_mode(true);
-  const at::Tensor leaf = logits.detach().requires_grad_(true);
   LossOutput output;
-  at::Tensor sum;
   for (const LossTerm& term : terms) {
-    const at::Tensor rows =
-        leaf.narrow(0, term.row_begin, term.row_end - term.row_begin);
+    const int64_t count = term.row_end - term.row_begin;
+    const at::Tensor rows = count == logits.size(0)
+                                ? logits
+                                : logits.narrow(0, term.row_begin, count);
     const at::Tensor loss = std::visit(TermLoss(rows), term.loss);
     output.losses.push_back(loss.item<double>());
-    const at::Tensor weighted = loss.mul(term.weight);
-    sum = sum.defined() ? sum.add(weighted) : weighted;
+    const at::Tensor weighted =
+        term.weight == 1.0 ? loss : loss.mul(term.weight);
+    output.sum = output.sum.defined() ? output.sum.add(weighted) : weighted;
   }
-  output.loss = sum.item<double>();
-  output.logits_grad = torch::autograd::grad({sum}, {leaf})[0].contiguous();
+  output.loss = output.sum.item<double>();
   return output;
 }
 

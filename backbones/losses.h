@@ -58,11 +58,11 @@ absl::Status CheckClasses(std::span<const LossTerm> terms, int64_t classes);
 struct LossOutput {
   std::vector<double> losses;  // By term, before its weight.
   double loss = 0;             // Their weighted sum, added in their order.
-  at::Tensor logits_grad;      // Of `loss`; shape and dtype of the logits.
+  at::Tensor sum;              // The same, a scalar with the logits' graph.
 };
 
-// Computes the sum of checked terms, and its gradient, for `logits` [N, K],
-// which need no graph. The terms' tensors may be on any device.
+// Computes the sum of checked terms for `logits` [N, K], and its graph if they
+// have one. The terms' tensors may be on any device.
 LossOutput ComputeLoss(std::span<const LossTerm> terms,
                        const at::Tensor& logits);
 

@@ -1,5 +1,7 @@
 #include "server/compute/train.h"
 
+#include <ATen/ops/ones_like.h>
+
 #include <span>
 #include <utility>
 
@@ -18,15 +20,16 @@ absl::Status Compute(TrainWork& work, TrainDone& done) {
   if (valid.ok()) valid = TakeState(work.forward, forward.used);
   if (!valid.ok()) return valid;
   ForwardOutput output = ComputeForward(work.forward, *forward.used);
-  const at::Tensor& logits = output.outputs[0];
-  valid = CheckClasses(work.terms, logits.size(1));
+  at::Tensor& end = output.graph->outputs[0];
+  valid = CheckClasses(work.terms, end.size(1));
   if (!valid.ok()) return valid;
-  done.loss = ComputeLoss(work.terms, logits);
+  done.loss = ComputeLoss(work.terms, end);
+  end = std::move(done.loss.sum);  // One backward goes through both.
   const GraphGradients graph = {.graph = output.graph.get(),
-                                .output_grads = {done.loss.logits_grad}};
+                                .output_grads = {at::ones_like(end)}};
   BackwardOutput backward = Backward(std::span(&graph, 1), /*retain=*/false,
                                      /*want_input_grads=*/false);
-  if (work.return_logits) done.logits = OnHost(logits);
+  if (work.return_logits) done.logits = OnHost(output.outputs[0]);
 
   State before = *NextState(work.forward, output, forward);
   before.grads = std::move(backward.grads);

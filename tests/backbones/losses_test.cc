@@ -5,6 +5,7 @@
 #include <ATen/ops/zeros.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <torch/csrc/autograd/autograd.h>
 
 #include <cmath>
 #include <vector>
@@ -28,9 +29,21 @@ LossTerm CrossEntropyOf(const std::vector<int64_t>& labels) {
           .loss = CrossEntropy{.labels = Labels(labels)}};
 }
 
+struct Differentiated : LossOutput {
+  at::Tensor logits_grad;
+};
+
+// Computes a loss and its gradient.
+Differentiated Differentiate(const std::vector<LossTerm>& terms,
+                             const at::Tensor& logits) {
+  const at::Tensor leaf = logits.detach().requires_grad_(true);
+  const LossOutput output = ComputeLoss(terms, leaf);
+  return {output, torch::autograd::grad({output.sum}, {leaf})[0]};
+}
+
 TEST(ComputeLossTest, CrossEntropyOfEqualLogitsIsTheLogarithm) {
   const std::vector<LossTerm> terms = {CrossEntropyOf({0, 3})};
-  const LossOutput output = ComputeLoss(terms, at::zeros({2, 4}));
+  const Differentiated output = Differentiate(terms, at::zeros({2, 4}));
   EXPECT_NEAR(output.loss, std::log(4), 1e-6);
   EXPECT_THAT(ValuesOf(output.logits_grad),
               ElementsAre(-0.375F, 0.125F, 0.125F, 0.125F,  //
@@ -40,7 +53,8 @@ TEST(ComputeLossTest, CrossEntropyOfEqualLogitsIsTheLogarithm) {
 TEST(ComputeLossTest, AMaskLeavesClassesOut) {
   LossTerm term = CrossEntropyOf({1});
   std::get<CrossEntropy>(term.loss).class_mask = {true, true, false, false};
-  const LossOutput output = ComputeLoss(std::vector{term}, at::zeros({1, 4}));
+  const Differentiated output =
+      Differentiate(std::vector{term}, at::zeros({1, 4}));
   EXPECT_NEAR(output.loss, std::log(2), 1e-6);
   EXPECT_THAT(ValuesOf(output.logits_grad), ElementsAre(0.5F, -0.5F, 0, 0));
 }
@@ -48,13 +62,14 @@ TEST(ComputeLossTest, AMaskLeavesClassesOut) {
 TEST(ComputeLossTest, SmoothsLabels) {
   LossTerm term = CrossEntropyOf({1});
   std::get<CrossEntropy>(term.loss).label_smoothing = 0.5;
-  const LossOutput output = ComputeLoss(std::vector{term}, at::zeros({1, 2}));
+  const Differentiated output =
+      Differentiate(std::vector{term}, at::zeros({1, 2}));
   EXPECT_THAT(ValuesOf(output.logits_grad), ElementsAre(0.25F, -0.25F));
 }
 
 TEST(ComputeLossTest, LeavesIgnoredLabelsOutOfTheMean) {
   const std::vector<LossTerm> terms = {CrossEntropyOf({kIgnoredLabel, 0})};
-  const LossOutput output = ComputeLoss(terms, at::zeros({2, 2}));
+  const Differentiated output = Differentiate(terms, at::zeros({2, 2}));
   EXPECT_THAT(ValuesOf(output.logits_grad), ElementsAre(0, 0, -0.5F, 0.5F));
 }
 
@@ -64,7 +79,7 @@ TEST(ComputeLossTest, TakesTargetsOfEitherTypeAsTheLogits) {
     const at::Tensor target = at::full({1, 2}, 0.1, dtype);
     const LossTerm term = {.row_end = 1, .loss = MeanSquaredError{target}};
     ASSERT_TRUE(CheckTerms(std::vector{term}, 1).ok());
-    const LossOutput output = ComputeLoss(std::vector{term}, logits);
+    const Differentiated output = Differentiate(std::vector{term}, logits);
     const double value = target[0][0].item<double>();
     EXPECT_EQ(output.loss, value * value);
     EXPECT_EQ(output.logits_grad.scalar_type(), at::kDouble);
@@ -74,8 +89,8 @@ TEST(ComputeLossTest, TakesTargetsOfEitherTypeAsTheLogits) {
 TEST(ComputeLossTest, MeanSquaredErrorIsTheMeanOverElements) {
   const LossTerm term = {.row_end = 1,
                          .loss = MeanSquaredError{at::zeros({1, 2})}};
-  const LossOutput output =
-      ComputeLoss(std::vector{term}, at::tensor({1.F, 3.F}).view({1, 2}));
+  const Differentiated output =
+      Differentiate(std::vector{term}, at::tensor({1.F, 3.F}).view({1, 2}));
   EXPECT_EQ(output.loss, 5);
   EXPECT_THAT(ValuesOf(output.logits_grad), ElementsAre(1, 3));
 }
@@ -84,7 +99,8 @@ TEST(ComputeLossTest, KlDivergenceDividesByTheTemperature) {
   const at::Tensor target = at::tensor({2.F, 0.F}).view({1, 2});
   const LossTerm term = {
       .row_end = 1, .loss = KlDivergence{.target = target, .temperature = 2}};
-  const LossOutput output = ComputeLoss(std::vector{term}, at::zeros({1, 2}));
+  const Differentiated output =
+      Differentiate(std::vector{term}, at::zeros({1, 2}));
   const double p = 1 / (1 + std::exp(-1.0));
   EXPECT_NEAR(output.loss,
               p * std::log(2 * p) + (1 - p) * std::log(2 * (1 - p)), 1e-6);
@@ -100,19 +116,20 @@ TEST(ComputeLossTest, AddsWeightedTermsOfTheirRows) {
                      .row_end = 3,
                      .weight = 0.5,
                      .loss = MeanSquaredError{at::zeros({2, 1})}};
-  const LossOutput output = ComputeLoss(
+  const Differentiated output = Differentiate(
       std::vector{first, second}, at::tensor({1.F, 2.F, 4.F}).view({3, 1}));
   EXPECT_THAT(output.losses, ElementsAre(1, 10));
   EXPECT_EQ(output.loss, 2 * 1 + 0.5 * 10);
   EXPECT_THAT(ValuesOf(output.logits_grad), ElementsAre(4, 1, 2));
 }
 
-TEST(ComputeLossTest, LeavesTheLogitsAlone) {
+TEST(ComputeLossTest, LeavesTheLogitsAndMakesNoGraphWithoutTheirs) {
   const at::Tensor logits = Rand(1, {3, 4});
   const at::Tensor copy = logits.clone();
-  ComputeLoss(std::vector{CrossEntropyOf({0, 1, 2})}, logits);
+  const LossOutput output =
+      ComputeLoss(std::vector{CrossEntropyOf({0, 1, 2})}, logits);
   EXPECT_TRUE(BitEqual(logits, copy));
-  EXPECT_FALSE(logits.requires_grad());
+  EXPECT_FALSE(output.sum.requires_grad());
 }
 
 class CheckTermsTest : public ::testing::Test {
