@@ -19,6 +19,10 @@ from hosted_pairs import (
     make_pair,
 )
 from torch.optim import lr_scheduler
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
 
 SGD = {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-3}
 
@@ -1284,3 +1288,51 @@ def test_one_parameter_costs_one_parameter(net):
     for parameter in net.parameters():
         parameter.norm()
     assert (net.traffic - before).round_trips == 2
+
+
+def train_watched(net, optimizer):
+    """Take steps under torch's hooks and profiler; give what these saw."""
+    seen = []
+    first = register_optimizer_step_pre_hook(
+        lambda _, args, given: seen.append(("before all", args[1:], given))
+    )
+    last = register_optimizer_step_post_hook(
+        lambda _, args, given: seen.append(("after all", args[1:], given))
+    )
+    try:
+        for own in (True, False):
+            handle = optimizer.register_step_pre_hook(lambda *_: seen.append("own"))
+            if not own:
+                handle.remove()
+            net(torch.ones(6, 1, 28, 28)).sum().backward()
+            optimizer.step()
+    finally:
+        first.remove()
+        last.remove()
+    with torch.autograd.profiler.profile() as profile:
+        optimizer.step()
+    kind = type(optimizer).__name__
+    return seen, f"Optimizer.step#{kind}.step" in {
+        event.name for event in profile.function_events
+    }
+
+
+def test_torchs_hooks_and_profiler_see_the_steps(server):
+    net, local = make_pair(server, "mlp")
+    got = train_watched(net, make_optimizer(net, "SGD", lr=0.1))
+    assert got == train_watched(local, make_optimizer(local, "SGD", lr=0.1))
+    assert got[1]
+
+
+def test_settings_that_are_changed_in_place_count(server):
+    def script(net):
+        optimizer = make_optimizer(net, "Adam", lr=0.01)
+        optimizer.param_groups[0]["betas"] = [0.9, 0.99]
+        for x, y in batches("mlp", 3):
+            optimizer.zero_grad()
+            F.cross_entropy(net(x), y).backward()
+            optimizer.step()
+            optimizer.param_groups[0]["betas"][0] -= 0.2
+        return []
+
+    run_both(make_pair(server, "mlp"), script)

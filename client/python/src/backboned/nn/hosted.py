@@ -37,7 +37,7 @@ from backboned.nn.pending_calls import (
 )
 from backboned.nn.refs import Weak, weakly
 from backboned.nn.values import Values
-from backboned.nn.watch import as_tensor, empty, slots_of
+from backboned.nn.watch import as_tensor, slots_of
 from backboned.steps import StepInFlight
 from backboned.transport.messages import Recall, fresh_id
 from backboned.types import (
@@ -276,7 +276,7 @@ class HostedLink(LinkBase):
                     self._buffers.moved()
                 try:
                     with self._changing(*parts), asking as again:
-                        call = (self.timeout, empty, again, behind)
+                        call = (self.timeout, again, behind)
                         result = calls.forward(self.instance, x, options, *call)
                         if moves:
                             self._note("buffers", result.version)
@@ -332,7 +332,7 @@ class HostedLink(LinkBase):
             self._pending.flush()  # The tape may wait already.
         with self._advised:
             tapes = {tape.tape_id: gradients}
-            call = (self.instance, tapes, options, self.timeout, empty)
+            call = (self.instance, tapes, options, self.timeout)
             return calls.backward(*call).take()
 
     def zero_grad(self, tensors: Sequence[torch.Tensor] | None = None) -> None:
@@ -360,7 +360,7 @@ class HostedLink(LinkBase):
         """
         with self._lock, self._advised:
             self._pending.make_sure()
-            self._push_changes()
+            self._push_changes(adopt=False)  # The optimizer has looked at them.
             self._grads.settle()
             if not self._pending.has_gradients:
                 return None
@@ -542,10 +542,11 @@ _warned: weakref.WeakSet[Any] = weakref.WeakSet()
 @functools.cache
 def _warn_of_local_steps() -> None:
     """Warn once of each optimizer of torch that steps what the server could step."""
-    register_optimizer_step_pre_hook(_before_step)
+    register_optimizer_step_pre_hook(warn_of_local_step)
 
 
-def _before_step(optimizer: Any, _args: Any, _options: Any) -> None:
+def warn_of_local_step(optimizer: Any, _args: Any, _options: Any) -> None:
+    """Warn if an optimizer of torch steps what the server could: a hook of its."""
     if optimizer in _warned:
         return
     parameters = itertools.chain(*(group["params"] for group in optimizer.param_groups))

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import itertools
 import operator
 import weakref
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Callable
 
 import torch
+from torch.optim.optimizer import (
+    _global_optimizer_post_hooks as _AFTER_ALL,
+)
+from torch.optim.optimizer import (
+    _global_optimizer_pre_hooks as _BEFORE_ALL,
+)
 
 from backboned import errors, types
 from backboned.losses import Terms
-from backboned.nn.hosted import HostedLink
+from backboned.nn.hosted import HostedLink, warn_of_local_step
 from backboned.nn.lazy import as_plain
 from backboned.nn.module import RemoteBackbone, network_of
 from backboned.nn.pending_calls import SentCall
@@ -78,6 +85,8 @@ class HostedOptimizer(torch.optim.Optimizer):
     _key: Any = None
     _given: Any = None
     _slots: Slots = {}
+    # Which of the network's parameters are in no group.
+    _others: Sequence[int] = ()
     # Whether steps have changed more than learning rates since then.
     _varies: bool = False
 
@@ -195,6 +204,33 @@ class HostedOptimizer(torch.optim.Optimizer):
         RuntimeError
             If the network has been handed to another optimizer, or this is a copy.
         """
+        if not self._is_watched():
+            return self._step(closure, clip_norm, norm_type, clip_value)
+        clips = {"clip_norm": clip_norm, "norm_type": norm_type}
+        clips["clip_value"] = clip_value
+        given = {name: value for name, value in clips.items() if value is not None}
+        return _WATCHED_STEP(self, *([closure] if closure else ()), **given)
+
+    # Torch would wrap it, for its hooks and its profiler, at the price of a small call.
+    step.hooked = True  # type: ignore[attr-defined]
+
+    def _is_watched(self) -> bool:
+        """Whether torch has hooks to call beside a step, or its profiler runs."""
+        return bool(
+            self._optimizer_step_pre_hooks
+            or self._optimizer_step_post_hooks
+            or _AFTER_ALL
+            or [*_BEFORE_ALL.values()] != [warn_of_local_step]
+            or torch._C._autograd._profiler_enabled()
+        )
+
+    def _step(
+        self,
+        closure: Callable[[], Any] | None = None,
+        clip_norm: float | None = None,
+        norm_type: float | None = None,
+        clip_value: float | None = None,
+    ) -> Any:
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -289,10 +325,8 @@ class HostedOptimizer(torch.optim.Optimizer):
 
     def _covers_all(self, parameters: list[Any]) -> bool:
         """Whether every parameter that may have a gradient is in a group."""
-        mine = set(map(id, self._tensors()))
         with as_plain():
-            others = [p for p in parameters if id(p) not in mine]
-            return not any(map(_TRAINS, others))
+            return not any([_TRAINS(parameters[i]) for i in self._others])
 
     def _own_link(self) -> HostedLink:
         link = self._link
@@ -313,9 +347,10 @@ class HostedOptimizer(torch.optim.Optimizer):
         if link.instance.frozen:
             self._thaw(link)
         state, groups = self._state, self.param_groups
-        settings = [_settings(group) for group in groups]
+        settings = [[*map(group.get, _SETTINGS)] for group in groups]
         flags = [(len(g["params"]), *map(g.get, _STRUCTURE)) for g in groups]
-        key = ([*map(id, parameters)], [*map(id, self._tensors())], flags)
+        mine = [*map(id, self._tensors())]
+        key = ([*map(id, parameters)], mine, flags)
         wanted = None if key == self._key else self._described(link)
         if wanted is not None:
             self._slots = self._slots_now()
@@ -327,7 +362,10 @@ class HostedOptimizer(torch.optim.Optimizer):
                 for (parameter, what), array in state.remembered(self._slots).items()
             }
             link.set_optimizer(wanted or self._described(link), tensors)
-            self._key, self._given, self._varies = key, settings, False
+            # A copy, since somebody may write to a list of betas.
+            self._key, self._given, self._varies = key, copy.deepcopy(settings), False
+            every = enumerate(parameters)
+            self._others = [i for i, p in every if id(p) not in set(mine)]
         elif settings != self._given:
             self._varies = True
         state.leave(self._slots)
@@ -475,3 +513,6 @@ def _settings(group: Mapping[str, Any]) -> dict[str, Any]:
         for name, convert in _SETTINGS.items()
         if group.get(name) is not None
     }
+
+
+_WATCHED_STEP: Any = torch.optim.Optimizer.profile_hook_step(HostedOptimizer._step)
