@@ -22,7 +22,7 @@ from backboned.losses import Terms, as_array, as_terms
 from backboned.transport import messages, session, tensors
 from backboned.transport.channel import CONTROL, DATA, Channel
 from backboned.transport.messages import Parts, Prepared, Recallable, Request
-from backboned.transport.tensors import Empty, as_bytes, make_spec
+from backboned.transport.tensors import as_bytes, make_spec
 from backboned.transport.traffic import Meter
 from backboned.types import Array, BatchNorm, Version
 from backboned.v1 import backbone_service_pb2 as pb
@@ -261,7 +261,6 @@ def forward(
     x: Array,
     options: ForwardOptions,
     timeout: float | None = None,
-    empty: Empty = np.empty,
     recallable: Recallable | None = None,
     behind: Behind | None = None,
 ) -> types.Forward:
@@ -270,14 +269,14 @@ def forward(
     What nobody refers to any more is deleted before. If the answer is likely to be in
     the instance's feature cache, that is asked for it first, by the input's digest.
 
-    `empty` makes the arrays of the outputs. `recallable` is told, before the call, how
-    to ask for its answer if it is lost; a tape that it kept is given up then. With
-    `behind` it is uploaded at once, before the answers to earlier calls came.
+    `recallable` is told, before the call, how to ask for its answer if it is lost; a
+    tape that it kept is given up then. With `behind` it is uploaded at once, before the
+    answers to earlier calls came.
     """
     delete_abandoned(instance.channel)
     if behind is not None:
         last = (None, None, recallable, behind)
-        return _run(instance, x, options, empty, timeout, *last)
+        return _run(instance, x, options, timeout, *last)
     known, cached, key = instance.known_answers, options.get("cached"), None
     if cached or (
         cached is not False
@@ -291,20 +290,19 @@ def forward(
         key = _answer_key(digest, options)
         if cached or known.is_worth(instance.version, key):
             try:
-                return _run(instance, x, options, empty, timeout, key, digest)
+                return _run(instance, x, options, timeout, key, digest)
             except errors.NotFound as error:
                 if error.reason != "CACHE_MISS":
                     raise
                 known.missed(key)
         timeout -= time.monotonic() - begin
-    return _run(instance, x, options, empty, timeout, key, recallable=recallable)
+    return _run(instance, x, options, timeout, key, recallable=recallable)
 
 
 def _run(
     instance: InstanceBase,
     x: Array,
     options: ForwardOptions,
-    empty: Empty,
     timeout: float | None,
     key: bytes | None = None,
     digest: bytes | None = None,
@@ -317,10 +315,10 @@ def _run(
     """
 
     def place(result: Any) -> tuple[list[dict[str, Array]], Parts]:
-        outputs, views = tensors.place_tensors(result.outputs, empty)
+        outputs, views = tensors.place_tensors(result.outputs)
         if not result.buffers:
             return [outputs, {}], views
-        buffers, more = tensors.place_tensors(result.buffers, empty)
+        buffers, more = tensors.place_tensors(result.buffers)
         return [outputs, buffers], [*views, *more]
 
     changes = options.get("tape") or _moves_layers(options)
@@ -369,22 +367,47 @@ def _recall_forward(
     return bytes(result.rng_state)
 
 
-# Of a forward's options, what may be another for each call.
-_PASSING = {"if_version", "request_id", "rng_state"}
+# Of a call's options, what may be another for each call.
+_PASSING = {"if_version", "request_id", "rng_state", "step"}
 
 
 @functools.lru_cache(maxsize=256)
-def _lasting(
-    address: str, shape: tuple[int, ...] | None, dtype: Any, options: Any
-) -> bytes:
-    """Encode of a forward's header what is alike for many; None: no input."""
-    options = dict(options)
-    return_type = contract.return_type(options.pop("returnt", None))
-    header = _message(address, pb.ForwardHeader, options, return_type=return_type)
-    if shape is not None:
-        like = np.broadcast_to(np.empty((), dtype), shape)
-        header.inputs.append(make_spec(like))
+def _encoded(address: str, kind: Any, options: Any, inputs: Any) -> bytes:
+    fields = dict(options)
+    if "returnt" in fields:
+        fields["return_type"] = contract.return_type(fields.pop("returnt"))
+    header = _message(address, kind, fields)
+    for name, shape, dtype in inputs:
+        spec = make_spec(np.broadcast_to(np.empty((), dtype), shape))
+        if name == "inputs":
+            header.inputs.append(spec)
+        else:
+            getattr(header, name).CopyFrom(spec)
     return bytes(header.SerializeToString())
+
+
+def _lasting(
+    address: str, kind: Any, options: Mapping[str, Any], **inputs: Array
+) -> tuple[bytes, dict[str, Any]]:
+    """Encode of a header what is alike for many calls; give the other fields besides.
+
+    Whoever encodes these, and appends them, has the header.
+
+    - `inputs`: by the field's name, an array that the header describes.
+
+    Raises TypeError if the call has no such option.
+    """
+    lasting, passing = [], {}
+    for name, value in options.items():
+        if name not in _PASSING:
+            lasting.append((name, tuple(value) if type(value) is list else value))
+        else:
+            passing[name] = _MADE[name](value) if name in _MADE else value
+    specs = tuple((name, array.shape, array.dtype) for name, array in inputs.items())
+    try:
+        return _encoded(address, kind, tuple(lasting), specs), passing
+    except TypeError:  # A list in one of them, say, which is not remembered.
+        return _encoded.__wrapped__(address, kind, lasting, specs), passing
 
 
 def _forward_request(
@@ -395,16 +418,11 @@ def _forward_request(
     given_up: list[str],
 ) -> tuple[Request, bytes]:
     """Make the request of a forward; give the part of its header that lasts, too."""
-    lasting: dict[str, Any] = {**options}
-    passing = {name: lasting.pop(name) for name in _PASSING & lasting.keys()}
-    buffers, _ = lasting.pop("buffers", None), lasting.pop("cached", None)
-    tapes = [*lasting.pop("release_tapes", ()), *given_up]
-    shape = x.shape if digest is None else None
-    try:
-        begin = _lasting(instance.address, shape, x.dtype, tuple(lasting.items()))
-    except TypeError:  # A list, say, which is not remembered.
-        begin = _lasting.__wrapped__(instance.address, shape, x.dtype, lasting)
-    passing["if_version"] = contract.condition(passing.get("if_version"))
+    asked: dict[str, Any] = {**options}
+    buffers, _ = asked.pop("buffers", None), asked.pop("cached", None)
+    tapes = [*asked.pop("release_tapes", ()), *given_up]
+    inputs = {"inputs": x} if digest is None else {}
+    begin, passing = _lasting(instance.address, pb.ForwardHeader, asked, **inputs)
     header = pb.ForwardHeader(release_tapes=tapes, input_digest=digest, **passing)
     views = [as_bytes(x)] if digest is None else []
     if buffers is not None:
@@ -425,16 +443,15 @@ def backward(
     tapes: Mapping[str, Mapping[str, Array]],
     options: BackwardOptions,
     timeout: float | None = None,
-    empty: Empty = np.empty,
 ) -> Prepared[types.Backward]:
     """Prepare a backward; the outputs' gradients are C-contiguous."""
-    header = _message(instance.address, pb.BackwardHeader, options)
+    begin, passing = _lasting(instance.address, pb.BackwardHeader, options)
+    header = pb.BackwardHeader(**passing)
     sent: list[memoryview] = []
     for tape_id, gradients in tapes.items():
-        tape = header.tapes.add(tape_id=tape_id)
-        for name, gradient in gradients.items():
-            tape.gradients.append(make_spec(gradient, name))
-            sent.append(as_bytes(gradient))
+        specs = [make_spec(array, name) for name, array in gradients.items()]
+        header.tapes.add(tape_id=tape_id, gradients=specs)
+        sent.extend(map(as_bytes, gradients.values()))
 
     def place(result: Any) -> tuple[dict[str, Any], Parts]:
         views: list[memoryview] = []
@@ -450,7 +467,7 @@ def backward(
             return place_grads([getattr(result, name)])[0]
 
         def place_input(spec: Any) -> Array:
-            named, its = tensors.place_tensors([spec], empty)
+            named, its = tensors.place_tensors([spec])
             views.extend(its)
             return named[spec.name]
 
@@ -465,13 +482,14 @@ def backward(
 
     # Whatever is present, the gradients of a small network fit one message.
     several = (
-        header.input_grad
-        or header.per_tape_grads
-        or (header.squared_grads and header.return_grads)
+        options.get("input_grad")
+        or options.get("per_tape_grads")
+        or (options.get("squared_grads") and options.get("return_grads"))
     )
     small = instance.layout.elements * 8 <= messages.CHUNK_BYTES and not several
     key = instance.uid if small else None
-    request, sure = Request(header, sent), bool(header.request_id)
+    request = Request(begin + header.SerializeToString(), sent)
+    sure = bool(header.request_id)
     call = _prepared(instance, "Backward", request, place, timeout, key, sure)
 
     def read(answer: tuple[Any, dict[str, Any]]) -> types.Backward:
@@ -644,30 +662,32 @@ def train_step_request(
     terms: Terms,
     step: types.StepOptions | None,
     options: TrainStepOptions,
-) -> tuple[pb.TrainStepHeader, list[memoryview]]:
-    """Make the header of a training step, and the bytes that follow."""
-    array = as_array(x)
-    header = _message(
-        instance.address,
-        pb.TrainStepHeader,
-        options,
-        step=contract.step_message(step),
-        input=make_spec(array),
-    )
-    header.request_id = header.request_id or messages.fresh_id()
+) -> tuple[bytes, list[memoryview]]:
+    """Make the header of a training step, encoded, and the bytes that follow."""
+    array, asked = as_array(x), {**options, "step": step}
+    asked["request_id"] = options.get("request_id") or messages.fresh_id()
+    kind = pb.TrainStepHeader
+    begin, passing = _lasting(instance.address, kind, asked, input=array)
+    header = kind(**passing)
     views = [as_bytes(array)]
     for term in as_terms(terms):
         message = header.terms.add(weight=term.weight)
         if term.rows is not None:
             message.row_begin, message.row_end = term.rows
         views.append(as_bytes(term.fill(message)))
-    return header, views
+    return begin + header.SerializeToString(), views
 
 
 def train_step(
-    instance: InstanceBase, request: Request, timeout: float | None
+    instance: InstanceBase,
+    request: Request,
+    timeout: float | None,
+    key: Hashable = None,
 ) -> types.TrainStep:
-    """Make a training step; the instance takes no note of it."""
+    """Make a training step; the instance takes no note of it.
+
+    `key` as in `messages.exchange`.
+    """
 
     def place(result: Any) -> tuple[Array | None, Parts]:
         if not result.HasField("logits"):
@@ -676,7 +696,8 @@ def train_step(
         return named[result.logits.name], views
 
     delete_abandoned(instance.channel)
-    result, logits = _prepared(instance, "TrainStep", request, place, timeout).take()
+    call = _prepared(instance, "TrainStep", request, place, timeout, key)
+    result, logits = call.take()
     version = contract.read_version(result.version)
     return types.TrainStep(
         version=version,

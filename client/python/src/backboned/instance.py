@@ -545,7 +545,8 @@ class Instance(InstanceBase):
         request = Request(*calls.train_step_request(self, x, terms, step, options))
         if recallable is not None:
             recallable(functools.partial(calls.recall_train_step, self, request))
-        result = calls.train_step(self, request, timeout)
+        key = (self.uid, options.get("return_logits"), np.shape(x))
+        result = calls.train_step(self, request, timeout, key)
         self.version = result.version
         return result
 
@@ -598,8 +599,8 @@ class Instance(InstanceBase):
         copies = [memoryview(bytes(view)) for view in views]
 
         def prepare(find: Version, sent: Callable[[], None]) -> Call:
-            header.MergeFrom(pb.TrainStepHeader(if_version=contract.condition(find)))
-            request = Request(header, copies, sent)
+            demand = pb.TrainStepHeader(if_version=contract.condition(find))
+            request = Request(header + demand.SerializeToString(), copies, sent)
             if recallable is not None:
                 recallable(functools.partial(calls.recall_train_step, self, request))
 

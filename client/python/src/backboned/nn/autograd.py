@@ -166,7 +166,7 @@ def _wait(
         task=torch._C._current_graph_task_id(),
         tape=ctx.tape,
         # Copies, since the caller may go on to write what it gave.
-        gradients={name: as_array(grad.clone()) for name, grad in named.items()},
+        gradients={name: as_array(grad).copy() for name, grad in named.items()},
         retain=_keeps_graph(),
         token=token,
     )

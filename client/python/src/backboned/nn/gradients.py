@@ -36,7 +36,7 @@ class Gradients:
     ) -> None:
         self._instance = instance
         self._names = [spec.name for spec in instance.layout.parameters]
-        self._tensors = parameters.tensors
+        self._tensors, self._own = parameters.tensors, parameters.own
         self._pending = pending
         self._watch = Watch()
         self._promises: dict[int, weakref.ref[torch.Tensor]] = {}
@@ -257,9 +257,10 @@ class Gradients:
         """Find gradients that autograd left here on top of the server's."""
         found = []
         with as_plain():
-            for i, tensor in enumerate(self._tensors()):
-                if tensor.grad is not None and i not in self._here:
-                    found.append(i)
+            for i, tensor in enumerate(self._own()):
+                if i not in self._here and tensor is not None:
+                    if tensor.grad is not None:
+                        found.append(i)
         return found
 
     def _changed_here(self) -> set[int]:

@@ -16,7 +16,7 @@ from backboned.errors import NOTHING_CHANGED, BackbonedError, StaleVersion
 from backboned.instance import Instance
 from backboned.nn.advice import Advised
 from backboned.nn.lazy import as_plain
-from backboned.nn.watch import as_array, empty
+from backboned.nn.watch import as_array
 from backboned.transport import forks, session
 from backboned.transport.channel import Channel
 from backboned.transport.messages import Prepared, Recallable, fresh_id
@@ -162,7 +162,7 @@ class LinkBase:
 
         `recallable` as in `calls.forward`. Raises StaleVersion if it was somebody else.
         """
-        call = (self.timeout, empty, recallable)
+        call = (self.timeout, recallable)
         try:
             return calls.forward(self.instance, x, options, *call)
         except StaleVersion:

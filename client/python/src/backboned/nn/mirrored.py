@@ -22,7 +22,6 @@ from backboned.nn.watch import (
     Watch,
     as_array,
     as_tensor,
-    empty,
     slots_of,
     version_of,
 )
@@ -256,7 +255,7 @@ class MirroredLink(LinkBase):
                 writes.take()
                 writes, left = Writes(), self.version
             options["if_version"] = left
-            call = (self.timeout, empty, None, writes.behind if writes else None)
+            call = (self.timeout, None, writes.behind if writes else None)
             if moves:
                 with self._changing("buffers"):
                     full: ForwardOptions = {**options, "return_buffers": True}
@@ -311,7 +310,7 @@ class MirroredLink(LinkBase):
             self._forward_again(tape)
         tapes = {tape.tape_id: gradients}
         try:
-            call = (self.instance, tapes, options, self.timeout, empty)
+            call = (self.instance, tapes, options, self.timeout)
             return calls.backward(*call).take()
         except BackbonedError as error:
             if is_absence(error):

@@ -14,7 +14,6 @@ from backboned.calls import BackwardOptions
 from backboned.errors import NOTHING_CHANGED, BackbonedError
 from backboned.instance import Instance
 from backboned.nn.link import Tape, rng_state, set_rng_state
-from backboned.nn.watch import empty
 from backboned.steps import StepInFlight, raise_unseen
 from backboned.transport.messages import Prepared, Recall, Recallable, fresh_id
 from backboned.transport.retries import is_absence
@@ -406,7 +405,7 @@ class PendingCalls:
             }
             tapes = {item.tape.tape_id: item.gradients for item in group}
             call: Prepared[Any] = calls.backward(
-                self._instance, tapes, options, self.timeout, empty
+                self._instance, tapes, options, self.timeout
             )
         else:
             ids: calls.WriteOptions = {

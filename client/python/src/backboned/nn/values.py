@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import weakref
 from collections.abc import Iterable, Sequence
 from typing import Any, Callable
@@ -96,22 +97,27 @@ class Values:
         return self._checked(self._slots.found())
 
     def _checked(self, found: list[torch.Tensor]) -> list[torch.Tensor]:
-        replaced = []
-        for i, own in enumerate(self._own):
-            if own() is not found[i]:
-                replaced.append(i)
-        if self._doubtful or replaced:
-            with as_plain():
-                self._slots.tensors()
-            self._doubtful = False
-            if replaced:
-                self._adopt(found, replaced)
+        own = self.own()
+        same = all(map(operator.is_, own, found))
+        if same and not self._doubtful:
+            return found
+        with as_plain():
+            self._slots.tensors()
+        self._doubtful = False
+        if not same:
+            replaced = [i for i, mine in enumerate(own) if mine is not found[i]]
+            del own
+            self._adopt(found, replaced)
         return found
 
     @property
     def known(self) -> list[torch.Tensor]:
         """The network's own tensors, also while others are in their places."""
         return list(self._tensors.values())
+
+    def own(self) -> list[torch.Tensor | None]:
+        """Give what `tensors` gave last; None where nobody has it any more."""
+        return [reference() for reference in self._own]
 
     def unless_lent(self) -> list[torch.Tensor] | None:
         """Give `tensors`; None if others than parameters are in the places of some.
@@ -225,10 +231,11 @@ class Values:
 
         Raises RuntimeError if one that is away was written.
         """
-        tensors = self.tensors() if adopt else self.known
+        tensors = self.tensors() if adopt and self._own else None
         self._refuse_stray_writes()
         changed, here = set(self._written), self._here - self._written
         if here:
+            tensors = self.known if tensors is None else tensors
             closely = here & self._shared
             with as_plain():
                 changed.update(self.watch.moved(tensors, here - closely))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import weakref
 from collections.abc import Container, Iterable, Mapping, Sequence
@@ -189,7 +190,8 @@ class Watch:
 
 def as_array(tensor: torch.Tensor) -> Array:
     """View a CPU tensor as a C-contiguous array; copies only if it must."""
-    tensor = tensor.detach()
+    if tensor.requires_grad:
+        tensor = tensor.detach()
     if tensor.dtype == torch.bfloat16:
         return tensor.contiguous().view(torch.int16).numpy().view(BFLOAT16)
     return np.asarray(tensor.numpy(), order="C")
@@ -202,14 +204,10 @@ def as_tensor(array: Array) -> torch.Tensor:
     return torch.from_numpy(array)
 
 
+@functools.cache
 def torch_dtype(dtype: np.dtype[Any]) -> torch.dtype:
     """Give PyTorch's type for an array's."""
     return as_tensor(np.empty(0, dtype)).dtype
-
-
-def empty(shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
-    """Make an uninitialised array whose memory is aligned as torch's tensors are."""
-    return as_array(torch.empty(shape, dtype=torch_dtype(dtype), device="cpu"))
 
 
 class ModulePaths:
@@ -223,13 +221,29 @@ class ModulePaths:
             for depth, key in enumerate(steps, 1):
                 above = ".".join(steps[: depth - 1])
                 self._steps[".".join(steps[:depth])] = above, key
+        self._index = {path: i for i, path in enumerate(["", *self._steps])}
+        self._above = [(self._index[at], key) for at, key in self._steps.values()]
 
-    def find(self) -> dict[str, nn.Module | None]:
-        """Find the modules, those above each first; None: there is none."""
+    def index(self, path: str) -> int:
+        """Say where `all` has the module of a path."""
+        return self._index[path]
+
+    def all(self) -> list[nn.Module]:
+        """Find the modules. Raises AttributeError or KeyError if there is not each."""
+        modules = [self._alive()]
+        for above, key in self._above:
+            modules.append(modules[above]._modules[key])  # type: ignore[arg-type]
+        return modules
+
+    def _alive(self) -> nn.Module:
         root = self._root()
         if root is None:
             raise RuntimeError("the network of these tensors is gone; keep it")
-        found: dict[str, nn.Module | None] = {"": root}
+        return root
+
+    def find(self) -> dict[str, nn.Module | None]:
+        """Find the modules, those above each first; None: there is none."""
+        found: dict[str, nn.Module | None] = {"": self._alive()}
         for path, (above, key) in self._steps.items():
             module = found[above]
             found[path] = None if module is None else module._modules.get(key)
@@ -252,22 +266,21 @@ class Slots:
         self.names = [name for name, *_ in expected]
         self._expected = expected
         self._kind = kind
-        self._places = [name.rpartition(".")[::2] for name in self.names]
-        self._paths = ModulePaths(root, [above for above, _ in self._places])
+        places = [name.rpartition(".")[::2] for name in self.names]
+        self._paths = ModulePaths(root, [above for above, _ in places])
+        self._places = [(self._paths.index(above), key) for above, key in places]
 
     def found(self) -> list[Any]:
         """Give what is in the places, whatever it is, in the order of the names.
 
         Raises AttributeError if one is empty.
         """
-        modules, kind = self._paths.find(), self._kind
-        found = []
+        kind = self._kind
         try:
-            for above, key in self._places:
-                found.append(getattr(modules[above], kind)[key])
+            modules = self._paths.all()
+            return [getattr(modules[at], kind)[key] for at, key in self._places]
         except (AttributeError, KeyError):
-            self._explain(modules)
-        return found
+            self._explain()
 
     def tensors(self) -> list[Any]:
         """Give the tensors in the order of the names.
@@ -294,11 +307,13 @@ class Slots:
                 )
         return found
 
-    def _explain(self, modules: dict[str, nn.Module | None]) -> NoReturn:
+    def _explain(self) -> NoReturn:
         """Raise AttributeError: say which place is empty, and what may have done it."""
+        modules = self._paths.find()
+        places = [(name, *name.rpartition(".")[::2]) for name in self.names]
         name = next(
             name
-            for name, (above, key) in zip(self.names, self._places)
+            for name, above, key in places
             if key not in getattr(modules[above], self._kind, ())
         )
         raise AttributeError(

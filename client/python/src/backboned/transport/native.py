@@ -143,6 +143,7 @@ class Native:
         self.client = loaded.bb_open(target.encode(), session.encode(), label.encode())
         self._lock = forks.lock()
         self._kept: weakref.WeakSet[Call] = weakref.WeakSet()
+        self._ends_at_exit = False
         finalizer = weakref.finalize(self, _drop, loaded, self.client, os.getpid())
         finalizer.atexit = False
 
@@ -151,7 +152,9 @@ class Native:
         call.kept = True
         with self._lock:
             self._kept.add(call)
-        _end_at_exit(self)
+        if not self._ends_at_exit:
+            _end_at_exit(self)
+            self._ends_at_exit = True
 
     def end_kept(self) -> None:
         """Wait for the calls that are to be made, for a while."""
@@ -279,7 +282,8 @@ class Call:
 
     def __del__(self) -> None:
         """End the call."""
-        self.end()
+        if self._call:
+            self.end()
 
     def _free(self) -> None:
         self._library.bb_free(ctypes.byref(self._call))
@@ -292,11 +296,10 @@ _keeping_lock = forks.lock()
 
 def _end_at_exit(stream: Native) -> None:
     with _keeping_lock:
-        if stream not in _keeping:
-            # Who registers last is first: before a local server is stopped.
-            atexit.unregister(_end_all_kept)
-            atexit.register(_end_all_kept)
-            _keeping.add(stream)
+        # Who registers last is first: before a local server is stopped.
+        atexit.unregister(_end_all_kept)
+        atexit.register(_end_all_kept)
+        _keeping.add(stream)
 
 
 def _end_all_kept() -> None:

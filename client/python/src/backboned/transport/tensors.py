@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import collections
+import math
 import sys
 import weakref
 from collections.abc import Mapping, Sequence
-from typing import Any, Callable
+from typing import Any
 
 import numpy as np
 
 from backboned.errors import InvalidArgument, MalformedAnswer
 from backboned.types import Array
 from backboned.v1 import tensor_pb2
-
-Empty = Callable[[tuple[int, ...], "np.dtype[np.generic]"], Array]
-"""Gives an uninitialised C-contiguous array of a shape and type."""
 
 BFLOAT16 = np.dtype([("bfloat16", "<u2")])
 """Two bytes that are a bfloat16: the upper half of a float32."""
@@ -37,6 +35,7 @@ _FLOATS = {
 }
 _FLOAT_NAMES: dict[int, str] = {number: name for name, number in _FLOATS.items()}
 _MAX_BYTES = 1 << 40
+_ALIGNMENT = 64
 
 if sys.byteorder != "little":  # pragma: no cover
     raise ImportError("backboned needs a little-endian machine")
@@ -213,14 +212,23 @@ POOL = BufferPool()
 """The process's pool."""
 
 
+def _empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Make an uninitialised array whose memory is aligned as torch's tensors are."""
+    size = math.prod(shape) * dtype.itemsize
+    memory = np.empty(size + _ALIGNMENT, np.uint8)
+    begin = -memory.__array_interface__["data"][0] % _ALIGNMENT
+    array: Array = memory[begin : begin + size].view(dtype).reshape(shape)
+    return array
+
+
 def place_tensors(
-    specs: Sequence[tensor_pb2.TensorSpec], empty: Empty = np.empty
+    specs: Sequence[tensor_pb2.TensorSpec],
 ) -> tuple[dict[str, Array], list[memoryview]]:
     """Make an array for each spec, by name, and the views to fill."""
     arrays: dict[str, Array] = {}
     views = []
     for spec in specs:
-        array = empty(spec_shape(spec), numpy_dtype(spec.dtype))
+        array = _empty(spec_shape(spec), numpy_dtype(spec.dtype))
         arrays[spec.name] = array
         views.append(as_bytes(array))
     return arrays, views
