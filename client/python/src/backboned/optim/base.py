@@ -13,12 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Callable
 
 import torch
-from torch.optim.optimizer import (
-    _global_optimizer_post_hooks as _AFTER_ALL,
-)
-from torch.optim.optimizer import (
-    _global_optimizer_pre_hooks as _BEFORE_ALL,
-)
+from torch.optim import optimizer as _hooks
 
 from backboned import errors, types
 from backboned.losses import Terms
@@ -219,8 +214,8 @@ class HostedOptimizer(torch.optim.Optimizer):
         return bool(
             self._optimizer_step_pre_hooks
             or self._optimizer_step_post_hooks
-            or _AFTER_ALL
-            or [*_BEFORE_ALL.values()] != [warn_of_local_step]
+            or _hooks._global_optimizer_post_hooks
+            or [*_hooks._global_optimizer_pre_hooks.values()] != [warn_of_local_step]
             or torch._C._autograd._profiler_enabled()
         )
 
@@ -364,8 +359,8 @@ class HostedOptimizer(torch.optim.Optimizer):
             link.set_optimizer(wanted or self._described(link), tensors)
             # A copy, since somebody may write to a list of betas.
             self._key, self._given, self._varies = key, copy.deepcopy(settings), False
-            every = enumerate(parameters)
-            self._others = [i for i, p in every if id(p) not in set(mine)]
+            every, ids = enumerate(parameters), set(mine)
+            self._others = [i for i, p in every if id(p) not in ids]
         elif settings != self._given:
             self._varies = True
         state.leave(self._slots)

@@ -12,7 +12,8 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from backboned.transport import forks
-from backboned.transport.channel import CONTROL, Channel, Connection
+from backboned.transport.channel import CONTROL, Channel
+from backboned.transport.connection import Connection
 from backboned.v1 import instance_service_pb2 as pb
 
 _ANSWER_S = 5.0
