@@ -12,12 +12,13 @@ from experiments import (
     Result,
     Sides,
     _ms,
+    a_side,
     alternate,
     forward,
     result,
     row,
 )
-from processes import HERE, THREADS, Bench, MeasurementError, Server, Worker
+from processes import HERE, THREADS, Bench, MeasurementError, Worker
 from stats import ratios
 
 TRANSPORTS = ("native", "grpcio")
@@ -41,10 +42,8 @@ def p22(bench: Bench, plan: Plan) -> Result:
     command = {"do": "step", "benchmark": MLP, "batch": 64}
     timing = plan.timing(1.0, 20, 20)
     work: dict[str, Sides] = {}
-    for threads in (1, 2):
-        server: Server = bench.make(
-            f"server of {threads}", lambda n=threads: bench.start_server(threads=n)
-        )
+    for threads in (1, THREADS):
+        server = bench.server_of(threads)
         own = _python(bench, threads)
         sides: Sides = {"local torch": lambda w=own: w.ask(**command, **timing)}
         for transport in TRANSPORTS:
@@ -54,7 +53,7 @@ def p22(bench: Bench, plan: Plan) -> Result:
                 if way != "mirrored":
                     asked["way"] = way
                 sides[f"{way}, {transport}"] = lambda w=remote, c=asked: w.ask(**c)
-        work[f"{threads} threads a side" if threads > 1 else "1 thread a side"] = sides
+        work[a_side(threads)] = sides
     cases = alternate(plan, "P22 training step of the MLP", work)
     rows = []
     for name, case in cases.items():
@@ -62,7 +61,7 @@ def p22(bench: Bench, plan: Plan) -> Result:
         for transport in TRANSPORTS:
             for way, (floor, goal) in STEPS.items():
                 there = case.medians(f"{way}, {transport}")
-                aimed = transport == "native" and name.startswith("1")
+                aimed = transport == "native" and name == a_side(1)
                 rows.append(
                     row(
                         f"{name}, {way}, {transport}",
@@ -73,6 +72,19 @@ def p22(bench: Bench, plan: Plan) -> Result:
                         absolute=f"{_ms(there)} / {_ms(own_s)}",
                     )
                 )
+    case = cases[a_side(1)]
+    for way in STEPS:
+        native, grpcio = (case.medians(f"{way}, {t}") for t in TRANSPORTS)
+        rows.append(
+            row(
+                f"{a_side(1)}, {way}",
+                "throughput, grpcio / native",
+                ratios(native, grpcio),
+                floor=0.65,
+                goal=0.8,
+                absolute=f"{_ms(grpcio)} / {_ms(native)}",
+            )
+        )
     return result("Training step, MLP batch 64", cases, rows)
 
 

@@ -299,8 +299,24 @@ class Bench:
     ) -> Server:
         return Server(self.binary, Path(self._temporary.name), options, omp, threads)
 
-    def start_local(self, omp: dict[str, str] | None, thread: str = "main") -> Worker:
-        return Worker([self._beside("bench-local"), THREADS, thread], omp)
+    def server_of(self, threads: int) -> Server:
+        """Give the server with so many threads."""
+        if threads == THREADS:
+            return self.server
+        name = f"server of {threads}"
+        return self.make(name, lambda: self.start_server(threads=threads))
+
+    def local_of(self, threads: int) -> Worker:
+        """Give C++ in process with so many threads."""
+        if threads == THREADS:
+            return self.local
+        name = f"local of {threads}"
+        return self.make(name, lambda: self.start_local(self.omp, threads=threads))
+
+    def start_local(
+        self, omp: dict[str, str] | None, thread: str = "main", threads: int = THREADS
+    ) -> Worker:
+        return Worker([self._beside("bench-local"), threads, thread], omp)
 
     def start_plain(self, elements: int) -> "PlainServer":
         return PlainServer([self._beside("bench-plain"), elements])
