@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import weakref
 from collections.abc import Iterable, Sequence
 from typing import Any, Callable
@@ -97,17 +96,16 @@ class Values:
         return self._checked(self._slots.found())
 
     def _checked(self, found: list[torch.Tensor]) -> list[torch.Tensor]:
-        own = self.own()
-        same = all(map(operator.is_, own, found))
-        if same and not self._doubtful:
-            return found
-        with as_plain():
-            self._slots.tensors()
-        self._doubtful = False
-        if not same:
-            replaced = [i for i, mine in enumerate(own) if mine is not found[i]]
-            del own
-            self._adopt(found, replaced)
+        replaced = []
+        for i, own in enumerate(self._own):
+            if own() is not found[i]:
+                replaced.append(i)
+        if self._doubtful or replaced:
+            with as_plain():
+                self._slots.tensors()
+            self._doubtful = False
+            if replaced:
+                self._adopt(found, replaced)
         return found
 
     @property

@@ -210,6 +210,9 @@ def torch_dtype(dtype: np.dtype[Any]) -> torch.dtype:
     return as_tensor(np.empty(0, dtype)).dtype
 
 
+_GONE = "the network of these tensors is gone; keep it"
+
+
 class ModulePaths:
     """Paths in a module tree, which it does not keep alive. ``""`` is the root."""
 
@@ -230,20 +233,20 @@ class ModulePaths:
 
     def all(self) -> list[nn.Module]:
         """Find the modules. Raises AttributeError or KeyError if there is not each."""
-        modules = [self._alive()]
+        root = self._root()
+        if root is None:
+            raise RuntimeError(_GONE)
+        modules = [root]
         for above, key in self._above:
             modules.append(modules[above]._modules[key])  # type: ignore[arg-type]
         return modules
 
-    def _alive(self) -> nn.Module:
-        root = self._root()
-        if root is None:
-            raise RuntimeError("the network of these tensors is gone; keep it")
-        return root
-
     def find(self) -> dict[str, nn.Module | None]:
         """Find the modules, those above each first; None: there is none."""
-        found: dict[str, nn.Module | None] = {"": self._alive()}
+        root = self._root()
+        if root is None:
+            raise RuntimeError(_GONE)
+        found: dict[str, nn.Module | None] = {"": root}
         for path, (above, key) in self._steps.items():
             module = found[above]
             found[path] = None if module is None else module._modules.get(key)
@@ -275,12 +278,14 @@ class Slots:
 
         Raises AttributeError if one is empty.
         """
-        kind = self._kind
+        kind, found = self._kind, []
         try:
             modules = self._paths.all()
-            return [getattr(modules[at], kind)[key] for at, key in self._places]
+            for at, key in self._places:
+                found.append(getattr(modules[at], kind)[key])
         except (AttributeError, KeyError):
             self._explain()
+        return found
 
     def tensors(self) -> list[Any]:
         """Give the tensors in the order of the names.
