@@ -12,7 +12,7 @@ POLICIES: dict[str, tuple[list[str], dict[str, str]]] = {
     "active": (["--omp-wait=active"], {}),
     "passive": (["--omp-wait=passive"], {}),
     "spin 1000": ([], {"GOMP_SPINCOUNT": "1000"}),
-    "spin 10000": ([], {"GOMP_SPINCOUNT": "10000"}),
+    "spin 30000": ([], {"GOMP_SPINCOUNT": "30000"}),
     "spin 300000": ([], {"GOMP_SPINCOUNT": "300000"}),
 }
 """300000 is libgomp's own, if nobody says anything."""

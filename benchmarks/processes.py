@@ -232,7 +232,7 @@ class Bench:
     """
 
     # The server's own default, so that both sides wait alike.
-    omp = {"GOMP_SPINCOUNT": "30000"}
+    omp = {"GOMP_SPINCOUNT": "10000"}
 
     def __init__(self, binary: Path) -> None:
         self.binary = binary

@@ -53,10 +53,9 @@ void ApplyOmpWait(const Options& options, char** argv) {
   } else if (options.omp_wait == "passive") {
     setenv("OMP_WAIT_POLICY", "PASSIVE", /*overwrite=*/1);
   } else if (std::getenv("OMP_WAIT_POLICY") == nullptr) {
-    // Spin for some 0.4 ms: long enough for the next operator and a client's
-    // next call, too short to take a core from the client for long. Figures:
-    // docs/performance.md.
-    setenv("GOMP_SPINCOUNT", "30000", /*overwrite=*/0);
+    // Spin for some 0.13 ms: long enough for the next operator, too short to
+    // take a core from the client for long. Figures: docs/performance.md.
+    setenv("GOMP_SPINCOUNT", "10000", /*overwrite=*/0);
   }
   std::error_code error;
   const auto program = std::filesystem::read_symlink("/proc/self/exe", error);

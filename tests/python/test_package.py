@@ -88,7 +88,7 @@ def test_import_loads_neither_torch_nor_tqdm():
 @pytest.mark.parametrize(
     ("given", "spins"),
     [
-        ({}, "30000"),
+        ({}, "10000"),
         ({"GOMP_SPINCOUNT": "7"}, "7"),
         ({"OMP_WAIT_POLICY": "PASSIVE"}, "None"),
     ],
