@@ -373,16 +373,14 @@ _PASSING = {"if_version", "request_id", "rng_state", "step"}
 
 @functools.lru_cache(maxsize=256)
 def _encoded(address: str, kind: Any, options: Any, inputs: Any) -> bytes:
-    fields = dict(options)
+    """Encode a header of options, and of inputs by field, shape and type."""
+    fields, specs = dict(options), {}
     if "returnt" in fields:
         fields["return_type"] = contract.return_type(fields.pop("returnt"))
-    header = _message(address, kind, fields)
     for name, shape, dtype in inputs:
         spec = make_spec(np.broadcast_to(np.empty((), dtype), shape))
-        if name == "inputs":
-            header.inputs.append(spec)
-        else:
-            getattr(header, name).CopyFrom(spec)
+        specs[name] = [spec] if name == "inputs" else spec
+    header = _message(address, kind, fields, **specs)
     return bytes(header.SerializeToString())
 
 

@@ -199,12 +199,12 @@ class HostedOptimizer(torch.optim.Optimizer):
         RuntimeError
             If the network has been handed to another optimizer, or this is a copy.
         """
-        if not self._is_watched():
-            return self._step(closure, clip_norm, norm_type, clip_value)
         clips = {"clip_norm": clip_norm, "norm_type": norm_type}
         clips["clip_value"] = clip_value
+        if not self._is_watched():
+            return self._step(closure, **clips)
         given = {name: value for name, value in clips.items() if value is not None}
-        return _WATCHED_STEP(self, *([closure] if closure else ()), **given)
+        return _WATCHED_STEP(self, *([] if closure is None else [closure]), **given)
 
     # Torch would wrap it, for its hooks and its profiler, at the price of a small call.
     step.hooked = True  # type: ignore[attr-defined]
@@ -220,11 +220,7 @@ class HostedOptimizer(torch.optim.Optimizer):
         )
 
     def _step(
-        self,
-        closure: Callable[[], Any] | None = None,
-        clip_norm: float | None = None,
-        norm_type: float | None = None,
-        clip_value: float | None = None,
+        self, closure: Callable[[], Any] | None = None, **clips: float | None
     ) -> Any:
         loss = None
         if closure is not None:
@@ -233,7 +229,7 @@ class HostedOptimizer(torch.optim.Optimizer):
         link = self._own_link()
         parameters = link.parameters()
         self._put_in_force(link, parameters)
-        options = self._options(clip_norm, norm_type, clip_value)
+        options = self._options(**clips)
         self._steps += 1
         self._last = link.step(options, self._covers_all(parameters), self._steps)
         return loss
@@ -357,10 +353,10 @@ class HostedOptimizer(torch.optim.Optimizer):
                 for (parameter, what), array in state.remembered(self._slots).items()
             }
             link.set_optimizer(wanted or self._described(link), tensors)
-            # A copy, since somebody may write to a list of betas.
-            self._key, self._given, self._varies = key, copy.deepcopy(settings), False
             every, ids = enumerate(parameters), set(mine)
             self._others = [i for i, p in every if id(p) not in ids]
+            # A copy, since somebody may write to a list of betas.
+            self._key, self._given, self._varies = key, copy.deepcopy(settings), False
         elif settings != self._given:
             self._varies = True
         state.leave(self._slots)
