@@ -7,6 +7,7 @@ import signal
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import backboned
+import fake_gpu
 import pytest
 import torch
 from backboned.transport.local import find_binary
@@ -31,7 +32,15 @@ SLOW = (
 )
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--fake-cuda", action="store_true", help="servers compute on a fake CUDA device"
+    )
+
+
 def pytest_configure(config):
+    if config.option.fake_cuda:
+        os.environ.update(BACKBONED_BIN=str(fake_gpu.FAKE), BACKBONED_DEVICE="cuda")
     wanted = config.option.markexpr
     if "nightly" not in wanted:
         config.option.markexpr = (

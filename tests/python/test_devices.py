@@ -3,6 +3,7 @@
 import subprocess
 
 import backboned
+import fake_gpu
 import numpy as np
 import pytest
 import torch
@@ -10,16 +11,19 @@ import torch
 NO_GPU = not torch.cuda.is_available()
 
 
-@pytest.fixture(
-    params=[
-        "cpu",
-        pytest.param(
-            "cuda", marks=pytest.mark.skipif(NO_GPU, reason="no CUDA device here")
-        ),
-    ]
-)
+@pytest.fixture(params=["cpu", "cuda"])
 def device(request):
     return request.param
+
+
+@pytest.fixture
+def binary(binary, device):
+    """The server, beside a fake device where there is no GPU."""
+    if device == "cpu" or not NO_GPU:
+        return binary
+    if not fake_gpu.is_built():
+        pytest.skip("no CUDA device here")
+    return fake_gpu.FAKE
 
 
 @pytest.fixture
@@ -73,7 +77,8 @@ def test_extract_normalises_images(net, x):
 
 
 @pytest.mark.skipif(not NO_GPU, reason="this machine has a CUDA device")
-def test_missing_gpu_is_one_sentence(binary, tmp_path):
+def test_missing_gpu_is_one_sentence(binary, tmp_path, monkeypatch):
+    monkeypatch.setenv("FAKE_CUDA_DEVICES", "0")
     ended = subprocess.run(
         [binary, "--device", "cuda", "--listen", f"unix:{tmp_path}/s"],
         capture_output=True,

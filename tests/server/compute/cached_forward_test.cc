@@ -48,7 +48,7 @@ class CachedForwardTest : public ::testing::Test {
   std::shared_ptr<Instance> net_ = std::make_shared<Instance>(
       Instance::Identity{.name = "net", .owner = "local"}, fake_,
       *server_.workers().front(),
-      InitialState(fake_->layout(), SeededGenerator(0), at::kCPU),
+      InitialState(fake_->layout(), SeededGenerator(0), Devices().front()),
       Settings{.feature_cache_bytes = 100'000}, server_.cache_room());
 };
 

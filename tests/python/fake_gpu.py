@@ -1,0 +1,53 @@
+"""A server on the fake CUDA device of tests/testing/fake_cuda."""
+
+import contextlib
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import backboned
+
+ROOT = Path(__file__).parents[2]
+FAKE = ROOT / "tests/testing/fake_cuda/backboned"
+
+
+def is_built():
+    """Whether the device was built, with the release preset."""
+    return (ROOT / "build/release/tests/fake_cuda/libtorch_cuda.so").is_file()
+
+
+class Counts:
+    """What the device counted, once its server has ended."""
+
+    def __init__(self):
+        self.text = ""
+
+    def __getitem__(self, what):
+        """Give the number of ``operations``, ``copies in``, ``waits`` and so on."""
+        return int(re.search(rf"(\d+) {what}", self.text)[1])
+
+
+@contextlib.contextmanager
+def serving(folder, **settings):
+    """Serve on a fake device; give a connection, and its counts for afterwards.
+
+    `settings`: of the device, as in tests/testing/fake_cuda/operators.cc: `kernel_us`.
+    """
+    env = {f"FAKE_CUDA_{name.upper()}": str(value) for name, value in settings.items()}
+    env.update(FAKE_CUDA_LOG="1", BACKBONED_DEVICE="cuda", BACKBONED_THREADS="1")
+    target, counts = f"unix:{folder}/gpu.sock", Counts()
+    process = subprocess.Popen(
+        [FAKE, "--listen", target],
+        env={**os.environ, **env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert "cuda:0" in process.stdout.readline()
+        with backboned.connect(target) as server:
+            yield server, counts
+    finally:
+        process.terminate()
+        counts.text = process.communicate(timeout=60)[1]
