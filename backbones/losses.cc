@@ -8,6 +8,7 @@
 #include <ATen/ops/log_softmax.h>
 #include <ATen/ops/mse_loss.h>
 #include <ATen/ops/softmax.h>
+#include <ATen/ops/stack.h>
 
 #include <algorithm>
 #include <cmath>
@@ -167,7 +168,7 @@ class TermLoss {
             ? logits_
             : logits_.masked_fill(LeftOut(loss.class_mask),
                                   -std::numeric_limits<double>::infinity());
-    return at::cross_entropy_loss(logits, loss.labels.to(logits_.device()),
+    return at::cross_entropy_loss(logits, Uploaded(loss.labels),
                                   /*weight=*/{}, at::Reduction::Mean,
                                   kIgnoredLabel, loss.label_smoothing);
   }
@@ -190,11 +191,16 @@ class TermLoss {
     at::Tensor left_out = at::empty({std::ssize(mask)}, at::kBool);
     std::ranges::transform(mask, left_out.mutable_data_ptr<bool>(),
                            [](bool counts) { return !counts; });
-    return left_out.to(logits_.device());
+    return Uploaded(left_out);
   }
 
   at::Tensor AsLogits(const at::Tensor& target) const {
-    return target.to(logits_.options());
+    return Uploaded(target).to(logits_.scalar_type());
+  }
+
+  // Returns a tensor on the logits' device, for which nothing waits.
+  at::Tensor Uploaded(const at::Tensor& tensor) const {
+    return tensor.to(logits_.device(), /*non_blocking=*/true);
   }
 
   at::Tensor logits_;
@@ -233,13 +239,27 @@ LossOutput ComputeLoss(std::span<const LossTerm> terms,
                                 ? logits
                                 : logits.narrow(0, term.row_begin, count);
     const at::Tensor loss = std::visit(TermLoss(rows), term.loss);
-    output.losses.push_back(loss.item<double>());
+    output.losses.push_back(loss.detach());
     const at::Tensor weighted =
         term.weight == 1.0 ? loss : loss.mul(term.weight);
     output.sum = output.sum.defined() ? output.sum.add(weighted) : weighted;
   }
-  output.loss = output.sum.item<double>();
   return output;
+}
+
+LossValues ReadLoss(const LossOutput& loss) {
+  std::vector<at::Tensor> scalars = loss.losses;
+  scalars.push_back(loss.sum.detach());
+  if (!loss.sum.is_cpu()) {  // All in one copy.
+    scalars = at::stack(scalars).to(at::kCPU).unbind();
+  }
+  LossValues values;
+  for (const at::Tensor& scalar : scalars) {
+    values.losses.push_back(scalar.item<double>());
+  }
+  values.loss = values.losses.back();
+  values.losses.pop_back();
+  return values;
 }
 
 }  // namespace backboned

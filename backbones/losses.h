@@ -56,15 +56,22 @@ absl::Status CheckTerms(std::span<const LossTerm> terms, int64_t rows);
 absl::Status CheckClasses(std::span<const LossTerm> terms, int64_t classes);
 
 struct LossOutput {
-  std::vector<double> losses;  // By term, before its weight.
-  double loss = 0;             // Their weighted sum, added in their order.
-  at::Tensor sum;              // The same, a scalar with the logits' graph.
+  std::vector<at::Tensor> losses;  // By term, before its weight: scalars.
+  at::Tensor sum;  // Their weighted sum, added in their order, with its graph.
 };
 
 // Computes the sum of checked terms for `logits` [N, K], and its graph if they
 // have one. The terms' tensors may be on any device.
 LossOutput ComputeLoss(std::span<const LossTerm> terms,
                        const at::Tensor& logits);
+
+struct LossValues {
+  std::vector<double> losses;  // By term, before its weight.
+  double loss = 0;             // Their weighted sum.
+};
+
+// Reads the values, and so waits for the device.
+LossValues ReadLoss(const LossOutput& loss);
 
 }  // namespace backboned
 

@@ -186,15 +186,15 @@ std::vector<size_t> SteppedParameters(const State& state,
 }
 
 // Clips `grads` as `torch.nn.utils.clip_grad_norm_` does; returns the norm
-// before that.
-double ClipByNorm(const ClipNorm& clip, std::vector<at::Tensor>& grads) {
+// before that, a scalar.
+at::Tensor ClipByNorm(const ClipNorm& clip, std::vector<at::Tensor>& grads) {
   const at::Tensor norm = at::linalg_vector_norm(
       at::stack(at::_foreach_norm(grads, clip.norm_type)), clip.norm_type);
   // Python divides a number by a tensor in this way.
   const at::Tensor scale =
       norm.add(1e-6).reciprocal().mul(clip.max_norm).clamp_max(1.0);
   grads = at::_foreach_mul(grads, scale);
-  return norm.item<double>();
+  return norm;
 }
 
 void ClipByValue(double value, std::vector<at::Tensor>& grads) {
@@ -290,8 +290,9 @@ absl::StatusOr<StepOutput> Step(const State& state, const StepOptions& options,
   StepOutput output = {.stepped_count = static_cast<int64_t>(stepped.size())};
   std::vector<at::Tensor> grads;
   for (const size_t i : stepped) grads.push_back(state.grads[i]);
+  at::Tensor norm;
   if (options.clip_norm.has_value()) {
-    output.grad_norm = ClipByNorm(*options.clip_norm, grads);
+    norm = ClipByNorm(*options.clip_norm, grads);
   } else if (options.clip_value.has_value()) {
     ClipByValue(*options.clip_value, grads);
   }
@@ -313,6 +314,8 @@ absl::StatusOr<StepOutput> Step(const State& state, const StepOptions& options,
   if (options.zero_after) next.grads.assign(next.params.size(), at::Tensor());
   next.optimizer = std::make_shared<const OptimizerState>(std::move(optimizer));
   output.state = std::make_shared<const State>(std::move(next));
+  // Last, since this waits for the device.
+  if (norm.defined()) output.grad_norm = norm.item<double>();
   return output;
 }
 

@@ -23,20 +23,21 @@ absl::Status Compute(TrainWork& work, TrainDone& done) {
   at::Tensor& end = output.graph->outputs[0];
   valid = CheckClasses(work.terms, end.size(1));
   if (!valid.ok()) return valid;
-  done.loss = ComputeLoss(work.terms, end);
-  end = std::move(done.loss.sum);  // One backward goes through both.
+  const LossOutput loss = ComputeLoss(work.terms, end);
+  end = loss.sum;  // One backward goes through both.
   const GraphGradients graph = {.graph = output.graph.get(),
                                 .output_grads = {at::ones_like(end)}};
   BackwardOutput backward = Backward(std::span(&graph, 1), /*retain=*/false,
                                      /*want_input_grads=*/false);
-  if (work.return_logits) done.logits = OnHost(output.outputs[0]);
-
   State before = *NextState(work.forward, output, forward);
   before.grads = std::move(backward.grads);
   absl::StatusOr<StepOutput> step = Step(before, work.step, instance.trained());
   if (!step.ok()) return step.status();
   done.rng_state = std::move(forward.rng_state);
   done.step = *std::move(step);
+  // Last, since these wait for the device.
+  done.loss = ReadLoss(loss);
+  if (work.return_logits) done.logits = OnHost(output.outputs[0]);
   instance.Publish(done.step.state);
   return absl::OkStatus();
 }

@@ -44,7 +44,7 @@ struct TrainWork {
 
 // The result of a training step.
 struct TrainDone {
-  LossOutput loss;
+  LossValues loss;
   StepOutput step;
   at::Tensor logits;      // On the CPU, contiguous; if asked for.
   std::string rng_state;  // After the forward, if one was given.

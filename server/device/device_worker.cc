@@ -1,6 +1,8 @@
 #include "server/device/device_worker.h"
 
 #include <ATen/Parallel.h>
+#include <c10/core/AutogradState.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <algorithm>
 #include <functional>
@@ -11,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
 #include "base/errors.h"
+#include "server/device/device_span.h"
 #include "server/limits/catching.h"
 
 namespace backboned {
@@ -117,6 +120,12 @@ DeviceWorker::DeviceWorker(c10::Device device, int threads,
     // OpenMP's thread count is a property of the calling thread.
     if (threads_ > 0) at::set_num_threads(threads_);
     threads_ = at::get_num_threads();
+    // So are the current device, and whether the backwards of a GPU run in this
+    // thread; LibTorch has another one for them.
+    if (!device_.is_cpu()) {
+      c10::impl::VirtualGuardImpl(device_.type()).setDevice(device_);
+      c10::AutogradState::get_tls_state().set_multithreading_enabled(false);
+    }
     ready.Notify();
     Pump();
   });
@@ -341,12 +350,19 @@ DeviceWorker::Items DeviceWorker::WithoutAbandoned(const Items& items) {
   return wanted;
 }
 
-// Runs `items`, and returns the time that took.
+// Runs `items` until the device has done their work, and returns the time that
+// took.
 absl::Duration DeviceWorker::RunWanted(const Items& items) {
   mutex_.Unlock();
   const absl::Time begin = clock_.Now();
-  RunAll(items);
-  const absl::Duration cost = clock_.Now() - begin;
+  absl::Duration cost;
+  const absl::Status ended = RunCatching([&] {
+    DeviceSpan span(device_, clock_);
+    RunAll(items);
+    cost = span.End();
+    return absl::OkStatus();
+  });
+  for (const auto& item : items) item->status.Update(ended);
   mutex_.Lock();
   for (const auto& item : items) {
     if (!item->continues) item->times.queue = begin - item->submitted;

@@ -10,6 +10,7 @@
 #include "base/errors.h"
 #include "base/random_id.h"
 #include "server/device/chores.h"
+#include "server/device/device_span.h"
 #include "server/device/host_view.h"
 
 namespace backboned {
@@ -204,6 +205,7 @@ absl::Status Instance::CheckTrains() const {
 }
 
 void Instance::Publish(StatePtr next) {
+  WaitFor(worker_.device());
   const FeatureCache::Version version = VersionOf(*next);
   {
     absl::MutexLock lock(&mutex_);

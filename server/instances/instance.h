@@ -153,8 +153,9 @@ class Instance {
   // evaluation: float16 or bfloat16.
   absl::Status CheckTrains() const;
 
-  // Publishes a state, and drops cached answers of other versions of parameters
-  // or buffers. Call this only from work in the instance's lane.
+  // Publishes a state once the device has computed it, and drops cached answers
+  // of other versions of parameters or buffers. Call this only from work in the
+  // instance's lane. Throws c10::Error if the device has failed.
   void Publish(StatePtr next);
 
   // Returns `tensors` as contiguous CPU tensors of `dtype`; absent: of their

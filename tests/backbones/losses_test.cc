@@ -29,7 +29,7 @@ LossTerm CrossEntropyOf(const std::vector<int64_t>& labels) {
           .loss = CrossEntropy{.labels = Labels(labels)}};
 }
 
-struct Differentiated : LossOutput {
+struct Differentiated : LossValues {
   at::Tensor logits_grad;
 };
 
@@ -38,7 +38,7 @@ Differentiated Differentiate(const std::vector<LossTerm>& terms,
                              const at::Tensor& logits) {
   const at::Tensor leaf = logits.detach().requires_grad_(true);
   const LossOutput output = ComputeLoss(terms, leaf);
-  return {output, torch::autograd::grad({output.sum}, {leaf})[0]};
+  return {ReadLoss(output), torch::autograd::grad({output.sum}, {leaf})[0]};
 }
 
 TEST(ComputeLossTest, CrossEntropyOfEqualLogitsIsTheLogarithm) {
