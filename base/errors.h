@@ -46,6 +46,7 @@ enum class Reason {
   kReadOnly = 23,
   kCacheMiss = 24,
   kNotBegun = 25,
+  kDeviceLost = 26,
 };
 
 // The scope of a limit's count. The numbers are the contract's.

@@ -208,7 +208,16 @@ absl::Status Serve(const Options& options) {
   if (!rpc_server.ok()) return rpc_server.status();
   WarnOfAbsentPrincipals(server);
   std::cout << ServingLine(server, **rpc_server) << std::endl;
+  for (DeviceWorker* const worker : server.workers()) {
+    worker->OnLost([] { kill(getpid(), SIGTERM); });
+  }
   ServeUntilSignal(**rpc_server, options, signals);
+  for (const DeviceWorker* const worker : server.workers()) {
+    if (!worker->is_lost()) continue;
+    return Error(absl::StatusCode::kUnavailable, Reason::kDeviceLost,
+                 absl::StrCat("the device ", worker->device().str(),
+                              " is lost; a new process may have it again"));
+  }
   return absl::OkStatus();
 }
 
@@ -228,9 +237,10 @@ absl::Status Check(const Options& options) {
 
 // Returns the exit status; an error's message goes to standard error.
 int Report(const absl::Status& status) {
+  constexpr int kDeviceLost = 3;  // A supervisor helps: it starts us again.
   if (status.ok()) return 0;
   std::cerr << "backboned: " << status.message() << "\n";
-  return 1;
+  return ReasonOf(status) == Reason::kDeviceLost ? kDeviceLost : 1;
 }
 
 int Main(int argc, char** argv) {

@@ -305,6 +305,16 @@ void DeviceWorker::Wake() {
   Change();
 }
 
+void DeviceWorker::OnLost(std::function<void()> callback) {
+  absl::MutexLock lock(&mutex_);
+  on_lost_ = std::move(callback);
+}
+
+bool DeviceWorker::is_lost() const {
+  absl::MutexLock lock(&mutex_);
+  return is_lost_;
+}
+
 void DeviceWorker::Change() {
   ++changes_;
   changed_.SignalAll();
@@ -362,13 +372,29 @@ absl::Duration DeviceWorker::RunWanted(const Items& items) {
     cost = span.End();
     return absl::OkStatus();
   });
-  for (const auto& item : items) item->status.Update(ended);
+  const absl::Status again = ended.ok() ? ended : RunCatching([&] {
+    WaitFor(device_);
+    return absl::OkStatus();
+  });
   mutex_.Lock();
+  // CUDA gives a device up for good: each wait fails from then on.
+  const absl::Status failure = again.ok() ? ended : Lost(ended);
   for (const auto& item : items) {
+    if (!failure.ok()) item->status = failure;
     if (!item->continues) item->times.queue = begin - item->submitted;
     item->times.compute += cost;
   }
   return cost;
+}
+
+// Notes that the device is lost, and returns what work gets then.
+absl::Status DeviceWorker::Lost(const absl::Status& failure) {
+  is_lost_ = true;
+  if (const auto callback = std::exchange(on_lost_, nullptr)) callback();
+  return Error(
+      absl::StatusCode::kUnavailable, Reason::kDeviceLost,
+      absl::StrCat("the device ", device_.str(),
+                   " is lost, and the server ends: ", failure.message()));
 }
 
 // Queues the next turn of an item, if there is one, and returns whether there

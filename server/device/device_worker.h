@@ -146,6 +146,12 @@ class DeviceWorker {
   // Lets a worker that sleeps look at its idle task.
   void Wake();
 
+  // Calls `callback`, once, on the worker's thread when the device is lost: it
+  // has failed for good, and so does all work from then on, with kUnavailable
+  // (kDeviceLost).
+  void OnLost(std::function<void()> callback);
+  bool is_lost() const;
+
   // Counts since the start.
   BatchFigures batch_figures() const;
 
@@ -193,6 +199,8 @@ class DeviceWorker {
   absl::Duration RunWanted(const Items& items)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   static void RunAll(const Items& items);
+  absl::Status Lost(const absl::Status& failure)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool GoOn(const std::shared_ptr<Item>& item)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Count(const Scheduler::Dispatch& next, const Items& items)
@@ -220,6 +228,8 @@ class DeviceWorker {
   uint64_t next_id_ ABSL_GUARDED_BY(mutex_) = 1;
   BatchFigures batch_figures_ ABSL_GUARDED_BY(mutex_);
   bool ending_ ABSL_GUARDED_BY(mutex_) = false;
+  bool is_lost_ ABSL_GUARDED_BY(mutex_) = false;
+  std::function<void()> on_lost_ ABSL_GUARDED_BY(mutex_);
   IdleTask* idle_task_ ABSL_GUARDED_BY(mutex_) = nullptr;
   bool idles_ ABSL_GUARDED_BY(mutex_) = false;  // The task runs.
 

@@ -5,6 +5,7 @@
 
 #include <c10/core/Device.h>
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,16 @@ namespace backboned {
 // message says which, if the library or the GPU is missing.
 absl::StatusOr<std::vector<c10::Device>> OpenDevices(
     const std::vector<std::string>& names);
+
+// The memory of a GPU.
+struct GpuMemory {
+  int64_t allocated_bytes = 0;  // Of tensors.
+  int64_t pooled_bytes = 0;     // Kept for reuse.
+};
+
+// Returns the figures of now; zeros if the device has not been used, or is
+// lost.
+GpuMemory MemoryOf(c10::Device device);
 
 }  // namespace backboned
 

@@ -18,10 +18,10 @@ def is_built():
 
 
 class Counts:
-    """What the device counted, once its server has ended."""
+    """What the device counted, once its server has ended, and how that ended."""
 
     def __init__(self):
-        self.text = ""
+        self.text, self.status = "", None
 
     def __getitem__(self, what):
         """Give the number of ``operations``, ``copies in``, ``waits`` and so on."""
@@ -33,6 +33,7 @@ def serving(folder, **settings):
     """Serve on a fake device; give a connection, and its counts for afterwards.
 
     `settings`: of the device, as in tests/testing/fake_cuda/operators.cc: `kernel_us`.
+    With a `fault` the server must end by itself.
     """
     env = {f"FAKE_CUDA_{name.upper()}": str(value) for name, value in settings.items()}
     env.update(FAKE_CUDA_LOG="1", BACKBONED_DEVICE="cuda", BACKBONED_THREADS="1")
@@ -46,8 +47,13 @@ def serving(folder, **settings):
     )
     try:
         assert "cuda:0" in process.stdout.readline()
-        with backboned.connect(target) as server:
+        with backboned.connect(target, reconnect_timeout=0) as server:
             yield server, counts
     finally:
-        process.terminate()
-        counts.text = process.communicate(timeout=60)[1]
+        if "fault" not in settings:
+            process.terminate()
+        try:
+            counts.text = process.communicate(timeout=60)[1]
+        finally:
+            process.kill()
+        counts.status = process.returncode

@@ -36,34 +36,44 @@ def backward(net, tape, **options):
     return net.backward({tape.tape_id: ones}, accumulate=True, **options)
 
 
-def failed(call, *arguments, **options):
-    with pytest.raises(backboned.errors.Internal):
+def fails(call, *arguments, **options):
+    with pytest.raises(backboned.errors.Unavailable) as raised:
         call(*arguments, **options)
+    assert raised.value.reason == "DEVICE_LOST"
+    assert "cuda:0" in raised.value.message
 
 
 def test_a_failure_ends_the_train_step_that_caused_it(tmp_path, x):
+    # Two of these are in each.
     with serving(tmp_path, fault=f"{IN_BACKWARD}:3") as (server, _):
         net = made(server)
-        before = train_step(net, x).version  # Two of them in each.
-        failed(train_step, net, x)
-        assert net.info().version == before
+        train_step(net, x)
+        fails(train_step, net, x)
 
 
 @pytest.mark.parametrize("step", [None, StepOptions()], ids=["alone", "and step"])
 def test_a_failure_ends_the_backward_that_caused_it(tmp_path, x, step):
     with serving(tmp_path, fault=IN_BACKWARD) as (server, _):
         net = made(server)
-        tape = taped(net, x)
-        failed(backward, net, tape, step=step, return_grads=False)
-        assert net.info().version == tape.version
+        fails(backward, net, taped(net, x), step=step, return_grads=False)
 
 
 def test_a_failure_ends_the_step_that_caused_it(tmp_path, x):
     with serving(tmp_path, fault="aten::add") as (server, _):
         net = made(server)
-        done = backward(net, taped(net, x), return_grads=False)
-        failed(net.step)
-        assert net.info().version == done.version
+        backward(net, taped(net, x), return_grads=False)
+        fails(net.step)
+
+
+def test_a_server_ends_that_has_lost_its_device(tmp_path, x):
+    with serving(tmp_path, fault="aten::addmm") as (server, ended):
+        net, other = made(server), server.create("seq-mnist", seed=1, module=False)
+        fails(net.forward, x)
+        with pytest.raises(backboned.errors.Unavailable):
+            other.forward(x)
+    assert ended.status == 3
+    assert "illegal memory access" in ended.text
+    assert ended.text.splitlines()[-2].endswith("a new process may have it again")
 
 
 def test_the_time_of_work_is_the_devices(tmp_path, x):
@@ -93,6 +103,19 @@ def test_nothing_waits_inside_a_training_step(tmp_path, x):
         waits_of(tmp_path, lambda net: train_step(net, x, terms=3), n) for n in (1, 6)
     )
     assert (many - few) / 5 == 4
+
+
+def test_a_server_says_what_memory_tensors_have(tmp_path):
+    def allocated_bytes(server):
+        return server.info().devices[0].allocated_bytes
+
+    with serving(tmp_path) as (server, _):
+        before = allocated_bytes(server)
+        net = server.create("seq-mnist", seed=0, module=False)
+        had = allocated_bytes(server) - before
+        assert had >= net.layout.elements * 4
+        net.delete()
+        assert allocated_bytes(server) == before
 
 
 def test_one_thread_gives_work_to_the_device(tmp_path, x):

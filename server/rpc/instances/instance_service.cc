@@ -12,6 +12,7 @@
 #include "absl/strings/str_replace.h"
 #include "base/errors.h"
 #include "proto/wire/message.h"
+#include "server/device/devices.h"
 #include "server/device/platform.h"
 #include "server/instances/shared_memory.h"
 #include "server/memory/memory_allocator.h"
@@ -197,6 +198,10 @@ Task<absl::StatusOr<v1::GetServerResponse>> InstanceService::GetServer(
       device.set_description(ProcessorName());
       device.set_allocated_bytes(CpuMemory().allocated_bytes());
       device.set_pooled_bytes(CpuMemory().pooled_bytes());
+    } else {
+      const GpuMemory memory = MemoryOf(worker->device());
+      device.set_allocated_bytes(memory.allocated_bytes);
+      device.set_pooled_bytes(memory.pooled_bytes);
     }
   }
   *response.mutable_limits() = LimitsFor(call.payer(), server().limits());
