@@ -198,7 +198,8 @@ class TermLoss {
     return Uploaded(target).to(logits_.scalar_type());
   }
 
-  // Returns a tensor on the logits' device, for which nothing waits.
+  // Returns a tensor on the logits' device. Memory that is not pinned has been
+  // read when this returns, without a wait for earlier work.
   at::Tensor Uploaded(const at::Tensor& tensor) const {
     return tensor.to(logits_.device(), /*non_blocking=*/true);
   }

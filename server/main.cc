@@ -90,12 +90,16 @@ void PrepareProcess(const Options& options) {
     memory.SetLimit(options.limits.max_memory_bytes);
 }
 
+// A worker tells with it that its device is lost.
+constexpr int kDeviceLost = SIGUSR1;
+
 // Blocks the signals that end the server in every thread, and returns them.
 sigset_t BlockEndSignals() {
   sigset_t signals;
   sigemptyset(&signals);
   sigaddset(&signals, SIGTERM);
   sigaddset(&signals, SIGINT);
+  sigaddset(&signals, kDeviceLost);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   return signals;
 }
@@ -128,10 +132,9 @@ absl::Status HostInstance(Server& server, const std::string& option) {
   });
   if (status.ok()) return status;
   const bool required = ReasonOf(status) == Reason::kWeightsRequired;
-  return absl::Status(
-      status.code(),
-      absl::StrCat("--instance ", option, ": ", status.message(),
-                   required ? "; with --instance, add @WEIGHTS" : ""));
+  return Error(status.code(), ReasonOf(status).value_or(Reason::kInvalidOption),
+               absl::StrCat("--instance ", option, ": ", status.message(),
+                            required ? "; with --instance, add @WEIGHTS" : ""));
 }
 
 // Warns of shares and quotas of absent principals: without tokens every caller
@@ -166,16 +169,20 @@ std::string ServingLine(const Server& server,
                       server.workers().front()->threads(), " threads)");
 }
 
-// Waits for SIGTERM or SIGINT, then drains; a second signal ends the process at
-// once.
+// Waits for a signal, then drains; a second SIGTERM or SIGINT ends the process
+// at once.
 void ServeUntilSignal(rpc::RpcServer& rpc_server, const Options& options,
                       const sigset_t& signals) {
   int signal = 0;
   sigwait(&signals, &signal);
   spdlog::info("draining signal={} timeout={}",
-               signal == SIGTERM ? "SIGTERM" : "SIGINT",
+               signal == SIGTERM  ? "SIGTERM"
+               : signal == SIGINT ? "SIGINT"
+                                  : "DEVICE_LOST",
                absl::FormatDuration(options.limits.drain_timeout));
-  pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
+  sigset_t impatient = signals;
+  sigdelset(&impatient, kDeviceLost);  // It comes once for each device.
+  pthread_sigmask(SIG_UNBLOCK, &impatient, nullptr);
   rpc_server.Drain(options.limits.drain_timeout);
   spdlog::info("stopped");
 }
@@ -197,6 +204,9 @@ absl::Status Serve(const Options& options) {
   Server server(*devices, options.threads,
                 {.limits = options.limits, .scheduling = SchedulingOf(options)},
                 *weights);
+  for (DeviceWorker* const worker : server.workers()) {
+    worker->OnLost([] { kill(getpid(), kDeviceLost); });
+  }
   for (const std::string& option : options.instances) {
     absl::Status hosted = HostInstance(server, option);
     if (!hosted.ok()) return hosted;
@@ -208,9 +218,6 @@ absl::Status Serve(const Options& options) {
   if (!rpc_server.ok()) return rpc_server.status();
   WarnOfAbsentPrincipals(server);
   std::cout << ServingLine(server, **rpc_server) << std::endl;
-  for (DeviceWorker* const worker : server.workers()) {
-    worker->OnLost([] { kill(getpid(), SIGTERM); });
-  }
   ServeUntilSignal(**rpc_server, options, signals);
   for (const DeviceWorker* const worker : server.workers()) {
     if (!worker->is_lost()) continue;
@@ -237,10 +244,10 @@ absl::Status Check(const Options& options) {
 
 // Returns the exit status; an error's message goes to standard error.
 int Report(const absl::Status& status) {
-  constexpr int kDeviceLost = 3;  // A supervisor helps: it starts us again.
   if (status.ok()) return 0;
   std::cerr << "backboned: " << status.message() << "\n";
-  return ReasonOf(status) == Reason::kDeviceLost ? kDeviceLost : 1;
+  // A supervisor helps after a lost device: it starts the server again.
+  return ReasonOf(status) == Reason::kDeviceLost ? 3 : 1;
 }
 
 int Main(int argc, char** argv) {

@@ -11,6 +11,7 @@
 #include "server/compute/cached_forward.h"
 #include "server/compute/forward_replay.h"
 #include "server/compute/merged_forward.h"
+#include "server/device/devices.h"
 #include "server/device/host_view.h"
 
 namespace backboned {
@@ -77,6 +78,7 @@ absl::Status Compute(TapeStore& tapes, const DeviceWorker::Request& request,
   const StatePtr next = NextState(work, output, done);
   done.buffers_version = next->buffers_version;
   if (work.options.record) {
+    WaitFor(work.instance->worker().device());
     absl::Status kept =
         KeepTape(tapes, request, work, *state, std::move(output.graph), done);
     if (!kept.ok()) return kept;

@@ -13,7 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
 #include "base/errors.h"
-#include "server/device/device_span.h"
+#include "server/device/devices.h"
 #include "server/limits/catching.h"
 
 namespace backboned {
@@ -120,8 +120,8 @@ DeviceWorker::DeviceWorker(c10::Device device, int threads,
     // OpenMP's thread count is a property of the calling thread.
     if (threads_ > 0) at::set_num_threads(threads_);
     threads_ = at::get_num_threads();
-    // So are the current device, and whether the backwards of a GPU run in this
-    // thread; LibTorch has another one for them.
+    // The current device is one, too. And backwards are to run in this thread:
+    // LibTorch has one of its own for those of a GPU.
     if (!device_.is_cpu()) {
       c10::impl::VirtualGuardImpl(device_.type()).setDevice(device_);
       c10::AutogradState::get_tls_state().set_multithreading_enabled(false);
@@ -312,7 +312,7 @@ void DeviceWorker::OnLost(std::function<void()> callback) {
 
 bool DeviceWorker::is_lost() const {
   absl::MutexLock lock(&mutex_);
-  return is_lost_;
+  return !lost_.ok();
 }
 
 void DeviceWorker::Change() {
@@ -363,38 +363,36 @@ DeviceWorker::Items DeviceWorker::WithoutAbandoned(const Items& items) {
 // Runs `items` until the device has done their work, and returns the time that
 // took.
 absl::Duration DeviceWorker::RunWanted(const Items& items) {
+  if (!lost_.ok()) {
+    for (const auto& item : items) item->status = lost_;
+    return absl::ZeroDuration();
+  }
   mutex_.Unlock();
   const absl::Time begin = clock_.Now();
-  absl::Duration cost;
+  RunAll(items);
   const absl::Status ended = RunCatching([&] {
-    DeviceSpan span(device_, clock_);
-    RunAll(items);
-    cost = span.End();
-    return absl::OkStatus();
-  });
-  const absl::Status again = ended.ok() ? ended : RunCatching([&] {
     WaitFor(device_);
     return absl::OkStatus();
   });
+  const absl::Duration cost = clock_.Now() - begin;
   mutex_.Lock();
-  // CUDA gives a device up for good: each wait fails from then on.
-  const absl::Status failure = again.ok() ? ended : Lost(ended);
+  if (!ended.ok()) Lose(ended);
   for (const auto& item : items) {
-    if (!failure.ok()) item->status = failure;
+    if (!ended.ok()) item->status = lost_;
     if (!item->continues) item->times.queue = begin - item->submitted;
     item->times.compute += cost;
   }
   return cost;
 }
 
-// Notes that the device is lost, and returns what work gets then.
-absl::Status DeviceWorker::Lost(const absl::Status& failure) {
-  is_lost_ = true;
-  if (const auto callback = std::exchange(on_lost_, nullptr)) callback();
-  return Error(
-      absl::StatusCode::kUnavailable, Reason::kDeviceLost,
-      absl::StrCat("the device ", device_.str(),
-                   " is lost, and the server ends: ", failure.message()));
+// Notes that the device is lost: CUDA gives it up for good after a failure that
+// a wait finds.
+void DeviceWorker::Lose(const absl::Status& failure) {
+  lost_ =
+      Error(absl::StatusCode::kUnavailable, Reason::kDeviceLost,
+            absl::StrCat("the device ", device_.str(),
+                         " is lost, and the server ends: ", failure.message()));
+  if (on_lost_) on_lost_();
 }
 
 // Queues the next turn of an item, if there is one, and returns whether there

@@ -146,9 +146,9 @@ class DeviceWorker {
   // Lets a worker that sleeps look at its idle task.
   void Wake();
 
-  // Calls `callback`, once, on the worker's thread when the device is lost: it
-  // has failed for good, and so does all work from then on, with kUnavailable
-  // (kDeviceLost).
+  // Calls `callback` on the worker's thread when the device is lost: it has
+  // failed for good, and so does all work from then on, with kUnavailable
+  // (kDeviceLost). The callback may not call the worker.
   void OnLost(std::function<void()> callback);
   bool is_lost() const;
 
@@ -199,8 +199,7 @@ class DeviceWorker {
   absl::Duration RunWanted(const Items& items)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   static void RunAll(const Items& items);
-  absl::Status Lost(const absl::Status& failure)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Lose(const absl::Status& failure) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool GoOn(const std::shared_ptr<Item>& item)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Count(const Scheduler::Dispatch& next, const Items& items)
@@ -228,7 +227,7 @@ class DeviceWorker {
   uint64_t next_id_ ABSL_GUARDED_BY(mutex_) = 1;
   BatchFigures batch_figures_ ABSL_GUARDED_BY(mutex_);
   bool ending_ ABSL_GUARDED_BY(mutex_) = false;
-  bool is_lost_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Status lost_ ABSL_GUARDED_BY(mutex_);  // The status of its work.
   std::function<void()> on_lost_ ABSL_GUARDED_BY(mutex_);
   IdleTask* idle_task_ ABSL_GUARDED_BY(mutex_) = nullptr;
   bool idles_ ABSL_GUARDED_BY(mutex_) = false;  // The task runs.

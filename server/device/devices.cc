@@ -2,6 +2,7 @@
 
 #include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <c10/util/Exception.h>
 #include <dlfcn.h>
 
@@ -63,6 +64,12 @@ absl::StatusOr<std::vector<c10::Device>> OpenDevices(
     devices.push_back(*device);
   }
   return devices;
+}
+
+void WaitFor(c10::Device device) {
+  if (device.is_cpu()) return;
+  const c10::impl::VirtualGuardImpl backend(device.type());
+  backend.synchronizeStream(backend.getStream(device));
 }
 
 GpuMemory MemoryOf(c10::Device device) {

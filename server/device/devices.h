@@ -1,4 +1,4 @@
-// Opens the devices of this machine.
+// Opens the devices of this machine, and waits for them.
 
 #ifndef BACKBONED_SERVER_DEVICE_DEVICES_H_
 #define BACKBONED_SERVER_DEVICE_DEVICES_H_
@@ -21,14 +21,18 @@ namespace backboned {
 absl::StatusOr<std::vector<c10::Device>> OpenDevices(
     const std::vector<std::string>& names);
 
+// Waits until `device` has done the work of this thread. A GPU does its work
+// later than it is asked to, and tells of a failure with the next wait. Throws
+// c10::Error if some of it has failed. Nothing waits for a CPU.
+void WaitFor(c10::Device device);
+
 // The memory of a GPU.
 struct GpuMemory {
   int64_t allocated_bytes = 0;  // Of tensors.
   int64_t pooled_bytes = 0;     // Kept for reuse.
 };
 
-// Returns the figures of now; zeros if the device has not been used, or is
-// lost.
+// Returns the figures of now; zeros if the device has not been used.
 GpuMemory MemoryOf(c10::Device device);
 
 }  // namespace backboned

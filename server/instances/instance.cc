@@ -10,7 +10,7 @@
 #include "base/errors.h"
 #include "base/random_id.h"
 #include "server/device/chores.h"
-#include "server/device/device_span.h"
+#include "server/device/devices.h"
 #include "server/device/host_view.h"
 
 namespace backboned {

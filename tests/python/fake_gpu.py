@@ -29,14 +29,14 @@ class Counts:
 
 
 @contextlib.contextmanager
-def serving(folder, **settings):
-    """Serve on a fake device; give a connection, and its counts for afterwards.
+def serving(folder, device="cuda", **settings):
+    """Serve on fake devices; give a connection, and its counts for afterwards.
 
     `settings`: of the device, as in tests/testing/fake_cuda/operators.cc: `kernel_us`.
     With a `fault` the server must end by itself.
     """
     env = {f"FAKE_CUDA_{name.upper()}": str(value) for name, value in settings.items()}
-    env.update(FAKE_CUDA_LOG="1", BACKBONED_DEVICE="cuda", BACKBONED_THREADS="1")
+    env.update(FAKE_CUDA_LOG="1", BACKBONED_DEVICE=device, BACKBONED_THREADS="1")
     target, counts = f"unix:{folder}/gpu.sock", Counts()
     process = subprocess.Popen(
         [FAKE, "--listen", target],
@@ -49,11 +49,10 @@ def serving(folder, **settings):
         assert "cuda:0" in process.stdout.readline()
         with backboned.connect(target, reconnect_timeout=0) as server:
             yield server, counts
-    finally:
         if "fault" not in settings:
             process.terminate()
-        try:
-            counts.text = process.communicate(timeout=60)[1]
-        finally:
-            process.kill()
+        counts.text = process.communicate(timeout=60)[1]
         counts.status = process.returncode
+    finally:
+        process.kill()
+        process.wait()

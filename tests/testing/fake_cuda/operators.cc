@@ -51,6 +51,10 @@ const std::set<std::string> kWaiting = {"aten::_local_scalar_dense",
                                         "aten::equal", "aten::masked_select",
                                         "aten::nonzero", "aten::_unique2"};
 
+// Operators whose other tensors may be the host's.
+const std::set<std::string> kTakesHosts = {"aten::index", "aten::index_put_",
+                                           "aten::_index_put_impl_"};
+
 std::atomic<int64_t> copies_in = 0, copies_out = 0;
 
 const void* BaseOf(const at::Tensor& tensor) {
@@ -112,6 +116,8 @@ class Operation {
   }
 
   void Run(const c10::OperatorHandle& op) {
+    TORCH_CHECK(!mixes_ || kTakesHosts.contains(use_.name), use_.name,
+                ": Expected all tensors to be on the same device (fake)");
     const c10::Stream stream = CurrentStream(device_.index());
     Streams::Get().Launch(stream, use_);
     op.redispatchBoxed(kCpu, &stack_);
@@ -138,7 +144,13 @@ class Operation {
 
  private:
   at::Tensor Replaced(const at::Tensor& tensor) {
-    if (!tensor.defined() || !tensor.is_cuda()) return tensor;
+    if (!tensor.defined()) return tensor;
+    // A host's scalar is a number.
+    if (tensor.is_cuda() || tensor.dim() > 0) {
+      mixes_ = mixes_ || (where_ && tensor.device() != *where_);
+      where_ = tensor.device();
+    }
+    if (!tensor.is_cuda()) return tensor;
     device_ = tensor.device();
     (writes_ ? use_.writes : use_.reads).push_back(BaseOf(tensor));
     aliases_.emplace_back(Alias(tensor), tensor);
@@ -187,6 +199,8 @@ class Operation {
   const c10::FunctionSchema& schema_;
   torch::jit::Stack& stack_;
   c10::Device device_{c10::DeviceType::CUDA, CurrentDevice()};
+  std::optional<c10::Device> where_;  // The last tensor.
+  bool mixes_ = false;
   Streams::Use use_;
   bool writes_ = false;
   std::vector<std::pair<at::Tensor, at::Tensor>> aliases_;
@@ -370,9 +384,10 @@ struct Library {
     if (std::getenv("FAKE_CUDA_LOG") == nullptr) return;
     std::fprintf(stderr,
                  "fake-cuda: %ld operations of %ld threads, %ld copies in, %ld "
-                 "copies out, %ld waits\n",
+                 "copies out, %ld waits, %ld in a row without one\n",
                  Streams::Get().launches(), Streams::Get().threads(),
-                 copies_in.load(), copies_out.load(), Streams::Get().waits());
+                 copies_in.load(), copies_out.load(), Streams::Get().waits(),
+                 Streams::Get().longest());
   }
 } library;
 

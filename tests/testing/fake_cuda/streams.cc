@@ -68,6 +68,7 @@ void Streams::Launch(const c10::Stream& stream, const Use& use) {
   const std::lock_guard lock(mutex_);
   if (is_lost_) Fault();
   ++launches_;
+  longest_ = std::max(longest_, ++since_wait_);
   threads_.insert(std::this_thread::get_id());
   const StreamKey key = KeyOf(stream);
   Line& line = lines_[key];
@@ -184,6 +185,7 @@ void Streams::Wait(const Event& event) {
   std::this_thread::sleep_until(event.time);
   const std::lock_guard lock(mutex_);
   ++waits_;
+  since_wait_ = 0;
   Complete(event.before);
 }
 

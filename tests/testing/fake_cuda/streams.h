@@ -95,6 +95,7 @@ class Streams {
   int64_t launches() const { return launches_; }
   int64_t threads() const { return std::ssize(threads_); }  // That launched.
   int64_t waits() const { return waits_; }
+  int64_t longest() const { return longest_; }  // Launches without a wait.
 
  private:
   struct Line {
@@ -135,6 +136,8 @@ class Streams {
   int64_t launches_ = 0;
   std::set<std::thread::id> threads_;
   int64_t waits_ = 0;
+  int64_t since_wait_ = 0;
+  int64_t longest_ = 0;
 };
 
 }  // namespace fake_cuda
