@@ -5,6 +5,7 @@ Each is a function of the processes and of how long to measure, and gives a dict
 that has a floor or a goal.
 """
 
+import itertools
 import sys
 import time
 from dataclasses import dataclass, field
@@ -195,6 +196,14 @@ def p3(bench: Bench, plan: Plan) -> Result:
     return result("Added latency, MLP batch 1", {"": case}, rows)
 
 
+KINDS = ("Unix socket", "TCP")
+FLIGHTS = {
+    "1 in flight": {"in_flight": 1},
+    "8 in flight by 8 threads": {"in_flight": 8},
+    "8 in flight by one thread": {"in_flight": 8, "one_thread": True},
+}
+
+
 def p4(bench: Bench, plan: Plan) -> Result:
     """Measure eight calls at a time."""
     timing = plan.timing(0.7, 20, 20)
@@ -204,18 +213,17 @@ def p4(bench: Bench, plan: Plan) -> Result:
         sides: Sides = {
             "in process": lambda w=local: w.ask(**local_forward(MLP, 32), **timing)
         }
-        for in_flight in (1, 8):
-            for kind, target in (("Unix socket", server.unix), ("TCP", server.tcp)):
-                command = {**forward(target, MLP, 32), **timing, "in_flight": in_flight}
-                sides[f"{in_flight} in flight, {kind}"] = lambda c=command: (
-                    bench.remote.ask(**c)
-                )
+        for flight, fields in FLIGHTS.items():
+            for kind, target in zip(KINDS, (server.unix, server.tcp)):
+                command = {**forward(target, MLP, 32), **timing, **fields}
+                sides[f"{flight}, {kind}"] = lambda c=command: bench.remote.ask(**c)
         work[a_side(threads)] = sides
     cases = alternate(plan, "P4 in flight", work)
     rows = []
     for name, case in cases.items():
         own = case.paces("in process")
-        for side in ("8 in flight, Unix socket", "8 in flight, TCP"):
+        for flight, kind in itertools.product(list(FLIGHTS)[1:], KINDS):
+            side = f"{flight}, {kind}"
             there = case.paces(side)
             rows.append(
                 row(

@@ -7,7 +7,8 @@
 //   {"do": "create", "architecture": A, "classes": C}
 //   {"do": "clone", "instance": I, "count": N, "classes": C}
 //   {"do": "forward", "instance": I, "shape": [N, C, H, W], "seconds": S,
-//    "in_flight": K}
+//    "in_flight": K}       K threads, each with a call; or, with
+//                          "one_thread": true, one that begins K calls
 //   {"do": "tape", "instance": I, "shape": [N, C, H, W]}
 //   {"do": "get_params", "instance": I, "seconds": S, "globs": [...]}
 //   {"do": "set_params", ...}
@@ -16,6 +17,7 @@
 #include <google/protobuf/util/time_util.h>
 #include <grpcpp/grpcpp.h>
 
+#include <deque>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -30,7 +32,11 @@
 #include "absl/synchronization/mutex.h"
 #include "benchmarks/command_loop.h"
 #include "benchmarks/plain_client.h"
+#include "client/cpp/calls.h"
+#include "client/cpp/channel.h"
 #include "client/cpp/client.h"
+#include "client/cpp/connection.h"
+#include "proto/wire/message.h"
 
 namespace backboned::bench {
 namespace {
@@ -43,6 +49,10 @@ template <typename T>
 T Value(absl::StatusOr<T> value) {
   if (!value.ok()) throw std::runtime_error(value.status().ToString());
   return *std::move(value);
+}
+
+void Check(const absl::Status& status) {
+  if (!status.ok()) throw std::runtime_error(status.ToString());
 }
 
 double Seconds(const google::protobuf::Duration& duration) {
@@ -155,6 +165,46 @@ Json ForwardRound(const Backbone& net, const Json& command) {
   return json;
 }
 
+// Takes the answer to a forward, and drops it.
+void Take(client::Calls& calls, client::Calls::Call& call) {
+  wire::Message first = Value(calls.WaitForResult(call));
+  v1::ForwardResult result;
+  Check(first.ParseHeader(result));
+  size_t count = 1;
+  for (const int64_t size : result.outputs(0).shape()) {
+    count *= static_cast<size_t>(size);
+  }
+  std::vector<float> output(count);
+  Check(calls.Receive(call, std::move(first),
+                      {std::as_writable_bytes(std::span(output))}));
+}
+
+// Returns the intervals between the ends of forwards, of which one thread keeps
+// `in_flight` under way.
+Json ForwardsOfOneThread(client::Calls& calls, const Json& command) {
+  Input input = MakeInput(command);
+  input.header.set_instance(command.at("instance").get<std::string>());
+  const std::string header = input.header.SerializeAsString();
+  std::deque<std::unique_ptr<client::Calls::Call>> under_way;
+  const auto begin = [&] {
+    under_way.push_back(
+        calls.Begin({.field = v1::CallsRequest::kForwardFieldNumber,
+                     .header = header,
+                     .tensors = {input.bytes()}}));
+  };
+  const auto end = [&] {
+    Take(calls, *under_way.front());
+    under_way.pop_front();
+  };
+  for (int i = 1; i < command.at("in_flight").get<int>(); ++i) begin();
+  const Round round = MeasureRound(command, [&] {
+    begin();
+    end();
+  });
+  while (!under_way.empty()) end();
+  return ToJson(round);
+}
+
 Json Tape(const Backbone& net, const Json& command) {
   Input input = MakeInput(command);
   input.header.set_training(true);
@@ -203,6 +253,10 @@ class Remote {
  public:
   Json Answer(const Json& command) {
     const auto what = command.at("do").get<std::string>();
+    if (command.value("one_thread", false)) {
+      return ForwardsOfOneThread(
+          CallsTo(command.at("target").get<std::string>()), command);
+    }
     const Client& server = Connected(command.at("target").get<std::string>());
     if (what == "server") return Server(server);
     if (what == "create") return Create(server, command);
@@ -224,7 +278,17 @@ class Remote {
         .first->second;
   }
 
+  client::Calls& CallsTo(const std::string& target) {
+    std::unique_ptr<client::Connection>& connection = connections_[target];
+    if (connection == nullptr) {
+      connection = std::make_unique<client::Connection>(
+          client::MakeChannel(target), client::Options{}, target);
+    }
+    return connection->calls();
+  }
+
   std::map<std::string, Client> clients_;
+  std::map<std::string, std::unique_ptr<client::Connection>> connections_;
 };
 
 int Main() {
