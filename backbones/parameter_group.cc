@@ -48,7 +48,9 @@ absl::Status CheckAdam(const ParameterGroup& group) {
   absl::Status valid = CheckBeta("beta1", group.beta1);
   if (valid.ok()) valid = CheckBeta("beta2", group.beta2);
   if (valid.ok()) valid = CheckNotNegative("eps", group.eps);
-  return valid;
+  if (!valid.ok()) return valid;
+  // The first step's factor, and the largest.
+  return CheckNotNegative("lr / (1 - beta1)", group.lr / (1 - group.beta1));
 }
 
 // Returns the first setting that `kind` does not take; empty if there is none.

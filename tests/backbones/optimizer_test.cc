@@ -373,6 +373,8 @@ TEST(MakeOptimizerTest, RefusesNumbersOutOfTheirRange) {
          "group 1: beta1 is 1, must be in [0, 1)");
   expect(OptimizerKind::kAdamW, {.beta2 = kNan}, "beta2 is nan");
   expect(OptimizerKind::kAdamW, {.eps = -1}, "eps is -1");
+  expect(OptimizerKind::kAdam, {.lr = 1e38, .beta1 = 0.875},
+         "lr / (1 - beta1) is 8e+38, must be finite in float32");
 }
 
 TEST(MakeOptimizerTest, RefusesGroupsThatShareAParameter) {
