@@ -17,7 +17,10 @@ c10::Stream StreamNumber(c10::StreamId id) {
 
 class StreamsTest : public ::testing::Test {
  protected:
-  StreamsTest() { streams_.Allocated(first_, &block_); }
+  StreamsTest() {
+    GTEST_FLAG_SET(death_test_style, "threadsafe");  // LibTorch has threads.
+    streams_.Allocated(first_, &block_);
+  }
 
   // A write of the block on the first stream.
   void Write() {
