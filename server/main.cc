@@ -127,7 +127,8 @@ CreateOptions ReadInstanceOption(const std::string& option) {
 // Makes the instance of one --instance option, which the errors name.
 absl::Status HostInstance(Server& server, const std::string& option) {
   const absl::Status status = RunCatching([&] {
-    const CreateOptions instance = ReadInstanceOption(option);
+    CreateOptions instance = ReadInstanceOption(option);
+    instance.caller.account = server.accounts().Of({instance.owner});
     return BlockOn(server.CreateInstance(instance)).status();
   });
   if (status.ok()) return status;

@@ -2,6 +2,7 @@
 
 #include <ATen/Parallel.h>
 
+#include <set>
 #include <string>
 #include <utility>
 
@@ -10,6 +11,7 @@
 #include "absl/time/clock.h"
 #include "base/errors.h"
 #include "base/random_id.h"
+#include "server/device/gpu_memory.h"
 #include "server/instances/first_state.h"
 #include "server/limits/catching.h"
 #include "server/memory/memory_allocator.h"
@@ -33,12 +35,23 @@ SchedulerOptions WithLimits(SchedulerOptions scheduling, const Limits& limits) {
   return scheduling;
 }
 
+// Completes the limits by what the devices have.
+Limits WithDevices(Limits limits, const std::vector<c10::Device>& devices) {
+  if (limits.max_device_memory_bytes > 0) return limits;
+  std::set<c10::DeviceIndex> counted;
+  for (const c10::Device& device : devices) {
+    if (device.is_cpu() || !counted.insert(device.index()).second) continue;
+    limits.max_device_memory_bytes += GpuMemoryOf(device).free / 10 * 9;
+  }
+  return limits;
+}
+
 }  // namespace
 
 Server::Server(const std::vector<c10::Device>& devices, int threads,
                const ServerOptions& options, WeightsFolder weights,
                const Clock& clock)
-    : limits_(options.limits),
+    : limits_(WithDevices(options.limits, devices)),
       weights_(std::move(weights)),
       uid_(RandomId()),
       clock_(clock),
@@ -59,7 +72,7 @@ Server::Server(const std::vector<c10::Device>& devices, int threads,
                   .retry_delay = kUploadRetryDelay}),
       accounts_(limits_.max_memory_bytes > 0 ? limits_.max_memory_bytes
                                              : kUnlimitedBytes,
-                limits_.quotas),
+                limits_.max_device_memory_bytes, limits_.quotas),
       cache_room_(std::make_shared<Budget>(
           Budget::Options{.name = "max-cache-bytes",
                           .limit = limits_.max_cache_bytes,
@@ -70,6 +83,7 @@ Server::Server(const std::vector<c10::Device>& devices, int threads,
     if (worker != nullptr) continue;
     worker =
         std::make_unique<DeviceWorker>(device, threads, scheduling, clock_);
+    worker->OnOutOfMemory([this] { return tapes_.DemoteAll() > 0; });
     worker_order_.push_back(worker.get());
   }
   chores_ = std::make_unique<DeviceWorker>(c10::Device(c10::kCPU),
@@ -172,6 +186,26 @@ void Server::Sweep(absl::Time now) {
     trimmed_ = now;
   }
   CpuMemory().TrimUnused();
+  ReleaseRestingGpus();
+}
+
+// Gives the GPUs' unused memory back, if they have done nothing since the last
+// call.
+void Server::ReleaseRestingGpus() {
+  int64_t batches = 0;
+  bool has_gpu = false;
+  for (const DeviceWorker* const worker : worker_order_) {
+    if (worker->device().is_cpu()) continue;
+    has_gpu = true;
+    for (const int64_t count : worker->batch_figures().batches) {
+      batches += count;
+    }
+  }
+  {
+    absl::MutexLock lock(&mutex_);
+    if (std::exchange(gpu_batches_, batches) != batches) return;
+  }
+  if (has_gpu) ReleasePooledGpuMemory();
 }
 
 void Server::SweepUntilEnd() {

@@ -106,6 +106,7 @@ class Server {
                         const std::function<absl::Status()>& check_wanted);
 
   void SweepUntilEnd();
+  void ReleaseRestingGpus();
 
   const Limits limits_;
   const WeightsFolder weights_;
@@ -126,6 +127,7 @@ class Server {
   absl::Mutex mutex_;
   MonotonicCondVar ended_;
   bool ending_ ABSL_GUARDED_BY(mutex_) = false;
+  int64_t gpu_batches_ ABSL_GUARDED_BY(mutex_) = 0;  // At the last look.
   absl::Time trimmed_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
   std::thread sweeper_;
 };

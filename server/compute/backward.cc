@@ -51,14 +51,15 @@ absl::Status Accumulate(const BackwardWork& work,
   return absl::OkStatus();
 }
 
-// Runs the backward, on the worker.
-absl::Status Compute(BackwardWork& work, BackwardDone& done) {
+// Runs the backward, on the worker. A second try has used up the tapes' graphs.
+absl::Status Compute(BackwardWork& work, bool is_second, BackwardDone& done) {
   Instance& instance = *work.instance;
+  done = {};
   std::vector<GraphGradients> graphs;
   for (size_t i = 0; i < work.lease.tapes().size(); ++i) {
     const Tape& tape = *work.lease.tapes()[i];
     GraphGradients& graph = graphs.emplace_back();
-    graph.graph = tape.graph.get();
+    if (!is_second) graph.graph = tape.graph.get();
     graph.make = [&tape] { return tape.replay->Run(); };
     graph.sequence = tape.sequence;
     for (size_t j = 0; j < work.output_grads[i].size(); ++j) {
@@ -102,8 +103,7 @@ Task<absl::StatusOr<BackwardDone>> RunBackward(DeviceWorker::Request request,
   BackwardDone done;
   bool began = false;
   const DeviceWorker::Work run = [&] {
-    began = true;
-    return Compute(work, done);
+    return Compute(work, std::exchange(began, true), done);
   };
   const absl::StatusOr<DeviceWorker::Times> times =
       co_await instance.worker().Run(request, run);

@@ -2,6 +2,7 @@
 
 #include <ATen/ops/empty_like.h>
 
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <utility>
@@ -12,23 +13,38 @@
 #include "server/compute/forward_replay.h"
 #include "server/compute/merged_forward.h"
 #include "server/device/devices.h"
+#include "server/device/gpu_memory.h"
 #include "server/device/host_view.h"
 
 namespace backboned {
 namespace {
 
+// Charges a recorded forward's account with what its graph has of the GPU's
+// memory, by the forward's meter. New buffers are charged already.
+std::shared_ptr<const void> ChargeGraph(const ForwardWork& work,
+                                        const std::optional<GpuMeter>& meter) {
+  if (!meter.has_value()) return nullptr;
+  const int64_t charged = work.account->live_bytes_on_gpus();
+  return ChargeGpuMemory(work.account,
+                         std::max(meter->bytes() - charged, int64_t{0}));
+}
+
 // Keeps a recorded forward, which ran with `state`. Its account pays for what
 // the graph holds, so its balance after the forward is the tape's size.
 absl::Status KeepTape(TapeStore& tapes, const DeviceWorker::Request& request,
                       ForwardWork& work, const State& state,
-                      std::shared_ptr<Graph> graph, ForwardDone& done) {
-  Tape tape = {.instance_uid = work.instance->uid(),
-               .principal = request.principal,
-               .session = work.session,
-               .bytes = work.account->live_bytes(),
-               .sequence = graph->sequence,
-               .output_names = graph->output_names,
-               .account = work.account};
+                      std::shared_ptr<Graph> graph,
+                      std::shared_ptr<const void> gpu_memory,
+                      ForwardDone& done) {
+  Tape tape = {
+      .instance_uid = work.instance->uid(),
+      .principal = request.principal,
+      .session = work.session,
+      .bytes = work.account->live_bytes() + work.account->live_bytes_on_gpus(),
+      .sequence = graph->sequence,
+      .output_names = graph->output_names,
+      .account = work.account,
+      .gpu_memory = std::move(gpu_memory)};
   for (const Input& leaf : graph->input_leaves.all) {
     tape.grad_inputs.push_back(leaf.name);
   }
@@ -71,16 +87,21 @@ absl::Status Compute(TapeStore& tapes, const DeviceWorker::Request& request,
     if (!able.ok()) return able;
   }
   const StatePtr state = StateToRun(work, done.used);
+  const c10::Device device = work.instance->worker().device();
+  std::optional<GpuMeter> meter;
+  if (work.options.record && !device.is_cpu()) meter.emplace();
   ForwardOutput output = ComputeForward(work, *state);
   done.outputs =
       AllCompactOnHost(DeliverOutputs(work, std::move(output.outputs)));
   if (work.return_buffers) done.buffers = AllOnHost(output.buffers);
   const StatePtr next = NextState(work, output, done);
   done.buffers_version = next->buffers_version;
+  ForEachTensor(*next, CountOnGpu);
   if (work.options.record) {
-    WaitFor(work.instance->worker().device());
+    WaitFor(device);
     absl::Status kept =
-        KeepTape(tapes, request, work, *state, std::move(output.graph), done);
+        KeepTape(tapes, request, work, *state, std::move(output.graph),
+                 ChargeGraph(work, meter), done);
     if (!kept.ok()) return kept;
   }
   // Nothing fails from here on.

@@ -62,7 +62,10 @@ std::vector<at::Tensor> DeliverOutputs(const ForwardWork& work,
 
 ForwardOutput ComputeForward(ForwardWork& work, const State& state) {
   Inputs inputs = PrepareInputs(*work.instance, state, work.inputs);
-  if (!work.options.record) work.inputs = {};
+  // A tape needs them, and a second try on a GPU.
+  if (!work.options.record && work.instance->worker().device().is_cpu()) {
+    work.inputs = {};
+  }
   return Forward(work.instance->architecture(), state, std::move(inputs),
                  work.options);
 }

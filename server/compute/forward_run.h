@@ -30,7 +30,7 @@ namespace backboned {
 struct ForwardWork {
   std::shared_ptr<Instance> instance;
   // On the CPU: of a floating-point type, or uint8 images to be normalised.
-  // Given up as soon as the forward no longer needs them.
+  // Given up as soon as a forward on the CPU no longer needs them.
   Inputs inputs;
   ForwardOptions options;
   // Asks for the gradients of all parameters that are not frozen when the

@@ -86,9 +86,9 @@ class MergedForward : public BatchWork {
 
   // Brings the turn's outputs to the host, and allocates those of all turns.
   void Deliver(ForwardOutput& output) {
+    const ScopedAccount scope(work_.account);
     delivered_ = DeliverOutputs(work_, std::move(output.outputs));
     if (IsWhole() || !outputs_.empty()) return;
-    const ScopedAccount scope(work_.account);
     std::vector<at::Tensor> all;
     for (const at::Tensor& turn : delivered_) {
       std::vector<int64_t> shape = turn.sizes().vec();

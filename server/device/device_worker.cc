@@ -87,25 +87,39 @@ absl::StatusOr<DeviceWorker::Times> DeviceWorker::Running::await_resume() {
 
 // Runs a batch, and sets each item's status.
 void DeviceWorker::RunAll(const Items& items) {
-  const auto& largest = *std::ranges::max_element(
-      items, {}, [](const auto& item) { return item->samples; });
-  const ScopedAccount scope(largest->request.account);
-  if (items[0]->work != nullptr) {
-    items[0]->status = RunCatching(*items[0]->work);
+  if (items.size() == 1) {
+    items[0]->status = RunAlone(*items[0]);
     return;
   }
+  const auto& largest = *std::ranges::max_element(
+      items, {}, [](const auto& item) { return item->samples; });
   std::vector<BatchWork*> batch;
   for (const auto& item : items) batch.push_back(item->batch_work);
-  const absl::Status together =
-      RunCatching([&] { return batch[0]->RunBatch(batch); });
-  for (const auto& item : items) {
-    item->status = together;
-    if (together.ok() || items.size() == 1) continue;
-    const ScopedAccount own(item->request.account);
-    BatchWork* const alone = item->batch_work;
-    item->status =
-        RunCatching([&] { return alone->RunBatch(std::span(&alone, 1)); });
+  absl::Status together;
+  {
+    const ScopedAccount scope(largest->request.account);
+    together = RunCatching([&] { return batch[0]->RunBatch(batch); });
   }
+  for (const auto& item : items) {
+    item->status = together.ok() ? together : RunAlone(*item);
+  }
+}
+
+absl::Status DeviceWorker::RunAlone(const Item& item) {
+  const ScopedAccount scope(item.request.account);
+  const auto run = [&item] {
+    BatchWork* const batch = item.batch_work;
+    return batch == nullptr ? (*item.work)()
+                            : batch->RunBatch(std::span(&batch, 1));
+  };
+  const absl::Status first = RunCatching(run);
+  if (ReasonOf(first) != Reason::kOutOfMemory || device_.is_cpu()) return first;
+  std::function<bool()> free_some;
+  {
+    absl::MutexLock lock(&mutex_);
+    free_some = on_out_of_memory_;
+  }
+  return free_some && free_some() ? RunCatching(run) : first;
 }
 
 DeviceWorker::DeviceWorker(c10::Device device, int threads,
@@ -303,6 +317,11 @@ void DeviceWorker::SetIdleTask(IdleTask* task) {
 void DeviceWorker::Wake() {
   absl::MutexLock lock(&mutex_);
   Change();
+}
+
+void DeviceWorker::OnOutOfMemory(std::function<bool()> callback) {
+  absl::MutexLock lock(&mutex_);
+  on_out_of_memory_ = std::move(callback);
 }
 
 void DeviceWorker::OnLost(std::function<void()> callback) {

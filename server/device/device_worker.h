@@ -43,8 +43,9 @@ class BatchWork {
   virtual int64_t NextSamples() const = 0;
 
   // Runs the next turn of each of `batch`: this object, first, and others of
-  // the same merge key. An exception becomes a status. If a batch of more than
-  // one fails, nothing of it may have been done: each is then run alone.
+  // the same merge key. An exception becomes a status. If a batch fails,
+  // nothing of it may have been done: if it had more than one, each is run
+  // alone then; and one that ran out of a GPU's memory may run a second time.
   virtual absl::Status RunBatch(std::span<BatchWork* const> batch) = 0;
 };
 
@@ -58,6 +59,7 @@ class BatchWork {
 class DeviceWorker {
  public:
   // A piece of work. `Run` returns its status; an exception becomes a status.
+  // It may run a second time if it ran out of a GPU's memory.
   using Work = std::function<absl::Status()>;
 
   // The caller of the work, and the conditions under which it is worth running.
@@ -146,6 +148,10 @@ class DeviceWorker {
   // Lets a worker that sleeps look at its idle task.
   void Wake();
 
+  // Calls `callback` on the worker's thread when work runs out of a GPU's
+  // memory. It returns whether it freed some: the work runs once more then.
+  void OnOutOfMemory(std::function<bool()> callback);
+
   // Calls `callback` on the worker's thread when the device is lost: it has
   // failed for good, and so does all work from then on, with kUnavailable
   // (kDeviceLost). The callback may not call the worker.
@@ -198,7 +204,8 @@ class DeviceWorker {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Duration RunWanted(const Items& items)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  static void RunAll(const Items& items);
+  void RunAll(const Items& items);
+  absl::Status RunAlone(const Item& item);
   void Lose(const absl::Status& failure) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool GoOn(const std::shared_ptr<Item>& item)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -227,6 +234,7 @@ class DeviceWorker {
   uint64_t next_id_ ABSL_GUARDED_BY(mutex_) = 1;
   BatchFigures batch_figures_ ABSL_GUARDED_BY(mutex_);
   bool ending_ ABSL_GUARDED_BY(mutex_) = false;
+  std::function<bool()> on_out_of_memory_ ABSL_GUARDED_BY(mutex_);
   absl::Status lost_ ABSL_GUARDED_BY(mutex_);  // The status of its work.
   std::function<void()> on_lost_ ABSL_GUARDED_BY(mutex_);
   IdleTask* idle_task_ ABSL_GUARDED_BY(mutex_) = nullptr;

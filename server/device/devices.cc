@@ -1,9 +1,7 @@
 #include "server/device/devices.h"
 
-#include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
-#include <c10/util/Exception.h>
 #include <dlfcn.h>
 
 #include "absl/strings/numbers.h"
@@ -70,19 +68,6 @@ void WaitFor(c10::Device device) {
   if (device.is_cpu()) return;
   const c10::impl::VirtualGuardImpl backend(device.type());
   backend.synchronizeStream(backend.getStream(device));
-}
-
-GpuMemory MemoryOf(c10::Device device) {
-  try {
-    const auto stats =
-        c10::getDeviceAllocator(device.type())->getDeviceStats(device.index());
-    // The first of each is of small and large blocks together.
-    const int64_t allocated_bytes = stats.allocated_bytes[0].current;
-    return {.allocated_bytes = allocated_bytes,
-            .pooled_bytes = stats.reserved_bytes[0].current - allocated_bytes};
-  } catch (const c10::Error&) {
-    return {};
-  }
 }
 
 }  // namespace backboned

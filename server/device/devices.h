@@ -5,7 +5,6 @@
 
 #include <c10/core/Device.h>
 
-#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -25,15 +24,6 @@ absl::StatusOr<std::vector<c10::Device>> OpenDevices(
 // later than it is asked to, and tells of a failure with the next wait. Throws
 // c10::Error if some of it has failed. Nothing waits for a CPU.
 void WaitFor(c10::Device device);
-
-// The memory of a GPU.
-struct GpuMemory {
-  int64_t allocated_bytes = 0;  // Of tensors.
-  int64_t pooled_bytes = 0;     // Kept for reuse.
-};
-
-// Returns the figures of now; zeros if the device has not been used.
-GpuMemory MemoryOf(c10::Device device);
 
 }  // namespace backboned
 

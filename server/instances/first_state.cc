@@ -12,6 +12,7 @@
 #include "backbones/initial_draw.h"
 #include "base/errors.h"
 #include "server/device/chores.h"
+#include "server/device/gpu_memory.h"
 #include "server/device/host_view.h"
 
 namespace backboned {
@@ -148,6 +149,7 @@ struct StateMaker {
       for (auto* tensors : {&first.state.params, &first.state.buffers}) {
         for (at::Tensor& tensor : *tensors) {
           tensor = OnDevice(tensor, worker.device());
+          CountOnGpu(tensor);
         }
       }
       return absl::OkStatus();

@@ -11,6 +11,7 @@
 #include "base/random_id.h"
 #include "server/device/chores.h"
 #include "server/device/devices.h"
+#include "server/device/gpu_memory.h"
 #include "server/device/host_view.h"
 
 namespace backboned {
@@ -205,6 +206,7 @@ absl::Status Instance::CheckTrains() const {
 }
 
 void Instance::Publish(StatePtr next) {
+  ForEachTensor(*next, CountOnGpu);
   WaitFor(worker_.device());
   const FeatureCache::Version version = VersionOf(*next);
   {
@@ -225,7 +227,7 @@ Task<absl::StatusOr<std::vector<at::Tensor>>> Instance::HostView(
     co_return std::move(tensors);
   }
   const DeviceWorker::Work work = [&] {
-    tensors = AllOnHost(std::move(tensors), dtype);
+    tensors = AllOnHost(tensors, dtype);
     return absl::OkStatus();
   };
   const absl::StatusOr<DeviceWorker::Times> times =

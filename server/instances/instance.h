@@ -155,7 +155,8 @@ class Instance {
 
   // Publishes a state once the device has computed it, and drops cached answers
   // of other versions of parameters or buffers. Call this only from work in the
-  // instance's lane. Throws c10::Error if the device has failed.
+  // instance's lane. Throws c10::Error if the device has failed, and
+  // OutOfMemoryBudget if the caller has no room for the state on the GPU.
   void Publish(StatePtr next);
 
   // Returns `tensors` as contiguous CPU tensors of `dtype`; absent: of their

@@ -25,6 +25,13 @@ absl::Status OutOfMemory() {
                "the server is out of memory");
 }
 
+// Returns whether a library of CUDA's says that the GPU has no more memory;
+// LibTorch throws the general error then.
+bool SaysOutOfMemory(std::string_view cause) {
+  return cause.find("CUBLAS_STATUS_ALLOC_FAILED") != cause.npos ||
+         cause.find("CUDNN_STATUS_ALLOC_FAILED") != cause.npos;
+}
+
 // Logs `cause`, and returns the error that points to the log.
 absl::Status Failure(std::string_view cause) {
   const std::string id = RandomId().substr(0, 8);
@@ -49,7 +56,8 @@ absl::Status RunCatching(absl::FunctionRef<absl::Status()> work) {
   } catch (const std::bad_alloc&) {
     return OutOfMemory();
   } catch (const c10::Error& error) {
-    return Failure(error.what_without_backtrace());
+    const std::string_view cause = error.what_without_backtrace();
+    return SaysOutOfMemory(cause) ? OutOfMemory() : Failure(cause);
   } catch (const std::exception& error) {
     return Failure(error.what());
   } catch (...) {

@@ -19,6 +19,9 @@ constexpr LimitRow kTable[] = {
      "Most bytes of uploads at a time"},
     {"max-memory-bytes", kBytes, &Limits::max_memory_bytes,
      "Most bytes of all CPU tensors; 0: no limit"},
+    {"max-device-memory-bytes", kBytes, &Limits::max_device_memory_bytes,
+     "Most bytes of states and tapes on all GPUs; 0: 9/10 of what is free at "
+     "the start"},
     {"max-cache-bytes", kBytes, &Limits::max_cache_bytes,
      "Most bytes of all feature caches; 0: no caches"},
     {"max-queued", kCount, &Limits::max_queued,

@@ -23,6 +23,8 @@ struct Limits {
   int64_t max_in_flight_bytes = int64_t{2} << 30;
   // Of all CPU tensors. 0: not limited. The program sets 9/10 of the machine's.
   int64_t max_memory_bytes = 0;
+  // Of all GPUs. 0: 9/10 of the memory that is free at the start.
+  int64_t max_device_memory_bytes = 0;
   int64_t max_cache_bytes = int64_t{1} << 30;  // 0: no instance has a cache.
   // Of each device. Both are below the calls, of all and of a session, so that
   // a full queue leaves calls for methods that need no device.

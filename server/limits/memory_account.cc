@@ -34,6 +34,7 @@ MemoryAccount::MemoryAccount(Options options)
     : name_(std::move(options.name)),
       scope_(options.scope),
       parent_(std::move(options.parent)),
+      on_gpus_(std::move(options.on_gpus)),
       limit_bytes_(options.limit_bytes) {}
 
 absl::Status MemoryAccount::Charge(int64_t bytes) {

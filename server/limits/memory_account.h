@@ -49,6 +49,9 @@ class MemoryAccount {
     LimitScope scope = LimitScope::kServer;
     // Counts the same bytes too. Null: no parent.
     std::shared_ptr<MemoryAccount> parent = nullptr;
+    // Counts the payer's memory on GPUs, as this one counts the host's. Null:
+    // nobody counts it.
+    std::shared_ptr<MemoryAccount> on_gpus = nullptr;
   };
 
   explicit MemoryAccount(Options options);
@@ -72,12 +75,20 @@ class MemoryAccount {
   // Subtracts `bytes` that were charged.
   void Refund(int64_t bytes);
 
+  // The payer's account of memory on GPUs, or null.
+  const std::shared_ptr<MemoryAccount>& on_gpus() const { return on_gpus_; }
+
   // Replaces the limit. Live bytes stay.
   void SetLimit(int64_t limit_bytes);
 
   // The bytes charged and not refunded.
   int64_t live_bytes() const {
     return live_bytes_.load(std::memory_order_relaxed);
+  }
+
+  // The payer's bytes on GPUs.
+  int64_t live_bytes_on_gpus() const {
+    return on_gpus_ == nullptr ? 0 : on_gpus_->live_bytes();
   }
 
   // The highest value of `live_bytes` so far.
@@ -96,6 +107,7 @@ class MemoryAccount {
   const std::string name_;
   const LimitScope scope_;
   const std::shared_ptr<MemoryAccount> parent_;
+  const std::shared_ptr<MemoryAccount> on_gpus_;
   std::atomic<int64_t> limit_bytes_;
   std::atomic<int64_t> live_bytes_ = 0;
   std::atomic<int64_t> peak_bytes_ = 0;

@@ -25,9 +25,11 @@ namespace backboned {
 // Thread-safe.
 class PayerAccounts {
  public:
-  // `limit_bytes`: the limit of all; errors call it `max-memory-bytes`.
-  PayerAccounts(int64_t limit_bytes, Quotas quotas)
-      : limit_bytes_(limit_bytes), quotas_(std::move(quotas)) {}
+  // The limits of all: of the host's memory, and of that of all GPUs together.
+  // Errors call them `max-memory-bytes` and `max-device-memory-bytes`. Only the
+  // second is compared with the bytes of all here; the memory room does the
+  // first.
+  PayerAccounts(int64_t limit_bytes, int64_t gpu_limit_bytes, Quotas quotas);
 
   // Returns the account of a session: the same one as long as it has live bytes
   // or a holder.
@@ -36,11 +38,15 @@ class PayerAccounts {
   // The number of known sessions; unused ones are forgotten at times.
   size_t known_sessions() const;
 
-  // The live bytes within `scope` of `payer`.
+  // The live bytes within `scope` of `payer`, on the host or on GPUs.
   int64_t live_bytes(LimitScope scope, const Payer& payer) const;
+  int64_t live_bytes_on_gpus(LimitScope scope, const Payer& payer) const;
 
  private:
-  int64_t LimitOf(LimitScope scope, const Payer& payer) const;
+  std::shared_ptr<MemoryAccount> Make(
+      LimitScope scope, const Payer& payer,
+      const std::shared_ptr<MemoryAccount>& parent) const;
+  int64_t LimitOf(LimitScope scope, const Payer& payer, int64_t of_all) const;
 
   // Tells an account that only the ledger has: what counts for one has it.
   struct IsUnused {
@@ -51,6 +57,7 @@ class PayerAccounts {
 
   const int64_t limit_bytes_;
   const Quotas quotas_;
+  const std::shared_ptr<MemoryAccount> all_on_gpus_;
 
   mutable absl::Mutex mutex_;
   Ledger<std::shared_ptr<MemoryAccount>, IsUnused> accounts_

@@ -52,7 +52,7 @@ struct Tape {
   std::string principal;
   // The principal's session with which the tape dies. Empty: none.
   std::string session = {};
-  // The account's live bytes after the forward.
+  // The account's live bytes after the forward, those on GPUs among them.
   int64_t bytes = 0;
   // The forward's place among all that were recorded.
   uint64_t sequence = 0;
@@ -65,8 +65,10 @@ struct Tape {
   std::shared_ptr<Graph> graph = nullptr;
   // Null: the tape cannot be demoted.
   std::shared_ptr<const Replay> replay = nullptr;
-  // Pays for the memory that the graph keeps alive.
+  // Pays for the memory that the graph keeps alive. `gpu_memory` is the charge
+  // of that on a GPU.
   std::shared_ptr<MemoryAccount> account = nullptr;
+  std::shared_ptr<const void> gpu_memory = nullptr;
 };
 
 }  // namespace backboned

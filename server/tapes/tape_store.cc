@@ -28,6 +28,7 @@ std::shared_ptr<const Tape> Demoted(const Tape& tape) {
   auto demoted = std::make_shared<Tape>(tape);
   demoted->graph = nullptr;
   demoted->account = nullptr;
+  demoted->gpu_memory = nullptr;
   demoted->replay->CountDemotion();
   return demoted;
 }
@@ -318,11 +319,25 @@ void TapeStore::Demote(const Level& level, const Payer& payer, int64_t bytes,
               holders_.Find(LimitScope::kSession, holder)->figures.bytes);
         });
     Entry& oldest = *most->second.begin()->second;
-    undone.push_back(std::exchange(oldest.tape, Demoted(*oldest.tape)));
-    Recount(oldest);
+    Demote(oldest, undone);
     most->second.erase(most->second.begin());
     if (most->second.empty()) candidates.erase(most);
   }
+}
+
+int64_t TapeStore::DemoteAll() {
+  Tapes undone;  // Destroyed after the lock.
+  absl::MutexLock lock(&mutex_);
+  for (auto& [id, entry] : entries_) {
+    if (!entry.leased && CanBeDemoted(*entry.tape)) Demote(entry, undone);
+  }
+  return std::ssize(undone);
+}
+
+// Moves the graph of a tape to `undone`.
+void TapeStore::Demote(Entry& entry, Tapes& undone) {
+  undone.push_back(std::exchange(entry.tape, Demoted(*entry.tape)));
+  Recount(entry);
 }
 
 // Adds to the figures of the holders of `tape`.

@@ -110,6 +110,9 @@ class TapeStore {
                                   std::string_view instance_uid,
                                   std::string_view principal, absl::Time now);
 
+  // Demotes all tapes that no lease holds, and returns how many it could.
+  int64_t DemoteAll();
+
   // Drops those of `ids` that belong to `principal` and returns their number. A
   // leased tape goes when its lease ends.
   int64_t Release(absl::Span<const std::string> ids,
@@ -178,6 +181,8 @@ class TapeStore {
   absl::Status CheckCount(const Level& level) const;
   absl::Status CheckBytes(const Level& level, int64_t bytes) const;
   absl::Status MakeRoom(const Payer& payer, int64_t bytes, Tapes& undone)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Demote(Entry& entry, Tapes& undone)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Demote(const Level& level, const Payer& payer, int64_t bytes,
               Tapes& undone) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -29,17 +29,17 @@ class Counts:
 
 
 @contextlib.contextmanager
-def serving(folder, device="cuda", **settings):
+def serving(folder, device="cuda", options=(), **settings):
     """Serve on fake devices; give a connection, and its counts for afterwards.
 
     `settings`: of the device, as in tests/testing/fake_cuda/operators.cc: `kernel_us`.
-    With a `fault` the server must end by itself.
+    `options` are the server's. With a `fault` it must end by itself.
     """
     env = {f"FAKE_CUDA_{name.upper()}": str(value) for name, value in settings.items()}
     env.update(FAKE_CUDA_LOG="1", BACKBONED_DEVICE=device, BACKBONED_THREADS="1")
     target, counts = f"unix:{folder}/gpu.sock", Counts()
     process = subprocess.Popen(
-        [FAKE, "--listen", target],
+        [FAKE, "--listen", target, *options],
         env={**os.environ, **env},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -1,5 +1,6 @@
 """Many experiments within budgets that few of them would break alone."""
 
+import os
 import threading
 import time
 
@@ -8,6 +9,12 @@ import numpy as np
 import pytest
 from backboned.types import ParameterGroup, StepOptions
 
+# The tests run on a CPU, and on a fake GPU.
+MEMORY_LIMIT = (
+    "max-device-memory-bytes"
+    if os.environ.get("BACKBONED_DEVICE", "cpu") != "cpu"
+    else "max-memory-bytes"
+)
 HEADS = 200
 MEMORY = 210_000_000  # Bytes; five networks' parameters are 223 million.
 TRAININGS = 4
@@ -38,7 +45,7 @@ def test_200_heads_on_one_trunk_in_the_memory_of_5_networks(server, start):
     tight = start(
         threads=2,
         instances=["seq-cifar10=trunk"],
-        options=[f"--max-memory-bytes={MEMORY}"],
+        options=[f"--{MEMORY_LIMIT}={MEMORY}"],
     )
     trunk = tight.instance("trunk", module=False)
     digest = trunk.info(digest=True).digest
@@ -55,7 +62,7 @@ def test_200_heads_on_one_trunk_in_the_memory_of_5_networks(server, start):
     with pytest.raises(backboned.errors.ResourceExhausted) as caught:
         whole = [tight.create("seq-cifar10", module=False) for _ in range(5)]
         assert len(whole) == 5  # Kept until here.
-    assert caught.value.limit == "max-memory-bytes"
+    assert caught.value.limit == MEMORY_LIMIT
     assert train_head(forks[0], 0) != heads[0]  # Goes on from there.
 
 
@@ -139,7 +146,8 @@ def test_one_session_leaves_room_for_others(start):
         modest.create("seq-mnist", module=False)
         info = greedy.info()
         assert info.session_usage.instances == len(made)
-        assert info.session_usage.memory_bytes >= 3 * 89_610 * 4
+        usage = info.session_usage
+        assert usage.memory_bytes + usage.device_memory_bytes >= 3 * 89_610 * 4
         assert info.principal_usage.instances == 4
         assert info.limits["session_quota"] == 0.5
 

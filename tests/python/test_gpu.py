@@ -161,3 +161,90 @@ def trained(server, x):
     net = made(server)
     losses = [train_step(net, x).loss for _ in range(3)]
     return net.get_params(), np.array(losses), net.forward(x).out
+
+
+# The accounts would refuse what is to find the device full.
+FULL = {"bytes": 16 << 20, "options": ["--max-device-memory-bytes=1GiB"]}
+
+
+def no_memory(call, *arguments, **options):
+    with pytest.raises(backboned.errors.ResourceExhausted) as raised:
+        call(*arguments, **options)
+    assert raised.value.reason == "OUT_OF_MEMORY"
+
+
+def test_a_call_that_finds_the_device_full_changes_nothing(tmp_path, x):
+    with serving(tmp_path, **FULL) as (server, _):
+        net, other = made(server), made(server)
+        before, out = net.get_params(), net.forward(x).out
+        no_memory(net.forward, x_of(6000))
+        no_memory(taped, net, x_of(6000))
+        targets = [backboned.CrossEntropy(np.zeros(6000, np.int64))]
+        no_memory(net.train_step, x_of(6000), targets)
+        assert np.array_equal(net.get_params(), before)
+        assert np.array_equal(net.forward(x).out, out)
+        assert train_step(net, x).loss == train_step(other, x).loss
+
+
+@pytest.mark.parametrize("call", ["forward", "train_step", "backward", "set_params"])
+def test_a_full_device_demotes_tapes_and_runs_the_call_again(tmp_path, call):
+    """As it would run without them; and the tapes' backwards do, too."""
+
+    def run(tapes, **settings):
+        with serving(tmp_path, **settings) as (server, _):
+            net, holder = made(server), made(server)
+            mine = taped(net, x_of(1000))
+            held = [taped(holder, x_of(200)) for _ in range(tapes)]
+            if call == "forward":
+                done = net.forward(x_of(2000)).out
+            elif call == "train_step":
+                targets = [backboned.CrossEntropy(np.zeros(2000, np.int64))]
+                done = net.train_step(x_of(2000), targets).loss
+            elif call == "backward":
+                ones = {"out": np.ones((1000, 10), np.float32)}
+                tapes = {mine.tape_id: ones}
+                done = net.backward(tapes).grads.flat
+            else:
+                clones = [net.clone() for _ in range(9)]
+                for clone in clones:
+                    clone.set_params(net.get_params() + np.float32(1))
+                done = [clone.get_params() for clone in clones]
+            demoted = holder.info().demoted_tapes + net.info().demoted_tapes
+            ones = {"out": np.ones((200, 10), np.float32)}
+            grads = [holder.backward({tape.tape_id: ones}).grads.flat for tape in held[:3]]
+            return done, grads, demoted
+
+    roomy, roomy_grads, none = run(3)
+    done, grads, demoted = run(14, **FULL)
+    assert none == 0 and demoted > 0
+    assert np.array_equal(done, roomy)
+    assert all(map(np.array_equal, grads, roomy_grads))
+
+
+def test_states_and_tapes_of_a_session_are_limited(tmp_path, x):
+    """A perceptron has 358,440 bytes; a session, half of the device's."""
+    limit = ["--max-device-memory-bytes=3MB"]
+    with serving(tmp_path, options=limit) as (server, _):
+        nets = [server.create("seq-mnist", module=False) for _ in range(3)]
+        used = server.info().session_usage.device_memory_bytes
+        assert used == 3 * 358_440
+        with pytest.raises(backboned.errors.ResourceExhausted) as raised:
+            for _ in range(3):
+                nets.append(nets[0].clone())
+                nets[-1].set_params(nets[-1].get_params() + np.float32(1))
+        assert raised.value.limit == "max-device-memory-bytes"
+        assert raised.value.limit_scope == "session"
+        assert server.info().session_usage.device_memory_bytes == 4 * 358_440
+        with pytest.raises(backboned.errors.ResourceExhausted):
+            taped(nets[0], x_of(400))
+        assert server.info().session_usage.tapes == 0
+        tape = taped(nets[0], x)
+        usage = server.info().session_usage
+        held = usage.device_memory_bytes - 4 * 358_440
+        assert 0 < held < tape.tape_bytes
+        out = 320  # The answer, which was there when the tape was weighed.
+        assert tape.tape_bytes == usage.tape_bytes == held + usage.memory_bytes + out
+        nets[0].release_tapes([tape.tape_id])
+        for net in nets:
+            net.delete()
+        assert server.info().session_usage.device_memory_bytes == 0

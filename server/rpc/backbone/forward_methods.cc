@@ -238,10 +238,13 @@ absl::StatusOr<ForwardWork> BackboneService::Prepare(
         server().tapes().Reserve(call.payer(), server().clock().Now());
     if (!slot.ok()) return slot.status();
     work.slot = *std::move(slot);
-    work.account = std::make_shared<MemoryAccount>(
-        MemoryAccount::Options{.name = "max-tape-bytes",
-                               .limit_bytes = server().limits().max_tape_bytes,
-                               .parent = call.account()});
+    work.account = std::make_shared<MemoryAccount>(MemoryAccount::Options{
+        .name = "max-tape-bytes",
+        .limit_bytes = server().limits().max_tape_bytes,
+        .parent = call.account(),
+        .on_gpus = std::make_shared<MemoryAccount>(
+            MemoryAccount::Options{.name = "max-device-memory-bytes",
+                                   .parent = call.account()->on_gpus()})});
   }
   MakeRoom(header, work);
   // The least bytes of a tape had to fit the limit of all tapes. The forward's

@@ -12,7 +12,7 @@
 #include "absl/strings/str_replace.h"
 #include "base/errors.h"
 #include "proto/wire/message.h"
-#include "server/device/devices.h"
+#include "server/device/gpu_memory.h"
 #include "server/device/platform.h"
 #include "server/instances/shared_memory.h"
 #include "server/memory/memory_allocator.h"
@@ -133,6 +133,8 @@ v1::Usage InstanceService::UsageOf(LimitScope scope, const Payer& payer) const {
   usage.set_tape_bytes(tapes.bytes);
   usage.set_in_flight_bytes(server().in_flight().used(scope, payer));
   usage.set_memory_bytes(server().accounts().live_bytes(scope, payer));
+  usage.set_device_memory_bytes(
+      server().accounts().live_bytes_on_gpus(scope, payer));
   usage.set_cache_bytes(server().cache_room()->used(scope, payer));
   return usage;
 }
@@ -199,9 +201,9 @@ Task<absl::StatusOr<v1::GetServerResponse>> InstanceService::GetServer(
       device.set_allocated_bytes(CpuMemory().allocated_bytes());
       device.set_pooled_bytes(CpuMemory().pooled_bytes());
     } else {
-      const GpuMemory memory = MemoryOf(worker->device());
-      device.set_allocated_bytes(memory.allocated_bytes);
-      device.set_pooled_bytes(memory.pooled_bytes);
+      const GpuMemory memory = GpuMemoryOf(worker->device());
+      device.set_allocated_bytes(memory.allocated);
+      device.set_pooled_bytes(memory.pooled);
     }
   }
   *response.mutable_limits() = LimitsFor(call.payer(), server().limits());

@@ -64,14 +64,14 @@ TEST(MemoryAccountTest, TakesANewLimit) {
 }
 
 TEST(PayerAccountsTest, ASessionHasOneAccountWhileAnythingCountsForIt) {
-  PayerAccounts accounts(1000, {});
+  PayerAccounts accounts(1000, 500, {});
   const std::shared_ptr<MemoryAccount> first = accounts.Of(kPayer);
   EXPECT_EQ(accounts.Of(kPayer), first);
   EXPECT_NE(accounts.Of(kOtherSession), first);
 }
 
 TEST(PayerAccountsTest, ASessionPaysForItsPrincipalToo) {
-  PayerAccounts accounts(1000, {});
+  PayerAccounts accounts(1000, 500, {});
   const auto one = accounts.Of(kPayer);
   const auto two = accounts.Of(kOtherSession);
   ASSERT_THAT(one->Charge(100), IsOk());
@@ -84,13 +84,13 @@ TEST(PayerAccountsTest, ASessionPaysForItsPrincipalToo) {
 }
 
 TEST(PayerAccountsTest, LimitsNoPayerThatMayUseAll) {
-  PayerAccounts accounts(1000, {});
+  PayerAccounts accounts(1000, 500, {});
   EXPECT_EQ(accounts.live_bytes(LimitScope::kSession, kPayer), 0);
   EXPECT_THAT(accounts.Of(kPayer)->Charge(1001), IsOk());
 }
 
 TEST(PayerAccountsTest, RefusesASessionOverItsPart) {
-  PayerAccounts accounts(1000, {.session = 0.5});
+  PayerAccounts accounts(1000, 500, {.session = 0.5});
   const auto account = accounts.Of(kPayer);
   ASSERT_THAT(account->Charge(400), IsOk());
   const absl::Status refused = account->Charge(200);
@@ -102,7 +102,7 @@ TEST(PayerAccountsTest, RefusesASessionOverItsPart) {
 }
 
 TEST(PayerAccountsTest, RefusesAPrincipalOverItsPartAndChargesNobody) {
-  PayerAccounts accounts(1000, {.principals = {{"ann", 0.3}}});
+  PayerAccounts accounts(1000, 500, {.principals = {{"ann", 0.3}}});
   const auto one = accounts.Of(kPayer);
   const auto two = accounts.Of(kOtherSession);
   ASSERT_THAT(one->Charge(200), IsOk());
@@ -111,8 +111,27 @@ TEST(PayerAccountsTest, RefusesAPrincipalOverItsPartAndChargesNobody) {
   EXPECT_EQ(accounts.live_bytes(LimitScope::kPrincipal, kPayer), 200);
 }
 
+TEST(PayerAccountsTest, LimitsMemoryOnGpusByItself) {
+  PayerAccounts accounts(1000, 500, {.session = 0.8});
+  const auto one = accounts.Of(kPayer);
+  const auto two = accounts.Of(kOtherSession);
+  ASSERT_THAT(one->Charge(800), IsOk());
+  EXPECT_THAT(one->on_gpus()->Charge(401),
+              StatusIs(absl::StatusCode::kResourceExhausted,
+                       HasSubstr("this session uses 0 of its 400 of "
+                                 "max-device-memory-bytes")));
+  ASSERT_THAT(one->on_gpus()->Charge(400), IsOk());
+  const absl::Status refused = two->on_gpus()->Charge(101);
+  EXPECT_THAT(refused, StatusIs(absl::StatusCode::kResourceExhausted,
+                                HasSubstr("this server uses 400 of its 500")));
+  EXPECT_EQ(ScopeOf(refused), LimitScope::kServer);
+  EXPECT_EQ(accounts.live_bytes_on_gpus(LimitScope::kPrincipal, kPayer), 400);
+  EXPECT_EQ(accounts.live_bytes_on_gpus(LimitScope::kSession, kOtherSession),
+            0);
+}
+
 TEST(PayerAccountsTest, ForgetsSessionsThatAreGone) {
-  PayerAccounts accounts(1000, {});
+  PayerAccounts accounts(1000, 500, {});
   const auto kept = accounts.Of(kPayer);
   ASSERT_THAT(kept->Charge(7), IsOk());
   for (int i = 0; i < 1000; ++i) {

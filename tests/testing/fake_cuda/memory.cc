@@ -50,7 +50,14 @@ class Arena {
     used_[at] = size;
     live_ += static_cast<int64_t>(size);
     peak_ = std::max(peak_, live_);
+    reserved_ = std::max(reserved_, live_);
     return device_ + at;
+  }
+
+  // Returns the bytes of a block's pages.
+  int64_t BytesOf(const void* data) {
+    const std::lock_guard lock(mutex_);
+    return static_cast<int64_t>(used_.at(Offset(data)));
   }
 
   void Free(const void* data) {
@@ -84,15 +91,21 @@ class Arena {
   c10::CachingDeviceAllocator::DeviceStats stats() {
     const std::lock_guard lock(mutex_);
     c10::CachingDeviceAllocator::DeviceStats stats;
-    for (auto* const stat :
-         {&stats.allocated_bytes, &stats.reserved_bytes, &stats.active_bytes}) {
+    for (auto* const stat : {&stats.allocated_bytes, &stats.active_bytes}) {
       (*stat)[0].current = live_;
       (*stat)[0].peak = peak_;
     }
+    stats.reserved_bytes[0].current = reserved_;
     stats.num_ooms = out_of_memory_;
     return stats;
   }
   size_t bytes() const { return bytes_; }
+
+  // Gives freed memory back, which only the figures show.
+  void Release() {
+    const std::lock_guard lock(mutex_);
+    reserved_ = live_;
+  }
 
  private:
   static constexpr size_t kPage = 4096;
@@ -115,6 +128,7 @@ class Arena {
   std::map<size_t, size_t> used_;
   int64_t live_ = 0;
   int64_t peak_ = 0;
+  int64_t reserved_ = 0;
   int64_t out_of_memory_ = 0;
 };
 
@@ -127,16 +141,28 @@ Arena& ArenaOf(int device) {
   return *arena;
 }
 
-Arena& ArenaWith(const void* data) {
-  int device = 0;
+c10::DeviceIndex DeviceWith(const void* data) {
+  c10::DeviceIndex device = 0;
   while (!ArenaOf(device).Owns(data)) ++device;
-  return ArenaOf(device);
+  return device;
+}
+
+// Reports the bytes of a block times `sign`, as CUDA's allocator does.
+void Report(void* data, int64_t sign, c10::DeviceIndex device) {
+  if (!c10::memoryProfilingEnabled()) return;
+  Arena& arena = ArenaOf(device);
+  const auto live =
+      static_cast<size_t>(arena.stats().allocated_bytes[0].current);
+  c10::reportMemoryUsageToProfiler(data, sign * arena.BytesOf(data), live, live,
+                                   c10::Device(c10::DeviceType::CUDA, device));
 }
 
 void Free(void* data) {
   if (data == nullptr) return;
   Streams::Get().Freed(data);
-  ArenaWith(data).Free(data);
+  const c10::DeviceIndex device = DeviceWith(data);
+  Report(data, -1, device);
+  ArenaOf(device).Free(data);
 }
 
 class DeviceAllocator final : public c10::DeviceAllocator {
@@ -146,6 +172,7 @@ class DeviceAllocator final : public c10::DeviceAllocator {
     void* const data = bytes == 0 ? nullptr : ArenaOf(device).Allocate(bytes);
     if (data != nullptr) {
       Streams::Get().Allocated(CurrentStream(device), data);
+      Report(data, 1, device);
     }
     return {data, data, &Free, c10::Device(c10::DeviceType::CUDA, device)};
   }
@@ -154,7 +181,11 @@ class DeviceAllocator final : public c10::DeviceAllocator {
     TORCH_CHECK(false, "the fake device copies tensors only");
   }
   bool initialized() override { return true; }
-  void emptyCache(c10::MempoolId_t) override {}
+  void emptyCache(c10::MempoolId_t) override {
+    for (int device = 0; device < DeviceCount(); ++device) {
+      ArenaOf(device).Release();
+    }
+  }
   void recordStream(const c10::DataPtr& data, c10::Stream stream) override {
     Streams::Get().Recorded(stream, data.get());
   }
@@ -166,9 +197,9 @@ class DeviceAllocator final : public c10::DeviceAllocator {
   void resetPeakStats(c10::DeviceIndex) override {}
   std::pair<size_t, size_t> getMemoryInfo(c10::DeviceIndex device) override {
     Arena& arena = ArenaOf(device);
-    const auto live =
-        static_cast<size_t>(arena.stats().allocated_bytes[0].current);
-    return {arena.bytes() - live, arena.bytes()};
+    const auto reserved =
+        static_cast<size_t>(arena.stats().reserved_bytes[0].current);
+    return {arena.bytes() - reserved, arena.bytes()};
   }
 };
 
@@ -218,6 +249,8 @@ bool IsPinned(const void* data) {
          byte < std::prev(next)->first + std::prev(next)->second;
 }
 
-void* Shadow(const void* data) { return ArenaWith(data).Shadow(data); }
+void* Shadow(const void* data) {
+  return ArenaOf(DeviceWith(data)).Shadow(data);
+}
 
 }  // namespace fake_cuda

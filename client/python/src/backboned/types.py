@@ -427,7 +427,8 @@ class Usage(NamedTuple):
     """What somebody uses of a server's limits: counts, and bytes.
 
     `memory_bytes` are those of the CPU tensors that were made for it and are still
-    there, whoever uses them now; `cache_bytes` those that its feature caches may take.
+    there, whoever uses them now; `cache_bytes` those that its feature caches may take;
+    `device_memory_bytes` those on GPUs of its states and tapes.
     """
 
     calls: int = 0
@@ -437,6 +438,7 @@ class Usage(NamedTuple):
     in_flight_bytes: int = 0
     memory_bytes: int = 0
     cache_bytes: int = 0
+    device_memory_bytes: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

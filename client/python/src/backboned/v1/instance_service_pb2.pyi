@@ -267,10 +267,11 @@ class GetServerResponse(_message.Message):
     def __init__(self, version: _Optional[str] = ..., torch_version: _Optional[str] = ..., devices: _Optional[_Iterable[_Union[Device, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., server_uid: _Optional[str] = ..., principal: _Optional[str] = ..., capabilities: _Optional[_Iterable[str]] = ..., session_usage: _Optional[_Union[Usage, _Mapping]] = ..., principal_usage: _Optional[_Union[Usage, _Mapping]] = ..., numerics: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ["max_cache_bytes", "max_calls", "max_chunk_bytes", "max_in_flight_bytes", "max_instances", "max_memory_bytes", "max_message_bytes", "max_queued", "max_stream_age", "max_streams", "max_tape_bytes", "max_tapes", "principal_quota", "session_quota", "session_ttl", "stall_timeout", "tape_ttl"]
+    __slots__ = ["max_cache_bytes", "max_calls", "max_chunk_bytes", "max_device_memory_bytes", "max_in_flight_bytes", "max_instances", "max_memory_bytes", "max_message_bytes", "max_queued", "max_stream_age", "max_streams", "max_tape_bytes", "max_tapes", "principal_quota", "session_quota", "session_ttl", "stall_timeout", "tape_ttl"]
     MAX_CACHE_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_CALLS_FIELD_NUMBER: _ClassVar[int]
     MAX_CHUNK_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_DEVICE_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_INSTANCES_FIELD_NUMBER: _ClassVar[int]
     MAX_IN_FLIGHT_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -288,6 +289,7 @@ class Limits(_message.Message):
     max_cache_bytes: int
     max_calls: int
     max_chunk_bytes: int
+    max_device_memory_bytes: int
     max_in_flight_bytes: int
     max_instances: int
     max_memory_bytes: int
@@ -302,7 +304,7 @@ class Limits(_message.Message):
     session_ttl: _duration_pb2.Duration
     stall_timeout: _duration_pb2.Duration
     tape_ttl: _duration_pb2.Duration
-    def __init__(self, max_instances: _Optional[int] = ..., max_tapes: _Optional[int] = ..., max_tape_bytes: _Optional[int] = ..., max_in_flight_bytes: _Optional[int] = ..., max_queued: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., max_chunk_bytes: _Optional[int] = ..., tape_ttl: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., session_ttl: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., stall_timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., max_memory_bytes: _Optional[int] = ..., max_calls: _Optional[int] = ..., session_quota: _Optional[float] = ..., principal_quota: _Optional[float] = ..., max_cache_bytes: _Optional[int] = ..., max_streams: _Optional[int] = ..., max_stream_age: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    def __init__(self, max_instances: _Optional[int] = ..., max_tapes: _Optional[int] = ..., max_tape_bytes: _Optional[int] = ..., max_in_flight_bytes: _Optional[int] = ..., max_queued: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., max_chunk_bytes: _Optional[int] = ..., tape_ttl: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., session_ttl: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., stall_timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., max_memory_bytes: _Optional[int] = ..., max_calls: _Optional[int] = ..., session_quota: _Optional[float] = ..., principal_quota: _Optional[float] = ..., max_cache_bytes: _Optional[int] = ..., max_streams: _Optional[int] = ..., max_stream_age: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., max_device_memory_bytes: _Optional[int] = ...) -> None: ...
 
 class ListArchitecturesRequest(_message.Message):
     __slots__ = ["page_size", "page_token"]
@@ -373,9 +375,10 @@ class UpdateInstanceResponse(_message.Message):
     def __init__(self, instance: _Optional[_Union[_instance_pb2.Instance, _Mapping]] = ...) -> None: ...
 
 class Usage(_message.Message):
-    __slots__ = ["cache_bytes", "calls", "in_flight_bytes", "instances", "memory_bytes", "tape_bytes", "tapes"]
+    __slots__ = ["cache_bytes", "calls", "device_memory_bytes", "in_flight_bytes", "instances", "memory_bytes", "tape_bytes", "tapes"]
     CACHE_BYTES_FIELD_NUMBER: _ClassVar[int]
     CALLS_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     INSTANCES_FIELD_NUMBER: _ClassVar[int]
     IN_FLIGHT_BYTES_FIELD_NUMBER: _ClassVar[int]
     MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -383,12 +386,13 @@ class Usage(_message.Message):
     TAPE_BYTES_FIELD_NUMBER: _ClassVar[int]
     cache_bytes: int
     calls: int
+    device_memory_bytes: int
     in_flight_bytes: int
     instances: int
     memory_bytes: int
     tape_bytes: int
     tapes: int
-    def __init__(self, calls: _Optional[int] = ..., instances: _Optional[int] = ..., tapes: _Optional[int] = ..., tape_bytes: _Optional[int] = ..., in_flight_bytes: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., cache_bytes: _Optional[int] = ...) -> None: ...
+    def __init__(self, calls: _Optional[int] = ..., instances: _Optional[int] = ..., tapes: _Optional[int] = ..., tape_bytes: _Optional[int] = ..., in_flight_bytes: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., cache_bytes: _Optional[int] = ..., device_memory_bytes: _Optional[int] = ...) -> None: ...
 
 class Weights(_message.Message):
     __slots__ = ["load_by", "name", "partial", "resize_position_embedding"]

@@ -1,0 +1,67 @@
+// Counts the memory of GPUs, and gives it back.
+
+#ifndef BACKBONED_SERVER_DEVICE_GPU_MEMORY_H_
+#define BACKBONED_SERVER_DEVICE_GPU_MEMORY_H_
+
+#include <ATen/core/Tensor.h>
+#include <c10/core/Allocator.h>
+#include <c10/core/Device.h>
+#include <c10/util/ThreadLocalDebugInfo.h>
+
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "server/limits/memory_account.h"
+
+namespace backboned {
+
+// The memory of a GPU, in bytes.
+struct GpuMemory {
+  int64_t allocated = 0;  // Of tensors.
+  int64_t pooled = 0;     // Kept for reuse.
+  int64_t free = 0;       // That no process has.
+};
+
+// Returns the figures of now. Of a GPU that was not used yet, only `free`.
+GpuMemory GpuMemoryOf(c10::Device gpu);
+
+// Gives the pooled memory of all GPUs back, for other processes. Waits for the
+// GPUs.
+void ReleasePooledGpuMemory();
+
+// Charges this thread's account (see ScopedAccount) with the GPU memory of a
+// tensor until that is freed, by whatever thread. Each memory is charged once.
+// A CPU tensor is not: the MemoryRoom has charged it.
+//
+// LibTorch's allocator knows no accounts. So this is for tensors that stay: of
+// States and tapes. What a computation takes for itself is limited by the GPU
+// alone.
+//
+// Call this on the worker, before other threads know the tensor. Throws
+// OutOfMemoryBudget over a limit.
+void CountOnGpu(const at::Tensor& tensor);
+
+// Charges `account` with GPU memory until the returned object is gone. Throws
+// OutOfMemoryBudget over a limit.
+std::shared_ptr<const void> ChargeGpuMemory(
+    std::shared_ptr<MemoryAccount> account, int64_t bytes);
+
+// Measures the GPU memory that this thread allocates, less what it frees, while
+// the object lives.
+class GpuMeter {
+ public:
+  GpuMeter();
+
+  int64_t bytes() const;
+
+ private:
+  struct Reports;
+
+  const std::shared_ptr<Reports> reports_;
+  const c10::DebugInfoGuard guard_;
+};
+
+}  // namespace backboned
+
+#endif  // BACKBONED_SERVER_DEVICE_GPU_MEMORY_H_
