@@ -2,6 +2,7 @@
 
 #include <ATen/Parallel.h>
 
+#include <algorithm>
 #include <set>
 #include <string>
 #include <utility>
@@ -11,6 +12,7 @@
 #include "absl/time/clock.h"
 #include "base/errors.h"
 #include "base/random_id.h"
+#include "server/device/devices.h"
 #include "server/device/gpu_memory.h"
 #include "server/instances/first_state.h"
 #include "server/limits/catching.h"
@@ -222,9 +224,19 @@ void Server::SweepUntilEnd() {
   }
 }
 
+DeviceWorker* Server::LeastUsedWorker() const {
+  return *std::ranges::max_element(
+      worker_order_, {}, [](const DeviceWorker* worker) {
+        if (worker->device().is_cpu()) return int64_t{-1};
+        const GpuMemory memory = GpuMemoryOf(worker->device());
+        return memory.free + memory.pooled;
+      });
+}
+
 absl::StatusOr<DeviceWorker*> Server::FindWorker(
     std::string_view device) const {
   if (device.empty()) return worker_order_.front();
+  if (device == kLeastUsedDevice) return LeastUsedWorker();
   auto found = workers_.find(std::string(device));
   if (found == workers_.end())
     found = workers_.find(std::string(device) + ":0");

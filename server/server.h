@@ -95,8 +95,8 @@ class Server {
   // thread, so that it takes at most one core from the devices' workers.
   DeviceWorker& chores() { return *chores_; }
 
-  // Returns the worker of a device by name (`cpu`, `cuda`, `cuda:1`; empty: the
-  // default).
+  // Returns the worker of a device by name: `cpu`, `cuda`, `cuda:1`; empty: the
+  // default; kLeastUsedDevice: that.
   absl::StatusOr<DeviceWorker*> FindWorker(std::string_view device) const;
 
  private:
@@ -105,6 +105,7 @@ class Server {
   absl::Status Register(const std::shared_ptr<Instance>& instance,
                         const std::function<absl::Status()>& check_wanted);
 
+  DeviceWorker* LeastUsedWorker() const;
   void SweepUntilEnd();
   void ReleaseRestingGpus();
 

@@ -181,6 +181,11 @@ DeviceWorker::BatchFigures DeviceWorker::batch_figures() const {
   return batch_figures_;
 }
 
+absl::Duration DeviceWorker::busy() const {
+  absl::MutexLock lock(&mutex_);
+  return busy_;
+}
+
 int64_t DeviceWorker::queued() const {
   absl::MutexLock lock(&mutex_);
   return scheduler_.queued();
@@ -395,6 +400,7 @@ absl::Duration DeviceWorker::RunWanted(const Items& items) {
   });
   const absl::Duration cost = clock_.Now() - begin;
   mutex_.Lock();
+  busy_ += cost;
   if (!ended.ok()) Lose(ended);
   for (const auto& item : items) {
     if (!ended.ok()) item->status = lost_;

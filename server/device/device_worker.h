@@ -161,6 +161,9 @@ class DeviceWorker {
   // Counts since the start.
   BatchFigures batch_figures() const;
 
+  // The time that the device has worked since the start.
+  absl::Duration busy() const;
+
   // The number of waiting items, and their duration as estimated by recent
   // costs.
   int64_t queued() const;
@@ -232,6 +235,7 @@ class DeviceWorker {
   std::unordered_map<uint64_t, std::shared_ptr<Item>> items_
       ABSL_GUARDED_BY(mutex_);  // Items that did not start.
   uint64_t next_id_ ABSL_GUARDED_BY(mutex_) = 1;
+  absl::Duration busy_ ABSL_GUARDED_BY(mutex_);
   BatchFigures batch_figures_ ABSL_GUARDED_BY(mutex_);
   bool ending_ ABSL_GUARDED_BY(mutex_) = false;
   std::function<bool()> on_out_of_memory_ ABSL_GUARDED_BY(mutex_);

@@ -1,12 +1,18 @@
 #include "server/device/devices.h"
 
+#include <ATen/ops/empty.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
+#include <c10/util/Exception.h>
 #include <dlfcn.h>
+
+#include <array>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "base/errors.h"
+#include "server/device/platform.h"
 
 namespace backboned {
 namespace {
@@ -21,6 +27,62 @@ absl::Status LoadCuda() {
   return absl::OkStatus();
 }
 
+// Returns a function of the driver's library or of LibTorch's CUDA libraries,
+// or null. So no header of CUDA's is needed; the types are as these libraries
+// document them.
+template <typename... Arguments>
+auto FindFunction(const char* name) {
+  // There is none without a driver. It stays loaded.
+  static void* const driver = dlopen("libcuda.so.1", RTLD_NOW);
+  void* found = driver == nullptr ? nullptr : dlsym(driver, name);
+  if (found == nullptr) found = dlsym(RTLD_DEFAULT, name);
+  return reinterpret_cast<int (*)(Arguments...)>(found);
+}
+
+// Returns what a function says of a version: 1000 times the major number, and
+// 10 times the minor one. 0: it says nothing.
+int VersionBy(const char* function) {
+  int version = 0;
+  const auto ask = FindFunction<int*>(function);
+  return ask != nullptr && ask(&version) == 0 ? version : 0;
+}
+
+std::string FormatVersion(int version) {
+  return absl::StrCat(version / 1000, ".", version % 1000 / 10);
+}
+
+// Returns why LibTorch finds no GPU.
+std::string WhyNoGpu() {
+  const int driver = VersionBy("cuDriverGetVersion");
+  const int needed = VersionBy("cudaRuntimeGetVersion");
+  if (driver == 0) return "there is no NVIDIA driver on this machine";
+  if (driver / 1000 < needed / 1000) {
+    return absl::StrCat("the NVIDIA driver has CUDA ", FormatVersion(driver),
+                        ", and LibTorch needs ", FormatVersion(needed),
+                        ": update the driver");
+  }
+  const char* const visible = std::getenv("CUDA_VISIBLE_DEVICES");
+  return absl::StrCat(
+      "LibTorch finds no CUDA device on this machine",
+      visible == nullptr
+          ? ""
+          : absl::StrCat(", CUDA_VISIBLE_DEVICES is ", Quote(visible)));
+}
+
+// Lets a GPU do something: it may be full, in use by others alone, or too old.
+absl::Status Try(c10::Device gpu) {
+  try {
+    at::empty({1}, at::device(gpu)).fill_(0);
+    WaitFor(gpu);
+    return absl::OkStatus();
+  } catch (const c10::Error& error) {
+    const std::vector<std::string> lines =
+        absl::StrSplit(error.what_without_backtrace(), '\n');
+    return absl::FailedPreconditionError(
+        absl::StrCat("cannot use ", gpu.str(), ": ", lines.front()));
+  }
+}
+
 absl::StatusOr<c10::Device> OpenCuda(int index) {
   static const absl::Status loaded = LoadCuda();
   if (!loaded.ok()) return loaded;
@@ -31,12 +93,15 @@ absl::StatusOr<c10::Device> OpenCuda(int index) {
   const int count = cuda == nullptr ? 0 : cuda->deviceCount();
   if (index >= count) {
     return absl::FailedPreconditionError(
-        count == 0 ? "LibTorch finds no CUDA device on this machine"
+        count == 0 ? WhyNoGpu()
                    : absl::StrCat("there is no cuda:", index,
                                   ", the last is cuda:", count - 1));
   }
-  return c10::Device(c10::DeviceType::CUDA,
-                     static_cast<c10::DeviceIndex>(index));
+  const c10::Device gpu(c10::DeviceType::CUDA,
+                        static_cast<c10::DeviceIndex>(index));
+  absl::Status works = Try(gpu);
+  if (!works.ok()) return works;
+  return gpu;
 }
 
 absl::StatusOr<c10::Device> OpenDevice(const std::string& name) {
@@ -62,6 +127,20 @@ absl::StatusOr<std::vector<c10::Device>> OpenDevices(
     devices.push_back(*device);
   }
   return devices;
+}
+
+std::string DescriptionOf(c10::Device device) {
+  if (device.is_cpu()) return ProcessorName();
+  std::array<char, 256> name = {};
+  const auto ask = FindFunction<char*, int, int>("cuDeviceGetName");
+  const bool told =
+      ask != nullptr && ask(name.data(), int{name.size()}, device.index()) == 0;
+  return told ? name.data() : "unknown GPU";
+}
+
+std::string DriverVersion() {
+  const int version = VersionBy("cuDriverGetVersion");
+  return version == 0 ? "" : FormatVersion(version);
 }
 
 void WaitFor(c10::Device device) {

@@ -6,6 +6,7 @@
 #include <c10/core/Device.h>
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -16,9 +17,21 @@ namespace backboned {
 // exist. The first `cuda` loads LibTorch's CUDA library.
 //
 // Returns kInvalidArgument for any other name, kFailedPrecondition, whose
-// message says which, if the library or the GPU is missing.
+// message says why, if a GPU cannot be used: its library, driver or itself is
+// missing, the driver is too old, or the GPU takes no work.
 absl::StatusOr<std::vector<c10::Device>> OpenDevices(
     const std::vector<std::string>& names);
+
+// The name that stands for the device with most free memory, of GPUs if there
+// are any.
+inline constexpr std::string_view kLeastUsedDevice = "least";
+
+// Returns the name of the processor, or of the card.
+std::string DescriptionOf(c10::Device device);
+
+// Returns the version of CUDA that the driver of the machine's GPUs has, e.g.
+// `13.0`. Empty: there is no driver.
+std::string DriverVersion();
 
 // Waits until `device` has done the work of this thread. A GPU does its work
 // later than it is asked to, and tells of a failure with the next wait. Throws

@@ -54,8 +54,9 @@ struct CountedMemory {
 GpuMemory GpuMemoryOf(c10::Device gpu) {
   c10::DeviceAllocator* const allocator = c10::getDeviceAllocator(gpu.type());
   GpuMemory memory;
-  memory.free =
-      static_cast<int64_t>(allocator->getMemoryInfo(gpu.index()).first);
+  const auto [free, total] = allocator->getMemoryInfo(gpu.index());
+  memory.free = static_cast<int64_t>(free);
+  memory.total = static_cast<int64_t>(total);
   try {
     const auto stats = allocator->getDeviceStats(gpu.index());
     // The first of each is of small and large blocks together.

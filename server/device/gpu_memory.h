@@ -21,9 +21,11 @@ struct GpuMemory {
   int64_t allocated = 0;  // Of tensors.
   int64_t pooled = 0;     // Kept for reuse.
   int64_t free = 0;       // That no process has.
+  int64_t total = 0;
 };
 
-// Returns the figures of now. Of a GPU that was not used yet, only `free`.
+// Returns the figures of now. Of a GPU that was not used yet, only `free` and
+// `total`.
 GpuMemory GpuMemoryOf(c10::Device gpu);
 
 // Gives the pooled memory of all GPUs back, for other processes. Waits for the
@@ -35,8 +37,8 @@ void ReleasePooledGpuMemory();
 // A CPU tensor is not: the MemoryRoom has charged it.
 //
 // LibTorch's allocator knows no accounts. So this is for tensors that stay: of
-// States and tapes. What a computation takes for itself is limited by the GPU
-// alone.
+// States and tapes. The GPU alone limits memory that a computation takes for
+// itself.
 //
 // Call this on the worker, before other threads know the tensor. Throws
 // OutOfMemoryBudget over a limit.

@@ -107,7 +107,7 @@ std::string MadeOtherwise(const Instance& instance, const Blueprint& plan) {
 std::string BeganOtherwise(const Instance& instance,
                            const CreateOptions& options,
                            const DeviceWorker& worker) {
-  if (&instance.worker() != &worker) {
+  if (&instance.worker() != &worker && options.device != kLeastUsedDevice) {
     return absl::StrCat("is on ", instance.worker().device().str(), ", not ",
                         worker.device().str());
   }

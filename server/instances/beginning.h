@@ -68,7 +68,7 @@ struct CreateOptions {
   Arguments arguments;       // Take precedence over the benchmark's.
   Beginning beginning = {};
   bool exist_ok = false;  // Not for clones and forks.
-  std::string device;     // Empty: the default device.
+  std::string device;     // As Server::FindWorker takes it.
   std::optional<Normalization> normalization;
   bool random_init =
       false;  // Begins without weights, even if Mammoth loads some.

@@ -42,10 +42,12 @@ def pytest_configure(config):
     if config.option.fake_cuda:
         os.environ.update(BACKBONED_BIN=str(fake_gpu.FAKE), BACKBONED_DEVICE="cuda")
     wanted = config.option.markexpr
+    conditions = [f"({wanted})"] if wanted else []
     if "nightly" not in wanted:
-        config.option.markexpr = (
-            f"({wanted}) and not nightly" if wanted else "not nightly"
-        )
+        conditions.append("not nightly")
+    if config.option.fake_cuda:
+        conditions.append("not cpu")
+    config.option.markexpr = " and ".join(conditions)
 
 
 def pytest_collection_modifyitems(config, items):

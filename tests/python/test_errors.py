@@ -114,6 +114,7 @@ def test_the_log_says_what_moved_and_why(server, caplog):
     assert forward.startswith("Forward: ") and forward.endswith(" s")
 
 
+@pytest.mark.cpu
 def test_what_bits_depend_on_is_compared_once(server, recwarn):
     with backboned.connect(server.target) as other:
         other.create("seq-mnist")
@@ -131,6 +132,7 @@ def test_what_bits_depend_on_is_compared_once(server, recwarn):
     assert len(warned) == 1 and warned[0].filename == __file__
 
 
+@pytest.mark.cpu
 def test_all_that_bits_depend_on_is_compared(server):
     from backboned.nn import numerics
 

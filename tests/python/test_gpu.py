@@ -148,7 +148,7 @@ def test_one_thread_gives_work_to_the_device(tmp_path, x):
         net = made(server)
         backward(net, taped(net, x))
         train_step(net, x)
-    assert counts["threads"] == 1
+    assert counts["threads"] == 2  # The start's, which tries the device; the worker's.
 
 
 def test_numbers_are_those_of_the_cpu(tmp_path, x, start):
@@ -211,7 +211,9 @@ def test_a_full_device_demotes_tapes_and_runs_the_call_again(tmp_path, call):
                 done = [clone.get_params() for clone in clones]
             demoted = holder.info().demoted_tapes + net.info().demoted_tapes
             ones = {"out": np.ones((200, 10), np.float32)}
-            grads = [holder.backward({tape.tape_id: ones}).grads.flat for tape in held[:3]]
+            grads = [
+                holder.backward({tape.tape_id: ones}).grads.flat for tape in held[:3]
+            ]
             return done, grads, demoted
 
     roomy, roomy_grads, none = run(3)
@@ -248,3 +250,68 @@ def test_states_and_tapes_of_a_session_are_limited(tmp_path, x):
         for net in nets:
             net.delete()
         assert server.info().session_usage.device_memory_bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"DEVICES": 0, "DRIVER": 0}, "there is no NVIDIA driver on this machine"),
+        (
+            {"DEVICES": 0, "DRIVER": 12080},
+            "the NVIDIA driver has CUDA 12.8, and LibTorch needs 13.0: update the driver",
+        ),
+        (
+            {"DEVICES": 0},
+            'LibTorch finds no CUDA device on this machine, CUDA_VISIBLE_DEVICES is "7"',
+        ),
+        ({"DEVICES": 1, "BYTES": 0}, "cannot use cuda:0: cannot map a fake device"),
+        (
+            {"DEVICES": 1, "FAULT": "aten::fill_"},
+            "cannot use cuda:0: CUDA error: an illegal memory access",
+        ),
+    ],
+    ids=["no driver", "old driver", "hidden", "full", "broken"],
+)
+def test_a_gpu_that_cannot_be_used_is_one_sentence(
+    tmp_path, monkeypatch, settings, sentence
+):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    for name, value in settings.items():
+        monkeypatch.setenv(f"FAKE_CUDA_{name}", str(value))
+    ended = subprocess.run(
+        [FAKE, "--device=cuda", f"--listen=unix:{tmp_path}/s"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(f"backboned: {sentence}")
+    assert ended.stderr.count("\n") == 1
+
+
+def test_a_server_describes_its_gpu(tmp_path, x):
+    with serving(tmp_path, kernel_us=3000, bytes=1 << 30) as (server, _):
+        before = server.info().devices[0]
+        compute_s = made(server).forward(x).timings.compute
+        device = server.info().devices[0]
+    assert device.description == "Fake GPU"
+    assert device.driver == "13.0"
+    assert device.total_bytes == 1 << 30
+    assert device.free_bytes <= device.total_bytes - device.allocated_bytes
+    assert device.busy - before.busy >= compute_s
+
+
+def test_least_is_the_gpu_with_most_free_memory(tmp_path):
+    with serving(tmp_path, "cpu,cuda:0,cuda:1", devices=2) as (server, _):
+        nets = [
+            server.create("seq-mnist", name=f"net-{i}", device="least", module=False)
+            for i in range(4)
+        ]
+        devices = [net.info().device for net in nets]
+        assert devices == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
+        again = server.create(
+            "seq-mnist", name="net-1", device="least", exist_ok=True, module=False
+        )
+        assert again.info().device == "cuda:1"
+        with pytest.raises(backboned.errors.AlreadyExists):
+            server.create("seq-mnist", name="net-1", device="cpu", exist_ok=True)

@@ -64,6 +64,7 @@ def is_running(pid):
         return False
 
 
+@pytest.mark.cpu
 def test_banner_names_addresses_device_and_threads(run, tmp_path):
     program = run(f"--listen=unix:{tmp_path}/a.sock", "--listen=127.0.0.1:0")
     banner = program.banner()

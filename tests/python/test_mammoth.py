@@ -425,6 +425,7 @@ def test_says_what_it_moved(mlps, run):
     assert "mirrored" in line and "MB sent" in line and "round trips" in line
 
 
+@pytest.mark.cpu
 def test_says_that_threads_differ(server, monkeypatch, run):
     torch.set_num_threads(1)
     try:

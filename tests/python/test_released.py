@@ -31,6 +31,7 @@ def bits(targets, environment):
     return ended.stdout.splitlines()
 
 
+@pytest.mark.cpu
 @pytest.mark.parametrize("wheel", CLIENTS, ids=[wheel.stem for wheel in CLIENTS])
 def test_a_released_client_gets_the_same_bits(server, wheel):
     version = wheel.name.split("-")[1]
@@ -48,6 +49,7 @@ def test_a_released_client_gets_the_same_bits(server, wheel):
     assert theirs == bits([server.target], {})
 
 
+@pytest.mark.cpu
 @pytest.mark.parametrize("wheel", SERVERS, ids=[wheel.stem for wheel in SERVERS])
 def test_a_released_server_gives_the_same_bits(server, wheel, tmp_path):
     torch = pytest.importorskip("torch")

@@ -222,6 +222,7 @@ ENDS = {
 }
 
 
+@pytest.mark.cpu
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
 def test_upload_that_ends_within_a_chunk(start, end):
     calls = 4

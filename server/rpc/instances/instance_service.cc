@@ -12,6 +12,7 @@
 #include "absl/strings/str_replace.h"
 #include "base/errors.h"
 #include "proto/wire/message.h"
+#include "server/device/devices.h"
 #include "server/device/gpu_memory.h"
 #include "server/device/platform.h"
 #include "server/instances/shared_memory.h"
@@ -196,14 +197,18 @@ Task<absl::StatusOr<v1::GetServerResponse>> InstanceService::GetServer(
     const DeviceWorker::Place place = worker->PlaceOf(call.flow());
     device.set_ahead(place.ahead);
     *device.mutable_estimated_wait() = ToProto(place.wait);
+    *device.mutable_busy() = ToProto(worker->busy());
+    device.set_description(DescriptionOf(worker->device()));
     if (worker->device().is_cpu()) {
-      device.set_description(ProcessorName());
       device.set_allocated_bytes(CpuMemory().allocated_bytes());
       device.set_pooled_bytes(CpuMemory().pooled_bytes());
     } else {
       const GpuMemory memory = GpuMemoryOf(worker->device());
       device.set_allocated_bytes(memory.allocated);
       device.set_pooled_bytes(memory.pooled);
+      device.set_total_bytes(memory.total);
+      device.set_free_bytes(memory.free);
+      device.set_driver(DriverVersion());
     }
   }
   *response.mutable_limits() = LimitsFor(call.payer(), server().limits());

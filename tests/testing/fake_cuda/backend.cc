@@ -7,6 +7,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstdio>
 
 #include "tests/testing/fake_cuda/device.h"
 #include "tests/testing/fake_cuda/memory.h"
@@ -105,6 +106,21 @@ C10_REGISTER_GUARD_IMPL(CUDA, Guard);
 }  // namespace
 
 }  // namespace fake_cuda
+
+// The server asks these functions of the driver and of CUDA's runtime.
+// FAKE_CUDA_DRIVER is the driver's version, as that tells it.
+extern "C" int cuDriverGetVersion(int* version) {
+  *version = static_cast<int>(fake_cuda::Setting("FAKE_CUDA_DRIVER", 13000));
+  return *version == 0 ? 100 : 0;
+}
+extern "C" int cudaRuntimeGetVersion(int* version) {
+  *version = 13000;
+  return 0;
+}
+extern "C" int cuDeviceGetName(char* name, int size, int) {
+  std::snprintf(name, static_cast<size_t>(size), "Fake GPU");
+  return 0;
+}
 
 // The registry makes it by its name, which has no namespace.
 struct CUDAHooks final : at::CUDAHooksInterface {

@@ -4,7 +4,8 @@
 // CPU's, with the same bits. Variables: FAKE_CUDA_DEVICES (1), FAKE_CUDA_BYTES
 // (of a device: 8 GiB), FAKE_CUDA_KERNEL_US (that each operation takes: 0),
 // FAKE_CUDA_FAULT (an operator that fails: aten::mm, or aten::mm:3, its third
-// launch), FAKE_CUDA_LOG (prints counts at the end).
+// launch), FAKE_CUDA_LOG (prints counts at the end),
+// FAKE_CUDA_DRIVER (its version, 0: there is none).
 
 #include <ATen/EmptyTensor.h>
 #include <ATen/core/Tensor.h>

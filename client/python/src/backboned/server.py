@@ -170,7 +170,8 @@ class Server:
         exist_ok : bool
             If the name is taken by an equal instance, take that one.
         device : str, optional
-            ``"cpu"``, ``"cuda:0"``; by default the server's.
+            ``"cpu"``, ``"cuda:0"``, or ``"least"``: the GPU with most free memory. By
+            default the server's.
         normalization : Normalization, optional
             Of uint8 images; by default the benchmark's.
         weights : str, optional

@@ -407,7 +407,10 @@ class Device(NamedTuple):
 
     `queued` pieces of work wait for it, which will take some `backlog` seconds. Of
     them, `ahead` would run before a call that was made now with the label, or else the
-    session, of whoever asked, which would wait some `estimated_wait` seconds.
+    session, of whoever asked, which would wait some `estimated_wait` seconds. It has
+    worked for `busy` seconds since the server's start. Of a GPU: its memory's
+    `total_bytes`, those that no process has (`free_bytes`), and the version of CUDA that
+    its `driver` has.
     """
 
     name: str
@@ -421,6 +424,10 @@ class Device(NamedTuple):
     batches: Batches = Batches()
     ahead: int = 0
     estimated_wait: float = 0.0
+    busy: float = 0.0
+    total_bytes: int = 0
+    free_bytes: int = 0
+    driver: str = ""
 
 
 class Usage(NamedTuple):

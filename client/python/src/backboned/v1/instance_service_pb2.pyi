@@ -192,30 +192,38 @@ class DeleteInstanceResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class Device(_message.Message):
-    __slots__ = ["ahead", "allocated_bytes", "backlog", "batches", "default", "description", "estimated_wait", "name", "pooled_bytes", "queued", "threads"]
+    __slots__ = ["ahead", "allocated_bytes", "backlog", "batches", "busy", "default", "description", "driver", "estimated_wait", "free_bytes", "name", "pooled_bytes", "queued", "threads", "total_bytes"]
     AHEAD_FIELD_NUMBER: _ClassVar[int]
     ALLOCATED_BYTES_FIELD_NUMBER: _ClassVar[int]
     BACKLOG_FIELD_NUMBER: _ClassVar[int]
     BATCHES_FIELD_NUMBER: _ClassVar[int]
+    BUSY_FIELD_NUMBER: _ClassVar[int]
     DEFAULT_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    DRIVER_FIELD_NUMBER: _ClassVar[int]
     ESTIMATED_WAIT_FIELD_NUMBER: _ClassVar[int]
+    FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     POOLED_BYTES_FIELD_NUMBER: _ClassVar[int]
     QUEUED_FIELD_NUMBER: _ClassVar[int]
     THREADS_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
     ahead: int
     allocated_bytes: int
     backlog: _duration_pb2.Duration
     batches: BatchCounters
+    busy: _duration_pb2.Duration
     default: bool
     description: str
+    driver: str
     estimated_wait: _duration_pb2.Duration
+    free_bytes: int
     name: str
     pooled_bytes: int
     queued: int
     threads: int
-    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., threads: _Optional[int] = ..., allocated_bytes: _Optional[int] = ..., pooled_bytes: _Optional[int] = ..., default: bool = ..., queued: _Optional[int] = ..., backlog: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., batches: _Optional[_Union[BatchCounters, _Mapping]] = ..., ahead: _Optional[int] = ..., estimated_wait: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    total_bytes: int
+    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., threads: _Optional[int] = ..., allocated_bytes: _Optional[int] = ..., pooled_bytes: _Optional[int] = ..., default: bool = ..., queued: _Optional[int] = ..., backlog: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., batches: _Optional[_Union[BatchCounters, _Mapping]] = ..., ahead: _Optional[int] = ..., estimated_wait: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., busy: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., total_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., driver: _Optional[str] = ...) -> None: ...
 
 class GetInstanceRequest(_message.Message):
     __slots__ = ["digest", "instance"]
