@@ -9,6 +9,7 @@
 #include <numeric>
 #include <utility>
 
+#include "backbones/autocast.h"
 #include "backbones/pass.h"
 
 namespace backboned {
@@ -54,7 +55,9 @@ Inputs MakeLeaves(Inputs& inputs) {
 // Runs the parts that `names` need, and returns the outputs with their graph.
 std::vector<at::Tensor> Run(const Architecture& architecture, Pass& pass,
                             const at::Tensor& x,
-                            const std::vector<std::string>& names) {
+                            const std::vector<std::string>& names,
+                            bool autocast) {
+  const ScopedAutocast scope(autocast, x.device().type());
   const TrunkOutputs trunk = architecture.Trunk(pass, x);
   // By Architecture::output_names().
   std::vector<at::Tensor> all = {at::Tensor(), trunk.features};
@@ -66,8 +69,9 @@ std::vector<at::Tensor> Run(const Architecture& architecture, Pass& pass,
   for (const std::string& name : names) {
     const auto found = std::ranges::find(architecture.output_names(), name);
     TORCH_CHECK(found != architecture.output_names().end(), "no output ", name);
-    outputs.push_back(all.at(
-        static_cast<size_t>(found - architecture.output_names().begin())));
+    const at::Tensor& output = all.at(
+        static_cast<size_t>(found - architecture.output_names().begin()));
+    outputs.push_back(scope.Result(output, x.scalar_type()));
   }
   return outputs;
 }
@@ -220,7 +224,7 @@ ForwardOutput Forward(const Architecture& architecture, const State& state,
              .batch_norm = options.batch_norm},
             generator);
   std::vector<at::Tensor> outputs =
-      Run(architecture, pass, inputs.x(), options.outputs);
+      Run(architecture, pass, inputs.x(), options.outputs, options.autocast);
 
   ForwardOutput result;
   for (const at::Tensor& output : outputs) {

@@ -36,6 +36,9 @@ struct ForwardOptions {
   // The modes of the BatchNorm layers, from ResolveBatchNorm. Empty: the
   // default.
   std::vector<BatchNormMode> batch_norm = {};
+  // Computes in bfloat16 where PyTorch's autocast does. The outputs are of the
+  // State's dtype all the same.
+  bool autocast = false;
   // Keeps the graph for Backward.
   bool record = false;
   // With `record`: whether each parameter gets gradients. Empty: all do.

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "absl/hash/hash.h"
+#include "backbones/autocast.h"
 #include "backbones/pass.h"
 
 namespace backboned {
@@ -91,11 +92,12 @@ std::vector<at::Tensor> RunHeads(std::span<const ForwardPart> parts,
 
 uint64_t TogetherKey(const ForwardPart& part) {
   return absl::HashOf(TrunkTensors(part), SampleShape(part),
-                      part.options->prerelu);
+                      part.options->prerelu, part.options->autocast);
 }
 
 bool CanRunTogether(const ForwardPart& a, const ForwardPart& b) {
   return a.options->prerelu == b.options->prerelu &&
+         a.options->autocast == b.options->autocast &&
          a.inputs.x().scalar_type() == b.inputs.x().scalar_type() &&
          SampleShape(a) == SampleShape(b) && TrunkTensors(a) == TrunkTensors(b);
 }
@@ -106,6 +108,8 @@ std::vector<ForwardOutput> ForwardTogether(std::span<const ForwardPart> parts) {
   for (const ForwardPart& part : parts) xs.push_back(part.inputs.x());
   const ForwardPart& first = parts[0];
   Pass pass = PassOf(first);
+  const at::Tensor& x = first.inputs.x();
+  const ScopedAutocast scope(first.options->autocast, x.device().type());
   const TrunkOutputs trunk = first.architecture->Trunk(pass, at::cat(xs));
   const std::vector<int64_t> begins = RowsOf(parts);
   const std::vector<at::Tensor> logits =
@@ -125,8 +129,10 @@ std::vector<ForwardOutput> ForwardTogether(std::span<const ForwardPart> parts) {
     for (const std::string& name : parts[i].options->outputs) {
       const auto found = std::ranges::find(names, name);
       TORCH_CHECK(found != names.end(), "no output ", name);
+      const at::Tensor& output =
+          all.at(static_cast<size_t>(found - names.begin()));
       results[i].outputs.push_back(
-          all.at(static_cast<size_t>(found - names.begin())).contiguous());
+          scope.Result(output, x.scalar_type()).contiguous());
     }
     results[i].buffers = parts[i].state->buffers;
   }

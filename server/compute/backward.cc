@@ -95,6 +95,7 @@ absl::Status Compute(BackwardWork& work, bool is_second, BackwardDone& done) {
 Task<absl::StatusOr<BackwardDone>> RunBackward(DeviceWorker::Request request,
                                                BackwardWork work) {
   Instance& instance = *work.instance;
+  request.precision = instance.identity().precision;
   if (work.accumulate) {
     absl::Status writable = instance.CheckWritable();
     if (!writable.ok()) co_return writable;

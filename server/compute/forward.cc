@@ -135,6 +135,7 @@ Task<absl::StatusOr<ForwardDone>> RunForward(TapeStore& tapes,
                                              DeviceWorker::Request request,
                                              ForwardWork work) {
   const std::shared_ptr<Instance> instance = work.instance;
+  request.precision = instance->identity().precision;
   ForwardDone done;
   if (TakesLane(work)) {
     request.lane = instance->lane();
@@ -166,6 +167,7 @@ Task<absl::StatusOr<int64_t>> RowBytes(DeviceWorker::Request request,
   const std::string question =
       absl::StrCat(work.options.outputs[0], " of ",
                    FormatShape(work.inputs.x().sizes().slice(1)));
+  request.precision = instance.identity().precision;
   if (const auto known = instance.RowBytes(question)) co_return *known;
   int64_t bytes = 0;
   const DeviceWorker::Work measure = [&] {

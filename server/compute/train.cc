@@ -75,6 +75,7 @@ Task<absl::StatusOr<TrainDone>> RunTrainStep(DeviceWorker::Request request,
                                              TrainWork work) {
   const std::shared_ptr<Instance> instance = work.forward.instance;
   request.lane = instance->lane();
+  request.precision = instance->identity().precision;
   work.forward.options.record = true;
   work.forward.grads_of_trained = true;
   work.step.zero_after = true;

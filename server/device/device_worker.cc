@@ -393,11 +393,15 @@ absl::Duration DeviceWorker::RunWanted(const Items& items) {
   }
   mutex_.Unlock();
   const absl::Time begin = clock_.Now();
-  RunAll(items);
-  const absl::Status ended = RunCatching([&] {
-    WaitFor(device_);
-    return absl::OkStatus();
-  });
+  absl::Status ended;
+  {
+    const ScopedPrecision scope(device_, items[0]->request.precision);
+    RunAll(items);
+    ended = RunCatching([&] {
+      WaitFor(device_);
+      return absl::OkStatus();
+    });
+  }
   const absl::Duration cost = clock_.Now() - begin;
   mutex_.Lock();
   busy_ += cost;

@@ -25,6 +25,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "base/clock.h"
+#include "server/device/precision.h"
 #include "server/limits/continuation.h"
 #include "server/limits/memory_account.h"
 #include "server/scheduler/scheduler.h"
@@ -78,6 +79,8 @@ class DeviceWorker {
     std::shared_ptr<MemoryAccount> account = nullptr;
     // BatchWork of equal keys may run together. 0: runs alone.
     uint64_t merge_key = 0;
+    // Of all that may run together.
+    Precision precision = Precision::kDefault;
   };
 
   // The task of a worker that has no work.

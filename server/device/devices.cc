@@ -55,7 +55,8 @@ std::string FormatVersion(int version) {
 std::string WhyNoGpu() {
   const int driver = VersionBy("cuDriverGetVersion");
   const int needed = VersionBy("cudaRuntimeGetVersion");
-  if (driver == 0) return "there is no NVIDIA driver on this machine";
+  if (driver == 0)
+    return "there is no NVIDIA driver on this machine, which CUDA needs";
   if (driver / 1000 < needed / 1000) {
     return absl::StrCat("the NVIDIA driver has CUDA ", FormatVersion(driver),
                         ", and LibTorch needs ", FormatVersion(needed),

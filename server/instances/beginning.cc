@@ -101,6 +101,9 @@ std::string MadeOtherwise(const Instance& instance, const Blueprint& plan) {
   if (instance.identity().normalization != plan.identity.normalization) {
     return "has another normalization";
   }
+  if (instance.identity().precision != plan.identity.precision) {
+    return "has another precision";
+  }
   return "";
 }
 
@@ -170,6 +173,7 @@ absl::StatusOr<Blueprint> PlanNetwork(const CreateOptions& options) {
   plan.architecture = *std::move(built);
   identity.name = identity.benchmark.empty() ? plan.architecture->name()
                                              : identity.benchmark;
+  identity.precision = options.precision;
   if (options.normalization.has_value())
     identity.normalization = *options.normalization;
   for (const auto& column : options.columns) {
@@ -252,6 +256,12 @@ absl::Status CheckBeginning(const CreateOptions& options, const Blueprint& plan,
   if (plan.source != nullptr) return absl::OkStatus();
   const std::string& name = plan.architecture->name();
   const bool loads = std::holds_alternative<Loaded>(options.beginning);
+  if (options.precision == Precision::kBfloat16 &&
+      options.dtype != at::kFloat) {
+    return InvalidOption(
+        absl::StrCat("precision bfloat16 needs dtype float32, not ",
+                     DtypeName(options.dtype)));
+  }
   if (loads && options.random_init) {
     return InvalidOption("give either weights or random_init, not both");
   }

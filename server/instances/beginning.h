@@ -19,6 +19,7 @@
 #include "backbones/arguments.h"
 #include "backbones/state.h"
 #include "server/device/device_worker.h"
+#include "server/device/precision.h"
 #include "server/instances/instance.h"
 #include "server/instances/settings.h"
 #include "server/instances/weights_folder.h"
@@ -76,6 +77,7 @@ struct CreateOptions {
   // writable and without a feature cache.
   std::optional<Settings> settings;
   at::ScalarType dtype = at::kFloat;  // Of parameters and floating buffers.
+  Precision precision = Precision::kDefault;  // Clones have the source's.
   // Earlier columns, the oldest first.
   std::vector<std::shared_ptr<Instance>> columns;
   // Called before the instance is added. Returns an error, which is passed on,

@@ -21,6 +21,7 @@
 #include "backbones/state.h"
 #include "base/task.h"
 #include "server/device/device_worker.h"
+#include "server/device/precision.h"
 #include "server/instances/feature_cache.h"
 #include "server/instances/settings.h"
 
@@ -62,6 +63,7 @@ class Instance {
     std::string weights_sha256;             // Of the weights' file.
     std::vector<std::string> columns = {};  // Earlier ones, by full name.
     std::vector<std::string> column_uids = {};
+    Precision precision = Precision::kDefault;
     bool ephemeral = false;  // Dies with its session.
     absl::Time created;
   };

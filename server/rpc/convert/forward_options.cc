@@ -108,13 +108,15 @@ absl::StatusOr<ForwardOptions> OptionsOf(const v1::ForwardHeader& header,
   absl::StatusOr<std::vector<bool>> mask =
       GradMask(header, architecture.layout());
   if (!mask.ok()) return mask.status();
-  return ForwardOptions{.outputs = *std::move(outputs),
-                        .training = header.training(),
-                        .prerelu = header.prerelu(),
-                        .rng_state = header.rng_state(),
-                        .batch_norm = *std::move(batch_norm),
-                        .record = header.tape(),
-                        .grad_mask = *std::move(mask)};
+  return ForwardOptions{
+      .outputs = *std::move(outputs),
+      .training = header.training(),
+      .prerelu = header.prerelu(),
+      .rng_state = header.rng_state(),
+      .batch_norm = *std::move(batch_norm),
+      .autocast = instance.identity().precision == Precision::kBfloat16,
+      .record = header.tape(),
+      .grad_mask = *std::move(mask)};
 }
 
 absl::StatusOr<int64_t> CheckInputs(const v1::ForwardHeader& header,

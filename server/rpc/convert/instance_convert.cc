@@ -160,6 +160,35 @@ v1::Benchmark ToProto(const Benchmark& benchmark) {
   return result;
 }
 
+absl::StatusOr<Precision> FromProto(v1::Precision precision) {
+  switch (precision) {
+    case v1::PRECISION_UNSPECIFIED:
+      return Precision::kDefault;
+    case v1::PRECISION_HIGHEST:
+      return Precision::kHighest;
+    case v1::PRECISION_TF32:
+      return Precision::kTf32;
+    case v1::PRECISION_BFLOAT16:
+      return Precision::kBfloat16;
+    default:
+      return InvalidOption(
+          absl::StrCat("there is no precision ", static_cast<int>(precision)));
+  }
+}
+
+v1::Precision ToProto(Precision precision) {
+  switch (precision) {
+    case Precision::kHighest:
+      return v1::PRECISION_HIGHEST;
+    case Precision::kTf32:
+      return v1::PRECISION_TF32;
+    case Precision::kBfloat16:
+      return v1::PRECISION_BFLOAT16;
+    default:
+      return v1::PRECISION_UNSPECIFIED;
+  }
+}
+
 v1::Instance ToProto(Instance& instance, const State& state) {
   const Instance::Identity& identity = instance.identity();
   v1::Instance result;
@@ -196,6 +225,7 @@ v1::Instance ToProto(Instance& instance, const State& state) {
     *result.mutable_optimizer() = ToProto(*state.optimizer);
   }
   result.set_dtype(ToProto(DtypeOf(state)));
+  result.set_precision(ToProto(identity.precision));
   for (const std::string& column : identity.columns) {
     result.add_columns(column);
   }

@@ -33,7 +33,9 @@ absl::StatusOr<WeightsOptions> FromProto(const v1::Weights& weights);
 VersionCondition FromProto(const v1::IfVersion& condition);
 Normalization FromProto(const v1::Normalization& normalization);
 Settings FromProto(const v1::InstanceSettings& settings);
+absl::StatusOr<Precision> FromProto(v1::Precision precision);
 v1::Normalization ToProto(const Normalization& normalization);
+v1::Precision ToProto(Precision precision);
 
 v1::Version VersionOf(const Instance& instance, uint64_t params,
                       uint64_t buffers);

@@ -62,6 +62,9 @@ absl::StatusOr<CreateOptions> OptionsOf(
       OptionalFloat(request.dtype(), "dtype");
   if (!dtype.ok()) return dtype.status();
   options.dtype = dtype->value_or(at::kFloat);
+  const absl::StatusOr<Precision> precision = FromProto(request.precision());
+  if (!precision.ok()) return precision.status();
+  options.precision = *precision;
   return options;
 }
 

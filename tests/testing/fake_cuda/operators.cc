@@ -7,6 +7,7 @@
 // launch), FAKE_CUDA_LOG (prints counts at the end),
 // FAKE_CUDA_DRIVER (its version, 0: there is none).
 
+#include <ATen/Context.h>
 #include <ATen/EmptyTensor.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/native/transformers/attention.h>
@@ -15,6 +16,7 @@
 #include <ATen/ops/_scaled_dot_product_flash_attention_for_cpu.h>
 #include <ATen/ops/_scaled_dot_product_flash_attention_for_cpu_backward.h>
 #include <ATen/ops/as_strided_native.h>
+#include <ATen/ops/bitwise_and.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/unfold_native.h>
 #include <ATen/ops/view_native.h>
@@ -55,6 +57,10 @@ const std::set<std::string> kWaiting = {"aten::_local_scalar_dense",
 // Operators whose other tensors may be the host's.
 const std::set<std::string> kTakesHosts = {"aten::index", "aten::index_put_",
                                            "aten::_index_put_impl_"};
+
+// Operators that compute in TF32 if the process allows it.
+const std::set<std::string> kProducts = {"aten::mm", "aten::addmm", "aten::bmm",
+                                         "aten::baddbmm"};
 
 std::atomic<int64_t> copies_in = 0, copies_out = 0;
 
@@ -102,12 +108,21 @@ const at::Tensor& Resize(const at::Tensor& self, at::IntArrayRef size,
   return self;
 }
 
+// Returns a tensor with TF32's 10 bits of a fraction, as products read it.
+at::Tensor InTf32(const at::Tensor& tensor) {
+  if (tensor.scalar_type() != at::kFloat) return tensor;
+  return tensor.contiguous().view(at::kInt).bitwise_and(~0x1fff).view(
+      at::kFloat);
+}
+
 // An operator under way: its tensors, and the CPU's in their place.
 class Operation {
  public:
   Operation(const c10::FunctionSchema& schema, torch::jit::Stack& stack)
       : schema_(schema), stack_(stack) {
     use_.name = schema.name();
+    in_tf32_ =
+        kProducts.contains(use_.name) && at::globalContext().allowTF32CuBLAS();
     const size_t count = schema.arguments().size();
     for (size_t i = 0; i < count; ++i) {
       const auto* const alias = schema.arguments()[i].alias_info();
@@ -155,7 +170,8 @@ class Operation {
     device_ = tensor.device();
     (writes_ ? use_.writes : use_.reads).push_back(BaseOf(tensor));
     aliases_.emplace_back(Alias(tensor), tensor);
-    return aliases_.back().first;
+    const at::Tensor& alias = aliases_.back().first;
+    return in_tf32_ && !writes_ ? InTf32(alias) : alias;
   }
 
   void Replace(c10::IValue& value) {
@@ -202,6 +218,7 @@ class Operation {
   c10::Device device_{c10::DeviceType::CUDA, CurrentDevice()};
   std::optional<c10::Device> where_;  // The last tensor.
   bool mixes_ = false;
+  bool in_tf32_ = false;
   Streams::Use use_;
   bool writes_ = false;
   std::vector<std::pair<at::Tensor, at::Tensor>> aliases_;

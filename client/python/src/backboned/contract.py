@@ -35,12 +35,22 @@ def _words(enum: Any) -> dict[str, Any]:
     return {name[prefix:].lower(): number for name, number in enum.items() if number}
 
 
+def _word(enum: Any, number: int) -> str | None:
+    """Give the word of a number; None: it is unspecified, or not known here."""
+    return {number: word for word, number in _words(enum).items()}.get(number)
+
+
 def _number(enum: Any, what: str, word: str) -> Any:
     words = _words(enum)
     if word not in words:
         known = " or ".join(map(repr, words))
         raise InvalidArgument(f"no {what} {word!r}; it is {known}")
     return words[word]
+
+
+def precision_number(word: str | None) -> Any:
+    """Give the number of a precision; None: the server's default."""
+    return word and _number(instance_pb2.Precision, "precision", word)
 
 
 def condition(version: types.Version | None) -> instance_pb2.IfVersion | None:
@@ -327,18 +337,18 @@ def read_instance(message: instance_pb2.Instance) -> types.InstanceInfo:
         normalization=_normalization(message),
         optimizer=optimizer and read_optimizer(optimizer),
         dtype=float_name(message.dtype),
+        precision=_word(instance_pb2.Precision, message.precision),
         feature_cache=_read(types.FeatureCache, message.feature_cache),
     )
 
 
 def read_optimizer(message: optimizer_pb2.Optimizer) -> types.Optimizer:
     """Read an optimizer."""
-    words = _words(optimizer_pb2.OptimizerKind)
-    kinds = {number: word for word, number in words.items()}
-    if message.kind not in kinds:
+    kind = _word(optimizer_pb2.OptimizerKind, message.kind)
+    if kind is None:
         raise MalformedAnswer(f"the answer has an optimizer of kind {message.kind}")
     groups = tuple(_read_group(group) for group in message.groups)
-    return types.Optimizer(kinds[message.kind], groups)
+    return types.Optimizer(kind, groups)
 
 
 def _read_group(group: optimizer_pb2.ParameterGroup) -> types.ParameterGroup:

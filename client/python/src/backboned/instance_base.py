@@ -25,9 +25,9 @@ class InstanceBase:
 
     - `channel`: with a meter of its own.
     - `name`, `owner`, `architecture`, `arguments`, `benchmark`, `device`, `dtype`,
-      `normalization`, `ephemeral`, `columns`, `weights`, `weights_sha256`, and as they
-      were when an answer last told them, `read_only`, `frozen`, `feature_cache_bytes`:
-      see `types.InstanceInfo`.
+      `precision`, `normalization`, `ephemeral`, `columns`, `weights`,
+      `weights_sha256`, and as they were when an answer last told them, `read_only`,
+      `frozen`, `feature_cache_bytes`: see `types.InstanceInfo`.
     - `address`: its name for calls: `owner/name`, which no other instance can shadow.
     - `whole_layout`: the layout in the server, also of what `without` leaves out.
     - `version`: the newest state that an answer spoke of.
@@ -59,6 +59,7 @@ class InstanceBase:
         self.architecture, self.arguments = info.architecture, info.arguments
         self.benchmark = info.benchmark
         self.device, self.dtype = info.device, info.dtype
+        self.precision = info.precision
         self.normalization = info.normalization
         self.ephemeral = info.ephemeral
         self.columns = info.columns

@@ -120,6 +120,7 @@ class Server:
         frozen: Frozen = (),
         feature_cache: int | str = 0,
         dtype: Any = None,
+        precision: str | None = None,
         columns: Sequence[str | Instance | RemoteBackbone] = (),
         module: Literal[True] | None = None,
         timeout: float | None = None,
@@ -146,6 +147,7 @@ class Server:
         frozen: Frozen = (),
         feature_cache: int | str = 0,
         dtype: Any = None,
+        precision: str | None = None,
         columns: Sequence[str | Instance | RemoteBackbone] = (),
         module: bool | None = None,
         timeout: float | None = None,
@@ -192,6 +194,11 @@ class Server:
             Of parameters and floating-point buffers: float32, float64, or, in
             evaluation only, float16 or bfloat16. They are drawn in float32 and
             converted.
+        precision : {"highest", "tf32", "bfloat16"}, optional
+            Of products and convolutions on a GPU: float32, or TF32; by default TF32
+            in convolutions only. With ``"bfloat16"``, on a CPU too, forwards and their
+            backwards compute as in `torch.autocast(..., torch.bfloat16)`; parameters,
+            gradients and outputs stay float32.
         columns : sequence of str, Instance or RemoteBackbone, optional
             Of a progressive network: its earlier columns, the oldest first, whose
             tensors the new column shares as they are now.
@@ -236,6 +243,7 @@ class Server:
             random_init=random_init,
             settings=contract.settings_message(read_only, frozen, feature_cache),
             dtype=float_number(dtype),
+            precision=contract.precision_number(precision),
             columns=[getattr(source, "address", source) for source in sources],
         )
         made = create_instance(self.channel, request, timeout)

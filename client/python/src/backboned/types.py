@@ -409,8 +409,8 @@ class Device(NamedTuple):
     them, `ahead` would run before a call that was made now with the label, or else the
     session, of whoever asked, which would wait some `estimated_wait` seconds. It has
     worked for `busy` seconds since the server's start. Of a GPU: its memory's
-    `total_bytes`, those that no process has (`free_bytes`), and the version of CUDA that
-    its `driver` has.
+    `total_bytes`, those that no process has (`free_bytes`), and its `driver`: the version
+    of CUDA that it has.
     """
 
     name: str
@@ -537,7 +537,8 @@ class InstanceInfo:
     parameters and buffers that it has left. `demoted_tapes` gave up their graph for
     want of room, and `replayed_forwards` were run again for them.
     Its `feature_cache` may take `feature_cache_bytes`; 0: it has none.
-    `dtype` is its parameters' element type, e.g. ``"float32"``; `columns` are the
+    `dtype` is its parameters' element type, e.g. ``"float32"``; `precision` that of its
+    products and convolutions, as `Server.create` takes it; `columns` are the
     earlier columns of a progressive network, as ``owner/name``.
     """
 
@@ -569,6 +570,7 @@ class InstanceInfo:
     demoted_tapes: int = 0
     replayed_forwards: int = 0
     dtype: str = "float32"
+    precision: str | None = None
     columns: tuple[str, ...] = ()
     feature_cache_bytes: int = 0
     feature_cache: FeatureCache = FeatureCache()

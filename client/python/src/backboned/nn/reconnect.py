@@ -39,6 +39,7 @@ def make_like(
         random_init=True,
         settings=contract.settings_message(False, frozen, feature_cache),
         dtype=float_number(instance.dtype),
+        precision=contract.precision_number(instance.precision),
     )
     if instance.benchmark:
         request.benchmark = instance.benchmark

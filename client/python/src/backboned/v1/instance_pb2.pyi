@@ -2,11 +2,16 @@ from backboned.v1 import optimizer_pb2 as _optimizer_pb2
 from backboned.v1 import tensor_pb2 as _tensor_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+PRECISION_BFLOAT16: Precision
+PRECISION_HIGHEST: Precision
+PRECISION_TF32: Precision
+PRECISION_UNSPECIFIED: Precision
 
 class ArgumentValue(_message.Message):
     __slots__ = ["bool_value", "double_value", "int_value", "string_value"]
@@ -59,7 +64,7 @@ class IfVersion(_message.Message):
     def __init__(self, uid: _Optional[str] = ..., params: _Optional[int] = ..., buffers: _Optional[int] = ...) -> None: ...
 
 class Instance(_message.Message):
-    __slots__ = ["architecture", "arguments", "benchmark", "columns", "counters", "create_time", "device", "digest", "dtype", "ephemeral", "feature_cache", "layout", "memory_bytes", "name", "normalization", "optimizer", "owner", "settings", "shared_bytes", "tape_bytes", "tape_count", "tape_state_bytes", "version", "weights", "weights_sha256"]
+    __slots__ = ["architecture", "arguments", "benchmark", "columns", "counters", "create_time", "device", "digest", "dtype", "ephemeral", "feature_cache", "layout", "memory_bytes", "name", "normalization", "optimizer", "owner", "precision", "settings", "shared_bytes", "tape_bytes", "tape_count", "tape_state_bytes", "version", "weights", "weights_sha256"]
     class ArgumentsEntry(_message.Message):
         __slots__ = ["key", "value"]
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -84,6 +89,7 @@ class Instance(_message.Message):
     NORMALIZATION_FIELD_NUMBER: _ClassVar[int]
     OPTIMIZER_FIELD_NUMBER: _ClassVar[int]
     OWNER_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_FIELD_NUMBER: _ClassVar[int]
     SETTINGS_FIELD_NUMBER: _ClassVar[int]
     SHARED_BYTES_FIELD_NUMBER: _ClassVar[int]
     TAPE_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -109,6 +115,7 @@ class Instance(_message.Message):
     normalization: Normalization
     optimizer: _optimizer_pb2.Optimizer
     owner: str
+    precision: Precision
     settings: InstanceSettings
     shared_bytes: int
     tape_bytes: int
@@ -117,7 +124,7 @@ class Instance(_message.Message):
     version: Version
     weights: str
     weights_sha256: str
-    def __init__(self, name: _Optional[str] = ..., owner: _Optional[str] = ..., version: _Optional[_Union[Version, _Mapping]] = ..., architecture: _Optional[str] = ..., arguments: _Optional[_Mapping[str, ArgumentValue]] = ..., benchmark: _Optional[str] = ..., device: _Optional[str] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., normalization: _Optional[_Union[Normalization, _Mapping]] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., digest: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., tape_count: _Optional[int] = ..., tape_bytes: _Optional[int] = ..., counters: _Optional[_Union[InstanceCounters, _Mapping]] = ..., ephemeral: bool = ..., weights: _Optional[str] = ..., weights_sha256: _Optional[str] = ..., settings: _Optional[_Union[InstanceSettings, _Mapping]] = ..., dtype: _Optional[_Union[_tensor_pb2.DataType, str]] = ..., optimizer: _Optional[_Union[_optimizer_pb2.Optimizer, _Mapping]] = ..., columns: _Optional[_Iterable[str]] = ..., shared_bytes: _Optional[int] = ..., tape_state_bytes: _Optional[int] = ..., feature_cache: _Optional[_Union[FeatureCache, _Mapping]] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., owner: _Optional[str] = ..., version: _Optional[_Union[Version, _Mapping]] = ..., architecture: _Optional[str] = ..., arguments: _Optional[_Mapping[str, ArgumentValue]] = ..., benchmark: _Optional[str] = ..., device: _Optional[str] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., normalization: _Optional[_Union[Normalization, _Mapping]] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., digest: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., tape_count: _Optional[int] = ..., tape_bytes: _Optional[int] = ..., counters: _Optional[_Union[InstanceCounters, _Mapping]] = ..., ephemeral: bool = ..., weights: _Optional[str] = ..., weights_sha256: _Optional[str] = ..., settings: _Optional[_Union[InstanceSettings, _Mapping]] = ..., dtype: _Optional[_Union[_tensor_pb2.DataType, str]] = ..., optimizer: _Optional[_Union[_optimizer_pb2.Optimizer, _Mapping]] = ..., columns: _Optional[_Iterable[str]] = ..., shared_bytes: _Optional[int] = ..., tape_state_bytes: _Optional[int] = ..., feature_cache: _Optional[_Union[FeatureCache, _Mapping]] = ..., precision: _Optional[_Union[Precision, str]] = ...) -> None: ...
 
 class InstanceCounters(_message.Message):
     __slots__ = ["backwards", "demoted_tapes", "forwards", "replayed_forwards", "steps", "writes"]
@@ -201,3 +208,6 @@ class Version(_message.Message):
     params: int
     uid: str
     def __init__(self, uid: _Optional[str] = ..., params: _Optional[int] = ..., buffers: _Optional[int] = ...) -> None: ...
+
+class Precision(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = []

@@ -123,7 +123,7 @@ class CloneInstanceResponse(_message.Message):
     def __init__(self, instance: _Optional[_Union[_instance_pb2.Instance, _Mapping]] = ...) -> None: ...
 
 class CreateInstanceRequest(_message.Message):
-    __slots__ = ["architecture", "arguments", "benchmark", "columns", "device", "dtype", "exist_ok", "name", "normalization", "random_init", "request_id", "rng_state", "seed", "settings", "weights"]
+    __slots__ = ["architecture", "arguments", "benchmark", "columns", "device", "dtype", "exist_ok", "name", "normalization", "precision", "random_init", "request_id", "rng_state", "seed", "settings", "weights"]
     class ArgumentsEntry(_message.Message):
         __slots__ = ["key", "value"]
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -140,6 +140,7 @@ class CreateInstanceRequest(_message.Message):
     EXIST_OK_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     NORMALIZATION_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_FIELD_NUMBER: _ClassVar[int]
     RANDOM_INIT_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     RNG_STATE_FIELD_NUMBER: _ClassVar[int]
@@ -155,13 +156,14 @@ class CreateInstanceRequest(_message.Message):
     exist_ok: bool
     name: str
     normalization: _instance_pb2.Normalization
+    precision: _instance_pb2.Precision
     random_init: bool
     request_id: str
     rng_state: bytes
     seed: int
     settings: _instance_pb2.InstanceSettings
     weights: Weights
-    def __init__(self, request_id: _Optional[str] = ..., name: _Optional[str] = ..., benchmark: _Optional[str] = ..., architecture: _Optional[str] = ..., arguments: _Optional[_Mapping[str, _instance_pb2.ArgumentValue]] = ..., seed: _Optional[int] = ..., rng_state: _Optional[bytes] = ..., exist_ok: bool = ..., device: _Optional[str] = ..., normalization: _Optional[_Union[_instance_pb2.Normalization, _Mapping]] = ..., weights: _Optional[_Union[Weights, _Mapping]] = ..., random_init: bool = ..., settings: _Optional[_Union[_instance_pb2.InstanceSettings, _Mapping]] = ..., dtype: _Optional[_Union[_tensor_pb2.DataType, str]] = ..., columns: _Optional[_Iterable[str]] = ...) -> None: ...
+    def __init__(self, request_id: _Optional[str] = ..., name: _Optional[str] = ..., benchmark: _Optional[str] = ..., architecture: _Optional[str] = ..., arguments: _Optional[_Mapping[str, _instance_pb2.ArgumentValue]] = ..., seed: _Optional[int] = ..., rng_state: _Optional[bytes] = ..., exist_ok: bool = ..., device: _Optional[str] = ..., normalization: _Optional[_Union[_instance_pb2.Normalization, _Mapping]] = ..., weights: _Optional[_Union[Weights, _Mapping]] = ..., random_init: bool = ..., settings: _Optional[_Union[_instance_pb2.InstanceSettings, _Mapping]] = ..., dtype: _Optional[_Union[_tensor_pb2.DataType, str]] = ..., columns: _Optional[_Iterable[str]] = ..., precision: _Optional[_Union[_instance_pb2.Precision, str]] = ...) -> None: ...
 
 class CreateInstanceResponse(_message.Message):
     __slots__ = ["existed", "instance", "missing_keys", "rng_state", "unexpected_keys"]
