@@ -1,0 +1,82 @@
+"""Says what machine this is, and runs the tests that compute in a server there."""
+
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+import torch
+from common import DRY, HERE, Results, TimeUpError, start
+
+
+def _asked(what: str) -> str:
+    command = ["nvidia-smi", f"--query-gpu={what}", "--format=csv,noheader"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    return done.stdout.strip()
+
+
+def machine(results: Results) -> None:
+    about = {"commit": (HERE / "COMMIT").read_text().strip()}
+    about["date"] = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+    if not DRY:
+        about["card"] = torch.cuda.get_device_properties(0).name
+        about["driver"] = _asked("driver_version")
+        about["memory and clocks"] = _asked("memory.used,memory.total,clocks.sm")
+        about["CUDA"] = f"{torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next(line for line in lines if line.startswith("model name"))
+    cores = len(os.sched_getaffinity(0))
+    about["processor"] = f"{model.split(':')[1].strip()}, {cores} cores"
+    about["system"] = f"{platform.system()} {platform.release()}"
+    about["Python"] = f"{platform.python_version()}, torch {torch.__version__}, "
+    about["Python"] += f"grpcio {grpc.__version__}, NumPy {np.__version__}"
+    begin = time.monotonic()
+    with start() as server:
+        about["start of the server"] = f"{time.monotonic() - begin:.1f} s"
+        info = server.info()
+        device = f"{info.devices[0].name}, {info.devices[0].description}"
+        about["server"] = f"{info.version}, LibTorch {info.torch_version}, {device}"
+        about["transport"] = info.transport
+    for what, value in about.items():
+        results.row(what, value=value)
+
+
+class Recorder:
+    """Counts the tests of each file, and keeps those that fail."""
+
+    def __init__(self, results: Results) -> None:
+        self._results = results
+        self.passed = self.failed = self.skipped = 0
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        self.passed += report.passed and report.when == "call"
+        self.skipped += report.skipped
+        self.failed += report.failed
+        if report.failed:
+            said = getattr(report.longrepr, "reprcrash", None)
+            text = said.message if said else report.longreprtext
+            self._results.row(report.nodeid, False, said=text.splitlines()[0][:120])
+
+
+def tests_of(file: str) -> Callable[[Results], None]:
+    def run(results: Results) -> None:
+        recorder = Recorder(results)
+        options = ["-q", "--tb=line", "-p", "no:cacheprovider"]
+        status = pytest.main([*options, str(HERE / file)], [recorder])
+        counts = {"passed": recorder.passed, "skipped": recorder.skipped}
+        results.row("all", failed=recorder.failed, **counts)
+        if status == pytest.ExitCode.INTERRUPTED:
+            raise TimeUpError
+
+    return run
+
+
+ITEMS = {"machine": machine}
+FILES = (HERE / "TESTS").read_text().split()
+PYTEST = {Path(file).stem: tests_of(file) for file in FILES[: 1 if DRY else None]}
