@@ -1,4 +1,4 @@
-"""Writes docs/gpu-results.md by what was found on a GPU (scripts/gpu-check --report)."""
+"""Writes docs/gpu-results.md by the results of scripts/gpu-check (its --report)."""
 
 import argparse
 import json

@@ -1,14 +1,12 @@
 """Shares what the parts of a check on a GPU need: results, servers, networks, times.
 
-A dry run has a server on the fake device, and torch on the CPU with the functions of
+A dry run has servers on the fake device, and torch on the CPU with the functions of
 CUDA doing nothing.
 """
 
-import ctypes
 import json
 import os
 import signal
-import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable
@@ -17,62 +15,32 @@ from statistics import median
 from typing import Any, Optional
 from unittest.mock import MagicMock
 
+import backboned
+import numpy as np
+import torch
+from backboned.instance import Instance
+from reference_models import ReferenceMlp, ReferenceResNet18, seeded
+from torch import nn
+from torch.nn import functional as F
+
 HERE = Path(__file__).parent
 DRY = bool(os.environ.get("GPU_CHECK_DRY_RUN"))
 THREADS = 1 if DRY else 4
-# A part dies with run.py, and its servers with the part.
-ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-
-
-def load_libraries() -> None:
-    """Load what the client's native library needs and this machine may lack."""
-    left = sorted((HERE / "lib").glob("*"))
-    while left:
-        failed = [path for path in left if not _loads(path)]
-        if len(failed) == len(left):
-            print("no native client:", *failed, file=sys.stderr)
-            os.environ["BACKBONED_TRANSPORT"] = "grpcio"
-            return
-        left = failed
-
-
-def _loads(path: Path) -> bool:
-    try:
-        ctypes.CDLL(str(path))
-    except OSError:
-        return False
-    return True
-
-
-load_libraries()
-
-import backboned  # noqa: E402
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from backboned.instance import Instance  # noqa: E402
-from reference_models import (  # noqa: E402
-    ReferenceMlp,
-    ReferenceResNet18,
-    seeded,
-)
-from torch import nn  # noqa: E402
-from torch.nn import functional as F  # noqa: E402
-
 CARD = torch.device("cpu" if DRY else "cuda")
 """Where torch computes in this process."""
 
 torch.set_num_threads(THREADS)
 if DRY:
-    for name in ("synchronize", "Stream", "stream", "current_stream"):
-        setattr(torch.cuda, name, MagicMock())
+    for function in ("synchronize", "Stream", "stream", "current_stream"):
+        setattr(torch.cuda, function, MagicMock())
     torch.cuda.CUDAGraph = torch.cuda.graph = MagicMock()
     torch.Tensor.pin_memory = lambda self: self
 
 # Of networks: a dry run's are small.
 FILTERS = 4 if DRY else 64
-VIT = dict(img_size=224, embed_dim=768, depth=12, num_heads=12)
+VIT = {"img_size": 224, "embed_dim": 768, "depth": 12, "num_heads": 12}
 if DRY:
-    VIT = dict(img_size=32, embed_dim=32, depth=2, num_heads=2)
+    VIT = {"img_size": 32, "embed_dim": 32, "depth": 2, "num_heads": 2}
 random = np.random.default_rng(0)
 
 
@@ -163,29 +131,29 @@ def shared() -> backboned.Server:
     return _shared[-1]
 
 
-def resnet(server: backboned.Server, **options: Any) -> Instance:
+def resnet(server: Optional[backboned.Server] = None, **options: Any) -> Instance:
     """Make a ResNet18 for images of 32x32, of 45 MB; `resnet_here` is its equal."""
     given = {"num_classes": 10, "num_filters": FILTERS, "seed": 0, **options}
-    return server.create(architecture="resnet18", module=False, **given)
+    return (server or shared()).create(architecture="resnet18", module=False, **given)
 
 
 def resnet_here() -> nn.Module:
     return seeded(lambda: ReferenceResNet18(10, FILTERS), 0).to(CARD)
 
 
-def perceptron(server: backboned.Server, **options: Any) -> Instance:
+def perceptron() -> Instance:
     """Make a perceptron of two hidden layers; `perceptron_here` is its equal."""
-    return server.create("seq-mnist", seed=0, module=False, **options)
+    return shared().create("seq-mnist", seed=0, module=False)
 
 
 def perceptron_here() -> nn.Module:
     return seeded(ReferenceMlp, 0).to(CARD)
 
 
-def vit(server: backboned.Server, **options: Any) -> Instance:
-    """Make a vision transformer, ViT-B/16."""
-    given = {"architecture": "vit", "num_classes": 10, "seed": 0, "random_init": True}
-    return server.create(module=False, **given, **VIT, **options)
+def vit(**options: Any) -> Instance:
+    """Make a vision transformer, ViT-B/16; `VitHere` is its equal."""
+    given = {"architecture": "vit", "num_classes": 10, "random_init": True, **VIT}
+    return shared().create(module=False, seed=0, **given, **options)
 
 
 class VitHere(nn.Module):
@@ -258,12 +226,12 @@ def spread(values: Iterable[float]) -> list[float]:
     return [median(listed), min(listed), max(listed)]
 
 
-def times(**sides: Callable[[], Any]) -> dict[str, list[float]]:
-    """Time calls of several sides in turn; give each one's ms of a call, by round."""
-    rounds, seconds = (2, 0.05) if DRY else (5, 0.4)
+def compared(**sides: Callable[[], Any]) -> dict[str, list[float]]:
+    """Time calls of several sides in turn: ms of a call, and by the first side's."""
+    rounds, seconds, warm = (2, 0.05, 1) if DRY else (5, 0.4, 5)
     found: dict[str, list[float]] = {side: [] for side in sides}
     for call in sides.values():
-        for _ in range(1 if DRY else 5):
+        for _ in range(warm):
             call()
     for _ in range(rounds):
         for side, call in sides.items():
@@ -274,15 +242,9 @@ def times(**sides: Callable[[], Any]) -> dict[str, list[float]]:
                 count += 1
             torch.cuda.synchronize()
             found[side].append((time.perf_counter() - begin) / count * 1e3)
-    return found
-
-
-def compared(**sides: Callable[[], Any]) -> dict[str, list[float]]:
-    """Time calls in turn; give ms of a call, and how much faster the first side is."""
-    found = times(**sides)
-    mine, *others = found
+    first, *others = found
     figures = {f"{side} ms": spread(ms) for side, ms in found.items()}
     for other in others:
-        ratios = (b / a for a, b in zip(found[mine], found[other]))
-        figures[f"{other} / {mine}"] = spread(ratios)
+        ratios = (b / a for a, b in zip(found[first], found[other]))
+        figures[f"{other} / {first}"] = spread(ratios)
     return figures

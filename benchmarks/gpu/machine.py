@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import common as gpu
 import grpc
 import numpy as np
 import pytest
 import torch
-from common import DRY, HERE, Results, TimeUpError, start
 
 
 def _asked(what: str) -> str:
@@ -21,10 +21,10 @@ def _asked(what: str) -> str:
     return done.stdout.strip()
 
 
-def machine(results: Results) -> None:
-    about = {"commit": (HERE / "COMMIT").read_text().strip()}
+def machine(results: gpu.Results) -> None:
+    about = {"commit": (gpu.HERE / "COMMIT").read_text().strip()}
     about["date"] = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
-    if not DRY:
+    if not gpu.DRY:
         about["card"] = torch.cuda.get_device_properties(0).name
         about["driver"] = _asked("driver_version")
         about["memory and clocks"] = _asked("memory.used,memory.total,clocks.sm")
@@ -37,7 +37,7 @@ def machine(results: Results) -> None:
     about["Python"] = f"{platform.python_version()}, torch {torch.__version__}, "
     about["Python"] += f"grpcio {grpc.__version__}, NumPy {np.__version__}"
     begin = time.monotonic()
-    with start() as server:
+    with gpu.start() as server:
         about["start of the server"] = f"{time.monotonic() - begin:.1f} s"
         info = server.info()
         device = f"{info.devices[0].name}, {info.devices[0].description}"
@@ -50,7 +50,7 @@ def machine(results: Results) -> None:
 class Recorder:
     """Counts the tests of each file, and keeps those that fail."""
 
-    def __init__(self, results: Results) -> None:
+    def __init__(self, results: gpu.Results) -> None:
         self._results = results
         self.passed = self.failed = self.skipped = 0
 
@@ -64,19 +64,19 @@ class Recorder:
             self._results.row(report.nodeid, False, said=text.splitlines()[0][:120])
 
 
-def tests_of(file: str) -> Callable[[Results], None]:
-    def run(results: Results) -> None:
+def tests_of(file: str) -> Callable[[gpu.Results], None]:
+    def run(results: gpu.Results) -> None:
         recorder = Recorder(results)
         options = ["-q", "--tb=line", "-p", "no:cacheprovider"]
-        status = pytest.main([*options, str(HERE / file)], [recorder])
+        status = pytest.main([*options, str(gpu.HERE / file)], [recorder])
         counts = {"passed": recorder.passed, "skipped": recorder.skipped}
         results.row("all", failed=recorder.failed, **counts)
         if status == pytest.ExitCode.INTERRUPTED:
-            raise TimeUpError
+            raise gpu.TimeUpError
 
     return run
 
 
 ITEMS = {"machine": machine}
-FILES = (HERE / "TESTS").read_text().split()
-PYTEST = {Path(file).stem: tests_of(file) for file in FILES[: 1 if DRY else None]}
+FILES = (gpu.HERE / "TESTS").read_text().split()
+PYTEST = {Path(file).stem: tests_of(file) for file in FILES[: 1 if gpu.DRY else None]}

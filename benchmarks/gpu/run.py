@@ -26,14 +26,36 @@ PARTS = {"machine": 40, "promises": 150, "speed": 170, "questions": 100, "pytest
 """With the seconds of each. What is most wanted comes first."""
 
 ITEM_SECONDS = 60
-PR_SET_CHILD_SUBREAPER = 36
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 
 def run_items(part: str, seconds: float) -> None:
-    """Run the items of a part in this process."""
+    """Run the items of a part in this process, which dies with its parent."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    load_libraries()
     module = importlib.import_module("machine" if part == "pytest" else part)
     items = module.PYTEST if part == "pytest" else module.ITEMS
-    module.Results(OUT / f"{part}.json", seconds).run(items, ITEM_SECONDS)
+    module.gpu.Results(OUT / f"{part}.json", seconds).run(items, ITEM_SECONDS)
+
+
+def load_libraries() -> None:
+    """Load what the client's native library needs and this machine may lack."""
+    left = sorted((HERE / "lib").iterdir())
+    while left:
+        failed = [path for path in left if not loads(path)]
+        if len(failed) == len(left):
+            print("run.py: no native client, for want of", *failed)
+            os.environ["BACKBONED_TRANSPORT"] = "grpcio"
+            return
+        left = failed
+
+
+def loads(path: Path) -> bool:
+    try:
+        ctypes.CDLL(str(path))
+    except OSError:  # Perhaps others come first.
+        return False
+    return True
 
 
 def environment() -> dict[str, str]:

@@ -8,29 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import backboned
+import common as gpu
 import numpy as np
 import torch
 from backboned import CrossEntropy
 from backboned.types import ParameterGroup
-from common import (
-    DRY,
-    HERE,
-    VIT,
-    Results,
-    VitHere,
-    compared,
-    evaluated,
-    here,
-    images,
-    perceptron,
-    perceptron_here,
-    random,
-    resnet,
-    resnet_here,
-    shared,
-    start,
-    vit,
-)
 from processes import Worker
 from torch import nn
 from torch.nn import functional as F
@@ -52,7 +34,7 @@ def in_process(module: nn.Module, x: np.ndarray) -> Callable[[], Any]:
 
     def step() -> float:
         optimizer.zero_grad()
-        loss = F.cross_entropy(module(here(x)), here(labels))
+        loss = F.cross_entropy(module(gpu.here(x)), gpu.here(labels))
         loss.backward()
         optimizer.step()
         return loss.item()
@@ -60,25 +42,24 @@ def in_process(module: nn.Module, x: np.ndarray) -> Callable[[], Any]:
     return step
 
 
-def steps(results: Results) -> None:
-    x = images(32)
-    ours, theirs = hosted(resnet(shared()), x), in_process(resnet_here(), x)
-    results.row("ResNet18, batch 32", **compared(Backboned=ours, torch=theirs))
-    x = random.random((10, 1, 28, 28), np.float32)
-    ours, theirs = hosted(perceptron(shared()), x), in_process(perceptron_here(), x)
-    results.row("perceptron, batch 10", **compared(Backboned=ours, torch=theirs))
+def steps(results: gpu.Results) -> None:
+    x = gpu.images(32)
+    ours, theirs = hosted(gpu.resnet(), x), in_process(gpu.resnet_here(), x)
+    results.row("ResNet18, batch 32", **gpu.compared(Backboned=ours, torch=theirs))
+    x = gpu.random.random((10, 1, 28, 28), np.float32)
+    ours, theirs = hosted(gpu.perceptron(), x), in_process(gpu.perceptron_here(), x)
+    results.row("perceptron, batch 10", **gpu.compared(Backboned=ours, torch=theirs))
 
 
-def trainings(results: Results) -> None:
+def trainings(results: gpu.Results) -> None:
     """Count the steps of several trainings at once, each with its connection."""
-    seconds, x, alone = 0.3 if DRY else 3, images(32), 0.0
-    for count in (1, 2) if DRY else (1, 8):
-        servers = [backboned.connect(shared().target) for _ in range(count)]
-        calls = [hosted(resnet(server), x) for server in servers]
+    seconds, x, alone = 0.5 if gpu.DRY else 3, gpu.images(32), 0.0
+    for count in (1, 2) if gpu.DRY else (1, 8):
+        servers = [backboned.connect(gpu.shared().target) for _ in range(count)]
+        calls = [hosted(gpu.resnet(server), x) for server in servers]
         rate = at_once(calls, seconds)
         alone = alone or rate
-        figures = {"steps/s": rate, "of one alone": rate / alone}
-        results.row(f"{count} at once", trainings=count, **figures)
+        results.row(f"ResNet18, {count}", **{"steps/s": rate, "by one": rate / alone})
         for server in servers:
             server.close()
 
@@ -103,62 +84,51 @@ def at_once(calls: list[Callable[[], Any]], seconds: float) -> float:
     return sum(counts) / seconds
 
 
-def forwards(results: Results) -> None:
-    """Evaluate images of bytes, from arrays to arrays."""
-    net, module = resnet(shared()), resnet_here().eval()
+def forwards(results: gpu.Results) -> None:
+    """Evaluate, from arrays to arrays: images of bytes, and a transformer's."""
+    net, module = gpu.resnet(), gpu.resnet_here().eval()
+
+    def theirs(x: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            return module(gpu.here(x).float() / 255).cpu().numpy()
+
     for count in (1, 128):
-        x = random.integers(0, 256, (count, 3, 32, 32), np.uint8)
-
-        def theirs(x: np.ndarray = x) -> np.ndarray:
-            with torch.no_grad():
-                return module(here(x).float() / 255).cpu().numpy()
-
-        figures = compared(Backboned=lambda x=x: net.forward(x).out, torch=theirs)
-        results.row(f"ResNet18, batch {count}", **figures)
-
-
-def vit_forwards(results: Results) -> None:
-    net = vit(shared())
-    module = VitHere(net)
-    x = images(10, VIT["img_size"])
-    figures = compared(
-        Backboned=lambda: net.forward(x).out, torch=lambda: evaluated(module, x)
-    )
-    results.row("ViT, batch 10", **figures)
+        x = gpu.random.integers(0, 256, (count, 3, 32, 32), np.uint8)
+        sides = {
+            "Backboned": lambda x=x: net.forward(x),
+            "torch": lambda x=x: theirs(x),
+        }
+        results.row(f"ResNet18, batch {count}", **gpu.compared(**sides))
+    net, x = gpu.vit(), gpu.images(10, gpu.VIT["img_size"])
+    module = gpu.VitHere(net)
+    sides = {"Backboned": lambda: net.forward(x)}
+    sides["torch"] = lambda: gpu.evaluated(module, x)
+    results.row("ViT, batch 10", **gpu.compared(**sides))
 
 
-def transfers(results: Results) -> None:
+def transfers(results: gpu.Results) -> None:
     """Read and write parameters of a network on the GPU, and of one on the CPU."""
-    with start(device="cpu") as server:
-        gpu, cpu = resnet(shared()), resnet(server)
-        values = np.array(gpu.get_params())
-        figures = compared(GPU=gpu.get_params, CPU=cpu.get_params)
-        megabytes = values.nbytes / 1e6
-        results.row("GetParams", MB=megabytes, **figures)
-        figures = compared(
-            GPU=lambda: gpu.set_params(values), CPU=lambda: cpu.set_params(values)
-        )
-        results.row("SetParams", MB=megabytes, **figures)
+    with gpu.start(device="cpu") as server:
+        nets = {"GPU": gpu.resnet(), "CPU": gpu.resnet(server)}
+        values = nets["CPU"].get_params()
+        read = {name: net.get_params for name, net in nets.items()}
+        write = {n: lambda net=net: net.set_params(values) for n, net in nets.items()}
+        for name, sides in {"GetParams": read, "SetParams": write}.items():
+            results.row(name, MB=values.nbytes / 1e6, **gpu.compared(**sides))
 
 
-def merging(results: Results) -> None:
+def merging(results: gpu.Results) -> None:
     """Count the single forwards of many clients, which may run together or not."""
-    clients, seconds = (4, 1) if DRY else (64, 4)
-    side = VIT["img_size"]
-    net = vit(shared(), name="merging")
-    load = Worker([HERE / "bin" / "bench-load"])
+    clients, seconds = (4, 1) if gpu.DRY else (64, 4)
+    net = gpu.vit(name="merging")
+    call = {"do": "forward", "shape": [1, 3, *2 * [gpu.VIT["img_size"]]]}
+    load = Worker([gpu.HERE / "bin" / "bench-load"])
     try:
         for merge in (False, True):
-            call = {"do": "forward", "shape": [1, 3, side, side], "allow_merge": merge}
             each = {"instance": "merging", "count": clients, "in_flight": 1}
-            each["mix"] = [call]
-            told = load.ask(
-                do="load",
-                target=shared().target,
-                seconds=seconds,
-                warmup_s=seconds / 4,
-                clients=[each],
-            )
+            each["mix"] = [{**call, "allow_merge": merge}]
+            about = {"seconds": seconds, "warmup_s": seconds / 4, "clients": [each]}
+            told = load.ask(do="load", target=gpu.shared().target, **about)
             assert not told["errors"], told["errors"]
             figures = {"forwards/s": told["throughput"]}
             for percent in ("50", "99"):
@@ -170,16 +140,16 @@ def merging(results: Results) -> None:
         net.delete()
 
 
-def first_step(results: Results) -> None:
+def first_step(results: gpu.Results) -> None:
     """Time one more experiment's first step; torch's is a new process."""
-    shared().info()
+    gpu.shared()
     begin = time.perf_counter()
-    step = hosted(resnet(shared()), images(32))
-    step()
+    hosted(gpu.resnet(), gpu.images(32))()
     ours = time.perf_counter() - begin
-    code = "import speed as s; s.in_process(s.resnet_here(), s.images(32))()"
+    code = "import speed, common as gpu;"
+    code += "speed.in_process(gpu.resnet_here(), gpu.images(32))()"
     begin = time.perf_counter()
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=HERE)
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=gpu.HERE)
     theirs = time.perf_counter() - begin
     figures = {
         "Backboned s": ours,
@@ -193,7 +163,6 @@ ITEMS = {
     "training steps": steps,
     "trainings at once": trainings,
     "evaluation": forwards,
-    "evaluation of a ViT": vit_forwards,
     "parameters": transfers,
     "many clients": merging,
     "the first step": first_step,
