@@ -67,10 +67,11 @@ def environment() -> dict[str, str]:
     libraries = [torch / "lib", *torch.parent.glob("nvidia/*/lib")]
     fake = [os.environ["GPU_CHECK_DRY_RUN"]] if DRY else []
     modules = [HERE, HERE / "client", HERE / "tests" / "python"]
+    others = os.environ.get("PYTHONPATH", "")
     return {
         **os.environ,
         "GPU_CHECK_LIBRARIES": ":".join(map(str, [*fake, *libraries])),
-        "PYTHONPATH": ":".join(map(str, modules)),
+        "PYTHONPATH": ":".join(map(str, [*modules, others])),
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUNBUFFERED": "1",
         "BACKBONED_BIN": str(HERE / "bin" / "backboned"),

@@ -87,23 +87,21 @@ def at_once(calls: list[Callable[[], Any]], seconds: float) -> float:
 def forwards(results: gpu.Results) -> None:
     """Evaluate, from arrays to arrays: images of bytes, and a transformer's."""
     net, module = gpu.resnet(), gpu.resnet_here().eval()
+    large, twin = gpu.vit(), gpu.VitHere(gpu.vit())
 
     def theirs(x: np.ndarray) -> np.ndarray:
         with torch.no_grad():
             return module(gpu.here(x).float() / 255).cpu().numpy()
 
+    def pair(case: str, ours: Any, theirs: Any, x: np.ndarray) -> None:
+        sides = {"Backboned": lambda: ours(x), "torch": lambda: theirs(x)}
+        results.row(case, **gpu.compared(**sides))
+
     for count in (1, 128):
         x = gpu.random.integers(0, 256, (count, 3, 32, 32), np.uint8)
-        sides = {
-            "Backboned": lambda x=x: net.forward(x),
-            "torch": lambda x=x: theirs(x),
-        }
-        results.row(f"ResNet18, batch {count}", **gpu.compared(**sides))
-    net, x = gpu.vit(), gpu.images(10, gpu.VIT["img_size"])
-    module = gpu.VitHere(net)
-    sides = {"Backboned": lambda: net.forward(x)}
-    sides["torch"] = lambda: gpu.evaluated(module, x)
-    results.row("ViT, batch 10", **gpu.compared(**sides))
+        pair(f"ResNet18, batch {count}", net.forward, theirs, x)
+    x = gpu.images(10, gpu.VIT["img_size"])
+    pair("ViT, batch 10", large.forward, lambda x: gpu.evaluated(twin, x), x)
 
 
 def transfers(results: gpu.Results) -> None:
@@ -151,11 +149,8 @@ def first_step(results: gpu.Results) -> None:
     begin = time.perf_counter()
     subprocess.run([sys.executable, "-c", code], check=True, cwd=gpu.HERE)
     theirs = time.perf_counter() - begin
-    figures = {
-        "Backboned s": ours,
-        "torch s": theirs,
-        "torch / Backboned": theirs / ours,
-    }
+    figures = {"Backboned s": ours, "torch s": theirs}
+    figures["torch / Backboned"] = theirs / ours
     results.row("ResNet18, batch 32", **figures)
 
 
