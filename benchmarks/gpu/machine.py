@@ -67,7 +67,7 @@ class Recorder:
 def tests_of(file: str) -> Callable[[gpu.Results], None]:
     def run(results: gpu.Results) -> None:
         recorder = Recorder(results)
-        options = ["-q", "--tb=line", "-p", "no:cacheprovider"]
+        options = ["-q", "--tb=line", "-p", "no:cacheprovider", "-m", "not cpu"]
         status = pytest.main([*options, str(gpu.HERE / file)], [recorder])
         counts = {"passed": recorder.passed, "skipped": recorder.skipped}
         results.row("all", failed=recorder.failed, **counts)

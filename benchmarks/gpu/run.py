@@ -140,7 +140,7 @@ def main() -> int:
     for part in arguments.parts or PARTS:
         (OUT / f"{part}.json").unlink(missing_ok=True)
         left = arguments.seconds - 15 - (time.monotonic() - begin)
-        seconds = min(PARTS[part], left)
+        seconds = max(0, min(PARTS[part], left))
         print(f"run.py: {part}, at most {seconds:.0f} s", flush=True)
         state = run_part(part, seconds, env) if seconds > 10 else "no time was left"
         parts[part] = {"state": state, **read(part)}
