@@ -122,9 +122,9 @@ def segments(results: gpu.Results) -> None:
 
 
 ITEMS = {
-    "CUDA graph": graph,
     "precision": precision,
     "optimizers": foreach,
     "copies": copies,
     "expandable segments": segments,
+    "CUDA graph": graph,  # Last: CUDA may be of no use to this process afterwards.
 }
