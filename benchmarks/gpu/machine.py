@@ -55,13 +55,15 @@ class Recorder:
         self.passed = self.failed = self.skipped = 0
 
     def pytest_runtest_logreport(self, report: Any) -> None:
-        self.passed += report.passed and report.when == "call"
+        self.passed += report.passed and getattr(report, "when", "") == "call"
         self.skipped += report.skipped
         self.failed += report.failed
         if report.failed:
             said = getattr(report.longrepr, "reprcrash", None)
             text = said.message if said else report.longreprtext
             self._results.row(report.nodeid, False, said=text.splitlines()[0][:120])
+
+    pytest_collectreport = pytest_runtest_logreport
 
 
 def tests_of(file: str) -> Callable[[gpu.Results], None]:
@@ -71,7 +73,7 @@ def tests_of(file: str) -> Callable[[gpu.Results], None]:
         status = pytest.main([*options, str(gpu.HERE / file)], [recorder])
         counts = {"passed": recorder.passed, "skipped": recorder.skipped}
         results.row("all", failed=recorder.failed, **counts)
-        if status == pytest.ExitCode.INTERRUPTED:
+        if status == pytest.ExitCode.INTERRUPTED and not recorder.failed:
             raise gpu.TimeUpError
 
     return run
