@@ -13,7 +13,8 @@ def number(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:#.3g}".rstrip(".")
 
 
-def _spread(value: list[float]) -> str:
+def spread(value: list[float]) -> str:
+    """Write a median with its minimum and maximum."""
     return f"{number(value[0])} ({number(value[1])} to {number(value[2])})"
 
 
@@ -44,7 +45,7 @@ def _target_rows(results: dict[str, Result]) -> list[list[str]]:
     lines = []
     for key, result in results.items():
         for row in result["rows"]:
-            value = _spread(row["value"])
+            value = spread(row["value"])
             lines.append(
                 [
                     key,
@@ -110,7 +111,7 @@ def _case_table(result: Result) -> str:
             line = [
                 case["name"],
                 side,
-                _spread(values),
+                spread(values),
                 number(of_calls["90"] * 1e3),
                 number(of_calls["99"] * 1e3),
                 str(figures["calls"]),
@@ -150,7 +151,7 @@ def _policy_table(result: Result) -> str:
             figures = case["sides"].get(side)
             medians = figures["round_medians_s"] if figures else []
             line.append(
-                _spread([1e3 * f(medians) for f in (median, min, max)])
+                spread([1e3 * f(medians) for f in (median, min, max)])
                 if medians
                 else ""
             )
