@@ -66,7 +66,7 @@ def environment() -> dict[str, str]:
     torch = Path(spec.origin).parent
     libraries = [torch / "lib", *torch.parent.glob("nvidia/*/lib")]
     fake = [os.environ["GPU_CHECK_DRY_RUN"]] if DRY else []
-    modules = [HERE, HERE / "client", HERE / "tests" / "python"]
+    modules = [HERE, HERE / "client", HERE / "tests" / "python", *add_packages()]
     others = os.environ.get("PYTHONPATH", "")
     return {
         **os.environ,
@@ -113,6 +113,25 @@ def run_part(part: str, seconds: float, env: dict[str, str]) -> str:
         process.wait()
         end_children()
     return "killed" if status is None else "ended" if status == 0 else f"died, {status}"
+
+
+def add_packages() -> list[Path]:
+    """Install the folder's wheels if this Python lacks one; give where they are."""
+    names = ("grpc", "google.protobuf", "pytest")
+    site = HERE / "site"
+    if all(is_there(name) for name in names):
+        return []
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index"]
+    install += ["--find-links", str(HERE / "wheels"), "--target", str(site)]
+    subprocess.run([*install, "grpcio", "protobuf", "pytest"], check=True)
+    return [site]
+
+
+def is_there(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # Of what it is in.
+        return False
 
 
 def read(part: str) -> dict[str, Any]:
