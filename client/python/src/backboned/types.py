@@ -409,8 +409,8 @@ class Device(NamedTuple):
     them, `ahead` would run before a call that was made now with the label, or else the
     session, of whoever asked, which would wait some `estimated_wait` seconds. It has
     worked for `busy` seconds since the server's start. Of a GPU: its memory's
-    `total_bytes`, those that no process has (`free_bytes`), and its `driver`: the version
-    of CUDA that it has.
+    `total_bytes`, those that no process has (`free_bytes`), and the version of CUDA of
+    its `driver`.
     """
 
     name: str
