@@ -22,6 +22,11 @@ constexpr const char* kVariables[] = {
     "DNNL_DEFAULT_FPMATH_MODE",
 };
 
+// That of the process's start. Work on a GPU in another precision sets the same
+// switch, which a CPU does not heed.
+const at::Float32MatmulPrecision kPrecision =
+    at::globalContext().float32MatmulPrecision();
+
 std::string PrecisionName(at::Float32MatmulPrecision precision) {
   switch (precision) {
     case at::Float32MatmulPrecision::HIGHEST:
@@ -64,8 +69,7 @@ std::map<std::string, std::string> Numerics() {
   const at::Context& context = at::globalContext();
   std::map<std::string, std::string> result = {
       {"cpu_capability", at::get_cpu_capability()},
-      {"float32_matmul_precision",
-       PrecisionName(context.float32MatmulPrecision())},
+      {"float32_matmul_precision", PrecisionName(kPrecision)},
       {"mkldnn", context.userEnabledMkldnn() ? "on" : "off"},
   };
   for (const char* name : kVariables) {

@@ -126,7 +126,9 @@ def test_tf32_is_an_instances_own(tmp_path):
             )
             for precision in (None, "highest", "tf32")
         }
+        numerics = server.info().numerics
         out = {precision: net.forward(x).out for precision, net in nets.items()}
+        assert server.info().numerics == numerics
         assert np.array_equal(out[None], out["highest"])
         assert not np.array_equal(out[None], out["tf32"])
         assert np.allclose(out[None], out["tf32"], atol=5e-3)
