@@ -52,12 +52,18 @@ Inputs PrepareInputs(const Instance& instance, const State& state,
   });
 }
 
+std::vector<at::Tensor> FinishOutputs(const ForwardWork& work,
+                                      std::vector<at::Tensor> outputs) {
+  for (at::Tensor& rows : outputs) {
+    if (work.l2_normalize) rows = NormalizeRows(rows);
+    if (work.output_dtype) rows = rows.to(*work.output_dtype);
+  }
+  return outputs;
+}
+
 std::vector<at::Tensor> DeliverOutputs(const ForwardWork& work,
                                        std::vector<at::Tensor> outputs) {
-  if (work.l2_normalize) {
-    for (at::Tensor& rows : outputs) rows = NormalizeRows(rows);
-  }
-  return AllOnHost(std::move(outputs), work.output_dtype);
+  return AllOnHost(FinishOutputs(work, std::move(outputs)));
 }
 
 ForwardOutput ComputeForward(ForwardWork& work, const State& state) {

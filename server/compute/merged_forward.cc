@@ -1,9 +1,11 @@
 #include "server/compute/merged_forward.h"
 
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 #include <span>
 #include <utility>
 #include <vector>
@@ -45,21 +47,19 @@ class MergedForward : public BatchWork {
   }
 
   absl::Status RunBatch(std::span<BatchWork* const> batch) override {
-    std::vector<ForwardPart> parts;
+    std::vector<MergedForward*> all;
     for (BatchWork* other : batch) {
-      parts.push_back(static_cast<MergedForward*>(other)->PreparedPart());
-      if (parts.size() > 1 && !CanRunTogether(parts.front(), parts.back())) {
+      all.push_back(static_cast<MergedForward*>(other));
+    }
+    const std::vector<ForwardPart> parts = PreparedParts(all);
+    for (const ForwardPart& part : parts) {
+      if (!CanRunTogether(parts.front(), part)) {
         return absl::AbortedError("two keys are equal by chance");
       }
     }
-    std::vector<ForwardOutput> outputs = Outputs(parts);
-    for (size_t i = 0; i < batch.size(); ++i) {
-      static_cast<MergedForward*>(batch[i])->Deliver(outputs[i]);
-    }
+    Deliver(all, Outputs(parts));
     // Nothing fails from here on.
-    for (BatchWork* other : batch) {
-      static_cast<MergedForward*>(other)->EndTurn(batch.size() > 1);
-    }
+    for (MergedForward* other : all) other->EndTurn(all.size() > 1);
     return absl::OkStatus();
   }
 
@@ -67,10 +67,48 @@ class MergedForward : public BatchWork {
   int64_t rows() const { return work_.inputs.rows(); }
   bool IsWhole() const { return rows() <= max_batch_; }
 
-  ForwardPart PreparedPart() const {
-    ForwardPart part = Part();
-    part.inputs = PrepareInputs(*work_.instance, *used_, part.inputs);
-    return part;
+  bool IsOnGpu() const { return !work_.instance->worker().device().is_cpu(); }
+
+  // Returns the parts of a batch with their inputs on the device, where they
+  // come by one copy if they have the same form.
+  static std::vector<ForwardPart> PreparedParts(
+      const std::vector<MergedForward*>& all) {
+    std::vector<ForwardPart> parts;
+    for (const MergedForward* each : all) parts.push_back(each->Part());
+    const MergedForward& first = *all.front();
+    if (!first.IsOnGpu() || !HaveOneForm(all)) {
+      for (size_t i = 0; i < all.size(); ++i) {
+        parts[i].inputs = all[i]->Prepared(parts[i].inputs);
+      }
+      return parts;
+    }
+    std::vector<at::Tensor> xs;
+    for (const ForwardPart& part : parts) xs.push_back(part.inputs.x());
+    const Inputs together = first.Prepared(at::cat(xs));
+    int64_t begin = 0;
+    for (ForwardPart& part : parts) {
+      const int64_t rows = part.inputs.rows();
+      part.inputs = together.Rows(begin, rows);
+      begin += rows;
+    }
+    return parts;
+  }
+
+  Inputs Prepared(const Inputs& inputs) const {
+    return PrepareInputs(*work_.instance, *used_, inputs);
+  }
+
+  // Returns whether the inputs of a batch are prepared in the same way.
+  static bool HaveOneForm(const std::vector<MergedForward*>& all) {
+    const ForwardWork& first = all.front()->work_;
+    return std::ranges::all_of(all, [&](const MergedForward* each) {
+      const ForwardWork& work = each->work_;
+      return work.inputs.x().scalar_type() == first.inputs.x().scalar_type() &&
+             work.inputs.x().sizes().slice(1) ==
+                 first.inputs.x().sizes().slice(1) &&
+             work.instance->identity().normalization ==
+                 first.instance->identity().normalization;
+    });
   }
 
   // A batch of one has the bits of a forward that does not merge.
@@ -84,10 +122,38 @@ class MergedForward : public BatchWork {
     return outputs;
   }
 
-  // Brings the turn's outputs to the host, and allocates those of all turns.
-  void Deliver(ForwardOutput& output) {
-    const ScopedAccount scope(work_.account);
-    delivered_ = DeliverOutputs(work_, std::move(output.outputs));
+  // Brings a batch's outputs to the host, from a GPU all at once.
+  static void Deliver(const std::vector<MergedForward*>& all,
+                      std::vector<ForwardOutput> outputs) {
+    if (!all.front()->IsOnGpu() || all.size() == 1) {
+      for (size_t i = 0; i < all.size(); ++i) {
+        const ForwardWork& work = all[i]->work_;
+        const ScopedAccount scope(work.account);
+        all[i]->Keep(DeliverOutputs(work, std::move(outputs[i].outputs)));
+      }
+      return;
+    }
+    std::vector<at::Tensor> finished;
+    for (size_t i = 0; i < all.size(); ++i) {
+      std::ranges::move(
+          FinishOutputs(all[i]->work_, std::move(outputs[i].outputs)),
+          std::back_inserter(finished));
+    }
+    finished = AllOnHostAtOnce(std::move(finished));
+    auto next = finished.begin();
+    for (MergedForward* each : all) {
+      const ScopedAccount scope(each->work_.account);
+      std::vector<at::Tensor> own;
+      for (size_t i = 0; i < each->work_.options.outputs.size(); ++i) {
+        own.push_back(CopyOnHost(*next++));
+      }
+      each->Keep(std::move(own));
+    }
+  }
+
+  // Keeps the turn's outputs, and allocates those of all turns.
+  void Keep(std::vector<at::Tensor> delivered) {
+    delivered_ = std::move(delivered);
     if (IsWhole() || !outputs_.empty()) return;
     std::vector<at::Tensor> all;
     for (const at::Tensor& turn : delivered_) {

@@ -1,10 +1,20 @@
 #include "server/device/host_view.h"
 
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 
+#include <cstdint>
 #include <cstring>
+#include <map>
 
 namespace backboned {
+namespace {
+
+// Tensors that are copied together take so much more of a GPU's memory, and one
+// more tensor's.
+constexpr size_t kMaxBytesAtOnce = size_t{64} << 20;
+
+}  // namespace
 
 at::Tensor OnHost(const at::Tensor& tensor,
                   std::optional<at::ScalarType> dtype) {
@@ -15,6 +25,41 @@ at::Tensor OnHost(const at::Tensor& tensor,
 std::vector<at::Tensor> AllOnHost(std::vector<at::Tensor> tensors,
                                   std::optional<at::ScalarType> dtype) {
   for (at::Tensor& tensor : tensors) tensor = OnHost(tensor, dtype);
+  return tensors;
+}
+
+std::vector<at::Tensor> AllOnHostAtOnce(std::vector<at::Tensor> tensors,
+                                        std::optional<at::ScalarType> dtype) {
+  // The tensors of each dtype that one copy is to bring.
+  std::map<at::ScalarType, std::vector<at::Tensor*>> groups;
+  std::map<at::ScalarType, size_t> bytes;
+  const auto bring = [](std::vector<at::Tensor*>& group) {
+    std::vector<at::Tensor> flat;
+    for (const at::Tensor* tensor : group) {
+      flat.push_back(tensor->reshape({-1}));
+    }
+    const at::Tensor host = OnHost(flat.size() == 1 ? flat[0] : at::cat(flat));
+    int64_t begin = 0;
+    for (at::Tensor* tensor : group) {
+      const int64_t count = tensor->numel();
+      *tensor = host.narrow(0, begin, count).view(tensor->sizes());
+      begin += count;
+    }
+    group.clear();
+  };
+  for (at::Tensor& tensor : tensors) {
+    if (!tensor.defined()) continue;
+    if (dtype) tensor = tensor.to(*dtype);
+    const at::ScalarType kind = tensor.scalar_type();
+    groups[kind].push_back(&tensor);
+    bytes[kind] += tensor.nbytes();
+    if (bytes[kind] < kMaxBytesAtOnce) continue;
+    bring(groups[kind]);
+    bytes[kind] = 0;
+  }
+  for (auto& [kind, group] : groups) {
+    if (!group.empty()) bring(group);
+  }
   return tensors;
 }
 

@@ -24,6 +24,11 @@ at::Tensor OnHost(const at::Tensor& tensor,
 std::vector<at::Tensor> AllOnHost(std::vector<at::Tensor> tensors,
                                   std::optional<at::ScalarType> dtype = {});
 
+// As AllOnHost, of tensors of a GPU, by one copy for each dtype and for each 64
+// MiB. They share memory then.
+std::vector<at::Tensor> AllOnHostAtOnce(
+    std::vector<at::Tensor> tensors, std::optional<at::ScalarType> dtype = {});
+
 // Returns `tensor` on `device`: itself if it is there. Call this on the worker
 // only.
 at::Tensor OnDevice(const at::Tensor& tensor, c10::Device device);

@@ -227,7 +227,8 @@ Task<absl::StatusOr<std::vector<at::Tensor>>> Instance::HostView(
     co_return std::move(tensors);
   }
   const DeviceWorker::Work work = [&] {
-    tensors = AllOnHost(tensors, dtype);
+    tensors = worker_.device().is_cpu() ? AllOnHost(tensors, dtype)
+                                        : AllOnHostAtOnce(tensors, dtype);
     return absl::OkStatus();
   };
   const absl::StatusOr<DeviceWorker::Times> times =
@@ -245,7 +246,10 @@ struct Instance::Digesting {
   void Fetch() {
     if (!host.empty()) return;
     for (const auto* some : {&state->params, &state->buffers, &state->shared}) {
-      for (const at::Tensor& tensor : *some) host.push_back(OnHost(tensor));
+      host.insert(host.end(), some->begin(), some->end());
+    }
+    if (!host.empty() && !host[0].is_cpu()) {
+      host = AllOnHostAtOnce(std::move(host));
     }
   }
 

@@ -1,6 +1,7 @@
 """What a server promises on a GPU and a CPU keeps by itself: order, time, waits."""
 
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import backboned
 import numpy as np
@@ -318,3 +319,56 @@ def test_least_is_the_gpu_with_most_free_memory(tmp_path):
         assert again.info().device == "cuda:1"
         with pytest.raises(backboned.errors.AlreadyExists):
             server.create("seq-mnist", name="net-1", device="cpu", exist_ok=True)
+
+
+def test_a_batch_of_many_clients_is_one_copy_in_and_one_out(tmp_path):
+    """Their outputs differ in kind; each gets its own rows."""
+    x = x_of(8)
+    options = ["--max-batch=8", "--max-delay-us=1000000"]
+    wanted = ["out", "features", "both", "out"] * 2
+
+    def ask(net, i):
+        return net.forward(x[i : i + 1], returnt=wanted[i], allow_merge=True)
+
+    def run(folder, merges):
+        folder.mkdir()
+        with serving(folder, options=options) as (server, counts):
+            net = server.create("seq-mnist", seed=0, module=False)
+            alone = [net.forward(x[i : i + 1], returnt="both") for i in range(8)]
+            found = []
+            if merges:
+                with ThreadPoolExecutor(8) as threads:
+                    found = list(threads.map(ask, [net] * 8, range(8)))
+                assert server.info().devices[0].batches.merged_forwards == 8
+        return alone, found, [counts[f"copies {way}"] for way in ("in", "out")]
+
+    _, _, before = run(tmp_path / "apart", merges=False)
+    alone, found, after = run(tmp_path / "together", merges=True)
+    assert [b - a for a, b in zip(before, after)] == [1, 1]
+    for expected, answer, returnt in zip(alone, found, wanted):
+        for name in ("out", "features") if returnt == "both" else (returnt,):
+            ours, theirs = answer.outputs[name], expected.outputs[name]
+            assert np.allclose(ours, theirs, atol=1e-5)
+
+
+def test_a_network_is_read_by_one_copy_of_each_dtype(tmp_path):
+    def copies_out(read, folder):
+        folder.mkdir()
+        with serving(folder) as (server, counts):
+            net = server.create(
+                architecture="resnet18", num_classes=3, num_filters=4, module=False
+            )
+            read(net)
+        return counts["copies out"]
+
+    reads = {
+        "nothing": lambda net: None,
+        "parameters": lambda net: net.get_params(),
+        "parameters in double": lambda net: net.get_params(dtype="float64"),
+        "buffers": lambda net: net.get_buffers(),  # Of float32 and int64.
+        "digest": lambda net: net.info(digest=True),
+    }
+    none, *counts = (
+        copies_out(read, tmp_path / str(i)) for i, read in enumerate(reads.values())
+    )
+    assert [count - none for count in counts] == [1, 1, 2, 2]
