@@ -7,8 +7,8 @@ a full run the tables of docs/peers.md.
 
 import argparse
 import json
-import os
 import sys
+import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def networks(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Give what each network's experiments train."""
-    gpu = arguments.device.startswith("cuda")
+    gpu = arguments.device != "cpu"
     filters, batch, side = (64, 32, 32) if gpu else (8, 8, 16)
     common = {"threads": arguments.threads, "device": arguments.device}
     found = {
@@ -92,7 +92,7 @@ def trial(peer: str, work: dict[str, Any], counts: list[int], scale: float) -> A
 
 def measure(arguments: argparse.Namespace, plan: Plan) -> dict[str, Any]:
     """Measure the peers in turn, and all of that in every round."""
-    gpu = arguments.device.startswith("cuda")
+    gpu = arguments.device != "cpu"
     counts = [1, 2] if arguments.quick else [1, 2, 4, 8] if gpu else [1, 2, 4]
     peers = arguments.only or list(PEERS)
     left_out = {p: why for p in peers if (why := missing(p, arguments.device))}
@@ -115,14 +115,12 @@ def main() -> int:
     if arguments.source:
         run = json.loads(arguments.source.read_text())
     else:
-        load = os.getloadavg()[0]
         rounds = 1 if arguments.quick else arguments.rounds
         plan = Plan(rounds, 0.25 if arguments.quick else 1.0)
         about = page.describe(arguments.device, arguments.threads, ROOT)
         run = {"about": about, **measure(arguments, plan)}
-        about["load before"] = f"{load:.2f}"
-        about["rounds"] = str(plan.rounds)
-        plan.show("done")
+        minutes = (time.monotonic() - plan.began) / 60
+        about["run"] = f"{plan.rounds} rounds, {minutes:.1f} minutes"
         name = f"{datetime.now():%Y%m%d-%H%M%S}.json"
         path = arguments.out or ROOT / "results" / "peers" / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -42,7 +42,7 @@ def missing(peer: str, device: str) -> str:
     """Say why a peer cannot be measured here; empty if it can."""
     if peer != "mps":
         return ""
-    if not device.startswith("cuda"):
+    if device == "cpu":
         return "CUDA MPS is of NVIDIA's GPUs, and this run is on a CPU"
     found = shutil.which("nvidia-cuda-mps-control")
     return "" if found else "there is no nvidia-cuda-mps-control"
@@ -83,19 +83,18 @@ class Trial:
         threads, target = self._work["threads"], f"unix:{folder}/s"
         if self._peer in SERVERS:
             program = HERE / SERVERS[self._peer]
-            self._add(Process([sys.executable, program, threads, target], ENVIRONMENT))
+            self._all.append(
+                Process([sys.executable, program, threads, target], ENVIRONMENT)
+            )
             target = self._all[0].read_line()
         elif self._peer in ("train_step", "hosted"):
             options = ["--device", self._work["device"], "--log-level", "error"]
             command = [find_binary(), "--listen", target, "--threads", threads]
-            self._add(Process([*command, *options]))
+            self._all.append(Process([*command, *options]))
             self._all[0].read_line()
         elif self._peer == "mps":
             self._environment.update(self._ended.enter_context(mps(folder)))
         self._target = target
-
-    def _add(self, process: Process) -> None:
-        self._all.append(process)
 
     def begin(self, patience_s: float = PATIENCE_S) -> dict[str, Any]:
         """Start one more experiment; say how long its first step took to end."""
@@ -105,7 +104,7 @@ class Trial:
         began = time.perf_counter()
         program = HERE / "experiment.py"
         client = Worker([sys.executable, program, json.dumps(spec)], self._environment)
-        self._add(client)
+        self._all.append(client)
         self.clients.append(client)
         first = json.loads(client.read_line(patience_s))
         start_s = time.perf_counter() - began
@@ -188,22 +187,29 @@ def pss(pid: int) -> int:
     return next(int(x.split()[1]) for x in lines if x.startswith("Pss:")) * 1024
 
 
+def asked_of_gpu(what: str) -> str:
+    """Give what nvidia-smi says of the first GPU."""
+    query = ["nvidia-smi", f"--query-gpu={what}", "--format=csv,noheader,nounits"]
+    told = subprocess.run(query, capture_output=True, check=True, text=True)
+    return told.stdout.splitlines()[0]
+
+
 def device_bytes(device: str) -> int:
     """Give the memory of the first GPU that is in use; 0 on a CPU."""
-    if not device.startswith("cuda"):
-        return 0
-    query = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
-    told = subprocess.run(query, capture_output=True, check=True, text=True)
-    return int(told.stdout.split()[0]) << 20
+    return 0 if device == "cpu" else int(asked_of_gpu("memory.used")) << 20
 
 
 @contextmanager
 def mps(folder: str) -> Iterator[dict[str, str]]:
     """Run NVIDIA's MPS; give the environment of its clients."""
     words = {"CUDA_MPS_PIPE_DIRECTORY": folder, "CUDA_MPS_LOG_DIRECTORY": folder}
-    control = {"env": {**os.environ, **words}, "check": True, "timeout": 30}
-    subprocess.run(["nvidia-cuda-mps-control", "-d"], **control)
+    control = ["nvidia-cuda-mps-control"]
+    options = {"env": {**os.environ, **words}, "check": True, "timeout": 30}
+    try:
+        subprocess.run([*control, "-d"], **options)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise MeasurementError(f"MPS does not start: {error}") from error
     try:
         yield words
     finally:
-        subprocess.run(["nvidia-cuda-mps-control"], input=b"quit\n", **control)
+        subprocess.run(control, input=b"quit\n", **options)
