@@ -18,6 +18,7 @@ ROOT = HERE.parents[1]
 sys.path.insert(1, str(HERE.parent))
 
 import page  # noqa: E402
+from backboned import BackbonedError  # noqa: E402
 from experiments import Plan  # noqa: E402
 from processes import MeasurementError  # noqa: E402
 from report import fill  # noqa: E402
@@ -90,24 +91,31 @@ def trial(peer: str, work: dict[str, Any], counts: list[int], scale: float) -> A
     return found
 
 
-def measure(arguments: argparse.Namespace, plan: Plan) -> dict[str, Any]:
-    """Measure the peers in turn, and all of that in every round."""
+def measure(
+    arguments: argparse.Namespace, plan: Plan, about: dict[str, str], path: Path
+) -> dict[str, Any]:
+    """Measure the peers in turn, and all of that in every round; save each round."""
     gpu = arguments.device != "cpu"
     counts = [1, 2] if arguments.quick else [1, 2, 4, 8] if gpu else [1, 2, 4]
     peers = arguments.only or list(PEERS)
     left_out = {p: why for p in peers if (why := missing(p, arguments.device))}
     works = networks(arguments)
     results: dict[str, Any] = {name: {} for name in works}
+    run = {"about": about, "works": works, "results": results, "left_out": left_out}
+    path.parent.mkdir(parents=True, exist_ok=True)
     for number in range(1, plan.rounds + 1):
         for name, work in works.items():
             for peer in [peer for peer in peers if peer not in left_out]:
                 plan.show(f"{name}, {peer}: round {number} of {plan.rounds}")
                 try:
                     done = trial(peer, work, counts, plan.scale)
-                except MeasurementError as error:
+                except (MeasurementError, BackbonedError) as error:
                     done = {"error": str(error)}
                 results[name].setdefault(peer, []).append(done)
-    return {"works": works, "results": results, "left_out": left_out}
+        minutes = (time.monotonic() - plan.began) / 60
+        about["run"] = f"{number} rounds, {minutes:.1f} minutes"
+        path.write_text(json.dumps(run, indent=1))
+    return run
 
 
 def main() -> int:
@@ -118,13 +126,9 @@ def main() -> int:
         rounds = 1 if arguments.quick else arguments.rounds
         plan = Plan(rounds, 0.25 if arguments.quick else 1.0)
         about = page.describe(arguments.device, arguments.threads, ROOT)
-        run = {"about": about, **measure(arguments, plan)}
-        minutes = (time.monotonic() - plan.began) / 60
-        about["run"] = f"{plan.rounds} rounds, {minutes:.1f} minutes"
         name = f"{datetime.now():%Y%m%d-%H%M%S}.json"
         path = arguments.out or ROOT / "results" / "peers" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(run, indent=1))
+        run = measure(arguments, plan, about, path)
         print(f"wrote {path}")
     parts = page.sections(run)
     print("\n\n".join(parts.values()))
