@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from backboned.transport import native
 from report import markdown, number
 from stats import ratios, spread
 from trials import PEERS, asked_of_gpu
@@ -31,6 +32,7 @@ def describe(device: str, threads: int, root: Path) -> dict[str, str]:
     if device.startswith("cuda"):
         gpu = asked_of_gpu("name,driver_version,memory.total")
         where = f"{gpu} MiB, beside a CPU of {os.cpu_count()} cores"
+    carrier = "the native library" if native.library() else "grpcio"
     packages = ("backboned", "torch", "grpcio", "numpy")
     return {
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
@@ -41,6 +43,7 @@ def describe(device: str, threads: int, root: Path) -> dict[str, str]:
         "threads": f"{threads} in each process that computes",
         "versions": f"Python {platform.python_version()}, "
         + ", ".join(f"{name} {version(name)}" for name in packages),
+        "Backboned's clients": f"call by {carrier}",
         "load before": f"{os.getloadavg()[0]:.2f}",
     }
 
@@ -120,7 +123,7 @@ def _kill_table(works: Works) -> str:
         kills = [found["kill"] for found in good]
         errors = [kill["error"] for kill in kills if "error" in kill]
         again = [kill["again_s"] for kill in kills if "again_s" in kill]
-        refused = sum("again_error" in kill for kill in kills)
+        refused = any("again_error" in kill for kill in kills)
         held = [f"{k['held']}, {k.get('held_after', '?')}" for k in kills]
         lines.append(
             [
@@ -130,7 +133,7 @@ def _kill_table(works: Works) -> str:
                 _spread([kill["before_s"] for kill in kills], 1e3),
                 _spread([k["longest_s"] for k in kills if "longest_s" in k], 1e3),
                 "no server" if kills[0]["held"] is None else held[0],
-                _spread(again) + (f" no in {refused}" if refused else ""),
+                _spread(again) or ("no" if refused else "not tried"),
             ]
         )
     return markdown(headings, lines)
