@@ -50,17 +50,24 @@ class _BasicBlock(nn.Module):
 
 
 class ResNet18(nn.Module):
-    """`resnet18` for images of 32x32: a 3x3 stem and no pooling behind it."""
+    """`resnet18` for images of 32x32: a 3x3 stem and no pooling behind it.
+
+    Parameters
+    ----------
+    filters : int
+        Of the first stage; each later one has twice as many.
+    """
 
     input_shape = (3, 32, 32)
 
-    def __init__(self) -> None:
+    def __init__(self, filters: int = 64) -> None:
         super().__init__()
-        self.conv1 = _conv3x3(3, 64)
-        self.bn1 = nn.BatchNorm2d(64)
+        self.conv1 = _conv3x3(3, filters)
+        self.bn1 = nn.BatchNorm2d(filters)
         stages = []
-        in_planes = 64
-        for planes, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
+        in_planes = filters
+        for factor, stride in ((1, 1), (2, 2), (4, 2), (8, 2)):
+            planes = factor * filters
             stages.append(
                 nn.Sequential(
                     _BasicBlock(in_planes, planes, stride),
@@ -69,7 +76,7 @@ class ResNet18(nn.Module):
             )
             in_planes = planes
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
-        self.classifier = nn.Linear(512, 10)
+        self.classifier = nn.Linear(8 * filters, 10)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         out = F.relu(self.bn1(self.conv1(x)))
