@@ -86,8 +86,8 @@ StatePtr StateToRun(const ForwardWork& work, const StatePtr& used);
 Inputs PrepareInputs(const Instance& instance, const State& state,
                      const Inputs& inputs);
 
-// For the worker: returns a forward's outputs as asked for, on its device, or on
-// the host.
+// For the worker: returns a forward's outputs as asked for, on its device, or
+// on the host.
 std::vector<at::Tensor> FinishOutputs(const ForwardWork& work,
                                       std::vector<at::Tensor> outputs);
 std::vector<at::Tensor> DeliverOutputs(const ForwardWork& work,
