@@ -85,7 +85,7 @@ Server::Server(const std::vector<c10::Device>& devices, int threads,
     if (worker != nullptr) continue;
     worker =
         std::make_unique<DeviceWorker>(device, threads, scheduling, clock_);
-    worker->OnOutOfMemory([this] { return tapes_.DemoteAll() > 0; });
+    worker->OnOutOfMemory([this] { return tapes_.DemoteAllOnGpus() > 0; });
     worker_order_.push_back(worker.get());
   }
   chores_ = std::make_unique<DeviceWorker>(c10::Device(c10::kCPU),
@@ -108,9 +108,8 @@ Task<absl::StatusOr<Created>> Server::CreateInstance(
     const CreateOptions& options) {
   absl::StatusOr<Blueprint> plan = MakeBlueprint(options);
   if (!plan.ok()) co_return plan.status();
-  absl::StatusOr<DeviceWorker*> worker = plan->source == nullptr
-                                             ? FindWorker(options.device)
-                                             : &plan->source->worker();
+  absl::StatusOr<DeviceWorker*> worker =
+      plan->source == nullptr ? WorkerFor(options) : &plan->source->worker();
   if (!worker.ok()) co_return worker.status();
   if (plan->source == nullptr) {  // A clone's condition comes first.
     if (auto taken = registry_.Get(options.owner, options.name)) {
@@ -195,10 +194,11 @@ void Server::Sweep(absl::Time now) {
 // call.
 void Server::ReleaseRestingGpus() {
   int64_t batches = 0;
-  bool has_gpu = false;
+  const DeviceWorker* gpu = nullptr;
   for (const DeviceWorker* const worker : worker_order_) {
     if (worker->device().is_cpu()) continue;
-    has_gpu = true;
+    if (!worker->is_idle()) return;
+    gpu = worker;
     for (const int64_t count : worker->batch_figures().batches) {
       batches += count;
     }
@@ -207,7 +207,7 @@ void Server::ReleaseRestingGpus() {
     absl::MutexLock lock(&mutex_);
     if (std::exchange(gpu_batches_, batches) != batches) return;
   }
-  if (has_gpu) ReleasePooledGpuMemory();
+  if (gpu != nullptr) ReleasePooledGpuMemory(gpu->device());
 }
 
 void Server::SweepUntilEnd() {
@@ -224,10 +224,19 @@ void Server::SweepUntilEnd() {
   }
 }
 
+// Returns the worker of a new network, which is on its columns' device.
+absl::StatusOr<DeviceWorker*> Server::WorkerFor(
+    const CreateOptions& options) const {
+  if (options.device == kLeastUsedDevice && !options.columns.empty()) {
+    return &options.columns.front()->worker();
+  }
+  return FindWorker(options.device);
+}
+
 DeviceWorker* Server::LeastUsedWorker() const {
   return *std::ranges::max_element(
       worker_order_, {}, [](const DeviceWorker* worker) {
-        if (worker->device().is_cpu()) return int64_t{-1};
+        if (worker->device().is_cpu() || worker->is_lost()) return int64_t{-1};
         const GpuMemory memory = GpuMemoryOf(worker->device());
         return memory.free + memory.pooled;
       });

@@ -105,6 +105,7 @@ class Server {
   absl::Status Register(const std::shared_ptr<Instance>& instance,
                         const std::function<absl::Status()>& check_wanted);
 
+  absl::StatusOr<DeviceWorker*> WorkerFor(const CreateOptions& options) const;
   DeviceWorker* LeastUsedWorker() const;
   void SweepUntilEnd();
   void ReleaseRestingGpus();

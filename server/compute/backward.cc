@@ -51,15 +51,17 @@ absl::Status Accumulate(const BackwardWork& work,
   return absl::OkStatus();
 }
 
-// Runs the backward, on the worker. A second try has used up the tapes' graphs.
+// Runs the backward, on the worker. The first try may have used up graphs, so a
+// second one gives all of them up.
 absl::Status Compute(BackwardWork& work, bool is_second, BackwardDone& done) {
   Instance& instance = *work.instance;
   done = {};
+  if (is_second) work.lease.Demote();
   std::vector<GraphGradients> graphs;
   for (size_t i = 0; i < work.lease.tapes().size(); ++i) {
     const Tape& tape = *work.lease.tapes()[i];
     GraphGradients& graph = graphs.emplace_back();
-    if (!is_second) graph.graph = tape.graph.get();
+    graph.graph = tape.graph.get();
     graph.make = [&tape] { return tape.replay->Run(); };
     graph.sequence = tape.sequence;
     for (size_t j = 0; j < work.output_grads[i].size(); ++j) {

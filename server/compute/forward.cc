@@ -89,14 +89,14 @@ absl::Status Compute(TapeStore& tapes, const DeviceWorker::Request& request,
   const StatePtr state = StateToRun(work, done.used);
   const c10::Device device = work.instance->worker().device();
   std::optional<GpuMeter> meter;
-  if (work.options.record && !device.is_cpu()) meter.emplace();
+  if (work.options.record && !device.is_cpu()) meter.emplace(device);
   ForwardOutput output = ComputeForward(work, *state);
   done.outputs =
       AllCompactOnHost(DeliverOutputs(work, std::move(output.outputs)));
   if (work.return_buffers) done.buffers = AllOnHost(output.buffers);
   const StatePtr next = NextState(work, output, done);
   done.buffers_version = next->buffers_version;
-  ForEachTensor(*next, CountOnGpu);
+  if (next != done.used) work.instance->CountOnGpu(*next);
   if (work.options.record) {
     WaitFor(device);
     absl::Status kept =

@@ -76,7 +76,7 @@ class MergedForward : public BatchWork {
     std::vector<ForwardPart> parts;
     for (const MergedForward* each : all) parts.push_back(each->Part());
     const MergedForward& first = *all.front();
-    if (!first.IsOnGpu() || !HaveOneForm(all)) {
+    if (all.size() == 1 || !first.IsOnGpu() || !HaveOneForm(all)) {
       for (size_t i = 0; i < all.size(); ++i) {
         parts[i].inputs = all[i]->Prepared(parts[i].inputs);
       }

@@ -119,7 +119,7 @@ absl::Status DeviceWorker::RunAlone(const Item& item) {
     absl::MutexLock lock(&mutex_);
     free_some = on_out_of_memory_;
   }
-  return free_some && free_some() ? RunCatching(run) : first;
+  return RunCatching([&] { return free_some && free_some() ? run() : first; });
 }
 
 DeviceWorker::DeviceWorker(c10::Device device, int threads,
@@ -140,6 +140,10 @@ DeviceWorker::DeviceWorker(c10::Device device, int threads,
       c10::impl::VirtualGuardImpl(device_.type()).setDevice(device_);
       c10::AutogradState::get_tls_state().set_multithreading_enabled(false);
     }
+    RunCatching([this] {
+      WarmUp(device_);
+      return absl::OkStatus();
+    }).IgnoreError();  // Logged. Work will fail, too.
     ready.Notify();
     Pump();
   });
@@ -179,6 +183,11 @@ bool DeviceWorker::Start(const std::shared_ptr<Item>& item) {
 DeviceWorker::BatchFigures DeviceWorker::batch_figures() const {
   absl::MutexLock lock(&mutex_);
   return batch_figures_;
+}
+
+bool DeviceWorker::is_idle() const {
+  absl::MutexLock lock(&mutex_);
+  return scheduler_.queued() + scheduler_.running() == 0;
 }
 
 absl::Duration DeviceWorker::busy() const {
@@ -392,17 +401,19 @@ absl::Duration DeviceWorker::RunWanted(const Items& items) {
     return absl::ZeroDuration();
   }
   mutex_.Unlock();
-  const absl::Time begin = clock_.Now();
+  absl::Time begin;
+  absl::Duration cost;
   absl::Status ended;
   {
     const ScopedPrecision scope(device_, items[0]->request.precision);
+    begin = clock_.Now();
     RunAll(items);
     ended = RunCatching([&] {
       WaitFor(device_);
       return absl::OkStatus();
     });
+    cost = clock_.Now() - begin;
   }
-  const absl::Duration cost = clock_.Now() - begin;
   mutex_.Lock();
   busy_ += cost;
   if (!ended.ok()) Lose(ended);

@@ -164,6 +164,9 @@ class DeviceWorker {
   // Counts since the start.
   BatchFigures batch_figures() const;
 
+  // True if nothing waits or runs.
+  bool is_idle() const;
+
   // The time that the device has worked since the start.
   absl::Duration busy() const;
 

@@ -1,6 +1,8 @@
 #include "server/device/devices.h"
 
 #include <ATen/ops/empty.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/ones.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 #include <c10/util/Exception.h>
@@ -142,6 +144,13 @@ std::string DescriptionOf(c10::Device device) {
 std::string DriverVersion() {
   const int version = VersionBy("cuDriverGetVersion");
   return version == 0 ? "" : FormatVersion(version);
+}
+
+void WarmUp(c10::Device device) {
+  if (device.is_cpu()) return;
+  const at::Tensor square = at::ones({8, 8}, at::device(device));
+  at::mm(square, square);
+  WaitFor(device);
 }
 
 void WaitFor(c10::Device device) {

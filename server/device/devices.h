@@ -33,6 +33,10 @@ std::string DescriptionOf(c10::Device device);
 // `13.0`. Empty: there is no driver.
 std::string DriverVersion();
 
+// Lets a GPU's libraries take the memory that they keep for this thread, so
+// that no later work seems to.
+void WarmUp(c10::Device device);
+
 // Waits until `device` has done the work of this thread. A GPU does its work
 // later than it is asked to, and tells of a failure with the next wait. Throws
 // c10::Error if some of it has failed. Nothing waits for a CPU.

@@ -1,6 +1,7 @@
 #include "server/device/gpu_memory.h"
 
 #include <c10/core/CachingDeviceAllocator.h>
+#include <c10/core/DeviceGuard.h>
 #include <c10/core/StorageImpl.h>
 #include <c10/util/Exception.h>
 
@@ -54,20 +55,21 @@ struct CountedMemory {
 GpuMemory GpuMemoryOf(c10::Device gpu) {
   c10::DeviceAllocator* const allocator = c10::getDeviceAllocator(gpu.type());
   GpuMemory memory;
-  const auto [free, total] = allocator->getMemoryInfo(gpu.index());
-  memory.free = static_cast<int64_t>(free);
-  memory.total = static_cast<int64_t>(total);
   try {
+    const auto [free, total] = allocator->getMemoryInfo(gpu.index());
+    memory.free = static_cast<int64_t>(free);
+    memory.total = static_cast<int64_t>(total);
     const auto stats = allocator->getDeviceStats(gpu.index());
     // The first of each is of small and large blocks together.
     memory.allocated = stats.allocated_bytes[0].current;
     memory.pooled = stats.reserved_bytes[0].current - memory.allocated;
-  } catch (const c10::Error&) {  // LibTorch has not used it.
+  } catch (const c10::Error&) {
   }
   return memory;
 }
 
-void ReleasePooledGpuMemory() {
+void ReleasePooledGpuMemory(c10::Device gpu) {
+  const c10::DeviceGuard guard(gpu);
   c10::getDeviceAllocator(c10::DeviceType::CUDA)->emptyCache();
 }
 
@@ -89,17 +91,20 @@ std::shared_ptr<const void> ChargeGpuMemory(
 
 // LibTorch's allocators report to it what this thread does.
 struct GpuMeter::Reports : c10::MemoryReportingInfoBase {
+  explicit Reports(c10::Device of) : gpu(of) {}
+
   void reportMemoryUsage(void*, int64_t size, size_t, size_t,
                          c10::Device device) override {
-    if (!device.is_cpu()) bytes += size;
+    if (device == gpu) bytes += size;
   }
   bool memoryProfilingEnabled() const override { return true; }
 
+  const c10::Device gpu;
   int64_t bytes = 0;
 };
 
-GpuMeter::GpuMeter()
-    : reports_(std::make_shared<Reports>()),
+GpuMeter::GpuMeter(c10::Device gpu)
+    : reports_(std::make_shared<Reports>(gpu)),
       guard_(c10::DebugInfoKind::PROFILER_STATE, reports_) {}
 
 int64_t GpuMeter::bytes() const { return reports_->bytes; }

@@ -24,13 +24,12 @@ struct GpuMemory {
   int64_t total = 0;
 };
 
-// Returns the figures of now. Of a GPU that was not used yet, only `free` and
-// `total`.
+// Returns the figures of now. Zeros if it has not been used, or is lost.
 GpuMemory GpuMemoryOf(c10::Device gpu);
 
 // Gives the pooled memory of all GPUs back, for other processes. Waits for the
-// GPUs.
-void ReleasePooledGpuMemory();
+// GPUs. `gpu` is one that this process has used: CUDA would begin with another.
+void ReleasePooledGpuMemory(c10::Device gpu);
 
 // Charges this thread's account (see ScopedAccount) with the GPU memory of a
 // tensor until that is freed, by whatever thread. Each memory is charged once.
@@ -49,11 +48,11 @@ void CountOnGpu(const at::Tensor& tensor);
 std::shared_ptr<const void> ChargeGpuMemory(
     std::shared_ptr<MemoryAccount> account, int64_t bytes);
 
-// Measures the GPU memory that this thread allocates, less what it frees, while
-// the object lives.
+// Measures the memory of a GPU that this thread allocates, less what it frees,
+// while the object lives.
 class GpuMeter {
  public:
-  GpuMeter();
+  explicit GpuMeter(c10::Device gpu);
 
   int64_t bytes() const;
 

@@ -2,6 +2,9 @@
 
 #include <ATen/Context.h>
 
+#include <cstdint>
+#include <optional>
+
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 
@@ -34,10 +37,16 @@ class Switches {
     return *switches;
   }
 
+  // First come, first served, so that nobody waits without end.
   void Hold(Tf32 wanted) {
     absl::MutexLock lock(&mutex_);
-    while (holders_ > 0 && present_ != wanted) changed_.Wait(&mutex_);
+    const int64_t turn = last_turn_++;
+    while (turn != next_turn_ || (holders_ > 0 && present_ != wanted)) {
+      changed_.Wait(&mutex_);
+    }
+    ++next_turn_;
     ++holders_;
+    changed_.SignalAll();
     if (present_ == wanted) return;
     present_ = wanted;
     at::globalContext().setAllowTF32CuDNN(wanted.convolutions);
@@ -52,8 +61,10 @@ class Switches {
  private:
   absl::Mutex mutex_;
   absl::CondVar changed_;
-  Tf32 present_ ABSL_GUARDED_BY(mutex_);  // LibTorch's defaults.
+  std::optional<Tf32> present_ ABSL_GUARDED_BY(mutex_);  // Set by us.
   int holders_ ABSL_GUARDED_BY(mutex_) = 0;
+  int64_t last_turn_ ABSL_GUARDED_BY(mutex_) = 0;
+  int64_t next_turn_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace

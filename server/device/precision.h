@@ -18,8 +18,8 @@ enum class Precision {
 // object lives.
 //
 // LibTorch's switches are the process's. So a scope waits until no other thread
-// has one of another precision on a GPU. Nothing waits for a CPU, which has no
-// TF32.
+// has one of another precision on a GPU, and for those that waited before.
+// Nothing waits for a CPU, which has no TF32.
 class ScopedPrecision {
  public:
   ScopedPrecision(c10::Device device, Precision precision);

@@ -205,8 +205,13 @@ absl::Status Instance::CheckTrains() const {
                             "tapes or gradients"));
 }
 
+void Instance::CountOnGpu(const State& state) const {
+  if (worker_.device().is_cpu()) return;
+  ForEachTensor(state, backboned::CountOnGpu);
+}
+
 void Instance::Publish(StatePtr next) {
-  ForEachTensor(*next, CountOnGpu);
+  CountOnGpu(*next);
   WaitFor(worker_.device());
   const FeatureCache::Version version = VersionOf(*next);
   {

@@ -155,6 +155,11 @@ class Instance {
   // evaluation: float16 or bfloat16.
   absl::Status CheckTrains() const;
 
+  // Charges this thread's account with the memory of a new state, which is on
+  // the instance's device, if that is a GPU. Publish does so, too. Throws
+  // OutOfMemoryBudget if there is no room.
+  void CountOnGpu(const State& state) const;
+
   // Publishes a state once the device has computed it, and drops cached answers
   // of other versions of parameters or buffers. Call this only from work in the
   // instance's lane. Throws c10::Error if the device has failed, and

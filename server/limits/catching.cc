@@ -3,6 +3,7 @@
 #include <c10/util/Exception.h>
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <exception>
 #include <new>
 #include <string>
@@ -20,6 +21,13 @@ namespace {
 // The longest logged cause; LibTorch's may contain its stack.
 constexpr size_t kMaxCauseBytes = 2000;
 
+constexpr const char* kOutOfMemory[] = {
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+};
+
 absl::Status OutOfMemory() {
   return Error(absl::StatusCode::kResourceExhausted, Reason::kOutOfMemory,
                "the server is out of memory");
@@ -28,8 +36,9 @@ absl::Status OutOfMemory() {
 // Returns whether a library of CUDA's says that the GPU has no more memory;
 // LibTorch throws the general error then.
 bool SaysOutOfMemory(std::string_view cause) {
-  return cause.find("CUBLAS_STATUS_ALLOC_FAILED") != cause.npos ||
-         cause.find("CUDNN_STATUS_ALLOC_FAILED") != cause.npos;
+  return std::ranges::any_of(kOutOfMemory, [cause](const char* text) {
+    return cause.find(text) != cause.npos;
+  });
 }
 
 // Logs `cause`, and returns the error that points to the log.

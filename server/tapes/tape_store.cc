@@ -57,6 +57,14 @@ bool IsWithin(const Tape& tape, LimitScope scope, const Payer& payer) {
 
 }  // namespace
 
+void TapeLease::Demote() {
+  TapeStore* const store = owner();
+  if (store == nullptr) return;
+  std::vector<std::shared_ptr<const Tape>> left = store->DemoteLeased(tapes());
+  Take();  // They are leased still.
+  *this = TapeLease(store, std::move(left));
+}
+
 void TapeLease::Consume() {
   TapeStore* const store = owner();
   if (store != nullptr) store->EndLease(Take(), /*consume=*/true);
@@ -325,13 +333,29 @@ void TapeStore::Demote(const Level& level, const Payer& payer, int64_t bytes,
   }
 }
 
-int64_t TapeStore::DemoteAll() {
+int64_t TapeStore::DemoteAllOnGpus() {
   Tapes undone;  // Destroyed after the lock.
   absl::MutexLock lock(&mutex_);
   for (auto& [id, entry] : entries_) {
-    if (!entry.leased && CanBeDemoted(*entry.tape)) Demote(entry, undone);
+    const Tape& tape = *entry.tape;
+    if (!entry.leased && tape.gpu_memory != nullptr && CanBeDemoted(tape)) {
+      Demote(entry, undone);
+    }
   }
   return std::ssize(undone);
+}
+
+// Returns the leased tapes without their graphs.
+TapeStore::Tapes TapeStore::DemoteLeased(const Tapes& tapes) {
+  Tapes undone;  // Destroyed after the lock.
+  Tapes left;
+  absl::MutexLock lock(&mutex_);
+  for (const std::shared_ptr<const Tape>& tape : tapes) {
+    Entry& entry = entries_.at(tape->id);
+    if (CanBeDemoted(*tape)) Demote(entry, undone);
+    left.push_back(entry.tape);
+  }
+  return left;
 }
 
 // Moves the graph of a tape to `undone`.

@@ -43,6 +43,9 @@ class TapeLease
     return right();
   }
 
+  // Demotes those of the tapes that can be.
+  void Demote();
+
   // Drops the tapes for good: they are used up. The lease is empty then.
   void Consume();
 };
@@ -110,8 +113,9 @@ class TapeStore {
                                   std::string_view instance_uid,
                                   std::string_view principal, absl::Time now);
 
-  // Demotes all tapes that no lease holds, and returns how many it could.
-  int64_t DemoteAll();
+  // Demotes all tapes with memory on GPUs that no lease holds, and returns how
+  // many it could.
+  int64_t DemoteAllOnGpus();
 
   // Drops those of `ids` that belong to `principal` and returns their number. A
   // leased tape goes when its lease ends.
@@ -182,6 +186,7 @@ class TapeStore {
   absl::Status CheckBytes(const Level& level, int64_t bytes) const;
   absl::Status MakeRoom(const Payer& payer, int64_t bytes, Tapes& undone)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  Tapes DemoteLeased(const Tapes& tapes);
   void Demote(Entry& entry, Tapes& undone)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Demote(const Level& level, const Payer& payer, int64_t bytes,

@@ -319,6 +319,10 @@ def test_least_is_the_gpu_with_most_free_memory(tmp_path):
         assert again.info().device == "cuda:1"
         with pytest.raises(backboned.errors.AlreadyExists):
             server.create("seq-mnist", name="net-1", device="cpu", exist_ok=True)
+        columns = {"architecture": "mnistmlp-pnn", "num_classes": 2, "input_size": 8}
+        first = server.create(device="cuda:0", module=False, **columns)
+        later = server.create(device="least", columns=[first], module=False, **columns)
+        assert later.info().device == "cuda:0"
 
 
 def test_a_batch_of_many_clients_is_one_copy_in_and_one_out(tmp_path):

@@ -99,7 +99,7 @@ TEST_F(GpuMemoryTest, ATensorOverTheLimitIsNotCharged) {
 
 TEST_F(GpuMemoryTest, AMeterTellsWhatItsThreadKeeps) {
   at::Tensor before = Floats(5000);
-  const GpuMeter meter;
+  const GpuMeter meter(device_);
   const at::Tensor kept = Floats(5000);
   const int64_t bytes = meter.bytes();
   EXPECT_GE(bytes, 20'000);  // Allocators round.
@@ -115,7 +115,7 @@ TEST_F(GpuMemoryTest, WhatIsPooledGoesBack) {
   Floats(70'000);
   EXPECT_GE(GpuMemoryOf(device_).pooled, 280'000);
   const int64_t free_before = GpuMemoryOf(device_).free;
-  ReleasePooledGpuMemory();
+  ReleasePooledGpuMemory(device_);
   EXPECT_EQ(GpuMemoryOf(device_).pooled, 0);
   EXPECT_GE(GpuMemoryOf(device_).free, free_before + 280'000);
 }

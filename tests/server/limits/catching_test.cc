@@ -85,6 +85,11 @@ TEST(RunCatchingTest, TurnsMissingMemoryIntoResourceExhausted) {
               return absl::OkStatus();
             })),
             Reason::kOutOfMemory);
+  EXPECT_EQ(ReasonOf(RunCatching([]() -> absl::Status {
+              TORCH_CHECK(false, "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when");
+              return absl::OkStatus();
+            })),
+            Reason::kOutOfMemory);
   const absl::Status budget = RunCatching([]() -> absl::Status {
     throw OutOfMemoryBudget(LimitReached(
         {.name = "max-memory-bytes", .value = 10, .requested = 12}, "full"));

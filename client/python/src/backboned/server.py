@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from backboned import calls, contract, errors, types
-from backboned.errors import BackbonedError, Unavailable, verb, verbs
+from backboned.errors import (
+    BackbonedError,
+    FailedPrecondition,
+    Unavailable,
+    verb,
+    verbs,
+)
 from backboned.instance import Instance, create_instance
 from backboned.transport import local, retries, traffic
 from backboned.transport.channel import DEFAULT_TIMEOUT_S, RECONNECT_TIMEOUT_S, Channel
@@ -248,6 +254,8 @@ class Server:
         )
         made = create_instance(self.channel, request, timeout)
         made.seed = seed
+        if made.precision != precision:  # An older server does not read the field.
+            raise FailedPrecondition(f"the server knows no precision {precision!r}")
         return _wrapped(made, module)
 
     @overload
