@@ -48,7 +48,10 @@ std::vector<at::Tensor> AllOnHostAtOnce(std::vector<at::Tensor> tensors,
     group.clear();
   };
   for (at::Tensor& tensor : tensors) {
-    if (!tensor.defined()) continue;
+    if (!tensor.defined() || tensor.is_cpu()) {  // As an Adam's step count is.
+      tensor = OnHost(tensor, dtype);
+      continue;
+    }
     if (dtype) tensor = tensor.to(*dtype);
     const at::ScalarType kind = tensor.scalar_type();
     groups[kind].push_back(&tensor);

@@ -24,7 +24,7 @@ at::Tensor OnHost(const at::Tensor& tensor,
 std::vector<at::Tensor> AllOnHost(std::vector<at::Tensor> tensors,
                                   std::optional<at::ScalarType> dtype = {});
 
-// As AllOnHost, of tensors of a GPU, by one copy for each dtype and for each 64
+// As AllOnHost: those of a GPU by one copy for each dtype and for each 64
 // MiB. They share memory then.
 std::vector<at::Tensor> AllOnHostAtOnce(
     std::vector<at::Tensor> tensors, std::optional<at::ScalarType> dtype = {});
