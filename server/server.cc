@@ -193,19 +193,17 @@ void Server::Sweep(absl::Time now) {
 // Gives the GPUs' unused memory back, if they have done nothing since the last
 // call.
 void Server::ReleaseRestingGpus() {
-  int64_t batches = 0;
+  absl::Duration busy;
   const DeviceWorker* gpu = nullptr;
   for (const DeviceWorker* const worker : worker_order_) {
     if (worker->device().is_cpu()) continue;
     if (!worker->is_idle()) return;
     gpu = worker;
-    for (const int64_t count : worker->batch_figures().batches) {
-      batches += count;
-    }
+    busy += worker->busy();
   }
   {
     absl::MutexLock lock(&mutex_);
-    if (std::exchange(gpu_batches_, batches) != batches) return;
+    if (std::exchange(gpus_busy_, busy) != busy) return;
   }
   if (gpu != nullptr) ReleasePooledGpuMemory(gpu->device());
 }

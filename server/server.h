@@ -129,7 +129,7 @@ class Server {
   absl::Mutex mutex_;
   MonotonicCondVar ended_;
   bool ending_ ABSL_GUARDED_BY(mutex_) = false;
-  int64_t gpu_batches_ ABSL_GUARDED_BY(mutex_) = 0;  // At the last look.
+  absl::Duration gpus_busy_ ABSL_GUARDED_BY(mutex_);  // At the last look.
   absl::Time trimmed_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
   std::thread sweeper_;
 };

@@ -139,11 +139,11 @@ DeviceWorker::DeviceWorker(c10::Device device, int threads,
     if (!device_.is_cpu()) {
       c10::impl::VirtualGuardImpl(device_.type()).setDevice(device_);
       c10::AutogradState::get_tls_state().set_multithreading_enabled(false);
+      RunCatching([this] {
+        WarmUp(device_);
+        return absl::OkStatus();
+      }).IgnoreError();  // Logged. Work will fail, too.
     }
-    RunCatching([this] {
-      WarmUp(device_);
-      return absl::OkStatus();
-    }).IgnoreError();  // Logged. Work will fail, too.
     ready.Notify();
     Pump();
   });

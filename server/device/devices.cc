@@ -146,11 +146,10 @@ std::string DriverVersion() {
   return version == 0 ? "" : FormatVersion(version);
 }
 
-void WarmUp(c10::Device device) {
-  if (device.is_cpu()) return;
-  const at::Tensor square = at::ones({8, 8}, at::device(device));
+void WarmUp(c10::Device gpu) {
+  const at::Tensor square = at::ones({8, 8}, at::device(gpu));
   at::mm(square, square);
-  WaitFor(device);
+  WaitFor(gpu);
 }
 
 void WaitFor(c10::Device device) {

@@ -35,7 +35,7 @@ std::string DriverVersion();
 
 // Lets a GPU's libraries take the memory that they keep for this thread, so
 // that no later work seems to.
-void WarmUp(c10::Device device);
+void WarmUp(c10::Device gpu);
 
 // Waits until `device` has done the work of this thread. A GPU does its work
 // later than it is asked to, and tells of a failure with the next wait. Throws

@@ -243,8 +243,7 @@ absl::StatusOr<ForwardWork> BackboneService::Prepare(
         .limit_bytes = server().limits().max_tape_bytes,
         .parent = call.account(),
         .on_gpus = std::make_shared<MemoryAccount>(
-            MemoryAccount::Options{.name = "max-device-memory-bytes",
-                                   .parent = call.account()->on_gpus()})});
+            MemoryAccount::Options{.parent = call.account()->on_gpus()})});
   }
   MakeRoom(header, work);
   // The least bytes of a tape had to fit the limit of all tapes. The forward's
