@@ -10,6 +10,7 @@ import subprocess
 import sys
 import zipfile
 
+import backboned
 import pytest
 
 HERE = pathlib.Path(__file__).parent
@@ -49,19 +50,30 @@ def test_a_released_client_gets_the_same_bits(server, wheel):
     assert theirs == bits([server.target], {})
 
 
-@pytest.mark.cpu
-@pytest.mark.parametrize("wheel", SERVERS, ids=[wheel.stem for wheel in SERVERS])
-def test_a_released_server_gives_the_same_bits(server, wheel, tmp_path):
+@pytest.fixture(params=SERVERS, ids=[wheel.stem for wheel in SERVERS])
+def released(request, tmp_path):
+    """A released server's program, and the variables that it needs."""
     torch = pytest.importorskip("torch")
-    zipfile.ZipFile(wheel).extractall(tmp_path)
+    zipfile.ZipFile(request.param).extractall(tmp_path)
     program = tmp_path / "backboned_server/bin/backboned"
     program.chmod(0o755)
-    theirs = bits(
-        [],  # Starts the program.
-        {
-            "BACKBONED_BIN": str(program),
-            "LD_LIBRARY_PATH": str(pathlib.Path(torch.__file__).parent / "lib"),
-        },
-    )
+    libraries = pathlib.Path(torch.__file__).parent / "lib"
+    return program, {"LD_LIBRARY_PATH": str(libraries)}
+
+
+@pytest.mark.cpu
+def test_a_released_server_gives_the_same_bits(server, released):
+    program, environment = released
+    theirs = bits([], {"BACKBONED_BIN": str(program), **environment})  # Starts it.
     assert len(theirs) > 20
     assert theirs == bits([server.target], {})
+
+
+@pytest.mark.cpu
+def test_a_released_server_does_not_pretend_a_precision(released, monkeypatch):
+    program, environment = released
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with backboned.local_server(binary=program, threads=1) as server:
+        with pytest.raises(backboned.errors.FailedPrecondition, match="no precision"):
+            server.create("seq-mnist", precision="bfloat16", module=False)
