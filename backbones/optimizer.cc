@@ -1,16 +1,31 @@
 #include "backbones/optimizer.h"
 
+#include <ATen/ops/_foreach_add.h>
+#include <ATen/ops/_foreach_addcdiv.h>
+#include <ATen/ops/_foreach_addcmul.h>
+#include <ATen/ops/_foreach_clamp_max.h>
+#include <ATen/ops/_foreach_clamp_min.h>
+#include <ATen/ops/_foreach_div.h>
+#include <ATen/ops/_foreach_lerp.h>
+#include <ATen/ops/_foreach_maximum.h>
 #include <ATen/ops/_foreach_mul.h>
+#include <ATen/ops/_foreach_neg.h>
 #include <ATen/ops/_foreach_norm.h>
+#include <ATen/ops/_foreach_sqrt.h>
 #include <ATen/ops/linalg_vector_norm.h>
-#include <ATen/ops/maximum.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 
 #include <cmath>
 #include <limits>
+#include <map>
+#include <optional>
+#include <span>
+#include <string_view>
+#include <tuple>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "backbones/dtypes.h"
@@ -103,73 +118,86 @@ absl::StatusOr<std::vector<Slice>> SelectGroup(const ParameterGroup& group,
   return slices;
 }
 
-// A parameter and its slots after a step.
-struct Stepped {
-  at::Tensor param;
-  std::vector<at::Tensor> slots;
+using Tensors = std::vector<at::Tensor>;
+
+// The parameters of one group that a step changes with one call of each
+// operator. `grads` and each of `slots` are in the order of `params`.
+struct Batch {
+  Tensors params;
+  Tensors grads;
+  std::vector<Tensors> slots;  // None before the first step.
 };
 
-Stepped StepSgd(const ParameterGroup& group, const at::Tensor& param,
-                at::Tensor grad, const std::vector<at::Tensor>& slots) {
-  if (group.maximize) grad = grad.neg();
-  if (group.weight_decay != 0) grad = grad.add(param, group.weight_decay);
-  std::vector<at::Tensor> next = slots;  // Without momentum they stay.
-  if (group.momentum != 0) {
-    at::Tensor buffer =
-        slots.empty()
-            ? grad
-            : slots[0].mul(group.momentum).add_(grad, 1 - group.dampening);
-    grad = group.nesterov ? grad.add(buffer, group.momentum) : buffer;
-    next = {std::move(buffer)};
+void StepSgd(const ParameterGroup& group, Batch& batch) {
+  Tensors grads = std::move(batch.grads);
+  if (group.maximize) grads = at::_foreach_neg(grads);
+  if (group.weight_decay != 0) {
+    grads = at::_foreach_add(grads, batch.params, group.weight_decay);
   }
-  return {.param = param.add(grad, -group.lr), .slots = std::move(next)};
+  if (group.momentum != 0) {
+    if (batch.slots.empty()) {
+      batch.slots = {grads};
+    } else {
+      batch.slots[0] = at::_foreach_mul(batch.slots[0], group.momentum);
+      at::_foreach_add_(batch.slots[0], grads, 1 - group.dampening);
+    }
+    grads = group.nesterov
+                ? at::_foreach_add(grads, batch.slots[0], group.momentum)
+                : batch.slots[0];
+  }
+  batch.params = at::_foreach_add(batch.params, grads, -group.lr);
 }
 
-std::vector<at::Tensor> FreshAdamSlots(const ParameterGroup& group,
-                                       const at::Tensor& param) {
-  std::vector<at::Tensor> slots = {
-      at::zeros({}, at::kFloat), at::zeros_like(param), at::zeros_like(param)};
-  if (group.amsgrad) slots.push_back(at::zeros_like(param));
+std::vector<Tensors> FreshAdamSlots(const ParameterGroup& group,
+                                    const Tensors& params) {
+  std::vector<Tensors> slots(group.amsgrad ? 4 : 3);
+  for (const at::Tensor& param : params) {
+    slots[kStep].push_back(at::zeros({}, at::kFloat));
+    for (size_t s = kExpAvg; s < slots.size(); ++s) {
+      slots[s].push_back(at::zeros_like(param));
+    }
+  }
   return slots;
 }
 
 // Steps by Adam or, with `decoupled` weight decay, AdamW.
-Stepped StepAdam(const ParameterGroup& group, bool decoupled, at::Tensor param,
-                 at::Tensor grad, std::vector<at::Tensor> slots) {
-  if (group.maximize) grad = grad.neg();
-  if (slots.empty()) slots = FreshAdamSlots(group, param);
-  slots[kStep] = slots[kStep].add(1);
+void StepAdam(const ParameterGroup& group, bool decoupled, Batch& batch) {
+  Tensors grads = std::move(batch.grads);
+  std::vector<Tensors>& slots = batch.slots;
+  if (group.maximize) grads = at::_foreach_neg(grads);
+  if (slots.empty()) slots = FreshAdamSlots(group, batch.params);
+  slots[kStep] = at::_foreach_add(slots[kStep], 1);
   if (group.weight_decay != 0 && decoupled) {
-    param = param.mul(1 - group.lr * group.weight_decay);
+    batch.params =
+        at::_foreach_mul(batch.params, 1 - group.lr * group.weight_decay);
   } else if (group.weight_decay != 0) {
-    grad = grad.add(param, group.weight_decay);
+    grads = at::_foreach_add(grads, batch.params, group.weight_decay);
   }
-  slots[kExpAvg] = slots[kExpAvg].lerp(grad, 1 - group.beta1);
-  slots[kExpAvgSq] =
-      slots[kExpAvgSq].mul(group.beta2).addcmul_(grad, grad, 1 - group.beta2);
+  slots[kExpAvg] = at::_foreach_lerp(slots[kExpAvg], grads, 1 - group.beta1);
+  slots[kExpAvgSq] = at::_foreach_mul(slots[kExpAvgSq], group.beta2);
+  at::_foreach_addcmul_(slots[kExpAvgSq], grads, grads, 1 - group.beta2);
 
-  // In double precision, as in Python.
-  const auto step = static_cast<double>(slots[kStep].item<float>());
-  const double bias_correction1 = 1 - std::pow(group.beta1, step);
-  const double bias_correction2 = 1 - std::pow(group.beta2, step);
-  const double step_size = group.lr / bias_correction1;
-  const double bias_correction2_sqrt = std::pow(bias_correction2, 0.5);
+  // In double precision, as in Python. The steps are the host's, and may
+  // differ: a parameter without a gradient is passed over.
+  std::vector<at::Scalar> step_sizes;
+  std::vector<at::Scalar> bias_corrections2_sqrt;
+  for (const at::Tensor& count : slots[kStep]) {
+    const auto step = static_cast<double>(count.item<float>());
+    const double bias_correction1 = 1 - std::pow(group.beta1, step);
+    const double bias_correction2 = 1 - std::pow(group.beta2, step);
+    step_sizes.emplace_back(-(group.lr / bias_correction1));
+    bias_corrections2_sqrt.emplace_back(std::pow(bias_correction2, 0.5));
+  }
   if (group.amsgrad) {
-    slots[kMaxExpAvgSq] = at::maximum(slots[kMaxExpAvgSq], slots[kExpAvgSq]);
+    slots[kMaxExpAvgSq] =
+        at::_foreach_maximum(slots[kMaxExpAvgSq], slots[kExpAvgSq]);
   }
-  const at::Tensor denominator = slots[group.amsgrad ? kMaxExpAvgSq : kExpAvgSq]
-                                     .sqrt()
-                                     .div_(bias_correction2_sqrt)
-                                     .add_(group.eps);
-  param = param.addcdiv(slots[kExpAvg], denominator, -step_size);
-  return {.param = std::move(param), .slots = std::move(slots)};
-}
-
-Stepped StepOne(OptimizerKind kind, const ParameterGroup& group,
-                const at::Tensor& param, const at::Tensor& grad,
-                const std::vector<at::Tensor>& slots) {
-  if (kind == OptimizerKind::kSgd) return StepSgd(group, param, grad, slots);
-  return StepAdam(group, kind == OptimizerKind::kAdamW, param, grad, slots);
+  const Tensors denominators =
+      at::_foreach_sqrt(slots[group.amsgrad ? kMaxExpAvgSq : kExpAvgSq]);
+  at::_foreach_div_(denominators, bias_corrections2_sqrt);
+  at::_foreach_add_(denominators, group.eps);
+  batch.params = at::_foreach_addcdiv(batch.params, slots[kExpAvg],
+                                      denominators, step_sizes);
 }
 
 // Returns the parameters that a step changes, in layout order.
@@ -185,9 +213,67 @@ std::vector<size_t> SteppedParameters(const State& state,
   return stepped;
 }
 
+// Splits the places of `stepped` into lists that step together. On a GPU they
+// are those of one group and dtype with equally many slots, since a launch costs
+// more than the work of a small parameter. On a CPU each is alone, since what one
+// operator wrote is in the cache for the next one.
+std::vector<std::vector<size_t>> Batches(const State& state,
+                                         std::span<const size_t> stepped) {
+  const OptimizerState& optimizer = *state.optimizer;
+  std::vector<std::vector<size_t>> batches;
+  std::map<std::tuple<size_t, at::ScalarType, size_t>, size_t> known;
+  for (size_t place = 0; place < stepped.size(); ++place) {
+    const size_t i = stepped[place];
+    size_t batch = batches.size();
+    if (!state.params[i].is_cpu()) {
+      batch = known
+                  .try_emplace({optimizer.group_of[i].value(),
+                                state.params[i].scalar_type(),
+                                optimizer.slots[i].size()},
+                               batch)
+                  .first->second;
+    }
+    if (batch == batches.size()) batches.emplace_back();
+    batches[batch].push_back(place);
+  }
+  return batches;
+}
+
+// Steps the parameters at `places` of `stepped`, which are of one group, in
+// `next` and `optimizer`. `grads` are in the order of `stepped`.
+void StepTogether(std::span<const size_t> stepped,
+                  std::span<const size_t> places, const Tensors& grads,
+                  State& next, OptimizerState& optimizer) {
+  Batch batch;
+  for (const size_t place : places) {
+    const size_t i = stepped[place];
+    batch.params.push_back(next.params[i]);
+    batch.grads.push_back(grads[place]);
+    batch.slots.resize(optimizer.slots[i].size());
+    for (size_t s = 0; s < batch.slots.size(); ++s) {
+      batch.slots[s].push_back(optimizer.slots[i][s]);
+    }
+  }
+  const ParameterGroup& group =
+      optimizer.groups[optimizer.group_of[stepped[places[0]]].value()];
+  if (optimizer.kind == OptimizerKind::kSgd) {
+    StepSgd(group, batch);
+  } else {
+    StepAdam(group, optimizer.kind == OptimizerKind::kAdamW, batch);
+  }
+  for (size_t n = 0; n < places.size(); ++n) {
+    const size_t i = stepped[places[n]];
+    next.params[i] = std::move(batch.params[n]);
+    optimizer.slots[i].resize(batch.slots.size());
+    for (size_t s = 0; s < batch.slots.size(); ++s) {
+      optimizer.slots[i][s] = std::move(batch.slots[s][n]);
+    }
+  }
+}
+
 // Clips `grads` as `torch.nn.utils.clip_grad_norm_` does; returns the norm
 // before that, a scalar.
-at::Tensor ClipByNorm(const ClipNorm& clip, std::vector<at::Tensor>& grads) {
+at::Tensor ClipByNorm(const ClipNorm& clip, Tensors& grads) {
   const at::Tensor norm = at::linalg_vector_norm(
       at::stack(at::_foreach_norm(grads, clip.norm_type)), clip.norm_type);
   // Python divides a number by a tensor in this way.
@@ -197,10 +283,9 @@ at::Tensor ClipByNorm(const ClipNorm& clip, std::vector<at::Tensor>& grads) {
   return norm;
 }
 
-void ClipByValue(double value, std::vector<at::Tensor>& grads) {
-  for (at::Tensor& grad : grads) {
-    grad = grad.clamp_min(-value).clamp_max_(value);
-  }
+void ClipByValue(double value, Tensors& grads) {
+  grads = at::_foreach_clamp_min(grads, -value);
+  at::_foreach_clamp_max_(grads, value);
 }
 
 }  // namespace
@@ -288,7 +373,7 @@ absl::StatusOr<StepOutput> Step(const State& state, const StepOptions& options,
                  "backward with accumulate");
   }
   StepOutput output = {.stepped_count = static_cast<int64_t>(stepped.size())};
-  std::vector<at::Tensor> grads;
+  Tensors grads;
   for (const size_t i : stepped) grads.push_back(state.grads[i]);
   at::Tensor norm;
   if (options.clip_norm.has_value()) {
@@ -302,13 +387,8 @@ absl::StatusOr<StepOutput> Step(const State& state, const StepOptions& options,
   for (size_t g = 0; g < optimizer.groups.size(); ++g) {
     optimizer.groups[g] = GroupOf(*state.optimizer, options, g);
   }
-  for (size_t n = 0; n < stepped.size(); ++n) {
-    const size_t i = stepped[n];
-    Stepped one =
-        StepOne(optimizer.kind, optimizer.groups[optimizer.group_of[i].value()],
-                state.params[i], grads[n], optimizer.slots[i]);
-    next.params[i] = std::move(one.param);
-    optimizer.slots[i] = std::move(one.slots);
+  for (const std::vector<size_t>& places : Batches(state, stepped)) {
+    StepTogether(stepped, places, grads, next, optimizer);
   }
   ++next.params_version;
   if (options.zero_after) next.grads.assign(next.params.size(), at::Tensor());

@@ -1,5 +1,7 @@
 #include "backbones/pass.h"
 
+#include <ATen/ops/_foreach_add.h>
+#include <ATen/ops/_foreach_mul.h>
 #include <ATen/ops/batch_norm.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
@@ -9,6 +11,14 @@
 #include <utility>
 
 namespace backboned {
+namespace {
+
+// Returns whether `buffer` is a BatchNorm layer's num_batches_tracked.
+bool IsCount(const at::Tensor& buffer) {
+  return buffer.scalar_type() == at::kLong;
+}
+
+}  // namespace
 
 Pass::Pass(std::vector<at::Tensor> parameters, std::vector<at::Tensor> buffers,
            const PassFlags& flags, at::Generator generator)
@@ -34,10 +44,10 @@ at::Tensor Pass::BatchNorm(const at::Tensor& x, const BatchNormTensors& tensors,
   if (moves) {
     // LibTorch writes the statistics in place without bumping their version
     // counter, so autograd would not notice that an earlier forward's are gone.
-    buffers_[tensors.running_mean] = buffers_[tensors.running_mean].clone();
-    buffers_[tensors.running_var] = buffers_[tensors.running_var].clone();
-    buffers_[tensors.num_batches_tracked] =
-        buffers_[tensors.num_batches_tracked].add(1);
+    for (const size_t index : {tensors.running_mean, tensors.running_var,
+                               tensors.num_batches_tracked}) {
+      buffers_[index] = NextBuffer(index);
+    }
     if (mode.cumulative) {
       factor = 1.0 / static_cast<double>(
                          buffers_[tensors.num_batches_tracked].item<int64_t>());
@@ -49,6 +59,31 @@ at::Tensor Pass::BatchNorm(const at::Tensor& x, const BatchNormTensors& tensors,
       uses_buffers ? buffers_[tensors.running_mean] : at::Tensor(),
       uses_buffers ? buffers_[tensors.running_var] : at::Tensor(), training,
       factor, mode.eps.value_or(eps), /*cudnn_enabled=*/true);
+}
+
+at::Tensor Pass::NextBuffer(size_t index) {
+  const at::Tensor& buffer = buffers_[index];
+  if (buffer.is_cuda() && next_buffers_.empty()) MakeNextBuffers();
+  if (!next_buffers_.empty() && next_buffers_[index].defined()) {
+    return std::exchange(next_buffers_[index], at::Tensor());
+  }
+  return IsCount(buffer) ? buffer.add(1) : buffer.clone();
+}
+
+void Pass::MakeNextBuffers() {
+  std::vector<at::Tensor> counts;
+  std::vector<at::Tensor> statistics;
+  for (const at::Tensor& buffer : buffers_) {
+    (IsCount(buffer) ? counts : statistics).push_back(buffer);
+  }
+  counts = at::_foreach_add(counts, 1);
+  statistics = at::_foreach_mul(statistics, 1);
+  auto next_count = counts.begin();
+  auto next_statistic = statistics.begin();
+  for (const at::Tensor& buffer : buffers_) {
+    next_buffers_.push_back(IsCount(buffer) ? *next_count++
+                                            : *next_statistic++);
+  }
 }
 
 at::Tensor Pass::Dropout(const at::Tensor& x, double p) {

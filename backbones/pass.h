@@ -76,8 +76,18 @@ class Pass {
   const std::vector<at::Tensor>& buffers() const { return buffers_; }
 
  private:
+  // Returns what a BatchNorm layer in training puts in the place of a buffer: a
+  // copy of statistics, which it then changes, or a count one higher.
+  at::Tensor NextBuffer(size_t index);
+
+  // Fills `next_buffers_`.
+  void MakeNextBuffers();
+
   std::vector<at::Tensor> parameters_;
   std::vector<at::Tensor> buffers_;
+  // On a GPU, by buffer: made for all layers by two launches. Undefined once a
+  // layer has taken its own.
+  std::vector<at::Tensor> next_buffers_;
   PassFlags flags_;
   at::Generator generator_;
 };

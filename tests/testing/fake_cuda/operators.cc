@@ -10,6 +10,7 @@
 #include <ATen/Context.h>
 #include <ATen/EmptyTensor.h>
 #include <ATen/core/Tensor.h>
+#include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/native/transformers/attention.h>
 #include <ATen/ops/_fused_sdp_choice.h>
 #include <ATen/ops/_reshape_alias_native.h>
@@ -390,6 +391,13 @@ TORCH_LIBRARY_IMPL(aten, CUDA, m) {
         "native_batch_norm_backward", "native_layer_norm",
         "native_group_norm"}) {
     m.impl(name, torch::CppFunction::makeFromBoxedFunction<&Fallback>());
+  }
+  // One launch for a list of tensors, as on a GPU.
+  for (const c10::OperatorName& op :
+       c10::Dispatcher::singleton().getAllOpNames()) {
+    if (!op.name.starts_with("aten::_foreach_")) continue;
+    m.impl(c10::toString(op).c_str(),
+           torch::CppFunction::makeFromBoxedFunction<&Fallback>());
   }
 }
 
