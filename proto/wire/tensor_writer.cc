@@ -3,6 +3,8 @@
 #include <grpcpp/support/slice.h>
 
 #include <algorithm>
+#include <cstddef>
+#include <iterator>
 #include <utility>
 
 #include "proto/wire/cursor.h"
@@ -51,6 +53,12 @@ void Release(void* keep_alive) {
       static_cast<std::shared_ptr<const void>*>(keep_alive));
 }
 
+int64_t BytesOf(const std::vector<Payload>& tensors) {
+  int64_t bytes = 0;
+  for (const Payload& tensor : tensors) bytes += std::ssize(tensor.bytes);
+  return bytes;
+}
+
 // Returns a slice of `bytes`, which `keep_alive` holds until the slice is gone.
 grpc::Slice Share(std::span<const std::byte> bytes,
                   std::shared_ptr<const void> keep_alive) {
@@ -93,20 +101,32 @@ Frame PartOf(uint64_t call, uint32_t header_field) {
 
 TensorWriter::TensorWriter(const google::protobuf::MessageLite& header,
                            std::vector<Payload> tensors, int64_t chunk_bytes,
-                           Frame frame)
+                           Frame frame, int64_t later_bytes)
     : TensorWriter(header.SerializeAsString(), std::move(tensors), chunk_bytes,
-                   std::move(frame)) {}
+                   std::move(frame), later_bytes) {}
 
 TensorWriter::TensorWriter(std::string_view header,
                            std::vector<Payload> tensors, int64_t chunk_bytes,
-                           Frame frame)
+                           Frame frame, int64_t later_bytes)
     : frame_(std::move(frame)),
       header_(EncodeHeader(header, frame_.header_field)),
       tensors_(std::move(tensors)) {
   set_chunk_bytes(chunk_bytes);
-  for (const Payload& tensor : tensors_) {
-    total_bytes_ += std::ssize(tensor.bytes);
-  }
+  given_bytes_ = BytesOf(tensors_);
+  total_bytes_ = given_bytes_ + later_bytes;
+}
+
+void TensorWriter::Append(std::vector<Payload> tensors) {
+  given_bytes_ += BytesOf(tensors);
+  // What has been sent is let go.
+  const auto sent = tensors_.begin() + static_cast<std::ptrdiff_t>(current_);
+  tensors_.erase(tensors_.begin(), sent);
+  current_ = 0;
+  std::ranges::move(tensors, std::back_inserter(tensors_));
+}
+
+bool TensorWriter::lacks_bytes() const {
+  return given_bytes_ < std::min(sent_bytes_ + chunk_bytes_, total_bytes_);
 }
 
 void TensorWriter::set_chunk_bytes(int64_t chunk_bytes) {
@@ -114,8 +134,8 @@ void TensorWriter::set_chunk_bytes(int64_t chunk_bytes) {
 }
 
 std::optional<grpc::ByteBuffer> TensorWriter::Next() {
+  if (is_done()) return std::nullopt;
   const int64_t data_bytes = std::min(chunk_bytes_, total_bytes_ - sent_bytes_);
-  if (header_.empty() && data_bytes == 0) return std::nullopt;
   std::string prefix = frame_.each;
   if (!header_.empty()) prefix += frame_.first + std::exchange(header_, {});
   if (sent_bytes_ + data_bytes == total_bytes_) prefix += frame_.last;

@@ -53,20 +53,32 @@ class TensorWriter {
  public:
   // Makes a writer of `header` and then `tensors`, back to back, at most
   // `chunk_bytes` (1 to kMaxChunkBytes) of data in a message. A chunk may hold
-  // parts of several tensors.
+  // parts of several tensors. Behind them come `later_bytes`, by Append.
   TensorWriter(const google::protobuf::MessageLite& header,
                std::vector<Payload> tensors, int64_t chunk_bytes = kChunkBytes,
-               Frame frame = {});
+               Frame frame = {}, int64_t later_bytes = 0);
 
   // Does the same for a header that is encoded already.
   TensorWriter(std::string_view header, std::vector<Payload> tensors,
-               int64_t chunk_bytes, Frame frame);
+               int64_t chunk_bytes, Frame frame, int64_t later_bytes = 0);
+
+  // Adds the next of the later bytes.
+  void Append(std::vector<Payload> tensors);
+
+  // Returns whether the next message needs bytes that are not there yet.
+  bool lacks_bytes() const;
 
   // Changes the size of the chunks from now on.
   void set_chunk_bytes(int64_t chunk_bytes);
 
-  // Returns the next message; nullopt after the last one. There is always a
-  // first one, which carries the header, even without data.
+  // Returns whether the last message has been made.
+  bool is_done() const {
+    return header_.empty() && sent_bytes_ == total_bytes_;
+  }
+
+  // Returns the next message, which may lack no bytes; nullopt after the last
+  // one. There is always a first one, which carries the header, even without
+  // data.
   std::optional<grpc::ByteBuffer> Next();
 
  private:
@@ -76,7 +88,8 @@ class TensorWriter {
   std::string header_;  // Encoded; empty once sent.
   std::vector<Payload> tensors_;
   int64_t chunk_bytes_;
-  int64_t total_bytes_ = 0;
+  int64_t total_bytes_;      // The later ones, too.
+  int64_t given_bytes_ = 0;  // Those of `tensors_`, and of former ones.
   int64_t sent_bytes_ = 0;
   size_t current_ = 0;       // The tensor of the next byte,
   size_t current_sent_ = 0;  // and the number of its sent bytes.

@@ -74,7 +74,7 @@ absl::Status Compute(BackwardWork& work, bool is_second, BackwardDone& done) {
   BackwardOutput output =
       Backward(graphs, work.retain, work.input_grad, WantedGrads(work));
   if (work.return_grads) {
-    done.grads = AllCompactOnHost(AllOnHost(output.grads, work.output_dtype));
+    done.grads = AllCompactOnHost(output.grads, work.output_dtype);
   }
   for (const Inputs& grads : output.input_grads) {
     done.input_grads.push_back(grads.Map([&](const at::Tensor& grad) {
@@ -83,7 +83,7 @@ absl::Status Compute(BackwardWork& work, bool is_second, BackwardDone& done) {
   }
   for (std::vector<at::Tensor>& grads : output.graph_grads) {
     done.tape_grads.push_back(
-        AllCompactOnHost(AllOnHost(std::move(grads), work.output_dtype)));
+        AllCompactOnHost(std::move(grads), work.output_dtype));
   }
   done.squared_grads =
       AllOnHost(std::move(output.squared_grads), work.output_dtype);

@@ -139,7 +139,7 @@ class MergedForward : public BatchWork {
           FinishOutputs(all[i]->work_, std::move(outputs[i].outputs)),
           std::back_inserter(finished));
     }
-    finished = AllOnHostAtOnce(std::move(finished));
+    finished = AllOnHost(std::move(finished));
     auto next = finished.begin();
     for (MergedForward* each : all) {
       const ScopedAccount scope(each->work_.account);

@@ -124,11 +124,21 @@ absl::Status DeviceWorker::RunAlone(const Item& item) {
 
 DeviceWorker::DeviceWorker(c10::Device device, int threads,
                            SchedulerOptions scheduling, const Clock& clock)
-    : device_(device),
+    : DeviceWorker(Kind::kComputes, device, threads, std::move(scheduling),
+                   clock) {}
+
+DeviceWorker::DeviceWorker(Kind kind, c10::Device device, int threads,
+                           SchedulerOptions scheduling, const Clock& clock)
+    : kind_(kind),
+      device_(device),
       threads_(threads),
       scheduling_(std::move(scheduling)),
       clock_(clock),
       scheduler_(scheduling_) {
+  if (kind_ == Kind::kComputes && !device_.is_cpu()) {
+    copies_ = std::unique_ptr<DeviceWorker>(new DeviceWorker(
+        Kind::kCopies, device_, /*threads=*/0, scheduling_, clock_));
+  }
   absl::Notification ready;
   thread_ = std::thread([this, &ready] {
     // OpenMP's thread count is a property of the calling thread.
@@ -137,10 +147,15 @@ DeviceWorker::DeviceWorker(c10::Device device, int threads,
     // The current device is one, too. And backwards are to run in this thread:
     // LibTorch has one of its own for those of a GPU.
     if (!device_.is_cpu()) {
-      c10::impl::VirtualGuardImpl(device_.type()).setDevice(device_);
+      const c10::impl::VirtualGuardImpl backend(device_.type());
+      backend.setDevice(device_);
       c10::AutogradState::get_tls_state().set_multithreading_enabled(false);
-      RunCatching([this] {
-        WarmUp(device_);
+      RunCatching([&] {
+        if (kind_ == Kind::kCopies) {
+          backend.exchangeStream(backend.getStreamFromGlobalPool(device_));
+        } else {
+          WarmUp(device_);
+        }
         return absl::OkStatus();
       }).IgnoreError();  // Logged. Work will fail, too.
     }
@@ -186,6 +201,7 @@ DeviceWorker::BatchFigures DeviceWorker::batch_figures() const {
 }
 
 bool DeviceWorker::is_idle() const {
+  if (copies_ != nullptr && !copies_->is_idle()) return false;
   absl::MutexLock lock(&mutex_);
   return scheduler_.queued() + scheduler_.running() == 0;
 }
@@ -333,17 +349,20 @@ void DeviceWorker::Wake() {
   Change();
 }
 
-void DeviceWorker::OnOutOfMemory(std::function<bool()> callback) {
+void DeviceWorker::OnOutOfMemory(const std::function<bool()>& callback) {
+  if (copies_ != nullptr) copies_->OnOutOfMemory(callback);
   absl::MutexLock lock(&mutex_);
-  on_out_of_memory_ = std::move(callback);
+  on_out_of_memory_ = callback;
 }
 
-void DeviceWorker::OnLost(std::function<void()> callback) {
+void DeviceWorker::OnLost(const std::function<void()>& callback) {
+  if (copies_ != nullptr) copies_->OnLost(callback);
   absl::MutexLock lock(&mutex_);
-  on_lost_ = std::move(callback);
+  on_lost_ = callback;
 }
 
 bool DeviceWorker::is_lost() const {
+  if (copies_ != nullptr && copies_->is_lost()) return true;
   absl::MutexLock lock(&mutex_);
   return !lost_.ok();
 }
@@ -405,7 +424,11 @@ absl::Duration DeviceWorker::RunWanted(const Items& items) {
   absl::Duration cost;
   absl::Status ended;
   {
-    const ScopedPrecision scope(device_, items[0]->request.precision);
+    // A copy computes nothing, and waits for nobody's precision.
+    std::optional<ScopedPrecision> scope;
+    if (kind_ == Kind::kComputes) {
+      scope.emplace(device_, items[0]->request.precision);
+    }
     begin = clock_.Now();
     RunAll(items);
     ended = RunCatching([&] {

@@ -114,7 +114,8 @@ class DeviceWorker {
   };
 
   // Starts a worker for `device` with `threads` intra-operator threads (CPU; 0
-  // stands for LibTorch's own choice). `clock` must outlive it.
+  // stands for LibTorch's own choice), and one for copies. `clock` must outlive
+  // it.
   DeviceWorker(c10::Device device, int threads, SchedulerOptions scheduling,
                const Clock& clock = MonotonicClock());
 
@@ -151,23 +152,23 @@ class DeviceWorker {
   // Lets a worker that sleeps look at its idle task.
   void Wake();
 
-  // Calls `callback` on the worker's thread when work runs out of a GPU's
-  // memory. It returns whether it freed some: the work runs once more then.
-  void OnOutOfMemory(std::function<bool()> callback);
+  // Calls `callback` on the thread of work, or of a copy, that runs out of a
+  // GPU's memory. It returns whether it freed some: that runs once more then.
+  void OnOutOfMemory(const std::function<bool()>& callback);
 
-  // Calls `callback` on the worker's thread when the device is lost: it has
-  // failed for good, and so does all work from then on, with kUnavailable
-  // (kDeviceLost). The callback may not call the worker.
-  void OnLost(std::function<void()> callback);
+  // Calls `callback` on the worker's thread, or on that of its copies, when the
+  // device is lost: it has failed for good, and so does all work from then on,
+  // with kUnavailable (kDeviceLost). The callback may not call the worker.
+  void OnLost(const std::function<void()>& callback);
   bool is_lost() const;
 
   // Counts since the start.
   BatchFigures batch_figures() const;
 
-  // True if nothing waits or runs.
+  // True if nothing waits or runs, and no copy does.
   bool is_idle() const;
 
-  // The time that the device has worked since the start.
+  // The time that the device has worked since the start, without its copies.
   absl::Duration busy() const;
 
   // The number of waiting items, and their duration as estimated by recent
@@ -194,7 +195,15 @@ class DeviceWorker {
   // The worker's intra-operator threads.
   int threads() const { return threads_; }
 
+  // The worker of a GPU's copies from and to the host, which it makes in a
+  // stream of its own, beside the work of this one. On a CPU this one.
+  DeviceWorker& copies() { return copies_ == nullptr ? *this : *copies_; }
+
  private:
+  enum class Kind { kComputes, kCopies };
+  DeviceWorker(Kind kind, c10::Device device, int threads,
+               SchedulerOptions scheduling, const Clock& clock);
+
   struct Item;
   using Items = std::vector<std::shared_ptr<Item>>;
 
@@ -228,6 +237,7 @@ class DeviceWorker {
                          const Request& request) const
       ABSL_SHARED_LOCKS_REQUIRED(mutex_);
 
+  const Kind kind_;
   const c10::Device device_;
   int threads_;
   const SchedulerOptions scheduling_;
@@ -250,7 +260,8 @@ class DeviceWorker {
   IdleTask* idle_task_ ABSL_GUARDED_BY(mutex_) = nullptr;
   bool idles_ ABSL_GUARDED_BY(mutex_) = false;  // The task runs.
 
-  std::thread thread_;  // Last: it uses all of the above.
+  std::unique_ptr<DeviceWorker> copies_;  // Null: there is no other one.
+  std::thread thread_;                    // Last: it uses all of the above.
 };
 
 class DeviceWorker::Running {

@@ -2,10 +2,12 @@
 
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <cstdint>
 #include <cstring>
 #include <map>
+#include <utility>
 
 namespace backboned {
 namespace {
@@ -24,12 +26,6 @@ at::Tensor OnHost(const at::Tensor& tensor,
 
 std::vector<at::Tensor> AllOnHost(std::vector<at::Tensor> tensors,
                                   std::optional<at::ScalarType> dtype) {
-  for (at::Tensor& tensor : tensors) tensor = OnHost(tensor, dtype);
-  return tensors;
-}
-
-std::vector<at::Tensor> AllOnHostAtOnce(std::vector<at::Tensor> tensors,
-                                        std::optional<at::ScalarType> dtype) {
   // The tensors of each dtype that one copy is to bring.
   std::map<at::ScalarType, std::vector<at::Tensor*>> groups;
   std::map<at::ScalarType, size_t> bytes;
@@ -68,7 +64,15 @@ std::vector<at::Tensor> AllOnHostAtOnce(std::vector<at::Tensor> tensors,
 
 at::Tensor OnDevice(const at::Tensor& tensor, c10::Device device) {
   if (!tensor.defined()) return tensor;
-  return tensor.to(device);
+  at::Tensor there = tensor.to(device);
+  if (device.is_cpu()) return there;
+  // Its memory may be given to nobody before the worker has done with it.
+  const c10::impl::VirtualGuardImpl backend(device.type());
+  const c10::Stream workers = backend.getDefaultStream(device);
+  if (backend.getStream(device) != workers) {
+    backend.recordDataPtrOnStream(there.storage().data_ptr(), workers);
+  }
+  return there;
 }
 
 at::Tensor CopyOnHost(const at::Tensor& tensor) {
@@ -85,8 +89,16 @@ at::Tensor CompactOnHost(const at::Tensor& tensor) {
   return CopyOnHost(tensor);
 }
 
-std::vector<at::Tensor> AllCompactOnHost(std::vector<at::Tensor> tensors) {
-  for (at::Tensor& tensor : tensors) tensor = CompactOnHost(tensor);
+std::vector<at::Tensor> AllCompactOnHost(std::vector<at::Tensor> tensors,
+                                         std::optional<at::ScalarType> dtype) {
+  std::vector<bool> was_here;
+  for (const at::Tensor& tensor : tensors) {
+    was_here.push_back(!tensor.defined() || tensor.is_cpu());
+  }
+  tensors = AllOnHost(std::move(tensors), dtype);
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    if (was_here[i]) tensors[i] = CompactOnHost(tensors[i]);
+  }
   return tensors;
 }
 

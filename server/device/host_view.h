@@ -20,17 +20,14 @@ namespace backboned {
 at::Tensor OnHost(const at::Tensor& tensor,
                   std::optional<at::ScalarType> dtype = {});
 
-// As OnHost, of each tensor.
+// As OnHost, of each tensor. Those of a GPU come by one copy for each dtype and
+// each 64 MiB, and share memory then.
 std::vector<at::Tensor> AllOnHost(std::vector<at::Tensor> tensors,
                                   std::optional<at::ScalarType> dtype = {});
 
-// As AllOnHost: those of a GPU by one copy for each dtype and for each 64
-// MiB. They share memory then.
-std::vector<at::Tensor> AllOnHostAtOnce(
-    std::vector<at::Tensor> tensors, std::optional<at::ScalarType> dtype = {});
-
 // Returns `tensor` on `device`: itself if it is there. Call this on the worker
-// only.
+// only, or on that of its copies; the worker may use the copy once that has
+// ended.
 at::Tensor OnDevice(const at::Tensor& tensor, c10::Device device);
 
 // Copies a contiguous CPU tensor to memory of its own, which this thread's
@@ -42,8 +39,10 @@ at::Tensor CopyOnHost(const at::Tensor& tensor);
 // undefined.
 at::Tensor CompactOnHost(const at::Tensor& tensor);
 
-// As CompactOnHost, of each tensor.
-std::vector<at::Tensor> AllCompactOnHost(std::vector<at::Tensor> tensors);
+// As AllOnHost, but the tensors keep no more memory alive than the bytes of all
+// of them.
+std::vector<at::Tensor> AllCompactOnHost(
+    std::vector<at::Tensor> tensors, std::optional<at::ScalarType> dtype = {});
 
 // The memory of a contiguous CPU tensor.
 std::span<const std::byte> Bytes(const at::Tensor& tensor);

@@ -155,7 +155,7 @@ struct StateMaker {
       return absl::OkStatus();
     };
     const absl::StatusOr<DeviceWorker::Times> moved =
-        co_await worker.Run(options.caller, move);
+        co_await worker.copies().Run(options.caller, move);
     if (!moved.ok()) co_return moved.status();
     co_return std::move(first);
   }

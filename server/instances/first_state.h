@@ -25,7 +25,8 @@ struct FirstState {
 
 // Draws, loads or shares the tensors, as `options.beginning` has it. Weights
 // come from `folder` and are checked before anything is drawn. Draws and loads
-// are chores of the caller's; only a copy to another device runs on its worker.
+// are chores of the caller's; only a copy to a GPU is one of its worker's
+// copies.
 //
 // Returns kInvalidArgument (generator state, classes, weights that do not fit),
 // kNotFound or kFailedPrecondition (no such weights, or corrupt ones), kAborted

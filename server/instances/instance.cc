@@ -232,12 +232,11 @@ Task<absl::StatusOr<std::vector<at::Tensor>>> Instance::HostView(
     co_return std::move(tensors);
   }
   const DeviceWorker::Work work = [&] {
-    tensors = worker_.device().is_cpu() ? AllOnHost(tensors, dtype)
-                                        : AllOnHostAtOnce(tensors, dtype);
+    tensors = AllOnHost(tensors, dtype);
     return absl::OkStatus();
   };
   const absl::StatusOr<DeviceWorker::Times> times =
-      co_await worker_.Run(request, work);
+      co_await worker_.copies().Run(request, work);
   if (!times.ok()) co_return times.status();
   co_return std::move(tensors);
 }
@@ -247,14 +246,15 @@ Task<absl::StatusOr<std::vector<at::Tensor>>> Instance::HostView(
 struct Instance::Digesting {
   explicit Digesting(StatePtr of) : state(std::move(of)) {}
 
-  // Brings the tensors to the host. For the worker, unless they are there.
+  // Brings the tensors to the host. For the worker's copies, unless they are
+  // there.
   void Fetch() {
     if (!host.empty()) return;
     for (const auto* some : {&state->params, &state->buffers, &state->shared}) {
       host.insert(host.end(), some->begin(), some->end());
     }
     if (!host.empty() && !host[0].is_cpu()) {
-      host = AllOnHostAtOnce(std::move(host));
+      host = AllOnHost(std::move(host));
     }
   }
 
@@ -311,7 +311,7 @@ Task<absl::StatusOr<std::string>> Instance::Digest(
       return absl::OkStatus();
     };
     const absl::StatusOr<DeviceWorker::Times> fetched =
-        co_await worker_.Run(request, fetch);
+        co_await worker_.copies().Run(request, fetch);
     if (!fetched.ok()) co_return fetched.status();
   }
   const std::function<absl::StatusOr<bool>()> step =

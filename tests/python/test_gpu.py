@@ -217,13 +217,14 @@ def test_a_server_says_what_memory_tensors_have(tmp_path):
         assert allocated_bytes(server) - before >= net.layout.elements * 4
 
 
-def test_one_thread_gives_work_to_the_device(tmp_path, x):
+def test_one_thread_computes_on_the_device(tmp_path, x):
     """LibTorch would have another one for backwards."""
     with serving(tmp_path) as (server, counts):
         net = made(server)
         backward(net, taped(net, x))
         train_step(net, x)
-    assert counts["threads"] == 2  # The start's, which tries the device; the worker's.
+    # The start's, which tries the device, the worker's, and that of its copies.
+    assert counts["threads"] == 3
 
 
 def test_numbers_are_those_of_the_cpu(tmp_path, x, start):
@@ -432,7 +433,24 @@ def test_a_batch_of_many_clients_is_one_copy_in_and_one_out(tmp_path):
             assert np.allclose(ours, theirs, atol=1e-5)
 
 
+def test_a_network_is_read_while_another_computes(tmp_path, x):
+    """A training step takes 2 s, a copy 0.2 s."""
+    with serving(tmp_path, kernel_us=100_000) as (server, _):
+        net, other = made(server), made(server)
+        with ThreadPoolExecutor() as pool:
+            step = pool.submit(train_step, other, x)
+            wait_until(lambda: server.info().session_usage.calls == 2)
+            net.get_params()
+            assert not step.done()
+            step.result()
+
+
 def test_a_network_is_read_by_one_copy_of_each_dtype(tmp_path):
+    images, ones = np.ones((8, 3, 32, 32), np.float32), np.ones((8, 3), np.float32)
+
+    def gradients(net):
+        return net.backward({taped(net, images).tape_id: {"out": ones}})
+
     def copies_out(read, folder):
         folder.mkdir()
         with serving(folder) as (server, counts):
@@ -448,8 +466,10 @@ def test_a_network_is_read_by_one_copy_of_each_dtype(tmp_path):
         "parameters in double": lambda net: net.get_params(dtype="float64"),
         "buffers": lambda net: net.get_buffers(),  # Of float32 and int64.
         "digest": lambda net: net.info(digest=True),
+        "gradients": gradients,
     }
     none, *counts = (
         copies_out(read, tmp_path / str(i)) for i, read in enumerate(reads.values())
     )
-    assert [count - none for count in counts] == [1, 1, 2, 2]
+    # A forward brings its outputs, too.
+    assert [count - none for count in counts] == [1, 1, 2, 2, 1 + 1]

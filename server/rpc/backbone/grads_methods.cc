@@ -101,8 +101,8 @@ Task<absl::StatusOr<v1::SetGradsResponse>> BackboneService::SetGrads(
       SplitByPresence(header.grads(), target->slices);
   if (!split.ok()) co_return split.status();
   absl::StatusOr<std::vector<at::Tensor>> values =
-      co_await Upload(server(), call, stream, target->state->params,
-                      split->present, split->dtype);
+      co_await Upload(server(), call, stream, *target->instance,
+                      target->state->params, split->present, split->dtype);
   if (!values.ok()) co_return values.status();
   const std::vector<at::Tensor> none(split->absent.size());
   co_return co_await Commit<v1::SetGradsResponse>(

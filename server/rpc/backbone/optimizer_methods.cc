@@ -137,8 +137,9 @@ BackboneService::SetOptimizerState(Call& call, MessageStream& stream,
   }
   valid = plan.CheckComplete();
   if (!valid.ok()) co_return valid;
-  absl::StatusOr<std::vector<at::Tensor>> values = co_await Upload(
-      server(), call, stream, plan.models(), WholeSlices(plan.models()));
+  absl::StatusOr<std::vector<at::Tensor>> values =
+      co_await Upload(server(), call, stream, **instance, plan.models(),
+                      WholeSlices(plan.models()));
   if (!values.ok()) co_return values.status();
   co_return co_await Commit<v1::SetOptimizerStateResponse>(
       call, **instance, FromProto(header.if_version()),

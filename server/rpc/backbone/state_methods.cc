@@ -54,8 +54,9 @@ Task<absl::StatusOr<v1::SetParamsResponse>> BackboneService::SetParams(
   absl::StatusOr<c10::ScalarType> dtype =
       CheckFlatSpec(header.spec(), CountElements(target->slices));
   if (!dtype.ok()) co_return dtype.status();
-  absl::StatusOr<std::vector<at::Tensor>> values = co_await Upload(
-      server(), call, stream, target->state->params, target->slices, *dtype);
+  absl::StatusOr<std::vector<at::Tensor>> values =
+      co_await Upload(server(), call, stream, *target->instance,
+                      target->state->params, target->slices, *dtype);
   if (!values.ok()) co_return values.status();
   co_return co_await Commit<v1::SetParamsResponse>(
       call, *target->instance, FromProto(header.if_version()),
@@ -93,8 +94,9 @@ Task<absl::StatusOr<v1::SetBuffersResponse>> BackboneService::SetBuffers(
       header.buffers(), target->slices,
       target->instance->architecture().layout(), *target->state);
   if (!dtype.ok()) co_return dtype.status();
-  absl::StatusOr<std::vector<at::Tensor>> values = co_await Upload(
-      server(), call, stream, target->state->buffers, target->slices, *dtype);
+  absl::StatusOr<std::vector<at::Tensor>> values =
+      co_await Upload(server(), call, stream, *target->instance,
+                      target->state->buffers, target->slices, *dtype);
   if (!values.ok()) co_return values.status();
   co_return co_await Commit<v1::SetBuffersResponse>(
       call, *target->instance, FromProto(header.if_version()),

@@ -6,17 +6,31 @@
 #include <google/protobuf/message_lite.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <span>
 #include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "base/task.h"
 #include "proto/wire/tensor_writer.h"
 #include "server/rpc/transport/gate.h"
 
 namespace backboned::rpc {
+
+// The bytes of an answer that come while it is written.
+class LaterBytes {
+ public:
+  virtual ~LaterBytes() = default;
+
+  // Returns the number of all of them.
+  virtual int64_t bytes() const = 0;
+
+  // Gives the next ones, some if any are left.
+  virtual Task<absl::StatusOr<std::vector<wire::Payload>>> Next() = 0;
+};
 
 // Reads a request and writes an answer: a header and the bytes of tensors (see
 // proto/backboned/v1/tensor.proto), or one plain message. They are an RPC's own
@@ -59,17 +73,26 @@ class MessageStream {
   virtual Task<absl::Status> WriteResponse(
       const google::protobuf::MessageLite& response) = 0;
 
-  // Writes a header and the tensors' bytes, without copying large ones. Keeps
-  // the tensors alive until gRPC has sent them.
+  // Writes a header and the tensors' bytes, without copying large ones, and
+  // then those of `later` (null: none), as they come. Keeps the tensors alive
+  // until gRPC has sent them. Gives the error of `later`, too.
   virtual Task<absl::Status> WriteTensors(
       const google::protobuf::MessageLite& header,
-      std::vector<wire::Payload> tensors) = 0;
+      std::vector<wire::Payload> tensors, LaterBytes* later) = 0;
+  Task<absl::Status> WriteTensors(const google::protobuf::MessageLite& header,
+                                  std::vector<wire::Payload> tensors) {
+    return WriteTensors(header, std::move(tensors), nullptr);
+  }
 
   // Ends the call with `status`, unless its answer has ended it with OK.
   virtual Task<bool> Finish(absl::Status status) = 0;
 
  protected:
   void LeavePlace() { place_.reset(); }
+
+  // Awaits what the writer's next message lacks.
+  static Task<absl::Status> Complete(wire::TensorWriter& writer,
+                                     LaterBytes* later);
 
  private:
   std::optional<Gate::Pass> place_;

@@ -171,18 +171,21 @@ Task<absl::Status> RpcStream::WriteResponse(
 
 Task<absl::Status> RpcStream::WriteTensors(
     const google::protobuf::MessageLite& header,
-    std::vector<wire::Payload> tensors) {
+    std::vector<wire::Payload> tensors, LaterBytes* later) {
   absl::Status status = co_await SkipRest();
   if (!status.ok()) co_return status;
   StallWatchdog::Transfer transfer(watchdog_, [this] { Cancel(); });
-  wire::TensorWriter writer(header, std::move(tensors));
-  const grpc::ByteBuffer first = *writer.Next();  // There always is one.
-  std::optional<grpc::ByteBuffer> next = writer.Next();
-  status = co_await Write(first, /*is_only=*/!next.has_value(), transfer);
-  for (; status.ok() && next.has_value(); next = writer.Next()) {
-    status = co_await Write(*next, /*is_only=*/false, transfer);
+  wire::TensorWriter writer(header, std::move(tensors), wire::kChunkBytes, {},
+                            later == nullptr ? 0 : later->bytes());
+  for (bool is_first = true;; is_first = false) {
+    if (writer.lacks_bytes()) status = co_await Complete(writer, later);
+    if (!status.ok()) co_return status;
+    const std::optional<grpc::ByteBuffer> message = writer.Next();
+    if (!message.has_value()) co_return absl::OkStatus();
+    const bool is_only = is_first && writer.is_done();
+    status = co_await Write(*message, is_only, transfer);
+    if (!status.ok()) co_return status;
   }
-  co_return status;
 }
 
 Task<bool> RpcStream::Finish(absl::Status status) {

@@ -37,8 +37,10 @@ class RpcStream final : public MessageStream {
   void GiveWay() override;
   Task<absl::Status> WriteResponse(
       const google::protobuf::MessageLite& response) override;
+  using MessageStream::WriteTensors;
   Task<absl::Status> WriteTensors(const google::protobuf::MessageLite& header,
-                                  std::vector<wire::Payload> tensors) override;
+                                  std::vector<wire::Payload> tensors,
+                                  LaterBytes* later) override;
   Task<bool> Finish(absl::Status status) override;
 
  private:

@@ -174,32 +174,31 @@ Task<absl::Status> StreamedCall::WriteResponse(
 
 Task<absl::Status> StreamedCall::WriteTensors(
     const google::protobuf::MessageLite& header,
-    std::vector<wire::Payload> tensors) {
+    std::vector<wire::Payload> tensors, LaterBytes* later) {
   EndWork(/*succeeded=*/true);
   wire::Frame frame = wire::PartOf(place_.number, field_);
   frame.last.assign(kSucceeded, sizeof(kSucceeded));
   wire::TensorWriter writer(header, std::move(tensors), wire::kPartChunkBytes,
-                            std::move(frame));
-  const auto next_part = [&] {
+                            std::move(frame),
+                            later == nullptr ? 0 : later->bytes());
+  for (bool is_first = true;; is_first = false) {
     writer.set_chunk_bytes(stream_.is_alone() ? wire::kChunkBytes
                                               : wire::kPartChunkBytes);
-    return writer.Next();
-  };
-  std::optional<grpc::ByteBuffer> part = next_part();
-  std::optional<grpc::ByteBuffer> next = next_part();
-  const bool is_whole = !next.has_value();
-  while (part.has_value()) {
+    if (writer.lacks_bytes()) {
+      absl::Status complete = co_await Complete(writer, later);
+      if (!complete.ok()) co_return complete;
+    }
+    std::optional<grpc::ByteBuffer> part = writer.Next();
+    if (!part.has_value()) co_return absl::OkStatus();
     if (call_.IsCancelled()) {
       co_return absl::CancelledError("the client cancelled the call");
     }
-    finished_ = !next.has_value();
+    finished_ = writer.is_done();
     if (finished_) LeavePlace();
-    if (!co_await Write(*std::move(part), is_whole)) {
+    if (!co_await Write(*std::move(part), is_first && finished_)) {
       co_return absl::CancelledError("the client went away");
     }
-    part = std::exchange(next, next_part());
   }
-  co_return absl::OkStatus();
 }
 
 Task<bool> StreamedCall::Finish(absl::Status status) {

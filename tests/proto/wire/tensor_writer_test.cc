@@ -81,6 +81,38 @@ TEST(TensorWriterTest, JoinsTensorsOfAllSizes) {
   EXPECT_EQ(Drain(writer), Generated(bytes, 30'000));
 }
 
+TEST(TensorWriterTest, SendsBytesThatComeLater) {
+  const std::string bytes = Pattern(100'000);
+  for (const size_t step : {1'000, 30'000, 45'000, 100'000}) {
+    const auto first = AsBytes(bytes).first(10);
+    TensorWriter writer(Header(), {{first}}, 30'000, {},
+                        std::ssize(bytes) - 10);
+    std::vector<std::string> messages;
+    size_t given = 10;
+    while (!writer.is_done()) {
+      while (writer.lacks_bytes()) {
+        ASSERT_LT(given, bytes.size());
+        const size_t count = std::min(step, bytes.size() - given);
+        writer.Append({{AsBytes(bytes).subspan(given, count)}, {}});
+        given += count;
+      }
+      messages.push_back(BytesOf(*writer.Next()));
+    }
+    EXPECT_FALSE(writer.Next().has_value());
+    EXPECT_EQ(messages, Generated(bytes, 30'000));
+  }
+}
+
+TEST(TensorWriterTest, LetsLaterBytesGoThatHaveBeenSent) {
+  Owned first(50'000), second(50'000);
+  TensorWriter writer(Header(), {}, 50'000, {}, 100'000);
+  writer.Append({first.Give()});
+  writer.Next();
+  writer.Append({second.Give()});
+  EXPECT_TRUE(first.alive.expired());
+  EXPECT_FALSE(second.alive.expired());
+}
+
 TEST(TensorWriterTest, SendsTheHeaderAlsoWithoutBytes) {
   v1::SetParamsHeader header;
   header.set_instance("net");
