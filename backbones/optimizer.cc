@@ -214,9 +214,9 @@ std::vector<size_t> SteppedParameters(const State& state,
 }
 
 // Splits the places of `stepped` into lists that step together. On a GPU they
-// are those of one group and dtype with equally many slots, since a launch costs
-// more than the work of a small parameter. On a CPU each is alone, since what one
-// operator wrote is in the cache for the next one.
+// are those of one group and dtype with equally many slots, since a launch
+// costs more than the work of a small parameter. On a CPU each is alone, since
+// what one operator wrote is in the cache for the next one.
 std::vector<std::vector<size_t>> Batches(const State& state,
                                          std::span<const size_t> stepped) {
   const OptimizerState& optimizer = *state.optimizer;

@@ -9,7 +9,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
+#include <cstddef>
 #include <cstdlib>
 #include <filesystem>
 #include <iostream>
@@ -28,6 +30,7 @@
 #include "base/errors.h"
 #include "server/device/devices.h"
 #include "server/device/platform.h"
+#include "server/device/precision.h"
 #include "server/instances/weights_folder.h"
 #include "server/limits/catching.h"
 #include "server/memory/memory_allocator.h"
@@ -170,6 +173,22 @@ std::string ServingLine(const Server& server,
                       server.workers().front()->threads(), " threads)");
 }
 
+// Lets the host's memory be pinned for the first GPU's context, as far as the
+// options allow it.
+void PinMemory(const Options& options,
+               const std::vector<c10::Device>& devices) {
+  if (options.pinned_bytes == 0) return;
+  const auto gpu = std::ranges::find_if(
+      devices, [](const c10::Device& device) { return !device.is_cpu(); });
+  if (gpu == devices.end()) return;
+  CpuMemory().PinBlocks(
+      {.pin = [gpu = *gpu](
+                  void* memory,
+                  size_t bytes) { return PinHostMemory(gpu, memory, bytes); },
+       .unpin = [gpu = *gpu](void* memory) { UnpinHostMemory(gpu, memory); },
+       .max_bytes = options.pinned_bytes});
+}
+
 // Waits for a signal, then drains; a second SIGTERM or SIGINT ends the process
 // at once.
 void ServeUntilSignal(rpc::RpcServer& rpc_server, const Options& options,
@@ -190,9 +209,11 @@ void ServeUntilSignal(rpc::RpcServer& rpc_server, const Options& options,
 
 absl::Status Serve(const Options& options) {
   const sigset_t signals = BlockEndSignals();
+  if (options.deterministic) ComputeDeterministically();
   absl::StatusOr<std::vector<c10::Device>> devices =
       OpenDevices(options.devices);
   if (!devices.ok()) return devices.status();
+  PinMemory(options, *devices);
   absl::StatusOr<WeightsFolder> weights = WeightsFolder();
   if (!options.weights_dir.empty()) {
     weights = WeightsFolder::Open(options.weights_dir);

@@ -94,6 +94,20 @@ def training(results: gpu.Results) -> None:
             results.row(f"{kind}, foreach={foreach}", found["apart"] <= CLOSE, **found)
 
 
+def deterministic(results: gpu.Results) -> None:
+    """Train twice in a server that may only use what gives the same bits each time."""
+    x = gpu.images(32)
+    with gpu.start("--deterministic") as server:
+        trained, losses = [], []
+        for _ in range(2):
+            net = gpu.resnet(server)
+            net.configure_optimizer("sgd", [ParameterGroup(**SGD)])
+            losses.append([net.train_step(x, TERMS).loss for _ in range(5)])
+            trained.append(net.get_params())
+    found = gpu.apart(*trained)
+    results.row("two trainings", found["equal"] and losses[0] == losses[1], **found)
+
+
 def three_calls(results: gpu.Results) -> None:
     """Compare a training step with forward, backward and step."""
     one, three, x = gpu.resnet(), gpu.resnet(), gpu.images(32)
@@ -236,6 +250,7 @@ ITEMS = {
     "evaluation": evaluation,
     "neighbours": neighbours,
     "training": training,
+    "deterministic training": deterministic,
     "train_step and its calls": three_calls,
     "inputs": inputs,
     "clones": clones,

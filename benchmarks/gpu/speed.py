@@ -105,9 +105,14 @@ def forwards(results: gpu.Results) -> None:
 
 
 def transfers(results: gpu.Results) -> None:
-    """Read and write parameters of a network on the GPU, and of one on the CPU."""
-    with gpu.start(device="cpu") as server:
+    """Read and write parameters of a network on the GPU, and of one on the CPU.
+
+    The GPU's memory is copied to and from ordinary memory of the host, and pinned one.
+    """
+    pins = gpu.start("--pinned-bytes=4GiB")
+    with gpu.start(device="cpu") as server, pins as pinned:
         nets = {"GPU": gpu.resnet(), "CPU": gpu.resnet(server)}
+        nets["GPU, pinned"] = gpu.resnet(pinned)
         values = nets["CPU"].get_params()
         read = {name: net.get_params for name, net in nets.items()}
         write = {n: lambda net=net: net.set_params(values) for n, net in nets.items()}

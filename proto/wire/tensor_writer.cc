@@ -118,7 +118,7 @@ TensorWriter::TensorWriter(std::string_view header,
 
 void TensorWriter::Append(std::vector<Payload> tensors) {
   given_bytes_ += BytesOf(tensors);
-  // What has been sent is let go.
+  // Lets go of tensors that have been sent.
   const auto sent = tensors_.begin() + static_cast<std::ptrdiff_t>(current_);
   tensors_.erase(tensors_.begin(), sent);
   current_ = 0;

@@ -3,6 +3,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/ones.h>
+#include <c10/core/DeviceGuard.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 #include <c10/util/Exception.h>
@@ -29,15 +30,16 @@ absl::Status LoadCuda() {
   return absl::OkStatus();
 }
 
-// Returns a function of the driver's library or of LibTorch's CUDA libraries,
-// or null. So no header of CUDA's is needed; the types are as these libraries
-// document them.
+// Returns a function of the driver's library, or of those that LibTorch's CUDA
+// library has loaded, or null. So no header of CUDA's is needed; the types are
+// as these libraries document them.
 template <typename... Arguments>
 auto FindFunction(const char* name) {
   // There is none without a driver. It stays loaded.
   static void* const driver = dlopen("libcuda.so.1", RTLD_NOW);
   void* found = driver == nullptr ? nullptr : dlsym(driver, name);
-  if (found == nullptr) found = dlsym(RTLD_DEFAULT, name);
+  void* const libtorch = dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_NOLOAD);
+  if (found == nullptr && libtorch != nullptr) found = dlsym(libtorch, name);
   return reinterpret_cast<int (*)(Arguments...)>(found);
 }
 
@@ -150,6 +152,20 @@ void WarmUp(c10::Device gpu) {
   const at::Tensor square = at::ones({8, 8}, at::device(gpu));
   at::mm(square, square);
   WaitFor(gpu);
+}
+
+bool PinHostMemory(c10::Device gpu, void* memory, size_t bytes) {
+  constexpr unsigned kPortable = 1;  // For all GPUs: cudaHostRegisterPortable.
+  static const auto pin =
+      FindFunction<void*, size_t, unsigned>("cudaHostRegister");
+  const c10::DeviceGuard guard(gpu);
+  return pin != nullptr && pin(memory, bytes, kPortable) == 0;
+}
+
+void UnpinHostMemory(c10::Device gpu, void* memory) {
+  static const auto unpin = FindFunction<void*>("cudaHostUnregister");
+  const c10::DeviceGuard guard(gpu);
+  if (unpin != nullptr) unpin(memory);
 }
 
 void WaitFor(c10::Device device) {

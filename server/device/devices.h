@@ -5,6 +5,7 @@
 
 #include <c10/core/Device.h>
 
+#include <cstddef>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -36,6 +37,11 @@ std::string DriverVersion();
 // Lets a GPU's libraries take the memory that they keep for this thread, so
 // that no later work seems to.
 void WarmUp(c10::Device gpu);
+
+// Pins host memory for the copies of all GPUs, by the context of `gpu`. Returns
+// false if CUDA does not; the copies are slower then.
+bool PinHostMemory(c10::Device gpu, void* memory, size_t bytes);
+void UnpinHostMemory(c10::Device gpu, void* memory);
 
 // Waits until `device` has done the work of this thread. A GPU does its work
 // later than it is asked to, and tells of a failure with the next wait. Throws

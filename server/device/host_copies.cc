@@ -11,8 +11,8 @@
 namespace backboned {
 namespace {
 
-// What crosses to the host in about 0.2 ms: long against a launch, short
-// against what a network takes on the wire.
+// These bytes cross to the host in about 0.2 ms: long against a launch, short
+// against a network's time on the wire.
 constexpr int64_t kBytesInATurn = int64_t{4} << 20;
 
 int64_t ElementBytes(const at::Tensor& tensor,

@@ -72,6 +72,7 @@ std::map<std::string, std::string> Numerics() {
       {"float32_matmul_precision", PrecisionName(kPrecision)},
       {"mkldnn", context.userEnabledMkldnn() ? "on" : "off"},
   };
+  if (context.deterministicAlgorithms()) result["deterministic"] = "on";
   for (const char* name : kVariables) {
     if (const char* value = std::getenv(name)) result[name] = value;
   }

@@ -3,6 +3,7 @@
 #include <ATen/Context.h>
 
 #include <cstdint>
+#include <cstdlib>
 #include <optional>
 
 #include "absl/base/thread_annotations.h"
@@ -68,6 +69,15 @@ class Switches {
 };
 
 }  // namespace
+
+void ComputeDeterministically() {
+  // cuBLAS reads it as it starts. LibTorch refuses its products without.
+  setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/0);
+  at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
+  at::globalContext().setDeterministicCuDNN(true);
+  // It would fill new memory, so that who reads it gets the same each time.
+  at::globalContext().setDeterministicFillUninitializedMemory(false);
+}
 
 ScopedPrecision::ScopedPrecision(c10::Device device, Precision precision)
     : is_held_(!device.is_cpu()) {

@@ -14,6 +14,10 @@ enum class Precision {
   kBfloat16,  // As kDefault, and autocast to bfloat16, which Forward does.
 };
 
+// Lets all work of the process give the same bits each time. Work for which
+// LibTorch has no such algorithm fails. Call this before a GPU is used.
+void ComputeDeterministically();
+
 // Lets the work of this thread on `device` compute with a precision while the
 // object lives.
 //

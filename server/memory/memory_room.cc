@@ -265,7 +265,41 @@ MemoryRoom::Block* MemoryRoom::Take(size_t capacity) {
     memory = FromSystem(capacity);
   }
   if (memory == nullptr) throw std::bad_alloc();
+  if (capacity >= kMinMappedBytes && pinning_.max_bytes > 0) {
+    Pin(memory, static_cast<size_t>(Footprint(capacity)));
+  }
   return std::construct_at(static_cast<Block*>(memory), this, capacity);
+}
+
+// Pins a mapping if there is room for it. One that is not serves as well.
+void MemoryRoom::Pin(void* memory, size_t bytes) {
+  const auto count = static_cast<int64_t>(bytes);
+  {
+    absl::MutexLock lock(&mutex_);
+    if (pinned_bytes_ + count > pinning_.max_bytes) return;
+    pinned_bytes_ += count;
+  }
+  const bool pinned = pinning_.pin(memory, bytes);
+  absl::MutexLock lock(&mutex_);
+  if (pinned) {
+    pinned_.insert(memory);
+  } else {
+    pinned_bytes_ -= count;
+  }
+}
+
+void MemoryRoom::Unpin(void* memory, size_t bytes) {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (pinned_.erase(memory) == 0) return;
+    pinned_bytes_ -= static_cast<int64_t>(bytes);
+  }
+  pinning_.unpin(memory);
+}
+
+int64_t MemoryRoom::pinned_bytes() const {
+  absl::MutexLock lock(&mutex_);
+  return pinned_bytes_;
 }
 
 MemoryRoom::Block* MemoryRoom::TakePooled(size_t capacity) {
@@ -327,12 +361,15 @@ void MemoryRoom::Release(Block* chain) {
     chain = next == nullptr ? nullptr : Block::Of(next);
     const size_t capacity = block->capacity();
     ASAN_UNPOISON_MEMORY_REGION(block->data(), capacity);
+    MemoryRoom& room = *block->room;
     std::destroy_at(block);
     if (capacity < kMinMappedBytes) {
       std::free(block);
-    } else {
-      munmap(block, static_cast<size_t>(Footprint(capacity)));
+      continue;
     }
+    const auto bytes = static_cast<size_t>(Footprint(capacity));
+    room.Unpin(block, bytes);
+    munmap(block, bytes);
   }
 }
 

@@ -5,7 +5,10 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <unordered_set>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -62,6 +65,24 @@ class MemoryRoom {
   // Throws OutOfMemoryBudget as Allocate does.
   std::shared_ptr<const void> Count(size_t bytes);
 
+  // Pins memory for a GPU's copies, which are faster then. It cannot be swapped
+  // out, and pinning takes long.
+  struct Pinning {
+    // Pins that many bytes at an address, and returns whether it could.
+    std::function<bool(void*, size_t)> pin;
+    // Undoes it.
+    std::function<void(void*)> unpin;
+    // The cap on pinned bytes.
+    int64_t max_bytes = 0;
+  };
+
+  // From now on pins each new block of 1 MiB and more, within the cap, until it
+  // goes back to the system. Call this once, before other threads allocate.
+  void PinBlocks(Pinning pinning) { pinning_ = std::move(pinning); }
+
+  // The bytes of blocks that are pinned.
+  int64_t pinned_bytes() const;
+
   // Replaces the limit on bytes in use. Memory in use stays.
   void SetLimit(int64_t limit_bytes) { in_use_.SetLimit(limit_bytes); }
 
@@ -107,9 +128,12 @@ class MemoryRoom {
   void ReleaseDownTo(int64_t bytes);
   void TrimHeapOver(int64_t bytes);
   static void Release(Block* chain);
+  void Pin(void* memory, size_t bytes);
+  void Unpin(void* memory, size_t bytes);
 
   MemoryAccount in_use_;
   const int64_t max_pooled_bytes_;
+  Pinning pinning_;
 
   mutable absl::Mutex mutex_;
   int64_t pooled_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
@@ -121,6 +145,8 @@ class MemoryRoom {
   // By size; the last block in is the first out, while it is in the cache.
   std::vector<SizeLink> bins_ ABSL_GUARDED_BY(mutex_);
   AgeLink oldest_ ABSL_GUARDED_BY(mutex_);  // The ring's begin.
+  std::unordered_set<void*> pinned_ ABSL_GUARDED_BY(mutex_);
+  int64_t pinned_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace backboned

@@ -119,6 +119,13 @@ void AddServing(Adder& add, Options& options) {
           "Equal numbers "
           "here and in a local run give equal bits")
       ->check(CLI::Range(0, 1024));
+  add.AddBytes("--pinned-bytes", options.pinned_bytes,
+               "Most bytes of host memory to pin, which makes a GPU's copies "
+               "faster; 0: none, since it was not tried on a GPU yet");
+  add.AddFlag(
+      "--deterministic", options.deterministic,
+      "Use only algorithms that give the same bits each time, as a CPU's "
+      "do anyway; on a GPU, work for which there is none fails");
   add.AddList("--instance", options.instances,
               "Instance to host from the start: BENCHMARK or BENCHMARK=NAME, "
               "drawn with seed 0, or, with @WEIGHTS at the end, loaded from a "

@@ -23,7 +23,9 @@ struct Options {
   std::string weights_dir;             // Empty: none.
   std::string state_dir;               // Empty: none.
   int threads = 0;                     // 0: LibTorch's own choice.
-  std::string omp_wait = "auto";       // auto, active, passive.
+  int64_t pinned_bytes = 0;            // Of host memory, for GPUs' copies.
+  bool deterministic = false;
+  std::string omp_wait = "auto";  // auto, active, passive.
   bool insecure_remote = false;
   bool reflection = true;
   std::string log_level = "info";

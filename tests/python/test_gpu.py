@@ -200,10 +200,10 @@ def test_statistics_of_all_layers_are_renewed_by_two_launches(tmp_path):
     def net_of(server):
         return server.create(architecture="resnet18", num_classes=10, module=False)
 
-    trains, evaluates = (
-        launches(tmp_path, net_of, lambda net: net.forward(x, training=training))
-        for training in (True, False)
-    )
+    def count(training):
+        return launches(tmp_path, net_of, lambda net: net.forward(x, training=training))
+
+    trains, evaluates = count(True), count(False)
     assert trains == evaluates + 2
 
 
@@ -431,6 +431,31 @@ def test_a_batch_of_many_clients_is_one_copy_in_and_one_out(tmp_path):
         for name in ("out", "features") if returnt == "both" else (returnt,):
             ours, theirs = answer.outputs[name], expected.outputs[name]
             assert np.allclose(ours, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("most", ["0", "4MiB", "1GiB"])
+def test_pinned_memory_changes_no_number(tmp_path, most, start):
+    """A ResNet18's largest parameters have 9 MB; they are pinned once, and pooled."""
+
+    def filled(server):
+        net = server.create(architecture="resnet18", num_classes=10, module=False)
+        values = np.random.default_rng(0).normal(size=net.layout.elements)
+        for factor in range(1, 4):
+            net.set_params(values * factor)
+        return net.get_params()
+
+    with serving(tmp_path, options=[f"--pinned-bytes={most}"]) as (gpu, counts):
+        assert np.array_equal(filled(gpu), filled(start(device="cpu")))
+    assert (counts["blocks pinned"] > 0) == (most != "0")
+    assert counts["blocks pinned"] < (20 if most == "1GiB" else 3)
+
+
+def test_a_deterministic_server_says_so(tmp_path, x):
+    """Products of the fake device fail then as a GPU's do without a variable."""
+    with serving(tmp_path, options=["--deterministic"]) as (server, _):
+        assert server.info().numerics["deterministic"] == "on"
+        params, losses, out = trained(server, x)
+        assert np.array_equal(params, trained(server, x)[0])
 
 
 def test_a_network_is_read_while_another_computes(tmp_path, x):

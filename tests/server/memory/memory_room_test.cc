@@ -159,6 +159,44 @@ TEST_F(MemoryRoomTest, TrimStopsAtTheBytesAskedFor) {
   EXPECT_LT(room_.pooled_bytes(), static_cast<int64_t>(9 * kMiB));
 }
 
+TEST(PinnedBlocksTest, ArePinnedUntilTheyGoBackToTheSystem) {
+  std::vector<void*> pinned;
+  MemoryRoom room({});
+  room.PinBlocks({.pin =
+                      [&](void* memory, size_t bytes) {
+                        EXPECT_GE(bytes, kMiB);
+                        pinned.push_back(memory);
+                        return true;
+                      },
+                  .unpin = [&](void* memory) { std::erase(pinned, memory); },
+                  .max_bytes = int64_t{4} * kMiB});
+  {
+    const Buffer small = Allocate(room, kMiB / 2);
+    EXPECT_EQ(room.pinned_bytes(), 0);
+    const Buffer first = Allocate(room, kMiB);
+    const Buffer second = Allocate(room, 2 * kMiB);
+    EXPECT_EQ(pinned.size(), 2);
+    const Buffer too_much = Allocate(room, kMiB);
+    EXPECT_EQ(pinned.size(), 2);
+  }
+  const int64_t bytes = room.pinned_bytes();
+  EXPECT_GT(bytes, int64_t{3} * kMiB);
+  const Buffer again = Allocate(room, 2 * kMiB);  // Of the pool.
+  EXPECT_EQ(room.pinned_bytes(), bytes);
+  room.TrimTo(0);
+  EXPECT_EQ(pinned.size(), 1);
+}
+
+TEST(PinnedBlocksTest, ServeAsWellIfTheyCannotBePinned) {
+  MemoryRoom room({});
+  room.PinBlocks({.pin = [](void*, size_t) { return false; },
+                  .unpin = [](void*) { FAIL(); },
+                  .max_bytes = int64_t{8} * kMiB});
+  Allocate(room, kMiB)[kMiB - 1] = std::byte{1};
+  EXPECT_EQ(room.pinned_bytes(), 0);
+  room.TrimTo(0);
+}
+
 TEST_F(MemoryRoomTest, KnowsItsPeak) {
   Allocate(room_, 2 * kMiB);
   Allocate(room_, kMiB);

@@ -117,6 +117,12 @@ extern "C" int cudaRuntimeGetVersion(int* version) {
   *version = 13000;
   return 0;
 }
+extern "C" int cudaHostRegister(void* memory, size_t bytes, unsigned) {
+  return fake_cuda::Register(memory, bytes) ? 0 : 1;
+}
+extern "C" int cudaHostUnregister(void* memory) {
+  return fake_cuda::Unregister(memory) ? 0 : 1;
+}
 extern "C" int cuDeviceGetName(char* name, int size, int) {
   std::snprintf(name, static_cast<size_t>(size), "Fake GPU");
   return 0;

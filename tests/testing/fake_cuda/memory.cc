@@ -205,6 +205,7 @@ class DeviceAllocator final : public c10::DeviceAllocator {
 
 std::mutex pinned_mutex;
 std::map<const char*, size_t> pinned;
+int64_t registered = 0;
 
 class PinnedAllocator final : public c10::Allocator {
  public:
@@ -247,6 +248,29 @@ bool IsPinned(const void* data) {
   const auto next = pinned.upper_bound(byte);
   return next != pinned.begin() &&
          byte < std::prev(next)->first + std::prev(next)->second;
+}
+
+bool Register(const void* data, size_t bytes) {
+  const auto* const begin = static_cast<const char*>(data);
+  const std::lock_guard lock(pinned_mutex);
+  const auto next = pinned.lower_bound(begin + bytes);
+  if (next != pinned.begin() &&
+      std::prev(next)->first + std::prev(next)->second > begin) {
+    return false;
+  }
+  pinned[begin] = bytes;
+  ++registered;
+  return true;
+}
+
+bool Unregister(const void* data) {
+  const std::lock_guard lock(pinned_mutex);
+  return pinned.erase(static_cast<const char*>(data)) == 1;
+}
+
+int64_t registrations() {
+  const std::lock_guard lock(pinned_mutex);
+  return registered;
 }
 
 void* Shadow(const void* data) {

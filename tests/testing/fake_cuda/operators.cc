@@ -122,8 +122,11 @@ class Operation {
   Operation(const c10::FunctionSchema& schema, torch::jit::Stack& stack)
       : schema_(schema), stack_(stack) {
     use_.name = schema.name();
-    in_tf32_ =
-        kProducts.contains(use_.name) && at::globalContext().allowTF32CuBLAS();
+    const bool is_product = kProducts.contains(use_.name);
+    in_tf32_ = is_product && at::globalContext().allowTF32CuBLAS();
+    TORCH_CHECK(!is_product || !at::globalContext().deterministicAlgorithms() ||
+                    std::getenv("CUBLAS_WORKSPACE_CONFIG") != nullptr,
+                "Deterministic behavior needs CUBLAS_WORKSPACE_CONFIG (fake)");
     const size_t count = schema.arguments().size();
     for (size_t i = 0; i < count; ++i) {
       const auto* const alias = schema.arguments()[i].alias_info();
@@ -410,10 +413,11 @@ struct Library {
     if (std::getenv("FAKE_CUDA_LOG") == nullptr) return;
     std::fprintf(stderr,
                  "fake-cuda: %ld operations of %ld threads, %ld copies in, %ld "
-                 "copies out, %ld waits, %ld in a row without one\n",
+                 "copies out, %ld waits, %ld in a row without one, %ld blocks "
+                 "pinned\n",
                  Streams::Get().launches(), Streams::Get().threads(),
                  copies_in.load(), copies_out.load(), Streams::Get().waits(),
-                 Streams::Get().longest());
+                 Streams::Get().longest(), registrations());
   }
 } library;
 
