@@ -27,9 +27,11 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 
 # The CPU part of the PyPI wheel, the one that the tests run with. It is linked to
-# two small CUDA libraries; the gigabytes of others are left out by --no-deps.
+# two small CUDA libraries; the gigabytes of others are left out by --no-deps. Headers
+# of the last package are for the library of CUDA graphs.
 RUN pip install --no-cache-dir --no-deps --target /opt/torch \
-        torch==2.11.0 nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85
+        torch==2.11.0 nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85 \
+        nvidia-cuda-crt==13.0.88
 
 
 # The program, the same as the wheel's: gRPC and the rest are in it. Compiled files are

@@ -29,6 +29,7 @@
 #include "absl/synchronization/mutex.h"
 #include "base/errors.h"
 #include "server/device/devices.h"
+#include "server/device/graph_cache.h"
 #include "server/device/platform.h"
 #include "server/device/precision.h"
 #include "server/instances/weights_folder.h"
@@ -214,6 +215,10 @@ absl::Status Serve(const Options& options) {
       OpenDevices(options.devices);
   if (!devices.ok()) return devices.status();
   PinMemory(options, *devices);
+  if (options.graph_bytes > 0) {
+    absl::Status loaded = GraphCache::Load();
+    if (!loaded.ok()) return loaded;
+  }
   absl::StatusOr<WeightsFolder> weights = WeightsFolder();
   if (!options.weights_dir.empty()) {
     weights = WeightsFolder::Open(options.weights_dir);
@@ -224,7 +229,9 @@ absl::Status Serve(const Options& options) {
     if (!writable.ok()) return writable;
   }
   Server server(*devices, options.threads,
-                {.limits = options.limits, .scheduling = SchedulingOf(options)},
+                {.limits = options.limits,
+                 .scheduling = SchedulingOf(options),
+                 .graph_bytes = options.graph_bytes},
                 *weights);
   for (DeviceWorker* const worker : server.workers()) {
     worker->OnLost([] { kill(getpid(), kDeviceLost); });

@@ -86,6 +86,9 @@ Server::Server(const std::vector<c10::Device>& devices, int threads,
     worker =
         std::make_unique<DeviceWorker>(device, threads, scheduling, clock_);
     worker->OnOutOfMemory([this] { return tapes_.DemoteAllOnGpus() > 0; });
+    if (options.graph_bytes > 0 && !device.is_cpu()) {
+      worker->RecordGraphs(options.graph_bytes);
+    }
     worker_order_.push_back(worker.get());
   }
   chores_ = std::make_unique<DeviceWorker>(c10::Device(c10::kCPU),

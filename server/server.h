@@ -43,6 +43,9 @@ struct ServerOptions {
   // Of each device. The limits of its queue are those of `limits`.
   SchedulerOptions scheduling = {};
   AnswerLog::Limits answers = {};
+  // Of each GPU's memory, for CUDA graphs. 0: none; else GraphCache::Load was
+  // called.
+  int64_t graph_bytes = 0;
 };
 
 // The server without its wire. Independent of gRPC.

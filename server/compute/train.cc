@@ -1,11 +1,9 @@
 #include "server/compute/train.h"
 
-#include <ATen/ops/ones_like.h>
-
-#include <span>
 #include <utility>
 
 #include "backbones/forward.h"
+#include "server/compute/loss_gradients.h"
 #include "server/device/host_view.h"
 
 namespace backboned {
@@ -19,25 +17,20 @@ absl::Status Compute(TrainWork& work, TrainDone& done) {
   ForwardDone forward;
   if (valid.ok()) valid = TakeState(work.forward, forward.used);
   if (!valid.ok()) return valid;
-  ForwardOutput output = ComputeForward(work.forward, *forward.used);
-  at::Tensor& end = output.graph->outputs[0];
-  valid = CheckClasses(work.terms, end.size(1));
-  if (!valid.ok()) return valid;
-  const LossOutput loss = ComputeLoss(work.terms, end);
-  end = loss.sum;  // One backward goes through both.
-  const GraphGradients graph = {.graph = output.graph.get(),
-                                .output_grads = {at::ones_like(end)}};
-  BackwardOutput backward = Backward(std::span(&graph, 1), /*retain=*/false,
-                                     /*want_input_grads=*/false);
+  absl::StatusOr<LossGradients> found =
+      ComputeLossGradients(work.forward, *forward.used, work.terms);
+  if (!found.ok()) return found.status();
+  ForwardOutput output = {.buffers = std::move(found->buffers),
+                          .rng_state = std::move(found->rng_state)};
   State before = *NextState(work.forward, output, forward);
-  before.grads = std::move(backward.grads);
+  before.grads = std::move(found->grads);
   absl::StatusOr<StepOutput> step = Step(before, work.step, instance.trained());
   if (!step.ok()) return step.status();
   done.rng_state = std::move(forward.rng_state);
   done.step = *std::move(step);
   // Last, since these wait for the device.
-  done.loss = ReadLoss(loss);
-  if (work.return_logits) done.logits = OnHost(output.outputs[0]);
+  done.loss = ReadLoss(found->loss);
+  if (work.return_logits) done.logits = OnHost(found->logits);
   instance.Publish(done.step.state);
   return absl::OkStatus();
 }

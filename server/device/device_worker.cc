@@ -119,7 +119,12 @@ absl::Status DeviceWorker::RunAlone(const Item& item) {
     absl::MutexLock lock(&mutex_);
     free_some = on_out_of_memory_;
   }
-  return RunCatching([&] { return free_some && free_some() ? run() : first; });
+  return RunCatching([&] {
+    WaitFor(device_);
+    bool freed = graphs_ != nullptr && graphs_->Clear();
+    if (free_some) freed |= free_some();
+    return freed ? run() : first;
+  });
 }
 
 DeviceWorker::DeviceWorker(c10::Device device, int threads,
@@ -347,6 +352,10 @@ void DeviceWorker::SetIdleTask(IdleTask* task) {
 void DeviceWorker::Wake() {
   absl::MutexLock lock(&mutex_);
   Change();
+}
+
+void DeviceWorker::RecordGraphs(int64_t max_bytes) {
+  graphs_ = std::make_unique<GraphCache>(device_, max_bytes);
 }
 
 void DeviceWorker::OnOutOfMemory(const std::function<bool()>& callback) {

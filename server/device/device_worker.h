@@ -25,6 +25,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "base/clock.h"
+#include "server/device/graph_cache.h"
 #include "server/device/precision.h"
 #include "server/limits/continuation.h"
 #include "server/limits/memory_account.h"
@@ -152,6 +153,14 @@ class DeviceWorker {
   // Lets a worker that sleeps look at its idle task.
   void Wake();
 
+  // From now on a GPU's work may record CUDA graphs, which take at most
+  // `max_bytes` of its memory. Call this once, before any work;
+  // GraphCache::Load was called.
+  void RecordGraphs(int64_t max_bytes);
+
+  // For work of this worker: its graphs; null: it may record none.
+  GraphCache* graphs() { return graphs_.get(); }
+
   // Calls `callback` on the thread of work, or of a copy, that runs out of a
   // GPU's memory. It returns whether it freed some: that runs once more then.
   void OnOutOfMemory(const std::function<bool()>& callback);
@@ -260,6 +269,7 @@ class DeviceWorker {
   IdleTask* idle_task_ ABSL_GUARDED_BY(mutex_) = nullptr;
   bool idles_ ABSL_GUARDED_BY(mutex_) = false;  // The task runs.
 
+  std::unique_ptr<GraphCache> graphs_;
   std::unique_ptr<DeviceWorker> copies_;  // Null: there is no other one.
   std::thread thread_;                    // Last: it uses all of the above.
 };

@@ -24,6 +24,7 @@ struct Options {
   std::string state_dir;               // Empty: none.
   int threads = 0;                     // 0: LibTorch's own choice.
   int64_t pinned_bytes = 0;            // Of host memory, for GPUs' copies.
+  int64_t graph_bytes = 0;             // Of a GPU's, for CUDA graphs.
   bool deterministic = false;
   std::string omp_wait = "auto";  // auto, active, passive.
   bool insecure_remote = false;

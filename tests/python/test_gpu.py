@@ -134,11 +134,11 @@ def test_nothing_waits_inside_a_training_step(tmp_path):
     assert many["in a row without one"] >= operations - 2
 
 
-def launches(folder, net_of, call):
+def launches(folder, net_of, call, options=()):
     """Count the launches of one more call, after some."""
     totals = []
     for times in (2, 4):
-        with serving(folder) as (server, counts):
+        with serving(folder, options=options) as (server, counts):
             net = net_of(server)
             for _ in range(times):
                 call(net)
@@ -431,6 +431,72 @@ def test_a_batch_of_many_clients_is_one_copy_in_and_one_out(tmp_path):
         for name in ("out", "features") if returnt == "both" else (returnt,):
             ours, theirs = answer.outputs[name], expected.outputs[name]
             assert np.allclose(ours, theirs, atol=1e-5)
+
+
+GRAPHS = ["--graph-bytes=1GiB"]
+
+
+def several_steps(server, kind):
+    """Train with learning rates, labels, weights, masks and batches that change."""
+    rng = np.random.default_rng(0)
+    nets = [server.create("seq-cifar10", seed=i, module=False) for i in range(2)]
+    for net in nets:
+        net.configure_optimizer(kind, [ParameterGroup(lr=0.1)])
+    numbers = []
+    for step in range(20):
+        net, rows = nets[step % 2], (4, 6)[step // 8 % 2]
+        x = rng.random((rows, 3, 32, 32), np.float32)
+        labels = rng.integers(0, 10, rows)
+        weight = 0.5 if step % 5 == 4 else 1
+        terms = [backboned.CrossEntropy(labels, weight=weight)]
+        if step % 7 == 6:
+            mask = [label < 4 for label in range(10)]
+            terms[0] = backboned.CrossEntropy(labels % 4, class_mask=mask)
+        if step >= 10:
+            terms.append(backboned.MeanSquaredError(rng.random((rows, 10), np.float32)))
+        if step == 13:
+            net.set_params(net.get_params() * np.float32(0.5))
+        if step == 15:
+            net.update(frozen=["conv1.*"])
+        options = StepOptions(lr=[0.1 / (step + 1)], clip_norm=1.0)
+        numbers.append(net.train_step(x, terms, options).loss)
+    return numbers, [net.get_params() for net in nets]
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adam"])
+def test_graphs_change_no_number(tmp_path, kind, start):
+    with serving(tmp_path, options=GRAPHS) as (gpu, counts):
+        ours, theirs = several_steps(gpu, kind), several_steps(start(device="cpu"), kind)
+        assert ours[0] == theirs[0]
+        assert all(map(np.array_equal, ours[1], theirs[1]))
+
+
+def test_a_graph_of_a_step_is_one_launch(tmp_path):
+    """Beside it: copies, the optimizer's, and what reads the loss."""
+    x = np.ones((2, 3, 32, 32), np.float32)
+
+    def net_of(server):
+        net = server.create(architecture="resnet18", num_classes=10, module=False)
+        net.configure_optimizer("sgd", [ParameterGroup(lr=0.1, momentum=0.9)])
+        for _ in range(3):
+            net.train_step(x, [backboned.CrossEntropy([0, 1])])
+        return net
+
+    def step(net):
+        net.train_step(x, [backboned.CrossEntropy([0, 1])])
+
+    assert launches(tmp_path, net_of, step) > 100
+    assert launches(tmp_path, net_of, step, options=GRAPHS) < 20
+
+
+def test_a_full_device_gives_graphs_up(tmp_path):
+    options = [*GRAPHS, "--max-device-memory-bytes=1GiB"]
+    with serving(tmp_path, bytes=24 << 20, options=options) as (server, _):
+        net = made(server)
+        losses = [train_step(net, x_of(8)).loss for _ in range(5)]
+        many = [backboned.CrossEntropy(np.zeros(2500, np.int64))]
+        loss = net.train_step(x_of(2500), many).loss
+    assert np.isfinite(losses).all() and np.isfinite(loss)
 
 
 @pytest.mark.parametrize("most", ["0", "4MiB", "1GiB"])

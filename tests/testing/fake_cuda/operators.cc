@@ -283,6 +283,7 @@ at::Tensor& Copy(at::Tensor& self, const at::Tensor& source,
   const bool is_in = !source.is_cuda(), is_out = !self.is_cuda();
   const at::Tensor& there = is_out ? source : self;
   const c10::Stream stream = CurrentStream(there.device().index());
+  if (is_in || is_out) Streams::CheckNotRecorded();
   copies_in += is_in;
   copies_out += is_out;
   Streams::Use use = {.name = "aten::copy_"};

@@ -29,6 +29,8 @@ bool Contains(const VectorClock& clock, const StreamKey& stream,
   return number == 0 || (found != clock.end() && found->second >= number);
 }
 
+thread_local Streams::Mode mode = Streams::Mode::kSingle;
+
 [[noreturn]] void Violation(const std::string& what) {
   std::fprintf(stderr, "fake-cuda: %s\n", what.c_str());
   std::abort();
@@ -64,17 +66,30 @@ Streams::Streams() : kernel_(Setting("FAKE_CUDA_KERNEL_US", 0)) {
   }
 }
 
+void Streams::SetMode(Mode now) { mode = now; }
+
+void Streams::CheckNotRecorded() {
+  TORCH_CHECK(mode != Mode::kRecorded,
+              "CUDA error: operation not permitted when stream is capturing "
+              "(fake)");
+}
+
 void Streams::Launch(const c10::Stream& stream, const Use& use) {
   const std::lock_guard lock(mutex_);
   if (is_lost_) Fault();
-  ++launches_;
-  longest_ = std::max(longest_, ++since_wait_);
+  const bool is_single = mode == Mode::kSingle;
+  if (is_single) {
+    ++launches_;
+    longest_ = std::max(longest_, ++since_wait_);
+  }
   threads_.insert(std::this_thread::get_id());
   const StreamKey key = KeyOf(stream);
   Line& line = lines_[key];
   Merge(line.before, host_);
   line.before[key] = ++line.last;
-  line.free = std::max(line.free, std::chrono::steady_clock::now()) + kernel_;
+  if (is_single) {
+    line.free = std::max(line.free, std::chrono::steady_clock::now()) + kernel_;
+  }
   if (use.name == faulty_ && --until_fault_ == 0) fault_ = {key, line.last};
   for (const void* const block : use.reads) CheckOrder(line, use, block, false);
   for (const void* const block : use.writes) CheckOrder(line, use, block, true);
@@ -176,6 +191,7 @@ void Streams::Block(const c10::Stream& stream, const Event& event) {
 }
 
 void Streams::Wait(const c10::Stream& stream) {
+  CheckNotRecorded();
   Event event;
   Record(stream, event);
   Wait(event);

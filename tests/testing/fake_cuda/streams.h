@@ -60,6 +60,14 @@ class Streams {
     std::vector<const void*> writes;
   };
 
+  // How this thread's operations count: each for itself, or as parts of a graph
+  // that is recorded, which may not wait, or launched.
+  enum class Mode { kSingle, kRecorded, kReplayed };
+  static void SetMode(Mode mode);
+
+  // Throws c10::Error if a graph is being recorded by this thread.
+  static void CheckNotRecorded();
+
   // Notes an operation. Throws c10::AcceleratorError if the device is lost.
   void Launch(const c10::Stream& stream, const Use& use);
 
