@@ -284,8 +284,14 @@ at::Tensor ClipByNorm(const ClipNorm& clip, Tensors& grads) {
 }
 
 void ClipByValue(double value, Tensors& grads) {
-  grads = at::_foreach_clamp_min(grads, -value);
-  at::_foreach_clamp_max_(grads, value);
+  if (!grads[0].is_cpu()) {
+    grads = at::_foreach_clamp_min(grads, -value);
+    at::_foreach_clamp_max_(grads, value);
+    return;
+  }
+  for (at::Tensor& grad : grads) {
+    grad = grad.clamp_min(-value).clamp_max_(value);
+  }
 }
 
 }  // namespace

@@ -198,11 +198,11 @@ void Server::Sweep(absl::Time now) {
 void Server::ReleaseRestingGpus() {
   absl::Duration busy;
   const DeviceWorker* gpu = nullptr;
-  for (const DeviceWorker* const worker : worker_order_) {
+  for (DeviceWorker* const worker : worker_order_) {
     if (worker->device().is_cpu()) continue;
     if (!worker->is_idle()) return;
     gpu = worker;
-    busy += worker->busy();
+    busy += worker->busy() + worker->copies().busy();
   }
   {
     absl::MutexLock lock(&mutex_);

@@ -117,10 +117,6 @@ class Server {
   const WeightsFolder weights_;
   const std::string uid_;
   const Clock& clock_;
-  std::map<std::string, std::unique_ptr<DeviceWorker>>
-      workers_;  // By device name.
-  std::vector<DeviceWorker*> worker_order_;
-  std::unique_ptr<DeviceWorker> chores_;
   Registry registry_;
   TapeStore tapes_;
   Sessions sessions_;
@@ -128,6 +124,11 @@ class Server {
   Budget in_flight_;
   PayerAccounts accounts_;
   const std::shared_ptr<Budget> cache_room_;
+  // Work that is left at the end may use all of the above.
+  std::map<std::string, std::unique_ptr<DeviceWorker>>
+      workers_;  // By device name.
+  std::vector<DeviceWorker*> worker_order_;
+  std::unique_ptr<DeviceWorker> chores_;
 
   absl::Mutex mutex_;
   MonotonicCondVar ended_;

@@ -53,7 +53,8 @@ struct DeviceWorker::Item {
       : request(asks),
         work(plain),
         batch_work(batched),
-        samples(turn_samples) {}
+        samples(turn_samples),
+        continues(asks.continues) {}
 
   const Request& request;
   const Work* work;  // Null if `batch_work` is set.
@@ -61,8 +62,7 @@ struct DeviceWorker::Item {
   int64_t samples;  // Of the turn that waits or runs.
   absl::Time submitted = {};
   uint64_t id = 0;
-  // Another turn has run.
-  bool continues = false;
+  bool continues;            // Another turn has run.
   absl::Status status = {};  // Final once the coroutine goes on.
   Times times = {};
   std::optional<Continuation> waiting = {};

@@ -78,6 +78,9 @@ class DeviceWorker {
     // Pays for the work's memory; for a batch, the account of the item with
     // most samples pays. Null: nobody pays.
     std::shared_ptr<MemoryAccount> account = nullptr;
+    // Goes on with work of which some was done: a full queue does not refuse
+    // it.
+    bool continues = false;
     // BatchWork of equal keys may run together. 0: runs alone.
     uint64_t merge_key = 0;
     // Of all that may run together.

@@ -88,6 +88,24 @@ absl::Status Try(c10::Device gpu) {
   }
 }
 
+// Calls a function of the CUDA runtime in the context of `gpu`, and returns
+// whether it succeeds.
+// It leaves no error behind, which the next kernel's launch would report.
+template <typename... Arguments>
+bool Succeeds(c10::Device gpu, const char* function, Arguments... arguments) {
+  const auto call = FindFunction<Arguments...>(function);
+  const auto take_error = FindFunction<>("cudaGetLastError");
+  if (call == nullptr || take_error == nullptr) return false;
+  try {
+    const c10::DeviceGuard guard(gpu);
+    if (call(arguments...) == 0) return true;
+  } catch (const c10::Error&) {
+    // The context is lost, as the worker finds out.
+  }
+  take_error();
+  return false;
+}
+
 absl::StatusOr<c10::Device> OpenCuda(int index) {
   static const absl::Status loaded = LoadCuda();
   if (!loaded.ok()) return loaded;
@@ -156,16 +174,11 @@ void WarmUp(c10::Device gpu) {
 
 bool PinHostMemory(c10::Device gpu, void* memory, size_t bytes) {
   constexpr unsigned kPortable = 1;  // For all GPUs: cudaHostRegisterPortable.
-  static const auto pin =
-      FindFunction<void*, size_t, unsigned>("cudaHostRegister");
-  const c10::DeviceGuard guard(gpu);
-  return pin != nullptr && pin(memory, bytes, kPortable) == 0;
+  return Succeeds(gpu, "cudaHostRegister", memory, bytes, kPortable);
 }
 
 void UnpinHostMemory(c10::Device gpu, void* memory) {
-  static const auto unpin = FindFunction<void*>("cudaHostUnregister");
-  const c10::DeviceGuard guard(gpu);
-  if (unpin != nullptr) unpin(memory);
+  Succeeds(gpu, "cudaHostUnregister", memory);
 }
 
 void WaitFor(c10::Device device) {

@@ -85,6 +85,10 @@ void HostCopies::Begin() {
   turn_ = std::make_shared<Turn>();
   turn_->values = std::move(views);
   Turn::Run(worker_.copies(), request_, turn_, dtype_);
+  if (request_->continues) return;
+  DeviceWorker::Request next = *request_;
+  next.continues = true;
+  request_ = std::make_shared<const DeviceWorker::Request>(std::move(next));
 }
 
 Task<absl::StatusOr<std::vector<at::Tensor>>> HostCopies::Next() {

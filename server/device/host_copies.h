@@ -18,7 +18,7 @@
 namespace backboned {
 
 // Copies tensors by a worker's copies(), some MiB in a turn: while the caller
-// uses the bytes of one, the next one runs. So no more than two turns' bytes
+// uses the bytes of one, the next one runs. So no more than three turns' bytes
 // are on the host, and other copies have turns in between.
 //
 // Not thread-safe. A turn that runs outlives this object.
@@ -45,7 +45,8 @@ class HostCopies {
   void Begin();
 
   DeviceWorker& worker_;
-  const std::shared_ptr<const DeviceWorker::Request> request_;
+  // Of the first turn, and then of the others.
+  std::shared_ptr<const DeviceWorker::Request> request_;
   std::vector<at::Tensor> tensors_;
   const std::optional<at::ScalarType> dtype_;
   int64_t bytes_ = 0;

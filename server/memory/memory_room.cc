@@ -277,15 +277,13 @@ void MemoryRoom::Pin(void* memory, size_t bytes) {
   {
     absl::MutexLock lock(&mutex_);
     if (pinned_bytes_ + count > pinning_.max_bytes) return;
+    pinned_.insert(memory);
     pinned_bytes_ += count;
   }
-  const bool pinned = pinning_.pin(memory, bytes);
+  if (pinning_.pin(memory, bytes)) return;
   absl::MutexLock lock(&mutex_);
-  if (pinned) {
-    pinned_.insert(memory);
-  } else {
-    pinned_bytes_ -= count;
-  }
+  pinned_.erase(memory);
+  pinned_bytes_ -= count;
 }
 
 void MemoryRoom::Unpin(void* memory, size_t bytes) {

@@ -68,7 +68,8 @@ class MemoryRoom {
   // Pins memory for a GPU's copies, which are faster then. It cannot be swapped
   // out, and pinning takes long.
   struct Pinning {
-    // Pins that many bytes at an address, and returns whether it could.
+    // Pins that many bytes at an address, and returns whether it could. Neither
+    // function throws.
     std::function<bool(void*, size_t)> pin;
     // Undoes it.
     std::function<void(void*)> unpin;

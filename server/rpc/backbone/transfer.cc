@@ -7,7 +7,6 @@
 
 #include "backbones/state.h"
 #include "server/device/device_worker.h"
-#include "server/device/gpu_memory.h"
 #include "server/device/host_copies.h"
 #include "server/device/host_view.h"
 #include "server/rpc/convert/tensor_convert.h"
@@ -87,7 +86,6 @@ Task<absl::StatusOr<std::vector<at::Tensor>>> Upload(
   const DeviceWorker::Work move = [&] {
     for (size_t i = 0; i < slices.size(); ++i) {
       values[i] = OnDevice(values[i], tensors[slices[i].index].device());
-      CountOnGpu(values[i]);
     }
     return absl::OkStatus();
   };

@@ -174,16 +174,21 @@ Task<absl::Status> RpcStream::WriteTensors(
     std::vector<wire::Payload> tensors, LaterBytes* later) {
   absl::Status status = co_await SkipRest();
   if (!status.ok()) co_return status;
-  StallWatchdog::Transfer transfer(watchdog_, [this] { Cancel(); });
   wire::TensorWriter writer(header, std::move(tensors), wire::kChunkBytes, {},
                             later == nullptr ? 0 : later->bytes());
+  std::optional<StallWatchdog::Transfer> transfer;
   for (bool is_first = true;; is_first = false) {
-    if (writer.lacks_bytes()) status = co_await Complete(writer, later);
+    if (writer.lacks_bytes()) {
+      transfer.reset();  // The client does not stall meanwhile.
+      status = co_await Complete(writer, later);
+    }
     if (!status.ok()) co_return status;
     const std::optional<grpc::ByteBuffer> message = writer.Next();
     if (!message.has_value()) co_return absl::OkStatus();
+    if (!transfer.has_value())
+      transfer.emplace(watchdog_, [this] { Cancel(); });
     const bool is_only = is_first && writer.is_done();
-    status = co_await Write(*message, is_only, transfer);
+    status = co_await Write(*message, is_only, *transfer);
     if (!status.ok()) co_return status;
   }
 }

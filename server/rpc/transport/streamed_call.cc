@@ -175,7 +175,8 @@ Task<absl::Status> StreamedCall::WriteResponse(
 Task<absl::Status> StreamedCall::WriteTensors(
     const google::protobuf::MessageLite& header,
     std::vector<wire::Payload> tensors, LaterBytes* later) {
-  EndWork(/*succeeded=*/true);
+  // Later bytes may not come; calls behind this one begin when all are there.
+  if (later == nullptr) EndWork(/*succeeded=*/true);
   wire::Frame frame = wire::PartOf(place_.number, field_);
   frame.last.assign(kSucceeded, sizeof(kSucceeded));
   wire::TensorWriter writer(header, std::move(tensors), wire::kPartChunkBytes,
@@ -194,6 +195,7 @@ Task<absl::Status> StreamedCall::WriteTensors(
       co_return absl::CancelledError("the client cancelled the call");
     }
     finished_ = writer.is_done();
+    if (finished_ && later != nullptr) EndWork(/*succeeded=*/true);
     if (finished_) LeavePlace();
     if (!co_await Write(*std::move(part), is_first && finished_)) {
       co_return absl::CancelledError("the client went away");

@@ -117,6 +117,8 @@ TEST_F(HostCopiesTest, AGpusCopiesWaitForNoWork) {
   run();
   EXPECT_THAT(Drain(copies), ::testing::SizeIs(1));
   copied.Notify();
+  const DeviceWorker::Work nothing = [] { return absl::OkStatus(); };
+  EXPECT_THAT(BlockOn(worker_.Run({}, nothing)), IsOk());  // Behind the work.
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdio>
+#include <utility>
 
 #include "tests/testing/fake_cuda/device.h"
 #include "tests/testing/fake_cuda/memory.h"
@@ -75,7 +76,10 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
   }
   void recordDataPtrOnStream(const c10::DataPtr& data,
                              const c10::Stream& stream) const override {
-    Streams::Get().Recorded(stream, data.get());
+    // CUDA's allocator passes over what has another deleter.
+    if (data.get_deleter() == DeviceMemory().raw_deleter()) {
+      Streams::Get().Recorded(stream, data.get());
+    }
   }
 
   void destroyEvent(void* event, c10::DeviceIndex) const noexcept override {
@@ -117,11 +121,17 @@ extern "C" int cudaRuntimeGetVersion(int* version) {
   *version = 13000;
   return 0;
 }
+// With FAKE_CUDA_PINS=0 no memory can be pinned.
 extern "C" int cudaHostRegister(void* memory, size_t bytes, unsigned) {
-  return fake_cuda::Register(memory, bytes) ? 0 : 1;
+  const bool pins = fake_cuda::Setting("FAKE_CUDA_PINS", 1) != 0;
+  return fake_cuda::LastError(pins && fake_cuda::Register(memory, bytes) ? 0
+                                                                         : 1);
 }
 extern "C" int cudaHostUnregister(void* memory) {
-  return fake_cuda::Unregister(memory) ? 0 : 1;
+  return fake_cuda::LastError(fake_cuda::Unregister(memory) ? 0 : 1);
+}
+extern "C" int cudaGetLastError() {
+  return std::exchange(fake_cuda::last_error, 0);
 }
 extern "C" int cuDeviceGetName(char* name, int size, int) {
   std::snprintf(name, static_cast<size_t>(size), "Fake GPU");

@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <thread>
+#include <utility>
 
 namespace fake_cuda {
 namespace {
@@ -48,6 +49,13 @@ int64_t Setting(const char* name, int64_t fallback) {
   return text == nullptr ? fallback : std::atoll(text);
 }
 
+thread_local int last_error = 0;
+
+int LastError(int error) {
+  if (error != 0) last_error = error;
+  return error;
+}
+
 Streams& Streams::Get() {
   static auto* const streams = new Streams;
   return *streams;
@@ -77,6 +85,8 @@ void Streams::CheckNotRecorded() {
 void Streams::Launch(const c10::Stream& stream, const Use& use) {
   const std::lock_guard lock(mutex_);
   if (is_lost_) Fault();
+  TORCH_CHECK(std::exchange(last_error, 0) == 0,
+              "CUDA error: an error that nobody took (fake)");
   const bool is_single = mode == Mode::kSingle;
   if (is_single) {
     ++launches_;

@@ -28,6 +28,13 @@
 
 namespace fake_cuda {
 
+// The error of this thread's last call that failed, until somebody asks for it:
+// LibTorch does behind each launch.
+extern thread_local int last_error;
+
+// Keeps an error, if it is one, and returns it.
+int LastError(int error);
+
 // Returns the integer in an environment variable, else `fallback`.
 int64_t Setting(const char* name, int64_t fallback);
 
