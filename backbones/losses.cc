@@ -198,8 +198,9 @@ class TermLoss {
     return Uploaded(target).to(logits_.scalar_type());
   }
 
-  // Returns a tensor on the logits' device. Memory that is not pinned has been
-  // read when this returns, without a wait for earlier work.
+  // Returns a tensor on the logits' device, without a wait for earlier work.
+  // Memory that is pinned may be read later, so the terms must live until the
+  // device has done the work.
   at::Tensor Uploaded(const at::Tensor& tensor) const {
     return tensor.to(logits_.device(), /*non_blocking=*/true);
   }

@@ -141,9 +141,9 @@ def resnet_here() -> nn.Module:
     return seeded(lambda: ReferenceResNet18(10, FILTERS), 0).to(CARD)
 
 
-def perceptron() -> Instance:
+def perceptron(server: Optional[backboned.Server] = None) -> Instance:
     """Make a perceptron of two hidden layers; `perceptron_here` is its equal."""
-    return shared().create("seq-mnist", seed=0, module=False)
+    return (server or shared()).create("seq-mnist", seed=0, module=False)
 
 
 def perceptron_here() -> nn.Module:

@@ -108,6 +108,19 @@ def deterministic(results: gpu.Results) -> None:
     results.row("two trainings", found["equal"] and losses[0] == losses[1], **found)
 
 
+def graphs(results: gpu.Results) -> None:
+    """Train with CUDA graphs and without, by what gives the same bits each time."""
+    x, trained, losses = gpu.images(32), [], []
+    for options in ((), ("--graph-bytes=4GiB",)):
+        with gpu.start("--deterministic", *options) as server:
+            net = gpu.resnet(server)
+            net.configure_optimizer("sgd", [ParameterGroup(**SGD)])
+            losses.append([net.train_step(x, TERMS).loss for _ in range(8)])
+            trained.append(net.get_params())
+    found = gpu.apart(*trained)
+    results.row("graphs", found["equal"] and losses[0] == losses[1], **found)
+
+
 def three_calls(results: gpu.Results) -> None:
     """Compare a training step with forward, backward and step."""
     one, three, x = gpu.resnet(), gpu.resnet(), gpu.images(32)
@@ -251,6 +264,7 @@ ITEMS = {
     "neighbours": neighbours,
     "training": training,
     "deterministic training": deterministic,
+    "CUDA graphs": graphs,
     "train_step and its calls": three_calls,
     "inputs": inputs,
     "clones": clones,

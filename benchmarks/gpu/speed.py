@@ -43,12 +43,20 @@ def in_process(module: nn.Module, x: np.ndarray) -> Callable[[], Any]:
 
 
 def steps(results: gpu.Results) -> None:
-    x = gpu.images(32)
-    ours, theirs = hosted(gpu.resnet(), x), in_process(gpu.resnet_here(), x)
-    results.row("ResNet18, batch 32", **gpu.compared(Backboned=ours, torch=theirs))
-    x = gpu.random.random((10, 1, 28, 28), np.float32)
-    ours, theirs = hosted(gpu.perceptron(), x), in_process(gpu.perceptron_here(), x)
-    results.row("perceptron, batch 10", **gpu.compared(Backboned=ours, torch=theirs))
+    """Train in the server, launch by launch and as CUDA graphs, and in process."""
+    gray = gpu.random.random((10, 1, 28, 28), np.float32)
+    cases = {
+        "ResNet18, batch 32": (gpu.resnet, gpu.resnet_here, gpu.images(32)),
+        "perceptron, batch 10": (gpu.perceptron, gpu.perceptron_here, gray),
+    }
+    with gpu.start("--graph-bytes=4GiB") as recording:
+        for case, (make, make_here, x) in cases.items():
+            sides = {
+                "Backboned": hosted(make(), x),
+                "torch": in_process(make_here(), x),
+            }
+            sides["with graphs"] = hosted(make(recording), x)
+            results.row(case, **gpu.compared(**sides))
 
 
 def trainings(results: gpu.Results) -> None:

@@ -51,10 +51,10 @@ class BatchWork {
   virtual absl::Status RunBatch(std::span<BatchWork* const> batch) = 0;
 };
 
-// Runs work on one device, one item after another, in a Scheduler's order. No
-// other thread computes with LibTorch's threads: OpenMP keeps a team of them
-// for each thread that calls it, and two teams on the same cores are slower
-// than one.
+// Runs work on one device, one item after another, in a Scheduler's order;
+// copies of a GPU's networks, which compute nothing, run beside it. No other
+// thread computes with LibTorch's threads: OpenMP keeps a team of them for each
+// thread that calls it, and two teams on the same cores are slower than one.
 //
 // Thread-safe. If malloc fails for its own bookkeeping, the process ends, as it
 // does if malloc fails in gRPC; for tensors, RunCatching makes a status.

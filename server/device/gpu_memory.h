@@ -39,8 +39,8 @@ void ReleasePooledGpuMemory(c10::Device gpu);
 // States and tapes. The GPU alone limits memory that a computation takes for
 // itself.
 //
-// Call this on the worker, before other threads know the tensor. Throws
-// OutOfMemoryBudget over a limit.
+// Call this on the worker or its copies, before other threads know the tensor.
+// Throws OutOfMemoryBudget over a limit.
 void CountOnGpu(const at::Tensor& tensor);
 
 // Charges `account` with GPU memory until the returned object is gone. Throws

@@ -2,9 +2,7 @@
 
 #include <ATen/ops/_foreach_copy.h>
 #include <ATen/ops/empty_like.h>
-#include <c10/util/Exception.h>
 #include <dlfcn.h>
-#include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <numeric>
@@ -14,6 +12,7 @@
 #include "absl/strings/str_join.h"
 #include "server/device/cuda_graphs.h"
 #include "server/device/gpu_memory.h"
+#include "server/limits/catching.h"
 
 namespace backboned {
 namespace {
@@ -98,9 +97,8 @@ std::string FullKey(const std::string& key, const GraphCache::Tensors& inputs) {
 
 struct GraphCache::Entry {
   int calls = 0;
-  bool stays_eager = false;  // It cannot be recorded.
-  std::function<void()> launch =
-      {};  // What was recorded: of inputs to outputs.
+  bool stays_eager = false;           // It cannot be recorded.
+  std::function<void()> launch = {};  // It was recorded; makes the outputs.
   Tensors inputs = {};
   Tensors outputs = {};
   int64_t bytes = 0;
@@ -179,12 +177,12 @@ void GraphCache::Record(Entry& entry, const Tensors& inputs,
   const int64_t before = ReservedBytes(gpu_);
   entry.inputs = CopiesOf(inputs);
   entry.launch = [&entry, function] { entry.outputs = function(entry.inputs); };
-  try {
+  const absl::Status recorded = RunCatching([&] {
     entry.graph.reset(
         TheLibrary().record(gpu_.index(), &Launch, &entry.launch));
-  } catch (const c10::Error& error) {
-    spdlog::warn("no CUDA graph of a training step: {}",
-                 error.what_without_backtrace());
+    return absl::OkStatus();
+  });
+  if (!recorded.ok()) {  // And logged.
     entry = {.stays_eager = true};
     return;
   }

@@ -16,7 +16,7 @@ namespace backboned {
 
 // Returns `tensor` as a contiguous CPU tensor of `dtype` (absent: its own):
 // itself if it is one. An undefined tensor stays undefined. Call this on the
-// device's worker only, unless `tensor` is a CPU tensor.
+// device's worker or its copies only, unless `tensor` is a CPU tensor.
 at::Tensor OnHost(const at::Tensor& tensor,
                   std::optional<at::ScalarType> dtype = {});
 

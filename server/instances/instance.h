@@ -167,8 +167,8 @@ class Instance {
   void Publish(StatePtr next);
 
   // Returns `tensors` as contiguous CPU tensors of `dtype`; absent: of their
-  // own dtype. Tensors of that form are returned as they are; the worker copies
-  // the others. Undefined ones stay undefined.
+  // own dtype. Tensors of that form are returned as they are; the worker, or
+  // its copies, copies the others. Undefined ones stay undefined.
   Task<absl::StatusOr<std::vector<at::Tensor>>> HostView(
       DeviceWorker::Request request, std::vector<at::Tensor> tensors,
       std::optional<at::ScalarType> dtype = {}) const;

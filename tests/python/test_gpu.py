@@ -466,7 +466,10 @@ def several_steps(server, kind):
 @pytest.mark.parametrize("kind", ["sgd", "adam"])
 def test_graphs_change_no_number(tmp_path, kind, start):
     with serving(tmp_path, options=GRAPHS) as (gpu, counts):
-        ours, theirs = several_steps(gpu, kind), several_steps(start(device="cpu"), kind)
+        ours, theirs = (
+            several_steps(gpu, kind),
+            several_steps(start(device="cpu"), kind),
+        )
         assert ours[0] == theirs[0]
         assert all(map(np.array_equal, ours[1], theirs[1]))
 

@@ -67,7 +67,7 @@ class Streams {
     std::vector<const void*> writes;
   };
 
-  // How this thread's operations count: each for itself, or as parts of a graph
+  // This thread's operations count each for itself, or are parts of a graph
   // that is recorded, which may not wait, or launched.
   enum class Mode { kSingle, kRecorded, kReplayed };
   static void SetMode(Mode mode);
