@@ -101,15 +101,19 @@ def forwards(results: gpu.Results) -> None:
         with torch.no_grad():
             return module(gpu.here(x).float() / 255).cpu().numpy()
 
-    def pair(case: str, ours: Any, theirs: Any, x: np.ndarray) -> None:
-        sides = {"Backboned": lambda: ours(x), "torch": lambda: theirs(x)}
-        results.row(case, **gpu.compared(**sides))
+    def compare(case: str, x: np.ndarray, **sides: Callable[[Any], Any]) -> None:
+        calls = {side: lambda call=call: call(x) for side, call in sides.items()}
+        results.row(case, **gpu.compared(**calls))
 
-    for count in (1, 128):
-        x = gpu.random.integers(0, 256, (count, 3, 32, 32), np.uint8)
-        pair(f"ResNet18, batch {count}", net.forward, theirs, x)
+    with gpu.start("--graph-bytes=4GiB") as recording:
+        sides = {"Backboned": net.forward, "torch": theirs}
+        sides["with graphs"] = gpu.resnet(recording).forward
+        for count in (1, 128):
+            x = gpu.random.integers(0, 256, (count, 3, 32, 32), np.uint8)
+            compare(f"ResNet18, batch {count}", x, **sides)
     x = gpu.images(10, gpu.VIT["img_size"])
-    pair("ViT, batch 10", large.forward, lambda x: gpu.evaluated(twin, x), x)
+    here = {"torch": lambda x: gpu.evaluated(twin, x)}
+    compare("ViT, batch 10", x, Backboned=large.forward, **here)
 
 
 def transfers(results: gpu.Results) -> None:

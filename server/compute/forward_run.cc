@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "server/compute/recording.h"
 #include "server/device/host_view.h"
 
 namespace backboned {
@@ -72,8 +73,7 @@ ForwardOutput ComputeForward(ForwardWork& work, const State& state) {
   if (!work.options.record && work.instance->worker().device().is_cpu()) {
     work.inputs = {};
   }
-  return Forward(work.instance->architecture(), state, std::move(inputs),
-                 work.options);
+  return Evaluate(*work.instance, state, std::move(inputs), work.options);
 }
 
 StatePtr NextState(const ForwardWork& work, ForwardOutput& output,

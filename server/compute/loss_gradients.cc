@@ -3,9 +3,8 @@
 #include <ATen/ops/ones_like.h>
 
 #include <algorithm>
-#include <bit>
+#include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <optional>
 #include <type_traits>
 #include <utility>
@@ -13,8 +12,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "backbones/forward.h"
+#include "server/compute/recording.h"
 #include "server/device/graph_cache.h"
-#include "server/device/host_view.h"
 
 namespace backboned {
 namespace {
@@ -66,61 +65,40 @@ at::Tensor& TargetOf(LossTerm& term) {
 // A training step as a function of tensors, and what it depends on besides.
 class RecordedStep {
  public:
-  // Returns nullopt if the step cannot be recorded: it draws random numbers or
-  // has masks, which come from the host, or reads a count back.
+  // Returns nullopt if a graph cannot hold the step: as for its forward, or for
+  // a mask of classes, which comes from the host.
   static std::optional<RecordedStep> Of(const ForwardWork& work,
+                                        const State& state,
                                         std::span<const LossTerm> terms) {
     const Architecture& architecture = work.instance->architecture();
     const auto classes = architecture.arguments().find("num_classes");
-    const bool has_cumulative = std::ranges::any_of(work.options.batch_norm,
-                                                    &BatchNormMode::cumulative);
     const bool has_mask = std::ranges::any_of(terms, [](const LossTerm& term) {
       const auto* loss = std::get_if<CrossEntropy>(&term.loss);
       return loss != nullptr && !loss->class_mask.empty();
     });
-    if (has_cumulative || has_mask || Draws(architecture, work.options) ||
+    if (has_mask || !Recording::Allows(architecture, work.options) ||
         classes == architecture.arguments().end()) {
       return std::nullopt;
     }
-    return RecordedStep(work, terms, std::get<int64_t>(classes->second));
+    return RecordedStep(work, state, terms, std::get<int64_t>(classes->second));
   }
 
   int64_t classes() const { return classes_; }
 
-  // Returns all but the tensors' shapes that the function depends on.
-  std::string Key(Precision precision) const {
-    std::string key =
-        absl::StrCat(architecture_->name(), " ", static_cast<int>(precision));
-    for (const auto& [name, value] : architecture_->arguments()) {
-      absl::StrAppend(&key, " ", name, "=", FormatArgument(value));
-    }
-    absl::StrAppend(&key, options_.autocast ? " autocast" : "",
-                    options_.prerelu ? " prerelu" : "", " trained ");
-    for (const bool trained : options_.grad_mask) {
-      key.push_back(trained ? '1' : '0');
-    }
-    for (const BatchNormMode& mode : options_.batch_norm) {
-      absl::StrAppend(&key, " layer ", Format(mode.training), " ",
-                      Format(mode.track_running_stats), " ", Format(mode.eps),
-                      " ", Format(mode.momentum));
-    }
+  std::string Key() const {
+    std::string key = forward_.Key();
     for (const LossTerm& term : terms_) {
       absl::StrAppend(&key, " term ", term.row_begin, " ", term.row_end, " ",
-                      Format(term.weight), " ", term.loss.index(), " ",
+                      FormatBits(term.weight), " ", term.loss.index(), " ",
                       std::visit(FormatLoss(), term.loss));
     }
     return key;
   }
 
-  // Returns the function's arguments: parameters, shared tensors, buffers,
-  // inputs and targets.
+  // Returns the forward's arguments, and the targets.
   Tensors Arguments(const State& state, const Inputs& inputs,
                     std::span<const LossTerm> terms) const {
-    Tensors arguments;
-    for (const auto* some : {&state.params, &state.shared, &state.buffers}) {
-      arguments.insert(arguments.end(), some->begin(), some->end());
-    }
-    for (const Input& input : inputs.all) arguments.push_back(input.tensor);
+    Tensors arguments = forward_.Arguments(state, inputs);
     for (LossTerm term : terms) {
       arguments.push_back(
           TargetOf(term).to(inputs.x().device(), /*non_blocking=*/true));
@@ -131,21 +109,13 @@ class RecordedStep {
   // Returns logits, loss, the terms' losses, buffers that move, and gradients.
   Tensors operator()(const Tensors& arguments) const {
     State state;
-    Inputs inputs = inputs_;
+    Inputs inputs;
     std::vector<LossTerm> terms = terms_;
-    auto next = arguments.begin();
-    const auto take = [&next](size_t count, Tensors& to) {
-      to.assign(next, next + static_cast<std::ptrdiff_t>(count));
-      next += static_cast<std::ptrdiff_t>(count);
-    };
-    take(params_, state.params);
-    take(shared_, state.shared);
-    take(buffers_, state.buffers);
-    for (Input& input : inputs.all) input.tensor = *next++;
-    for (LossTerm& term : terms) TargetOf(term) = *next++;
+    auto target = forward_.Read(arguments, state, inputs).begin();
+    for (LossTerm& term : terms) TargetOf(term) = *target++;
     LossGradients found =
-        *Differentiate(*architecture_, state, inputs, options_, terms,
-                       /*checks_classes=*/false);
+        *Differentiate(forward_.architecture(), state, std::move(inputs),
+                       forward_.options(), terms, /*checks_classes=*/false);
     TORCH_CHECK(found.logits.size(1) == classes_, "there are ",
                 found.logits.size(1), " classes, expected ", classes_);
     Tensors results = {found.logits, found.loss.sum};
@@ -158,58 +128,38 @@ class RecordedStep {
 
   // Returns the results by name.
   LossGradients Read(const Tensors& results) const {
-    const auto terms = static_cast<std::ptrdiff_t>(terms_.size());
-    const auto grads = static_cast<std::ptrdiff_t>(params_);
-    return {
-        .loss = {.losses = {results.begin() + 2, results.begin() + 2 + terms},
-                 .sum = results[1]},
-        .logits = results[0],
-        .buffers = {results.begin() + 2 + terms, results.end() - grads},
-        .grads = {results.end() - grads, results.end()}};
+    const auto losses = results.begin() + 2;
+    const auto buffers = losses + std::ssize(terms_);
+    const auto grads =
+        results.end() - static_cast<std::ptrdiff_t>(forward_.params());
+    return {.loss = {.losses = {losses, buffers}, .sum = results[1]},
+            .logits = results[0],
+            .buffers = {buffers, grads},
+            .grads = {grads, results.end()}};
   }
 
  private:
   struct FormatLoss {
     std::string operator()(const CrossEntropy& loss) const {
-      return Format(loss.label_smoothing);
+      return FormatBits(loss.label_smoothing);
     }
     std::string operator()(const MeanSquaredError&) const { return ""; }
     std::string operator()(const KlDivergence& loss) const {
-      return Format(loss.temperature);
+      return FormatBits(loss.temperature);
     }
   };
 
-  RecordedStep(const ForwardWork& work, std::span<const LossTerm> terms,
-               int64_t classes)
-      : architecture_(work.instance->shared_architecture()),
-        options_(work.options),
-        inputs_(work.inputs),
+  RecordedStep(const ForwardWork& work, const State& state,
+               std::span<const LossTerm> terms, int64_t classes)
+      : forward_(*work.instance, state, work.options, work.inputs),
         terms_(terms.begin(), terms.end()),
-        classes_(classes),
-        params_(architecture_->layout().parameters().size()),
-        shared_(work.instance->state()->shared.size()),
-        buffers_(architecture_->layout().buffers().size()) {
-    for (Input& input : inputs_.all) input.tensor.reset();
+        classes_(classes) {
     for (LossTerm& term : terms_) TargetOf(term).reset();
   }
 
-  // All digits.
-  static std::string Format(double value) {
-    return absl::StrCat(absl::Hex(std::bit_cast<uint64_t>(value)));
-  }
-  template <typename T>
-  static std::string Format(const std::optional<T>& value) {
-    return value.has_value() ? Format(static_cast<double>(*value)) : "-";
-  }
-
-  std::shared_ptr<const Architecture> architecture_;
-  ForwardOptions options_;
-  Inputs inputs_;                // Without tensors,
-  std::vector<LossTerm> terms_;  // and so these.
+  Recording forward_;
+  std::vector<LossTerm> terms_;  // Without tensors.
   int64_t classes_;
-  size_t params_;  // Counts.
-  size_t shared_;
-  size_t buffers_;
 };
 
 }  // namespace
@@ -221,15 +171,15 @@ absl::StatusOr<LossGradients> ComputeLossGradients(
   Inputs inputs = PrepareInputs(instance, state, work.inputs);
   GraphCache* const graphs = instance.worker().graphs();
   const std::optional<RecordedStep> step =
-      graphs == nullptr ? std::nullopt : RecordedStep::Of(work, terms);
+      graphs == nullptr ? std::nullopt : RecordedStep::Of(work, state, terms);
   if (!step.has_value()) {
     return Differentiate(instance.architecture(), state, std::move(inputs),
                          work.options, terms, /*checks_classes=*/true);
   }
   absl::Status valid = CheckClasses(terms, step->classes());
   if (!valid.ok()) return valid;
-  return step->Read(graphs->Run(step->Key(instance.identity().precision),
-                                step->Arguments(state, inputs, terms), *step));
+  return step->Read(
+      graphs->Run(step->Key(), step->Arguments(state, inputs, terms), *step));
 }
 
 }  // namespace backboned

@@ -57,7 +57,7 @@ class MergedForward : public BatchWork {
         return absl::AbortedError("two keys are equal by chance");
       }
     }
-    Deliver(all, Outputs(parts));
+    Deliver(all, Outputs(*work_.instance, parts));
     // Nothing fails from here on.
     for (MergedForward* other : all) other->EndTurn(all.size() > 1);
     return absl::OkStatus();
@@ -113,12 +113,11 @@ class MergedForward : public BatchWork {
 
   // A batch of one has the bits of a forward that does not merge.
   static std::vector<ForwardOutput> Outputs(
-      const std::vector<ForwardPart>& parts) {
+      const Instance& first, const std::vector<ForwardPart>& parts) {
     if (parts.size() > 1) return ForwardTogether(parts);
     const ForwardPart& only = parts[0];
     std::vector<ForwardOutput> outputs;
-    outputs.push_back(
-        Forward(*only.architecture, *only.state, only.inputs, *only.options));
+    outputs.push_back(Evaluate(first, *only.state, only.inputs, *only.options));
     return outputs;
   }
 

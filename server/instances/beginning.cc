@@ -13,6 +13,7 @@
 #include "base/errors.h"
 #include "base/names.h"
 #include "base/random_id.h"
+#include "server/device/devices.h"
 
 namespace backboned {
 namespace {

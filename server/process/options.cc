@@ -123,8 +123,9 @@ void AddServing(Adder& add, Options& options) {
                "Most bytes of host memory to pin, which makes a GPU's copies "
                "faster; 0: none, since it was not tried on a GPU yet");
   add.AddBytes("--graph-bytes", options.graph_bytes,
-               "Most bytes of each GPU's memory for CUDA graphs of training "
-               "steps, which save launches; 0: none, since it was not tried on "
+               "Most bytes of each GPU's memory for CUDA graphs of forwards "
+               "and training steps, which save launches; 0: none, since it was "
+               "not tried on "
                "a GPU yet");
   add.AddFlag(
       "--deterministic", options.deterministic,

@@ -474,6 +474,41 @@ def test_graphs_change_no_number(tmp_path, kind, start):
         assert all(map(np.array_equal, ours[1], theirs[1]))
 
 
+@pytest.mark.parametrize("allow_merge", [True, False])
+def test_graphs_of_forwards_change_no_number(tmp_path, start, allow_merge):
+    def outputs(server):
+        rng, found = np.random.default_rng(0), []
+        nets = [server.create("seq-cifar10", seed=i, module=False) for i in range(2)]
+        for call in range(20):
+            net, returnt = nets[call % 2], ("out", "both")[call // 8 % 2]
+            if call == 5:
+                net.set_params(net.get_params() * np.float32(0.5))
+            x = rng.random(((2, 3)[call // 4 % 2], 3, 32, 32), np.float32)
+            given = {"training": call == 12, "allow_merge": allow_merge}
+            found += net.forward(x, returnt=returnt, **given).outputs.values()
+        return found
+
+    with serving(tmp_path, options=GRAPHS) as (gpu, _):
+        assert all(map(np.array_equal, outputs(gpu), outputs(start(device="cpu"))))
+
+
+def test_a_graph_of_a_forward_is_one_launch(tmp_path):
+    """Beside it: copies of the input, the parameters, buffers and outputs."""
+    x = np.ones((2, 3, 32, 32), np.float32)
+
+    def net_of(server):
+        net = server.create(architecture="resnet18", num_classes=10, module=False)
+        for _ in range(3):
+            net.forward(x)
+        return net
+
+    def forward(net):
+        net.forward(x)
+
+    assert launches(tmp_path, net_of, forward) > 50
+    assert launches(tmp_path, net_of, forward, options=GRAPHS) < 8
+
+
 def test_a_graph_of_a_step_is_one_launch(tmp_path):
     """Beside it: copies, the optimizer's, and what reads the loss."""
     x = np.ones((2, 3, 32, 32), np.float32)

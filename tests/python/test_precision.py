@@ -106,6 +106,7 @@ def test_what_is_no_precision_is_refused(server):
         server.create("seq-mnist", precision="bfloat16", dtype="float64")
 
 
+@pytest.mark.cpu
 @pytest.mark.parametrize("precision", ["highest", "tf32"])
 def test_the_processor_knows_no_tf32(server, precision):
     x = x_of(3)
