@@ -202,7 +202,7 @@ void ServeUntilSignal(rpc::RpcServer& rpc_server, const Options& options,
                                   : "DEVICE_LOST",
                absl::FormatDuration(options.limits.drain_timeout));
   sigset_t impatient = signals;
-  sigdelset(&impatient, kDeviceLost);  // It comes once for each device.
+  sigdelset(&impatient, kDeviceLost);  // It may come several times.
   pthread_sigmask(SIG_UNBLOCK, &impatient, nullptr);
   rpc_server.Drain(options.limits.drain_timeout);
   spdlog::info("stopped");
