@@ -174,20 +174,23 @@ std::string ServingLine(const Server& server,
                       server.workers().front()->threads(), " threads)");
 }
 
-// Lets the host's memory be pinned for the first GPU's context, as far as the
-// options allow it.
-void PinMemory(const Options& options,
-               const std::vector<c10::Device>& devices) {
-  if (options.pinned_bytes == 0) return;
+// Does what the options ask for if there is a GPU: pins the host's memory, by
+// the first one's context, and opens the library of graphs. Returns
+// kFailedPrecondition if there is none.
+absl::Status PrepareForGpus(const Options& options,
+                            const std::vector<c10::Device>& devices) {
   const auto gpu = std::ranges::find_if(
       devices, [](const c10::Device& device) { return !device.is_cpu(); });
-  if (gpu == devices.end()) return;
-  CpuMemory().PinBlocks(
-      {.pin = [gpu = *gpu](
-                  void* memory,
-                  size_t bytes) { return PinHostMemory(gpu, memory, bytes); },
-       .unpin = [gpu = *gpu](void* memory) { UnpinHostMemory(gpu, memory); },
-       .max_bytes = options.pinned_bytes});
+  if (gpu == devices.end()) return absl::OkStatus();
+  if (options.pinned_bytes > 0) {
+    CpuMemory().PinBlocks(
+        {.pin = [gpu = *gpu](
+                    void* memory,
+                    size_t bytes) { return PinHostMemory(gpu, memory, bytes); },
+         .unpin = [gpu = *gpu](void* memory) { UnpinHostMemory(gpu, memory); },
+         .max_bytes = options.pinned_bytes});
+  }
+  return options.graph_bytes > 0 ? GraphCache::Load() : absl::OkStatus();
 }
 
 // Waits for a signal, then drains; a second SIGTERM or SIGINT ends the process
@@ -214,11 +217,8 @@ absl::Status Serve(const Options& options) {
   absl::StatusOr<std::vector<c10::Device>> devices =
       OpenDevices(options.devices);
   if (!devices.ok()) return devices.status();
-  PinMemory(options, *devices);
-  if (options.graph_bytes > 0) {
-    absl::Status loaded = GraphCache::Load();
-    if (!loaded.ok()) return loaded;
-  }
+  absl::Status prepared = PrepareForGpus(options, *devices);
+  if (!prepared.ok()) return prepared;
   absl::StatusOr<WeightsFolder> weights = WeightsFolder();
   if (!options.weights_dir.empty()) {
     weights = WeightsFolder::Open(options.weights_dir);

@@ -94,31 +94,23 @@ def training(results: gpu.Results) -> None:
             results.row(f"{kind}, foreach={foreach}", found["apart"] <= CLOSE, **found)
 
 
-def deterministic(results: gpu.Results) -> None:
-    """Train twice in a server that may only use what gives the same bits each time."""
-    x = gpu.images(32)
-    with gpu.start("--deterministic") as server:
-        trained, losses = [], []
-        for _ in range(2):
-            net = gpu.resnet(server)
-            net.configure_optimizer("sgd", [ParameterGroup(**SGD)])
-            losses.append([net.train_step(x, TERMS).loss for _ in range(5)])
-            trained.append(net.get_params())
-    found = gpu.apart(*trained)
-    results.row("two trainings", found["equal"] and losses[0] == losses[1], **found)
-
-
-def graphs(results: gpu.Results) -> None:
-    """Train with CUDA graphs and without, by what gives the same bits each time."""
+def repeated(results: gpu.Results, case: str, *servers: tuple[str, ...]) -> None:
+    """Train alike in servers with these options, by what gives the same bits."""
     x, trained, losses = gpu.images(32), [], []
-    for options in ((), ("--graph-bytes=4GiB",)):
+    for options in servers:
         with gpu.start("--deterministic", *options) as server:
             net = gpu.resnet(server)
             net.configure_optimizer("sgd", [ParameterGroup(**SGD)])
             losses.append([net.train_step(x, TERMS).loss for _ in range(8)])
             trained.append(net.get_params())
     found = gpu.apart(*trained)
-    results.row("graphs", found["equal"] and losses[0] == losses[1], **found)
+    results.row(case, found["equal"] and losses[0] == losses[1], **found)
+
+
+def deterministic(results: gpu.Results) -> None:
+    """Train twice, and with CUDA graphs and without."""
+    repeated(results, "two trainings", (), ())
+    repeated(results, "with graphs", (), ("--graph-bytes=4GiB",))
 
 
 def three_calls(results: gpu.Results) -> None:
@@ -264,7 +256,6 @@ ITEMS = {
     "neighbours": neighbours,
     "training": training,
     "deterministic training": deterministic,
-    "CUDA graphs": graphs,
     "train_step and its calls": three_calls,
     "inputs": inputs,
     "clones": clones,

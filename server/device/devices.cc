@@ -89,8 +89,8 @@ absl::Status Try(c10::Device gpu) {
 }
 
 // Calls a function of the CUDA runtime in the context of `gpu`, and returns
-// whether it succeeds.
-// It leaves no error behind, which the next kernel's launch would report.
+// whether it succeeds. Leaves no error behind, which the next kernel's launch
+// would report.
 template <typename... Arguments>
 bool Succeeds(c10::Device gpu, const char* function, Arguments... arguments) {
   const auto call = FindFunction<Arguments...>(function);

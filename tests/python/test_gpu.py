@@ -1,14 +1,19 @@
 """What a server promises on a GPU and a CPU keeps by itself: order, time, waits."""
 
+import contextlib
+import os
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
 import backboned
+import grpc
 import numpy as np
 import pytest
 from backboned.types import ParameterGroup, StepOptions
-from fake_gpu import FAKE, is_built, serving
+from backboned.v1 import backbone_service_pb2 as pb
+from fake_gpu import FAKE, ROOT, is_built, serving
 from test_lifecycle import wait_until
+from test_random_streams import reason_of
 
 pytestmark = pytest.mark.skipif(not is_built(), reason="there is no fake device here")
 
@@ -527,14 +532,36 @@ def test_a_graph_of_a_step_is_one_launch(tmp_path):
     assert launches(tmp_path, net_of, step, options=GRAPHS) < 20
 
 
+def test_a_server_does_not_start_without_the_library_of_its_graphs(tmp_path):
+    device = "libtorch_cuda.so"
+    (tmp_path / device).symlink_to(ROOT / "build/release/tests/fake_cuda" / device)
+    ended = subprocess.run(
+        [ROOT / "build/release/backboned", "--device=cuda", *GRAPHS],
+        env={**os.environ, "LD_LIBRARY_PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 1
+    (line,) = ended.stderr.splitlines()
+    assert "cannot load the library of CUDA graphs: " in line
+
+
 def test_a_full_device_gives_graphs_up(tmp_path):
+    """Four graphs keep 2 MB of images each; the last step needs their place."""
+
+    def step(net, rows):
+        terms = [backboned.CrossEntropy(np.zeros(rows, np.int64))]
+        return net.train_step(x_of(rows), terms).loss
+
     options = [*GRAPHS, "--max-device-memory-bytes=1GiB"]
     with serving(tmp_path, bytes=24 << 20, options=options) as (server, _):
         net = made(server)
-        losses = [train_step(net, x_of(8)).loss for _ in range(5)]
-        many = [backboned.CrossEntropy(np.zeros(2500, np.int64))]
-        loss = net.train_step(x_of(2500), many).loss
-    assert np.isfinite(losses).all() and np.isfinite(loss)
+        for rows in (700, 710, 720, 730):
+            for _ in range(3):
+                step(net, rows)
+        assert np.isfinite(step(net, 2500))
+        assert np.isfinite(step(net, 700))
 
 
 @pytest.mark.parametrize("most", ["0", "4MiB", "1GiB"])
@@ -560,21 +587,51 @@ def test_memory_that_cannot_be_pinned_serves_as_well(tmp_path):
     assert counts["blocks pinned"] == 0
 
 
-@pytest.mark.parametrize("turn", [1, 5])
-def test_a_read_that_fails_is_an_error_at_once(tmp_path, turn):
-    """Some of the answer has left at its fifth turn."""
+@pytest.fixture
+def broken(tmp_path):
+    """Serve a ResNet18 on a device that is lost in a turn of its parameters' read."""
 
     def made(server):
         return server.create(architecture="resnet18", num_classes=10, module=False)
 
-    (tmp_path / "whole").mkdir()
-    with serving(tmp_path / "whole") as (server, counts):
-        made(server)
-    copies = counts["copies in"] + counts["copies out"]
-    with serving(tmp_path, fault=f"aten::copy_:{copies + turn}") as (server, counts):
-        net = made(server)
+    @contextlib.contextmanager
+    def serve(turn):
+        (tmp_path / "whole").mkdir()
+        with serving(tmp_path / "whole") as (server, counts):
+            made(server)
+        copies = counts["copies in"] + counts["copies out"]
+        fault = f"aten::copy_:{copies + turn}"
+        with serving(tmp_path, fault=fault) as (server, counts):
+            yield server, made(server)
+        assert counts.status == 3
+
+    return serve
+
+
+TURNS = pytest.mark.parametrize("turn", [1, 5])  # Some bytes have left at the fifth.
+
+
+@TURNS
+def test_a_read_that_fails_is_an_error_at_once(broken, turn):
+    with broken(turn) as (_, net):
         fails(net.get_params)
-    assert counts.status == 3
+
+
+@TURNS
+def test_calls_behind_a_read_that_fails_do_not_begin(broken, turn):
+    with broken(turn) as (server, net), grpc.insecure_channel(server.target) as channel:
+        calls = channel.stream_stream(
+            "/backboned.v1.BackboneService/Calls",
+            pb.CallsRequest.SerializeToString,
+            pb.CallsResponse.FromString,
+        )
+        first = pb.CallsRequest(call=1, get_params={"instance": net.name})
+        second = pb.CallsRequest(call=2, after=1, zero_grads={"instance": net.name})
+        ended = {}
+        for part in calls(iter([first, second]), timeout=60):
+            if part.HasField("status"):
+                ended[part.call] = reason_of(part.status)
+    assert ended == {1: "ERROR_REASON_DEVICE_LOST", 2: "ERROR_REASON_NOT_BEGUN"}
 
 
 def test_a_deterministic_server_says_so(tmp_path, x):

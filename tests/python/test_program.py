@@ -49,6 +49,12 @@ def test_variables_of_clients_do_not_hinder_a_server(start, monkeypatch):
     assert start().info().version
 
 
+def test_options_for_gpus_do_not_hinder_a_processor(start):
+    options = ["--graph-bytes=1GiB", "--pinned-bytes=1GiB", "--deterministic"]
+    server = start(device="cpu", options=options)
+    assert server.create("seq-mnist", module=False).get_params().any()
+
+
 def test_state_folder_that_cannot_be_written_is_one_sentence(run):
     ended = run("--state-dir", "/proc/self")
     assert ended.returncode == 1
