@@ -2,7 +2,6 @@
 
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
-#include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <cstdint>
 #include <cstring>
@@ -64,15 +63,7 @@ std::vector<at::Tensor> AllOnHost(std::vector<at::Tensor> tensors,
 
 at::Tensor OnDevice(const at::Tensor& tensor, c10::Device device) {
   if (!tensor.defined()) return tensor;
-  at::Tensor there = tensor.to(device);
-  if (device.is_cpu()) return there;
-  // Its memory may be given to nobody before the worker has done with it.
-  const c10::impl::VirtualGuardImpl backend(device.type());
-  const c10::Stream workers = backend.getDefaultStream(device);
-  if (backend.getStream(device) != workers) {
-    backend.recordDataPtrOnStream(there.storage().data_ptr(), workers);
-  }
-  return there;
+  return tensor.to(device);
 }
 
 at::Tensor CopyOnHost(const at::Tensor& tensor) {

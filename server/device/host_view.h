@@ -27,7 +27,7 @@ std::vector<at::Tensor> AllOnHost(std::vector<at::Tensor> tensors,
 
 // Returns `tensor` on `device`: itself if it is there. Call this on the worker
 // only, or on that of its copies; the worker may use the copy once that has
-// ended.
+// ended, and must have done with it before it is freed.
 at::Tensor OnDevice(const at::Tensor& tensor, c10::Device device);
 
 // Copies a contiguous CPU tensor to memory of its own, which this thread's

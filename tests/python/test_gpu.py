@@ -448,7 +448,7 @@ def several_steps(server, kind):
     for net in nets:
         net.configure_optimizer(kind, [ParameterGroup(lr=0.1)])
     numbers = []
-    for step in range(20):
+    for step in range(26):
         net, rows = nets[step % 2], (4, 6)[step // 8 % 2]
         x = rng.random((rows, 3, 32, 32), np.float32)
         labels = rng.integers(0, 10, rows)
@@ -461,8 +461,8 @@ def several_steps(server, kind):
             terms.append(backboned.MeanSquaredError(rng.random((rows, 10), np.float32)))
         if step == 13:
             net.set_params(net.get_params() * np.float32(0.5))
-        if step == 15:
-            net.update(frozen=["conv1.*"])
+        if step in (0, 1, 21, 22):
+            net.update(frozen=["conv1.*"] if step < 2 else [])
         options = StepOptions(lr=[0.1 / (step + 1)], clip_norm=1.0)
         numbers.append(net.train_step(x, terms, options).loss)
     return numbers, [net.get_params() for net in nets]

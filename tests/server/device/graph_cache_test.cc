@@ -70,15 +70,19 @@ TEST_F(GraphCacheTest, KeysAndShapesHaveGraphsOfTheirOwn) {
 
 TEST_F(GraphCacheTest, ResultsHaveMemoryOfTheirOwn) {
   GraphCache cache(gpu_, int64_t{1} << 20);
-  std::vector<at::Tensor> results;
+  // As a real graph, writes the same memory each time.
+  const auto function = [out = Full(0)](const Tensors& inputs) {
+    out.copy_(inputs[0]);
+    return Tensors{out};
+  };
+  std::vector<at::Tensor> replayed;
   for (int call = 1; call <= 5; ++call) {
-    results.push_back(cache.Run("key", {Full(call)}, [](const Tensors& inputs) {
-      return Tensors{inputs[0].mul(2)};
-    })[0]);
+    const Tensors results = cache.Run("key", {Full(call)}, function);
+    if (cache.replays() > 0) replayed.push_back(results[0]);
   }
-  for (int call = 1; call <= 5; ++call) {
-    EXPECT_EQ(results[static_cast<size_t>(call - 1)][0].item<double>(),
-              2 * call);
+  ASSERT_EQ(replayed.size(), 3);
+  for (size_t i = 0; i < replayed.size(); ++i) {
+    EXPECT_EQ(replayed[i][0].item<double>(), static_cast<double>(i) + 3);
   }
 }
 
