@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <optional>
 #include <utility>
+#include <variant>
 
 #include "absl/strings/str_join.h"
 #include "server/device/graph_cache.h"
@@ -37,7 +38,10 @@ std::string Recording::Key() const {
   std::string key =
       absl::StrCat(architecture_->name(), " ", static_cast<int>(precision_));
   for (const auto& [name, value] : architecture_->arguments()) {
-    absl::StrAppend(&key, " ", name, "=", FormatArgument(value));
+    const double* const number = std::get_if<double>(&value);
+    absl::StrAppend(
+        &key, " ", name, "=",
+        number == nullptr ? FormatArgument(value) : FormatBits(*number));
   }
   absl::StrAppend(&key, " ", absl::StrJoin(options_.outputs, ","),
                   options_.training ? " training" : "",
