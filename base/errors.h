@@ -47,6 +47,8 @@ enum class Reason {
   kCacheMiss = 24,
   kNotBegun = 25,
   kDeviceLost = 26,
+  kIdentityRefused = 27,
+  kNotPermitted = 28,
 };
 
 // The scope of a limit's count. The numbers are the contract's.

@@ -33,7 +33,7 @@ MAY_USE: dict[str, set[str] | None] = {
     "server/callers": {"base", "server/limits"},
     "server/instances": {
         *("base", "backbones", "server/limits", "server/device", "server/tapes"),
-        "LibTorch",
+        *("server/callers", "LibTorch"),
     },
     "server/compute": {
         *("base", "backbones", "server/limits", "server/device", "server/tapes"),

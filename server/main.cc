@@ -28,6 +28,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/synchronization/mutex.h"
 #include "base/errors.h"
+#include "server/callers/principal.h"
 #include "server/device/devices.h"
 #include "server/device/graph_cache.h"
 #include "server/device/platform.h"
@@ -40,7 +41,7 @@
 #include "server/process/state_folder.h"
 #include "server/rpc/rpc_server.h"
 #include "server/rpc/standard/health_check.h"
-#include "server/rpc/transport/call.h"
+#include "server/rpc/transport/listener.h"
 #include "server/server.h"
 
 namespace backboned {
@@ -142,9 +143,9 @@ absl::Status HostInstance(Server& server, const std::string& option) {
                             required ? "; with --instance, add @WEIGHTS" : ""));
 }
 
-// Warns of shares and quotas of absent principals: without tokens every caller
-// is the same principal.
-void WarnOfAbsentPrincipals(const Server& server) {
+// Warns of shares and quotas of principals that no listener lets in.
+void WarnOfAbsentPrincipals(const Server& server,
+                            const std::vector<rpc::Listener>& listeners) {
   std::set<std::string> named;
   for (const auto& [principal, weight] :
        server.workers().front()->scheduling().weights) {
@@ -153,12 +154,32 @@ void WarnOfAbsentPrincipals(const Server& server) {
   for (const auto& [principal, part] : server.limits().quotas.principals) {
     named.insert(principal);
   }
-  named.erase(std::string(rpc::kLocalPrincipal));
+  named.erase(std::string(kLocalPrincipal));
+  for (const rpc::Listener& listener : listeners) {
+    if (listener.is_front) return;  // Anybody may come there.
+    named.erase(listener.principal);
+  }
   for (const std::string& principal : named) {
     spdlog::warn(
-        "--share and --quota of {} have no effect: every caller is the "
-        "principal {}",
-        principal, rpc::kLocalPrincipal);
+        "--share and --quota of {} have no effect: no --listen has "
+        "principal={}",
+        principal, principal);
+  }
+}
+
+// Warns if principals that shall not touch each other's instances can all be
+// the local one, too.
+void WarnOfOpenDoor(const std::vector<rpc::Listener>& listeners) {
+  const auto names_principals = [](const rpc::Listener& listener) {
+    return listener.is_front || !listener.principal.empty();
+  };
+  if (!std::ranges::any_of(listeners, names_principals)) return;
+  for (const rpc::Listener& listener : listeners) {
+    if (listener.address.is_unix()) continue;
+    spdlog::warn(
+        "everybody who reaches {} is the principal {}, an admin; listen on "
+        "Unix sockets only, if principals are to be apart",
+        listener.address.text, kLocalPrincipal);
   }
 }
 
@@ -211,7 +232,8 @@ void ServeUntilSignal(rpc::RpcServer& rpc_server, const Options& options,
   spdlog::info("stopped");
 }
 
-absl::Status Serve(const Options& options) {
+absl::Status Serve(const Options& options,
+                   const std::vector<rpc::Listener>& listeners) {
   const sigset_t signals = BlockEndSignals();
   if (options.deterministic) ComputeDeterministically();
   absl::StatusOr<std::vector<c10::Device>> devices =
@@ -241,11 +263,12 @@ absl::Status Serve(const Options& options) {
     if (!hosted.ok()) return hosted;
   }
   absl::StatusOr<std::unique_ptr<rpc::RpcServer>> rpc_server =
-      rpc::RpcServer::Start(server, {.addresses = options.listen,
+      rpc::RpcServer::Start(server, {.listeners = listeners,
                                      .insecure_remote = options.insecure_remote,
                                      .reflection = options.reflection});
   if (!rpc_server.ok()) return rpc_server.status();
-  WarnOfAbsentPrincipals(server);
+  WarnOfAbsentPrincipals(server, listeners);
+  WarnOfOpenDoor(listeners);
   std::cout << ServingLine(server, **rpc_server) << std::endl;
   ServeUntilSignal(**rpc_server, options, signals);
   for (const DeviceWorker* const worker : server.workers()) {
@@ -271,6 +294,9 @@ absl::Status Check(const Options& options) {
   return healthy;
 }
 
+// The exit status after options that are wrong.
+constexpr int kMisused = 2;
+
 // Returns the exit status; an error's message goes to standard error.
 int Report(const absl::Status& status) {
   if (status.ok()) return 0;
@@ -284,9 +310,18 @@ int Main(int argc, char** argv) {
   if (const int* exit_code = std::get_if<int>(&parsed)) return *exit_code;
   const Options& options = std::get<Options>(parsed);
   if (options.check) return Report(Check(options));
+  const absl::StatusOr<std::vector<rpc::Listener>> listeners =
+      rpc::ParseListeners(options.listen);
+  if (!listeners.ok()) {
+    std::cerr << "backboned: --listen " << listeners.status().message() << "\n";
+    return kMisused;
+  }
   ApplyOmpWait(options, argv);
   PrepareProcess(options);
-  return Report(RunCatching([&] { return Serve(options); }));
+  for (const std::string& unknown : options.unknown_variables) {
+    spdlog::warn("{}", unknown);
+  }
+  return Report(RunCatching([&] { return Serve(options, *listeners); }));
 }
 
 }  // namespace

@@ -137,6 +137,9 @@ std::string SetOtherwise(const Settings& present, const Settings& wanted) {
     return present.read_only ? "is read-only" : "is not read-only";
   }
   if (present.frozen != wanted.frozen) return "has other frozen parameters";
+  if (present.shared != wanted.shared) {
+    return present.shared ? "is shared" : "is not shared";
+  }
   if (wanted.feature_cache_bytes != 0 &&
       present.feature_cache_bytes != wanted.feature_cache_bytes) {
     return absl::StrCat("has a feature cache of ", present.feature_cache_bytes,
@@ -193,6 +196,7 @@ Blueprint PlanShared(const CreateOptions& options,
                     .source = source};
   plan.settings.read_only = false;
   plan.settings.feature_cache_bytes = 0;
+  plan.settings.shared = false;
   if (options.settings.has_value()) plan.settings = *options.settings;
   return plan;
 }

@@ -57,6 +57,13 @@ StatePtr Instance::state() const {
   return state_;
 }
 
+Ownership Instance::ownership() const {
+  absl::MutexLock lock(&mutex_);
+  return {.owner = identity_.owner,
+          .name = identity_.name,
+          .shared = settings_.shared};
+}
+
 Settings Instance::settings() const {
   absl::MutexLock lock(&mutex_);
   return settings_;

@@ -20,6 +20,7 @@
 #include "backbones/architecture.h"
 #include "backbones/state.h"
 #include "base/task.h"
+#include "server/callers/rights.h"
 #include "server/device/device_worker.h"
 #include "server/device/precision.h"
 #include "server/instances/feature_cache.h"
@@ -107,6 +108,9 @@ class Instance {
 
   // The current state.
   StatePtr state() const;
+
+  // All that rights to it depend on.
+  Ownership ownership() const;
 
   // The settings in force, and whether they let each parameter be trained.
   Settings settings() const;

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/errors.h"
+#include "server/callers/rights.h"
 
 namespace backboned {
 Registry::Registry(int64_t max_instances, const Quotas& quotas)
@@ -22,7 +23,7 @@ absl::StatusOr<std::shared_ptr<Instance>> Registry::Find(
     found = Get(principal, reference);
     if (found == nullptr) found = Get(kServerPrincipal, reference);
   }
-  if (found != nullptr) return found;
+  if (found != nullptr && MayRead(found->ownership(), principal)) return found;
   return Error(absl::StatusCode::kNotFound, Reason::kInstanceNotFound,
                reference.empty()
                    ? "the header names no instance"
@@ -74,6 +75,15 @@ std::vector<std::shared_ptr<Instance>> Registry::List() const {
   std::vector<std::shared_ptr<Instance>> list;
   list.reserve(instances_.size());
   for (const auto& [key, entry] : instances_) list.push_back(entry.instance);
+  return list;
+}
+
+std::vector<std::shared_ptr<Instance>> Registry::ListFor(
+    std::string_view principal) const {
+  std::vector<std::shared_ptr<Instance>> list = List();
+  std::erase_if(list, [&](const std::shared_ptr<Instance>& instance) {
+    return !MayRead(instance->ownership(), principal);
+  });
   return list;
 }
 

@@ -28,8 +28,8 @@ class Registry {
   Registry(int64_t max_instances, const Quotas& quotas);
 
   // Finds the instance that `reference` means to `principal`: a bare name is
-  // its own instance, else one of `server`; `owner/name` names any. Returns
-  // kNotFound if there is none.
+  // its own instance, else one of `server`; `owner/name` names any that it may
+  // read. Returns kNotFound if there is none.
   absl::StatusOr<std::shared_ptr<Instance>> Find(
       std::string_view reference, std::string_view principal) const;
 
@@ -51,8 +51,11 @@ class Registry {
   // The places of instances, by payer.
   const Budget& places() const { return places_; }
 
-  // Returns all instances, by owner and name.
+  // Returns all instances, or those that `principal` may read, by owner and
+  // name.
   std::vector<std::shared_ptr<Instance>> List() const;
+  std::vector<std::shared_ptr<Instance>> ListFor(
+      std::string_view principal) const;
 
  private:
   using Key = std::pair<std::string, std::string>;  // Owner, name.

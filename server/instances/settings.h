@@ -20,6 +20,8 @@ struct Settings {
   std::vector<std::string> frozen = {};
   // The feature cache's limit. 0: no cache.
   int64_t feature_cache_bytes = 0;
+  // Lets everybody read it.
+  bool shared = false;
 };
 
 // Returns for each parameter of `layout` whether it is trained.

@@ -23,19 +23,22 @@ constexpr std::string_view kOfOthers[] = {
 
 }  // namespace
 
-absl::Status CheckEnvironment(const char* const* environment,
-                              std::span<const std::string> options) {
+std::vector<std::string> UnknownVariables(
+    const char* const* environment, std::span<const std::string> options) {
+  std::vector<std::string> unknown;
   for (; *environment != nullptr; ++environment) {
     const std::string_view entry(*environment);
     const std::string_view name = entry.substr(0, entry.find('='));
     if (!name.starts_with(kPrefix)) continue;
     if (std::ranges::find(kOfOthers, name) != std::end(kOfOthers)) continue;
     if (std::ranges::find(options, name) != options.end()) continue;
-    return absl::InvalidArgumentError(absl::StrCat(
-        "environment variable ", absl::string_view(name.data(), name.size()),
-        " is unknown; did you mean ", NearestName(name, options), "?"));
+    unknown.push_back(
+        absl::StrCat("the environment variable ",
+                     absl::string_view(name.data(), name.size()),
+                     " is unknown and has no effect; did you mean ",
+                     NearestName(name, options), "?"));
   }
-  return absl::OkStatus();
+  return unknown;
 }
 
 }  // namespace backboned

@@ -5,17 +5,17 @@
 
 #include <span>
 #include <string>
-
-#include "absl/status/status.h"
+#include <vector>
 
 namespace backboned {
 
-// Returns kInvalidArgument if `environment`, strings `NAME=value` before a null
-// pointer, has a variable `BACKBONED_...` that nothing reads: neither the
-// server (`options` are the variables of its options), nor the clients, nor the
-// tests. The message names the variable and the nearest option.
-absl::Status CheckEnvironment(const char* const* environment,
-                              std::span<const std::string> options);
+// Returns a sentence for each variable `BACKBONED_...` of `environment`,
+// strings `NAME=value` before a null pointer, that nothing reads: neither the
+// server
+// (`options` are the variables of its options), nor the clients, nor the tests.
+// The sentence names the variable and the nearest option.
+std::vector<std::string> UnknownVariables(const char* const* environment,
+                                          std::span<const std::string> options);
 
 }  // namespace backboned
 

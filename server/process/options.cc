@@ -105,9 +105,14 @@ class Adder {
 };
 
 void AddServing(Adder& add, Options& options) {
-  add.AddList("--listen", options.listen,
-              "Addresses to listen on: unix:/path or host:port (port 0: any "
-              "free port); repeatable");
+  add.Add("--listen", options.listen,
+          "Address to listen on: unix:/path or host:port (port 0: any free "
+          "port). A Unix socket may have ,principal=NAME (everybody there is "
+          "NAME) or ,principal-from=backboned-principal (a front, which names "
+          "each caller), and ,user=ACCOUNT ,group=GROUP ,mode=OCTAL (who may "
+          "connect besides the server's account); repeatable")
+      ->allow_extra_args(false)
+      ->type_name("ADDRESS[,OPTION=VALUE]...");
   add.AddFlag(
       "--insecure-remote", options.insecure_remote,
       "Allow addresses beyond loopback, without authentication or encryption");
@@ -299,8 +304,7 @@ std::variant<Options, int> ParseOptions(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return Refuse(error.what());
   }
-  const absl::Status known = CheckEnvironment(environ, Variables(app));
-  if (!known.ok()) return Refuse(std::string(known.message()));
+  options.unknown_variables = UnknownVariables(environ, Variables(app));
   for (const std::string& quota : quotas) {
     const auto [principal, fraction] = *ReadPrincipalNumber(quota);
     options.limits.quotas.principals.insert_or_assign(principal, fraction);

@@ -30,6 +30,8 @@ struct Options {
   bool insecure_remote = false;
   bool reflection = true;
   std::string log_level = "info";
+  // Of variables BACKBONED_... that nothing reads: a sentence each.
+  std::vector<std::string> unknown_variables;
   // If present, the program does not serve but asks the server at this address
   // whether it serves; empty: the first of `listen`.
   std::optional<std::string> check;
@@ -43,9 +45,8 @@ struct Options {
 // Returns how a device's time is shared, without the limits of its queue.
 SchedulerOptions SchedulingOf(const Options& options);
 
-// Reads command line and environment, in which each variable `BACKBONED_...`
-// must be known. Otherwise prints the help, the version or the error, and
-// returns the process's exit status.
+// Reads command line and environment; or prints the help, the version or the
+// error, and returns the process's exit status.
 std::variant<Options, int> ParseOptions(int argc, char** argv);
 
 }  // namespace backboned

@@ -2,7 +2,6 @@
 
 #include <grpc/grpc.h>
 #include <grpcpp/resource_quota.h>
-#include <grpcpp/security/server_credentials.h>
 #include <grpcpp/server_builder.h>
 
 #include <algorithm>
@@ -76,21 +75,21 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(
   std::unique_ptr<RpcServer> rpc_server(new RpcServer(server));
   absl::Status status = rpc_server->Claim(options);
   if (status.ok()) status = rpc_server->Build(options);
+  if (status.ok()) status = rpc_server->Admit(options);
   if (!status.ok()) return status;
   return rpc_server;
 }
 
 absl::Status RpcServer::Claim(const Options& options) {
-  for (const std::string& text : options.addresses) {
-    absl::StatusOr<ListenAddress> address = ParseListenAddress(text);
-    if (!address.ok()) return address.status();
+  for (const Listener& listener : options.listeners) {
+    const ListenAddress& address = listener.address;
     absl::Status local =
-        options.insecure_remote ? absl::OkStatus() : CheckLocal(*address);
+        options.insecure_remote ? absl::OkStatus() : CheckLocal(address);
     if (!local.ok()) return local;
-    absl::StatusOr<AddressClaim> claim = AddressClaim::Make(*address);
+    absl::StatusOr<AddressClaim> claim = AddressClaim::Make(address);
     if (!claim.ok()) return claim.status();
     claims_.push_back(*std::move(claim));
-    addresses_.push_back(address->text);
+    addresses_.push_back(address.text);
   }
   return absl::OkStatus();
 }
@@ -104,7 +103,7 @@ absl::Status RpcServer::Build(const Options& options) {
   builder.SetResourceQuota(quota);
   std::vector<int> ports(addresses_.size(), -1);
   for (size_t i = 0; i < addresses_.size(); ++i) {
-    builder.AddListeningPort(addresses_[i], grpc::InsecureServerCredentials(),
+    builder.AddListeningPort(addresses_[i], CredentialsOf(options.listeners[i]),
                              &ports[i]);
   }
   builder.RegisterService(&instance_service_);
@@ -128,6 +127,15 @@ absl::Status RpcServer::Build(const Options& options) {
     if (!addresses_[i].ends_with(":0")) continue;
     addresses_[i] = absl::StrCat(
         addresses_[i].substr(0, addresses_[i].size() - 1), ports[i]);
+  }
+  return absl::OkStatus();
+}
+
+// Opens the Unix sockets to others, which until now are the server's own.
+absl::Status RpcServer::Admit(const Options& options) const {
+  for (const Listener& listener : options.listeners) {
+    absl::Status admitted = rpc::Admit(listener);
+    if (!admitted.ok()) return admitted;
   }
   return absl::OkStatus();
 }

@@ -21,6 +21,7 @@
 #include "server/rpc/transport/decorator.h"
 #include "server/rpc/transport/gate.h"
 #include "server/rpc/transport/listen.h"
+#include "server/rpc/transport/listener.h"
 #include "server/rpc/transport/stall_watchdog.h"
 #include "server/server.h"
 
@@ -33,14 +34,14 @@ namespace backboned::rpc {
 class RpcServer {
  public:
   struct Options {
-    std::vector<std::string> addresses;  // None: only the in-process channel.
-    bool insecure_remote = false;        // Allow addresses beyond loopback.
+    std::vector<Listener> listeners;  // None: only the in-process channel.
+    bool insecure_remote = false;     // Allow addresses beyond loopback.
     bool reflection = true;
   };
 
   // Starts to serve; `server` must outlive it. Errors name the address:
-  // kInvalidArgument, kFailedPrecondition (beyond loopback), kUnavailable
-  // (taken).
+  // kInvalidArgument, kFailedPrecondition (beyond loopback, or permissions that
+  // the system refuses), kUnavailable (taken).
   static absl::StatusOr<std::unique_ptr<RpcServer>> Start(
       Server& server, const Options& options);
 
@@ -62,6 +63,7 @@ class RpcServer {
 
   absl::Status Claim(const Options& options);
   absl::Status Build(const Options& options);
+  absl::Status Admit(const Options& options) const;
 
   Gate gate_;
   StallWatchdog watchdog_;

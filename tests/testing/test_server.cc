@@ -55,9 +55,7 @@ std::string Chunk(int64_t offset, std::string_view data) {
 struct TestServer::Parts {
   explicit Parts(const TestServerOptions& wanted)
       : size(wanted.size),
-        options({.addresses = wanted.tcp
-                                  ? std::vector<std::string>{"127.0.0.1:0"}
-                                  : std::vector<std::string>()}),
+        options({.listeners = rpc::ParseListeners(wanted.listen).value()}),
         server(Devices(), /*threads=*/1,
                {.limits = wanted.limits, .answers = wanted.answers}, {},
                wanted.clock != nullptr ? *wanted.clock : MonotonicClock()) {
@@ -67,7 +65,7 @@ struct TestServer::Parts {
   void Start() {
     rpc.reset();  // Frees its addresses.
     rpc = rpc::RpcServer::Start(server, options).value();
-    channel = options.addresses.empty()
+    channel = options.listeners.empty()
                   ? rpc->InProcessChannel()
                   : grpc::CreateChannel(rpc->addresses()[0],
                                         grpc::InsecureChannelCredentials());

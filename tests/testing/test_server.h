@@ -30,7 +30,8 @@ namespace backboned {
 // The fake's size, and the server's options. A session may have all of a limit.
 struct TestServerOptions {
   int64_t size = 4;  // Elements of each of the fake's four parameters.
-  bool tcp = false;  // Clients come through TCP.
+  // As --listen has it. Clients come through the first; none: in this process.
+  std::vector<std::string> listen = {};
   Limits limits = {.quotas = {}};
   AnswerLog::Limits answers = {};
   const Clock* clock = nullptr;  // Null: MonotonicClock(). Outlives the server.
@@ -82,7 +83,7 @@ class RawCall {
  public:
   struct Options {
     absl::Duration timeout = absl::Minutes(1);
-    std::map<std::string, std::string> metadata = {};
+    std::multimap<std::string, std::string> metadata = {};
   };
 
   // Starts a call of `method`: `/backboned.v1.BackboneService/Forward`, or, for

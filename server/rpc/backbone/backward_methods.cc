@@ -171,7 +171,9 @@ Task<absl::Status> BackboneService::Backward(Call& call, MessageStream& stream,
       Resolve(call, header.instance());
   if (!instance.ok()) co_return instance.status();
   absl::Status valid = CheckOptions(header);
-  if (valid.ok() && header.accumulate()) valid = (*instance)->CheckWritable();
+  if (valid.ok() && header.accumulate()) {
+    valid = CheckAccess(call, **instance, Access::kWrite);
+  }
   if (!valid.ok()) co_return valid;
   const std::optional<StepOptions> step = StepOf(header);
   absl::StatusOr<std::optional<c10::ScalarType>> output_dtype =

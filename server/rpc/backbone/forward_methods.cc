@@ -7,6 +7,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -14,6 +15,7 @@
 #include "backbones/state.h"
 #include "base/errors.h"
 #include "proto/wire/input_digest.h"
+#include "server/callers/rights.h"
 #include "server/compute/cached_forward.h"
 #include "server/compute/forward.h"
 #include "server/device/chores.h"
@@ -95,12 +97,25 @@ v1::ForwardResult ResultOf(const Instance& instance,
   return result;
 }
 
+// Returns whether the instance has a feature cache for the caller.
+bool HasCache(const Call& call, Instance& instance) {
+  return instance.cache().limit_bytes() > 0 &&
+         UsesCache(instance.ownership(), call.principal());
+}
+
+// Returns the name of inputs in a feature cache, where each principal has its
+// own answers.
+std::string NameOf(const Call& call, std::string_view digest) {
+  return absl::StrCat(call.principal(), " ",
+                      absl::string_view(digest.data(), digest.size()));
+}
+
 // Computes the digest of the complete inputs for the instance's feature cache,
 // if the cache may keep the answer: of many bytes as a chore.
 Task<absl::Status> NameInputs(Server& server, const Call& call,
                               const v1::ForwardHeader& header,
                               ForwardWork& work) {
-  if (work.instance->cache().limit_bytes() == 0 || !MayCache(work)) {
+  if (!HasCache(call, *work.instance) || !MayCache(work)) {
     co_return absl::OkStatus();
   }
   std::vector<std::span<const std::byte>> bytes;
@@ -111,7 +126,7 @@ Task<absl::Status> NameInputs(Server& server, const Call& call,
   }
   const std::function<absl::StatusOr<bool>()> step =
       [&]() -> absl::StatusOr<bool> {
-    work.input_digest = wire::InputDigest(header.inputs(), bytes);
+    work.input_digest = NameOf(call, wire::InputDigest(header.inputs(), bytes));
     return false;
   };
   if (total <= kMostDigestedHere) co_return step().status();
@@ -251,7 +266,7 @@ absl::StatusOr<ForwardWork> BackboneService::Prepare(
   // demoted.
   if (header.tape()) work.account->SetLimit(kUnlimitedBytes);
   if (ChangesInstance(work)) {
-    absl::Status writable = instance.CheckWritable();
+    absl::Status writable = CheckAccess(call, instance, Access::kWrite);
     if (!writable.ok()) return writable;
   }
   return work;
@@ -303,10 +318,12 @@ Task<absl::Status> BackboneService::AnswerFromCache(
   const StatePtr used = instance.state();
   status = instance.CheckVersion(work->condition, *used);
   if (!status.ok()) co_return status;
-  const bool has_cache = instance.cache().limit_bytes() > 0;
-  work->input_digest = header.input_digest();
-  const std::optional<ForwardDone> done =
-      FindCached(*work, PlaceOf(*work, *used), used, /*by_digest=*/true);
+  const bool has_cache = HasCache(call, instance);
+  work->input_digest = NameOf(call, header.input_digest());
+  std::optional<ForwardDone> done;
+  if (has_cache) {
+    done = FindCached(*work, PlaceOf(*work, *used), used, /*by_digest=*/true);
+  }
   if (!done.has_value()) co_return CacheMiss(instance, has_cache);
   AnswerTensors tensors;
   const v1::ForwardResult result =

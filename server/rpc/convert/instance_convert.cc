@@ -92,7 +92,8 @@ Normalization FromProto(const v1::Normalization& normalization) {
 Settings FromProto(const v1::InstanceSettings& settings) {
   return {.read_only = settings.read_only(),
           .frozen = {settings.frozen().begin(), settings.frozen().end()},
-          .feature_cache_bytes = settings.feature_cache_bytes()};
+          .feature_cache_bytes = settings.feature_cache_bytes(),
+          .shared = settings.shared()};
 }
 
 v1::Normalization ToProto(const Normalization& normalization) {
@@ -217,6 +218,7 @@ v1::Instance ToProto(Instance& instance, const State& state) {
                                                    settings.frozen.end());
   result.mutable_settings()->set_feature_cache_bytes(
       settings.feature_cache_bytes);
+  result.mutable_settings()->set_shared(settings.shared);
   *result.mutable_feature_cache() = ToProto(instance.cache().figures());
   result.set_ephemeral(identity.ephemeral);
   result.set_weights(identity.weights);

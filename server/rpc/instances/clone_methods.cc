@@ -36,12 +36,12 @@ absl::StatusOr<Beginning> BeginningOf(const v1::CloneInstanceRequest& request,
 }
 
 constexpr absl::string_view kSettings =
-    "read_only, frozen, feature_cache_bytes";
+    "read_only, frozen, feature_cache_bytes, shared";
 
 absl::Status CheckMask(const google::protobuf::FieldMask& mask) {
   for (const std::string& path : mask.paths()) {
     if (path != "read_only" && path != "frozen" &&
-        path != "feature_cache_bytes") {
+        path != "feature_cache_bytes" && path != "shared") {
       return InvalidOption(absl::StrCat("update_mask names ", Quote(path),
                                         "; valid settings: ", kSettings));
     }
@@ -60,6 +60,7 @@ void CopySettings(const google::protobuf::FieldMask& mask, const Settings& from,
     if (path == "feature_cache_bytes") {
       to.feature_cache_bytes = from.feature_cache_bytes;
     }
+    if (path == "shared") to.shared = from.shared;
   }
 }
 

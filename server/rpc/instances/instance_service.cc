@@ -297,8 +297,9 @@ Task<absl::StatusOr<v1::GetInstanceResponse>> InstanceService::GetInstance(
 }
 
 Task<absl::StatusOr<v1::ListInstancesResponse>> InstanceService::ListInstances(
-    Call&, const v1::ListInstancesRequest& request) {
-  const std::vector<std::shared_ptr<Instance>> all = server().registry().List();
+    Call& call, const v1::ListInstancesRequest& request) {
+  const std::vector<std::shared_ptr<Instance>> all =
+      server().registry().ListFor(call.principal());
   const auto key_of = [](const std::shared_ptr<Instance>& instance) {
     // Sorts as owner and name do: the space precedes all of their characters.
     return absl::StrCat(instance->identity().owner, " ",

@@ -6,13 +6,14 @@
 #include <grpcpp/support/byte_buffer.h>
 
 #include <memory>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "grpc/health/v1/health.pb.h"
 #include "proto/wire/unary.h"
-#include "server/rpc/transport/listen.h"
+#include "server/rpc/transport/listener.h"
 
 namespace backboned::rpc {
 namespace {
@@ -56,8 +57,10 @@ bool SaysServing(const grpc::ByteBuffer& answer) {
 }  // namespace
 
 absl::StatusOr<std::string> TargetOf(const std::string& listen) {
-  const absl::StatusOr<ListenAddress> address = ParseListenAddress(listen);
-  if (!address.ok()) return address.status();
+  const absl::StatusOr<std::vector<Listener>> listeners =
+      ParseListeners({listen});
+  if (!listeners.ok()) return listeners.status();
+  const ListenAddress* const address = &listeners->front().address;
   if (address->is_unix()) return address->text;
   if (address->port == "0") {
     return absl::InvalidArgumentError(absl::StrCat(

@@ -8,6 +8,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "base/errors.h"
+#include "server/rpc/transport/listener.h"
 
 namespace backboned::rpc {
 namespace {
@@ -47,7 +48,10 @@ bool IsToken(std::string_view text) {
 absl::StatusOr<Call> Call::Create(std::string_view method,
                                   const grpc::ServerContext& context,
                                   std::stop_token gone, const Clock& clock) {
+  absl::StatusOr<std::string> principal = PrincipalOf(context);
+  if (!principal.ok()) return principal.status();
   Call call(method, std::move(gone), TimeLeft(context), clock);
+  call.principal_ = *std::move(principal);
   absl::Status status = ReadToken(context, "backboned-session", call.session_);
   if (status.ok()) status = ReadToken(context, "backboned-label", call.label_);
   if (!status.ok()) return status;
@@ -68,7 +72,6 @@ Call::Call(std::string_view method, std::stop_token gone,
     : method_(method),
       gone_(std::move(gone)),
       clock_(&clock),
-      principal_(kLocalPrincipal),
       received_(clock.Now()),
       deadline_(received_ + timeout) {}
 

@@ -22,9 +22,6 @@
 
 namespace backboned::rpc {
 
-// The principal of every caller on a server without tokens.
-inline constexpr std::string_view kLocalPrincipal = "local";
-
 // The caller of a call, its deadline, and the fields of its log line.
 //
 // Not thread-safe, but for what says so: belongs to the call's handler.
@@ -32,7 +29,8 @@ class Call {
  public:
   // Reads the metadata of `context`. `gone` is stopped once the caller has
   // gone. Returns kInvalidArgument if `backboned-session` or `backboned-label`
-  // is not 1 to 64 characters of [A-Za-z0-9_.-]. Times are those of `clock`.
+  // is not 1 to 64 characters of [A-Za-z0-9_.-], kUnauthenticated as
+  // PrincipalOf. Times are those of `clock`.
   static absl::StatusOr<Call> Create(std::string_view method,
                                      const grpc::ServerContext& context,
                                      std::stop_token gone, const Clock& clock);

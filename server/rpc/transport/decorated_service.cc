@@ -5,6 +5,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "backboned/v1/backbone_service.pb.h"
+#include "server/callers/rights.h"
 #include "server/rpc/transport/call_log.h"
 #include "server/rpc/transport/rpc_stream.h"
 #include "server/rpc/transport/status.h"
@@ -34,10 +35,19 @@ absl::StatusOr<std::shared_ptr<Instance>> DecoratedService::Resolve(
   call.record().instance = name;
   absl::StatusOr<std::shared_ptr<Instance>> instance =
       server().registry().Find(name, call.principal());
-  if (!instance.ok() || access != Access::kWrite) return instance;
-  absl::Status writable = (*instance)->CheckWritable();
-  if (!writable.ok()) return writable;
+  if (!instance.ok()) return instance;
+  absl::Status allowed = CheckAccess(call, **instance, access);
+  if (!allowed.ok()) return allowed;
   return instance;
+}
+
+absl::Status DecoratedService::CheckAccess(const Call& call,
+                                           const Instance& instance,
+                                           Access access) {
+  absl::Status right =
+      CheckRight(instance.ownership(), call.principal(), access);
+  if (!right.ok() || access != Access::kWrite) return right;
+  return instance.CheckWritable();
 }
 
 void DecoratedService::Register(Method method) {

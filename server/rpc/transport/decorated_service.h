@@ -51,8 +51,8 @@ class DecoratedService : public QueuedService {
   // the log. Every instance that a request names is found here, so that rights
   // have one door. Without `access`, that of the method's registration.
   //
-  // Returns kNotFound (kInstanceNotFound) or, for kWrite, kFailedPrecondition
-  // (kReadOnly).
+  // Returns kNotFound (kInstanceNotFound), also of an instance that the caller
+  // may not read, or as CheckAccess.
   absl::StatusOr<std::shared_ptr<Instance>> Resolve(Call& call,
                                                     const std::string& name,
                                                     Access access);
@@ -60,6 +60,12 @@ class DecoratedService : public QueuedService {
                                                     const std::string& name) {
     return Resolve(call, name, call.access());
   }
+
+  // Returns kPermissionDenied (kNotPermitted) if the caller may not have
+  // `access` to an instance that Resolve found, or, for kWrite,
+  // kFailedPrecondition (kReadOnly).
+  static absl::Status CheckAccess(const Call& call, const Instance& instance,
+                                  Access access);
 
   // The following register a method of a derived class under its name, with the
   // access that it has to the instance in its request. The method's type tells

@@ -19,15 +19,17 @@ using ::testing::IsEmpty;
 class RegistryTest : public ::testing::Test {
  protected:
   std::shared_ptr<Instance> Make(const std::string& owner,
-                                 const std::string& name) {
+                                 const std::string& name,
+                                 const Settings& settings = {}) {
     return std::make_shared<Instance>(
         Instance::Identity{.name = name, .owner = owner}, architecture_,
-        worker_, std::make_shared<const State>());
+        worker_, std::make_shared<const State>(), settings);
   }
 
   std::shared_ptr<Instance> Add(const std::string& owner,
-                                const std::string& name) {
-    std::shared_ptr<Instance> instance = Make(owner, name);
+                                const std::string& name,
+                                const Settings& settings = {}) {
+    std::shared_ptr<Instance> instance = Make(owner, name, settings);
     EXPECT_THAT(registry_.Add(instance), IsOk());
     return instance;
   }
@@ -46,9 +48,13 @@ TEST_F(RegistryTest, FindsTheCallersOwnBeforeTheServers) {
   EXPECT_THAT(registry_.Find("net", "bert"), IsOkAndHolds(hosted));
 }
 
-TEST_F(RegistryTest, FindsSomebodyElsesByOwnerAndName) {
-  const auto own = Add("anna", "net");
-  EXPECT_THAT(registry_.Find("anna/net", "bert"), IsOkAndHolds(own));
+TEST_F(RegistryTest, FindsSomebodyElsesByOwnerAndNameIfItIsShared) {
+  const auto shared = Add("anna", "net", {.shared = true});
+  Add("anna", "own");
+  EXPECT_THAT(registry_.Find("anna/net", "bert"), IsOkAndHolds(shared));
+  EXPECT_THAT(registry_.Find("anna/own", "bert"),
+              StatusIs(absl::StatusCode::kNotFound));
+  EXPECT_THAT(registry_.ListFor("bert"), ElementsAre(shared));
   EXPECT_THAT(registry_.Find("net", "bert"),
               StatusIs(absl::StatusCode::kNotFound));
 }

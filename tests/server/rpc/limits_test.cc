@@ -430,7 +430,7 @@ TEST(LimitsTest, CancelledWorkNeverStarts) {
 
 // R7
 TEST(LimitsTest, DrainingRefusesNewCallsAndFinishesThoseInside) {
-  BusyServer server({.tcp = true});
+  BusyServer server({.listen = {"127.0.0.1:0"}});
   PlainClient client(*server);
   std::thread drain([&] { server->Drain(); });
   absl::Status refused;
@@ -447,7 +447,7 @@ TEST(LimitsTest, DrainingRefusesNewCallsAndFinishesThoseInside) {
 // R7
 TEST(LimitsTest, CallsThatComeAsTheDrainEndsAreRefusedToo) {
   for (int round = 0; round < 10; ++round) {
-    TestServer server({.tcp = true});
+    TestServer server({.listen = {"127.0.0.1:0"}});
     absl::Notification called;
     std::thread client([&] {
       PlainClient one(server);

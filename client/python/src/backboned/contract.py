@@ -162,6 +162,7 @@ def settings_message(
     read_only: bool | None,
     frozen: types.Frozen | None,
     feature_cache: int | str | None = None,
+    shared: bool | None = None,
 ) -> instance_pb2.InstanceSettings:
     """Make the contract's settings of an instance; None is what a new one has."""
     if frozen is None or isinstance(frozen, bool):
@@ -177,6 +178,7 @@ def settings_message(
         read_only=bool(read_only),
         frozen=[frozen] if isinstance(frozen, str) else frozen,
         feature_cache_bytes=int(match[1]) << _SHIFTS[match[2]],
+        shared=bool(shared),
     )
 
 

@@ -172,7 +172,7 @@ class Cancelled(BackbonedError):
 
 
 class Refused(BackbonedError, PermissionError):
-    """The token is missing, wrong, or not good enough."""
+    """The caller is nobody whom the server lets in, or may not do this."""
 
     default_code = grpc.StatusCode.PERMISSION_DENIED
 

@@ -71,6 +71,7 @@ class Instance(InstanceBase):
         read_only: bool = False,
         frozen: types.Frozen | None = None,
         feature_cache: int | str = 0,
+        shared: bool = False,
         with_grads: bool = False,
         with_optimizer: bool = False,
         num_classes: int | None = None,
@@ -92,6 +93,8 @@ class Instance(InstanceBase):
             Its parameters that are not trained; by default this one's.
         feature_cache : int or str
             Bytes of its feature cache, as in `update`; by default it has none.
+        shared : bool
+            Let everybody read the clone, as in `update`.
         with_grads, with_optimizer : bool
             Take the gradients, the optimizer and its state along.
         num_classes : int, optional
@@ -107,9 +110,9 @@ class Instance(InstanceBase):
         """
         calls.delete_abandoned(self.channel)
         settings = None
-        if read_only or frozen is not None or feature_cache:
+        if read_only or frozen is not None or feature_cache or shared:
             kept = self.frozen if frozen is None else frozen
-            settings = contract.settings_message(read_only, kept, feature_cache)
+            settings = contract.settings_message(read_only, kept, feature_cache, shared)
         answer = calls.change(
             self,
             control_pb.CloneInstanceRequest,
@@ -132,6 +135,7 @@ class Instance(InstanceBase):
         read_only: bool | None = None,
         frozen: types.Frozen | None = None,
         feature_cache: int | str | None = None,
+        shared: bool | None = None,
         **options: Unpack[WriteOptions],
     ) -> types.InstanceInfo:
         """Change settings, those that are given; say what the instance is then.
@@ -147,14 +151,18 @@ class Instance(InstanceBase):
         feature_cache : int or str, optional
             Bytes that the answers of forwards in evaluation may take that are kept
             for equal inputs, e.g. ``"256MiB"``; 0: none are kept.
+        shared : bool, optional
+            Let everybody read it as ``owner/name``, run forwards and backwards of it
+            that change nothing, and clone it.
         """
         given = {
             "read_only": read_only,
             "frozen": frozen,
             "feature_cache_bytes": feature_cache,
+            "shared": shared,
         }
         paths = [path for path, value in given.items() if value is not None]
-        settings = contract.settings_message(read_only, frozen, feature_cache)
+        settings = contract.settings_message(read_only, frozen, feature_cache, shared)
         answer = calls.change(
             self,
             control_pb.UpdateInstanceRequest,

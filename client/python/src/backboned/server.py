@@ -125,6 +125,7 @@ class Server:
         read_only: bool = False,
         frozen: Frozen = (),
         feature_cache: int | str = 0,
+        shared: bool = False,
         dtype: Any = None,
         precision: str | None = None,
         columns: Sequence[str | Instance | RemoteBackbone] = (),
@@ -152,6 +153,7 @@ class Server:
         read_only: bool = False,
         frozen: Frozen = (),
         feature_cache: int | str = 0,
+        shared: bool = False,
         dtype: Any = None,
         precision: str | None = None,
         columns: Sequence[str | Instance | RemoteBackbone] = (),
@@ -194,7 +196,7 @@ class Server:
             timm does.
         random_init : bool
             Go without `weights` although Mammoth uses the architecture pretrained.
-        read_only, frozen, feature_cache
+        read_only, frozen, feature_cache, shared
             See `Instance.update`.
         dtype : str or dtype, optional
             Of parameters and floating-point buffers: float32, float64, or, in
@@ -247,7 +249,9 @@ class Server:
                 weights, load_by, partial, resize_position_embedding
             ),
             random_init=random_init,
-            settings=contract.settings_message(read_only, frozen, feature_cache),
+            settings=contract.settings_message(
+                read_only, frozen, feature_cache, shared
+            ),
             dtype=float_number(dtype),
             precision=contract.precision_number(precision),
             columns=[getattr(source, "address", source) for source in sources],
@@ -488,5 +492,13 @@ def _check_target(target: str) -> None:
         raise errors.InvalidArgument(
             f"no target {target!r}; it is unix:/path/of/socket or host:port"
         )
-    if path is not None and not os.path.exists(re.sub("^//(?=/)", "", path)):
+    if path is None:
+        return
+    file = re.sub("^//(?=/)", "", path)
+    if not os.path.exists(file):
         raise Unavailable(f"there is no socket {path}; is the server running?")
+    if not os.access(file, os.W_OK):
+        raise errors.Refused(
+            f"this account may not connect to {path}; who runs the server can let it, "
+            "by user=ACCOUNT behind the address in --listen"
+        )

@@ -532,7 +532,7 @@ class InstanceInfo:
     with the session that made it.
     `weights` is the weights file that it began with, empty for none; `weights_sha256`
     is that file's SHA-256. `optimizer` is what the server steps, None for nothing.
-    `read_only` and `frozen` are its settings. Of its `memory_bytes`, another
+    `read_only`, `frozen` and `shared` are its settings. Of its `memory_bytes`, another
     instance holds `shared_bytes` too; besides, its tapes hold `tape_state_bytes` of
     parameters and buffers that it has left. `demoted_tapes` gave up their graph for
     want of room, and `replayed_forwards` were run again for them.
@@ -573,6 +573,7 @@ class InstanceInfo:
     precision: str | None = None
     columns: tuple[str, ...] = ()
     feature_cache_bytes: int = 0
+    shared: bool = False
     feature_cache: FeatureCache = FeatureCache()
 
 

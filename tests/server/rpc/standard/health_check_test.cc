@@ -43,7 +43,8 @@ TEST(TargetOfTest, RefusesWhatIsNoAddress) {
 
 TEST(HealthCheckTest, AServerThatServesIsHealthyUntilItEnds) {
   Server server({c10::Device(c10::DeviceType::CPU)}, 1, ServerOptions());
-  auto rpc_server = RpcServer::Start(server, {.addresses = {"127.0.0.1:0"}});
+  auto rpc_server = RpcServer::Start(
+      server, {.listeners = ParseListeners({"127.0.0.1:0"}).value()});
   ASSERT_THAT(rpc_server, IsOk());
   const std::string target = (*rpc_server)->addresses().front();
   EXPECT_THAT(CheckHealth(target, kLong), IsOk());

@@ -137,8 +137,7 @@ TEST(ReflectionServiceTest, RefusesWhatItCannotDecode) {
 
 TEST(ReflectionServiceTest, IsThereOnlyIfItIsWanted) {
   Server server({c10::Device(c10::DeviceType::CPU)}, 1, ServerOptions());
-  const auto rpc_server =
-      rpc::RpcServer::Start(server, {.addresses = {}, .reflection = false});
+  const auto rpc_server = rpc::RpcServer::Start(server, {.reflection = false});
   ASSERT_THAT(rpc_server, IsOk());
   RawCall call((*rpc_server)->InProcessChannel(), kMethod);
   call.Send("");

@@ -645,7 +645,7 @@ TEST(CallStreamTest, TenThousandCancellationsLeaveNothing) {
 TEST(CallStreamTest, AClientThatDoesNotReadLosesItsStreamAndNobodyElseDoes) {
   TestServer server(
       {.size = 1 << 20,
-       .tcp = true,
+       .listen = {"127.0.0.1:0"},
        .limits = {.stall_timeout = absl::Milliseconds(200), .quotas = {}}});
   Stream stream(server);
   for (const uint64_t number : {1U, 2U, 3U}) stream.Send(GetParamsPart(number));
@@ -660,7 +660,7 @@ TEST(CallStreamTest, AClientThatDoesNotReadLosesItsStreamAndNobodyElseDoes) {
 
 TEST(CallStreamTest, ASmallAnswerPassesALargeOne) {
   constexpr int64_t kSize = 1 << 20;  // 16 MiB of parameters.
-  TestServer server({.size = kSize, .tcp = true});
+  TestServer server({.size = kSize, .listen = {"127.0.0.1:0"}});
   server.AddFake("other");
   Stream stream(server);
   stream.Send(GetParamsPart(1));
@@ -678,7 +678,7 @@ TEST(CallStreamTest, ASmallAnswerPassesALargeOne) {
 
 TEST(CallStreamTest, LargeAnswersTakeTurns) {
   constexpr int64_t kSize = 1 << 20;
-  TestServer server({.size = kSize, .tcp = true});
+  TestServer server({.size = kSize, .listen = {"127.0.0.1:0"}});
   Stream stream(server);
   stream.Send(GetParamsPart(1));
   ASSERT_TRUE(stream.Take());

@@ -12,6 +12,7 @@
 #include <filesystem>
 #include <fstream>
 #include <string>
+#include <vector>
 
 #include "server/rpc/rpc_server.h"
 #include "server/server.h"
@@ -39,8 +40,15 @@ class ListenTest : public ::testing::Test {
 
   absl::StatusOr<std::unique_ptr<RpcServer>> Start(
       const std::string& address, bool insecure_remote = false) {
-    return RpcServer::Start(
-        server_, {.addresses = {address}, .insecure_remote = insecure_remote});
+    return StartAll({address}, insecure_remote);
+  }
+
+  absl::StatusOr<std::unique_ptr<RpcServer>> StartAll(
+      const std::vector<std::string>& addresses, bool insecure_remote = false) {
+    absl::StatusOr<std::vector<Listener>> listeners = ParseListeners(addresses);
+    if (!listeners.ok()) return listeners.status();
+    return RpcServer::Start(server_, {.listeners = *std::move(listeners),
+                                      .insecure_remote = insecure_remote});
   }
 
   // Expects that a client gets an answer at `address`.
@@ -93,8 +101,7 @@ TEST_F(ListenTest, ServesOnAUnixSocketAndRemovesIt) {
 }
 
 TEST_F(ListenTest, ServesOnSeveralAddresses) {
-  const auto rpc_server = RpcServer::Start(
-      server_, {.addresses = {"unix://" + Path(), "localhost:0"}});
+  const auto rpc_server = StartAll({"unix://" + Path(), "localhost:0"});
   ASSERT_THAT(rpc_server, IsOk());
   for (const std::string& address : (*rpc_server)->addresses()) {
     ExpectServes(address);
@@ -123,8 +130,7 @@ TEST_F(ListenTest, RefusesASecondServerOnAUnixPath) {
 }
 
 TEST_F(ListenTest, RefusesTheSameAddressTwice) {
-  EXPECT_THAT(RpcServer::Start(
-                  server_, {.addresses = {"unix:" + Path(), "unix:" + Path()}}),
+  EXPECT_THAT(StartAll({"unix:" + Path(), "unix:" + Path()}),
               StatusIs(absl::StatusCode::kUnavailable, HasSubstr(Path())));
   EXPECT_TRUE(std::filesystem::is_empty(folder_));
 }

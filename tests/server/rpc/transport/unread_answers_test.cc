@@ -45,8 +45,8 @@ void WaitUntil(Condition condition, const std::string& what) {
 // R5, R11
 TEST(ThreadsTest, CallsHaveNoThread) {
   Server server({c10::Device(c10::DeviceType::CPU)}, 1, {});
-  const auto rpc_server =
-      rpc::RpcServer::Start(server, {.addresses = {"127.0.0.1:0"}});
+  const auto rpc_server = rpc::RpcServer::Start(
+      server, {.listeners = rpc::ParseListeners({"127.0.0.1:0"}).value()});
   ASSERT_THAT(rpc_server, IsOk());
   const auto channel = grpc::CreateChannel((*rpc_server)->addresses()[0],
                                            grpc::InsecureChannelCredentials());
@@ -101,7 +101,9 @@ class UnreadAnswersTest : public ::testing::TestWithParam<int64_t> {
                  {},
                  clock_};
   std::unique_ptr<rpc::RpcServer> rpc_server_ =
-      rpc::RpcServer::Start(server_, {.addresses = {"127.0.0.1:0"}}).value();
+      rpc::RpcServer::Start(
+          server_, {.listeners = rpc::ParseListeners({"127.0.0.1:0"}).value()})
+          .value();
 };
 
 // R5, R11

@@ -143,14 +143,16 @@ class InstanceCounters(_message.Message):
     def __init__(self, forwards: _Optional[int] = ..., backwards: _Optional[int] = ..., writes: _Optional[int] = ..., steps: _Optional[int] = ..., demoted_tapes: _Optional[int] = ..., replayed_forwards: _Optional[int] = ...) -> None: ...
 
 class InstanceSettings(_message.Message):
-    __slots__ = ["feature_cache_bytes", "frozen", "read_only"]
+    __slots__ = ["feature_cache_bytes", "frozen", "read_only", "shared"]
     FEATURE_CACHE_BYTES_FIELD_NUMBER: _ClassVar[int]
     FROZEN_FIELD_NUMBER: _ClassVar[int]
     READ_ONLY_FIELD_NUMBER: _ClassVar[int]
+    SHARED_FIELD_NUMBER: _ClassVar[int]
     feature_cache_bytes: int
     frozen: _containers.RepeatedScalarFieldContainer[str]
     read_only: bool
-    def __init__(self, read_only: bool = ..., frozen: _Optional[_Iterable[str]] = ..., feature_cache_bytes: _Optional[int] = ...) -> None: ...
+    shared: bool
+    def __init__(self, read_only: bool = ..., frozen: _Optional[_Iterable[str]] = ..., feature_cache_bytes: _Optional[int] = ..., shared: bool = ...) -> None: ...
 
 class Layout(_message.Message):
     __slots__ = ["attributes", "buffers", "input_shape", "outputs", "parameter_elements", "parameters", "prerelu", "stochastic"]

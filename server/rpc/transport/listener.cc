@@ -1,0 +1,260 @@
+#include "server/rpc/transport/listener.h"
+
+#include <grp.h>
+#include <grpcpp/security/auth_metadata_processor.h>
+#include <linux/posix_acl.h>
+#include <linux/posix_acl_xattr.h>
+#include <pwd.h>
+#include <sys/stat.h>
+#include <sys/xattr.h>
+
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <iterator>
+#include <span>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/synchronization/mutex.h"
+#include "base/errors.h"
+#include "base/names.h"
+#include "server/callers/principal.h"
+
+namespace backboned::rpc {
+namespace {
+
+// The key of the metadata by which fronts name principals, and of the property
+// of a connection by which its listener does. A front's connection has
+// kFrontProperty instead.
+constexpr char kPrincipalKey[] = "backboned-principal";
+constexpr char kFrontProperty[] = "backboned-front";
+
+// Where Linux keeps a file's ACL.
+constexpr char kAclName[] = "system.posix_acl_access";
+
+constexpr mode_t kOwnersMode = 0700;
+
+const std::vector<std::string>& OptionNames() {
+  static const auto* names = new std::vector<std::string>(
+      {"group", "mode", "principal", "principal-from", "user"});
+  return *names;
+}
+
+// Returns whether a part of a text of --listen is an option of the address
+// before it.
+bool IsOption(std::string_view part) {
+  const size_t equals = part.find('=');
+  const std::string_view name = part.substr(0, equals);
+  return equals != std::string_view::npos && !name.empty() &&
+         name.find_first_of(":/") == std::string_view::npos;
+}
+
+absl::Status SetPrincipal(const std::string& value, Listener& listener) {
+  listener.principal = value;
+  return CheckPrincipal(value);
+}
+
+absl::Status SetFront(const std::string& value, Listener& listener) {
+  listener.is_front = true;
+  if (value == kPrincipalKey) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("it is always ", kPrincipalKey));
+}
+
+absl::Status SetUser(const std::string& value, Listener& listener) {
+  const passwd* const account = getpwnam(value.c_str());
+  if (account == nullptr) {
+    return absl::InvalidArgumentError("there is no such account");
+  }
+  listener.user = account->pw_uid;
+  return absl::OkStatus();
+}
+
+absl::Status SetGroup(const std::string& value, Listener& listener) {
+  const ::group* const found = getgrnam(value.c_str());
+  if (found == nullptr) {
+    return absl::InvalidArgumentError("there is no such group");
+  }
+  listener.group = found->gr_gid;
+  return absl::OkStatus();
+}
+
+absl::Status SetMode(const std::string& value, Listener& listener) {
+  char* end = nullptr;
+  const unsigned long mode = std::strtoul(value.c_str(), &end, /*base=*/8);
+  listener.mode = static_cast<mode_t>(mode);
+  const bool is_octal = !value.empty() && value.find_first_not_of("01234567") ==
+                                              std::string::npos;
+  if (is_octal && mode <= 0777) return absl::OkStatus();
+  return absl::InvalidArgumentError("a mode is octal, such as 0660");
+}
+
+absl::Status SetOption(const std::string& name, const std::string& value,
+                       Listener& listener) {
+  if (name == "principal") return SetPrincipal(value, listener);
+  if (name == "principal-from") return SetFront(value, listener);
+  if (name == "user") return SetUser(value, listener);
+  if (name == "group") return SetGroup(value, listener);
+  if (name == "mode") return SetMode(value, listener);
+  return absl::InvalidArgumentError(
+      absl::StrCat("there is no such option; did you mean ",
+                   NearestName(name, OptionNames()), "?"));
+}
+
+// Reads an option of a listener whose address is known.
+absl::Status ReadOption(const std::string& part, Listener& listener) {
+  const std::pair<std::string, std::string> option =
+      absl::StrSplit(part, absl::MaxSplits('=', 1));
+  absl::Status set = SetOption(option.first, option.second, listener);
+  if (set.ok() && !listener.address.is_unix()) {
+    set = absl::InvalidArgumentError(
+        "only a Unix socket, unix:/path, has options");
+  }
+  if (set.ok() && listener.is_front && !listener.principal.empty()) {
+    set = absl::InvalidArgumentError(
+        "a socket has principal or principal-from, not both");
+  }
+  if (set.ok()) return set;
+  return absl::InvalidArgumentError(
+      absl::StrCat(listener.address.text, ": ", part, ": ", set.message()));
+}
+
+// Tells for each connection, at its first call, whose it is.
+class Announcer : public grpc::AuthMetadataProcessor {
+ public:
+  explicit Announcer(const Listener& listener)
+      : property_(listener.is_front ? kFrontProperty : kPrincipalKey),
+        value_(listener.is_front ? "yes" : listener.principal) {}
+
+  bool IsBlocking() const override { return false; }
+
+  grpc::Status Process(const InputMetadata&, grpc::AuthContext* context,
+                       OutputMetadata*, OutputMetadata*) override {
+    absl::MutexLock lock(&mutex_);
+    if (context->FindPropertyValues(property_).empty()) {
+      context->AddProperty(property_, value_);
+    }
+    return grpc::Status::OK;
+  }
+
+ private:
+  const std::string property_;
+  const std::string value_;
+  absl::Mutex mutex_;  // Of the connections' contexts, while one is changed.
+};
+
+// An entry of an ACL. `id` is that of an account or group, if `tag` has one.
+posix_acl_xattr_entry Entry(uint16_t tag, mode_t permissions,
+                            uint32_t id = ACL_UNDEFINED_ID) {
+  return {.e_tag = tag,
+          .e_perm = static_cast<uint16_t>(permissions & 7),
+          .e_id = id};
+}
+
+// Lets an account and a group write to a socket: that is, connect. Entries are
+// in the order that Linux wants.
+absl::Status SetAcl(const Listener& listener, mode_t mode) {
+  constexpr mode_t kUse = 6;
+  std::vector<posix_acl_xattr_entry> entries = {Entry(ACL_USER_OBJ, mode >> 6)};
+  if (listener.user) entries.push_back(Entry(ACL_USER, kUse, *listener.user));
+  entries.push_back(Entry(ACL_GROUP_OBJ, mode >> 3));
+  if (listener.group) {
+    entries.push_back(Entry(ACL_GROUP, kUse, *listener.group));
+  }
+  entries.push_back(Entry(ACL_MASK, (mode >> 3) | kUse));
+  entries.push_back(Entry(ACL_OTHER, mode));
+  const posix_acl_xattr_header header = {.a_version = POSIX_ACL_XATTR_VERSION};
+  const auto bytes = std::as_bytes(std::span(entries));
+  std::vector<std::byte> acl(sizeof(header) + bytes.size());
+  std::memcpy(acl.data(), &header, sizeof(header));
+  std::memcpy(acl.data() + sizeof(header), bytes.data(), bytes.size());
+  if (setxattr(listener.address.path.c_str(), kAclName, acl.data(), acl.size(),
+               0) == 0) {
+    return absl::OkStatus();
+  }
+  return absl::FailedPreconditionError(
+      absl::StrCat("cannot let others connect to ", listener.address.text,
+                   " by an ACL: ", std::strerror(errno)));
+}
+
+absl::Status IdentityRefused(std::string_view message) {
+  return Error(absl::StatusCode::kUnauthenticated, Reason::kIdentityRefused,
+               message);
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<Listener>> ParseListeners(
+    const std::vector<std::string>& texts) {
+  std::vector<Listener> listeners;
+  for (const std::string& text : texts) {
+    const std::vector<std::string> parts = absl::StrSplit(text, ',');
+    for (const std::string& part : parts) {
+      if (IsOption(part) && !listeners.empty()) {
+        absl::Status read = ReadOption(part, listeners.back());
+        if (!read.ok()) return read;
+        continue;
+      }
+      absl::StatusOr<ListenAddress> address = ParseListenAddress(part);
+      if (!address.ok()) return address.status();
+      listeners.push_back({.address = *std::move(address)});
+    }
+  }
+  return listeners;
+}
+
+std::shared_ptr<grpc::ServerCredentials> CredentialsOf(
+    const Listener& listener) {
+  if (!listener.is_front && listener.principal.empty()) {
+    return grpc::InsecureServerCredentials();
+  }
+  std::shared_ptr<grpc::ServerCredentials> credentials =
+      grpc::experimental::LocalServerCredentials(UDS);
+  credentials->SetAuthMetadataProcessor(std::make_shared<Announcer>(listener));
+  return credentials;
+}
+
+absl::Status Admit(const Listener& listener) {
+  const char* const path = listener.address.path.c_str();
+  const mode_t mode = listener.mode.value_or(kOwnersMode);
+  if (listener.mode && chmod(path, mode) != 0) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("cannot set the mode of ", listener.address.text, ": ",
+                     std::strerror(errno)));
+  }
+  if (!listener.user && !listener.group) return absl::OkStatus();
+  return SetAcl(listener, mode);
+}
+
+absl::StatusOr<std::string> PrincipalOf(const grpc::ServerContext& context) {
+  const std::shared_ptr<const grpc::AuthContext> connection =
+      context.auth_context();
+  const auto named = context.client_metadata().equal_range(kPrincipalKey);
+  const auto count = std::distance(named.first, named.second);
+  if (connection->FindPropertyValues(kFrontProperty).empty()) {
+    if (count > 0) {
+      return IdentityRefused(absl::StrCat("metadata ", kPrincipalKey,
+                                          " is for the server's front alone"));
+    }
+    const std::vector<grpc::string_ref> own =
+        connection->FindPropertyValues(kPrincipalKey);
+    if (own.empty()) return std::string(kLocalPrincipal);
+    return std::string(own.front().data(), own.front().size());
+  }
+  if (count != 1) {
+    return IdentityRefused(
+        absl::StrCat("the front names ", count == 0 ? "no" : "several",
+                     " callers in metadata ", kPrincipalKey));
+  }
+  std::string principal(named.first->second.data(), named.first->second.size());
+  const absl::Status valid = CheckPrincipal(principal);
+  if (valid.ok()) return principal;
+  return IdentityRefused(
+      absl::StrCat("metadata ", kPrincipalKey, ": ", valid.message()));
+}
+
+}  // namespace backboned::rpc

@@ -1,0 +1,68 @@
+// An address that a server listens on, and who calls there.
+
+#ifndef BACKBONED_SERVER_RPC_TRANSPORT_LISTENER_H_
+#define BACKBONED_SERVER_RPC_TRANSPORT_LISTENER_H_
+
+#include <grpcpp/security/server_credentials.h>
+#include <grpcpp/server_context.h>
+#include <sys/types.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "server/rpc/transport/listen.h"
+
+namespace backboned::rpc {
+
+// An address, with the options that --listen gives it. The address decides who
+// calls there, and no client does: its file's permissions say who can connect.
+struct Listener {
+  ListenAddress address;
+
+  // The principal of every caller. Empty: the local one.
+  std::string principal = {};
+  // The callers are fronts, which name the principal of each call, or of each
+  // stream of calls, in the metadata `backboned-principal`.
+  bool is_front = false;
+
+  // Of a Unix socket: the account and the group that may connect besides the
+  // server's own account, and the file's mode. Absent: none, and 0700.
+  std::optional<uid_t> user = {};
+  std::optional<gid_t> group = {};
+  std::optional<mode_t> mode = {};
+};
+
+// Reads the texts of --listen: ADDRESS[,OPTION=VALUE]..., several of which may
+// be in one text, separated by commas, too. The options are `principal`,
+// `principal-from` (always `backboned-principal`), `user`, `group` and `mode`
+// (octal).
+//
+// Returns kInvalidArgument, which names the mistake; also if there is no such
+// account or group on this machine.
+absl::StatusOr<std::vector<Listener>> ParseListeners(
+    const std::vector<std::string>& texts);
+
+// Returns credentials that need nothing of a client, and let PrincipalOf know
+// the listener of a connection.
+std::shared_ptr<grpc::ServerCredentials> CredentialsOf(
+    const Listener& listener);
+
+// Lets those connect whom the listener names, once its socket exists.
+//
+// Returns kFailedPrecondition if the system refuses.
+absl::Status Admit(const Listener& listener);
+
+// Returns the principal of a caller.
+//
+// Returns kUnauthenticated (kIdentityRefused) if a front names none, several,
+// or one that cannot be; or if anybody else names one.
+absl::StatusOr<std::string> PrincipalOf(const grpc::ServerContext& context);
+
+}  // namespace backboned::rpc
+
+#endif  // BACKBONED_SERVER_RPC_TRANSPORT_LISTENER_H_

@@ -1,0 +1,360 @@
+// Tests who calls, by each kind of listener, and what a caller may do with
+// another's instances.
+#include <gmock/gmock.h>
+#include <google/protobuf/descriptor.h>
+#include <google/protobuf/message.h>
+#include <grpcpp/create_channel.h>
+#include <grpcpp/security/credentials.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "tests/server/rpc/plain_client.h"
+
+namespace backboned {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::StrEq;
+
+constexpr char kKey[] = "backboned-principal";
+
+// Methods that name no instance, and those that change the one they name.
+const std::vector<std::string> kNameNone = {
+    "Calls",         "CreateInstance", "GetServer",   "ListArchitectures",
+    "ListInstances", "ListBenchmarks", "ReleaseTapes"};
+const std::vector<std::string> kChange = {
+    "ConfigureOptimizer", "DeleteInstance", "SetBuffers", "SetGrads",
+    "SetOptimizerState",  "SetParams",      "Step",       "TrainStep",
+    "UpdateInstance",     "ZeroGrads"};
+
+bool IsIn(const std::vector<std::string>& names, const std::string& name) {
+  return std::ranges::find(names, name) != names.end();
+}
+
+// Sets `instance` of a request, or of its header. Returns whether it has one.
+bool SetInstance(google::protobuf::Message& request, const std::string& name) {
+  const google::protobuf::Reflection& reflection = *request.GetReflection();
+  const google::protobuf::Descriptor& type = *request.GetDescriptor();
+  if (const auto* field = type.FindFieldByName("instance")) {
+    reflection.SetString(&request, field, name);
+    return true;
+  }
+  const auto* header = type.FindFieldByName("header");
+  return header != nullptr && header->message_type() != nullptr &&
+         SetInstance(*reflection.MutableMessage(&request, header), name);
+}
+
+// A method's path, and a request that names an instance; empty: it names none.
+struct Request {
+  std::string method;
+  std::string path;
+  std::string message;
+};
+
+std::vector<Request> RequestsOf(const std::string& instance) {
+  std::vector<Request> requests;
+  for (const auto* message :
+       {v1::ForwardHeader::descriptor(), v1::GetServerRequest::descriptor()}) {
+    const google::protobuf::ServiceDescriptor* service =
+        message->file()->service(0);
+    for (int i = 0; i < service->method_count(); ++i) {
+      const google::protobuf::MethodDescriptor& method = *service->method(i);
+      const std::unique_ptr<google::protobuf::Message> request(
+          google::protobuf::MessageFactory::generated_factory()
+              ->GetPrototype(method.input_type())
+              ->New());
+      const bool names_one = SetInstance(*request, instance);
+      requests.push_back(
+          {.method = method.name(),
+           .path = "/" + service->full_name() + "/" + method.name(),
+           .message = names_one ? request->SerializeAsString() : ""});
+    }
+  }
+  return requests;
+}
+
+class AccessTest : public ::testing::Test {
+ protected:
+  AccessTest() {
+    server_ = std::make_unique<TestServer>(TestServerOptions{
+        .listen = {"unix:" + folder_ + "/local",
+                   "unix:" + folder_ + "/alice,principal=alice",
+                   "unix:" + folder_ + "/bob,principal=bob",
+                   "unix:" + folder_ + "/front,principal-from=" + kKey}});
+    server_->AddFake("net", "alice");
+    server_->AddFake("common", "server");
+  }
+  ~AccessTest() override {
+    server_.reset();
+    std::filesystem::remove_all(folder_);
+  }
+
+  std::shared_ptr<grpc::Channel> ChannelOf(const std::string& socket) const {
+    return grpc::CreateChannel("unix:" + folder_ + "/" + socket,
+                               grpc::InsecureChannelCredentials());
+  }
+  PlainClient ClientOf(const std::string& socket) const {
+    return PlainClient(ChannelOf(socket));
+  }
+
+  // Asks for the principal that the server takes the caller for.
+  absl::StatusOr<std::string> Principal(
+      const std::string& socket,
+      const std::multimap<std::string, std::string>& metadata) const {
+    RawCall call(ChannelOf(socket), "/backboned.v1.InstanceService/GetServer",
+                 {.metadata = metadata});
+    call.Send("");
+    absl::Status status = call.End();
+    if (!status.ok()) return status;
+    v1::GetServerResponse response;
+    EXPECT_TRUE(response.ParseFromString(call.messages().at(0)));
+    return response.principal();
+  }
+
+  void Share(bool shared) const {
+    v1::UpdateInstanceRequest request;
+    request.set_instance("net");
+    request.mutable_settings()->set_shared(shared);
+    request.mutable_update_mask()->add_paths("shared");
+    EXPECT_THAT(ClientOf("alice").UpdateInstance(request), IsOk());
+  }
+
+  std::vector<std::string> Listed(const std::string& socket) const {
+    const v1::ListInstancesResponse list =
+        ClientOf(socket).ListInstances().value();
+    std::vector<std::string> names;
+    for (const v1::Instance& instance : list.instances()) {
+      names.push_back(instance.owner() + "/" + instance.name());
+    }
+    return names;
+  }
+
+  // Calls a method by a request of RequestsOf.
+  absl::Status Ask(const std::string& socket, const Request& request) const {
+    RawCall call(ChannelOf(socket), request.path);
+    call.Send(request.message);
+    return call.End();
+  }
+
+  const std::string folder_ = [] {
+    std::string pattern = ::testing::TempDir() + "access.XXXXXX";
+    return std::string(mkdtemp(pattern.data()));
+  }();
+  std::unique_ptr<TestServer> server_;
+};
+
+auto NotPermitted() {
+  return FailsWith(absl::StatusCode::kPermissionDenied,
+                   v1::ERROR_REASON_NOT_PERMITTED,
+                   HasSubstr("\"alice/net\" belongs to alice"));
+}
+
+auto Unseen() {
+  return FailsWith(absl::StatusCode::kNotFound,
+                   v1::ERROR_REASON_INSTANCE_NOT_FOUND,
+                   "no instance \"alice/net\"");
+}
+
+auto Refused(const char* message) {
+  return FailsWith(absl::StatusCode::kUnauthenticated,
+                   v1::ERROR_REASON_IDENTITY_REFUSED, HasSubstr(message));
+}
+
+TEST_F(AccessTest, AListenerDecidesWhoCalls) {
+  EXPECT_THAT(Principal("local", {}), IsOkAndHolds(StrEq("local")));
+  EXPECT_THAT(Principal("alice", {}), IsOkAndHolds(StrEq("alice")));
+  EXPECT_THAT(Principal("bob", {}), IsOkAndHolds(StrEq("bob")));
+}
+
+TEST_F(AccessTest, ConnectionsKeepTheirPrincipal) {
+  const std::shared_ptr<grpc::Channel> channel = ChannelOf("alice");
+  PlainClient client(channel);
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(client.GetServer()->principal(), "alice");
+  }
+}
+
+TEST_F(AccessTest, NobodyButAFrontNamesACaller) {
+  for (const char* socket : {"local", "alice"}) {
+    EXPECT_THAT(Principal(socket, {{kKey, "alice"}}),
+                Refused("for the server's front alone"));
+  }
+}
+
+TEST_F(AccessTest, AFrontNamesOneCaller) {
+  EXPECT_THAT(Principal("front", {{kKey, "carol"}}),
+              IsOkAndHolds(StrEq("carol")));
+  EXPECT_THAT(Principal("front", {}), Refused("names no caller"));
+  EXPECT_THAT(Principal("front", {{kKey, "alice"}, {kKey, "alice"}}),
+              Refused("names several callers"));
+  for (const char* name :
+       {"", "Alice", "a b", "-a", "a/b", "server", "local"}) {
+    EXPECT_THAT(Principal("front", {{kKey, name}}), Refused(kKey)) << name;
+  }
+}
+
+TEST_F(AccessTest, NoMethodTouchesWhatIsAnothers) {
+  for (const Request& request : RequestsOf("alice/net")) {
+    EXPECT_EQ(request.message.empty(), IsIn(kNameNone, request.method))
+        << request.method;
+    if (request.message.empty()) continue;
+    EXPECT_THAT(Ask("bob", request), Unseen()) << request.method;
+  }
+  EXPECT_THAT(ClientOf("alice").GetInstance([] {
+    v1::GetInstanceRequest own;
+    own.set_instance("net");
+    return own;
+  }()),
+              IsOk());
+}
+
+TEST_F(AccessTest, MethodsThatReadTakeWhatIsShared) {
+  Share(true);
+  for (const Request& request : RequestsOf("alice/net")) {
+    if (request.message.empty()) continue;
+    const absl::Status status = Ask("bob", request);
+    if (IsIn(kChange, request.method)) {
+      EXPECT_THAT(status, NotPermitted()) << request.method;
+    } else {
+      EXPECT_NE(status.code(), absl::StatusCode::kPermissionDenied)
+          << request.method << ": " << status;
+      EXPECT_NE(client::ReasonOf(status), v1::ERROR_REASON_INSTANCE_NOT_FOUND)
+          << request.method;
+    }
+  }
+  Share(false);
+  v1::GetInstanceRequest request;
+  request.set_instance("alice/net");
+  EXPECT_THAT(ClientOf("bob").GetInstance(request), Unseen());
+}
+
+TEST_F(AccessTest, ForwardsThatMoveBuffersChange) {
+  Share(true);
+  v1::ForwardHeader header = ForwardOf(2);
+  header.set_instance("alice/net");
+  EXPECT_THAT(ClientOf("bob").Forward(header, Ones(8)), IsOk());
+  header.set_training(true);
+  EXPECT_THAT(ClientOf("bob").Forward(header, Ones(8)), NotPermitted());
+  EXPECT_THAT(ClientOf("alice").Forward(header, Ones(8)), IsOk());
+}
+
+TEST_F(AccessTest, BackwardsThatAccumulateChange) {
+  Share(true);
+  v1::ForwardHeader forward = TapedForwardOf(2);
+  forward.set_instance("alice/net");
+  const auto done = ClientOf("bob").Forward(forward, Ones(8));
+  ASSERT_THAT(done, IsOk());
+  v1::BackwardHeader header = BackwardOf(done->header.tape_id(), 2);
+  header.set_instance("alice/net");
+  EXPECT_THAT(ClientOf("alice").Backward(header, Ones(8)),
+              FailsWith(absl::StatusCode::kFailedPrecondition,
+                        v1::ERROR_REASON_TAPE_NOT_FOUND, HasSubstr("tape")));
+  header.set_accumulate(true);
+  EXPECT_THAT(ClientOf("bob").Backward(header, Ones(8)), NotPermitted());
+  header.set_accumulate(false);
+  header.set_return_grads(true);
+  EXPECT_THAT(ClientOf("bob").Backward(header, Ones(8)), IsOk());
+}
+
+TEST_F(AccessTest, EverybodyReadsTheServersOwn) {
+  v1::ForwardHeader header = ForwardOf(2);
+  header.set_instance("common");
+  EXPECT_THAT(ClientOf("bob").Forward(header, Ones(8)), IsOk());
+  v1::SetParamsHeader write = SetParamsOf(kElements);
+  write.set_instance("common");
+  EXPECT_THAT(ClientOf("bob").SetParams(write, Zeros(kBytes)),
+              FailsWith(absl::StatusCode::kPermissionDenied,
+                        v1::ERROR_REASON_NOT_PERMITTED,
+                        HasSubstr("belongs to server")));
+  EXPECT_THAT(ClientOf("local").SetParams(write, Zeros(kBytes)), IsOk());
+}
+
+TEST_F(AccessTest, TheLocalPrincipalIsAnAdmin) {
+  v1::SetParamsHeader write = SetParamsOf(kElements);
+  write.set_instance("alice/net");
+  EXPECT_THAT(ClientOf("local").SetParams(write, Zeros(kBytes)), IsOk());
+  EXPECT_THAT(Listed("local"),
+              ElementsAre("alice/net", "local/fake", "server/common"));
+}
+
+TEST_F(AccessTest, EqualNamesAreTwoInstances) {
+  v1::CloneInstanceRequest clone;
+  clone.set_instance("common");
+  clone.set_name("mine");
+  for (const char* socket : {"alice", "bob"}) {
+    const auto made = ClientOf(socket).CloneInstance(clone);
+    ASSERT_THAT(made, IsOk());
+    EXPECT_EQ(made->instance().owner(), socket);
+  }
+  v1::SetParamsHeader write = SetParamsOf(kElements);
+  write.set_instance("mine");
+  ASSERT_THAT(ClientOf("bob").SetParams(write, Zeros(kBytes)), IsOk());
+  v1::GetParamsRequest read;
+  read.set_instance("mine");
+  EXPECT_EQ(ClientOf("bob").GetParams(read)->bytes, Zeros(kBytes));
+  EXPECT_NE(ClientOf("alice").GetParams(read)->bytes, Zeros(kBytes));
+}
+
+TEST_F(AccessTest, ListsOnlyWhatACallerMaySee) {
+  EXPECT_THAT(Listed("alice"), ElementsAre("alice/net", "server/common"));
+  EXPECT_THAT(Listed("bob"), ElementsAre("server/common"));
+  Share(true);
+  EXPECT_THAT(Listed("bob"), ElementsAre("alice/net", "server/common"));
+}
+
+TEST_F(AccessTest, ACloneOfWhatIsSharedIsNot) {
+  Share(true);
+  v1::CloneInstanceRequest clone;
+  clone.set_instance("alice/net");
+  clone.set_name("copy");
+  const auto made = ClientOf("bob").CloneInstance(clone);
+  ASSERT_THAT(made, IsOk());
+  EXPECT_FALSE(made->instance().settings().shared());
+  EXPECT_THAT(Listed("alice"), ElementsAre("alice/net", "server/common"));
+}
+
+TEST_F(AccessTest, OthersForwardsLeaveAFeatureCacheAlone) {
+  v1::UpdateInstanceRequest update;
+  update.set_instance("net");
+  update.mutable_settings()->set_shared(true);
+  update.mutable_settings()->set_feature_cache_bytes(1 << 20);
+  update.mutable_update_mask()->add_paths("shared");
+  update.mutable_update_mask()->add_paths("feature_cache_bytes");
+  ASSERT_THAT(ClientOf("alice").UpdateInstance(update), IsOk());
+  v1::ForwardHeader header = ForwardOf(2);
+  header.set_instance("alice/net");
+  const auto uses = [&](const char* socket) {
+    return ClientOf(socket).Forward(header, Ones(8))->header.cache_use();
+  };
+  EXPECT_EQ(uses("alice"), v1::CACHE_USE_KEPT);
+  EXPECT_EQ(uses("bob"), v1::CACHE_USE_UNSPECIFIED);
+  EXPECT_EQ(uses("alice"), v1::CACHE_USE_HIT);
+}
+
+TEST_F(AccessTest, TheServersFeatureCacheKeepsAnswersForEachCaller) {
+  v1::UpdateInstanceRequest update;
+  update.set_instance("common");
+  update.mutable_settings()->set_feature_cache_bytes(1 << 20);
+  update.mutable_update_mask()->add_paths("feature_cache_bytes");
+  ASSERT_THAT(ClientOf("local").UpdateInstance(update), IsOk());
+  v1::ForwardHeader header = ForwardOf(2);
+  header.set_instance("common");
+  for (const char* socket : {"alice", "bob"}) {
+    for (const v1::CacheUse use : {v1::CACHE_USE_KEPT, v1::CACHE_USE_HIT}) {
+      EXPECT_EQ(ClientOf(socket).Forward(header, Ones(8))->header.cache_use(),
+                use)
+          << socket;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace backboned
