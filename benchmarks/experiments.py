@@ -24,7 +24,7 @@ Result = dict[str, Any]
 
 @dataclass
 class Plan:
-    """How long to measure.
+    """The time to measure.
 
     Attributes
     ----------

@@ -22,7 +22,7 @@ THREADS = 2
 BENCHMARKS = ("seq-cifar10", "seq-mnist")
 """Hosted by every server, under their own names: ResNet18 and the MLP."""
 
-# What decides how OpenMP's idle threads wait; measurements set it, not the shell.
+# Variables by which OpenMP's idle threads wait; measurements set them, not the shell.
 _OMP_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_NUM_THREADS")
 
 

@@ -154,7 +154,7 @@ def p14(bench: Bench, plan: Plan) -> Result:
 
 
 class _Memory:
-    """What a server's memory grows by.
+    """The bytes that a server's memory grows by.
 
     Parameters
     ----------
@@ -216,7 +216,7 @@ def p15(bench: Bench, plan: Plan) -> Result:
     about = {"target": server.unix, "instance": RESNET}
     size = bench.remote.ask(do="get_params", **about, seconds=0)["bytes"]
     clone = {"do": "clone", **about}
-    # What the first of everything takes is not a clone's.
+    # The memory that the first of everything takes is not a clone's.
     bench.remote.ask(**clone, count=1)
     memory = _Memory(bench, server)
     bench.remote.ask(**clone, count=CLONES)

@@ -264,7 +264,7 @@ class Worker:
                 if target not in self._servers:
                     self._servers[target] = backboned.connect(target)
                 server = self._servers[target]
-                # What is trained by itself is an instance of its own.
+                # A network that is trained by itself is an instance of its own.
                 net = server.create(benchmark) if way else server.instance(benchmark)
                 optim = backboned.optim if way in ("hosted", "train_step") else optim
             else:

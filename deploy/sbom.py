@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 HEADERS = ("libcli11-dev", "libfmt-dev", "libspdlog-dev", "nlohmann-json3-dev")
-# What a system without anything has, and torch.
+# Libraries of a system without anything, and torch.
 GIVEN = re.compile(
     r"(lib(c|m|stdc\+\+|gcc_s|c10|torch_cpu)|ld-linux-x86-64)\.so(\.\d+)?"
 )

@@ -43,7 +43,7 @@ MAY_USE: dict[str, set[str] | None] = {
     "server/process": {
         *("base", "server/limits", "server/scheduler", "server/device", "CLI11"),
     },
-    # What a server owns.
+    # The parts that a server owns.
     "server": {
         *("base", "server/limits", "server/memory", "server/device", "server/tapes"),
         *("server/callers", "server/instances", "LibTorch"),

@@ -15,9 +15,9 @@ import numpy as np
 from bits import NETWORKS, results
 
 SAMPLES = 2
-# How far results may be apart, as a part of their largest number. In float32 rounding
-# decides whether a number near zero passes a ReLU: ResNet-18's gradients under AVX-512
-# and SSE4.1 are 0.03 apart.
+# The most that results may be apart, as a part of their largest number. In float32
+# rounding decides whether a number near zero passes a ReLU: ResNet-18's gradients under
+# AVX-512 and SSE4.1 are 0.03 apart.
 CASES = {
     ("seq-mnist", "float32"): 1e-5,
     ("seq-cifar10", "float64"): 1e-4,

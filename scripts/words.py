@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
-"""Checks the words of our C++ comments and our pages: words.py [ROOT].
+"""Checks the words of our comments, docstrings and pages: words.py [ROOT].
 
 Prints a line for each header whose first line does not say what the thing is or does:
 it begins with a verb ("Reads safetensors files") or a noun ("The devices of this
 machine"), not with a question's word, a pronoun or a preposition. Prints a line for
-each sentence of a comment or a page whose subject is a clause: it begins with What,
-Who, Whose, That which, Whether or How. Questions, a page's headings and its code are
-left alone.
+each sentence of a comment, a docstring or a page whose subject is a clause: it begins
+with What, Who, Whose, That which, Whether or How. Questions, a page's headings and its
+code are left alone.
 """
 
+import ast
 import re
 import subprocess
 import sys
@@ -45,13 +46,14 @@ ITEM = re.compile(r" *(?:-|\d+\.) ")
 # A comment of its own, or one behind code, which clang-format sets two spaces apart.
 OWN = re.compile(r"^\s*//+ ?(.*)$")
 BEHIND = re.compile(r"^.*\S {2}// (.*)$")
+HASH = re.compile(r"^\s*# (.*)$")
 
 
 def files(root: Path) -> Iterator[Path]:
-    """Give the repository's C++ files and pages."""
+    """Give the repository's sources and pages, without generated ones."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-        + ["*.h", "*.cc", "*.md"],
+        + ["*.h", "*.cc", "*.md", "*.py", ":!*_pb2.py"],
         cwd=root,
         check=True,
         capture_output=True,
@@ -94,9 +96,29 @@ def sentences(text: str) -> Iterator[tuple[int, str]]:
             words.append(ITEM.sub("", line.replace("**", ""), count=1).strip())
 
 
+def docstrings(text: str) -> Iterator[tuple[int, str]]:
+    """Give each paragraph, item and comment of Python, with the number of its text."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            for paragraph in re.split(r"\n\s*\n|\n(?= *- )", str(node.value.value)):
+                yield node.lineno, " ".join(paragraph.split())
+    begin, words = 0, []
+    for number, line in enumerate([*text.splitlines(), ""], start=1):
+        match = HASH.match(line)
+        if match:
+            begin = begin if words else number
+            words.append(match[1].strip())
+        elif words:
+            yield begin, " ".join(words)
+            words = []
+
+
+PARAGRAPHS = {".md": sentences, ".py": docstrings}
+
+
 def complaints(path: Path) -> Iterator[tuple[int, str]]:
     """Give the number and what is wrong, for each line of a file that is."""
-    paragraphs = sentences if path.suffix == ".md" else comments
+    paragraphs = PARAGRAPHS.get(path.suffix, comments)
     for number, comment in paragraphs(path.read_text()):
         first = comment.split(" ")[0].strip(":,.`")
         if path.suffix == ".h" and number == 1 and first in VAGUE:

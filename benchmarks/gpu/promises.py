@@ -22,8 +22,8 @@ OPTIMIZERS = {
     "adam": (torch.optim.Adam, {"lr": 1e-3}),
     "adamw": (torch.optim.AdamW, {"lr": 1e-3}),
 }
-# How far training may be from torch's: kernels of cuDNN add in any order, and TF32 of
-# convolutions makes much of it.
+# The distance that training may be from torch's: kernels of cuDNN add in any order, and
+# TF32 of convolutions makes much of it.
 CLOSE = 2e-2
 
 
@@ -193,7 +193,7 @@ def full(results: gpu.Results) -> None:
         out = net.forward(x).out
         many = np.zeros((5000, 3, 32, 32), np.float32)
         terms = [CrossEntropy(np.zeros(len(many), int))]
-        # What is free but little goes to this process.
+        # All that is free but little goes to this process.
         free = 0 if gpu.DRY else max(0, torch.cuda.mem_get_info()[0] - (1 << 30))
         taken = torch.empty(free, dtype=torch.uint8, device=gpu.CARD)
         calls = {

@@ -2,7 +2,7 @@
 """Checks a server on this machine's GPU, part by part: run.py [PART]...
 
 Each part has a time of its own and is killed at its end; all together take at most
---seconds. Writes gpu-results.json into $OUT, or into ./out. What fails is kept there,
+--seconds. Writes gpu-results.json into $OUT, or into ./out. A failure is kept there,
 and ends no other part. Nothing outlives this program.
 """
 
@@ -23,7 +23,7 @@ HERE = Path(__file__).resolve().parent
 OUT = Path(os.environ.get("OUT", HERE / "out")).resolve()
 DRY = bool(os.environ.get("GPU_CHECK_DRY_RUN"))
 PARTS = {"machine": 40, "promises": 150, "speed": 170, "questions": 100, "pytest": 200}
-"""With the seconds of each. What is most wanted comes first."""
+"""With the seconds of each. The most wanted comes first."""
 
 ITEM_SECONDS = 60
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36

@@ -81,7 +81,7 @@ def _speed_table(results: dict[str, Rounds]) -> str:
     lines = []
     for count in counts:
         for peer, found in rounds.items():
-            # What was measured in one round is compared.
+            # Measurements of one round are compared.
             pairs = [
                 [side["windows"][count]["rate"] for side in both]
                 for both in zip(results[peer], results.get("torch", ()))

@@ -3,7 +3,7 @@
 Usage: plain_server.py THREADS SOCKET
 
 One method takes pickled calls, and one lock lets the device do one thing at a time.
-Whoever reaches its socket can run any code in it: a peer to measure, no more.
+It runs any code of anybody who reaches its socket: a peer to measure, no more.
 """
 
 import pickle

@@ -32,7 +32,7 @@ OPERATORS = {
 }
 SWAPS = {"max": "min", "min": "max", "all": "any", "any": "all"}
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
-# What no test can tell: types, documentation, and what PyTorch does not run.
+# Places that no test can tell: types, documentation, and what PyTorch does not run.
 SKIPPED = ("annotation", "returns", "decorator_list", "bases", "keywords")
 
 

@@ -13,12 +13,12 @@ FAKE = ROOT / "tests/testing/fake_cuda/backboned"
 
 
 def is_built():
-    """Whether the device was built, with the release preset."""
+    """Say whether the device was built, with the release preset."""
     return (ROOT / "build/release/tests/fake_cuda/libtorch_cuda.so").is_file()
 
 
 class Counts:
-    """What the device counted, once its server has ended, and how that ended."""
+    """The counts of the device, once its server has ended, and how that ended."""
 
     def __init__(self):
         self.text, self.status = "", None

@@ -14,7 +14,7 @@ class Script(grpc.GenericRpcHandler):
     """Answers every method with the messages that its script gives.
 
     `answers` maps a method's name to a callable: request messages to answer messages.
-    What each call sent is kept in `requests`.
+    `requests` keeps what each call sent.
     """
 
     def __init__(self):

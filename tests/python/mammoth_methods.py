@@ -45,7 +45,7 @@ COMMON = (
 
 
 class Record:
-    """What a run computed."""
+    """The results of a run."""
 
     def __init__(self):
         self.losses, self.accuracies, self.models = [], [], []

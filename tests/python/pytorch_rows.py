@@ -1,4 +1,4 @@
-"""What people do with a network in PyTorch: one function for each row of a table.
+"""Uses of a network in PyTorch: one function for each row of a table.
 
 A row trains or uses `side.net` and gives the tensors that a comparison needs. It is run
 on a network in a server and on its equal in this process, by the same code.

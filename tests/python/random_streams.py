@@ -16,7 +16,7 @@ HEADERS = [
     field.name for field in pb.CallsRequest.DESCRIPTOR.oneofs_by_name["header"].fields
 ]
 CHANGES = {"train_step", "set_params", "step"}
-"""What makes a new version of the parameters if it succeeds."""
+"""Calls that make a new version of the parameters if they succeed."""
 
 CLASSES = 3
 """Of each instance."""

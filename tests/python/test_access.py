@@ -1,4 +1,4 @@
-"""Who calls, by the address that a caller uses, and what others' networks are to it."""
+"""Tests who calls, by the address that is used, and what others' networks are then."""
 
 import errno
 import grp

@@ -1,4 +1,4 @@
-"""What the client makes of answers that a sound server never gives."""
+"""Tests what the client makes of answers that a sound server never gives."""
 
 import gc
 import os

@@ -25,7 +25,7 @@ class Case(NamedTuple):
     mammoth: dict = {}
     """Mammoth's own arguments, besides ours."""
     full: bool = True
-    """Whether Mammoth's `full` is our list of stages."""
+    """Say whether Mammoth's `full` is our list of stages."""
     both: bool = True
     features: bool = True
 
@@ -78,7 +78,7 @@ CASES = [
     ),
 ]
 OURS = {"wide-resnet": ReferenceWideResNet}
-"""What Mammoth has not."""
+"""Things that Mammoth has not."""
 PRERELU = ["resnet18", "reduced-resnet18", "resnet34", "resnet18-spr", "resnet50"]
 
 

@@ -1,6 +1,6 @@
-"""What a forward and a training step cost in Python: how many functions they call.
+"""Tests what a forward and a training step cost in Python: the functions they call.
 
-Time would depend on the machine. What the transport calls is not counted.
+Time would depend on the machine. The calls of the transport are not counted.
 """
 
 import os

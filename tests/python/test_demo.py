@@ -171,7 +171,7 @@ def originals(data):
 
 @pytest.fixture
 def mirror(originals):
-    """What a server on loopback has, by path; its URL; and what was asked for."""
+    """The files of a server on loopback, by path; its URL; and what was asked for."""
     files = {f"/{n}.gz": gzip.compress(raw, 1) for n, raw in originals.items()}
     asked = []
 

@@ -1,4 +1,4 @@
-"""What of PyTorch works around a network in the server, and what says it does not."""
+"""Tests what of PyTorch works around a network in the server, and what says no."""
 
 import copy
 import gc

@@ -1,4 +1,4 @@
-"""What errors, warnings and the log say."""
+"""Tests what errors, warnings and the log say."""
 
 import gc
 import logging

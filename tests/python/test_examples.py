@@ -22,7 +22,7 @@ PROTO = ROOT / "proto"
 
 
 class Example(NamedTuple):
-    """How one is built and run, in a copy of its folder."""
+    """The tools and commands that build and run one, in a copy of its folder."""
 
     tools: tuple = ()
     build: tuple = ()
@@ -168,7 +168,7 @@ def serving(binary):
 
 @pytest.fixture(scope="module")
 def expected(serving):
-    """What each prints: its checksum is of what torch computes in this process."""
+    """The output of each: its checksum is of what torch computes in this process."""
     info = serving.info()
     benchmark = next(b for b in serving.benchmarks() if b.name == "seq-cifar10")
     mean, std = (
@@ -275,7 +275,7 @@ def test_lost_connection_is_a_failure_and_leaves_nothing(program, serving, middl
     assert re.search(r"^example: ", done.stderr, re.M), done.stderr
     assert "Traceback" not in done.stderr and "\tat " not in done.stderr
     assert f"{printed}:" in done.stdout and f"{missing}:" not in done.stdout
-    # What it could not delete is its session's, and goes with that.
+    # The rest is its session's, and goes with that.
     (left,) = serving.instances()
     assert left.ephemeral
     wait_until(lambda: serving.instances()[0].tape_count == 0)

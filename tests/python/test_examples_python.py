@@ -80,7 +80,7 @@ def avalanche_python():
     run_or_skip(sys.executable, "-m", "venv", "--without-pip", str(folder))
     site = sysconfig.get_path("purelib", vars={"base": str(folder)})
     # It sees the packages of this environment, torch among them, and adds its own.
-    # What is installed editable here is not seen there, hence the client's folder.
+    # An editable package of this one is not seen there, hence the client's folder.
     seen = [sysconfig.get_path("purelib"), str(ROOT / "client" / "python" / "src")]
     Path(site, "base.pth").write_text("\n".join(seen) + "\n")
     pip = [str(python), "-m", "pip", "--disable-pip-version-check", "--no-input"]

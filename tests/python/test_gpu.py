@@ -1,4 +1,4 @@
-"""What a server promises on a GPU and a CPU keeps by itself: order, time, waits."""
+"""Tests what a server promises on a GPU, and a CPU keeps by itself: order, time."""
 
 import contextlib
 import os

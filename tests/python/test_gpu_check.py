@@ -1,4 +1,4 @@
-"""What scripts/gpu-check packs runs, leaves nothing, and says what it was run on."""
+"""Tests that the bundle of scripts/gpu-check runs, leaves nothing, and says where."""
 
 import json
 import os

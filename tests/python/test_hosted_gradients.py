@@ -21,7 +21,7 @@ SGD = {"lr": 0.1, "momentum": 0.9}
 
 
 class Wrapper(torch.nn.Module):
-    """What training code makes of a backbone."""
+    """Things that training code makes of a backbone."""
 
     def __init__(self, net):
         super().__init__()

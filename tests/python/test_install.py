@@ -30,7 +30,7 @@ esac
 
 @pytest.fixture
 def checkout(tmp_path):
-    """What the script reads of the repository, and a wheel of this version."""
+    """The files that the script reads here, and a wheel of this version."""
     root = tmp_path / "checkout"
     for file in FILES:
         (root / file).parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What one client can take of what all share: sessions, lists, patterns, memory."""
+"""Tests what one client can take of what all share: sessions, lists, memory."""
 
 import re
 import subprocess

@@ -30,7 +30,7 @@ from torch import nn
 pytest_plugins = ["mammoth_pairs"]
 
 
-# What stays as it is.
+# These stay as they are.
 
 
 def test_keeps_the_class_its_name_and_the_modules(backbone, resnets):
@@ -239,7 +239,7 @@ def test_further_modules_on_the_network(resnets):
     assert_same_state(*resnets)
 
 
-# What runs here.
+# These run here.
 
 
 def test_hook_on_an_inner_module_runs_here_and_warns_once(resnets, run):

@@ -9,7 +9,7 @@ pytest_plugins = ["mammoth_pairs"]
 
 @pytest.fixture
 def server(binary, tmp_path):
-    """What the drop-in computes on, in place of the server that the tests share."""
+    """The server that the drop-in computes on, in place of the tests' common one."""
     phoenix = Phoenix(binary, tmp_path / "server.sock")
     yield phoenix
     phoenix.kill()

@@ -105,7 +105,7 @@ def compute(mammoth, data, server, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def results(compute):
-    """What each method computed, here and with the server."""
+    """The results of each method, here and with the server."""
     return {side: compute(side, METHODS) for side in ("local", "remote")}
 
 

@@ -25,7 +25,7 @@ def python(*words, **variables):
 
 @pytest.fixture(scope="module")
 def expected():
-    """What the program prints without a server."""
+    """The output of the program without a server."""
     result = python("main.py", "--backbone=mnistmlp")
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout)

@@ -1,4 +1,4 @@
-"""Whether a checkout of Mammoth has what the drop-in takes hold of."""
+"""Say whether a checkout of Mammoth has what the drop-in takes hold of."""
 
 import types
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fractions import Fraction
 
 def room(bytes: int = 3, *, most: Number = 8) -> bool:
-    """Whether there is room: 1."""
+    """Say whether there is room: 1."""
     assert bytes != 5
     left = most - bytes
     if left < 0:

@@ -18,7 +18,7 @@ PEERS = ("plain", "train_step")
 
 @pytest.fixture(scope="module")
 def run(binary, tmp_path_factory):
-    """What a short run with two peers wrote."""
+    """The results of a short run with two peers."""
     out = tmp_path_factory.mktemp("peers") / "run.json"
     subprocess.run(
         [sys.executable, PROGRAM, "--quick", "--only", ",".join(PEERS), "--out", out],

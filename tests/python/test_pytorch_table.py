@@ -1,4 +1,4 @@
-"""What of PyTorch works with a remote network: the table of docs/remote-networks.md.
+"""Tests what works with a remote network: the table of docs/remote-networks.md.
 
 Each row runs on a network in a server and on its equal in this process. A cell says
 what came of it: equal to the bit and how much travelled, or refused with words. The
@@ -93,7 +93,7 @@ CLOSE = {"`autocast`": "computed in float32"}
 
 
 class Outcome(NamedTuple):
-    """What came of a row: tensors, or the error that was raised."""
+    """The outcome of a row: tensors, or the error that was raised."""
 
     tensors: list[torch.Tensor]
     error: Exception | None

@@ -1,4 +1,4 @@
-"""Whatever is done in whatever order: the numbers are those of a local module.
+"""Tests that the numbers are those of a local module, whatever is done, in any order.
 
 A state machine of hypothesis trains a network in a server and its equal in this process
 by the same actions, and compares what each action gives. Requests and answers are lost

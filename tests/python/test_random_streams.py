@@ -31,7 +31,7 @@ FIRST = int(os.environ.get("STREAMS_SEED", "1"))
 SEEDS = 400
 PATIENCE_S = 60
 LIFE = 200
-"""How many seeds a pair of instances lives."""
+"""The seeds that a pair of instances lives."""
 GROWTH_BYTES = 64 << 20
 MOST_CHUNK_BYTES = 2 << 20
 OPTIONS = [
@@ -69,7 +69,7 @@ ALLOWED = {
 
 
 class Answer:
-    """What came of a call."""
+    """The outcome of a call."""
 
     def __init__(self):
         self.result, self.data = None, b""
@@ -114,7 +114,7 @@ class Answer:
 
     @property
     def changed(self):
-        """Whether it made a version of the parameters, now or in an earlier attempt."""
+        """Say whether it made a version of the parameters, now or in an earlier try."""
         stepped = self.name == "backward" and self.result.backward.HasField("step")
         return self.name in CHANGES or stepped
 
@@ -140,7 +140,7 @@ def announced_bytes(message):
 
 
 def is_broken(sent):
-    """Whether a chunk is too long or a call's number too low, which ends a stream."""
+    """Say whether a chunk is too long or a number too low, which ends a stream."""
     last = 0
     for message in sent:
         if len(message.chunk.data) > MOST_CHUNK_BYTES:

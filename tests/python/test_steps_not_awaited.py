@@ -1,4 +1,4 @@
-"""What is sent before earlier answers came: forwards behind pushes and steps."""
+"""Tests what is sent before earlier answers came: forwards behind pushes and steps."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""What calls go through: the stream of the C++ client, or grpcio."""
+"""Tests what calls go through: the stream of the C++ client, or grpcio."""
 
 import ctypes.util
 import os

@@ -53,6 +53,18 @@ def test_accepts_good_words_on_a_page(tmp_path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        '"""A tape. What for? See the page."""\n',
+        'def f():\n    """Say whether it is.\n\n    - `a`: what is.\n    """\n',
+        'print("""What is printed.""")\n',
+    ],
+)
+def test_accepts_good_words_in_python(tmp_path: Path, text: str) -> None:
+    assert complaints(tmp_path, "a.py", text) == ""
+
+
+@pytest.mark.parametrize(
     ("file", "text", "message"),
     [
         ("a.h", "// From text.\n", "a.h:1: the header begins with 'From'"),
@@ -73,6 +85,9 @@ def test_accepts_good_words_on_a_page(tmp_path: Path, text: str) -> None:
             "a.cc:3: the sentence begins with",
         ),
         ("a.md", "# A page\n\nA share. What\nrests.\n", "a.md:3: the sentence begins"),
+        ("a.py", '"""A share. What\nrests."""\n', "a.py:1: the sentence begins with"),
+        ("a.py", 'a = 1\n"""How it is."""\n', "a.py:2: the sentence begins with"),
+        ("a.py", "a = 1  # Who\n# A share. Who\n# pays.\n", "a.py:2: the sentence"),
         ("a.md", "A list:\n\n- **Who** pays.\n", "a.md:3: the sentence begins with"),
         ("a.md", "| a |\n| --- |\n| Whose it is. |\n", "clause: Whose it is"),
     ],

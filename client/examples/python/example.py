@@ -142,7 +142,7 @@ def use(net):
 
 def run(target):
     """Make an instance, use it, and delete it in any case."""
-    # What a session left is dropped by the server in the end.
+    # The server drops what a session left, in the end.
     call_options = {
         "timeout": TIMEOUT_S,
         "metadata": [("backboned-session", secrets.token_hex(16))],

@@ -1,4 +1,4 @@
-"""What a network was when it was made, and whether it still is."""
+"""Remembers what a network was when it was made, and says whether it still is."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from backboned.nn.lazy import as_plain
 from torch import nn
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-# What may change from forward to forward, and travels with each.
+# These may change from forward to forward, and travels with each.
 _TRAVELS = {"training", "return_prerelu"}
 _TRAVELS_OF_NORMS = _TRAVELS | {"eps", "momentum", "track_running_stats"}
 _PLAIN = (bool, int, float, str, type(None))

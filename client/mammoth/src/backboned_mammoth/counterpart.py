@@ -1,4 +1,4 @@
-"""What computes for a network in the server."""
+"""Makes what computes for a network in the server."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Counterpart:
 
     @property
     def hosted(self) -> HostedLink | None:
-        """What connects a network that is hosted; None: it is mirrored."""
+        """The link of a network that is hosted; None: it is mirrored."""
         return self._link if isinstance(self._link, HostedLink) else None
 
     def layout_parameters(self) -> list[Any]:
@@ -117,7 +117,7 @@ class Counterpart:
         return self._instance
 
     def _create(self) -> Instance:
-        """Make the instance. What it draws is overwritten by what is here."""
+        """Make the instance. The values here overwrite what it draws."""
         try:
             instance: Instance = self.run.server.create(
                 architecture=self.name,

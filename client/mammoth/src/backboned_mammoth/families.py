@@ -17,7 +17,7 @@ class Family(NamedTuple):
 
     - `module`, `name`: the class.
     - `answers`: for each `returnt` what the class gives: a tensor if it is one word,
-      else a tuple. What is not there, the class refuses with an error of its own.
+      else a tuple. The class refuses what is not there with an error of its own.
     - `head`: the submodule that makes logits of features.
     - `before_head`: a submodule that features pass on their way to the head; empty:
       none.

@@ -24,15 +24,15 @@ from backboned_mammoth.counterpart import Counterpart
 from backboned_mammoth.families import LAYERS
 
 _COUNTERPART = "_counterpart"
-# What the server refuses, and Mammoth's class may refuse in its own words.
+# Reasons of the server, of inputs that Mammoth's class may refuse in its own words.
 _INPUT_REFUSED = {"SHAPE_MISMATCH", "DTYPE_MISMATCH"}
 
 
 class OnServer(nn.Module):
     """Mixed into a class of Mammoth: keeps its modules, and computes in the server.
 
-    Parameters, buffers and submodules are Mammoth's own and stay here. What is
-    changed of them travels with the next forward. A forward that the server cannot
+    Parameters, buffers and submodules are Mammoth's own and stay here.
+    Changes of them travel with the next forward. A forward that the server cannot
     make runs here.
     """
 

@@ -36,7 +36,7 @@ def engage() -> None:
 
 
 def disengage() -> None:
-    """Do not wait for Mammoth's import any more. What was replaced stays so."""
+    """Do not wait for Mammoth's import any more. Replaced classes stay so."""
     if _Finder in sys.meta_path:
         sys.meta_path.remove(_Finder)
 

@@ -37,7 +37,7 @@ class SeamError(FailedPrecondition):
 
 
 class Run:
-    """What this process does with a server. Thread-safe.
+    """The things that this process does with a server. Thread-safe.
 
     - `counts`: how many ``networks`` were put in the server's care, ``instances`` made
       and ``forwards`` run there, and how many ``forwards here``.

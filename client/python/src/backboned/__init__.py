@@ -56,7 +56,7 @@ __all__ = [
     "types",
 ]
 
-# What needs torch, which need not be there: not for `from backboned import *`.
+# These need torch, which need not be there: not for `from backboned import *`.
 _WITH_TORCH = ("RemoteBackbone", "optim")
 
 

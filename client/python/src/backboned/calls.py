@@ -1,6 +1,6 @@
 """The calls of an instance that carry tensors, as networks make them.
 
-They give arrays as they come, bfloat16 too. What `Instance` says of all calls holds.
+They give arrays as they come, bfloat16 too. As `Instance` says of all calls.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ first, so that it does not wait for them."""
 
 
 class ForwardKeywords(TypedDict, total=False):
-    """How one forward runs; `Instance.forward` says what each means."""
+    """Options of one forward; `Instance.forward` says what each means."""
 
     returnt: str | None
     training: bool
@@ -62,13 +62,13 @@ class ForwardKeywords(TypedDict, total=False):
 
 
 class ForwardOptions(ForwardKeywords, total=False):
-    """How one forward runs, and what it gives."""
+    """Options of one forward, and the outputs that it gives."""
 
     outputs: Sequence[str]
 
 
 class BackwardOptions(TypedDict, total=False):
-    """How one backward runs; `Instance.backward` says what each means."""
+    """Options of one backward; `Instance.backward` says what each means."""
 
     return_grads: bool
     accumulate: bool
@@ -83,7 +83,7 @@ class BackwardOptions(TypedDict, total=False):
 
 
 class TrainStepOptions(TypedDict, total=False):
-    """How a training step is made; `Instance.train_step` says what each means."""
+    """Options of a training step; `Instance.train_step` says what each means."""
 
     rng_state: bytes
     batch_norm: Sequence[BatchNorm]
@@ -100,7 +100,7 @@ class ReadOptions(TypedDict, total=False):
 
 
 class WriteOptions(ReadOptions, total=False):
-    """What calls that write share; `Instance` says what each means.
+    """Options that all calls that write have; `Instance` says what each means.
 
     `recallable` is for those that send tensors, as in `Instance.train_step`.
     """
@@ -232,13 +232,13 @@ def change(
 
 
 def _moves_layers(options: ForwardOptions) -> bool:
-    """Whether a forward is in training, or some of its BatchNorm layers are."""
+    """Say whether a forward is in training, or some of its BatchNorm layers are."""
     layers = options.get("batch_norm") or ()
     return bool(options.get("training")) or True in [norm.training for norm in layers]
 
 
 def moves_buffers(layout: types.Layout, options: ForwardOptions) -> bool:
-    """Whether a forward may move the buffers on."""
+    """Say whether a forward may move the buffers on."""
     return bool(layout.buffers) and _moves_layers(options)
 
 
@@ -266,7 +266,7 @@ def forward(
 ) -> types.Forward:
     """Run a forward of a C-contiguous input, and take the abandoned tapes along.
 
-    What nobody refers to any more is deleted before. If the answer is likely to be in
+    It deletes what nobody refers to any more before. If the answer is likely to be in
     the instance's feature cache, that is asked for it first, by the input's digest.
 
     `recallable` is told, before the call, how to ask for its answer if it is lost; a
@@ -389,7 +389,7 @@ def _lasting(
 ) -> tuple[bytes, dict[str, Any]]:
     """Encode of a header what is alike for many calls; give the other fields besides.
 
-    Whoever encodes these, and appends them, has the header.
+    Append these, encoded, and you have the header.
 
     - `inputs`: by the field's name, an array that the header describes.
 
@@ -478,7 +478,7 @@ def backward(
         }
         return found, views
 
-    # Whatever is present, the gradients of a small network fit one message.
+    # The gradients of a small network fit one message, whatever is present.
     several = (
         options.get("input_grad")
         or options.get("per_tape_grads")
@@ -718,7 +718,7 @@ def recall_train_step(
 def delete_abandoned(channel: Channel, timeout: float | None = None) -> None:
     """Delete the unnamed instances that nobody refers to any more.
 
-    What is left when a deletion fails is for the next time.
+    The rest is for the next time if a deletion fails.
     """
     if not channel.connection.abandoned_instances:
         return

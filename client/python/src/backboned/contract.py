@@ -26,7 +26,7 @@ _SIZE = re.compile(r"(-?\d+) ?(KiB|MiB|GiB|)")
 _SHIFTS = {"": 0, "KiB": 10, "MiB": 20, "GiB": 30}
 
 
-# What calls ask for. A value that the contract does not have is an InvalidArgument.
+# Messages of calls. A value that the contract does not have is an InvalidArgument.
 
 
 def _words(enum: Any) -> dict[str, Any]:
@@ -224,7 +224,7 @@ def weights_message(
     )
 
 
-# What answers say. An answer that breaks the contract is a MalformedAnswer.
+# Contents of answers. An answer that breaks the contract is a MalformedAnswer.
 
 
 def _read(kind: type[V], *messages: Any, **given: Any) -> V:

@@ -76,7 +76,7 @@ class BackbonedError(Exception):
     limit_scope: str = ""
 
     default_code = grpc.StatusCode.UNKNOWN
-    # Whether the server was waited for already, and stayed away.
+    # The server was waited for already, and stayed away.
     was_waited_for = False
 
     def __post_init__(self) -> None:

@@ -36,7 +36,7 @@ def input_digest(x: Array) -> bytes:
 
 
 class KnownAnswers:
-    """What is known of an instance's feature cache. Thread-safe.
+    """Remembers what is known of an instance's feature cache. Thread-safe.
 
     - `enabled`: whether there is one.
     - `filled`: whether it has answers already.
@@ -52,7 +52,7 @@ class KnownAnswers:
         self._pause = 0
 
     def is_worth(self, version: Version, key: bytes) -> bool:
-        """Whether to ask for the answer `key` of a forward in this version."""
+        """Say whether to ask for the answer `key` of a forward in this version."""
         with self._lock:
             known = version == self._version and key in self._known
             if not known and not self._filled:

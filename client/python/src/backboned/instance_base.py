@@ -1,4 +1,4 @@
-"""What every call of an instance needs: where it is, its name, its layout."""
+"""Keeps what every call of an instance needs: where it is, its name, its layout."""
 
 from __future__ import annotations
 

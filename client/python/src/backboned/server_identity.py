@@ -11,7 +11,7 @@ from backboned.types import ServerInfo
 
 _ANSWER_S = 5.0
 
-# What calls report that find another server, in which the instance or tape is not.
+# Reasons of calls that find another server, in which the instance or tape is not.
 _STRANGE = {"INSTANCE_NOT_FOUND", "STALE_VERSION", "TAPE_NOT_FOUND", RESTARTED}
 
 
@@ -20,8 +20,7 @@ class ServerIdentity:
 
     Thread-safe.
 
-    - `channel`: to that server. What is asked here is not counted as the network's
-      traffic.
+    - `channel`: to that server. Its calls are not counted as the network's traffic.
     """
 
     def __init__(self, channel: Channel) -> None:
@@ -42,7 +41,7 @@ class ServerIdentity:
         return self.await_again(absent, Patience(self._channel.reconnect_timeout))
 
     def was_restarted(self, error: BackbonedError) -> bool:
-        """Whether a call failed since the server is not the one that it was."""
+        """Say whether a call failed since the server is not the one that it was."""
         if error.reason not in _STRANGE:
             return False
         try:

@@ -45,7 +45,7 @@ class StepInFlight(Future):  # type: ignore[type-arg]
 
     @property
     def is_parents(self) -> bool:
-        """Whether this is the copy of a forked child, where nobody ends it."""
+        """Say whether this is the copy of a forked child, where nobody ends it."""
         return self._process != os.getpid()
 
     def result(self, timeout: float | None = None) -> TrainStep:

@@ -191,7 +191,7 @@ class GroupSettings:
 
 @dataclasses.dataclass(frozen=True)
 class StepOptions:
-    """How one step is made.
+    """The options of one step.
 
     - `lr`: learning rates of this step and of those after it, one for each group;
       empty: as they are.
@@ -431,7 +431,7 @@ class Device(NamedTuple):
 
 
 class Usage(NamedTuple):
-    """What somebody uses of a server's limits: counts, and bytes.
+    """The amounts that somebody uses of a server's limits: counts, and bytes.
 
     `memory_bytes` are those of the CPU tensors that were made for it and are still
     there, whoever uses them now; `cache_bytes` those that its feature caches may take;
@@ -579,7 +579,7 @@ class InstanceInfo:
 
 @dataclasses.dataclass(frozen=True)
 class Traffic:
-    """What travelled so far; the difference of two says what travelled in between.
+    """The traffic so far; the difference of two says what travelled in between.
 
     Bytes are those of gRPC's messages, without the few that HTTP/2 adds.
     """
@@ -613,7 +613,7 @@ class Traffic:
 
 
 class Waiting(NamedTuple):
-    """What a call waits for.
+    """The reason why a call waits.
 
     The server is too busy to begin it: `limit`, of `scope`, is reached, and the call
     would be number `place` of `limit_value`. Or the server does not answer: `absence`

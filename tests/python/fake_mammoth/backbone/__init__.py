@@ -8,7 +8,7 @@ REGISTERED_BACKBONES = {}
 
 
 class MammothBackbone(nn.Module):
-    """What all networks have in common."""
+    """The parts that all networks have in common."""
 
     def __init__(self):
         super().__init__()

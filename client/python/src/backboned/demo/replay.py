@@ -72,7 +72,7 @@ class Task(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a training gave.
+    """The results of a training.
 
     - `losses`: of each step.
     - `class_il`, `task_il`: after each task, the accuracy in percent, the mean over the

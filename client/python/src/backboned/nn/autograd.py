@@ -31,7 +31,7 @@ _trains = operator.attrgetter("requires_grad")
 
 
 def any_trains(parameters: Sequence[torch.nn.Parameter]) -> bool:
-    """Whether a parameter wants a gradient, and PyTorch computes any."""
+    """Say whether a parameter wants a gradient, and PyTorch computes any."""
     with as_plain():
         return torch.is_grad_enabled() and any(map(_trains, parameters))
 
@@ -215,7 +215,7 @@ def _as_gradient(part: Array) -> torch.Tensor:
 
 
 def _nobody_looks(ctx: Any) -> bool:
-    """Whether PyTorch would add to all gradients, and show none to a hook.
+    """Say whether PyTorch would add to all gradients, and show none to a hook.
 
     It adds to none of a parameter that was frozen since the forward, and to others if
     the forward was of other tensors: `torch.func.functional_call`.
@@ -235,7 +235,7 @@ def _nobody_looks(ctx: Any) -> bool:
 
 
 def _goes_everywhere(ctx: Any) -> bool:
-    """Whether the backward under way goes to all inputs, and adds to their `grad`."""
+    """Say whether the backward goes to all inputs, and adds to their `grad`."""
     anchor = ctx.next_functions[1][0]
     goes: bool = torch._C._will_engine_execute_node(anchor)
     return goes
@@ -255,7 +255,7 @@ def _choose_gradients(
 
 
 def _keeps_graph() -> bool:
-    """Whether the backward under way was called with `retain_graph`.
+    """Say whether the backward under way was called with `retain_graph`.
 
     Where PyTorch does not say, yes: the token then releases the tape all the same.
     """

@@ -18,13 +18,14 @@ from backboned.nn.watch import Watch, as_array, as_tensor
 
 
 class Gradients:
-    """What `p.grad` means while the gradients are in the server.
+    """Gives `p.grad` its meaning while the gradients are in the server.
 
     `loss.backward()` only queues. A step sends the queue; so does whoever reads or
     writes a gradient. ``p.grad`` gives a tensor whose values are brought when somebody
     looks at them: a *promise*. One that was brought is *here*: in the tensor's own
-    memory, where changes are noticed and pushed before the next use. What autograd
-    accumulates here itself, of a loss that uses parameters, is added to the server's.
+    memory, where changes are noticed and pushed before the next use. Gradients
+    that autograd accumulates here itself, of a loss that uses parameters, are added to
+    the server's.
 
     Not thread-safe.
 
@@ -86,7 +87,7 @@ class Gradients:
 
     @property
     def none(self) -> bool:
-        """Whether there are none, and none wait."""
+        """Say whether there are none, and none wait."""
         pending = self._pending
         idle = pending.empty and not pending.there
         return idle and not self._here and not self._additions()

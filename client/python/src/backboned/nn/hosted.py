@@ -57,9 +57,9 @@ from backboned.types import (
 class HostedLink(LinkBase):
     """Connects the tensors of a module tree with an instance: the server decides.
 
-    Parameters, buffers and gradients stay there. What somebody looks at is fetched,
-    and what somebody wrote is pushed before the next use. What somebody else changes
-    in the server is an error. It is the keeper of the lazy tensors.
+    Parameters, buffers and gradients stay there. It fetches what somebody looks at, and
+    pushes what somebody wrote before the next use. A change in the server by somebody
+    else is an error. It is the keeper of the lazy tensors.
 
     - `root`: the tree, planted with the instance's layout.
     - `mirror`: what connected them until now; its tensors are then here. Else all are
@@ -194,7 +194,7 @@ class HostedLink(LinkBase):
         with self._advised:
             return self.instance.clone(timeout=self.timeout, if_version=self.version)
 
-    # What lazy tensors ask their keeper for.
+    # Requests of lazy tensors to their keeper.
 
     def show(self, tensors: list[torch.Tensor]) -> None:
         """Bring the values of these tensors, and with them what somebody views."""
@@ -425,7 +425,7 @@ class HostedLink(LinkBase):
     def train_step_async(self, send: Callable[..., StepInFlight]) -> StepInFlight:
         """Send a training step, and do not wait for it.
 
-        Whoever uses the network next waits. A step that draws random numbers is waited
+        The next use of the network waits. A step that draws random numbers is waited
         for here, since what comes next draws on. `send` sends it, given `if_version`,
         `rng_state`, `within` and `recallable`. Raises the BackbonedError of a step that
         has failed, if nobody has seen its error yet.

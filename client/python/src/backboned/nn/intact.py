@@ -1,4 +1,4 @@
-"""Whether the parts of a backbone are still those that the server computes."""
+"""Say whether the parts of a backbone are still those that the server computes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from backboned.types import BatchNorm, Layout
 
 
 class Defaults(NamedTuple):
-    """What the layers of an architecture are made with."""
+    """The arguments that the layers of an architecture are made with."""
 
     eps: float = 1e-5
     momentum: float = 0.1

@@ -2,8 +2,8 @@
 
 A lazy tensor is an ordinary parameter or buffer whose class was changed in place, so
 that every reference to it becomes lazy too. `__torch_function__` sees each function of
-PyTorch before it touches the memory, and has the keeper bring the values first. What
-only asks for a shape or a type passes.
+PyTorch before it touches the memory, and has the keeper bring the values first. A
+function that only asks for a shape or a type passes.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def _lazies(args: Iterable[Any], options: Mapping[str, Any]) -> Iterator[LazyTen
 
 
 def _shares(result: Any, tensor: torch.Tensor) -> bool:
-    """Whether a result may be another reference to a tensor's memory."""
+    """Say whether a result may be another reference to a tensor's memory."""
     if result is tensor or result is None:
         return False
     if isinstance(result, (bool, int, float, complex, str)):
@@ -136,7 +136,7 @@ def _shares(result: Any, tensor: torch.Tensor) -> bool:
 
 
 def _any_shares(values: Iterable[Any], tensor: torch.Tensor) -> bool:
-    """Whether one of the values is the tensor, or a view of its memory."""
+    """Say whether one of the values is the tensor, or a view of its memory."""
     with as_plain():
         return any(
             value is tensor or _shares(value, tensor)

@@ -41,10 +41,10 @@ class Tape:
 class LinkBase:
     """Connects the tensors of a module tree with an instance. Thread-safe.
 
-    Forwards in evaluation mode may overlap. What is random in a forward draws from
-    PyTorch's generator, as it would here.
+    Forwards in evaluation mode may overlap. Random parts of a forward draw from
+    PyTorch's generator, as they would here.
 
-    - `version`: the state that the instance is expected to have. What is not known is
+    - `version`: the state that the instance is expected to have. An unknown part is
       None: then the next use writes, or takes, without a condition.
     - `is_mirror`: whether the tensors here decide, and not those of the server.
     - `hosting`: whether gradients stay in the server; False once the network went
@@ -193,7 +193,7 @@ class Writes:
         self._running.append(write)
 
     def __bool__(self) -> bool:
-        """Whether there are any."""
+        """Say whether there are any."""
         return bool(self._running)
 
     def behind(self, call: Prepared[Any]) -> None:

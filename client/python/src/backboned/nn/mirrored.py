@@ -68,7 +68,7 @@ class TapedForward(Tape):
 
     @property
     def uses_buffers(self) -> bool:
-        """Whether its numbers depend on the buffers: on running statistics."""
+        """Say whether its numbers depend on the buffers: on running statistics."""
         layers = self.options["batch_norm"]
         return not self.options["training"] or any(
             norm.training is False for norm in layers
@@ -110,8 +110,8 @@ class TapedForward(Tape):
 class MirroredLink(LinkBase):
     """Connects the tensors of a module tree with an instance: the tensors decide.
 
-    What is changed here is pushed before the next forward. What somebody else changes
-    in the server is an error then, not a surprise. If the server goes away, calls wait
+    It pushes changes here before the next forward. A change in the server by somebody
+    else is an error then, not a surprise. If the server goes away, calls wait
     for it; if it was restarted, the instance is made again, and the mirror is pushed.
 
     - `root`: the tree, planted with the instance's layout.
@@ -388,7 +388,7 @@ class MirroredLink(LinkBase):
         )
 
     def _is_forgotten(self, error: BackbonedError) -> bool:
-        """Whether the instance died with a session, and nobody deleted it."""
+        """Say whether the instance died with a session, and nobody deleted it."""
         mine = self.instance.ephemeral and self.instance.made_here
         gone = error.reason == "INSTANCE_NOT_FOUND"
         return gone and mine and not self.instance.deleted

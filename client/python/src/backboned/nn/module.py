@@ -46,13 +46,13 @@ class RemoteBackbone(nn.Module):
     that optimizers, `state_dict`, freezing, clipping and initialisation work as with
     any module. It works in one of three ways:
 
-    *mirrored*, as it begins: the tensors are here, and the mirror decides. What
-    changed here is pushed before the next forward. A training forward brings the new
+    *mirrored*, as it begins: the tensors are here, and the mirror decides.
+    Changes here are pushed before the next forward. A training forward brings the new
     BatchNorm statistics back, and a backward the gradients.
 
     *hosted*, once it was handed to an optimizer of `backboned.optim`: parameters,
-    gradients and optimizer stay in the server. What somebody reads is fetched then,
-    and what somebody writes is pushed before the next use.
+    gradients and optimizer stay in the server. They are fetched when somebody reads
+    them, and pushed before the next use when somebody writes them.
 
     *frozen*, after ``requires_grad_(False)``: as hosted, without gradients.
 
@@ -70,7 +70,7 @@ class RemoteBackbone(nn.Module):
     (`Server.info().threads`). Asking for gradients of gradients is a RuntimeError.
     Errors of the server are raised as `BackbonedError` from forward and from backward.
 
-    What is random (dropout) draws from PyTorch's CPU generator, so that
+    Random layers (dropout) draw from PyTorch's CPU generator, so that
     `torch.manual_seed` means what it means for a local network.
 
     Made by `Server.create` and `Server.instance`.
@@ -113,7 +113,7 @@ class RemoteBackbone(nn.Module):
 
     @property
     def mode(self) -> str:
-        """How it works: ``"mirrored"``, ``"hosted"`` or ``"frozen"``."""
+        """The way it works: ``"mirrored"``, ``"hosted"`` or ``"frozen"``."""
         if self._link.is_mirror:
             return "mirrored"
         trains = any(p.requires_grad for p in self._link.parameters())
@@ -121,7 +121,7 @@ class RemoteBackbone(nn.Module):
 
     @property
     def traffic(self) -> Traffic:
-        """What travelled for it so far; a difference says what did in between.
+        """The traffic for it so far; a difference says what did in between.
 
         Waits for a step that was not awaited, and raises its error.
         """
@@ -317,7 +317,7 @@ class RemoteBackbone(nn.Module):
 
         Several are in flight, up to ``instance.steps.depth``, and are made in the order
         of these calls: results and parameters are those of `train_step`, to the bit.
-        Whatever uses the network next waits for all of them. `x` and the arrays of
+        The next use of the network waits for all of them. `x` and the arrays of
         `terms` are copied. A step of a network that draws random numbers is waited for
         here. Parameters and errors are those of `train_step`.
 

@@ -1,4 +1,4 @@
-"""Whether results in the server can have the bits of results in this process."""
+"""Say whether results in the server can have the bits of results in this process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from backboned.transport.channel import Channel
 from backboned.types import ServerInfo
 
-# What MKL and oneDNN read when they are loaded.
+# Variables that MKL and oneDNN read when they are loaded.
 _VARIABLES = (
     "MKL_CBWR",
     "MKL_ENABLE_INSTRUCTIONS",

@@ -17,7 +17,7 @@ NOT_CALLED = (
 
 _PARAMETERS_ONLY = "the server computes with the parameter itself"
 
-# What torch.nn.utils puts in a parameter's place, by the ending of its name.
+# Parts that torch.nn.utils puts in a parameter's place, by the ending of its name.
 _TAKERS = {
     "_orig": "torch.nn.utils.prune or spectral_norm",
     "_g": "torch.nn.utils.weight_norm",

@@ -1,4 +1,4 @@
-"""What a hosted network has to tell its server, and how that ends."""
+"""Sends what a hosted network has to tell its server, and takes the answers."""
 
 from __future__ import annotations
 
@@ -79,14 +79,14 @@ class StepsInFlight:
 
     @property
     def count(self) -> int:
-        """How many steps there are of which no note was taken yet."""
+        """The number of steps of which no note was taken yet."""
         if self._steps:
             self._leave_to_parent()
         return len(self._steps)
 
     @property
     def failed(self) -> bool:
-        """Whether one of them has failed."""
+        """Say whether one of them has failed."""
         self._leave_to_parent()
         return any(step.error for step in self._steps)
 
@@ -167,7 +167,7 @@ class SentCall:
 
     @property
     def is_parents(self) -> bool:
-        """Whether this is the copy of a forked child, which has no part in it."""
+        """Say whether this is the copy of a forked child, which has no part in it."""
         return self._process != os.getpid()
 
     def name(self, error: BackbonedError) -> None:
@@ -255,12 +255,12 @@ class PendingCalls:
 
     @property
     def empty(self) -> bool:
-        """Whether nothing waits and nothing is unsure."""
+        """Say whether nothing waits and nothing is unsure."""
         return not (self._queue or self.sent or self._failed or self._lost)
 
     @property
     def has_gradients(self) -> bool:
-        """Whether a step may find some."""
+        """Say whether a step may find some."""
         return bool(self._queue) or self.there
 
     def leads(self) -> int:
@@ -290,8 +290,8 @@ class PendingCalls:
     def flush(self) -> None:
         """Send what waits, and take the answers.
 
-        Raises BackbonedError if the server refuses or fails. What waited is then lost,
-        unless its fate is unknown, or the server was too busy.
+        Raises BackbonedError if the server refuses or fails. The backwards are then
+        lost, unless their fate is unknown, or the server was too busy.
         """
         self.make_sure()
         if self._queue:

@@ -53,7 +53,7 @@ def find_or_make(
 ) -> tuple[Instance, bool]:
     """Find what may stand for an instance in a server that was restarted, or make it.
 
-    What is there under its name counts only if it holds what the mirror holds. What
+    An instance under its name counts only if it holds what the mirror holds. One that
     somebody else made is not made again: it would have other content than its maker
     expects. `instance` is as it was; `mirror_digest` gives the digest of the mirror.
 

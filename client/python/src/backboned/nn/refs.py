@@ -1,6 +1,6 @@
 """Methods that are handed to one's own parts, without a circle of references.
 
-What a circle holds is freed by Python's collector, some time or never. A dropped
+Python's collector frees what a circle holds, some time or never. A dropped
 network is to leave the server at once.
 """
 

@@ -56,7 +56,7 @@ class Values:
         self._shared = set(self._here)
         # Among these those that are for ever.
         self._foreign: set[int] = set()
-        # Whether one may no longer have the type or shape it must have.
+        # One may no longer have the type or shape it must have.
         self._doubtful = False
         self._asked_for_one = False
 

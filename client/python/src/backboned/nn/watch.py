@@ -55,7 +55,7 @@ class _Seen:
         return elements
 
     def held(self, tensor: torch.Tensor) -> bool:
-        """Whether anybody else may refer to the tensor's memory at this moment."""
+        """Say whether anybody else may refer to the tensor's memory at this moment."""
         self.address, self.view = -1, None  # Which would count.
         shared: bool = tensor.is_shared()  # type: ignore[no-untyped-call]
         if _ALONE is None or shared:  # By processes, whose references do not count.
@@ -63,7 +63,7 @@ class _Seen:
         return _references(tensor) > _ALONE + self.lies_at(tensor)
 
     def lies_at(self, tensor: torch.Tensor) -> bool:
-        """Whether a tensor has the memory that it had."""
+        """Say whether a tensor has the memory that it had."""
         return tensor.data_ptr() == self.memory.data_ptr()
 
 
@@ -102,7 +102,7 @@ class Watch:
     ) -> dict[int, _Seen]:
         """Look at some of the tensors as they are now, for `saw`.
 
-        What was known of them is forgotten.
+        It forgets what was known of them.
 
         - `closely`: those of which every element is to be compared; by default all. The
           others are known by what PyTorch tracks.
@@ -143,7 +143,7 @@ class Watch:
         return {i for i in among if i not in seen or seen[i].held(tensors[i])}
 
     def foreign(self, tensors: Tensors, index: int) -> bool:
-        """Whether a tensor has memory since its last look that may be NumPy's.
+        """Say whether a tensor has memory since its last look that may be NumPy's.
 
         Owners outside of torch are not counted.
         """

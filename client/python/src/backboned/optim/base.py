@@ -1,4 +1,4 @@
-"""What the optimizers in the server have in common."""
+"""Does what the optimizers in the server have in common."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class HostedOptimizer(torch.optim.Optimizer):
     _slots: Slots = {}
     # Which of the network's parameters are in no group.
     _others: Sequence[int] = ()
-    # Whether steps have changed more than learning rates since then.
+    # Steps have changed more than learning rates since then.
     _varies: bool = False
 
     def __init__(self, params: Any, *args: Any, **options: Any) -> None:
@@ -103,7 +103,7 @@ class HostedOptimizer(torch.optim.Optimizer):
 
     @property
     def last_step(self) -> types.Stepped | None:
-        """What the last step did; waits for it, and raises its error."""
+        """The result of the last step; waits for it, and raises its error."""
         if isinstance(self._last, SentCall):
             if self._link is not None:
                 self._link.make_sure()
@@ -112,7 +112,7 @@ class HostedOptimizer(torch.optim.Optimizer):
 
     @property
     def state(self) -> Any:
-        """What it remembers, by parameter; fetched when somebody looks."""
+        """The tensors that it remembers, by parameter; fetched when somebody looks."""
         return self._state
 
     @state.setter
@@ -177,8 +177,8 @@ class HostedOptimizer(torch.optim.Optimizer):
 
         Without gradients nothing happens, as in torch. If the server refuses or fails,
         the next use of the network raises the error, which names the number of this
-        call among those of this optimizer. What waited is then lost, unless the answer
-        is: then the use after that asks for it again, and it happens once.
+        call among those of this optimizer. Its backwards are then lost, unless the
+        answer is: then the use after that asks for it again, and it happens once.
 
         Parameters
         ----------
@@ -189,7 +189,7 @@ class HostedOptimizer(torch.optim.Optimizer):
 
         Returns
         -------
-        What `closure` gave.
+        The value that `closure` gave.
 
         Raises
         ------
@@ -210,7 +210,7 @@ class HostedOptimizer(torch.optim.Optimizer):
     step.hooked = True  # type: ignore[attr-defined]
 
     def _is_watched(self) -> bool:
-        """Whether torch has hooks to call beside a step, or its profiler runs."""
+        """Say whether torch has hooks to call beside a step, or its profiler runs."""
         return bool(
             self._optimizer_step_pre_hooks
             or self._optimizer_step_post_hooks
@@ -315,7 +315,7 @@ class HostedOptimizer(torch.optim.Optimizer):
         return list(itertools.chain(*map(_PARAMS, self.param_groups)))
 
     def _covers_all(self, parameters: list[Any]) -> bool:
-        """Whether every parameter that may have a gradient is in a group."""
+        """Say whether every parameter that may have a gradient is in a group."""
         with as_plain():
             return not any([_TRAINS(parameters[i]) for i in self._others])
 
@@ -441,7 +441,7 @@ def _tensors_of(params: Any) -> Any:
 _ONE_NETWORK = "an optimizer in the server has one network"
 # Options that only an optimizer beside local tensors can have.
 _LOCAL = ("fused", "capturable", "differentiable")
-# What of a group no step changes.
+# Options of a group that no step changes.
 _STRUCTURE = ("amsgrad", "decoupled_weight_decay")
 _PARAMS = operator.itemgetter("params")
 _TRAINS = operator.attrgetter("requires_grad")

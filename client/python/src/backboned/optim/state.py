@@ -1,4 +1,4 @@
-"""What an optimizer in the server remembers, as `torch.optim` shows it."""
+"""Shows what an optimizer in the server remembers, as `torch.optim` shows it."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class HostedState(MutableMapping[Any, Any]):
 
     It is *here* from the first look at it until the next step: fetched, and pushed
     before that step if it changed. Otherwise it is *away*, and what was taken from it
-    has old values until somebody looks again. What the server does not know, such as
-    an entry of an optimizer wrapped around this one, stays here.
+    has old values until somebody looks again. Entries that the server does not know,
+    such as those of an optimizer wrapped around this one, stay here.
 
     Not thread-safe.
 
@@ -48,9 +48,9 @@ class HostedState(MutableMapping[Any, Any]):
         self._entries = entries
         self._owner = weakref.ref(owner)
         self.here = True
-        # What the server has, while this is here; None: something else than this.
+        # The server's values, while this is here; None: something else than this.
         self._there: dict[Place, Array] | None = None
-        # What was made here, and not by somebody who may go on to write it.
+        # Tensors made here, and not by somebody who may go on to write them.
         self._made: dict[Place, torch.Tensor] = {}
         # When it went away: what the server remembered, what was there, and the
         # version counters of what was made.
@@ -83,7 +83,7 @@ class HostedState(MutableMapping[Any, Any]):
         return entries
 
     def changed(self, slots: Slots) -> bool:
-        """Whether the server has to get it.
+        """Say whether the server has to get it.
 
         Raises RuntimeError if it is away, and what was taken from it was written since.
         """
@@ -198,7 +198,7 @@ def _place(
 
 
 def _same(one: dict[Place, Array], other: dict[Place, Array]) -> bool:
-    """Whether two have the same values to the bit."""
+    """Say whether two have the same values to the bit."""
     return one.keys() == other.keys() and all(
         array.shape == other[place].shape and array.tobytes() == other[place].tobytes()
         for place, array in one.items()

@@ -53,13 +53,13 @@ _FOR_EVER_S = 1e8
 RESTARTED = "SERVER_RESTARTED"
 """The client's own reason: another server answered than the one that was called."""
 
-# What a server says that is there, but takes its time.
+# Codes of a server that is there, but takes its time.
 _SLOW = {grpc.StatusCode.DEADLINE_EXCEEDED}
 
 _log = logging.getLogger("backboned")
 
-# What grpc itself reports when a connection breaks; an error of the server's own has
-# a reason.
+# Codes that grpc itself reports when a connection breaks; an error of the server's own
+# has a reason.
 _BROKEN = {
     grpc.StatusCode.UNAVAILABLE: "the server at {} does not answer",
     grpc.StatusCode.CANCELLED: "the server at {} ended the call: it shuts down, or an "
@@ -76,7 +76,7 @@ def _no_tensors(_result: bytes) -> Sequence[memoryview]:
 
 
 class _Line:
-    """What all views of a channel share: the connection of this process, if any."""
+    """The part that all views of a channel share: this process's connection, if any."""
 
     def __init__(self) -> None:
         self.lock = forks.lock()
@@ -187,7 +187,7 @@ class Channel:
 
     @property
     def compared(self) -> bool:
-        """Whether it was said on what the bits of server and client depend."""
+        """Say whether it was said on what the bits of server and client depend."""
         return self._line.compared
 
     @compared.setter
@@ -196,17 +196,17 @@ class Channel:
 
     @property
     def transport(self) -> str:
-        """What carries the calls: ``native`` or ``grpcio``."""
+        """The carrier of the calls: ``native`` or ``grpcio``."""
         return "native" if self.connection.native else "grpcio"
 
     @property
     def is_open(self) -> bool:
-        """Whether this process has a connection."""
+        """Say whether this process has a connection."""
         return self._line.connection is not None
 
     @property
     def closed(self) -> bool:
-        """Whether `close` was called."""
+        """Say whether `close` was called."""
         return self._line.closed
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What belongs to the connection of one process: its channel of grpc's, and more."""
+"""Keeps what belongs to the connection of one process: grpc's channel, and more."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _OPTIONS = (
 
 
 class Connection:
-    """What belongs to one process: grpc's channel, its session, its garbage.
+    """The parts that belong to one process: grpc's channel, its session, its garbage.
 
     - `session`: under which the server knows this process.
     - `one_message_answers`: keys of calls whose answers are known to be one message;

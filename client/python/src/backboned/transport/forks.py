@@ -91,7 +91,7 @@ _in_child = False
 
 
 def is_child() -> bool:
-    """Whether this process was forked by one that was connected."""
+    """Say whether this process was forked by one that was connected."""
     return _in_child
 
 

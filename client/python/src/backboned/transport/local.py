@@ -87,7 +87,7 @@ _LOG_LINES = 20
 _GRACE_S = 10.0
 _MAX_SOCKET_PATH = 100
 
-# Who has a server alone may use all of it, and may be silent for long.
+# The only user of a server may use all of it, and be silent for long.
 _ALONE = {
     "BACKBONED_SESSION_QUOTA": "1",
     "BACKBONED_SESSION_TTL": "24h",

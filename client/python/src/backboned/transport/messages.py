@@ -32,7 +32,7 @@ _DATA_TAG = b"\x12"
 
 
 class StreamMessage(NamedTuple):
-    """What one message of a stream holds.
+    """The parts of one message of a stream.
 
     `header` is None if there is none, and `data` is empty if there is no chunk.
     """
@@ -367,10 +367,10 @@ class Request:
             self._begun.flush()
 
     def _streams(self, channel: Channel) -> bool:
-        """Whether the call may go through a stream.
+        """Say whether the call may go through a stream.
 
-        What is bare has no end there, nobody knows there when all was sent, and there
-        are no bars.
+        A bare request has no end there, nobody knows there when all was sent, and
+        there are no bars.
         """
         return not (self._is_bare or self._sent is not None or channel.progress)
 
@@ -393,7 +393,7 @@ class Request:
             try:
                 return channel.land(path, begun, *extra)
             except Aborted as error:
-                # What it was to follow failed at first, and has succeeded by now.
+                # The call before it failed at first, and has succeeded by now.
                 if error.reason != "NOT_BEGUN":
                     raise
         return channel.call(path, self._header, self._parts, timeout, *extra)

@@ -29,12 +29,12 @@ VARIABLE = "BACKBONED_TRANSPORT"
 """``native`` or ``grpcio``. Unless set: native where there is the library."""
 
 _NAME = "libbackboned_client.so"
-# How long a signal, such as Ctrl-C, waits for its handler.
+# The longest time that a signal, such as Ctrl-C, waits for its handler.
 _SLICE_S = 0.05
 _NOT_YET = -1
 _VERSION = 2
 _CANCELLED = 1
-# How long a call that is kept, and for which nobody waits, has to be made.
+# The time that a call has which is kept, and for which nobody waits.
 _KEPT_S = 10.0
 
 NO_TIMEOUT = -1.0
@@ -218,7 +218,7 @@ class Call:
 
     @property
     def is_parents(self) -> bool:
-        """Whether this is the copy of a forked child."""
+        """Say whether this is the copy of a forked child."""
         return self._process != os.getpid()
 
     def flush(self) -> None:
@@ -296,7 +296,7 @@ _keeping_lock = forks.lock()
 
 def _end_at_exit(stream: Native) -> None:
     with _keeping_lock:
-        # Who registers last is first: before a local server is stopped.
+        # The last one that registers is the first: before a local server is stopped.
         atexit.unregister(_end_all_kept)
         atexit.register(_end_all_kept)
         _keeping.add(stream)

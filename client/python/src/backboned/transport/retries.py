@@ -66,7 +66,7 @@ at most every ten seconds what a call waits for."""
 
 
 class Patience:
-    """How long a server that does not answer is waited for: from the first failure.
+    """The time that a silent server is waited for: from the first failure.
 
     Not thread-safe; one for each call.
 
@@ -121,7 +121,7 @@ def forget_frames(error: BaseException | None) -> None:
 
 
 def is_absence(error: BackbonedError) -> bool:
-    """Whether nothing answers, or the server shuts down."""
+    """Say whether nothing answers, or the server shuts down."""
     if error.code == grpc.StatusCode.UNAVAILABLE:
         return True
     return error.code == grpc.StatusCode.CANCELLED and not error.reason

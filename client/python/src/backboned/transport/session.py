@@ -1,4 +1,4 @@
-"""What a session holds in the server: kept alive while it is used, given up after."""
+"""Knows what a session holds in the server: kept while it is used, given up after."""
 
 from __future__ import annotations
 
