@@ -4,6 +4,7 @@ import copy
 import gc
 import pickle
 import threading
+import tracemalloc
 
 import backboned
 import numpy as np
@@ -175,6 +176,53 @@ def test_somebody_elses_write_is_an_error_until_pulled_or_pushed(server, net, x)
     assert (net.instance.get_params() == 2).all()
 
 
+def test_a_forward_that_somebody_elses_write_stops_is_sent_once(
+    server, net, x, monkeypatch
+):
+    server.instance(net.name, module=False).set_params(np.zeros(89610, np.float32))
+    true, sent = calls.forward, []
+
+    def forward(*arguments):
+        sent.append(arguments)
+        return true(*arguments)
+
+    monkeypatch.setattr(calls, "forward", forward)
+    with pytest.raises(backboned.errors.StaleVersion):
+        net(x)
+    assert len(sent) == 1
+
+
+def write_before_buffers_are_read(server, net, monkeypatch, times):
+    """Let somebody write the parameters between the two calls of a pull."""
+    other = server.instance(net.name, module=False)
+    true, values = calls.get_buffers, []
+
+    def get_buffers(*arguments, **options):
+        if len(values) < times:
+            values.append(len(values) + 1)
+            other.set_params(np.full(other.layout.elements, values[-1], np.float32))
+        return true(*arguments, **options)
+
+    monkeypatch.setattr(calls, "get_buffers", get_buffers)
+
+
+def test_a_pull_takes_parameters_and_buffers_of_one_version(
+    server, resnet, images, monkeypatch
+):
+    write_before_buffers_are_read(server, resnet, monkeypatch, 2)
+    resnet.pull()
+    assert (resnet.get_params() == 2).all()
+    resnet(images)
+
+
+def test_a_pull_gives_up_if_somebody_keeps_writing(server, resnet, monkeypatch):
+    before = resnet.get_params()
+    write_before_buffers_are_read(server, resnet, monkeypatch, 1000)
+    with pytest.raises(backboned.errors.StaleVersion):
+        resnet.pull()
+    assert torch.equal(resnet.get_params(), before)
+
+
 def test_mammoths_flat_access(net, x):
     flat = net.get_params()
     assert flat.shape == (89610,) and flat.requires_grad
@@ -214,6 +262,9 @@ def test_wrong_parameters_are_refused_before_anything_is_sent(net, x):
     net.classifier.weight = nn.Parameter(torch.zeros(10, 100, dtype=torch.float64))
     with pytest.raises(TypeError, match=r"classifier\.weight.*float64"):
         net(x)
+    net.classifier.weight = nn.Parameter(torch.zeros(10, 100, device="meta"))
+    with pytest.raises(TypeError, match=r"classifier\.weight is on meta; .* the CPU"):
+        net(x)
     with pytest.raises(NotImplementedError, match=r"classifier\.weight cannot be del"):
         del net.classifier.weight
     del net.classifier._parameters["weight"]
@@ -245,6 +296,18 @@ def test_backward_twice_needs_retain_graph(net, x):
     assert torch.equal(net.get_grads(), 2 * once)
     with pytest.raises(RuntimeError, match="second time"):
         loss.backward()
+
+
+def test_backward_twice_where_pytorch_does_not_say_who_retains(net, x, monkeypatch):
+    monkeypatch.delattr(torch._C._autograd, "_get_current_graph_task_keep_graph")
+    loss = net(x).square().sum()
+    loss.backward(retain_graph=True)
+    once = net.get_grads().clone()
+    loss.backward()
+    assert torch.equal(net.get_grads(), 2 * once)
+    with torch.no_grad():
+        net(x)
+    assert net.instance.info().tape_count == 0
 
 
 def test_tapes_go_with_their_graphs(net, x):
@@ -285,6 +348,15 @@ def test_inference_mode_leaves_the_buffers_in_step(resnet, images):
         resnet(images)
     resnet(images).sum().backward()
     assert resnet.bn1.num_batches_tracked == 2
+
+
+def test_a_parameter_of_inference_mode_is_pushed_once(net, x):
+    with torch.inference_mode():
+        net.fc1.bias = nn.Parameter(torch.ones(100), requires_grad=False)
+    count = Counter(net)
+    net(x)
+    net(x)
+    assert count()[:2] == (1, 2)
 
 
 def test_batchnorm_statistics_come_back_and_go_there(resnet, images):
@@ -361,6 +433,20 @@ def test_gradients_are_tensors_of_their_own(net, x):
             assert grad.untyped_storage().nbytes() == grad.numel() * 4
             grad.mul_(2)
     assert all(b.shape == g.shape for b, g in zip(before, grads))
+
+
+def test_a_small_gradient_does_not_keep_the_others(net, x):
+    numpys = tracemalloc.DomainFilter(True, np.lib.tracemalloc_domain)
+    tracemalloc.start()
+    try:
+        net(x).sum().backward()
+        kept = net.classifier.bias.grad
+        net.zero_grad()
+        left = tracemalloc.take_snapshot().filter_traces([numpys]).traces
+    finally:
+        tracemalloc.stop()
+    assert kept.isfinite().all()
+    assert sum(trace.size for trace in left) < 4 * net.layout.elements
 
 
 def test_networks_work_in_threads(server, x):
