@@ -133,7 +133,7 @@ def test_what_bits_depend_on_is_compared_once(server, recwarn):
 
 
 @pytest.mark.cpu
-def test_all_that_bits_depend_on_is_compared(server):
+def test_all_that_bits_depend_on_is_compared(server, monkeypatch):
     from backboned.nn import numerics
 
     info = server.info()
@@ -146,6 +146,8 @@ def test_all_that_bits_depend_on_is_compared(server):
         f"MKL_CBWR OTHER there, {os.environ.get('MKL_CBWR', 'unset')} here",
     ]
     assert numerics.differences(info, "cuda:0") == []
+    monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
+    assert "MKL_CBWR OTHER there, COMPATIBLE here" in numerics.differences(info)
 
 
 def run(program):
