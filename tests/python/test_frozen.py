@@ -86,6 +86,12 @@ def test_a_network_may_begin_frozen(server):
     assert travels(net, net.state_dict).round_trips == 0
 
 
+def test_the_first_look_at_a_network_that_began_frozen_costs_one_parameter(server):
+    net = server.create("seq-mnist", seed=0, frozen=True)
+    used = travels(net, lambda: net.classifier.bias.norm())
+    assert used.round_trips == 1 and used.received_bytes < 200
+
+
 def test_it_trains_again(pair, kind):
     def train(net):
         net.requires_grad_(False)
