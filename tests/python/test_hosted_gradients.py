@@ -105,6 +105,42 @@ def test_a_parameter_that_no_output_reaches_has_none(pair):
     assert_same_networks(*pair)
 
 
+def test_a_loss_of_a_parameter_alone_gives_it_a_gradient(pair):
+    grads = []
+    for net in pair:
+        optimizer = make_optimizer(net, "SGD", **SGD)
+        ((x, _),) = batches("mlp", 1)
+        features = net.features(x) if net is pair[0] else net.outputs(x)["features"]
+        features.sum().backward()
+        optimizer.step()
+        assert net.classifier.weight.grad is None
+        net.classifier.weight.square().sum().backward()
+        grads.append(net.classifier.weight.grad)
+    assert_same(*grads)
+    assert_same_grads(*pair)
+
+
+def test_a_gradient_that_is_written_after_zeroing_is_the_only_one(pair):
+    for net in pair:
+        optimizer = with_gradients(net)
+        assert net.fc1.weight.grad is not None
+        optimizer.zero_grad()
+        net.fc1.bias.grad = torch.ones(100)
+        optimizer.step()
+    assert_same_grads(*pair)
+    assert_same_networks(*pair)
+
+
+def test_a_gradient_that_is_taken_away_before_it_is_sent_was_never_there(pair):
+    for net in pair:
+        optimizer = make_optimizer(net, "SGD", **SGD)
+        net.fc1.bias.grad = torch.ones(100)
+        net.fc1.bias.grad = None
+        optimizer.step()
+        assert net.fc1.bias.grad is None
+    assert_same_networks(*pair)
+
+
 def test_clipping_reads_the_gradients_in_two_calls(pair):
     norms = []
     for net in pair:
@@ -177,6 +213,17 @@ def test_gradients_that_are_kept_go_on_with_each_backward(pair):
         for one, other in zip(ours, theirs):
             assert_same(one, other)
     assert_same_networks(*pair)
+    assert_same_grads(*pair)
+
+
+def test_a_gradient_that_is_overwritten_leaves_the_others_alone(pair):
+    kept = []
+    for net in pair:
+        with_gradients(net)
+        kept.append([p.grad for p in net.parameters()])
+        kept[-1][0].zero_()
+    for ours, theirs in zip(*kept):
+        assert_same(ours, theirs)
     assert_same_grads(*pair)
 
 
