@@ -1122,6 +1122,20 @@ def test_gradients_whose_answer_is_lost_do_not_outlive_zero_grad(server, monkeyp
     assert_same_grads(net, local)
 
 
+def test_gradients_whose_answer_is_lost_are_sent_again(server, monkeypatch):
+    net, local = make_pair(server, "mlp")
+    ours, theirs = make_optimizer(net, "SGD"), make_optimizer(local, "SGD")
+    _set_grads(net)
+    _set_grads(local)
+    theirs.step()
+    lose_answers(monkeypatch, "set_grads", 1, backboned.Instance)
+    with pytest.raises(backboned.errors.Unavailable, match="is lost"):
+        ours.step()
+    ours.step()
+    assert_same_networks(net, local)
+    assert_same_grads(net, local)
+
+
 @pytest.mark.parametrize("then", ["step", "forward", "read", "zero_grad"])
 def test_a_step_whose_answer_is_lost_happens_once(server, monkeypatch, then):
     net, local = make_pair(server, "mlp")
@@ -1171,13 +1185,13 @@ def test_what_is_written_after_a_step_whose_answer_is_lost(server, monkeypatch):
     assert net.instance.info().steps == 1
 
 
-def delay_first_call(monkeypatch, module):
+def delay_first_call(monkeypatch, module, name="exchange"):
     """Have a module's first call end by its deadline while the server is slow with it.
 
     It is made once the module calls again, since who asks for its answer waits for it,
     or once what this gives is called.
     """
-    real = module.exchange
+    real = getattr(module, name)
     made = []
 
     def call(*args, **options):
@@ -1192,7 +1206,7 @@ def delay_first_call(monkeypatch, module):
             made[0]()
             made[0] = None
 
-    monkeypatch.setattr(module, "exchange", call)
+    monkeypatch.setattr(module, name, call)
     return make_first
 
 
@@ -1216,6 +1230,24 @@ def test_a_look_while_the_server_computes_a_lost_call(server, monkeypatch, lost)
         theirs.zero_grad()
         F.cross_entropy(local(x), y).backward()
         theirs.step()
+    assert_same_networks(net, local)
+
+
+def test_a_look_while_the_server_makes_a_lost_push(server, monkeypatch):
+    net, local = make_pair(server, "mlp")
+    ((x, y),) = batches("mlp", 1)
+    for side in (net, local):
+        optimizer = make_optimizer(side, "SGD", **SGD)
+        F.cross_entropy(side(x), y).backward()
+        optimizer.step()
+        with torch.no_grad():
+            side.classifier.bias.zero_()
+    make_first = delay_first_call(monkeypatch, messages, "send")
+    with pytest.raises(backboned.errors.DeadlineExceeded, match="still computes"):
+        net(x)
+    net.fc1.weight.norm()
+    make_first()
+    assert_same(net(x), local(x))
     assert_same_networks(net, local)
 
 
