@@ -288,6 +288,29 @@ def test_lost_answer_changes_no_bit(server, monkeypatch, method):
     assert len(calls) == 2 * STEPS + 1
 
 
+def test_a_backward_that_was_refused_needs_no_forward_again(server, monkeypatch):
+    net = mlp(server)
+    x = torch.rand(2, 1, 28, 28)
+    loss = net(x).square().sum()
+    loss.backward(retain_graph=True)
+    expected = net.get_grads().clone()
+    net.zero_grad()
+
+    def refuse(*_):
+        raise backboned.errors.ResourceExhausted("too much waits")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(client_calls, "backward", refuse)
+        with pytest.raises(backboned.errors.ResourceExhausted):
+            loss.backward(retain_graph=True)
+    with torch.no_grad():
+        net.classifier.bias.add_(1)
+        net(x)  # Which pushes that.
+    loss.backward()
+    assert torch.equal(net.get_grads(), expected)
+    assert net.instance.info().forwards == 2
+
+
 def test_changed_input_is_an_error_and_no_gradient(phoenix, connected):
     net = mlp(connected)
     x = torch.rand(2, 1, 28, 28)
