@@ -39,23 +39,41 @@ def make_hosted(server):
     return net, local, optim.SGD(net, **SGD), torch.optim.SGD(local.parameters(), **SGD)
 
 
+@pytest.fixture
+def order(monkeypatch):
+    """Lists when each call begins, and when its answer is taken."""
+    order = []
+    true = {name: getattr(messages.Request, name) for name in ("begin", "call")}
+    for name, function in true.items():
+
+        def noted(self, channel, path, *rest, name=name, function=function):
+            order.append((name, path.rpartition("/")[2]))
+            return function(self, channel, path, *rest)
+
+        monkeypatch.setattr(messages.Request, name, noted)
+    return order
+
+
 class TestPushes:
-    def test_the_forward_is_sent_before_the_pushs_answer(self, net, x, monkeypatch):
+    def test_the_forward_is_sent_before_the_pushs_answer(self, net, x, order):
         net(x)
-        order = []
-        true = {name: getattr(messages.Request, name) for name in ("begin", "call")}
-        for name, function in true.items():
-
-            def noted(self, channel, path, *rest, name=name, function=function):
-                order.append((name, path.rpartition("/")[2]))
-                return function(self, channel, path, *rest)
-
-            monkeypatch.setattr(messages.Request, name, noted)
+        order.clear()
         net.classifier.bias.data.add_(1)
         net(x)
         assert order[-2:] == [("call", "SetParams"), ("call", "Forward")]
         begun = [method for name, method in order if name == "begin"]
         assert begun == ["SetParams", "Forward"][: 2 if NATIVE else 1]
+
+    def test_the_forward_is_sent_before_the_answers_of_two_pushes(self, server, order):
+        net, _ = make_pair(server, "resnet")
+        order.clear()
+        net.bn1.running_mean.add_(0.5)
+        net.conv1.weight.data.add_(1)
+        ((x, _),) = batches("resnet", 1)
+        net.eval()(x)
+        methods = ["SetParams", "SetBuffers", "Forward"]
+        begun = [("begin", method) for method in methods[: 3 if NATIVE else 1]]
+        assert order == begun + [("call", method) for method in methods]
 
     def test_a_refused_push_is_the_error_and_no_forward_begins(self, net, x):
         net(x)
