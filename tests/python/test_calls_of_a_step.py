@@ -10,6 +10,7 @@ import backboned
 import pytest
 import torch
 from backboned import transport
+from backboned.nn import watch
 from torch.nn import functional as F
 
 TRANSPORT = os.path.dirname(transport.__file__) + os.sep
@@ -104,6 +105,23 @@ def test_forward_of_many_layers(server, mode):
             net(x)
 
     assert calls_of(forward) <= 100
+
+
+def test_a_forward_compares_parameters_in_views_that_are_kept(server, monkeypatch):
+    net, _optimizer = network(server, "mirrored")
+    x, _ = batch(1)
+    true, viewed = watch.as_array, []
+
+    def as_array(tensor):
+        viewed.append(tensor.shape)
+        return true(tensor)
+
+    monkeypatch.setattr(watch, "as_array", as_array)
+    net(x)
+    assert viewed == []
+    net.classifier.bias.data[3] += 1
+    net(x)
+    assert set(viewed) == {(10,)}
 
 
 @pytest.mark.parametrize("mode", ["mirrored", "hosted"])
