@@ -151,16 +151,17 @@ def digest(paths: list[Path]) -> str:
 def tests_of(mutant: Mutant, seen: dict[str, dict[str, Any]], peers: set[str]) -> list:
     """Give the tests that a mutant meets, a file's first, and the quickest first.
 
-    - `peers`: the mutants of its file, for one that only imports reach.
+    - `peers`: the mutants of its file, for one that an import reaches: whichever test
+      comes first imports the file.
     """
-    for keys in ({mutant.key}, peers):
-        found = [
-            test
-            for test, its in seen.items()
-            if "::" in test and not keys.isdisjoint(its["reaches"])
-        ]
-        if found or not any(mutant.key in its["reaches"] for its in seen.values()):
-            break
+
+    def reaching(keys: set[str]) -> list[str]:
+        return [t for t, its in seen.items() if not keys.isdisjoint(its["reaches"])]
+
+    found = reaching({mutant.key})
+    if found and not (mutant.function and any("::" in test for test in found)):
+        found = reaching(peers)
+    found = [test for test in found if "::" in test]
     if not found:
         return []
     chosen, total = [], 0.0

@@ -79,8 +79,9 @@ class Told:
         self._outcome, self._seconds = "passed", 0.0
 
     def pytest_runtest_logreport(self, report: Any) -> None:
-        """Sum up a test's parts."""
-        self._seconds += report.duration
+        """Take the outcome, and the time without that of fixtures, which others use."""
+        if report.when == "call":
+            self._seconds = report.duration
         if not report.passed:
             self._outcome = report.outcome
 

@@ -79,11 +79,8 @@ class Gradients:
             if grad is None:
                 return
             self._placed[index] = grad.detach()
-            reference = weakref.ref(grad)
-            del grad
-            held = reference()
-        if type(held) is torch.Tensor and not held.requires_grad:
-            self._pledge(index, held)
+        if type(grad) is torch.Tensor and not grad.requires_grad:
+            self._pledge(index, grad)
 
     @property
     def none(self) -> bool:
