@@ -235,8 +235,7 @@ class TestSteps:
         optimizer.zero_grad()
         backward(net, x)
         forwards = other.info().forwards
-        release = calls.pb.ReleaseTapesRequest(tape_ids=[tape_of(net)])
-        calls.ask(other.channel, release)
+        release(net)
         optimizer.step()
         with pytest.raises(
             backboned.errors.FailedPrecondition, match="^step 2, which was not awaited"
@@ -286,13 +285,61 @@ class TestSteps:
         net = server.create("seq-mnist", seed=0)
         optimizer = optim.SGD(list(net.parameters())[-2:], lr=0.1)
         watcher = server.instance(net.name, module=False)
-        backward(net, x)
-        for _ in range(2):
-            net(x).sum().backward()  # A call of its own each, and the step another.
+        for loss in [net(x).sum() for _ in range(3)]:
+            loss.backward()  # A call of its own each, and the step another.
         optimizer.step()
         wait_until(lambda: watcher.info().steps == 1)
         net(x)
         assert net.instance.info().backwards == 3
+
+    @pytest.mark.skipif(not NATIVE, reason="grpcio waits for each answer")
+    def test_each_call_is_sent_behind_the_one_before_it(self, net, x, monkeypatch):
+        optimizer = optim.SGD(list(net.parameters())[-2:], lr=0.1)
+        for loss in [net(x).sum() for _ in range(3)]:
+            loss.backward()  # A call of its own each, and the step another.
+        begun, taken = [], []
+        begin, call = messages.Request.begin, messages.Request.call
+
+        def noted_begin(self, channel, path, timeout, after=None):
+            begun.append((path.rpartition("/")[2], self, after))
+            return begin(self, channel, path, timeout, after)
+
+        def noted_call(self, *rest):
+            taken.append((self, len(begun)))
+            return call(self, *rest)
+
+        monkeypatch.setattr(messages.Request, "begin", noted_begin)
+        monkeypatch.setattr(messages.Request, "call", noted_call)
+        optimizer.step()
+        net(x)
+        names, requests, before = zip(*begun)
+        assert names == (*3 * ["Backward"], "Step", "Forward")
+        assert before == (None, *requests[:-1])
+        assert taken == [(request, 5) for request in requests]
+
+    def test_after_a_step_that_was_refused_there_are_no_gradients(self, net, x):
+        optimizer = optim.SGD(net, lr=0.1)
+        backward(net, x)
+        optimizer.step()
+        optimizer.zero_grad()
+        backward(net, x)
+        release(net)
+        optimizer.step()
+        with pytest.raises(backboned.errors.FailedPrecondition, match="^step 2, "):
+            net(x)
+        assert all(p.grad is None for p in net.parameters())
+        optimizer.step()
+        assert optimizer.last_step is None
+        assert net.instance.info().steps == 1
+
+    def test_a_backward_that_is_refused_to_a_reader_is_of_no_step(self, net, x):
+        optim.SGD(net, lr=0.1)
+        backward(net, x)
+        release(net)
+        with pytest.raises(backboned.errors.FailedPrecondition) as caught:
+            net.fc1.weight.grad.norm()
+        assert caught.value.reason == "TAPE_NOT_FOUND"
+        assert not caught.value.message.startswith("step")
 
     def test_a_long_call_of_a_step_is_sent_at_once(self, server):
         net = server.create("seq-cifar10", seed=0)
@@ -356,7 +403,8 @@ if {end!r} == "close":
             assert_children_start()
         assert_same_networks(net, local)
 
-    def test_a_forked_child_has_no_part_in_it(self, net, x):
+    @pytest.mark.parametrize("use", ["forward", "read"])
+    def test_a_forked_child_has_no_part_in_it(self, net, x, use):
         optimizer = optim.SGD(net, lr=0.1)
         backward(net, x)
         optimizer.step()
@@ -364,7 +412,7 @@ if {end!r} == "close":
         if not pid:
             try:
                 with torch.no_grad():
-                    net(x)
+                    net(x) if use == "forward" else net.fc1.bias.tolist()
                 os._exit(0)
             finally:
                 os._exit(1)
@@ -413,7 +461,8 @@ if {end!r} == "close":
             phoenix.kill()
 
 
-def tape_of(net):
-    """Give the id of the tape whose backward waits."""
+def release(net):
+    """Let the server forget the tape whose backward waits."""
     (item,) = net._link._pending._queue
-    return item.tape.tape_id
+    request = calls.pb.ReleaseTapesRequest(tape_ids=[item.tape.tape_id])
+    calls.ask(net.instance.channel, request)
