@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from backboned import optim
 from hosted_pairs import (
     MODES,
     assert_same,
@@ -111,3 +112,13 @@ def test_a_call_with_other_statistics(server):
     for name, value in pair[1].given.items():
         assert_same(pair[0].given[name], value)
     assert_same_networks(*pair)
+
+
+def test_the_networks_timeout_counts_for_a_call_with_others(net, monkeypatch):
+    optim.SGD(net)
+    ((x, _),) = batches("mlp", 1)
+    expected = net(x)
+    net.timeout = 60
+    monkeypatch.setattr(net.instance.channel, "timeout", 0.0)
+    doubled = {"classifier.bias": net.classifier.bias + 1}
+    assert_same(functional_call(net, doubled, x), expected + 1)

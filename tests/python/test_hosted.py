@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from backboned import calls, optim
+from backboned.nn.module import announce
 from backboned.transport import messages
 from hosted_pairs import (
     assert_same,
@@ -490,6 +491,17 @@ def test_a_parameter_that_was_replaced(server):
         optimizer.step()
 
 
+def test_a_buffer_that_was_replaced(server):
+    net, local = make_pair(server, "resnet")
+    optim.SGD(net)
+    for side in (net, local):
+        side.eval().bn1.running_mean = torch.full((8,), 0.5)
+    ((x, _),) = batches("resnet", 1)
+    with torch.no_grad():
+        assert_same(net(x), local(x))
+    assert_same_networks(net, local)
+
+
 def _scale_grads(net):
     for parameter in net.parameters():
         parameter.grad.mul_(2)
@@ -884,12 +896,13 @@ def test_what_cannot_be_stepped_in_the_server(server, net, make, message):
     assert net.mode == "mirrored"
 
 
-def test_a_backward_whose_gradients_are_taken_away_is_not_sent(net):
+@pytest.mark.parametrize("on", ["optimizer", "network"])
+def test_a_backward_whose_gradients_are_taken_away_is_not_sent(net, on):
     optimizer = optim.SGD(net)
     ((x, y),) = batches("mlp", 1)
     F.cross_entropy(net(x), y).backward()
     before = net.traffic
-    optimizer.zero_grad()
+    (optimizer if on == "optimizer" else net).zero_grad()
     assert next(net.parameters()).grad is None
     assert (net.traffic - before).round_trips == 0
 
@@ -1055,6 +1068,16 @@ def test_somebody_elses_write_is_an_error(server, net):
     net.pull()
     net(x)
     assert net.fc1.weight.norm() < 1
+
+
+def test_a_push_writes_what_is_here_over_what_somebody_else_wrote(server, net):
+    optim.SGD(net)
+    here = net.get_params().detach().numpy()
+    other = server.instance(net.name, module=False)
+    other.set_params(torch.zeros(89610).numpy())
+    net.push()
+    assert (other.get_params() == here).all()
+    net(torch.zeros(1, 1, 28, 28))
 
 
 def test_an_expired_tape_is_an_error_behind_the_step(start):
@@ -1251,6 +1274,59 @@ def test_a_look_while_the_server_makes_a_lost_push(server, monkeypatch):
     assert_same_networks(net, local)
 
 
+def test_a_lost_forward_draws_its_random_numbers_once(server, monkeypatch):
+    arguments = {"num_classes": 3, "depth": 10, "widen_factor": 1, "dropout": 0.5}
+    nets = [
+        server.create(architecture="wide-resnet", seed=0, **arguments) for _ in range(2)
+    ]
+    for net in nets:
+        optim.SGD(net)
+    x = torch.rand(4, 3, 8, 8)
+    with torch.no_grad():
+        torch.manual_seed(3)
+        first, second = nets[0](x), nets[0](x)
+        assert not torch.equal(first, second)
+        torch.manual_seed(3)
+        delay_first_call(monkeypatch, messages)
+        with pytest.raises(backboned.errors.DeadlineExceeded, match="still computes"):
+            nets[1](x)
+        assert_same(nets[1](x), second)
+
+
+def test_a_lost_call_is_asked_for_again_until_its_end_is_known(server, monkeypatch):
+    net, _ = make_pair(server, "resnet")
+    optim.SGD(net)
+    ((x, _),) = batches("resnet", 1)
+    real, lost = messages.exchange, []
+
+    def exchange(*args, **options):
+        if len(lost) < 2:
+            lost.append((args, options))
+            raise backboned.errors.Unavailable("the server does not answer")
+        return real(*args, **options)
+
+    monkeypatch.setattr(messages, "exchange", exchange)
+    for use in (lambda: net(x), lambda: net.bn1.num_batches_tracked.item()):
+        with pytest.raises(backboned.errors.Unavailable, match="does not answer"):
+            use()
+    args, options = lost[0]
+    real(*args, **options)  # The request has been under way until now.
+    assert net.bn1.num_batches_tracked.item() == 1
+
+
+def test_the_tape_of_a_forward_whose_answer_is_lost_is_given_up(net, monkeypatch):
+    optim.SGD(net)
+    ((x, _),) = batches("mlp", 1)
+    with monkeypatch.context() as patched:
+        lose_answers(patched, "forward", 1)
+        with pytest.raises(backboned.errors.Unavailable, match="is lost"):
+            net(x)
+    assert net.instance.info().tape_count == 1
+    with torch.no_grad():
+        net(x)
+    assert net.instance.info().tape_count == 0
+
+
 def test_a_busy_server_leaves_the_backward_waiting(server, monkeypatch):
     net, local = make_pair(server, "mlp")
     ours = make_optimizer(net, "SGD", **SGD)
@@ -1282,6 +1358,37 @@ def test_a_network_that_is_not_whole_is_in_nobodys_way(server, net):
     broken = server.create("seq-mnist", seed=1)
     del broken.fc1._parameters["bias"]
     assert optim.SGD(net.parameters()) is not None
+
+
+def test_a_network_that_is_announced_is_found_by_its_parameters():
+    class Standin:
+        def __init__(self):
+            self.parameter = torch.nn.Parameter(torch.zeros(1))
+
+        def layout_parameters(self):
+            return [self.parameter]
+
+        def host(self, optimizer):
+            self.optimizer = optimizer
+
+    standin = Standin()
+    with pytest.raises(ValueError, match="in no network"):
+        optim.SGD([standin.parameter])
+    announce(standin)
+    optimizer = optim.SGD([standin.parameter])
+    assert standin.optimizer is optimizer
+
+
+def test_two_backwards_before_a_step_are_one_call_with_it(net):
+    optimizer = optim.SGD(net, lr=0.1)
+    for number, (x, y) in enumerate(batches("mlp", 2)):
+        losses = [F.cross_entropy(net(each), y) for each in (x, x.flip(0))]
+        for loss in losses:
+            loss.backward()
+        before = net.traffic
+        optimizer.step()
+        assert number == 0 or (net.traffic - before).round_trips == 1
+        optimizer.zero_grad()
 
 
 def test_traffic_of_a_step_is_images_and_logits(server):
