@@ -139,6 +139,31 @@ def test_it_trains_as_a_module(server):
         copy.deepcopy(second)
 
 
+def test_a_lateral_block_has_all_its_tensors_under_both_names(server):
+    first = server.create(seed=0, **LATER)
+    second = server.create(seed=1, columns=[first], **LATER)
+    state = second.state_dict()
+    twins = {}
+    for stage in (1, 2, 3):
+        name, twin = f"lateral_layer{stage + 1}.", f"adaptor{stage}.3."
+        for key in state:
+            if key.startswith(name):
+                twins[twin + key[len(name) :]] = state[key]
+    assert "adaptor3.3.0.bn1.running_mean" in twins
+    found = {key for key in state if key.startswith("adaptor") and ".3." in key}
+    assert found == twins.keys()
+    assert all(state[key] is tensor for key, tensor in twins.items())
+
+
+def test_a_later_column_is_not_copied(server):
+    options = {"architecture": "mnistmlp-pnn", "num_classes": 3, "input_size": 8}
+    first = server.create(seed=0, **options)
+    assert torch.equal(copy.deepcopy(first).get_params(), first.get_params())
+    second = server.create(seed=1, columns=[first], **options)
+    with pytest.raises(TypeError, match="cannot be copied: the earlier columns may"):
+        copy.deepcopy(second)
+
+
 def test_a_perceptrons_adaptors_get_no_gradient(server):
     options = {"architecture": "mnistmlp-pnn", "num_classes": 3, "input_size": 8}
     first = server.create(seed=0, **options)

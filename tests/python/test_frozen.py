@@ -220,6 +220,13 @@ def test_moves_that_are_none_and_those_that_cannot_be(net, mode):
             move()
 
 
+def test_moves_that_are_none_fetch_nothing(server):
+    net = server.create("seq-mnist", seed=0, frozen=True)
+    before = net.traffic
+    assert net.cpu() is net and net.float() is net
+    assert net.traffic == before
+
+
 @pytest.mark.parametrize("mode", ["hosted", "frozen"])
 def test_tensors_can_be_saved_but_not_the_network(net, mode):
     if mode == "hosted":

@@ -288,6 +288,12 @@ def test_mirror_stays_on_the_cpu_in_float32(net):
     assert net.fc1.weight.dtype == torch.float32
 
 
+def test_mirror_is_laid_out_and_shared_as_any_tensors(resnet):
+    resnet.to(memory_format=torch.channels_last).share_memory()
+    assert resnet.conv1.weight.is_contiguous(memory_format=torch.channels_last)
+    assert all(tensor.is_shared() for tensor in resnet.state_dict().values())
+
+
 def test_backward_twice_needs_retain_graph(net, x):
     loss = net(x).square().sum()
     loss.backward(retain_graph=True)

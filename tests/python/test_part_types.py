@@ -72,6 +72,22 @@ def test_a_layer_of_an_architecture(server, architecture, name, layer):
     net.delete()
 
 
+def test_strides_of_an_efficientnet(server):
+    net = server.create(
+        architecture="efficientnet",
+        efficientnet_type="b0",
+        num_classes=3,
+        random_init=True,
+        frozen=True,
+        seed=0,
+    )
+    blocks = [net.get_submodule(f"_blocks.{i}._depthwise_conv") for i in range(16)]
+    halving = [i for i, block in enumerate(blocks) if block.stride == (2, 2)]
+    assert halving == [1, 3, 5, 11]
+    assert net._conv_stem.stride == (2, 2) and net._conv_head.stride == (1, 1)
+    net.delete()
+
+
 def test_initialisation_by_type(pair):
     def init(module):
         if isinstance(module, (nn.Conv2d, nn.Linear)):
