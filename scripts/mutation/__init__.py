@@ -33,6 +33,7 @@ class Mutant:
     place: Any  # Of the file's syntax.
     old: str
     new: str | None
+    at_import: bool = False  # No function runs it, but the import of its file.
     key: str = ""  # Names the mutant, whatever line it stands on.
     number: int = 0
 

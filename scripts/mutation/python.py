@@ -151,15 +151,15 @@ def digest(paths: list[Path]) -> str:
 def tests_of(mutant: Mutant, seen: dict[str, dict[str, Any]], peers: set[str]) -> list:
     """Give the tests that a mutant meets, a file's first, and the quickest first.
 
-    - `peers`: the mutants of its file, for one that an import reaches: whichever test
-      comes first imports the file.
+    - `peers`: the mutants of its file, for one that an import reaches: the first test
+      that uses the file imports it.
     """
 
     def reaching(keys: set[str]) -> list[str]:
         return [t for t, its in seen.items() if not keys.isdisjoint(its["reaches"])]
 
     found = reaching({mutant.key})
-    if found and not (mutant.function and any("::" in test for test in found)):
+    if found and (mutant.at_import or not any("::" in test for test in found)):
         found = reaching(peers)
     found = [test for test in found if "::" in test]
     if not found:

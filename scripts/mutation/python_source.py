@@ -42,9 +42,15 @@ def text(node: ast.AST | None) -> str:
     return line if len(line) <= 120 else line[:117] + "..."
 
 
-def nodes(node: ast.AST, function: str = "") -> Iterator[tuple[str, ast.AST]]:
-    """Give what may have mutants below a node, each with its function's name."""
-    yield function, node
+def nodes(
+    node: ast.AST, function: str = "", runs: bool = False
+) -> Iterator[tuple[str, bool, ast.AST]]:
+    """Give what may have mutants below a node, each with its function's name.
+
+    Tell too whether calls of the function run it: no, but the file's import, if it is a
+    default or an attribute of a class.
+    """
+    yield function, runs, node
     if isinstance(node, (*FUNCTIONS, ast.ClassDef)):
         function = f"{function}.{node.name}".lstrip(".")
     for field, value in ast.iter_fields(node):
@@ -52,7 +58,8 @@ def nodes(node: ast.AST, function: str = "") -> Iterator[tuple[str, ast.AST]]:
             continue
         for child in value if isinstance(value, list) else [value]:
             if isinstance(child, ast.AST) and not is_for_types(child, field):
-                yield from nodes(child, function)
+                in_body = runs or (isinstance(node, FUNCTIONS) and field == "body")
+                yield from nodes(child, function, in_body)
 
 
 def is_for_types(node: ast.AST, field: str) -> bool:
@@ -159,7 +166,7 @@ def assigned_before(function: ast.AST, line: int) -> set[str]:
 def mutants_of_file(module: str, file: str, tree: ast.Module) -> Iterator[Mutant]:
     """Give all mutants of a file; their place is a node, and what it becomes."""
     scopes: dict[str, ast.AST] = {"": tree}
-    for function, node in nodes(tree):
+    for function, runs, node in nodes(tree):
         if isinstance(node, (*FUNCTIONS, ast.ClassDef)):
             scopes[f"{function}.{node.name}".lstrip(".")] = node
         assigned: set[str] = set()
@@ -174,6 +181,7 @@ def mutants_of_file(module: str, file: str, tree: ast.Module) -> Iterator[Mutant
                 module=module,
                 file=file,
                 function=function,
+                at_import=not runs,
                 line=getattr(old, "lineno", 0),
                 place=(old, new),
                 old=text(old),

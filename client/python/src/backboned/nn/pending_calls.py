@@ -309,8 +309,8 @@ class PendingCalls:
 
     def step(
         self, options: StepOptions, with_backward: bool, number: int
-    ) -> SentCall | None:
-        """Send what waits, and a step of the optimizer, if there are gradients.
+    ) -> SentCall:
+        """Send what waits, and a step of the optimizer, which may find gradients.
 
         Does not wait for the answers. An error is raised by whoever uses this next.
 
@@ -321,9 +321,9 @@ class PendingCalls:
         for group in groups:
             last = with_backward and group is groups[-1]
             self._prepare(group, number, options if last else None)
-        if not (groups and with_backward) and self.there:
+        if not (groups and with_backward):
             self._prepare([], number, options)
-        made = self.sent[-1] if self.sent else None
+        made = self.sent[-1]
         self._begin()
         return made
 
