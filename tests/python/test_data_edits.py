@@ -124,6 +124,18 @@ def test_memory_that_was_given_to_a_parameter(server, mode):
         assert_same(*(net(x).detach() for net in pair))
 
 
+def test_a_statistic_whose_memory_somebody_has_is_replaced(server):
+    pair = make_pair_in_mode(server, "resnet", "hosted")
+    ((x, _),) = batches("resnet", 1)
+    for net in pair:
+        net.mine = net.bn1.running_mean.data
+        net(x)  # Moves the statistics, so that those taken are of an earlier state.
+        net.bn1.running_mean = torch.full((8,), 0.25)
+        net.out = net.eval()(x).detach()
+    assert_same(pair[0].out, pair[1].out)
+    assert_same_networks(*pair)
+
+
 def test_memory_of_numpy(server):
     pair = make_pair_in_mode(server, "mlp", "hosted")
     arrays = [np.full((10, 100), 0.5, np.float32) for _ in pair]
