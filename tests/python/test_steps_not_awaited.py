@@ -260,6 +260,22 @@ class TestSteps:
         net.pull()
         net(x)
 
+    def test_a_change_behind_a_step_is_noticed_though_nothing_was_known(
+        self, server, net, x
+    ):
+        optimizer = optim.SGD(net, lr=0.1)
+        backward(net, x)
+        optimizer.step()
+        optimizer.zero_grad()
+        net.push()  # Nothing is here; from now on any version is taken.
+        backward(net, x)
+        other = server.instance(net.name, module=False)
+        optimizer.step()
+        wait_until(lambda: other.info().steps == 2)
+        other.set_params(np.zeros(other.layout.elements, np.float32))
+        with pytest.raises(backboned.errors.StaleVersion, match=r"net\.pull\(\)"):
+            net(x)
+
     def test_a_write_behind_a_step_counts(self, server):
         net, local, ours, theirs = make_hosted(server)
         for x, _ in batches("mlp", 3):
