@@ -45,6 +45,19 @@ def test_networks_count_for_themselves(server, net):
     assert other.traffic == before[1]
 
 
+def test_a_forward_behind_a_backward_names_no_tape(server):
+    with backboned.connect(server.target) as mine:  # Others' tapes are not named here.
+        net, sent = mine.create("seq-mnist", seed=0), []
+        x = torch.zeros(2, 1, 28, 28)
+        net(x).sum().backward()
+        for _ in range(2):  # The second would have no tape to name.
+            before = net.traffic
+            with torch.no_grad():
+                net(x)
+            sent.append((net.traffic - before).sent_bytes)
+    assert sent[0] == sent[1]
+
+
 def test_long_transfers_are_counted_message_by_message(server):
     net = server.create(architecture="resnet18", num_classes=10, seed=0)
     state_bytes = net.layout.elements * 4
