@@ -89,6 +89,20 @@ def test_parameters_outlive_their_network(server, mode):
     assert torch.equal(kept[1].detach(), local.classifier.bias.detach())
 
 
+def test_a_retained_tape_goes_with_its_graph_behind_a_step(server):
+    net, _ = make_pair(server, "mlp")
+    optimizer = optim.SGD(net, lr=0.1)
+    ((x, y),) = batches("mlp", 1)
+    loss = F.cross_entropy(net(x), y)
+    loss.backward(retain_graph=True)
+    optimizer.step()
+    assert net.instance.info().tape_count == 1
+    del loss
+    with torch.no_grad():
+        net(x)
+    assert net.instance.info().tape_count == 0
+
+
 def test_a_graph_outlives_its_network(server):
     net, local = make_pair_in_mode(server, "mlp", "frozen")
     ((x, y),) = batches("mlp", 1)
