@@ -1,6 +1,8 @@
 """Tests what errors, warnings and the log say."""
 
+import dataclasses
 import gc
+import io
 import logging
 import os
 import subprocess
@@ -148,6 +150,25 @@ def test_all_that_bits_depend_on_is_compared(server, monkeypatch):
     assert numerics.differences(info, "cuda:0") == []
     monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
     assert "MKL_CBWR OTHER there, COMPATIBLE here" in numerics.differences(info)
+
+
+@pytest.mark.cpu
+def test_a_processor_without_a_name_is_that_of_a_server_beside_it(server, monkeypatch):
+    from backboned.nn import numerics
+
+    info = server.info()
+    nameless = "processor\t: 0\nBogoMIPS\t: 50.00\n"
+    monkeypatch.setattr(
+        numerics, "open", lambda _: io.StringIO(nameless), raising=False
+    )
+    (device,) = info.devices
+    for name, differences in (
+        ("unknown processor", []),
+        ("Z80", ["processor Z80 there, unknown processor here"]),
+    ):
+        devices = (device._replace(description=name),)
+        there = dataclasses.replace(info, devices=devices)
+        assert numerics.differences(there) == differences
 
 
 def run(program):
