@@ -286,6 +286,34 @@ class TestNetwork:
         assert isinstance(bad.exception(), backboned.errors.InvalidArgument)
         assert torch.equal(net.get_params(), before)
 
+    def test_it_is_not_raised_again_by_one_that_ends_while_it_is_waited_for(
+        self, net, monkeypatch
+    ):
+        optimizer = optim.SGD(net, lr=0.1)
+        x, y = next(batches("mlp", 1))
+        before = net.get_params().clone()
+        both_sent, waited_for = threading.Event(), threading.Event()
+        true = backboned.steps._in_turn
+
+        def in_turn(step, first, call):
+            try:
+                return true(step, first, call)
+            finally:
+                (both_sent if first is None else waited_for).wait(30)
+
+        monkeypatch.setattr(backboned.steps, "_in_turn", in_turn)
+        bad = net.train_step_async(x, labels_of_no_class(), optimizer)
+        behind = net.train_step_async(x, [CrossEntropy(y)], optimizer)
+        both_sent.set()
+        assert isinstance(bad.exception(), backboned.errors.InvalidArgument)
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            use = pool.submit(net.get_params)
+            with pytest.raises(concurrent.futures.TimeoutError):
+                use.result(0.2)
+            waited_for.set()
+            assert torch.equal(use.result(30), before)
+        assert isinstance(behind.exception(), backboned.errors.StepNotMade)
+
     def test_after_an_error_that_was_seen_steps_are_made_again(self, net):
         optimizer = optim.SGD(net, lr=0.1)
         x, y = next(batches("mlp", 1))
