@@ -27,7 +27,7 @@ _OF_ARCHITECTURE = {
 
 def defaults(architecture: str) -> Defaults:
     """Give what the layers of an architecture are made with."""
-    return _OF_ARCHITECTURE.get(architecture.replace("_", "-"), Defaults())
+    return _OF_ARCHITECTURE.get(architecture, Defaults())
 
 
 _SAME = (None, None, None, None, False)

@@ -29,7 +29,6 @@ def options(architecture: str, shapes: Shapes) -> dict[str, dict[str, Any]]:
 
     EfficientNet's have the padding 0, as in Python: they pad by themselves.
     """
-    architecture = architecture.replace("_", "-")
     if architecture == "efficientnet":
         return _efficientnet(shapes)
     if architecture.startswith("vit"):
