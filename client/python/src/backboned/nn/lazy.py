@@ -37,7 +37,7 @@ class LazyTensor(torch.Tensor):
         about_grad = _GRADS.get(func)
         if about_grad is not None:
             return about_grad(*args)
-        target = args[0] if func in _OVERWRITES and args else None
+        target = args[0] if func in _OVERWRITES else None
         if func in _LOOKS_AT_NO_VALUE:
             with as_plain():
                 return func(*args, **options)
