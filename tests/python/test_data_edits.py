@@ -136,6 +136,24 @@ def test_a_statistic_whose_memory_somebody_has_is_replaced(server):
     assert_same_networks(*pair)
 
 
+def test_a_step_behind_a_replaced_statistic(server):
+    pair = make_pair_in_mode(server, "resnet", "hosted")
+    ((x, y),) = batches("resnet", 1)
+    for net in pair:
+        optimizer = make_optimizer(net, "SGD", lr=0.1)
+        F.cross_entropy(net(x), y).backward()
+        [buffer.sum() for buffer in net.buffers()]
+        net.bn1.running_mean = torch.ones(8)
+        with torch.no_grad():
+            net.layer1[0].bn1.running_mean.fill_(3)
+        optimizer.step()
+        net.out = net.eval()(x).detach()
+    assert_same(pair[0].out, pair[1].out)
+    assert_same_networks(*pair)
+    there = pair[0].instance.get_buffers()["layer1.0.bn1.running_mean"]
+    assert (there == 3).all()
+
+
 def test_memory_of_numpy(server):
     pair = make_pair_in_mode(server, "mlp", "hosted")
     arrays = [np.full((10, 100), 0.5, np.float32) for _ in pair]

@@ -16,7 +16,7 @@ from backboned.errors import NOTHING_CHANGED, BackbonedError, StaleVersion
 from backboned.instance import Instance
 from backboned.nn.advice import Advised
 from backboned.nn.lazy import as_plain
-from backboned.nn.watch import as_array
+from backboned.nn.watch import Tensors, as_array
 from backboned.transport import forks, session
 from backboned.transport.channel import Channel
 from backboned.transport.messages import Prepared, Recallable, fresh_id
@@ -110,7 +110,7 @@ class LinkBase:
     def _writing(
         self,
         part: str,
-        tensors: Sequence[torch.Tensor],
+        tensors: Tensors,
         indices: Sequence[int],
         written: Callable[[], None],
         recallable: Recallable | None = None,

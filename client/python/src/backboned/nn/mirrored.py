@@ -445,14 +445,17 @@ class ScratchLink(MirroredLink):
     """
 
     def __init__(
-        self, instance: Instance, root: nn.Module, own: dict[str, list[torch.Tensor]]
+        self,
+        instance: Instance,
+        root: nn.Module,
+        own: dict[str, dict[int, torch.Tensor]],
     ) -> None:
         super().__init__(instance, root)
         self.version = instance.version
         with as_plain():
             for part, watch in self.watches.items():
                 tensors, known = self._slots[part].tensors(), own[part]
-                same = [i for i, tensor in enumerate(tensors) if tensor is known[i]]
+                same = [i for i, tensor in enumerate(tensors) if tensor is known.get(i)]
                 watch.saw(watch.look(tensors, same, closely=()))
 
     def _through_restarts(self, call: Callable[..., T], *given: Any) -> T:

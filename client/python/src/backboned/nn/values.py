@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from backboned.nn.lazy import as_plain, make_lazy, make_plain
-from backboned.nn.watch import Slots, Watch
+from backboned.nn.watch import Slots, Tensors, Watch
 
 Fetch = Callable[[Sequence[int]], "Sequence[torch.Tensor]"]
 """Gets the elements of tensors, by index, from the server."""
@@ -109,9 +109,12 @@ class Values:
         return found
 
     @property
-    def known(self) -> list[torch.Tensor]:
-        """The network's own tensors, also while others are in their places."""
-        return list(self._tensors.values())
+    def known(self) -> dict[int, torch.Tensor]:
+        """The network's own tensors by index, also while others are in their places.
+
+        Without one that was replaced, and that nobody has any more.
+        """
+        return self._tensors
 
     def own(self) -> list[torch.Tensor | None]:
         """Give what `tensors` gave last; None where nobody has it any more."""
@@ -229,11 +232,15 @@ class Values:
 
         Raises RuntimeError if one that is away was written.
         """
-        tensors = self.tensors() if adopt and self._own else None
+        tensors: Tensors | None = self.tensors() if adopt and self._own else None
         self._refuse_stray_writes()
         changed, here = set(self._written), self._here - self._written
+        if tensors is None and (changed or here):
+            tensors = known = self.known
+            changed &= known.keys()
+            here &= known.keys()
         if here:
-            tensors = self.known if tensors is None else tensors
+            assert tensors is not None
             closely = here & self._shared
             with as_plain():
                 changed.update(self.watch.moved(tensors, here - closely))
