@@ -156,7 +156,7 @@ void WarnOfAbsentPrincipals(const Server& server,
   }
   named.erase(std::string(kLocalPrincipal));
   for (const rpc::Listener& listener : listeners) {
-    if (listener.is_front) return;  // Anybody may come there.
+    if (listener.is_front || listener.by_account) return;  // Anybody may come.
     named.erase(listener.principal);
   }
   for (const std::string& principal : named) {
@@ -171,7 +171,8 @@ void WarnOfAbsentPrincipals(const Server& server,
 // the local one, too.
 void WarnOfOpenDoor(const std::vector<rpc::Listener>& listeners) {
   const auto names_principals = [](const rpc::Listener& listener) {
-    return listener.is_front || !listener.principal.empty();
+    return listener.is_front || listener.by_account ||
+           !listener.principal.empty();
   };
   if (!std::ranges::any_of(listeners, names_principals)) return;
   for (const rpc::Listener& listener : listeners) {

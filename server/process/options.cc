@@ -108,8 +108,9 @@ void AddServing(Adder& add, Options& options) {
   add.Add("--listen", options.listen,
           "Address to listen on: unix:/path or host:port (port 0: any free "
           "port). A Unix socket may have ,principal=NAME (everybody there is "
-          "NAME) or ,principal-from=backboned-principal (a front, which names "
-          "each caller), and ,user=ACCOUNT ,group=GROUP ,mode=OCTAL (who may "
+          "NAME), ,principal-from=account (the account that connects) or "
+          ",principal-from=backboned-principal (a front, which names each "
+          "caller), and ,user=ACCOUNT ,group=GROUP ,mode=OCTAL (who may "
           "connect besides the server's account); repeatable")
       ->allow_extra_args(false)
       ->type_name("ADDRESS[,OPTION=VALUE]...");

@@ -75,7 +75,7 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(
   std::unique_ptr<RpcServer> rpc_server(new RpcServer(server));
   absl::Status status = rpc_server->Claim(options);
   if (status.ok()) status = rpc_server->Build(options);
-  if (status.ok()) status = rpc_server->Admit(options);
+  if (status.ok()) status = rpc_server->Open(options);
   if (!status.ok()) return status;
   return rpc_server;
 }
@@ -103,8 +103,14 @@ absl::Status RpcServer::Build(const Options& options) {
   builder.SetResourceQuota(quota);
   std::vector<int> ports(addresses_.size(), -1);
   for (size_t i = 0; i < addresses_.size(); ++i) {
-    builder.AddListeningPort(addresses_[i], CredentialsOf(options.listeners[i]),
-                             &ports[i]);
+    const Listener& listener = options.listeners[i];
+    if (listener.by_account) {
+      if (accounts_ == nullptr) {
+        accounts_ = std::make_unique<AccountAcceptor>(builder);
+      }
+      continue;
+    }
+    builder.AddListeningPort(addresses_[i], CredentialsOf(listener), &ports[i]);
   }
   builder.RegisterService(&instance_service_);
   builder.RegisterService(&backbone_service_);
@@ -132,11 +138,14 @@ absl::Status RpcServer::Build(const Options& options) {
 }
 
 // Opens the Unix sockets to others, which until now are the server's own.
-absl::Status RpcServer::Admit(const Options& options) const {
+absl::Status RpcServer::Open(const Options& options) {
   for (const Listener& listener : options.listeners) {
-    absl::Status admitted = rpc::Admit(listener);
-    if (!admitted.ok()) return admitted;
+    absl::Status status = absl::OkStatus();
+    if (listener.by_account) status = accounts_->Listen(listener.address);
+    if (status.ok()) status = Admit(listener);
+    if (!status.ok()) return status;
   }
+  if (accounts_ != nullptr) accounts_->Start();
   return absl::OkStatus();
 }
 
@@ -160,6 +169,7 @@ void RpcServer::Drain(absl::Duration grace) {
   // Calls that are still inside are cancelled; handlers notice and return.
   const absl::Duration rest =
       std::clamp(end - clock.Now(), kMinLastMessages, kMaxLastMessages);
+  if (accounts_ != nullptr) accounts_->End();
   server_->Shutdown(absl::ToChronoTime(absl::Now() + rest));
   server_->Wait();
   thread_.reset();

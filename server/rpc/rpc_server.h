@@ -16,6 +16,7 @@
 #include "server/rpc/instances/instance_service.h"
 #include "server/rpc/standard/health_service.h"
 #include "server/rpc/standard/reflection_service.h"
+#include "server/rpc/transport/account_acceptor.h"
 #include "server/rpc/transport/call_streams.h"
 #include "server/rpc/transport/completion_thread.h"
 #include "server/rpc/transport/decorator.h"
@@ -63,7 +64,7 @@ class RpcServer {
 
   absl::Status Claim(const Options& options);
   absl::Status Build(const Options& options);
-  absl::Status Admit(const Options& options) const;
+  absl::Status Open(const Options& options);
 
   Gate gate_;
   StallWatchdog watchdog_;
@@ -74,6 +75,7 @@ class RpcServer {
   HealthService health_service_;
   ReflectionService reflection_service_;
   std::vector<AddressClaim> claims_;
+  std::unique_ptr<AccountAcceptor> accounts_;  // Null: no listener needs it.
   std::vector<std::string> addresses_;
   std::unique_ptr<grpc::Server> server_;      // It uses all of the above.
   std::unique_ptr<CompletionThread> thread_;  // Last: it uses the server.

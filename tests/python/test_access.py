@@ -25,7 +25,7 @@ def people(start, tmp_path):
     """Gives the servers that alice and bob see, and that of the admin."""
     sockets = {name: f"unix:{tmp_path}/{name}" for name in ("alice", "bob")}
     options = [f"--listen={path},principal={name}" for name, path in sockets.items()]
-    admin = start(options=options)
+    admin = start(options=options, threads=2)
     connected = [backboned.connect(path) for path in sockets.values()]
     yield (*connected, admin)
     for server in connected:
@@ -89,7 +89,7 @@ def test_a_shared_network_is_read_and_cloned_and_not_written(people):
 def test_what_the_server_hosts_is_everybodys_to_read(start, tmp_path):
     path = f"unix:{tmp_path}/alice"
     options = ["--instance=seq-mnist", f"--listen={path},principal=alice"]
-    admin = start(options=options)
+    admin = start(options=options, threads=2)
     with backboned.connect(path) as alice:
         net = alice.instance("seq-mnist")
         net.eval()
@@ -115,12 +115,16 @@ def test_a_claimed_name_is_refused(start):
         ("unix:S,principal=Alice", "principal=Alice: name 'Alice' does not match"),
         ("unix:S,principal=server", "principal=server: .* the server's own word"),
         ("unix:S,principle=alice", "no such option; did you mean principal"),
-        ("unix:S,principal-from=x-user", "it is always backboned-principal"),
+        ("unix:S,principal-from=x-user", "it is account or backboned-principal"),
         ("unix:S,user=nobody-at-all", "user=nobody-at-all: there is no such account"),
         ("unix:S,group=nobody-at-all", "there is no such group"),
         ("unix:S,mode=0999", "mode=0999: a mode is octal"),
         (
             "unix:S,principal=a,principal-from=backboned-principal",
+            "principal or principal-from, not both",
+        ),
+        (
+            "unix:S,principal=a,principal-from=account",
             "principal or principal-from, not both",
         ),
         ("127.0.0.1:0,principal=alice", "only a Unix socket, unix:/path, has options"),
@@ -266,6 +270,60 @@ def test_an_account_is_who_its_socket_says(unprivileged):
     start(f"unix:{path},principal=alice,user=games")
     assert who(path, "games") == "alice"
     assert who(path, "man").startswith(f"this account may not connect to {path}; ")
+
+
+@needs_root
+def test_an_account_is_the_principal_of_its_name(unprivileged):
+    folder, start = unprivileged
+    path = f"{folder}/s"
+    start(f"unix:{path},principal-from=account,mode=0666")
+    for account, name in {"games": "games", "man": "man", "daemon": "local"}.items():
+        assert who(path, account) == name
+    assert who(path, "root") == "local"
+    assert who(path, "games") == "games"
+
+
+@needs_root
+def test_an_account_without_a_name_is_refused(unprivileged):
+    folder, start = unprivileged
+    path = f"{folder}/s"
+    start(f"unix:{path},principal-from=account,mode=0666")
+    program = f"import backboned; backboned.connect('unix:{path}', timeout=5)"
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        user=54321,
+        group=54321,
+        extra_groups=[],
+        capture_output=True,
+        text=True,
+        cwd="/",
+        timeout=60,
+    )
+    assert "Unavailable" in ended.stderr, ended.stderr
+    assert who(path, "games") == "games"
+
+
+def test_connections_beyond_the_descriptors_wait(binary, tmp_path):
+    """Debian's gRPC would never accept again: CVE-2023-4785."""
+    path = f"{tmp_path}/s"
+    listen = f"--listen=unix:{path},principal-from=account"
+    with subprocess.Popen(
+        ["prlimit", "--nofile=100:100", binary, listen],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert "serving on" in process.stdout.readline()
+        idle = [socket.socket(socket.AF_UNIX) for _ in range(150)]
+        for connection in idle:
+            connection.connect(path)
+        assert "cannot accept a connection" in process.stderr.readline()
+        for connection in idle:
+            connection.close()
+        with backboned.connect(f"unix:{path}", timeout=60) as server:
+            assert server.info().principal == "local"
+        process.terminate()
+        process.communicate(timeout=60)
 
 
 def log_of(binary, *options):

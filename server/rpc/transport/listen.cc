@@ -6,7 +6,6 @@
 #include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -17,25 +16,10 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "base/errors.h"
+#include "server/rpc/transport/descriptor.h"
 
 namespace backboned::rpc {
 namespace {
-
-// A file descriptor that closes itself.
-class Descriptor {
- public:
-  explicit Descriptor(int fd) : fd_(fd) {}
-  Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  Descriptor& operator=(Descriptor&&) = delete;
-  ~Descriptor() {
-    if (fd_ >= 0) close(fd_);
-  }
-  int get() const { return fd_; }
-  int Release() { return std::exchange(fd_, -1); }
-
- private:
-  int fd_;
-};
 
 using AddressList = std::unique_ptr<addrinfo, decltype(&freeaddrinfo)>;
 
@@ -88,13 +72,6 @@ absl::Status ProbeTcp(const ListenAddress& address) {
         "cannot listen on ", address.text, ": ", std::strerror(errno)));
   }
   return absl::OkStatus();
-}
-
-sockaddr_un UnixAddress(const std::string& path) {
-  sockaddr_un address = {};
-  address.sun_family = AF_UNIX;
-  path.copy(address.sun_path, sizeof(address.sun_path) - 1);
-  return address;
 }
 
 // Opens and locks the file `path`.lock. The lock's holder owns the socket.
@@ -179,6 +156,13 @@ absl::StatusOr<ListenAddress> ParseListenAddress(std::string_view text) {
         "the socket's path has ", address.path.size(), " characters, at most ",
         sizeof(sockaddr_un::sun_path) - 1, " are allowed: ", address.path));
   }
+  return address;
+}
+
+sockaddr_un UnixAddress(const std::string& path) {
+  sockaddr_un address = {};
+  address.sun_family = AF_UNIX;
+  path.copy(address.sun_path, sizeof(address.sun_path) - 1);
   return address;
 }
 

@@ -3,6 +3,8 @@
 #ifndef BACKBONED_SERVER_RPC_TRANSPORT_LISTEN_H_
 #define BACKBONED_SERVER_RPC_TRANSPORT_LISTEN_H_
 
+#include <sys/un.h>
+
 #include <string>
 #include <string_view>
 
@@ -24,6 +26,9 @@ struct ListenAddress {
 
 // Reads an address, or returns kInvalidArgument, which names the mistake.
 absl::StatusOr<ListenAddress> ParseListenAddress(std::string_view text);
+
+// Returns the kernel's form of a Unix socket's path.
+sockaddr_un UnixAddress(const std::string& path);
 
 // Returns kFailedPrecondition if other machines can reach `address`: if it is
 // neither a Unix socket nor only loopback addresses.

@@ -1,7 +1,6 @@
 #include "server/rpc/transport/listener.h"
 
 #include <grp.h>
-#include <grpcpp/security/auth_metadata_processor.h>
 #include <linux/posix_acl.h>
 #include <linux/posix_acl_xattr.h>
 #include <pwd.h>
@@ -19,7 +18,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
-#include "absl/synchronization/mutex.h"
 #include "base/errors.h"
 #include "base/names.h"
 #include "server/callers/principal.h"
@@ -58,11 +56,12 @@ absl::Status SetPrincipal(const std::string& value, Listener& listener) {
   return CheckPrincipal(value);
 }
 
-absl::Status SetFront(const std::string& value, Listener& listener) {
-  listener.is_front = true;
-  if (value == kPrincipalKey) return absl::OkStatus();
+absl::Status SetSource(const std::string& value, Listener& listener) {
+  listener.is_front = value == kPrincipalKey;
+  listener.by_account = value == "account";
+  if (listener.is_front || listener.by_account) return absl::OkStatus();
   return absl::InvalidArgumentError(
-      absl::StrCat("it is always ", kPrincipalKey));
+      absl::StrCat("it is account or ", kPrincipalKey));
 }
 
 absl::Status SetUser(const std::string& value, Listener& listener) {
@@ -96,7 +95,7 @@ absl::Status SetMode(const std::string& value, Listener& listener) {
 absl::Status SetOption(const std::string& name, const std::string& value,
                        Listener& listener) {
   if (name == "principal") return SetPrincipal(value, listener);
-  if (name == "principal-from") return SetFront(value, listener);
+  if (name == "principal-from") return SetSource(value, listener);
   if (name == "user") return SetUser(value, listener);
   if (name == "group") return SetGroup(value, listener);
   if (name == "mode") return SetMode(value, listener);
@@ -114,7 +113,8 @@ absl::Status ReadOption(const std::string& part, Listener& listener) {
     set = absl::InvalidArgumentError(
         "only a Unix socket, unix:/path, has options");
   }
-  if (set.ok() && listener.is_front && !listener.principal.empty()) {
+  if (set.ok() && (listener.is_front || listener.by_account) &&
+      !listener.principal.empty()) {
     set = absl::InvalidArgumentError(
         "a socket has principal or principal-from, not both");
   }
@@ -122,30 +122,6 @@ absl::Status ReadOption(const std::string& part, Listener& listener) {
   return absl::InvalidArgumentError(
       absl::StrCat(listener.address.text, ": ", part, ": ", set.message()));
 }
-
-// Tells for each connection, at its first call, whose it is.
-class Announcer : public grpc::AuthMetadataProcessor {
- public:
-  explicit Announcer(const Listener& listener)
-      : property_(listener.is_front ? kFrontProperty : kPrincipalKey),
-        value_(listener.is_front ? "yes" : listener.principal) {}
-
-  bool IsBlocking() const override { return false; }
-
-  grpc::Status Process(const InputMetadata&, grpc::AuthContext* context,
-                       OutputMetadata*, OutputMetadata*) override {
-    absl::MutexLock lock(&mutex_);
-    if (context->FindPropertyValues(property_).empty()) {
-      context->AddProperty(property_, value_);
-    }
-    return grpc::Status::OK;
-  }
-
- private:
-  const std::string property_;
-  const std::string value_;
-  absl::Mutex mutex_;  // Of the connections' contexts, while one is changed.
-};
 
 // An entry of an ACL. `id` is that of an account or group, if `tag` has one.
 posix_acl_xattr_entry Entry(uint16_t tag, mode_t permissions,
@@ -212,10 +188,43 @@ std::shared_ptr<grpc::ServerCredentials> CredentialsOf(
   if (!listener.is_front && listener.principal.empty()) {
     return grpc::InsecureServerCredentials();
   }
+  auto announcer = std::make_shared<Announcer>();
+  if (listener.is_front) {
+    announcer->SetFront();
+  } else {
+    announcer->SetPrincipal(listener.principal);
+  }
+  return CredentialsOf(std::move(announcer));
+}
+
+std::shared_ptr<grpc::ServerCredentials> CredentialsOf(
+    std::shared_ptr<Announcer> announcer) {
   std::shared_ptr<grpc::ServerCredentials> credentials =
       grpc::experimental::LocalServerCredentials(UDS);
-  credentials->SetAuthMetadataProcessor(std::make_shared<Announcer>(listener));
+  credentials->SetAuthMetadataProcessor(std::move(announcer));
   return credentials;
+}
+
+void Announcer::SetPrincipal(std::string principal) {
+  absl::MutexLock lock(&mutex_);
+  property_ = kPrincipalKey;
+  value_ = std::move(principal);
+}
+
+void Announcer::SetFront() {
+  absl::MutexLock lock(&mutex_);
+  property_ = kFrontProperty;
+  value_ = "yes";
+}
+
+grpc::Status Announcer::Process(const InputMetadata&,
+                                grpc::AuthContext* context, OutputMetadata*,
+                                OutputMetadata*) {
+  absl::MutexLock lock(&mutex_);
+  if (context->FindPropertyValues(property_).empty()) {
+    context->AddProperty(property_, value_);
+  }
+  return grpc::Status::OK;
 }
 
 absl::Status Admit(const Listener& listener) {

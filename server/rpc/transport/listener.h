@@ -3,6 +3,7 @@
 #ifndef BACKBONED_SERVER_RPC_TRANSPORT_LISTENER_H_
 #define BACKBONED_SERVER_RPC_TRANSPORT_LISTENER_H_
 
+#include <grpcpp/security/auth_metadata_processor.h>
 #include <grpcpp/security/server_credentials.h>
 #include <grpcpp/server_context.h>
 #include <sys/types.h>
@@ -13,8 +14,10 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
 #include "server/rpc/transport/listen.h"
 
 namespace backboned::rpc {
@@ -29,6 +32,8 @@ struct Listener {
   // The callers are fronts, which name the principal of each call, or of each
   // stream of calls, in the metadata `backboned-principal`.
   bool is_front = false;
+  // The account that connects decides: see AccountAcceptor.
+  bool by_account = false;
 
   // Of a Unix socket: the account and the group that may connect besides the
   // server's own account, and the file's mode. Absent: none, and 0700.
@@ -39,18 +44,38 @@ struct Listener {
 
 // Reads the texts of --listen: ADDRESS[,OPTION=VALUE]..., several of which may
 // be in one text, separated by commas, too. The options are `principal`,
-// `principal-from` (always `backboned-principal`), `user`, `group` and `mode`
-// (octal).
+// `principal-from` (`account` or `backboned-principal`), `user`, `group` and
+// `mode` (octal).
 //
 // Returns kInvalidArgument, which names the mistake; also if there is no such
 // account or group on this machine.
 absl::StatusOr<std::vector<Listener>> ParseListeners(
     const std::vector<std::string>& texts);
 
-// Returns credentials that need nothing of a client, and let PrincipalOf know
-// the listener of a connection.
+// Tells the principal of connections, each at its first call. Thread-safe.
+class Announcer : public grpc::AuthMetadataProcessor {
+ public:
+  void SetPrincipal(std::string principal);
+
+  // Tells that a front is at the other end.
+  void SetFront();
+
+  bool IsBlocking() const override { return false; }
+  grpc::Status Process(const InputMetadata&, grpc::AuthContext* context,
+                       OutputMetadata*, OutputMetadata*) override;
+
+ private:
+  absl::Mutex mutex_;  // Guards a connection's context, too, while it is told.
+  std::string property_ ABSL_GUARDED_BY(mutex_);
+  std::string value_ ABSL_GUARDED_BY(mutex_);
+};
+
+// Returns credentials for Unix sockets that need nothing of a client. Those of
+// a listener, or of an announcer, let PrincipalOf know whose a connection is.
 std::shared_ptr<grpc::ServerCredentials> CredentialsOf(
     const Listener& listener);
+std::shared_ptr<grpc::ServerCredentials> CredentialsOf(
+    std::shared_ptr<Announcer> announcer);
 
 // Lets those connect whom the listener names, once its socket exists.
 //

@@ -88,7 +88,8 @@ class AccessTest : public ::testing::Test {
         .listen = {"unix:" + folder_ + "/local",
                    "unix:" + folder_ + "/alice,principal=alice",
                    "unix:" + folder_ + "/bob,principal=bob",
-                   "unix:" + folder_ + "/front,principal-from=" + kKey}});
+                   "unix:" + folder_ + "/front,principal-from=" + kKey,
+                   "unix:" + folder_ + "/accounts,principal-from=account"}});
     server_->AddFake("net", "alice");
     server_->AddFake("common", "server");
   }
@@ -175,15 +176,23 @@ TEST_F(AccessTest, AListenerDecidesWhoCalls) {
 }
 
 TEST_F(AccessTest, ConnectionsKeepTheirPrincipal) {
-  const std::shared_ptr<grpc::Channel> channel = ChannelOf("alice");
-  PlainClient client(channel);
+  for (const auto& [socket, principal] : std::map<std::string, std::string>{
+           {"alice", "alice"}, {"accounts", "local"}}) {
+    PlainClient client(ChannelOf(socket));
+    for (int i = 0; i < 3; ++i) {
+      EXPECT_EQ(client.GetServer()->principal(), principal);
+    }
+  }
+}
+
+TEST_F(AccessTest, TheServersOwnAccountIsLocal) {
   for (int i = 0; i < 3; ++i) {
-    EXPECT_EQ(client.GetServer()->principal(), "alice");
+    EXPECT_THAT(Principal("accounts", {}), IsOkAndHolds(StrEq("local")));
   }
 }
 
 TEST_F(AccessTest, NobodyButAFrontNamesACaller) {
-  for (const char* socket : {"local", "alice"}) {
+  for (const char* socket : {"local", "alice", "accounts"}) {
     EXPECT_THAT(Principal(socket, {{kKey, "alice"}}),
                 Refused("for the server's front alone"));
   }

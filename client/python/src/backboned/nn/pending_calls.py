@@ -307,9 +307,7 @@ class PendingCalls:
         result: Backward = self._take(self.sent[0])
         return result.input_grads[0]
 
-    def step(
-        self, options: StepOptions, with_backward: bool, number: int
-    ) -> SentCall:
+    def step(self, options: StepOptions, with_backward: bool, number: int) -> SentCall:
         """Send what waits, and a step of the optimizer, which may find gradients.
 
         Does not wait for the answers. An error is raised by whoever uses this next.

@@ -1,0 +1,149 @@
+#include "server/rpc/transport/account_acceptor.h"
+
+#include <poll.h>
+#include <pwd.h>
+#include <spdlog/spdlog.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <string_view>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "server/callers/principal.h"
+
+namespace backboned::rpc {
+namespace {
+
+// The kernel's word for an account that a container does not know: not one, but
+// all of them.
+constexpr uid_t kUnknownAccount = 65534;
+
+// A pause after an error that the next attempt would meet, too: no descriptor
+// is left. The connection waits in the socket's queue.
+constexpr std::chrono::milliseconds kPause(100);
+
+// Returns an account's principal, or kInvalidArgument.
+absl::StatusOr<std::string> PrincipalOfAccount(uid_t account) {
+  if (account == 0 || account == geteuid()) {
+    return std::string(kLocalPrincipal);
+  }
+  passwd entry = {};
+  passwd* found = nullptr;
+  std::array<char, 16 << 10> memory;
+  getpwuid_r(account, &entry, memory.data(), memory.size(), &found);
+  if (found == nullptr || account == kUnknownAccount) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the account ", account, " has no name here"));
+  }
+  absl::Status valid = CheckPrincipal(found->pw_name);
+  if (!valid.ok()) return valid;
+  return std::string(found->pw_name);
+}
+
+}  // namespace
+
+AccountAcceptor::AccountAcceptor(grpc::ServerBuilder& builder)
+    : end_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+  using Type = grpc::ServerBuilder::experimental_type::ExternalConnectionType;
+  doors_.reserve(kMostAccounts);
+  while (doors_.size() < kMostAccounts) {
+    auto announcer = std::make_shared<Announcer>();
+    auto acceptor = builder.experimental().AddExternalConnectionAcceptor(
+        Type::FROM_FD, CredentialsOf(announcer));
+    doors_.push_back(
+        {.announcer = std::move(announcer), .acceptor = std::move(acceptor)});
+  }
+}
+
+AccountAcceptor::~AccountAcceptor() { End(); }
+
+absl::Status AccountAcceptor::Listen(const ListenAddress& address) {
+  Descriptor listener(
+      socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  const sockaddr_un bound = UnixAddress(address.path);
+  if (bind(listener.get(), reinterpret_cast<const sockaddr*>(&bound),
+           sizeof(bound)) != 0 ||
+      listen(listener.get(), SOMAXCONN) != 0) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "cannot listen on ", address.text, ": ", std::strerror(errno)));
+  }
+  listeners_.push_back(std::move(listener));
+  return absl::OkStatus();
+}
+
+void AccountAcceptor::Start() {
+  thread_ = std::thread([this] { AcceptAll(); });
+}
+
+void AccountAcceptor::End() {
+  if (!thread_.joinable()) return;
+  eventfd_write(end_.get(), 1);
+  thread_.join();
+  listeners_.clear();
+}
+
+void AccountAcceptor::AcceptAll() {
+  std::vector<pollfd> waits = {{.fd = end_.get(), .events = POLLIN}};
+  for (const Descriptor& listener : listeners_) {
+    waits.push_back({.fd = listener.get(), .events = POLLIN});
+  }
+  while (true) {
+    poll(waits.data(), waits.size(), -1);
+    if (waits.front().revents != 0) return;
+    for (const pollfd& wait : waits) {
+      if (wait.revents != 0) Accept(wait.fd);
+    }
+  }
+}
+
+// Accepts a connection, if one is there.
+void AccountAcceptor::Accept(int listener) {
+  Descriptor connection(
+      accept4(listener, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+  if (connection.get() < 0) {
+    if (errno == EAGAIN || errno == ECONNABORTED || errno == EINTR) return;
+    spdlog::warn("cannot accept a connection: {}", std::strerror(errno));
+    std::this_thread::sleep_for(kPause);
+    return;
+  }
+  ucred peer = {};
+  socklen_t size = sizeof(peer);
+  if (getsockopt(connection.get(), SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0)
+    return;
+  const absl::StatusOr<Door*> door = DoorOf(peer.uid);
+  if (!door.ok()) {
+    const std::string_view why(door.status().message().data(),
+                               door.status().message().size());
+    spdlog::warn("refused a connection of the account {}: {}", peer.uid, why);
+    return;
+  }
+  grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters
+      parameters;
+  parameters.listener_fd = listener;
+  parameters.fd = connection.Release();
+  (*door)->acceptor->HandleNewConnection(&parameters);
+}
+
+// Returns the door of an account, which it keeps.
+absl::StatusOr<AccountAcceptor::Door*> AccountAcceptor::DoorOf(uid_t account) {
+  const auto known = accounts_.find(account);
+  if (known != accounts_.end()) return known->second;
+  absl::StatusOr<std::string> principal = PrincipalOfAccount(account);
+  if (!principal.ok()) return principal.status();
+  if (accounts_.size() == kMostAccounts) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat(kMostAccounts, " other accounts have connected"));
+  }
+  Door* const door = &doors_[accounts_.size()];
+  door->announcer->SetPrincipal(*std::move(principal));
+  accounts_.emplace(account, door);
+  return door;
+}
+
+}  // namespace backboned::rpc
