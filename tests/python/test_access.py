@@ -146,6 +146,21 @@ def test_a_wrong_address_is_one_sentence(binary, tmp_path, text, words):
     assert not path.exists()
 
 
+def test_the_environment_has_addresses_with_options(binary, tmp_path):
+    listen = f"unix:{tmp_path}/a,principal=alice,mode=0600,unix:{tmp_path}/b"
+    with subprocess.Popen(
+        [binary],
+        env={**os.environ, "BACKBONED_LISTEN": listen},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert f" on unix:{tmp_path}/a, unix:{tmp_path}/b (" in process.stdout.readline()
+        for socket_name, principal in {"a": "alice", "b": "local"}.items():
+            with backboned.connect(f"unix:{tmp_path}/{socket_name}") as server:
+                assert server.info().principal == principal
+        process.terminate()
+
+
 # Connects to a socket, and prints how that ended.
 CONNECT = """
 import errno, socket, sys
