@@ -34,6 +34,8 @@ SchedulerOptions WithLimits(SchedulerOptions scheduling, const Limits& limits) {
     scheduling.max_queued_by_principal[principal] = limits.quotas.Part(
         LimitScope::kPrincipal, {principal}, limits.max_queued);
   }
+  scheduling.max_queued_of_others = limits.quotas.Part(
+      LimitScope::kPrincipal, /*payer=*/{}, limits.max_queued);
   return scheduling;
 }
 

@@ -28,7 +28,8 @@ absl::Status CheckRight(const Ownership& instance, std::string_view principal,
 
 // Returns whether the forwards of `principal` use an instance's feature cache.
 // Its owner's do, and nobody else's, so that none learns what others asked, or
-// drops their answers; in one of `server`, everybody has answers of their own.
+// drops their answers; in one of `server`, everybody has answers of their own
+// in the bytes of all.
 bool UsesCache(const Ownership& instance, std::string_view principal);
 
 }  // namespace backboned

@@ -29,7 +29,7 @@ double Quotas::Fraction(LimitScope scope, const Payer& payer) const {
   if (scope == LimitScope::kSession) return session;
   if (scope != LimitScope::kPrincipal) return 1;
   const auto named = principals.find(payer.principal);
-  return named == principals.end() ? 1 : named->second;
+  return named == principals.end() ? principal : named->second;
 }
 
 int64_t Quotas::Part(LimitScope scope, const Payer& payer,

@@ -30,7 +30,7 @@ struct Payer {
 // as fractions in (0, 1]. `server` may use all.
 struct Quotas {
   double session = 1;
-  // By principal; a principal that is absent may use all.
+  double principal = 1;  // Of one that `principals` does not name.
   std::map<std::string, double> principals = {};
 
   // Returns the fraction of a limit that may be used within `scope` of `payer`.

@@ -9,10 +9,9 @@
 
 namespace backboned {
 
-// Returns a sentence for each variable `BACKBONED_...` of `environment`,
-// strings `NAME=value` before a null pointer, that nothing reads: neither the
-// server
-// (`options` are the variables of its options), nor the clients, nor the tests.
+// Returns a sentence for each variable BACKBONED_... of `environment`, strings
+// `NAME=value` before a null pointer, that nothing reads: neither the server,
+// whose options have the variables `options`, nor the clients, nor the tests.
 // The sentence names the variable and the nearest option.
 std::vector<std::string> UnknownVariables(const char* const* environment,
                                           std::span<const std::string> options);

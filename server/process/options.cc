@@ -17,6 +17,7 @@
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "base/errors.h"
+#include "base/names.h"
 #include "server/device/platform.h"
 #include "server/process/environment.h"
 
@@ -164,7 +165,7 @@ std::optional<std::pair<std::string, double>> ReadPrincipalNumber(
     const std::string& text) {
   const std::vector<std::string> parts = absl::StrSplit(text, '=');
   double number = 0;
-  if (parts.size() != 2 || parts[0].empty() ||
+  if (parts.size() != 2 || !CheckName(parts[0]).ok() ||
       !absl::SimpleAtod(parts[1], &number) || !std::isfinite(number) ||
       number <= 0) {
     return std::nullopt;
@@ -182,7 +183,7 @@ void AddQuotas(Adder& add, Quotas& quotas, std::vector<std::string>& texts) {
   };
   add.AddList("--quota", texts,
               "Part of each limit that a principal may use: "
-              "PRINCIPAL=FRACTION; other principals may use all; repeatable")
+              "PRINCIPAL=FRACTION; others have --principal-quota; repeatable")
       ->check(MakeValidator(
           "PRINCIPAL=FRACTION with a fraction above 0 and at most 1", is_quota))
       ->type_name("PRINCIPAL=FRACTION");
@@ -190,6 +191,11 @@ void AddQuotas(Adder& add, Quotas& quotas, std::vector<std::string>& texts) {
     double fraction = 0;
     return absl::SimpleAtod(text, &fraction) && IsFraction(fraction);
   };
+  add.Add("--principal-quota", quotas.principal,
+          "Part of each limit that a principal may use which --quota does not "
+          "name; below 1, one person cannot take everything")
+      ->check(MakeValidator("fraction above 0 and at most 1", is_fraction))
+      ->type_name("FRACTION");
   add.Add("--session-quota", quotas.session,
           "Part of each limit that one session (a client process) may use; "
           "1 if only one client uses the server")

@@ -139,8 +139,8 @@ int64_t Scheduler::queued_of(const std::string& principal) const {
 
 int64_t Scheduler::max_queued_of(const std::string& principal) const {
   const auto found = options_.max_queued_by_principal.find(principal);
-  return found == options_.max_queued_by_principal.end() ? options_.max_queued
-                                                         : found->second;
+  if (found != options_.max_queued_by_principal.end()) return found->second;
+  return std::min(options_.max_queued, options_.max_queued_of_others);
 }
 
 int64_t Scheduler::Ahead(const FlowName& flow) const {

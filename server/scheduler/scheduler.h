@@ -43,9 +43,10 @@ struct SchedulerOptions {
   int64_t max_queued = std::numeric_limits<int64_t>::max();
   // The most items that may wait of one flow.
   int64_t max_queued_by_flow = std::numeric_limits<int64_t>::max();
-  // The most items that may wait of a principal's flows together. A principal
-  // that is absent may have as many as all.
+  // The most items that may wait of a principal's flows together, and of one
+  // that is absent.
   std::map<std::string, int64_t> max_queued_by_principal = {};
+  int64_t max_queued_of_others = std::numeric_limits<int64_t>::max();
   // The most samples that may run together. An item with more runs alone.
   int64_t max_batch = 64;
   // The longest wait of an item for others to run with. 0: the items that wait

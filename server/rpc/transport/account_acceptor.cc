@@ -5,24 +5,31 @@
 #include <spdlog/spdlog.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
-#include <array>
 #include <cerrno>
 #include <chrono>
+#include <cstddef>
 #include <cstring>
+#include <fstream>
 #include <string_view>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "server/callers/principal.h"
+#include "server/limits/catching.h"
 
 namespace backboned::rpc {
 namespace {
 
-// The kernel's word for an account that a container does not know: not one, but
-// all of them.
-constexpr uid_t kUnknownAccount = 65534;
+// Returns the kernel's number for accounts that a container does not know: not
+// one, but all of them.
+uid_t UnknownAccount() {
+  uid_t number = 65534;
+  std::ifstream("/proc/sys/kernel/overflowuid") >> number;
+  return number;
+}
 
 // A pause after an error that the next attempt would meet, too: no descriptor
 // is left. The connection waits in the socket's queue.
@@ -30,16 +37,20 @@ constexpr std::chrono::milliseconds kPause(100);
 
 // Returns an account's principal, or kInvalidArgument.
 absl::StatusOr<std::string> PrincipalOfAccount(uid_t account) {
+  if (account == UnknownAccount()) {
+    return absl::InvalidArgumentError("it may be any account");
+  }
   if (account == 0 || account == geteuid()) {
     return std::string(kLocalPrincipal);
   }
   passwd entry = {};
   passwd* found = nullptr;
-  std::array<char, 16 << 10> memory;
-  getpwuid_r(account, &entry, memory.data(), memory.size(), &found);
-  if (found == nullptr || account == kUnknownAccount) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("the account ", account, " has no name here"));
+  std::vector<char> memory(size_t{1} << 20);
+  const int error =
+      getpwuid_r(account, &entry, memory.data(), memory.size(), &found);
+  if (found == nullptr) {
+    return absl::InvalidArgumentError(error == 0 ? "it has no name here"
+                                                 : std::strerror(error));
   }
   absl::Status valid = CheckPrincipal(found->pw_name);
   if (!valid.ok()) return valid;
@@ -67,7 +78,9 @@ absl::Status AccountAcceptor::Listen(const ListenAddress& address) {
   Descriptor listener(
       socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   const sockaddr_un bound = UnixAddress(address.path);
-  if (bind(listener.get(), reinterpret_cast<const sockaddr*>(&bound),
+  if (end_.get() < 0 || listener.get() < 0 ||
+      fchmod(listener.get(), 0700) != 0 ||
+      bind(listener.get(), reinterpret_cast<const sockaddr*>(&bound),
            sizeof(bound)) != 0 ||
       listen(listener.get(), SOMAXCONN) != 0) {
     return absl::InvalidArgumentError(absl::StrCat(
@@ -97,7 +110,11 @@ void AccountAcceptor::AcceptAll() {
     poll(waits.data(), waits.size(), -1);
     if (waits.front().revents != 0) return;
     for (const pollfd& wait : waits) {
-      if (wait.revents != 0) Accept(wait.fd);
+      if (wait.revents == 0) continue;
+      RunCatching([&] {
+        Accept(wait.fd);
+        return absl::OkStatus();
+      }).IgnoreError();
     }
   }
 }

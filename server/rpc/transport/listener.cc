@@ -1,6 +1,8 @@
 #include "server/rpc/transport/listener.h"
 
+#include <fcntl.h>
 #include <grp.h>
+#include <grpc/grpc_security_constants.h>
 #include <linux/posix_acl.h>
 #include <linux/posix_acl_xattr.h>
 #include <pwd.h>
@@ -13,6 +15,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <iterator>
+#include <set>
 #include <span>
 #include <utility>
 
@@ -30,6 +33,11 @@ namespace {
 // kFrontProperty instead.
 constexpr char kPrincipalKey[] = "backboned-principal";
 constexpr char kFrontProperty[] = "backboned-front";
+
+// gRPC's property that tells the kind of a listener's credentials, and its
+// value for LocalServerCredentials.
+constexpr char kSecurityProperty[] = GRPC_TRANSPORT_SECURITY_TYPE_PROPERTY_NAME;
+constexpr char kLocalSecurity[] = "local";
 
 // Where Linux keeps a file's ACL.
 constexpr char kAclName[] = "system.posix_acl_access";
@@ -53,6 +61,7 @@ bool IsOption(std::string_view part) {
 
 absl::Status SetPrincipal(const std::string& value, Listener& listener) {
   listener.principal = value;
+  if (value == kLocalPrincipal) return absl::OkStatus();
   return CheckPrincipal(value);
 }
 
@@ -105,10 +114,14 @@ absl::Status SetOption(const std::string& name, const std::string& value,
 }
 
 // Reads an option of a listener whose address is known.
-absl::Status ReadOption(const std::string& part, Listener& listener) {
+absl::Status ReadOption(const std::string& part, Listener& listener,
+                        std::set<std::string>& given) {
   const std::pair<std::string, std::string> option =
       absl::StrSplit(part, absl::MaxSplits('=', 1));
   absl::Status set = SetOption(option.first, option.second, listener);
+  if (set.ok() && !given.insert(option.first).second) {
+    set = absl::InvalidArgumentError("the option is there twice");
+  }
   if (set.ok() && !listener.address.is_unix()) {
     set = absl::InvalidArgumentError(
         "only a Unix socket, unix:/path, has options");
@@ -121,6 +134,20 @@ absl::Status ReadOption(const std::string& part, Listener& listener) {
   if (set.ok()) return set;
   return absl::InvalidArgumentError(
       absl::StrCat(listener.address.text, ": ", part, ": ", set.message()));
+}
+
+// Returns kInvalidArgument if a listener lets others in, and says not who they
+// are: they would be admins.
+absl::Status CheckNamesPrincipal(const Listener& listener) {
+  const bool admits = listener.user || listener.group || listener.mode;
+  if (!admits || listener.is_front || listener.by_account ||
+      !listener.principal.empty()) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(absl::StrCat(
+      listener.address.text,
+      ": user, group and mode need principal or principal-from: who calls "
+      "there? (principal=local is an admin)"));
 }
 
 // An entry of an ACL. `id` is that of an account or group, if `tag` has one.
@@ -148,8 +175,8 @@ absl::Status SetAcl(const Listener& listener, mode_t mode) {
   std::vector<std::byte> acl(sizeof(header) + bytes.size());
   std::memcpy(acl.data(), &header, sizeof(header));
   std::memcpy(acl.data() + sizeof(header), bytes.data(), bytes.size());
-  if (setxattr(listener.address.path.c_str(), kAclName, acl.data(), acl.size(),
-               0) == 0) {
+  if (lsetxattr(listener.address.path.c_str(), kAclName, acl.data(), acl.size(),
+                0) == 0) {
     return absl::OkStatus();
   }
   return absl::FailedPreconditionError(
@@ -169,16 +196,22 @@ absl::StatusOr<std::vector<Listener>> ParseListeners(
   std::vector<Listener> listeners;
   for (const std::string& text : texts) {
     const std::vector<std::string> parts = absl::StrSplit(text, ',');
+    std::set<std::string> given;  // Options of the last address.
     for (const std::string& part : parts) {
-      if (IsOption(part) && !listeners.empty()) {
-        absl::Status read = ReadOption(part, listeners.back());
+      if (IsOption(part) && &part != &parts.front()) {
+        absl::Status read = ReadOption(part, listeners.back(), given);
         if (!read.ok()) return read;
         continue;
       }
       absl::StatusOr<ListenAddress> address = ParseListenAddress(part);
       if (!address.ok()) return address.status();
       listeners.push_back({.address = *std::move(address)});
+      given.clear();
     }
+  }
+  for (const Listener& listener : listeners) {
+    absl::Status named = CheckNamesPrincipal(listener);
+    if (!named.ok()) return named;
   }
   return listeners;
 }
@@ -228,9 +261,11 @@ grpc::Status Announcer::Process(const InputMetadata&,
 }
 
 absl::Status Admit(const Listener& listener) {
+  if (!listener.address.is_unix()) return absl::OkStatus();
   const char* const path = listener.address.path.c_str();
   const mode_t mode = listener.mode.value_or(kOwnersMode);
-  if (listener.mode && chmod(path, mode) != 0) {
+  // Always: a folder's default ACL counts more than the umask.
+  if (fchmodat(AT_FDCWD, path, mode, AT_SYMLINK_NOFOLLOW) != 0) {
     return absl::FailedPreconditionError(
         absl::StrCat("cannot set the mode of ", listener.address.text, ": ",
                      std::strerror(errno)));
@@ -251,7 +286,16 @@ absl::StatusOr<std::string> PrincipalOf(const grpc::ServerContext& context) {
     }
     const std::vector<grpc::string_ref> own =
         connection->FindPropertyValues(kPrincipalKey);
-    if (own.empty()) return std::string(kLocalPrincipal);
+    if (own.empty()) {
+      // LocalServerCredentials are those with an announcer.
+      for (const grpc::string_ref& security :
+           connection->FindPropertyValues(kSecurityProperty)) {
+        if (security == kLocalSecurity) {
+          return IdentityRefused("the connection has no principal");
+        }
+      }
+      return std::string(kLocalPrincipal);
+    }
     return std::string(own.front().data(), own.front().size());
   }
   if (count != 1) {

@@ -36,7 +36,8 @@ struct Listener {
   bool by_account = false;
 
   // Of a Unix socket: the account and the group that may connect besides the
-  // server's own account, and the file's mode. Absent: none, and 0700.
+  // server's own account, and the file's mode. Absent: none, and 0700. A
+  // listener with one of them has a principal.
   std::optional<uid_t> user = {};
   std::optional<gid_t> group = {};
   std::optional<mode_t> mode = {};
@@ -77,7 +78,8 @@ std::shared_ptr<grpc::ServerCredentials> CredentialsOf(
 std::shared_ptr<grpc::ServerCredentials> CredentialsOf(
     std::shared_ptr<Announcer> announcer);
 
-// Lets those connect whom the listener names, once its socket exists.
+// Lets those connect whom the listener names, and nobody else, once its socket
+// exists. Until then the process's umask decides, or the folder's ACL.
 //
 // Returns kFailedPrecondition if the system refuses.
 absl::Status Admit(const Listener& listener);
@@ -85,7 +87,8 @@ absl::Status Admit(const Listener& listener);
 // Returns the principal of a caller.
 //
 // Returns kUnauthenticated (kIdentityRefused) if a front names none, several,
-// or one that cannot be; or if anybody else names one.
+// or one that cannot be; if anybody else names one; or if nobody announced one
+// where an Announcer should have.
 absl::StatusOr<std::string> PrincipalOf(const grpc::ServerContext& context);
 
 }  // namespace backboned::rpc

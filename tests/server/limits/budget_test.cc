@@ -199,6 +199,13 @@ TEST(QuotasTest, APayerWithoutAQuotaMayUseAll) {
   EXPECT_EQ(quotas.Part(LimitScope::kPrincipal, kOtherPrincipal, kMax), kMax);
 }
 
+TEST(QuotasTest, APrincipalWithoutAQuotaHasThatOfAll) {
+  const Quotas quotas = {.principal = 0.25, .principals = {{"ann", 0.5}}};
+  EXPECT_EQ(quotas.Fraction(LimitScope::kPrincipal, kPayer), 0.5);
+  EXPECT_EQ(quotas.Fraction(LimitScope::kPrincipal, kOtherPrincipal), 0.25);
+  EXPECT_EQ(quotas.Fraction(LimitScope::kPrincipal, kServer), 1);
+}
+
 TEST(QuotasTest, APartIsRoundedDownButNotToNothing) {
   const Quotas quotas = {.session = 0.3};
   EXPECT_EQ(quotas.Part(LimitScope::kSession, kPayer, 9), 2);

@@ -185,12 +185,6 @@ TEST_F(AccessTest, ConnectionsKeepTheirPrincipal) {
   }
 }
 
-TEST_F(AccessTest, TheServersOwnAccountIsLocal) {
-  for (int i = 0; i < 3; ++i) {
-    EXPECT_THAT(Principal("accounts", {}), IsOkAndHolds(StrEq("local")));
-  }
-}
-
 TEST_F(AccessTest, NobodyButAFrontNamesACaller) {
   for (const char* socket : {"local", "alice", "accounts"}) {
     EXPECT_THAT(Principal(socket, {{kKey, "alice"}}),
@@ -223,6 +217,24 @@ TEST_F(AccessTest, NoMethodTouchesWhatIsAnothers) {
     return own;
   }()),
               IsOk());
+}
+
+TEST_F(AccessTest, AnothersInstanceIsNoColumn) {
+  v1::CreateInstanceRequest request;
+  request.set_architecture("mnistmlp");
+  request.add_columns("alice/net");
+  EXPECT_THAT(ClientOf("bob").CreateInstance(request), Unseen());
+}
+
+TEST_F(AccessTest, AnothersTapesAreNotReleased) {
+  v1::ForwardHeader forward = TapedForwardOf(2);
+  forward.set_instance("net");
+  const auto done = ClientOf("alice").Forward(forward, Ones(8));
+  ASSERT_THAT(done, IsOk());
+  v1::ReleaseTapesRequest release;
+  release.add_tape_ids(done->header.tape_id());
+  EXPECT_EQ(ClientOf("bob").ReleaseTapes(release)->released_count(), 0);
+  EXPECT_EQ(ClientOf("alice").ReleaseTapes(release)->released_count(), 1);
 }
 
 TEST_F(AccessTest, MethodsThatReadTakeWhatIsShared) {

@@ -500,5 +500,5 @@ def _check_target(target: str) -> None:
     if not os.access(file, os.W_OK):
         raise errors.Refused(
             f"this account may not connect to {path}; who runs the server can let it, "
-            "by user=ACCOUNT behind the address in --listen"
+            "by principal-from=account,user=ACCOUNT behind the address in --listen"
         )
