@@ -154,20 +154,25 @@ absl::Status CallStream::Begin(wire::Message part, int64_t bytes,
   const auto streamed = std::make_shared<StreamedCall>(
       shared_, std::move(call), std::move(stop), std::move(part), bytes,
       std::move(work), rest.call(), rest.after());
+  bool stopped;
   {
     absl::MutexLock lock(&mutex_);
     if (IsOver()) return absl::OkStatus();  // The client sends it again.
     calls_.emplace(rest.call(), streamed);
+    stopped = stopped_;  // By another thread, which has not seen this call.
   }
   ++call_.record().calls;
-  if (rest.cancel()) streamed->Stop();
+  if (stopped || rest.cancel()) streamed->Stop();
   ServeOne(streamed, method, CheckTaken(method));
   return absl::OkStatus();
 }
 
 // Returns why the stream does not begin a call that has come.
-absl::Status CallStream::CheckTaken(const Method* method) const {
-  if (notice_ == v1::NOTICE_MOVE) {
+absl::Status CallStream::CheckTaken(const Method* method) {
+  mutex_.Lock();
+  const v1::Notice notice = notice_;
+  mutex_.Unlock();
+  if (notice == v1::NOTICE_MOVE) {
     return Error(absl::StatusCode::kUnavailable, Reason::kDraining,
                  "the stream has lived for max-stream-age; open another one");
   }
@@ -219,8 +224,10 @@ Detached CallStream::Notify(v1::Notice notice) {
 }
 
 void CallStream::EndWithLastCall(v1::Notice notice) {
-  if (notice_ == notice) return;
-  notice_ = notice;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (std::exchange(notice_, notice) == notice) return;
+  }
   Notify(notice);
 }
 
@@ -238,11 +245,12 @@ void CallStream::StopAll() {
   {
     absl::MutexLock lock(&mutex_);
     stopped_ = true;
+    ++holds_;
     for (const auto& [number, call] : calls_) calls.push_back(call);
   }
   for (const auto& call : calls) call->Stop();
   calls.clear();
-  GoOn();
+  GoOn(/*let_go=*/1);
 }
 
 // Forgets a call that has ended. The stream may end with it.
@@ -251,9 +259,10 @@ void CallStream::Leave(std::shared_ptr<StreamedCall> call) {
     absl::MutexLock lock(&mutex_);
     call_.record().bytes_out += call->call().record().bytes_out;
     calls_.erase(call->number());
+    ++holds_;
   }
   call.reset();
-  GoOn();
+  GoOn(/*let_go=*/1);
 }
 
 void CallStream::ChangeBuffered(int64_t bytes) {
@@ -289,17 +298,21 @@ std::shared_ptr<Event> CallStream::AwaitedRoom() {
 }
 
 bool CallStream::IsOver() const {
-  return (!reads_ || ends_with_last_call_) && calls_.empty() && notices_ == 0;
+  return ended_ || ((!reads_ || ends_with_last_call_) && calls_.empty() &&
+                    notices_ == 0 && holds_ == 0);
 }
 
-// Lets the stream read on, or end, if it may now.
-void CallStream::GoOn() {
+// Lets go of holds, and lets the stream read on, or end, if it may now. At the
+// end another thread may destroy it: only the one that ends it touches it then.
+void CallStream::GoOn(int64_t let_go) {
   std::shared_ptr<Event> room;
   bool is_over;
   {
     absl::MutexLock lock(&mutex_);
+    holds_ -= let_go;
     if (HasRoom()) room.swap(room_);
-    is_over = IsOver();
+    is_over = !ended_ && IsOver();
+    ended_ |= is_over;
   }
   // Reading is the queue's, whoever made room.
   if (room != nullptr) Post(rpc_.queue, [room] { room->Happen(); });

@@ -55,7 +55,7 @@ class CallStream {
   absl::Status Take(grpc::ByteBuffer buffer);
   absl::Status Begin(wire::Message part, int64_t bytes,
                      const v1::CallsRequest& rest);
-  absl::Status CheckTaken(const Method* method) const;
+  absl::Status CheckTaken(const Method* method);
   CallOrder::Work WorkOf(const Method* method, const wire::Message& part) const;
   Detached ServeOne(std::shared_ptr<StreamedCall> call, const Method* method,
                     absl::Status taken);
@@ -69,7 +69,7 @@ class CallStream {
   std::shared_ptr<Event> AwaitedRoom();
   bool HasRoom() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   bool IsOver() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
-  void GoOn();
+  void GoOn(int64_t let_go = 0);
 
   Rpc& rpc_;
   Call& call_;
@@ -79,12 +79,12 @@ class CallStream {
   const CallStreams::Drain drain_ = [this] {
     EndWithLastCall(v1::NOTICE_DRAINING);
   };
-  // The following belong to the thread of the queue.
-  uint64_t last_ = 0;                           // The last call's number.
-  v1::Notice notice_ = v1::NOTICE_UNSPECIFIED;  // The last one that was given.
+  uint64_t last_ = 0;  // The last call's number; the reading's own.
   grpc::Alarm age_;
 
   absl::Mutex mutex_;
+  // The last one that was given.
+  v1::Notice notice_ ABSL_GUARDED_BY(mutex_) = v1::NOTICE_UNSPECIFIED;
   Calls calls_ ABSL_GUARDED_BY(mutex_);
   int64_t notices_ ABSL_GUARDED_BY(mutex_) = 0;  // On their way.
   int64_t buffered_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
@@ -92,7 +92,10 @@ class CallStream {
   bool reads_ ABSL_GUARDED_BY(mutex_) = true;
   bool ends_with_last_call_ ABSL_GUARDED_BY(mutex_) = false;
   bool stopped_ ABSL_GUARDED_BY(mutex_) = false;
-  absl::Status read_ ABSL_GUARDED_BY(mutex_);  // The end of the reading.
+  // Threads that go on to use the stream, though its calls may have ended.
+  int64_t holds_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool ended_ ABSL_GUARDED_BY(mutex_) = false;  // `over_` happens, or has.
+  absl::Status read_ ABSL_GUARDED_BY(mutex_);   // The end of the reading.
   Event over_;  // Nothing is left to answer, and nothing more is taken.
   Event reads_ended_;
   Event age_ended_;

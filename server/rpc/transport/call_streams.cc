@@ -12,13 +12,20 @@ CallStreams::CallStreams(int64_t max_streams, const Quotas& quotas)
 
 absl::StatusOr<Budget::Reservation> CallStreams::Enter(const Payer& payer,
                                                        const Drain& drain) {
+  absl::MutexLock lock(&mutex_);
   if (draining_) return Draining();
   absl::StatusOr<Budget::Reservation> place = places_.Reserve(payer, 1);
   if (place.ok()) streams_.insert(&drain);
   return place;
 }
 
+void CallStreams::Leave(const Drain& drain) {
+  absl::MutexLock lock(&mutex_);
+  streams_.erase(&drain);
+}
+
 void CallStreams::DrainAll() {
+  absl::MutexLock lock(&mutex_);
   draining_ = true;
   for (const Drain* const drain : streams_) (*drain)();
 }

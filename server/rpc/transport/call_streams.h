@@ -3,23 +3,26 @@
 #ifndef BACKBONED_SERVER_RPC_TRANSPORT_CALL_STREAMS_H_
 #define BACKBONED_SERVER_RPC_TRANSPORT_CALL_STREAMS_H_
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <set>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
 #include "server/limits/budget.h"
 #include "server/limits/quotas.h"
 
 namespace backboned::rpc {
 
-// The streams that are open. Belongs to the thread of the server's queue.
+// The streams that are open. Thread-safe.
 class CallStreams {
  public:
   CallStreams(int64_t max_streams, const Quotas& quotas);
 
   // Tells a stream that the server is shutting down: it ends with its last
-  // call.
+  // call. Must not call these functions.
   using Drain = std::function<void()>;
 
   // Lets a stream in, as long as it keeps what this returns, or returns
@@ -27,7 +30,7 @@ class CallStreams {
   // `drain`, which names it, is gone.
   absl::StatusOr<Budget::Reservation> Enter(const Payer& payer,
                                             const Drain& drain);
-  void Leave(const Drain& drain) { streams_.erase(&drain); }
+  void Leave(const Drain& drain);
 
   // Returns the next stream's number: from 1.
   int64_t NextNumber() { return ++last_; }
@@ -37,9 +40,10 @@ class CallStreams {
 
  private:
   Budget places_;
-  bool draining_ = false;
-  int64_t last_ = 0;
-  std::set<const Drain*> streams_;
+  std::atomic<int64_t> last_ = 0;
+  absl::Mutex mutex_;
+  bool draining_ ABSL_GUARDED_BY(mutex_) = false;
+  std::set<const Drain*> streams_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace backboned::rpc

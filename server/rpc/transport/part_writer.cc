@@ -34,16 +34,19 @@ PartWriter::Waiting* PartWriter::Next() {
 }
 
 Detached PartWriter::WriteAll() {
-  while (Waiting* const next = Next()) {
+  Waiting* next = Next();
+  while (next != nullptr) {
     {
       StallWatchdog::Transfer transfer(watchdog_,
                                        [this] { rpc_.context.TryCancel(); });
       next->written = co_await Operation(
           [&](void* tag) { rpc_.stream.Write(*next->part, tag); });
     }
-    // The answer goes on here. It may offer its next part, or end the stream
-    // if it was the last one.
-    next->ended.Happen();
+    Waiting* const written = next;
+    next = Next();
+    // The answer goes on here. It may offer its next part, or end the stream,
+    // and this writer, if no other part waits.
+    written->ended.Happen();
   }
 }
 
