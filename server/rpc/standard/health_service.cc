@@ -28,13 +28,13 @@ HealthService::HealthService() : QueuedService("grpc.health.v1.Health") {
 }
 
 void HealthService::Drain() {
-  std::set<Event*> watchers;
+  std::set<std::shared_ptr<Event>> watchers;
   {
     absl::MutexLock lock(&mutex_);
     drains_ = true;
     watchers = watchers_;
   }
-  for (Event* const drain : watchers) drain->Happen();
+  for (const auto& change : watchers) change->Happen();
 }
 
 Task<absl::Status> HealthService::ServeRpc(size_t index, Rpc& rpc) {
@@ -71,24 +71,25 @@ Task<absl::Status> HealthService::Watch(Rpc& rpc) {
   Request request;
   absl::Status read = co_await ReadMessage(rpc, request);
   if (!read.ok()) co_return read;
-  Event change;
+  const auto change = std::make_shared<Event>();
   bool drains;
   {
     absl::MutexLock lock(&mutex_);
     drains = drains_;
-    watchers_.insert(&change);
+    watchers_.insert(change);
   }
   const bool is_known = request.service().empty();
   if (!drains) {
     co_await Tell(rpc,
                   is_known ? Response::SERVING : Response::SERVICE_UNKNOWN);
     const std::stop_callback gone(rpc.gone.get_token(),
-                                  [&change] { change.Happen(); });
-    co_await change;
+                                  [&change] { change->Happen(); });
+    Event& changed = *change;  // GCC 12 would copy the operand `*change`.
+    co_await changed;
   }
   {
     absl::MutexLock lock(&mutex_);
-    watchers_.erase(&change);
+    watchers_.erase(change);
   }
   if (is_known) co_await Tell(rpc, Response::NOT_SERVING);
   co_return Draining();

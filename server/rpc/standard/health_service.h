@@ -4,6 +4,7 @@
 #define BACKBONED_SERVER_RPC_STANDARD_HEALTH_SERVICE_H_
 
 #include <cstddef>
+#include <memory>
 #include <set>
 
 #include "absl/base/thread_annotations.h"
@@ -35,7 +36,7 @@ class HealthService final : public QueuedService {
 
   absl::Mutex mutex_;
   bool drains_ ABSL_GUARDED_BY(mutex_) = false;
-  std::set<Event*> watchers_ ABSL_GUARDED_BY(mutex_);
+  std::set<std::shared_ptr<Event>> watchers_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace backboned::rpc

@@ -27,12 +27,12 @@ void CallOrder::Join(Place& place) {
     } else {
       std::list<Place*>& line = lines_[place.work.instance];
       line.push_back(&place);
-      Places begun;
+      Events begun;
       Advance(line, begun);
     }
     begins = place.has_turn && !place.waits_for_after;
   }
-  if (begins) place.begin.Happen();
+  if (begins) place.begin->Happen();
 }
 
 absl::Status CallOrder::CheckBegun(const Place& place) {
@@ -46,25 +46,25 @@ absl::Status CallOrder::CheckBegun(const Place& place) {
 
 // Gives the turn to the first call of a line, and to those behind it that
 // change nothing if it does not either.
-void CallOrder::Advance(std::list<Place*>& line, Places& begun) {
+void CallOrder::Advance(std::list<Place*>& line, Events& begun) {
   for (Place* const place : line) {
     if (place != line.front() && place->work.changes) return;
     if (!place->has_turn) {
       place->has_turn = true;
-      if (!place->waits_for_after) begun.push_back(place);
+      if (!place->waits_for_after) begun.push_back(place->begin);
     }
     if (place->work.changes) return;
   }
 }
 
-void CallOrder::Settle(uint64_t number, bool succeeded, Places& begun) {
+void CallOrder::Settle(uint64_t number, bool succeeded, Events& begun) {
   active_.erase(number);
   const auto [first, last] = followers_.equal_range(number);
   for (auto follower = first; follower != last; ++follower) {
     Place& place = *follower->second;
     place.waits_for_after = false;
     place.after_failed = !succeeded;
-    if (place.has_turn) begun.push_back(&place);
+    if (place.has_turn) begun.push_back(place.begin);
   }
   followers_.erase(first, last);
   if (succeeded) return;
@@ -75,7 +75,7 @@ void CallOrder::Settle(uint64_t number, bool succeeded, Places& begun) {
 }
 
 void CallOrder::End(Place& place, bool succeeded) {
-  Places begun;
+  Events begun;
   {
     absl::MutexLock lock(&mutex_);
     if (std::exchange(place.ended, true)) return;
@@ -91,7 +91,7 @@ void CallOrder::End(Place& place, bool succeeded) {
     }
     Settle(place.number, succeeded, begun);
   }
-  for (Place* const next : begun) next->begin.Happen();
+  for (const std::shared_ptr<Event>& begin : begun) begin->Happen();
 }
 
 }  // namespace backboned::rpc

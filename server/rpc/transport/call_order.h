@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <list>
 #include <map>
+#include <memory>
 #include <set>
 #include <string>
 #include <vector>
@@ -36,8 +37,9 @@ class CallOrder {
     uint64_t number = 0;
     uint64_t after = 0;  // The call that must succeed. 0: none.
     Work work = {};
-    // Happens when the call may work, or never can.
-    Event begin = {};
+    // Happens when the call may work, or never can. Shared with a thread that
+    // lets it happen: the call may end by itself meanwhile.
+    std::shared_ptr<Event> begin = std::make_shared<Event>();
 
     // The following belong to the order.
     bool has_turn = false;
@@ -63,12 +65,12 @@ class CallOrder {
   void End(Place& place, bool succeeded);
 
  private:
-  using Places = std::vector<Place*>;
+  using Events = std::vector<std::shared_ptr<Event>>;
 
   bool HasFailed(uint64_t number) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
-  void Advance(std::list<Place*>& line, Places& begun)
+  void Advance(std::list<Place*>& line, Events& begun)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Settle(uint64_t number, bool succeeded, Places& begun)
+  void Settle(uint64_t number, bool succeeded, Events& begun)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   absl::Mutex mutex_;

@@ -136,8 +136,8 @@ Task<absl::Status> StreamedCall::AwaitTensors(wire::TensorReader& reader) {
 Task<absl::Status> StreamedCall::AwaitTurn() {
   {
     const std::stop_callback stopped(call_.gone(),
-                                     [this] { place_.begin.Happen(); });
-    Event& begin = place_.begin;
+                                     [this] { place_.begin->Happen(); });
+    Event& begin = *place_.begin;
     co_await begin;
   }
   absl::Status wanted = call_.CheckWanted();

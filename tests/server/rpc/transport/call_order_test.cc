@@ -34,7 +34,7 @@ class CallOrderTest : public ::testing::Test {
   }
 
   Detached Await(CallOrder::Place& place) {
-    Event& begin = place.begin;
+    Event& begin = *place.begin;
     co_await begin;
     begun_.push_back(place.number);
   }
