@@ -4,6 +4,7 @@ import grp
 import os
 import pwd
 import re
+import select
 import socket
 import subprocess
 import sys
@@ -348,6 +349,7 @@ def test_connections_beyond_the_descriptors_wait(binary, tmp_path):
         idle = [socket.socket(socket.AF_UNIX) for _ in range(150)]
         for connection in idle:
             connection.connect(path)
+        assert select.select([process.stderr], [], [], 60)[0], "it says nothing"
         assert "cannot accept a connection" in process.stderr.readline()
         for connection in idle:
             connection.close()
