@@ -136,12 +136,15 @@ SchedulerOptions MakeOptions(const Json& command) {
       .max_delay =
           absl::Microseconds(command.value("max_delay_us", int64_t{0}))};
   if (command.contains("shares")) {
-    for (const auto& [principal, weight] : command["shares"].items()) {
-      if (!(weight.get<double>() > 0)) {
-        throw std::runtime_error("a weight is above 0");
-      }
-      options.weights[principal] = weight.get<double>();
+    const auto weights =
+        command["shares"].get<std::map<std::string, double>>();
+    for (const auto& [principal, weight] : weights) {
+      if (!(weight > 0)) throw std::runtime_error("a weight is above 0");
     }
+    options.weight_of = [weights](const std::string& principal) {
+      const auto found = weights.find(principal);
+      return found == weights.end() ? 1 : found->second;
+    };
   }
   return options;
 }

@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath
 # include besides itself. None: everything.
 MAY_USE: dict[str, set[str] | None] = {
     "base": {"OpenSSL"},
+    "users": {"base", "yaml-cpp"},
     # OpenSSL computes digests.
     "proto/wire": {"proto", "gRPC", "OpenSSL", "Protobuf"},
     # nlohmann-json reads the header of a weights file.
@@ -30,7 +31,10 @@ MAY_USE: dict[str, set[str] | None] = {
     "server/memory": {"server/limits", "LibTorch"},
     "server/device": {"base", "server/limits", "server/scheduler", "LibTorch"},
     "server/tapes": {"base", "server/limits", "LibTorch"},
-    "server/callers": {"base", "server/limits"},
+    # A record of an audit is a line of JSON.
+    "server/callers": {
+        *("base", "users", "server/limits", "nlohmann-json", "spdlog"),
+    },
     "server/instances": {
         *("base", "backbones", "server/limits", "server/device", "server/tapes"),
         *("server/callers", "LibTorch"),
@@ -41,7 +45,8 @@ MAY_USE: dict[str, set[str] | None] = {
     },
     # The options and the folders of the process, for main.cc alone.
     "server/process": {
-        *("base", "server/limits", "server/scheduler", "server/device", "CLI11"),
+        *("base", "users", "server/limits", "server/scheduler", "server/device"),
+        *("server/callers", "CLI11", "spdlog"),
     },
     # The parts that a server owns.
     "server": {
@@ -97,7 +102,7 @@ LIBRARIES = {
     "openssl": "OpenSSL",
     "prometheus": "prometheus-cpp",
     "spdlog": "spdlog",
-    "yaml-cpp/": "yaml-cpp",
+    "yaml-cpp": "yaml-cpp",
     "benchmark": "benchmark",
     "gmock": "GoogleTest",
     "gtest": "GoogleTest",
@@ -109,7 +114,7 @@ LIBRARIES = {
     "sys": "",
 }
 
-FOLDERS = ("base", "proto", "backbones", "server", "client", "tests", "benchmarks")
+FOLDERS = ("base", "users", "proto", "backbones", "server", "client", "tests", "benchmarks")
 INCLUDE = re.compile(r'\s*#\s*include\s*([<"])([^>"]+)[>"]')
 
 

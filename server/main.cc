@@ -16,8 +16,10 @@
 #include <filesystem>
 #include <iostream>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
+#include <string_view>
 #include <system_error>
 #include <utility>
 #include <variant>
@@ -28,7 +30,8 @@
 #include "absl/strings/str_join.h"
 #include "absl/synchronization/mutex.h"
 #include "base/errors.h"
-#include "server/callers/principal.h"
+#include "base/principals.h"
+#include "server/callers/audit.h"
 #include "server/device/devices.h"
 #include "server/device/graph_cache.h"
 #include "server/device/platform.h"
@@ -37,12 +40,14 @@
 #include "server/limits/catching.h"
 #include "server/memory/memory_allocator.h"
 #include "server/memory/memory_room.h"
+#include "server/process/followed_users.h"
 #include "server/process/options.h"
 #include "server/process/state_folder.h"
 #include "server/rpc/rpc_server.h"
 #include "server/rpc/standard/health_check.h"
 #include "server/rpc/transport/listener.h"
 #include "server/server.h"
+#include "users/users_file.h"
 
 namespace backboned {
 namespace {
@@ -98,13 +103,15 @@ void PrepareProcess(const Options& options) {
 // A worker tells with it that its device is lost.
 constexpr int kDeviceLost = SIGUSR1;
 
-// Blocks the signals that end the server in every thread, and returns them.
-sigset_t BlockEndSignals() {
+// Blocks the signals that the server waits for in every thread, and returns
+// them.
+sigset_t BlockSignals(const Options& options) {
   sigset_t signals;
   sigemptyset(&signals);
   sigaddset(&signals, SIGTERM);
   sigaddset(&signals, SIGINT);
   sigaddset(&signals, kDeviceLost);
+  if (!options.users.empty()) sigaddset(&signals, SIGHUP);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   return signals;
 }
@@ -144,15 +151,13 @@ absl::Status HostInstance(Server& server, const std::string& option) {
 }
 
 // Warns of shares and quotas of principals that no listener lets in.
-void WarnOfAbsentPrincipals(const Server& server,
+void WarnOfAbsentPrincipals(const Options& options,
                             const std::vector<rpc::Listener>& listeners) {
   std::set<std::string> named;
-  for (const auto& [principal, weight] :
-       server.workers().front()->scheduling().weights) {
-    named.insert(principal);
-  }
-  for (const auto& [principal, part] : server.limits().quotas.principals) {
-    named.insert(principal);
+  for (const auto& numbers : {options.shares, options.limits.quotas.principals}) {
+    for (const auto& [principal, number] : numbers.All()) {
+      named.insert(principal);
+    }
   }
   named.erase(std::string(kLocalPrincipal));
   for (const rpc::Listener& listener : listeners) {
@@ -215,12 +220,29 @@ absl::Status PrepareForGpus(const Options& options,
   return options.graph_bytes > 0 ? GraphCache::Load() : absl::OkStatus();
 }
 
-// Waits for a signal, then drains; a second SIGTERM or SIGINT ends the process
-// at once.
-void ServeUntilSignal(rpc::RpcServer& rpc_server, const Options& options,
-                      const sigset_t& signals) {
+// Waits for a signal that ends the server. Until then follows the users file,
+// if there is one, and ends what its changes, and the time, forbid.
+int AwaitEnd(rpc::RpcServer& rpc_server, FollowedUsers* users,
+             const sigset_t& signals) {
   int signal = 0;
-  sigwait(&signals, &signal);
+  if (users == nullptr) {
+    sigwait(&signals, &signal);
+    return signal;
+  }
+  while (true) {
+    constexpr timespec kPause = {.tv_sec = 1, .tv_nsec = 0};
+    signal = sigtimedwait(&signals, nullptr, &kPause);
+    if (signal > 0 && signal != SIGHUP) return signal;
+    users->Follow(/*anyway=*/signal == SIGHUP);
+    rpc_server.RecheckCallers();
+  }
+}
+
+// Serves until a signal, then drains; a second SIGTERM or SIGINT ends the
+// process at once.
+void ServeUntilSignal(rpc::RpcServer& rpc_server, const Options& options,
+                      FollowedUsers* users, const sigset_t& signals) {
+  const int signal = AwaitEnd(rpc_server, users, signals);
   spdlog::info("draining signal={} timeout={}",
                signal == SIGTERM  ? "SIGTERM"
                : signal == SIGINT ? "SIGINT"
@@ -228,6 +250,7 @@ void ServeUntilSignal(rpc::RpcServer& rpc_server, const Options& options,
                absl::FormatDuration(options.limits.drain_timeout));
   sigset_t impatient = signals;
   sigdelset(&impatient, kDeviceLost);  // It may come several times.
+  sigdelset(&impatient, SIGHUP);
   pthread_sigmask(SIG_UNBLOCK, &impatient, nullptr);
   rpc_server.Drain(options.limits.drain_timeout);
   spdlog::info("stopped");
@@ -235,7 +258,7 @@ void ServeUntilSignal(rpc::RpcServer& rpc_server, const Options& options,
 
 absl::Status Serve(const Options& options,
                    const std::vector<rpc::Listener>& listeners) {
-  const sigset_t signals = BlockEndSignals();
+  const sigset_t signals = BlockSignals(options);
   if (options.deterministic) ComputeDeterministically();
   absl::StatusOr<std::vector<c10::Device>> devices =
       OpenDevices(options.devices);
@@ -254,8 +277,15 @@ absl::Status Serve(const Options& options,
   Server server(*devices, options.threads,
                 {.limits = options.limits,
                  .scheduling = SchedulingOf(options),
+                 .shares = options.shares,
                  .graph_bytes = options.graph_bytes},
                 *weights);
+  std::optional<FollowedUsers> users;
+  if (!options.users.empty()) {
+    users.emplace(options.users, server.directory());
+    absl::Status read = users->Read();
+    if (!read.ok()) return PrefixMessage("--users", read);
+  }
   for (DeviceWorker* const worker : server.workers()) {
     worker->OnLost([] { kill(getpid(), kDeviceLost); });
   }
@@ -268,10 +298,10 @@ absl::Status Serve(const Options& options,
                                      .insecure_remote = options.insecure_remote,
                                      .reflection = options.reflection});
   if (!rpc_server.ok()) return rpc_server.status();
-  WarnOfAbsentPrincipals(server, listeners);
+  WarnOfAbsentPrincipals(options, listeners);
   WarnOfOpenDoor(listeners);
   std::cout << ServingLine(server, **rpc_server) << std::endl;
-  ServeUntilSignal(**rpc_server, options, signals);
+  ServeUntilSignal(**rpc_server, options, users ? &*users : nullptr, signals);
   for (const DeviceWorker* const worker : server.workers()) {
     if (!worker->is_lost()) continue;
     return Error(absl::StatusCode::kUnavailable, Reason::kDeviceLost,
@@ -295,8 +325,11 @@ absl::Status Check(const Options& options) {
   return healthy;
 }
 
-// The exit status after options that are wrong.
-constexpr int kMisused = 2;
+// Says what is wrong about an option, and returns the exit status.
+int Misuse(std::string_view option, const absl::Status& status) {
+  std::cerr << "backboned: " << option << " " << status.message() << "\n";
+  return 2;
+}
 
 // Returns the exit status; an error's message goes to standard error.
 int Report(const absl::Status& status) {
@@ -314,11 +347,18 @@ int Main(int argc, char** argv) {
   const absl::StatusOr<std::vector<rpc::Listener>> listeners =
       rpc::ParseListeners(options.listen);
   if (!listeners.ok()) {
-    std::cerr << "backboned: --listen " << listeners.status().message() << "\n";
-    return kMisused;
+    return Misuse("--listen", listeners.status());
+  }
+  if (!options.users.empty()) {
+    const absl::StatusOr<Users> users = ReadUsers(options.users);
+    if (!users.ok()) return Misuse("--users", users.status());
   }
   ApplyOmpWait(options, argv);
   PrepareProcess(options);
+  if (!options.audit_log.empty()) {
+    const absl::Status opened = OpenAuditFile(options.audit_log);
+    if (!opened.ok()) return Misuse("--audit-log", opened);
+  }
   for (const std::string& unknown : options.unknown_variables) {
     spdlog::warn("{}", unknown);
   }

@@ -26,16 +26,20 @@ constexpr absl::Duration kSweepInterval = absl::Seconds(1);
 // The usual time that a call holds its upload's bytes.
 constexpr absl::Duration kUploadRetryDelay = absl::Milliseconds(100);
 
-// Completes how a device's time is shared by the limits of its queue.
-SchedulerOptions WithLimits(SchedulerOptions scheduling, const Limits& limits) {
+// Completes how a device's time is shared by the limits of its queue, and by
+// weights.
+SchedulerOptions WithLimits(SchedulerOptions scheduling, const Limits& limits,
+                            const NumberByPrincipal& shares) {
   scheduling.max_queued = limits.max_queued;
   scheduling.max_queued_by_flow = limits.max_queued_by_run;
-  for (const auto& [principal, fraction] : limits.quotas.principals) {
-    scheduling.max_queued_by_principal[principal] = limits.quotas.Part(
-        LimitScope::kPrincipal, {principal}, limits.max_queued);
-  }
-  scheduling.max_queued_of_others = limits.quotas.Part(
-      LimitScope::kPrincipal, /*payer=*/{}, limits.max_queued);
+  scheduling.max_queued_of = [quotas = limits.quotas,
+                              all = limits.max_queued](
+                                 const std::string& principal) {
+    return quotas.Part(LimitScope::kPrincipal, {principal}, all);
+  };
+  scheduling.weight_of = [shares](const std::string& principal) {
+    return shares.Find(principal).value_or(1);
+  };
   return scheduling;
 }
 
@@ -59,6 +63,7 @@ Server::Server(const std::vector<c10::Device>& devices, int threads,
       weights_(std::move(weights)),
       uid_(RandomId()),
       clock_(clock),
+      directory_(limits_.quotas.principals, options.shares),
       registry_(limits_.max_instances, limits_.quotas),
       tapes_({.max_count = limits_.max_tapes,
               .max_bytes = limits_.max_tape_bytes,
@@ -81,7 +86,7 @@ Server::Server(const std::vector<c10::Device>& devices, int threads,
           Budget::Options{.name = "max-cache-bytes",
                           .limit = limits_.max_cache_bytes,
                           .quotas = limits_.quotas})) {
-  const SchedulerOptions scheduling = WithLimits(options.scheduling, limits_);
+  const SchedulerOptions scheduling = WithLimits(options.scheduling, limits_, options.shares);
   for (const c10::Device& device : devices) {
     std::unique_ptr<DeviceWorker>& worker = workers_[device.str()];
     if (worker != nullptr) continue;
@@ -182,7 +187,7 @@ void Server::Sweep(absl::Time now) {
     tapes_.DropSession(session.id, session.principal, now);
     for (const std::string& name : session.instances) {
       absl::StatusOr<std::shared_ptr<Instance>> instance =
-          registry_.Find(name, session.principal);
+          registry_.Find(name, {session.principal});
       if (instance.ok()) DeleteInstance(**instance).IgnoreError();
     }
   }

@@ -20,8 +20,10 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "base/clock.h"
+#include "base/principals.h"
 #include "base/task.h"
 #include "server/callers/answer_log.h"
+#include "server/callers/directory.h"
 #include "server/callers/sessions.h"
 #include "server/device/device_worker.h"
 #include "server/instances/beginning.h"
@@ -40,8 +42,11 @@ inline constexpr absl::Duration kMemoryRest = absl::Seconds(10);
 
 struct ServerOptions {
   Limits limits = {};
-  // Of each device. The limits of its queue are those of `limits`.
+  // Of each device. The limits of its queue are those of `limits`, its weights
+  // `shares`.
   SchedulerOptions scheduling = {};
+  // Weights, positive. A principal that is absent has 1.
+  NumberByPrincipal shares = {};
   AnswerLog::Limits answers = {};
   // Of each GPU's memory, for CUDA graphs. 0: none; else GraphCache::Load was
   // called.
@@ -80,6 +85,7 @@ class Server {
   // the system. The sweeper calls this each second.
   void Sweep(absl::Time now);
 
+  Directory& directory() { return directory_; }
   Registry& registry() { return registry_; }
   TapeStore& tapes() { return tapes_; }
   Sessions& sessions() { return sessions_; }
@@ -117,6 +123,7 @@ class Server {
   const WeightsFolder weights_;
   const std::string uid_;
   const Clock& clock_;
+  Directory directory_;
   Registry registry_;
   TapeStore tapes_;
   Sessions sessions_;

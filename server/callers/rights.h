@@ -1,14 +1,25 @@
-// Decides what a principal may do with an instance.
+// Decides what a caller may do.
 
 #ifndef BACKBONED_SERVER_CALLERS_RIGHTS_H_
 #define BACKBONED_SERVER_CALLERS_RIGHTS_H_
 
+#include <string>
 #include <string_view>
 
 #include "absl/status/status.h"
 #include "server/callers/access.h"
+#include "users/users_file.h"
 
 namespace backboned {
+
+// Who calls.
+struct Caller {
+  std::string principal;
+  // What it may do at all.
+  Rights rights = Rights::kTrain;
+
+  bool operator==(const Caller&) const = default;
+};
 
 // Of an instance, all that rights depend on, and its name. Instances of
 // `server` are shared.
@@ -18,12 +29,17 @@ struct Ownership {
   bool shared = false;
 };
 
-// Returns whether `principal` may know of an instance, and read it.
-bool MayRead(const Ownership& instance, std::string_view principal);
+// Returns kPermissionDenied (kNotPermitted) unless `caller` may call a method
+// that needs `access`, whatever instance it names.
+absl::Status CheckMethod(const Caller& caller, std::string_view method,
+                         Access access);
 
-// Returns kPermissionDenied (kNotPermitted) unless `principal`, which may read
-// the instance, may have `access` to it.
-absl::Status CheckRight(const Ownership& instance, std::string_view principal,
+// Returns whether `caller` may know of an instance, and read it.
+bool MayRead(const Ownership& instance, const Caller& caller);
+
+// Returns kPermissionDenied (kNotPermitted) unless `caller`, which may read the
+// instance, may have `access` to it.
+absl::Status CheckRight(const Ownership& instance, const Caller& caller,
                         Access access);
 
 // Returns whether the forwards of `principal` use an instance's feature cache.

@@ -4,7 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/errors.h"
-#include "server/callers/rights.h"
+#include "base/principals.h"
 
 namespace backboned {
 Registry::Registry(int64_t max_instances, const Quotas& quotas)
@@ -14,16 +14,16 @@ Registry::Registry(int64_t max_instances, const Quotas& quotas)
                .quotas = quotas}) {}
 
 absl::StatusOr<std::shared_ptr<Instance>> Registry::Find(
-    std::string_view reference, std::string_view principal) const {
+    std::string_view reference, const Caller& caller) const {
   std::shared_ptr<Instance> found;
   const size_t slash = reference.find('/');
   if (slash != std::string_view::npos) {
     found = Get(reference.substr(0, slash), reference.substr(slash + 1));
   } else {
-    found = Get(principal, reference);
+    found = Get(caller.principal, reference);
     if (found == nullptr) found = Get(kServerPrincipal, reference);
   }
-  if (found != nullptr && MayRead(found->ownership(), principal)) return found;
+  if (found != nullptr && MayRead(found->ownership(), caller)) return found;
   return Error(absl::StatusCode::kNotFound, Reason::kInstanceNotFound,
                reference.empty()
                    ? "the header names no instance"
@@ -79,10 +79,10 @@ std::vector<std::shared_ptr<Instance>> Registry::List() const {
 }
 
 std::vector<std::shared_ptr<Instance>> Registry::ListFor(
-    std::string_view principal) const {
+    const Caller& caller) const {
   std::vector<std::shared_ptr<Instance>> list = List();
   std::erase_if(list, [&](const std::shared_ptr<Instance>& instance) {
-    return !MayRead(instance->ownership(), principal);
+    return !MayRead(instance->ownership(), caller);
   });
   return list;
 }

@@ -14,6 +14,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "server/callers/rights.h"
 #include "server/instances/instance.h"
 #include "server/limits/budget.h"
 #include "server/limits/quotas.h"
@@ -27,11 +28,11 @@ class Registry {
  public:
   Registry(int64_t max_instances, const Quotas& quotas);
 
-  // Finds the instance that `reference` means to `principal`: a bare name is
+  // Finds the instance that `reference` means to `caller`: a bare name is
   // its own instance, else one of `server`; `owner/name` names any that it may
   // read. Returns kNotFound if there is none.
   absl::StatusOr<std::shared_ptr<Instance>> Find(
-      std::string_view reference, std::string_view principal) const;
+      std::string_view reference, const Caller& caller) const;
 
   // Returns the instance `owner/name`, or nullptr.
   std::shared_ptr<Instance> Get(std::string_view owner,
@@ -51,11 +52,10 @@ class Registry {
   // The places of instances, by payer.
   const Budget& places() const { return places_; }
 
-  // Returns all instances, or those that `principal` may read, by owner and
+  // Returns all instances, or those that `caller` may read, by owner and
   // name.
   std::vector<std::shared_ptr<Instance>> List() const;
-  std::vector<std::shared_ptr<Instance>> ListFor(
-      std::string_view principal) const;
+  std::vector<std::shared_ptr<Instance>> ListFor(const Caller& caller) const;
 
  private:
   using Key = std::pair<std::string, std::string>;  // Owner, name.

@@ -28,8 +28,7 @@ double Quotas::Fraction(LimitScope scope, const Payer& payer) const {
   if (payer.principal == kServerPrincipal) return 1;
   if (scope == LimitScope::kSession) return session;
   if (scope != LimitScope::kPrincipal) return 1;
-  const auto named = principals.find(payer.principal);
-  return named == principals.end() ? principal : named->second;
+  return principals.Find(payer.principal).value_or(principal);
 }
 
 int64_t Quotas::Part(LimitScope scope, const Payer& payer,

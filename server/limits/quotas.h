@@ -6,16 +6,13 @@
 #include <array>
 #include <compare>
 #include <cstdint>
-#include <map>
 #include <string>
 #include <string_view>
 
 #include "base/errors.h"
+#include "base/principals.h"
 
 namespace backboned {
-
-// The owner of the instances that are hosted from the start.
-inline constexpr std::string_view kServerPrincipal = "server";
 
 // The caller that a limited amount counts for.
 struct Payer {
@@ -31,7 +28,7 @@ struct Payer {
 struct Quotas {
   double session = 1;
   double principal = 1;  // Of one that `principals` does not name.
-  std::map<std::string, double> principals = {};
+  NumberByPrincipal principals = {};
 
   // Returns the fraction of a limit that may be used within `scope` of `payer`.
   double Fraction(LimitScope scope, const Payer& payer) const;

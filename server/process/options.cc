@@ -115,6 +115,15 @@ void AddServing(Adder& add, Options& options) {
           "connect besides the server's account); repeatable")
       ->allow_extra_args(false)
       ->type_name("ADDRESS[,OPTION=VALUE]...");
+  add.Add("--users", options.users,
+          "File of those who may call, and what each may do; read again when "
+          "it changes, and at SIGHUP. Without it, everybody whom an address "
+          "lets in may call and train")
+      ->type_name("FILE");
+  add.Add("--audit-log", options.audit_log,
+          "File to which refused calls and changes of users are added, a line "
+          "of JSON each; else the log has them")
+      ->type_name("FILE");
   add.AddFlag(
       "--insecure-remote", options.insecure_remote,
       "Allow addresses beyond loopback, without authentication or encryption");
@@ -173,6 +182,16 @@ std::optional<std::pair<std::string, double>> ReadPrincipalNumber(
   return std::pair(parts[0], number);
 }
 
+// Reads such texts. The last one of a principal counts.
+NumberByPrincipal::Numbers ReadAll(const std::vector<std::string>& texts) {
+  NumberByPrincipal::Numbers numbers;
+  for (const std::string& text : texts) {
+    const auto [principal, number] = *ReadPrincipalNumber(text);
+    numbers.insert_or_assign(principal, number);
+  }
+  return numbers;
+}
+
 bool IsFraction(double number) { return number > 0 && number <= 1; }
 
 // Adds --quota, whose texts it reads into `quotas`, and --session-quota.
@@ -203,11 +222,13 @@ void AddQuotas(Adder& add, Quotas& quotas, std::vector<std::string>& texts) {
       ->type_name("FRACTION");
 }
 
-void AddSharing(Adder& add, Options& options) {
+// Adds --share, whose texts it reads into `shares`, and the rules of batches.
+void AddSharing(Adder& add, Options& options,
+                std::vector<std::string>& shares) {
   const auto is_share = [](const std::string& text) {
     return ReadPrincipalNumber(text).has_value();
   };
-  add.AddList("--share", options.shares,
+  add.AddList("--share", shares,
               "Weight of a principal's share of a device: PRINCIPAL=WEIGHT; "
               "other principals have 1; repeatable")
       ->check(
@@ -274,14 +295,8 @@ int Refuse(std::string_view message) {
 }  // namespace
 
 SchedulerOptions SchedulingOf(const Options& options) {
-  SchedulerOptions scheduling = {
-      .max_batch = options.max_batch,
-      .max_delay = absl::Microseconds(options.max_delay_us)};
-  for (const std::string& share : options.shares) {
-    const auto [principal, weight] = *ReadPrincipalNumber(share);
-    scheduling.weights.insert_or_assign(principal, weight);
-  }
-  return scheduling;
+  return {.max_batch = options.max_batch,
+          .max_delay = absl::Microseconds(options.max_delay_us)};
 }
 
 std::variant<Options, int> ParseOptions(int argc, char** argv) {
@@ -298,7 +313,8 @@ std::variant<Options, int> ParseOptions(int argc, char** argv) {
                                     TorchVersion(), ")"));
   Adder add(app);
   AddServing(add, options);
-  AddSharing(add, options);
+  std::vector<std::string> shares;
+  AddSharing(add, options, shares);
   AddLimits(add, options.limits);
   std::vector<std::string> quotas;
   AddQuotas(add, options.limits.quotas, quotas);
@@ -312,10 +328,8 @@ std::variant<Options, int> ParseOptions(int argc, char** argv) {
     return Refuse(error.what());
   }
   options.unknown_variables = UnknownVariables(environ, Variables(app));
-  for (const std::string& quota : quotas) {
-    const auto [principal, fraction] = *ReadPrincipalNumber(quota);
-    options.limits.quotas.principals.insert_or_assign(principal, fraction);
-  }
+  options.limits.quotas.principals.Set(ReadAll(quotas));
+  options.shares.Set(ReadAll(shares));
   if (check->count() > 0) options.check = check_target;
   return options;
 }

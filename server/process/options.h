@@ -9,6 +9,7 @@
 #include <variant>
 #include <vector>
 
+#include "base/principals.h"
 #include "server/limits/limits.h"
 #include "server/scheduler/scheduler.h"
 
@@ -27,6 +28,8 @@ struct Options {
   int64_t graph_bytes = 0;             // Of a GPU's, for CUDA graphs.
   bool deterministic = false;
   std::string omp_wait = "auto";  // auto, active, passive.
+  std::string users;  // Empty: whoever an address lets in.
+  std::string audit_log;  // Empty: the log has the records.
   bool insecure_remote = false;
   bool reflection = true;
   std::string log_level = "info";
@@ -37,7 +40,7 @@ struct Options {
   std::optional<std::string> check;
 
   Limits limits;
-  std::vector<std::string> shares;  // PRINCIPAL=WEIGHT.
+  NumberByPrincipal shares;  // Weights.
   int64_t max_batch = 64;
   int64_t max_delay_us = 0;
 };

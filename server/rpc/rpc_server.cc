@@ -155,6 +155,10 @@ std::shared_ptr<grpc::Channel> RpcServer::InProcessChannel() {
   return server_->InProcessChannel(grpc::ChannelArguments());
 }
 
+void RpcServer::RecheckCallers() {
+  Post(thread_->queue(), [this] { streams_.RecheckAll(); });
+}
+
 void RpcServer::Drain(absl::Duration grace) {
   if (thread_ == nullptr) return;
   gate_.Drain();

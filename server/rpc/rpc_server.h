@@ -55,6 +55,10 @@ class RpcServer {
   // Returns a channel inside this process.
   std::shared_ptr<grpc::Channel> InProcessChannel();
 
+  // Ends the streams of calls whose callers may not call any more, and lets
+  // clients move from those whose callers have other rights.
+  void RecheckCallers();
+
   // Refuses new calls and waits until those inside have ended; cancels those
   // that still run after `grace`.
   void Drain(absl::Duration grace);

@@ -15,7 +15,7 @@ constexpr double kMeanWeight = 0.1;
 }  // namespace
 
 Scheduler::Scheduler(SchedulerOptions options)
-    : options_(std::move(options)), fair_share_(options_.weights) {}
+    : options_(std::move(options)), fair_share_(options_.weight_of) {}
 
 absl::Status Scheduler::Submit(WorkItem item, absl::Time now) {
   Expire(now);
@@ -138,9 +138,8 @@ int64_t Scheduler::queued_of(const std::string& principal) const {
 }
 
 int64_t Scheduler::max_queued_of(const std::string& principal) const {
-  const auto found = options_.max_queued_by_principal.find(principal);
-  if (found != options_.max_queued_by_principal.end()) return found->second;
-  return std::min(options_.max_queued, options_.max_queued_of_others);
+  if (options_.max_queued_of == nullptr) return options_.max_queued;
+  return options_.max_queued_of(principal);
 }
 
 int64_t Scheduler::Ahead(const FlowName& flow) const {
@@ -153,10 +152,10 @@ int64_t Scheduler::Ahead(const FlowName& flow) const {
     }
   }
   const double turns =
-      static_cast<double>(ahead + 1) / fair_share_.WeightOf(flow.principal);
+      static_cast<double>(ahead + 1) / fair_share_.weight_of(flow.principal);
   for (const auto& [principal, waiting] : queued_by_principal_) {
     if (principal == flow.principal) continue;
-    const double theirs = std::ceil(turns * fair_share_.WeightOf(principal));
+    const double theirs = std::ceil(turns * fair_share_.weight_of(principal));
     ahead += theirs < static_cast<double>(waiting)
                  ? static_cast<int64_t>(theirs)
                  : waiting;

@@ -4,6 +4,7 @@
 #define BACKBONED_SERVER_SCHEDULER_SCHEDULER_H_
 
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <map>
 #include <set>
@@ -43,17 +44,16 @@ struct SchedulerOptions {
   int64_t max_queued = std::numeric_limits<int64_t>::max();
   // The most items that may wait of one flow.
   int64_t max_queued_by_flow = std::numeric_limits<int64_t>::max();
-  // The most items that may wait of a principal's flows together, and of one
-  // that is absent.
-  std::map<std::string, int64_t> max_queued_by_principal = {};
-  int64_t max_queued_of_others = std::numeric_limits<int64_t>::max();
+  // Returns the most items that may wait of a principal's flows together. Null:
+  // as many as of all.
+  std::function<int64_t(const std::string& principal)> max_queued_of = nullptr;
   // The most samples that may run together. An item with more runs alone.
   int64_t max_batch = 64;
   // The longest wait of an item for others to run with. 0: the items that wait
   // when the device is free run together.
   absl::Duration max_delay = absl::ZeroDuration();
-  // By principal, positive. A principal that is absent has weight 1.
-  std::map<std::string, double> weights = {};
+  // Returns a principal's weight, which is positive. Null: all have 1.
+  FairShare::WeightOf weight_of = nullptr;
 };
 
 // The reason why a batch of work with a merge key left the queue.

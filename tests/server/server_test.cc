@@ -104,7 +104,7 @@ TEST_F(ServerTest, CreatesABenchmarksInstance) {
   EXPECT_EQ(created.instance->identity().benchmark, "seq-mnist");
   EXPECT_EQ(created.instance->architecture().name(), "mnistmlp");
   EXPECT_FALSE(created.existed);
-  EXPECT_THAT(server_.registry().Find("a", "local"),
+  EXPECT_THAT(server_.registry().Find("a", {"local"}),
               IsOkAndHolds(created.instance));
 }
 

@@ -15,7 +15,7 @@ BackboneService::BackboneService(Surroundings& surroundings)
                                   Access::kRead);
   AddExchange<v1::TrainStepResult>("TrainStep", &BackboneService::TrainStep,
                                    Access::kWrite);
-  AddUnary("ReleaseTapes", &BackboneService::ReleaseTapes, Access::kNone);
+  AddUnary("ReleaseTapes", &BackboneService::ReleaseTapes, Access::kAny);
   AddDownload("GetParams", &BackboneService::GetParams, Access::kRead);
   AddUpload("SetParams", &BackboneService::SetParams, Access::kWrite);
   AddDownload("GetGrads", &BackboneService::GetGrads, Access::kRead);

@@ -114,16 +114,16 @@ v1::CreateInstanceResponse ResponseOf(const Created& created,
 
 InstanceService::InstanceService(Surroundings& surroundings)
     : DecoratedService("backboned.v1.InstanceService", surroundings) {
-  AddUnary("GetServer", &InstanceService::GetServer, Access::kNone);
+  AddUnary("GetServer", &InstanceService::GetServer, Access::kAny);
   AddUnary("ListArchitectures", &InstanceService::ListArchitectures,
-           Access::kNone);
-  AddUnary("ListBenchmarks", &InstanceService::ListBenchmarks, Access::kNone);
-  AddChange("CreateInstance", &InstanceService::CreateInstance, Access::kNone);
-  AddChange("CloneInstance", &InstanceService::CloneInstance, Access::kRead);
+           Access::kAny);
+  AddUnary("ListBenchmarks", &InstanceService::ListBenchmarks, Access::kAny);
+  AddChange("CreateInstance", &InstanceService::CreateInstance, Access::kCreate);
+  AddChange("CloneInstance", &InstanceService::CloneInstance, Access::kCreate);
   AddChange("UpdateInstance", &InstanceService::UpdateInstance,
             Access::kManage);
   AddUnary("GetInstance", &InstanceService::GetInstance, Access::kRead);
-  AddUnary("ListInstances", &InstanceService::ListInstances, Access::kNone);
+  AddUnary("ListInstances", &InstanceService::ListInstances, Access::kAny);
   AddChange("DeleteInstance", &InstanceService::DeleteInstance,
             Access::kManage);
 }
@@ -299,7 +299,7 @@ Task<absl::StatusOr<v1::GetInstanceResponse>> InstanceService::GetInstance(
 Task<absl::StatusOr<v1::ListInstancesResponse>> InstanceService::ListInstances(
     Call& call, const v1::ListInstancesRequest& request) {
   const std::vector<std::shared_ptr<Instance>> all =
-      server().registry().ListFor(call.principal());
+      server().registry().ListFor(call.caller());
   const auto key_of = [](const std::shared_ptr<Instance>& instance) {
     // Sorts as owner and name do: the space precedes all of their characters.
     return absl::StrCat(instance->identity().owner, " ",

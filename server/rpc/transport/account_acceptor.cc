@@ -17,7 +17,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "server/callers/principal.h"
+#include "base/principals.h"
+#include "server/callers/directory.h"
 #include "server/limits/catching.h"
 
 namespace backboned::rpc {
@@ -35,13 +36,13 @@ uid_t UnknownAccount() {
 // is left. The connection waits in the socket's queue.
 constexpr std::chrono::milliseconds kPause(100);
 
-// Returns an account's principal, or kInvalidArgument.
-absl::StatusOr<std::string> PrincipalOfAccount(uid_t account) {
+// Returns who an account is, or kInvalidArgument.
+absl::StatusOr<Identity> IdentityOfAccount(uid_t account) {
   if (account == UnknownAccount()) {
     return absl::InvalidArgumentError("it may be any account");
   }
   if (account == 0 || account == geteuid()) {
-    return std::string(kLocalPrincipal);
+    return Identity{.name = std::string(kLocalPrincipal)};
   }
   passwd entry = {};
   passwd* found = nullptr;
@@ -52,9 +53,7 @@ absl::StatusOr<std::string> PrincipalOfAccount(uid_t account) {
     return absl::InvalidArgumentError(error == 0 ? "it has no name here"
                                                  : std::strerror(error));
   }
-  absl::Status valid = CheckPrincipal(found->pw_name);
-  if (!valid.ok()) return valid;
-  return std::string(found->pw_name);
+  return Identity{.name = found->pw_name, .is_account = true};
 }
 
 }  // namespace
@@ -151,14 +150,14 @@ void AccountAcceptor::Accept(int listener) {
 absl::StatusOr<AccountAcceptor::Door*> AccountAcceptor::DoorOf(uid_t account) {
   const auto known = accounts_.find(account);
   if (known != accounts_.end()) return known->second;
-  absl::StatusOr<std::string> principal = PrincipalOfAccount(account);
-  if (!principal.ok()) return principal.status();
+  absl::StatusOr<Identity> identity = IdentityOfAccount(account);
+  if (!identity.ok()) return identity.status();
   if (accounts_.size() == kMostAccounts) {
     return absl::ResourceExhaustedError(
         absl::StrCat(kMostAccounts, " other accounts have connected"));
   }
   Door* const door = &doors_[accounts_.size()];
-  door->announcer->SetPrincipal(*std::move(principal));
+  door->announcer->SetIdentity(*identity);
   accounts_.emplace(account, door);
   return door;
 }

@@ -24,8 +24,7 @@ namespace backboned::rpc {
 // Accepts the connections of Unix sockets, asks the kernel whose process is at
 // the other end, and hands them to gRPC by a door of that account: gRPC tells
 // the door of a call, and nothing else of its connection. The server's own
-// account and root are the local principal; every other account is the
-// principal of its name.
+// account and root are the local principal.
 class AccountAcceptor {
  public:
   // The most accounts in the life of a server: each has a door from the first

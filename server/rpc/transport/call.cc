@@ -7,6 +7,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "base/errors.h"
 #include "server/rpc/transport/listener.h"
 
@@ -47,12 +48,16 @@ bool IsToken(std::string_view text) {
 
 absl::StatusOr<Call> Call::Create(std::string_view method,
                                   const grpc::ServerContext& context,
-                                  std::stop_token gone, const Clock& clock) {
-  absl::StatusOr<std::string> principal = PrincipalOf(context);
-  if (!principal.ok()) return principal.status();
+                                  std::stop_token gone,
+                                  const Directory& directory,
+                                  const Clock& clock) {
+  absl::StatusOr<Identity> identity = IdentityOf(context);
+  if (!identity.ok()) return identity.status();
   Call call(method, std::move(gone), TimeLeft(context), clock);
-  call.principal_ = *std::move(principal);
-  absl::Status status = ReadToken(context, "backboned-session", call.session_);
+  call.identity_ = *std::move(identity);
+  absl::Status status = call.Recheck(directory);
+  if (status.ok())
+    status = ReadToken(context, "backboned-session", call.session_);
   if (status.ok()) status = ReadToken(context, "backboned-label", call.label_);
   if (!status.ok()) return status;
   return call;
@@ -61,10 +66,17 @@ absl::StatusOr<Call> Call::Create(std::string_view method,
 Call Call::Within(std::string_view method, std::stop_token gone,
                   absl::Duration timeout) const {
   Call call(method, std::move(gone), timeout, *clock_);
-  call.principal_ = principal_;
+  call.identity_ = identity_;
+  call.caller_ = caller_;
   call.session_ = session_;
   call.label_ = label_;
   return call;
+}
+
+absl::Status Call::Recheck(const Directory& directory) {
+  absl::StatusOr<Caller> caller = directory.Find(identity_, absl::Now());
+  if (caller.ok()) caller_ = *std::move(caller);
+  return caller.status();
 }
 
 Call::Call(std::string_view method, std::stop_token gone,
@@ -98,7 +110,7 @@ absl::Status Call::HowItEnded(const absl::Status& status) const {
 }
 
 DeviceWorker::Request Call::WorkerRequest(uint64_t lane) const {
-  return {.principal = principal_,
+  return {.principal = principal(),
           .run = flow().run,
           .lane = lane,
           .deadline = deadline_,

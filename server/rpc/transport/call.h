@@ -17,6 +17,8 @@
 #include "absl/time/time.h"
 #include "base/clock.h"
 #include "server/callers/access.h"
+#include "server/callers/directory.h"
+#include "server/callers/rights.h"
 #include "server/device/device_worker.h"
 #include "server/limits/quotas.h"
 
@@ -29,11 +31,13 @@ class Call {
  public:
   // Reads the metadata of `context`. `gone` is stopped once the caller has
   // gone. Returns kInvalidArgument if `backboned-session` or `backboned-label`
-  // is not 1 to 64 characters of [A-Za-z0-9_.-], kUnauthenticated as
-  // PrincipalOf. Times are those of `clock`.
+  // is not 1 to 64 characters of [A-Za-z0-9_.-], or the error of IdentityOf or
+  // of `directory`. Times are those of `clock`.
   static absl::StatusOr<Call> Create(std::string_view method,
                                      const grpc::ServerContext& context,
-                                     std::stop_token gone, const Clock& clock);
+                                     std::stop_token gone,
+                                     const Directory& directory,
+                                     const Clock& clock);
 
   // Returns a call of `method` by the caller of this one, a stream of calls:
   // received now, with a deadline of its own. `gone` is stopped once its end is
@@ -41,17 +45,22 @@ class Call {
   Call Within(std::string_view method, std::stop_token gone,
               absl::Duration timeout) const;
 
+  // Asks `directory` for the caller's rights once more. Returns its error.
+  absl::Status Recheck(const Directory& directory);
+
   const std::string& method() const { return method_; }
-  const std::string& principal() const { return principal_; }
+  const Identity& identity() const { return identity_; }
+  const Caller& caller() const { return caller_; }
+  const std::string& principal() const { return caller_.principal; }
   const std::string& session() const { return session_; }  // Empty: none.
   const std::string& label() const { return label_; }      // Empty: none.
 
   // The payer of all that the call takes.
-  Payer payer() const { return {principal_, session_}; }
+  Payer payer() const { return {principal(), session_}; }
 
   // The flow of the call's work: its label's, else its session's.
   FlowName flow() const {
-    return {principal_, label_.empty() ? session_ : label_};
+    return {principal(), label_.empty() ? session_ : label_};
   }
 
   // The access that the method has to the instance in its request.
@@ -108,10 +117,11 @@ class Call {
   std::string method_;
   std::stop_token gone_;
   const Clock* clock_;
-  std::string principal_;
+  Identity identity_;
+  Caller caller_;
   std::string session_;
   std::string label_;
-  Access access_ = Access::kNone;
+  Access access_ = Access::kAny;
   absl::Time received_;
   absl::Time deadline_;
   std::shared_ptr<MemoryAccount> account_;

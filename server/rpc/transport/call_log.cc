@@ -3,10 +3,12 @@
 #include <spdlog/spdlog.h>
 
 #include <string>
+#include <string_view>
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
+#include "server/callers/audit.h"
 #include "server/rpc/transport/status.h"
 
 namespace backboned::rpc {
@@ -40,7 +42,23 @@ spdlog::level::level_enum Level(const absl::Status& status) {
 
 }  // namespace
 
+// Records that somebody was refused.
+void AuditRefusal(const absl::Status& status, std::string_view method,
+                  std::string_view principal, std::string_view instance) {
+  if (!absl::IsPermissionDenied(status) && !absl::IsUnauthenticated(status)) {
+    return;
+  }
+  Audit({{"event", "call refused"},
+         {"principal", principal},
+         {"method", method},
+         {"instance", instance},
+         {"reason", ReasonName(ReasonOrDefault(status))},
+         {"message", std::string(status.message())}});
+}
+
 void LogCall(const Call& call, const absl::Status& status) {
+  AuditRefusal(status, call.method(), call.principal(),
+               std::string_view(call.record().instance).substr(0, 130));
   if (!spdlog::should_log(Level(status))) return;
   const Call::Record& record = call.record();
   std::string line = absl::StrCat("call method=", call.method());
@@ -62,6 +80,7 @@ void LogCall(const Call& call, const absl::Status& status) {
 }
 
 void LogRefusal(std::string_view method, const absl::Status& status) {
+  AuditRefusal(status, method, /*principal=*/"", /*instance=*/"");
   std::string line = absl::StrCat("call method=", View(method));
   AddStatus(line, status);
   spdlog::log(Level(status), line);

@@ -47,7 +47,7 @@ Task<absl::Status> CallStream::Serve() {
       surroundings_.server.sessions().Begin(call_.session(), call_.principal(),
                                             call_.received());
   const absl::StatusOr<Budget::Reservation> place =
-      session.ok() ? surroundings_.streams.Enter(call_.payer(), drain_)
+      session.ok() ? surroundings_.streams.Enter(call_.payer(), *this)
                    : session.status();
   absl::Status status = place.status();
   if (place.ok()) status = co_await ServeCalls();
@@ -55,7 +55,7 @@ Task<absl::Status> CallStream::Serve() {
   const bool finished =
       co_await Operation([&](void* tag) { rpc_.stream.Finish(ended, tag); });
   if (place.ok()) {
-    surroundings_.streams.Leave(drain_);
+    surroundings_.streams.Leave(*this);
     Event& reads_ended = reads_ended_;
     co_await reads_ended;  // The end of the stream ends them.
   }
@@ -77,7 +77,7 @@ Task<absl::Status> CallStream::ServeCalls() {
   Event& age_ended = age_ended_;
   co_await age_ended;
   absl::MutexLock lock(&mutex_);
-  co_return read_;
+  co_return refused_.ok() ? read_ : refused_;
 }
 
 Detached CallStream::ReadParts() {
@@ -163,12 +163,12 @@ absl::Status CallStream::Begin(wire::Message part, int64_t bytes,
   }
   ++call_.record().calls;
   if (stopped || rest.cancel()) streamed->Stop();
-  ServeOne(streamed, method, CheckTaken(method));
+  ServeOne(streamed, method, CheckTaken(method, streamed->call()));
   return absl::OkStatus();
 }
 
 // Returns why the stream does not begin a call that has come.
-absl::Status CallStream::CheckTaken(const Method* method) {
+absl::Status CallStream::CheckTaken(const Method* method, Call& call) {
   mutex_.Lock();
   const v1::Notice notice = notice_;
   mutex_.Unlock();
@@ -176,7 +176,7 @@ absl::Status CallStream::CheckTaken(const Method* method) {
     return Error(absl::StatusCode::kUnavailable, Reason::kDraining,
                  "the stream has lived for max-stream-age; open another one");
   }
-  if (method != nullptr) return absl::OkStatus();
+  if (method != nullptr) return call.Recheck(surroundings_.server.directory());
   return absl::UnimplementedError(
       "the server does not know the call's header; it may be older than the "
       "client");
@@ -189,7 +189,7 @@ CallOrder::Work CallStream::WorkOf(const Method* method,
   CallOrder::Work work = method->work(part);
   if (work.instance.empty()) return work;
   const absl::StatusOr<std::shared_ptr<Instance>> instance =
-      surroundings_.server.registry().Find(work.instance, call_.principal());
+      surroundings_.server.registry().Find(work.instance, call_.caller());
   if (instance.ok()) work.instance = (*instance)->FullName();
   return work;
 }
@@ -238,6 +238,23 @@ Detached CallStream::AwaitAge() {
       [&](void* tag) { age_.Set(&rpc_.queue, absl::ToChronoTime(end), tag); });
   if (is_old) EndWithLastCall(v1::NOTICE_MOVE);
   age_ended_.Happen();
+}
+
+void CallStream::Recheck() {
+  const absl::StatusOr<Caller> caller =
+      surroundings_.server.directory().Find(call_.identity(), absl::Now());
+  if (caller.ok()) {
+    // Its calls know of the change; what else the stream has is of before.
+    if (*caller != call_.caller()) EndWithLastCall(v1::NOTICE_MOVE);
+    return;
+  }
+  {
+    absl::MutexLock lock(&mutex_);
+    if (!refused_.ok()) return;
+    refused_ = caller.status();
+    ends_with_last_call_ = true;
+  }
+  StopAll();
 }
 
 void CallStream::StopAll() {

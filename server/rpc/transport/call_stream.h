@@ -28,8 +28,9 @@ namespace backboned::rpc {
 
 // Reads the parts of a stream's calls, begins each call at its header, and ends
 // the stream: with its last call once the client has half-closed, the server
-// drains or the stream is old; at once if the client is gone.
-class CallStream {
+// drains, the stream is old or its caller has other rights; at once if the
+// client is gone or may not call any more.
+class CallStream : private CallStreams::Member {
  public:
   // By the field of their headers.
   using Methods = std::map<uint32_t, const Method*>;
@@ -55,12 +56,14 @@ class CallStream {
   absl::Status Take(grpc::ByteBuffer buffer);
   absl::Status Begin(wire::Message part, int64_t bytes,
                      const v1::CallsRequest& rest);
-  absl::Status CheckTaken(const Method* method);
+  absl::Status CheckTaken(const Method* method, Call& call);
   CallOrder::Work WorkOf(const Method* method, const wire::Message& part) const;
   Detached ServeOne(std::shared_ptr<StreamedCall> call, const Method* method,
                     absl::Status taken);
   Detached Notify(v1::Notice notice);
   void EndWithLastCall(v1::Notice notice);
+  void Drain() override { EndWithLastCall(v1::NOTICE_DRAINING); }
+  void Recheck() override;
   void StopAll();
   void Leave(std::shared_ptr<StreamedCall> call);
   void ChangeBuffered(int64_t bytes);
@@ -76,9 +79,6 @@ class CallStream {
   Surroundings& surroundings_;
   const Methods& methods_;
   StreamedCall::Stream shared_;
-  const CallStreams::Drain drain_ = [this] {
-    EndWithLastCall(v1::NOTICE_DRAINING);
-  };
   uint64_t last_ = 0;  // The last call's number; the reading's own.
   grpc::Alarm age_;
 
@@ -96,6 +96,7 @@ class CallStream {
   int64_t holds_ ABSL_GUARDED_BY(mutex_) = 0;
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;  // `over_` happens, or has.
   absl::Status read_ ABSL_GUARDED_BY(mutex_);   // The end of the reading.
+  absl::Status refused_ ABSL_GUARDED_BY(mutex_);  // Of a caller, meanwhile.
   Event over_;  // Nothing is left to answer, and nothing more is taken.
   Event reads_ended_;
   Event age_ended_;

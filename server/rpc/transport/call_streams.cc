@@ -11,23 +11,28 @@ CallStreams::CallStreams(int64_t max_streams, const Quotas& quotas)
                .quotas = quotas}) {}
 
 absl::StatusOr<Budget::Reservation> CallStreams::Enter(const Payer& payer,
-                                                       const Drain& drain) {
+                                                       Member& stream) {
   absl::MutexLock lock(&mutex_);
   if (draining_) return Draining();
   absl::StatusOr<Budget::Reservation> place = places_.Reserve(payer, 1);
-  if (place.ok()) streams_.insert(&drain);
+  if (place.ok()) streams_.insert(&stream);
   return place;
 }
 
-void CallStreams::Leave(const Drain& drain) {
+void CallStreams::Leave(Member& stream) {
   absl::MutexLock lock(&mutex_);
-  streams_.erase(&drain);
+  streams_.erase(&stream);
 }
 
 void CallStreams::DrainAll() {
   absl::MutexLock lock(&mutex_);
   draining_ = true;
-  for (const Drain* const drain : streams_) (*drain)();
+  for (Member* const stream : streams_) stream->Drain();
+}
+
+void CallStreams::RecheckAll() {
+  absl::MutexLock lock(&mutex_);
+  for (Member* const stream : streams_) stream->Recheck();
 }
 
 }  // namespace backboned::rpc

@@ -1,11 +1,11 @@
-// Counts the streams of calls of a server, and ends them when it shuts down.
+// Counts the streams of calls of a server, and ends them when it shuts down or
+// their callers lose their rights.
 
 #ifndef BACKBONED_SERVER_RPC_TRANSPORT_CALL_STREAMS_H_
 #define BACKBONED_SERVER_RPC_TRANSPORT_CALL_STREAMS_H_
 
 #include <atomic>
 #include <cstdint>
-#include <functional>
 #include <set>
 
 #include "absl/base/thread_annotations.h"
@@ -21,16 +21,23 @@ class CallStreams {
  public:
   CallStreams(int64_t max_streams, const Quotas& quotas);
 
-  // Tells a stream that the server is shutting down: it ends with its last
-  // call. Must not call these functions.
-  using Drain = std::function<void()>;
+  // An open stream. Its functions must not call those of CallStreams.
+  class Member {
+   public:
+    virtual ~Member() = default;
+
+    // Ends it with its last call, since the server is shutting down.
+    virtual void Drain() = 0;
+
+    // Ends it if its caller's rights have changed.
+    virtual void Recheck() = 0;
+  };
 
   // Lets a stream in, as long as it keeps what this returns, or returns
-  // kUnavailable (draining) or kResourceExhausted. It must Leave before
-  // `drain`, which names it, is gone.
-  absl::StatusOr<Budget::Reservation> Enter(const Payer& payer,
-                                            const Drain& drain);
-  void Leave(const Drain& drain);
+  // kUnavailable (draining) or kResourceExhausted. It must Leave before it is
+  // gone.
+  absl::StatusOr<Budget::Reservation> Enter(const Payer& payer, Member& stream);
+  void Leave(Member& stream);
 
   // Returns the next stream's number: from 1.
   int64_t NextNumber() { return ++last_; }
@@ -38,12 +45,14 @@ class CallStreams {
   // Drains all streams, and refuses new ones.
   void DrainAll();
 
+  void RecheckAll();
+
  private:
   Budget places_;
   std::atomic<int64_t> last_ = 0;
   absl::Mutex mutex_;
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;
-  std::set<const Drain*> streams_ ABSL_GUARDED_BY(mutex_);
+  std::set<Member*> streams_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace backboned::rpc

@@ -31,10 +31,10 @@ DecoratedService::DecoratedService(std::string_view service,
 
 absl::StatusOr<std::shared_ptr<Instance>> DecoratedService::Resolve(
     Call& call, const std::string& name, Access access) {
-  assert(access != Access::kNone);
+  assert(access != Access::kAny && access != Access::kCreate);
   call.record().instance = name;
   absl::StatusOr<std::shared_ptr<Instance>> instance =
-      server().registry().Find(name, call.principal());
+      server().registry().Find(name, call.caller());
   if (!instance.ok()) return instance;
   absl::Status allowed = CheckAccess(call, **instance, access);
   if (!allowed.ok()) return allowed;
@@ -45,7 +45,7 @@ absl::Status DecoratedService::CheckAccess(const Call& call,
                                            const Instance& instance,
                                            Access access) {
   absl::Status right =
-      CheckRight(instance.ownership(), call.principal(), access);
+      CheckRight(instance.ownership(), call.caller(), access);
   if (!right.ok() || access != Access::kWrite) return right;
   return instance.CheckWritable();
 }
@@ -63,13 +63,14 @@ void DecoratedService::AddCalls(std::string_view name) {
       streamed_.emplace(static_cast<uint32_t>(header->number()), &method);
     }
   }
-  Register({.name = std::string(name)});
+  Register({.name = std::string(name), .access = Access::kAny});
 }
 
 Task<absl::Status> DecoratedService::ServeRpc(size_t index, Rpc& rpc) {
   const Method& method = methods_[index];
   absl::StatusOr<Call> call =
       Call::Create(method.name, rpc.context, rpc.gone.get_token(),
+                   surroundings_.server.directory(),
                    surroundings_.server.clock());
   if (call.ok()) co_return co_await ServeCalls(method, rpc, *call);
   LogRefusal(method.name, call.status());

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/status/statusor.h"
+#include "server/callers/rights.h"
 #include "server/limits/catching.h"
 #include "server/limits/continuation.h"
 #include "server/rpc/transport/call_log.h"
@@ -31,7 +32,10 @@ Task<absl::Status> ServeCall(Surroundings& surroundings, const Method& method,
                              Call& call, MessageStream& stream) {
   Server& server = surroundings.server;
   call.set_access(method.access);
-  absl::StatusOr<Gate::Pass> place = surroundings.gate.Enter(call.payer());
+  const absl::Status permitted =
+      CheckMethod(call.caller(), method.name, method.access);
+  absl::StatusOr<Gate::Pass> place =
+      permitted.ok() ? surroundings.gate.Enter(call.payer()) : permitted;
   absl::Status status = place.status();
   if (place.ok()) {
     stream.KeepPlace(*std::move(place));

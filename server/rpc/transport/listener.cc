@@ -19,20 +19,26 @@
 #include <span>
 #include <utility>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "base/errors.h"
 #include "base/names.h"
-#include "server/callers/principal.h"
+#include "base/principals.h"
 
 namespace backboned::rpc {
 namespace {
 
 // The key of the metadata by which fronts name principals, and of the property
-// of a connection by which its listener does. A front's connection has
-// kFrontProperty instead.
+// of a connection by which its listener does. Connections of accounts and of
+// fronts have another one instead.
 constexpr char kPrincipalKey[] = "backboned-principal";
+constexpr char kAccountProperty[] = "backboned-account";
 constexpr char kFrontProperty[] = "backboned-front";
+
+// Fronts tell of a caller's token by these.
+constexpr char kTokenSerialKey[] = "backboned-token-serial";
+constexpr char kTokenExpiresKey[] = "backboned-token-expires";
 
 // gRPC's property that tells the kind of a listener's credentials, and its
 // value for LocalServerCredentials.
@@ -189,6 +195,46 @@ absl::Status IdentityRefused(std::string_view message) {
                message);
 }
 
+// Reads a number above 0 that a front may tell.
+absl::StatusOr<std::optional<int64_t>> ReadNumber(
+    const grpc::ServerContext& context, const char* key) {
+  const auto [first, last] = context.client_metadata().equal_range(key);
+  if (first == last) return std::nullopt;
+  int64_t number = 0;
+  const bool is_number = absl::SimpleAtoi(
+      absl::string_view(first->second.data(), first->second.size()), &number);
+  if (std::next(first) == last && is_number && number > 0) return number;
+  return IdentityRefused(
+      absl::StrCat("metadata ", key, " of the front is not one number above 0"));
+}
+
+// Returns whom a front names.
+absl::StatusOr<Identity> IdentityByFront(const grpc::ServerContext& context) {
+  const auto [first, last] = context.client_metadata().equal_range(kPrincipalKey);
+  const auto count = std::distance(first, last);
+  if (count != 1) {
+    return IdentityRefused(
+        absl::StrCat("the front names ", count == 0 ? "no" : "several",
+                     " callers in metadata ", kPrincipalKey));
+  }
+  Identity identity = {
+      .name = std::string(first->second.data(), first->second.size())};
+  const absl::Status valid = CheckPrincipal(identity.name);
+  if (!valid.ok()) {
+    return IdentityRefused(
+        absl::StrCat("metadata ", kPrincipalKey, ": ", valid.message()));
+  }
+  const absl::StatusOr<std::optional<int64_t>> serial =
+      ReadNumber(context, kTokenSerialKey);
+  const absl::StatusOr<std::optional<int64_t>> expires =
+      ReadNumber(context, kTokenExpiresKey);
+  if (!serial.ok()) return serial.status();
+  if (!expires.ok()) return expires.status();
+  identity.token = *serial;
+  if (*expires) identity.expires = absl::FromUnixSeconds(**expires);
+  return identity;
+}
+
 }  // namespace
 
 absl::StatusOr<std::vector<Listener>> ParseListeners(
@@ -225,7 +271,7 @@ std::shared_ptr<grpc::ServerCredentials> CredentialsOf(
   if (listener.is_front) {
     announcer->SetFront();
   } else {
-    announcer->SetPrincipal(listener.principal);
+    announcer->SetIdentity({.name = listener.principal});
   }
   return CredentialsOf(std::move(announcer));
 }
@@ -238,10 +284,10 @@ std::shared_ptr<grpc::ServerCredentials> CredentialsOf(
   return credentials;
 }
 
-void Announcer::SetPrincipal(std::string principal) {
+void Announcer::SetIdentity(const Identity& identity) {
   absl::MutexLock lock(&mutex_);
-  property_ = kPrincipalKey;
-  value_ = std::move(principal);
+  property_ = identity.is_account ? kAccountProperty : kPrincipalKey;
+  value_ = identity.name;
 }
 
 void Announcer::SetFront() {
@@ -274,40 +320,31 @@ absl::Status Admit(const Listener& listener) {
   return SetAcl(listener, mode);
 }
 
-absl::StatusOr<std::string> PrincipalOf(const grpc::ServerContext& context) {
+absl::StatusOr<Identity> IdentityOf(const grpc::ServerContext& context) {
   const std::shared_ptr<const grpc::AuthContext> connection =
       context.auth_context();
-  const auto named = context.client_metadata().equal_range(kPrincipalKey);
-  const auto count = std::distance(named.first, named.second);
-  if (connection->FindPropertyValues(kFrontProperty).empty()) {
-    if (count > 0) {
-      return IdentityRefused(absl::StrCat("metadata ", kPrincipalKey,
-                                          " is for the server's front alone"));
-    }
-    const std::vector<grpc::string_ref> own =
-        connection->FindPropertyValues(kPrincipalKey);
-    if (own.empty()) {
-      // LocalServerCredentials are those with an announcer.
-      for (const grpc::string_ref& security :
-           connection->FindPropertyValues(kSecurityProperty)) {
-        if (security == kLocalSecurity) {
-          return IdentityRefused("the connection has no principal");
-        }
-      }
-      return std::string(kLocalPrincipal);
-    }
-    return std::string(own.front().data(), own.front().size());
+  if (!connection->FindPropertyValues(kFrontProperty).empty()) {
+    return IdentityByFront(context);
   }
-  if (count != 1) {
-    return IdentityRefused(
-        absl::StrCat("the front names ", count == 0 ? "no" : "several",
-                     " callers in metadata ", kPrincipalKey));
+  if (context.client_metadata().contains(kPrincipalKey)) {
+    return IdentityRefused(absl::StrCat("metadata ", kPrincipalKey,
+                                        " is for the server's front alone"));
   }
-  std::string principal(named.first->second.data(), named.first->second.size());
-  const absl::Status valid = CheckPrincipal(principal);
-  if (valid.ok()) return principal;
-  return IdentityRefused(
-      absl::StrCat("metadata ", kPrincipalKey, ": ", valid.message()));
+  for (const char* property : {kPrincipalKey, kAccountProperty}) {
+    for (const grpc::string_ref& name :
+         connection->FindPropertyValues(property)) {
+      return Identity{.name = std::string(name.data(), name.size()),
+                      .is_account = property == kAccountProperty};
+    }
+  }
+  // LocalServerCredentials are those with an announcer.
+  for (const grpc::string_ref& security :
+       connection->FindPropertyValues(kSecurityProperty)) {
+    if (security == kLocalSecurity) {
+      return IdentityRefused("the connection has no principal");
+    }
+  }
+  return Identity{.name = std::string(kLocalPrincipal)};
 }
 
 }  // namespace backboned::rpc

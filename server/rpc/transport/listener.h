@@ -18,6 +18,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "server/callers/directory.h"
 #include "server/rpc/transport/listen.h"
 
 namespace backboned::rpc {
@@ -53,10 +54,11 @@ struct Listener {
 absl::StatusOr<std::vector<Listener>> ParseListeners(
     const std::vector<std::string>& texts);
 
-// Tells the principal of connections, each at its first call. Thread-safe.
+// Tells whose connections are, each at its first call. Thread-safe.
 class Announcer : public grpc::AuthMetadataProcessor {
  public:
-  void SetPrincipal(std::string principal);
+  // Tells a principal or an account.
+  void SetIdentity(const Identity& identity);
 
   // Tells that a front is at the other end.
   void SetFront();
@@ -72,7 +74,7 @@ class Announcer : public grpc::AuthMetadataProcessor {
 };
 
 // Returns credentials for Unix sockets that need nothing of a client. Those of
-// a listener, or of an announcer, let PrincipalOf know whose a connection is.
+// a listener, or of an announcer, let IdentityOf know whose a connection is.
 std::shared_ptr<grpc::ServerCredentials> CredentialsOf(
     const Listener& listener);
 std::shared_ptr<grpc::ServerCredentials> CredentialsOf(
@@ -84,12 +86,13 @@ std::shared_ptr<grpc::ServerCredentials> CredentialsOf(
 // Returns kFailedPrecondition if the system refuses.
 absl::Status Admit(const Listener& listener);
 
-// Returns the principal of a caller.
+// Returns who calls. A front tells of a token, too, by the metadata
+// `backboned-token-serial` and `backboned-token-expires` (seconds since 1970).
 //
-// Returns kUnauthenticated (kIdentityRefused) if a front names none, several,
-// or one that cannot be; if anybody else names one; or if nobody announced one
-// where an Announcer should have.
-absl::StatusOr<std::string> PrincipalOf(const grpc::ServerContext& context);
+// Returns kUnauthenticated (kIdentityRefused) if a front names no principal,
+// several, or one that cannot be, or does so with a token's numbers; if anybody
+// else names one; or if nobody announced one where an Announcer should have.
+absl::StatusOr<Identity> IdentityOf(const grpc::ServerContext& context);
 
 }  // namespace backboned::rpc
 

@@ -19,7 +19,7 @@ namespace backboned::rpc {
 // A method of a service, however its calls come.
 struct Method {
   std::string name;
-  Access access = Access::kNone;  // To the instance in the request.
+  Access access;
   // None: the method is a stream of calls of the others.
   std::function<Task<absl::Status>(Call&, MessageStream&)> handler = {};
   // Returns what a call works on whose header is in `part`: the instance's name

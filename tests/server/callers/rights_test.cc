@@ -5,7 +5,6 @@
 
 #include <string>
 
-#include "server/callers/principal.h"
 #include "tests/testing/status_matchers.h"
 
 namespace backboned {

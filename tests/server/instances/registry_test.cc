@@ -42,35 +42,35 @@ class RegistryTest : public ::testing::Test {
 
 TEST_F(RegistryTest, FindsTheCallersOwnBeforeTheServers) {
   const auto hosted = Add("server", "net");
-  EXPECT_THAT(registry_.Find("net", "anna"), IsOkAndHolds(hosted));
+  EXPECT_THAT(registry_.Find("net", {"anna"}), IsOkAndHolds(hosted));
   const auto own = Add("anna", "net");
-  EXPECT_THAT(registry_.Find("net", "anna"), IsOkAndHolds(own));
-  EXPECT_THAT(registry_.Find("net", "bert"), IsOkAndHolds(hosted));
+  EXPECT_THAT(registry_.Find("net", {"anna"}), IsOkAndHolds(own));
+  EXPECT_THAT(registry_.Find("net", {"bert"}), IsOkAndHolds(hosted));
 }
 
 TEST_F(RegistryTest, FindsSomebodyElsesByOwnerAndNameIfItIsShared) {
   const auto shared = Add("anna", "net", {.shared = true});
   Add("anna", "own");
-  EXPECT_THAT(registry_.Find("anna/net", "bert"), IsOkAndHolds(shared));
-  EXPECT_THAT(registry_.Find("anna/own", "bert"),
+  EXPECT_THAT(registry_.Find("anna/net", {"bert"}), IsOkAndHolds(shared));
+  EXPECT_THAT(registry_.Find("anna/own", {"bert"}),
               StatusIs(absl::StatusCode::kNotFound));
-  EXPECT_THAT(registry_.ListFor("bert"), ElementsAre(shared));
-  EXPECT_THAT(registry_.Find("net", "bert"),
+  EXPECT_THAT(registry_.ListFor({"bert"}), ElementsAre(shared));
+  EXPECT_THAT(registry_.Find("net", {"bert"}),
               StatusIs(absl::StatusCode::kNotFound));
 }
 
 TEST_F(RegistryTest, NamesWhatItDoesNotFind) {
   Add("anna", "net");
   for (const char* reference : {"nett", "bert/net", "anna/", "/net", "a/b/c"}) {
-    const auto found = registry_.Find(reference, "anna");
+    const auto found = registry_.Find(reference, {"anna"});
     EXPECT_THAT(found,
                 StatusIs(absl::StatusCode::kNotFound, HasSubstr(reference)));
     EXPECT_EQ(ReasonOf(found.status()), Reason::kInstanceNotFound);
   }
   EXPECT_THAT(
-      registry_.Find("", "anna"),
+      registry_.Find("", {"anna"}),
       StatusIs(absl::StatusCode::kNotFound, HasSubstr("names no instance")));
-  EXPECT_THAT(registry_.Find("a\nb\xff", "anna"),
+  EXPECT_THAT(registry_.Find("a\nb\xff", {"anna"}),
               StatusIs(absl::StatusCode::kNotFound, HasSubstr("a\\nb\\377")));
 }
 
@@ -80,7 +80,7 @@ TEST_F(RegistryTest, RefusesATakenName) {
   EXPECT_THAT(status,
               StatusIs(absl::StatusCode::kAlreadyExists, HasSubstr("\"net\"")));
   EXPECT_EQ(ReasonOf(status), Reason::kInstanceExists);
-  EXPECT_THAT(registry_.Find("net", "anna"), IsOkAndHolds(first));
+  EXPECT_THAT(registry_.Find("net", {"anna"}), IsOkAndHolds(first));
 }
 
 // R5

@@ -23,10 +23,17 @@ class RandomSchedule {
       : random_(seed),
         options_{.max_queued = 20,
                  .max_queued_by_flow = 8,
-                 .max_queued_by_principal = {{"p1", 9}},
+                 .max_queued_of =
+                     [](const std::string& principal) {
+                       return principal == "p1" ? 9 : 20;
+                     },
                  .max_batch = 1 + static_cast<int64_t>(Draw(6)),
                  .max_delay = absl::Milliseconds(Draw(3)),
-                 .weights = {{"p0", 1 + static_cast<double>(Draw(3))}}},
+                 .weight_of =
+                     [weight = 1 + static_cast<double>(Draw(3))](
+                         const std::string& principal) {
+                       return principal == "p0" ? weight : 1;
+                     }},
         scheduler_(options_) {}
 
   void Play(int steps) {

@@ -43,7 +43,7 @@ class SchedulerTest : public ::testing::Test {
 };
 
 TEST(SchedulerLimitsTest, RefusesAPrincipalOverItsPartAndNoOther) {
-  Scheduler scheduler({.max_queued_by_principal = {{"anna", 2}}});
+  Scheduler scheduler({.max_queued_of = [](const std::string&) { return 2; }});
   const absl::Time now = absl::UnixEpoch();
   ASSERT_THAT(scheduler.Submit({.id = 1, .flow = {"anna", "a"}}, now), IsOk());
   ASSERT_THAT(scheduler.Submit({.id = 2, .flow = {"anna", "b"}}, now), IsOk());
@@ -100,7 +100,9 @@ TEST(SchedulerAheadTest, IsWhatRunsBefore) {
 }
 
 TEST(SchedulerAheadTest, CountsOtherPrincipalsByTheirWeights) {
-  Scheduler scheduler({.weights = {{"bert", 3}}});
+  Scheduler scheduler({.weight_of = [](const std::string& principal) {
+    return principal == "bert" ? 3 : 1;
+  }});
   const absl::Time now = absl::UnixEpoch();
   for (uint64_t id = 1; id <= 20; ++id) {
     ASSERT_THAT(scheduler.Submit({.id = id, .flow = {"bert", "b"}}, now),
