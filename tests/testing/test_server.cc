@@ -121,6 +121,11 @@ int64_t TestServer::forward_count() const {
   return parts_->fake->forward_count();
 }
 
+void TestServer::SetUsers(const Users& users) const {
+  parts_->server.directory().SetUsers(users);
+  parts_->rpc->RecheckCallers();
+}
+
 int64_t TestServer::in_flight_bytes() const {
   return parts_->server.in_flight().used();
 }

@@ -24,6 +24,7 @@
 #include "base/clock.h"
 #include "server/callers/answer_log.h"
 #include "server/limits/limits.h"
+#include "users/users_file.h"
 
 namespace backboned {
 
@@ -55,6 +56,9 @@ class TestServer {
   void OnForward(std::function<void()> hook) const;
   void OnBackward(std::function<void()> hook) const;
   int64_t forward_count() const;
+
+  // Lets in only these users, and ends the streams of all others.
+  void SetUsers(const Users& users) const;
 
   // The amounts held now.
   int64_t in_flight_bytes() const;

@@ -52,6 +52,12 @@ bool SetInstance(google::protobuf::Message& request, const std::string& name) {
          SetInstance(*reflection.MutableMessage(&request, header), name);
 }
 
+// Those that a caller with the right to infer may not call.
+bool NeedsTrain(const std::string& method) {
+  return IsIn(kChange, method) || method == "CreateInstance" ||
+         method == "CloneInstance";
+}
+
 // A method's path, and a request that names an instance; empty: it names none.
 struct Request {
   std::string method;
@@ -139,8 +145,10 @@ class AccessTest : public ::testing::Test {
   }
 
   // Calls a method by a request of RequestsOf.
-  absl::Status Ask(const std::string& socket, const Request& request) const {
-    RawCall call(ChannelOf(socket), request.path);
+  absl::Status Ask(const std::string& socket, const Request& request,
+                   const std::multimap<std::string, std::string>& metadata =
+                       {}) const {
+    RawCall call(ChannelOf(socket), request.path, {.metadata = metadata});
     call.Send(request.message);
     return call.End();
   }
@@ -255,6 +263,85 @@ TEST_F(AccessTest, MethodsThatReadTakeWhatIsShared) {
   v1::GetInstanceRequest request;
   request.set_instance("alice/net");
   EXPECT_THAT(ClientOf("bob").GetInstance(request), Unseen());
+}
+
+// The methods' metadata of a front's caller, or of nobody.
+using Metadata = std::multimap<std::string, std::string>;
+
+TEST_F(AccessTest, EachMethodOfEachRightThroughEachKindOfListener) {
+  server_->SetUsers({{"alice", {.rights = Rights::kInfer}},
+                     {"bob", {.rights = Rights::kTrain}},
+                     {"carol", {.rights = Rights::kAdmin}}});
+  const std::vector<std::pair<std::string, Metadata>> infer = {
+      {"alice", {}}, {"front", {{kKey, "alice"}}}};
+  const std::vector<std::pair<std::string, Metadata>> train = {
+      {"bob", {}}, {"front", {{kKey, "bob"}}}};
+  const std::vector<std::pair<std::string, Metadata>> admin = {
+      {"local", {}}, {"accounts", {}}, {"front", {{kKey, "carol"}}}};
+  server_->AddFake("own", "bob");
+  // Deleting is the last of the methods, so that the others find the instance.
+  for (const Request& request : RequestsOf("alice/net")) {
+    if (request.method == "Calls") continue;  // It is open to all, its calls not.
+    for (const auto& [socket, metadata] : infer) {
+      const absl::Status status = Ask(socket, request, metadata);
+      if (NeedsTrain(request.method)) {
+        EXPECT_THAT(status, FailsWith(absl::StatusCode::kPermissionDenied,
+                                      v1::ERROR_REASON_NOT_PERMITTED,
+                                      HasSubstr("alice has the right to infer, "
+                                                "and " +
+                                                request.method + " needs")));
+      } else {
+        EXPECT_NE(status.code(), absl::StatusCode::kPermissionDenied)
+            << request.method << ": " << status;
+      }
+    }
+    for (const auto& [socket, metadata] : train) {
+      const absl::Status status = Ask(socket, request, metadata);
+      if (request.message.empty()) {
+        EXPECT_NE(status.code(), absl::StatusCode::kPermissionDenied)
+            << request.method << ": " << status;
+      } else {
+        EXPECT_THAT(status, Unseen()) << request.method;
+      }
+    }
+    for (const auto& [socket, metadata] : admin) {
+      const absl::Status status = Ask(socket, request, metadata);
+      EXPECT_NE(status.code(), absl::StatusCode::kPermissionDenied)
+          << request.method << ": " << status;
+      EXPECT_NE(status.code(), absl::StatusCode::kUnauthenticated)
+          << request.method << ": " << status;
+      if (request.method == "DeleteInstance") server_->AddFake("net", "alice");
+    }
+    EXPECT_THAT(Ask("front", request, {}), Refused("names no caller"));
+    EXPECT_THAT(Ask("front", request, {{kKey, "dave"}}),
+                FailsWith(absl::StatusCode::kPermissionDenied,
+                          v1::ERROR_REASON_NOT_PERMITTED,
+                          HasSubstr("\"dave\" is no user of this server")));
+  }
+}
+
+TEST_F(AccessTest, AFrontTellsOfATokenByNumbers) {
+  server_->SetUsers({{"carol", {.token = 7}}});
+  const std::string serial = "backboned-token-serial";
+  const std::string expires = "backboned-token-expires";
+  EXPECT_THAT(Principal("front", {{kKey, "carol"},
+                                  {serial, "7"},
+                                  {expires, "4000000000"}}),
+              IsOkAndHolds(StrEq("carol")));
+  EXPECT_THAT(Principal("front", {{kKey, "carol"}, {serial, "6"}}),
+              Refused("token 6 of carol was replaced"));
+  EXPECT_THAT(Principal("front", {{kKey, "carol"}, {expires, "1700000000"}}),
+              Refused("the token of carol expired at 2023-11-14"));
+  for (const std::string& key : {serial, expires}) {
+    for (const char* number : {"", "0", "-7", "7.5", "seven", "1e20"}) {
+      EXPECT_THAT(Principal("front", {{kKey, "carol"}, {key, number}}),
+                  Refused("is not one number above 0"))
+          << number;
+    }
+    EXPECT_THAT(
+        Principal("front", {{kKey, "carol"}, {key, "7"}, {key, "7"}}),
+        Refused("is not one number above 0"));
+  }
 }
 
 TEST_F(AccessTest, ForwardsThatMoveBuffersChange) {
