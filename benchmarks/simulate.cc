@@ -136,8 +136,7 @@ SchedulerOptions MakeOptions(const Json& command) {
       .max_delay =
           absl::Microseconds(command.value("max_delay_us", int64_t{0}))};
   if (command.contains("shares")) {
-    const auto weights =
-        command["shares"].get<std::map<std::string, double>>();
+    const auto weights = command["shares"].get<std::map<std::string, double>>();
     for (const auto& [principal, weight] : weights) {
       if (!(weight > 0)) throw std::runtime_error("a weight is above 0");
     }

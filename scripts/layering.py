@@ -114,7 +114,16 @@ LIBRARIES = {
     "sys": "",
 }
 
-FOLDERS = ("base", "users", "proto", "backbones", "server", "client", "tests", "benchmarks")
+FOLDERS = (
+    "base",
+    "users",
+    "proto",
+    "backbones",
+    "server",
+    "client",
+    "tests",
+    "benchmarks",
+)
 INCLUDE = re.compile(r'\s*#\s*include\s*([<"])([^>"]+)[>"]')
 
 

@@ -42,6 +42,8 @@
 #include "server/memory/memory_room.h"
 #include "server/process/followed_users.h"
 #include "server/process/options.h"
+#include "server/process/parent.h"
+#include "server/process/ready_file.h"
 #include "server/process/state_folder.h"
 #include "server/rpc/rpc_server.h"
 #include "server/rpc/standard/health_check.h"
@@ -154,7 +156,8 @@ absl::Status HostInstance(Server& server, const std::string& option) {
 void WarnOfAbsentPrincipals(const Options& options,
                             const std::vector<rpc::Listener>& listeners) {
   std::set<std::string> named;
-  for (const auto& numbers : {options.shares, options.limits.quotas.principals}) {
+  for (const auto& numbers :
+       {options.shares, options.limits.quotas.principals}) {
     for (const auto& [principal, number] : numbers.All()) {
       named.insert(principal);
     }
@@ -259,6 +262,10 @@ void ServeUntilSignal(rpc::RpcServer& rpc_server, const Options& options,
 absl::Status Serve(const Options& options,
                    const std::vector<rpc::Listener>& listeners) {
   const sigset_t signals = BlockSignals(options);
+  if (options.die_with_parent) {
+    absl::Status watched = EndWithParent();
+    if (!watched.ok()) return watched;
+  }
   if (options.deterministic) ComputeDeterministically();
   absl::StatusOr<std::vector<c10::Device>> devices =
       OpenDevices(options.devices);
@@ -300,6 +307,16 @@ absl::Status Serve(const Options& options,
   if (!rpc_server.ok()) return rpc_server.status();
   WarnOfAbsentPrincipals(options, listeners);
   WarnOfOpenDoor(listeners);
+  std::optional<ReadyFile> ready;
+  if (!options.ready_file.empty()) {
+    const absl::StatusOr<std::string> target =
+        rpc::TargetOf((*rpc_server)->addresses().front());
+    if (!target.ok()) return target.status();
+    absl::StatusOr<ReadyFile> written =
+        ReadyFile::Write(options.ready_file, *target);
+    if (!written.ok()) return PrefixMessage("--ready-file", written.status());
+    ready.emplace(*std::move(written));
+  }
   std::cout << ServingLine(server, **rpc_server) << std::endl;
   ServeUntilSignal(**rpc_server, options, users ? &*users : nullptr, signals);
   for (const DeviceWorker* const worker : server.workers()) {

@@ -32,8 +32,7 @@ SchedulerOptions WithLimits(SchedulerOptions scheduling, const Limits& limits,
                             const NumberByPrincipal& shares) {
   scheduling.max_queued = limits.max_queued;
   scheduling.max_queued_by_flow = limits.max_queued_by_run;
-  scheduling.max_queued_of = [quotas = limits.quotas,
-                              all = limits.max_queued](
+  scheduling.max_queued_of = [quotas = limits.quotas, all = limits.max_queued](
                                  const std::string& principal) {
     return quotas.Part(LimitScope::kPrincipal, {principal}, all);
   };
@@ -86,7 +85,8 @@ Server::Server(const std::vector<c10::Device>& devices, int threads,
           Budget::Options{.name = "max-cache-bytes",
                           .limit = limits_.max_cache_bytes,
                           .quotas = limits_.quotas})) {
-  const SchedulerOptions scheduling = WithLimits(options.scheduling, limits_, options.shares);
+  const SchedulerOptions scheduling =
+      WithLimits(options.scheduling, limits_, options.shares);
   for (const c10::Device& device : devices) {
     std::unique_ptr<DeviceWorker>& worker = workers_[device.str()];
     if (worker != nullptr) continue;

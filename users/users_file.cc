@@ -1,14 +1,9 @@
 #include "users/users_file.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
 #include <yaml-cpp/yaml.h>
 
 #include <cerrno>
 #include <cmath>
-#include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -23,6 +18,7 @@
 #include "base/errors.h"
 #include "base/names.h"
 #include "base/principals.h"
+#include "base/replace_file.h"
 
 namespace backboned {
 namespace {
@@ -38,9 +34,9 @@ const std::vector<std::string>& Fields() {
 
 // Returns an error at a node's line, counted from 1.
 absl::Status At(const YAML::Mark& mark, absl::string_view message) {
-  return InvalidOption(mark.is_null() ? std::string(message)
-                                      : absl::StrCat("line ", mark.line + 1,
-                                                     ": ", message));
+  return InvalidOption(
+      mark.is_null() ? std::string(message)
+                     : absl::StrCat("line ", mark.line + 1, ": ", message));
 }
 
 absl::Status ReadRights(const YAML::Node& node, User& user) {
@@ -50,8 +46,8 @@ absl::Status ReadRights(const YAML::Node& node, User& user) {
     user.rights = rights;
     return absl::OkStatus();
   }
-  return InvalidOption(absl::StrCat("rights ", Quote(text),
-                                    ": they are infer, train or admin"));
+  return InvalidOption(
+      absl::StrCat("rights ", Quote(text), ": they are infer, train or admin"));
 }
 
 absl::Status ReadShare(const YAML::Node& node, User& user) {
@@ -176,11 +172,6 @@ absl::StatusOr<Users> ReadDocument(const YAML::Node& document) {
   return users;
 }
 
-absl::Status CannotWrite(const std::string& path, int error) {
-  return absl::FailedPreconditionError(
-      absl::StrCat("cannot write ", path, ": ", std::strerror(error)));
-}
-
 std::string Format(const Users& users) {
   YAML::Emitter out;
   out << YAML::BeginMap << YAML::Key << "users" << YAML::Value
@@ -203,19 +194,6 @@ std::string Format(const Users& users) {
   }
   out << YAML::EndMap << YAML::EndMap;
   return absl::StrCat(out.c_str(), "\n");
-}
-
-// Writes a file that is new, and its owner's alone, to the disk.
-absl::Status WriteNew(int file, const std::string& path,
-                      const std::string& text) {
-  size_t written = 0;
-  while (written < text.size()) {
-    const ssize_t count =
-        write(file, text.data() + written, text.size() - written);
-    if (count < 0) return CannotWrite(path, errno);
-    written += static_cast<size_t>(count);
-  }
-  return fsync(file) == 0 ? absl::OkStatus() : CannotWrite(path, errno);
 }
 
 }  // namespace
@@ -263,25 +241,7 @@ absl::StatusOr<Users> ReadUsers(const std::string& path) {
 }
 
 absl::Status WriteUsers(const std::string& path, const Users& users) {
-  std::string made = absl::StrCat(path, ".XXXXXX");
-  const int file = mkostemp(made.data(), O_CLOEXEC);
-  if (file < 0) return CannotWrite(path, errno);
-  struct stat old = {};
-  const bool is_there = stat(path.c_str(), &old) == 0;
-  absl::Status status = WriteNew(file, path, Format(users));
-  if (status.ok() && is_there) {
-    // The account that reads the file must be able to go on.
-    if (fchown(file, old.st_uid, old.st_gid) != 0 ||
-        fchmod(file, old.st_mode & 07777) != 0) {
-      status = CannotWrite(path, errno);
-    }
-  }
-  close(file);
-  if (status.ok() && std::rename(made.c_str(), path.c_str()) != 0) {
-    status = CannotWrite(path, errno);
-  }
-  if (!status.ok()) unlink(made.c_str());
-  return status;
+  return ReplaceFile(path, Format(users));
 }
 
 }  // namespace backboned

@@ -49,14 +49,14 @@ using Users = std::map<std::string, User>;
 // Reads the text of a users file:
 //
 //     users:
-//       alice: {rights: train, share: 2, quota: 0.5, account: amiller, token: 3}
-//       bob:
+//       alice: {rights: train, share: 2, quota: 0.5, account: amiller, token:
+//       3} bob:
 //
 // Returns kInvalidArgument, which names the line and what is allowed there.
 absl::StatusOr<Users> ParseUsers(const std::string& text);
 
-// Reads a users file of at most 1 MiB. Returns also kNotFound or kFailedPrecondition if it
-// cannot be read. The message names the file.
+// Reads a users file of at most 1 MiB. Returns also kNotFound or
+// kFailedPrecondition if it cannot be read. The message names the file.
 absl::StatusOr<Users> ReadUsers(const std::string& path);
 
 // Writes a users file, by a rename: a reader finds the old file or the new one.

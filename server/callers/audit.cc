@@ -24,19 +24,18 @@ absl::Status OpenAuditFile(const std::string& path) {
     logger->flush_on(spdlog::level::info);
     return absl::OkStatus();
   } catch (const spdlog::spdlog_ex& error) {
-    return absl::FailedPreconditionError(
-        error.what());
+    return absl::FailedPreconditionError(error.what());
   }
 }
 
 void Audit(const nlohmann::ordered_json& record) {
   nlohmann::ordered_json line = {
-      {"time", absl::FormatTime(absl::RFC3339_full, absl::Now(),
-                                absl::UTCTimeZone())}};
+      {"time",
+       absl::FormatTime(absl::RFC3339_full, absl::Now(), absl::UTCTimeZone())}};
   line.update(record);
   // A caller's bytes may be no UTF-8.
-  const std::string text =
-      line.dump(-1, ' ', true, nlohmann::ordered_json::error_handler_t::replace);
+  const std::string text = line.dump(
+      -1, ' ', true, nlohmann::ordered_json::error_handler_t::replace);
   if (const std::shared_ptr<spdlog::logger> file = spdlog::get(kLogger)) {
     file->info(text);
   } else {

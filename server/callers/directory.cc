@@ -25,8 +25,8 @@ std::string Format(absl::Time time) {
 // Returns who calls where everybody may.
 absl::StatusOr<Caller> Anybody(const Identity& identity) {
   // An address names no principal that is none.
-  const absl::Status valid = identity.is_account ? CheckPrincipal(identity.name)
-                                                 : absl::OkStatus();
+  const absl::Status valid =
+      identity.is_account ? CheckPrincipal(identity.name) : absl::OkStatus();
   if (valid.ok()) return Caller{.principal = identity.name};
   return Refused(
       absl::StrCat("the account cannot be a principal: ", valid.message()));
@@ -85,9 +85,9 @@ absl::StatusOr<Caller> Directory::FindUser(const Identity& identity,
   }
   const User& user = found->second;
   if (user.expires && *user.expires <= now) {
-    return NoUser(
-        absl::StrCat(name, " is a user of this server until ",
-                     Format(*user.expires), ", which its admin can change"));
+    return NoUser(absl::StrCat(name, " is a user of this server until ",
+                               Format(*user.expires),
+                               ", which its admin can change"));
   }
   if (identity.token && identity.token != user.token) {
     return Refused(absl::StrCat("token ", *identity.token, " of ", name,

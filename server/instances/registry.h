@@ -31,8 +31,8 @@ class Registry {
   // Finds the instance that `reference` means to `caller`: a bare name is
   // its own instance, else one of `server`; `owner/name` names any that it may
   // read. Returns kNotFound if there is none.
-  absl::StatusOr<std::shared_ptr<Instance>> Find(
-      std::string_view reference, const Caller& caller) const;
+  absl::StatusOr<std::shared_ptr<Instance>> Find(std::string_view reference,
+                                                 const Caller& caller) const;
 
   // Returns the instance `owner/name`, or nullptr.
   std::shared_ptr<Instance> Get(std::string_view owner,

@@ -120,6 +120,14 @@ void AddServing(Adder& add, Options& options) {
           "it changes, and at SIGHUP. Without it, everybody whom an address "
           "lets in may call and train")
       ->type_name("FILE");
+  add.Add("--ready-file", options.ready_file,
+          "Connection file to write when the server serves, with its first "
+          "address as programs of this machine reach it, and to remove at the "
+          "end")
+      ->type_name("FILE");
+  add.AddFlag("--die-with-parent", options.die_with_parent,
+              "Drain and end when the process that started the server has "
+              "ended");
   add.Add("--audit-log", options.audit_log,
           "File to which refused calls and changes of users are added, a line "
           "of JSON each; else the log has them")

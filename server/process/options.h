@@ -28,7 +28,9 @@ struct Options {
   int64_t graph_bytes = 0;             // Of a GPU's, for CUDA graphs.
   bool deterministic = false;
   std::string omp_wait = "auto";  // auto, active, passive.
-  std::string users;  // Empty: whoever an address lets in.
+  std::string users;              // Empty: whoever an address lets in.
+  std::string ready_file;         // Empty: none.
+  bool die_with_parent = false;
   std::string audit_log;  // Empty: the log has the records.
   bool insecure_remote = false;
   bool reflection = true;

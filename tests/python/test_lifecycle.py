@@ -305,3 +305,70 @@ except KeyboardInterrupt:
     assert (program.returncode, errors) == (0, "")
     assert output.strip() == backboned.__version__
     wait_until(lambda: not is_running(pid) and not os.path.exists(folder))
+
+
+def serve(binary, folder, *options):
+    """Starts a server at a socket of a folder, and gives it once it serves."""
+    process = subprocess.Popen(
+        [binary, f"--listen=unix:{folder}/s", "--threads=1", *options],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert "serving on" in process.stdout.readline()
+    return process
+
+
+def test_a_ready_file_is_there_while_the_server_serves(binary, tmp_path):
+    ready = tmp_path / "ready.yaml"
+    with serve(binary, tmp_path, f"--ready-file={ready}") as process:
+        assert ready.read_text() == f'target: "unix:{tmp_path}/s"\n'
+        assert ready.stat().st_mode & 0o777 == 0o600
+        process.terminate()
+    assert not ready.exists()
+
+
+def test_a_ready_file_of_another_server_stays(binary, tmp_path):
+    ready = tmp_path / "ready.yaml"
+    with serve(binary, tmp_path, f"--ready-file={ready}") as process:
+        ready.write_text("target: unix:/another\n")
+        process.terminate()
+    assert ready.read_text() == "target: unix:/another\n"
+
+
+def test_a_ready_file_that_cannot_be_written_ends_the_start(binary, tmp_path):
+    ended = subprocess.run(
+        [binary, f"--listen=unix:{tmp_path}/s", f"--ready-file={tmp_path}/none/r"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("backboned: --ready-file: cannot write ")
+
+
+def test_a_server_dies_with_its_parent(binary, tmp_path):
+    program = f"""
+import subprocess, sys, threading
+def start():
+    server = subprocess.Popen(
+        [{str(binary)!r}, "--listen=unix:{tmp_path}/s", "--die-with-parent"],
+        stdout=subprocess.PIPE,
+    )
+    print(server.stdout.readline() and server.pid, flush=True)
+thread = threading.Thread(target=start)  # Its end is not the parent's.
+thread.start()
+thread.join()
+sys.stdin.read()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as parent:
+        pid = int(parent.stdout.readline())
+        time.sleep(0.5)
+        with backboned.connect(f"unix:{tmp_path}/s") as server:
+            server.info()
+        parent.kill()
+    wait_until(lambda: not is_running(pid))

@@ -2,7 +2,6 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <sys/stat.h>
 
 #include <cstdlib>
 #include <filesystem>
@@ -26,16 +25,16 @@ absl::Time At(const std::string& text) {
 }
 
 const Users& SomeUsers() {
-  static const auto* users = new Users{
-      {"alice",
-       {.rights = Rights::kAdmin,
-        .share = 2,
-        .quota = 0.25,
-        .account = "amiller",
-        .token = 3,
-        .expires = At("2027-03-31T12:00:00Z")}},
-      {"bob", {}},
-      {"carol", {.rights = Rights::kInfer}}};
+  static const auto* users =
+      new Users{{"alice",
+                 {.rights = Rights::kAdmin,
+                  .share = 2,
+                  .quota = 0.25,
+                  .account = "amiller",
+                  .token = 3,
+                  .expires = At("2027-03-31T12:00:00Z")}},
+                {"bob", {}},
+                {"carol", {.rights = Rights::kInfer}}};
   return *users;
 }
 
@@ -115,26 +114,12 @@ TEST_F(UsersFileTest, ReadsWhatItWrote) {
   EXPECT_THAT(ReadUsers(path_), IsOkAndHolds(IsEmpty()));
 }
 
-TEST_F(UsersFileTest, KeepsItsModeAndLeavesNothingElse) {
-  const auto mode = [this] {
-    struct stat file = {};
-    EXPECT_EQ(stat(path_.c_str(), &file), 0);
-    return file.st_mode & 07777;
-  };
-  ASSERT_THAT(WriteUsers(path_, {}), IsOk());
-  EXPECT_EQ(mode(), 0600u);
-  ASSERT_EQ(chmod(path_.c_str(), 0640), 0);
-  ASSERT_THAT(WriteUsers(path_, SomeUsers()), IsOk());
-  EXPECT_EQ(mode(), 0640u);
-  const std::filesystem::directory_iterator files(folder_);
-  EXPECT_EQ(std::distance(begin(files), end(files)), 1);
-}
-
 TEST_F(UsersFileTest, NamesAFileThatItCannotUse) {
   EXPECT_THAT(ReadUsers(path_), StatusIs(absl::StatusCode::kNotFound,
                                          HasSubstr("there is no such file")));
-  EXPECT_THAT(ReadUsers(folder_), StatusIs(absl::StatusCode::kFailedPrecondition,
-                                           HasSubstr(folder_)));
+  EXPECT_THAT(
+      ReadUsers(folder_),
+      StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr(folder_)));
   EXPECT_THAT(WriteUsers(folder_ + "/none/users.yaml", {}),
               StatusIs(absl::StatusCode::kFailedPrecondition,
                        HasSubstr("No such file or directory")));

@@ -21,9 +21,21 @@
 #include "server/rpc/convert/instance_convert.h"
 #include "server/rpc/convert/tensor_convert.h"
 #include "server/rpc/instances/page.h"
+#include "server/rpc/transport/call_log.h"
 
 namespace backboned::rpc {
 namespace {
+
+v1::Rights ProtoOf(Rights rights) {
+  switch (rights) {
+    case Rights::kInfer:
+      return v1::RIGHTS_INFER;
+    case Rights::kTrain:
+      return v1::RIGHTS_TRAIN;
+    default:
+      return v1::RIGHTS_ADMIN;
+  }
+}
 
 constexpr int64_t kMaxMessageBytes = int64_t{4} << 20;  // gRPC's default.
 
@@ -118,7 +130,8 @@ InstanceService::InstanceService(Surroundings& surroundings)
   AddUnary("ListArchitectures", &InstanceService::ListArchitectures,
            Access::kAny);
   AddUnary("ListBenchmarks", &InstanceService::ListBenchmarks, Access::kAny);
-  AddChange("CreateInstance", &InstanceService::CreateInstance, Access::kCreate);
+  AddChange("CreateInstance", &InstanceService::CreateInstance,
+            Access::kCreate);
   AddChange("CloneInstance", &InstanceService::CloneInstance, Access::kCreate);
   AddChange("UpdateInstance", &InstanceService::UpdateInstance,
             Access::kManage);
@@ -220,6 +233,12 @@ Task<absl::StatusOr<v1::GetServerResponse>> InstanceService::GetServer(
   }
   response.set_server_uid(server().uid());
   response.set_principal(call.principal());
+  response.set_rights(ProtoOf(call.caller().rights));
+  if (call.caller().rights == Rights::kAdmin) {
+    for (const auto& [reason, count] : RefusalCounts()) {
+      (*response.mutable_refusals())[reason] = count;
+    }
+  }
   *response.mutable_session_usage() =
       UsageOf(LimitScope::kSession, call.payer());
   *response.mutable_principal_usage() =

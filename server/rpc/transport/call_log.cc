@@ -7,6 +7,7 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "server/callers/audit.h"
 #include "server/rpc/transport/status.h"
@@ -42,11 +43,26 @@ spdlog::level::level_enum Level(const absl::Status& status) {
 
 }  // namespace
 
+// The calls that were recorded.
+struct Counts {
+  absl::Mutex mutex;
+  std::map<std::string, int64_t> counts ABSL_GUARDED_BY(mutex);
+};
+
+Counts& Refusals() {
+  static auto* counts = new Counts;
+  return *counts;
+}
+
 // Records that somebody was refused.
 void AuditRefusal(const absl::Status& status, std::string_view method,
                   std::string_view principal, std::string_view instance) {
   if (!absl::IsPermissionDenied(status) && !absl::IsUnauthenticated(status)) {
     return;
+  }
+  {
+    absl::MutexLock lock(&Refusals().mutex);
+    ++Refusals().counts[std::string(ReasonName(ReasonOrDefault(status)))];
   }
   Audit({{"event", "call refused"},
          {"principal", principal},
@@ -54,6 +70,11 @@ void AuditRefusal(const absl::Status& status, std::string_view method,
          {"instance", instance},
          {"reason", ReasonName(ReasonOrDefault(status))},
          {"message", std::string(status.message())}});
+}
+
+std::map<std::string, int64_t> RefusalCounts() {
+  absl::MutexLock lock(&Refusals().mutex);
+  return Refusals().counts;
 }
 
 void LogCall(const Call& call, const absl::Status& status) {

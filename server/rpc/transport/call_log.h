@@ -3,6 +3,9 @@
 #ifndef BACKBONED_SERVER_RPC_TRANSPORT_CALL_LOG_H_
 #define BACKBONED_SERVER_RPC_TRANSPORT_CALL_LOG_H_
 
+#include <cstdint>
+#include <map>
+#include <string>
 #include <string_view>
 
 #include "absl/status/status.h"
@@ -14,11 +17,16 @@ namespace backboned::rpc {
 // reason, instance, principal, session, label, request_id, stream, calls,
 // bytes_in, bytes_out, queue_ms, compute_ms, total_ms, and the message of an
 // error. Failures of the server itself (INTERNAL) are errors, all other lines
-// are information.
+// are information. A caller who may not call, or not do that, is recorded
+// besides (Audit).
 void LogCall(const Call& call, const absl::Status& status);
 
-// Logs a call whose metadata could not be read.
+// Logs a call whose metadata could not be read, or whose caller may not call.
 void LogRefusal(std::string_view method, const absl::Status& status);
+
+// Returns how many such calls this process has recorded, by the reason's name.
+// Thread-safe.
+std::map<std::string, int64_t> RefusalCounts();
 
 }  // namespace backboned::rpc
 

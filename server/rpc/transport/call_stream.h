@@ -94,8 +94,8 @@ class CallStream : private CallStreams::Member {
   bool stopped_ ABSL_GUARDED_BY(mutex_) = false;
   // Threads that go on to use the stream, though its calls may have ended.
   int64_t holds_ ABSL_GUARDED_BY(mutex_) = 0;
-  bool ended_ ABSL_GUARDED_BY(mutex_) = false;  // `over_` happens, or has.
-  absl::Status read_ ABSL_GUARDED_BY(mutex_);   // The end of the reading.
+  bool ended_ ABSL_GUARDED_BY(mutex_) = false;    // `over_` happens, or has.
+  absl::Status read_ ABSL_GUARDED_BY(mutex_);     // The end of the reading.
   absl::Status refused_ ABSL_GUARDED_BY(mutex_);  // Of a caller, meanwhile.
   Event over_;  // Nothing is left to answer, and nothing more is taken.
   Event reads_ended_;

@@ -44,8 +44,7 @@ absl::StatusOr<std::shared_ptr<Instance>> DecoratedService::Resolve(
 absl::Status DecoratedService::CheckAccess(const Call& call,
                                            const Instance& instance,
                                            Access access) {
-  absl::Status right =
-      CheckRight(instance.ownership(), call.caller(), access);
+  absl::Status right = CheckRight(instance.ownership(), call.caller(), access);
   if (!right.ok() || access != Access::kWrite) return right;
   return instance.CheckWritable();
 }
@@ -68,10 +67,9 @@ void DecoratedService::AddCalls(std::string_view name) {
 
 Task<absl::Status> DecoratedService::ServeRpc(size_t index, Rpc& rpc) {
   const Method& method = methods_[index];
-  absl::StatusOr<Call> call =
-      Call::Create(method.name, rpc.context, rpc.gone.get_token(),
-                   surroundings_.server.directory(),
-                   surroundings_.server.clock());
+  absl::StatusOr<Call> call = Call::Create(
+      method.name, rpc.context, rpc.gone.get_token(),
+      surroundings_.server.directory(), surroundings_.server.clock());
   if (call.ok()) co_return co_await ServeCalls(method, rpc, *call);
   LogRefusal(method.name, call.status());
   const grpc::Status refused = ToGrpc(call.status());

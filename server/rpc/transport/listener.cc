@@ -204,13 +204,14 @@ absl::StatusOr<std::optional<int64_t>> ReadNumber(
   const bool is_number = absl::SimpleAtoi(
       absl::string_view(first->second.data(), first->second.size()), &number);
   if (std::next(first) == last && is_number && number > 0) return number;
-  return IdentityRefused(
-      absl::StrCat("metadata ", key, " of the front is not one number above 0"));
+  return IdentityRefused(absl::StrCat(
+      "metadata ", key, " of the front is not one number above 0"));
 }
 
 // Returns whom a front names.
 absl::StatusOr<Identity> IdentityByFront(const grpc::ServerContext& context) {
-  const auto [first, last] = context.client_metadata().equal_range(kPrincipalKey);
+  const auto [first, last] =
+      context.client_metadata().equal_range(kPrincipalKey);
   const auto count = std::distance(first, last);
   if (count != 1) {
     return IdentityRefused(

@@ -27,9 +27,9 @@ TEST_F(DirectoryTest, WithoutUsersEverybodyMayTrain) {
               IsOkAndHolds(Caller{.principal = "anna"}));
   EXPECT_THAT(directory_.Find({.name = "anna", .is_account = true}, kNow),
               IsOkAndHolds(Caller{.principal = "anna"}));
-  EXPECT_THAT(directory_.Find({.name = "local"}, kNow),
-              IsOkAndHolds(
-                  Caller{.principal = "local", .rights = Rights::kAdmin}));
+  EXPECT_THAT(
+      directory_.Find({.name = "local"}, kNow),
+      IsOkAndHolds(Caller{.principal = "local", .rights = Rights::kAdmin}));
 }
 
 TEST_F(DirectoryTest, AnAccountsNameIsAPrincipals) {
@@ -53,9 +53,9 @@ TEST_F(DirectoryTest, OnlyUsersMayCall) {
   EXPECT_THAT(carl, StatusIs(absl::StatusCode::kPermissionDenied,
                              HasSubstr("\"carl\" is no user")));
   EXPECT_EQ(ReasonOf(carl.status()), Reason::kNotPermitted);
-  EXPECT_THAT(directory_.Find({.name = "local"}, kNow),
-              IsOkAndHolds(
-                  Caller{.principal = "local", .rights = Rights::kAdmin}));
+  EXPECT_THAT(
+      directory_.Find({.name = "local"}, kNow),
+      IsOkAndHolds(Caller{.principal = "local", .rights = Rights::kAdmin}));
   directory_.SetUsers({});
   EXPECT_THAT(directory_.Find({.name = "anna"}, kNow),
               StatusIs(absl::StatusCode::kPermissionDenied));

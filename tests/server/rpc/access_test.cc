@@ -145,9 +145,9 @@ class AccessTest : public ::testing::Test {
   }
 
   // Calls a method by a request of RequestsOf.
-  absl::Status Ask(const std::string& socket, const Request& request,
-                   const std::multimap<std::string, std::string>& metadata =
-                       {}) const {
+  absl::Status Ask(
+      const std::string& socket, const Request& request,
+      const std::multimap<std::string, std::string>& metadata = {}) const {
     RawCall call(ChannelOf(socket), request.path, {.metadata = metadata});
     call.Send(request.message);
     return call.End();
@@ -281,7 +281,8 @@ TEST_F(AccessTest, EachMethodOfEachRightThroughEachKindOfListener) {
   server_->AddFake("own", "bob");
   // Deleting is the last of the methods, so that the others find the instance.
   for (const Request& request : RequestsOf("alice/net")) {
-    if (request.method == "Calls") continue;  // It is open to all, its calls not.
+    if (request.method == "Calls")
+      continue;  // It is open to all, its calls not.
     for (const auto& [socket, metadata] : infer) {
       const absl::Status status = Ask(socket, request, metadata);
       if (NeedsTrain(request.method)) {
@@ -324,10 +325,10 @@ TEST_F(AccessTest, AFrontTellsOfATokenByNumbers) {
   server_->SetUsers({{"carol", {.token = 7}}});
   const std::string serial = "backboned-token-serial";
   const std::string expires = "backboned-token-expires";
-  EXPECT_THAT(Principal("front", {{kKey, "carol"},
-                                  {serial, "7"},
-                                  {expires, "4000000000"}}),
-              IsOkAndHolds(StrEq("carol")));
+  EXPECT_THAT(
+      Principal("front",
+                {{kKey, "carol"}, {serial, "7"}, {expires, "4000000000"}}),
+      IsOkAndHolds(StrEq("carol")));
   EXPECT_THAT(Principal("front", {{kKey, "carol"}, {serial, "6"}}),
               Refused("token 6 of carol was replaced"));
   EXPECT_THAT(Principal("front", {{kKey, "carol"}, {expires, "1700000000"}}),
@@ -338,9 +339,8 @@ TEST_F(AccessTest, AFrontTellsOfATokenByNumbers) {
                   Refused("is not one number above 0"))
           << number;
     }
-    EXPECT_THAT(
-        Principal("front", {{kKey, "carol"}, {key, "7"}, {key, "7"}}),
-        Refused("is not one number above 0"));
+    EXPECT_THAT(Principal("front", {{kKey, "carol"}, {key, "7"}, {key, "7"}}),
+                Refused("is not one number above 0"));
   }
 }
 

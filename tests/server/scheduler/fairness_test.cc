@@ -106,11 +106,11 @@ TEST(FairnessTest, WeightsDivideBetweenPrincipals) {
       {.flow = {"lab", "a"}, .cost = absl::Milliseconds(4), .in_flight = 2},
       {.flow = {"lab", "b"}, .cost = absl::Milliseconds(4), .in_flight = 2},
       {.flow = {"guest", "c"}, .cost = absl::Milliseconds(7), .in_flight = 2}};
-  const auto got =
-      Simulate({.weight_of = [](const std::string& principal) {
-                 return principal == "lab" ? 3 : 1;
-               }},
-               clients, absl::Seconds(100));
+  const auto got = Simulate({.weight_of =
+                                 [](const std::string& principal) {
+                                   return principal == "lab" ? 3 : 1;
+                                 }},
+                            clients, absl::Seconds(100));
   EXPECT_NEAR(Seconds(got[0]), 37.5, 1);
   EXPECT_NEAR(Seconds(got[1]), 37.5, 1);
   EXPECT_NEAR(Seconds(got[2]), 25, 1);

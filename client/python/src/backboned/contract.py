@@ -301,6 +301,7 @@ def read_server(message: pb.GetServerResponse, transport: str = "") -> types.Ser
         },
         session_usage=_read(types.Usage, message.session_usage),
         principal_usage=_read(types.Usage, message.principal_usage),
+        rights=_word(pb.Rights, message.rights) or "",
         transport=transport,
     )
 

@@ -453,7 +453,9 @@ class ServerInfo:
     """The description of a server.
 
     `server_uid` is random for each start, `principal` whom the server takes the caller
-    for. `limits` are bytes, counts, seconds (`tape_ttl`, `session_ttl`,
+    for, `rights` what she may do: ``infer``, ``train`` or ``admin``; empty from an older
+    server. An admin sees in `refusals` how many calls were refused for want of rights
+    since the start, by reason. `limits` are bytes, counts, seconds (`tape_ttl`, `session_ttl`,
     `stall_timeout`), and fractions of them that one session, and the caller's
     principal, may use (`session_quota`, `principal_quota`); `session_usage` and
     `principal_usage` what this client uses of them, and all clients of its principal.
@@ -473,6 +475,8 @@ class ServerInfo:
     principal_usage: Usage = Usage()
     numerics: dict[str, str] = dataclasses.field(default_factory=dict)
     transport: str = ""
+    rights: str = ""
+    refusals: dict[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def threads(self) -> int:

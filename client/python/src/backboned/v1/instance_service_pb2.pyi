@@ -12,6 +12,10 @@ DESCRIPTOR: _descriptor.FileDescriptor
 LOAD_BY_NAME: LoadBy
 LOAD_BY_ORDER: LoadBy
 LOAD_BY_UNSPECIFIED: LoadBy
+RIGHTS_ADMIN: Rights
+RIGHTS_INFER: Rights
+RIGHTS_TRAIN: Rights
+RIGHTS_UNSPECIFIED: Rights
 
 class Architecture(_message.Message):
     __slots__ = ["arguments", "description", "name", "source"]
@@ -246,7 +250,7 @@ class GetServerRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetServerResponse(_message.Message):
-    __slots__ = ["capabilities", "devices", "limits", "numerics", "principal", "principal_usage", "server_uid", "session_usage", "torch_version", "version"]
+    __slots__ = ["capabilities", "devices", "limits", "numerics", "principal", "principal_usage", "refusals", "rights", "server_uid", "session_usage", "torch_version", "version"]
     class NumericsEntry(_message.Message):
         __slots__ = ["key", "value"]
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -254,12 +258,21 @@ class GetServerResponse(_message.Message):
         key: str
         value: str
         def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    class RefusalsEntry(_message.Message):
+        __slots__ = ["key", "value"]
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
     CAPABILITIES_FIELD_NUMBER: _ClassVar[int]
     DEVICES_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     NUMERICS_FIELD_NUMBER: _ClassVar[int]
     PRINCIPAL_FIELD_NUMBER: _ClassVar[int]
     PRINCIPAL_USAGE_FIELD_NUMBER: _ClassVar[int]
+    REFUSALS_FIELD_NUMBER: _ClassVar[int]
+    RIGHTS_FIELD_NUMBER: _ClassVar[int]
     SERVER_UID_FIELD_NUMBER: _ClassVar[int]
     SESSION_USAGE_FIELD_NUMBER: _ClassVar[int]
     TORCH_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -270,11 +283,13 @@ class GetServerResponse(_message.Message):
     numerics: _containers.ScalarMap[str, str]
     principal: str
     principal_usage: Usage
+    refusals: _containers.ScalarMap[str, int]
+    rights: Rights
     server_uid: str
     session_usage: Usage
     torch_version: str
     version: str
-    def __init__(self, version: _Optional[str] = ..., torch_version: _Optional[str] = ..., devices: _Optional[_Iterable[_Union[Device, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., server_uid: _Optional[str] = ..., principal: _Optional[str] = ..., capabilities: _Optional[_Iterable[str]] = ..., session_usage: _Optional[_Union[Usage, _Mapping]] = ..., principal_usage: _Optional[_Union[Usage, _Mapping]] = ..., numerics: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    def __init__(self, version: _Optional[str] = ..., torch_version: _Optional[str] = ..., devices: _Optional[_Iterable[_Union[Device, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., server_uid: _Optional[str] = ..., principal: _Optional[str] = ..., capabilities: _Optional[_Iterable[str]] = ..., session_usage: _Optional[_Union[Usage, _Mapping]] = ..., principal_usage: _Optional[_Union[Usage, _Mapping]] = ..., numerics: _Optional[_Mapping[str, str]] = ..., rights: _Optional[_Union[Rights, str]] = ..., refusals: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class Limits(_message.Message):
     __slots__ = ["max_cache_bytes", "max_calls", "max_chunk_bytes", "max_device_memory_bytes", "max_in_flight_bytes", "max_instances", "max_memory_bytes", "max_message_bytes", "max_queued", "max_stream_age", "max_streams", "max_tape_bytes", "max_tapes", "principal_quota", "session_quota", "session_ttl", "stall_timeout", "tape_ttl"]
@@ -415,6 +430,9 @@ class Weights(_message.Message):
     partial: bool
     resize_position_embedding: bool
     def __init__(self, name: _Optional[str] = ..., load_by: _Optional[_Union[LoadBy, str]] = ..., partial: bool = ..., resize_position_embedding: bool = ...) -> None: ...
+
+class Rights(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = []
 
 class LoadBy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = []
