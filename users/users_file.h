@@ -15,7 +15,7 @@
 
 namespace backboned {
 
-// What a user may do at all. Each may do what those before it may.
+// The rights that a user may have. Each has those before it, too.
 enum class Rights {
   kInfer,  // Reads instances, and computes with them.
   kTrain,  // Has instances of its own, and changes them.

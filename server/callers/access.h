@@ -5,7 +5,7 @@
 
 namespace backboned {
 
-// What a method needs: of its caller, and of the instance that its request
+// The needs of a method: of its caller, and of the instance that its request
 // names. A forward or backward that changes the instance asks for kWrite
 // besides.
 enum class Access {

@@ -18,7 +18,7 @@
 
 namespace backboned {
 
-// Who calls, as the address says that it called.
+// A caller, as the address knows it.
 struct Identity {
   // A principal, or an account of this machine.
   std::string name;

@@ -12,10 +12,10 @@
 
 namespace backboned {
 
-// Who calls.
+// A caller, as the directory knows it.
 struct Caller {
   std::string principal;
-  // What it may do at all.
+  // The right that it has, at whatever instance.
   Rights rights = Rights::kTrain;
 
   bool operator==(const Caller&) const = default;

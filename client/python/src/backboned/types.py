@@ -453,15 +453,15 @@ class ServerInfo:
     """The description of a server.
 
     `server_uid` is random for each start, `principal` whom the server takes the caller
-    for, `rights` what she may do: ``infer``, ``train`` or ``admin``; empty from an older
-    server. An admin sees in `refusals` how many calls were refused for want of rights
-    since the start, by reason. `limits` are bytes, counts, seconds (`tape_ttl`, `session_ttl`,
+    for, `rights` the caller's: ``infer``, ``train`` or ``admin``; empty from an older
+    server. `limits` are bytes, counts, seconds (`tape_ttl`, `session_ttl`,
     `stall_timeout`), and fractions of them that one session, and the caller's
     principal, may use (`session_quota`, `principal_quota`); `session_usage` and
     `principal_usage` what this client uses of them, and all clients of its principal.
     `numerics` says what the last bits of results depend on besides LibTorch's version,
     processor and threads; empty from an older server. `transport` is what carries this
-    client's calls: ``native`` or ``grpcio``.
+    client's calls: ``native`` or ``grpcio``. An admin sees in `refusals` how many calls
+    the server refused for want of rights since its start, by reason.
     """
 
     version: str
