@@ -832,7 +832,10 @@ def test_torchs_own_optimizer_steps_a_hosted_network_too(server):
             optimizer.step()
         return []
 
-    run_both(pair, train)
+    with pytest.warns(UserWarning, match="SGD of torch.optim steps") as warned:
+        run_both(pair, train)
+    # Once, though it made three steps.
+    assert sum("of torch.optim" in str(each.message) for each in warned) == 1
     assert pair[0].mode == "hosted"
 
 
