@@ -18,6 +18,7 @@ RUN apt-get update \
         libprotobuf-dev \
         libspdlog-dev \
         libssl-dev \
+        libyaml-cpp-dev \
         ninja-build \
         nlohmann-json3-dev \
         pkg-config \
@@ -43,6 +44,8 @@ COPY cmake cmake
 COPY base base
 COPY proto proto
 COPY backbones backbones
+COPY users users
+COPY client/cli client/cli
 COPY client/cpp client/cpp
 COPY client/python/src/backboned/version.py client/python/src/backboned/
 COPY deploy/sbom.py deploy/
@@ -57,7 +60,7 @@ RUN --mount=type=cache,target=/root/.cache/ccache \
         -DBACKBONED_BENCHMARKS=OFF \
         -DBACKBONED_EXAMPLES=OFF \
         -DBACKBONED_TORCH_DIR=/opt/torch/torch \
-    && cmake --build --preset release --target backboned \
+    && cmake --build --preset release --target backboned --target backbonectl \
     && cmake --install build/release --prefix /opt/backboned --strip --component server
 
 

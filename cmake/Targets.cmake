@@ -12,18 +12,23 @@ function(backboned_library)
   _backboned_link(${target} ${arg_DEPS})
 endfunction()
 
-# backboned_executable(NAME <name> SOURCES <file>... [DEPS <target>...])
+# backboned_executable(NAME <name> [OPTIONAL] SOURCES <file>... [DEPS <target>...])
 #
 # Makes the program <name> at the top of the build folder. Installed, it finds
-# its libraries in ../lib, or beside the package that the wheel puts it into.
+# its libraries in ../lib, or beside the package that the wheel puts it into. An
+# optional one is installed if it was built.
 function(backboned_executable)
-  cmake_parse_arguments(PARSE_ARGV 0 arg "" "NAME" "SOURCES;DEPS")
+  cmake_parse_arguments(PARSE_ARGV 0 arg "OPTIONAL" "NAME" "SOURCES;DEPS")
   add_executable(${arg_NAME} ${arg_SOURCES})
   _backboned_link(${arg_NAME} ${arg_DEPS})
   set_target_properties(${arg_NAME} PROPERTIES
     RUNTIME_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}"
     INSTALL_RPATH "$ORIGIN/../lib;$ORIGIN/../../torch/lib")
-  install(TARGETS ${arg_NAME} COMPONENT server)
+  set(optional "")
+  if(arg_OPTIONAL)
+    set(optional OPTIONAL)
+  endif()
+  install(TARGETS ${arg_NAME} COMPONENT server ${optional})
 endfunction()
 
 # backboned_test(NAME <name> SOURCES <file>... [DEPS <target>...])

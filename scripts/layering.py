@@ -83,6 +83,11 @@ MAY_USE: dict[str, set[str] | None] = {
     },
     "server/main.cc": None,
     "client/cpp": {"base", "proto", "proto/wire", "gRPC", "Protobuf"},
+    # The program of who runs a server: users, tokens, a front.
+    "client/cli": {
+        *("base", "proto", "users", "CLI11", "nlohmann-json", "OpenSSL", "Protobuf"),
+        "yaml-cpp",
+    },
     "client/native": {"client/cpp", "proto/wire"},
     "client/examples": {"client/cpp", "OpenSSL"},
     "tests": None,
@@ -108,6 +113,7 @@ LIBRARIES = {
     "gtest": "GoogleTest",
     # Free for all.
     "absl": "",
+    "arpa": "",
     "linux": "",
     "netinet": "",
     "sanitizer": "",

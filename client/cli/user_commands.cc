@@ -1,0 +1,248 @@
+#include "client/cli/user_commands.h"
+
+#include <pwd.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <iostream>
+#include <nlohmann/json.hpp>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/time/civil_time.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "base/errors.h"
+#include "base/names.h"
+#include "base/principals.h"
+#include "client/cli/connection_file.h"
+#include "client/cli/files.h"
+#include "client/cli/tokens.h"
+#include "users/users_file.h"
+
+namespace backboned::cli {
+namespace {
+
+// Reads what `--expires` says: the first moment that is too late.
+absl::StatusOr<absl::Time> ReadExpires(const std::string& text) {
+  absl::CivilDay day;
+  absl::Time time;
+  if (absl::ParseCivilTime(text, &day)) {
+    time = absl::FromCivil(day + 1, absl::UTCTimeZone());
+  } else if (!absl::ParseTime(absl::RFC3339_sec, text, &time, nullptr)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--expires ", Quote(text),
+                     " is no day, such as 2027-03-31, and no "
+                     "time, such as 2027-03-31T12:00:00Z"));
+  }
+  if (time > absl::Now()) return time;
+  return absl::InvalidArgumentError(absl::StrCat(
+      "--expires ", text, " is over; it is today in UTC, or later"));
+}
+
+// Returns the last day, or the time, until which a user may call.
+std::string FormatExpires(absl::Time time) {
+  const absl::CivilSecond second =
+      absl::ToCivilSecond(time, absl::UTCTimeZone());
+  const absl::CivilDay day(second);
+  if (absl::CivilSecond(day) == second) return absl::FormatCivilTime(day - 1);
+  return absl::FormatTime(absl::RFC3339_sec, time, absl::UTCTimeZone());
+}
+
+Rights ReadRights(const std::string& word) {
+  if (word == NameOf(Rights::kInfer)) return Rights::kInfer;
+  return word == NameOf(Rights::kAdmin) ? Rights::kAdmin : Rights::kTrain;
+}
+
+absl::Status NoSuchUser(const Users& users, const std::string& name) {
+  std::vector<std::string> names;
+  for (const auto& [other, user] : users) names.push_back(other);
+  return UnknownName(Reason::kInvalidOption, "user", name, names);
+}
+
+// Returns an error if another user has the account.
+absl::Status CheckAccount(const Users& users, const NewUser& added) {
+  const std::string& mine = added.account.empty() ? added.name : added.account;
+  if (!added.account.empty() && getpwnam(added.account.c_str()) == nullptr) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--account ", added.account,
+                     ": there is no such account on this machine"));
+  }
+  for (const auto& [name, user] : users) {
+    if (user.account.value_or(name) != mine) continue;
+    return absl::InvalidArgumentError(absl::StrCat(
+        "the account ", mine, " is ", name, "'s; an account is one user's"));
+  }
+  return absl::OkStatus();
+}
+
+// Returns where the front is, and its CA.
+absl::StatusOr<Connection> FrontOf(const TokenOptions& options) {
+  Connection front;
+  if (options.target.empty()) {
+    absl::StatusOr<Connection> read =
+        ReadConnection(options.front + "/connection.yaml");
+    if (!read.ok()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("where is the front? --front names the folder of "
+                       "`backbonectl front`, or --target its host:port; ",
+                       read.status().message()));
+    }
+    front = *std::move(read);
+  } else {
+    absl::Status valid = CheckTarget("--target", options.target);
+    if (!valid.ok()) return valid;
+    front.target = options.target;
+  }
+  if (options.ca_file.empty()) return front;
+  absl::StatusOr<std::string> ca = ReadText(options.ca_file);
+  if (!ca.ok()) return PrefixMessage("--ca", ca.status());
+  front.ca = *std::move(ca);
+  return front;
+}
+
+absl::Status WriteConnection(const std::string& path,
+                             const Connection& connection) {
+  if (path.empty()) {
+    std::cout << Format(connection);
+    return absl::OkStatus();
+  }
+  const bool is_there = ReadText(path).ok();
+  const auto written = WriteText(path, Format(connection), kPrivate);
+  if (!written.ok()) return written.status();
+  std::cerr << (is_there ? "replaced " : "wrote ") << path << "\n";
+  return absl::OkStatus();
+}
+
+std::string FormatNumber(const std::optional<double>& number) {
+  return number ? absl::StrCat(*number) : "-";
+}
+
+}  // namespace
+
+std::string SigningKeyOf(const std::string& users_file,
+                         const std::string& signing_key) {
+  return signing_key.empty() ? Beside(users_file, "signing-key.pem")
+                             : signing_key;
+}
+
+absl::Status AddUser(const std::string& users_file, const NewUser& added) {
+  absl::Status valid = CheckPrincipal(added.name);
+  if (!valid.ok()) return valid;
+  valid = CheckTarget("--socket", added.socket);
+  if (!valid.ok()) return valid;
+  User user = {.rights = ReadRights(added.rights),
+               .share = added.share,
+               .quota = added.quota};
+  if (!added.account.empty()) user.account = added.account;
+  if (!added.expires.empty()) {
+    const absl::StatusOr<absl::Time> expires = ReadExpires(added.expires);
+    if (!expires.ok()) return expires.status();
+    user.expires = *expires;
+  }
+  const absl::StatusOr<FolderLock> lock = FolderLock::OfFile(users_file);
+  if (!lock.ok()) return lock.status();
+  absl::StatusOr<Users> users = ReadUsers(users_file);
+  if (absl::IsNotFound(users.status())) users = Users();
+  if (!users.ok()) return users.status();
+  if (users->count(added.name) > 0) {
+    return absl::AlreadyExistsError(
+        absl::StrCat("there is a user ", added.name, " already; change it in ",
+                     users_file, ", or remove it first"));
+  }
+  valid = CheckAccount(*users, added);
+  if (!valid.ok()) return valid;
+  users->emplace(added.name, user);
+  absl::Status written = WriteUsers(users_file, *users);
+  if (!written.ok()) return written;
+  if (user.account || getpwnam(added.name.c_str()) != nullptr) {
+    std::cout << Format(Connection{.target = added.socket});
+  } else {
+    std::cerr << "added " << added.name
+              << ", who can have a token: backbonectl "
+              << "user token " << added.name << "\n";
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ListUsers(const std::string& users_file, bool json) {
+  const absl::StatusOr<Users> users = ReadUsers(users_file);
+  if (!users.ok()) return users.status();
+  nlohmann::ordered_json list = nlohmann::ordered_json::array();
+  if (!json) {
+    absl::PrintF("%-20s %-6s %7s %7s %-12s %-11s %s\n", "NAME", "RIGHTS",
+                 "SHARE", "QUOTA", "ACCOUNT", "TOKEN", "EXPIRES");
+  }
+  for (const auto& [name, user] : *users) {
+    const std::string expires =
+        user.expires ? FormatExpires(*user.expires) : "";
+    if (!json) {
+      absl::PrintF("%-20s %-6s %7s %7s %-12s %-11s %s\n", name,
+                   std::string(NameOf(user.rights)), FormatNumber(user.share),
+                   FormatNumber(user.quota), user.account.value_or("-"),
+                   user.token ? absl::StrCat(*user.token) : "-",
+                   expires.empty() ? "-" : expires);
+      continue;
+    }
+    nlohmann::ordered_json entry = {{"name", name},
+                                    {"rights", NameOf(user.rights)}};
+    if (user.share) entry["share"] = *user.share;
+    if (user.quota) entry["quota"] = *user.quota;
+    if (user.account) entry["account"] = *user.account;
+    if (user.token) entry["token"] = *user.token;
+    if (user.expires) entry["expires"] = expires;
+    list.push_back(entry);
+  }
+  if (json) std::cout << list.dump(2) << "\n";
+  return absl::OkStatus();
+}
+
+absl::Status RemoveUser(const std::string& users_file,
+                        const std::string& name) {
+  const absl::StatusOr<FolderLock> lock = FolderLock::OfFile(users_file);
+  if (!lock.ok()) return lock.status();
+  absl::StatusOr<Users> users = ReadUsers(users_file);
+  if (!users.ok()) return users.status();
+  if (users->erase(name) == 0) return NoSuchUser(*users, name);
+  return WriteUsers(users_file, *users);
+}
+
+absl::Status GiveToken(const std::string& users_file,
+                       const TokenOptions& options) {
+  absl::StatusOr<Connection> connection = FrontOf(options);
+  if (!connection.ok()) return connection.status();
+  absl::Status may_write = CheckReplaceable(options.connection);
+  if (!may_write.ok()) return may_write;
+  const absl::StatusOr<FolderLock> lock = FolderLock::OfFile(users_file);
+  if (!lock.ok()) return lock.status();
+  absl::StatusOr<Users> users = ReadUsers(users_file);
+  if (!users.ok()) return users.status();
+  const auto found = users->find(options.name);
+  if (found == users->end()) return NoSuchUser(*users, options.name);
+  User& user = found->second;
+  const absl::Time now = absl::Now();
+  const absl::Time expires =
+      std::min(now + absl::Hours(24) * options.days,
+               user.expires.value_or(absl::InfiniteFuture()));
+  if (expires <= now) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        options.name, " may not call since ", FormatExpires(*user.expires),
+        "; change `expires` in ", users_file, " first"));
+  }
+  const absl::StatusOr<Key> key =
+      ReadOrMakeKey(SigningKeyOf(users_file, options.signing_key));
+  if (!key.ok()) return key.status();
+  // A first one above all that were of a user of this name before.
+  user.token = user.token ? *user.token + 1 : absl::ToUnixSeconds(now);
+  absl::Status written = WriteUsers(users_file, *users);
+  if (!written.ok()) return written;
+  connection->token = SignToken(*key, {.user = options.name,
+                                       .serial = *user.token,
+                                       .issued = now,
+                                       .expires = expires});
+  return WriteConnection(options.connection, *connection);
+}
+
+}  // namespace backboned::cli
