@@ -4,7 +4,9 @@
 #include <unistd.h>
 #include <yaml-cpp/yaml.h>
 
+#include <cerrno>
 #include <cstddef>
+#include <cstring>
 
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
@@ -45,7 +47,12 @@ absl::StatusOr<Connection> ReadConnection(const std::string& path) {
       path, " is no connection file, which is YAML with a key `target`"));
 }
 
-absl::Status CheckReplaceable(const std::string& path) {
+absl::Status CheckWritable(const std::string& path) {
+  const std::string folder = Beside(path, ".");
+  if (access(folder.c_str(), W_OK) != 0) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("cannot write ", path, ": ", std::strerror(errno)));
+  }
   struct stat file = {};
   if (stat(path.c_str(), &file) != 0) return absl::OkStatus();
   if (geteuid() != 0 && file.st_uid != geteuid()) {

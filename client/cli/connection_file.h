@@ -27,9 +27,10 @@ std::string Format(const Connection& connection);
 // kInvalidArgument, with a message that names the file.
 absl::StatusOr<Connection> ReadConnection(const std::string& path);
 
-// Returns kFailedPrecondition if there is a file `path` that is no connection
-// file or another account's.
-absl::Status CheckReplaceable(const std::string& path);
+// Returns kFailedPrecondition if a connection file cannot be written to `path`:
+// its folder is not there or not ours to write to, or there is a file that is
+// no connection file or another account's.
+absl::Status CheckWritable(const std::string& path);
 
 // Returns kInvalidArgument, after `option`, unless `target` is host:port or
 // unix:/path.

@@ -84,7 +84,12 @@ absl::StatusOr<std::string> ReadText(const std::string& path) {
 
 absl::StatusOr<bool> WriteText(const std::string& path, std::string_view text,
                                mode_t mode) {
-  if (const auto old = ReadText(path); old.ok() && *old == text) return false;
+  struct stat file = {};
+  if (const auto old = ReadText(path); old.ok() && *old == text &&
+                                       stat(path.c_str(), &file) == 0 &&
+                                       (file.st_mode & 07777) == mode) {
+    return false;
+  }
   const absl::Status status = Put(path, text, mode, &std::rename);
   if (!status.ok()) return status;
   return true;

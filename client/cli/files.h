@@ -22,7 +22,7 @@ inline constexpr mode_t kPublic = 0644;
 absl::StatusOr<std::string> ReadText(const std::string& path);
 
 // Gives a file this text and mode, by a rename: a reader finds the old file or
-// the new one. A file that has the text already stays. A file that root writes
+// the new one. A file that has both already stays. A file that root writes
 // belongs to its folder's owner. Returns whether the file changed, or
 // kFailedPrecondition.
 absl::StatusOr<bool> WriteText(const std::string& path, std::string_view text,

@@ -213,7 +213,10 @@ absl::Status GiveToken(const std::string& users_file,
                        const TokenOptions& options) {
   absl::StatusOr<Connection> connection = FrontOf(options);
   if (!connection.ok()) return connection.status();
-  absl::Status may_write = CheckReplaceable(options.connection);
+  // Before the older tokens end.
+  absl::Status may_write = options.connection.empty()
+                               ? absl::OkStatus()
+                               : CheckWritable(options.connection);
   if (!may_write.ok()) return may_write;
   const absl::StatusOr<FolderLock> lock = FolderLock::OfFile(users_file);
   if (!lock.ok()) return lock.status();

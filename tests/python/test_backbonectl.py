@@ -210,6 +210,8 @@ def test_a_connection_file_is_its_owners(does, run, refuses, tmp_path):
     serial = listed(does)["alice"]["token"]
     assert "no connection file" in refuses("user", "token", "alice", *options)
     assert file.read_text() == "a diary"
+    lost = (*TARGET, "--connection", tmp_path / "no" / "folder")
+    assert "cannot write" in refuses("user", "token", "alice", *lost)
     assert listed(does)["alice"]["token"] == serial
 
 
@@ -343,6 +345,45 @@ def test_another_name_is_another_certificate_of_the_same_ca(front):
     front("--name", "lab.example.org")
     assert (folder / "ca.pem").read_bytes() == ca
     assert (folder / "server.pem").read_bytes() != old
+
+
+def test_a_certificate_is_renewed_in_its_last_days(front, tmp_path):
+    folder = front()
+    (tmp_path / "san").write_text("subjectAltName=IP:127.0.0.1")
+    (tmp_path / "request").write_text(
+        openssl("req", "-new", "-key", folder / "server.key", "-subj", "/CN=front")
+    )
+    for days, is_kept in ((40, True), (20, False)):
+        openssl(
+            *("x509", "-req", "-in", tmp_path / "request", "-days", days),
+            *("-CA", folder / "ca.pem", "-CAkey", folder / "ca.key"),
+            *("-CAcreateserial", "-extfile", tmp_path / "san"),
+            *("-out", folder / "server.pem"),
+        )
+        before = (folder / "server.pem").read_text()
+        front()
+        after = (folder / "server.pem").read_text()
+        assert (after == before) == is_kept
+        assert json.dumps(after) in (folder / "certificate.json").read_text()
+
+
+def test_a_private_file_that_others_read_is_made_private(front):
+    folder = front()
+    (folder / "certificate.json").chmod(0o644)
+    front()
+    assert (folder / "certificate.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_an_address_of_ipv6(does, tmp_path):
+    folder = tmp_path / "front"
+    does("front", "--out", folder, "--address", "[::1]:8443")
+    connection = yaml.safe_load((folder / "connection.yaml").read_text())
+    assert connection["target"] == "[::1]:8443"
+    shown = openssl("x509", "-in", folder / "server.pem", "-noout", "-text")
+    assert "IP Address:0:0:0:0:0:0:0:1" in shown
+    config = yaml.safe_load((folder / "envoy.yaml").read_text())
+    address = config["static_resources"]["listeners"][0]["address"]
+    assert address == {"socket_address": {"address": "::1", "port_value": 8443}}
 
 
 def test_a_token_takes_the_fronts_address_and_ca(front, does):
