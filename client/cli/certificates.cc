@@ -56,7 +56,9 @@ void Extend(X509* made, X509* issuer, int kind, const std::string& value) {
 std::string Sign(const Certificate& made, X509* issuer, const Key& key) {
   X509_set_issuer_name(made.get(), X509_get_subject_name(issuer));
   Extend(made.get(), issuer, NID_subject_key_identifier, "hash");
-  Extend(made.get(), issuer, NID_authority_key_identifier, "keyid");
+  if (issuer != made.get()) {
+    Extend(made.get(), issuer, NID_authority_key_identifier, "keyid");
+  }
   X509_sign(made.get(), key.get(), EVP_sha256());
   const Bio writer = Writer();
   PEM_write_bio_X509(writer.get(), made.get());
