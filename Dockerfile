@@ -47,6 +47,7 @@ COPY backbones backbones
 COPY users users
 COPY client/cli client/cli
 COPY client/cpp client/cpp
+COPY client/native client/native
 COPY client/python/src/backboned/version.py client/python/src/backboned/
 COPY deploy/sbom.py deploy/
 COPY server server
