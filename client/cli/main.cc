@@ -39,6 +39,15 @@ int Refuse(const std::string& message) {
   return kMistake;
 }
 
+// Returns the command that was typed, without its options.
+std::string CommandOf(const CLI::App& app) {
+  std::string command = app.get_name();
+  for (const CLI::App* part : app.get_subcommands()) {
+    absl::StrAppend(&command, " ", CommandOf(*part));
+  }
+  return command;
+}
+
 // Checks a part of something.
 CLI::Validator IsFraction() {
   const auto check = [](const std::string& text) {
@@ -205,7 +214,8 @@ int main(int argc, char** argv) {
   } catch (const CLI::Success& help) {
     return app.exit(help);
   } catch (const CLI::ParseError& error) {
-    return Refuse(error.what());
+    return Refuse(
+        absl::StrCat(error.what(), "; see ", CommandOf(app), " --help"));
   }
   if (!status.ok()) return Refuse(std::string(status.message()));
   return kDone;

@@ -231,7 +231,7 @@ def test_what_root_writes_is_the_folders_owners(does, tmp_path):
     ("arguments", "words"),
     [
         ((), "A subcommand is required"),
-        (("user",), "A subcommand is required"),
+        (("user",), "A subcommand is required; see backbonectl user --help"),
         (("user", "add"), "NAME is required"),
         (("user", "add", "Alice"), "does not match [a-z0-9]"),
         (("user", "add", "local"), "local"),
