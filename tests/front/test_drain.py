@@ -1,4 +1,6 @@
-"""The server behind a front ends without a lost call, and comes back."""
+"""Server and front end without a lost call."""
+
+import subprocess
 
 import grpc
 from stand import GET_SERVER, LIMIT_S, bearer, end_server, reason_of, wait_until, who
@@ -30,3 +32,39 @@ def test_a_drained_server_loses_no_call(own_stand):
         assert who(channel, alice) == "UNAVAILABLE"
         own_stand.start_server()
         wait_until(lambda: who(channel, alice) == "alice")
+
+
+def test_a_drained_front_loses_no_call(own_stand):
+    alice = bearer(own_stand.token())
+
+    def admin(method, path):
+        """Ask Envoy at its own socket, as deploy/front/README.md does."""
+        command = ["curl", "-sS", "-X", method, "--unix-socket"]
+        url = f"http://front/{path}"
+        return subprocess.run(
+            [*command, own_stand.out / "admin.sock", url],
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=LIMIT_S,
+        ).stdout
+
+    def is_idle():
+        active = admin("GET", "stats?filter=http.front.downstream_rq_active")
+        return active.split()[-1] == "0"
+
+    with own_stand.channel() as channel:
+        net = create(channel, alice, "seq-mnist")
+        call, messages, rest = open_upload(channel, alice, net)
+        admin("POST", "drain_listeners")
+        wait_until(lambda: own_stand.who(alice) == "UNAVAILABLE")
+        assert who(channel, alice) == "alice"
+        assert not is_idle()
+        for message in (*rest, None):
+            messages.put(message)
+        call.result(LIMIT_S)
+        wait_until(is_idle)
+    own_stand.envoy.terminate()
+    assert own_stand.envoy.wait(LIMIT_S) == 0
+    own_stand.start_envoy()
+    assert own_stand.who(alice) == "alice"
