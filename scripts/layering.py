@@ -82,7 +82,10 @@ MAY_USE: dict[str, set[str] | None] = {
         *("server/rpc/instances", "server/rpc/standard", "gRPC"),
     },
     "server/main.cc": None,
-    "client/cpp": {"base", "proto", "proto/wire", "gRPC", "Protobuf"},
+    # OpenSSL looks at certificates and keys before gRPC takes them.
+    "client/cpp": {
+        *("base", "proto", "proto/wire", "gRPC", "OpenSSL", "Protobuf"),
+    },
     # The program of who runs a server: users, tokens, a front.
     "client/cli": {
         *("base", "proto", "users", "CLI11", "nlohmann-json", "OpenSSL", "Protobuf"),

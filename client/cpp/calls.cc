@@ -300,11 +300,18 @@ void Calls::Leave(Call& call) {
 }
 
 void Calls::Open() {
-  stream_ = std::make_unique<Stream>();
-  AddMetadata(options_, stream_->context);
+  auto stream = std::make_unique<Stream>();
+  const absl::Status prepared = AddMetadata(options_, stream->context);
+  if (!prepared.ok()) {
+    while (!unsent_.empty()) End(*unsent_.begin()->second, prepared);
+    return;
+  }
+  stream_ = std::move(stream);
   // A channel whose server was away waits before it looks again.
   const std::shared_ptr<grpc::Channel> channel =
-      failures_ > 0 && !target_.empty() ? MakeChannel(target_) : channel_;
+      failures_ > 0 && !target_.empty()
+          ? MakeChannel(target_, options_.credentials)
+          : channel_;
   using Factory =
       grpc::internal::ClientAsyncReaderWriterFactory<grpc::ByteBuffer,
                                                      grpc::ByteBuffer>;

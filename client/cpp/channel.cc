@@ -4,6 +4,9 @@
 #include <grpcpp/security/credentials.h>
 #include <grpcpp/support/channel_arguments.h>
 
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+
 namespace backboned::client {
 namespace {
 
@@ -34,17 +37,35 @@ grpc::ChannelArguments Arguments() {
 
 constexpr char kSessionKey[] = "backboned-session";
 constexpr char kLabelKey[] = "backboned-label";
+constexpr char kTokenKey[] = "authorization";
 
 }  // namespace
 
-std::shared_ptr<grpc::Channel> MakeChannel(const std::string& target) {
-  return grpc::CreateCustomChannel(target, grpc::InsecureChannelCredentials(),
-                                   Arguments());
+std::shared_ptr<grpc::Channel> MakeChannel(const std::string& target,
+                                           const Credentials& credentials) {
+  return grpc::CreateCustomChannel(
+      target,
+      credentials.use_tls()
+          ? grpc::SslCredentials({.pem_root_certs = credentials.ca,
+                                  .pem_private_key = credentials.key,
+                                  .pem_cert_chain = credentials.certificate})
+          : grpc::InsecureChannelCredentials(),
+      Arguments());
 }
 
-void AddMetadata(const Options& options, grpc::ClientContext& context) {
+absl::Status AddMetadata(const Options& options, grpc::ClientContext& context) {
   context.AddMetadata(kSessionKey, options.session);
   if (!options.label.empty()) context.AddMetadata(kLabelKey, options.label);
+  if (options.credentials.token == nullptr) return absl::OkStatus();
+  const absl::StatusOr<std::string> token = options.credentials.token();
+  const absl::Status checked = token.ok() ? CheckToken(*token) : token.status();
+  if (!checked.ok()) {
+    return absl::UnauthenticatedError(
+        absl::StrCat("there is no token: ", checked.message()));
+  }
+  // Not by credentials of a call: those cost as much as a call itself.
+  context.AddMetadata(kTokenKey, absl::StrCat("Bearer ", *token));
+  return absl::OkStatus();
 }
 
 }  // namespace backboned::client

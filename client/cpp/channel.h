@@ -9,15 +9,20 @@
 #include <memory>
 #include <string>
 
+#include "absl/status/status.h"
+#include "client/cpp/credentials.h"
 #include "client/cpp/options.h"
 
 namespace backboned::client {
 
 // Makes a channel to `unix:/path` or `host:port`, without waiting for it.
-std::shared_ptr<grpc::Channel> MakeChannel(const std::string& target);
+// CheckCredentials must accept the two.
+std::shared_ptr<grpc::Channel> MakeChannel(const std::string& target,
+                                           const Credentials& credentials = {});
 
-// Adds the session and the label of `options`.
-void AddMetadata(const Options& options, grpc::ClientContext& context);
+// Adds the session, the label and the token of `options`. Returns
+// kUnauthenticated if there is to be a token, and is none.
+absl::Status AddMetadata(const Options& options, grpc::ClientContext& context);
 
 }  // namespace backboned::client
 

@@ -1,5 +1,7 @@
 #include "client/cpp/client.h"
 
+#include <grpcpp/client_context.h>
+
 #include <utility>
 
 #include "absl/status/status.h"
@@ -12,17 +14,35 @@ namespace {
 
 using Stub = v1::InstanceService::Stub;
 
+// The time to ask a channel that did not connect why it did not.
+constexpr absl::Duration kLastWords = absl::Milliseconds(100);
+
+// Returns why a channel does not connect, in gRPC's words; empty: it has none.
+std::string LastWords(const std::shared_ptr<grpc::Channel>& channel) {
+  grpc::ClientContext context;
+  context.set_deadline(absl::ToChronoTime(absl::Now() + kLastWords));
+  v1::GetServerResponse response;
+  const grpc::Status status =
+      Stub(channel).GetServer(&context, v1::GetServerRequest(), &response);
+  return status.error_code() == grpc::StatusCode::UNAVAILABLE
+             ? absl::StrCat(": ", status.error_message())
+             : "";
+}
+
 }  // namespace
 
 absl::StatusOr<Client> Client::Connect(const std::string& target,
                                        Options options) {
-  const std::shared_ptr<grpc::Channel> channel = MakeChannel(target);
+  const absl::Status checked = CheckCredentials(target, options.credentials);
+  if (!checked.ok()) return checked;
+  const std::shared_ptr<grpc::Channel> channel =
+      MakeChannel(target, options.credentials);
   const auto deadline =
       absl::ToChronoTime(absl::Now() + options.connect_timeout);
   if (!channel->WaitForConnected(deadline)) {
-    return absl::UnavailableError(
-        absl::StrCat("no server at ", target, " within ",
-                     absl::FormatDuration(options.connect_timeout)));
+    return absl::UnavailableError(absl::StrCat(
+        "no server at ", target, " within ",
+        absl::FormatDuration(options.connect_timeout), LastWords(channel)));
   }
   return Client(
       std::make_shared<const Connection>(channel, std::move(options), target));

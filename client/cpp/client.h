@@ -30,13 +30,18 @@ namespace backboned::client {
 // (client/cpp/error.h).
 class Client {
  public:
-  // Connects to `unix:/path` or `host:port` by a new connection.
+  // Connects to `unix:/path` or `host:port` by a new connection, with the
+  // options' credentials.
   //
-  // Returns kUnavailable if no server answers within the connect timeout.
+  // Returns kInvalidArgument if the credentials are none, or have a token that
+  // would go through TCP without TLS; kUnavailable if no server answers within
+  // the connect timeout.
   static absl::StatusOr<Client> Connect(const std::string& target,
                                         Options options = {});
 
   // Makes a client of an existing channel, e.g. to a server in this process.
+  // Of the options' credentials the token counts; that it may go through the
+  // channel is up to the caller.
   explicit Client(std::shared_ptr<grpc::Channel> channel, Options options = {});
 
   // The options, with the session in use.

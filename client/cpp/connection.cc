@@ -27,12 +27,12 @@ std::string Connection::RandomId() {
   return id;
 }
 
-void Connection::Prepare(grpc::ClientContext& context,
-                         absl::Duration left) const {
-  AddMetadata(options_, context);
+absl::Status Connection::Prepare(grpc::ClientContext& context,
+                                 absl::Duration left) const {
   if (left != absl::InfiniteDuration()) {
     context.set_deadline(absl::ToChronoTime(absl::Now() + left));
   }
+  return AddMetadata(options_, context);
 }
 
 }  // namespace backboned::client

@@ -10,6 +10,7 @@
 #include <memory>
 #include <string>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "backboned/v1/backbone_service.grpc.pb.h"
@@ -43,8 +44,9 @@ class Connection {
   // The stream of the connection's calls.
   Calls& calls() const { return *calls_; }
 
-  // Gives an attempt of a call `left` time, and the metadata.
-  void Prepare(grpc::ClientContext& context, absl::Duration left) const;
+  // Gives an attempt of a call `left` time, and the metadata. Returns
+  // kUnauthenticated if there is no token, though there is to be one.
+  absl::Status Prepare(grpc::ClientContext& context, absl::Duration left) const;
 
   // Gives a change a request id if it has none and may be repeated.
   template <typename Header>
@@ -65,16 +67,16 @@ class Connection {
                                    Response*),
       Request request) const {
     NameChange(request);
-    return Retry(options_,
-                 [&](absl::Duration left) -> absl::StatusOr<Response> {
-                   grpc::ClientContext context;
-                   Prepare(context, left);
-                   Response response;
-                   const grpc::Status status =
-                       (stub.*method)(&context, request, &response);
-                   if (!status.ok()) return ToStatus(status);
-                   return response;
-                 });
+    return Retry(
+        options_, [&](absl::Duration left) -> absl::StatusOr<Response> {
+          grpc::ClientContext context;
+          absl::Status status = Prepare(context, left);
+          if (!status.ok()) return status;
+          Response response;
+          status = ToStatus((stub.*method)(&context, request, &response));
+          if (!status.ok()) return status;
+          return response;
+        });
   }
 
  private:

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "absl/time/time.h"
+#include "client/cpp/credentials.h"
 
 namespace backboned::client {
 
@@ -35,6 +36,9 @@ struct Options {
 
   // An answer whose tensors exceed this is refused before memory is allocated.
   int64_t max_answer_bytes = int64_t{8} << 30;
+
+  // The client's, and the CA by which it knows the server.
+  Credentials credentials = {};
 };
 
 }  // namespace backboned::client

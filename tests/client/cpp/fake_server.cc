@@ -1,6 +1,5 @@
 #include "tests/client/cpp/fake_server.h"
 
-#include <grpcpp/security/server_credentials.h>
 #include <grpcpp/server_builder.h>
 
 #include <cstdint>
@@ -219,10 +218,10 @@ grpc::Status FakeInstances::DeleteInstance(
              : grpc::Status(grpc::StatusCode::NOT_FOUND, "no such instance");
 }
 
-FakeServer::FakeServer() {
+FakeServer::FakeServer(
+    const std::shared_ptr<grpc::ServerCredentials>& credentials) {
   grpc::ServerBuilder builder;
-  builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(),
-                           &port_);
+  builder.AddListeningPort("127.0.0.1:0", credentials, &port_);
   builder.RegisterService(&backbones);
   builder.RegisterService(&instances);
   server_ = builder.BuildAndStart();

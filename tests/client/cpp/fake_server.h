@@ -4,6 +4,7 @@
 #ifndef BACKBONED_TESTS_CLIENT_CPP_FAKE_SERVER_H_
 #define BACKBONED_TESTS_CLIENT_CPP_FAKE_SERVER_H_
 
+#include <grpcpp/security/server_credentials.h>
 #include <grpcpp/server.h>
 #include <grpcpp/server_context.h>
 
@@ -82,7 +83,8 @@ class FakeInstances final : public v1::InstanceService::Service {
 // Serves from its construction to its destruction.
 class FakeServer {
  public:
-  FakeServer();
+  explicit FakeServer(const std::shared_ptr<grpc::ServerCredentials>&
+                          credentials = grpc::InsecureServerCredentials());
   ~FakeServer();
 
   std::string target() const;
