@@ -84,7 +84,7 @@ MAY_USE: dict[str, set[str] | None] = {
     "server/main.cc": None,
     # OpenSSL looks at certificates and keys before gRPC takes them.
     "client/cpp": {
-        *("base", "proto", "proto/wire", "gRPC", "OpenSSL", "Protobuf"),
+        *("base", "proto", "proto/wire", "gRPC", "OpenSSL", "Protobuf", "yaml-cpp"),
     },
     # The program of who runs a server: users, tokens, a front.
     "client/cli": {
