@@ -1,6 +1,8 @@
 #include "client/native/backboned_client.h"
 
+#include <algorithm>
 #include <cstddef>
+#include <cstdlib>
 #include <memory>
 #include <optional>
 #include <span>
@@ -14,6 +16,7 @@
 #include "client/cpp/calls.h"
 #include "client/cpp/channel.h"
 #include "client/cpp/connection.h"
+#include "client/cpp/credentials.h"
 #include "client/cpp/error.h"
 #include "proto/wire/tensor_reader.h"
 
@@ -21,6 +24,10 @@ namespace {
 
 using backboned::client::Calls;
 using backboned::client::Connection;
+using backboned::client::TokenSource;
+
+// The room for a token: more than the longest one has.
+constexpr size_t kTextBytes = 16'384;
 
 std::span<std::byte> SpanOf(const bb_bytes& bytes) {
   return {static_cast<std::byte*>(bytes.data), bytes.size};
@@ -53,6 +60,18 @@ int Fail(bb_call& call, const absl::Status& status, bb_bytes& bytes) {
   return static_cast<int>(status.code());
 }
 
+// Returns what asks `token`; null for null.
+TokenSource SourceOf(bb_token token) {
+  if (token == nullptr) return nullptr;
+  return [token]() -> absl::StatusOr<std::string> {
+    std::string text(kTextBytes, '\0');
+    const ptrdiff_t length = token(text.data(), text.size());
+    text.resize(std::min(static_cast<size_t>(std::abs(length)), kTextBytes));
+    if (length < 0) return absl::UnauthenticatedError(text);
+    return text;
+  };
+}
+
 absl::Status Malformed(const absl::Status& status) {
   return absl::DataLossError(
       absl::StrCat("the answer is malformed: ", status.message()));
@@ -62,17 +81,31 @@ absl::Status Malformed(const absl::Status& status) {
 
 int bb_version(void) { return BB_VERSION; }
 
-bb_client* bb_open(const char* target, const char* session, const char* label) {
+const char* bb_open(const char* target, const char* session, const char* label,
+                    const bb_credentials* credentials, bb_client** client) {
   // Debian's Abseil looks for deadlocks at each lock, which costs more than the
   // lock itself.
   absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   const backboned::client::Options options = {
       .session = session,
       .label = label,
-      .retry_timeout = absl::ZeroDuration()};
-  return new bb_client{
+      .retry_timeout = absl::ZeroDuration(),
+      .credentials = {.ca = credentials->ca,
+                      .certificate = credentials->certificate,
+                      .key = credentials->key,
+                      .token = SourceOf(credentials->token)}};
+  const absl::Status checked =
+      backboned::client::CheckCredentials(target, options.credentials);
+  if (!checked.ok()) {
+    thread_local std::string sentence;
+    sentence = std::string(checked.message());
+    return sentence.c_str();
+  }
+  *client = new bb_client{
       .connection = std::make_shared<Connection>(
-          backboned::client::MakeChannel(target), options, target)};
+          backboned::client::MakeChannel(target, options.credentials), options,
+          target)};
+  return nullptr;
 }
 
 void bb_close(bb_client* client) { client->connection->calls().Close(); }

@@ -27,13 +27,31 @@ typedef struct {
 
 // The version of these functions: another one does not fit a caller of this
 // one.
-#define BB_VERSION 2
+#define BB_VERSION 3
 BB_API int bb_version(void);
 
+// Writes a token to `text`, which has room for `size` bytes, and returns its
+// length; or minus the length of a sentence that says why there is none. Is
+// called inside of bb_begin, bb_wait and others, when a stream opens, and may
+// call none of these functions.
+typedef ptrdiff_t (*bb_token)(char* text, size_t size);
+
+// A client's credentials, and the CA by which it knows the server. PEM; empty:
+// none. A null `token`: none.
+typedef struct {
+  const char* ca;
+  const char* certificate;
+  const char* key;
+  bb_token token;
+} bb_credentials;
+
 // Makes a client of the server `target` (unix:/path or host:port), which calls
-// under a session and a label (empty: none). Connects with the first call.
-BB_API bb_client* bb_open(const char* target, const char* session,
-                          const char* label);
+// under a session and a label (empty: none), and sets `client`. Connects with
+// the first call. Returns null; or, if the credentials are none, a sentence,
+// which lives until the thread's next call.
+BB_API const char* bb_open(const char* target, const char* session,
+                           const char* label, const bb_credentials* credentials,
+                           bb_client** client);
 
 // Ends all calls of a client, now and later.
 BB_API void bb_close(bb_client* client);

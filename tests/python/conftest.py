@@ -11,6 +11,7 @@ import fake_gpu
 import pytest
 import torch
 from backboned.transport.local import find_binary
+from tls_front import Authority
 
 THREADS = 2
 
@@ -96,6 +97,18 @@ def mlp(server):
 def net(server):
     """A fresh seq-mnist network."""
     return server.create("seq-mnist", seed=0)
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory):
+    """Signs certificates."""
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="session")
+def shown(authority):
+    """Files of the certificate of a server, and its key."""
+    return authority.issue("server")
 
 
 @pytest.fixture

@@ -10,7 +10,9 @@ enum { kGetParams = 14, kNotFound = 5 };  // CallsRequest.get_params; gRPC's.
 
 int main(int argc, char** argv) {
   if (argc != 2 || bb_version() != BB_VERSION) return 1;
-  bb_client* const client = bb_open(argv[1], "ask", "");
+  const bb_credentials none = {"", "", "", NULL};
+  bb_client* client = NULL;
+  if (bb_open(argv[1], "ask", "", &none, &client) != NULL) return 1;
   const char header[] = "\x0a\x01x";  // The instance is named x.
   bb_call* call = NULL;
   bb_begin(client, kGetParams, header, sizeof(header) - 1, NULL, 0, 60.0, NULL,

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from backboned import calls, contract, errors, types
+from backboned import calls, connection_file, contract, errors, types
 from backboned.errors import (
     BackbonedError,
     FailedPrecondition,
@@ -17,8 +17,14 @@ from backboned.errors import (
     verbs,
 )
 from backboned.instance import Instance, create_instance
-from backboned.transport import local, retries, traffic
-from backboned.transport.channel import DEFAULT_TIMEOUT_S, RECONNECT_TIMEOUT_S, Channel
+from backboned.transport import credentials, local, retries, traffic
+from backboned.transport.channel import (
+    DEFAULT_TIMEOUT_S,
+    RECONNECT_TIMEOUT_S,
+    Channel,
+    check_seconds,
+)
+from backboned.transport.credentials import Pem, Token
 from backboned.transport.messages import fresh_id
 from backboned.transport.tensors import float_number
 from backboned.types import Frozen, Normalization
@@ -352,20 +358,30 @@ def _wrapped(made: Instance, module: bool | None) -> Instance | RemoteBackbone:
 
 @verb
 def connect(
-    target: str,
+    target: str | os.PathLike[str] | None = None,
     label: str | None = None,
     timeout: float = DEFAULT_TIMEOUT_S,
     progress: bool = False,
     reconnect_timeout: float = RECONNECT_TIMEOUT_S,
     retry_timeout: float = retries.RETRY_TIMEOUT_S,
     on_wait: retries.OnWait = retries.show_waiting,
+    *,
+    ca: Pem | None = None,
+    certificate: Pem | None = None,
+    key: Pem | None = None,
+    token: Token | None = None,
+    wait: float | None = None,
 ) -> Server:
     """Connect to a running server.
 
     Parameters
     ----------
-    target : str
-        ``unix:/path`` or ``host:port``.
+    target : str or path, optional
+        ``unix:/path`` or ``host:port``; or a connection file: a path object, or a str
+        that ends in ``.yaml`` or ``.yml``. Unless given, it is what the environment
+        variable ``BACKBONED_SERVER`` has, else the connection file that
+        ``BACKBONED_CONNECTION`` names, else ``backboned/connection.yaml`` in
+        ``XDG_CONFIG_HOME`` (``~/.config``).
     label : str, optional
         Name of the run, 1 to 64 characters of ``[A-Za-z0-9_.-]``: all that bear it
         have one share of the device together, and it stands in the server's log.
@@ -388,20 +404,51 @@ def connect(
         place and the seconds until it is made again. Unless given, a line on standard
         error says so now and then if that is a terminal; None: nothing is said.
         `backboned.print_waiting` prints each pause.
+    ca : str, bytes or path, optional
+        Certificates of those who may have signed the server's: a path, or PEM. With
+        it, or with a certificate, the connection is one of TLS.
+    certificate, key : str, bytes or path, optional
+        What the client shows: a path, or PEM; both or neither.
+    token : str, path or callable, optional
+        Goes with each call as ``authorization: Bearer TOKEN``: the token itself, a path
+        object of a file that has it, or what gives it. The latter two are asked anew
+        for each connection, and for each call that is an RPC of its own.
+    wait : float, optional
+        Seconds to wait for a connection file that is not there yet.
+
+    These go before the same keys of a connection file.
 
     Raises
     ------
     InvalidArgument
-        If the target is of neither form, or the label or a number of seconds is none.
+        If the target is of no such form, or the label, a number of seconds, the
+        credentials or the connection file are none; or a token would go through TCP
+        without TLS.
     Unavailable
-        If nothing answers there.
+        If nothing answers there, or the connection file is not there.
+    Refused
+        If the server wants other credentials, or the token cannot be read.
     """
+    given: dict[str, Any] = {
+        "ca": ca,
+        "certificate": certificate,
+        "key": key,
+        "token": token,
+    }
+    target, shown = _resolve(target, given, wait)
     _check_target(target)
     if progress:
         traffic.require_tqdm()
     server = Server(
         Channel(
-            target, timeout, label, progress, reconnect_timeout, retry_timeout, on_wait
+            target,
+            timeout,
+            label,
+            progress,
+            reconnect_timeout,
+            retry_timeout,
+            on_wait,
+            credentials.read(**shown),
         )
     )
     seconds = min(timeout, _CONNECT_TIMEOUT_S)
@@ -484,6 +531,27 @@ def local_server(
     channel.explain = own.explain
     channel.when_dropped(own.stop)
     return Server(channel, own)
+
+
+def _resolve(
+    target: str | os.PathLike[str] | None, given: dict[str, Any], wait: float | None
+) -> tuple[str, dict[str, Any]]:
+    """Find the target, and what is shown there."""
+    if wait is not None:
+        check_seconds(wait, "wait")
+    if target is None:
+        target = connection_file.default_target()
+    if not connection_file.is_path(target):
+        if wait is not None:
+            raise errors.InvalidArgument(
+                f"wait is for a connection file; {target} is a target"
+            )
+        return str(target), given
+    file = connection_file.read(Path(target), wait or 0.0)
+    return file.target, {
+        name: getattr(file, name) if value is None else value
+        for name, value in given.items()
+    }
 
 
 def _check_target(target: str) -> None:

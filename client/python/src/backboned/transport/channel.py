@@ -18,6 +18,7 @@ from backboned.errors import (
     BackbonedError,
     InvalidArgument,
     MalformedAnswer,
+    Refused,
     ServerRestarted,
     Unavailable,
     from_details,
@@ -25,6 +26,7 @@ from backboned.errors import (
 )
 from backboned.transport import forks, native, retries
 from backboned.transport.connection import Connection
+from backboned.transport.credentials import NO_TOKEN, Credentials
 from backboned.transport.retries import (
     OnWait,
     Patience,
@@ -44,6 +46,7 @@ RECONNECT_TIMEOUT_S = 300.0
 
 T = TypeVar("T")
 
+_NOTHING = Credentials()
 _END_S = 1.0
 _ANSWER_S = 5.0
 _LABEL = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -114,8 +117,10 @@ class Channel:
     - `retry_timeout`: seconds in which a call is made again that a busy server did not
       begin.
     - `on_wait`: is told, before each pause, what a call waits for (`Waiting`).
+    - `credentials`: what is shown to the server, and how it is known.
 
-    Raises InvalidArgument if the label or a number of seconds is none.
+    Raises InvalidArgument if the label, a number of seconds or the credentials are
+    none.
 
     - `meter`: counts what travels through this channel.
     """
@@ -129,7 +134,9 @@ class Channel:
         reconnect_timeout: float = RECONNECT_TIMEOUT_S,
         retry_timeout: float = retries.RETRY_TIMEOUT_S,
         on_wait: OnWait = retries.show_waiting,
+        credentials: Credentials = _NOTHING,
     ) -> None:
+        credentials.check(target)
         if label is not None and not _LABEL.fullmatch(label):
             raise InvalidArgument(
                 f"the label is {label!r}; it is 1 to 64 characters of [A-Za-z0-9_.-]"
@@ -145,6 +152,7 @@ class Channel:
         self.on_wait = on_wait
         self.meter = Meter()
         self._label = label
+        self._credentials = credentials
         self._line = _Line()
 
     def metered(self, meter: Meter) -> Channel:
@@ -176,7 +184,9 @@ class Channel:
             if line.closed:
                 raise Unavailable(f"the connection to {self.target} is closed")
             if line.connection is None:
-                line.connection = Connection(self.target, self._label)
+                line.connection = Connection(
+                    self.target, self._label, self._credentials
+                )
                 forks.prepare(_after_fork_in_child)
             return line.connection
 
@@ -376,6 +386,8 @@ class Channel:
             try:
                 return probe.ask_server(_ANSWER_S)
             except BackbonedError as again:
+                if isinstance(again, Refused):  # The token may have expired meanwhile.
+                    raise
                 if not is_absence(again) and again.code not in _SLOW:
                     raise error from None
                 forget_frames(again)
@@ -484,7 +496,13 @@ class Channel:
 
     def _translate(self, error: grpc.RpcError | native.CallError) -> BackbonedError:
         """Make our exception of a transport's, and say what else is known."""
-        plain = _made(error)
+        plain, shown = _made(error), self._credentials
+        if (
+            plain.code == grpc.StatusCode.UNAUTHENTICATED
+            and not plain.reason
+            and not plain.message.startswith(NO_TOKEN)
+        ):
+            return _made(error, shown.why_refused(self.target))
         if plain.reason or plain.code not in _BROKEN:
             return plain
         if self.closed:
@@ -492,7 +510,8 @@ class Channel:
         end = self.explain()
         if end:
             return Unavailable(f"{end} [{plain.message}]")
-        return _made(error, _BROKEN[plain.code].format(self.target))
+        why = shown.why_broken(self.target, plain.message, bool(self._line.server_uid))
+        return _made(error, _BROKEN[plain.code].format(self.target) + why)
 
 
 def _made(error: grpc.RpcError | native.CallError, hint: str = "") -> BackbonedError:

@@ -9,9 +9,8 @@ import weakref
 from collections.abc import Hashable
 from typing import Any, Callable
 
-import grpc
-
 from backboned.transport import forks, native
+from backboned.transport.credentials import Credentials
 
 _MESSAGE_BYTES = 4 << 20
 _OPTIONS = (
@@ -49,7 +48,9 @@ class Connection:
     - `native`: the stream of calls of the C++ client; None: calls go through grpc.
     """
 
-    def __init__(self, target: str, label: str | None) -> None:
+    def __init__(
+        self, target: str, label: str | None, credentials: Credentials
+    ) -> None:
         self.session = uuid.uuid4().hex
         self.one_message_answers: set[Hashable] = set()
         self.abandoned_tapes: collections.deque[str] = collections.deque()
@@ -63,7 +64,8 @@ class Connection:
         self.keeper: threading.Thread | None = None
         self.closed = False
         self._target = target
-        self._wire = _Wire(target)
+        self._credentials = credentials
+        self._wire = _Wire(target, credentials)
         self._metadata: tuple[tuple[str, str], ...] = (
             ("backboned-session", self.session),
         )
@@ -73,15 +75,21 @@ class Connection:
         # A child of fork goes on with what it has loaded, which gRPC in C++ may not.
         library = None if forks.is_child() else native.library()
         if library is not None:
-            self.native = native.Native(library, target, self.session, label or "")
+            self.native = native.Native(
+                library, target, self.session, label or "", credentials
+            )
 
     def call(self, shape: str, path: str, body: Any, timeout: float | None) -> Any:
-        """Call grpc's `shape`, e.g. ``"unary_stream"``, of a method with bytes."""
+        """Call grpc's `shape`, e.g. ``"unary_stream"``, of a method with bytes.
+
+        Raises Refused if there is no token, though there is to be one.
+        """
         if self.interrupted:
-            self._wire = _Wire(self._target)
+            self._wire = _Wire(self._target, self._credentials)
             self.interrupted = False
         method = self._wire.method(shape, path)
-        return method(body, timeout=timeout, metadata=self._metadata)
+        metadata = self._metadata + self._credentials.metadata()
+        return method(body, timeout=timeout, metadata=metadata)
 
     def close(self) -> None:
         """End all calls. Idempotent."""
@@ -95,8 +103,8 @@ class Connection:
 class _Wire:
     """A channel of grpc's, and what was asked of it before."""
 
-    def __init__(self, target: str) -> None:
-        self.channel = grpc.insecure_channel(target, options=_OPTIONS)
+    def __init__(self, target: str, credentials: Credentials) -> None:
+        self.channel = credentials.channel(target, _OPTIONS)
         self._methods: dict[tuple[str, str], Callable[..., Any]] = {}
 
     def method(self, shape: str, path: str) -> Callable[..., Any]:

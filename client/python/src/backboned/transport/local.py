@@ -135,7 +135,7 @@ class ServerProcess:
                     stdout=subprocess.PIPE,
                     stderr=log,
                     start_new_session=True,
-                    env={**_ALONE, **os.environ},
+                    env={**_ALONE, **_environment()},
                 )
         except OSError as error:
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -217,6 +217,11 @@ class ServerProcess:
             return ""
         words = "\n".join(lines[-_LOG_LINES:])
         return f":\n{words}" if words else ""
+
+
+def _environment() -> dict[str, str]:
+    """Give the environment of a server, which knows no connection files."""
+    return {k: v for k, v in os.environ.items() if k != "BACKBONED_CONNECTION"}
 
 
 def options(

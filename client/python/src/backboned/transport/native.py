@@ -20,8 +20,9 @@ from typing import Any, Callable
 
 import numpy as np
 
-from backboned.errors import InvalidArgument
+from backboned.errors import InvalidArgument, Refused
 from backboned.transport import forks
+from backboned.transport.credentials import NO_TOKEN, Credentials
 from backboned.transport.local import find_checkout
 from backboned.v1 import backbone_service_pb2 as pb
 
@@ -32,7 +33,7 @@ _NAME = "libbackboned_client.so"
 # The longest time that a signal, such as Ctrl-C, waits for its handler.
 _SLICE_S = 0.05
 _NOT_YET = -1
-_VERSION = 2
+_VERSION = 3
 _CANCELLED = 1
 # The time that a call has which is kept, and for which nobody waits.
 _KEPT_S = 10.0
@@ -98,7 +99,7 @@ def _load(path: Path) -> Any:
     address, size, seconds = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_double
     text = ctypes.c_char_p
     for name, result, arguments in (
-        ("bb_open", address, (text, text, text)),
+        ("bb_open", text, (text, text, text, address, address)),
         ("bb_close", None, (address,)),
         ("bb_drop", None, (address,)),
         (
@@ -132,15 +133,87 @@ def _find() -> Path | None:
     return next((place for place in places if place.is_file()), None)
 
 
+_TOKEN = ctypes.CFUNCTYPE(ctypes.c_ssize_t, ctypes.c_void_p, ctypes.c_size_t)
+
+
+class _Shown(ctypes.Structure):
+    """The credentials, as the library takes them."""
+
+    _fields_ = (
+        ("ca", ctypes.c_char_p),
+        ("certificate", ctypes.c_char_p),
+        ("key", ctypes.c_char_p),
+        ("token", _TOKEN),
+    )
+
+    def __init__(self, credentials: Credentials, writer: _TokenWriter) -> None:
+        super().__init__(
+            credentials.ca,
+            credentials.certificate,
+            credentials.key,
+            _TOKEN() if credentials.ask_token is None else _TOKEN(writer),
+        )
+
+
+class _TokenWriter:
+    """Writes the token where the library wants it, when a stream opens.
+
+    - `interrupt`: what ended it from outside, such as Ctrl-C, which cannot pass through
+      the library.
+    """
+
+    def __init__(self, credentials: Credentials) -> None:
+        self._credentials = credentials
+        self.interrupt: BaseException | None = None
+
+    def __call__(self, place: int, size: int) -> int:
+        """Write it to an address; give its length, or minus that of a refusal."""
+        sign, text = 1, b""
+        try:
+            text = self._credentials.token().encode()
+        except Refused as error:
+            sign, text = -1, error.message.removeprefix(f"{NO_TOKEN}: ").encode()
+        except BaseException as error:
+            self.interrupt = error
+        text = text[:size]
+        ctypes.memmove(place, text, len(text))
+        return sign * len(text)
+
+    def reraise(self) -> None:
+        """Raise what ended it from outside, if anything did."""
+        interrupt, self.interrupt = self.interrupt, None
+        if interrupt is not None:
+            raise interrupt
+
+
 class Native:
     """A stream of calls to one server, under one session. Thread-safe.
 
     It opens with the first call, and anew after its end.
     """
 
-    def __init__(self, loaded: Any, target: str, session: str, label: str) -> None:
+    def __init__(
+        self,
+        loaded: Any,
+        target: str,
+        session: str,
+        label: str,
+        credentials: Credentials,
+    ) -> None:
         self.library = loaded
-        self.client = loaded.bb_open(target.encode(), session.encode(), label.encode())
+        self.client = ctypes.c_void_p()
+        # The library calls it as long as the stream lives.
+        self.token_writer = _TokenWriter(credentials)
+        self._shown = _Shown(credentials, self.token_writer)
+        refusal = loaded.bb_open(
+            target.encode(),
+            session.encode(),
+            label.encode(),
+            ctypes.byref(self._shown),
+            ctypes.byref(self.client),
+        )
+        if refusal is not None:
+            raise InvalidArgument(refusal.decode())
         self._lock = forks.lock()
         self._kept: weakref.WeakSet[Call] = weakref.WeakSet()
         self._ends_at_exit = False
@@ -248,6 +321,7 @@ class Call:
                 code = loaded.bb_wait(call, _SLICE_S, found)
             answer = ctypes.string_at(found[0], found[1])
             if code:
+                self.stream.token_writer.reraise()
                 raise CallError(code, answer)
             places = place(answer)
             memory, count = _addresses(places), len(places)
@@ -309,7 +383,7 @@ def _end_all_kept() -> None:
         stream.end_kept()
 
 
-def _drop(loaded: Any, client: int, pid: int) -> None:
+def _drop(loaded: Any, client: ctypes.c_void_p, pid: int) -> None:
     if os.getpid() == pid:  # A child has nothing of it.
         loaded.bb_drop(client)
 

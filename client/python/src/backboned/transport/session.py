@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import grpc
 from google.protobuf.message import DecodeError
 
+from backboned.errors import BackbonedError
 from backboned.transport import forks
 from backboned.transport.channel import CONTROL, Channel
 from backboned.transport.connection import Connection
@@ -52,7 +53,7 @@ def _run(reference: weakref.ref[Connection], ended: threading.Event) -> None:
         if connection.guards:
             try:
                 ttl = _ask_ttl(connection)
-            except (grpc.RpcError, DecodeError, ValueError):
+            except (grpc.RpcError, DecodeError, ValueError, BackbonedError):
                 pass  # It is away, or closes: the next call will tell whoever makes it.
         del connection
 
