@@ -92,7 +92,7 @@ MAY_USE: dict[str, set[str] | None] = {
         "yaml-cpp",
     },
     "client/native": {"client/cpp", "proto/wire"},
-    "client/examples": {"client/cpp", "OpenSSL"},
+    "client/examples": {"client/cpp", "CLI11", "OpenSSL"},
     "tests": None,
     "benchmarks": None,
 }

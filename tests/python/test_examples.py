@@ -15,6 +15,7 @@ import torch
 from reference_models import ReferenceResNet18, seeded
 from relay import Relay
 from test_lifecycle import wait_until
+from tls_front import Recorder, TlsFront
 
 ROOT = Path(__file__).parents[2]
 BUILT = ROOT / "build" / "examples"  # Ignored by git, and kept for the next run.
@@ -219,6 +220,27 @@ def test_prints_what_torch_computes_and_leaves_nothing(
     assert done.stdout.splitlines() == expected
     assert serving.instances() == []
     assert allocated_bytes(serving) == before
+
+
+def test_shows_a_certificate_and_a_token_through_tls(
+    program, serving, expected, authority, shown, tmp_path
+):
+    certificate, key = authority.issue("example")
+    token = tmp_path / "token"
+    token.write_text("secret\n")
+    files = {"ca": authority.ca, "certificate": certificate, "key": key}
+    options = [f"--{name}={file}" for name, file in files.items()]
+    with Recorder(serving) as recorder:
+        with TlsFront(recorder.target, shown, authority.ca) as front:
+            done = run(program, *options, f"--token-file={token}", front.target)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines() == expected
+        assert set(recorder.tokens()) == {"Bearer secret"}
+        # And never in clear.
+        recorder.calls.clear()
+        done = run(program, f"--token-file={token}", recorder.target)
+        assert done.returncode == 1 and "a token " in done.stderr
+        assert recorder.calls == []
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,14 @@
 // Uses a Backboned server from C++, by the client library.
 //
-// Usage: cpp-example TARGET, which is host:port or unix:/path.
+// Usage: cpp-example TARGET, which is host:port or unix:/path. --ca FILE makes
+// the connection one of TLS; --certificate FILE and --key FILE, and
+// --token-file FILE, are what the client shows.
 
 #include <openssl/evp.h>
 
+#include <CLI/App.hpp>
+#include <CLI/Config.hpp>
+#include <CLI/Formatter.hpp>
 #include <cstddef>
 #include <cstdint>
 #include <iostream>
@@ -18,6 +23,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/time/time.h"
 #include "client/cpp/client.h"
+#include "client/cpp/credentials.h"
 #include "client/cpp/error.h"
 
 namespace {
@@ -25,8 +31,11 @@ namespace {
 namespace v1 = backboned::v1;
 using backboned::client::Backbone;
 using backboned::client::Client;
+using backboned::client::Credentials;
+using backboned::client::ReadText;
 using backboned::client::ReasonOf;
 using backboned::client::Source;
+using backboned::client::TokenFile;
 
 // The SHA-256 of bytes that come in pieces.
 class Checksum {
@@ -178,11 +187,12 @@ absl::Status Use(const Backbone& net) {
 }
 
 // Makes an instance, uses it, and deletes it in any case.
-absl::Status Run(const std::string& target) {
+absl::Status Run(const std::string& target, Credentials credentials) {
   backboned::client::Options options;
   options.call_timeout = absl::Minutes(1);  // Of each call.
   // No call is made again, as in the other examples.
   options.retry_timeout = absl::ZeroDuration();
+  options.credentials = std::move(credentials);
   const auto client = Client::Connect(target, options);
   if (!client.ok()) return client.status();
   const auto server = client->GetServer();
@@ -205,14 +215,53 @@ absl::Status Run(const std::string& target) {
   return used;
 }
 
+// The files that the command line names; empty: none.
+struct Files {
+  std::string ca;
+  std::string certificate;
+  std::string key;
+  std::string token;
+};
+
+absl::StatusOr<Credentials> Read(const Files& files) {
+  Credentials credentials;
+  for (const auto& [path, text] :
+       {std::pair(&files.ca, &credentials.ca),
+        std::pair(&files.certificate, &credentials.certificate),
+        std::pair(&files.key, &credentials.key)}) {
+    if (path->empty()) continue;
+    absl::StatusOr<std::string> read = ReadText("the file", *path);
+    if (!read.ok()) return read.status();
+    *text = *std::move(read);
+  }
+  // Is read for each call.
+  if (!files.token.empty()) credentials.token = TokenFile(files.token);
+  return credentials;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 2) {
-    std::cerr << "usage: cpp-example TARGET (host:port or unix:/path)\n";
+  CLI::App app;
+  std::string target;
+  Files files;
+  app.add_option("TARGET", target)->required();
+  app.add_option("--ca", files.ca);
+  app.add_option("--certificate", files.certificate);
+  app.add_option("--key", files.key);
+  app.add_option("--token-file", files.token);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError&) {
+    std::cerr
+        << "usage: cpp-example [--ca FILE] [--certificate FILE --key FILE] "
+           "[--token-file FILE] TARGET (host:port or unix:/path)\n";
     return 2;
   }
-  const absl::Status status = Run(argv[1]);
+  absl::StatusOr<Credentials> credentials = Read(files);
+  const absl::Status status = credentials.ok()
+                                  ? Run(target, *std::move(credentials))
+                                  : credentials.status();
   if (!status.ok()) std::cerr << "example: " << status << "\n";
   return status.ok() ? 0 : 1;
 }

@@ -1,8 +1,8 @@
 // Uses a Backboned server from Go.
 //
-//	example TARGET
+//	example [-ca FILE] [-certificate FILE -key FILE] [-token-file FILE] TARGET
 //
-// TARGET is host:port or unix:/path.
+// TARGET is host:port or unix:/path. A CA makes the connection one of TLS.
 package main
 
 //go:generate sh -c "protoc -I ../../../proto --plugin=$(go tool -n protoc-gen-go) --plugin=$(go tool -n protoc-gen-go-grpc) --go_out=. --go-grpc_out=. ../../../proto/backboned/v1/*.proto"
@@ -18,7 +18,6 @@ import (
 	"os"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
@@ -26,24 +25,34 @@ import (
 )
 
 func main() {
-	if len(os.Args) != 2 {
-		fmt.Fprintln(os.Stderr, "usage: example TARGET (host:port or unix:/path)")
+	options, err := parse(os.Args[1:])
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "usage: example [-ca FILE] [-certificate FILE -key FILE] "+
+			"[-token-file FILE] TARGET (host:port or unix:/path)")
 		os.Exit(2)
 	}
-	if err := run(context.Background(), os.Args[1]); err != nil {
+	if err := run(context.Background(), options); err != nil {
 		fmt.Fprintln(os.Stderr, "example:", err)
 		os.Exit(1)
 	}
 }
 
 // run makes an instance, uses it, and deletes it in any case.
-func run(ctx context.Context, target string) (err error) {
+func run(ctx context.Context, options options) (err error) {
 	// What a session left is dropped by the server in the end.
 	ctx = metadata.AppendToOutgoingContext(ctx, "backboned-session", rand.Text())
+	ctx, err = options.withToken(ctx)
+	if err != nil {
+		return err
+	}
+	transport, err := options.transport()
+	if err != nil {
+		return err
+	}
 	// For bulk streams: grpc-go begins with windows of 64 KiB, and reads 32 KiB at once.
 	// No proxy, which HTTPS_PROXY may name: the other examples use none.
-	connection, err := grpc.NewClient(target,
-		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy(),
+	connection, err := grpc.NewClient(options.target,
+		grpc.WithTransportCredentials(transport), grpc.WithNoProxy(),
 		grpc.WithInitialWindowSize(4<<20), grpc.WithInitialConnWindowSize(4<<20),
 		grpc.WithReadBufferSize(256<<10))
 	if err != nil {

@@ -1,12 +1,16 @@
 """Uses a Backboned server with nothing but grpcio and generated code.
 
-Usage: example.py TARGET, which is host:port or unix:/path.
+Usage: example.py TARGET, which is host:port or unix:/path. --ca FILE makes the
+connection one of TLS; --certificate FILE and --key FILE, and --token-file FILE, are
+what the client shows.
 """
 
+import argparse
 import array
 import hashlib
 import secrets
 import sys
+from pathlib import Path
 
 import grpc
 from backboned.v1 import backbone_service_pb2 as pb
@@ -140,14 +144,35 @@ def use(net):
     print(f"sha256:     {sha256.hexdigest()}")
 
 
-def run(target):
-    """Make an instance, use it, and delete it in any case."""
+def connect(options):
+    """Make the channel that the command line asks for."""
+    ca, key, certificate = (
+        file and Path(file).read_bytes()
+        for file in (options.ca, options.key, options.certificate)
+    )
+    if not ca:
+        return grpc.insecure_channel(options.target, CHANNEL)
+    shown = grpc.ssl_channel_credentials(ca, key, certificate)
+    return grpc.secure_channel(options.target, shown, CHANNEL)
+
+
+def metadata_of(options):
+    """Give what goes with each call."""
     # The server drops what a session left, in the end.
-    call_options = {
-        "timeout": TIMEOUT_S,
-        "metadata": [("backboned-session", secrets.token_hex(16))],
-    }
-    with grpc.insecure_channel(target, CHANNEL) as channel:
+    metadata = [("backboned-session", secrets.token_hex(16))]
+    if options.token_file:
+        # Only through TLS, or to a Unix socket: whoever reads it can use it.
+        if not options.ca and not options.target.startswith("unix:"):
+            raise ValueError("a token needs --ca, or a target unix:/path")
+        token = Path(options.token_file).read_text().strip()
+        metadata.append(("authorization", f"Bearer {token}"))
+    return metadata
+
+
+def run(options):
+    """Make an instance, use it, and delete it in any case."""
+    call_options = {"timeout": TIMEOUT_S, "metadata": metadata_of(options)}
+    with connect(options) as channel:
         instances = InstanceServiceStub(channel)
         server = instances.GetServer(GetServerRequest(), **call_options)
         print(f"server:     {server.version}, LibTorch {server.torch_version}")
@@ -162,13 +187,15 @@ def run(target):
 
 def main():
     """Run the example; a failure is one sentence."""
-    if len(sys.argv) != 2:
-        sys.exit("usage: example.py TARGET (host:port or unix:/path)")
+    parser = argparse.ArgumentParser(prog="example.py")
+    parser.add_argument("target", metavar="TARGET", help="host:port or unix:/path")
+    for option in ("--ca", "--certificate", "--key", "--token-file"):
+        parser.add_argument(option, metavar="FILE")
     try:
-        run(sys.argv[1])
+        run(parser.parse_args())
     except grpc.RpcError as error:
         sys.exit(f"example: {error.code().name}: {error.details()}")
-    except StreamError as error:
+    except (StreamError, OSError, ValueError) as error:
         sys.exit(f"example: {error}")
 
 

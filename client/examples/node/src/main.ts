@@ -1,11 +1,15 @@
 /**
  * Uses a Backboned server from Node.js.
  *
- * Usage: node dist/main.js TARGET, which is host:port or unix:/path.
+ * Usage: node dist/main.js TARGET, which is host:port or unix:/path. --ca FILE makes the
+ * connection one of TLS; --certificate FILE and --key FILE, and --token-file FILE, are what
+ * the client shows.
  */
 
 import { createHash } from "node:crypto";
-import { credentials } from "@grpc/grpc-js";
+import { readFileSync } from "node:fs";
+import { parseArgs } from "node:util";
+import { type ChannelCredentials, credentials } from "@grpc/grpc-js";
 
 import { BackboneServiceClient } from "./generated/backboned/v1/backbone_service.js";
 import { ErrorReason } from "./generated/backboned/v1/error.js";
@@ -32,10 +36,39 @@ import { sizeBytes } from "./tensorStream.js";
 const IMAGES: TensorSpec = { name: "", dtype: DataType.DATA_TYPE_UINT8, shape: [8, 3, 32, 32] };
 const PIXELS = Buffer.from(Array.from({ length: sizeBytes(IMAGES) }, (_, i) => (i * 7919) % 256));
 
+/** The files that the command line names. */
+interface Files {
+  ca?: string;
+  certificate?: string;
+  key?: string;
+  "token-file"?: string;
+}
+
+/** Gives TLS if there is a CA. */
+function channelCredentials({ ca, certificate, key }: Files): ChannelCredentials {
+  if (ca === undefined) return credentials.createInsecure();
+  const read = (file?: string) => (file === undefined ? null : readFileSync(file));
+  return credentials.createSsl(read(ca), read(key), read(certificate));
+}
+
+/**
+ * Lets the token go with each call: through TLS, or to a Unix socket, since whoever reads it
+ * can use it.
+ */
+function showToken(target: string, { ca, "token-file": file }: Files): void {
+  if (file === undefined) return;
+  if (ca === undefined && !target.startsWith("unix:")) {
+    throw new Error("a token needs --ca, or a target unix:/path");
+  }
+  metadata.set("authorization", `Bearer ${readFileSync(file, "utf8").trim()}`);
+}
+
 /** Makes an instance, uses it, and deletes it in any case. */
-async function run(target: string): Promise<void> {
-  const instances = new InstanceServiceClient(target, credentials.createInsecure(), CHANNEL);
-  const backbones = new BackboneServiceClient(target, credentials.createInsecure(), CHANNEL);
+async function run(target: string, files: Files): Promise<void> {
+  showToken(target, files);
+  const shown = channelCredentials(files);
+  const instances = new InstanceServiceClient(target, shown, CHANNEL);
+  const backbones = new BackboneServiceClient(target, shown, CHANNEL);
   const server = await answer<GetServerResponse>((callback) =>
     instances.getServer({}, metadata, options(), callback),
   );
@@ -116,13 +149,30 @@ async function changeHead(net: Backbone): Promise<void> {
   throw new Error("a stale version was accepted");
 }
 
-const [target, ...more] = process.argv.slice(2);
-if (target === undefined || more.length > 0) {
-  console.error("usage: main.js TARGET (host:port or unix:/path)");
+/** Reads the command line: one target, and the files. */
+function parse(): { target: string; files: Files } {
+  const file = { type: "string" } as const;
+  const { values, positionals } = parseArgs({
+    options: { ca: file, certificate: file, key: file, "token-file": file },
+    allowPositionals: true,
+  });
+  const [target, ...more] = positionals;
+  if (target === undefined || more.length > 0) throw new Error("one target is needed");
+  return { target, files: values };
+}
+
+let parsed;
+try {
+  parsed = parse();
+} catch {
+  console.error(
+    "usage: main.js [--ca FILE] [--certificate FILE --key FILE] [--token-file FILE] " +
+      "TARGET (host:port or unix:/path)",
+  );
   process.exit(2);
 }
 try {
-  await run(target);
+  await run(parsed.target, parsed.files);
 } catch (error) {
   console.error(`example: ${sentence(error)}`);
   process.exit(1);

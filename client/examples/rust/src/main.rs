@@ -1,9 +1,12 @@
 //! Uses a Backboned server from Rust.
 //!
-//! Usage: `backboned-example TARGET`, which is `host:port` or `unix:/path`.
+//! Usage: `backboned-example TARGET`, which is `host:port` or `unix:/path`. `--ca=FILE`
+//! makes the connection one of TLS; `--certificate=FILE` and `--key=FILE`, and
+//! `--token-file=FILE`, are what the client shows.
 
 mod backbone;
 mod connection;
+mod options;
 mod tensor_stream;
 
 /// The contract's generated code.
@@ -19,6 +22,7 @@ use tonic::Status;
 
 use backbone::{Backbone, head};
 use connection::{connect, reason_of, within};
+use options::Options;
 use pb::backbone_service_client::BackboneServiceClient;
 use pb::create_instance_request::Source;
 use pb::instance_service_client::InstanceServiceClient;
@@ -29,12 +33,14 @@ use pb::{
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let mut arguments = std::env::args().skip(1);
-    let (Some(target), None) = (arguments.next(), arguments.next()) else {
-        eprintln!("usage: backboned-example TARGET (host:port or unix:/path)");
+    let Some(options) = Options::parse(std::env::args().skip(1)) else {
+        eprintln!(
+            "usage: backboned-example [--ca=FILE] [--certificate=FILE --key=FILE] \
+             [--token-file=FILE] TARGET (host:port or unix:/path)"
+        );
         return ExitCode::from(2);
     };
-    match run(&target).await {
+    match run(&options).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(status) => {
             eprintln!("example: {:?}: {}", status.code(), status.message());
@@ -44,8 +50,8 @@ async fn main() -> ExitCode {
 }
 
 /// Makes an instance, uses it, and deletes it in any case.
-async fn run(target: &str) -> Result<(), Status> {
-    let connection = connect(target).await?;
+async fn run(options: &Options) -> Result<(), Status> {
+    let connection = connect(options).await?;
     let mut instances = InstanceServiceClient::new(connection.clone());
     let server = within(instances.get_server(GetServerRequest {})).await?.into_inner();
     println!("server:     {}, LibTorch {}", server.version, server.torch_version);

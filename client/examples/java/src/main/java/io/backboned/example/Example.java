@@ -13,16 +13,15 @@ import io.backboned.v1.InstanceServiceGrpc;
 import io.backboned.v1.InstanceServiceGrpc.InstanceServiceBlockingV2Stub;
 import io.backboned.v1.TensorSpec;
 import io.grpc.Channel;
-import io.grpc.ClientInterceptor;
 import io.grpc.ClientInterceptors;
 import io.grpc.Grpc;
-import io.grpc.InsecureChannelCredentials;
 import io.grpc.ManagedChannel;
 import io.grpc.Metadata;
 import io.grpc.Status;
 import io.grpc.StatusException;
 import io.grpc.protobuf.StatusProto;
 import io.grpc.stub.MetadataUtils;
+import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.security.MessageDigest;
@@ -34,7 +33,8 @@ import java.util.UUID;
  * Uses a Backboned server from Java.
  *
  * <p>Usage: {@code java -jar backboned-example.jar TARGET}, which is {@code host:port} or {@code
- * unix:/path}.
+ * unix:/path}. {@code --ca=FILE} makes the connection one of TLS; {@code --certificate=FILE} and
+ * {@code --key=FILE}, and {@code --token-file=FILE}, are what the client shows.
  */
 public final class Example {
   private static final TensorSpec IMAGES =
@@ -50,14 +50,24 @@ public final class Example {
 
   /** Runs the example; a failure is one sentence. */
   public static void main(String[] arguments) throws Exception {
-    if (arguments.length != 1) {
-      System.err.println("usage: backboned-example TARGET (host:port or unix:/path)");
+    var options = Options.parse(arguments);
+    if (options.isEmpty()) {
+      System.err.println(
+          "usage: backboned-example [--ca=FILE] [--certificate=FILE --key=FILE]"
+              + " [--token-file=FILE] TARGET (host:port or unix:/path)");
       System.exit(2);
     }
-    ManagedChannel channel =
-        Grpc.newChannelBuilder(arguments[0], InsecureChannelCredentials.create()).build();
+    Metadata headers = session();
+    ManagedChannel channel = null;
     try {
-      run(ClientInterceptors.intercept(channel, session()));
+      options.get().addToken(headers);
+      channel = Grpc.newChannelBuilder(options.get().target(), options.get().credentials()).build();
+    } catch (IOException | IllegalArgumentException error) {
+      System.err.println("example: " + error.getMessage());
+      System.exit(1);
+    }
+    try {
+      run(ClientInterceptors.intercept(channel, MetadataUtils.newAttachHeadersInterceptor(headers)));
     } catch (StatusException error) {
       String cause = error.getCause() == null ? "" : ": " + error.getCause().getMessage();
       System.err.println("example: " + error.getMessage() + cause);
@@ -68,12 +78,12 @@ public final class Example {
   }
 
   /** Names a session in each call. What it left is dropped by the server in the end. */
-  private static ClientInterceptor session() {
+  private static Metadata session() {
     var headers = new Metadata();
     headers.put(
         Metadata.Key.of("backboned-session", Metadata.ASCII_STRING_MARSHALLER),
         UUID.randomUUID().toString());
-    return MetadataUtils.newAttachHeadersInterceptor(headers);
+    return headers;
   }
 
   /** Makes an instance, uses it, and deletes it in any case. */
