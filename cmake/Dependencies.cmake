@@ -8,7 +8,7 @@ find_package(gRPC CONFIG REQUIRED)
 find_package(CLI11 CONFIG REQUIRED)
 find_package(spdlog CONFIG REQUIRED)
 find_package(nlohmann_json CONFIG REQUIRED)  # A weights file's header, audit records, backbonectl
-find_package(yaml-cpp CONFIG REQUIRED)  # The users file, connection files, connection files
+find_package(yaml-cpp CONFIG REQUIRED)  # The users file, connection files
 
 if(BACKBONED_TESTS)
   find_package(GTest CONFIG REQUIRED)
