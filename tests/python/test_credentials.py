@@ -4,12 +4,15 @@ import contextlib
 import os
 import re
 import socket
+import threading
 from pathlib import Path
 
 import backboned
 import numpy as np
 import pytest
 from backboned.errors import InvalidArgument, Refused, Unavailable
+from backboned.transport import session
+from test_lifecycle import wait_until
 from tls_front import Authority, Recorder, TlsFront
 
 pytestmark = pytest.mark.transports
@@ -264,6 +267,25 @@ def test_a_function_that_fails_ends_the_call(recorded, authority, raised):
         with pytest.raises(error, match="^$" if interrupted else "no token.*no login"):
             logits(net)
         failing = False
+        assert logits(net).shape == (2, 10)
+
+
+def test_a_session_is_kept_alive_after_a_token_that_failed(
+    recorded, authority, monkeypatch
+):
+    monkeypatch.setattr(session, "_FIRST_TTL_S", 0.3)
+    asked = []
+
+    def token():
+        if threading.current_thread().name == "backboned-keepalive":
+            asked.append("asked")
+            if len(asked) < 3:
+                raise RuntimeError("no login")
+        return "good"
+
+    with connect(recorded, ca=authority.ca, token=token) as secure:
+        net = instance(secure)
+        wait_until(lambda: len(asked) >= 3)
         assert logits(net).shape == (2, 10)
 
 
