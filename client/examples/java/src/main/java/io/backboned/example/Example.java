@@ -67,7 +67,8 @@ public final class Example {
       System.exit(1);
     }
     try {
-      run(ClientInterceptors.intercept(channel, MetadataUtils.newAttachHeadersInterceptor(headers)));
+      var attaching = MetadataUtils.newAttachHeadersInterceptor(headers);
+      run(ClientInterceptors.intercept(channel, attaching));
     } catch (StatusException error) {
       String cause = error.getCause() == null ? "" : ": " + error.getCause().getMessage();
       System.err.println("example: " + error.getMessage() + cause);
