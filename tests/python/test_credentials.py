@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from backboned.errors import InvalidArgument, Refused, Unavailable
 from backboned.transport import session
+from backboned.transport.retries import Patience
 from test_lifecycle import wait_until
 from tls_front import Authority, Recorder, TlsFront
 
@@ -220,10 +221,12 @@ def test_an_expired_token_is_said_so(recorder, recorded, authority, tmp_path):
         logits(net)
         renew(file, "old")
         recorded.cut()
-        # It is not waited for.
         with pytest.raises(Refused, match="has it expired"):
             for _ in range(3):
                 logits(net)
+        # Nor does a call wait for a server that refuses the token.
+        with pytest.raises(Refused, match="has it expired"):
+            secure.channel.await_server(Unavailable("it was away"), Patience(60.0))
         renew(file, "good")
         assert logits(net).shape == (2, 10)
 
