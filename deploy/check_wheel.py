@@ -20,6 +20,7 @@ from pathlib import Path
 from sbom import LIST, dynamic, foreign, needed
 
 PROGRAM = "backboned_server/bin/backboned"
+CONTROL = "backboned_server/bin/backbonectl"
 CLIENT = "libbackboned_client.so"
 GRAFTED = "sboms/auditwheel.cdx.json"
 RPATH = "$ORIGIN/../../torch/lib"
@@ -51,7 +52,9 @@ def check(wheel: Path) -> list[str]:
         ]
         if PROGRAM in names:
             program = archive.extract(PROGRAM, folder)
+            control = archive.extract(CONTROL, folder)
             wrong += wrong_libraries("the program", needed(program), names)
+            wrong += wrong_libraries("backbonectl", needed(control), names)
             wrong += wrong_path(rpaths(program))
     if not parts:
         wrong.append("its list names no part")

@@ -78,18 +78,10 @@ absl::Status ReadToken(const YAML::Node& node, User& user) {
 }
 
 absl::Status ReadExpires(const YAML::Node& node, User& user) {
-  const std::string text = node.as<std::string>();
-  absl::CivilDay day;
-  absl::Time time;
-  if (absl::ParseCivilTime(text, &day)) {
-    user.expires = absl::FromCivil(day + 1, absl::UTCTimeZone());
-  } else if (absl::ParseTime(absl::RFC3339_sec, text, &time, nullptr)) {
-    user.expires = time;
-  } else {
-    return InvalidOption(
-        "expires: it is a day such as 2027-03-31, or a time such as "
-        "2027-03-31T12:00:00Z");
-  }
+  const absl::StatusOr<absl::Time> expires =
+      ParseExpires(node.as<std::string>());
+  if (!expires.ok()) return PrefixMessage("expires", expires.status());
+  user.expires = *expires;
   return absl::OkStatus();
 }
 
@@ -187,8 +179,7 @@ std::string Format(const Users& users) {
     if (user.account) add("account", *user.account);
     if (user.token) add("token", *user.token);
     if (user.expires) {
-      add("expires", absl::FormatTime(absl::RFC3339_sec, *user.expires,
-                                      absl::UTCTimeZone()));
+      add("expires", FormatExpires(*user.expires));
     }
     out << YAML::EndMap;
   }
@@ -207,6 +198,27 @@ std::string_view NameOf(Rights rights) {
     default:
       return "admin";
   }
+}
+
+absl::StatusOr<absl::Time> ParseExpires(const std::string& text) {
+  absl::CivilDay day;
+  if (absl::ParseCivilTime(text, &day)) {
+    return absl::FromCivil(day + 1, absl::UTCTimeZone());
+  }
+  absl::Time time;
+  if (absl::ParseTime(absl::RFC3339_sec, text, &time, nullptr)) return time;
+  return InvalidOption(absl::StrCat(Quote(text),
+                                    " is no day, such as 2027-03-31, and no "
+                                    "time, such as 2027-03-31T12:00:00Z"));
+}
+
+std::string FormatExpires(absl::Time expires) {
+  const absl::TimeZone utc = absl::UTCTimeZone();
+  const absl::CivilSecond second = absl::ToCivilSecond(expires, utc);
+  const absl::CivilDay day(second);
+  return absl::CivilSecond(day) == second
+             ? absl::FormatCivilTime(day - 1)
+             : absl::FormatTime(absl::RFC3339_sec, expires, utc);
 }
 
 absl::StatusOr<Users> ParseUsers(const std::string& text) {

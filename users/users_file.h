@@ -46,6 +46,14 @@ struct User {
 // By the name, which is the principal (CheckPrincipal).
 using Users = std::map<std::string, User>;
 
+// Reads the end of a user's time, as the file has it. Returns kInvalidArgument,
+// which says what is allowed.
+absl::StatusOr<absl::Time> ParseExpires(const std::string& text);
+
+// Returns it as the file has it: the last day, if it ends with one, else the
+// time.
+std::string FormatExpires(absl::Time expires);
+
 // Reads the text of a users file:
 //
 //     users:

@@ -14,23 +14,16 @@
 
 namespace backboned::cli {
 
-inline constexpr mode_t kPrivate = 0600;
 inline constexpr mode_t kPublic = 0644;
 
 // Returns a file's text. kNotFound if there is no such file, and
 // kFailedPrecondition if it cannot be read. The message names the file.
 absl::StatusOr<std::string> ReadText(const std::string& path);
 
-// Gives a file this text and mode, by a rename: a reader finds the old file or
-// the new one. A file that has both already stays. A file that root writes
-// belongs to its folder's owner. Returns whether the file changed, or
-// kFailedPrecondition.
+// Gives a file this text and mode by ReplaceFile, unless it has both. Returns
+// whether the file changed, or kFailedPrecondition.
 absl::StatusOr<bool> WriteText(const std::string& path, std::string_view text,
                                mode_t mode);
-
-// Does the same for a file that is new. Returns kAlreadyExists if it is not.
-absl::Status MakeText(const std::string& path, std::string_view text,
-                      mode_t mode);
 
 // Returns a path beside a file.
 std::string Beside(const std::string& file, std::string_view name);

@@ -19,6 +19,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/errors.h"
+#include "base/replace_file.h"
 #include "client/cli/certificates.h"
 #include "client/cli/connection_file.h"
 #include "client/cli/descriptors.h"

@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "base/replace_file.h"
 #include "client/cli/files.h"
 
 namespace backboned::cli {
@@ -25,7 +26,7 @@ absl::Status MakeKeyFile(const std::string& path) {
   const Bio writer = Writer();
   PEM_write_bio_PKCS8PrivateKey(writer.get(), key.get(), nullptr, nullptr, 0,
                                 nullptr, nullptr);
-  return MakeText(path, TextOf(writer), kPrivate);
+  return MakeFile(path, TextOf(writer));
 }
 
 }  // namespace

@@ -11,12 +11,12 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/time/civil_time.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/errors.h"
 #include "base/names.h"
 #include "base/principals.h"
+#include "base/replace_file.h"
 #include "client/cli/connection_file.h"
 #include "client/cli/files.h"
 #include "client/cli/tokens.h"
@@ -27,28 +27,11 @@ namespace {
 
 // Reads what `--expires` says: the first moment that is too late.
 absl::StatusOr<absl::Time> ReadExpires(const std::string& text) {
-  absl::CivilDay day;
-  absl::Time time;
-  if (absl::ParseCivilTime(text, &day)) {
-    time = absl::FromCivil(day + 1, absl::UTCTimeZone());
-  } else if (!absl::ParseTime(absl::RFC3339_sec, text, &time, nullptr)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--expires ", Quote(text),
-                     " is no day, such as 2027-03-31, and no "
-                     "time, such as 2027-03-31T12:00:00Z"));
-  }
-  if (time > absl::Now()) return time;
+  const absl::StatusOr<absl::Time> time = ParseExpires(text);
+  if (!time.ok()) return PrefixMessage("--expires", time.status());
+  if (*time > absl::Now()) return time;
   return absl::InvalidArgumentError(absl::StrCat(
       "--expires ", text, " is over; it is today in UTC, or later"));
-}
-
-// Returns the last day, or the time, until which a user may call.
-std::string FormatExpires(absl::Time time) {
-  const absl::CivilSecond second =
-      absl::ToCivilSecond(time, absl::UTCTimeZone());
-  const absl::CivilDay day(second);
-  if (absl::CivilSecond(day) == second) return absl::FormatCivilTime(day - 1);
-  return absl::FormatTime(absl::RFC3339_sec, time, absl::UTCTimeZone());
 }
 
 Rights ReadRights(const std::string& word) {

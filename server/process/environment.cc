@@ -17,6 +17,7 @@ constexpr std::string_view kOfOthers[] = {
     "BACKBONED_BIN",  // Clients.
     "BACKBONED_MODE",          "BACKBONED_REQUIRE_REMOTE",
     "BACKBONED_TRANSPORT",     "BACKBONED_SERVER",
+    "BACKBONED_CONNECTION",
     "BACKBONED_MAMMOTH",  // Tests.
     "BACKBONED_UPDATE_GOLDEN", "BACKBONED_OMP_WAIT_APPLIED",
 };

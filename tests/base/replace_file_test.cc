@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <filesystem>
@@ -53,6 +54,31 @@ TEST_F(ReplaceFileTest, KeepsTheModeAndLeavesNothingElse) {
   EXPECT_EQ(Mode(), 0640u);
   const std::filesystem::directory_iterator files(folder_);
   EXPECT_EQ(std::distance(begin(files), end(files)), 1);
+}
+
+TEST_F(ReplaceFileTest, GivesAModeThatIsSaid) {
+  ASSERT_THAT(ReplaceFile(path_, "one", 0644), IsOk());
+  EXPECT_EQ(Mode(), 0644u);
+  ASSERT_THAT(ReplaceFile(path_, "two", 0640), IsOk());
+  EXPECT_EQ(Mode(), 0640u);
+}
+
+TEST_F(ReplaceFileTest, ANewFileOfRootsIsItsFoldersOwners) {
+  if (geteuid() != 0) GTEST_SKIP() << "needs root";
+  ASSERT_EQ(chown(folder_.c_str(), 1, 1), 0);
+  ASSERT_THAT(ReplaceFile(path_, "one"), IsOk());
+  struct stat file = {};
+  ASSERT_EQ(stat(path_.c_str(), &file), 0);
+  EXPECT_EQ(file.st_uid, 1u);
+  EXPECT_EQ(file.st_gid, 1u);
+}
+
+TEST_F(ReplaceFileTest, MakesNoFileThatIsThere) {
+  ASSERT_THAT(MakeFile(path_, "one"), IsOk());
+  EXPECT_EQ(Mode(), 0600u);
+  EXPECT_THAT(MakeFile(path_, "two"),
+              StatusIs(absl::StatusCode::kAlreadyExists));
+  EXPECT_EQ(Content(), "one");
 }
 
 TEST_F(ReplaceFileTest, NamesAFileThatCannotBeWritten) {

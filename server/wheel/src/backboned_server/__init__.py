@@ -35,6 +35,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.execve(BINARY, ["backboned", *arguments], variables)
 
 
+def control() -> None:
+    """Become ``backbonectl``, which needs no torch."""
+    program = BINARY.with_name("backbonectl")
+    os.execv(program, [program.name, *sys.argv[1:]])
+
+
 def environment(base: Mapping[str, str]) -> dict[str, str]:
     """Give the variables that the program is started with, so that it finds torch.
 
