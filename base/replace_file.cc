@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <system_error>
 
 #include "absl/strings/str_cat.h"
 
@@ -43,9 +44,13 @@ bool SetOwner(int file, const std::string& path, std::optional<mode_t> mode) {
 
 // Writes a file beside `path`, and puts it there by `place`, which returns 0 if
 // it can.
-absl::Status Put(const std::string& path, std::string_view text,
+absl::Status Put(const std::string& named, std::string_view text,
                  std::optional<mode_t> mode,
                  int (*place)(const char*, const char*)) {
+  std::error_code error_code;
+  const std::filesystem::path real =
+      std::filesystem::canonical(named, error_code);
+  const std::string path = error_code ? named : real.string();
   std::string made = absl::StrCat(path, ".XXXXXX");
   const int file = mkostemp(made.data(), O_CLOEXEC);
   const bool is_placed = file >= 0 && SetOwner(file, path, mode) &&

@@ -17,9 +17,9 @@ namespace backboned {
 inline constexpr mode_t kPrivate = 0600;
 
 // Makes `text` the content of a file by a rename: a reader finds the old file
-// or the new one, also after a crash. The file keeps its owner, and its mode
-// unless `mode` is another. A new one is kPrivate by itself, and, if root
-// writes it, its folder's owner's.
+// or the new one, also after a crash. A link stays. The file keeps its owner,
+// and its mode unless `mode` is another. A new one is kPrivate by itself, and,
+// if root writes it, its folder's owner's.
 //
 // Returns kFailedPrecondition, which names the file, if that cannot be.
 absl::Status ReplaceFile(const std::string& path, std::string_view text,

@@ -26,6 +26,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/synchronization/mutex.h"
@@ -54,12 +55,14 @@
 namespace backboned {
 namespace {
 
+// The variable that says that ApplyOmpWait is done: the parent as of then.
+constexpr char kOmpWaitApplied[] = "BACKBONED_OMP_WAIT_APPLIED";
+
 // Sets libgomp's environment and starts this program once more, since libgomp
 // reads it before `main`, when it is loaded.
 void ApplyOmpWait(const Options& options, char** argv) {
-  constexpr char kDone[] = "BACKBONED_OMP_WAIT_APPLIED";
-  if (std::getenv(kDone) != nullptr) return;
-  setenv(kDone, "1", /*overwrite=*/1);
+  if (std::getenv(kOmpWaitApplied) != nullptr) return;
+  setenv(kOmpWaitApplied, absl::StrCat(getppid()).c_str(), /*overwrite=*/1);
   if (options.omp_wait == "active") {
     setenv("OMP_WAIT_POLICY", "ACTIVE", /*overwrite=*/1);
   } else if (options.omp_wait == "passive") {
@@ -105,6 +108,9 @@ void PrepareProcess(const Options& options) {
 // A worker tells with it that its device is lost.
 constexpr int kDeviceLost = SIGUSR1;
 
+// The process that started this one has ended.
+constexpr int kParentEnded = SIGUSR2;
+
 // Blocks the signals that the server waits for in every thread, and returns
 // them.
 sigset_t BlockSignals(const Options& options) {
@@ -113,6 +119,7 @@ sigset_t BlockSignals(const Options& options) {
   sigaddset(&signals, SIGTERM);
   sigaddset(&signals, SIGINT);
   sigaddset(&signals, kDeviceLost);
+  sigaddset(&signals, kParentEnded);
   if (!options.users.empty()) sigaddset(&signals, SIGHUP);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   return signals;
@@ -175,14 +182,18 @@ void WarnOfAbsentPrincipals(const Options& options,
   }
 }
 
-// Warns if principals that shall not touch each other's instances can all be
-// the local one, too.
-void WarnOfOpenDoor(const std::vector<rpc::Listener>& listeners) {
+// Warns if principals that shall not touch each other's instances, or users,
+// can all be the local one, too.
+void WarnOfOpenDoor(const Options& options,
+                    const std::vector<rpc::Listener>& listeners) {
   const auto names_principals = [](const rpc::Listener& listener) {
     return listener.is_front || listener.by_account ||
            !listener.principal.empty();
   };
-  if (!std::ranges::any_of(listeners, names_principals)) return;
+  if (options.users.empty() &&
+      !std::ranges::any_of(listeners, names_principals)) {
+    return;
+  }
   for (const rpc::Listener& listener : listeners) {
     if (listener.address.is_unix()) continue;
     spdlog::warn(
@@ -247,13 +258,16 @@ void ServeUntilSignal(rpc::RpcServer& rpc_server, const Options& options,
                       FollowedUsers* users, const sigset_t& signals) {
   const int signal = AwaitEnd(rpc_server, users, signals);
   spdlog::info("draining signal={} timeout={}",
-               signal == SIGTERM  ? "SIGTERM"
-               : signal == SIGINT ? "SIGINT"
-                                  : "DEVICE_LOST",
+               signal == SIGTERM        ? "SIGTERM"
+               : signal == SIGINT       ? "SIGINT"
+               : signal == kParentEnded ? "PARENT_ENDED"
+                                        : "DEVICE_LOST",
                absl::FormatDuration(options.limits.drain_timeout));
   sigset_t impatient = signals;
-  sigdelset(&impatient, kDeviceLost);  // It may come several times.
-  sigdelset(&impatient, SIGHUP);
+  // These may come while it drains.
+  for (const int other : {kDeviceLost, kParentEnded, SIGHUP}) {
+    sigdelset(&impatient, other);
+  }
   pthread_sigmask(SIG_UNBLOCK, &impatient, nullptr);
   rpc_server.Drain(options.limits.drain_timeout);
   spdlog::info("stopped");
@@ -263,8 +277,12 @@ absl::Status Serve(const Options& options,
                    const std::vector<rpc::Listener>& listeners) {
   const sigset_t signals = BlockSignals(options);
   if (options.die_with_parent) {
-    absl::Status watched = EndWithParent();
-    if (!watched.ok()) return watched;
+    pid_t parent = getppid();
+    if (const char* const first = std::getenv(kOmpWaitApplied)) {
+      (void)absl::SimpleAtoi(first, &parent);
+    }
+    absl::Status watched = SignalParentsEnd(parent, kParentEnded);
+    if (!watched.ok()) return PrefixMessage("--die-with-parent", watched);
   }
   if (options.deterministic) ComputeDeterministically();
   absl::StatusOr<std::vector<c10::Device>> devices =
@@ -287,6 +305,7 @@ absl::Status Serve(const Options& options,
                  .shares = options.shares,
                  .graph_bytes = options.graph_bytes},
                 *weights);
+  WarnOfAbsentPrincipals(options, listeners);
   std::optional<FollowedUsers> users;
   if (!options.users.empty()) {
     users.emplace(options.users, server.directory());
@@ -305,8 +324,7 @@ absl::Status Serve(const Options& options,
                                      .insecure_remote = options.insecure_remote,
                                      .reflection = options.reflection});
   if (!rpc_server.ok()) return rpc_server.status();
-  WarnOfAbsentPrincipals(options, listeners);
-  WarnOfOpenDoor(listeners);
+  WarnOfOpenDoor(options, listeners);
   std::optional<ReadyFile> ready;
   if (!options.ready_file.empty()) {
     const absl::StatusOr<std::string> target =

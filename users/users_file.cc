@@ -233,8 +233,12 @@ absl::StatusOr<Users> ReadUsers(const std::string& path) {
   std::error_code error;
   const std::filesystem::file_status status =
       std::filesystem::status(path, error);
-  if (!std::filesystem::exists(status)) {
+  if (status.type() == std::filesystem::file_type::not_found) {
     return absl::NotFoundError(absl::StrCat(path, ": there is no such file"));
+  }
+  if (error) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(path, ": it cannot be read: ", error.message()));
   }
   if (!std::filesystem::is_regular_file(status) ||
       std::filesystem::file_size(path, error) > kMaxBytes) {

@@ -103,6 +103,12 @@ bool IsValidAt(const std::string& certificate, absl::Time time) {
   return X509_cmp_time(X509_get0_notAfter(parsed.get()), &seconds) > 0;
 }
 
+bool HasKey(const std::string& certificate, const Key& key) {
+  const Certificate parsed = Parse(certificate);
+  return parsed != nullptr &&
+         X509_check_private_key(parsed.get(), key.get()) == 1;
+}
+
 bool Fits(const std::string& certificate, const Key& key,
           const std::string& name, const std::string& ca) {
   const Certificate parsed = Parse(certificate);
@@ -112,7 +118,7 @@ bool Fits(const std::string& certificate, const Key& key,
       IsIp(name)
           ? X509_check_ip_asc(parsed.get(), name.c_str(), 0)
           : X509_check_host(parsed.get(), name.data(), name.size(), 0, nullptr);
-  return named == 1 && X509_check_private_key(parsed.get(), key.get()) == 1 &&
+  return named == 1 && HasKey(certificate, key) &&
          X509_verify(parsed.get(), X509_get0_pubkey(issuer.get())) == 1;
 }
 

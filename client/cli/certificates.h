@@ -25,6 +25,9 @@ std::string MakeServerCertificate(const Key& key, const std::string& name,
 // Returns whether a certificate is valid until `time`.
 bool IsValidAt(const std::string& certificate, absl::Time time);
 
+// Returns whether a certificate has this key.
+bool HasKey(const std::string& certificate, const Key& key);
+
 // Returns whether a server's certificate is of `ca`, has this key and this
 // name.
 bool Fits(const std::string& certificate, const Key& key,

@@ -36,8 +36,13 @@ absl::StatusOr<Connection> ReadConnection(const std::string& path) {
   try {
     const YAML::Node document = YAML::Load(*text);
     if (document.IsMap() && document["target"]) {
+      const std::string ca = document["ca"].as<std::string>("");
+      if (!ca.empty() && !absl::StrContains(ca, "-----BEGIN")) {
+        return absl::InvalidArgumentError(absl::StrCat(
+            path, ": ca is no certificate of PEM, which others need in full"));
+      }
       return Connection{.target = document["target"].as<std::string>(),
-                        .ca = document["ca"].as<std::string>(""),
+                        .ca = ca,
                         .token = document["token"].as<std::string>("")};
     }
   } catch (const YAML::Exception&) {

@@ -31,7 +31,9 @@ std::string FolderOf(const std::string& file) {
 
 absl::StatusOr<std::string> ReadText(const std::string& path) {
   if (access(path.c_str(), F_OK) != 0) {
-    return absl::NotFoundError(absl::StrCat("there is no file ", path));
+    return errno == ENOENT || errno == ENOTDIR
+               ? absl::NotFoundError(absl::StrCat("there is no file ", path))
+               : Failure("read", path);
   }
   if (std::filesystem::is_directory(path)) {
     return absl::FailedPreconditionError(

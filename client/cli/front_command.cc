@@ -220,7 +220,9 @@ absl::Status Front::WriteOwnCertificate() {
   if (!key.ok()) return key.status();
   const absl::Time renewal = absl::Now() + kRenewBefore;
   const auto old_ca = ReadText(Path("ca.pem"));
-  ca_ = old_ca.ok() && IsValidAt(*old_ca, renewal) ? *old_ca : MakeCa(*ca_key);
+  const bool is_ours =
+      old_ca.ok() && IsValidAt(*old_ca, renewal) && HasKey(*old_ca, *ca_key);
+  ca_ = is_ours ? *old_ca : MakeCa(*ca_key);
   absl::Status written = Put("ca.pem", ca_, kPublic);
   if (!written.ok()) return written;
   const auto old = ReadText(Path("server.pem"));

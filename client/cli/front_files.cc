@@ -91,6 +91,7 @@ static_resources:
               mutations:
                 request_mutations:
                 - append: {header: {key: backboned-principal, value: "%DOWNSTREAM_PEER_DNS_SAN%"}, append_action: ADD_IF_ABSENT}
+                - append: {header: {key: backboned-token-expires, value: "%DOWNSTREAM_PEER_CERT_V_END(%s)%"}, append_action: ADD_IF_ABSENT}
           - name: somebody  # Neither: refused.
             typed_config:
               "@type": type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC

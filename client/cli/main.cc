@@ -3,6 +3,7 @@
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
+#include <cstdio>
 #include <cstdlib>
 #include <functional>
 #include <iostream>
@@ -218,5 +219,8 @@ int main(int argc, char** argv) {
         absl::StrCat(error.what(), "; see ", CommandOf(app), " --help"));
   }
   if (!status.ok()) return Refuse(std::string(status.message()));
+  if (!std::cout.flush() || std::fflush(stdout) != 0) {
+    return Refuse("standard output cannot be written");
+  }
   return kDone;
 }

@@ -214,8 +214,8 @@ absl::Status GiveToken(const std::string& users_file,
                user.expires.value_or(absl::InfiniteFuture()));
   if (expires <= now) {
     return absl::FailedPreconditionError(absl::StrCat(
-        options.name, " may not call since ", FormatExpires(*user.expires),
-        "; change `expires` in ", users_file, " first"));
+        options.name, " may not call any more; change `expires` in ",
+        users_file, " first"));
   }
   const absl::StatusOr<Key> key =
       ReadOrMakeKey(SigningKeyOf(users_file, options.signing_key));

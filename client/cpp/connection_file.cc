@@ -132,6 +132,9 @@ absl::StatusOr<Client> ConnectByDefault(Options options) {
     return value == nullptr ? "" : value;
   };
   const std::string target = variable("BACKBONED_SERVER");
+  if (target.ends_with(".yaml") || target.ends_with(".yml")) {
+    return ConnectByFile(target, std::move(options));
+  }
   if (!target.empty()) return Client::Connect(target, std::move(options));
   const std::string named = variable("BACKBONED_CONNECTION");
   if (!named.empty()) return ConnectByFile(named, std::move(options));

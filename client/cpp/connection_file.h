@@ -38,7 +38,8 @@ absl::StatusOr<Client> ConnectByFile(
     const std::string& path, Options options = {},
     absl::Duration wait = absl::ZeroDuration());
 
-// Connects to the target that BACKBONED_SERVER has, else by the connection file
+// Connects to the target, or by the file (.yaml, .yml), that BACKBONED_SERVER
+// has, else by the connection file
 // that BACKBONED_CONNECTION names, else by backboned/connection.yaml in
 // XDG_CONFIG_HOME, which is ~/.config unless it is set.
 //

@@ -13,19 +13,20 @@
 
 namespace backboned {
 
-absl::Status EndWithParent() {
+absl::Status SignalParentsEnd(pid_t parent, int signal) {
   // PR_SET_PDEATHSIG would watch the parent's thread, which may end before it.
-  const auto parent = static_cast<int>(syscall(SYS_pidfd_open, getppid(), 0));
-  if (parent < 0) {
+  const auto watched = static_cast<int>(syscall(SYS_pidfd_open, parent, 0));
+  // While it is the parent, its number is no other process's.
+  if (watched < 0 || getppid() != parent) {
     return absl::FailedPreconditionError(
         absl::StrCat("cannot watch the process that started this one: ",
-                     std::strerror(errno)));
+                     std::strerror(watched < 0 ? errno : ESRCH)));
   }
-  std::thread([parent] {
-    pollfd end = {.fd = parent, .events = POLLIN};
+  std::thread([watched, signal] {
+    pollfd end = {.fd = watched, .events = POLLIN};
     while (poll(&end, 1, -1) < 0 && errno == EINTR) {
     }
-    kill(getpid(), SIGTERM);
+    kill(getpid(), signal);
   }).detach();
   return absl::OkStatus();
 }

@@ -3,14 +3,16 @@
 #ifndef BACKBONED_SERVER_PROCESS_PARENT_H_
 #define BACKBONED_SERVER_PROCESS_PARENT_H_
 
+#include <sys/types.h>
+
 #include "absl/status/status.h"
 
 namespace backboned {
 
-// Sends this process SIGTERM when its parent, as of now, has ended; however it
-// ends, and whichever of its threads started this process. Returns
-// kFailedPrecondition if the system cannot tell.
-absl::Status EndWithParent();
+// Sends this process `signal` when its parent, the process `parent`, has ended;
+// however it ends, and whichever of its threads started this process. Returns
+// kFailedPrecondition if it has ended already, or the system cannot tell.
+absl::Status SignalParentsEnd(pid_t parent, int signal);
 
 }  // namespace backboned
 

@@ -73,6 +73,15 @@ TEST_F(ReplaceFileTest, ANewFileOfRootsIsItsFoldersOwners) {
   EXPECT_EQ(file.st_gid, 1u);
 }
 
+TEST_F(ReplaceFileTest, ALinkStays) {
+  const std::string link = folder_ + "/link";
+  ASSERT_THAT(ReplaceFile(path_, "one"), IsOk());
+  std::filesystem::create_symlink("file", link);
+  ASSERT_THAT(ReplaceFile(link, "two"), IsOk());
+  EXPECT_TRUE(std::filesystem::is_symlink(link));
+  EXPECT_EQ(Content(), "two");
+}
+
 TEST_F(ReplaceFileTest, MakesNoFileThatIsThere) {
   ASSERT_THAT(MakeFile(path_, "one"), IsOk());
   EXPECT_EQ(Mode(), 0600u);

@@ -15,6 +15,11 @@ database = {folder}/index.txt
 crlnumber = {folder}/crlnumber
 default_md = sha256
 default_crl_days = 30
+new_certs_dir = {folder}
+serial = {folder}/serial
+policy = any
+[any]
+commonName = supplied
 """
 
 
@@ -53,10 +58,14 @@ class Authority:
         )
         (folder / "index.txt").touch()
         (folder / "crlnumber").write_text("01")
+        (folder / "serial").write_text("1000")
         (folder / "ca.cnf").write_text(CONFIG.format(folder=folder))
 
-    def issue(self, name, san, usage="clientAuth"):
-        """Make a certificate of these names; give its path and its key's."""
+    def issue(self, name, san, usage="clientAuth", ends=None):
+        """Make a certificate of these names; give its path and its key's.
+
+        It ends in 30 days, or at so many seconds since 1970.
+        """
         key, pem = make_key(self.folder / f"{name}.key"), self.folder / f"{name}.pem"
         extensions = self.folder / f"{name}.ext"
         extensions.write_text(
@@ -64,6 +73,15 @@ class Authority:
             "basicConstraints=CA:FALSE\nkeyUsage=critical,digitalSignature\n"
         )
         request = openssl("req", "-new", "-key", key, "-subj", f"/CN={name}")
+        if ends is not None:
+            asked = self.folder / f"{name}.csr"
+            asked.write_bytes(request)
+            until = time.strftime("%y%m%d%H%M%SZ", time.gmtime(ends))
+            self._ca(
+                *("-batch", "-notext", "-in", asked, "-out", pem),
+                *("-extfile", extensions, "-enddate", until),
+            )
+            return pem, key
         openssl(
             *("x509", "-req", "-CA", self.pem, "-CAkey", self.key, "-days", 30),
             *("-CAcreateserial", "-extfile", extensions, "-out", pem),

@@ -126,13 +126,11 @@ class Stand:
     def start_server(self):
         """Start the server, and wait until it serves."""
         binary = find_binary()
-        told = subprocess.run([binary, "--help"], stdout=subprocess.PIPE, text=True)
-        users = ["--users", self.users] if "--users " in told.stdout else []
         front = f"unix:{self.folder}/front.sock,principal-from=backboned-principal"
         with open(self.folder / "server.log", "ab") as log:
             self.server = subprocess.Popen(
-                [binary, "--listen", self.socket, "--listen", front, *users]
-                + ["--threads", "1", "--stall-timeout", "30s"],
+                [binary, "--listen", self.socket, "--listen", front]
+                + ["--users", self.users, "--threads", "1", "--stall-timeout", "30s"],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,

@@ -17,9 +17,9 @@ REFUSED = "ERROR_REASON_IDENTITY_REFUSED"
 def end_of(own_stand):
     """Opens a stream of calls; gives how it ends, with what happens meanwhile."""
 
-    def opened(metadata, happens):
+    def opened(metadata, happens, pair=None):
         messages = queue.Queue()
-        with own_stand.channel() as channel:
+        with own_stand.channel(pair) as channel:
             call = channel.stream_stream(CALLS)(
                 iter(messages.get, None), metadata=metadata, timeout=30
             )
@@ -66,5 +66,14 @@ def test_a_stream_ends_with_its_token(own_stand, end_of):
     token = bearer(forge(key, serial=serial, exp=expires))
     assert own_stand.who(token) == "alice"
     ended = end_of(token, lambda: None)
+    assert ended.code() == grpc.StatusCode.UNAUTHENTICATED
+    assert 0 <= time.time() - expires < 5
+
+
+def test_a_stream_ends_with_its_certificate(own_stand, end_of):
+    expires = int(time.time()) + 6
+    pair = own_stand.lab.issue("bob", "DNS:bob", ends=expires)
+    assert own_stand.who(pair=pair) == "bob"
+    ended = end_of((), lambda: None, pair)
     assert ended.code() == grpc.StatusCode.UNAUTHENTICATED
     assert 0 <= time.time() - expires < 5

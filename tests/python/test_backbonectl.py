@@ -264,6 +264,20 @@ def test_a_mistake_is_one_sentence(does, refuses, arguments, words):
     assert list(listed(does)) == ["alice"]
 
 
+def test_a_full_disk_is_no_success(program, does, tmp_path):
+    does("user", "add", "alice")
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            [program, "user", "list", "--users", tmp_path / "users.yaml"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+        )
+    assert ended.returncode == 2
+    assert ended.stderr == "backbonectl: standard output cannot be written\n"
+
+
 def test_a_wrong_users_file_is_left_alone(refuses, tmp_path):
     file = tmp_path / "users.yaml"
     file.write_text("users:\n  alice: {rights: boss}\n")
@@ -337,6 +351,16 @@ def test_the_same_again_changes_nothing(front):
     assert before == {
         path: (path.read_bytes(), path.stat().st_ino) for path in folder.iterdir()
     }
+
+
+def test_a_ca_goes_with_its_key(front, tmp_path):
+    """By another key nobody could check what the old certificate has signed."""
+    folder = front()
+    old = (folder / "ca.pem").read_text()
+    (folder / "ca.key").unlink()
+    front()
+    assert (folder / "ca.pem").read_text() != old
+    openssl("verify", "-CAfile", folder / "ca.pem", folder / "server.pem")
 
 
 def test_another_name_is_another_certificate_of_the_same_ca(front):

@@ -101,6 +101,15 @@ def test_each_mistake_is_a_sentence_with_the_file(write, text, sentence):
         backboned.connect(file)
 
 
+@pytest.mark.parametrize("line", ["@{}", "{}: b", '"{}', "[{}"])
+def test_no_error_has_the_token(write, line):
+    secret = "eyJhbGciOiJFUzI1NiJ9"
+    file = write(f"target: unix:/b\ntoken: {line.format(secret)}\n")
+    with pytest.raises(InvalidArgument) as refused:
+        backboned.connect(file)
+    assert secret not in str(refused.value)
+
+
 def test_a_file_that_it_names_is_missing(write, tmp_path):
     file = write("target: host:1\nca: ca.pem")
     missing = f"^ca {tmp_path}/ca.pem cannot be read: No such file"

@@ -346,7 +346,9 @@ def test_a_ready_file_that_cannot_be_written_ends_the_start(binary, tmp_path):
     assert ended.stderr.startswith("backboned: --ready-file: cannot write ")
 
 
-def test_a_server_dies_with_its_parent(binary, tmp_path):
+@pytest.fixture
+def child(binary, tmp_path):
+    """Gives a process, and the pid of the server that it has started."""
     program = f"""
 import subprocess, sys, threading
 def start():
@@ -367,8 +369,37 @@ sys.stdin.read()
         text=True,
     ) as parent:
         pid = int(parent.stdout.readline())
-        time.sleep(0.5)
-        with backboned.connect(f"unix:{tmp_path}/s") as server:
-            server.info()
+        yield parent, pid
         parent.kill()
     wait_until(lambda: not is_running(pid))
+
+
+def test_a_server_dies_with_its_parent(child, tmp_path):
+    time.sleep(0.5)
+    with backboned.connect(f"unix:{tmp_path}/s") as server:
+        server.info()
+    child[0].kill()
+    wait_until(lambda: not is_running(child[1]))
+
+
+def test_a_server_that_drains_outlives_its_parent(child, tmp_path):
+    """Ctrl-C reaches both, and calls under way end as ever."""
+    parent, pid = child
+    x = np.zeros((64, 3, 32, 32), np.float32)
+    with backboned.connect(f"unix:{tmp_path}/s") as server:
+        net = server.create(architecture="resnet18", num_classes=10, module=False)
+        net.forward(x)
+        results = []
+        calls = [
+            threading.Thread(target=lambda: results.append(net.forward(x).outputs))
+            for _ in range(4)
+        ]
+        for call in calls:
+            call.start()
+        time.sleep(0.3)
+        os.kill(pid, signal.SIGTERM)
+        time.sleep(0.2)
+        parent.kill()
+        for call in calls:
+            call.join(60)
+    assert len(results) == 4

@@ -1,4 +1,4 @@
-"""Runs docs/operations.md as an admin would, in a root of its own: an overlay of this."""
+"""Runs docs/operations.md as an admin would, in a root of its own: an overlay."""
 
 import json
 import os
@@ -15,18 +15,20 @@ PAGE = (ROOT / "docs/operations.md").read_text()
 BLOCKS = re.findall(r"^```sh\n(.*?)^```$", PAGE, re.M | re.S)
 (SCRIPT,) = re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S)
 
-# What the machine has already: accounts of people, who can use these programs.
+# A root that is this one, but for what is changed there.
 MACHINE = """set -euo pipefail
 mount -t tmpfs none "$1"
 mkdir "$1"/{upper,work,root}
 mount -t overlay overlay \\
   -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" "$1/root"
-for folder in proc dev sys; do mount --rbind "/$folder" "$1/root/$folder"; done
+mount -t proc proc "$1/root/proc"
+for folder in dev sys; do mount --rbind "/$folder" "$1/root/$folder"; done
 mount -t tmpfs none "$1/root/run"
 mount --bind "$2" "$1/root/mnt"
 exec chroot "$1/root" /bin/bash /mnt/admin.sh
 """
 
+# The machine has accounts of people already, who can use these programs.
 ADMIN = """set -euo pipefail
 for name in {names}; do useradd "$name"; done
 export PATH={programs}:$PATH OMP_WAIT_POLICY=PASSIVE
@@ -82,7 +84,19 @@ def test_from_a_bare_machine_to_twenty_users(binary, tmp_path):
     root.mkdir()
     began = time.monotonic()
     ended = subprocess.run(
-        ["unshare", "-m", "bash", "-c", MACHINE, "machine", root, home],
+        [
+            "unshare",
+            "-m",
+            "-p",
+            "-f",
+            "--kill-child",
+            "bash",
+            "-c",
+            MACHINE,
+            "machine",
+            root,
+            home,
+        ],
         capture_output=True,
         text=True,
         timeout=240,

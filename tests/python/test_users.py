@@ -6,12 +6,15 @@ import signal
 import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import backboned
 import grpc
+import numpy as np
 import pytest
 import torch
 from backboned.errors import BackbonedError, NotFound, Refused
+from backboned.v1 import backbone_service_pb2 as backbone
 
 IMAGES = torch.zeros(2, 1, 28, 28)
 
@@ -165,6 +168,41 @@ def test_the_stream_of_who_is_removed_ends(lab, silence):
         assert time.monotonic() - began < NOTICED_S + 2
 
 
+def test_calls_under_way_of_who_is_removed_end_as_refused(lab):
+    """Work that has begun goes on to its end; the calls behind it do not begin."""
+    lab.write("users: {alice: {}}")
+    lab.start()
+    x = np.zeros((64, 3, 32, 32), np.float32)
+    with lab.connect("alice") as alice, ThreadPoolExecutor(12) as pool:
+        net = alice.create(architecture="resnet18", num_classes=10, module=False)
+        calls = [pool.submit(net.forward, x) for _ in range(12)]
+        calls[0].result(60)
+        lab.write("users: {}")
+        began = time.monotonic()
+        errors = [call.exception(60) for call in calls]
+        assert time.monotonic() - began < NOTICED_S + 10
+    refused = [error for error in errors if error is not None]
+    assert refused
+    for error in refused:
+        assert isinstance(error, Refused), repr(error)
+        assert '"alice" is no user of this server' in str(error)
+
+
+def test_a_client_opens_another_stream_before_its_token_expires(lab, silence):
+    lab.write("users: {carol: {token: 2}}")
+    lab.start()
+    with grpc.insecure_channel(lab.target("front")) as channel:
+        stream = channel.stream_stream("/backboned.v1.BackboneService/Calls")
+        metadata = [
+            ("backboned-principal", "carol"),
+            ("backboned-token-expires", str(int(time.time()) + 32)),
+        ]
+        answers = stream(silence, timeout=30, metadata=metadata)
+        told = backbone.CallsResponse.FromString(next(answers))
+        assert told.notice == backbone.NOTICE_MOVE
+        assert list(answers) == []
+
+
 def test_a_tokens_stream_ends_with_the_token(lab, silence):
     lab.write("users: {carol: {token: 2}}")
     lab.start()
@@ -241,6 +279,8 @@ def test_refusals_and_changes_are_recorded(lab):
         secret = [("authorization", "Bearer secret")]
         with pytest.raises(grpc.RpcError):
             call(b"", timeout=10, metadata=secret)
+    with pytest.raises(Refused):
+        lab.connect("bob")
     lab.write("users: {bob: {}}")
     lab.await_log("users file read: 1 users")
     lines = [json.loads(line) for line in record.read_text().splitlines()]
@@ -253,10 +293,28 @@ def test_refusals_and_changes_are_recorded(lab):
         ("user added", "alice", ""),
         ("call refused", "alice", "CreateInstance"),
         ("call refused", "", "GetServer"),
+        ("call refused", "bob", "GetServer"),
         ("user removed", "alice", ""),
         ("user added", "bob", ""),
     ]
     assert "secret" not in record.read_text()
+
+
+def test_users_beside_a_port_are_warned_of(binary, tmp_path):
+    """Everybody who reaches it is an admin, whatever the file says."""
+    users = tmp_path / "users.yaml"
+    users.write_text("users: {alice: {quota: 0.5}}")
+    with subprocess.Popen(
+        [binary, f"--users={users}", "--listen=127.0.0.1:0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert "serving on" in process.stdout.readline()
+        process.terminate()
+        log = process.communicate(timeout=60)[1]
+    assert "is the principal local, an admin" in log
+    assert "have no effect" not in log
 
 
 def test_an_audit_log_that_cannot_be_written_ends_the_start(binary, tmp_path):

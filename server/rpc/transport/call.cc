@@ -9,7 +9,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/errors.h"
-#include "server/rpc/transport/listener.h"
 
 namespace backboned::rpc {
 namespace {
@@ -48,13 +47,12 @@ bool IsToken(std::string_view text) {
 
 absl::StatusOr<Call> Call::Create(std::string_view method,
                                   const grpc::ServerContext& context,
+                                  const Identity& identity,
                                   std::stop_token gone,
                                   const Directory& directory,
                                   const Clock& clock) {
-  absl::StatusOr<Identity> identity = IdentityOf(context);
-  if (!identity.ok()) return identity.status();
   Call call(method, std::move(gone), TimeLeft(context), clock);
-  call.identity_ = *std::move(identity);
+  call.identity_ = identity;
   absl::Status status = call.Recheck(directory);
   if (status.ok())
     status = ReadToken(context, "backboned-session", call.session_);

@@ -31,10 +31,11 @@ class Call {
  public:
   // Reads the metadata of `context`. `gone` is stopped once the caller has
   // gone. Returns kInvalidArgument if `backboned-session` or `backboned-label`
-  // is not 1 to 64 characters of [A-Za-z0-9_.-], or the error of IdentityOf or
-  // of `directory`. Times are those of `clock`.
+  // is not 1 to 64 characters of [A-Za-z0-9_.-], or the error of `directory`.
+  // Times are those of `clock`.
   static absl::StatusOr<Call> Create(std::string_view method,
                                      const grpc::ServerContext& context,
+                                     const Identity& identity,
                                      std::stop_token gone,
                                      const Directory& directory,
                                      const Clock& clock);

@@ -100,8 +100,9 @@ void LogCall(const Call& call, const absl::Status& status) {
   spdlog::log(Level(status), line);
 }
 
-void LogRefusal(std::string_view method, const absl::Status& status) {
-  AuditRefusal(status, method, /*principal=*/"", /*instance=*/"");
+void LogRefusal(std::string_view method, std::string_view name,
+                const absl::Status& status) {
+  AuditRefusal(status, method, name, /*instance=*/"");
   std::string line = absl::StrCat("call method=", View(method));
   AddStatus(line, status);
   spdlog::log(Level(status), line);

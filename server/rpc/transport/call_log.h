@@ -22,7 +22,9 @@ namespace backboned::rpc {
 void LogCall(const Call& call, const absl::Status& status);
 
 // Logs a call whose metadata could not be read, or whose caller may not call.
-void LogRefusal(std::string_view method, const absl::Status& status);
+// `name`: the principal or account that it is, if that is known.
+void LogRefusal(std::string_view method, std::string_view name,
+                const absl::Status& status);
 
 // Returns how many such calls this process has recorded, by the reason's name.
 // Thread-safe.

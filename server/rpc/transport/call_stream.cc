@@ -3,6 +3,7 @@
 #include <google/protobuf/util/time_util.h>
 #include <grpc/grpc.h>
 
+#include <algorithm>
 #include <optional>
 #include <stop_token>
 #include <utility>
@@ -19,6 +20,9 @@
 
 namespace backboned::rpc {
 namespace {
+
+// The time before its token expires when a client shall open another stream.
+constexpr absl::Duration kMoveBeforeExpiry = absl::Seconds(30);
 
 absl::Duration TimeoutOf(const v1::CallsRequest& request) {
   if (!request.has_timeout()) return absl::InfiniteDuration();
@@ -38,6 +42,7 @@ CallStream::CallStream(Rpc& rpc, Call& call, Surroundings& surroundings,
               .watchdog = surroundings.watchdog,
               .writer = PartWriter(rpc, surroundings.watchdog),
               .is_alone = [this] { return IsAlone(); },
+              .refusal = [this] { return Refusal(); },
               .buffered = [this](int64_t bytes) { ChangeBuffered(bytes); }} {
   call_.record().stream = surroundings.streams.NextNumber();
 }
@@ -113,8 +118,15 @@ Detached CallStream::ReadParts() {
   reads_ended_.Happen();
 }
 
+absl::Status CallStream::Refusal() {
+  absl::MutexLock lock(&mutex_);
+  return refused_;
+}
+
 // Takes a part, and returns an error that ends the stream.
 absl::Status CallStream::Take(grpc::ByteBuffer buffer) {
+  absl::Status refusal = Refusal();
+  if (!refusal.ok()) return refusal;
   const auto bytes = static_cast<int64_t>(buffer.Length());
   call_.record().bytes_in += bytes;
   absl::StatusOr<wire::Message> part =
@@ -174,7 +186,7 @@ absl::Status CallStream::CheckTaken(const Method* method, Call& call) {
   mutex_.Unlock();
   if (notice == v1::NOTICE_MOVE) {
     return Error(absl::StatusCode::kUnavailable, Reason::kDraining,
-                 "the stream has lived for max-stream-age; open another one");
+                 "the stream takes no more calls; open another one");
   }
   if (method != nullptr) return call.Recheck(surroundings_.server.directory());
   return absl::UnimplementedError(
@@ -232,8 +244,11 @@ void CallStream::EndWithLastCall(v1::Notice notice) {
 }
 
 Detached CallStream::AwaitAge() {
-  const absl::Time end =
-      absl::Now() + surroundings_.server.limits().max_stream_age;
+  const absl::Time now = absl::Now();
+  absl::Time end = now + surroundings_.server.limits().max_stream_age;
+  // The next stream's token may be a new one; if it is not, that one stays.
+  const absl::Time soon = call_.identity().expires - kMoveBeforeExpiry;
+  if (soon > now) end = std::min(end, soon);
   const bool is_old = co_await Operation(
       [&](void* tag) { age_.Set(&rpc_.queue, absl::ToChronoTime(end), tag); });
   if (is_old) EndWithLastCall(v1::NOTICE_MOVE);

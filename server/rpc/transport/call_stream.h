@@ -28,8 +28,9 @@ namespace backboned::rpc {
 
 // Reads the parts of a stream's calls, begins each call at its header, and ends
 // the stream: with its last call once the client has half-closed, the server
-// drains, the stream is old or its caller has other rights; at once if the
-// client is gone or may not call any more.
+// drains, the stream is old, its token is about to expire or its caller has
+// other rights; with the work that has begun if the client is gone or may not
+// call any more.
 class CallStream : private CallStreams::Member {
  public:
   // By the field of their headers.
@@ -57,6 +58,7 @@ class CallStream : private CallStreams::Member {
   absl::Status Begin(wire::Message part, int64_t bytes,
                      const v1::CallsRequest& rest);
   absl::Status CheckTaken(const Method* method, Call& call);
+  absl::Status Refusal();
   CallOrder::Work WorkOf(const Method* method, const wire::Message& part) const;
   Detached ServeOne(std::shared_ptr<StreamedCall> call, const Method* method,
                     absl::Status taken);

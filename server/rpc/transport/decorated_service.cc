@@ -7,6 +7,7 @@
 #include "backboned/v1/backbone_service.pb.h"
 #include "server/callers/rights.h"
 #include "server/rpc/transport/call_log.h"
+#include "server/rpc/transport/listener.h"
 #include "server/rpc/transport/rpc_stream.h"
 #include "server/rpc/transport/status.h"
 
@@ -67,11 +68,15 @@ void DecoratedService::AddCalls(std::string_view name) {
 
 Task<absl::Status> DecoratedService::ServeRpc(size_t index, Rpc& rpc) {
   const Method& method = methods_[index];
-  absl::StatusOr<Call> call = Call::Create(
-      method.name, rpc.context, rpc.gone.get_token(),
-      surroundings_.server.directory(), surroundings_.server.clock());
+  const absl::StatusOr<Identity> identity = IdentityOf(rpc.context);
+  absl::StatusOr<Call> call =
+      identity.ok()
+          ? Call::Create(method.name, rpc.context, *identity,
+                         rpc.gone.get_token(), surroundings_.server.directory(),
+                         surroundings_.server.clock())
+          : identity.status();
   if (call.ok()) co_return co_await ServeCalls(method, rpc, *call);
-  LogRefusal(method.name, call.status());
+  LogRefusal(method.name, identity.ok() ? identity->name : "", call.status());
   const grpc::Status refused = ToGrpc(call.status());
   co_await Operation([&](void* tag) { rpc.stream.Finish(refused, tag); });
   co_return call.status();

@@ -208,6 +208,10 @@ Task<bool> StreamedCall::Finish(absl::Status status) {
   finished_ = true;
   EndWork(/*succeeded=*/false);
   LeavePlace();
+  if (absl::IsCancelled(status) && !ReasonOf(status).has_value()) {
+    const absl::Status refusal = stream_.refusal();
+    if (!refusal.ok()) status = refusal;  // It is not the client that cancels.
+  }
   v1::CallsResponse answer;
   answer.set_call(place_.number);
   *answer.mutable_status() = ToProto(status);

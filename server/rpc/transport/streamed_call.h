@@ -46,6 +46,8 @@ class StreamedCall final : public MessageStream,
     PartWriter writer;
     // Returns whether one call is under way.
     std::function<bool()> is_alone;
+    // Returns why the stream's caller may not call any more; OK: it may.
+    std::function<absl::Status()> refusal;
     // Takes the change of the bytes that came before a handler asked for them.
     std::function<void(int64_t)> buffered;
   };

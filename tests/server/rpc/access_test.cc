@@ -172,6 +172,12 @@ auto Unseen() {
                    "no instance \"alice/net\"");
 }
 
+auto MayOnlyInfer() {
+  return FailsWith(absl::StatusCode::kPermissionDenied,
+                   v1::ERROR_REASON_NOT_PERMITTED,
+                   HasSubstr("alice has the right to infer"));
+}
+
 auto Refused(const char* message) {
   return FailsWith(absl::StatusCode::kUnauthenticated,
                    v1::ERROR_REASON_IDENTITY_REFUSED, HasSubstr(message));
@@ -319,6 +325,22 @@ TEST_F(AccessTest, EachMethodOfEachRightThroughEachKindOfListener) {
                           v1::ERROR_REASON_NOT_PERMITTED,
                           HasSubstr("\"dave\" is no user of this server")));
   }
+}
+
+TEST_F(AccessTest, WhoMayInferMovesNoBuffersAndAccumulatesNothing) {
+  server_->SetUsers({{"alice", {.rights = Rights::kInfer}}});
+  v1::ForwardHeader forward = TapedForwardOf(2);
+  forward.set_instance("net");
+  const auto done = ClientOf("alice").Forward(forward, Ones(8));
+  ASSERT_THAT(done, IsOk());
+  v1::BackwardHeader backward = BackwardOf(done->header.tape_id(), 2);
+  backward.set_instance("net");
+  backward.set_accumulate(true);
+  EXPECT_THAT(ClientOf("alice").Backward(backward, Ones(8)), MayOnlyInfer());
+  forward = ForwardOf(2);
+  forward.set_instance("net");
+  forward.set_training(true);
+  EXPECT_THAT(ClientOf("alice").Forward(forward, Ones(8)), MayOnlyInfer());
 }
 
 TEST_F(AccessTest, AFrontTellsOfATokenByNumbers) {

@@ -96,8 +96,11 @@ def _values(path: Path) -> dict[str, Any]:
         # Which takes every value as it is written: a token may look like a number.
         values = yaml.load(text, Loader=yaml.BaseLoader)
     except yaml.YAMLError as error:
-        why = " ".join(str(error).split())
-        raise InvalidArgument(f"{path}: is no YAML: {why}") from None
+        # Not the error's text, which has the line, and so the token.
+        mark = getattr(error, "problem_mark", None)
+        line = "" if mark is None else f"line {mark.line + 1}: "
+        why = getattr(error, "problem", None) or "it cannot be read"
+        raise InvalidArgument(f"{path}: is no YAML: {line}{why}") from None
     if not isinstance(values, dict):
         raise InvalidArgument(f"{path}: is no map of keys; {_ALLOWED}")
     for key, value in values.items():
