@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-DEPLOY = ("backboned.service", "compose.yaml", "kubernetes.yaml", "kubernetes-gpu.yaml")
+DEPLOY = (
+    *("backboned.service", "compose.yaml", "front/compose.yaml"),
+    *("kubernetes.yaml", "kubernetes-gpu.yaml"),
+)
 
 STATUS = """\
 Package: libold1
