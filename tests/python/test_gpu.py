@@ -631,7 +631,10 @@ def test_calls_behind_a_read_that_fails_do_not_begin(broken, turn):
         for part in calls(iter([first, second]), timeout=60):
             if part.HasField("status"):
                 ended[part.call] = reason_of(part.status)
-    assert ended == {1: "ERROR_REASON_DEVICE_LOST", 2: "ERROR_REASON_NOT_BEGUN"}
+    assert ended.pop(1) == "ERROR_REASON_DEVICE_LOST"
+    # The server that has lost its device drains: the second call may find that so.
+    (second,) = ended.values()
+    assert second in {"ERROR_REASON_NOT_BEGUN", "ERROR_REASON_DRAINING"}
 
 
 def test_a_deterministic_server_says_so(tmp_path, x):

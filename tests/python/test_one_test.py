@@ -20,7 +20,8 @@ def checkout(tmp_path: Path) -> Checkout:
     made = Checkout(tmp_path)
     made.stub("ctest", RECORDING)
     (made.root / "scripts" / "build").write_text("#!/bin/sh\n")
-    (made.root / "scripts" / "gpu-check").write_text(RECORDING)
+    for script in ("front-test", "gpu-check"):
+        (made.root / "scripts" / script).write_text(RECORDING)
     python = made.root / ".venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
     python.write_text(RECORDING)
@@ -80,7 +81,7 @@ def test_without_a_name_everything_runs_side_by_side(checkout: Checkout) -> None
     assert "ctest --preset release --parallel" in calls and " -R " not in calls
     assert "-m pytest -q -rs --numprocesses" in calls
     assert "--dist loadfile --no-loadscope-reorder tests/python\n" in calls
-    assert "gpu-check --dry-run\n" in calls
+    assert "front-test \n" in calls and "gpu-check --dry-run\n" in calls
 
 
 def test_a_dev_container_runs_scripts_that_are_there() -> None:
