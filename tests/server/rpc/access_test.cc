@@ -271,7 +271,6 @@ TEST_F(AccessTest, MethodsThatReadTakeWhatIsShared) {
   EXPECT_THAT(ClientOf("bob").GetInstance(request), Unseen());
 }
 
-// The methods' metadata of a front's caller, or of nobody.
 using Metadata = std::multimap<std::string, std::string>;
 
 TEST_F(AccessTest, EachMethodOfEachRightThroughEachKindOfListener) {
@@ -284,8 +283,6 @@ TEST_F(AccessTest, EachMethodOfEachRightThroughEachKindOfListener) {
       {"bob", {}}, {"front", {{kKey, "bob"}}}};
   const std::vector<std::pair<std::string, Metadata>> admin = {
       {"local", {}}, {"accounts", {}}, {"front", {{kKey, "carol"}}}};
-  server_->AddFake("own", "bob");
-  // Deleting is the last of the methods, so that the others find the instance.
   for (const Request& request : RequestsOf("alice/net")) {
     if (request.method == "Calls")
       continue;  // It is open to all, its calls not.
