@@ -293,8 +293,21 @@ absl::StatusOr<std::vector<SafetensorsEntry>> ParseSafetensorsHeader(
   return entries;
 }
 
-SafetensorsFile::Descriptor::~Descriptor() {
-  if (fd_ >= 0) close(fd_);
+std::string SafetensorsHeader(std::span<const SafetensorsEntry> entries) {
+  nlohmann::ordered_json json;
+  json[std::string(kMetadataName)]["format"] = "pt";
+  for (const SafetensorsEntry& entry : entries) {
+    const auto type = std::ranges::find(kTypes, entry.dtype, &NamedType::type);
+    json[entry.name] = {{"dtype", type->name},
+                        {"shape", entry.shape},
+                        {"data_offsets", {entry.begin, entry.end}}};
+  }
+  std::string header = json.dump();
+  header.resize((header.size() + 7) / 8 * 8, ' ');
+  const uint64_t length = header.size();
+  std::string bytes(sizeof(length), '\0');
+  std::memcpy(bytes.data(), &length, sizeof(length));
+  return bytes + header;
 }
 
 absl::StatusOr<SafetensorsFile> SafetensorsFile::Read(int fd,

@@ -26,6 +26,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "base/descriptor.h"
 
 namespace backboned {
 
@@ -50,6 +51,11 @@ struct SafetensorsEntry {
 absl::StatusOr<std::vector<SafetensorsEntry>> ParseSafetensorsHeader(
     std::string_view header, int64_t data_bytes);
 
+// Returns the first bytes of a file whose tensors are `entries`, in the order
+// of their data: length and header, padded to a multiple of 8. The same entries
+// give the same bytes.
+std::string SafetensorsHeader(std::span<const SafetensorsEntry> entries);
+
 // An open file whose header is checked. Reads from begin to end, once.
 class SafetensorsFile {
  public:
@@ -70,19 +76,6 @@ class SafetensorsFile {
   absl::Status ReadNext(std::span<std::byte> bytes);
 
  private:
-  // An open file descriptor; -1: none.
-  class Descriptor {
-   public:
-    explicit Descriptor(int fd) : fd_(fd) {}
-    Descriptor(Descriptor&& other) noexcept : fd_(other.fd_) { other.fd_ = -1; }
-    Descriptor& operator=(Descriptor&&) = delete;
-    ~Descriptor();
-    int get() const { return fd_; }
-
-   private:
-    int fd_;
-  };
-
   SafetensorsFile(int fd, Observer observer)
       : file_(fd), observer_(std::move(observer)) {}
 
