@@ -49,6 +49,10 @@ enum class Reason {
   kDeviceLost = 26,
   kIdentityRefused = 27,
   kNotPermitted = 28,
+  kCheckpointNotFound = 29,
+  kCheckpointUnreadable = 30,
+  kNoStateFolder = 31,
+  kStorageFailed = 32,
 };
 
 // The scope of a limit's count. The numbers are the contract's.

@@ -11,13 +11,14 @@ from google.protobuf import symbol_database as _symbol_database
 _sym_db = _symbol_database.Default()
 
 
+from backboned.v1 import checkpoint_pb2 as backboned_dot_v1_dot_checkpoint__pb2
 from backboned.v1 import instance_pb2 as backboned_dot_v1_dot_instance__pb2
 from backboned.v1 import tensor_pb2 as backboned_dot_v1_dot_tensor__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#backboned/v1/instance_service.proto\x12\x0c\x62\x61\x63kboned.v1\x1a\x1b\x62\x61\x63kboned/v1/instance.proto\x1a\x19\x62\x61\x63kboned/v1/tensor.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\"\x12\n\x10GetServerRequest\"\x8a\x03\n\x06\x44\x65vice\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0f\n\x07threads\x18\x03 \x01(\x05\x12\x17\n\x0f\x61llocated_bytes\x18\x04 \x01(\x03\x12\x14\n\x0cpooled_bytes\x18\x05 \x01(\x03\x12\x0f\n\x07\x64\x65\x66\x61ult\x18\x06 \x01(\x08\x12\x0e\n\x06queued\x18\x07 \x01(\x03\x12*\n\x07\x62\x61\x63klog\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\x07\x62\x61tches\x18\t \x01(\x0b\x32\x1b.backboned.v1.BatchCounters\x12\r\n\x05\x61head\x18\n \x01(\x03\x12\x31\n\x0e\x65stimated_wait\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x04\x62usy\x18\x0c \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0btotal_bytes\x18\r \x01(\x03\x12\x12\n\nfree_bytes\x18\x0e \x01(\x03\x12\x0e\n\x06\x64river\x18\x0f \x01(\t\"\x81\x01\n\rBatchCounters\x12\x0c\n\x04\x66ull\x18\x01 \x01(\x03\x12\r\n\x05\x64\x65lay\x18\x02 \x01(\x03\x12\x14\n\x0cincompatible\x18\x03 \x01(\x03\x12\x13\n\x0b\x64\x65vice_idle\x18\x04 \x01(\x03\x12\x17\n\x0fmerged_forwards\x18\x05 \x01(\x03\x12\x0f\n\x07samples\x18\x06 \x01(\x03\"\x9d\x04\n\x06Limits\x12\x15\n\rmax_instances\x18\x01 \x01(\x03\x12\x11\n\tmax_tapes\x18\x02 \x01(\x03\x12\x16\n\x0emax_tape_bytes\x18\x03 \x01(\x03\x12\x1b\n\x13max_in_flight_bytes\x18\x04 \x01(\x03\x12\x12\n\nmax_queued\x18\x05 \x01(\x03\x12\x19\n\x11max_message_bytes\x18\x06 \x01(\x03\x12\x17\n\x0fmax_chunk_bytes\x18\x07 \x01(\x03\x12+\n\x08tape_ttl\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0bsession_ttl\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rstall_timeout\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x10max_memory_bytes\x18\x0b \x01(\x03\x12\x11\n\tmax_calls\x18\x0c \x01(\x03\x12\x15\n\rsession_quota\x18\r \x01(\x01\x12\x17\n\x0fprincipal_quota\x18\x0e \x01(\x01\x12\x17\n\x0fmax_cache_bytes\x18\x0f \x01(\x03\x12\x13\n\x0bmax_streams\x18\x10 \x01(\x03\x12\x31\n\x0emax_stream_age\x18\x11 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1f\n\x17max_device_memory_bytes\x18\x12 \x01(\x03\"\xad\x01\n\x05Usage\x12\r\n\x05\x63\x61lls\x18\x01 \x01(\x03\x12\x11\n\tinstances\x18\x02 \x01(\x03\x12\r\n\x05tapes\x18\x03 \x01(\x03\x12\x12\n\ntape_bytes\x18\x04 \x01(\x03\x12\x17\n\x0fin_flight_bytes\x18\x05 \x01(\x03\x12\x14\n\x0cmemory_bytes\x18\x06 \x01(\x03\x12\x13\n\x0b\x63\x61\x63he_bytes\x18\x07 \x01(\x03\x12\x1b\n\x13\x64\x65vice_memory_bytes\x18\x08 \x01(\x03\"\xa9\x04\n\x11GetServerResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x15\n\rtorch_version\x18\x02 \x01(\t\x12%\n\x07\x64\x65vices\x18\x03 \x03(\x0b\x32\x14.backboned.v1.Device\x12$\n\x06limits\x18\x04 \x01(\x0b\x32\x14.backboned.v1.Limits\x12\x12\n\nserver_uid\x18\x05 \x01(\t\x12\x11\n\tprincipal\x18\x06 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x07 \x03(\t\x12*\n\rsession_usage\x18\x08 \x01(\x0b\x32\x13.backboned.v1.Usage\x12,\n\x0fprincipal_usage\x18\t \x01(\x0b\x32\x13.backboned.v1.Usage\x12?\n\x08numerics\x18\n \x03(\x0b\x32-.backboned.v1.GetServerResponse.NumericsEntry\x12$\n\x06rights\x18\x0b \x01(\x0e\x32\x14.backboned.v1.Rights\x12?\n\x08refusals\x18\x0c \x03(\x0b\x32-.backboned.v1.GetServerResponse.RefusalsEntry\x1a/\n\rNumericsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a/\n\rRefusalsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xe5\x01\n\x0c\x41rgumentSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x32\n\rdefault_value\x18\x02 \x01(\x0b\x32\x1b.backboned.v1.ArgumentValue\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x14\n\x07minimum\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x14\n\x07maximum\x18\x05 \x01(\x03H\x01\x88\x01\x01\x12,\n\x07\x63hoices\x18\x06 \x03(\x0b\x32\x1b.backboned.v1.ArgumentValue\x12\x0c\n\x04step\x18\x07 \x01(\x03\x42\n\n\x08_minimumB\n\n\x08_maximum\"p\n\x0c\x41rchitecture\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12-\n\targuments\x18\x04 \x03(\x0b\x32\x1a.backboned.v1.ArgumentSpec\"A\n\x18ListArchitecturesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"g\n\x19ListArchitecturesResponse\x12\x31\n\rarchitectures\x18\x01 \x03(\x0b\x32\x1a.backboned.v1.Architecture\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x89\x03\n\tBenchmark\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07setting\x18\x02 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x03 \x01(\t\x12\x39\n\targuments\x18\x04 \x03(\x0b\x32&.backboned.v1.Benchmark.ArgumentsEntry\x12\x13\n\x0bnum_classes\x18\x05 \x01(\x05\x12\x11\n\tnum_tasks\x18\x06 \x01(\x05\x12\x18\n\x10\x63lasses_per_task\x18\x07 \x03(\x05\x12\x13\n\x0binput_shape\x18\x08 \x03(\x03\x12\x32\n\rnormalization\x18\t \x01(\x0b\x32\x1b.backboned.v1.Normalization\x12\x12\n\nbatch_size\x18\n \x01(\x05\x12\x0e\n\x06\x65pochs\x18\x0b \x01(\x05\x12\x0e\n\x06source\x18\x0c \x01(\t\x1aM\n\x0e\x41rgumentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12*\n\x05value\x18\x02 \x01(\x0b\x32\x1b.backboned.v1.ArgumentValue:\x02\x38\x01\">\n\x15ListBenchmarksRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"^\n\x16ListBenchmarksResponse\x12+\n\nbenchmarks\x18\x01 \x03(\x0b\x32\x17.backboned.v1.Benchmark\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"r\n\x07Weights\x12\x0c\n\x04name\x18\x01 \x01(\t\x12%\n\x07load_by\x18\x02 \x01(\x0e\x32\x14.backboned.v1.LoadBy\x12\x0f\n\x07partial\x18\x03 \x01(\x08\x12!\n\x19resize_position_embedding\x18\x04 \x01(\x08\"\xde\x04\n\x15\x43reateInstanceRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\tbenchmark\x18\x03 \x01(\tH\x00\x12\x16\n\x0c\x61rchitecture\x18\x04 \x01(\tH\x00\x12\x45\n\targuments\x18\x05 \x03(\x0b\x32\x32.backboned.v1.CreateInstanceRequest.ArgumentsEntry\x12\x11\n\x04seed\x18\x06 \x01(\x04H\x01\x88\x01\x01\x12\x11\n\trng_state\x18\x07 \x01(\x0c\x12\x10\n\x08\x65xist_ok\x18\x08 \x01(\x08\x12\x0e\n\x06\x64\x65vice\x18\t \x01(\t\x12\x32\n\rnormalization\x18\n \x01(\x0b\x32\x1b.backboned.v1.Normalization\x12&\n\x07weights\x18\x0b \x01(\x0b\x32\x15.backboned.v1.Weights\x12\x13\n\x0brandom_init\x18\x0c \x01(\x08\x12\x30\n\x08settings\x18\r \x01(\x0b\x32\x1e.backboned.v1.InstanceSettings\x12%\n\x05\x64type\x18\x0e \x01(\x0e\x32\x16.backboned.v1.DataType\x12\x0f\n\x07\x63olumns\x18\x0f \x03(\t\x12*\n\tprecision\x18\x10 \x01(\x0e\x32\x17.backboned.v1.Precision\x1aM\n\x0e\x41rgumentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12*\n\x05value\x18\x02 \x01(\x0b\x32\x1b.backboned.v1.ArgumentValue:\x02\x38\x01\x42\x08\n\x06sourceB\x07\n\x05_seed\"\x95\x01\n\x16\x43reateInstanceResponse\x12(\n\x08instance\x18\x01 \x01(\x0b\x32\x16.backboned.v1.Instance\x12\x0f\n\x07\x65xisted\x18\x02 \x01(\x08\x12\x11\n\trng_state\x18\x03 \x01(\x0c\x12\x14\n\x0cmissing_keys\x18\x04 \x03(\t\x12\x17\n\x0funexpected_keys\x18\x05 \x03(\t\"\x9b\x02\n\x14\x43loneInstanceRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12+\n\nif_version\x18\x04 \x01(\x0b\x32\x17.backboned.v1.IfVersion\x12\x30\n\x08settings\x18\x05 \x01(\x0b\x32\x1e.backboned.v1.InstanceSettings\x12\x12\n\nwith_grads\x18\x06 \x01(\x08\x12\x16\n\x0ewith_optimizer\x18\x07 \x01(\x08\x12\x18\n\x0bnum_classes\x18\x08 \x01(\x03H\x00\x88\x01\x01\x12\x11\n\x04seed\x18\t \x01(\x04H\x01\x88\x01\x01\x42\x0e\n\x0c_num_classesB\x07\n\x05_seed\"A\n\x15\x43loneInstanceResponse\x12(\n\x08instance\x18\x01 \x01(\x0b\x32\x16.backboned.v1.Instance\"\xcd\x01\n\x15UpdateInstanceRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\t\x12\x30\n\x08settings\x18\x03 \x01(\x0b\x32\x1e.backboned.v1.InstanceSettings\x12/\n\x0bupdate_mask\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12+\n\nif_version\x18\x05 \x01(\x0b\x32\x17.backboned.v1.IfVersion\"B\n\x16UpdateInstanceResponse\x12(\n\x08instance\x18\x01 \x01(\x0b\x32\x16.backboned.v1.Instance\"6\n\x12GetInstanceRequest\x12\x10\n\x08instance\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x08\"?\n\x13GetInstanceResponse\x12(\n\x08instance\x18\x01 \x01(\x0b\x32\x16.backboned.v1.Instance\"=\n\x14ListInstancesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"[\n\x15ListInstancesResponse\x12)\n\tinstances\x18\x01 \x03(\x0b\x32\x16.backboned.v1.Instance\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"j\n\x15\x44\x65leteInstanceRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\t\x12+\n\nif_version\x18\x03 \x01(\x0b\x32\x17.backboned.v1.IfVersion\"\x18\n\x16\x44\x65leteInstanceResponse*V\n\x06Rights\x12\x16\n\x12RIGHTS_UNSPECIFIED\x10\x00\x12\x10\n\x0cRIGHTS_INFER\x10\x01\x12\x10\n\x0cRIGHTS_TRAIN\x10\x02\x12\x10\n\x0cRIGHTS_ADMIN\x10\x03*F\n\x06LoadBy\x12\x17\n\x13LOAD_BY_UNSPECIFIED\x10\x00\x12\x10\n\x0cLOAD_BY_NAME\x10\x01\x12\x11\n\rLOAD_BY_ORDER\x10\x02\x32\xc1\x06\n\x0fInstanceService\x12L\n\tGetServer\x12\x1e.backboned.v1.GetServerRequest\x1a\x1f.backboned.v1.GetServerResponse\x12\x64\n\x11ListArchitectures\x12&.backboned.v1.ListArchitecturesRequest\x1a\'.backboned.v1.ListArchitecturesResponse\x12[\n\x0eListBenchmarks\x12#.backboned.v1.ListBenchmarksRequest\x1a$.backboned.v1.ListBenchmarksResponse\x12[\n\x0e\x43reateInstance\x12#.backboned.v1.CreateInstanceRequest\x1a$.backboned.v1.CreateInstanceResponse\x12X\n\rCloneInstance\x12\".backboned.v1.CloneInstanceRequest\x1a#.backboned.v1.CloneInstanceResponse\x12[\n\x0eUpdateInstance\x12#.backboned.v1.UpdateInstanceRequest\x1a$.backboned.v1.UpdateInstanceResponse\x12R\n\x0bGetInstance\x12 .backboned.v1.GetInstanceRequest\x1a!.backboned.v1.GetInstanceResponse\x12X\n\rListInstances\x12\".backboned.v1.ListInstancesRequest\x1a#.backboned.v1.ListInstancesResponse\x12[\n\x0e\x44\x65leteInstance\x12#.backboned.v1.DeleteInstanceRequest\x1a$.backboned.v1.DeleteInstanceResponseB-\n\x0fio.backboned.v1P\x01Z\x18\x62\x61\x63kboned/v1;backbonedv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#backboned/v1/instance_service.proto\x12\x0c\x62\x61\x63kboned.v1\x1a\x1d\x62\x61\x63kboned/v1/checkpoint.proto\x1a\x1b\x62\x61\x63kboned/v1/instance.proto\x1a\x19\x62\x61\x63kboned/v1/tensor.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\"\x12\n\x10GetServerRequest\"\x8a\x03\n\x06\x44\x65vice\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0f\n\x07threads\x18\x03 \x01(\x05\x12\x17\n\x0f\x61llocated_bytes\x18\x04 \x01(\x03\x12\x14\n\x0cpooled_bytes\x18\x05 \x01(\x03\x12\x0f\n\x07\x64\x65\x66\x61ult\x18\x06 \x01(\x08\x12\x0e\n\x06queued\x18\x07 \x01(\x03\x12*\n\x07\x62\x61\x63klog\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\x07\x62\x61tches\x18\t \x01(\x0b\x32\x1b.backboned.v1.BatchCounters\x12\r\n\x05\x61head\x18\n \x01(\x03\x12\x31\n\x0e\x65stimated_wait\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x04\x62usy\x18\x0c \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0btotal_bytes\x18\r \x01(\x03\x12\x12\n\nfree_bytes\x18\x0e \x01(\x03\x12\x0e\n\x06\x64river\x18\x0f \x01(\t\"\x81\x01\n\rBatchCounters\x12\x0c\n\x04\x66ull\x18\x01 \x01(\x03\x12\r\n\x05\x64\x65lay\x18\x02 \x01(\x03\x12\x14\n\x0cincompatible\x18\x03 \x01(\x03\x12\x13\n\x0b\x64\x65vice_idle\x18\x04 \x01(\x03\x12\x17\n\x0fmerged_forwards\x18\x05 \x01(\x03\x12\x0f\n\x07samples\x18\x06 \x01(\x03\"\xbb\x04\n\x06Limits\x12\x15\n\rmax_instances\x18\x01 \x01(\x03\x12\x11\n\tmax_tapes\x18\x02 \x01(\x03\x12\x16\n\x0emax_tape_bytes\x18\x03 \x01(\x03\x12\x1b\n\x13max_in_flight_bytes\x18\x04 \x01(\x03\x12\x12\n\nmax_queued\x18\x05 \x01(\x03\x12\x19\n\x11max_message_bytes\x18\x06 \x01(\x03\x12\x17\n\x0fmax_chunk_bytes\x18\x07 \x01(\x03\x12+\n\x08tape_ttl\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0bsession_ttl\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rstall_timeout\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x10max_memory_bytes\x18\x0b \x01(\x03\x12\x11\n\tmax_calls\x18\x0c \x01(\x03\x12\x15\n\rsession_quota\x18\r \x01(\x01\x12\x17\n\x0fprincipal_quota\x18\x0e \x01(\x01\x12\x17\n\x0fmax_cache_bytes\x18\x0f \x01(\x03\x12\x13\n\x0bmax_streams\x18\x10 \x01(\x03\x12\x31\n\x0emax_stream_age\x18\x11 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1f\n\x17max_device_memory_bytes\x18\x12 \x01(\x03\x12\x1c\n\x14max_checkpoint_bytes\x18\x13 \x01(\x03\"\xc7\x01\n\x05Usage\x12\r\n\x05\x63\x61lls\x18\x01 \x01(\x03\x12\x11\n\tinstances\x18\x02 \x01(\x03\x12\r\n\x05tapes\x18\x03 \x01(\x03\x12\x12\n\ntape_bytes\x18\x04 \x01(\x03\x12\x17\n\x0fin_flight_bytes\x18\x05 \x01(\x03\x12\x14\n\x0cmemory_bytes\x18\x06 \x01(\x03\x12\x13\n\x0b\x63\x61\x63he_bytes\x18\x07 \x01(\x03\x12\x1b\n\x13\x64\x65vice_memory_bytes\x18\x08 \x01(\x03\x12\x18\n\x10\x63heckpoint_bytes\x18\t \x01(\x03\"\xa9\x04\n\x11GetServerResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x15\n\rtorch_version\x18\x02 \x01(\t\x12%\n\x07\x64\x65vices\x18\x03 \x03(\x0b\x32\x14.backboned.v1.Device\x12$\n\x06limits\x18\x04 \x01(\x0b\x32\x14.backboned.v1.Limits\x12\x12\n\nserver_uid\x18\x05 \x01(\t\x12\x11\n\tprincipal\x18\x06 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x07 \x03(\t\x12*\n\rsession_usage\x18\x08 \x01(\x0b\x32\x13.backboned.v1.Usage\x12,\n\x0fprincipal_usage\x18\t \x01(\x0b\x32\x13.backboned.v1.Usage\x12?\n\x08numerics\x18\n \x03(\x0b\x32-.backboned.v1.GetServerResponse.NumericsEntry\x12$\n\x06rights\x18\x0b \x01(\x0e\x32\x14.backboned.v1.Rights\x12?\n\x08refusals\x18\x0c \x03(\x0b\x32-.backboned.v1.GetServerResponse.RefusalsEntry\x1a/\n\rNumericsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a/\n\rRefusalsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xe5\x01\n\x0c\x41rgumentSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x32\n\rdefault_value\x18\x02 \x01(\x0b\x32\x1b.backboned.v1.ArgumentValue\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x14\n\x07minimum\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x14\n\x07maximum\x18\x05 \x01(\x03H\x01\x88\x01\x01\x12,\n\x07\x63hoices\x18\x06 \x03(\x0b\x32\x1b.backboned.v1.ArgumentValue\x12\x0c\n\x04step\x18\x07 \x01(\x03\x42\n\n\x08_minimumB\n\n\x08_maximum\"p\n\x0c\x41rchitecture\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12-\n\targuments\x18\x04 \x03(\x0b\x32\x1a.backboned.v1.ArgumentSpec\"A\n\x18ListArchitecturesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"g\n\x19ListArchitecturesResponse\x12\x31\n\rarchitectures\x18\x01 \x03(\x0b\x32\x1a.backboned.v1.Architecture\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x89\x03\n\tBenchmark\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07setting\x18\x02 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x03 \x01(\t\x12\x39\n\targuments\x18\x04 \x03(\x0b\x32&.backboned.v1.Benchmark.ArgumentsEntry\x12\x13\n\x0bnum_classes\x18\x05 \x01(\x05\x12\x11\n\tnum_tasks\x18\x06 \x01(\x05\x12\x18\n\x10\x63lasses_per_task\x18\x07 \x03(\x05\x12\x13\n\x0binput_shape\x18\x08 \x03(\x03\x12\x32\n\rnormalization\x18\t \x01(\x0b\x32\x1b.backboned.v1.Normalization\x12\x12\n\nbatch_size\x18\n \x01(\x05\x12\x0e\n\x06\x65pochs\x18\x0b \x01(\x05\x12\x0e\n\x06source\x18\x0c \x01(\t\x1aM\n\x0e\x41rgumentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12*\n\x05value\x18\x02 \x01(\x0b\x32\x1b.backboned.v1.ArgumentValue:\x02\x38\x01\">\n\x15ListBenchmarksRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"^\n\x16ListBenchmarksResponse\x12+\n\nbenchmarks\x18\x01 \x03(\x0b\x32\x17.backboned.v1.Benchmark\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"r\n\x07Weights\x12\x0c\n\x04name\x18\x01 \x01(\t\x12%\n\x07load_by\x18\x02 \x01(\x0e\x32\x14.backboned.v1.LoadBy\x12\x0f\n\x07partial\x18\x03 \x01(\x08\x12!\n\x19resize_position_embedding\x18\x04 \x01(\x08\"\xde\x04\n\x15\x43reateInstanceRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\tbenchmark\x18\x03 \x01(\tH\x00\x12\x16\n\x0c\x61rchitecture\x18\x04 \x01(\tH\x00\x12\x45\n\targuments\x18\x05 \x03(\x0b\x32\x32.backboned.v1.CreateInstanceRequest.ArgumentsEntry\x12\x11\n\x04seed\x18\x06 \x01(\x04H\x01\x88\x01\x01\x12\x11\n\trng_state\x18\x07 \x01(\x0c\x12\x10\n\x08\x65xist_ok\x18\x08 \x01(\x08\x12\x0e\n\x06\x64\x65vice\x18\t \x01(\t\x12\x32\n\rnormalization\x18\n \x01(\x0b\x32\x1b.backboned.v1.Normalization\x12&\n\x07weights\x18\x0b \x01(\x0b\x32\x15.backboned.v1.Weights\x12\x13\n\x0brandom_init\x18\x0c \x01(\x08\x12\x30\n\x08settings\x18\r \x01(\x0b\x32\x1e.backboned.v1.InstanceSettings\x12%\n\x05\x64type\x18\x0e \x01(\x0e\x32\x16.backboned.v1.DataType\x12\x0f\n\x07\x63olumns\x18\x0f \x03(\t\x12*\n\tprecision\x18\x10 \x01(\x0e\x32\x17.backboned.v1.Precision\x1aM\n\x0e\x41rgumentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12*\n\x05value\x18\x02 \x01(\x0b\x32\x1b.backboned.v1.ArgumentValue:\x02\x38\x01\x42\x08\n\x06sourceB\x07\n\x05_seed\"\x95\x01\n\x16\x43reateInstanceResponse\x12(\n\x08instance\x18\x01 \x01(\x0b\x32\x16.backboned.v1.Instance\x12\x0f\n\x07\x65xisted\x18\x02 \x01(\x08\x12\x11\n\trng_state\x18\x03 \x01(\x0c\x12\x14\n\x0cmissing_keys\x18\x04 \x03(\t\x12\x17\n\x0funexpected_keys\x18\x05 \x03(\t\"\x9b\x02\n\x14\x43loneInstanceRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12+\n\nif_version\x18\x04 \x01(\x0b\x32\x17.backboned.v1.IfVersion\x12\x30\n\x08settings\x18\x05 \x01(\x0b\x32\x1e.backboned.v1.InstanceSettings\x12\x12\n\nwith_grads\x18\x06 \x01(\x08\x12\x16\n\x0ewith_optimizer\x18\x07 \x01(\x08\x12\x18\n\x0bnum_classes\x18\x08 \x01(\x03H\x00\x88\x01\x01\x12\x11\n\x04seed\x18\t \x01(\x04H\x01\x88\x01\x01\x42\x0e\n\x0c_num_classesB\x07\n\x05_seed\"A\n\x15\x43loneInstanceResponse\x12(\n\x08instance\x18\x01 \x01(\x0b\x32\x16.backboned.v1.Instance\"\xcd\x01\n\x15UpdateInstanceRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\t\x12\x30\n\x08settings\x18\x03 \x01(\x0b\x32\x1e.backboned.v1.InstanceSettings\x12/\n\x0bupdate_mask\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12+\n\nif_version\x18\x05 \x01(\x0b\x32\x17.backboned.v1.IfVersion\"B\n\x16UpdateInstanceResponse\x12(\n\x08instance\x18\x01 \x01(\x0b\x32\x16.backboned.v1.Instance\"6\n\x12GetInstanceRequest\x12\x10\n\x08instance\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x08\"?\n\x13GetInstanceResponse\x12(\n\x08instance\x18\x01 \x01(\x0b\x32\x16.backboned.v1.Instance\"=\n\x14ListInstancesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"[\n\x15ListInstancesResponse\x12)\n\tinstances\x18\x01 \x03(\x0b\x32\x16.backboned.v1.Instance\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"j\n\x15\x44\x65leteInstanceRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\t\x12+\n\nif_version\x18\x03 \x01(\x0b\x32\x17.backboned.v1.IfVersion\"\x18\n\x16\x44\x65leteInstanceResponse\"\x86\x01\n\x15SaveCheckpointRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12+\n\nif_version\x18\x04 \x01(\x0b\x32\x17.backboned.v1.IfVersion\x12\x0c\n\x04keep\x18\x05 \x01(\x05\"F\n\x16SaveCheckpointResponse\x12,\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x18.backboned.v1.Checkpoint\"\x9f\x01\n\x15LoadCheckpointRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\ncheckpoint\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\x03\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x05 \x01(\t\x12\x30\n\x08settings\x18\x06 \x01(\x0b\x32\x1e.backboned.v1.InstanceSettings\"p\n\x16LoadCheckpointResponse\x12(\n\x08instance\x18\x01 \x01(\x0b\x32\x16.backboned.v1.Instance\x12,\n\ncheckpoint\x18\x02 \x01(\x0b\x32\x18.backboned.v1.Checkpoint\"?\n\x16ListCheckpointsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"a\n\x17ListCheckpointsResponse\x12-\n\x0b\x63heckpoints\x18\x01 \x03(\x0b\x32\x18.backboned.v1.Checkpoint\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"Q\n\x17\x44\x65leteCheckpointRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\ncheckpoint\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\x03\"\x1a\n\x18\x44\x65leteCheckpointResponse*V\n\x06Rights\x12\x16\n\x12RIGHTS_UNSPECIFIED\x10\x00\x12\x10\n\x0cRIGHTS_INFER\x10\x01\x12\x10\n\x0cRIGHTS_TRAIN\x10\x02\x12\x10\n\x0cRIGHTS_ADMIN\x10\x03*F\n\x06LoadBy\x12\x17\n\x13LOAD_BY_UNSPECIFIED\x10\x00\x12\x10\n\x0cLOAD_BY_NAME\x10\x01\x12\x11\n\rLOAD_BY_ORDER\x10\x02\x32\xbe\t\n\x0fInstanceService\x12L\n\tGetServer\x12\x1e.backboned.v1.GetServerRequest\x1a\x1f.backboned.v1.GetServerResponse\x12\x64\n\x11ListArchitectures\x12&.backboned.v1.ListArchitecturesRequest\x1a\'.backboned.v1.ListArchitecturesResponse\x12[\n\x0eListBenchmarks\x12#.backboned.v1.ListBenchmarksRequest\x1a$.backboned.v1.ListBenchmarksResponse\x12[\n\x0e\x43reateInstance\x12#.backboned.v1.CreateInstanceRequest\x1a$.backboned.v1.CreateInstanceResponse\x12X\n\rCloneInstance\x12\".backboned.v1.CloneInstanceRequest\x1a#.backboned.v1.CloneInstanceResponse\x12[\n\x0eUpdateInstance\x12#.backboned.v1.UpdateInstanceRequest\x1a$.backboned.v1.UpdateInstanceResponse\x12R\n\x0bGetInstance\x12 .backboned.v1.GetInstanceRequest\x1a!.backboned.v1.GetInstanceResponse\x12X\n\rListInstances\x12\".backboned.v1.ListInstancesRequest\x1a#.backboned.v1.ListInstancesResponse\x12[\n\x0e\x44\x65leteInstance\x12#.backboned.v1.DeleteInstanceRequest\x1a$.backboned.v1.DeleteInstanceResponse\x12[\n\x0eSaveCheckpoint\x12#.backboned.v1.SaveCheckpointRequest\x1a$.backboned.v1.SaveCheckpointResponse\x12[\n\x0eLoadCheckpoint\x12#.backboned.v1.LoadCheckpointRequest\x1a$.backboned.v1.LoadCheckpointResponse\x12^\n\x0fListCheckpoints\x12$.backboned.v1.ListCheckpointsRequest\x1a%.backboned.v1.ListCheckpointsResponse\x12\x61\n\x10\x44\x65leteCheckpoint\x12%.backboned.v1.DeleteCheckpointRequest\x1a&.backboned.v1.DeleteCheckpointResponseB-\n\x0fio.backboned.v1P\x01Z\x18\x62\x61\x63kboned/v1;backbonedv1b\x06proto3')
 
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, globals())
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'backboned.v1.instance_service_pb2', globals())
@@ -33,70 +34,86 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _BENCHMARK_ARGUMENTSENTRY._serialized_options = b'8\001'
   _CREATEINSTANCEREQUEST_ARGUMENTSENTRY._options = None
   _CREATEINSTANCEREQUEST_ARGUMENTSENTRY._serialized_options = b'8\001'
-  _RIGHTS._serialized_start=4991
-  _RIGHTS._serialized_end=5077
-  _LOADBY._serialized_start=5079
-  _LOADBY._serialized_end=5149
-  _GETSERVERREQUEST._serialized_start=175
-  _GETSERVERREQUEST._serialized_end=193
-  _DEVICE._serialized_start=196
-  _DEVICE._serialized_end=590
-  _BATCHCOUNTERS._serialized_start=593
-  _BATCHCOUNTERS._serialized_end=722
-  _LIMITS._serialized_start=725
-  _LIMITS._serialized_end=1266
-  _USAGE._serialized_start=1269
-  _USAGE._serialized_end=1442
-  _GETSERVERRESPONSE._serialized_start=1445
-  _GETSERVERRESPONSE._serialized_end=1998
-  _GETSERVERRESPONSE_NUMERICSENTRY._serialized_start=1902
-  _GETSERVERRESPONSE_NUMERICSENTRY._serialized_end=1949
-  _GETSERVERRESPONSE_REFUSALSENTRY._serialized_start=1951
-  _GETSERVERRESPONSE_REFUSALSENTRY._serialized_end=1998
-  _ARGUMENTSPEC._serialized_start=2001
-  _ARGUMENTSPEC._serialized_end=2230
-  _ARCHITECTURE._serialized_start=2232
-  _ARCHITECTURE._serialized_end=2344
-  _LISTARCHITECTURESREQUEST._serialized_start=2346
-  _LISTARCHITECTURESREQUEST._serialized_end=2411
-  _LISTARCHITECTURESRESPONSE._serialized_start=2413
-  _LISTARCHITECTURESRESPONSE._serialized_end=2516
-  _BENCHMARK._serialized_start=2519
-  _BENCHMARK._serialized_end=2912
-  _BENCHMARK_ARGUMENTSENTRY._serialized_start=2835
-  _BENCHMARK_ARGUMENTSENTRY._serialized_end=2912
-  _LISTBENCHMARKSREQUEST._serialized_start=2914
-  _LISTBENCHMARKSREQUEST._serialized_end=2976
-  _LISTBENCHMARKSRESPONSE._serialized_start=2978
-  _LISTBENCHMARKSRESPONSE._serialized_end=3072
-  _WEIGHTS._serialized_start=3074
-  _WEIGHTS._serialized_end=3188
-  _CREATEINSTANCEREQUEST._serialized_start=3191
-  _CREATEINSTANCEREQUEST._serialized_end=3797
-  _CREATEINSTANCEREQUEST_ARGUMENTSENTRY._serialized_start=2835
-  _CREATEINSTANCEREQUEST_ARGUMENTSENTRY._serialized_end=2912
-  _CREATEINSTANCERESPONSE._serialized_start=3800
-  _CREATEINSTANCERESPONSE._serialized_end=3949
-  _CLONEINSTANCEREQUEST._serialized_start=3952
-  _CLONEINSTANCEREQUEST._serialized_end=4235
-  _CLONEINSTANCERESPONSE._serialized_start=4237
-  _CLONEINSTANCERESPONSE._serialized_end=4302
-  _UPDATEINSTANCEREQUEST._serialized_start=4305
-  _UPDATEINSTANCEREQUEST._serialized_end=4510
-  _UPDATEINSTANCERESPONSE._serialized_start=4512
-  _UPDATEINSTANCERESPONSE._serialized_end=4578
-  _GETINSTANCEREQUEST._serialized_start=4580
-  _GETINSTANCEREQUEST._serialized_end=4634
-  _GETINSTANCERESPONSE._serialized_start=4636
-  _GETINSTANCERESPONSE._serialized_end=4699
-  _LISTINSTANCESREQUEST._serialized_start=4701
-  _LISTINSTANCESREQUEST._serialized_end=4762
-  _LISTINSTANCESRESPONSE._serialized_start=4764
-  _LISTINSTANCESRESPONSE._serialized_end=4855
-  _DELETEINSTANCEREQUEST._serialized_start=4857
-  _DELETEINSTANCEREQUEST._serialized_end=4963
-  _DELETEINSTANCERESPONSE._serialized_start=4965
-  _DELETEINSTANCERESPONSE._serialized_end=4989
-  _INSTANCESERVICE._serialized_start=5152
-  _INSTANCESERVICE._serialized_end=5985
+  _RIGHTS._serialized_start=5838
+  _RIGHTS._serialized_end=5924
+  _LOADBY._serialized_start=5926
+  _LOADBY._serialized_end=5996
+  _GETSERVERREQUEST._serialized_start=206
+  _GETSERVERREQUEST._serialized_end=224
+  _DEVICE._serialized_start=227
+  _DEVICE._serialized_end=621
+  _BATCHCOUNTERS._serialized_start=624
+  _BATCHCOUNTERS._serialized_end=753
+  _LIMITS._serialized_start=756
+  _LIMITS._serialized_end=1327
+  _USAGE._serialized_start=1330
+  _USAGE._serialized_end=1529
+  _GETSERVERRESPONSE._serialized_start=1532
+  _GETSERVERRESPONSE._serialized_end=2085
+  _GETSERVERRESPONSE_NUMERICSENTRY._serialized_start=1989
+  _GETSERVERRESPONSE_NUMERICSENTRY._serialized_end=2036
+  _GETSERVERRESPONSE_REFUSALSENTRY._serialized_start=2038
+  _GETSERVERRESPONSE_REFUSALSENTRY._serialized_end=2085
+  _ARGUMENTSPEC._serialized_start=2088
+  _ARGUMENTSPEC._serialized_end=2317
+  _ARCHITECTURE._serialized_start=2319
+  _ARCHITECTURE._serialized_end=2431
+  _LISTARCHITECTURESREQUEST._serialized_start=2433
+  _LISTARCHITECTURESREQUEST._serialized_end=2498
+  _LISTARCHITECTURESRESPONSE._serialized_start=2500
+  _LISTARCHITECTURESRESPONSE._serialized_end=2603
+  _BENCHMARK._serialized_start=2606
+  _BENCHMARK._serialized_end=2999
+  _BENCHMARK_ARGUMENTSENTRY._serialized_start=2922
+  _BENCHMARK_ARGUMENTSENTRY._serialized_end=2999
+  _LISTBENCHMARKSREQUEST._serialized_start=3001
+  _LISTBENCHMARKSREQUEST._serialized_end=3063
+  _LISTBENCHMARKSRESPONSE._serialized_start=3065
+  _LISTBENCHMARKSRESPONSE._serialized_end=3159
+  _WEIGHTS._serialized_start=3161
+  _WEIGHTS._serialized_end=3275
+  _CREATEINSTANCEREQUEST._serialized_start=3278
+  _CREATEINSTANCEREQUEST._serialized_end=3884
+  _CREATEINSTANCEREQUEST_ARGUMENTSENTRY._serialized_start=2922
+  _CREATEINSTANCEREQUEST_ARGUMENTSENTRY._serialized_end=2999
+  _CREATEINSTANCERESPONSE._serialized_start=3887
+  _CREATEINSTANCERESPONSE._serialized_end=4036
+  _CLONEINSTANCEREQUEST._serialized_start=4039
+  _CLONEINSTANCEREQUEST._serialized_end=4322
+  _CLONEINSTANCERESPONSE._serialized_start=4324
+  _CLONEINSTANCERESPONSE._serialized_end=4389
+  _UPDATEINSTANCEREQUEST._serialized_start=4392
+  _UPDATEINSTANCEREQUEST._serialized_end=4597
+  _UPDATEINSTANCERESPONSE._serialized_start=4599
+  _UPDATEINSTANCERESPONSE._serialized_end=4665
+  _GETINSTANCEREQUEST._serialized_start=4667
+  _GETINSTANCEREQUEST._serialized_end=4721
+  _GETINSTANCERESPONSE._serialized_start=4723
+  _GETINSTANCERESPONSE._serialized_end=4786
+  _LISTINSTANCESREQUEST._serialized_start=4788
+  _LISTINSTANCESREQUEST._serialized_end=4849
+  _LISTINSTANCESRESPONSE._serialized_start=4851
+  _LISTINSTANCESRESPONSE._serialized_end=4942
+  _DELETEINSTANCEREQUEST._serialized_start=4944
+  _DELETEINSTANCEREQUEST._serialized_end=5050
+  _DELETEINSTANCERESPONSE._serialized_start=5052
+  _DELETEINSTANCERESPONSE._serialized_end=5076
+  _SAVECHECKPOINTREQUEST._serialized_start=5079
+  _SAVECHECKPOINTREQUEST._serialized_end=5213
+  _SAVECHECKPOINTRESPONSE._serialized_start=5215
+  _SAVECHECKPOINTRESPONSE._serialized_end=5285
+  _LOADCHECKPOINTREQUEST._serialized_start=5288
+  _LOADCHECKPOINTREQUEST._serialized_end=5447
+  _LOADCHECKPOINTRESPONSE._serialized_start=5449
+  _LOADCHECKPOINTRESPONSE._serialized_end=5561
+  _LISTCHECKPOINTSREQUEST._serialized_start=5563
+  _LISTCHECKPOINTSREQUEST._serialized_end=5626
+  _LISTCHECKPOINTSRESPONSE._serialized_start=5628
+  _LISTCHECKPOINTSRESPONSE._serialized_end=5725
+  _DELETECHECKPOINTREQUEST._serialized_start=5727
+  _DELETECHECKPOINTREQUEST._serialized_end=5808
+  _DELETECHECKPOINTRESPONSE._serialized_start=5810
+  _DELETECHECKPOINTRESPONSE._serialized_end=5836
+  _INSTANCESERVICE._serialized_start=5999
+  _INSTANCESERVICE._serialized_end=7213
 # @@protoc_insertion_point(module_scope)

@@ -1,3 +1,4 @@
+from backboned.v1 import checkpoint_pb2 as _checkpoint_pb2
 from backboned.v1 import instance_pb2 as _instance_pb2
 from backboned.v1 import tensor_pb2 as _tensor_pb2
 from google.protobuf import duration_pb2 as _duration_pb2
@@ -183,6 +184,20 @@ class CreateInstanceResponse(_message.Message):
     unexpected_keys: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, instance: _Optional[_Union[_instance_pb2.Instance, _Mapping]] = ..., existed: bool = ..., rng_state: _Optional[bytes] = ..., missing_keys: _Optional[_Iterable[str]] = ..., unexpected_keys: _Optional[_Iterable[str]] = ...) -> None: ...
 
+class DeleteCheckpointRequest(_message.Message):
+    __slots__ = ["checkpoint", "number", "request_id"]
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    checkpoint: str
+    number: int
+    request_id: str
+    def __init__(self, request_id: _Optional[str] = ..., checkpoint: _Optional[str] = ..., number: _Optional[int] = ...) -> None: ...
+
+class DeleteCheckpointResponse(_message.Message):
+    __slots__ = []
+    def __init__(self) -> None: ...
+
 class DeleteInstanceRequest(_message.Message):
     __slots__ = ["if_version", "instance", "request_id"]
     IF_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -292,9 +307,10 @@ class GetServerResponse(_message.Message):
     def __init__(self, version: _Optional[str] = ..., torch_version: _Optional[str] = ..., devices: _Optional[_Iterable[_Union[Device, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., server_uid: _Optional[str] = ..., principal: _Optional[str] = ..., capabilities: _Optional[_Iterable[str]] = ..., session_usage: _Optional[_Union[Usage, _Mapping]] = ..., principal_usage: _Optional[_Union[Usage, _Mapping]] = ..., numerics: _Optional[_Mapping[str, str]] = ..., rights: _Optional[_Union[Rights, str]] = ..., refusals: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ["max_cache_bytes", "max_calls", "max_chunk_bytes", "max_device_memory_bytes", "max_in_flight_bytes", "max_instances", "max_memory_bytes", "max_message_bytes", "max_queued", "max_stream_age", "max_streams", "max_tape_bytes", "max_tapes", "principal_quota", "session_quota", "session_ttl", "stall_timeout", "tape_ttl"]
+    __slots__ = ["max_cache_bytes", "max_calls", "max_checkpoint_bytes", "max_chunk_bytes", "max_device_memory_bytes", "max_in_flight_bytes", "max_instances", "max_memory_bytes", "max_message_bytes", "max_queued", "max_stream_age", "max_streams", "max_tape_bytes", "max_tapes", "principal_quota", "session_quota", "session_ttl", "stall_timeout", "tape_ttl"]
     MAX_CACHE_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_CALLS_FIELD_NUMBER: _ClassVar[int]
+    MAX_CHECKPOINT_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_CHUNK_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_DEVICE_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_INSTANCES_FIELD_NUMBER: _ClassVar[int]
@@ -313,6 +329,7 @@ class Limits(_message.Message):
     TAPE_TTL_FIELD_NUMBER: _ClassVar[int]
     max_cache_bytes: int
     max_calls: int
+    max_checkpoint_bytes: int
     max_chunk_bytes: int
     max_device_memory_bytes: int
     max_in_flight_bytes: int
@@ -329,7 +346,7 @@ class Limits(_message.Message):
     session_ttl: _duration_pb2.Duration
     stall_timeout: _duration_pb2.Duration
     tape_ttl: _duration_pb2.Duration
-    def __init__(self, max_instances: _Optional[int] = ..., max_tapes: _Optional[int] = ..., max_tape_bytes: _Optional[int] = ..., max_in_flight_bytes: _Optional[int] = ..., max_queued: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., max_chunk_bytes: _Optional[int] = ..., tape_ttl: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., session_ttl: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., stall_timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., max_memory_bytes: _Optional[int] = ..., max_calls: _Optional[int] = ..., session_quota: _Optional[float] = ..., principal_quota: _Optional[float] = ..., max_cache_bytes: _Optional[int] = ..., max_streams: _Optional[int] = ..., max_stream_age: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., max_device_memory_bytes: _Optional[int] = ...) -> None: ...
+    def __init__(self, max_instances: _Optional[int] = ..., max_tapes: _Optional[int] = ..., max_tape_bytes: _Optional[int] = ..., max_in_flight_bytes: _Optional[int] = ..., max_queued: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., max_chunk_bytes: _Optional[int] = ..., tape_ttl: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., session_ttl: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., stall_timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., max_memory_bytes: _Optional[int] = ..., max_calls: _Optional[int] = ..., session_quota: _Optional[float] = ..., principal_quota: _Optional[float] = ..., max_cache_bytes: _Optional[int] = ..., max_streams: _Optional[int] = ..., max_stream_age: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., max_device_memory_bytes: _Optional[int] = ..., max_checkpoint_bytes: _Optional[int] = ...) -> None: ...
 
 class ListArchitecturesRequest(_message.Message):
     __slots__ = ["page_size", "page_token"]
@@ -363,6 +380,22 @@ class ListBenchmarksResponse(_message.Message):
     next_page_token: str
     def __init__(self, benchmarks: _Optional[_Iterable[_Union[Benchmark, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
+class ListCheckpointsRequest(_message.Message):
+    __slots__ = ["page_size", "page_token"]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    page_size: int
+    page_token: str
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListCheckpointsResponse(_message.Message):
+    __slots__ = ["checkpoints", "next_page_token"]
+    CHECKPOINTS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    checkpoints: _containers.RepeatedCompositeFieldContainer[_checkpoint_pb2.Checkpoint]
+    next_page_token: str
+    def __init__(self, checkpoints: _Optional[_Iterable[_Union[_checkpoint_pb2.Checkpoint, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
 class ListInstancesRequest(_message.Message):
     __slots__ = ["page_size", "page_token"]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
@@ -378,6 +411,50 @@ class ListInstancesResponse(_message.Message):
     instances: _containers.RepeatedCompositeFieldContainer[_instance_pb2.Instance]
     next_page_token: str
     def __init__(self, instances: _Optional[_Iterable[_Union[_instance_pb2.Instance, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class LoadCheckpointRequest(_message.Message):
+    __slots__ = ["checkpoint", "device", "name", "number", "request_id", "settings"]
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    checkpoint: str
+    device: str
+    name: str
+    number: int
+    request_id: str
+    settings: _instance_pb2.InstanceSettings
+    def __init__(self, request_id: _Optional[str] = ..., checkpoint: _Optional[str] = ..., number: _Optional[int] = ..., name: _Optional[str] = ..., device: _Optional[str] = ..., settings: _Optional[_Union[_instance_pb2.InstanceSettings, _Mapping]] = ...) -> None: ...
+
+class LoadCheckpointResponse(_message.Message):
+    __slots__ = ["checkpoint", "instance"]
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    checkpoint: _checkpoint_pb2.Checkpoint
+    instance: _instance_pb2.Instance
+    def __init__(self, instance: _Optional[_Union[_instance_pb2.Instance, _Mapping]] = ..., checkpoint: _Optional[_Union[_checkpoint_pb2.Checkpoint, _Mapping]] = ...) -> None: ...
+
+class SaveCheckpointRequest(_message.Message):
+    __slots__ = ["if_version", "instance", "keep", "name", "request_id"]
+    IF_VERSION_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    KEEP_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    if_version: _instance_pb2.IfVersion
+    instance: str
+    keep: int
+    name: str
+    request_id: str
+    def __init__(self, request_id: _Optional[str] = ..., instance: _Optional[str] = ..., name: _Optional[str] = ..., if_version: _Optional[_Union[_instance_pb2.IfVersion, _Mapping]] = ..., keep: _Optional[int] = ...) -> None: ...
+
+class SaveCheckpointResponse(_message.Message):
+    __slots__ = ["checkpoint"]
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    checkpoint: _checkpoint_pb2.Checkpoint
+    def __init__(self, checkpoint: _Optional[_Union[_checkpoint_pb2.Checkpoint, _Mapping]] = ...) -> None: ...
 
 class UpdateInstanceRequest(_message.Message):
     __slots__ = ["if_version", "instance", "request_id", "settings", "update_mask"]
@@ -400,9 +477,10 @@ class UpdateInstanceResponse(_message.Message):
     def __init__(self, instance: _Optional[_Union[_instance_pb2.Instance, _Mapping]] = ...) -> None: ...
 
 class Usage(_message.Message):
-    __slots__ = ["cache_bytes", "calls", "device_memory_bytes", "in_flight_bytes", "instances", "memory_bytes", "tape_bytes", "tapes"]
+    __slots__ = ["cache_bytes", "calls", "checkpoint_bytes", "device_memory_bytes", "in_flight_bytes", "instances", "memory_bytes", "tape_bytes", "tapes"]
     CACHE_BYTES_FIELD_NUMBER: _ClassVar[int]
     CALLS_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_BYTES_FIELD_NUMBER: _ClassVar[int]
     DEVICE_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     INSTANCES_FIELD_NUMBER: _ClassVar[int]
     IN_FLIGHT_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -411,13 +489,14 @@ class Usage(_message.Message):
     TAPE_BYTES_FIELD_NUMBER: _ClassVar[int]
     cache_bytes: int
     calls: int
+    checkpoint_bytes: int
     device_memory_bytes: int
     in_flight_bytes: int
     instances: int
     memory_bytes: int
     tape_bytes: int
     tapes: int
-    def __init__(self, calls: _Optional[int] = ..., instances: _Optional[int] = ..., tapes: _Optional[int] = ..., tape_bytes: _Optional[int] = ..., in_flight_bytes: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., cache_bytes: _Optional[int] = ..., device_memory_bytes: _Optional[int] = ...) -> None: ...
+    def __init__(self, calls: _Optional[int] = ..., instances: _Optional[int] = ..., tapes: _Optional[int] = ..., tape_bytes: _Optional[int] = ..., in_flight_bytes: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., cache_bytes: _Optional[int] = ..., device_memory_bytes: _Optional[int] = ..., checkpoint_bytes: _Optional[int] = ...) -> None: ...
 
 class Weights(_message.Message):
     __slots__ = ["load_by", "name", "partial", "resize_position_embedding"]
