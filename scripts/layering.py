@@ -35,9 +35,14 @@ MAY_USE: dict[str, set[str] | None] = {
     "server/callers": {
         *("base", "users", "server/limits", "nlohmann-json", "spdlog"),
     },
+    # Records are in JSON, by Protobuf.
+    "server/checkpoints": {
+        *("base", "proto", "backbones", "server/limits", "server/device"),
+        *("LibTorch", "Protobuf", "spdlog"),
+    },
     "server/instances": {
         *("base", "backbones", "server/limits", "server/device", "server/tapes"),
-        *("server/callers", "LibTorch"),
+        *("server/callers", "server/checkpoints", "LibTorch"),
     },
     "server/compute": {
         *("base", "backbones", "server/limits", "server/device", "server/tapes"),
@@ -51,11 +56,18 @@ MAY_USE: dict[str, set[str] | None] = {
     # The parts that a server owns.
     "server": {
         *("base", "server/limits", "server/memory", "server/device", "server/tapes"),
-        *("server/callers", "server/instances", "LibTorch"),
+        *("server/callers", "server/checkpoints", "server/instances", "LibTorch"),
     },
     "server/rpc/convert": {
         *("base", "backbones", "proto", "proto/wire", "server/memory"),
-        *("server/device", "server/instances", "LibTorch", "Protobuf"),
+        *("server/device", "server/checkpoints", "server/instances", "LibTorch"),
+        "Protobuf",
+    },
+    # What is saved, by whom ever.
+    "server/rpc/checkpoints": {
+        *("base", "proto", "backbones", "server/device", "server/checkpoints"),
+        *("server/instances", "server", "server/rpc/convert", "LibTorch"),
+        *("Protobuf", "spdlog"),
     },
     "server/rpc/transport": {
         *("base", "proto", "proto/wire", "server/limits", "server/device"),
@@ -74,8 +86,8 @@ MAY_USE: dict[str, set[str] | None] = {
     },
     "server/rpc/instances": {
         *("base", "proto", "proto/wire", "server/memory", "server/device"),
-        *("server/instances", "server/rpc/convert", "server/rpc/transport"),
-        "Protobuf",
+        *("server/instances", "server/checkpoints", "server/rpc/checkpoints"),
+        *("server/rpc/convert", "server/rpc/transport", "Protobuf"),
     },
     "server/rpc": {
         *("server", "server/rpc/transport", "server/rpc/backbone"),

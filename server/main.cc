@@ -30,9 +30,11 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/synchronization/mutex.h"
+#include "base/clock.h"
 #include "base/errors.h"
 #include "base/principals.h"
 #include "server/callers/audit.h"
+#include "server/checkpoints/checkpoint_store.h"
 #include "server/device/devices.h"
 #include "server/device/graph_cache.h"
 #include "server/device/platform.h"
@@ -45,7 +47,6 @@
 #include "server/process/options.h"
 #include "server/process/parent.h"
 #include "server/process/ready_file.h"
-#include "server/process/state_folder.h"
 #include "server/rpc/rpc_server.h"
 #include "server/rpc/standard/health_check.h"
 #include "server/rpc/transport/listener.h"
@@ -295,16 +296,19 @@ absl::Status Serve(const Options& options,
     weights = WeightsFolder::Open(options.weights_dir);
   }
   if (!weights.ok()) return weights.status();
+  absl::StatusOr<std::unique_ptr<CheckpointStore>> checkpoints = nullptr;
   if (!options.state_dir.empty()) {
-    absl::Status writable = CheckStateFolder(options.state_dir);
-    if (!writable.ok()) return writable;
+    checkpoints = CheckpointStore::Open(
+        options.state_dir, {.max_bytes = options.limits.max_checkpoint_bytes,
+                            .quotas = options.limits.quotas});
   }
+  if (!checkpoints.ok()) return checkpoints.status();
   Server server(*devices, options.threads,
                 {.limits = options.limits,
                  .scheduling = SchedulingOf(options),
                  .shares = options.shares,
                  .graph_bytes = options.graph_bytes},
-                *weights);
+                *weights, MonotonicClock(), *std::move(checkpoints));
   WarnOfAbsentPrincipals(options, listeners);
   std::optional<FollowedUsers> users;
   if (!options.users.empty()) {

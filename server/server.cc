@@ -57,9 +57,10 @@ Limits WithDevices(Limits limits, const std::vector<c10::Device>& devices) {
 
 Server::Server(const std::vector<c10::Device>& devices, int threads,
                const ServerOptions& options, WeightsFolder weights,
-               const Clock& clock)
+               const Clock& clock, std::unique_ptr<CheckpointStore> checkpoints)
     : limits_(WithDevices(options.limits, devices)),
       weights_(std::move(weights)),
+      checkpoints_(std::move(checkpoints)),
       uid_(RandomId()),
       clock_(clock),
       directory_(limits_.quotas.principals, options.shares),
@@ -134,7 +135,7 @@ Task<absl::StatusOr<Created>> Server::CreateInstance(
   absl::StatusOr<FirstState> first =
       co_await MakeFirstState(options, *plan, weights_, *chores_, **worker);
   if (!first.ok()) co_return first.status();
-  plan->identity.created = absl::Now();
+  if (plan->identity.uid.empty()) plan->identity.created = absl::Now();
   if (!first->weights_sha256.empty()) {
     plan->identity.weights_sha256 = std::move(first->weights_sha256);
   }
@@ -153,6 +154,13 @@ Task<absl::StatusOr<Created>> Server::CreateInstance(
                     .rng_state = std::move(first->rng_state),
                     .missing_keys = std::move(first->loaded.missing),
                     .unexpected_keys = std::move(first->loaded.unexpected)};
+}
+
+absl::StatusOr<CheckpointStore*> Server::checkpoints() const {
+  if (checkpoints_ != nullptr) return checkpoints_.get();
+  return Error(absl::StatusCode::kFailedPrecondition, Reason::kNoStateFolder,
+               "this server keeps no checkpoints: it was started without "
+               "--state-dir");
 }
 
 absl::Status Server::Register(

@@ -25,6 +25,7 @@
 #include "server/callers/answer_log.h"
 #include "server/callers/directory.h"
 #include "server/callers/sessions.h"
+#include "server/checkpoints/checkpoint_store.h"
 #include "server/device/device_worker.h"
 #include "server/instances/beginning.h"
 #include "server/instances/instance.h"
@@ -61,9 +62,11 @@ class Server {
   // Starts a worker for each of `devices` (at least one; the first is the
   // default), one for chores, and a sweeper for what expires. All lifetimes and
   // costs are measured with `clock`, which must outlive the server.
+  // `checkpoints` is null if the server keeps nothing on its disk.
   Server(const std::vector<c10::Device>& devices, int threads,
          const ServerOptions& options, WeightsFolder weights = {},
-         const Clock& clock = MonotonicClock());
+         const Clock& clock = MonotonicClock(),
+         std::unique_ptr<CheckpointStore> checkpoints = nullptr);
   ~Server();
 
   Server(const Server&) = delete;
@@ -73,8 +76,8 @@ class Server {
   // kNotFound (unknown benchmark, architecture, column or weights),
   // kInvalidArgument (name, arguments, settings, device, generator state,
   // columns or weights that do not fit), kFailedPrecondition (no weights, or
-  // corrupt ones), kAborted (a source's version), kAlreadyExists,
-  // kResourceExhausted.
+  // corrupt ones, or a damaged checkpoint), kAborted (a source's version),
+  // kAlreadyExists, kResourceExhausted.
   Task<absl::StatusOr<Created>> CreateInstance(const CreateOptions& options);
 
   // Deletes an instance and its tapes; kNotFound if it was deleted before.
@@ -90,6 +93,9 @@ class Server {
   TapeStore& tapes() { return tapes_; }
   Sessions& sessions() { return sessions_; }
   AnswerLog& answers() { return answers_; }
+  // Returns kFailedPrecondition (kNoStateFolder) if there are none.
+  absl::StatusOr<CheckpointStore*> checkpoints() const;
+
   Budget& in_flight() { return in_flight_; }
   PayerAccounts& accounts() { return accounts_; }
   const std::shared_ptr<Budget>& cache_room() const { return cache_room_; }
@@ -121,6 +127,7 @@ class Server {
 
   const Limits limits_;
   const WeightsFolder weights_;
+  const std::unique_ptr<CheckpointStore> checkpoints_;
   const std::string uid_;
   const Clock& clock_;
   Directory directory_;

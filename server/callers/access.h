@@ -10,7 +10,7 @@ namespace backboned {
 // besides.
 enum class Access {
   kAny,     // The request names no instance, and changes none.
-  kCreate,  // Makes an instance.
+  kCreate,  // Makes an instance, or makes or deletes a checkpoint.
   kRead,    // Reads the instance, or computes with it.
   kWrite,   // Changes its tensors; a read-only instance is refused.
   kManage,  // Changes its settings, or deletes it.

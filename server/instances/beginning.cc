@@ -148,8 +148,9 @@ std::string SetOtherwise(const Settings& present, const Settings& wanted) {
   return "";
 }
 
-// Plans a network that is drawn or loaded.
-absl::StatusOr<Blueprint> PlanNetwork(const CreateOptions& options) {
+// Plans a network that is drawn, loaded or restored.
+absl::StatusOr<Blueprint> PlanNetwork(const CreateOptions& options,
+                                      size_t column_count) {
   Blueprint plan = {.settings = options.settings.value_or(Settings())};
   Instance::Identity& identity = plan.identity;
   std::string architecture = options.architecture;
@@ -172,7 +173,7 @@ absl::StatusOr<Blueprint> PlanNetwork(const CreateOptions& options) {
       arguments.insert(argument);
   }
   absl::StatusOr<std::shared_ptr<const Architecture>> built =
-      BuildArchitecture(architecture, arguments, options.columns.size());
+      BuildArchitecture(architecture, arguments, column_count);
   if (!built.ok()) return built.status();
   plan.architecture = *std::move(built);
   identity.name = identity.benchmark.empty() ? plan.architecture->name()
@@ -194,6 +195,7 @@ Blueprint PlanShared(const CreateOptions& options,
                     .architecture = source->shared_architecture(),
                     .settings = source->settings(),
                     .source = source};
+  plan.identity.uid.clear();
   plan.settings.read_only = false;
   plan.settings.feature_cache_bytes = 0;
   plan.settings.shared = false;
@@ -206,12 +208,28 @@ struct Planner {
   const CreateOptions& options;
 
   absl::StatusOr<Blueprint> operator()(const Drawn&) const {
-    return PlanNetwork(options);
+    return PlanNetwork(options, options.columns.size());
   }
 
   absl::StatusOr<Blueprint> operator()(const Loaded& loaded) const {
-    absl::StatusOr<Blueprint> plan = PlanNetwork(options);
+    absl::StatusOr<Blueprint> plan =
+        PlanNetwork(options, options.columns.size());
     if (plan.ok()) plan->identity.weights = loaded.weights.name;
+    return plan;
+  }
+
+  absl::StatusOr<Blueprint> operator()(const Restored& restored) const {
+    absl::StatusOr<Blueprint> plan =
+        PlanNetwork(options, restored.columns.size());
+    if (!plan.ok()) return plan;
+    plan->identity.weights = restored.weights;
+    plan->identity.weights_sha256 = restored.weights_sha256;
+    plan->identity.columns = restored.columns;
+    plan->identity.column_uids = restored.column_uids;
+    if (restored.former.has_value()) {
+      plan->identity.uid = restored.former->uid;
+      plan->identity.created = restored.former->created;
+    }
     return plan;
   }
 
@@ -260,6 +278,9 @@ absl::Status CheckBeginning(const CreateOptions& options, const Blueprint& plan,
                             const DeviceWorker& worker) {
   if (plan.source != nullptr) return absl::OkStatus();
   const std::string& name = plan.architecture->name();
+  if (std::holds_alternative<Restored>(options.beginning)) {
+    return absl::OkStatus();
+  }
   const bool loads = std::holds_alternative<Loaded>(options.beginning);
   if (options.precision == Precision::kBfloat16 &&
       options.dtype != at::kFloat) {
@@ -287,11 +308,13 @@ absl::StatusOr<Created> Existing(std::shared_ptr<Instance> instance,
                                  const CreateOptions& options,
                                  const Blueprint& plan,
                                  const DeviceWorker& worker) {
+  const bool is_network = std::holds_alternative<Drawn>(options.beginning) ||
+                          std::holds_alternative<Loaded>(options.beginning);
   std::string why;
   if (!options.exist_ok) {
     why = absl::StrCat("instance ", Quote(options.name),
                        " exists already; choose another name",
-                       plan.source == nullptr ? ", or set exist_ok" : "");
+                       is_network ? ", or set exist_ok" : "");
   } else {
     std::string difference = MadeOtherwise(*instance, plan);
     if (difference.empty()) {

@@ -15,9 +15,12 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "backbones/architecture.h"
 #include "backbones/arguments.h"
 #include "backbones/state.h"
+#include "server/checkpoints/checkpoint_store.h"
+#include "server/checkpoints/saved_state.h"
 #include "server/device/device_worker.h"
 #include "server/device/precision.h"
 #include "server/instances/instance.h"
@@ -26,8 +29,8 @@
 
 namespace backboned {
 
-// The ways to begin. Each gives the first State; the first two need the network
-// of CreateOptions, the others have that of another instance.
+// The ways to begin. Each gives the first State; the first three need the
+// network of CreateOptions, the others have that of another instance.
 
 // Draws all tensors.
 struct Drawn {
@@ -56,7 +59,28 @@ struct Forked {
   std::optional<uint64_t> seed = {};  // Absent: a random one.
 };
 
-using Beginning = std::variant<Drawn, Loaded, Cloned, Forked>;
+// Reads a checkpoint.
+struct Restored {
+  CheckpointStore* store = nullptr;
+  std::vector<StateReader::File> files;
+  OptimizerPtr optimizer;  // Without its state; null: none.
+  // As the checkpoint's instance had them.
+  std::string weights;
+  std::string weights_sha256;
+  std::vector<std::string> columns = {};
+  std::vector<std::string> column_uids = {};
+  // Of an instance that comes back after a restart; else it is a new one.
+  struct Former {
+    std::string uid;
+    absl::Time created;
+    uint64_t params_version = 1;
+    uint64_t buffers_version = 1;
+    uint64_t version_floor = 0;
+  };
+  std::optional<Former> former = {};
+};
+
+using Beginning = std::variant<Drawn, Loaded, Restored, Cloned, Forked>;
 
 // Options of a new instance.
 struct CreateOptions {
@@ -68,7 +92,7 @@ struct CreateOptions {
   std::string architecture;  // This, or `benchmark`.
   Arguments arguments;       // Take precedence over the benchmark's.
   Beginning beginning = {};
-  bool exist_ok = false;  // Not for clones and forks.
+  bool exist_ok = false;  // Not for checkpoints, clones and forks.
   std::string device;     // As Server::FindWorker takes it.
   std::optional<Normalization> normalization;
   bool random_init =
@@ -99,7 +123,8 @@ struct Created {
 
 // The plan of an instance, all defaults filled in.
 struct Blueprint {
-  // Without the time of creation, and the digest of weights that are loaded.
+  // Without the digest of weights that are loaded, and, unless it comes back,
+  // the time of creation.
   Instance::Identity identity;
   std::shared_ptr<const Architecture> architecture;
   Settings settings;

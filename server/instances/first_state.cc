@@ -2,14 +2,17 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <random>
 #include <span>
+#include <string_view>
 #include <utility>
 #include <variant>
 #include <vector>
 
 #include "backbones/initial_draw.h"
+#include "backbones/optimizer.h"
 #include "base/errors.h"
 #include "server/device/chores.h"
 #include "server/device/gpu_memory.h"
@@ -70,6 +73,24 @@ struct StateMaker {
     co_return co_await MoveToDevice(*std::move(first));
   }
 
+  Task<absl::StatusOr<FirstState>> operator()(const Restored& restored) const {
+    StateReader reader(restored.store->folder(), restored.files, layout(),
+                       options.dtype, restored.optimizer);
+    const std::function<absl::StatusOr<bool>()> step = [&] {
+      return reader.ReadNext();
+    };
+    const absl::StatusOr<DeviceWorker::Times> done =
+        co_await RunChore(restored.store->disk(), options.caller, step);
+    if (!done.ok()) co_return done.status();
+    FirstState first = {.state = reader.Take()};
+    if (restored.former.has_value()) {
+      first.state.params_version = restored.former->params_version;
+      first.state.buffers_version = restored.former->buffers_version;
+      first.state.version_floor = restored.former->version_floor;
+    }
+    co_return co_await MoveToDevice(std::move(first));
+  }
+
   Task<absl::StatusOr<FirstState>> operator()(const Cloned& cloned) const {
     absl::StatusOr<StatePtr> state = StateOfSource(cloned);
     if (!state.ok()) co_return state.status();
@@ -108,6 +129,12 @@ struct StateMaker {
     co_return *std::move(weights);
   }
 
+  void Move(at::Tensor& tensor) const {
+    if (!tensor.defined()) return;
+    tensor = OnDevice(tensor, worker.device());
+    CountOnGpu(tensor);
+  }
+
   // Draws all of the network that no earlier column has.
   Task<absl::StatusOr<FirstState>> DrawNetwork(const Drawn& drawn) const {
     absl::StatusOr<at::Generator> generator = MakeGenerator(drawn);
@@ -142,16 +169,27 @@ struct StateMaker {
     co_return std::move(state);
   }
 
-  // Moves parameters and buffers to the worker's device.
+  // Moves all that belongs there to the worker's device.
   Task<absl::StatusOr<FirstState>> MoveToDevice(FirstState first) const {
     if (worker.device().is_cpu()) co_return std::move(first);
     const DeviceWorker::Work move = [&] {
-      for (auto* tensors : {&first.state.params, &first.state.buffers}) {
-        for (at::Tensor& tensor : *tensors) {
-          tensor = OnDevice(tensor, worker.device());
-          CountOnGpu(tensor);
+      State& state = first.state;
+      for (auto* tensors :
+           {&state.params, &state.buffers, &state.shared, &state.grads}) {
+        for (at::Tensor& tensor : *tensors) Move(tensor);
+      }
+      if (state.optimizer == nullptr) return absl::OkStatus();
+      OptimizerState optimizer = *state.optimizer;
+      for (size_t p = 0; p < optimizer.slots.size(); ++p) {
+        if (optimizer.slots[p].empty()) continue;
+        const std::vector<std::string_view> names =
+            SlotNames(optimizer.kind, optimizer.groups[*optimizer.group_of[p]]);
+        for (size_t s = 0; s < names.size(); ++s) {  // Counts stay on the host.
+          if (names[s] != kStepSlot) Move(optimizer.slots[p][s]);
         }
       }
+      state.optimizer =
+          std::make_shared<const OptimizerState>(std::move(optimizer));
       return absl::OkStatus();
     };
     const absl::StatusOr<DeviceWorker::Times> moved =

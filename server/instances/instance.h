@@ -55,6 +55,7 @@ class Instance {
  public:
   // The properties that never change.
   struct Identity {
+    std::string uid = {};  // Empty: a random one.
     std::string name;
     std::string owner;
     std::string session;    // Of the call that made it. Empty: none.

@@ -26,6 +26,12 @@ absl::StatusOr<Budget::Reservation> Budget::Reserve(const Payer& payer,
   return Reservation(this, {payer, amount});
 }
 
+Budget::Reservation Budget::Take(const Payer& payer, int64_t amount) {
+  absl::MutexLock lock(&mutex_);
+  Add(payer, amount);
+  return Reservation(this, {payer, amount});
+}
+
 absl::Status Budget::Resize(Reservation& held, const Payer& payer,
                             int64_t amount) {
   absl::Status valid = CheckNotNegative(amount);

@@ -61,6 +61,9 @@ class Budget {
   // (kInvalidOption) if `amount` is negative. Nothing is taken then.
   absl::StatusOr<Reservation> Reserve(const Payer& payer, int64_t amount);
 
+  // Takes `amount`, at least 0, of what is there already, even over the limit.
+  Reservation Take(const Payer& payer, int64_t amount);
+
   // Changes `held`, a reservation of `payer` here or empty, to `amount`. A
   // smaller amount always fits; a larger one is refused as by Reserve, and
   // `held` stays.

@@ -24,6 +24,8 @@ constexpr LimitRow kTable[] = {
      "the start"},
     {"max-cache-bytes", kBytes, &Limits::max_cache_bytes,
      "Most bytes of all feature caches; 0: no caches"},
+    {"max-checkpoint-bytes", kBytes, &Limits::max_checkpoint_bytes,
+     "Most bytes of all checkpoints; 0: no limit"},
     {"max-queued", kCount, &Limits::max_queued,
      "Most work that waits for a device"},
     {"max-queued-by-run", kCount, &Limits::max_queued_by_run,

@@ -26,6 +26,7 @@ struct Limits {
   // Of all GPUs. 0: 9/10 of the memory that is free at the start.
   int64_t max_device_memory_bytes = 0;
   int64_t max_cache_bytes = int64_t{1} << 30;  // 0: no instance has a cache.
+  int64_t max_checkpoint_bytes = 0;            // 0: not limited.
   // Of each device. Both are below the calls, of all and of a session, so that
   // a full queue leaves calls for methods that need no device.
   int64_t max_queued = 192;

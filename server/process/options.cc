@@ -163,8 +163,8 @@ void AddServing(Adder& add, Options& options) {
           "Folder of NAME.safetensors files that instances may begin with")
       ->type_name("DIR");
   add.Add("--state-dir", options.state_dir,
-          "Folder for state that outlives the server; must be writable at the "
-          "start, unused so far")
+          "Folder for checkpoints, which outlive the server; no other server "
+          "may use it")
       ->type_name("DIR");
   add.Add("--omp-wait", options.omp_wait,
           "How idle threads wait: auto, passive (sleep: best beside busy "

@@ -139,6 +139,13 @@ InstanceService::InstanceService(Surroundings& surroundings)
   AddUnary("ListInstances", &InstanceService::ListInstances, Access::kAny);
   AddChange("DeleteInstance", &InstanceService::DeleteInstance,
             Access::kManage);
+  AddChange("SaveCheckpoint", &InstanceService::SaveCheckpoint,
+            Access::kCreate);
+  AddChange("LoadCheckpoint", &InstanceService::LoadCheckpoint,
+            Access::kCreate);
+  AddUnary("ListCheckpoints", &InstanceService::ListCheckpoints, Access::kAny);
+  AddChange("DeleteCheckpoint", &InstanceService::DeleteCheckpoint,
+            Access::kCreate);
 }
 
 v1::Usage InstanceService::UsageOf(LimitScope scope, const Payer& payer) const {
@@ -153,6 +160,9 @@ v1::Usage InstanceService::UsageOf(LimitScope scope, const Payer& payer) const {
   usage.set_device_memory_bytes(
       server().accounts().live_bytes_on_gpus(scope, payer));
   usage.set_cache_bytes(server().cache_room()->used(scope, payer));
+  if (const auto checkpoints = server().checkpoints(); checkpoints.ok()) {
+    usage.set_checkpoint_bytes((*checkpoints)->room().used(scope, payer));
+  }
   return usage;
 }
 

@@ -15,7 +15,7 @@
 namespace backboned::rpc {
 
 // The control side. The contract defines the methods; clone_methods.cc holds
-// those that share and freeze.
+// those that share and freeze, checkpoint_methods.cc those of checkpoints.
 class InstanceService : public DecoratedService {
  public:
   explicit InstanceService(Surroundings& surroundings);
@@ -39,6 +39,14 @@ class InstanceService : public DecoratedService {
       Call& call, const v1::ListInstancesRequest& request);
   Task<absl::StatusOr<v1::DeleteInstanceResponse>> DeleteInstance(
       Call& call, const v1::DeleteInstanceRequest& request);
+  Task<absl::StatusOr<v1::SaveCheckpointResponse>> SaveCheckpoint(
+      Call& call, const v1::SaveCheckpointRequest& request);
+  Task<absl::StatusOr<v1::LoadCheckpointResponse>> LoadCheckpoint(
+      Call& call, const v1::LoadCheckpointRequest& request);
+  Task<absl::StatusOr<v1::ListCheckpointsResponse>> ListCheckpoints(
+      Call& call, const v1::ListCheckpointsRequest& request);
+  Task<absl::StatusOr<v1::DeleteCheckpointResponse>> DeleteCheckpoint(
+      Call& call, const v1::DeleteCheckpointRequest& request);
 
   v1::Usage UsageOf(LimitScope scope, const Payer& payer) const;
 

@@ -1,0 +1,132 @@
+// Keeps checkpoints in the server's state folder.
+
+#ifndef BACKBONED_SERVER_CHECKPOINTS_CHECKPOINT_STORE_H_
+#define BACKBONED_SERVER_CHECKPOINTS_CHECKPOINT_STORE_H_
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "backboned/v1/record.pb.h"
+#include "base/clock.h"
+#include "base/task.h"
+#include "server/checkpoints/saved_state.h"
+#include "server/checkpoints/state_folder.h"
+#include "server/device/device_worker.h"
+#include "server/limits/budget.h"
+#include "server/limits/quotas.h"
+
+namespace backboned {
+
+// All checkpoints: those that people name, and one of each living instance by
+// which the server finds it again after a restart (`recovery`).
+//
+// Files are written and read by a worker of its own, in turns of one file, so
+// that no disk holds up what needs none. Thread-safe.
+class CheckpointStore {
+ public:
+  struct Options {
+    int64_t max_bytes = 0;  // Of those that people name. 0: not limited.
+    Quotas quotas = {};
+  };
+
+  // Opens the folder at `path`, and reads its records. `clock` must outlive the
+  // store. Returns the errors of StateFolder.
+  static absl::StatusOr<std::unique_ptr<CheckpointStore>> Open(
+      const std::string& path, const Options& options,
+      const Clock& clock = MonotonicClock());
+
+  // Saves `tensors`, contiguous ones on the CPU, and `record`, to which it adds
+  // format, number, time, files and bytes. Of the checkpoints of this owner and
+  // name the newest `keep` stay. What it returns would survive a power cut;
+  // after a failure nothing is there.
+  //
+  // Returns kResourceExhausted (kLimitReached) if the owner has no room,
+  // StateFolder's errors, and those of DeviceWorker::Run.
+  Task<absl::StatusOr<v1::Checkpoint>> Save(
+      const DeviceWorker::Request& request, v1::Record record,
+      std::vector<SavedTensor> tensors, int keep);
+
+  // Finds a checkpoint that somebody named; number 0: the newest of the name.
+  // Returns kNotFound (kCheckpointNotFound), which suggests names of the owner.
+  absl::StatusOr<v1::Record> Find(std::string_view owner, std::string_view name,
+                                  int64_t number) const;
+
+  // Deletes them; number 0: all of the name. They would not be back after a
+  // power cut. Returns Find's error, StateFolder's and DeviceWorker::Run's.
+  Task<absl::Status> Delete(const DeviceWorker::Request& request,
+                            std::string_view owner, std::string_view name,
+                            int64_t number);
+
+  // Returns those that people named, by owner, name and number; with an owner,
+  // that one's.
+  std::vector<v1::Checkpoint> List(
+      const std::optional<std::string>& owner) const;
+
+  // Returns the records of living instances, or deletes that of one; a record
+  // that is not there is deleted already.
+  std::vector<v1::Record> Living() const;
+  Task<absl::Status> DeleteLiving(const DeviceWorker::Request& request,
+                                  std::string_view uid);
+
+  // Deletes what people saved before `time`.
+  absl::Status DropOlderThan(absl::Time time);
+
+  // The worker of its files, for StateReader.
+  DeviceWorker& disk() { return disk_; }
+  StateFolder& folder() { return *folder_; }
+
+  // The bytes of what people named, by payer.
+  const Budget& room() const { return room_; }
+
+ private:
+  struct Entry {
+    v1::Record record;
+    std::string file;  // The record's.
+    Budget::Reservation room;
+  };
+  using Entries = std::map<int64_t, Entry>;  // By number.
+  class Saving;
+
+  CheckpointStore(std::unique_ptr<StateFolder> folder, const Options& options,
+                  const Clock& clock);
+
+  absl::Status ReadRecords();
+
+  // Hold a blob, from before it is written until Release removes the last hold,
+  // and with it the blob.
+  void Hold(const std::string& sha256);
+  void Release(const v1::Record& record) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // Publishes a record whose blobs are written and held.
+  absl::StatusOr<v1::Checkpoint> Publish(v1::Record record,
+                                         Budget::Reservation room, int keep);
+
+  // Removes all entries that `is_meant`.
+  absl::Status Remove(const std::function<bool(const Entry&)>& is_meant);
+  Task<absl::Status> RemoveOnDisk(const DeviceWorker::Request& request,
+                                  std::function<bool(const Entry&)> is_meant);
+
+  const std::unique_ptr<StateFolder> folder_;
+  Budget room_;
+  mutable absl::Mutex mutex_;
+  Entries entries_ ABSL_GUARDED_BY(mutex_);
+  int64_t last_number_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::map<std::string, int64_t> holds_ ABSL_GUARDED_BY(mutex_);
+  DeviceWorker disk_;  // Last: its work uses all of the above.
+};
+
+}  // namespace backboned
+
+#endif  // BACKBONED_SERVER_CHECKPOINTS_CHECKPOINT_STORE_H_

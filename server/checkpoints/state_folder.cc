@@ -1,0 +1,367 @@
+#include "server/checkpoints/state_folder.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <spdlog/spdlog.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "base/digest.h"
+#include "base/errors.h"
+#include "base/random_id.h"
+
+namespace backboned {
+namespace {
+
+constexpr int kFolderFormat = 1;
+constexpr mode_t kFolderMode = 0700;
+constexpr mode_t kFileMode = 0600;
+constexpr char kFormatFile[] = "format";
+
+// The most bytes of a record: those of the longest patterns and groups that an
+// instance may have, several times.
+constexpr int64_t kMaxRecordBytes = int64_t{16} << 20;
+
+absl::Status Unusable(const std::string& path, std::string_view why) {
+  return absl::FailedPreconditionError(
+      absl::StrCat("--state-dir ", path, " ", std::string(why)));
+}
+
+bool WriteAll(int file, std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    const ssize_t count = write(file, bytes.data(), bytes.size());
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) return false;
+    bytes = bytes.subspan(static_cast<size_t>(count));
+  }
+  return true;
+}
+
+// Reads a small file; returns nothing if it cannot be read or is larger.
+std::optional<std::string> ReadAll(int folder, const std::string& name,
+                                   int64_t most) {
+  const Descriptor file(openat(folder, name.c_str(), O_RDONLY | O_CLOEXEC));
+  struct stat about = {};
+  if (file.get() < 0 || fstat(file.get(), &about) != 0 ||
+      !S_ISREG(about.st_mode) || about.st_size > most) {
+    return std::nullopt;
+  }
+  std::string text(static_cast<size_t>(about.st_size), '\0');
+  size_t done = 0;
+  while (done < text.size()) {
+    const ssize_t count =
+        read(file.get(), text.data() + done, text.size() - done);
+    if (count < 0 && errno == EINTR) continue;
+    if (count <= 0) return std::nullopt;
+    done += static_cast<size_t>(count);
+  }
+  return text;
+}
+
+std::string HexDigest(std::string_view text) {
+  Sha256 digest;
+  digest.Update(std::as_bytes(std::span(text)));
+  return digest.TakeHex();
+}
+
+std::string Stem(const std::string& name, const std::string& suffix) {
+  return name.substr(0, name.size() - suffix.size());
+}
+
+// Checks the folder's format, and gives it one if it has none.
+absl::Status CheckFormat(int root, const std::string& path) {
+  const std::optional<std::string> text =
+      ReadAll(root, kFormatFile, /*most=*/64);
+  int format = 0;
+  if (text.has_value()) {
+    if (!absl::SimpleAtoi(*text, &format) || format < 1) {
+      return Unusable(path, "has a file `format` that names none");
+    }
+    if (format <= kFolderFormat) return absl::OkStatus();
+    return Unusable(path, absl::StrCat("has format ", format,
+                                       ", of a newer server; this one reads ",
+                                       kFolderFormat));
+  }
+  const Descriptor file(openat(
+      root, kFormatFile, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, kFileMode));
+  const std::string line = absl::StrCat(kFolderFormat, "\n");
+  if (file.get() >= 0 && WriteAll(file.get(), std::as_bytes(std::span(line))) &&
+      fsync(file.get()) == 0 && fsync(root) == 0) {
+    return absl::OkStatus();
+  }
+  return Unusable(path, absl::StrCat("cannot be written: ",
+                                     std::string(std::strerror(errno))));
+}
+
+absl::StatusOr<Descriptor> Lock(int root, const std::string& path) {
+  Descriptor lock(
+      openat(root, "lock", O_RDWR | O_CREAT | O_CLOEXEC, kFileMode));
+  if (lock.get() < 0) {
+    return Unusable(
+        path, absl::StrCat("is no folder in which user ", geteuid(),
+                           " can write: ", std::string(std::strerror(errno))));
+  }
+  if (flock(lock.get(), LOCK_EX | LOCK_NB) == 0) return lock;
+  return Unusable(path, errno == EWOULDBLOCK
+                            ? "is used by another server"
+                            : absl::StrCat("cannot be locked: ",
+                                           std::string(std::strerror(errno))));
+}
+
+}  // namespace
+
+StateFolder::StateFolder(std::string path, Descriptor lock, Drawer blobs,
+                         Drawer records, Drawer aside)
+    : path_(std::move(path)),
+      lock_(std::move(lock)),
+      blobs_(std::move(blobs)),
+      records_(std::move(records)),
+      aside_(std::move(aside)) {}
+
+absl::StatusOr<std::unique_ptr<StateFolder>> StateFolder::Open(
+    const std::string& path) {
+  const Descriptor root(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (root.get() < 0) {
+    return Unusable(
+        path, absl::StrCat("is no folder in which user ", geteuid(),
+                           " can write: ", std::string(std::strerror(errno))));
+  }
+  absl::StatusOr<Descriptor> lock = Lock(root.get(), path);
+  if (!lock.ok()) return lock.status();
+  absl::Status format = CheckFormat(root.get(), path);
+  if (!format.ok()) return format;
+  std::vector<Drawer> drawers;
+  for (const auto& [name, suffix] :
+       std::to_array<std::pair<const char*, const char*>>(
+           {{"blobs", ".safetensors"}, {"records", ".json"}, {"aside", ""}})) {
+    absl::StatusOr<Drawer> drawer = OpenDrawer(root.get(), path, name, suffix);
+    if (!drawer.ok()) return drawer.status();
+    drawers.push_back(*std::move(drawer));
+  }
+  if (fsync(root.get()) != 0) {
+    return Unusable(path, absl::StrCat("cannot be synced: ",
+                                       std::string(std::strerror(errno))));
+  }
+  auto folder = std::unique_ptr<StateFolder>(
+      new StateFolder(path, *std::move(lock), std::move(drawers[0]),
+                      std::move(drawers[1]), std::move(drawers[2])));
+  folder->RemoveTemporaryFiles(folder->blobs_);
+  folder->RemoveTemporaryFiles(folder->records_);
+  return folder;
+}
+
+absl::StatusOr<StateFolder::Drawer> StateFolder::OpenDrawer(
+    int root, const std::string& path, std::string name, std::string suffix) {
+  const auto unusable = [&](std::string_view why) {
+    return Unusable(absl::StrCat(path, "/", name), why);
+  };
+  if (mkdirat(root, name.c_str(), kFolderMode) != 0 && errno != EEXIST) {
+    return unusable(
+        absl::StrCat("cannot be made: ", std::string(std::strerror(errno))));
+  }
+  Descriptor folder(openat(root, name.c_str(),
+                           O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+  struct stat about = {};
+  if (folder.get() < 0 || fstat(folder.get(), &about) != 0) {
+    return unusable(
+        absl::StrCat("cannot be opened: ", std::string(std::strerror(errno))));
+  }
+  if (about.st_uid != geteuid()) {
+    return unusable(absl::StrCat("is owned by user ", about.st_uid,
+                                 ", expected ", geteuid()));
+  }
+  if (fchmod(folder.get(), kFolderMode) != 0) {
+    return unusable(absl::StrCat("cannot be made private: ",
+                                 std::string(std::strerror(errno))));
+  }
+  return Drawer{.name = std::move(name),
+                .suffix = std::move(suffix),
+                .folder = std::move(folder)};
+}
+
+absl::Status StateFolder::Failed(std::string_view doing, const Drawer& drawer,
+                                 std::string_view file) const {
+  const bool is_full = errno == ENOSPC || errno == EDQUOT;
+  return Error(
+      is_full ? absl::StatusCode::kResourceExhausted
+              : absl::StatusCode::kInternal,
+      Reason::kStorageFailed,
+      absl::StrCat("the server cannot ", std::string(doing), " ", drawer.name,
+                   "/", std::string(file), " in its state folder: ",
+                   std::string(std::strerror(errno))));
+}
+
+bool StateFolder::HasBlob(std::string_view sha256, int64_t bytes) const {
+  struct stat about = {};
+  const std::string name = absl::StrCat(std::string(sha256), blobs_.suffix);
+  return fstatat(blobs_.folder.get(), name.c_str(), &about,
+                 AT_SYMLINK_NOFOLLOW) == 0 &&
+         S_ISREG(about.st_mode) && about.st_size == bytes;
+}
+
+absl::Status StateFolder::Write(const Drawer& drawer, std::string_view sha256,
+                                Pieces pieces) {
+  const std::string name = absl::StrCat(std::string(sha256), drawer.suffix);
+  const std::string made = absl::StrCat(".", RandomId());
+  const int folder = drawer.folder.get();
+  const Descriptor file(openat(folder, made.c_str(),
+                               O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC,
+                               kFileMode));
+  if (file.get() < 0) return Failed("write", drawer, name);
+  const bool is_written =
+      std::ranges::all_of(pieces,
+                          [&](std::span<const std::byte> piece) {
+                            return WriteAll(file.get(), piece);
+                          }) &&
+      fsync(file.get()) == 0 &&
+      renameat(folder, made.c_str(), folder, name.c_str()) == 0;
+  if (is_written) return absl::OkStatus();
+  absl::Status failed = Failed("write", drawer, name);
+  unlinkat(folder, made.c_str(), 0);
+  return failed;
+}
+
+absl::Status StateFolder::WriteBlob(std::string_view sha256, Pieces pieces) {
+  return Write(blobs_, sha256, pieces);
+}
+
+absl::StatusOr<int> StateFolder::OpenBlob(std::string_view sha256) const {
+  const std::string name = absl::StrCat(std::string(sha256), blobs_.suffix);
+  const int blob = openat(blobs_.folder.get(), name.c_str(),
+                          O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+  if (blob >= 0) return blob;
+  return Error(
+      absl::StatusCode::kFailedPrecondition, Reason::kCheckpointUnreadable,
+      absl::StrCat("the file ", name,
+                   " cannot be opened: ", std::string(std::strerror(errno))));
+}
+
+void StateFolder::RemoveBlob(std::string_view sha256) {
+  const std::string name = absl::StrCat(std::string(sha256), blobs_.suffix);
+  if (unlinkat(blobs_.folder.get(), name.c_str(), 0) != 0 && errno != ENOENT) {
+    spdlog::warn("cannot remove blobs/{} of --state-dir: {}", name,
+                 std::strerror(errno));
+  }
+}
+
+void StateFolder::SetBlobAside(std::string_view sha256) {
+  SetAside(blobs_, sha256, "its bytes are not those of its name");
+}
+
+absl::StatusOr<std::string> StateFolder::WriteRecord(std::string_view text) {
+  const std::string name = HexDigest(text);
+  if (fsync(blobs_.folder.get()) != 0) return Failed("sync", blobs_, "");
+  const std::span<const std::byte> piece = std::as_bytes(std::span(text));
+  absl::Status written = Write(records_, name, std::span(&piece, 1));
+  if (!written.ok()) return written;
+  if (fsync(records_.folder.get()) == 0) return name;
+  written = Failed("sync", records_, "");
+  RemoveRecord(name).IgnoreError();
+  return written;
+}
+
+absl::Status StateFolder::RemoveRecord(std::string_view sha256) {
+  const std::string name = absl::StrCat(std::string(sha256), records_.suffix);
+  const int folder = records_.folder.get();
+  if (unlinkat(folder, name.c_str(), 0) != 0 && errno != ENOENT) {
+    return Failed("remove", records_, name);
+  }
+  if (fsync(folder) != 0) return Failed("remove", records_, name);
+  return absl::OkStatus();
+}
+
+void StateFolder::SetRecordAside(std::string_view sha256,
+                                 std::string_view why) {
+  SetAside(records_, sha256, why);
+}
+
+void StateFolder::SetAside(const Drawer& drawer, std::string_view sha256,
+                           std::string_view why) {
+  const std::string name = absl::StrCat(std::string(sha256), drawer.suffix);
+  // One of the same name may lie there.
+  const std::string moved = absl::StrCat(name, ".", RandomId().substr(0, 8));
+  const bool is_aside = renameat(drawer.folder.get(), name.c_str(),
+                                 aside_.folder.get(), moved.c_str()) == 0 &&
+                        fsync(aside_.folder.get()) == 0;
+  spdlog::warn("set {}/{} of --state-dir aside{}: {}", drawer.name, name,
+               is_aside ? "" : ", in vain", std::string(why));
+}
+
+absl::StatusOr<std::vector<std::string>> StateFolder::Names(
+    const Drawer& drawer) const {
+  // A descriptor of its own, since reading moves it.
+  const int fd =
+      openat(drawer.folder.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  DIR* const stream = fd < 0 ? nullptr : fdopendir(fd);
+  if (stream == nullptr) return Failed("list", drawer, "");
+  std::vector<std::string> names;
+  while (const dirent* const entry = readdir(stream)) {
+    names.emplace_back(entry->d_name);
+  }
+  closedir(stream);
+  std::erase_if(names, [](const std::string& name) {
+    return name == "." || name == "..";
+  });
+  std::ranges::sort(names);
+  return names;
+}
+
+void StateFolder::RemoveTemporaryFiles(const Drawer& drawer) {
+  const absl::StatusOr<std::vector<std::string>> names = Names(drawer);
+  if (!names.ok()) return;  // Reading them later says why.
+  for (const std::string& name : *names) {
+    if (name.starts_with('.')) {
+      unlinkat(drawer.folder.get(), name.c_str(), 0);
+    }
+  }
+}
+
+absl::StatusOr<std::vector<StateFolder::StoredRecord>>
+StateFolder::ReadRecords() {
+  absl::StatusOr<std::vector<std::string>> names = Names(records_);
+  if (!names.ok()) return names.status();
+  std::vector<StoredRecord> records;
+  for (const std::string& name : *names) {
+    if (!name.ends_with(records_.suffix)) {
+      spdlog::warn("records/{} of --state-dir is no record", name);
+      continue;
+    }
+    const std::string stem = Stem(name, records_.suffix);
+    std::optional<std::string> text =
+        ReadAll(records_.folder.get(), name, kMaxRecordBytes);
+    if (!text.has_value() || HexDigest(*text) != stem) {
+      SetRecordAside(stem, "its bytes are not those of its name");
+      continue;
+    }
+    records.push_back({stem, *std::move(text)});
+  }
+  return records;
+}
+
+absl::Status StateFolder::RemoveBlobsBut(const std::set<std::string>& kept) {
+  const absl::StatusOr<std::vector<std::string>> aside = Names(aside_);
+  if (!aside.ok()) return aside.status();
+  if (!aside->empty()) return absl::OkStatus();
+  const absl::StatusOr<std::vector<std::string>> names = Names(blobs_);
+  if (!names.ok()) return names.status();
+  for (const std::string& name : *names) {
+    if (!name.ends_with(blobs_.suffix)) continue;
+    const std::string stem = Stem(name, blobs_.suffix);
+    if (!kept.contains(stem)) RemoveBlob(stem);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace backboned

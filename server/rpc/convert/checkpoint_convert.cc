@@ -1,0 +1,92 @@
+#include "server/rpc/convert/checkpoint_convert.h"
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "backbones/architectures.h"
+#include "base/errors.h"
+#include "server/device/platform.h"
+#include "server/rpc/convert/instance_convert.h"
+#include "server/rpc/convert/optimizer_convert.h"
+#include "server/rpc/convert/tensor_convert.h"
+
+namespace backboned::rpc {
+namespace {
+
+absl::Status Unreadable(const v1::Checkpoint& checkpoint,
+                        const absl::Status& why) {
+  return Error(
+      absl::StatusCode::kFailedPrecondition, Reason::kCheckpointUnreadable,
+      absl::StrCat(
+          "checkpoint ", Quote(checkpoint.name()), " of ",
+          checkpoint.server_version(),
+          " cannot be made an instance here: ", std::string(why.message())));
+}
+
+}  // namespace
+
+v1::Record RecordOf(Instance& instance, const State& state) {
+  v1::Record record;
+  v1::Checkpoint& checkpoint = *record.mutable_checkpoint();
+  *checkpoint.mutable_instance() = ToProto(instance, state);
+  checkpoint.set_server_version(Version());
+  checkpoint.set_torch_version(TorchVersion());
+  for (const std::string& uid : instance.identity().column_uids) {
+    record.add_column_uids(uid);
+  }
+  return record;
+}
+
+absl::StatusOr<CreateOptions> OptionsOf(const v1::Record& record,
+                                        CheckpointStore& store) {
+  const v1::Checkpoint& checkpoint = record.checkpoint();
+  const v1::Instance& saved = checkpoint.instance();
+  const auto unreadable = [&](const absl::Status& why) {
+    return Unreadable(checkpoint, why);
+  };
+  CreateOptions options = {.arguments = FromProto(saved.arguments()),
+                           .normalization = FromProto(saved.normalization()),
+                           .settings = FromProto(saved.settings())};
+  // A benchmark of this server may have changed.
+  const absl::StatusOr<const Benchmark*> benchmark =
+      FindBenchmark(saved.benchmark());
+  if (benchmark.ok() && (*benchmark)->architecture == saved.architecture()) {
+    options.benchmark = saved.benchmark();
+  } else {
+    options.architecture = saved.architecture();
+  }
+  const absl::StatusOr<at::ScalarType> dtype =
+      FloatFromProto(saved.dtype(), "dtype");
+  if (!dtype.ok()) return unreadable(dtype.status());
+  options.dtype = *dtype;
+  const absl::StatusOr<Precision> precision = FromProto(saved.precision());
+  if (!precision.ok()) return unreadable(precision.status());
+  options.precision = *precision;
+  const absl::StatusOr<std::shared_ptr<const Architecture>> built =
+      BuildArchitecture(saved.architecture(), options.arguments,
+                        static_cast<size_t>(saved.columns_size()));
+  if (!built.ok()) return unreadable(built.status());
+  Restored restored = {
+      .store = &store,
+      .weights = saved.weights(),
+      .weights_sha256 = saved.weights_sha256(),
+      .columns = {saved.columns().begin(), saved.columns().end()},
+      .column_uids = {record.column_uids().begin(),
+                      record.column_uids().end()}};
+  if (saved.has_optimizer()) {
+    absl::StatusOr<OptimizerPtr> optimizer =
+        FromProto(saved.optimizer(), (*built)->layout());
+    if (!optimizer.ok()) return unreadable(optimizer.status());
+    restored.optimizer = *std::move(optimizer);
+  }
+  for (const v1::CheckpointFile& file : record.files()) {
+    restored.files.push_back({file.sha256(), file.bytes()});
+  }
+  options.beginning = std::move(restored);
+  return options;
+}
+
+}  // namespace backboned::rpc
