@@ -9,7 +9,7 @@ import contextlib
 import functools
 import hashlib
 import time
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Callable, TypedDict, TypeVar
 
 import numpy as np
@@ -219,6 +219,18 @@ def write(
         return instance.saw(messages.send(*call, timeout).version)
 
     return Prepared(instance.channel, DATA + method, request, timeout, make)
+
+
+def listed(channel: Channel, what: str, timeout: float | None = None) -> Iterator[Any]:
+    """Give what the contract's method lists, e.g. ``"instances"``, page by page."""
+    token = ""
+    while True:
+        request = getattr(control_pb, f"List{what.capitalize()}Request")
+        page = ask(channel, request(page_token=token), timeout)
+        yield from getattr(page, what)
+        token = page.next_page_token
+        if not token:
+            return
 
 
 def change(

@@ -16,7 +16,7 @@ from backboned import types
 from backboned.errors import InvalidArgument, MalformedAnswer
 from backboned.transport.tensors import float_name, numpy_dtype
 from backboned.v1 import backbone_service_pb2 as backbone_pb
-from backboned.v1 import instance_pb2, optimizer_pb2, selection_pb2
+from backboned.v1 import checkpoint_pb2, instance_pb2, optimizer_pb2, selection_pb2
 from backboned.v1 import instance_service_pb2 as pb
 
 V = TypeVar("V")
@@ -342,6 +342,16 @@ def read_instance(message: instance_pb2.Instance) -> types.InstanceInfo:
         dtype=float_name(message.dtype),
         precision=_word(instance_pb2.Precision, message.precision),
         feature_cache=_read(types.FeatureCache, message.feature_cache),
+    )
+
+
+def read_checkpoint(message: checkpoint_pb2.Checkpoint) -> types.Checkpoint:
+    """Read the description of a checkpoint."""
+    return _read(
+        types.Checkpoint,
+        message,
+        create_time=message.create_time.ToDatetime(datetime.timezone.utc),
+        instance=read_instance(message.instance),
     )
 
 

@@ -129,6 +129,44 @@ class Instance(InstanceBase):
         made.begin_life()
         return made
 
+    def save(
+        self, name: str, *, keep: int = 1, **options: Unpack[WriteOptions]
+    ) -> types.Checkpoint:
+        """Save the state that the instance has, on the server's disk.
+
+        Once this returns, the checkpoint would survive a power cut. `Server.load` makes
+        an instance of it.
+
+        Parameters
+        ----------
+        name : str
+            ``[a-z0-9][a-z0-9_.-]{0,63}``. It is the caller's own: others may have one
+            of the same name.
+        keep : int
+            Of the checkpoints of this name the newest so many stay, this one among
+            them.
+
+        Raises
+        ------
+        FailedPrecondition
+            The server keeps no state: it was started without ``--state-dir``.
+        ResourceExhausted
+            No room within the server's ``max_checkpoint_bytes``, or on its disk.
+        """
+        if keep < 1:
+            raise InvalidArgument(f"keep is {keep}, must be at least 1")
+        answer = calls.change(
+            self, control_pb.SaveCheckpointRequest, options, name=name, keep=keep
+        )
+        return contract.read_checkpoint(answer.checkpoint)
+
+    def checkpoints(self, timeout: float | None = None) -> list[types.Checkpoint]:
+        """List what was saved of this instance, the oldest first."""
+        listed = calls.listed(self.channel, "checkpoints", timeout)
+        own = [c for c in listed if c.instance.version.uid == self.uid]
+        own.sort(key=lambda checkpoint: checkpoint.number)
+        return list(map(contract.read_checkpoint, own))
+
     def update(
         self,
         *,
@@ -629,6 +667,22 @@ class Instance(InstanceBase):
 
 def _widened(grads: Grads) -> Grads:
     return grads._replace(flat=widened(grads.flat))
+
+
+def load_instance(
+    channel: Channel,
+    request: control_pb.LoadCheckpointRequest,
+    timeout: float | None = None,
+) -> Instance:
+    """Make an instance of a checkpoint, as the contract's request says.
+
+    An unnamed one is deleted some time after the last object that stands for it.
+    """
+    calls.delete_abandoned(channel)
+    made = Instance(channel, ask(channel, request, timeout).instance)
+    made.made_here = True
+    made.begin_life()
+    return made
 
 
 def create_instance(

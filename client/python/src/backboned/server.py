@@ -16,7 +16,7 @@ from backboned.errors import (
     verb,
     verbs,
 )
-from backboned.instance import Instance, create_instance
+from backboned.instance import Instance, create_instance, load_instance
 from backboned.transport import credentials, local, retries, traffic
 from backboned.transport.channel import (
     DEFAULT_TIMEOUT_S,
@@ -96,15 +96,7 @@ class Server:
         return [contract.read_instance(i) for i in self._listed("instances")]
 
     def _listed(self, what: str) -> Iterator[Any]:
-        """Give what the contract's method lists, page by page."""
-        token = ""
-        while True:
-            request = getattr(pb, f"List{what.capitalize()}Request")(page_token=token)
-            page = calls.ask(self.channel, request)
-            yield from getattr(page, what)
-            token = page.next_page_token
-            if not token:
-                return
+        return calls.listed(self.channel, what)
 
     @overload
     def create(
@@ -327,6 +319,88 @@ class Server:
         """
         original = self.instance(source, False, options.get("timeout"))
         return _wrapped(original.clone(name, **options), module)
+
+    @overload
+    def load(
+        self,
+        checkpoint: str,
+        name: str | None = ...,
+        *,
+        module: Literal[False],
+        **options: Any,
+    ) -> Instance: ...
+
+    @overload
+    def load(
+        self,
+        checkpoint: str,
+        name: str | None = None,
+        *,
+        number: int = 0,
+        device: str | None = None,
+        module: Literal[True] | None = None,
+        timeout: float | None = None,
+    ) -> RemoteBackbone: ...
+
+    def load(
+        self,
+        checkpoint: str,
+        name: str | None = None,
+        *,
+        number: int = 0,
+        device: str | None = None,
+        module: bool | None = None,
+        timeout: float | None = None,
+    ) -> RemoteBackbone | Instance:
+        """Make an instance in the state that `Instance.save` saved.
+
+        It has the optimizer, too, and its state: `backboned.optim.resume` goes on with
+        that.
+
+        Parameters
+        ----------
+        checkpoint : str
+            Its name; admins may say ``owner/name``.
+        name : str, optional
+            As in `create`.
+        number : int, optional
+            Of one of several checkpoints of the name; 0: the newest.
+        device, module
+            As in `create`.
+
+        Raises
+        ------
+        NotFound
+            There is no such checkpoint; the message lists those that there are.
+        FailedPrecondition
+            The server keeps no state, or the checkpoint is damaged.
+        AlreadyExists
+            The name is taken.
+        """
+        request = pb.LoadCheckpointRequest(
+            request_id=fresh_id(),
+            checkpoint=checkpoint,
+            number=number,
+            name=name or "",
+            device=device or "",
+        )
+        return _wrapped(load_instance(self.channel, request, timeout), module)
+
+    def checkpoints(self) -> list[types.Checkpoint]:
+        """List the caller's checkpoints, by name and number; of admins everybody's."""
+        return [contract.read_checkpoint(c) for c in self._listed("checkpoints")]
+
+    def delete_checkpoint(
+        self, name: str, number: int = 0, timeout: float | None = None
+    ) -> None:
+        """Delete the checkpoints of this name, or the one with this number.
+
+        Raises NotFound if there is none.
+        """
+        request = pb.DeleteCheckpointRequest(
+            request_id=fresh_id(), checkpoint=name, number=number
+        )
+        calls.ask(self.channel, request, timeout)
 
     def delete(self, name: str, timeout: float | None = None) -> None:
         """Delete the instance of this name and its tapes.

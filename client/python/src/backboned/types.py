@@ -582,6 +582,26 @@ class InstanceInfo:
 
 
 @dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """The state of an instance at one version, on the server's disk; time in UTC.
+
+    It has parameters, buffers, gradients, generator, and the optimizer with its state.
+    Several of one `name` and `owner` differ in their `number`, which grows with each
+    that the server saves. `instance` says how the instance was then, with its version
+    and digest. `bytes` are those of its files, some of which it may share.
+    """
+
+    name: str
+    owner: str
+    number: int
+    create_time: datetime.datetime
+    instance: InstanceInfo
+    bytes: int
+    server_version: str
+    torch_version: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Traffic:
     """The traffic so far; the difference of two says what travelled in between.
 

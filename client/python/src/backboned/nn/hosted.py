@@ -43,6 +43,7 @@ from backboned.transport.messages import Recall, fresh_id
 from backboned.types import (
     Array,
     Backward,
+    Checkpoint,
     Forward,
     InstanceInfo,
     Optimizer,
@@ -187,6 +188,14 @@ class HostedLink(LinkBase):
         with self._lock, self._advised:
             self.settle()
             return self.instance.info(digest=True, timeout=self.timeout)
+
+    def save(self, name: str, keep: int) -> Checkpoint:
+        """Settle, and save parameters, buffers, gradients and optimizer."""
+        with self._lock, self._advised:
+            self.settle()
+            return self.instance.save(
+                name, keep=keep, timeout=self.timeout, if_version=self.version
+            )
 
     def copy_instance(self) -> Instance:
         """Make a clone, which costs nothing before one of the two is written."""

@@ -28,7 +28,15 @@ from backboned.nn.watch import (
 from backboned.transport.channel import Channel
 from backboned.transport.retries import Patience, forget_frames, is_absence
 from backboned.transport.tensors import as_bytes
-from backboned.types import Array, Backward, Forward, InstanceInfo, ServerInfo, Version
+from backboned.types import (
+    Array,
+    Backward,
+    Checkpoint,
+    Forward,
+    InstanceInfo,
+    ServerInfo,
+    Version,
+)
 
 _PULL_ATTEMPTS = 5
 
@@ -205,6 +213,17 @@ class MirroredLink(LinkBase):
         """Push what changed here, and describe the instance, with its digest."""
         self.settle()
         return self._through_restarts(self.instance.info, True, self.timeout)
+
+    def save(self, name: str, keep: int) -> Checkpoint:
+        """Push what changed here, and save parameters and buffers."""
+        return self._through_restarts(self._save, name, keep)
+
+    def _save(self, name: str, keep: int) -> Checkpoint:
+        with self._lock, self._advised:
+            self._push_changes()
+            return self.instance.save(
+                name, keep=keep, timeout=self.timeout, if_version=self.version
+            )
 
     def copy_instance(self) -> Instance:
         """Make an instance like this one, for a copy that is fed when it is used."""

@@ -21,7 +21,14 @@ from backboned.nn.lazy import LazyParameter, LazyTensor, as_plain
 from backboned.nn.mirrored import MirroredLink
 from backboned.nn.tree import plant
 from backboned.steps import StepInFlight
-from backboned.types import BatchNorm, Layout, Traffic, TrainStep, matching
+from backboned.types import (
+    BatchNorm,
+    Checkpoint,
+    Layout,
+    Traffic,
+    TrainStep,
+    matching,
+)
 
 Outputs = Union[
     torch.Tensor,
@@ -469,6 +476,17 @@ class RemoteBackbone(nn.Module):
     def pull(self) -> None:
         """Take the instance's parameters and buffers; what is here is lost."""
         self._link.pull()
+
+    def save(self, name: str, keep: int = 1) -> Checkpoint:
+        """Save the network's state on the server's disk; see `Instance.save`.
+
+        The optimizer goes along if it is one of `backboned.optim`.
+        """
+        return self._link.save(name, keep)
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """List what was saved of this network, the oldest first."""
+        return self._link.instance.checkpoints(self._link.timeout)
 
     def delete(self) -> None:
         """Delete the instance in the server; what is here stays readable."""

@@ -14,7 +14,9 @@ import inspect
 
 import torch
 
+from backboned.nn.module import RemoteBackbone
 from backboned.optim.base import HostedOptimizer
+from backboned.optim.resume import make_like
 
 
 class SGD(HostedOptimizer, torch.optim.SGD):
@@ -38,4 +40,18 @@ class AdamW(HostedOptimizer, torch.optim.AdamW):
     __signature__ = inspect.signature(torch.optim.AdamW)
 
 
-__all__ = ["SGD", "Adam", "AdamW", "HostedOptimizer"]
+def resume(network: RemoteBackbone) -> HostedOptimizer:
+    """Make the optimizer that the network has in the server, and go on with it.
+
+    So a network that `Server.load` gave, or one that another process trained, is
+    stepped as if nothing had been. The network is hosted then.
+
+    Raises
+    ------
+    FailedPrecondition
+        If it has no optimizer in the server.
+    """
+    return make_like({"sgd": SGD, "adam": Adam, "adamw": AdamW}, network)
+
+
+__all__ = ["SGD", "Adam", "AdamW", "HostedOptimizer", "resume"]
