@@ -63,11 +63,11 @@ MAY_USE: dict[str, set[str] | None] = {
         *("server/device", "server/checkpoints", "server/instances", "LibTorch"),
         "Protobuf",
     },
-    # What is saved, by whom ever.
+    # For calls, and for the server itself.
     "server/rpc/checkpoints": {
-        *("base", "proto", "backbones", "server/device", "server/checkpoints"),
-        *("server/instances", "server", "server/rpc/convert", "LibTorch"),
-        *("Protobuf", "spdlog"),
+        *("base", "proto", "backbones", "server/limits", "server/device"),
+        *("server/checkpoints", "server/instances", "server", "server/rpc/convert"),
+        *("LibTorch", "spdlog"),
     },
     "server/rpc/transport": {
         *("base", "proto", "proto/wire", "server/limits", "server/device"),

@@ -47,6 +47,7 @@
 #include "server/process/options.h"
 #include "server/process/parent.h"
 #include "server/process/ready_file.h"
+#include "server/rpc/checkpoints/recovery.h"
 #include "server/rpc/rpc_server.h"
 #include "server/rpc/standard/health_check.h"
 #include "server/rpc/transport/listener.h"
@@ -137,7 +138,8 @@ CreateOptions ReadInstanceOption(const std::string& option) {
                                        : named.substr(equals + 1),
                            .owner = std::string(kServerPrincipal),
                            .benchmark = benchmark,
-                           .beginning = Drawn{.seed = 0}};
+                           .beginning = Drawn{.seed = 0},
+                           .exist_ok = true};  // It may have come back.
   options.caller.principal = options.owner;
   if (at != std::string::npos) {
     options.beginning =
@@ -319,6 +321,15 @@ absl::Status Serve(const Options& options,
   for (DeviceWorker* const worker : server.workers()) {
     worker->OnLost([] { kill(getpid(), kDeviceLost); });
   }
+  std::optional<rpc::Recovery> recovery;
+  if (const auto store = server.checkpoints(); store.ok()) {
+    recovery.emplace(server, **store,
+                     rpc::Recovery::Options{
+                         .interval = options.save_interval,
+                         .versions = options.save_versions,
+                         .checkpoint_ttl = options.limits.checkpoint_ttl});
+    recovery->Restore();
+  }
   for (const std::string& option : options.instances) {
     absl::Status hosted = HostInstance(server, option);
     if (!hosted.ok()) return hosted;
@@ -339,8 +350,10 @@ absl::Status Serve(const Options& options,
     if (!written.ok()) return PrefixMessage("--ready-file", written.status());
     ready.emplace(*std::move(written));
   }
+  if (recovery) recovery->Start();
   std::cout << ServingLine(server, **rpc_server) << std::endl;
   ServeUntilSignal(**rpc_server, options, users ? &*users : nullptr, signals);
+  if (recovery) recovery->SaveAll();
   for (const DeviceWorker* const worker : server.workers()) {
     if (!worker->is_lost()) continue;
     return Error(absl::StatusCode::kUnavailable, Reason::kDeviceLost,

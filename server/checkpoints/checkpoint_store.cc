@@ -81,10 +81,12 @@ std::string DigestOf(const FileImage& image) {
 class CheckpointStore::Saving {
  public:
   Saving(CheckpointStore& store, v1::Record record,
-         std::vector<SavedTensor> tensors, int keep)
+         std::vector<SavedTensor> tensors, int keep,
+         const std::function<absl::Status()>& check_wanted)
       : store_(store),
         record_(std::move(record)),
         keep_(keep),
+        check_wanted_(check_wanted),
         files_(CutFiles(std::move(tensors))) {}
   Saving(const Saving&) = delete;
   Saving& operator=(const Saving&) = delete;
@@ -103,6 +105,8 @@ class CheckpointStore::Saving {
       if (!written.ok()) return written;
       return true;
     }
+    absl::Status wanted = check_wanted_ ? check_wanted_() : absl::OkStatus();
+    if (!wanted.ok()) return wanted;
     absl::StatusOr<v1::Checkpoint> published =
         store_.Publish(record_, std::move(room_), keep_);
     if (!published.ok()) return published.status();
@@ -141,6 +145,7 @@ class CheckpointStore::Saving {
   CheckpointStore& store_;
   v1::Record record_;
   const int keep_;
+  const std::function<absl::Status()>& check_wanted_;
   const std::vector<std::vector<SavedTensor>> files_;
   size_t next_ = 0;
   Budget::Reservation room_;
@@ -214,8 +219,10 @@ void CheckpointStore::Release(const v1::Record& record) {
 
 Task<absl::StatusOr<v1::Checkpoint>> CheckpointStore::Save(
     const DeviceWorker::Request& request, v1::Record record,
-    std::vector<SavedTensor> tensors, int keep) {
-  Saving saving(*this, std::move(record), std::move(tensors), keep);
+    std::vector<SavedTensor> tensors, int keep,
+    const std::function<absl::Status()>& check_wanted) {
+  Saving saving(*this, std::move(record), std::move(tensors), keep,
+                check_wanted);
   const std::function<absl::StatusOr<bool>()> step = [&] {
     return saving.Step();
   };
@@ -348,11 +355,17 @@ std::vector<v1::Checkpoint> CheckpointStore::List(
 }
 
 std::vector<v1::Record> CheckpointStore::Living() const {
-  std::vector<v1::Record> records;
-  absl::MutexLock lock(&mutex_);
-  for (const auto& [number, entry] : entries_) {
-    if (entry.record.recovery()) records.push_back(entry.record);
+  std::map<std::string, v1::Record> newest;  // By uid.
+  {
+    absl::MutexLock lock(&mutex_);
+    for (const auto& [number, entry] : entries_) {
+      if (!entry.record.recovery()) continue;
+      newest[entry.record.checkpoint().instance().version().uid()] =
+          entry.record;
+    }
   }
+  std::vector<v1::Record> records;
+  for (auto& [uid, record] : newest) records.push_back(std::move(record));
   return records;
 }
 

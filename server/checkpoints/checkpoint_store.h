@@ -50,13 +50,15 @@ class CheckpointStore {
   // Saves `tensors`, contiguous ones on the CPU, and `record`, to which it adds
   // format, number, time, files and bytes. Of the checkpoints of this owner and
   // name the newest `keep` stay. What it returns would survive a power cut;
-  // after a failure nothing is there.
+  // after a failure nothing is there. `check_wanted` is asked at the very end:
+  // its error is a failure. Empty: it is wanted.
   //
   // Returns kResourceExhausted (kLimitReached) if the owner has no room,
   // StateFolder's errors, and those of DeviceWorker::Run.
   Task<absl::StatusOr<v1::Checkpoint>> Save(
       const DeviceWorker::Request& request, v1::Record record,
-      std::vector<SavedTensor> tensors, int keep);
+      std::vector<SavedTensor> tensors, int keep,
+      const std::function<absl::Status()>& check_wanted = {});
 
   // Finds a checkpoint that somebody named; number 0: the newest of the name.
   // Returns kNotFound (kCheckpointNotFound), which suggests names of the owner.
@@ -74,8 +76,9 @@ class CheckpointStore {
   std::vector<v1::Checkpoint> List(
       const std::optional<std::string>& owner) const;
 
-  // Returns the records of living instances, or deletes that of one; a record
-  // that is not there is deleted already.
+  // Returns the newest record of each living instance, or deletes those of one;
+  // what is not there is deleted already. Once it ends, no Save that asks
+  // whether the instance lives can bring it back.
   std::vector<v1::Record> Living() const;
   Task<absl::Status> DeleteLiving(const DeviceWorker::Request& request,
                                   std::string_view uid);

@@ -21,6 +21,7 @@
 #include "base/digest.h"
 #include "base/errors.h"
 #include "base/random_id.h"
+#include "base/replace_file.h"
 
 namespace backboned {
 namespace {
@@ -105,6 +106,20 @@ absl::Status CheckFormat(int root, const std::string& path) {
                                      std::string(std::strerror(errno))));
 }
 
+// Counts one more opening of the folder, and returns the count.
+absl::StatusOr<uint64_t> CountStart(int root, const std::string& path) {
+  uint64_t starts = 0;
+  const std::optional<std::string> text = ReadAll(root, "starts", /*most=*/64);
+  if (text.has_value() && !absl::SimpleAtoi(*text, &starts)) {
+    return Unusable(path, "has a file `starts` that has no number");
+  }
+  ++starts;
+  absl::Status written = ReplaceFile(absl::StrCat(path, "/starts"),
+                                     absl::StrCat(starts, "\n"), kFileMode);
+  if (written.ok()) return starts;
+  return Unusable(path, std::string(written.message()));
+}
+
 absl::StatusOr<Descriptor> Lock(int root, const std::string& path) {
   Descriptor lock(
       openat(root, "lock", O_RDWR | O_CREAT | O_CLOEXEC, kFileMode));
@@ -122,9 +137,9 @@ absl::StatusOr<Descriptor> Lock(int root, const std::string& path) {
 
 }  // namespace
 
-StateFolder::StateFolder(std::string path, Descriptor lock, Drawer blobs,
+StateFolder::StateFolder(uint64_t starts, Descriptor lock, Drawer blobs,
                          Drawer records, Drawer aside)
-    : path_(std::move(path)),
+    : starts_(starts),
       lock_(std::move(lock)),
       blobs_(std::move(blobs)),
       records_(std::move(records)),
@@ -150,12 +165,14 @@ absl::StatusOr<std::unique_ptr<StateFolder>> StateFolder::Open(
     if (!drawer.ok()) return drawer.status();
     drawers.push_back(*std::move(drawer));
   }
+  const absl::StatusOr<uint64_t> starts = CountStart(root.get(), path);
+  if (!starts.ok()) return starts.status();
   if (fsync(root.get()) != 0) {
     return Unusable(path, absl::StrCat("cannot be synced: ",
                                        std::string(std::strerror(errno))));
   }
   auto folder = std::unique_ptr<StateFolder>(
-      new StateFolder(path, *std::move(lock), std::move(drawers[0]),
+      new StateFolder(*starts, *std::move(lock), std::move(drawers[0]),
                       std::move(drawers[1]), std::move(drawers[2])));
   folder->RemoveTemporaryFiles(folder->blobs_);
   folder->RemoveTemporaryFiles(folder->records_);

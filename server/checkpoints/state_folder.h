@@ -1,6 +1,7 @@
 // The server's folder for what outlives it, `--state-dir`.
 //
 //   format                      the version of all this: 1
+//   starts                      how often it was opened
 //   lock                        held by the server that uses the folder
 //   blobs/SHA256.safetensors    tensors; named by content, so that equal ones
 //   share records/SHA256.json         what is kept, and which blobs it has
@@ -87,7 +88,8 @@ class StateFolder {
   // that may need them.
   absl::Status RemoveBlobsBut(const std::set<std::string>& kept);
 
-  const std::string& path() const { return path_; }
+  // How often the folder was opened, this time among them.
+  uint64_t starts() const { return starts_; }
 
  private:
   // A folder of equal files.
@@ -97,7 +99,7 @@ class StateFolder {
     Descriptor folder;
   };
 
-  StateFolder(std::string path, Descriptor lock, Drawer blobs, Drawer records,
+  StateFolder(uint64_t starts, Descriptor lock, Drawer blobs, Drawer records,
               Drawer aside);
 
   static absl::StatusOr<Drawer> OpenDrawer(int root, const std::string& path,
@@ -113,7 +115,7 @@ class StateFolder {
                 std::string_view why);
   void RemoveTemporaryFiles(const Drawer& drawer);
 
-  const std::string path_;
+  const uint64_t starts_;
   const Descriptor lock_;
   const Drawer blobs_;
   const Drawer records_;

@@ -145,6 +145,10 @@ absl::Status Instance::CheckVersion(const VersionCondition& condition,
       *condition.params != state.params_version) {
     return Stale(absl::StrCat("if_version has params ", *condition.params,
                               ", the instance has ", state.params_version,
+                              *condition.params > state.params_version
+                                  ? ": later changes were lost when the server "
+                                    "was restarted"
+                                  : "",
                               "; read again and retry"));
   }
   if (condition.buffers.has_value() &&

@@ -22,6 +22,8 @@ struct Settings {
   int64_t feature_cache_bytes = 0;
   // Lets everybody read it.
   bool shared = false;
+
+  bool operator==(const Settings&) const = default;
 };
 
 // Returns for each parameter of `layout` whether it is trained.

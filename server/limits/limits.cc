@@ -42,6 +42,8 @@ constexpr LimitRow kTable[] = {
      "Time in which a transfer must move 64 KiB"},
     {"drain-timeout", kTime, &Limits::drain_timeout,
      "Time for running calls to finish after SIGTERM or SIGINT"},
+    {"checkpoint-ttl", kTime, &Limits::checkpoint_ttl,
+     "Time from a checkpoint's saving until it is deleted; inf: it is not"},
 };
 
 }  // namespace

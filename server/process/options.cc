@@ -163,9 +163,16 @@ void AddServing(Adder& add, Options& options) {
           "Folder of NAME.safetensors files that instances may begin with")
       ->type_name("DIR");
   add.Add("--state-dir", options.state_dir,
-          "Folder for checkpoints, which outlive the server; no other server "
-          "may use it")
+          "Folder for named instances and checkpoints, which outlive the "
+          "server; no other server may use it")
       ->type_name("DIR");
+  add.AddDuration("--save-interval", options.save_interval,
+                  "Time after which a named instance that changed is saved in "
+                  "--state-dir; inf: at the end only");
+  add.Add("--save-versions", options.save_versions,
+          "Versions of its parameters after which it is saved earlier; 0: "
+          "however many")
+      ->check(CLI::NonNegativeNumber);
   add.Add("--omp-wait", options.omp_wait,
           "How idle threads wait: auto, passive (sleep: best beside busy "
           "clients) or "

@@ -1,5 +1,6 @@
 #include "server/rpc/checkpoints/saving.h"
 
+#include <functional>
 #include <utility>
 #include <vector>
 
@@ -42,8 +43,11 @@ Task<absl::StatusOr<v1::Checkpoint>> SaveState(
   absl::StatusOr<std::vector<SavedTensor>> tensors =
       co_await TensorsOnHost(request, *instance, *state);
   if (!tensors.ok()) co_return tensors.status();
+  const std::function<absl::Status()> check_wanted = [&] {
+    return options.recovery ? instance->CheckAlive() : absl::OkStatus();
+  };
   co_return co_await store.Save(request, std::move(record), *std::move(tensors),
-                                options.keep);
+                                options.keep, check_wanted);
 }
 
 }  // namespace backboned::rpc

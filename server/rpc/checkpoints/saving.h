@@ -20,8 +20,9 @@ namespace backboned::rpc {
 struct SaveOptions {
   std::string owner;
   std::string name;
-  int keep = 1;           // Of the owner's checkpoints of this name.
-  bool recovery = false;  // Of a living instance: for the server itself.
+  int keep = 1;  // Of the owner's checkpoints of this name.
+  // Of a living instance, for the server itself, as long as it lives.
+  bool recovery = false;
 };
 
 // Saves `state`, one of the instance's, in `store`; its digest is a chore.

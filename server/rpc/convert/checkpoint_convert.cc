@@ -1,11 +1,14 @@
 #include "server/rpc/convert/checkpoint_convert.h"
 
+#include <google/protobuf/util/time_util.h>
+
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 #include "backbones/architectures.h"
 #include "base/errors.h"
 #include "server/device/platform.h"
@@ -15,6 +18,8 @@
 
 namespace backboned::rpc {
 namespace {
+
+using google::protobuf::util::TimeUtil;
 
 absl::Status Unreadable(const v1::Checkpoint& checkpoint,
                         const absl::Status& why) {
@@ -38,6 +43,16 @@ v1::Record RecordOf(Instance& instance, const State& state) {
     record.add_column_uids(uid);
   }
   return record;
+}
+
+Restored::Former FormerOf(const v1::Record& record, uint64_t version_floor) {
+  const v1::Instance& saved = record.checkpoint().instance();
+  return {.uid = saved.version().uid(),
+          .created = absl::FromUnixNanos(
+              TimeUtil::TimestampToNanoseconds(saved.create_time())),
+          .params_version = saved.version().params(),
+          .buffers_version = saved.version().buffers(),
+          .version_floor = version_floor};
 }
 
 absl::StatusOr<CreateOptions> OptionsOf(const v1::Record& record,

@@ -3,6 +3,8 @@
 #ifndef BACKBONED_SERVER_RPC_CONVERT_CHECKPOINT_CONVERT_H_
 #define BACKBONED_SERVER_RPC_CONVERT_CHECKPOINT_CONVERT_H_
 
+#include <cstdint>
+
 #include "absl/status/statusor.h"
 #include "backboned/v1/record.pb.h"
 #include "backbones/state.h"
@@ -15,6 +17,10 @@ namespace backboned::rpc {
 // Returns the record of `state`, one of the instance's, but for the
 // checkpoint's name and owner, and what CheckpointStore::Save adds.
 v1::Record RecordOf(Instance& instance, const State& state);
+
+// Returns how the instance of a record was, which comes back. No version below
+// `version_floor` is given from then on.
+Restored::Former FormerOf(const v1::Record& record, uint64_t version_floor);
 
 // Returns the options of an instance in the state of a checkpoint in `store`,
 // with the settings that were saved; name, owner, caller and device are left to

@@ -369,6 +369,13 @@ InstanceService::DeleteInstance(Call& call,
     status = remove();
   }
   if (!status.ok()) co_return status;
+  if (absl::StatusOr<CheckpointStore*> store = server().checkpoints();
+      store.ok()) {
+    const DeviceWorker::Request caller = call.WorkerRequest(/*lane=*/0);
+    absl::Status forgotten =
+        co_await (*store)->DeleteLiving(caller, (*instance)->uid());
+    if (!forgotten.ok()) co_return forgotten;
+  }
   co_return v1::DeleteInstanceResponse();
 }
 

@@ -36,7 +36,9 @@ using ::testing::IsEmpty;
 using ::testing::SizeIs;
 
 std::shared_ptr<const Architecture> Mlp() {
-  return *BuildArchitecture("mnistmlp", {{"mlp_hidden_size", int64_t{4}}}, 0);
+  return *BuildArchitecture(
+      "mnistmlp",
+      {{"num_classes", int64_t{3}}, {"mlp_hidden_size", int64_t{4}}}, 0);
 }
 
 // Returns a state of `architecture` all of whose tensors have random values.

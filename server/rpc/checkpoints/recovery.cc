@@ -1,0 +1,162 @@
+#include "server/rpc/checkpoints/recovery.h"
+
+#include <spdlog/spdlog.h>
+
+#include <set>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/clock.h"
+#include "base/task.h"
+#include "server/device/device_worker.h"
+#include "server/instances/beginning.h"
+#include "server/limits/catching.h"
+#include "server/rpc/checkpoints/saving.h"
+#include "server/rpc/convert/checkpoint_convert.h"
+
+namespace backboned::rpc {
+namespace {
+
+// The pause between two looks at what has changed.
+constexpr absl::Duration kPause = absl::Seconds(1);
+
+// The bits of a version that count within one life of the server. Those above
+// count the lives; both together fit a double of JavaScript.
+constexpr int kVersionBits = 32;
+
+DeviceWorker::Request RequestOf(Server& server, const std::string& owner) {
+  return {.principal = owner, .account = server.accounts().Of({owner})};
+}
+
+}  // namespace
+
+Recovery::Recovery(Server& server, CheckpointStore& store,
+                   const Options& options)
+    : server_(server), store_(store), options_(options) {}
+
+Recovery::~Recovery() { End(); }
+
+void Recovery::Restore() {
+  for (const v1::Record& record : store_.Living()) {
+    const absl::Status restored =
+        RunCatching([&] { return RestoreOne(record); });
+    if (restored.ok()) continue;
+    spdlog::error(
+        "cannot bring back instance={}/{}, which stays on the disk: {}",
+        record.checkpoint().owner(), record.checkpoint().name(),
+        std::string(restored.message()));
+  }
+}
+
+absl::Status Recovery::RestoreOne(const v1::Record& record) {
+  const v1::Instance& saved = record.checkpoint().instance();
+  absl::StatusOr<CreateOptions> options = OptionsOf(record, store_);
+  if (!options.ok()) return options.status();
+  options->name = saved.name();
+  options->owner = saved.owner();
+  options->caller = RequestOf(server_, saved.owner());
+  // This server may have other devices than the last one.
+  if (server_.FindWorker(saved.device()).ok()) options->device = saved.device();
+  std::get<Restored>(options->beginning).former =
+      FormerOf(record, store_.folder().starts() << kVersionBits);
+  const absl::StatusOr<Created> created =
+      BlockOn(server_.CreateInstance(*options));
+  if (!created.ok()) return created.status();
+  const Instance& instance = *created->instance;
+  const StatePtr state = instance.state();
+  saved_[instance.uid()] = {.state = state,
+                            .settings = instance.settings(),
+                            .params_version = state->params_version,
+                            .time = absl::Now()};
+  spdlog::info("brought back instance={} params_version={} saved={}",
+               instance.FullName(), state->params_version,
+               absl::FormatTime(absl::FromUnixSeconds(
+                   record.checkpoint().create_time().seconds())));
+  return absl::OkStatus();
+}
+
+void Recovery::Start() {
+  thread_ = std::thread([this] { Run(); });
+}
+
+void Recovery::SaveAll() {
+  End();
+  SaveDue(/*all=*/true);
+}
+
+void Recovery::End() {
+  {
+    absl::MutexLock lock(&mutex_);
+    ending_ = true;
+    ended_.SignalAll();
+  }
+  if (thread_.joinable()) thread_.join();
+}
+
+void Recovery::Run() {
+  while (true) {
+    {
+      absl::MutexLock lock(&mutex_);
+      if (!ending_) ended_.WaitWithTimeout(&mutex_, kPause);
+      if (ending_) return;
+    }
+    SaveDue(/*all=*/false);
+    if (options_.checkpoint_ttl == absl::InfiniteDuration()) continue;
+    const absl::Status dropped =
+        store_.DropOlderThan(absl::Now() - options_.checkpoint_ttl);
+    if (!dropped.ok()) spdlog::warn("{}", std::string(dropped.message()));
+  }
+}
+
+void Recovery::SaveDue(bool all) {
+  std::set<std::string> there;
+  for (const std::shared_ptr<Instance>& instance : server_.registry().List()) {
+    if (instance->identity().ephemeral) continue;
+    there.insert(instance->uid());
+    const StatePtr state = instance->state();
+    if (IsDue(*instance, state, all)) Save(instance, state);
+  }
+  std::erase_if(
+      saved_, [&](const auto& saved) { return !there.contains(saved.first); });
+}
+
+bool Recovery::IsDue(const Instance& instance, const StatePtr& state,
+                     bool all) const {
+  const auto found = saved_.find(instance.uid());
+  if (found == saved_.end()) return true;
+  const Saved& saved = found->second;
+  if (saved.state.lock() == state && saved.settings == instance.settings()) {
+    return false;
+  }
+  const uint64_t versions = state->params_version - saved.params_version;
+  return all || absl::Now() - saved.time >= options_.interval ||
+         (options_.versions > 0 &&
+          versions >= static_cast<uint64_t>(options_.versions));
+}
+
+void Recovery::Save(const std::shared_ptr<Instance>& instance,
+                    const StatePtr& state) {
+  Saved saved = {.settings = instance->settings(),
+                 .params_version = state->params_version};
+  const SaveOptions options = {.owner = instance->identity().owner,
+                               .name = instance->identity().name,
+                               .recovery = true};
+  const absl::Status status = RunCatching([&] {
+    return BlockOn(SaveState(store_, server_.chores(),
+                             RequestOf(server_, options.owner), instance, state,
+                             options))
+        .status();
+  });
+  if (status.ok()) {
+    saved.state = state;
+  } else if (!instance->deleted()) {
+    spdlog::warn("cannot save instance={}: {}", instance->FullName(),
+                 std::string(status.message()));
+  }
+  saved.time = absl::Now();
+  saved_[instance->uid()] = std::move(saved);
+}
+
+}  // namespace backboned::rpc

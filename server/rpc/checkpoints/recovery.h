@@ -1,0 +1,89 @@
+// Lets instances outlive the server.
+
+#ifndef BACKBONED_SERVER_RPC_CHECKPOINTS_RECOVERY_H_
+#define BACKBONED_SERVER_RPC_CHECKPOINTS_RECOVERY_H_
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <thread>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "backboned/v1/record.pb.h"
+#include "backbones/state.h"
+#include "base/clock.h"
+#include "server/checkpoints/checkpoint_store.h"
+#include "server/instances/instance.h"
+#include "server/instances/settings.h"
+#include "server/server.h"
+
+namespace backboned::rpc {
+
+// Saves the named instances of a server in its folder, and brings them back at
+// the next start: with their uids, and in the versions that were saved. Later
+// versions are higher than any that the server may have given and then lost.
+//
+// An instance is saved when it has changed since: soon after it was made, after
+// an interval, after a number of versions of its parameters, and by SaveAll.
+class Recovery {
+ public:
+  struct Options {
+    absl::Duration interval = absl::Minutes(1);
+    int64_t versions = 0;  // 0: however many.
+    // Of checkpoints, which are deleted then.
+    absl::Duration checkpoint_ttl = absl::InfiniteDuration();
+  };
+
+  // `server` and `store`, which is the server's, must outlive this object.
+  Recovery(Server& server, CheckpointStore& store, const Options& options);
+  ~Recovery();
+
+  Recovery(const Recovery&) = delete;
+  Recovery& operator=(const Recovery&) = delete;
+
+  // Brings all back. What cannot be is said in the log, and stays on the disk.
+  // Call this once, before Start.
+  void Restore();
+
+  // Begins to save, and to delete old checkpoints, on a thread of its own.
+  void Start();
+
+  // Ends that, and saves all that changed since; the log says what could not
+  // be. Call this once, after the last call of a client has ended.
+  void SaveAll();
+
+ private:
+  // What the disk has of an instance.
+  struct Saved {
+    std::weak_ptr<const State> state;  // Empty: nothing that counts.
+    Settings settings;
+    uint64_t params_version = 0;
+    absl::Time time;
+  };
+
+  absl::Status RestoreOne(const v1::Record& record);
+  void Run();
+  void End();
+  void SaveDue(bool all);
+  bool IsDue(const Instance& instance, const StatePtr& state, bool all) const;
+  void Save(const std::shared_ptr<Instance>& instance, const StatePtr& state);
+
+  Server& server_;
+  CheckpointStore& store_;
+  const Options options_;
+  // By uid. The thread's between Start and SaveAll.
+  std::map<std::string, Saved> saved_;
+
+  absl::Mutex mutex_;
+  MonotonicCondVar ended_;
+  bool ending_ ABSL_GUARDED_BY(mutex_) = false;
+  std::thread thread_;
+};
+
+}  // namespace backboned::rpc
+
+#endif  // BACKBONED_SERVER_RPC_CHECKPOINTS_RECOVERY_H_
