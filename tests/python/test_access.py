@@ -2,12 +2,14 @@
 
 import grp
 import os
+import pathlib
 import pwd
 import re
 import select
 import socket
 import subprocess
 import sys
+import tempfile
 
 import backboned
 import grpc
@@ -331,6 +333,31 @@ def test_an_account_without_a_name_is_refused(unprivileged):
     )
     assert "Unavailable" in ended.stderr, ended.stderr
     assert who(path, "games") == "games"
+
+
+def test_a_number_that_another_account_is_given_has_its_name(accounts, binary):
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        os.chmod(folder, 0o755)
+        path, names = f"{folder}/s", pathlib.Path(folder, "passwd")
+        before = pathlib.Path("/etc/passwd").read_text()
+        names.write_text(before)
+        mounted = 'mount --bind "$1" /etc/passwd && shift && exec "$@"'
+        listen = f"--listen=unix:{path},principal-from=account,mode=0666"
+        with subprocess.Popen(
+            ["unshare", "-m", "sh", "-c", mounted, "sh", names, binary, listen],
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process:
+            if not process.stdout.readline():
+                pytest.skip("no file can be mounted here")
+            try:
+                assert who(path, "games") == "games"
+                names.write_text(before.replace("\ngames:", "\nplayer:"))
+                assert who(path, "games") == "player"
+                names.write_text(before)
+                assert who(path, "games") == "games"
+            finally:
+                process.terminate()
 
 
 def test_connections_beyond_the_descriptors_wait(binary, tmp_path):

@@ -146,19 +146,20 @@ void AccountAcceptor::Accept(int listener) {
   (*door)->acceptor->HandleNewConnection(&parameters);
 }
 
-// Returns the door of an account, which it keeps.
+// Returns the door of an account under its name of now. It keeps that door.
 absl::StatusOr<AccountAcceptor::Door*> AccountAcceptor::DoorOf(uid_t account) {
-  const auto known = accounts_.find(account);
-  if (known != accounts_.end()) return known->second;
-  absl::StatusOr<Identity> identity = IdentityOfAccount(account);
+  const absl::StatusOr<Identity> identity = IdentityOfAccount(account);
   if (!identity.ok()) return identity.status();
+  const std::pair key(account, identity->name);
+  const auto known = accounts_.find(key);
+  if (known != accounts_.end()) return known->second;
   if (accounts_.size() == kMostAccounts) {
     return absl::ResourceExhaustedError(
         absl::StrCat(kMostAccounts, " other accounts have connected"));
   }
   Door* const door = &doors_[accounts_.size()];
   door->announcer->SetIdentity(*identity);
-  accounts_.emplace(account, door);
+  accounts_.emplace(key, door);
   return door;
 }
 

@@ -11,6 +11,7 @@
 #include <memory>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -62,7 +63,8 @@ class AccountAcceptor {
   std::thread thread_;
   // The following belong to the thread.
   std::vector<Door> doors_;
-  std::map<uid_t, Door*> accounts_;
+  // A number may become another account's, which has another name, and door.
+  std::map<std::pair<uid_t, std::string>, Door*> accounts_;
 };
 
 }  // namespace backboned::rpc
