@@ -352,6 +352,10 @@ absl::Status Serve(const Options& options,
   }
   if (recovery) recovery->Start();
   std::cout << ServingLine(server, **rpc_server) << std::endl;
+  if (options.die_with_parent && !std::cout) {
+    // Nobody reads it: the parent ended before it was watched.
+    kill(getpid(), kParentEnded);
+  }
   ServeUntilSignal(**rpc_server, options, users ? &*users : nullptr, signals);
   if (recovery) recovery->SaveAll();
   for (const DeviceWorker* const worker : server.workers()) {

@@ -1,31 +1,24 @@
 #include "server/process/parent.h"
 
-#include <poll.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
-#include <cerrno>
 #include <csignal>
-#include <cstring>
 #include <thread>
 
-#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 
 namespace backboned {
 
 absl::Status SignalParentsEnd(pid_t parent, int signal) {
-  // PR_SET_PDEATHSIG would watch the parent's thread, which may end before it.
-  const auto watched = static_cast<int>(syscall(SYS_pidfd_open, parent, 0));
-  // While it is the parent, its number is no other process's.
-  if (watched < 0 || getppid() != parent) {
+  if (getppid() != parent) {
     return absl::FailedPreconditionError(
-        absl::StrCat("cannot watch the process that started this one: ",
-                     std::strerror(watched < 0 ? errno : ESRCH)));
+        "the process that started this one has ended");
   }
-  std::thread([watched, signal] {
-    pollfd end = {.fd = watched, .events = POLLIN};
-    while (poll(&end, 1, -1) < 0 && errno == EINTR) {
-    }
+  // PR_SET_PDEATHSIG would watch the parent's thread, which may end before it,
+  // and a pidfd needs Linux 5.3, which not every machine of a cluster has.
+  std::thread([parent, signal] {
+    while (getppid() == parent) absl::SleepFor(absl::Seconds(1));
     kill(getpid(), signal);
   }).detach();
   return absl::OkStatus();

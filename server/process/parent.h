@@ -9,9 +9,9 @@
 
 namespace backboned {
 
-// Sends this process `signal` when its parent, the process `parent`, has ended;
-// however it ends, and whichever of its threads started this process. Returns
-// kFailedPrecondition if it has ended already, or the system cannot tell.
+// Sends this process `signal` within a second after its parent, the process
+// `parent`, has ended; however it ends, and whichever of its threads started
+// this process. Returns kFailedPrecondition if it has ended already.
 absl::Status SignalParentsEnd(pid_t parent, int signal);
 
 }  // namespace backboned

@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -286,7 +287,57 @@ def test_server_ends_when_its_python_is_killed(binary):
     program, pid, folder = script(STARTED + "time.sleep(60)", binary)
     program.kill()
     program.communicate()
-    wait_until(lambda: not is_running(pid) and not os.path.exists(folder))
+    wait_until(lambda: not is_running(pid))
+    assert os.listdir(folder) == []  # Another server may still start in it.
+    os.utime(folder, (0, 0))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", os.path.dirname(folder))
+        fresh = tempfile.mkdtemp(prefix="backboned-local-")
+        backboned.local_server(binary=binary, threads=1).close()
+    assert not os.path.exists(folder)
+    os.rmdir(fresh)
+
+
+def test_server_ends_when_its_python_is_killed_as_it_starts(binary, tmp_path):
+    text = f"""
+import os, signal, subprocess
+server = subprocess.Popen(
+    [{str(binary)!r}, "--listen=unix:{tmp_path}/s", "--die-with-parent"],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.DEVNULL,
+)
+print(server.pid, "{tmp_path}/s", flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    program, pid, _ = script(text, binary)
+    program.communicate()
+    wait_until(lambda: not is_running(pid))
+
+
+def test_children_of_its_python_neither_keep_nor_end_it(binary):
+    text = (
+        STARTED
+        + """
+import os, sys
+if not os.fork():  # Ends first.
+    os._exit(0)
+os.wait()
+child = os.fork()
+if not child:  # Stays, and knows nothing of the server.
+    os.close(1), os.close(2)
+    time.sleep(600)
+print(server.info().version, child, flush=True)
+time.sleep(600)
+"""
+    )
+    program, pid, folder = script(text, binary)
+    version, child = program.stdout.readline().split()
+    assert version == backboned.__version__
+    program.kill()
+    program.communicate()
+    wait_until(lambda: not is_running(pid))
+    os.kill(int(child), signal.SIGKILL)
+    os.rmdir(folder)
 
 
 def test_ctrl_c_reaches_the_server_through_python_only(binary):

@@ -12,10 +12,9 @@ import subprocess
 import sysconfig
 import tempfile
 import time
-import weakref
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from backboned.errors import ServerStartError
 
@@ -81,8 +80,9 @@ def find_checkout() -> Path | None:
     return None
 
 
+_PREFIX = "backboned-local-"
 _SOCKET = "server.sock"
-_LOG = "server.log"
+_ABANDONED_AFTER_S = 3600.0
 _LOG_LINES = 20
 _GRACE_S = 10.0
 _MAX_SOCKET_PATH = 100
@@ -94,19 +94,14 @@ _ALONE = {
     "BACKBONED_TAPE_TTL": "24h",
 }
 
-# Ends the server and removes its folder when the pipe on its standard input closes
-# without a line, which happens when this Python dies, however it does. (A parent-death
-# signal would need code between fork and exec, and would follow a thread, not the
-# process.)
-_WATCH = 'read -r _ || { kill -TERM "$1"; rm -rf -- "$2"; }'
-
 
 class ServerProcess:
     """A running server.
 
     It has a session of its own, so that Ctrl-C in the trainer does not reach it
     before the trainer is done with it. It ends with `stop`, at the interpreter's
-    exit, and when this process dies.
+    exit, and when this process dies. Its log has no name among the files, and goes
+    with the two processes.
 
     - `arguments`: options besides ``--listen``.
     - `start_timeout`: seconds until it must serve.
@@ -124,25 +119,23 @@ class ServerProcess:
         self._owner_pid = os.getpid()
         self._folder = _private_folder()
         self.target = f"unix:{self._folder / _SOCKET}"
-        self._log_path = self._folder / _LOG
-        self._watcher: subprocess.Popen[bytes] | None = None
-        command = [str(binary), "--listen", self.target, *arguments]
+        self._log = tempfile.TemporaryFile()
+        own = ["--listen", self.target, "--die-with-parent"]
         try:
-            with open(self._log_path, "wb") as log:
-                self._process = subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=log,
-                    start_new_session=True,
-                    env={**_ALONE, **_environment()},
-                )
+            self._process = subprocess.Popen(
+                [str(binary), *own, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=self._log,
+                start_new_session=True,
+                env={**_ALONE, **_environment()},
+            )
         except OSError as error:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._log.close()
+            self._folder.rmdir()
             raise ServerStartError(f"cannot start {binary}: {error}") from error
         atexit.register(self.stop)
         try:
-            self._watcher = _watch(self._process.pid, self._folder)
             self.banner = self._await_banner(time.monotonic() + start_timeout)
         except BaseException:
             self.stop()
@@ -178,16 +171,8 @@ class ServerProcess:
                 self._process.wait()
         if self._process.stdout is not None:
             self._process.stdout.close()
-        self._dismiss_watcher()
+        self._log.close()
         shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _dismiss_watcher(self) -> None:
-        watcher, self._watcher = self._watcher, None
-        if watcher is None or watcher.stdin is None:
-            return
-        watcher.kill()
-        watcher.wait()
-        watcher.stdin.close()
 
     def _await_banner(self, deadline: float) -> str:
         """Read the line that says that the server serves."""
@@ -211,11 +196,12 @@ class ServerProcess:
         return line.decode(errors="replace").strip()
 
     def _last_words(self) -> str:
-        try:
-            lines = self._log_path.read_text(errors="replace").splitlines()
-        except OSError:
+        if self._log.closed:
             return ""
-        words = "\n".join(lines[-_LOG_LINES:])
+        log = self._log.fileno()
+        # The server writes where the file's position is, which stays as it is.
+        text = os.pread(log, os.fstat(log).st_size, 0).decode(errors="replace")
+        words = "\n".join(text.splitlines()[-_LOG_LINES:])
         return f":\n{words}" if words else ""
 
 
@@ -239,39 +225,24 @@ def options(
 
 def _private_folder() -> Path:
     """Make a folder that only this user may enter, with a path short enough."""
-    folder = Path(tempfile.mkdtemp(prefix="backboned-"))
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
     if len(str(folder / _SOCKET)) > _MAX_SOCKET_PATH:
         folder.rmdir()
-        folder = Path(tempfile.mkdtemp(prefix="backboned-", dir="/tmp"))
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir="/tmp"))
+    _remove_abandoned(folder.parent)
     return folder
 
 
-def _watch(pid: int, folder: Path) -> subprocess.Popen[bytes]:
-    watcher = subprocess.Popen(
-        ["/bin/sh", "-c", _WATCH, "backboned-watch", str(pid), str(folder)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    pipe = watcher.stdin
-    assert pipe is not None
-    _pipes.add(pipe)
-    return watcher
+def _remove_abandoned(parent: Path) -> None:
+    """Remove the folders of servers that ended after the processes that began them.
 
-
-_pipes: weakref.WeakSet[IO[bytes]] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    """Close the child's ends: a DataLoader worker must not keep a server alive."""
-    for pipe in list(_pipes):
-        with contextlib.suppress(OSError):
-            pipe.close()
-
-
-if hasattr(os, "register_at_fork"):  # Not on Windows.
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    A server removes its socket, and cannot know that the folder was for it alone. A
+    folder that was empty for an hour is no server's that starts.
+    """
+    for folder in parent.glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):  # Others', and those that are not empty.
+            if time.time() - folder.stat().st_mtime > _ABANDONED_AFTER_S:
+                folder.rmdir()
 
 
 def _ending(status: int) -> str:
