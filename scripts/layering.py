@@ -100,8 +100,8 @@ MAY_USE: dict[str, set[str] | None] = {
     },
     # The program of who runs a server: users, tokens, a front.
     "client/cli": {
-        *("base", "proto", "users", "CLI11", "nlohmann-json", "OpenSSL", "Protobuf"),
-        "yaml-cpp",
+        *("base", "proto", "users", "client/cpp"),
+        *("CLI11", "nlohmann-json", "OpenSSL", "Protobuf", "yaml-cpp"),
     },
     "client/native": {"client/cpp", "proto/wire"},
     "client/examples": {"client/cpp", "CLI11", "OpenSSL"},

@@ -139,18 +139,19 @@ absl::Status CheckPair(const std::string& chain, const std::string& key) {
   return absl::OkStatus();
 }
 
-absl::Status CheckCas(const std::string& pem) {
+absl::Status CheckCas(const std::string& option, const std::string& pem) {
   const Bio reader = Reader(pem);
   int count = 0;
   while (const Certificate parsed = Parse(reader)) {
     if (X509_check_ca(parsed.get()) == 0) {
       return absl::InvalidArgumentError(
-          "--client-ca has a certificate that is no CA's");
+          absl::StrCat(option, " has a certificate that is no CA's"));
     }
     ++count;
   }
   if (count > 0) return absl::OkStatus();
-  return absl::InvalidArgumentError("--client-ca has no certificate of PEM");
+  return absl::InvalidArgumentError(
+      absl::StrCat(option, " has no certificate of PEM"));
 }
 
 absl::Status CheckCrl(const std::string& pem) {

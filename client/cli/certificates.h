@@ -37,7 +37,7 @@ bool Fits(const std::string& certificate, const Key& key,
 // certificate with its chain and the key is its key; certificates of CAs; a
 // list of revoked certificates.
 absl::Status CheckPair(const std::string& chain, const std::string& key);
-absl::Status CheckCas(const std::string& pem);
+absl::Status CheckCas(const std::string& option, const std::string& pem);
 absl::Status CheckCrl(const std::string& pem);
 
 }  // namespace backboned::cli

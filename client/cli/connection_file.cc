@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/errors.h"
 #include "client/cli/files.h"
+#include "client/cpp/connection_file.h"
 
 namespace backboned::cli {
 
@@ -30,28 +31,6 @@ std::string Format(const Connection& connection) {
   return absl::StrCat(out.c_str(), "\n");
 }
 
-absl::StatusOr<Connection> ReadConnection(const std::string& path) {
-  const absl::StatusOr<std::string> text = ReadText(path);
-  if (!text.ok()) return text.status();
-  try {
-    const YAML::Node document = YAML::Load(*text);
-    if (document.IsMap() && document["target"]) {
-      const std::string ca = document["ca"].as<std::string>("");
-      if (!ca.empty() && !absl::StrContains(ca, "-----BEGIN")) {
-        return absl::InvalidArgumentError(absl::StrCat(
-            path, ": ca is no certificate of PEM, which others need in full"));
-      }
-      return Connection{.target = document["target"].as<std::string>(),
-                        .ca = ca,
-                        .token = document["token"].as<std::string>("")};
-    }
-  } catch (const YAML::Exception&) {
-    // As if there were no target.
-  }
-  return absl::InvalidArgumentError(absl::StrCat(
-      path, " is no connection file, which is YAML with a key `target`"));
-}
-
 absl::Status CheckWritable(const std::string& path) {
   const std::string folder = Beside(path, ".");
   if (access(folder.c_str(), W_OK) != 0) {
@@ -64,7 +43,7 @@ absl::Status CheckWritable(const std::string& path) {
     return absl::FailedPreconditionError(absl::StrCat(
         path, " belongs to another account; name a file of your own"));
   }
-  if (ReadConnection(path).ok()) return absl::OkStatus();
+  if (client::ReadConnectionFile(path).ok()) return absl::OkStatus();
   return absl::FailedPreconditionError(
       absl::StrCat(path, " exists and is no connection file; name another"));
 }

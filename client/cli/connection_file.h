@@ -6,7 +6,6 @@
 #include <string>
 
 #include "absl/status/status.h"
-#include "absl/status/statusor.h"
 
 namespace backboned::cli {
 
@@ -22,10 +21,6 @@ struct Connection {
 
 // Returns the file's text.
 std::string Format(const Connection& connection);
-
-// Reads a connection file. Returns kNotFound, kFailedPrecondition or
-// kInvalidArgument, with a message that names the file.
-absl::StatusOr<Connection> ReadConnection(const std::string& path);
 
 // Returns kFailedPrecondition if a connection file cannot be written to `path`:
 // its folder is not there or not ours to write to, or there is a file that is

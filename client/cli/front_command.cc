@@ -206,7 +206,8 @@ absl::Status Front::ReadFiles() {
   for (const absl::Status& valid :
        {options_.certificate.empty() ? absl::OkStatus()
                                      : CheckPair(chain_, key_),
-        options_.client_ca.empty() ? absl::OkStatus() : CheckCas(client_cas_),
+        options_.client_ca.empty() ? absl::OkStatus()
+                                   : CheckCas("--client-ca", client_cas_),
         options_.crl.empty() ? absl::OkStatus() : CheckCrl(crl_)}) {
     if (!valid.ok()) return valid;
   }

@@ -17,9 +17,11 @@
 #include "base/names.h"
 #include "base/principals.h"
 #include "base/replace_file.h"
+#include "client/cli/certificates.h"
 #include "client/cli/connection_file.h"
 #include "client/cli/files.h"
 #include "client/cli/tokens.h"
+#include "client/cpp/connection_file.h"
 #include "users/users_file.h"
 
 namespace backboned::cli {
@@ -65,15 +67,16 @@ absl::Status CheckAccount(const Users& users, const NewUser& added) {
 absl::StatusOr<Connection> FrontOf(const TokenOptions& options) {
   Connection front;
   if (options.target.empty()) {
-    absl::StatusOr<Connection> read =
-        ReadConnection(options.front + "/connection.yaml");
+    absl::StatusOr<client::ConnectionFile> read =
+        client::ReadConnectionFile(options.front + "/connection.yaml");
     if (!read.ok()) {
       return absl::InvalidArgumentError(
           absl::StrCat("where is the front? --front names the folder of "
                        "`backbonectl front`, or --target its host:port; ",
                        read.status().message()));
     }
-    front = *std::move(read);
+    front.target = std::move(read->target);
+    front.ca = std::move(read->credentials.ca);
   } else {
     absl::Status valid = CheckTarget("--target", options.target);
     if (!valid.ok()) return valid;
@@ -82,6 +85,8 @@ absl::StatusOr<Connection> FrontOf(const TokenOptions& options) {
   if (options.ca_file.empty()) return front;
   absl::StatusOr<std::string> ca = ReadText(options.ca_file);
   if (!ca.ok()) return PrefixMessage("--ca", ca.status());
+  absl::Status valid = CheckCas("--ca", *ca);
+  if (!valid.ok()) return valid;
   front.ca = *std::move(ca);
   return front;
 }

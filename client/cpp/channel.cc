@@ -45,7 +45,7 @@ std::shared_ptr<grpc::Channel> MakeChannel(const std::string& target,
                                            const Credentials& credentials) {
   return grpc::CreateCustomChannel(
       target,
-      credentials.use_tls()
+      UsesTls(target, credentials)
           ? grpc::SslCredentials({.pem_root_certs = credentials.ca,
                                   .pem_private_key = credentials.key,
                                   .pem_cert_chain = credentials.certificate})

@@ -16,7 +16,7 @@
 namespace backboned::client {
 
 // Makes a channel to `unix:/path` or `host:port`, without waiting for it.
-// CheckCredentials must accept the two.
+// CheckCredentials must accept the credentials.
 std::shared_ptr<grpc::Channel> MakeChannel(const std::string& target,
                                            const Credentials& credentials = {});
 

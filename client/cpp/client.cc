@@ -33,7 +33,7 @@ std::string LastWords(const std::shared_ptr<grpc::Channel>& channel) {
 
 absl::StatusOr<Client> Client::Connect(const std::string& target,
                                        Options options) {
-  const absl::Status checked = CheckCredentials(target, options.credentials);
+  const absl::Status checked = CheckCredentials(options.credentials);
   if (!checked.ok()) return checked;
   const std::shared_ptr<grpc::Channel> channel =
       MakeChannel(target, options.credentials);

@@ -3,7 +3,6 @@
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <filesystem>
 #include <map>
 #include <string_view>
@@ -113,43 +112,9 @@ absl::StatusOr<ConnectionFile> ReadConnectionFile(const std::string& path,
   } else if (values->contains("token-file")) {
     read.credentials.token = TokenFile(folder / values->at("token-file"));
   }
-  const absl::Status checked = CheckCredentials(read.target, read.credentials);
+  const absl::Status checked = CheckCredentials(read.credentials);
   if (!checked.ok()) return Refusal(path, std::string(checked.message()));
   return read;
-}
-
-absl::StatusOr<Client> ConnectByFile(const std::string& path, Options options,
-                                     absl::Duration wait) {
-  absl::StatusOr<ConnectionFile> file = ReadConnectionFile(path, wait);
-  if (!file.ok()) return file.status();
-  options.credentials = std::move(file->credentials);
-  return Client::Connect(file->target, std::move(options));
-}
-
-absl::StatusOr<Client> ConnectByDefault(Options options) {
-  const auto variable = [](const char* name) -> std::string {
-    const char* const value = std::getenv(name);
-    return value == nullptr ? "" : value;
-  };
-  const std::string target = variable("BACKBONED_SERVER");
-  if (target.ends_with(".yaml") || target.ends_with(".yml")) {
-    return ConnectByFile(target, std::move(options));
-  }
-  if (!target.empty()) return Client::Connect(target, std::move(options));
-  const std::string named = variable("BACKBONED_CONNECTION");
-  if (!named.empty()) return ConnectByFile(named, std::move(options));
-  std::filesystem::path folder = variable("XDG_CONFIG_HOME");
-  if (folder.empty()) {
-    folder = std::filesystem::path(variable("HOME")) / ".config";
-  }
-  const std::filesystem::path file = folder / "backboned/connection.yaml";
-  if (file.is_absolute() && Exists(file)) {
-    return ConnectByFile(file, std::move(options));
-  }
-  return absl::InvalidArgumentError(
-      absl::StrCat("no server is named: set BACKBONED_SERVER or "
-                   "BACKBONED_CONNECTION, or write ",
-                   file.string()));
 }
 
 }  // namespace backboned::client

@@ -46,7 +46,15 @@ Owner Parse(const std::string& pem, Read read) {
   return parsed;
 }
 
-absl::Status CheckPems(const Credentials& credentials) {
+}  // namespace
+
+bool UsesTls(const std::string& target, const Credentials& credentials) {
+  return !credentials.ca.empty() || !credentials.certificate.empty() ||
+         (credentials.token != nullptr && !absl::StartsWith(target, "unix:") &&
+          !absl::StartsWith(target, "unix-abstract:"));
+}
+
+absl::Status CheckCredentials(const Credentials& credentials) {
   const auto& [ca, certificate, key, token] = credentials;
   if (certificate.empty() != key.empty()) {
     return absl::InvalidArgumentError(
@@ -73,22 +81,6 @@ absl::Status CheckPems(const Credentials& credentials) {
   ERR_clear_error();
   if (fits) return absl::OkStatus();
   return absl::InvalidArgumentError("the key is not that of the certificate");
-}
-
-}  // namespace
-
-absl::Status CheckCredentials(const std::string& target,
-                              const Credentials& credentials) {
-  const bool is_private = credentials.use_tls() ||
-                          absl::StartsWith(target, "unix:") ||
-                          absl::StartsWith(target, "unix-abstract:");
-  if (credentials.token != nullptr && !is_private) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("a token to ", target,
-                     " needs TLS: give the CA of the server's certificate; "
-                     "without, a token goes to a Unix socket only"));
-  }
-  return CheckPems(credentials);
 }
 
 absl::Status CheckToken(std::string_view token) {

@@ -19,7 +19,7 @@ using TokenSource = std::function<absl::StatusOr<std::string>()>;
 
 struct Credentials {
   // Certificates (PEM) of those who may have signed the server's. Empty: with a
-  // certificate of the client, those that the system trusts.
+  // certificate or a token of the client, those that the system trusts.
   std::string ca = {};
 
   // The client's certificate, and behind it those up to its CA's, and its key
@@ -30,15 +30,15 @@ struct Credentials {
   // The token of a call, which goes as `authorization: Bearer TOKEN`. Null:
   // none.
   TokenSource token = nullptr;
-
-  // Returns whether the connection is one of TLS.
-  bool use_tls() const { return !ca.empty() || !certificate.empty(); }
 };
 
-// Returns kInvalidArgument, with a sentence, unless a client can go to `target`
-// with `credentials`: a token goes through TLS, or to a Unix socket.
-absl::Status CheckCredentials(const std::string& target,
-                              const Credentials& credentials);
+// Returns whether the connection to `target` is one of TLS: a CA or a
+// certificate wants it, and a token that does not go to a Unix socket.
+bool UsesTls(const std::string& target, const Credentials& credentials);
+
+// Returns kInvalidArgument, with a sentence, unless a client can show
+// `credentials`.
+absl::Status CheckCredentials(const Credentials& credentials);
 
 // Returns kInvalidArgument unless `token` is 1 to 7168 printable characters of
 // ASCII without spaces.

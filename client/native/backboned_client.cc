@@ -95,7 +95,7 @@ const char* bb_open(const char* target, const char* session, const char* label,
                       .key = credentials->key,
                       .token = SourceOf(credentials->token)}};
   const absl::Status checked =
-      backboned::client::CheckCredentials(target, options.credentials);
+      backboned::client::CheckCredentials(options.credentials);
   if (!checked.ok()) {
     thread_local std::string sentence;
     sentence = std::string(checked.message());

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 
 # Before torch is loaded: the server shares the processor with the tests.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -97,6 +98,18 @@ def mlp(server):
 def net(server):
     """A fresh seq-mnist network."""
     return server.create("seq-mnist", seed=0)
+
+
+@pytest.fixture(scope="session")
+def backbonectl():
+    """The program: by its variable, beside the server's, or in the build."""
+    named = os.environ.get("BACKBONECTL")
+    beside = Path(os.environ.get("BACKBONED_BIN", "backboned")).with_name("backbonectl")
+    built = Path(__file__).parents[2] / "build/release/backbonectl"
+    for path in (named, beside, built):
+        if path and Path(path).exists():
+            return Path(path)
+    pytest.skip("backbonectl is not built")
 
 
 @pytest.fixture(scope="session")

@@ -7,32 +7,18 @@ import pwd
 import re
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="session")
-def program():
-    """The program: by its variable, beside the server's, or in the build."""
-    named = os.environ.get("BACKBONECTL")
-    beside = Path(os.environ.get("BACKBONED_BIN", "backboned")).with_name("backbonectl")
-    for path in (named, beside, ROOT / "build/release/backbonectl"):
-        if path and Path(path).exists():
-            return Path(path)
-    pytest.skip("backbonectl is not built")
-
 
 @pytest.fixture
-def run(program, tmp_path):
+def run(backbonectl, tmp_path):
     """Runs the program on a users file of the test's own."""
 
     def run_one(*arguments):
         return subprocess.run(
-            [program, *map(str, arguments)],
+            [backbonectl, *map(str, arguments)],
             env={**os.environ, "BACKBONED_USERS": str(tmp_path / "users.yaml")},
             capture_output=True,
             text=True,
@@ -104,9 +90,9 @@ def test_the_file_is_its_owners_and_keeps_its_mode(does, tmp_path):
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_two_at_once_lose_nobody(program, does, tmp_path):
+def test_two_at_once_lose_nobody(backbonectl, does, tmp_path):
     names = [f"user{n}" for n in range(12)]
-    command = [program, "user", "add", "--users", tmp_path / "users.yaml"]
+    command = [backbonectl, "user", "add", "--users", tmp_path / "users.yaml"]
     started = [
         subprocess.Popen([*command, name], stderr=subprocess.DEVNULL) for name in names
     ]
@@ -193,17 +179,16 @@ def test_openssl_knows_the_signature(does, tmp_path):
     )
 
 
-def test_a_connection_file_is_its_owners(does, run, refuses, tmp_path):
+def test_a_connection_file_is_its_owners(does, run, refuses, tmp_path, authority):
     does("user", "add", "alice")
-    (tmp_path / "ca.pem").write_text("-----BEGIN\nabc\n-----END\n")
     file = tmp_path / "connection.yaml"
-    options = (*TARGET, "--ca", tmp_path / "ca.pem", "--connection", file)
+    options = (*TARGET, "--ca", authority.ca, "--connection", file)
     first = run("user", "token", "alice", *options)
     assert first.stderr == f"wrote {file}\n"
     assert file.stat().st_mode & 0o777 == 0o600
     connection = yaml.safe_load(file.read_text())
     assert connection["target"] == "lab.example.org:8443"
-    assert connection["ca"] == "-----BEGIN\nabc\n-----END\n"
+    assert connection["ca"] == authority.ca.read_text()
     assert run("user", "token", "alice", *options).stderr == f"replaced {file}\n"
     assert yaml.safe_load(file.read_text())["token"] != connection["token"]
     file.write_text("a diary")
@@ -264,11 +249,11 @@ def test_a_mistake_is_one_sentence(does, refuses, arguments, words):
     assert list(listed(does)) == ["alice"]
 
 
-def test_a_full_disk_is_no_success(program, does, tmp_path):
+def test_a_full_disk_is_no_success(backbonectl, does, tmp_path):
     does("user", "add", "alice")
     with open("/dev/full", "w") as full:
         ended = subprocess.run(
-            [program, "user", "list", "--users", tmp_path / "users.yaml"],
+            [backbonectl, "user", "list", "--users", tmp_path / "users.yaml"],
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
@@ -461,7 +446,10 @@ def test_envoys_file_is_yaml_and_strips_first(front):
         ((*FRONT, "--client-ca", "no.pem"), "--client-ca: there is no file no.pem"),
         ((*FRONT, "--client-ca", "/etc/passwd"), "--client-ca has no certificate"),
         ((*FRONT, "--max-connections", "0"), "--max-connections"),
-        ((*FRONT, "--out", f"/tmp/{'x' * 100}"), "is too long for a socket in it"),
+        (
+            (*FRONT, "--out", f"/tmp/{'x' * 100}"),
+            "is too long for a socket in it",
+        ),
         ((*FRONT, "--out", "/etc/passwd"), "cannot make the folder /etc/passwd"),
     ],
 )

@@ -4,6 +4,8 @@ import contextlib
 import os
 import re
 import socket
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -293,13 +295,49 @@ def test_a_session_is_kept_alive_after_a_token_that_failed(
 
 
 def test_no_token_goes_in_clear_through_tcp():
+    came = []
+
+    def take():
+        with contextlib.suppress(OSError):
+            while True:
+                connection = listener.accept()[0]
+                came.append(connection.recv(1 << 16))
+                connection.close()
+
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        target = "{}:{}".format(*listener.getsockname())
-        with pytest.raises(InvalidArgument, match=f"a token to {target} needs TLS"):
-            backboned.connect(target, token="secret")
-        listener.settimeout(0.2)
-        with pytest.raises(socket.timeout):
-            listener.accept()
+        thread = threading.Thread(target=take)
+        thread.start()
+        with pytest.raises(Unavailable):
+            backboned.connect(
+                "{}:{}".format(*listener.getsockname()),
+                token="secret",
+                reconnect_timeout=0,
+            )
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+    # The beginning of a handshake.
+    assert came and all(bytes[:2] == b"\x16\x03" for bytes in came)
+
+
+def test_a_token_needs_no_ca_where_grpc_trusts_the_servers(front, authority):
+    program = (
+        "import sys, backboned\n"
+        "with backboned.connect(sys.argv[1], token='secret', reconnect_timeout=0) as s:"
+        " print(s.info().principal)"
+    )
+    trusting = {"GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": str(authority.ca)}
+    ended = [
+        subprocess.run(
+            [sys.executable, "-c", program, front.target],
+            env={**os.environ, **more},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        for more in (trusting, {})
+    ]
+    assert ended[0].stdout == "local\n", ended[0].stderr
+    assert "Unavailable" in ended[1].stderr
 
 
 def mistakes(authority, own):

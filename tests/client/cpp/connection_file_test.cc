@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "absl/time/clock.h"
+#include "client/cpp/connect.h"
 #include "tests/client/cpp/certificates.h"
 #include "tests/client/cpp/fake_server.h"
 #include "tests/testing/status_matchers.h"
@@ -103,7 +104,6 @@ TEST_F(ConnectionFileTest, EachMistakeIsASentenceWithTheFile) {
            std::pair("target: host:1\nca: /nowhere/ca.pem",
                      "ca /nowhere/ca.pem cannot be read: No such file"),
            std::pair("target: host:1\nca: c.yaml", "the CA is no certificate"),
-           std::pair("target: host:1\ntoken: x", "needs TLS"),
            std::pair("target: unix:/b\ntoken: x\ntoken-file: y",
                      "there are a token and a token-file; one is allowed"),
        }) {

@@ -21,6 +21,7 @@ using ::testing::AllOf;
 using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 using ::testing::Pair;
 
 constexpr char kTcp[] = "host:50051";
@@ -71,35 +72,38 @@ class CredentialsTest : public testing::Test {
 
 TEST_F(CredentialsTest, EachMistakeIsASentence) {
   const Identity own = Trusted().Issue();
-  EXPECT_THAT(CheckCredentials(kTcp, {.certificate = own.certificate}),
+  EXPECT_THAT(CheckCredentials({.certificate = own.certificate}),
               StatusIs(kInvalid, HasSubstr("a certificate without its key")));
-  EXPECT_THAT(CheckCredentials(kTcp, {.key = own.key}),
+  EXPECT_THAT(CheckCredentials({.key = own.key}),
               StatusIs(kInvalid, HasSubstr("a key without its certificate")));
-  EXPECT_THAT(CheckCredentials(kTcp, {.ca = "no PEM"}),
+  EXPECT_THAT(CheckCredentials({.ca = "no PEM"}),
               StatusIs(kInvalid, "the CA is no certificate in PEM"));
-  EXPECT_THAT(CheckCredentials(kTcp, {.certificate = own.key, .key = own.key}),
+  EXPECT_THAT(CheckCredentials({.certificate = own.key, .key = own.key}),
               StatusIs(kInvalid, "the certificate is no certificate in PEM"));
-  EXPECT_THAT(CheckCredentials(kTcp, {.certificate = own.certificate,
-                                      .key = own.certificate}),
+  EXPECT_THAT(CheckCredentials(
+                  {.certificate = own.certificate, .key = own.certificate}),
               StatusIs(kInvalid, HasSubstr("the key is no private key")));
-  EXPECT_THAT(CheckCredentials(kTcp, {.certificate = own.certificate,
-                                      .key = Trusted().Issue().key}),
+  EXPECT_THAT(CheckCredentials({.certificate = own.certificate,
+                                .key = Trusted().Issue().key}),
               StatusIs(kInvalid, "the key is not that of the certificate"));
-  EXPECT_THAT(CheckCredentials(kTcp, Showing(own)), IsOk());
-  EXPECT_THAT(CheckCredentials(kTcp, {}), IsOk());
+  EXPECT_THAT(CheckCredentials(Showing(own)), IsOk());
+  EXPECT_THAT(CheckCredentials({}), IsOk());
 }
 
 TEST_F(CredentialsTest, NoTokenGoesInClearThroughTcp) {
   FakeServer server;
+  NoteTokens(server);
   const Credentials token = {.token = FixedToken("secret")};
-  EXPECT_THAT(Client::Connect(server.target(), Trying(token)),
-              StatusIs(kInvalid, HasSubstr("needs TLS")));
-  EXPECT_THAT(CheckCredentials("ipv4:127.0.0.1:1", token), StatusIs(kInvalid));
-  EXPECT_THAT(CheckCredentials("dns:///unix:1", token), StatusIs(kInvalid));
-  EXPECT_THAT(CheckCredentials(kUnix, token), IsOk());
-  Credentials with_tls = token;
-  with_tls.ca = Trusted().certificate();
-  EXPECT_THAT(CheckCredentials(kTcp, with_tls), IsOk());
+  Options options = Trying(token);
+  options.connect_timeout = absl::Milliseconds(500);
+  EXPECT_THAT(Client::Connect(server.target(), options),
+              StatusIs(StatusCode::kUnavailable));
+  EXPECT_THAT(tokens_, IsEmpty());
+  EXPECT_TRUE(UsesTls("ipv4:127.0.0.1:1", token));
+  EXPECT_TRUE(UsesTls("dns:///unix:1", token));
+  EXPECT_FALSE(UsesTls(kUnix, token));
+  EXPECT_FALSE(UsesTls(kTcp, {}));
+  EXPECT_TRUE(UsesTls(kUnix, {.ca = Trusted().certificate()}));
 }
 
 TEST_F(CredentialsTest, TheServersCertificateIsChecked) {

@@ -479,8 +479,9 @@ def connect(
         error says so now and then if that is a terminal; None: nothing is said.
         `backboned.print_waiting` prints each pause.
     ca : str, bytes or path, optional
-        Certificates of those who may have signed the server's: a path, or PEM. With
-        it, or with a certificate, the connection is one of TLS.
+        Certificates of those who may have signed the server's: a path, or PEM; else
+        those that grpc trusts. With it, with a certificate, or with a token that goes
+        to no Unix socket, the connection is one of TLS.
     certificate, key : str, bytes or path, optional
         What the client shows: a path, or PEM; both or neither.
     token : str, path or callable, optional
@@ -496,8 +497,7 @@ def connect(
     ------
     InvalidArgument
         If the target is of no such form, or the label, a number of seconds, the
-        credentials or the connection file are none; or a token would go through TCP
-        without TLS.
+        credentials or the connection file are none.
     Unavailable
         If nothing answers there, or the connection file is not there.
     Refused

@@ -136,7 +136,7 @@ class Channel:
         on_wait: OnWait = retries.show_waiting,
         credentials: Credentials = _NOTHING,
     ) -> None:
-        credentials.check(target)
+        credentials.check()
         if label is not None and not _LABEL.fullmatch(label):
             raise InvalidArgument(
                 f"the label is {label!r}; it is 1 to 64 characters of [A-Za-z0-9_.-]"

@@ -50,29 +50,23 @@ class Credentials:
     key: bytes = b""
     ask_token: Callable[[], str] | None = None
 
-    @property
-    def use_tls(self) -> bool:
-        """Say whether the connection is one of TLS."""
-        return bool(self.ca or self.certificate)
+    def use_tls(self, target: str) -> bool:
+        """Say whether the connection to a target is one of TLS.
 
-    def check(self, target: str) -> None:
-        """Refuse what cannot go to a target.
-
-        Raises InvalidArgument: a certificate without its key, or the reverse; a token
-        that would go through TCP without TLS.
+        A CA or a certificate wants it, and a token that goes to no Unix socket.
         """
+        if self.ca or self.certificate:
+            return True
+        return self.ask_token is not None and not target.startswith("unix:")
+
+    def check(self) -> None:
+        """Raise InvalidArgument for a certificate without its key, or the reverse."""
         if bool(self.certificate) != bool(self.key):
             given, missing = "certificate", "key"
             if self.key:
                 given, missing = missing, given
             raise InvalidArgument(
                 f"{given} is given without {missing}; a client shows both, or neither"
-            )
-        is_private = self.use_tls or target.startswith("unix:")
-        if self.ask_token is not None and not is_private:
-            raise InvalidArgument(
-                f"a token to {target} needs TLS: give ca=, the CA of the server's "
-                "certificate; without, a token goes to a Unix socket only"
             )
 
     def token(self) -> str:
@@ -122,7 +116,7 @@ class Credentials:
         - `message`: grpc's.
         - `answered`: whether the server has answered before.
         """
-        if not self.use_tls:
+        if not self.use_tls(target):
             suspects = not answered and not target.startswith("unix:")
             if suspects and any(word in message for word in _CUT):
                 return "; if it speaks TLS, give ca="
@@ -148,7 +142,7 @@ class Credentials:
 
     def channel(self, target: str, options: Sequence[tuple[str, Any]]) -> Any:
         """Make a channel of grpc's."""
-        if not self.use_tls:
+        if not self.use_tls(target):
             return grpc.insecure_channel(target, options=options)
         shown = grpc.ssl_channel_credentials(
             self.ca or None, self.key or None, self.certificate or None
