@@ -59,17 +59,18 @@ absl::Status ReadAddress(const std::string& text, FrontConfig& config) {
                    "such as 0.0.0.0:8443, 192.0.2.1:8443 or [::]:8443"));
 }
 
-absl::Status ReadServer(const std::string& text, FrontConfig& config) {
-  config.socket = text.substr(std::min(text.size(), std::strlen("unix:")));
+// Reads unix:/path; an error says what a port would do.
+absl::Status ReadSocket(const std::string& option, const std::string& text,
+                        const std::string& port, std::string& path) {
+  path = text.substr(std::min(text.size(), std::strlen("unix:")));
   if (!absl::StartsWith(text, "unix:/")) {
     return absl::InvalidArgumentError(
-        absl::StrCat("--server ", Quote(text),
-                     " is no Unix socket, unix:/path; a port would "
-                     "let others name principals"));
+        absl::StrCat(option, " ", Quote(text),
+                     " is no Unix socket, unix:/path; a port would ", port));
   }
-  if (config.socket.size() <= kMaxSocketPath) return absl::OkStatus();
+  if (path.size() <= kMaxSocketPath) return absl::OkStatus();
   return absl::InvalidArgumentError(
-      absl::StrCat("--server ", text, ": a socket's path has at most ",
+      absl::StrCat(option, " ", text, ": a socket's path has at most ",
                    kMaxSocketPath, " bytes"));
 }
 
@@ -97,11 +98,6 @@ absl::StatusOr<std::string> NameFor(const FrontOptions& options,
 }
 
 absl::Status MakeFolder(const std::string& folder) {
-  if (folder.size() + std::strlen("/admin.sock") > kMaxSocketPath) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "--out ", folder, " is too long for a socket in it; it may have ",
-        kMaxSocketPath - std::strlen("/admin.sock"), " bytes"));
-  }
   if (mkdir(folder.c_str(), 0700) == 0 ||
       std::filesystem::is_directory(folder)) {
     return absl::OkStatus();
@@ -163,7 +159,8 @@ absl::Status Front::Put(const std::string& name, const std::string& text,
 absl::Status Front::ReadOptions() {
   absl::Status read = ReadAddress(options_.address, config_);
   if (!read.ok()) return read;
-  read = ReadServer(options_.server, config_);
+  read = ReadSocket("--server", options_.server, "let others name principals",
+                    config_.socket);
   if (!read.ok()) return read;
   absl::StatusOr<std::string> name = NameFor(options_, config_);
   if (!name.ok()) return name.status();
@@ -180,6 +177,11 @@ absl::Status Front::ReadOptions() {
   if (config_.folder.size() > 1 && config_.folder.back() == '/') {
     config_.folder.pop_back();
   }
+  const std::string admin = options_.admin.empty()
+                                ? absl::StrCat("unix:", Path("admin.sock"))
+                                : options_.admin;
+  read = ReadSocket("--admin", admin, "let others end Envoy", config_.admin);
+  if (!read.ok()) return read;
   config_.max_connections = options_.max_connections;
   config_.certificates = !options_.client_ca.empty();
   config_.json = options_.json;

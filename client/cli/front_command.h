@@ -16,6 +16,9 @@ struct FrontOptions {
   std::string address;
   // The server's socket, unix:/path.
   std::string server = "unix:/run/backboned/front.sock";
+  // The socket of Envoy's admin interface, unix:/path. Empty: admin.sock in
+  // `out`.
+  std::string admin;
   // The DNS name or IP address by which clients reach it. Empty: that of
   // `address`.
   std::string name;

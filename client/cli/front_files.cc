@@ -39,9 +39,10 @@ static_resources:
           common_tls_context:
             alpn_protocols: @alpn@
             tls_params: {tls_minimum_protocol_version: TLSv1_2}
-            # Files named here are read again when others are renamed over them.
+            # Read again when anything of the folder is renamed: a file written by
+            # `backbonectl front`, or the link of a mounted Secret.
             tls_certificate_sds_secret_configs:
-            - {name: server, sds_config: {path_config_source: {path: @certificate@}}}
+            - {name: server, sds_config: {path_config_source: {path: @certificate@, watched_directory: {path: @folder@}}}}
 @clients@      filters:
       - name: http
         typed_config:
@@ -83,7 +84,7 @@ static_resources:
                 - remove: x-forwarded-client-cert
           - name: tokens  # A token's user; a wrong token is refused.
             config_discovery:
-              config_source: {path_config_source: {path: @tokens@}}
+              config_source: {path_config_source: {path: @tokens@, watched_directory: {path: @folder@}}}
               type_urls: [type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication]
           - name: certificates  # Else the one DNS name of the client's certificate.
             typed_config:
@@ -133,7 +134,7 @@ static_resources:
 
 constexpr char kClients[] =
     R"yaml(            validation_context_sds_secret_config:
-              {name: clients, sds_config: {path_config_source: {path: @path@}}}
+              {name: clients, sds_config: {path_config_source: {path: @path@, watched_directory: {path: @folder@}}}}
 )yaml";
 
 constexpr char kJson[] =
@@ -172,19 +173,21 @@ std::string EnvoyYaml(const FrontConfig& config) {
   };
   const std::string clients =
       config.certificates
-          ? absl::StrReplaceAll(kClients, {{"@path@", path("clients.json")}})
+          ? absl::StrReplaceAll(kClients, {{"@path@", path("clients.json")},
+                                           {"@folder@", Quoted(config.folder)}})
           : "";
   const std::string json =
       config.json
           ? absl::StrReplaceAll(kJson, {{"@path@", path("contract.pb")}})
           : "";
   return absl::StrReplaceAll(
-      kEnvoyYaml, {{"@admin@", path("admin.sock")},
+      kEnvoyYaml, {{"@admin@", Quoted(config.admin)},
                    {"@alpn@", config.json ? "[h2, http/1.1]" : "[h2]"},
                    {"@certificate@", path("certificate.json")},
                    {"@clients@", clients},
                    {"@codec@", config.json ? "AUTO" : "HTTP2"},
                    {"@connections@", absl::StrCat(config.max_connections)},
+                   {"@folder@", Quoted(config.folder)},
                    {"@host@", Quoted(config.host)},
                    {"@json@", json},
                    {"@port@", absl::StrCat(config.port)},

@@ -12,8 +12,10 @@ struct FrontConfig {
   std::string folder;
   std::string host;
   int port = 0;
-  // The path of the server's Unix socket.
+  // The paths of the server's Unix socket, and of Envoy's, which it makes for
+  // who looks after it.
   std::string socket;
+  std::string admin;
   int max_connections = 0;
   // Clients are asked for certificates, which clients.json is about.
   bool certificates = false;
@@ -22,7 +24,7 @@ struct FrontConfig {
 };
 
 // Returns envoy.yaml. It names certificate.json, tokens.json, clients.json and
-// contract.pb in the folder, and makes admin.sock there.
+// contract.pb in the folder.
 std::string EnvoyYaml(const FrontConfig& config);
 
 // Returns certificate.json: the front's certificate with its chain and its key,

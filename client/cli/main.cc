@@ -175,6 +175,8 @@ void AddFront(CLI::App& app, Options& options, absl::Status& status) {
   add("--address", front.address, "IP:PORT", "Where the front listens")
       ->required();
   add("--server", front.server, "unix:/PATH", "The socket of the server");
+  add("--admin", front.admin, "unix:/PATH",
+      "The socket of Envoy's admin interface; else admin.sock in --out");
   add("--name", front.name, "NAME",
       "DNS name or IP address by which clients reach the front; else that of "
       "--address");

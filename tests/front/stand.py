@@ -79,6 +79,8 @@ class Stand:
         self.folder = Path(tempfile.mkdtemp(prefix="front."))
         self.users = self.folder / "users.yaml"
         self.out = self.folder / "front"
+        # Envoy and the server read them where backbonectl has written them.
+        self.read_out, self.read_users = self.out, self.users
         self.port = free_port()
         self.socket = f"unix:{self.folder}/server.sock"
         self.lab = Authority(self.folder / "lab", "A lab's CA")
@@ -130,7 +132,14 @@ class Stand:
         with open(self.folder / "server.log", "ab") as log:
             self.server = subprocess.Popen(
                 [binary, "--listen", self.socket, "--listen", front]
-                + ["--users", self.users, "--threads", "1", "--stall-timeout", "30s"],
+                + [
+                    "--users",
+                    self.read_users,
+                    "--threads",
+                    "1",
+                    "--stall-timeout",
+                    "30s",
+                ],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
@@ -141,7 +150,7 @@ class Stand:
         """Start Envoy, and wait until it listens."""
         with open(self.folder / "envoy.log", "ab") as log:
             self.envoy = subprocess.Popen(
-                [find_envoy(), "-c", self.out / "envoy.yaml", "--concurrency", "2"]
+                [find_envoy(), "-c", self.read_out / "envoy.yaml", "--concurrency", "2"]
                 + ["--log-level", "warning", "--disable-hot-restart"],
                 stdout=log,
                 stderr=log,

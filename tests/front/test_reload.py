@@ -1,9 +1,17 @@
-"""Files that are renamed over are used at once, and calls that run go on."""
+"""Files that are replaced are used at once, and calls that run go on."""
 
 import ssl
 
 import pytest
-from stand import Running, bearer, wait_until
+from pod import Pod
+from stand import Running, Stand, bearer, wait_until
+
+
+@pytest.fixture(params=[Stand, Pod], ids=["renamed", "mounted"])
+def own_stand(request):
+    """Fronts of one's own: one whose files are renamed over, and one of a pod."""
+    with request.param() as made:
+        yield made
 
 
 @pytest.fixture

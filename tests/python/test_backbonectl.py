@@ -448,7 +448,7 @@ def test_envoys_file_is_yaml_and_strips_first(front):
         ((*FRONT, "--max-connections", "0"), "--max-connections"),
         (
             (*FRONT, "--out", f"/tmp/{'x' * 100}"),
-            "is too long for a socket in it",
+            "admin.sock: a socket's path has at most ",
         ),
         ((*FRONT, "--out", "/etc/passwd"), "cannot make the folder /etc/passwd"),
     ],

@@ -1,17 +1,20 @@
 """The files for containers agree with the program and with each other."""
 
 import json
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
+FRONT = "/etc/backboned/front"
 DEPLOY = (
     *("backboned.service", "compose.yaml", "front/compose.yaml"),
-    *("kubernetes.yaml", "kubernetes-gpu.yaml"),
+    *("kubernetes.yaml", "kubernetes-gpu.yaml", "front/kubernetes.yaml"),
 )
 
 STATUS = """\
@@ -62,6 +65,53 @@ def test_server_knows_each_variable(file, known):
     named = set(re.findall(r"BACKBONED_\w+", text))
     assert "BACKBONED_LISTEN" in named or "BACKBONED_THREADS" in named
     assert named <= known
+
+
+def test_the_pod_of_a_front_is_what_backbonectl_writes_for(backbonectl, tmp_path):
+    page = (ROOT / "deploy/front/README.md").read_text()
+    page = page[page.index("## Kubernetes") : page.index("## JSON")]
+    written = (
+        re.search(r"backbonectl (front .*\n.*)", page)[1].replace("\\", "").split()
+    )
+    subprocess.run(
+        [backbonectl, *written, "--out", tmp_path],
+        env={**os.environ, "BACKBONED_USERS": str(tmp_path / "users.yaml")},
+        check=True,
+        timeout=60,
+    )
+    text = (tmp_path / "envoy.yaml").read_text().replace(str(tmp_path), FRONT)
+    envoy = yaml.safe_load(text)
+    pod = ROOT / "deploy/front/kubernetes.yaml"
+    deployment, service = yaml.safe_load_all(pod.read_text())
+    spec = deployment["spec"]["template"]["spec"]
+    server, front = spec["containers"]
+    mounts = [
+        {m["mountPath"]: m["name"] for m in c["volumeMounts"]} for c in (server, front)
+    ]
+    volumes = {volume["name"]: volume for volume in spec["volumes"]}
+    # All that Envoy reads is in the Secret of the page, and mounted where it is sought.
+    read = set(re.findall(rf"{FRONT}/([\w.]+)", text)) | {"envoy.yaml"}
+    assert read == set(re.findall(rf"--from-file={FRONT}/([\w.]+)", page))
+    assert mounts[1][FRONT] == "front" and f"{FRONT}/envoy.yaml" in front["args"]
+    assert volumes["front"]["secret"]["secretName"] == "backboned-front"
+    assert f"secret {volumes['users']['secret']['secretName']} --from-file" in page
+    # Both sockets are in the folder that the containers share, and the server's is it.
+    admin = envoy["admin"]["address"]["pipe"]["path"]
+    endpoints = envoy["static_resources"]["clusters"][0]["load_assignment"]["endpoints"]
+    address = endpoints[0]["lb_endpoints"][0]["endpoint"]["address"]["pipe"]["path"]
+    shared = {mounted["/run/backboned"] for mounted in mounts}
+    assert len(shared) == 1 and "emptyDir" in volumes[shared.pop()]
+    assert {str(Path(path).parent) for path in (admin, address)} == {"/run/backboned"}
+    variables = {variable["name"]: variable["value"] for variable in server["env"]}
+    assert variables["BACKBONED_LISTEN"].startswith(f"unix:{address},principal-from=")
+    users = Path(variables["BACKBONED_USERS"])
+    assert mounts[0][str(users.parent)] == "users" and users.name == "users.yaml"
+    # The port, from the listener to the Service.
+    port = envoy["static_resources"]["listeners"][0]["address"]["socket_address"]
+    assert front["ports"] == [{"name": "grpc", "containerPort": port["port_value"]}]
+    assert service["spec"]["ports"][0]["targetPort"] == "grpc"
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert service["spec"]["selector"] == labels
 
 
 INSIDE = {
