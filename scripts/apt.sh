@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Sourced by try-wheel and cross-arm64: packages of another Debian than this machine's.
+# Sourced by try-wheel, cross-arm64 and nightly: packages of another Debian than this machine's.
 
 # The one that this machine's packages come from.
 # shellcheck disable=SC2016 # apt fills it in.
