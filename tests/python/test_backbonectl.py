@@ -235,6 +235,10 @@ def test_what_root_writes_is_the_folders_owners(does, tmp_path):
         (("user", "token", "alice", "--target", "lab"), "host:port nor unix:/path"),
         (("user", "token", "alice", *TARGET, "--days", "0"), "--days"),
         (
+            ("user", "token", "alice", *TARGET, "--ca", "/etc/passwd"),
+            "--ca has no certificate of PEM",
+        ),
+        (
             ("user", "token", "alice", *TARGET, "--ca", "no.pem"),
             "--ca: there is no file",
         ),
@@ -441,6 +445,7 @@ def test_envoys_file_is_yaml_and_strips_first(front):
         ((*FRONT, "--name", "a b"), "neither a DNS name nor an IP address"),
         ((*FRONT, "--server", "127.0.0.1:50051"), "is no Unix socket, unix:/path"),
         ((*FRONT, "--server", f"unix:/{'x' * 107}"), "at most 107 bytes"),
+        ((*FRONT, "--admin", "127.0.0.1:9901"), "a port would let others end Envoy"),
         ((*FRONT, "--certificate", "c.pem"), "--certificate and --key belong together"),
         ((*FRONT, "--crl", "c.pem"), "--crl needs --client-ca"),
         ((*FRONT, "--client-ca", "no.pem"), "--client-ca: there is no file no.pem"),
