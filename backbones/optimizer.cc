@@ -396,7 +396,7 @@ absl::StatusOr<StepOutput> Step(const State& state, const StepOptions& options,
   for (const std::vector<size_t>& places : Batches(state, stepped)) {
     StepTogether(stepped, places, grads, next, optimizer);
   }
-  next.params_version = NextVersion(state, state.params_version);
+  ++next.params_version;
   if (options.zero_after) next.grads.assign(next.params.size(), at::Tensor());
   next.optimizer = std::make_shared<const OptimizerState>(std::move(optimizer));
   output.state = std::make_shared<const State>(std::move(next));

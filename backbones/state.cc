@@ -44,10 +44,6 @@ size_t IndexOf(const std::vector<Entry>& entries, const std::string& name) {
 
 }  // namespace
 
-uint64_t NextVersion(const State& state, uint64_t version) {
-  return std::max(version + 1, state.version_floor);
-}
-
 at::ScalarType DtypeOf(const State& state) {
   return state.params.empty() ? at::kFloat : state.params[0].scalar_type();
 }
@@ -132,7 +128,7 @@ StatePtr WithParams(const State& state, std::span<const Slice> slices,
                     std::span<const at::Tensor> values) {
   State next = state;
   next.params = Replace(state.params, slices, values);
-  next.params_version = NextVersion(state, state.params_version);
+  ++next.params_version;
   return std::make_shared<const State>(std::move(next));
 }
 
@@ -144,7 +140,7 @@ StatePtr WithBuffers(const State& state, std::span<const Slice> slices,
 StatePtr WithBuffers(const State& state, std::vector<at::Tensor> buffers) {
   State next = state;
   next.buffers = std::move(buffers);
-  next.buffers_version = NextVersion(state, state.buffers_version);
+  ++next.buffers_version;
   return std::make_shared<const State>(std::move(next));
 }
 
@@ -184,7 +180,6 @@ StatePtr CloneOf(const State& state, const CloneParts& parts) {
   State clone = state;
   clone.params_version = 1;
   clone.buffers_version = 1;
-  clone.version_floor = 0;
   if (!parts.grads) clone.grads.assign(clone.params.size(), at::Tensor());
   if (!parts.optimizer) clone.optimizer = nullptr;
   return std::make_shared<const State>(std::move(clone));

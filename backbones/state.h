@@ -68,15 +68,9 @@ struct State {
   OptimizerPtr optimizer;
   uint64_t params_version = 1;
   uint64_t buffers_version = 1;
-  // Later versions are at least this: lower numbers may have been given before
-  // the server was restarted.
-  uint64_t version_floor = 0;
 };
 
 using StatePtr = std::shared_ptr<const State>;
-
-// Returns the version that follows `version` in what comes after `state`.
-uint64_t NextVersion(const State& state, uint64_t version);
 
 // Returns the dtype of the State's parameters.
 at::ScalarType DtypeOf(const State& state);

@@ -30,6 +30,7 @@ constexpr int kFolderFormat = 1;
 constexpr mode_t kFolderMode = 0700;
 constexpr mode_t kFileMode = 0600;
 constexpr char kFormatFile[] = "format";
+constexpr char kCompleteFile[] = "complete";
 
 // The most bytes of a record: those of the longest patterns and groups that an
 // instance may have, several times.
@@ -137,9 +138,12 @@ absl::StatusOr<Descriptor> Lock(int root, const std::string& path) {
 
 }  // namespace
 
-StateFolder::StateFolder(uint64_t starts, Descriptor lock, Drawer blobs,
-                         Drawer records, Drawer aside)
+StateFolder::StateFolder(uint64_t starts, bool is_complete, Descriptor root,
+                         Descriptor lock, Drawer blobs, Drawer records,
+                         Drawer aside)
     : starts_(starts),
+      is_complete_(is_complete),
+      root_(std::move(root)),
       lock_(std::move(lock)),
       blobs_(std::move(blobs)),
       records_(std::move(records)),
@@ -147,7 +151,7 @@ StateFolder::StateFolder(uint64_t starts, Descriptor lock, Drawer blobs,
 
 absl::StatusOr<std::unique_ptr<StateFolder>> StateFolder::Open(
     const std::string& path) {
-  const Descriptor root(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  Descriptor root(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (root.get() < 0) {
     return Unusable(
         path, absl::StrCat("is no folder in which user ", geteuid(),
@@ -167,13 +171,14 @@ absl::StatusOr<std::unique_ptr<StateFolder>> StateFolder::Open(
   }
   const absl::StatusOr<uint64_t> starts = CountStart(root.get(), path);
   if (!starts.ok()) return starts.status();
+  const bool is_complete = unlinkat(root.get(), kCompleteFile, 0) == 0;
   if (fsync(root.get()) != 0) {
     return Unusable(path, absl::StrCat("cannot be synced: ",
                                        std::string(std::strerror(errno))));
   }
-  auto folder = std::unique_ptr<StateFolder>(
-      new StateFolder(*starts, *std::move(lock), std::move(drawers[0]),
-                      std::move(drawers[1]), std::move(drawers[2])));
+  auto folder = std::unique_ptr<StateFolder>(new StateFolder(
+      *starts, is_complete, std::move(root), *std::move(lock),
+      std::move(drawers[0]), std::move(drawers[1]), std::move(drawers[2])));
   folder->RemoveTemporaryFiles(folder->blobs_);
   folder->RemoveTemporaryFiles(folder->records_);
   return folder;
@@ -218,6 +223,14 @@ absl::Status StateFolder::Failed(std::string_view doing, const Drawer& drawer,
       absl::StrCat("the server cannot ", std::string(doing), " ", drawer.name,
                    "/", std::string(file), " in its state folder: ",
                    std::string(std::strerror(errno))));
+}
+
+absl::Status StateFolder::MarkComplete() {
+  const Descriptor file(openat(root_.get(), kCompleteFile,
+                               O_WRONLY | O_CREAT | O_CLOEXEC, kFileMode));
+  if (file.get() >= 0 && fsync(root_.get()) == 0) return absl::OkStatus();
+  return absl::InternalError(absl::StrCat(
+      "cannot make `complete` in --state-dir: ", std::strerror(errno)));
 }
 
 bool StateFolder::HasBlob(std::string_view sha256, int64_t bytes) const {

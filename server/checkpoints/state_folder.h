@@ -2,6 +2,7 @@
 //
 //   format                      the version of all this: 1
 //   starts                      how often it was opened
+//   complete                    there if the last server saved all at its end
 //   lock                        held by the server that uses the folder
 //   blobs/SHA256.safetensors    tensors; named by content, so that equal ones
 //   share records/SHA256.json         what is kept, and which blobs it has
@@ -91,6 +92,11 @@ class StateFolder {
   // How often the folder was opened, this time among them.
   uint64_t starts() const { return starts_; }
 
+  // Whether the last server called MarkComplete: the folder has all that it
+  // had.
+  bool is_complete() const { return is_complete_; }
+  absl::Status MarkComplete();
+
  private:
   // A folder of equal files.
   struct Drawer {
@@ -99,8 +105,8 @@ class StateFolder {
     Descriptor folder;
   };
 
-  StateFolder(uint64_t starts, Descriptor lock, Drawer blobs, Drawer records,
-              Drawer aside);
+  StateFolder(uint64_t starts, bool is_complete, Descriptor root,
+              Descriptor lock, Drawer blobs, Drawer records, Drawer aside);
 
   static absl::StatusOr<Drawer> OpenDrawer(int root, const std::string& path,
                                            std::string name,
@@ -116,6 +122,8 @@ class StateFolder {
   void RemoveTemporaryFiles(const Drawer& drawer);
 
   const uint64_t starts_;
+  const bool is_complete_;
+  const Descriptor root_;
   const Descriptor lock_;
   const Drawer blobs_;
   const Drawer records_;

@@ -196,6 +196,7 @@ Blueprint PlanShared(const CreateOptions& options,
                     .settings = source->settings(),
                     .source = source};
   plan.identity.uid.clear();
+  plan.identity.saved_params.reset();
   plan.settings.read_only = false;
   plan.settings.feature_cache_bytes = 0;
   plan.settings.shared = false;
@@ -229,6 +230,7 @@ struct Planner {
     if (restored.former.has_value()) {
       plan->identity.uid = restored.former->uid;
       plan->identity.created = restored.former->created;
+      plan->identity.saved_params = restored.former->saved_params;
     }
     return plan;
   }

@@ -75,7 +75,9 @@ struct Restored {
     absl::Time created;
     uint64_t params_version = 1;
     uint64_t buffers_version = 1;
-    uint64_t version_floor = 0;
+    // The version of the parameters under which this state was saved, if the
+    // above are higher.
+    std::optional<uint64_t> saved_params = {};
   };
   std::optional<Former> former = {};
 };

@@ -86,7 +86,6 @@ struct StateMaker {
     if (restored.former.has_value()) {
       first.state.params_version = restored.former->params_version;
       first.state.buffers_version = restored.former->buffers_version;
-      first.state.version_floor = restored.former->version_floor;
     }
     co_return co_await MoveToDevice(std::move(first));
   }

@@ -143,12 +143,16 @@ absl::Status Instance::CheckVersion(const VersionCondition& condition,
   }
   if (condition.params.has_value() &&
       *condition.params != state.params_version) {
+    const std::string lost =
+        identity_.saved_params.has_value() &&
+                *condition.params < state.params_version
+            ? absl::StrCat(
+                  ", having come back after a restart of the server as "
+                  "it was saved at ",
+                  *identity_.saved_params)
+            : "";
     return Stale(absl::StrCat("if_version has params ", *condition.params,
-                              ", the instance has ", state.params_version,
-                              *condition.params > state.params_version
-                                  ? ": later changes were lost when the server "
-                                    "was restarted"
-                                  : "",
+                              ", the instance has ", state.params_version, lost,
                               "; read again and retry"));
   }
   if (condition.buffers.has_value() &&

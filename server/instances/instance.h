@@ -67,6 +67,9 @@ class Instance {
     std::vector<std::string> column_uids = {};
     Precision precision = Precision::kDefault;
     bool ephemeral = false;  // Dies with its session.
+    // If it came back in a higher version: the one that its first State was
+    // saved under. Later ones are lost.
+    std::optional<uint64_t> saved_params = {};
     absl::Time created;
   };
 

@@ -73,6 +73,13 @@ class KeptServer:
             self.process.stdout.close()
             self.process = None
 
+    def end(self):
+        """End it as an admin does; give its exit status."""
+        process, self.process = self.process, None
+        process.terminate()
+        process.stdout.close()
+        return process.wait()
+
     def restart(self):
         self.kill()
         return self.start()

@@ -59,8 +59,10 @@ absl::Status Recovery::RestoreOne(const v1::Record& record) {
   options->caller = RequestOf(server_, saved.owner());
   // This server may have other devices than the last one.
   if (server_.FindWorker(saved.device()).ok()) options->device = saved.device();
-  std::get<Restored>(options->beginning).former =
-      FormerOf(record, store_.folder().starts() << kVersionBits);
+  const StateFolder& folder = store_.folder();
+  const uint64_t version =
+      folder.is_complete() ? 0 : folder.starts() << kVersionBits;
+  std::get<Restored>(options->beginning).former = FormerOf(record, version);
   const absl::StatusOr<Created> created =
       BlockOn(server_.CreateInstance(*options));
   if (!created.ok()) return created.status();
@@ -83,7 +85,9 @@ void Recovery::Start() {
 
 void Recovery::SaveAll() {
   End();
-  SaveDue(/*all=*/true);
+  if (!SaveDue(/*all=*/true)) return;
+  const absl::Status marked = store_.folder().MarkComplete();
+  if (!marked.ok()) spdlog::warn("{}", std::string(marked.message()));
 }
 
 void Recovery::End() {
@@ -110,16 +114,18 @@ void Recovery::Run() {
   }
 }
 
-void Recovery::SaveDue(bool all) {
+bool Recovery::SaveDue(bool all) {
+  bool is_saved = true;
   std::set<std::string> there;
   for (const std::shared_ptr<Instance>& instance : server_.registry().List()) {
     if (instance->identity().ephemeral) continue;
     there.insert(instance->uid());
     const StatePtr state = instance->state();
-    if (IsDue(*instance, state, all)) Save(instance, state);
+    if (IsDue(*instance, state, all)) is_saved &= Save(instance, state);
   }
   std::erase_if(
       saved_, [&](const auto& saved) { return !there.contains(saved.first); });
+  return is_saved;
 }
 
 bool Recovery::IsDue(const Instance& instance, const StatePtr& state,
@@ -136,7 +142,7 @@ bool Recovery::IsDue(const Instance& instance, const StatePtr& state,
           versions >= static_cast<uint64_t>(options_.versions));
 }
 
-void Recovery::Save(const std::shared_ptr<Instance>& instance,
+bool Recovery::Save(const std::shared_ptr<Instance>& instance,
                     const StatePtr& state) {
   Saved saved = {.settings = instance->settings(),
                  .params_version = state->params_version};
@@ -157,6 +163,7 @@ void Recovery::Save(const std::shared_ptr<Instance>& instance,
   }
   saved.time = absl::Now();
   saved_[instance->uid()] = std::move(saved);
+  return status.ok();
 }
 
 }  // namespace backboned::rpc

@@ -24,8 +24,10 @@
 namespace backboned::rpc {
 
 // Saves the named instances of a server in its folder, and brings them back at
-// the next start: with their uids, and in the versions that were saved. Later
-// versions are higher than any that the server may have given and then lost.
+// the next start, with their uids. Their versions are those that were saved if
+// the last server ended with SaveAll. Else it may have given higher ones, which
+// are lost: they come back in versions above all of those, so that no number
+// means two states.
 //
 // An instance is saved when it has changed since: soon after it was made, after
 // an interval, after a number of versions of its parameters, and by SaveAll.
@@ -68,9 +70,11 @@ class Recovery {
   absl::Status RestoreOne(const v1::Record& record);
   void Run();
   void End();
-  void SaveDue(bool all);
+  // Saves what is due, or `all` that changed; returns false if one could not
+  // be.
+  bool SaveDue(bool all);
   bool IsDue(const Instance& instance, const StatePtr& state, bool all) const;
-  void Save(const std::shared_ptr<Instance>& instance, const StatePtr& state);
+  bool Save(const std::shared_ptr<Instance>& instance, const StatePtr& state);
 
   Server& server_;
   CheckpointStore& store_;

@@ -45,14 +45,19 @@ v1::Record RecordOf(Instance& instance, const State& state) {
   return record;
 }
 
-Restored::Former FormerOf(const v1::Record& record, uint64_t version_floor) {
+Restored::Former FormerOf(const v1::Record& record, uint64_t version) {
   const v1::Instance& saved = record.checkpoint().instance();
-  return {.uid = saved.version().uid(),
-          .created = absl::FromUnixNanos(
-              TimeUtil::TimestampToNanoseconds(saved.create_time())),
-          .params_version = saved.version().params(),
-          .buffers_version = saved.version().buffers(),
-          .version_floor = version_floor};
+  Restored::Former former = {
+      .uid = saved.version().uid(),
+      .created = absl::FromUnixNanos(
+          TimeUtil::TimestampToNanoseconds(saved.create_time())),
+      .params_version = saved.version().params(),
+      .buffers_version = saved.version().buffers()};
+  if (version == 0) return former;
+  former.params_version = version;
+  former.buffers_version = version;
+  former.saved_params = saved.version().params();
+  return former;
 }
 
 absl::StatusOr<CreateOptions> OptionsOf(const v1::Record& record,

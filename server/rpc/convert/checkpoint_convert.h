@@ -18,9 +18,10 @@ namespace backboned::rpc {
 // checkpoint's name and owner, and what CheckpointStore::Save adds.
 v1::Record RecordOf(Instance& instance, const State& state);
 
-// Returns how the instance of a record was, which comes back. No version below
-// `version_floor` is given from then on.
-Restored::Former FormerOf(const v1::Record& record, uint64_t version_floor);
+// Returns how the instance of a record was, which comes back. With a `version`
+// it comes back in that one, higher than all before, since some were lost; 0:
+// as it was.
+Restored::Former FormerOf(const v1::Record& record, uint64_t version);
 
 // Returns the options of an instance in the state of a checkpoint in `store`,
 // with the settings that were saved; name, owner, caller and device are left to

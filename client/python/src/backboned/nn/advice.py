@@ -15,10 +15,12 @@ from backboned.instance import Instance
 from backboned.transport.retries import is_absence
 
 _IF_STALE = "net.pull() takes the server's state, net.push() puts this one's"
-_RESUME = (
-    "parameters, BatchNorm statistics, gradients and the optimizer's state: make the "
-    "network again and resume from a checkpoint (net.load_state_dict, "
+_AGAIN = (
+    "make the network again and resume from a checkpoint (net.load_state_dict, "
     "opt.load_state_dict)"
+)
+_RESUME = (
+    "parameters, BatchNorm statistics, gradients and the optimizer's state: " + _AGAIN
 )
 
 
@@ -54,15 +56,32 @@ class Advised:
             raise better from error
 
 
+def _as_saved(instance: Instance) -> str:
+    """Say how to go on with an instance that came back; empty: it did not."""
+    try:
+        found = instance.info()
+    except BackbonedError:
+        return ""
+    if found.version.uid != instance.uid:
+        return ""
+    return (
+        f"{instance.name!r} came back as it was saved last, at version "
+        f"{found.version.params} of its parameters, without tapes: net = "
+        f"server.instance({instance.address!r}) and backboned.optim.resume(net) go on "
+        f"from there, or {_AGAIN}"
+    )
+
+
 def _advice(instance: Instance, error: BackbonedError) -> BackbonedError | None:
     """Make the error that says what to do; None: this one does."""
-    if _RESUME in error.message:
+    if _AGAIN in error.message:
         return None
     lost = f"what it had of {instance.name!r} is lost, {_RESUME}"
     if instance.server_identity.was_restarted(error):
+        saved = _as_saved(instance)
         return ServerRestarted(
-            f"the server at {instance.channel.target} was restarted, and {lost} "
-            f"[{error.message}]"
+            f"the server at {instance.channel.target} was restarted, and "
+            f"{saved or lost} [{error.message}]"
         )
     if error.reason == "INSTANCE_NOT_FOUND" and instance.ephemeral:
         seconds = instance.server_identity.info.limits["session_ttl"]

@@ -16,7 +16,13 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from backboned import calls
 from backboned.calls import BackwardOptions, ForwardOptions, moves_buffers
-from backboned.errors import BackbonedError, StaleVersion, verbs
+from backboned.errors import (
+    BackbonedError,
+    NotFound,
+    ServerRestarted,
+    StaleVersion,
+    verbs,
+)
 from backboned.instance import Instance
 from backboned.nn.gradients import Gradients
 from backboned.nn.lazy import LazyParameter
@@ -38,6 +44,7 @@ from backboned.nn.pending_calls import (
 from backboned.nn.refs import Weak, weakly
 from backboned.nn.values import Values
 from backboned.nn.watch import as_tensor, slots_of
+from backboned.server_identity import ServerIdentity
 from backboned.steps import StepInFlight
 from backboned.transport.messages import Recall, fresh_id
 from backboned.types import (
@@ -294,13 +301,41 @@ class HostedLink(LinkBase):
                     if self.version.params == expected.params:
                         raise
                     return self.forward(x, given)
+                except ServerRestarted as error:
+                    if not self._came_back(error, expected):
+                        raise
+                    return self.forward(x, given)
         if not moves and not behind:
             asking = self._pending.asking(generator, beside=True)
-            with self._advised, asking as again:
-                result = self._forward_beside_others(x, options, again)
+            with self._advised:
+                try:
+                    with asking as again:
+                        result = self._forward_beside_others(x, options, again)
+                except ServerRestarted as error:
+                    with self._lock:
+                        if not self._came_back(error, expected):
+                            raise
+                    return self.forward(x, given)
         if draws:
             set_rng_state(result.rng_state)
         return result
+
+    def _came_back(self, error: BackbonedError, expected: Version) -> bool:
+        """Say whether a restarted server has the instance in the version expected.
+
+        Then the call that failed was not made, and may be made again.
+        """
+        if self._pending.sent or not self.instance.server_identity.was_restarted(error):
+            return False
+        try:
+            found = self.instance.info(timeout=self.timeout).version
+        except NotFound:
+            return False
+        if expected != found:
+            return False
+        self.instance.server_identity = ServerIdentity(self.instance.channel)
+        self.version = expected
+        return True
 
     def _follows(self) -> int:
         """Say how many steps a forward may follow that were not awaited."""
