@@ -19,7 +19,7 @@
 //   data/INODE    the bytes of a file as they were synced last
 //   links/INODE   a link, so that no other file gets the number
 //   folders/NAME  `INODE NAME` of the entries of a folder as they were synced last;
-//                 the folder itself is `.`
+//                 the folder itself is `root`
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <errno.h>
@@ -184,7 +184,7 @@ static int sync_cut(const char* cut, int fd) {
   if (within == NULL || fstat(fd, &about) != 0) abort();
   pthread_mutex_lock(&mutex);
   if (S_ISDIR(about.st_mode)) {
-    sync_folder(cut, fd, *within == '\0' ? "." : within);
+    sync_folder(cut, fd, *within == '\0' ? "root" : within);
   } else {
     sync_file(cut, fd, path, about.st_ino);
   }

@@ -30,7 +30,7 @@ class KeptServer:
         self.binary, self.where = binary, Path(where).resolve()
         self.options = [f"--threads={threads}", *options]
         self.state = self.where / "state"
-        self.state.mkdir()
+        self.state.mkdir(exist_ok=True)
         self.orders, self.cut = self.where / "orders", self.where / "cut"
         self.environment, self.process = dict(os.environ), None
         self.heal()
@@ -128,7 +128,7 @@ def begin_cut(state, cut):
 
 
 def _key(state, folder):
-    return "." if folder == state else folder.name
+    return "root" if folder == state else folder.name
 
 
 def end_cut(state, cut, dice):
@@ -145,7 +145,7 @@ def end_cut(state, cut, dice):
 
 def _end_folder(folder, made, cut, dice):
     synced = {}
-    snapshot = cut / "folders" / ("." if made.name == "after" else folder.name)
+    snapshot = cut / "folders" / ("root" if made.name == "after" else folder.name)
     if snapshot.exists():
         for line in snapshot.read_text().splitlines():
             inode, name = line.split(" ", 1)
