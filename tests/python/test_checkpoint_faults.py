@@ -369,3 +369,42 @@ def test_a_read_only_file_system_ends_the_start(binary, tmp_path, small_disk):
         assert kept.begin() == ""
         kept.process.wait(30)
         assert kept.log().splitlines()[-1].endswith(": Read-only file system")
+
+
+@pytest.mark.xfail(strict=True, reason="what cannot be read is set aside as damaged")
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_read_that_fails_for_a_moment_loses_nothing(kept, server, number):
+    small(server, 1).save("a")
+    kept.order(f"read fail-once {number}")
+    with pytest.raises(BackbonedError) as error:
+        server.load("a")
+    assert error.value.reason == "STORAGE_FAILED"
+    kept.heal()
+    assert loaded(server) == 1
+    assert_tidy(kept, 1)
+
+
+@pytest.mark.xfail(strict=True, reason="what cannot be read is set aside as damaged")
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_start_that_cannot_read_ends_and_loses_nothing(kept, server, number):
+    small(server, 1).save("a")
+    kept.kill()
+    kept.order(f"read fail-once {number}")
+    assert kept.begin() == ""
+    assert kept.log().splitlines()[-1].endswith("Input/output error")
+    kept.kill()
+    kept.heal()
+    kept.start()
+    assert loaded(server) == 1
+    assert_tidy(kept, 1)
+
+
+@pytest.mark.xfail(strict=True, reason="the file `format` is not written at once")
+@pytest.mark.parametrize("order", ["write full 0", "write fail 1"])
+def test_a_first_start_that_the_disk_refuses_can_be_repeated(binary, tmp_path, order):
+    with KeptServer(binary, tmp_path, faulty=True) as kept:
+        kept.order(order)
+        assert kept.begin() == ""
+        kept.kill()
+        kept.heal()
+        kept.start()
