@@ -46,19 +46,23 @@ static struct {
 static long seen;   // Calls since the order came.
 static long taken;  // Bytes since then.
 
-// Gives the path of a descriptor's file within the folder: "" of the folder, null of a
-// file elsewhere.
-static const char* path_of(int fd, char path[PATH_MAX]) {
+// Gives a path within the folder: "" of the folder, null of what is elsewhere.
+static const char* within(const char* path) {
   const char* const folder = getenv("FAULTS_FOLDER");
+  if (folder == NULL || strncmp(path, folder, strlen(folder)) != 0) return NULL;
+  path += strlen(folder);
+  if (*path == '\0') return path;
+  return *path == '/' ? path + 1 : NULL;
+}
+
+// Gives that of a descriptor's file.
+static const char* path_of(int fd, char path[PATH_MAX]) {
   char link[64];
   snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
   const ssize_t size = readlink(link, path, PATH_MAX - 1);
-  if (folder == NULL || size < 0) return NULL;
+  if (size < 0) return NULL;
   path[size] = '\0';
-  const size_t length = strlen(folder);
-  if (strncmp(path, folder, length) != 0) return NULL;
-  if (path[length] == '\0') return path + length;
-  return path[length] == '/' ? path + length + 1 : NULL;
+  return within(path);
 }
 
 static bool is_within(int fd) {
@@ -179,12 +183,12 @@ static void sync_folder(const char* cut, int fd, const char* name) {
 
 static int sync_cut(const char* cut, int fd) {
   char path[PATH_MAX];
-  const char* const within = path_of(fd, path);
+  const char* const name = path_of(fd, path);
   struct stat about;
-  if (within == NULL || fstat(fd, &about) != 0) abort();
+  if (name == NULL || fstat(fd, &about) != 0) abort();
   pthread_mutex_lock(&mutex);
   if (S_ISDIR(about.st_mode)) {
-    sync_folder(cut, fd, *within == '\0' ? "root" : within);
+    sync_folder(cut, fd, *name == '\0' ? "root" : name);
   } else {
     sync_file(cut, fd, path, about.st_ino);
   }
@@ -225,6 +229,11 @@ int openat(int folder, const char* name, int flags, ...) {
 int renameat(int from, const char* name, int to, const char* new_name) {
   if (is_within(from) && is_refused("rename", NULL)) return -1;
   return (int)syscall(SYS_renameat, from, name, to, new_name);
+}
+
+int rename(const char* name, const char* new_name) {
+  if (within(new_name) != NULL && is_refused("rename", NULL)) return -1;
+  return (int)syscall(SYS_renameat, AT_FDCWD, name, AT_FDCWD, new_name);
 }
 
 int unlinkat(int folder, const char* name, int flags) {

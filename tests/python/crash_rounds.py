@@ -35,7 +35,7 @@ class LostError(Exception):
 
 @dataclasses.dataclass
 class Name:
-    """What the checkpoints of one name must be, as numbers and digests."""
+    """The checkpoints of one name that must be there, as numbers and digests."""
 
     must: set = dataclasses.field(default_factory=set)
     # Those besides that may be there: their call got no answer.
@@ -213,8 +213,9 @@ class Rounds:
         files = {kind: self.server.files(kind) for kind in ("blobs", "records")}
         if self.server.files("aside"):
             raise LostError(f"set aside: {self.server.files('aside')}")
-        if hidden := [*self.server.state.rglob(".*")]:
-            raise LostError(f"left half written: {hidden}")
+        temporary = [*self.server.state.rglob(".*"), *self.server.state.glob("*.*")]
+        if temporary:
+            raise LostError(f"left half written: {temporary}")
         text = "".join(path.read_text() for path in files["records"])
         if unused := [path for path in files["blobs"] if path.stem not in text]:
             raise LostError(f"blobs of no record: {unused}")

@@ -134,7 +134,7 @@ def _key(state, folder):
 def end_cut(state, cut, dice):
     """Make of a folder what a power cut would leave of it; `dice` decides the open.
 
-    What was synced stays. Of what was not, any part may have reached the disk.
+    All that was synced stays. Of the rest, any part may have reached the disk.
     """
     made = cut / "after"
     made.mkdir()

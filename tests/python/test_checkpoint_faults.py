@@ -274,6 +274,24 @@ def test_files_that_are_no_records_are_left_alone(kept, server):
     assert (kept.state / "blobs" / "note.txt").exists()
 
 
+def test_a_copy_of_the_folder_serves(binary, tmp_path, kept, server):
+    for number in range(3):
+        small(server, number).save(f"a-{number}")
+    (copied := tmp_path / "copied" / "state").mkdir(parents=True)
+    shutil.copytree(kept.state / "records", copied / "records")
+    small(server, 7).save("late")
+    server.delete_checkpoint("a-0")  # Its blobs are not copied.
+    shutil.copytree(kept.state / "blobs", copied / "blobs")
+    with KeptServer(binary, copied.parent) as second:
+        with second.start().connect() as backup:
+            assert sorted(saved(backup)) == ["a-0", "a-1", "a-2"]
+            assert [loaded(backup, f"a-{number}") for number in (1, 2)] == [1, 2]
+            with pytest.raises(FailedPrecondition):
+                backup.load("a-0")
+            backup.delete_checkpoint("a-0")
+            assert_tidy(second, 2)
+
+
 def test_a_second_server_of_a_folder_ends_with_a_sentence(kept, server, tmp_path):
     small(server, 1).save("a")
     ended = subprocess.run(

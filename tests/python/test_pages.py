@@ -44,10 +44,16 @@ def run(name, names):
 
 
 @pytest.fixture(scope="module")
-def target(binary, tmp_path_factory):
+def state_dir(tmp_path_factory):
+    """The folder in which the server keeps checkpoints."""
+    return tmp_path_factory.mktemp("state")
+
+
+@pytest.fixture(scope="module")
+def target(binary, tmp_path_factory, state_dir):
     """A server with the weights that weights.md names."""
     folder = tmp_path_factory.mktemp("weights")
-    options = [f"--weights-dir={folder}"]
+    options = [f"--weights-dir={folder}", f"--state-dir={state_dir}"]
     with backboned.local_server(binary=binary, threads=2, options=options) as server:
         net = server.create(
             architecture="resnet50-pt", num_classes=2, seed=0, random_init=True
@@ -115,12 +121,15 @@ def lead_to(monkeypatch):
 
 
 @pytest.mark.parametrize("name", [name for name in WITH_CODE if name != HOW_TO])
-def test_the_code_of_a_page_runs(name, target, binary, lead_to, tmp_path, monkeypatch):
+def test_the_code_of_a_page_runs(
+    name, target, state_dir, binary, lead_to, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BACKBONED_BIN", str(binary))
     with lead_to(target) as server:
         net = server.create("seq-mnist", seed=0)
         given = {"server": server, "target": target, "net": net}
+        given["state_dir"] = state_dir
         run(name, {**of_a_reader(GRAY), **given, **OF_A_PAGE.get(name, {})})
 
 

@@ -62,10 +62,14 @@ def test_state_folder_that_cannot_be_written_is_one_sentence(run):
     assert "--state-dir /proc/self is no folder in which user" in line
 
 
-def test_writable_state_folder_stays_empty(start, tmp_path):
+def test_a_state_folder_is_the_servers_alone(start, tmp_path):
     server = start(options=[f"--state-dir={tmp_path}"])
-    assert server.info().version
-    assert not list(tmp_path.iterdir())
+    server.create("seq-mnist", module=False).save("a")
+    assert {path.name for path in tmp_path.iterdir()} >= {
+        *("aside", "blobs", "format", "lock", "records"),
+    }
+    for path in tmp_path.rglob("*"):
+        assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600)
 
 
 def test_check_asks_the_server_that_listens_where_the_environment_says(run, start):
