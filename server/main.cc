@@ -138,8 +138,7 @@ CreateOptions ReadInstanceOption(const std::string& option) {
                                        : named.substr(equals + 1),
                            .owner = std::string(kServerPrincipal),
                            .benchmark = benchmark,
-                           .beginning = Drawn{.seed = 0},
-                           .exist_ok = true};  // It may have come back.
+                           .beginning = Drawn{.seed = 0}};
   options.caller.principal = options.owner;
   if (at != std::string::npos) {
     options.beginning =
@@ -148,10 +147,17 @@ CreateOptions ReadInstanceOption(const std::string& option) {
   return options;
 }
 
-// Makes the instance of one --instance option, which the errors name.
-absl::Status HostInstance(Server& server, const std::string& option) {
+// Makes the instance of one --instance option, which the errors name, unless it
+// is among those that came back from the state folder.
+absl::Status HostInstance(Server& server, const std::string& option,
+                          bool may_be_there) {
   const absl::Status status = RunCatching([&] {
     CreateOptions instance = ReadInstanceOption(option);
+    const auto there = server.registry().Get(instance.owner, instance.name);
+    if (may_be_there && there != nullptr &&
+        there->identity().benchmark == instance.benchmark) {
+      return absl::OkStatus();
+    }
     instance.caller.account = server.accounts().Of({instance.owner});
     return BlockOn(server.CreateInstance(instance)).status();
   });
@@ -331,7 +337,7 @@ absl::Status Serve(const Options& options,
     recovery->Restore();
   }
   for (const std::string& option : options.instances) {
-    absl::Status hosted = HostInstance(server, option);
+    absl::Status hosted = HostInstance(server, option, recovery.has_value());
     if (!hosted.ok()) return hosted;
   }
   absl::StatusOr<std::unique_ptr<rpc::RpcServer>> rpc_server =

@@ -292,8 +292,7 @@ absl::StatusOr<v1::Record> CheckpointStore::Find(std::string_view owner,
                      std::vector<std::string>(names.begin(), names.end()));
 }
 
-absl::Status CheckpointStore::Remove(
-    const std::function<bool(const Entry&)>& is_meant) {
+absl::Status CheckpointStore::Remove(const IsMeant& is_meant) {
   std::vector<std::pair<int64_t, std::string>> meant;
   {
     absl::MutexLock lock(&mutex_);
@@ -315,8 +314,7 @@ absl::Status CheckpointStore::Remove(
 }
 
 Task<absl::Status> CheckpointStore::RemoveOnDisk(
-    const DeviceWorker::Request& request,
-    std::function<bool(const Entry&)> is_meant) {
+    const DeviceWorker::Request& request, const IsMeant& is_meant) {
   const DeviceWorker::Work remove = [&] { return Remove(is_meant); };
   const absl::StatusOr<DeviceWorker::Times> done =
       co_await disk_.Run(request, remove);
@@ -329,10 +327,11 @@ Task<absl::Status> CheckpointStore::Delete(const DeviceWorker::Request& request,
                                            int64_t number) {
   absl::Status found = Find(owner, name, number).status();
   if (!found.ok()) co_return found;
-  co_return co_await RemoveOnDisk(request, [=](const Entry& entry) {
+  const IsMeant is_meant = [&](const Entry& entry) {
     return !entry.record.recovery() &&
            IsOf(entry.record.checkpoint(), owner, name, number);
-  });
+  };
+  co_return co_await RemoveOnDisk(request, is_meant);
 }
 
 std::vector<v1::Checkpoint> CheckpointStore::List(
@@ -371,10 +370,11 @@ std::vector<v1::Record> CheckpointStore::Living() const {
 
 Task<absl::Status> CheckpointStore::DeleteLiving(
     const DeviceWorker::Request& request, std::string_view uid) {
-  co_return co_await RemoveOnDisk(request, [=](const Entry& entry) {
+  const IsMeant is_meant = [&](const Entry& entry) {
     return entry.record.recovery() &&
            entry.record.checkpoint().instance().version().uid() == uid;
-  });
+  };
+  co_return co_await RemoveOnDisk(request, is_meant);
 }
 
 absl::Status CheckpointStore::DropOlderThan(absl::Time time) {

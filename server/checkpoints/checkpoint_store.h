@@ -49,9 +49,9 @@ class CheckpointStore {
 
   // Saves `tensors`, contiguous ones on the CPU, and `record`, to which it adds
   // format, number, time, files and bytes. Of the checkpoints of this owner and
-  // name the newest `keep` stay. What it returns would survive a power cut;
-  // after a failure nothing is there. `check_wanted` is asked at the very end:
-  // its error is a failure. Empty: it is wanted.
+  // name the newest `keep` stay. Once it ends, the checkpoint would survive a
+  // power cut; after a failure nothing is there. `check_wanted` is asked at the
+  // very end: its error is a failure. Empty: it is wanted.
   //
   // Returns kResourceExhausted (kLimitReached) if the owner has no room,
   // StateFolder's errors, and those of DeviceWorker::Run.
@@ -116,10 +116,11 @@ class CheckpointStore {
   absl::StatusOr<v1::Checkpoint> Publish(v1::Record record,
                                          Budget::Reservation room, int keep);
 
-  // Removes all entries that `is_meant`.
-  absl::Status Remove(const std::function<bool(const Entry&)>& is_meant);
+  // Removes all entries that are meant, at once, or on the disk's worker.
+  using IsMeant = std::function<bool(const Entry&)>;
+  absl::Status Remove(const IsMeant& is_meant);
   Task<absl::Status> RemoveOnDisk(const DeviceWorker::Request& request,
-                                  std::function<bool(const Entry&)> is_meant);
+                                  const IsMeant& is_meant);
 
   const std::unique_ptr<StateFolder> folder_;
   Budget room_;

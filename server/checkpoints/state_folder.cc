@@ -21,7 +21,6 @@
 #include "base/digest.h"
 #include "base/errors.h"
 #include "base/random_id.h"
-#include "base/replace_file.h"
 
 namespace backboned {
 namespace {
@@ -107,18 +106,28 @@ absl::Status CheckFormat(int root, const std::string& path) {
                                      std::string(std::strerror(errno))));
 }
 
-// Counts one more opening of the folder, and returns the count.
+// Counts one more opening of the folder, and returns the count. Call this under
+// the lock.
 absl::StatusOr<uint64_t> CountStart(int root, const std::string& path) {
+  constexpr char kStartsFile[] = "starts";
+  constexpr char kNewStartsFile[] = ".starts";
   uint64_t starts = 0;
-  const std::optional<std::string> text = ReadAll(root, "starts", /*most=*/64);
+  const std::optional<std::string> text =
+      ReadAll(root, kStartsFile, /*most=*/64);
   if (text.has_value() && !absl::SimpleAtoi(*text, &starts)) {
     return Unusable(path, "has a file `starts` that has no number");
   }
-  ++starts;
-  absl::Status written = ReplaceFile(absl::StrCat(path, "/starts"),
-                                     absl::StrCat(starts, "\n"), kFileMode);
-  if (written.ok()) return starts;
-  return Unusable(path, std::string(written.message()));
+  const std::string line = absl::StrCat(++starts, "\n");
+  const Descriptor file(openat(root, kNewStartsFile,
+                               O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC,
+                               kFileMode));
+  if (file.get() >= 0 && WriteAll(file.get(), std::as_bytes(std::span(line))) &&
+      fsync(file.get()) == 0 &&
+      renameat(root, kNewStartsFile, root, kStartsFile) == 0) {
+    return starts;
+  }
+  return Unusable(path, absl::StrCat("cannot be written: ",
+                                     std::string(std::strerror(errno))));
 }
 
 absl::StatusOr<Descriptor> Lock(int root, const std::string& path) {

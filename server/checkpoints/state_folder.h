@@ -89,10 +89,10 @@ class StateFolder {
   // that may need them.
   absl::Status RemoveBlobsBut(const std::set<std::string>& kept);
 
-  // How often the folder was opened, this time among them.
+  // The number of times that the folder was opened, this one among them.
   uint64_t starts() const { return starts_; }
 
-  // Whether the last server called MarkComplete: the folder has all that it
+  // True if the last server called MarkComplete: the folder has all that it
   // had.
   bool is_complete() const { return is_complete_; }
   absl::Status MarkComplete();

@@ -197,6 +197,32 @@ def test_a_hosted_training_with_batch_norm_does_too(kept):
     assert infos[0].digest == infos[1].digest
 
 
+@pytest.mark.transports
+def test_a_mirrored_training_does_not_notice_a_crash(kept):
+    kept.options += ["--save-versions=2", "--save-interval=inf"]
+    kept.start()
+    client = kept.connect(reconnect_timeout=60)
+    nets = [client.create("seq-mnist", name=name, seed=0) for name in ("one", "two")]
+    opts = [torch.optim.Adam(net.parameters(), lr=0.01) for net in nets]
+    losses = []
+    for seed in range(6):
+        if seed in (2, 3, 5):
+            kept.restart()
+        losses.append(mirrored_step(nets[0], opts[0], seed))
+    assert losses == [mirrored_step(nets[1], opts[1], seed) for seed in range(6)]
+    for one, two in zip(*(net.state_dict().values() for net in nets)):
+        assert torch.equal(one, two)
+
+
+def mirrored_step(net, opt, seed):
+    x = torch.randn(8, 1, 28, 28, generator=torch.Generator().manual_seed(seed))
+    opt.zero_grad()
+    loss = F.cross_entropy(net(x), torch.arange(8))
+    loss.backward()
+    opt.step()
+    return loss.item()
+
+
 def test_a_hosted_network_says_how_to_go_on(kept):
     kept.options += ["--save-versions=2", "--save-interval=inf"]
     kept.start()

@@ -47,8 +47,8 @@ class Recovery {
   Recovery(const Recovery&) = delete;
   Recovery& operator=(const Recovery&) = delete;
 
-  // Brings all back. What cannot be is said in the log, and stays on the disk.
-  // Call this once, before Start.
+  // Brings all back. The log names those that cannot be, which stay on the
+  // disk. Call this once, before Start.
   void Restore();
 
   // Begins to save, and to delete old checkpoints, on a thread of its own.
@@ -59,7 +59,7 @@ class Recovery {
   void SaveAll();
 
  private:
-  // What the disk has of an instance.
+  // An instance as the disk has it.
   struct Saved {
     std::weak_ptr<const State> state;  // Empty: nothing that counts.
     Settings settings;

@@ -369,8 +369,8 @@ InstanceService::DeleteInstance(Call& call,
     status = remove();
   }
   if (!status.ok()) co_return status;
-  if (absl::StatusOr<CheckpointStore*> store = server().checkpoints();
-      store.ok()) {
+  const absl::StatusOr<CheckpointStore*> store = server().checkpoints();
+  if (store.ok() && !(*instance)->identity().ephemeral) {
     const DeviceWorker::Request caller = call.WorkerRequest(/*lane=*/0);
     absl::Status forgotten =
         co_await (*store)->DeleteLiving(caller, (*instance)->uid());

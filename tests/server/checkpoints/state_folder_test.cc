@@ -179,7 +179,7 @@ TEST_F(StateFolderTest, SetsTornRecordsAside) {
   EXPECT_THAT(Files("aside"), ElementsAre(StartsWith(record)));
 }
 
-// What was set aside may need them.
+// A damaged record may need them.
 TEST_F(StateFolderTest, KeepsBlobsOfNobodyOnlyBesideSomethingAside) {
   StateFolder& folder = Open();
   const std::string one = WriteBlob("one");
