@@ -213,9 +213,8 @@ class Rounds:
         files = {kind: self.server.files(kind) for kind in ("blobs", "records")}
         if self.server.files("aside"):
             raise LostError(f"set aside: {self.server.files('aside')}")
-        temporary = [*self.server.state.rglob(".*"), *self.server.state.glob("*.*")]
-        if temporary:
-            raise LostError(f"left half written: {temporary}")
+        if hidden := [*self.server.state.rglob(".*")]:
+            raise LostError(f"left half written: {hidden}")
         text = "".join(path.read_text() for path in files["records"])
         if unused := [path for path in files["blobs"] if path.stem not in text]:
             raise LostError(f"blobs of no record: {unused}")
