@@ -155,7 +155,6 @@ def test_calls_go_on_while_the_disk_is_stuck(kept, server):
     assert loaded(server) == 2  # The state of the call's time.
 
 
-@pytest.mark.xfail(strict=True, reason="DeleteInstance waits for the disk")
 def test_an_unnamed_instance_is_deleted_while_the_disk_is_stuck(kept, server):
     net, other = small(server, 1), small(server, 1)
     kept.order("write stick 0")

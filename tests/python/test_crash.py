@@ -64,7 +64,6 @@ def test_a_crash_before_each_call_of_a_save(kept, is_cut):
     assert moment > 10 and outcomes == {0, 1}
 
 
-@pytest.mark.xfail(strict=True, reason="`starts.XXXXXX` stays")
 @pytest.mark.cpu
 def test_a_start_that_is_killed_leaves_no_file(kept):
     kept.order("rename kill 1")
