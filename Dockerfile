@@ -13,6 +13,7 @@ RUN apt-get update \
         cmake \
         g++ \
         libabsl-dev \
+        libboost-dev \
         libcli11-dev \
         libgrpc++-dev \
         libprotobuf-dev \

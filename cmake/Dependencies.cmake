@@ -5,6 +5,7 @@ find_package(OpenSSL REQUIRED)  # OpenSSL::Crypto: SHA-256
 find_package(Protobuf REQUIRED)
 find_package(absl CONFIG REQUIRED)
 find_package(gRPC CONFIG REQUIRED)
+find_package(Boost CONFIG REQUIRED)  # Asio and Beast, which are headers: HTTP
 find_package(CLI11 CONFIG REQUIRED)
 find_package(spdlog CONFIG REQUIRED)
 find_package(nlohmann_json CONFIG REQUIRED)  # A weights file's header, audit records, backbonectl

@@ -25,7 +25,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-HEADERS = ("libcli11-dev", "libfmt-dev", "libspdlog-dev", "nlohmann-json3-dev")
+HEADERS = (
+    *("libboost1.74-dev", "libcli11-dev", "libfmt-dev", "libspdlog-dev"),
+    "nlohmann-json3-dev",
+)
 # Libraries of a system without anything, and torch.
 GIVEN = re.compile(
     r"(lib(c|m|stdc\+\+|gcc_s|c10|torch_cpu)|ld-linux-x86-64)\.so(\.\d+)?"

@@ -93,6 +93,8 @@ MAY_USE: dict[str, set[str] | None] = {
         *("server", "server/rpc/transport", "server/rpc/backbone"),
         *("server/rpc/instances", "server/rpc/standard", "gRPC"),
     },
+    # HTTP for those who watch the server.
+    "server/admin": {"server/limits", "server/rpc/transport", "server/rpc", "Boost"},
     "server/main.cc": None,
     # OpenSSL looks at certificates and keys before gRPC takes them.
     "client/cpp": {
@@ -112,6 +114,7 @@ MAY_USE: dict[str, set[str] | None] = {
 # The library of a header, by the folder that its path starts with.
 LIBRARIES = {
     "ATen": "LibTorch",
+    "boost": "Boost",
     "c10": "LibTorch",
     "torch": "LibTorch",
     "grpc": "gRPC",

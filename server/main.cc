@@ -33,6 +33,7 @@
 #include "base/clock.h"
 #include "base/errors.h"
 #include "base/principals.h"
+#include "server/admin/admin_server.h"
 #include "server/callers/audit.h"
 #include "server/checkpoints/checkpoint_store.h"
 #include "server/device/devices.h"
@@ -212,16 +213,29 @@ void WarnOfOpenDoor(const Options& options,
   }
 }
 
-std::string ServingLine(const Server& server,
-                        const rpc::RpcServer& rpc_server) {
+// Takes the listeners that take no calls away from the others.
+std::vector<rpc::Listener> TakeAdminListeners(
+    std::vector<rpc::Listener>& listeners) {
+  const auto admins = std::ranges::stable_partition(
+      listeners, [](const auto& each) { return !each.is_admin; });
+  std::vector<rpc::Listener> taken(admins.begin(), admins.end());
+  listeners.erase(admins.begin(), admins.end());
+  return taken;
+}
+
+std::string ServingLine(const Server& server, const rpc::RpcServer& rpc_server,
+                        const admin::AdminServer& admin_server) {
   std::vector<std::string> devices;
   for (const DeviceWorker* worker : server.workers()) {
     devices.push_back(worker->device().str());
   }
+  const std::vector<std::string>& admins = admin_server.addresses();
   return absl::StrCat("backboned ", Version(), " serving on ",
                       absl::StrJoin(rpc_server.addresses(), ", "), " (",
                       absl::StrJoin(devices, ", "), ", ",
-                      server.workers().front()->threads(), " threads)");
+                      server.workers().front()->threads(), " threads)",
+                      admins.empty() ? "" : ", admin on ",
+                      absl::StrJoin(admins, ", "));
 }
 
 // Does what the options ask for if there is a GPU: pins the host's memory, by
@@ -283,7 +297,9 @@ void ServeUntilSignal(rpc::RpcServer& rpc_server, const Options& options,
 }
 
 absl::Status Serve(const Options& options,
-                   const std::vector<rpc::Listener>& listeners) {
+                   std::vector<rpc::Listener> listeners) {
+  const std::vector<rpc::Listener> admin_listeners =
+      TakeAdminListeners(listeners);
   const sigset_t signals = BlockSignals(options);
   if (options.die_with_parent) {
     pid_t parent = getppid();
@@ -346,6 +362,10 @@ absl::Status Serve(const Options& options,
                                      .reflection = options.reflection});
   if (!rpc_server.ok()) return rpc_server.status();
   WarnOfOpenDoor(options, listeners);
+  absl::StatusOr<std::unique_ptr<admin::AdminServer>> admin_server =
+      admin::AdminServer::Start(admin_listeners, options.insecure_remote,
+                                **rpc_server);
+  if (!admin_server.ok()) return admin_server.status();
   std::optional<ReadyFile> ready;
   if (!options.ready_file.empty()) {
     const absl::StatusOr<std::string> target =
@@ -357,7 +377,7 @@ absl::Status Serve(const Options& options,
     ready.emplace(*std::move(written));
   }
   if (recovery) recovery->Start();
-  std::cout << ServingLine(server, **rpc_server) << std::endl;
+  std::cout << ServingLine(server, **rpc_server, **admin_server) << std::endl;
   if (options.die_with_parent && !std::cout) {
     // Nobody reads it: the parent ended before it was watched.
     kill(getpid(), kParentEnded);
@@ -378,7 +398,12 @@ absl::Status Check(const Options& options) {
   constexpr absl::Duration kTimeout = absl::Seconds(5);
   std::string target = *options.check;
   if (target.empty()) {
-    absl::StatusOr<std::string> own = rpc::TargetOf(options.listen.front());
+    absl::StatusOr<std::vector<rpc::Listener>> listeners =
+        rpc::ParseListeners(options.listen);
+    if (!listeners.ok()) return listeners.status();
+    TakeAdminListeners(*listeners);
+    absl::StatusOr<std::string> own =
+        rpc::TargetOf(listeners->front().address.text);
     if (!own.ok()) return own.status();
     target = *std::move(own);
   }

@@ -112,7 +112,8 @@ void AddServing(Adder& add, Options& options) {
           "NAME), ,principal-from=account (the account that connects) or "
           ",principal-from=backboned-principal (a front, which names each "
           "caller), and ,user=ACCOUNT ,group=GROUP ,mode=OCTAL (who may "
-          "connect besides the server's account); repeatable")
+          "connect besides the server's account). An address with ,serve=admin "
+          "takes no calls: it answers HTTP about the server; repeatable")
       ->allow_extra_args(false)
       ->type_name("ADDRESS[,OPTION=VALUE]...");
   add.Add("--users", options.users,

@@ -151,6 +151,12 @@ absl::Status RpcServer::Open(const Options& options) {
 
 RpcServer::~RpcServer() { Drain(absl::ZeroDuration()); }
 
+bool RpcServer::is_serving() const {
+  return !gate_.is_draining() &&
+         std::ranges::none_of(surroundings_.server.workers(),
+                              &DeviceWorker::is_lost);
+}
+
 std::shared_ptr<grpc::Channel> RpcServer::InProcessChannel() {
   return server_->InProcessChannel(grpc::ChannelArguments());
 }

@@ -52,6 +52,10 @@ class RpcServer {
   // The addresses, with the chosen ports in place of port 0.
   const std::vector<std::string>& addresses() const { return addresses_; }
 
+  // Returns whether calls are served: no drain has begun, and no device is
+  // lost.
+  bool is_serving() const;
+
   // Returns a channel inside this process.
   std::shared_ptr<grpc::Channel> InProcessChannel();
 

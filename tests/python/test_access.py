@@ -132,6 +132,12 @@ def test_a_claimed_name_is_refused(start):
             "principal or principal-from, not both",
         ),
         ("127.0.0.1:0,principal=alice", "only a Unix socket, unix:/path, has options"),
+        ("unix:S,serve=other", "serve=other: it is admin"),
+        ("unix:S,serve=admin,principal=a", "neither principal nor principal-from"),
+        ("unix:S,principal-from=account,serve=admin", "neither principal nor"),
+        ("unix:S,serve=admin,serve=admin", "the option is there twice"),
+        ("unix:S,serve=admin", "a server needs one for calls"),
+        ("127.0.0.1:0,serve=admin,mode=0600", "only a Unix socket, .* has options"),
         ("principal=alice", "neither unix:/path nor host:port"),
     ],
 )

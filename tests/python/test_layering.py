@@ -107,8 +107,8 @@ def test_accepts_includes_along_the_direction(tmp_path: Path) -> None:
         ("client/cpp/a.h", '"b.h"', '"b.h" must be named from the repository\'s root'),
         (
             "server/a.h",
-            "<boost/a.hpp>",
-            "boost/a.hpp is of no room or library known to scripts/layering.py",
+            "<folly/a.h>",
+            "folly/a.h is of no room or library known to scripts/layering.py",
         ),
         (
             "server/new_room/a.h",

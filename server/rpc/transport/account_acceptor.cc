@@ -5,7 +5,6 @@
 #include <spdlog/spdlog.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -73,19 +72,11 @@ AccountAcceptor::AccountAcceptor(grpc::ServerBuilder& builder)
 
 AccountAcceptor::~AccountAcceptor() { End(); }
 
-absl::Status AccountAcceptor::Listen(const ListenAddress& address) {
-  Descriptor listener(
-      socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  const sockaddr_un bound = UnixAddress(address.path);
-  if (end_.get() < 0 || listener.get() < 0 ||
-      fchmod(listener.get(), 0700) != 0 ||
-      bind(listener.get(), reinterpret_cast<const sockaddr*>(&bound),
-           sizeof(bound)) != 0 ||
-      listen(listener.get(), SOMAXCONN) != 0) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "cannot listen on ", address.text, ": ", std::strerror(errno)));
-  }
-  listeners_.push_back(std::move(listener));
+absl::Status AccountAcceptor::Listen(ListenAddress address) {
+  if (end_.get() < 0) return absl::UnavailableError("no descriptor is left");
+  absl::StatusOr<std::vector<Descriptor>> sockets = ListenOn(address);
+  if (!sockets.ok()) return sockets.status();
+  for (Descriptor& socket : *sockets) listeners_.push_back(std::move(socket));
   return absl::OkStatus();
 }
 

@@ -40,7 +40,7 @@ class AccountAcceptor {
 
   // Listens on a claimed Unix socket. Returns kInvalidArgument, with the
   // system's words, if that cannot be.
-  absl::Status Listen(const ListenAddress& address);
+  absl::Status Listen(ListenAddress address);
 
   // Accepts from now on, in a thread of its own.
   void Start();

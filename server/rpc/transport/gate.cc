@@ -43,6 +43,11 @@ void Gate::Drain() {
   draining_ = true;
 }
 
+bool Gate::is_draining() const {
+  absl::MutexLock lock(&mutex_);
+  return draining_;
+}
+
 void Gate::WaitUntilEmpty(absl::Duration timeout) {
   const absl::Time end = MonotonicClock().Now() + timeout;
   absl::MutexLock lock(&mutex_);

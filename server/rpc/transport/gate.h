@@ -35,6 +35,7 @@ class Gate {
 
   // Refuses all calls from now on.
   void Drain();
+  bool is_draining() const;
 
   // Waits until no call is inside, at most `timeout`.
   void WaitUntilEmpty(absl::Duration timeout);
@@ -49,7 +50,7 @@ class Gate {
   void GiveBack(Budget::Reservation place);
 
   Budget places_;
-  absl::Mutex mutex_;
+  mutable absl::Mutex mutex_;
   MonotonicCondVar empty_;  // Signalled when the last call leaves.
   int64_t calls_ ABSL_GUARDED_BY(mutex_) = 0;
   int64_t refused_ ABSL_GUARDED_BY(mutex_) = 0;  // During the drain.

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstddef>
 #include <cstring>
 #include <memory>
 #include <utility>
@@ -119,6 +120,59 @@ absl::Status RemoveStale(const ListenAddress& address) {
   return absl::OkStatus();
 }
 
+absl::Status CannotListen(const ListenAddress& address) {
+  return absl::InvalidArgumentError(absl::StrCat(
+      "cannot listen on ", address.text, ": ", std::strerror(errno)));
+}
+
+absl::StatusOr<Descriptor> ListenOnUnix(const ListenAddress& address) {
+  Descriptor listener(
+      socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  const sockaddr_un bound = UnixAddress(address.path);
+  if (listener.get() < 0 || fchmod(listener.get(), 0700) != 0 ||
+      bind(listener.get(), reinterpret_cast<const sockaddr*>(&bound),
+           sizeof(bound)) != 0 ||
+      listen(listener.get(), SOMAXCONN) != 0) {
+    return CannotListen(address);
+  }
+  return listener;
+}
+
+// The port is at the same place in an IPv4 and in an IPv6 address.
+static_assert(offsetof(sockaddr_in, sin_port) ==
+              offsetof(sockaddr_in6, sin6_port));
+
+// Returns the port that a socket has.
+in_port_t PortOf(const Descriptor& bound) {
+  sockaddr_in6 name = {};
+  socklen_t size = sizeof(name);
+  getsockname(bound.get(), reinterpret_cast<sockaddr*>(&name), &size);
+  return ntohs(name.sin6_port);
+}
+
+void SetPort(in_port_t port, const addrinfo& info) {
+  port = htons(port);
+  std::memcpy(
+      reinterpret_cast<char*>(info.ai_addr) + offsetof(sockaddr_in, sin_port),
+      &port, sizeof(port));
+}
+
+absl::StatusOr<Descriptor> ListenOnTcp(const ListenAddress& address,
+                                       const addrinfo& info) {
+  Descriptor listener(
+      socket(info.ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  const int yes = 1;
+  setsockopt(listener.get(), SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes));
+  if (info.ai_family == AF_INET6) {
+    setsockopt(listener.get(), IPPROTO_IPV6, IPV6_V6ONLY, &yes, sizeof(yes));
+  }
+  if (bind(listener.get(), info.ai_addr, info.ai_addrlen) != 0 ||
+      listen(listener.get(), SOMAXCONN) != 0) {
+    return CannotListen(address);
+  }
+  return listener;
+}
+
 absl::StatusOr<ListenAddress> ParseTcp(std::string_view text) {
   ListenAddress address{.text = std::string(text)};
   const size_t colon = text.rfind(':');
@@ -179,6 +233,38 @@ absl::Status CheckLocal(const ListenAddress& address) {
         "encryption; set --insecure-remote to allow that"));
   }
   return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<Descriptor>> ListenOn(ListenAddress& address) {
+  std::vector<Descriptor> listeners;
+  if (address.is_unix()) {
+    absl::StatusOr<Descriptor> listener = ListenOnUnix(address);
+    if (!listener.ok()) return listener.status();
+    listeners.push_back(*std::move(listener));
+    return listeners;
+  }
+  const absl::StatusOr<AddressList> list = Resolve(address);
+  if (!list.ok()) return list.status();
+  absl::Status failed;
+  in_port_t chosen = 0;  // In place of 0; the same for all addresses.
+  for (const addrinfo* info = list->get(); info != nullptr;
+       info = info->ai_next) {
+    if (chosen != 0) SetPort(chosen, *info);
+    absl::StatusOr<Descriptor> listener = ListenOnTcp(address, *info);
+    if (!listener.ok()) {
+      failed = listener.status();  // A family that this machine lacks.
+      continue;
+    }
+    if (address.port == "0") {
+      chosen = PortOf(*listener);
+      address.port = absl::StrCat(chosen);
+      address.text = absl::StrCat(
+          address.text.substr(0, address.text.size() - 1), address.port);
+    }
+    listeners.push_back(*std::move(listener));
+  }
+  if (listeners.empty()) return failed;
+  return listeners;
 }
 
 absl::StatusOr<AddressClaim> AddressClaim::Make(const ListenAddress& address) {

@@ -7,9 +7,11 @@
 
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "server/rpc/transport/descriptor.h"
 
 namespace backboned::rpc {
 
@@ -58,6 +60,13 @@ class AddressClaim {
   std::string path_;  // Of a Unix socket; empty: TCP, no lock.
   int lock_;          // File descriptor; -1: none.
 };
+
+// Listens on an address that is claimed, for whoever accepts without gRPC. A
+// Unix socket has the mode 0700. Sets the port that was chosen in place of 0.
+//
+// Returns a socket, which does not block, for each address that a host has; or
+// kInvalidArgument, with the system's words.
+absl::StatusOr<std::vector<Descriptor>> ListenOn(ListenAddress& address);
 
 }  // namespace backboned::rpc
 

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <sys/xattr.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
@@ -52,7 +53,7 @@ constexpr mode_t kOwnersMode = 0700;
 
 const std::vector<std::string>& OptionNames() {
   static const auto* names = new std::vector<std::string>(
-      {"group", "mode", "principal", "principal-from", "user"});
+      {"group", "mode", "principal", "principal-from", "serve", "user"});
   return *names;
 }
 
@@ -77,6 +78,12 @@ absl::Status SetSource(const std::string& value, Listener& listener) {
   if (listener.is_front || listener.by_account) return absl::OkStatus();
   return absl::InvalidArgumentError(
       absl::StrCat("it is account or ", kPrincipalKey));
+}
+
+absl::Status SetService(const std::string& value, Listener& listener) {
+  listener.is_admin = value == "admin";
+  if (listener.is_admin) return absl::OkStatus();
+  return absl::InvalidArgumentError("it is admin");
 }
 
 absl::Status SetUser(const std::string& value, Listener& listener) {
@@ -111,6 +118,7 @@ absl::Status SetOption(const std::string& name, const std::string& value,
                        Listener& listener) {
   if (name == "principal") return SetPrincipal(value, listener);
   if (name == "principal-from") return SetSource(value, listener);
+  if (name == "serve") return SetService(value, listener);
   if (name == "user") return SetUser(value, listener);
   if (name == "group") return SetGroup(value, listener);
   if (name == "mode") return SetMode(value, listener);
@@ -128,9 +136,9 @@ absl::Status ReadOption(const std::string& part, Listener& listener,
   if (set.ok() && !given.insert(option.first).second) {
     set = absl::InvalidArgumentError("the option is there twice");
   }
-  if (set.ok() && !listener.address.is_unix()) {
+  if (set.ok() && !listener.address.is_unix() && option.first != "serve") {
     set = absl::InvalidArgumentError(
-        "only a Unix socket, unix:/path, has options");
+        "only a Unix socket, unix:/path, has options, but for serve");
   }
   if (set.ok() && (listener.is_front || listener.by_account) &&
       !listener.principal.empty()) {
@@ -143,13 +151,18 @@ absl::Status ReadOption(const std::string& part, Listener& listener,
 }
 
 // Returns kInvalidArgument if a listener lets others in, and says not who they
-// are: they would be admins.
+// are: they would be admins; or if it says so where nobody calls.
 absl::Status CheckNamesPrincipal(const Listener& listener) {
   const bool admits = listener.user || listener.group || listener.mode;
-  if (!admits || listener.is_front || listener.by_account ||
-      !listener.principal.empty()) {
-    return absl::OkStatus();
+  const bool names =
+      listener.is_front || listener.by_account || !listener.principal.empty();
+  if (names && listener.is_admin) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(listener.address.text,
+                     ": a listener with serve=admin takes no calls, so it has "
+                     "neither principal nor principal-from"));
   }
+  if (!admits || names || listener.is_admin) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat(
       listener.address.text,
       ": user, group and mode need principal or principal-from: who calls "
@@ -259,6 +272,11 @@ absl::StatusOr<std::vector<Listener>> ParseListeners(
   for (const Listener& listener : listeners) {
     absl::Status named = CheckNamesPrincipal(listener);
     if (!named.ok()) return named;
+  }
+  if (!listeners.empty() &&
+      std::ranges::all_of(listeners, &Listener::is_admin)) {
+    return absl::InvalidArgumentError(
+        "has addresses with serve=admin only: a server needs one for calls");
   }
   return listeners;
 }

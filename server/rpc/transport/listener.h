@@ -36,9 +36,12 @@ struct Listener {
   // The account that connects decides: see AccountAcceptor.
   bool by_account = false;
 
+  // Answers HTTP about the server, and takes no calls: see AdminServer.
+  bool is_admin = false;
+
   // Of a Unix socket: the account and the group that may connect besides the
   // server's own account, and the file's mode. Absent: none, and 0700. A
-  // listener with one of them has a principal.
+  // listener for calls with one of them has a principal.
   std::optional<uid_t> user = {};
   std::optional<gid_t> group = {};
   std::optional<mode_t> mode = {};
@@ -46,11 +49,11 @@ struct Listener {
 
 // Reads the texts of --listen: ADDRESS[,OPTION=VALUE]..., several of which may
 // be in one text, separated by commas, too. The options are `principal`,
-// `principal-from` (`account` or `backboned-principal`), `user`, `group` and
-// `mode` (octal).
+// `principal-from` (`account` or `backboned-principal`), `serve` (`admin`),
+// `user`, `group` and `mode` (octal).
 //
 // Returns kInvalidArgument, which names the mistake; also if there is no such
-// account or group on this machine.
+// account or group on this machine, or no listener takes calls.
 absl::StatusOr<std::vector<Listener>> ParseListeners(
     const std::vector<std::string>& texts);
 

@@ -4,6 +4,7 @@
 #include <grpcpp/create_channel.h>
 #include <grpcpp/security/credentials.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -217,6 +218,34 @@ TEST_F(ListenTest, ReadsAddresses) {
   EXPECT_FALSE(v6->is_unix());
   EXPECT_THAT(CheckLocal(*v6), IsOk());
   EXPECT_EQ(ParseListenAddress("unix:///run/b.sock")->path, "/run/b.sock");
+}
+
+TEST_F(ListenTest, TellsTheChosenPortOfAllAddressesOfAHost) {
+  absl::StatusOr<ListenAddress> address = ParseListenAddress("localhost:0");
+  ASSERT_THAT(address, IsOk());
+  const absl::StatusOr<std::vector<Descriptor>> listeners = ListenOn(*address);
+  ASSERT_THAT(listeners, IsOk());
+  EXPECT_NE(address->port, "0");
+  EXPECT_EQ(address->text, "localhost:" + address->port);
+  for (const Descriptor& listener : *listeners) {
+    sockaddr_in6 name = {};  // Its port is at the place of IPv4's.
+    socklen_t size = sizeof(name);
+    ASSERT_EQ(
+        getsockname(listener.get(), reinterpret_cast<sockaddr*>(&name), &size),
+        0);
+    EXPECT_EQ(std::to_string(ntohs(name.sin6_port)), address->port);
+  }
+}
+
+TEST_F(ListenTest, RefusesAPortThatIsTaken) {
+  absl::StatusOr<ListenAddress> first = ParseListenAddress("127.0.0.1:0");
+  ASSERT_THAT(first, IsOk());
+  const absl::StatusOr<std::vector<Descriptor>> listeners = ListenOn(*first);
+  ASSERT_THAT(listeners, IsOk());
+  absl::StatusOr<ListenAddress> second = ParseListenAddress(first->text);
+  ASSERT_THAT(second, IsOk());
+  EXPECT_THAT(ListenOn(*second), StatusIs(absl::StatusCode::kInvalidArgument,
+                                          HasSubstr("Address already in use")));
 }
 
 }  // namespace

@@ -1,0 +1,47 @@
+#include "server/admin/admin_server.h"
+
+#include "absl/status/status.h"
+
+namespace backboned::admin {
+namespace {
+
+Page HealthOf(const rpc::RpcServer& server) {
+  if (server.is_serving()) return {.body = "serving\n"};
+  return {.status = 503, .body = "not serving\n"};
+}
+
+Pages PagesOf(const rpc::RpcServer& server) {
+  return {{"/healthz", [&server] { return HealthOf(server); }}};
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<AdminServer>> AdminServer::Start(
+    std::vector<rpc::Listener> listeners, bool insecure_remote,
+    const rpc::RpcServer& server) {
+  std::unique_ptr<AdminServer> admin(new AdminServer());
+  std::vector<rpc::Descriptor> sockets;
+  for (rpc::Listener& listener : listeners) {
+    absl::Status local =
+        insecure_remote ? absl::OkStatus() : rpc::CheckLocal(listener.address);
+    if (!local.ok()) return local;
+    absl::StatusOr<rpc::AddressClaim> claim =
+        rpc::AddressClaim::Make(listener.address);
+    if (!claim.ok()) return claim.status();
+    admin->claims_.push_back(*std::move(claim));
+    absl::StatusOr<std::vector<rpc::Descriptor>> opened =
+        rpc::ListenOn(listener.address);
+    if (!opened.ok()) return opened.status();
+    for (rpc::Descriptor& socket : *opened) {
+      sockets.push_back(std::move(socket));
+    }
+    absl::Status admitted = rpc::Admit(listener);
+    if (!admitted.ok()) return admitted;
+    admin->addresses_.push_back(listener.address.text);
+  }
+  admin->http_ =
+      std::make_unique<HttpServer>(std::move(sockets), PagesOf(server));
+  return admin;
+}
+
+}  // namespace backboned::admin

@@ -1,0 +1,44 @@
+// Answers HTTP about the server, for those who watch it.
+
+#ifndef BACKBONED_SERVER_ADMIN_ADMIN_SERVER_H_
+#define BACKBONED_SERVER_ADMIN_ADMIN_SERVER_H_
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "server/admin/http_server.h"
+#include "server/rpc/rpc_server.h"
+#include "server/rpc/transport/listen.h"
+#include "server/rpc/transport/listener.h"
+
+namespace backboned::admin {
+
+// Answers GET /healthz on the listeners with serve=admin: 200 while calls are
+// served, 503 while the server drains or when a device is lost.
+//
+// Thread-safe.
+class AdminServer {
+ public:
+  // Starts to serve on `listeners`; `server` must outlive it. Errors are those
+  // of RpcServer::Start.
+  static absl::StatusOr<std::unique_ptr<AdminServer>> Start(
+      std::vector<rpc::Listener> listeners, bool insecure_remote,
+      const rpc::RpcServer& server);
+
+  // The addresses, with the chosen ports in place of port 0.
+  const std::vector<std::string>& addresses() const { return addresses_; }
+
+ private:
+  AdminServer() = default;
+
+  std::vector<rpc::AddressClaim> claims_;
+  std::vector<std::string> addresses_;
+  std::unique_ptr<HttpServer> http_;  // Last: it ends before its addresses do.
+};
+
+}  // namespace backboned::admin
+
+#endif  // BACKBONED_SERVER_ADMIN_ADMIN_SERVER_H_
