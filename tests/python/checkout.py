@@ -25,6 +25,10 @@ UV = """#!/bin/sh
 echo "uv $*" >>"$CALLS"
 exit "${UV_STATUS-0}"
 """
+# Unpacks a package that has promtool.
+DPKG_DEB = """#!/bin/sh
+mkdir -p "$3/usr/bin" && cp "$0" "$3/usr/bin/promtool"
+"""
 
 
 class Checkout:
@@ -57,7 +61,8 @@ class Checkout:
             "REAL": sys.executable,
             "BACKBONED_PYTHON": str(self.stub("python3.11", PYTHON)),
         }
-        self.stub("apt-get", "#!/bin/sh\nexit 1\n")
+        self.stub("apt-get", "#!/bin/sh\n[ $1 = download ] && >prometheus_1.deb\n")
+        self.stub("dpkg-deb", DPKG_DEB)
         self.stub("dpkg-query", "#!/bin/sh\nfor p; do echo installed; done\n")
         self.stub("npm", "#!/bin/sh\n")
 

@@ -37,6 +37,20 @@ def test_the_second_run_finds_nothing_to_do(checkout: Checkout) -> None:
         assert checkout.calls() == ""
 
 
+def test_promtool_is_there_after_a_whole_setup(checkout: Checkout) -> None:
+    promtool = checkout.root / "build/tools/promtool"
+    checkout.run("setup", "demo")
+    assert not promtool.exists()
+    for _ in range(2):
+        done = checkout.run("setup")
+        assert done.returncode == 0, done
+        assert promtool.exists()
+        promtool.unlink()
+    checkout.stub("apt-get", "#!/bin/sh\nexit 1\n")
+    line = checkout.refusal("setup")
+    assert line.startswith("setup: promtool (19 MB to fetch) failed")
+
+
 def test_after_the_demo_a_whole_setup_has_more_to_do(checkout: Checkout) -> None:
     checkout.run("setup", "demo")
     checkout.run("setup")
