@@ -23,6 +23,7 @@ RUN apt-get update \
         ninja-build \
         nlohmann-json3-dev \
         pkg-config \
+        prometheus-cpp-dev \
         protobuf-compiler \
         protobuf-compiler-grpc \
         python3-pip \
@@ -76,6 +77,7 @@ RUN if [ "$CUDA" = 1 ]; then \
 WORKDIR /opt/backboned/lib
 RUN cp /opt/torch/torch/lib/libtorch_cpu.so /opt/torch/torch/lib/libc10.so \
         /opt/torch/torch/lib/libgomp.so.1 \
+        /usr/lib/x86_64-linux-gnu/libprometheus-cpp-core.so.1.0 \
         /opt/torch/nvidia/cu13/lib/libcudart.so.13 \
         /opt/torch/nvidia/cu13/lib/libcupti.so.13 . \
     && strip --strip-unneeded libtorch_cpu.so \

@@ -26,6 +26,7 @@ MAY_USE: dict[str, set[str] | None] = {
     # nlohmann-json reads the header of a weights file.
     "backbones": {"base", "LibTorch", "nlohmann-json"},
     "server/scheduler": set(),
+    "server/metrics": {"prometheus-cpp"},
     # An exception of LibTorch's becomes a status, and a line of the log.
     "server/limits": {"base", "LibTorch", "spdlog"},
     "server/memory": {"server/limits", "LibTorch"},
@@ -71,7 +72,7 @@ MAY_USE: dict[str, set[str] | None] = {
     },
     "server/rpc/transport": {
         *("base", "proto", "proto/wire", "server/limits", "server/device"),
-        *("server/callers", "server/instances", "server"),
+        *("server/metrics", "server/callers", "server/instances", "server"),
         *("gRPC", "Protobuf", "spdlog"),
     },
     # The services that are gRPC's, not ours.
@@ -90,11 +91,14 @@ MAY_USE: dict[str, set[str] | None] = {
         *("server/rpc/convert", "server/rpc/transport", "Protobuf"),
     },
     "server/rpc": {
-        *("server", "server/rpc/transport", "server/rpc/backbone"),
+        *("server", "server/metrics", "server/rpc/transport", "server/rpc/backbone"),
         *("server/rpc/instances", "server/rpc/standard", "gRPC"),
     },
     # HTTP for those who watch the server.
-    "server/admin": {"server/limits", "server/rpc/transport", "server/rpc", "Boost"},
+    "server/admin": {
+        *("server/limits", "server/memory", "server/device", "server"),
+        *("server/rpc/transport", "server/rpc", "Boost", "prometheus-cpp"),
+    },
     "server/main.cc": None,
     # OpenSSL looks at certificates and keys before gRPC takes them.
     "client/cpp": {

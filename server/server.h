@@ -101,6 +101,7 @@ class Server {
   const std::shared_ptr<Budget>& cache_room() const { return cache_room_; }
   const Limits& limits() const { return limits_; }
   const std::string& uid() const { return uid_; }
+  absl::Time started() const { return started_; }  // The date.
   const Clock& clock() const { return clock_; }
 
   // All workers, the default one first.
@@ -129,6 +130,7 @@ class Server {
   const WeightsFolder weights_;
   const std::unique_ptr<CheckpointStore> checkpoints_;
   const std::string uid_;
+  const absl::Time started_;
   const Clock& clock_;
   Directory directory_;
   Registry registry_;

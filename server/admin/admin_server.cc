@@ -1,6 +1,10 @@
 #include "server/admin/admin_server.h"
 
+#include <prometheus/metric_family.h>
+#include <prometheus/text_serializer.h>
+
 #include "absl/status/status.h"
+#include "server/admin/server_figures.h"
 
 namespace backboned::admin {
 namespace {
@@ -10,8 +14,18 @@ Page HealthOf(const rpc::RpcServer& server) {
   return {.status = 503, .body = "not serving\n"};
 }
 
+Page MetricsOf(const rpc::RpcServer& server) {
+  std::vector<prometheus::MetricFamily> families = server.metrics().Collect();
+  for (prometheus::MetricFamily& family : FiguresOf(server)) {
+    families.push_back(std::move(family));
+  }
+  return {.type = "text/plain; version=0.0.4; charset=utf-8",
+          .body = prometheus::TextSerializer().Serialize(families)};
+}
+
 Pages PagesOf(const rpc::RpcServer& server) {
-  return {{"/healthz", [&server] { return HealthOf(server); }}};
+  return {{"/healthz", [&server] { return HealthOf(server); }},
+          {"/metrics", [&server] { return MetricsOf(server); }}};
 }
 
 }  // namespace

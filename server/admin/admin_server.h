@@ -16,8 +16,10 @@
 
 namespace backboned::admin {
 
-// Answers GET /healthz on the listeners with serve=admin: 200 while calls are
-// served, 503 while the server drains or when a device is lost.
+// Answers GET on the listeners with serve=admin: /healthz with 200 while calls
+// are served, and 503 while the server drains or when a device is lost;
+// /metrics with what the server does, in Prometheus' text format
+// (docs/metrics.md).
 //
 // Thread-safe.
 class AdminServer {

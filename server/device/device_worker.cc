@@ -5,6 +5,7 @@
 #include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <algorithm>
+#include <bit>
 #include <functional>
 #include <optional>
 #include <string>
@@ -214,6 +215,11 @@ bool DeviceWorker::is_idle() const {
 absl::Duration DeviceWorker::busy() const {
   absl::MutexLock lock(&mutex_);
   return busy_;
+}
+
+std::map<std::string, absl::Duration> DeviceWorker::paid() const {
+  absl::MutexLock lock(&mutex_);
+  return scheduler_.paid();
 }
 
 int64_t DeviceWorker::queued() const {
@@ -486,9 +492,12 @@ void DeviceWorker::Count(const Scheduler::Dispatch& next, const Items& items) {
   if (items.size() > 1) {
     batch_figures_.merged_items += static_cast<int64_t>(items.size());
   }
-  for (const auto& item : items) {
-    batch_figures_.samples += item->samples;
-  }
+  int64_t samples = 0;
+  for (const auto& item : items) samples += item->samples;
+  batch_figures_.samples += samples;
+  const auto size = std::bit_width(static_cast<uint64_t>(samples - 1));
+  ++batch_figures_
+        .sizes[std::min<size_t>(size, batch_figures_.sizes.size() - 1)];
 }
 
 std::shared_ptr<DeviceWorker::Item> DeviceWorker::Take(uint64_t id) {

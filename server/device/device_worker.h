@@ -9,6 +9,7 @@
 #include <coroutine>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -109,6 +110,9 @@ class DeviceWorker {
     int64_t merged_items = 0;
     // The samples of all batches.
     int64_t samples = 0;
+    // The batches by size: of 1 sample, of 2, of 3 or 4, of 5 to 8, and so on;
+    // the last ones of more than 64.
+    std::array<int64_t, 8> sizes = {};
   };
 
   // The times of an item.
@@ -182,6 +186,9 @@ class DeviceWorker {
 
   // The time that the device has worked since the start, without its copies.
   absl::Duration busy() const;
+
+  // The part of that time that each principal has paid for: see Scheduler.
+  std::map<std::string, absl::Duration> paid() const;
 
   // The number of waiting items, and their duration as estimated by recent
   // costs.

@@ -7,6 +7,20 @@
 #include "base/principals.h"
 
 namespace backboned {
+namespace {
+
+void AddCounts(Instance& instance, Registry::Totals& totals) {
+  const FeatureCache::Figures cache = instance.cache().figures();
+  totals.demoted_tapes += instance.counters().demoted_tapes;
+  totals.replayed_forwards += instance.counters().replayed_forwards;
+  totals.cache_hits += cache.hits;
+  totals.cache_misses += cache.misses + cache.unknown_digests;
+  totals.cache_evictions += cache.evictions;
+  totals.cache_bytes += cache.bytes;
+}
+
+}  // namespace
+
 Registry::Registry(int64_t max_instances, const Quotas& quotas)
     : places_({.name = "max-instances",
                .unit = "instance",
@@ -66,8 +80,18 @@ bool Registry::Remove(const Instance& instance) {
   if (found == instances_.end() || found->second.instance.get() != &instance)
     return false;
   removed = std::move(found->second);
+  AddCounts(*removed.instance, removed_);
+  removed_.cache_bytes = 0;
   instances_.erase(found);
   return true;
+}
+
+Registry::Totals Registry::totals() const {
+  absl::MutexLock lock(&mutex_);
+  Totals totals = removed_;
+  for (const auto& [key, entry] : instances_)
+    AddCounts(*entry.instance, totals);
+  return totals;
 }
 
 std::vector<std::shared_ptr<Instance>> Registry::List() const {

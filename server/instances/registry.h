@@ -49,6 +49,18 @@ class Registry {
   // Removes this very instance; returns false if it is not there.
   bool Remove(const Instance& instance);
 
+  // Counts of all instances since the start, those that were removed among
+  // them.
+  struct Totals {
+    int64_t demoted_tapes = 0;
+    int64_t replayed_forwards = 0;
+    int64_t cache_hits = 0;
+    int64_t cache_misses = 0;  // Those by digest among them.
+    int64_t cache_evictions = 0;
+    int64_t cache_bytes = 0;  // Of the instances that are there.
+  };
+  Totals totals() const;
+
   // The places of instances, by payer.
   const Budget& places() const { return places_; }
 
@@ -68,6 +80,7 @@ class Registry {
   Budget places_;
   mutable absl::Mutex mutex_;
   std::map<Key, Entry> instances_ ABSL_GUARDED_BY(mutex_);
+  Totals removed_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace backboned

@@ -55,6 +55,9 @@ class Ledger {
   }
 
   const Amount& all() const { return all_; }
+  const std::map<std::string, Amount>& by_principal() const {
+    return by_principal_;
+  }
 
   // Forgets idle amounts, if there are twice as many sessions as were left the
   // last time: a caller pays its part of one walk, and one that calls again and

@@ -58,6 +58,18 @@ int64_t PayerAccounts::live_bytes_on_gpus(LimitScope scope,
   return account == nullptr ? 0 : account->live_bytes_on_gpus();
 }
 
+std::map<std::string, PayerAccounts::LiveBytes> PayerAccounts::LiveByPrincipal()
+    const {
+  absl::MutexLock lock(&mutex_);
+  std::map<std::string, LiveBytes> live;
+  for (const auto& [principal, account] : accounts_.by_principal()) {
+    if (account == nullptr) continue;
+    live[principal] = {.on_host = account->live_bytes(),
+                       .on_gpus = account->live_bytes_on_gpus()};
+  }
+  return live;
+}
+
 size_t PayerAccounts::known_sessions() const {
   absl::MutexLock lock(&mutex_);
   return accounts_.session_count();

@@ -5,7 +5,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
+#include <string>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
@@ -41,6 +43,13 @@ class PayerAccounts {
   // The live bytes within `scope` of `payer`, on the host or on GPUs.
   int64_t live_bytes(LimitScope scope, const Payer& payer) const;
   int64_t live_bytes_on_gpus(LimitScope scope, const Payer& payer) const;
+
+  // The live bytes of each principal that is known.
+  struct LiveBytes {
+    int64_t on_host = 0;
+    int64_t on_gpus = 0;
+  };
+  std::map<std::string, LiveBytes> LiveByPrincipal() const;
 
  private:
   std::shared_ptr<MemoryAccount> Make(

@@ -12,6 +12,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "server/metrics/call_metrics.h"
 #include "server/rpc/backbone/backbone_service.h"
 #include "server/rpc/instances/instance_service.h"
 #include "server/rpc/standard/health_service.h"
@@ -52,6 +53,12 @@ class RpcServer {
   // The addresses, with the chosen ports in place of port 0.
   const std::vector<std::string>& addresses() const { return addresses_; }
 
+  // The following are for those who watch it.
+  Server& server() const { return surroundings_.server; }
+  const Gate& gate() const { return gate_; }
+  const CallStreams& streams() const { return streams_; }
+  const CallMetrics& metrics() const { return metrics_; }
+
   // Returns whether calls are served: no drain has begun, and no device is
   // lost.
   bool is_serving() const;
@@ -77,6 +84,7 @@ class RpcServer {
   Gate gate_;
   StallWatchdog watchdog_;
   CallStreams streams_;
+  CallMetrics metrics_;
   Surroundings surroundings_;
   InstanceService instance_service_;
   BackboneService backbone_service_;

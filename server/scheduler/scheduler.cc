@@ -117,7 +117,7 @@ void Scheduler::Done(uint64_t id, absl::Duration cost, absl::Time /*now*/) {
       fair_share_.Charge(flow, absl::ZeroDuration());
       continue;
     }
-    fair_share_.Charge(flow, cost * share / samples);
+    Pay(flow, cost * share / samples);
     mean_cost_ += (cost * share / samples - mean_cost_) * kMeanWeight;
   }
   const auto lane = lanes_.find(batch.lane);
@@ -125,6 +125,13 @@ void Scheduler::Done(uint64_t id, absl::Duration cost, absl::Time /*now*/) {
   lane->second.busy = false;
   Offer(lane->second);
   if (lane->second.waiting.empty()) lanes_.erase(lane);
+}
+
+void Scheduler::Pay(const FlowName& flow, absl::Duration cost) {
+  fair_share_.Charge(flow, cost);
+  const bool is_named =
+      paid_.size() < kMostPayers || paid_.contains(flow.principal);
+  paid_[is_named ? flow.principal : ""] += cost;
 }
 
 int64_t Scheduler::queued(const FlowName& flow) const {

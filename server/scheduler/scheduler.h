@@ -3,6 +3,7 @@
 #ifndef BACKBONED_SERVER_SCHEDULER_SCHEDULER_H_
 #define BACKBONED_SERVER_SCHEDULER_SCHEDULER_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <limits>
@@ -132,6 +133,11 @@ class Scheduler {
   // now, if all items cost the same, none ran together and no others came.
   int64_t Ahead(const FlowName& flow) const;
 
+  // The device's time that each principal has paid for. Those that came when
+  // kMostPayers others were known are together the payer of the empty name.
+  static constexpr size_t kMostPayers = 64;
+  const std::map<std::string, absl::Duration>& paid() const { return paid_; }
+
   // The number of running items.
   int64_t running() const { return static_cast<int64_t>(running_ids_.size()); }
 
@@ -189,6 +195,7 @@ class Scheduler {
   void MakeReady(uint64_t id);
   std::vector<uint64_t> Gather(uint64_t leader, BatchReason& reason) const;
   void Begin(const std::vector<uint64_t>& ids);
+  void Pay(const FlowName& flow, absl::Duration cost);
 
   const SchedulerOptions options_;
   Arrival next_arrival_ = 0;
@@ -203,6 +210,7 @@ class Scheduler {
   std::unordered_map<uint64_t, Batch> running_;  // By its first item.
   std::unordered_set<uint64_t> running_ids_;
   std::vector<uint64_t> expired_;  // Not reported yet.
+  std::map<std::string, absl::Duration> paid_;
   absl::Duration mean_cost_ = absl::ZeroDuration();
 };
 

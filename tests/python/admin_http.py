@@ -32,3 +32,13 @@ def ask(address, target="/healthz", method="GET", body=None, headers=None, timeo
         return answer.status, answer.read().decode()
     finally:
         connection.close()
+
+
+def scrape(address):
+    """Give the metrics by name and labels, as they are written: `a{b="c"}`."""
+    status, text = ask(address, "/metrics")
+    assert status == 200
+    lines = [line for line in text.splitlines() if line and line[0] != "#"]
+    metrics = {name: float(value) for name, value in (x.rsplit(" ", 1) for x in lines)}
+    assert len(metrics) == len(lines), "a metric is there twice"
+    return metrics

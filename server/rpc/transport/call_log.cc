@@ -77,7 +77,15 @@ std::map<std::string, int64_t> RefusalCounts() {
   return Refusals().counts;
 }
 
-void LogCall(const Call& call, const absl::Status& status) {
+void LogCall(const Call& call, const absl::Status& status,
+             CallMetrics& metrics) {
+  const absl::Duration total = call.Elapsed();
+  metrics.Count(call.method(), {.code = status.code(),
+                                .total = total,
+                                .queue = call.record().times.queue,
+                                .compute = call.record().times.compute,
+                                .bytes_in = call.record().bytes_in,
+                                .bytes_out = call.record().bytes_out});
   AuditRefusal(status, call.method(), call.principal(),
                std::string_view(call.record().instance).substr(0, 130));
   if (!spdlog::should_log(Level(status))) return;
@@ -96,12 +104,13 @@ void LogCall(const Call& call, const absl::Status& status) {
                   " bytes_out=", record.bytes_out);
   AddMilliseconds(line, "queue_ms", record.times.queue);
   AddMilliseconds(line, "compute_ms", record.times.compute);
-  AddMilliseconds(line, "total_ms", call.Elapsed());
+  AddMilliseconds(line, "total_ms", total);
   spdlog::log(Level(status), line);
 }
 
 void LogRefusal(std::string_view method, std::string_view name,
-                const absl::Status& status) {
+                const absl::Status& status, CallMetrics& metrics) {
+  metrics.CountRefused(method, status.code());
   AuditRefusal(status, method, name, /*instance=*/"");
   std::string line = absl::StrCat("call method=", View(method));
   AddStatus(line, status);

@@ -67,7 +67,7 @@ Task<absl::Status> CallStream::Serve() {
   if (status.ok() && !finished) {
     status = absl::CancelledError("the client went away");
   }
-  LogCall(call_, status);
+  LogCall(call_, status, surroundings_.metrics);
   co_return status;
 }
 
@@ -212,7 +212,7 @@ Detached CallStream::ServeOne(std::shared_ptr<StreamedCall> call,
     co_await ServeCall(surroundings_, *method, call->call(), *call);
   } else {
     co_await call->Finish(taken);
-    LogCall(call->call(), taken);
+    LogCall(call->call(), taken, surroundings_.metrics);
   }
   Leave(std::move(call));
 }

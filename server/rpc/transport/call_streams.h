@@ -39,6 +39,9 @@ class CallStreams {
   absl::StatusOr<Budget::Reservation> Enter(const Payer& payer, Member& stream);
   void Leave(Member& stream);
 
+  // The places of open streams, by payer.
+  const Budget& places() const { return places_; }
+
   // Returns the next stream's number: from 1.
   int64_t NextNumber() { return ++last_; }
 

@@ -52,6 +52,11 @@ absl::Status DecoratedService::CheckAccess(const Call& call,
 
 void DecoratedService::Register(Method method) {
   AddRpc(method.name);
+  if (method.handler) {
+    surroundings_.metrics.AddMethod(method.name);
+  } else {
+    surroundings_.metrics.AddStream(method.name);
+  }
   methods_.push_back(std::move(method));
 }
 
@@ -76,7 +81,8 @@ Task<absl::Status> DecoratedService::ServeRpc(size_t index, Rpc& rpc) {
                          surroundings_.server.clock())
           : identity.status();
   if (call.ok()) co_return co_await ServeCalls(method, rpc, *call);
-  LogRefusal(method.name, identity.ok() ? identity->name : "", call.status());
+  LogRefusal(method.name, identity.ok() ? identity->name : "", call.status(),
+             surroundings_.metrics);
   const grpc::Status refused = ToGrpc(call.status());
   co_await Operation([&](void* tag) { rpc.stream.Finish(refused, tag); });
   co_return call.status();

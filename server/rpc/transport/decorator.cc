@@ -45,7 +45,7 @@ Task<absl::Status> ServeCall(Surroundings& surroundings, const Method& method,
   }
   status = call.HowItEnded(status);
   co_await stream.Finish(status);
-  LogCall(call, status);
+  LogCall(call, status, surroundings.metrics);
   co_return status;
 }
 

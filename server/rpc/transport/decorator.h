@@ -5,6 +5,7 @@
 
 #include "absl/status/status.h"
 #include "base/task.h"
+#include "server/metrics/call_metrics.h"
 #include "server/rpc/transport/call.h"
 #include "server/rpc/transport/call_streams.h"
 #include "server/rpc/transport/gate.h"
@@ -21,10 +22,11 @@ struct Surroundings {
   Gate& gate;
   StallWatchdog& watchdog;
   CallStreams& streams;
+  CallMetrics& metrics;
 };
 
 // Serves a call, whichever way it came: admission, session, account,
-// exceptions, the status for the client, one log line.
+// exceptions, the status for the client, its metrics, one log line.
 Task<absl::Status> ServeCall(Surroundings& surroundings, const Method& method,
                              Call& call, MessageStream& stream);
 

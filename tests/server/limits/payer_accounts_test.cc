@@ -130,6 +130,21 @@ TEST(PayerAccountsTest, LimitsMemoryOnGpusByItself) {
             0);
 }
 
+TEST(PayerAccountsTest, TellsTheBytesOfEachPrincipal) {
+  PayerAccounts accounts(1000, 500, {});
+  const auto ann = accounts.Of(kPayer);
+  const auto anns_other = accounts.Of({.principal = "ann", .session = "x"});
+  const auto bert = accounts.Of({.principal = "bert"});
+  ASSERT_THAT(ann->Charge(7), IsOk());
+  ASSERT_THAT(anns_other->Charge(5), IsOk());
+  ASSERT_THAT(bert->on_gpus()->Charge(3), IsOk());
+  const auto live = accounts.LiveByPrincipal();
+  ASSERT_EQ(live.size(), 2);
+  EXPECT_EQ(live.at("ann").on_host, 12);
+  EXPECT_EQ(live.at("ann").on_gpus, 0);
+  EXPECT_EQ(live.at("bert").on_gpus, 3);
+}
+
 TEST(PayerAccountsTest, ForgetsSessionsThatAreGone) {
   PayerAccounts accounts(1000, 500, {});
   const auto kept = accounts.Of(kPayer);

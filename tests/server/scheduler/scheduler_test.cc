@@ -57,6 +57,26 @@ TEST(SchedulerLimitsTest, RefusesAPrincipalOverItsPartAndNoOther) {
   EXPECT_THAT(scheduler.Submit({.id = 5, .flow = {"anna", "c"}}, now), IsOk());
 }
 
+// Submits an item of a principal and runs it for a second.
+void Pay(Scheduler& scheduler, const std::string& principal) {
+  const absl::Time now = absl::UnixEpoch();
+  ASSERT_THAT(scheduler.Submit({.id = 1, .flow = {principal, "a"}}, now),
+              IsOk());
+  ASSERT_THAT(scheduler.Next(now).run, ElementsAre(1));
+  scheduler.Done(1, absl::Seconds(1), now);
+}
+
+TEST(SchedulerPaidTest, NamesTheFirstPayersAndSumsTheOthers) {
+  Scheduler scheduler({});
+  for (size_t i = 0; i < Scheduler::kMostPayers + 2; ++i) {
+    Pay(scheduler, std::to_string(i));
+  }
+  Pay(scheduler, "0");
+  EXPECT_EQ(scheduler.paid().size(), Scheduler::kMostPayers + 1);
+  EXPECT_EQ(scheduler.paid().at("0"), absl::Seconds(2));
+  EXPECT_EQ(scheduler.paid().at(""), absl::Seconds(2));
+}
+
 TEST(SchedulerLimitsTest, RefusesNothingThatContinues) {
   Scheduler scheduler({.max_queued = 1});
   const absl::Time now = absl::UnixEpoch();
