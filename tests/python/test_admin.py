@@ -72,6 +72,7 @@ def test_mode_of_a_socket_for_those_who_watch(start, tmp_path):
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o666
 
 
+@pytest.mark.cpu
 def test_a_port_that_the_server_chose(run, tmp_path):
     _, banner = run(
         "--listen=localhost:0,serve=admin", f"--listen=unix:{tmp_path}/a.sock"

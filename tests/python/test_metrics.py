@@ -2,7 +2,6 @@
 
 import contextlib
 import re
-import shutil
 import subprocess
 import threading
 import time
@@ -17,6 +16,7 @@ from admin_http import ask, scrape
 from backboned.types import ParameterGroup
 from backboned.v1 import instance_service_pb2 as pb
 
+pytestmark = pytest.mark.cpu  # Names of devices are labels.
 ROOT = Path(__file__).parents[2]
 PROMTOOL = ROOT / "build/tools/promtool"
 SERVICE = "/backboned.v1.InstanceService"
@@ -63,6 +63,20 @@ def awaited(condition):
         assert time.monotonic() < deadline, "timed out"
         time.sleep(0.02)
     return value
+
+
+def promtool(*arguments, text=""):
+    """Run Prometheus' tool, and give what it says; it must find nothing wrong."""
+    assert PROMTOOL.exists(), f"there is no {PROMTOOL}: run scripts/setup"
+    ended = subprocess.run(
+        [PROMTOOL, *arguments],
+        input=text,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stdout
+    return ended.stdout
 
 
 def be_busy(server):
@@ -270,14 +284,9 @@ def test_batches_by_reason_and_size(serve):
 def test_prometheus_finds_nothing_wrong(serve):
     server, admin, _ = serve()
     be_busy(server)
-    tool = PROMTOOL if PROMTOOL.exists() else shutil.which("promtool")
-    assert tool, f"there is no {PROMTOOL}: run scripts/setup"
     status, text = ask(admin, "/metrics")
     assert status == 200
-    checked = subprocess.run(
-        [tool, "check", "metrics"], input=text, capture_output=True, text=True
-    )
-    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+    assert promtool("check", "metrics", text=text) == ""
 
 
 def test_many_principals_have_a_bounded_number_of_metrics(serve):
