@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from admin_http import ask, scrape
 from backboned.types import ParameterGroup
+from backboned.v1 import backbone_service_pb2 as backbone_pb
 from backboned.v1 import instance_service_pb2 as pb
 
 pytestmark = pytest.mark.cpu  # Names of devices are labels.
@@ -168,6 +169,39 @@ def test_calls_are_those_that_were_made_and_those_of_the_log(serve):
         metrics['backboned_call_received_bytes_total{method="Forward"}'] > 4 * X.nbytes
     )
     assert metrics['backboned_refused_calls_total{reason="IDENTITY_REFUSED"}'] == 2
+
+
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+def test_the_log_has_the_traceparent_of_calls(serve):
+    server, _, log = serve()
+    zero = backbone_pb.CallsRequest(call=1, traceparent=TRACE.replace("-01", "-00"))
+    zero.zero_grads.instance = "net"
+    wrong = backbone_pb.CallsRequest(call=2, traceparent="mine")
+    wrong.zero_grads.instance = "net"
+    with grpc.insecure_channel(server.target) as channel:
+        get = channel.unary_unary(f"{SERVICE}/ListBenchmarks")
+        for sent in (TRACE, "nothing", f"{TRACE}-01"):
+            get(b"", metadata=[("traceparent", sent)], timeout=30)
+        calls = channel.stream_stream(CALLS)
+        parts = (part.SerializeToString() for part in (zero, wrong))
+        assert len(list(calls(parts, metadata=[("traceparent", TRACE)]))) == 2
+
+    def found():
+        calls = re.findall(r" call (method=.*)$", log.read_text(), re.M)
+        fields = [dict(re.findall(r"(\w+)=(\S+)", call)) for call in calls]
+        traced = [(f["method"], f.get("traceparent")) for f in fields]
+        done = "Calls" in [method for method, _ in traced]
+        return done and [call for call in traced if call[0] != "GetServer"]
+
+    assert sorted(awaited(found), key=str) == [
+        ("Calls", TRACE),
+        ("ListBenchmarks", TRACE),
+        *[("ListBenchmarks", None)] * 2,
+        ("ZeroGrads", TRACE.replace("-01", "-00")),
+        ("ZeroGrads", None),
+    ]
 
 
 def test_gauges_are_what_the_server_tells_a_client(serve):

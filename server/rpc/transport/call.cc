@@ -3,10 +3,14 @@
 #include <grpc/support/time.h>
 
 #include <algorithm>
+#include <cstddef>
+#include <iterator>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "base/errors.h"
 
@@ -22,6 +26,14 @@ absl::Status ReadToken(const grpc::ServerContext& context, const char* key,
   if (IsToken(value)) return absl::OkStatus();
   return InvalidOption(absl::StrCat(
       "metadata ", key, " is not 1 to 64 characters of [A-Za-z0-9_.-]"));
+}
+
+// Returns the caller's traceparent, if there is one of the right form.
+std::string TraceparentOf(const grpc::ServerContext& context) {
+  const auto found = context.client_metadata().find("traceparent");
+  if (found == context.client_metadata().end()) return "";
+  const std::string_view text(found->second.data(), found->second.size());
+  return IsTraceparent(text) ? std::string(text) : "";
 }
 
 // Returns the caller's remaining time, which gRPC measures on CLOCK_MONOTONIC;
@@ -45,6 +57,24 @@ bool IsToken(std::string_view text) {
          });
 }
 
+bool IsTraceparent(std::string_view text) {
+  const std::vector<std::string> parts =
+      absl::StrSplit(absl::string_view(text.data(), text.size()), '-');
+  constexpr size_t kSizes[] = {2, 32, 16, 2};
+  if (parts.size() != std::size(kSizes)) return false;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    if (parts[i].size() != kSizes[i] ||
+        parts[i].find_first_not_of("0123456789abcdef") !=
+            std::string_view::npos) {
+      return false;
+    }
+  }
+  const auto is_zero = [](std::string_view part) {
+    return part.find_first_not_of('0') == std::string_view::npos;
+  };
+  return parts[0] != "ff" && !is_zero(parts[1]) && !is_zero(parts[2]);
+}
+
 absl::StatusOr<Call> Call::Create(std::string_view method,
                                   const grpc::ServerContext& context,
                                   const Identity& identity,
@@ -58,16 +88,18 @@ absl::StatusOr<Call> Call::Create(std::string_view method,
     status = ReadToken(context, "backboned-session", call.session_);
   if (status.ok()) status = ReadToken(context, "backboned-label", call.label_);
   if (!status.ok()) return status;
+  call.traceparent_ = TraceparentOf(context);
   return call;
 }
 
 Call Call::Within(std::string_view method, std::stop_token gone,
-                  absl::Duration timeout) const {
+                  absl::Duration timeout, std::string_view traceparent) const {
   Call call(method, std::move(gone), timeout, *clock_);
   call.identity_ = identity_;
   call.caller_ = caller_;
   call.session_ = session_;
   call.label_ = label_;
+  if (IsTraceparent(traceparent)) call.traceparent_ = traceparent;
   return call;
 }
 

@@ -41,10 +41,10 @@ class Call {
                                      const Clock& clock);
 
   // Returns a call of `method` by the caller of this one, a stream of calls:
-  // received now, with a deadline of its own. `gone` is stopped once its end is
-  // wanted.
+  // received now, with a deadline and a trace of its own. `gone` is stopped
+  // once its end is wanted.
   Call Within(std::string_view method, std::stop_token gone,
-              absl::Duration timeout) const;
+              absl::Duration timeout, std::string_view traceparent) const;
 
   // Asks `directory` for the caller's rights once more. Returns its error.
   absl::Status Recheck(const Directory& directory);
@@ -55,6 +55,10 @@ class Call {
   const std::string& principal() const { return caller_.principal; }
   const std::string& session() const { return session_; }  // Empty: none.
   const std::string& label() const { return label_; }      // Empty: none.
+
+  // The caller's place in a trace, in the form of W3C's Trace Context. Empty:
+  // none, or not of that form.
+  const std::string& traceparent() const { return traceparent_; }
 
   // The payer of all that the call takes.
   Payer payer() const { return {principal(), session_}; }
@@ -122,6 +126,7 @@ class Call {
   Caller caller_;
   std::string session_;
   std::string label_;
+  std::string traceparent_;
   Access access_ = Access::kAny;
   absl::Time received_;
   absl::Time deadline_;
@@ -132,6 +137,11 @@ class Call {
 // Returns whether `text` is 1 to 64 characters of [A-Za-z0-9_.-], as sessions,
 // labels and request ids are.
 bool IsToken(std::string_view text);
+
+// Returns whether `text` is a traceparent of W3C's Trace Context:
+// VERSION-TRACE-PARENT-FLAGS, of 2, 32, 16 and 2 lower-case hexadecimal digits,
+// where the version is not ff, and trace and parent are not 0.
+bool IsTraceparent(std::string_view text);
 
 }  // namespace backboned::rpc
 

@@ -97,6 +97,7 @@ void LogCall(const Call& call, const absl::Status& status,
   AddField(line, "principal", call.principal());
   AddField(line, "session", call.session());
   AddField(line, "label", call.label());
+  AddField(line, "traceparent", call.traceparent());
   AddField(line, "request_id", record.request_id);
   if (record.stream != 0) absl::StrAppend(&line, " stream=", record.stream);
   if (record.calls != 0) absl::StrAppend(&line, " calls=", record.calls);

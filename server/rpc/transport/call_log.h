@@ -15,11 +15,11 @@
 namespace backboned::rpc {
 
 // Counts a call that ended with `status`, and logs it as `key=value` fields:
-// method, code, reason, instance, principal, session, label, request_id,
-// stream, calls, bytes_in, bytes_out, queue_ms, compute_ms, total_ms, and the
-// message of an error. Failures of the server itself (INTERNAL) are errors, all
-// other lines are information. A caller who may not call, or not do that, is
-// recorded besides (Audit).
+// method, code, reason, instance, principal, session, label, traceparent,
+// request_id, stream, calls, bytes_in, bytes_out, queue_ms, compute_ms,
+// total_ms, and the message of an error. Failures of the server itself
+// (INTERNAL) are errors, all other lines are information. A caller who may not
+// call, or not do that, is recorded besides (Audit).
 void LogCall(const Call& call, const absl::Status& status,
              CallMetrics& metrics);
 

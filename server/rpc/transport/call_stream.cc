@@ -159,8 +159,9 @@ absl::Status CallStream::Begin(wire::Message part, int64_t bytes,
   const Method* const method =
       found == methods_.end() ? nullptr : found->second;
   std::stop_source stop;
-  Call call = call_.Within(method == nullptr ? "?" : method->name,
-                           stop.get_token(), TimeoutOf(rest));
+  Call call =
+      call_.Within(method == nullptr ? "?" : method->name, stop.get_token(),
+                   TimeoutOf(rest), rest.traceparent());
   call.record().stream = call_.record().stream;
   CallOrder::Work work = WorkOf(method, part);
   const auto streamed = std::make_shared<StreamedCall>(

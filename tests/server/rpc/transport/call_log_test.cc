@@ -10,7 +10,11 @@
 #include <thread>
 #include <utility>
 
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "absl/synchronization/notification.h"
+#include "server/rpc/transport/call.h"
 #include "tests/server/rpc/plain_client.h"
 
 namespace backboned {
@@ -83,6 +87,27 @@ TEST_F(CallLogTest, NamesTheRequest) {
   EXPECT_THAT(PlainClient(server_).ZeroGrads(zero), IsOk());
   server_.Settle();
   EXPECT_THAT(log_.text(), HasSubstr("request_id=zero-1"));
+}
+
+TEST(TraceparentTest, HasTheFormOfW3c) {
+  constexpr char kTrace[] =
+      "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+  EXPECT_TRUE(rpc::IsTraceparent(kTrace));
+  for (const std::string& wrong : {
+           std::string(),
+           std::string("-"),
+           absl::StrCat(kTrace, "-01"),
+           absl::StrCat(kTrace, " "),
+           absl::StrCat(kTrace, "0"),
+           absl::AsciiStrToUpper(kTrace),
+           absl::StrReplaceAll(kTrace, {{"00-4", "ff-4"}}),
+           absl::StrReplaceAll(kTrace, {{"4bf92f", "4bf9\n "}}),
+           std::string("00-") + std::string(32, '0') + "-00f067aa0ba902b7-01",
+           std::string("00-4bf92f3577b34da6a3ce929d0e0e4736-") +
+               std::string(16, '0') + "-01",
+       }) {
+    EXPECT_FALSE(rpc::IsTraceparent(wrong)) << wrong;
+  }
 }
 
 TEST_F(CallLogTest, SaysThatTheClientCancelled) {

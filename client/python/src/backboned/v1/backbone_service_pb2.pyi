@@ -105,7 +105,7 @@ class BatchNormOverride(_message.Message):
     def __init__(self, globs: _Optional[_Iterable[str]] = ..., training: bool = ..., track_running_stats: bool = ..., eps: _Optional[float] = ..., momentum: _Optional[float] = ..., cumulative: bool = ...) -> None: ...
 
 class CallsRequest(_message.Message):
-    __slots__ = ["after", "backward", "call", "cancel", "chunk", "configure_optimizer", "forward", "get_buffers", "get_grads", "get_optimizer_state", "get_params", "release_tapes", "set_buffers", "set_grads", "set_optimizer_state", "set_params", "step", "timeout", "train_step", "zero_grads"]
+    __slots__ = ["after", "backward", "call", "cancel", "chunk", "configure_optimizer", "forward", "get_buffers", "get_grads", "get_optimizer_state", "get_params", "release_tapes", "set_buffers", "set_grads", "set_optimizer_state", "set_params", "step", "timeout", "traceparent", "train_step", "zero_grads"]
     AFTER_FIELD_NUMBER: _ClassVar[int]
     BACKWARD_FIELD_NUMBER: _ClassVar[int]
     CALL_FIELD_NUMBER: _ClassVar[int]
@@ -124,6 +124,7 @@ class CallsRequest(_message.Message):
     SET_PARAMS_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     TIMEOUT_FIELD_NUMBER: _ClassVar[int]
+    TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     TRAIN_STEP_FIELD_NUMBER: _ClassVar[int]
     ZERO_GRADS_FIELD_NUMBER: _ClassVar[int]
     after: int
@@ -144,9 +145,10 @@ class CallsRequest(_message.Message):
     set_params: SetParamsHeader
     step: StepRequest
     timeout: _duration_pb2.Duration
+    traceparent: str
     train_step: TrainStepHeader
     zero_grads: ZeroGradsRequest
-    def __init__(self, call: _Optional[int] = ..., chunk: _Optional[_Union[_tensor_pb2.Chunk, _Mapping]] = ..., timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., after: _Optional[int] = ..., cancel: bool = ..., forward: _Optional[_Union[ForwardHeader, _Mapping]] = ..., backward: _Optional[_Union[BackwardHeader, _Mapping]] = ..., train_step: _Optional[_Union[TrainStepHeader, _Mapping]] = ..., release_tapes: _Optional[_Union[ReleaseTapesRequest, _Mapping]] = ..., get_params: _Optional[_Union[GetParamsRequest, _Mapping]] = ..., set_params: _Optional[_Union[SetParamsHeader, _Mapping]] = ..., get_grads: _Optional[_Union[GetGradsRequest, _Mapping]] = ..., set_grads: _Optional[_Union[SetGradsHeader, _Mapping]] = ..., zero_grads: _Optional[_Union[ZeroGradsRequest, _Mapping]] = ..., get_buffers: _Optional[_Union[GetBuffersRequest, _Mapping]] = ..., set_buffers: _Optional[_Union[SetBuffersHeader, _Mapping]] = ..., configure_optimizer: _Optional[_Union[ConfigureOptimizerRequest, _Mapping]] = ..., step: _Optional[_Union[StepRequest, _Mapping]] = ..., get_optimizer_state: _Optional[_Union[GetOptimizerStateRequest, _Mapping]] = ..., set_optimizer_state: _Optional[_Union[SetOptimizerStateHeader, _Mapping]] = ...) -> None: ...
+    def __init__(self, call: _Optional[int] = ..., chunk: _Optional[_Union[_tensor_pb2.Chunk, _Mapping]] = ..., timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., after: _Optional[int] = ..., cancel: bool = ..., traceparent: _Optional[str] = ..., forward: _Optional[_Union[ForwardHeader, _Mapping]] = ..., backward: _Optional[_Union[BackwardHeader, _Mapping]] = ..., train_step: _Optional[_Union[TrainStepHeader, _Mapping]] = ..., release_tapes: _Optional[_Union[ReleaseTapesRequest, _Mapping]] = ..., get_params: _Optional[_Union[GetParamsRequest, _Mapping]] = ..., set_params: _Optional[_Union[SetParamsHeader, _Mapping]] = ..., get_grads: _Optional[_Union[GetGradsRequest, _Mapping]] = ..., set_grads: _Optional[_Union[SetGradsHeader, _Mapping]] = ..., zero_grads: _Optional[_Union[ZeroGradsRequest, _Mapping]] = ..., get_buffers: _Optional[_Union[GetBuffersRequest, _Mapping]] = ..., set_buffers: _Optional[_Union[SetBuffersHeader, _Mapping]] = ..., configure_optimizer: _Optional[_Union[ConfigureOptimizerRequest, _Mapping]] = ..., step: _Optional[_Union[StepRequest, _Mapping]] = ..., get_optimizer_state: _Optional[_Union[GetOptimizerStateRequest, _Mapping]] = ..., set_optimizer_state: _Optional[_Union[SetOptimizerStateHeader, _Mapping]] = ...) -> None: ...
 
 class CallsResponse(_message.Message):
     __slots__ = ["backward", "call", "chunk", "configure_optimizer", "forward", "get_buffers", "get_grads", "get_optimizer_state", "get_params", "notice", "release_tapes", "set_buffers", "set_grads", "set_optimizer_state", "set_params", "status", "step", "train_step", "zero_grads"]
