@@ -18,7 +18,7 @@ inline constexpr size_t kMostPrincipals = 64;
 
 // Reads the figures of a server. Takes short locks only: no work on a device,
 // and no transfer, holds it up.
-std::vector<prometheus::MetricFamily> FiguresOf(const rpc::RpcServer& server);
+std::vector<prometheus::MetricFamily> FiguresOf(const rpc::RpcServer& rpc);
 
 }  // namespace backboned::admin
 
