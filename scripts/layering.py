@@ -68,7 +68,7 @@ MAY_USE: dict[str, set[str] | None] = {
     "server/rpc/checkpoints": {
         *("base", "proto", "backbones", "server/limits", "server/device"),
         *("server/checkpoints", "server/instances", "server", "server/rpc/convert"),
-        *("LibTorch", "spdlog"),
+        "spdlog",
     },
     "server/rpc/transport": {
         *("base", "proto", "proto/wire", "server/limits", "server/device"),
@@ -96,7 +96,8 @@ MAY_USE: dict[str, set[str] | None] = {
     },
     # HTTP for those who watch the server.
     "server/admin": {
-        *("server/limits", "server/memory", "server/device", "server"),
+        *("server/limits", "server/memory", "server/device", "server/checkpoints"),
+        "server",
         *("server/rpc/transport", "server/rpc", "Boost", "prometheus-cpp"),
     },
     "server/main.cc": None,

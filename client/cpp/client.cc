@@ -112,4 +112,28 @@ absl::StatusOr<v1::DeleteInstanceResponse> Client::DeleteInstance(
                           request);
 }
 
+absl::StatusOr<v1::SaveCheckpointResponse> Client::SaveCheckpoint(
+    const v1::SaveCheckpointRequest& request) const {
+  return connection_->Ask(connection_->instances(), &Stub::SaveCheckpoint,
+                          request);
+}
+
+absl::StatusOr<v1::LoadCheckpointResponse> Client::LoadCheckpoint(
+    const v1::LoadCheckpointRequest& request) const {
+  return connection_->Ask(connection_->instances(), &Stub::LoadCheckpoint,
+                          request);
+}
+
+absl::StatusOr<v1::ListCheckpointsResponse> Client::ListCheckpoints(
+    const v1::ListCheckpointsRequest& request) const {
+  return connection_->Ask(connection_->instances(), &Stub::ListCheckpoints,
+                          request);
+}
+
+absl::StatusOr<v1::DeleteCheckpointResponse> Client::DeleteCheckpoint(
+    const v1::DeleteCheckpointRequest& request) const {
+  return connection_->Ask(connection_->instances(), &Stub::DeleteCheckpoint,
+                          request);
+}
+
 }  // namespace backboned::client

@@ -71,6 +71,14 @@ class Client {
       const v1::ListInstancesRequest& request = {}) const;
   absl::StatusOr<v1::DeleteInstanceResponse> DeleteInstance(
       const v1::DeleteInstanceRequest& request) const;
+  absl::StatusOr<v1::SaveCheckpointResponse> SaveCheckpoint(
+      const v1::SaveCheckpointRequest& request) const;
+  absl::StatusOr<v1::LoadCheckpointResponse> LoadCheckpoint(
+      const v1::LoadCheckpointRequest& request) const;
+  absl::StatusOr<v1::ListCheckpointsResponse> ListCheckpoints(
+      const v1::ListCheckpointsRequest& request = {}) const;
+  absl::StatusOr<v1::DeleteCheckpointResponse> DeleteCheckpoint(
+      const v1::DeleteCheckpointRequest& request) const;
 
  private:
   explicit Client(std::shared_ptr<const Connection> connection);

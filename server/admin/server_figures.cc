@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "absl/time/time.h"
+#include "server/checkpoints/checkpoint_store.h"
 #include "server/device/device_worker.h"
 #include "server/device/devices.h"
 #include "server/device/gpu_memory.h"
@@ -121,6 +122,21 @@ void CollectLimited(const rpc::RpcServer& rpc, Collector& to) {
            server.in_flight().used());
   to.Gauge("backboned_in_flight_limit_bytes",
            "The most bytes of uploads under way.", limits.max_in_flight_bytes);
+}
+
+void CollectCheckpoints(const Server& server, Collector& to) {
+  const auto store = server.checkpoints();
+  to.Gauge("backboned_checkpoints", "Checkpoints that people named.",
+           store.ok() ? (*store)->count() : 0);
+  to.Gauge("backboned_checkpoint_bytes",
+           "Their bytes, as if they shared no files.",
+           store.ok() ? (*store)->room().used() : 0);
+  to.Gauge("backboned_checkpoint_limit_bytes",
+           "The most bytes that they may have; 0: not limited.",
+           server.limits().max_checkpoint_bytes);
+  to.Gauge("backboned_state_folder_starts",
+           "How often a server has opened the state folder; 0: there is none.",
+           store.ok() ? static_cast<double>((*store)->folder().starts()) : 0.0);
 }
 
 void CollectTapes(Server& server, const Registry::Totals& totals,
@@ -295,6 +311,7 @@ std::vector<MetricFamily> FiguresOf(const rpc::RpcServer& rpc) {
   Collector collector;
   CollectServer(rpc, collector);
   CollectLimited(rpc, collector);
+  CollectCheckpoints(rpc.server(), to);
   const Registry::Totals totals = server.registry().totals();
   CollectTapes(server, totals, collector);
   CollectCaches(server, totals, collector);

@@ -353,6 +353,13 @@ std::vector<v1::Checkpoint> CheckpointStore::List(
   return checkpoints;
 }
 
+int64_t CheckpointStore::count() const {
+  absl::MutexLock lock(&mutex_);
+  return std::ranges::count_if(entries_, [](const auto& entry) {
+    return !entry.second.record.recovery();
+  });
+}
+
 std::vector<v1::Record> CheckpointStore::Living() const {
   std::map<std::string, v1::Record> newest;  // By uid.
   {

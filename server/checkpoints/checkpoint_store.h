@@ -76,6 +76,9 @@ class CheckpointStore {
   std::vector<v1::Checkpoint> List(
       const std::optional<std::string>& owner) const;
 
+  // The number of those that people named.
+  int64_t count() const;
+
   // Returns the newest record of each living instance, or deletes those of one;
   // what is not there is deleted already. Once it ends, no Save that asks
   // whether the instance lives can bring it back.

@@ -78,6 +78,8 @@ def of_a_reader(x):
 
     def train_one_epoch(net, opt=None):
         F.cross_entropy(net(x), LABELS).backward()
+        if opt is not None:
+            opt.step()
 
     return {
         **{"backboned": backboned, "copy": copy, "torch": torch, "F": F},

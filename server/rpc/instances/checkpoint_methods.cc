@@ -59,11 +59,11 @@ Settings SettingsOfCopy(Settings saved) {
 Task<absl::StatusOr<v1::SaveCheckpointResponse>>
 InstanceService::SaveCheckpoint(Call& call,
                                 const v1::SaveCheckpointRequest& request) {
-  absl::StatusOr<CheckpointStore*> store = server().checkpoints();
-  if (!store.ok()) co_return store.status();
   absl::StatusOr<std::shared_ptr<Instance>> instance =
       Resolve(call, request.instance(), Access::kRead);
   if (!instance.ok()) co_return instance.status();
+  absl::StatusOr<CheckpointStore*> store = server().checkpoints();
+  if (!store.ok()) co_return store.status();
   absl::Status valid = CheckName(request.name());
   if (valid.ok() && request.keep() < 0) {
     valid = InvalidOption(

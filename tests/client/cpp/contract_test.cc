@@ -35,6 +35,10 @@ void CallAll(const Client& client) {
   EXPECT_THAT(client.GetInstance({}), refused);
   EXPECT_THAT(client.ListInstances(), refused);
   EXPECT_THAT(client.DeleteInstance({}), refused);
+  EXPECT_THAT(client.SaveCheckpoint({}), refused);
+  EXPECT_THAT(client.LoadCheckpoint({}), refused);
+  EXPECT_THAT(client.ListCheckpoints(), refused);
+  EXPECT_THAT(client.DeleteCheckpoint({}), refused);
   const Backbone net = client.backbone("net");
   EXPECT_THAT(net.Forward(TapedForward(), {}), refused);
   EXPECT_THAT(net.Backward({}, {}), refused);

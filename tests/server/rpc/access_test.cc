@@ -28,8 +28,10 @@ constexpr char kKey[] = "backboned-principal";
 
 // Methods that name no instance, and those that change the one they name.
 const std::vector<std::string> kNameNone = {
-    "Calls",         "CreateInstance", "GetServer",   "ListArchitectures",
-    "ListInstances", "ListBenchmarks", "ReleaseTapes"};
+    "Calls",         "CreateInstance",    "DeleteCheckpoint",
+    "GetServer",     "ListArchitectures", "ListBenchmarks",
+    "ListInstances", "ListCheckpoints",   "LoadCheckpoint",
+    "ReleaseTapes"};
 const std::vector<std::string> kChange = {
     "ConfigureOptimizer", "DeleteInstance", "SetBuffers", "SetGrads",
     "SetOptimizerState",  "SetParams",      "Step",       "TrainStep",
@@ -55,7 +57,8 @@ bool SetInstance(google::protobuf::Message& request, const std::string& name) {
 // Those that a caller with the right to infer may not call.
 bool NeedsTrain(const std::string& method) {
   return IsIn(kChange, method) || method == "CreateInstance" ||
-         method == "CloneInstance";
+         method == "CloneInstance" || method == "SaveCheckpoint" ||
+         method == "LoadCheckpoint" || method == "DeleteCheckpoint";
 }
 
 // A method's path, and a request that names an instance; empty: it names none.
