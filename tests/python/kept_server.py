@@ -6,9 +6,11 @@ import random
 import shutil
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 import backboned
+from backboned.errors import Unavailable
 
 FAULTS = Path(__file__).parents[1] / "crash" / "faults.c"
 
@@ -62,8 +64,11 @@ class KeptServer:
             )
         return self.process.stdout.readline()
 
-    def start(self):
+    def start(self, *connections):
+        """Start it, and wait until clients of the one before have found it."""
         assert "serving" in self.begin(), self.log()
+        for connection in connections:
+            _await(connection)
         return self
 
     def kill(self):
@@ -80,9 +85,9 @@ class KeptServer:
         process.stdout.close()
         return process.wait()
 
-    def restart(self):
+    def restart(self, *connections):
         self.kill()
-        return self.start()
+        return self.start(*connections)
 
     def connect(self, principal="", **options):
         options.setdefault("reconnect_timeout", 0)
@@ -109,6 +114,16 @@ class KeptServer:
 
     def __exit__(self, *_):
         self.kill()
+
+
+def _await(connection):
+    end = time.monotonic() + 15
+    while True:
+        try:
+            return connection.info()
+        except Unavailable:
+            assert time.monotonic() < end
+            time.sleep(0.02)
 
 
 def begin_cut(state, cut):

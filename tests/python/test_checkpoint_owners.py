@@ -48,7 +48,7 @@ def test_equal_names_of_two_owners_are_two_things(kept, alice, bob):
     assert [*saved(bob)] == ["a", "bobs"]
     alice.delete_checkpoint("a")
     assert [*saved(bob)] == ["a", "bobs"]
-    kept.restart()
+    kept.restart(alice, bob)
     assert value_of(bob.load("a", module=False)) == 1
     assert alice.checkpoints() == []
 
@@ -121,7 +121,7 @@ def test_a_principal_has_its_part_of_the_room(kept, alice, bob):
     assert fill_up(bob) >= 100000 // size
     alice.delete_checkpoint("first")
     small(alice).save("again")
-    kept.restart()
+    kept.restart(alice)
     with pytest.raises(ResourceExhausted):
         small(alice).save("more")
 

@@ -138,7 +138,7 @@ def test_a_hosted_training_goes_on_with_the_same_bits(
     state = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     moments = optimizer.state_dict()
 
-    kept.restart()
+    kept.restart(server)
     again = server.load("middle", name="again")
     assert again.instance.info(digest=True).digest == there.instance.digest
     resumed = optim.resume(again)
@@ -162,7 +162,7 @@ def test_an_instance_draws_on_with_its_own_generator(kept, server):
     net.save("a")
     drawn = [net.forward(x, training=True).out for _ in range(2)]
     assert not np.array_equal(*drawn)
-    kept.restart()
+    kept.restart(server)
     loaded = server.load("a", module=False)
     assert [loaded.forward(x, training=True).out.tobytes() for _ in drawn] == [
         out.tobytes() for out in drawn
@@ -184,8 +184,8 @@ def test_every_element_type_is_kept_to_the_bit(kept, server, dtype):
     kept_there = server.load("net", module=False)
     assert_same_instances(kept_there, net)
     before = [net.get_params(), net.get_buffers()]
-    kept.restart()
-    loaded = server.load("net", name="net", module=False)
+    kept.restart(server)
+    loaded = server.load("net", name="again", module=False)
     info = loaded.info(digest=True)
     assert (info.dtype, info.digest) == (dtype, made.instance.digest)
     assert loaded.get_params().tobytes() == before[0].tobytes()
@@ -200,7 +200,7 @@ def test_a_mirrored_network_is_saved_as_it_is_here(kept, server):
     train(net, optimizer, (3, 16, 16), seed=1)
     net.save("mirrored")  # The last step was not pushed yet.
     here = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    kept.restart()
+    kept.restart(server)
     loaded = server.load("mirrored")
     assert loaded.mode == "mirrored"
     for name, tensor in loaded.state_dict().items():
@@ -223,8 +223,8 @@ def test_a_later_column_comes_back_without_the_earlier_one(kept, server):
     before, digest = second.forward(x).out, second.info(digest=True).digest
     second.save("column")
     first.set_params(np.zeros(first.layout.elements, np.float32))
-    kept.restart()
-    loaded = server.load("column", name="two", module=False)
+    kept.restart(server)
+    loaded = server.load("column", name="again", module=False)
     assert loaded.forward(x).out.tobytes() == before.tobytes()
     info = loaded.info(digest=True)
     assert (info.digest, info.columns) == (digest, ("local/first",))
@@ -233,8 +233,8 @@ def test_a_later_column_comes_back_without_the_earlier_one(kept, server):
 
 
 def test_a_fork_and_its_trunk_share_files(kept, server):
-    trunk = server.create("seq-mnist", seed=0, module=False, name="trunk")
-    fork = trunk.clone("fork", num_classes=4, seed=7)
+    trunk = server.create("seq-mnist", seed=0, module=False)
+    fork = trunk.clone(num_classes=4, seed=7)
     trunk.save("trunk")
     alone = len(kept.files("blobs"))
     fork.save("fork")
@@ -242,7 +242,7 @@ def test_a_fork_and_its_trunk_share_files(kept, server):
     x = np.random.default_rng(0).random((2, 1, 28, 28), np.float32)
     outputs = [net.forward(x).out for net in (trunk, fork)]
     server.delete_checkpoint("trunk")
-    kept.restart()
+    kept.restart(server)
     loaded = server.load("fork", module=False)
     assert loaded.forward(x).out.tobytes() == outputs[1].tobytes()
     with pytest.raises(NotFound, match='"trunk"'):
