@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from backboned.errors import (
@@ -171,18 +172,14 @@ def test_an_unnamed_instance_is_deleted_while_the_disk_is_stuck(kept, server):
 def test_a_load_has_its_files_though_the_checkpoint_is_deleted(kept, server):
     small(server, 1).save("a")
     kept.order("read stick 0")
-    found = []
-    threads = [
-        threading.Thread(target=lambda: found.append(loaded(server)), daemon=True),
-        threading.Thread(target=lambda: server.delete_checkpoint("a"), daemon=True),
-    ]
-    for thread in threads:
-        thread.start()
+    with ThreadPoolExecutor(2) as pool:
+        found = pool.submit(loaded, server)
         time.sleep(0.3)  # The server has the first call before the second.
-    kept.heal()
-    for thread in threads:
-        thread.join(60)
-    assert found == [1] and saved(server) == {}
+        deleted = pool.submit(server.delete_checkpoint, "a")
+        time.sleep(0.3)
+        kept.heal()
+    deleted.result()
+    assert found.result() == 1 and saved(server) == {}
 
 
 def test_who_gives_up_leaves_nothing(kept, server):
