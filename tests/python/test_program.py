@@ -92,7 +92,9 @@ def test_check_of_nobody_is_one_sentence(run, tmp_path):
 
 
 def seconds(text):
-    """Reads what the help and the page say of times: `10m`, `10 m`, `60 s`, `1 h`."""
+    """Reads what the help and the page say of times: `10m`, `60 s`, `1 h`, `inf`."""
+    if text.startswith("inf"):
+        return float("inf")
     number, unit = re.match(r"(\d+) ?([smh])", text).groups()
     return int(number) * {"s": 1, "m": 60, "h": 3600}[unit]
 
