@@ -263,9 +263,10 @@ absl::Status ReadExactly(int fd, std::span<std::byte> bytes) {
   while (!bytes.empty()) {
     const ssize_t count = read(fd, bytes.data(), bytes.size());
     if (count < 0 && errno == EINTR) continue;
-    if (count < 0) {
-      return Unsound(absl::StrCat("the file cannot be read: ",
-                                  std::string(std::strerror(errno))));
+    if (count < 0) {  // The file may be sound.
+      return Error(absl::StatusCode::kInternal, Reason::kWeightsUnreadable,
+                   absl::StrCat("the file cannot be read: ",
+                                std::string(std::strerror(errno))));
     }
     if (count == 0) return Unsound("the file was cut short while it was read");
     bytes = bytes.subspan(static_cast<size_t>(count));

@@ -64,8 +64,8 @@ class SafetensorsFile {
 
   // Reads the header of the regular file `fd`, and closes `fd` in the end.
   //
-  // Returns ParseSafetensorsHeader's errors, also if `fd` is no regular file or
-  // cannot be read. An `observer` is optional.
+  // Returns ParseSafetensorsHeader's errors, also if `fd` is no regular file;
+  // kInternal if it cannot be read. An `observer` is optional.
   static absl::StatusOr<SafetensorsFile> Read(int fd, Observer observer);
 
   // The tensors, in the order of their data.

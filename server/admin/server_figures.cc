@@ -311,7 +311,7 @@ std::vector<MetricFamily> FiguresOf(const rpc::RpcServer& rpc) {
   Collector collector;
   CollectServer(rpc, collector);
   CollectLimited(rpc, collector);
-  CollectCheckpoints(rpc.server(), to);
+  CollectCheckpoints(rpc.server(), collector);
   const Registry::Totals totals = server.registry().totals();
   CollectTapes(server, totals, collector);
   CollectCaches(server, totals, collector);

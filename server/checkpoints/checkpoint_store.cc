@@ -272,15 +272,21 @@ absl::StatusOr<v1::Checkpoint> CheckpointStore::Publish(
   return checkpoint;
 }
 
-absl::StatusOr<v1::Record> CheckpointStore::Find(std::string_view owner,
-                                                 std::string_view name,
-                                                 int64_t number) const {
+absl::StatusOr<CheckpointStore::Found> CheckpointStore::Find(
+    std::string_view owner, std::string_view name, int64_t number) {
   absl::MutexLock lock(&mutex_);
   std::set<std::string> names;
   for (auto entry = entries_.rbegin(); entry != entries_.rend(); ++entry) {
     const v1::Record& record = entry->second.record;
     if (record.recovery() || record.checkpoint().owner() != owner) continue;
-    if (IsOf(record.checkpoint(), owner, name, number)) return record;
+    if (IsOf(record.checkpoint(), owner, name, number)) {
+      for (const v1::CheckpointFile& file : record.files()) {
+        ++holds_[file.sha256()];
+      }
+      const auto release = [this, record](const void*) { Release(record); };
+      return Found{.record = record,
+                   .hold = std::shared_ptr<const void>(this, release)};
+    }
     names.insert(record.checkpoint().name());
   }
   if (names.contains(std::string(name))) {

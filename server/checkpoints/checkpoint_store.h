@@ -60,10 +60,17 @@ class CheckpointStore {
       std::vector<SavedTensor> tensors, int keep,
       const std::function<absl::Status()>& check_wanted = {});
 
+  // A checkpoint; its files are there as long as somebody has `hold`, whoever
+  // deletes it.
+  struct Found {
+    v1::Record record;
+    std::shared_ptr<const void> hold;
+  };
+
   // Finds a checkpoint that somebody named; number 0: the newest of the name.
   // Returns kNotFound (kCheckpointNotFound), which suggests names of the owner.
-  absl::StatusOr<v1::Record> Find(std::string_view owner, std::string_view name,
-                                  int64_t number) const;
+  absl::StatusOr<Found> Find(std::string_view owner, std::string_view name,
+                             int64_t number);
 
   // Deletes them; number 0: all of the name. They would not be back after a
   // power cut. Returns Find's error, StateFolder's and DeviceWorker::Run's.

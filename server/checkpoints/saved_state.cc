@@ -207,7 +207,13 @@ absl::Status StateReader::ReadFile(const File& file) {
     read = Unreadable("its bytes are not those of its name");
   }
   if (read.ok()) return read;
-  folder_.SetBlobAside(file.sha256);
+  if (absl::IsInternal(read)) {
+    return Error(absl::StatusCode::kInternal, Reason::kStorageFailed,
+                 absl::StrCat("the server cannot read blobs/", file.sha256,
+                              ".safetensors in its state folder: ",
+                              std::string(read.message())));
+  }
+  folder_.SetAsideIfDamaged(file.sha256);
   return named(read);
 }
 

@@ -80,7 +80,8 @@ class StateReader {
   // Reads the next file. Returns false once all are read, the State complete.
   //
   // Returns kFailedPrecondition (kCheckpointUnreadable) if a file is missing,
-  // or is not what the layout has, or what its name says: then it is set aside.
+  // is not what the layout has, or not what its name says: then it is set
+  // aside. Returns kInternal (kStorageFailed) if the disk refuses.
   absl::StatusOr<bool> ReadNext();
 
   // Returns the State, at version 1. Call it once, after the last file.

@@ -13,7 +13,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <optional>
 #include <utility>
 
 #include "absl/strings/numbers.h"
@@ -25,10 +24,11 @@
 namespace backboned {
 namespace {
 
-constexpr int kFolderFormat = 1;
+constexpr uint64_t kFolderFormat = 1;
 constexpr mode_t kFolderMode = 0700;
 constexpr mode_t kFileMode = 0600;
 constexpr char kFormatFile[] = "format";
+constexpr char kStartsFile[] = "starts";
 constexpr char kCompleteFile[] = "complete";
 
 // The most bytes of a record: those of the longest patterns and groups that an
@@ -50,14 +50,19 @@ bool WriteAll(int file, std::span<const std::byte> bytes) {
   return true;
 }
 
-// Reads a small file; returns nothing if it cannot be read or is larger.
-std::optional<std::string> ReadAll(int folder, const std::string& name,
-                                   int64_t most) {
-  const Descriptor file(openat(folder, name.c_str(), O_RDONLY | O_CLOEXEC));
+// Reads a file. Returns kNotFound if there is none, kInternal if it cannot be
+// read, kOutOfRange if it is no regular file or has more bytes than `most`.
+absl::StatusOr<std::string> ReadAll(int folder, const std::string& name,
+                                    int64_t most) {
+  const auto failed = [] { return absl::InternalError(std::strerror(errno)); };
+  const Descriptor file(openat(folder, name.c_str(),
+                               O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
+  if (file.get() < 0 && errno == ENOENT) return absl::NotFoundError("");
+  if (file.get() < 0 && errno == ELOOP) return absl::OutOfRangeError("");
   struct stat about = {};
-  if (file.get() < 0 || fstat(file.get(), &about) != 0 ||
-      !S_ISREG(about.st_mode) || about.st_size > most) {
-    return std::nullopt;
+  if (file.get() < 0 || fstat(file.get(), &about) != 0) return failed();
+  if (!S_ISREG(about.st_mode) || about.st_size > most) {
+    return absl::OutOfRangeError("");
   }
   std::string text(static_cast<size_t>(about.st_size), '\0');
   size_t done = 0;
@@ -65,10 +70,42 @@ std::optional<std::string> ReadAll(int folder, const std::string& name,
     const ssize_t count =
         read(file.get(), text.data() + done, text.size() - done);
     if (count < 0 && errno == EINTR) continue;
-    if (count <= 0) return std::nullopt;
+    if (count < 0) return failed();
+    if (count == 0) return absl::OutOfRangeError("");  // It was cut short.
     done += static_cast<size_t>(count);
   }
   return text;
+}
+
+// Gives a small file this content: at once, by a file whose name begins with a
+// dot. The folder is synced later.
+bool ReplaceSmall(int folder, const std::string& name, std::string_view text) {
+  const std::string made = absl::StrCat(".", name);
+  const Descriptor file(openat(folder, made.c_str(),
+                               O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC,
+                               kFileMode));
+  return file.get() >= 0 &&
+         WriteAll(file.get(), std::as_bytes(std::span(text))) &&
+         fsync(file.get()) == 0 &&
+         renameat(folder, made.c_str(), folder, name.c_str()) == 0;
+}
+
+// Reads the number in a small file; 0 if there is none.
+absl::StatusOr<uint64_t> ReadNumber(int root, const std::string& path,
+                                    const std::string& name) {
+  const absl::StatusOr<std::string> text = ReadAll(root, name, /*most=*/64);
+  if (absl::IsNotFound(text.status())) return uint64_t{0};
+  if (absl::IsInternal(text.status())) {
+    return Unusable(
+        path, absl::StrCat("has a file `", name, "` that cannot be read: ",
+                           std::string(text.status().message())));
+  }
+  uint64_t number = 0;
+  if (text.ok() && absl::SimpleAtoi(*text, &number) && number > 0) {
+    return number;
+  }
+  return Unusable(path,
+                  absl::StrCat("has a file `", name, "` that has no number"));
 }
 
 std::string HexDigest(std::string_view text) {
@@ -83,23 +120,15 @@ std::string Stem(const std::string& name, const std::string& suffix) {
 
 // Checks the folder's format, and gives it one if it has none.
 absl::Status CheckFormat(int root, const std::string& path) {
-  const std::optional<std::string> text =
-      ReadAll(root, kFormatFile, /*most=*/64);
-  int format = 0;
-  if (text.has_value()) {
-    if (!absl::SimpleAtoi(*text, &format) || format < 1) {
-      return Unusable(path, "has a file `format` that names none");
-    }
-    if (format <= kFolderFormat) return absl::OkStatus();
-    return Unusable(path, absl::StrCat("has format ", format,
+  const absl::StatusOr<uint64_t> format = ReadNumber(root, path, kFormatFile);
+  if (!format.ok()) return format.status();
+  if (*format > kFolderFormat) {
+    return Unusable(path, absl::StrCat("has format ", *format,
                                        ", of a newer server; this one reads ",
                                        kFolderFormat));
   }
-  const Descriptor file(openat(
-      root, kFormatFile, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, kFileMode));
-  const std::string line = absl::StrCat(kFolderFormat, "\n");
-  if (file.get() >= 0 && WriteAll(file.get(), std::as_bytes(std::span(line))) &&
-      fsync(file.get()) == 0 && fsync(root) == 0) {
+  if (*format > 0 ||
+      ReplaceSmall(root, kFormatFile, absl::StrCat(kFolderFormat, "\n"))) {
     return absl::OkStatus();
   }
   return Unusable(path, absl::StrCat("cannot be written: ",
@@ -109,21 +138,10 @@ absl::Status CheckFormat(int root, const std::string& path) {
 // Counts one more opening of the folder, and returns the count. Call this under
 // the lock.
 absl::StatusOr<uint64_t> CountStart(int root, const std::string& path) {
-  constexpr char kStartsFile[] = "starts";
-  constexpr char kNewStartsFile[] = ".starts";
-  uint64_t starts = 0;
-  const std::optional<std::string> text =
-      ReadAll(root, kStartsFile, /*most=*/64);
-  if (text.has_value() && !absl::SimpleAtoi(*text, &starts)) {
-    return Unusable(path, "has a file `starts` that has no number");
-  }
-  const std::string line = absl::StrCat(++starts, "\n");
-  const Descriptor file(openat(root, kNewStartsFile,
-                               O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC,
-                               kFileMode));
-  if (file.get() >= 0 && WriteAll(file.get(), std::as_bytes(std::span(line))) &&
-      fsync(file.get()) == 0 &&
-      renameat(root, kNewStartsFile, root, kStartsFile) == 0) {
+  absl::StatusOr<uint64_t> starts = ReadNumber(root, path, kStartsFile);
+  if (!starts.ok()) return starts;
+  ++*starts;
+  if (ReplaceSmall(root, kStartsFile, absl::StrCat(*starts, "\n"))) {
     return starts;
   }
   return Unusable(path, absl::StrCat("cannot be written: ",
@@ -295,8 +313,22 @@ void StateFolder::RemoveBlob(std::string_view sha256) {
   }
 }
 
-void StateFolder::SetBlobAside(std::string_view sha256) {
+bool StateFolder::SetAsideIfDamaged(std::string_view sha256) {
+  const absl::StatusOr<int> blob = OpenBlob(sha256);
+  if (!blob.ok()) return false;
+  const Descriptor file(*blob);
+  Sha256 digest;
+  std::vector<std::byte> bytes(size_t{1} << 20);
+  while (true) {
+    const ssize_t count = read(file.get(), bytes.data(), bytes.size());
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) return false;
+    if (count == 0) break;
+    digest.Update(std::span(bytes).first(static_cast<size_t>(count)));
+  }
+  if (digest.TakeHex() == sha256) return false;
   SetAside(blobs_, sha256, "its bytes are not those of its name");
+  return true;
 }
 
 absl::StatusOr<std::string> StateFolder::WriteRecord(std::string_view text) {
@@ -378,9 +410,12 @@ StateFolder::ReadRecords() {
       continue;
     }
     const std::string stem = Stem(name, records_.suffix);
-    std::optional<std::string> text =
+    absl::StatusOr<std::string> text =
         ReadAll(records_.folder.get(), name, kMaxRecordBytes);
-    if (!text.has_value() || HexDigest(*text) != stem) {
+    if (absl::IsInternal(text.status())) {
+      return Failed("read", records_, name);
+    }
+    if (!text.ok() || HexDigest(*text) != stem) {
       SetRecordAside(stem, "its bytes are not those of its name");
       continue;
     }

@@ -64,8 +64,9 @@ class StateFolder {
   // Removes a blob, if it is there, sooner or later.
   void RemoveBlob(std::string_view sha256);
 
-  // Moves a blob aside that is not what its name says.
-  void SetBlobAside(std::string_view sha256);
+  // Reads a blob once more, and moves it aside if it is not what its name says.
+  // Returns whether it did.
+  bool SetAsideIfDamaged(std::string_view sha256);
 
   // Makes a record, and returns its name. It, and all blobs before it, are on
   // the disk then.

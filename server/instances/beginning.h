@@ -63,7 +63,8 @@ struct Forked {
 struct Restored {
   CheckpointStore* store = nullptr;
   std::vector<StateReader::File> files;
-  OptimizerPtr optimizer;  // Without its state; null: none.
+  std::shared_ptr<const void> hold = {};  // Of the files.
+  OptimizerPtr optimizer;                 // Without its state; null: none.
   // As the checkpoint's instance had them.
   std::string weights;
   std::string weights_sha256;

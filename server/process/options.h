@@ -25,9 +25,9 @@ struct Options {
   std::string state_dir;               // Empty: none.
   absl::Duration save_interval = absl::Minutes(1);
   int64_t save_versions = 0;  // 0: however many.
-  int threads = 0;                     // 0: LibTorch's own choice.
-  int64_t pinned_bytes = 0;            // Of host memory, for GPUs' copies.
-  int64_t graph_bytes = 0;             // Of a GPU's, for CUDA graphs.
+  int threads = 0;            // 0: LibTorch's own choice.
+  int64_t pinned_bytes = 0;   // Of host memory, for GPUs' copies.
+  int64_t graph_bytes = 0;    // Of a GPU's, for CUDA graphs.
   bool deterministic = false;
   std::string omp_wait = "auto";  // auto, active, passive.
   std::string users;              // Empty: whoever an address lets in.

@@ -168,7 +168,6 @@ def test_an_unnamed_instance_is_deleted_while_the_disk_is_stuck(kept, server):
         kept.heal()
 
 
-@pytest.mark.xfail(strict=True, reason="files go while a load reads them")
 def test_a_load_has_its_files_though_the_checkpoint_is_deleted(kept, server):
     small(server, 1).save("a")
     kept.order("read stick 0")
@@ -417,7 +416,6 @@ def test_a_read_only_file_system_ends_the_start(binary, tmp_path, small_disk):
         assert kept.log().splitlines()[-1].endswith(": Read-only file system")
 
 
-@pytest.mark.xfail(strict=True, reason="what cannot be read is set aside as damaged")
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_a_read_that_fails_for_a_moment_loses_nothing(kept, server, number):
     small(server, 1).save("a")
@@ -430,7 +428,6 @@ def test_a_read_that_fails_for_a_moment_loses_nothing(kept, server, number):
     assert_tidy(kept, 1)
 
 
-@pytest.mark.xfail(strict=True, reason="what cannot be read is set aside as damaged")
 @pytest.mark.parametrize("number", [1, 2])
 def test_a_start_that_cannot_read_ends_and_loses_nothing(kept, server, number):
     small(server, 1).save("a")
@@ -445,7 +442,6 @@ def test_a_start_that_cannot_read_ends_and_loses_nothing(kept, server, number):
     assert_tidy(kept, 1)
 
 
-@pytest.mark.xfail(strict=True, reason="the file `format` is not written at once")
 @pytest.mark.parametrize("order", ["write full 0", "write fail 1"])
 def test_a_first_start_that_the_disk_refuses_can_be_repeated(binary, tmp_path, order):
     with KeptServer(binary, tmp_path, faulty=True) as kept:

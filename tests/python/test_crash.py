@@ -77,16 +77,7 @@ def test_a_start_that_is_killed_leaves_no_file(kept):
 @pytest.mark.cpu
 @pytest.mark.parametrize(
     "is_cut",
-    [
-        pytest.param(
-            False,
-            id="kill",
-            marks=pytest.mark.xfail(
-                strict=True, reason="the file `format` is not written at once"
-            ),
-        ),
-        pytest.param(True, id="power cut"),
-    ],
+    [pytest.param(False, id="kill"), pytest.param(True, id="power cut")],
 )
 def test_a_crash_before_each_call_of_the_first_start(binary, tmp_path, is_cut):
     for moment in range(1, 40):

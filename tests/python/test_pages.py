@@ -66,9 +66,6 @@ def target(binary, tmp_path_factory, state_dir):
             check=True,
             capture_output=True,
         )
-        # The network that came back in docs/checkpoints.md.
-        back = server.create("seq-mnist", name="mnist-run")
-        backboned.optim.SGD(back, lr=0.1).step()
         yield server.target
 
 

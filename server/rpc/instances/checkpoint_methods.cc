@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -93,11 +94,12 @@ InstanceService::LoadCheckpoint(Call& call,
   if (!store.ok()) co_return store.status();
   absl::StatusOr<Reference> reference = ReferenceOf(call, request.checkpoint());
   if (!reference.ok()) co_return reference.status();
-  absl::StatusOr<v1::Record> record =
+  absl::StatusOr<CheckpointStore::Found> found =
       (*store)->Find(reference->owner, reference->name, request.number());
-  if (!record.ok()) co_return record.status();
-  absl::StatusOr<CreateOptions> options = OptionsOf(*record, **store);
+  if (!found.ok()) co_return found.status();
+  absl::StatusOr<CreateOptions> options = OptionsOf(found->record, **store);
   if (!options.ok()) co_return options.status();
+  std::get<Restored>(options->beginning).hold = std::move(found->hold);
   options->name = request.name();
   options->owner = call.principal();
   options->session = call.session();
@@ -113,7 +115,8 @@ InstanceService::LoadCheckpoint(Call& call,
   call.record().instance = created->instance->identity().name;
   v1::LoadCheckpointResponse response;
   *response.mutable_instance() = DescribeInFull(created->instance);
-  *response.mutable_checkpoint() = std::move(*record->mutable_checkpoint());
+  *response.mutable_checkpoint() =
+      std::move(*found->record.mutable_checkpoint());
   co_return response;
 }
 

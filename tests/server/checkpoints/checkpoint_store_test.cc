@@ -127,10 +127,10 @@ class CheckpointStoreTest : public ::testing::Test {
 
   absl::StatusOr<State> Load(const std::string& owner, const std::string& name,
                              const OptimizerPtr& optimizer) {
-    absl::StatusOr<v1::Record> record = store_->Find(owner, name, 0);
-    if (!record.ok()) return record.status();
+    absl::StatusOr<CheckpointStore::Found> found = store_->Find(owner, name, 0);
+    if (!found.ok()) return found.status();
     std::vector<StateReader::File> files;
-    for (const v1::CheckpointFile& file : record->files()) {
+    for (const v1::CheckpointFile& file : found->record.files()) {
       files.push_back({file.sha256(), file.bytes()});
     }
     StateReader reader(store_->folder(), files, mlp_->layout(), at::kFloat,
@@ -210,8 +210,8 @@ TEST_F(CheckpointStoreTest, KeepsTheNewestOfAName) {
   Open();
   EXPECT_THAT(All(), expected);
   EXPECT_THAT(All("ben"), ElementsAre("ben/best/6"));
-  EXPECT_EQ(store_->Find("ada", "best", 0)->checkpoint().number(), 4);
-  EXPECT_EQ(store_->Find("ada", "best", 3)->checkpoint().number(), 3);
+  EXPECT_EQ(store_->Find("ada", "best", 0)->record.checkpoint().number(), 4);
+  EXPECT_EQ(store_->Find("ada", "best", 3)->record.checkpoint().number(), 3);
 }
 
 TEST_F(CheckpointStoreTest, SharesFilesOfEqualTensors) {
@@ -232,6 +232,17 @@ TEST_F(CheckpointStoreTest, SharesFilesOfEqualTensors) {
   ASSERT_THAT(loaded.status(), IsOk());
   ExpectEqual(*loaded, state_);
   EXPECT_THAT(Delete("ben", "mine"), IsOk());
+  EXPECT_THAT(Blobs(), IsEmpty());
+}
+
+TEST_F(CheckpointStoreTest, KeepsTheFilesOfWhatWasFound) {
+  ASSERT_THAT(Save("ada", "best", state_).status(), IsOk());
+  absl::StatusOr<CheckpointStore::Found> found = store_->Find("ada", "best", 0);
+  ASSERT_THAT(found.status(), IsOk());
+  EXPECT_THAT(Delete("ada", "best"), IsOk());
+  EXPECT_THAT(All(), IsEmpty());
+  EXPECT_THAT(Blobs(), SizeIs(found->record.files_size()));
+  found->hold.reset();
   EXPECT_THAT(Blobs(), IsEmpty());
 }
 

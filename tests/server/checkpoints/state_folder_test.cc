@@ -152,7 +152,7 @@ TEST_F(StateFolderTest, RefusesANewerFormat) {
                        HasSubstr("has format 2, of a newer server")));
   Put("format", "none\n");
   EXPECT_THAT(OpenStatus(), StatusIs(absl::StatusCode::kFailedPrecondition,
-                                     HasSubstr("names none")));
+                                     HasSubstr("has no number")));
 }
 
 TEST_F(StateFolderTest, RemovesWhatACrashLeftHalfWritten) {
@@ -186,7 +186,9 @@ TEST_F(StateFolderTest, KeepsBlobsOfNobodyOnlyBesideSomethingAside) {
   const std::string two = WriteBlob("two");
   EXPECT_THAT(folder.RemoveBlobsBut({one}), IsOk());
   EXPECT_THAT(Files("blobs"), ElementsAre(one + ".safetensors"));
-  folder.SetBlobAside(one);
+  EXPECT_FALSE(folder.SetAsideIfDamaged(one));
+  Put("blobs/" + one + ".safetensors", "none");
+  EXPECT_TRUE(folder.SetAsideIfDamaged(one));
   EXPECT_THAT(Files("blobs"), IsEmpty());
   EXPECT_THAT(Files("aside"), ElementsAre(StartsWith(one)));
   WriteBlob("two");

@@ -326,8 +326,10 @@ class Server:
         checkpoint: str,
         name: str | None = ...,
         *,
+        number: int = ...,
+        device: str | None = ...,
         module: Literal[False],
-        **options: Any,
+        timeout: float | None = ...,
     ) -> Instance: ...
 
     @overload

@@ -586,9 +586,9 @@ class Checkpoint:
     """The state of an instance at one version, on the server's disk; time in UTC.
 
     It has parameters, buffers, gradients, generator, and the optimizer with its state.
-    Several of one `name` and `owner` differ in their `number`, which grows with each
-    that the server saves. `instance` says how the instance was then, with its version
-    and digest. `bytes` are those of its files, some of which it may share.
+    Several of one `name` and `owner` differ in their `number`; a later one's is higher.
+    `instance` says how the instance was then, with its version and digest. `bytes` are
+    those of its files, some of which it may share.
     """
 
     name: str
