@@ -155,9 +155,13 @@ absl::Status HostInstance(Server& server, const std::string& option,
   const absl::Status status = RunCatching([&] {
     CreateOptions instance = ReadInstanceOption(option);
     const auto there = server.registry().Get(instance.owner, instance.name);
-    if (may_be_there && there != nullptr &&
-        there->identity().benchmark == instance.benchmark) {
-      return absl::OkStatus();
+    if (may_be_there && there != nullptr) {
+      const std::string& benchmark = there->identity().benchmark;
+      if (benchmark == instance.benchmark) return absl::OkStatus();
+      return absl::FailedPreconditionError(absl::StrCat(
+          "--state-dir has an instance of this name and of ",
+          benchmark.empty() ? "no benchmark" : "benchmark " + benchmark,
+          "; give the new one another name: BENCHMARK=NAME"));
     }
     instance.caller.account = server.accounts().Of({instance.owner});
     return BlockOn(server.CreateInstance(instance)).status();
@@ -293,7 +297,6 @@ void ServeUntilSignal(rpc::RpcServer& rpc_server, const Options& options,
   }
   pthread_sigmask(SIG_UNBLOCK, &impatient, nullptr);
   rpc_server.Drain(options.limits.drain_timeout);
-  spdlog::info("stopped");
 }
 
 absl::Status Serve(const Options& options,
@@ -333,6 +336,14 @@ absl::Status Serve(const Options& options,
                  .shares = options.shares,
                  .graph_bytes = options.graph_bytes},
                 *weights, MonotonicClock(), *std::move(checkpoints));
+  std::optional<rpc::Recovery> recovery;
+  if (const auto store = server.checkpoints(); store.ok()) {
+    recovery.emplace(server, **store,
+                     rpc::Recovery::Options{
+                         .interval = options.save_interval,
+                         .versions = options.save_versions,
+                         .checkpoint_ttl = options.limits.checkpoint_ttl});
+  }
   WarnOfAbsentPrincipals(options, listeners);
   std::optional<FollowedUsers> users;
   if (!options.users.empty()) {
@@ -343,15 +354,7 @@ absl::Status Serve(const Options& options,
   for (DeviceWorker* const worker : server.workers()) {
     worker->OnLost([] { kill(getpid(), kDeviceLost); });
   }
-  std::optional<rpc::Recovery> recovery;
-  if (const auto store = server.checkpoints(); store.ok()) {
-    recovery.emplace(server, **store,
-                     rpc::Recovery::Options{
-                         .interval = options.save_interval,
-                         .versions = options.save_versions,
-                         .checkpoint_ttl = options.limits.checkpoint_ttl});
-    recovery->Restore();
-  }
+  if (recovery) recovery->Restore();
   for (const std::string& option : options.instances) {
     absl::Status hosted = HostInstance(server, option, recovery.has_value());
     if (!hosted.ok()) return hosted;
@@ -361,6 +364,7 @@ absl::Status Serve(const Options& options,
                                      .insecure_remote = options.insecure_remote,
                                      .reflection = options.reflection});
   if (!rpc_server.ok()) return rpc_server.status();
+  if (recovery) recovery->Start();
   WarnOfOpenDoor(options, listeners);
   absl::StatusOr<std::unique_ptr<admin::AdminServer>> admin_server =
       admin::AdminServer::Start(admin_listeners, options.insecure_remote,
@@ -376,7 +380,6 @@ absl::Status Serve(const Options& options,
     if (!written.ok()) return PrefixMessage("--ready-file", written.status());
     ready.emplace(*std::move(written));
   }
-  if (recovery) recovery->Start();
   std::cout << ServingLine(server, **rpc_server, **admin_server) << std::endl;
   if (options.die_with_parent && !std::cout) {
     // Nobody reads it: the parent ended before it was watched.
@@ -384,6 +387,7 @@ absl::Status Serve(const Options& options,
   }
   ServeUntilSignal(**rpc_server, options, users ? &*users : nullptr, signals);
   if (recovery) recovery->SaveAll();
+  spdlog::info("stopped");
   for (const DeviceWorker* const worker : server.workers()) {
     if (!worker->is_lost()) continue;
     return Error(absl::StatusCode::kUnavailable, Reason::kDeviceLost,

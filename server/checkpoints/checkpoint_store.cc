@@ -60,6 +60,18 @@ bool IsOf(const v1::Checkpoint& checkpoint, std::string_view owner,
          (number == 0 || checkpoint.number() == number);
 }
 
+// Returns whether one record may replace another: both are of one instance that
+// lives, or checkpoints of one owner and name.
+bool IsOfSame(const v1::Record& one, const v1::Record& other) {
+  if (one.recovery() != other.recovery()) return false;
+  const v1::Checkpoint& checkpoint = other.checkpoint();
+  return one.recovery()
+             ? one.checkpoint().instance().version().uid() ==
+                   checkpoint.instance().version().uid()
+             : IsOf(one.checkpoint(), checkpoint.owner(), checkpoint.name(),
+                    /*number=*/0);
+}
+
 // Sessions have no part of what outlives them.
 Quotas WithoutSessions(Quotas quotas) {
   quotas.session = 1;
@@ -254,9 +266,7 @@ absl::StatusOr<v1::Checkpoint> CheckpointStore::Publish(
                                     .file = *std::move(file),
                                     .room = std::move(room)});
     for (const auto& [number, entry] : entries_) {
-      if (entry.record.recovery() == record.recovery() &&
-          IsOf(entry.record.checkpoint(), checkpoint.owner(), checkpoint.name(),
-               /*number=*/0)) {
+      if (IsOfSame(entry.record, record)) {
         others.push_back(number);
       }
     }

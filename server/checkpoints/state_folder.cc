@@ -299,6 +299,7 @@ absl::StatusOr<int> StateFolder::OpenBlob(std::string_view sha256) const {
   const int blob = openat(blobs_.folder.get(), name.c_str(),
                           O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
   if (blob >= 0) return blob;
+  if (errno != ENOENT && errno != ELOOP) return Failed("read", blobs_, name);
   return Error(
       absl::StatusCode::kFailedPrecondition, Reason::kCheckpointUnreadable,
       absl::StrCat("the file ", name,

@@ -94,6 +94,39 @@ def test_a_killed_server_brings_back_what_it_saved(kept):
     assert "restart of the server as it was saved at 3" in stale.value.message
 
 
+def test_a_version_that_was_raised_stays_so(kept):
+    kept.options.append("--save-interval=inf")
+    net = kept.start().connect().create("seq-mnist", name="net", seed=0, module=False)
+    await_saved(kept, "net", 1)
+    net.set_params(net.get_params() + 1)  # Version 2, which is lost.
+    kept.restart()
+    flat = kept.connect().instance("net", module=False).get_params()
+    assert kept.end() == 0
+    net = kept.start().connect().instance("net", module=False)
+    assert net.version.params == 2 << 32
+    assert (net.get_params() == flat).all()
+
+
+def test_a_start_that_fails_leaves_versions_as_they_are(kept):
+    kept.start().connect().create("seq-mnist", name="net", seed=0, module=False)
+    assert kept.end() == 0
+    kept.options.append("--instance=no-such-benchmark")
+    assert kept.begin() == ""
+    kept.kill()
+    kept.options.pop()
+    assert kept.start().connect().instance("net", module=False).version.params == 1
+
+
+def test_each_comes_back_though_a_session_may_have_few(kept):
+    kept.options += ["--max-instances=4", "--session-quota=0.25"]
+    kept.start()
+    for name in ("one", "two", "three"):
+        kept.connect(label=name).create("seq-mnist", name=name, seed=0, module=False)
+    assert kept.end() == 0
+    kept.start()
+    assert len(kept.connect().instances()) == 3
+
+
 def test_what_is_deleted_stays_deleted(kept):
     kept.start()
     client = kept.connect()
@@ -251,5 +284,8 @@ def test_one_that_cannot_come_back_stays_on_the_disk(kept):
     kept.start()
     assert [i.name for i in kept.connect().instances()] == ["one"]
     assert "cannot bring back instance=local/two" in kept.log()
-    assert len(records(kept)) == 2
+    kept.connect().create("seq-mnist", name="two", seed=5, module=False)
+    assert kept.end() == 0
+    assert len(records(kept)) == 3
+    kept.start()
     assert kept.end() == 0

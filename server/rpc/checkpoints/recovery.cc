@@ -2,6 +2,7 @@
 
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <set>
 #include <utility>
 #include <variant>
@@ -26,8 +27,11 @@ constexpr absl::Duration kPause = absl::Seconds(1);
 // count the lives; both together fit a double of JavaScript.
 constexpr int kVersionBits = 32;
 
-DeviceWorker::Request RequestOf(Server& server, const std::string& owner) {
-  return {.principal = owner, .account = server.accounts().Of({owner})};
+// Work for an instance, which pays by itself: as a session of its owner's,
+// since those that made the instances are gone.
+DeviceWorker::Request RequestOf(Server& server, const std::string& owner,
+                                const std::string& uid) {
+  return {.principal = owner, .account = server.accounts().Of({owner, uid})};
 }
 
 }  // namespace
@@ -36,13 +40,19 @@ Recovery::Recovery(Server& server, CheckpointStore& store,
                    const Options& options)
     : server_(server), store_(store), options_(options) {}
 
-Recovery::~Recovery() { End(); }
+Recovery::~Recovery() {
+  End();
+  if (began_ || !store_.folder().is_complete()) return;
+  // Nobody was served, so the folder still has all.
+  store_.folder().MarkComplete().IgnoreError();
+}
 
 void Recovery::Restore() {
   for (const v1::Record& record : store_.Living()) {
     const absl::Status restored =
         RunCatching([&] { return RestoreOne(record); });
     if (restored.ok()) continue;
+    all_came_back_ = false;
     spdlog::error(
         "cannot bring back instance={}/{}, which stays on the disk: {}",
         record.checkpoint().owner(), record.checkpoint().name(),
@@ -56,22 +66,29 @@ absl::Status Recovery::RestoreOne(const v1::Record& record) {
   if (!options.ok()) return options.status();
   options->name = saved.name();
   options->owner = saved.owner();
-  options->caller = RequestOf(server_, saved.owner());
+  options->session = saved.version().uid();
+  options->caller = RequestOf(server_, saved.owner(), options->session);
   // This server may have other devices than the last one.
   if (server_.FindWorker(saved.device()).ok()) options->device = saved.device();
   const StateFolder& folder = store_.folder();
-  const uint64_t version =
-      folder.is_complete() ? 0 : folder.starts() << kVersionBits;
+  // A folder that was copied may have counted less.
+  const uint64_t life =
+      std::max(folder.starts(),
+               (std::max(saved.version().params(), saved.version().buffers()) >>
+                kVersionBits) +
+                   1);
+  const uint64_t version = folder.is_complete() ? 0 : life << kVersionBits;
   std::get<Restored>(options->beginning).former = FormerOf(record, version);
   const absl::StatusOr<Created> created =
       BlockOn(server_.CreateInstance(*options));
   if (!created.ok()) return created.status();
   const Instance& instance = *created->instance;
   const StatePtr state = instance.state();
-  saved_[instance.uid()] = {.state = state,
-                            .settings = instance.settings(),
-                            .params_version = state->params_version,
-                            .time = absl::Now()};
+  Saved& known = saved_[instance.uid()];
+  known.settings = instance.settings();
+  known.params_version = state->params_version;
+  known.time = server_.clock().Now();
+  if (version == 0) known.state = state;  // Else the disk has another version.
   spdlog::info("brought back instance={} params_version={} saved={}",
                instance.FullName(), state->params_version,
                absl::FormatTime(absl::FromUnixSeconds(
@@ -80,12 +97,15 @@ absl::Status Recovery::RestoreOne(const v1::Record& record) {
 }
 
 void Recovery::Start() {
+  began_ = true;
   thread_ = std::thread([this] { Run(); });
 }
 
 void Recovery::SaveAll() {
   End();
-  if (!SaveDue(/*all=*/true)) return;
+  spdlog::info("saving what changed");
+  // An instance that did not come back may have had versions that are lost.
+  if (!SaveDue(/*all=*/true) || !all_came_back_) return;
   const absl::Status marked = store_.folder().MarkComplete();
   if (!marked.ok()) spdlog::warn("{}", std::string(marked.message()));
 }
@@ -137,7 +157,7 @@ bool Recovery::IsDue(const Instance& instance, const StatePtr& state,
     return false;
   }
   const uint64_t versions = state->params_version - saved.params_version;
-  return all || absl::Now() - saved.time >= options_.interval ||
+  return all || server_.clock().Now() - saved.time >= options_.interval ||
          (options_.versions > 0 &&
           versions >= static_cast<uint64_t>(options_.versions));
 }
@@ -151,8 +171,8 @@ bool Recovery::Save(const std::shared_ptr<Instance>& instance,
                                .recovery = true};
   const absl::Status status = RunCatching([&] {
     return BlockOn(SaveState(store_, server_.chores(),
-                             RequestOf(server_, options.owner), instance, state,
-                             options))
+                             RequestOf(server_, options.owner, instance->uid()),
+                             instance, state, options))
         .status();
   });
   if (status.ok()) {
@@ -161,7 +181,7 @@ bool Recovery::Save(const std::shared_ptr<Instance>& instance,
     spdlog::warn("cannot save instance={}: {}", instance->FullName(),
                  std::string(status.message()));
   }
-  saved.time = absl::Now();
+  saved.time = server_.clock().Now();
   saved_[instance->uid()] = std::move(saved);
   return status.ok();
 }

@@ -51,7 +51,8 @@ class Recovery {
   // disk. Call this once, before Start.
   void Restore();
 
-  // Begins to save, and to delete old checkpoints, on a thread of its own.
+  // Begins to save, and to delete old checkpoints, on a thread of its own. Call
+  // this once clients are served: until then the folder has all that there is.
   void Start();
 
   // Ends that, and saves all that changed since; the log says what could not
@@ -64,7 +65,7 @@ class Recovery {
     std::weak_ptr<const State> state;  // Empty: nothing that counts.
     Settings settings;
     uint64_t params_version = 0;
-    absl::Time time;
+    absl::Time time;  // Of the server's clock.
   };
 
   absl::Status RestoreOne(const v1::Record& record);
@@ -79,6 +80,8 @@ class Recovery {
   Server& server_;
   CheckpointStore& store_;
   const Options options_;
+  bool began_ = false;
+  bool all_came_back_ = true;
   // By uid. The thread's between Start and SaveAll.
   std::map<std::string, Saved> saved_;
 

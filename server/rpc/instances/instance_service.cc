@@ -371,9 +371,10 @@ InstanceService::DeleteInstance(Call& call,
   if (!status.ok()) co_return status;
   const absl::StatusOr<CheckpointStore*> store = server().checkpoints();
   if (store.ok() && !(*instance)->identity().ephemeral) {
-    const DeviceWorker::Request caller = call.WorkerRequest(/*lane=*/0);
+    // The instance is gone: this is not left undone for a caller who goes.
+    const DeviceWorker::Request work = {.principal = call.principal()};
     absl::Status forgotten =
-        co_await (*store)->DeleteLiving(caller, (*instance)->uid());
+        co_await (*store)->DeleteLiving(work, (*instance)->uid());
     if (!forgotten.ok()) co_return forgotten;
   }
   co_return v1::DeleteInstanceResponse();

@@ -58,6 +58,8 @@ bool IsToken(std::string_view text) {
 }
 
 bool IsTraceparent(std::string_view text) {
+  constexpr size_t kBytes = 55;
+  if (text.size() != kBytes) return false;  // Before it is cut into pieces.
   const std::vector<std::string> parts =
       absl::StrSplit(absl::string_view(text.data(), text.size()), '-');
   constexpr size_t kSizes[] = {2, 32, 16, 2};

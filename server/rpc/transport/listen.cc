@@ -161,6 +161,7 @@ absl::StatusOr<Descriptor> ListenOnTcp(const ListenAddress& address,
                                        const addrinfo& info) {
   Descriptor listener(
       socket(info.ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (listener.get() < 0) return CannotListen(address);
   const int yes = 1;
   setsockopt(listener.get(), SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes));
   if (info.ai_family == AF_INET6) {
