@@ -21,6 +21,9 @@ class Descriptor {
 
   int get() const { return fd_; }
 
+  // Returns the descriptor, which the caller closes.
+  int Release() { return std::exchange(fd_, -1); }
+
  private:
   int fd_;
 };

@@ -96,9 +96,9 @@ MAY_USE: dict[str, set[str] | None] = {
     },
     # HTTP for those who watch the server.
     "server/admin": {
-        *("server/limits", "server/memory", "server/device", "server/checkpoints"),
-        "server",
-        *("server/rpc/transport", "server/rpc", "Boost", "prometheus-cpp"),
+        *("base", "server/limits", "server/memory", "server/device", "server"),
+        *("server/checkpoints", "server/rpc/transport", "server/rpc"),
+        *("Boost", "prometheus-cpp"),
     },
     "server/main.cc": None,
     # OpenSSL looks at certificates and keys before gRPC takes them.

@@ -4,6 +4,7 @@
 #include <prometheus/text_serializer.h>
 
 #include "absl/status/status.h"
+#include "base/descriptor.h"
 #include "server/admin/server_figures.h"
 
 namespace backboned::admin {
@@ -34,7 +35,7 @@ absl::StatusOr<std::unique_ptr<AdminServer>> AdminServer::Start(
     std::vector<rpc::Listener> listeners, bool insecure_remote,
     const rpc::RpcServer& server) {
   std::unique_ptr<AdminServer> admin(new AdminServer());
-  std::vector<rpc::Descriptor> sockets;
+  std::vector<Descriptor> sockets;
   for (rpc::Listener& listener : listeners) {
     absl::Status local =
         insecure_remote ? absl::OkStatus() : rpc::CheckLocal(listener.address);
@@ -43,10 +44,10 @@ absl::StatusOr<std::unique_ptr<AdminServer>> AdminServer::Start(
         rpc::AddressClaim::Make(listener.address);
     if (!claim.ok()) return claim.status();
     admin->claims_.push_back(*std::move(claim));
-    absl::StatusOr<std::vector<rpc::Descriptor>> opened =
+    absl::StatusOr<std::vector<Descriptor>> opened =
         rpc::ListenOn(listener.address);
     if (!opened.ok()) return opened.status();
-    for (rpc::Descriptor& socket : *opened) {
+    for (Descriptor& socket : *opened) {
       sockets.push_back(std::move(socket));
     }
     absl::Status admitted = rpc::Admit(listener);

@@ -67,9 +67,9 @@ Page Answer(const Pages& pages,
 
 class HttpServer::Loop {
  public:
-  Loop(std::vector<rpc::Descriptor> listeners, Pages pages)
+  Loop(std::vector<Descriptor> listeners, Pages pages)
       : pages_(std::move(pages)) {
-    for (rpc::Descriptor& listener : listeners) {
+    for (Descriptor& listener : listeners) {
       // Only accept is asked of it: the family of addresses does not matter.
       Door& door = doors_.emplace_back(
           Acceptor(context_, Protocol(AF_UNIX, 0), listener.Release()),
@@ -186,7 +186,7 @@ class HttpServer::Loop {
   std::thread thread_;
 };
 
-HttpServer::HttpServer(std::vector<rpc::Descriptor> listeners, Pages pages)
+HttpServer::HttpServer(std::vector<Descriptor> listeners, Pages pages)
     : loop_(std::make_unique<Loop>(std::move(listeners), std::move(pages))) {}
 
 HttpServer::~HttpServer() = default;

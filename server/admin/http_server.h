@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
-#include "server/rpc/transport/descriptor.h"
+#include "base/descriptor.h"
 
 namespace backboned::admin {
 
@@ -40,7 +40,7 @@ class HttpServer {
   static constexpr unsigned kMaxBodyBytes = 1024;  // Which nobody reads.
 
   // Accepts on `listeners`, sockets that listen and do not block, from now on.
-  HttpServer(std::vector<rpc::Descriptor> listeners, Pages pages);
+  HttpServer(std::vector<Descriptor> listeners, Pages pages);
 
   // Closes all connections.
   ~HttpServer();

@@ -83,7 +83,7 @@ class KeptServer:
         process, self.process = self.process, None
         process.terminate()
         process.stdout.close()
-        return process.wait()
+        return process.wait(timeout=60)
 
     def restart(self, *connections):
         self.kill()

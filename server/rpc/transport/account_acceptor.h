@@ -16,7 +16,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "server/rpc/transport/descriptor.h"
+#include "base/descriptor.h"
 #include "server/rpc/transport/listen.h"
 #include "server/rpc/transport/listener.h"
 

@@ -16,8 +16,8 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "base/descriptor.h"
 #include "base/errors.h"
-#include "server/rpc/transport/descriptor.h"
 
 namespace backboned::rpc {
 namespace {

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/descriptor.h"
 #include "server/rpc/transport/listen.h"
 
 namespace backboned::admin {
@@ -36,21 +37,21 @@ class HttpServerTest : public ::testing::Test {
                []() -> Page { throw std::runtime_error("no such thing"); }}});
   }
 
-  rpc::Descriptor Connect() const {
-    rpc::Descriptor client(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  Descriptor Connect() const {
+    Descriptor client(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
     EXPECT_EQ(connect(client.get(), reinterpret_cast<const sockaddr*>(&name_),
                       sizeof(sockaddr)),
               0);
     return client;
   }
 
-  static void Send(const rpc::Descriptor& client, std::string_view text) {
+  static void Send(const Descriptor& client, std::string_view text) {
     EXPECT_EQ(send(client.get(), text.data(), text.size(), MSG_NOSIGNAL),
               static_cast<ssize_t>(text.size()));
   }
 
   // Returns all that comes until the end.
-  static std::string Rest(const rpc::Descriptor& client) {
+  static std::string Rest(const Descriptor& client) {
     std::string rest;
     char part[4096];
     while (true) {
@@ -61,14 +62,14 @@ class HttpServerTest : public ::testing::Test {
   }
 
   std::string Ask(std::string_view request) const {
-    const rpc::Descriptor client = Connect();
+    const Descriptor client = Connect();
     Send(client, request);
     return Rest(client);
   }
 
   static constexpr size_t kLong = 8 << 20;  // More than a socket takes at once.
   rpc::ListenAddress address_ = *rpc::ParseListenAddress("127.0.0.1:0");
-  std::vector<rpc::Descriptor> listeners_;
+  std::vector<Descriptor> listeners_;
   sockaddr_storage name_ = {};
   std::unique_ptr<HttpServer> server_;
 };
@@ -90,10 +91,10 @@ TEST_F(HttpServerTest, GoesOnAfterAPageThatFails) {
 }
 
 TEST_F(HttpServerTest, EndsWhileClientsAreAtEachPoint) {
-  const rpc::Descriptor silent = Connect();
-  const rpc::Descriptor half = Connect();
+  const Descriptor silent = Connect();
+  const Descriptor half = Connect();
   Send(half, "GET /short HTT");
-  const rpc::Descriptor taking = Connect();
+  const Descriptor taking = Connect();
   Send(taking, "GET /long HTTP/1.1\r\n\r\n");
   char first;
   EXPECT_EQ(recv(taking.get(), &first, 1, 0), 1);  // It is being answered.
@@ -104,7 +105,7 @@ TEST_F(HttpServerTest, EndsWhileClientsAreAtEachPoint) {
 }
 
 TEST_F(HttpServerTest, TheOldestOfTooManyGivesWay) {
-  std::vector<rpc::Descriptor> clients;
+  std::vector<Descriptor> clients;
   for (size_t i = 0; i < HttpServer::kMostConnections + 1; ++i) {
     clients.push_back(Connect());
   }
