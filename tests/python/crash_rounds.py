@@ -62,7 +62,17 @@ class Writer(threading.Thread):
     def run(self):
         try:
             with self.rounds.server.connect() as server:
-                net = server.create(**SMALL, module=False)
+                net = server.create(
+                    **SMALL,
+                    name=f"net-{self.number}",
+                    seed=self.number,
+                    exist_ok=True,
+                    module=False,
+                )
+                if net.version.params == 1:
+                    digest = net.info(digest=True).digest
+                    sent = hashlib.sha256(net.get_params()).hexdigest()
+                    self.rounds.sent[digest] = sent
                 while not self.rounds.is_over:
                     self.act(server, net)
         except Unavailable:
@@ -117,9 +127,14 @@ class Rounds:
     def __init__(self, binary, folder, seed, ways=WAYS, sabotage=None):
         self.seed, self.dice, self.ways = seed, random.Random(seed), ways
         self.server = KeptServer(binary, folder, faulty=True, cut=True)
-        self.server.options.append("--log-level=warn")
+        self.server.options += [
+            "--log-level=warn",
+            "--save-versions=3",
+            "--save-interval=inf",  # So that nothing changes while it checks.
+        ]
         self.sabotage = sabotage
         self.names, self.sent = {}, {}
+        self.instances = set()  # That came back once, and so must again.
         self.count = self.saves = self.loads = 0
         self.is_over = False
         pool = np.random.default_rng(seed)
@@ -205,9 +220,23 @@ class Rounds:
             for name, checkpoints in found.items():
                 for number, digest in sorted(checkpoints):
                     self.load(server, name, number, digest)
+            self.check_instances(server)
         records = len(self.server.files("records"))
-        if records != sum(map(len, found.values())):
+        if records != sum(map(len, found.values())) + len(self.instances):
             raise LostError(f"{records} records, of which not all are listed")
+
+    def check_instances(self, server):
+        """Look at the instances that came back, each as it was once."""
+        names = {one.name for one in server.instances() if not one.ephemeral}
+        if missing := self.instances - names:
+            raise LostError(f"did not come back: {sorted(missing)}")
+        self.instances = names
+        for name in names:
+            net = server.instance(name, module=False)
+            digest = net.info(digest=True).digest
+            sent = hashlib.sha256(net.get_params()).hexdigest()
+            if self.sent.get(digest) != sent:
+                raise LostError(f"{name}: came back as it never was")
 
     def check_folder(self):
         files = {kind: self.server.files(kind) for kind in ("blobs", "records")}
