@@ -8,6 +8,7 @@
 #include <string>
 #include <utility>
 
+#include "backbones/dtypes.h"
 #include "base/errors.h"
 
 namespace backboned {
@@ -224,6 +225,32 @@ void ForEachTensor(const State& state,
     visit_all(slots);
   }
 }
+
+State MetaState(const Layout& layout, at::ScalarType dtype,
+                const OptimizerPtr& optimizer) {
+  const auto meta = [](const std::vector<int64_t>& shape, at::ScalarType type) {
+    return at::empty(shape, at::TensorOptions(type).device(at::kMeta));
+  };
+  State state;
+  for (const Parameter& parameter : layout.parameters()) {
+    state.params.push_back(meta(parameter.shape, dtype));
+  }
+  for (const Buffer& buffer : layout.buffers()) {
+    state.buffers.push_back(
+        meta(buffer.shape, StoredDtype(buffer.dtype, dtype)));
+  }
+  for (const SharedTensor& shared : layout.shared()) {
+    state.shared.push_back(meta(shared.shape, dtype));
+  }
+  state.grads.resize(state.params.size());
+  if (optimizer == nullptr) return state;
+  OptimizerState bare = *optimizer;
+  bare.slots.assign(state.params.size(), {});
+  state.optimizer = std::make_shared<const OptimizerState>(std::move(bare));
+  return state;
+}
+
+bool IsMeta(const State& state) { return state.params.front().is_meta(); }
 
 int64_t StateBytes(const State& state) {
   int64_t bytes = 0;

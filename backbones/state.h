@@ -166,6 +166,15 @@ absl::StatusOr<StatePtr> ForkOf(const State& state, const Layout& layout,
 void ForEachTensor(const State& state,
                    absl::FunctionRef<void(const at::Tensor&)> visit);
 
+// Returns a State of `layout`, at version 1, whose tensors have no memory: they
+// are on the device `meta`. It has no gradients and no generator, parameters of
+// `dtype`, and `optimizer` without its state; null: none.
+State MetaState(const Layout& layout, at::ScalarType dtype,
+                const OptimizerPtr& optimizer);
+
+// Returns whether the State's tensors have no memory.
+bool IsMeta(const State& state);
+
 // Returns the bytes of the tensors that ForEachTensor visits.
 int64_t StateBytes(const State& state);
 

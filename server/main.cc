@@ -342,6 +342,7 @@ absl::Status Serve(const Options& options,
                      rpc::Recovery::Options{
                          .interval = options.save_interval,
                          .versions = options.save_versions,
+                         .idle_ttl = options.limits.idle_ttl,
                          .checkpoint_ttl = options.limits.checkpoint_ttl});
   }
   WarnOfAbsentPrincipals(options, listeners);

@@ -87,6 +87,7 @@ Server::Server(const std::vector<c10::Device>& devices, int threads,
           Budget::Options{.name = "max-cache-bytes",
                           .limit = limits_.max_cache_bytes,
                           .quotas = limits_.quotas})) {
+  if (checkpoints_ != nullptr) waker_.emplace(*checkpoints_);
   const SchedulerOptions scheduling =
       WithLimits(options.scheduling, limits_, options.shares);
   for (const c10::Device& device : devices) {
@@ -144,6 +145,7 @@ Task<absl::StatusOr<Created>> Server::CreateInstance(
       plan->identity, plan->architecture, **worker,
       std::make_shared<const State>(std::move(first->state)), plan->settings,
       cache_room_);
+  instance->Touch(clock_.Now());
   status = Register(instance, options.check_wanted);
   if (absl::IsAlreadyExists(status)) {  // Another caller was faster.
     if (auto taken = registry_.Get(options.owner, options.name)) {
@@ -155,6 +157,15 @@ Task<absl::StatusOr<Created>> Server::CreateInstance(
                     .rng_state = std::move(first->rng_state),
                     .missing_keys = std::move(first->loaded.missing),
                     .unexpected_keys = std::move(first->loaded.unexpected)};
+}
+
+Task<absl::Status> Server::Wake(std::shared_ptr<Instance> instance,
+                                DeviceWorker::Request caller) {
+  instance->Touch(clock_.Now());
+  if (!waker_ || !IsMeta(*instance->state())) co_return absl::OkStatus();
+  const Instance::Identity& identity = instance->identity();
+  caller.account = accounts_.Of({identity.owner, identity.session});
+  co_return co_await waker_->Wake(std::move(instance), std::move(caller));
 }
 
 absl::StatusOr<CheckpointStore*> Server::checkpoints() const {

@@ -9,6 +9,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -30,6 +31,7 @@
 #include "server/instances/beginning.h"
 #include "server/instances/instance.h"
 #include "server/instances/registry.h"
+#include "server/instances/waker.h"
 #include "server/instances/weights_folder.h"
 #include "server/limits/budget.h"
 #include "server/limits/limits.h"
@@ -80,6 +82,11 @@ class Server {
   // kAlreadyExists, kResourceExhausted.
   Task<absl::StatusOr<Created>> CreateInstance(const CreateOptions& options);
 
+  // Notes that `instance` is used now, and gives it its State back if it
+  // sleeps, for which its owner pays. Returns Waker's errors.
+  Task<absl::Status> Wake(std::shared_ptr<Instance> instance,
+                          DeviceWorker::Request caller);
+
   // Deletes an instance and its tapes; kNotFound if it was deleted before.
   absl::Status DeleteInstance(Instance& instance);
 
@@ -129,6 +136,7 @@ class Server {
   const Limits limits_;
   const WeightsFolder weights_;
   const std::unique_ptr<CheckpointStore> checkpoints_;
+  std::optional<Waker> waker_;  // Absent: without checkpoints nobody sleeps.
   const std::string uid_;
   const absl::Time started_;
   const Clock& clock_;

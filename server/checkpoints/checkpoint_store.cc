@@ -72,6 +72,16 @@ bool IsOfSame(const v1::Record& one, const v1::Record& other) {
                     /*number=*/0);
 }
 
+bool IsLiving(const v1::Record& record, std::string_view uid) {
+  return record.recovery() &&
+         record.checkpoint().instance().version().uid() == uid;
+}
+
+// Returns whether it is of an instance that died with its server.
+bool IsEphemeral(const v1::Record& record) {
+  return record.recovery() && record.checkpoint().instance().ephemeral();
+}
+
 // Sessions have no part of what outlives them.
 Quotas WithoutSessions(Quotas quotas) {
   quotas.session = 1;
@@ -190,7 +200,6 @@ absl::Status CheckpointStore::ReadRecords() {
       folder_->ReadRecords();
   if (!stored.ok()) return stored.status();
   std::set<std::string> kept;
-  absl::MutexLock lock(&mutex_);
   for (const StateFolder::StoredRecord& one : *stored) {
     absl::StatusOr<v1::Record> record = RecordOf(one.text);
     if (!record.ok()) {
@@ -198,6 +207,7 @@ absl::Status CheckpointStore::ReadRecords() {
                               std::string(record.status().message()));
       continue;
     }
+    absl::MutexLock lock(&mutex_);
     for (const v1::CheckpointFile& file : record->files()) {
       kept.insert(file.sha256());
       ++holds_[file.sha256()];
@@ -211,7 +221,9 @@ absl::Status CheckpointStore::ReadRecords() {
     }
     entries_.insert_or_assign(number, std::move(entry));
   }
-  return folder_->RemoveBlobsBut(kept);
+  absl::Status removed = folder_->RemoveBlobsBut(kept);
+  if (!removed.ok()) return removed;
+  return Remove([](const Entry& entry) { return IsEphemeral(entry.record); });
 }
 
 void CheckpointStore::Hold(const std::string& sha256) {
@@ -290,12 +302,7 @@ absl::StatusOr<CheckpointStore::Found> CheckpointStore::Find(
     const v1::Record& record = entry->second.record;
     if (record.recovery() || record.checkpoint().owner() != owner) continue;
     if (IsOf(record.checkpoint(), owner, name, number)) {
-      for (const v1::CheckpointFile& file : record.files()) {
-        ++holds_[file.sha256()];
-      }
-      const auto release = [this, record](const void*) { Release(record); };
-      return Found{.record = record,
-                   .hold = std::shared_ptr<const void>(this, release)};
+      return HoldFilesOf(record);
     }
     names.insert(record.checkpoint().name());
   }
@@ -306,6 +313,50 @@ absl::StatusOr<CheckpointStore::Found> CheckpointStore::Find(
   }
   return UnknownName(Reason::kCheckpointNotFound, "checkpoint", name,
                      std::vector<std::string>(names.begin(), names.end()));
+}
+
+CheckpointStore::Found CheckpointStore::HoldFilesOf(const v1::Record& record) {
+  for (const v1::CheckpointFile& file : record.files()) {
+    ++holds_[file.sha256()];
+  }
+  const auto release = [this, record](const void*) { Release(record); };
+  return {.record = record, .hold = std::shared_ptr<const void>(this, release)};
+}
+
+absl::StatusOr<CheckpointStore::Found> CheckpointStore::FindLiving(
+    std::string_view uid) {
+  absl::MutexLock lock(&mutex_);
+  for (auto entry = entries_.rbegin(); entry != entries_.rend(); ++entry) {
+    if (IsLiving(entry->second.record, uid)) {
+      return HoldFilesOf(entry->second.record);
+    }
+  }
+  return Error(absl::StatusCode::kFailedPrecondition,
+               Reason::kCheckpointUnreadable,
+               absl::StrCat("the state folder has no instance of uid ",
+                            std::string(uid)));
+}
+
+Task<absl::Status> CheckpointStore::Renumber(
+    const DeviceWorker::Request& request, const Found& living,
+    v1::Version version) {
+  v1::Record record = living.record;
+  *record.mutable_checkpoint()->mutable_instance()->mutable_version() =
+      std::move(version);
+  const DeviceWorker::Work write = [&] {
+    {
+      absl::MutexLock lock(&mutex_);
+      for (const v1::CheckpointFile& file : record.files()) {
+        ++holds_[file.sha256()];
+      }
+    }
+    absl::Status written = Publish(record, /*room=*/{}, /*keep=*/1).status();
+    if (!written.ok()) Release(record);
+    return written;
+  };
+  const absl::StatusOr<DeviceWorker::Times> done =
+      co_await disk_.Run(request, write);
+  co_return done.status();
 }
 
 absl::Status CheckpointStore::Remove(const IsMeant& is_meant) {
@@ -381,7 +432,7 @@ std::vector<v1::Record> CheckpointStore::Living() const {
   {
     absl::MutexLock lock(&mutex_);
     for (const auto& [number, entry] : entries_) {
-      if (!entry.record.recovery()) continue;
+      if (!entry.record.recovery() || IsEphemeral(entry.record)) continue;
       newest[entry.record.checkpoint().instance().version().uid()] =
           entry.record;
     }
@@ -394,10 +445,17 @@ std::vector<v1::Record> CheckpointStore::Living() const {
 Task<absl::Status> CheckpointStore::DeleteLiving(
     const DeviceWorker::Request& request, std::string_view uid) {
   const IsMeant is_meant = [&](const Entry& entry) {
-    return entry.record.recovery() &&
-           entry.record.checkpoint().instance().version().uid() == uid;
+    return IsLiving(entry.record, uid);
   };
   co_return co_await RemoveOnDisk(request, is_meant);
+}
+
+std::vector<StateReader::File> FilesOf(const v1::Record& record) {
+  std::vector<StateReader::File> files;
+  for (const v1::CheckpointFile& file : record.files()) {
+    files.push_back({file.sha256(), file.bytes()});
+  }
+  return files;
 }
 
 absl::Status CheckpointStore::DropOlderThan(absl::Time time) {

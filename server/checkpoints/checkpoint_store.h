@@ -72,6 +72,15 @@ class CheckpointStore {
   absl::StatusOr<Found> Find(std::string_view owner, std::string_view name,
                              int64_t number);
 
+  // Finds the record of a living instance. Returns kFailedPrecondition
+  // (kCheckpointUnreadable) if there is none.
+  absl::StatusOr<Found> FindLiving(std::string_view uid);
+
+  // Lets `living`, which FindLiving found, say another version of the same
+  // tensors. Returns StateFolder's errors, and those of DeviceWorker::Run.
+  Task<absl::Status> Renumber(const DeviceWorker::Request& request,
+                              const Found& living, v1::Version version);
+
   // Deletes them; number 0: all of the name. They would not be back after a
   // power cut. Returns Find's error, StateFolder's and DeviceWorker::Run's.
   Task<absl::Status> Delete(const DeviceWorker::Request& request,
@@ -86,9 +95,9 @@ class CheckpointStore {
   // The number of those that people named.
   int64_t count() const;
 
-  // Returns the newest record of each living instance, or deletes those of one;
-  // what is not there is deleted already. Once it ends, no Save that asks
-  // whether the instance lives can bring it back.
+  // Returns the newest record of each instance that outlives the server, or
+  // deletes those of one; what is not there is deleted already. Once it ends,
+  // no Save that asks whether the instance lives can bring it back.
   std::vector<v1::Record> Living() const;
   Task<absl::Status> DeleteLiving(const DeviceWorker::Request& request,
                                   std::string_view uid);
@@ -115,11 +124,14 @@ class CheckpointStore {
   CheckpointStore(std::unique_ptr<StateFolder> folder, const Options& options,
                   const Clock& clock);
 
+  // Reads all, and deletes those of instances that died with the last server.
   absl::Status ReadRecords();
 
   // Hold a blob, from before it is written until Release removes the last hold,
-  // and with it the blob.
+  // and with it the blob; or those of a record.
   void Hold(const std::string& sha256);
+  Found HoldFilesOf(const v1::Record& record)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Release(const v1::Record& record) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Publishes a record whose blobs are written and held.
@@ -140,6 +152,9 @@ class CheckpointStore {
   std::map<std::string, int64_t> holds_ ABSL_GUARDED_BY(mutex_);
   DeviceWorker disk_;  // Last: its work uses all of the above.
 };
+
+// Returns the files of a record, for StateReader.
+std::vector<StateReader::File> FilesOf(const v1::Record& record);
 
 }  // namespace backboned
 

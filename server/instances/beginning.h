@@ -81,6 +81,7 @@ struct Restored {
     std::optional<uint64_t> saved_params = {};
   };
   std::optional<Former> former = {};
+  bool asleep = false;  // Reads nothing yet: Waker does, at the first use.
 };
 
 using Beginning = std::variant<Drawn, Loaded, Restored, Cloned, Forked>;

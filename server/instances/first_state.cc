@@ -1,5 +1,6 @@
 #include "server/instances/first_state.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -74,19 +75,24 @@ struct StateMaker {
   }
 
   Task<absl::StatusOr<FirstState>> operator()(const Restored& restored) const {
-    StateReader reader(restored.store->folder(), restored.files, layout(),
-                       options.dtype, restored.optimizer);
-    const std::function<absl::StatusOr<bool>()> step = [&] {
-      return reader.ReadNext();
-    };
-    const absl::StatusOr<DeviceWorker::Times> done =
-        co_await RunChore(restored.store->disk(), options.caller, step);
-    if (!done.ok()) co_return done.status();
-    FirstState first = {.state = reader.Take()};
+    FirstState first = {
+        .state = MetaState(layout(), options.dtype, restored.optimizer)};
+    if (!restored.asleep) {
+      StateReader reader(restored.store->folder(), restored.files, layout(),
+                         options.dtype, restored.optimizer);
+      const std::function<absl::StatusOr<bool>()> step = [&] {
+        return reader.ReadNext();
+      };
+      const absl::StatusOr<DeviceWorker::Times> done =
+          co_await RunChore(restored.store->disk(), options.caller, step);
+      if (!done.ok()) co_return done.status();
+      first.state = reader.Take();
+    }
     if (restored.former.has_value()) {
       first.state.params_version = restored.former->params_version;
       first.state.buffers_version = restored.former->buffers_version;
     }
+    if (restored.asleep) co_return first;
     co_return co_await MoveToDevice(std::move(first));
   }
 
@@ -128,12 +134,6 @@ struct StateMaker {
     co_return *std::move(weights);
   }
 
-  void Move(at::Tensor& tensor) const {
-    if (!tensor.defined()) return;
-    tensor = OnDevice(tensor, worker.device());
-    CountOnGpu(tensor);
-  }
-
   // Draws all of the network that no earlier column has.
   Task<absl::StatusOr<FirstState>> DrawNetwork(const Drawn& drawn) const {
     absl::StatusOr<at::Generator> generator = MakeGenerator(drawn);
@@ -172,23 +172,7 @@ struct StateMaker {
   Task<absl::StatusOr<FirstState>> MoveToDevice(FirstState first) const {
     if (worker.device().is_cpu()) co_return std::move(first);
     const DeviceWorker::Work move = [&] {
-      State& state = first.state;
-      for (auto* tensors :
-           {&state.params, &state.buffers, &state.shared, &state.grads}) {
-        for (at::Tensor& tensor : *tensors) Move(tensor);
-      }
-      if (state.optimizer == nullptr) return absl::OkStatus();
-      OptimizerState optimizer = *state.optimizer;
-      for (size_t p = 0; p < optimizer.slots.size(); ++p) {
-        if (optimizer.slots[p].empty()) continue;
-        const std::vector<std::string_view> names =
-            SlotNames(optimizer.kind, optimizer.groups[*optimizer.group_of[p]]);
-        for (size_t s = 0; s < names.size(); ++s) {  // Counts stay on the host.
-          if (names[s] != kStepSlot) Move(optimizer.slots[p][s]);
-        }
-      }
-      state.optimizer =
-          std::make_shared<const OptimizerState>(std::move(optimizer));
+      MoveTo(worker.device(), first.state);
       return absl::OkStatus();
     };
     const absl::StatusOr<DeviceWorker::Times> moved =
@@ -199,6 +183,30 @@ struct StateMaker {
 };
 
 }  // namespace
+
+void MoveTo(c10::Device device, State& state) {
+  const auto move = [&](at::Tensor& tensor) {
+    if (!tensor.defined()) return;
+    tensor = OnDevice(tensor, device);
+    CountOnGpu(tensor);
+  };
+  for (auto* tensors :
+       {&state.params, &state.buffers, &state.shared, &state.grads}) {
+    std::ranges::for_each(*tensors, move);
+  }
+  if (state.optimizer == nullptr) return;
+  OptimizerState optimizer = *state.optimizer;
+  for (size_t p = 0; p < optimizer.slots.size(); ++p) {
+    if (optimizer.slots[p].empty()) continue;
+    const std::vector<std::string_view> names =
+        SlotNames(optimizer.kind, optimizer.groups[*optimizer.group_of[p]]);
+    for (size_t s = 0; s < names.size(); ++s) {  // Counts stay on the host.
+      if (names[s] != kStepSlot) move(optimizer.slots[p][s]);
+    }
+  }
+  state.optimizer =
+      std::make_shared<const OptimizerState>(std::move(optimizer));
+}
 
 Task<absl::StatusOr<FirstState>> MakeFirstState(const CreateOptions& options,
                                                 const Blueprint& plan,

@@ -3,6 +3,8 @@
 #ifndef BACKBONED_SERVER_INSTANCES_FIRST_STATE_H_
 #define BACKBONED_SERVER_INSTANCES_FIRST_STATE_H_
 
+#include <c10/core/Device.h>
+
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -36,6 +38,9 @@ Task<absl::StatusOr<FirstState>> MakeFirstState(const CreateOptions& options,
                                                 const WeightsFolder& folder,
                                                 DeviceWorker& chores,
                                                 DeviceWorker& worker);
+
+// Moves all that belongs there to `device`. For that device's copies.
+void MoveTo(c10::Device device, State& state);
 
 }  // namespace backboned
 

@@ -57,6 +57,38 @@ StatePtr Instance::state() const {
   return state_;
 }
 
+void Instance::MarkSaved(const StatePtr& state) {
+  absl::MutexLock lock(&mutex_);
+  saved_ = state;
+}
+
+bool Instance::IsSaved(const StatePtr& state) const {
+  absl::MutexLock lock(&mutex_);
+  return saved_.lock() == state;
+}
+
+bool Instance::Sleep(const StatePtr& state) {
+  State meta =
+      MetaState(architecture_->layout(), DtypeOf(*state), state->optimizer);
+  meta.params_version = state->params_version;
+  meta.buffers_version = state->buffers_version;
+  auto asleep = std::make_shared<const State>(std::move(meta));
+  absl::MutexLock lock(&mutex_);
+  if (state_ != state || saved_.lock() != state || IsMeta(*state)) return false;
+  saved_ = asleep;
+  state_ = std::move(asleep);
+  return true;
+}
+
+void Instance::Awake(const StatePtr& asleep, StatePtr state) {
+  CountOnGpu(*state);
+  WaitFor(worker_.device());
+  absl::MutexLock lock(&mutex_);
+  if (state_ != asleep) return;
+  if (saved_.lock() == asleep) saved_ = state;
+  state_ = std::move(state);
+}
+
 Ownership Instance::ownership() const {
   absl::MutexLock lock(&mutex_);
   return {.owner = identity_.owner,

@@ -113,6 +113,24 @@ class Instance {
   // The current state.
   StatePtr state() const;
 
+  // The time of the last use, by the clock of the server.
+  void Touch(absl::Time now) { used_ns_ = absl::ToUnixNanos(now); }
+  absl::Time last_used() const { return absl::FromUnixNanos(used_ns_); }
+
+  // Notes, or tells, that the disk has this state.
+  void MarkSaved(const StatePtr& state);
+  bool IsSaved(const StatePtr& state) const;
+
+  // Puts a State without memory (IsMeta) in the place of `state`, if that is
+  // the current one, and the disk has it. The instance then sleeps. Returns
+  // false if it does not.
+  bool Sleep(const StatePtr& state);
+
+  // Puts `state`, which the disk has, in the place of `asleep`, if that is the
+  // current one. Throws as Publish does. Call this only from work in the
+  // instance's lane.
+  void Awake(const StatePtr& asleep, StatePtr state);
+
   // All that rights to it depend on.
   Ownership ownership() const;
 
@@ -209,9 +227,11 @@ class Instance {
   Counters counters_;
   FeatureCache cache_;
   std::atomic<bool> deleted_ = false;
+  std::atomic<int64_t> used_ns_ = 0;
 
   mutable absl::Mutex mutex_;
   StatePtr state_ ABSL_GUARDED_BY(mutex_);
+  std::weak_ptr<const State> saved_ ABSL_GUARDED_BY(mutex_);
   Settings settings_ ABSL_GUARDED_BY(mutex_);
   std::vector<bool> trained_ ABSL_GUARDED_BY(mutex_);
   std::pair<std::weak_ptr<const State>, std::string> digest_

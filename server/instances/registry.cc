@@ -72,6 +72,14 @@ absl::Status Registry::Add(std::shared_ptr<Instance> instance) {
   return absl::OkStatus();
 }
 
+bool Registry::IfUnused(const std::shared_ptr<Instance>& instance,
+                        absl::FunctionRef<void()> change) const {
+  absl::MutexLock lock(&mutex_);
+  if (instance.use_count() > 2) return false;
+  change();
+  return true;
+}
+
 bool Registry::Remove(const Instance& instance) {
   Entry removed;  // Dies after the lock.
   absl::MutexLock lock(&mutex_);

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "server/callers/rights.h"
@@ -45,6 +46,11 @@ class Registry {
   // Returns kAlreadyExists if the owner has an instance of this name,
   // kResourceExhausted if there are too many.
   absl::Status Add(std::shared_ptr<Instance> instance);
+
+  // Calls `change`, unless somebody besides the registry and the caller has
+  // `instance`. Until it returns nobody can find it.
+  bool IfUnused(const std::shared_ptr<Instance>& instance,
+                absl::FunctionRef<void()> change) const;
 
   // Removes this very instance; returns false if it is not there.
   bool Remove(const Instance& instance);

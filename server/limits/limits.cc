@@ -44,6 +44,9 @@ constexpr LimitRow kTable[] = {
      "Time for running calls to finish after SIGTERM or SIGINT"},
     {"checkpoint-ttl", kTime, &Limits::checkpoint_ttl,
      "Time from a checkpoint's saving until it is deleted; inf: it is not"},
+    {"idle-ttl", kTime, &Limits::idle_ttl,
+     "Time from an instance's last use until it sleeps in --state-dir, and its "
+     "memory is free; inf: never"},
 };
 
 }  // namespace

@@ -38,6 +38,7 @@ struct Limits {
   absl::Duration stall_timeout = absl::Seconds(60);
   absl::Duration drain_timeout = absl::Seconds(30);
   absl::Duration checkpoint_ttl = absl::InfiniteDuration();
+  absl::Duration idle_ttl = absl::Hours(1);
   // Each payer's part of the counts and bytes above, but of `max_queued` and
   // `max_sessions` a principal's only, and of `max_queued_by_run` nobody's.
   Quotas quotas = {.session = 0.5};

@@ -34,20 +34,21 @@ BackboneService::BackboneService(Surroundings& surroundings)
   AddCalls("Calls");
 }
 
-absl::StatusOr<BackboneService::Target> BackboneService::Find(
+Task<absl::StatusOr<BackboneService::Target>> BackboneService::Select(
     Call& call, const std::string& name, const v1::Selection& selection,
-    Select& select, const VersionCondition& condition) {
-  absl::StatusOr<std::shared_ptr<Instance>> instance = Resolve(call, name);
-  if (!instance.ok()) return instance.status();
+    Selector& select, VersionCondition condition) {
+  absl::StatusOr<std::shared_ptr<Instance>> instance =
+      co_await Resolve(call, name);
+  if (!instance.ok()) co_return instance.status();
   absl::StatusOr<std::vector<Slice>> slices =
       select(FromProto(selection), (*instance)->architecture().layout());
-  if (!slices.ok()) return slices.status();
+  if (!slices.ok()) co_return slices.status();
   StatePtr state = (*instance)->state();
   absl::Status expected = (*instance)->CheckVersion(condition, *state);
-  if (!expected.ok()) return expected;
-  return Target{.instance = *instance,
-                .state = std::move(state),
-                .slices = *std::move(slices)};
+  if (!expected.ok()) co_return expected;
+  co_return Target{.instance = *instance,
+                   .state = std::move(state),
+                   .slices = *std::move(slices)};
 }
 
 Task<absl::StatusOr<v1::ReleaseTapesResponse>> BackboneService::ReleaseTapes(

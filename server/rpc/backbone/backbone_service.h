@@ -81,14 +81,20 @@ class BackboneService : public DecoratedService {
     std::vector<Slice> slices;
   };
 
-  using Select = absl::StatusOr<std::vector<Slice>>(const Selection&,
-                                                    const Layout&);
+  using Selector = absl::StatusOr<std::vector<Slice>>(const Selection&,
+                                                      const Layout&);
 
   // Finds the instance `name`, whose version must meet `condition`, and selects
   // among its tensors.
-  absl::StatusOr<Target> Find(Call& call, const std::string& name,
-                              const v1::Selection& selection, Select& select,
-                              const VersionCondition& condition = {});
+  Task<absl::StatusOr<Target>> Select(Call& call, const std::string& name,
+                                      const v1::Selection& selection,
+                                      Selector& select,
+                                      VersionCondition condition);
+  Task<absl::StatusOr<Target>> Select(Call& call, const std::string& name,
+                                      const v1::Selection& selection,
+                                      Selector& select) {
+    return Select(call, name, selection, select, VersionCondition());
+  }
 
   // Commits the state that `make` makes of the present one, and answers the
   // version.
@@ -105,16 +111,17 @@ class BackboneService : public DecoratedService {
   }
 
   // Finds the instance of a forward's header and reads the options.
-  absl::StatusOr<ForwardWork> Read(Call& call, const v1::ForwardHeader& header);
+  Task<absl::StatusOr<ForwardWork>> Read(Call& call,
+                                         const v1::ForwardHeader& header);
 
   // Checks the rest of a forward's header, reserves its bytes and its tape's
   // place, and allocates its inputs.
-  absl::StatusOr<ForwardWork> Prepare(Call& call,
-                                      const v1::ForwardHeader& header);
+  Task<absl::StatusOr<ForwardWork>> Prepare(Call& call,
+                                            const v1::ForwardHeader& header);
 
   // Does the same for a training step.
-  absl::StatusOr<TrainWork> Prepare(Call& call,
-                                    const v1::TrainStepHeader& header);
+  Task<absl::StatusOr<TrainWork>> Prepare(Call& call,
+                                          const v1::TrainStepHeader& header);
 
   // Answers a forward whose inputs are named by their digest.
   Task<absl::Status> AnswerFromCache(Call& call, MessageStream& stream,

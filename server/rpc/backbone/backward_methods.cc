@@ -168,7 +168,7 @@ Task<absl::Status> BackboneService::Backward(Call& call, MessageStream& stream,
                                              const v1::BackwardHeader& header,
                                              AnswerTicket ticket) {
   absl::StatusOr<std::shared_ptr<Instance>> instance =
-      Resolve(call, header.instance());
+      co_await Resolve(call, header.instance());
   if (!instance.ok()) co_return instance.status();
   absl::Status valid = CheckOptions(header);
   if (valid.ok() && header.accumulate()) {

@@ -210,48 +210,48 @@ Task<absl::Status> CheckFits(DeviceWorker::Request request,
 
 }  // namespace
 
-absl::StatusOr<ForwardWork> BackboneService::Read(
+Task<absl::StatusOr<ForwardWork>> BackboneService::Read(
     Call& call, const v1::ForwardHeader& header) {
   absl::StatusOr<std::shared_ptr<Instance>> instance =
-      Resolve(call, header.instance());
-  if (!instance.ok()) return instance.status();
+      co_await Resolve(call, header.instance());
+  if (!instance.ok()) co_return instance.status();
   absl::StatusOr<ForwardOptions> options = OptionsOf(header, **instance);
-  if (!options.ok()) return options.status();
+  if (!options.ok()) co_return options.status();
   absl::StatusOr<std::optional<c10::ScalarType>> output_dtype =
       OptionalFloat(header.output_dtype(), "output_dtype");
-  if (!output_dtype.ok()) return output_dtype.status();
+  if (!output_dtype.ok()) co_return output_dtype.status();
   const bool says_grads = !options->grad_mask.empty();
-  return ForwardWork{.instance = *std::move(instance),
-                     .options = *std::move(options),
-                     .grads_of_trained = !says_grads,
-                     .condition = FromProto(header.if_version()),
-                     .return_buffers = header.return_buffers(),
-                     .allow_merge = header.allow_merge(),
-                     .output_dtype = *output_dtype,
-                     .session = call.session(),
-                     .account = call.account()};
+  co_return ForwardWork{.instance = *std::move(instance),
+                        .options = *std::move(options),
+                        .grads_of_trained = !says_grads,
+                        .condition = FromProto(header.if_version()),
+                        .return_buffers = header.return_buffers(),
+                        .allow_merge = header.allow_merge(),
+                        .output_dtype = *output_dtype,
+                        .session = call.session(),
+                        .account = call.account()};
 }
 
-absl::StatusOr<ForwardWork> BackboneService::Prepare(
+Task<absl::StatusOr<ForwardWork>> BackboneService::Prepare(
     Call& call, const v1::ForwardHeader& header) {
-  absl::StatusOr<ForwardWork> read = Read(call, header);
-  if (!read.ok()) return read;
+  absl::StatusOr<ForwardWork> read = co_await Read(call, header);
+  if (!read.ok()) co_return read;
   ForwardWork work = *std::move(read);
   Instance& instance = *work.instance;
   if (header.training() || header.tape()) {
     absl::Status trains = instance.CheckTrains();
-    if (!trains.ok()) return trains;
+    if (!trains.ok()) co_return trains;
   }
   absl::StatusOr<int64_t> bytes = StreamBytes(header, work);
-  if (!bytes.ok()) return bytes.status();
+  if (!bytes.ok()) co_return bytes.status();
   absl::StatusOr<Budget::Reservation> reservation =
       server().in_flight().Reserve(call.payer(), *bytes);
-  if (!reservation.ok()) return reservation.status();
+  if (!reservation.ok()) co_return reservation.status();
   work.reservation = *std::move(reservation);
   if (header.tape()) {
     absl::StatusOr<TapeSlot> slot =
         server().tapes().Reserve(call.payer(), server().clock().Now());
-    if (!slot.ok()) return slot.status();
+    if (!slot.ok()) co_return slot.status();
     work.slot = *std::move(slot);
     work.account = std::make_shared<MemoryAccount>(MemoryAccount::Options{
         .name = "max-tape-bytes",
@@ -267,9 +267,9 @@ absl::StatusOr<ForwardWork> BackboneService::Prepare(
   if (header.tape()) work.account->SetLimit(kUnlimitedBytes);
   if (ChangesInstance(work)) {
     absl::Status writable = CheckAccess(call, instance, Access::kWrite);
-    if (!writable.ok()) return writable;
+    if (!writable.ok()) co_return writable;
   }
-  return work;
+  co_return work;
 }
 
 Task<absl::Status> BackboneService::Forward(Call& call, MessageStream& stream,
@@ -281,7 +281,7 @@ Task<absl::Status> BackboneService::Forward(Call& call, MessageStream& stream,
   if (!header.input_digest().empty()) {
     co_return co_await AnswerFromCache(call, stream, header, std::move(ticket));
   }
-  absl::StatusOr<ForwardWork> work = Prepare(call, header);
+  absl::StatusOr<ForwardWork> work = co_await Prepare(call, header);
   if (!work.ok()) co_return work.status();
   absl::Status received = co_await stream.ReadTensors(PlacesOf(*work));
   if (!received.ok()) co_return received;
@@ -309,7 +309,7 @@ Task<absl::Status> BackboneService::Forward(Call& call, MessageStream& stream,
 Task<absl::Status> BackboneService::AnswerFromCache(
     Call& call, MessageStream& stream, const v1::ForwardHeader& header,
     AnswerTicket ticket) {
-  absl::StatusOr<ForwardWork> work = Read(call, header);
+  absl::StatusOr<ForwardWork> work = co_await Read(call, header);
   if (!work.ok()) co_return work.status();
   absl::Status status = CheckDigest(header, *work);
   if (status.ok()) status = co_await stream.ReadTensors({});
@@ -335,7 +335,7 @@ Task<absl::Status> BackboneService::AnswerFromCache(
 Task<absl::StatusOr<v1::ExtractResponse>> BackboneService::Extract(
     Call& call, const v1::ExtractRequest& request) {
   const v1::ForwardHeader forward = ForwardOf(request);
-  absl::StatusOr<ForwardWork> work = Read(call, forward);
+  absl::StatusOr<ForwardWork> work = co_await Read(call, forward);
   if (!work.ok()) co_return work.status();
   work->l2_normalize = request.l2_normalize();
   absl::Status fits = TakeData(request.data(), forward, *work);

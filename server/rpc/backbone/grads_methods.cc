@@ -69,7 +69,7 @@ absl::StatusOr<Presence> SplitByPresence(const v1::FlatGrads& grads,
 
 Task<absl::Status> BackboneService::GetGrads(
     Call& call, MessageStream& stream, const v1::GetGradsRequest& request) {
-  absl::StatusOr<Target> target = Find(
+  absl::StatusOr<Target> target = co_await Select(
       call, request.instance(), request.selection(), SelectWholeParameters);
   if (!target.ok()) co_return target.status();
   const auto& [instance, state, slices] = *target;
@@ -92,8 +92,8 @@ Task<absl::Status> BackboneService::GetGrads(
 
 Task<absl::StatusOr<v1::SetGradsResponse>> BackboneService::SetGrads(
     Call& call, MessageStream& stream, const v1::SetGradsHeader& header) {
-  absl::StatusOr<Target> target =
-      Find(call, header.instance(), header.selection(), SelectWholeParameters);
+  absl::StatusOr<Target> target = co_await Select(
+      call, header.instance(), header.selection(), SelectWholeParameters);
   if (!target.ok()) co_return target.status();
   absl::Status trains = target->instance->CheckTrains();
   if (!trains.ok()) co_return trains;
@@ -115,7 +115,7 @@ Task<absl::StatusOr<v1::SetGradsResponse>> BackboneService::SetGrads(
 
 Task<absl::StatusOr<v1::ZeroGradsResponse>> BackboneService::ZeroGrads(
     Call& call, const v1::ZeroGradsRequest& request) {
-  absl::StatusOr<Target> target = Find(
+  absl::StatusOr<Target> target = co_await Select(
       call, request.instance(), request.selection(), SelectWholeParameters);
   if (!target.ok()) co_return target.status();
   const std::vector<at::Tensor> none(target->slices.size());

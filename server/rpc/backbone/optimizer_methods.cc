@@ -54,7 +54,7 @@ Task<absl::StatusOr<v1::ConfigureOptimizerResponse>>
 BackboneService::ConfigureOptimizer(
     Call& call, const v1::ConfigureOptimizerRequest& request) {
   absl::StatusOr<std::shared_ptr<Instance>> instance =
-      Resolve(call, request.instance());
+      co_await Resolve(call, request.instance());
   if (!instance.ok()) co_return instance.status();
   absl::StatusOr<OptimizerPtr> optimizer =
       FromProto(request.optimizer(), (*instance)->architecture().layout());
@@ -71,7 +71,7 @@ BackboneService::ConfigureOptimizer(
 Task<absl::StatusOr<v1::StepResponse>> BackboneService::Step(
     Call& call, const v1::StepRequest& request) {
   absl::StatusOr<std::shared_ptr<Instance>> instance =
-      Resolve(call, request.instance());
+      co_await Resolve(call, request.instance());
   if (!instance.ok()) co_return instance.status();
   absl::StatusOr<StepDone> done = co_await RunStep(
       call.WorkerRequest(/*lane=*/0), **instance,
@@ -88,7 +88,7 @@ Task<absl::Status> BackboneService::GetOptimizerState(
     Call& call, MessageStream& stream,
     const v1::GetOptimizerStateRequest& request) {
   absl::StatusOr<std::shared_ptr<Instance>> instance =
-      Resolve(call, request.instance());
+      co_await Resolve(call, request.instance());
   if (!instance.ok()) co_return instance.status();
   const StatePtr state = (*instance)->state();
   absl::Status expected =
@@ -120,7 +120,7 @@ Task<absl::StatusOr<v1::SetOptimizerStateResponse>>
 BackboneService::SetOptimizerState(Call& call, MessageStream& stream,
                                    const v1::SetOptimizerStateHeader& header) {
   absl::StatusOr<std::shared_ptr<Instance>> instance =
-      Resolve(call, header.instance());
+      co_await Resolve(call, header.instance());
   if (!instance.ok()) co_return instance.status();
   const Layout& layout = (*instance)->architecture().layout();
   absl::StatusOr<OptimizerPtr> optimizer =

@@ -31,8 +31,8 @@ absl::StatusOr<std::vector<Slice>> SelectWholeBuffers(
 Task<absl::Status> BackboneService::GetParams(
     Call& call, MessageStream& stream, const v1::GetParamsRequest& request) {
   absl::StatusOr<Target> target =
-      Find(call, request.instance(), request.selection(), SelectParameters,
-           FromProto(request.if_version()));
+      co_await Select(call, request.instance(), request.selection(),
+                      SelectParameters, FromProto(request.if_version()));
   if (!target.ok()) co_return target.status();
   const auto& [instance, state, slices] = *target;
   absl::StatusOr<std::optional<c10::ScalarType>> dtype =
@@ -48,8 +48,8 @@ Task<absl::Status> BackboneService::GetParams(
 
 Task<absl::StatusOr<v1::SetParamsResponse>> BackboneService::SetParams(
     Call& call, MessageStream& stream, const v1::SetParamsHeader& header) {
-  absl::StatusOr<Target> target =
-      Find(call, header.instance(), header.selection(), SelectParameters);
+  absl::StatusOr<Target> target = co_await Select(
+      call, header.instance(), header.selection(), SelectParameters);
   if (!target.ok()) co_return target.status();
   absl::StatusOr<c10::ScalarType> dtype =
       CheckFlatSpec(header.spec(), CountElements(target->slices));
@@ -68,8 +68,8 @@ Task<absl::StatusOr<v1::SetParamsResponse>> BackboneService::SetParams(
 Task<absl::Status> BackboneService::GetBuffers(
     Call& call, MessageStream& stream, const v1::GetBuffersRequest& request) {
   absl::StatusOr<Target> target =
-      Find(call, request.instance(), request.selection(), SelectWholeBuffers,
-           FromProto(request.if_version()));
+      co_await Select(call, request.instance(), request.selection(),
+                      SelectWholeBuffers, FromProto(request.if_version()));
   if (!target.ok()) co_return target.status();
   const auto& [instance, state, slices] = *target;
   v1::GetBuffersResult result;
@@ -87,8 +87,8 @@ Task<absl::Status> BackboneService::GetBuffers(
 
 Task<absl::StatusOr<v1::SetBuffersResponse>> BackboneService::SetBuffers(
     Call& call, MessageStream& stream, const v1::SetBuffersHeader& header) {
-  absl::StatusOr<Target> target =
-      Find(call, header.instance(), header.selection(), SelectWholeBuffers);
+  absl::StatusOr<Target> target = co_await Select(
+      call, header.instance(), header.selection(), SelectWholeBuffers);
   if (!target.ok()) co_return target.status();
   absl::StatusOr<std::optional<c10::ScalarType>> dtype = CheckBufferSpecs(
       header.buffers(), target->slices,

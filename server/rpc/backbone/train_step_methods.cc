@@ -133,29 +133,30 @@ v1::TrainStepResult ResultOf(const Instance& instance, const TrainDone& done,
 
 }  // namespace
 
-absl::StatusOr<TrainWork> BackboneService::Prepare(
+Task<absl::StatusOr<TrainWork>> BackboneService::Prepare(
     Call& call, const v1::TrainStepHeader& header) {
-  absl::StatusOr<ForwardWork> forward = Prepare(call, ForwardOf(header));
-  if (!forward.ok()) return forward.status();
+  const v1::ForwardHeader of_forward = ForwardOf(header);
+  absl::StatusOr<ForwardWork> forward = co_await Prepare(call, of_forward);
+  if (!forward.ok()) co_return forward.status();
   TrainWork work = {.forward = *std::move(forward),
                     .step = FromProto(header.step()),
                     .return_logits = header.return_logits()};
   absl::StatusOr<int64_t> bytes = TermBytes(header);
-  if (!bytes.ok()) return bytes.status();
+  if (!bytes.ok()) co_return bytes.status();
   absl::StatusOr<Budget::Reservation> reservation =
       server().in_flight().Reserve(call.payer(), *bytes);
-  if (!reservation.ok()) return reservation.status();
+  if (!reservation.ok()) co_return reservation.status();
   work.reservation = *std::move(reservation);
   absl::StatusOr<std::vector<LossTerm>> terms = TermsOf(header);
-  if (!terms.ok()) return terms.status();
+  if (!terms.ok()) co_return terms.status();
   work.terms = *std::move(terms);
-  return work;
+  co_return work;
 }
 
 Task<absl::Status> BackboneService::TrainStep(Call& call, MessageStream& stream,
                                               const v1::TrainStepHeader& header,
                                               AnswerTicket ticket) {
-  absl::StatusOr<TrainWork> work = Prepare(call, header);
+  absl::StatusOr<TrainWork> work = co_await Prepare(call, header);
   if (!work.ok()) co_return work.status();
   std::vector<std::span<std::byte>> destinations;
   for (Input& input : work->forward.inputs.all) {

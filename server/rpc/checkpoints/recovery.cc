@@ -9,19 +9,25 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "base/principals.h"
 #include "base/task.h"
 #include "server/device/device_worker.h"
 #include "server/instances/beginning.h"
 #include "server/limits/catching.h"
 #include "server/rpc/checkpoints/saving.h"
 #include "server/rpc/convert/checkpoint_convert.h"
+#include "server/rpc/convert/instance_convert.h"
 
 namespace backboned::rpc {
 namespace {
 
 // The pause between two looks at what has changed.
 constexpr absl::Duration kPause = absl::Seconds(1);
+
+// The time after which an instance that could not be saved is let sleep again.
+constexpr absl::Duration kRetryPause = absl::Minutes(1);
 
 // The bits of a version that count within one life of the server. Those above
 // count the lives; both together fit a double of JavaScript.
@@ -78,17 +84,26 @@ absl::Status Recovery::RestoreOne(const v1::Record& record) {
                 kVersionBits) +
                    1);
   const uint64_t version = folder.is_complete() ? 0 : life << kVersionBits;
-  std::get<Restored>(options->beginning).former = FormerOf(record, version);
+  for (const v1::CheckpointFile& file : record.files()) {
+    if (!folder.HasBlob(file.sha256(), file.bytes())) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("the folder has no file blobs/", file.sha256(),
+                       ".safetensors of ", file.bytes(), " bytes"));
+    }
+  }
+  auto& restored = std::get<Restored>(options->beginning);
+  restored.former = FormerOf(record, version);
+  restored.asleep = true;
   const absl::StatusOr<Created> created =
       BlockOn(server_.CreateInstance(*options));
   if (!created.ok()) return created.status();
-  const Instance& instance = *created->instance;
+  Instance& instance = *created->instance;
   const StatePtr state = instance.state();
   Saved& known = saved_[instance.uid()];
   known.settings = instance.settings();
   known.params_version = state->params_version;
   known.time = server_.clock().Now();
-  if (version == 0) known.state = state;  // Else the disk has another version.
+  if (version == 0) instance.MarkSaved(state);  // Else not in this version.
   spdlog::info("brought back instance={} params_version={} saved={}",
                instance.FullName(), state->params_version,
                absl::FormatTime(absl::FromUnixSeconds(
@@ -136,26 +151,57 @@ void Recovery::Run() {
 
 bool Recovery::SaveDue(bool all) {
   bool is_saved = true;
-  std::set<std::string> there;
-  for (const std::shared_ptr<Instance>& instance : server_.registry().List()) {
-    if (instance->identity().ephemeral) continue;
-    there.insert(instance->uid());
+  std::set<std::string> gone;
+  for (const auto& [uid, saved] : saved_) gone.insert(uid);
+  std::vector<std::shared_ptr<Instance>> instances = server_.registry().List();
+  for (std::shared_ptr<Instance>& each : instances) {
+    const std::shared_ptr<Instance> instance = std::move(each);
+    gone.erase(instance->uid());
     const StatePtr state = instance->state();
     if (IsDue(*instance, state, all)) is_saved &= Save(instance, state);
+    if (!all) LetSleep(instance, state);
   }
-  std::erase_if(
-      saved_, [&](const auto& saved) { return !there.contains(saved.first); });
+  for (const std::string& uid : gone) Forget(uid);
   return is_saved;
+}
+
+void Recovery::LetSleep(const std::shared_ptr<Instance>& instance,
+                        const StatePtr& state) {
+  const absl::Time now = server_.clock().Now();
+  if (IsMeta(*state) || now - instance->last_used() < options_.idle_ttl) return;
+  if (!IsOnDisk(*instance, state)) {
+    const auto found = saved_.find(instance->uid());
+    if (found != saved_.end() && found->second.failed &&
+        now - found->second.time < kRetryPause) {
+      return;
+    }
+    if (!Save(instance, state)) return;
+  }
+  bool sleeps = false;
+  server_.registry().IfUnused(instance,
+                              [&] { sleeps = instance->Sleep(state); });
+  if (sleeps) spdlog::info("asleep instance={}", instance->FullName());
+}
+
+void Recovery::Forget(const std::string& uid) {
+  saved_.erase(uid);
+  const absl::Status deleted = BlockOn(
+      store_.DeleteLiving({.principal = std::string(kServerPrincipal)}, uid));
+  if (!deleted.ok()) spdlog::warn("{}", std::string(deleted.message()));
+}
+
+bool Recovery::IsOnDisk(const Instance& instance, const StatePtr& state) const {
+  const auto found = saved_.find(instance.uid());
+  return found != saved_.end() && instance.IsSaved(state) &&
+         found->second.settings == instance.settings();
 }
 
 bool Recovery::IsDue(const Instance& instance, const StatePtr& state,
                      bool all) const {
+  if (instance.identity().ephemeral || IsOnDisk(instance, state)) return false;
   const auto found = saved_.find(instance.uid());
   if (found == saved_.end()) return true;
   const Saved& saved = found->second;
-  if (saved.state.lock() == state && saved.settings == instance.settings()) {
-    return false;
-  }
   const uint64_t versions = state->params_version - saved.params_version;
   return all || server_.clock().Now() - saved.time >= options_.interval ||
          (options_.versions > 0 &&
@@ -166,24 +212,38 @@ bool Recovery::Save(const std::shared_ptr<Instance>& instance,
                     const StatePtr& state) {
   Saved saved = {.settings = instance->settings(),
                  .params_version = state->params_version};
-  const SaveOptions options = {.owner = instance->identity().owner,
-                               .name = instance->identity().name,
-                               .recovery = true};
-  const absl::Status status = RunCatching([&] {
-    return BlockOn(SaveState(store_, server_.chores(),
-                             RequestOf(server_, options.owner, instance->uid()),
-                             instance, state, options))
-        .status();
-  });
+  const absl::Status status =
+      RunCatching([&] { return Write(instance, state); });
   if (status.ok()) {
-    saved.state = state;
+    instance->MarkSaved(state);
   } else if (!instance->deleted()) {
     spdlog::warn("cannot save instance={}: {}", instance->FullName(),
                  std::string(status.message()));
   }
   saved.time = server_.clock().Now();
+  saved.failed = !status.ok();
   saved_[instance->uid()] = std::move(saved);
   return status.ok();
+}
+
+absl::Status Recovery::Write(const std::shared_ptr<Instance>& instance,
+                             const StatePtr& state) {
+  const SaveOptions options = {.owner = instance->identity().owner,
+                               .name = instance->identity().name,
+                               .recovery = true};
+  const DeviceWorker::Request request =
+      RequestOf(server_, options.owner, instance->uid());
+  if (!IsMeta(*state)) {
+    return BlockOn(SaveState(store_, server_.chores(), request, instance, state,
+                             options))
+        .status();
+  }
+  // The disk has its tensors, in another version.
+  const absl::StatusOr<CheckpointStore::Found> found =
+      store_.FindLiving(instance->uid());
+  if (!found.ok()) return found.status();
+  return BlockOn(
+      store_.Renumber(request, *found, VersionOf(*instance, *state)));
 }
 
 }  // namespace backboned::rpc

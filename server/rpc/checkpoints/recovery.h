@@ -1,4 +1,4 @@
-// Lets instances outlive the server.
+// Lets instances outlive the server, and sleep.
 
 #ifndef BACKBONED_SERVER_RPC_CHECKPOINTS_RECOVERY_H_
 #define BACKBONED_SERVER_RPC_CHECKPOINTS_RECOVERY_H_
@@ -31,11 +31,17 @@ namespace backboned::rpc {
 //
 // An instance is saved when it has changed since: soon after it was made, after
 // an interval, after a number of versions of its parameters, and by SaveAll.
+// One without a name, which dies with its session, is saved only to sleep.
+//
+// An instance that nobody used for a time sleeps: its memory is given back, and
+// its next call reads it from the disk. All that come back sleep at first.
 class Recovery {
  public:
   struct Options {
     absl::Duration interval = absl::Minutes(1);
     int64_t versions = 0;  // 0: however many.
+    // Of instances, which sleep then.
+    absl::Duration idle_ttl = absl::InfiniteDuration();
     // Of checkpoints, which are deleted then.
     absl::Duration checkpoint_ttl = absl::InfiniteDuration();
   };
@@ -47,12 +53,13 @@ class Recovery {
   Recovery(const Recovery&) = delete;
   Recovery& operator=(const Recovery&) = delete;
 
-  // Brings all back. The log names those that cannot be, which stay on the
-  // disk. Call this once, before Start.
+  // Brings all back, asleep. The log names those that cannot be, which stay on
+  // the disk. Call this once, before Start.
   void Restore();
 
-  // Begins to save, and to delete old checkpoints, on a thread of its own. Call
-  // this once clients are served: until then the folder has all that there is.
+  // Begins to save, to let instances sleep, and to delete old checkpoints, on a
+  // thread of its own. Call this once clients are served: until then the folder
+  // has all that there is.
   void Start();
 
   // Ends that, and saves all that changed since; the log says what could not
@@ -60,12 +67,12 @@ class Recovery {
   void SaveAll();
 
  private:
-  // An instance as the disk has it.
+  // An instance at the last time that it was saved, or could not be.
   struct Saved {
-    std::weak_ptr<const State> state;  // Empty: nothing that counts.
     Settings settings;
     uint64_t params_version = 0;
     absl::Time time;  // Of the server's clock.
+    bool failed = false;
   };
 
   absl::Status RestoreOne(const v1::Record& record);
@@ -74,8 +81,18 @@ class Recovery {
   // Saves what is due, or `all` that changed; returns false if one could not
   // be.
   bool SaveDue(bool all);
+  bool IsOnDisk(const Instance& instance, const StatePtr& state) const;
   bool IsDue(const Instance& instance, const StatePtr& state, bool all) const;
   bool Save(const std::shared_ptr<Instance>& instance, const StatePtr& state);
+  absl::Status Write(const std::shared_ptr<Instance>& instance,
+                     const StatePtr& state);
+
+  // Lets the instance sleep if nobody used it for long.
+  void LetSleep(const std::shared_ptr<Instance>& instance,
+                const StatePtr& state);
+
+  // Forgets an instance that is gone, and deletes what the disk has of it.
+  void Forget(const std::string& uid);
 
   Server& server_;
   CheckpointStore& store_;

@@ -91,6 +91,7 @@ absl::StatusOr<CreateOptions> OptionsOf(const v1::Record& record,
   if (!built.ok()) return unreadable(built.status());
   Restored restored = {
       .store = &store,
+      .files = FilesOf(record),
       .weights = saved.weights(),
       .weights_sha256 = saved.weights_sha256(),
       .columns = {saved.columns().begin(), saved.columns().end()},
@@ -101,9 +102,6 @@ absl::StatusOr<CreateOptions> OptionsOf(const v1::Record& record,
         FromProto(saved.optimizer(), (*built)->layout());
     if (!optimizer.ok()) return unreadable(optimizer.status());
     restored.optimizer = *std::move(optimizer);
-  }
-  for (const v1::CheckpointFile& file : record.files()) {
-    restored.files.push_back({file.sha256(), file.bytes()});
   }
   options.beginning = std::move(restored);
   return options;

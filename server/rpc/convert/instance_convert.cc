@@ -203,7 +203,8 @@ v1::Instance ToProto(Instance& instance, const State& state) {
   *result.mutable_create_time() =
       TimeUtil::NanosecondsToTimestamp(absl::ToUnixNanos(identity.created));
   *result.mutable_normalization() = ToProto(identity.normalization);
-  result.set_memory_bytes(StateBytes(state));
+  result.set_asleep(IsMeta(state));
+  result.set_memory_bytes(IsMeta(state) ? 0 : StateBytes(state));
   result.mutable_counters()->set_forwards(instance.counters().forwards);
   result.mutable_counters()->set_backwards(instance.counters().backwards);
   result.mutable_counters()->set_writes(instance.counters().writes);

@@ -61,7 +61,7 @@ Task<absl::StatusOr<v1::SaveCheckpointResponse>>
 InstanceService::SaveCheckpoint(Call& call,
                                 const v1::SaveCheckpointRequest& request) {
   absl::StatusOr<std::shared_ptr<Instance>> instance =
-      Resolve(call, request.instance(), Access::kRead);
+      co_await Resolve(call, request.instance(), Access::kRead);
   if (!instance.ok()) co_return instance.status();
   absl::StatusOr<CheckpointStore*> store = server().checkpoints();
   if (!store.ok()) co_return store.status();

@@ -69,7 +69,7 @@ void CopySettings(const google::protobuf::FieldMask& mask, const Settings& from,
 Task<absl::StatusOr<v1::CloneInstanceResponse>> InstanceService::CloneInstance(
     Call& call, const v1::CloneInstanceRequest& request) {
   absl::StatusOr<std::shared_ptr<Instance>> source =
-      Resolve(call, request.instance(), Access::kRead);
+      co_await Resolve(call, request.instance(), Access::kRead);
   if (!source.ok()) co_return source.status();
   absl::StatusOr<Beginning> beginning = BeginningOf(request, *source);
   if (!beginning.ok()) co_return beginning.status();
@@ -92,7 +92,7 @@ Task<absl::StatusOr<v1::UpdateInstanceResponse>>
 InstanceService::UpdateInstance(Call& call,
                                 const v1::UpdateInstanceRequest& request) {
   absl::StatusOr<std::shared_ptr<Instance>> instance =
-      Resolve(call, request.instance());
+      co_await Resolve(call, request.instance());
   if (!instance.ok()) co_return instance.status();
   absl::Status valid = CheckMask(request.update_mask());
   if (!valid.ok()) co_return valid;

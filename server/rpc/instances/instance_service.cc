@@ -195,6 +195,8 @@ std::vector<v1::Instance> InstanceService::Describe(
   for (size_t i = 0; i < instances.size(); ++i) {
     v1::Instance& result =
         descriptions.emplace_back(ToProto(*instances[i], *states[i]));
+    *result.mutable_idle() =
+        ToProto(server().clock().Now() - instances[i]->last_used());
     const TapeStore::Figures tapes =
         server().tapes().InstanceFigures(instances[i]->uid());
     result.set_tape_count(tapes.count);
@@ -295,7 +297,7 @@ InstanceService::CreateInstance(Call& call,
   if (!options.ok()) co_return options.status();
   for (const std::string& name : request.columns()) {
     absl::StatusOr<std::shared_ptr<Instance>> column =
-        Resolve(call, name, Access::kRead);
+        co_await Resolve(call, name, Access::kRead);
     if (!column.ok()) co_return column.status();
     options->columns.push_back(*std::move(column));
   }
@@ -309,8 +311,13 @@ InstanceService::CreateInstance(Call& call,
 Task<absl::StatusOr<v1::GetInstanceResponse>> InstanceService::GetInstance(
     Call& call, const v1::GetInstanceRequest& request) {
   absl::StatusOr<std::shared_ptr<Instance>> instance =
-      Resolve(call, request.instance());
+      Find(call, request.instance(), call.access());
   if (!instance.ok()) co_return instance.status();
+  if (request.digest()) {
+    absl::Status awake =
+        co_await server().Wake(*instance, call.WorkerRequest(/*lane=*/0));
+    if (!awake.ok()) co_return awake;
+  }
   v1::GetInstanceResponse response;
   *response.mutable_instance() = DescribeInFull(*instance);
   if (request.digest()) {
@@ -349,7 +356,7 @@ Task<absl::StatusOr<v1::DeleteInstanceResponse>>
 InstanceService::DeleteInstance(Call& call,
                                 const v1::DeleteInstanceRequest& request) {
   absl::StatusOr<std::shared_ptr<Instance>> instance =
-      Resolve(call, request.instance());
+      Find(call, request.instance(), call.access());
   if (!instance.ok()) co_return instance.status();
   const VersionCondition condition = FromProto(request.if_version());
   const DeviceWorker::Work remove = [&] {

@@ -30,7 +30,7 @@ DecoratedService::DecoratedService(std::string_view service,
                                    Surroundings& surroundings)
     : QueuedService(service), surroundings_(surroundings) {}
 
-absl::StatusOr<std::shared_ptr<Instance>> DecoratedService::Resolve(
+absl::StatusOr<std::shared_ptr<Instance>> DecoratedService::Find(
     Call& call, const std::string& name, Access access) {
   assert(access != Access::kAny && access != Access::kCreate);
   call.record().instance = name;
@@ -40,6 +40,16 @@ absl::StatusOr<std::shared_ptr<Instance>> DecoratedService::Resolve(
   absl::Status allowed = CheckAccess(call, **instance, access);
   if (!allowed.ok()) return allowed;
   return instance;
+}
+
+Task<absl::StatusOr<std::shared_ptr<Instance>>> DecoratedService::Resolve(
+    Call& call, const std::string& name, Access access) {
+  absl::StatusOr<std::shared_ptr<Instance>> instance = Find(call, name, access);
+  if (!instance.ok()) co_return instance;
+  absl::Status awake =
+      co_await server().Wake(*instance, call.WorkerRequest(/*lane=*/0));
+  if (!awake.ok()) co_return awake;
+  co_return instance;
 }
 
 absl::Status DecoratedService::CheckAccess(const Call& call,

@@ -49,15 +49,21 @@ class DecoratedService : public QueuedService {
 
   // Finds the instance `name` for a method that has `access` to it, and tells
   // the log. Every instance that a request names is found here, so that rights
-  // have one door. Without `access`, that of the method's registration.
+  // have one door. It may sleep: its State may have no memory.
   //
   // Returns kNotFound (kInstanceNotFound), also of an instance that the caller
   // may not read, or as CheckAccess.
-  absl::StatusOr<std::shared_ptr<Instance>> Resolve(Call& call,
-                                                    const std::string& name,
-                                                    Access access);
-  absl::StatusOr<std::shared_ptr<Instance>> Resolve(Call& call,
-                                                    const std::string& name) {
+  absl::StatusOr<std::shared_ptr<Instance>> Find(Call& call,
+                                                 const std::string& name,
+                                                 Access access);
+
+  // Does the same, and wakes the instance, which does not fall asleep as long
+  // as the caller has it. Without `access`, that of the method's registration.
+  // Returns the errors of Server::Wake besides.
+  Task<absl::StatusOr<std::shared_ptr<Instance>>> Resolve(
+      Call& call, const std::string& name, Access access);
+  Task<absl::StatusOr<std::shared_ptr<Instance>>> Resolve(
+      Call& call, const std::string& name) {
     return Resolve(call, name, call.access());
   }
 

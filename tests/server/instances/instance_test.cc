@@ -72,6 +72,38 @@ class InstanceTest : public ::testing::Test {
 };
 
 // R2
+TEST_F(InstanceTest, SleepsOnlyOnceTheDiskHasItsState) {
+  const StatePtr first = instance_.state();
+  EXPECT_FALSE(instance_.Sleep(first));
+  instance_.MarkSaved(first);
+  ASSERT_THAT(Write(1), IsOk());
+  EXPECT_FALSE(instance_.Sleep(first));
+  const StatePtr second = instance_.state();
+  EXPECT_FALSE(instance_.Sleep(second));
+  instance_.MarkSaved(second);
+  ASSERT_TRUE(instance_.Sleep(second));
+  EXPECT_FALSE(instance_.Sleep(instance_.state()));
+}
+
+TEST_F(InstanceTest, IsAsleepInItsVersionAndShapes) {
+  ASSERT_THAT(Write(1), IsOk());
+  const StatePtr awake = instance_.state();
+  instance_.MarkSaved(awake);
+  ASSERT_TRUE(instance_.Sleep(awake));
+  const StatePtr asleep = instance_.state();
+  EXPECT_TRUE(IsMeta(*asleep));
+  EXPECT_TRUE(instance_.IsSaved(asleep));
+  EXPECT_EQ(asleep->params_version, awake->params_version);
+  EXPECT_EQ(asleep->buffers_version, awake->buffers_version);
+  ASSERT_EQ(asleep->params.size(), awake->params.size());
+  EXPECT_EQ(asleep->params[0].sizes(), awake->params[0].sizes());
+  instance_.Awake(asleep, awake);
+  EXPECT_EQ(instance_.state(), awake);
+  EXPECT_TRUE(instance_.IsSaved(awake));
+  instance_.Awake(asleep, asleep);  // Too late.
+  EXPECT_EQ(instance_.state(), awake);
+}
+
 TEST_F(InstanceTest, EachReadIsOneVersionAlsoUnderWriters) {
   constexpr int kWriters = 4;
   constexpr int kWrites = 50;

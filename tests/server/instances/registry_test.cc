@@ -48,6 +48,16 @@ TEST_F(RegistryTest, FindsTheCallersOwnBeforeTheServers) {
   EXPECT_THAT(registry_.Find("net", {"bert"}), IsOkAndHolds(hosted));
 }
 
+TEST_F(RegistryTest, KnowsWhoNobodyUses) {
+  std::shared_ptr<Instance> instance = Add("anna", "net");
+  int changes = 0;
+  std::shared_ptr<Instance> user = *registry_.Find("net", {"anna"});
+  EXPECT_FALSE(registry_.IfUnused(instance, [&] { ++changes; }));
+  user.reset();
+  EXPECT_TRUE(registry_.IfUnused(instance, [&] { ++changes; }));
+  EXPECT_EQ(changes, 1);
+}
+
 TEST_F(RegistryTest, FindsSomebodyElsesByOwnerAndNameIfItIsShared) {
   const auto shared = Add("anna", "net", {.shared = true});
   Add("anna", "own");

@@ -28,8 +28,9 @@ class HeadersTest : public ::testing::Test {
     request.set_digest(true);
     v1::GetGradsRequest grads;
     grads.set_allow_absent(true);
-    return absl::StrCat(client_.GetInstance(request)->instance().DebugString(),
-                        client_.GetGrads(grads)->bytes);
+    v1::Instance instance = client_.GetInstance(request)->instance();
+    instance.clear_idle();
+    return absl::StrCat(instance.DebugString(), client_.GetGrads(grads)->bytes);
   }
 
   // Expects that nothing has changed or leaked, and that the next call works.

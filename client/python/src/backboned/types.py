@@ -544,6 +544,8 @@ class InstanceInfo:
     `dtype` is its parameters' element type, e.g. ``"float32"``; `precision` that of its
     products and convolutions, as `Server.create` takes it; `columns` are the
     earlier columns of a progressive network, as ``owner/name``.
+    It is `asleep` if its state is on the server's disk and takes no memory; its next
+    use brings it back. `idle` are the seconds since a call last used it.
     """
 
     name: str
@@ -579,6 +581,8 @@ class InstanceInfo:
     feature_cache_bytes: int = 0
     shared: bool = False
     feature_cache: FeatureCache = FeatureCache()
+    asleep: bool = False
+    idle: float = dataclasses.field(default=0.0, compare=False)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -61,6 +61,7 @@ class UploadsTest : public ::testing::Test {
     v1::GetInstanceRequest request;
     request.set_digest(true);
     v1::Instance instance = client().GetInstance(request)->instance();
+    instance.clear_idle();
     v1::GetGradsRequest grads;
     grads.set_allow_absent(true);
     return absl::StrCat(instance.DebugString(),

@@ -1,5 +1,6 @@
 from backboned.v1 import optimizer_pb2 as _optimizer_pb2
 from backboned.v1 import tensor_pb2 as _tensor_pb2
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -64,7 +65,7 @@ class IfVersion(_message.Message):
     def __init__(self, uid: _Optional[str] = ..., params: _Optional[int] = ..., buffers: _Optional[int] = ...) -> None: ...
 
 class Instance(_message.Message):
-    __slots__ = ["architecture", "arguments", "benchmark", "columns", "counters", "create_time", "device", "digest", "dtype", "ephemeral", "feature_cache", "layout", "memory_bytes", "name", "normalization", "optimizer", "owner", "precision", "settings", "shared_bytes", "tape_bytes", "tape_count", "tape_state_bytes", "version", "weights", "weights_sha256"]
+    __slots__ = ["architecture", "arguments", "asleep", "benchmark", "columns", "counters", "create_time", "device", "digest", "dtype", "ephemeral", "feature_cache", "idle", "layout", "memory_bytes", "name", "normalization", "optimizer", "owner", "precision", "settings", "shared_bytes", "tape_bytes", "tape_count", "tape_state_bytes", "version", "weights", "weights_sha256"]
     class ArgumentsEntry(_message.Message):
         __slots__ = ["key", "value"]
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -74,6 +75,7 @@ class Instance(_message.Message):
         def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[ArgumentValue, _Mapping]] = ...) -> None: ...
     ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
     ARGUMENTS_FIELD_NUMBER: _ClassVar[int]
+    ASLEEP_FIELD_NUMBER: _ClassVar[int]
     BENCHMARK_FIELD_NUMBER: _ClassVar[int]
     COLUMNS_FIELD_NUMBER: _ClassVar[int]
     COUNTERS_FIELD_NUMBER: _ClassVar[int]
@@ -83,6 +85,7 @@ class Instance(_message.Message):
     DTYPE_FIELD_NUMBER: _ClassVar[int]
     EPHEMERAL_FIELD_NUMBER: _ClassVar[int]
     FEATURE_CACHE_FIELD_NUMBER: _ClassVar[int]
+    IDLE_FIELD_NUMBER: _ClassVar[int]
     LAYOUT_FIELD_NUMBER: _ClassVar[int]
     MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -100,6 +103,7 @@ class Instance(_message.Message):
     WEIGHTS_SHA256_FIELD_NUMBER: _ClassVar[int]
     architecture: str
     arguments: _containers.MessageMap[str, ArgumentValue]
+    asleep: bool
     benchmark: str
     columns: _containers.RepeatedScalarFieldContainer[str]
     counters: InstanceCounters
@@ -109,6 +113,7 @@ class Instance(_message.Message):
     dtype: _tensor_pb2.DataType
     ephemeral: bool
     feature_cache: FeatureCache
+    idle: _duration_pb2.Duration
     layout: Layout
     memory_bytes: int
     name: str
@@ -124,7 +129,7 @@ class Instance(_message.Message):
     version: Version
     weights: str
     weights_sha256: str
-    def __init__(self, name: _Optional[str] = ..., owner: _Optional[str] = ..., version: _Optional[_Union[Version, _Mapping]] = ..., architecture: _Optional[str] = ..., arguments: _Optional[_Mapping[str, ArgumentValue]] = ..., benchmark: _Optional[str] = ..., device: _Optional[str] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., normalization: _Optional[_Union[Normalization, _Mapping]] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., digest: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., tape_count: _Optional[int] = ..., tape_bytes: _Optional[int] = ..., counters: _Optional[_Union[InstanceCounters, _Mapping]] = ..., ephemeral: bool = ..., weights: _Optional[str] = ..., weights_sha256: _Optional[str] = ..., settings: _Optional[_Union[InstanceSettings, _Mapping]] = ..., dtype: _Optional[_Union[_tensor_pb2.DataType, str]] = ..., optimizer: _Optional[_Union[_optimizer_pb2.Optimizer, _Mapping]] = ..., columns: _Optional[_Iterable[str]] = ..., shared_bytes: _Optional[int] = ..., tape_state_bytes: _Optional[int] = ..., feature_cache: _Optional[_Union[FeatureCache, _Mapping]] = ..., precision: _Optional[_Union[Precision, str]] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., owner: _Optional[str] = ..., version: _Optional[_Union[Version, _Mapping]] = ..., architecture: _Optional[str] = ..., arguments: _Optional[_Mapping[str, ArgumentValue]] = ..., benchmark: _Optional[str] = ..., device: _Optional[str] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., normalization: _Optional[_Union[Normalization, _Mapping]] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., digest: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., tape_count: _Optional[int] = ..., tape_bytes: _Optional[int] = ..., counters: _Optional[_Union[InstanceCounters, _Mapping]] = ..., ephemeral: bool = ..., weights: _Optional[str] = ..., weights_sha256: _Optional[str] = ..., settings: _Optional[_Union[InstanceSettings, _Mapping]] = ..., dtype: _Optional[_Union[_tensor_pb2.DataType, str]] = ..., optimizer: _Optional[_Union[_optimizer_pb2.Optimizer, _Mapping]] = ..., columns: _Optional[_Iterable[str]] = ..., shared_bytes: _Optional[int] = ..., tape_state_bytes: _Optional[int] = ..., feature_cache: _Optional[_Union[FeatureCache, _Mapping]] = ..., precision: _Optional[_Union[Precision, str]] = ..., asleep: bool = ..., idle: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class InstanceCounters(_message.Message):
     __slots__ = ["backwards", "demoted_tapes", "forwards", "replayed_forwards", "steps", "writes"]
