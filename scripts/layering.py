@@ -52,7 +52,7 @@ MAY_USE: dict[str, set[str] | None] = {
     # The options and the folders of the process, for main.cc alone.
     "server/process": {
         *("base", "users", "server/limits", "server/scheduler", "server/device"),
-        *("server/callers", "CLI11", "spdlog"),
+        *("server/callers", "CLI11", "spdlog", "yaml-cpp"),
     },
     # The parts that a server owns.
     "server": {

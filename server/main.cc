@@ -3,11 +3,11 @@
 #include <google/protobuf/stubs/logging.h>
 #include <malloc.h>
 #include <pthread.h>
-#include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <yaml-cpp/yaml.h>
 
 #include <algorithm>
 #include <csignal>
@@ -15,6 +15,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <iostream>
+#include <map>
 #include <memory>
 #include <optional>
 #include <set>
@@ -45,6 +46,7 @@
 #include "server/memory/memory_allocator.h"
 #include "server/memory/memory_room.h"
 #include "server/process/followed_users.h"
+#include "server/process/log.h"
 #include "server/process/options.h"
 #include "server/process/parent.h"
 #include "server/process/ready_file.h"
@@ -92,10 +94,7 @@ void PrepareProcess(const Options& options) {
   }
   // It would print a line for each malformed string from a client.
   google::protobuf::SetLogHandler(nullptr);
-  auto logger = spdlog::stderr_color_mt("backboned");
-  logger->set_pattern("%Y-%m-%dT%H:%M:%S.%e%z %l %v");
-  logger->set_level(spdlog::level::from_str(options.log_level));
-  spdlog::set_default_logger(std::move(logger));
+  OpenLog(options.log_level);
   // Debian's Abseil looks for deadlocks at each lock, which costs more than the
   // lock itself.
   absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
@@ -116,14 +115,14 @@ constexpr int kParentEnded = SIGUSR2;
 
 // Blocks the signals that the server waits for in every thread, and returns
 // them.
-sigset_t BlockSignals(const Options& options) {
+sigset_t BlockSignals() {
   sigset_t signals;
   sigemptyset(&signals);
   sigaddset(&signals, SIGTERM);
   sigaddset(&signals, SIGINT);
   sigaddset(&signals, kDeviceLost);
   sigaddset(&signals, kParentEnded);
-  if (!options.users.empty()) sigaddset(&signals, SIGHUP);
+  sigaddset(&signals, SIGHUP);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   return signals;
 }
@@ -171,6 +170,13 @@ absl::Status HostInstance(Server& server, const std::string& option,
   return Error(status.code(), ReasonOf(status).value_or(Reason::kInvalidOption),
                absl::StrCat("--instance ", option, ": ", status.message(),
                             required ? "; with --instance, add @WEIGHTS" : ""));
+}
+
+rpc::Recovery::Options RecoveryOf(const Options& options) {
+  return {.interval = options.save_interval,
+          .versions = options.save_versions,
+          .idle_ttl = options.limits.idle_ttl,
+          .checkpoint_ttl = options.limits.checkpoint_ttl};
 }
 
 // Warns of shares and quotas of principals that no listener lets in.
@@ -261,19 +267,64 @@ absl::Status PrepareForGpus(const Options& options,
   return options.graph_bytes > 0 ? GraphCache::Load() : absl::OkStatus();
 }
 
-// Waits for a signal that ends the server. Until then follows the users file,
-// if there is one, and ends what its changes, and the time, forbid.
-int AwaitEnd(rpc::RpcServer& rpc_server, FollowedUsers* users,
-             const sigset_t& signals) {
-  int signal = 0;
-  if (users == nullptr) {
-    sigwait(&signals, &signal);
-    return signal;
+// Reads the options again, and lets those count that can change while the
+// server runs. The log names the others.
+class Reloader {
+ public:
+  // `recovery`, if there is one, must outlive this object.
+  Reloader(int argc, char** argv, const Options& options,
+           rpc::Recovery* recovery)
+      : argc_(argc), argv_(argv), texts_(options.texts), recovery_(recovery) {}
+
+  void Reload() {
+    const std::variant<Options, int> parsed = ParseOptions(argc_, argv_);
+    const Options* const options = std::get_if<Options>(&parsed);
+    if (options == nullptr) {
+      spdlog::error("the configuration has a mistake; it stays as it was");
+      return;
+    }
+    for (const auto& [key, text] : options->texts) {
+      std::vector<std::string>& known = texts_[key];
+      if (known == text) continue;
+      const std::string now = absl::StrJoin(text, ", ");
+      if (!kChangeable.contains(key)) {
+        spdlog::warn("{} is {} from the next start on", key, now);
+        continue;
+      }
+      spdlog::info("{} is now {}", key, now);
+      known = text;
+    }
+    spdlog::set_level(spdlog::level::from_str(options->log_level));
+    if (recovery_ != nullptr) recovery_->SetOptions(RecoveryOf(*options));
   }
+
+ private:
+  inline static const std::set<std::string> kChangeable = {
+      "log-level", "save-interval", "save-versions", "idle-ttl",
+      "checkpoint-ttl"};
+
+  const int argc_;
+  char** const argv_;
+  std::map<std::string, std::vector<std::string>> texts_;
+  rpc::Recovery* const recovery_;
+};
+
+// Waits for a signal that ends the server. Until then follows the users file,
+// if there is one, ends what its changes, and the time, forbid, and reads the
+// options again at SIGHUP.
+int AwaitEnd(rpc::RpcServer& rpc_server, FollowedUsers* users,
+             Reloader& reloader, const sigset_t& signals) {
   while (true) {
-    constexpr timespec kPause = {.tv_sec = 1, .tv_nsec = 0};
-    signal = sigtimedwait(&signals, nullptr, &kPause);
+    int signal = 0;
+    if (users == nullptr) {
+      sigwait(&signals, &signal);
+    } else {
+      constexpr timespec kPause = {.tv_sec = 1, .tv_nsec = 0};
+      signal = sigtimedwait(&signals, nullptr, &kPause);
+    }
     if (signal > 0 && signal != SIGHUP) return signal;
+    if (signal == SIGHUP) reloader.Reload();
+    if (users == nullptr) continue;
     users->Follow(/*anyway=*/signal == SIGHUP);
     rpc_server.RecheckCallers();
   }
@@ -282,8 +333,9 @@ int AwaitEnd(rpc::RpcServer& rpc_server, FollowedUsers* users,
 // Serves until a signal, then drains; a second SIGTERM or SIGINT ends the
 // process at once.
 void ServeUntilSignal(rpc::RpcServer& rpc_server, const Options& options,
-                      FollowedUsers* users, const sigset_t& signals) {
-  const int signal = AwaitEnd(rpc_server, users, signals);
+                      FollowedUsers* users, Reloader& reloader,
+                      const sigset_t& signals) {
+  const int signal = AwaitEnd(rpc_server, users, reloader, signals);
   spdlog::info("draining signal={} timeout={}",
                signal == SIGTERM        ? "SIGTERM"
                : signal == SIGINT       ? "SIGINT"
@@ -299,11 +351,11 @@ void ServeUntilSignal(rpc::RpcServer& rpc_server, const Options& options,
   rpc_server.Drain(options.limits.drain_timeout);
 }
 
-absl::Status Serve(const Options& options,
-                   std::vector<rpc::Listener> listeners) {
+absl::Status Serve(const Options& options, std::vector<rpc::Listener> listeners,
+                   int argc, char** argv) {
   const std::vector<rpc::Listener> admin_listeners =
       TakeAdminListeners(listeners);
-  const sigset_t signals = BlockSignals(options);
+  const sigset_t signals = BlockSignals();
   if (options.die_with_parent) {
     pid_t parent = getppid();
     if (const char* const first = std::getenv(kOmpWaitApplied)) {
@@ -338,12 +390,7 @@ absl::Status Serve(const Options& options,
                 *weights, MonotonicClock(), *std::move(checkpoints));
   std::optional<rpc::Recovery> recovery;
   if (const auto store = server.checkpoints(); store.ok()) {
-    recovery.emplace(server, **store,
-                     rpc::Recovery::Options{
-                         .interval = options.save_interval,
-                         .versions = options.save_versions,
-                         .idle_ttl = options.limits.idle_ttl,
-                         .checkpoint_ttl = options.limits.checkpoint_ttl});
+    recovery.emplace(server, **store, RecoveryOf(options));
   }
   WarnOfAbsentPrincipals(options, listeners);
   std::optional<FollowedUsers> users;
@@ -386,7 +433,9 @@ absl::Status Serve(const Options& options,
     // Nobody reads it: the parent ended before it was watched.
     kill(getpid(), kParentEnded);
   }
-  ServeUntilSignal(**rpc_server, options, users ? &*users : nullptr, signals);
+  Reloader reloader(argc, argv, options, recovery ? &*recovery : nullptr);
+  ServeUntilSignal(**rpc_server, options, users ? &*users : nullptr, reloader,
+                   signals);
   if (recovery) recovery->SaveAll();
   spdlog::info("stopped");
   for (const DeviceWorker* const worker : server.workers()) {
@@ -431,6 +480,40 @@ int Report(const absl::Status& status) {
   return ReasonOf(status) == Reason::kDeviceLost ? 3 : 1;
 }
 
+// Looks at what has not been looked at yet, and prints all options.
+int CheckConfig(const Options& options) {
+  for (const std::string& option : options.instances) {
+    const CreateOptions instance = ReadInstanceOption(option);
+    const absl::Status possible = MakeBlueprint(instance).status();
+    if (!possible.ok()) {
+      return Misuse(absl::StrCat("--instance ", option, ":"), possible);
+    }
+  }
+  for (const auto& [option, folder] :
+       {std::pair("--weights-dir", options.weights_dir),
+        std::pair("--state-dir", options.state_dir)}) {
+    if (folder.empty() || std::filesystem::is_directory(folder)) continue;
+    return Misuse(option,
+                  absl::NotFoundError(absl::StrCat(folder, " is no folder")));
+  }
+  for (const std::string& unknown : options.unknown_variables) {
+    std::cerr << "backboned: " << unknown << "\n";
+  }
+  YAML::Emitter out;
+  out << YAML::BeginMap;
+  for (const auto& [key, text] : options.texts) {
+    out << YAML::Key << key << YAML::Value;
+    if (text.size() == 1) {
+      out << text.front();
+    } else {
+      out << YAML::Flow << text;
+    }
+  }
+  out << YAML::EndMap;
+  std::cout << out.c_str() << std::endl;
+  return 0;
+}
+
 int Main(int argc, char** argv) {
   const std::variant<Options, int> parsed = ParseOptions(argc, argv);
   if (const int* exit_code = std::get_if<int>(&parsed)) return *exit_code;
@@ -445,6 +528,7 @@ int Main(int argc, char** argv) {
     const absl::StatusOr<Users> users = ReadUsers(options.users);
     if (!users.ok()) return Misuse("--users", users.status());
   }
+  if (options.check_config) return CheckConfig(options);
   ApplyOmpWait(options, argv);
   PrepareProcess(options);
   if (!options.audit_log.empty()) {
@@ -454,7 +538,8 @@ int Main(int argc, char** argv) {
   for (const std::string& unknown : options.unknown_variables) {
     spdlog::warn("{}", unknown);
   }
-  return Report(RunCatching([&] { return Serve(options, *listeners); }));
+  return Report(
+      RunCatching([&] { return Serve(options, *listeners, argc, argv); }));
 }
 
 }  // namespace

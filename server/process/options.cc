@@ -6,19 +6,24 @@
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
 #include <cmath>
+#include <cstdlib>
 #include <iostream>
+#include <memory>
 #include <optional>
+#include <set>
 #include <string_view>
 #include <utility>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "base/errors.h"
 #include "base/names.h"
 #include "server/device/platform.h"
+#include "server/process/config_file.h"
 #include "server/process/environment.h"
 
 namespace backboned {
@@ -175,11 +180,12 @@ void AddServing(Adder& add, Options& options) {
           "however many")
       ->check(CLI::NonNegativeNumber);
   add.Add("--omp-wait", options.omp_wait,
-          "How idle threads wait: auto, passive (sleep: best beside busy "
+          "Waiting of idle threads: auto, passive (sleep: best beside busy "
           "clients) or "
           "active (spin: lowest latency on a quiet machine)")
       ->check(CLI::IsMember({"auto", "active", "passive"}));
-  add.Add("--reflection", options.reflection, "Offer gRPC reflection");
+  add.Add("--reflection", options.reflection, "Offer gRPC reflection")
+      ->default_str("true");
   add.Add("--log-level", options.log_level,
           "Lowest level of the messages logged to standard error")
       ->check(CLI::IsMember({"debug", "info", "warn", "error", "off"}));
@@ -288,7 +294,76 @@ CLI::Option* AddCheck(CLI::App& app, std::string& target) {
           "one at TARGET, else at the first --listen; the exit status is 0 if "
           "it does")
       ->expected(0, 1)
+      ->configurable(false)
       ->type_name("TARGET");
+}
+
+// Adds --config, which `file` reads, and what tells of the configuration.
+void AddConfig(CLI::App& app, const std::shared_ptr<ConfigFile>& file,
+               Options& options, bool& table) {
+  constexpr char kVariable[] = "BACKBONED_CONFIG";
+  const char* const variable = std::getenv(kVariable);
+  const std::string path = variable == nullptr ? "" : variable;
+  app.set_config(
+         "--config", path,
+         "File of options in YAML: KEY: VALUE, where the keys are these "
+         "options without dashes; lists are lists. The command line "
+         "wins over the environment, that over the file; read again at "
+         "SIGHUP",
+         /*required=*/!path.empty())
+      ->envname(kVariable)
+      ->configurable(false)
+      ->type_name("FILE");
+  app.config_formatter(file);
+  app.add_flag("--check-config", options.check_config,
+               "Say what is wrong with the options and the files that they "
+               "name, or print all options, instead of serving")
+      ->configurable(false);
+  app.add_flag("--print-options", table, "")->configurable(false)->group("");
+}
+
+std::string KeyOf(const CLI::Option& option) {
+  return option.get_configurable() && !option.get_lnames().empty()
+             ? option.get_lnames().front()
+             : "";
+}
+
+// Returns the texts of an option's default.
+std::vector<std::string> DefaultOf(const CLI::Option& option) {
+  if (option.get_expected_min() == 0) return {"false"};
+  std::string text = option.get_default_str();
+  if (!text.starts_with('[')) return {text};
+  text = text.substr(1, text.size() - 2);
+  if (text.empty()) return {};
+  return absl::StrSplit(text, ',');
+}
+
+// Returns the options' texts by key.
+std::map<std::string, std::vector<std::string>> TextsOf(const CLI::App& app) {
+  std::map<std::string, std::vector<std::string>> texts;
+  for (const CLI::Option* option : app.get_options()) {
+    const std::string key = KeyOf(*option);
+    if (key.empty()) continue;
+    texts[key] = option->count() > 0 ? option->results() : DefaultOf(*option);
+  }
+  return texts;
+}
+
+// Prints the table of docs/configuration.md, but for the limits, which have
+// theirs.
+void PrintTable(const CLI::App& app) {
+  std::set<std::string> limits;
+  for (const LimitRow& row : LimitTable()) limits.insert(row.name);
+  std::cout << "| key | default | |\n| --- | --- | --- |\n";
+  for (const CLI::Option* option : app.get_options()) {
+    const std::string key = KeyOf(*option);
+    if (key.empty() || limits.contains(key)) continue;
+    const std::string usual = absl::StrJoin(DefaultOf(*option), ", ");
+    const std::string shown =
+        usual.empty() ? "" : absl::StrCat("`", usual, "`");
+    std::cout << "| `" << key << "` | " << shown << " | "
+              << option->get_description() << " |\n";
+  }
 }
 
 // Returns the environment variables of the options.
@@ -321,8 +396,9 @@ std::variant<Options, int> ParseOptions(int argc, char** argv) {
   CLI::App app(
       "Hosts neural-network backbones for continual learning.\n"
       "Each option is an environment variable too: --max-tapes is "
-      "BACKBONED_MAX_TAPES; "
-      "lists are separated by commas.",
+      "BACKBONED_MAX_TAPES; lists are separated by commas. And each is a key "
+      "of "
+      "the file that --config names.",
       "backboned");
   app.set_version_flag("--version",
                        absl::StrCat("backboned ", Version(), " (LibTorch ",
@@ -336,13 +412,23 @@ std::variant<Options, int> ParseOptions(int argc, char** argv) {
   AddQuotas(add, options.limits.quotas, quotas);
   std::string check_target;
   const CLI::Option* check = AddCheck(app, check_target);
+  const auto file = std::make_shared<ConfigFile>(app);
+  bool table = false;
+  AddConfig(app, file, options, table);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& help) {
     return app.exit(help);
+  } catch (const CLI::FileError& error) {
+    return Refuse(absl::StrCat("--config: ", error.what()));
   } catch (const CLI::ParseError& error) {
-    return Refuse(error.what());
+    return Refuse(file->Explain(error.what()));
   }
+  if (table) {
+    PrintTable(app);
+    return 0;
+  }
+  options.texts = TextsOf(app);
   options.unknown_variables = UnknownVariables(environ, Variables(app));
   options.limits.quotas.principals.Set(ReadAll(quotas));
   options.shares.Set(ReadAll(shares));

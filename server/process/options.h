@@ -4,6 +4,7 @@
 #define BACKBONED_SERVER_PROCESS_OPTIONS_H_
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <variant>
@@ -15,8 +16,9 @@
 
 namespace backboned {
 
-// The server's options. Each is also an environment variable: `--max-tapes` is
-// `BACKBONED_MAX_TAPES`; the command line wins.
+// The server's options. Each is also an environment variable, and a key of the
+// file that `--config` names: `--max-tapes` is `BACKBONED_MAX_TAPES` and
+// `max-tapes`. The command line wins over the environment, that over the file.
 struct Options {
   std::vector<std::string> listen = {"127.0.0.1:50051"};
   std::vector<std::string> devices = {"cpu"};
@@ -42,18 +44,22 @@ struct Options {
   // If present, the program does not serve but asks the server at this address
   // whether it serves; empty: the first of `listen`.
   std::optional<std::string> check;
+  bool check_config = false;  // Reads the configuration, and does not serve.
 
   Limits limits;
   NumberByPrincipal shares;  // Weights.
   int64_t max_batch = 64;
   int64_t max_delay_us = 0;
+
+  // The texts of each option's value, by its key, as given or by default.
+  std::map<std::string, std::vector<std::string>> texts;
 };
 
 // Returns how a device's time is shared, without the limits of its queue.
 SchedulerOptions SchedulingOf(const Options& options);
 
-// Reads command line and environment; or prints the help, the version or the
-// error, and returns the process's exit status.
+// Reads command line, environment and file; or prints the help, the version or
+// the error, and returns the process's exit status.
 std::variant<Options, int> ParseOptions(int argc, char** argv);
 
 }  // namespace backboned

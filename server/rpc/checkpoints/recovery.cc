@@ -44,7 +44,10 @@ DeviceWorker::Request RequestOf(Server& server, const std::string& owner,
 
 Recovery::Recovery(Server& server, CheckpointStore& store,
                    const Options& options)
-    : server_(server), store_(store), options_(options) {}
+    : server_(server),
+      store_(store),
+      options_(options),
+      next_options_(options) {}
 
 Recovery::~Recovery() {
   End();
@@ -116,6 +119,11 @@ void Recovery::Start() {
   thread_ = std::thread([this] { Run(); });
 }
 
+void Recovery::SetOptions(const Options& options) {
+  absl::MutexLock lock(&mutex_);
+  next_options_ = options;
+}
+
 void Recovery::SaveAll() {
   End();
   spdlog::info("saving what changed");
@@ -140,6 +148,7 @@ void Recovery::Run() {
       absl::MutexLock lock(&mutex_);
       if (!ending_) ended_.WaitWithTimeout(&mutex_, kPause);
       if (ending_) return;
+      options_ = next_options_;
     }
     SaveDue(/*all=*/false);
     if (options_.checkpoint_ttl == absl::InfiniteDuration()) continue;

@@ -62,6 +62,9 @@ class Recovery {
   // has all that there is.
   void Start();
 
+  // Goes on with other options. Thread-safe.
+  void SetOptions(const Options& options);
+
   // Ends that, and saves all that changed since; the log says what could not
   // be. Call this once, after the last call of a client has ended.
   void SaveAll();
@@ -96,15 +99,16 @@ class Recovery {
 
   Server& server_;
   CheckpointStore& store_;
-  const Options options_;
   bool began_ = false;
   bool all_came_back_ = true;
+  Options options_;
   // By uid. The thread's between Start and SaveAll.
   std::map<std::string, Saved> saved_;
 
   absl::Mutex mutex_;
   MonotonicCondVar ended_;
   bool ending_ ABSL_GUARDED_BY(mutex_) = false;
+  Options next_options_ ABSL_GUARDED_BY(mutex_);
   std::thread thread_;
 };
 

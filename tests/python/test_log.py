@@ -1,0 +1,46 @@
+"""The server's log, which nobody waits for."""
+
+import contextlib
+import os
+import re
+import subprocess
+
+import backboned
+import pytest
+
+
+@pytest.fixture
+def unread(binary, tmp_path):
+    """A server whose standard error is a pipe that nobody reads."""
+    ends = os.pipe()
+    process = subprocess.Popen(
+        [binary, f"--listen=unix:{tmp_path}/s", "--threads=1"],
+        stdout=subprocess.PIPE,
+        stderr=ends[1],
+        text=True,
+    )
+    os.close(ends[1])
+    assert "serving" in process.stdout.readline()
+    yield f"unix:{tmp_path}/s", ends[0], process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    os.close(ends[0])
+
+
+def test_calls_and_the_end_wait_for_no_reader(unread):
+    target, end, process = unread
+    with backboned.connect(target, reconnect_timeout=0) as client:
+        for _ in range(1000):  # Some 200 bytes each; a pipe has 64 KiB.
+            client.info()
+        os.set_blocking(end, False)
+        with contextlib.suppress(BlockingIOError):
+            while os.read(end, 1 << 20):
+                pass
+        client.info()
+    text = os.read(end, 1 << 20).decode()
+    lost = re.search(r" warning (\d+) lines of the log were lost, since nobody", text)
+    assert 100 < int(lost[1]) < 1000
+    assert "method=GetServer" in text.splitlines()[-1]
+    process.terminate()
+    assert process.wait(timeout=60) == 0
