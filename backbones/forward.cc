@@ -231,14 +231,16 @@ ForwardOutput Forward(const Architecture& architecture, const State& state,
     result.outputs.push_back(output.detach().contiguous());
   }
   result.buffers = pass.buffers();
+  result.flops = pass.flops();
   if (draws) result.rng_state = GeneratorState(generator);
   if (options.record) {
-    result.graph = std::make_shared<Graph>(Graph{
-        .leaves = std::move(leaves),
-        .input_leaves = std::move(input_leaves),
-        .output_names = options.outputs,
-        .outputs = std::move(outputs),
-        .sequence = options.sequence ? *options.sequence : NextSequence()});
+    result.graph = std::make_shared<Graph>(
+        Graph{.leaves = std::move(leaves),
+              .input_leaves = std::move(input_leaves),
+              .output_names = options.outputs,
+              .outputs = std::move(outputs),
+              .sequence = options.sequence ? *options.sequence : NextSequence(),
+              .flops = result.flops});
   }
   return result;
 }
@@ -260,6 +262,8 @@ BackwardOutput Backward(std::span<const GraphGradients> graphs, bool retain,
       request.graph = made.get();
       CheckOutputGrads(request);
     }
+    result.flops += request.graph->flops.backward;
+    if (made != nullptr) result.flops += made->flops.forward;
     std::vector<at::Tensor> leaves = request.graph->leaves;
     const Inputs inputs =
         want_input_grads ? request.graph->input_leaves : Inputs();

@@ -19,6 +19,7 @@
 
 #include "backbones/architecture.h"
 #include "backbones/batch_norm.h"
+#include "backbones/flops.h"
 #include "backbones/inputs.h"
 #include "backbones/state.h"
 
@@ -74,6 +75,8 @@ struct Graph {
   std::vector<at::Tensor> outputs;
   // Later forwards have higher numbers.
   uint64_t sequence = 0;
+  // Of its forward, and of a backward of all outputs.
+  Flops flops;
 };
 
 struct ForwardOutput {
@@ -85,6 +88,8 @@ struct ForwardOutput {
   std::string rng_state;
   // Present if recorded.
   std::shared_ptr<Graph> graph;
+  // Of the forward, and of its graph's backward.
+  Flops flops;
 };
 
 // Runs `architecture` with the parameters and buffers of `state` on `inputs`,
@@ -124,6 +129,9 @@ struct BackwardOutput {
   // By graph, in the order of the request: those of its input leaves, if
   // wanted; undefined: none.
   std::vector<Inputs> input_grads;
+  // Operations of the backwards of all graphs, and of the forwards that made
+  // some of them.
+  int64_t flops = 0;
 };
 
 // Computes the products of all `graphs`, of one architecture, and sums the

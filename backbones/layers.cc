@@ -37,8 +37,9 @@ Linear::Linear(Layout& layout, const std::string& name, int64_t in_features,
 }
 
 at::Tensor Linear::operator()(Pass& pass, const at::Tensor& x) const {
-  return at::linear(x, pass.parameter(weight_),
-                    bias_ ? pass.parameter(*bias_) : at::Tensor());
+  const at::Tensor& weight = pass.parameter(weight_);
+  pass.CountProduct(x, weight, x.numel() * weight.size(0));
+  return at::linear(x, weight, bias_ ? pass.parameter(*bias_) : at::Tensor());
 }
 
 Conv2d::Conv2d(Layout& layout, const std::string& name, int64_t in_channels,
@@ -57,9 +58,12 @@ Conv2d::Conv2d(Layout& layout, const std::string& name, int64_t in_channels,
 }
 
 at::Tensor Conv2d::operator()(Pass& pass, const at::Tensor& x) const {
-  return at::conv2d(
-      x, pass.parameter(weight_), bias_ ? pass.parameter(*bias_) : at::Tensor(),
-      options_.stride, options_.padding, /*dilation=*/1, options_.groups);
+  const at::Tensor& weight = pass.parameter(weight_);
+  at::Tensor y = at::conv2d(
+      x, weight, bias_ ? pass.parameter(*bias_) : at::Tensor(), options_.stride,
+      options_.padding, /*dilation=*/1, options_.groups);
+  pass.CountProduct(x, weight, y.numel() * weight.numel() / weight.size(0));
+  return y;
 }
 
 void AddKaimingNormal(Layout& layout) {

@@ -105,6 +105,14 @@ at::Tensor Pass::DropPath(const at::Tensor& x, double p) {
   return x.mul(mask.to(x.device()));
 }
 
+void Pass::CountProduct(const at::Tensor& a, const at::Tensor& b,
+                        int64_t multiplications) {
+  const int64_t flops = 2 * multiplications;
+  flops_.forward += flops;
+  if (a.requires_grad()) flops_.backward += flops;
+  if (b.requires_grad()) flops_.backward += flops;
+}
+
 at::Tensor Pass::Uniform(at::IntArrayRef shape, const at::Tensor& like) {
   return at::rand(shape, generator_,
                   at::TensorOptions().dtype(like.scalar_type()))

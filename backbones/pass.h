@@ -14,9 +14,11 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <vector>
 
 #include "backbones/batch_norm.h"
+#include "backbones/flops.h"
 
 namespace backboned {
 
@@ -72,6 +74,13 @@ class Pass {
   // Draws a tensor of `shape` from U(0, 1), on the device of `like`.
   at::Tensor Uniform(at::IntArrayRef shape, const at::Tensor& like);
 
+  // Counts a product of `a` and `b` that takes so many multiplications.
+  void CountProduct(const at::Tensor& a, const at::Tensor& b,
+                    int64_t multiplications);
+
+  // Returns the operations of all products that were counted.
+  const Flops& flops() const { return flops_; }
+
   // Returns the buffers after the layers that ran so far, in layout order.
   const std::vector<at::Tensor>& buffers() const { return buffers_; }
 
@@ -90,6 +99,7 @@ class Pass {
   std::vector<at::Tensor> next_buffers_;
   PassFlags flags_;
   at::Generator generator_;
+  Flops flops_;
 };
 
 }  // namespace backboned

@@ -58,16 +58,27 @@ std::vector<int64_t> RowsOf(std::span<const ForwardPart> parts) {
   return begins;
 }
 
+// Returns the operations of some of the rows of a pass; all take the same.
+int64_t PartOf(const Pass& pass, int64_t rows, int64_t all_rows) {
+  return all_rows == 0 ? 0 : pass.flops().forward / all_rows * rows;
+}
+
+// The logits of a part, undefined if they are not wanted, and their operations.
+struct HeadOutput {
+  at::Tensor logits;
+  int64_t flops = 0;
+};
+
 // Runs each distinct head over the features of the parts that want its logits.
-// Returns the logits by part; undefined: not wanted.
-std::vector<at::Tensor> RunHeads(std::span<const ForwardPart> parts,
+// Returns the results by part.
+std::vector<HeadOutput> RunHeads(std::span<const ForwardPart> parts,
                                  const std::vector<int64_t>& begins,
                                  const at::Tensor& features) {
   std::map<const State*, std::vector<size_t>> by_state;
   for (size_t i = 0; i < parts.size(); ++i) {
     if (WantsOut(parts[i])) by_state[parts[i].state].push_back(i);
   }
-  std::vector<at::Tensor> logits(parts.size());
+  std::vector<HeadOutput> outputs(parts.size());
   for (const auto& [state, members] : by_state) {
     std::vector<at::Tensor> rows;
     for (const size_t i : members) {
@@ -81,11 +92,12 @@ std::vector<at::Tensor> RunHeads(std::span<const ForwardPart> parts,
     int64_t begin = 0;
     for (const size_t i : members) {
       const int64_t count = begins[i + 1] - begins[i];
-      logits[i] = out.narrow(0, begin, count);
+      outputs[i] = {.logits = out.narrow(0, begin, count),
+                    .flops = PartOf(pass, count, out.size(0))};
       begin += count;
     }
   }
-  return logits;
+  return outputs;
 }
 
 }  // namespace
@@ -112,13 +124,12 @@ std::vector<ForwardOutput> ForwardTogether(std::span<const ForwardPart> parts) {
   const ScopedAutocast scope(first.options->autocast, x.device().type());
   const TrunkOutputs trunk = first.architecture->Trunk(pass, at::cat(xs));
   const std::vector<int64_t> begins = RowsOf(parts);
-  const std::vector<at::Tensor> logits =
-      RunHeads(parts, begins, trunk.features);
+  const std::vector<HeadOutput> heads = RunHeads(parts, begins, trunk.features);
 
   std::vector<ForwardOutput> results(parts.size());
   for (size_t i = 0; i < parts.size(); ++i) {
     // By Architecture::output_names().
-    std::vector<at::Tensor> all = {logits[i]};
+    std::vector<at::Tensor> all = {heads[i].logits};
     const auto add = [&](const at::Tensor& rows) {
       all.push_back(rows.narrow(0, begins[i], begins[i + 1] - begins[i]));
     };
@@ -135,6 +146,8 @@ std::vector<ForwardOutput> ForwardTogether(std::span<const ForwardPart> parts) {
           scope.Result(output, x.scalar_type()).contiguous());
     }
     results[i].buffers = parts[i].state->buffers;
+    results[i].flops.forward =
+        heads[i].flops + PartOf(pass, begins[i + 1] - begins[i], begins.back());
   }
   return results;
 }

@@ -169,6 +169,9 @@ at::Tensor VisionTransformer::Attend(Pass& pass, const Block& block,
           .reshape({x.size(0), x.size(1), 3, options_.num_heads, head_dim})
           .permute({2, 0, 3, 1, 4})
           .unbind(0);
+  // The scores, and what they weigh.
+  pass.CountProduct(qkv[0], qkv[1], qkv[0].numel() * x.size(1));
+  pass.CountProduct(qkv[0], qkv[2], qkv[2].numel() * x.size(1));
   const at::Tensor heads = at::scaled_dot_product_attention(
       qkv[0], qkv[1], qkv[2], /*attn_mask=*/{}, /*dropout_p=*/0,
       /*is_causal=*/false, std::pow(static_cast<double>(head_dim), -0.5));

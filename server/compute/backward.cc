@@ -73,6 +73,7 @@ absl::Status Compute(BackwardWork& work, bool is_second, BackwardDone& done) {
   }
   BackwardOutput output =
       Backward(graphs, work.retain, work.input_grad, WantedGrads(work));
+  done.flops = output.flops;
   if (work.return_grads) {
     done.grads = AllCompactOnHost(output.grads, work.output_dtype);
   }

@@ -49,6 +49,7 @@ struct BackwardDone {
   std::vector<at::Tensor> squared_grads;  // By parameter, if asked for.
   std::optional<StepOutput> step;         // Present if the backward stepped.
   StatePtr state;                         // The instance's after the backward.
+  int64_t flops = 0;  // Its operations, and of forwards that ran again.
   DeviceWorker::Times times;
 };
 

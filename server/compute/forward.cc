@@ -91,6 +91,7 @@ absl::Status Compute(TapeStore& tapes, const DeviceWorker::Request& request,
   std::optional<GpuMeter> meter;
   if (work.options.record && !device.is_cpu()) meter.emplace(device);
   ForwardOutput output = ComputeForward(work, *state);
+  done.flops = output.flops.forward;
   done.outputs =
       AllCompactOnHost(DeliverOutputs(work, std::move(output.outputs)));
   if (work.return_buffers) done.buffers = AllOnHost(output.buffers);

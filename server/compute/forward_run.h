@@ -67,6 +67,7 @@ struct ForwardDone {
   int64_t tape_bytes = 0;
   bool exact = true;  // It ran alone and whole, not merged or split.
   CacheUse cache_use = CacheUse::kNone;
+  int64_t flops = 0;  // Its operations, without those of a backward.
   DeviceWorker::Times times;
 };
 

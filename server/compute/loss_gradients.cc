@@ -34,7 +34,8 @@ absl::StatusOr<LossGradients> Differentiate(const Architecture& architecture,
   }
   LossGradients found = {.loss = ComputeLoss(terms, end),
                          .logits = std::move(output.outputs[0]),
-                         .rng_state = std::move(output.rng_state)};
+                         .rng_state = std::move(output.rng_state),
+                         .flops = output.flops.total()};
   end = found.loss.sum;  // One backward goes through both.
   const GraphGradients graph = {.graph = output.graph.get(),
                                 .output_grads = {at::ones_like(end)}};
@@ -106,8 +107,9 @@ class RecordedStep {
     return arguments;
   }
 
-  // Returns logits, loss, the terms' losses, buffers that move, and gradients.
-  Tensors operator()(const Tensors& arguments) const {
+  // Returns logits, loss, the terms' losses, buffers that move, and gradients;
+  // and the operations.
+  GraphCache::Result operator()(const Tensors& arguments) const {
     State state;
     Inputs inputs;
     std::vector<LossTerm> terms = terms_;
@@ -123,11 +125,12 @@ class RecordedStep {
          {&found.loss.losses, &found.buffers, &found.grads}) {
       results.insert(results.end(), some->begin(), some->end());
     }
-    return results;
+    return {std::move(results), found.flops};
   }
 
   // Returns the results by name.
-  LossGradients Read(const Tensors& results) const {
+  LossGradients Read(const GraphCache::Result& result) const {
+    const Tensors& results = result.tensors;
     const auto losses = results.begin() + 2;
     const auto buffers = losses + std::ssize(terms_);
     const auto grads =
@@ -135,7 +138,8 @@ class RecordedStep {
     return {.loss = {.losses = {losses, buffers}, .sum = results[1]},
             .logits = results[0],
             .buffers = {buffers, grads},
-            .grads = {grads, results.end()}};
+            .grads = {grads, results.end()},
+            .flops = result.number};
   }
 
  private:

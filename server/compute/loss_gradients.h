@@ -24,6 +24,7 @@ struct LossGradients {
   std::vector<at::Tensor> buffers;
   std::string rng_state;  // After the forward; empty if it did not draw.
   std::vector<at::Tensor> grads;  // By parameter; undefined: none.
+  int64_t flops = 0;              // Of forward and backward.
 };
 
 // For the worker: runs the forward of `work`, whose only output is `out`, with

@@ -42,6 +42,9 @@ class MergedForward : public BatchWork {
   // Returns whether the forward ran alone and whole.
   bool exact() const { return IsWhole() && !merged_; }
 
+  // Returns the operations of all turns so far.
+  int64_t flops() const { return flops_; }
+
   int64_t NextSamples() const override {
     return std::min(max_batch_, rows() - row_);
   }
@@ -129,6 +132,7 @@ class MergedForward : public BatchWork {
         const ForwardWork& work = all[i]->work_;
         const ScopedAccount scope(work.account);
         all[i]->Keep(DeliverOutputs(work, std::move(outputs[i].outputs)));
+        all[i]->turn_flops_ = outputs[i].flops.forward;
       }
       return;
     }
@@ -137,6 +141,7 @@ class MergedForward : public BatchWork {
       std::ranges::move(
           FinishOutputs(all[i]->work_, std::move(outputs[i].outputs)),
           std::back_inserter(finished));
+      all[i]->turn_flops_ = outputs[i].flops.forward;
     }
     finished = AllOnHost(std::move(finished));
     auto next = finished.begin();
@@ -167,6 +172,7 @@ class MergedForward : public BatchWork {
   void EndTurn(bool merged) {
     const int64_t count = NextSamples();
     merged_ = merged_ || merged;
+    flops_ += turn_flops_;
     if (IsWhole()) {
       outputs_ = std::move(delivered_);
     } else {
@@ -188,6 +194,8 @@ class MergedForward : public BatchWork {
   std::vector<at::Tensor> delivered_;  // By the present turn.
   std::vector<at::Tensor> outputs_;
   bool merged_ = false;
+  int64_t turn_flops_ = 0;  // Of the present turn.
+  int64_t flops_ = 0;       // Of all turns.
 };
 
 }  // namespace
@@ -214,6 +222,7 @@ Task<absl::StatusOr<ForwardDone>> RunMerged(DeviceWorker::Request request,
     done.outputs = AllCompactOnHost(std::move(done.outputs));
   }
   done.exact = forward.exact();
+  done.flops = forward.flops();
   if (work.return_buffers) {
     absl::StatusOr<std::vector<at::Tensor>> buffers =
         co_await work.instance->HostView(request, used->buffers);

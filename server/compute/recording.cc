@@ -93,18 +93,20 @@ ForwardOutput Evaluate(const Instance& instance, const State& state,
     return Forward(instance.architecture(), state, std::move(inputs), options);
   }
   const Recording recording(instance, state, options, inputs);
-  const GraphCache::Function run =
-      [recording](const GraphCache::Tensors& arguments) {
-        State read;
-        Inputs given;
-        recording.Read(arguments, read, given);
-        return Forward(recording.architecture(), read, std::move(given),
-                       recording.options())
-            .outputs;
-      };
-  return {.outputs = graphs->Run(recording.Key(),
-                                 recording.Arguments(state, inputs), run),
-          .buffers = state.buffers};
+  const GraphCache::Function run = [recording](
+                                       const GraphCache::Tensors& arguments) {
+    State read;
+    Inputs given;
+    recording.Read(arguments, read, given);
+    ForwardOutput output = Forward(recording.architecture(), read,
+                                   std::move(given), recording.options());
+    return GraphCache::Result(std::move(output.outputs), output.flops.forward);
+  };
+  GraphCache::Result result =
+      graphs->Run(recording.Key(), recording.Arguments(state, inputs), run);
+  return {.outputs = std::move(result.tensors),
+          .buffers = state.buffers,
+          .flops = {.forward = result.number}};
 }
 
 }  // namespace backboned

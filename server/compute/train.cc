@@ -28,6 +28,7 @@ absl::Status Compute(TrainWork& work, TrainDone& done) {
   if (!step.ok()) return step.status();
   done.rng_state = std::move(forward.rng_state);
   done.step = *std::move(step);
+  done.flops = found->flops;
   // Last, since these wait for the device.
   done.loss = ReadLoss(found->loss);
   if (work.return_logits) done.logits = OnHost(found->logits);

@@ -48,6 +48,7 @@ struct TrainDone {
   StepOutput step;
   at::Tensor logits;      // On the CPU, contiguous; if asked for.
   std::string rng_state;  // After the forward, if one was given.
+  int64_t flops = 0;      // Of forward and backward.
   DeviceWorker::Times times;
 };
 

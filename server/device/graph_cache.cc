@@ -100,7 +100,7 @@ struct GraphCache::Entry {
   bool stays_eager = false;           // It cannot be recorded.
   std::function<void()> launch = {};  // It was recorded; makes the outputs.
   Tensors inputs = {};
-  Tensors outputs = {};
+  Result outputs = {};
   int64_t bytes = 0;
   std::unique_ptr<void, DeleteGraph> graph = {};  // Last, so gone first.
 };
@@ -128,9 +128,9 @@ GraphCache::GraphCache(c10::Device gpu, int64_t max_bytes)
 
 GraphCache::~GraphCache() = default;
 
-GraphCache::Tensors GraphCache::Run(const std::string& key,
-                                    const Tensors& inputs,
-                                    const Function& function) {
+GraphCache::Result GraphCache::Run(const std::string& key,
+                                   const Tensors& inputs,
+                                   const Function& function) {
   Entry& entry = Find(FullKey(key, inputs));
   if (entry.graph == nullptr) {
     if (entry.stays_eager || entry.calls++ < kEagerCalls) {
@@ -143,7 +143,7 @@ GraphCache::Tensors GraphCache::Run(const std::string& key,
   CopyTo(entry.inputs, inputs);
   TheLibrary().replay(entry.graph.get());
   ++replays_;
-  return CopiesOf(entry.outputs);
+  return {CopiesOf(entry.outputs.tensors), entry.outputs.number};
 }
 
 bool GraphCache::Clear() {

@@ -12,6 +12,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -26,10 +27,19 @@ namespace backboned {
 class GraphCache {
  public:
   using Tensors = std::vector<at::Tensor>;
+  // The tensors that a function gives, and a number, the same each time.
+  struct Result {
+    Result() = default;
+    Result(Tensors given, int64_t same = 0)  // NOLINT
+        : tensors(std::move(given)), number(same) {}
+
+    Tensors tensors;
+    int64_t number = 0;
+  };
   // A function of GPU tensors, some of which may be undefined, to tensors. It
   // launches the same each time, waits for nothing, copies nothing from or to
   // the host, and keeps by value what it needs besides its arguments.
-  using Function = std::function<Tensors(const Tensors&)>;
+  using Function = std::function<Result(const Tensors&)>;
 
   // A function is recorded when it is called for the third time.
   static constexpr int kEagerCalls = 2;
@@ -45,8 +55,8 @@ class GraphCache {
 
   // Returns function(inputs), with the same bits, in memory of its own. Equal
   // `key`s stand for equal functions, of inputs of the same shapes and dtypes.
-  Tensors Run(const std::string& key, const Tensors& inputs,
-              const Function& function);
+  Result Run(const std::string& key, const Tensors& inputs,
+             const Function& function);
 
   // Forgets all graphs. Returns whether there was one.
   bool Clear();

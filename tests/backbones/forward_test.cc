@@ -456,5 +456,45 @@ TEST(PrepareInputTest, RejectsOtherDtypesAndNumbersOfChannels) {
                c10::Error);
 }
 
+TEST(ForwardTest, CountsProductsOfForwardAndBackward) {
+  const auto mlp = Build("mnistmlp", {{"num_classes", int64_t{10}},
+                                      {"mlp_hidden_size", int64_t{100}}});
+  const auto state = Seeded(*mlp);
+  const at::Tensor x = at::ones({3, 784});
+  const int64_t first = int64_t{2} * 3 * 784 * 100;
+  const int64_t second = int64_t{2} * 3 * 100 * 100;
+  const int64_t head = int64_t{2} * 3 * 100 * 10;
+  const auto flops = [&](const ForwardOptions& options, bool grad = false) {
+    return Forward(*mlp, *state, {x, grad}, options).flops;
+  };
+  EXPECT_EQ(flops({}), (Flops{first + second + head, 0}));
+  EXPECT_EQ(flops({.outputs = {"features"}}), (Flops{first + second, 0}));
+  // The first product needs no gradient of the images.
+  EXPECT_EQ(flops(Recorded()),
+            (Flops{first + second + head, first + 2 * (second + head)}));
+  EXPECT_EQ(flops(Recorded(), /*grad=*/true),
+            (Flops{first + second + head, 2 * (first + second + head)}));
+  ForwardOptions head_alone = Recorded();
+  head_alone.grad_mask = {false, false, false, false, true, true};
+  EXPECT_EQ(flops(head_alone), (Flops{first + second + head, head}));
+}
+
+TEST(ForwardTest, ABackwardCountsItsGraphsAndTheForwardsThatMakeThem) {
+  const auto resnet = SmallResNet();
+  const auto state = Seeded(*resnet);
+  const auto made = [&] {
+    return Forward(*resnet, *state, Images(1), Recorded(true)).graph;
+  };
+  const auto graph = made();
+  const Flops flops = graph->flops;
+  EXPECT_GT(flops.forward, 0);
+  EXPECT_GT(flops.backward, flops.forward);
+  std::vector<GraphGradients> both = {Ones(*graph), Ones(*graph)};
+  both[1].graph = nullptr;
+  both[1].make = made;
+  EXPECT_EQ(Backward(both, /*retain=*/false, /*want_input_grads=*/false).flops,
+            2 * flops.backward + flops.forward);
+}
+
 }  // namespace
 }  // namespace backboned

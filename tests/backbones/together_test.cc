@@ -137,5 +137,20 @@ TEST_F(TogetherTest, StagesBeforeTheirReluStayApart) {
   EXPECT_FALSE(CanRunTogether(Part(a_), Part(a_, before)));
 }
 
+TEST_F(TogetherTest, EachPartHasTheOperationsThatItHasAlone) {
+  const std::vector<ForwardPart> parts = {
+      Part(Images(1)), Part(Images(2).narrow(0, 0, 1), kFeatures),
+      OfFork(Images(3)), Part(Images(4).narrow(0, 0, 3))};
+  const std::vector<ForwardOutput> together = ForwardTogether(parts);
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const ForwardPart& part = parts[i];
+    const Flops alone =
+        Forward(*part.architecture, *part.state, part.inputs, *part.options)
+            .flops;
+    EXPECT_GT(alone.forward, 0);
+    EXPECT_EQ(together[i].flops, alone) << i;
+  }
+}
+
 }  // namespace
 }  // namespace backboned

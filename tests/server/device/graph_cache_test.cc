@@ -35,7 +35,7 @@ class GraphCacheTest : public ::testing::Test {
       return Tensors{inputs[0].mul(2).add(added), at::Tensor()};
     };
     const Tensors results =
-        cache.Run(key, {Full(value, count), at::Tensor()}, function);
+        cache.Run(key, {Full(value, count), at::Tensor()}, function).tensors;
     EXPECT_FALSE(results[1].defined());
     return results[0][count - 1].item<double>();
   }
@@ -77,7 +77,7 @@ TEST_F(GraphCacheTest, ResultsHaveMemoryOfTheirOwn) {
   };
   std::vector<at::Tensor> replayed;
   for (int call = 1; call <= 5; ++call) {
-    const Tensors results = cache.Run("key", {Full(call)}, function);
+    const Tensors results = cache.Run("key", {Full(call)}, function).tensors;
     if (cache.replays() > 0) replayed.push_back(results[0]);
   }
   ASSERT_EQ(replayed.size(), 3);
@@ -86,14 +86,26 @@ TEST_F(GraphCacheTest, ResultsHaveMemoryOfTheirOwn) {
   }
 }
 
+TEST_F(GraphCacheTest, AReplayGivesTheFunctionsNumber) {
+  GraphCache cache(gpu_, int64_t{1} << 20);
+  const auto function = [](const Tensors& inputs) {
+    return GraphCache::Result({inputs[0].mul(2)}, inputs[0].numel());
+  };
+  for (int call = 1; call <= 5; ++call) {
+    EXPECT_EQ(cache.Run("key", {Full(call, 3)}, function).number, 3);
+  }
+  EXPECT_EQ(cache.replays(), 3);
+}
+
 TEST_F(GraphCacheTest, WhatWaitsStaysEager) {
   GraphCache cache(gpu_, int64_t{1} << 20);
   const auto function = [](const Tensors& inputs) {
     return Tensors{inputs[0].mul(inputs[0][0].item<double>())};
   };
   for (int call = 1; call <= 5; ++call) {
-    EXPECT_EQ(cache.Run("key", {Full(call)}, function)[0][1].item<double>(),
-              call * call);
+    EXPECT_EQ(
+        cache.Run("key", {Full(call)}, function).tensors[0][1].item<double>(),
+        call * call);
   }
   EXPECT_EQ(cache.replays(), 0);
 }
