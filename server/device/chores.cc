@@ -29,7 +29,9 @@ Task<absl::StatusOr<DeviceWorker::Times>> RunChore(
     DeviceWorker& chores, const DeviceWorker::Request& request,
     const std::function<absl::StatusOr<bool>()>& step) {
   Chore chore(step);
-  co_return co_await chores.RunTogether(request, chore);
+  DeviceWorker::Request unmetered = request;  // No device works.
+  unmetered.meter = nullptr;
+  co_return co_await chores.RunTogether(unmetered, chore);
 }
 
 }  // namespace backboned

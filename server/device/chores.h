@@ -18,7 +18,7 @@ inline constexpr int64_t kDrawnInATurn = int64_t{1} << 20;
 // Runs `step` on `chores` again and again until it returns false. Each run is a
 // turn: chores of other callers have turns in between, by their runs' shares.
 // After the deadline, or once the caller has gone, there are no further turns.
-// The request's account pays for the memory.
+// The request's account pays for the memory; its meter gets nothing.
 //
 // Returns the step's first error, or an error of DeviceWorker::Run.
 Task<absl::StatusOr<DeviceWorker::Times>> RunChore(

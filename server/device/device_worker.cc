@@ -395,6 +395,7 @@ void DeviceWorker::RunBatch(const Scheduler::Dispatch& next) {
   if (!items.empty()) {
     Count(next, items);
     cost = RunWanted(items);
+    Meter(items, cost);
   }
   Items ended;
   for (const auto& item : all) {
@@ -461,6 +462,17 @@ absl::Duration DeviceWorker::RunWanted(const Items& items) {
     item->times.compute += cost;
   }
   return cost;
+}
+
+// Divides the time that a batch took among its items, as the scheduler does.
+void DeviceWorker::Meter(const Items& items, absl::Duration cost) const {
+  if (kind_ == Kind::kCopies) return;
+  int64_t samples = 0;
+  for (const auto& item : items) samples += item->samples;
+  for (const auto& item : items) {
+    if (item->request.meter == nullptr) continue;
+    item->request.meter->Add(cost * item->samples / samples);
+  }
 }
 
 // Notes that the device is lost: CUDA gives it up for good after a failure that

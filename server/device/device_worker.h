@@ -6,6 +6,7 @@
 #include <c10/core/Device.h>
 
 #include <array>
+#include <atomic>
 #include <coroutine>
 #include <cstdint>
 #include <functional>
@@ -33,6 +34,16 @@
 #include "server/scheduler/scheduler.h"
 
 namespace backboned {
+
+// Adds up how long a device works for somebody. Thread-safe.
+class WorkMeter {
+ public:
+  void Add(absl::Duration time) { ns_ += absl::ToInt64Nanoseconds(time); }
+  absl::Duration time() const { return absl::Nanoseconds(ns_.load()); }
+
+ private:
+  std::atomic<int64_t> ns_ = 0;
+};
 
 // Work of one or more turns. In each turn it may run together with other work
 // of the same merge key; between two turns other work has its turns.
@@ -79,6 +90,9 @@ class DeviceWorker {
     // Pays for the work's memory; for a batch, the account of the item with
     // most samples pays. Null: nobody pays.
     std::shared_ptr<MemoryAccount> account = nullptr;
+    // Gets the time that the device works for it, also if that fails: of a
+    // batch its part by samples. Copies take none. Null: nobody asks.
+    std::shared_ptr<WorkMeter> meter = nullptr;
     // Goes on with work of which some was done: a full queue does not refuse
     // it.
     bool continues = false;
@@ -243,6 +257,7 @@ class DeviceWorker {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void RunAll(const Items& items);
   absl::Status RunAlone(const Item& item);
+  void Meter(const Items& items, absl::Duration cost) const;
   void Lose(const absl::Status& failure) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool GoOn(const std::shared_ptr<Item>& item)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -63,6 +63,7 @@ class BatchWorkTest : public ::testing::Test {
   struct Paid {
     std::shared_ptr<MemoryAccount> account = nullptr;
     int64_t samples = 1;
+    std::shared_ptr<WorkMeter> meter = nullptr;
   };
 
   absl::Status RunTogether(Job& job, DeviceWorker::Request request) {
@@ -92,8 +93,9 @@ class BatchWorkTest : public ::testing::Test {
     for (size_t i = 0; i < jobs.size(); ++i) {
       threads.emplace_back([&, i] {
         jobs[i]->samples = paid[i].samples;
-        ends[i] = RunTogether(
-            *jobs[i], {.account = paid[i].account, .merge_key = merge_key});
+        ends[i] = RunTogether(*jobs[i], {.account = paid[i].account,
+                                         .meter = paid[i].meter,
+                                         .merge_key = merge_key});
       });
       while (worker_.queued() <= static_cast<int64_t>(i)) {
         std::this_thread::yield();
@@ -288,6 +290,39 @@ TEST_F(BatchWorkTest, BatchTooLargeForMemoryIsRunOneByOne) {
   EXPECT_THAT(RunAtOnce({&a, &b}), ElementsAre(IsOk(), IsOk()));
   EXPECT_EQ(a.together, 1);
   EXPECT_EQ(b.together, 1);
+}
+
+TEST_F(BatchWorkTest, MetersDivideTheTimeOfABatchBySamples) {
+  std::vector<std::shared_ptr<WorkMeter>> meters;
+  for (int i = 0; i < 3; ++i) meters.push_back(std::make_shared<WorkMeter>());
+  const auto work = [this](std::span<BatchWork* const>) {
+    clock_.Advance(absl::Seconds(6));
+    return absl::OkStatus();
+  };
+  std::vector<Job> jobs(3, Job(work));
+  const absl::Duration before = worker_.busy();
+  EXPECT_THAT(RunAtOnce({&jobs[0], &jobs[1], &jobs[2]}, 1,
+                        {{.samples = 1, .meter = meters[0]},
+                         {.samples = 3, .meter = meters[1]},
+                         {.samples = 2, .meter = meters[2]}}),
+              ElementsAre(IsOk(), IsOk(), IsOk()));
+  EXPECT_EQ(jobs[0].together, 3);
+  EXPECT_EQ(meters[0]->time(), absl::Seconds(1));
+  EXPECT_EQ(meters[1]->time(), absl::Seconds(3));
+  EXPECT_EQ(meters[2]->time(), absl::Seconds(2));
+  EXPECT_EQ(worker_.busy() - before, absl::Seconds(6));
+}
+
+TEST_F(BatchWorkTest, AMeterHasAllTurnsAndTheTimeOfAFailure) {
+  Job job([this, turn = 0](std::span<BatchWork* const>) mutable {
+    clock_.Advance(absl::Seconds(2));
+    return ++turn < 3 ? absl::OkStatus() : absl::DataLossError("lost");
+  });
+  job.turns = 5;
+  const auto meter = std::make_shared<WorkMeter>();
+  EXPECT_THAT(RunTogether(job, {.meter = meter, .merge_key = 1}),
+              StatusIs(absl::StatusCode::kDataLoss));
+  EXPECT_EQ(meter->time(), absl::Seconds(6));
 }
 
 }  // namespace

@@ -116,5 +116,14 @@ TEST_F(ChoresTest, AStepIsPaidByItsCaller) {
   EXPECT_EQ(pays, account);
 }
 
+TEST_F(ChoresTest, AChoreIsNoWorkOfADevice) {
+  const auto meter = std::make_shared<WorkMeter>();
+  EXPECT_THAT(BlockOn(RunChore(chores_, {.meter = meter},
+                               []() -> absl::StatusOr<bool> { return false; })),
+              IsOk());
+  EXPECT_GT(chores_.busy(), absl::ZeroDuration());
+  EXPECT_EQ(meter->time(), absl::ZeroDuration());
+}
+
 }  // namespace
 }  // namespace backboned
