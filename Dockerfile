@@ -18,6 +18,7 @@ RUN apt-get update \
         libgrpc++-dev \
         libprotobuf-dev \
         libspdlog-dev \
+        libsqlite3-dev \
         libssl-dev \
         libyaml-cpp-dev \
         ninja-build \

@@ -9,6 +9,7 @@ find_package(Boost CONFIG REQUIRED)  # Asio and Beast, which are headers: HTTP
 find_package(CLI11 CONFIG REQUIRED)
 find_package(spdlog CONFIG REQUIRED)
 find_package(nlohmann_json CONFIG REQUIRED)  # A weights file's header, audit records, backbonectl
+find_package(SQLite3 REQUIRED)  # The usage log
 find_package(yaml-cpp CONFIG REQUIRED)  # The users file, connection files
 
 # Metrics. The CMake package asks for curl and civetweb, which the core does not need.

@@ -27,6 +27,8 @@ MAY_USE: dict[str, set[str] | None] = {
     "backbones": {"base", "LibTorch", "nlohmann-json"},
     "server/scheduler": set(),
     "server/metrics": {"prometheus-cpp"},
+    # SQLite's header lies in no folder.
+    "server/usage": {"base", "spdlog"},
     # An exception of LibTorch's becomes a status, and a line of the log.
     "server/limits": {"base", "LibTorch", "spdlog"},
     "server/memory": {"server/limits", "LibTorch"},
@@ -57,7 +59,8 @@ MAY_USE: dict[str, set[str] | None] = {
     # The parts that a server owns.
     "server": {
         *("base", "server/limits", "server/memory", "server/device", "server/tapes"),
-        *("server/callers", "server/checkpoints", "server/instances", "LibTorch"),
+        *("server/callers", "server/checkpoints", "server/instances"),
+        *("server/usage", "LibTorch"),
     },
     "server/rpc/convert": {
         *("base", "backbones", "proto", "proto/wire", "server/memory"),
@@ -87,8 +90,9 @@ MAY_USE: dict[str, set[str] | None] = {
     },
     "server/rpc/instances": {
         *("base", "proto", "proto/wire", "server/memory", "server/device"),
-        *("server/instances", "server/checkpoints", "server/rpc/checkpoints"),
-        *("server/rpc/convert", "server/rpc/transport", "Protobuf"),
+        *("server/instances", "server/checkpoints", "server/usage"),
+        *("server/rpc/checkpoints", "server/rpc/convert", "server/rpc/transport"),
+        "Protobuf",
     },
     "server/rpc": {
         *("server", "server/metrics", "server/rpc/transport", "server/rpc/backbone"),
