@@ -55,6 +55,7 @@
 #include "server/rpc/standard/health_check.h"
 #include "server/rpc/transport/listener.h"
 #include "server/server.h"
+#include "server/usage/usage_log.h"
 #include "users/users_file.h"
 
 namespace backboned {
@@ -382,12 +383,16 @@ absl::Status Serve(const Options& options, std::vector<rpc::Listener> listeners,
                             .quotas = options.limits.quotas});
   }
   if (!checkpoints.ok()) return checkpoints.status();
+  absl::StatusOr<std::unique_ptr<UsageLog>> usage =
+      UsageLog::Open({.folder = options.state_dir});
+  if (!usage.ok()) return usage.status();
   Server server(*devices, options.threads,
                 {.limits = options.limits,
                  .scheduling = SchedulingOf(options),
                  .shares = options.shares,
                  .graph_bytes = options.graph_bytes},
-                *weights, MonotonicClock(), *std::move(checkpoints));
+                *weights, MonotonicClock(), *std::move(checkpoints),
+                *std::move(usage));
   std::optional<rpc::Recovery> recovery;
   if (const auto store = server.checkpoints(); store.ok()) {
     recovery.emplace(server, **store, RecoveryOf(options));

@@ -57,10 +57,12 @@ Limits WithDevices(Limits limits, const std::vector<c10::Device>& devices) {
 
 Server::Server(const std::vector<c10::Device>& devices, int threads,
                const ServerOptions& options, WeightsFolder weights,
-               const Clock& clock, std::unique_ptr<CheckpointStore> checkpoints)
+               const Clock& clock, std::unique_ptr<CheckpointStore> checkpoints,
+               std::unique_ptr<UsageLog> usage)
     : limits_(WithDevices(options.limits, devices)),
       weights_(std::move(weights)),
       checkpoints_(std::move(checkpoints)),
+      usage_(usage == nullptr ? *UsageLog::Open({}) : std::move(usage)),
       uid_(RandomId()),
       started_(absl::Now()),
       clock_(clock),
@@ -105,16 +107,26 @@ Server::Server(const std::vector<c10::Device>& devices, int threads,
                                            /*threads=*/1, scheduling, clock_);
   // Later threads take the number that LibTorch was given last.
   at::set_num_threads(worker_order_.front()->threads());
+  usage_->Start([this] { return BusyTimes(); });
   sweeper_ = std::thread([this] { SweepUntilEnd(); });
 }
 
 Server::~Server() {
+  usage_->Stop();
   {
     absl::MutexLock lock(&mutex_);
     ending_ = true;
     ended_.SignalAll();
   }
   sweeper_.join();
+}
+
+UsageLog::BusyTimes Server::BusyTimes() const {
+  UsageLog::BusyTimes busy;
+  for (const DeviceWorker* const worker : worker_order_) {
+    busy[worker->device().str()] = worker->busy();
+  }
+  return busy;
 }
 
 Task<absl::StatusOr<Created>> Server::CreateInstance(

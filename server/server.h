@@ -37,6 +37,7 @@
 #include "server/limits/limits.h"
 #include "server/limits/payer_accounts.h"
 #include "server/tapes/tape_store.h"
+#include "server/usage/usage_log.h"
 
 namespace backboned {
 
@@ -64,11 +65,13 @@ class Server {
   // Starts a worker for each of `devices` (at least one; the first is the
   // default), one for chores, and a sweeper for what expires. All lifetimes and
   // costs are measured with `clock`, which must outlive the server.
-  // `checkpoints` is null if the server keeps nothing on its disk.
+  // `checkpoints` is null if the server keeps nothing on its disk; `usage` is
+  // null if it keeps that in memory.
   Server(const std::vector<c10::Device>& devices, int threads,
          const ServerOptions& options, WeightsFolder weights = {},
          const Clock& clock = MonotonicClock(),
-         std::unique_ptr<CheckpointStore> checkpoints = nullptr);
+         std::unique_ptr<CheckpointStore> checkpoints = nullptr,
+         std::unique_ptr<UsageLog> usage = nullptr);
   ~Server();
 
   Server(const Server&) = delete;
@@ -103,6 +106,7 @@ class Server {
   // Returns kFailedPrecondition (kNoStateFolder) if there are none.
   absl::StatusOr<CheckpointStore*> checkpoints() const;
 
+  UsageLog& usage() { return *usage_; }
   Budget& in_flight() { return in_flight_; }
   PayerAccounts& accounts() { return accounts_; }
   const std::shared_ptr<Budget>& cache_room() const { return cache_room_; }
@@ -130,12 +134,14 @@ class Server {
 
   absl::StatusOr<DeviceWorker*> WorkerFor(const CreateOptions& options) const;
   DeviceWorker* LeastUsedWorker() const;
+  UsageLog::BusyTimes BusyTimes() const;
   void SweepUntilEnd();
   void ReleaseRestingGpus();
 
   const Limits limits_;
   const WeightsFolder weights_;
   const std::unique_ptr<CheckpointStore> checkpoints_;
+  const std::unique_ptr<UsageLog> usage_;
   std::optional<Waker> waker_;  // Absent: without checkpoints nobody sleeps.
   const std::string uid_;
   const absl::Time started_;

@@ -136,4 +136,9 @@ absl::StatusOr<v1::DeleteCheckpointResponse> Client::DeleteCheckpoint(
                           request);
 }
 
+absl::StatusOr<v1::ListUsageResponse> Client::ListUsage(
+    const v1::ListUsageRequest& request) const {
+  return connection_->Ask(connection_->instances(), &Stub::ListUsage, request);
+}
+
 }  // namespace backboned::client

@@ -79,6 +79,8 @@ class Client {
       const v1::ListCheckpointsRequest& request = {}) const;
   absl::StatusOr<v1::DeleteCheckpointResponse> DeleteCheckpoint(
       const v1::DeleteCheckpointRequest& request) const;
+  absl::StatusOr<v1::ListUsageResponse> ListUsage(
+      const v1::ListUsageRequest& request = {}) const;
 
  private:
   explicit Client(std::shared_ptr<const Connection> connection);

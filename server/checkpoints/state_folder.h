@@ -7,6 +7,7 @@
 //   blobs/SHA256.safetensors    tensors; named by content, so that equal ones
 //   share records/SHA256.json         what is kept, and which blobs it has
 //   aside/                      what could not be read; never deleted
+//   usage.sqlite                of UsageLog
 //
 // Both kinds of files are named by the SHA-256 of their bytes, and appear
 // whole: written beside under a name that begins with a dot, synced, and

@@ -213,6 +213,7 @@ Task<absl::Status> BackboneService::Backward(Call& call, MessageStream& stream,
       co_await RunBackward(call.WorkerRequest(/*lane=*/0), std::move(work));
   if (!done.ok()) co_return done.status();
   call.record().times = done->times;
+  call.record().flops = done->flops;
   AnswerTensors tensors;
   const v1::BackwardResult result =
       ResultOf(header, *done, **instance,

@@ -294,6 +294,7 @@ Task<absl::Status> BackboneService::Forward(Call& call, MessageStream& stream,
                           call.WorkerRequest(/*lane=*/0), *std::move(work));
   if (!done.ok()) co_return done.status();
   call.record().times = done->times;
+  call.record().flops = done->flops;
   AnswerTensors tensors;
   const v1::ForwardResult result =
       ResultOf(*instance, names, *done, call, tensors);
@@ -349,6 +350,7 @@ Task<absl::StatusOr<v1::ExtractResponse>> BackboneService::Extract(
                           call.WorkerRequest(/*lane=*/0), *std::move(work));
   if (!done.ok()) co_return done.status();
   call.record().times = done->times;
+  call.record().flops = done->flops;
   const at::Tensor& output = done->outputs[0];
   absl::StatusOr<std::string> digest = co_await instance->Digest(
       server().chores(), call.WorkerRequest(/*lane=*/0), done->used);

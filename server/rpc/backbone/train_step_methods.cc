@@ -172,6 +172,7 @@ Task<absl::Status> BackboneService::TrainStep(Call& call, MessageStream& stream,
       co_await RunTrainStep(call.WorkerRequest(/*lane=*/0), *std::move(work));
   if (!done.ok()) co_return done.status();
   call.record().times = done->times;
+  call.record().flops = done->flops;
   AnswerTensors tensors;
   const v1::TrainStepResult result = ResultOf(*instance, *done, call, tensors);
   co_return co_await SendAnswer(call, ticket, stream, result,

@@ -113,6 +113,7 @@ InstanceService::LoadCheckpoint(Call& call,
   absl::StatusOr<Created> created = co_await server().CreateInstance(*options);
   if (!created.ok()) co_return created.status();
   call.record().instance = created->instance->identity().name;
+  call.set_found(*created->instance);
   v1::LoadCheckpointResponse response;
   *response.mutable_instance() = DescribeInFull(created->instance);
   *response.mutable_checkpoint() =

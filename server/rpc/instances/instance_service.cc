@@ -146,6 +146,7 @@ InstanceService::InstanceService(Surroundings& surroundings)
   AddUnary("ListCheckpoints", &InstanceService::ListCheckpoints, Access::kAny);
   AddChange("DeleteCheckpoint", &InstanceService::DeleteCheckpoint,
             Access::kCreate);
+  AddUnary("ListUsage", &InstanceService::ListUsage, Access::kAny);
 }
 
 v1::Usage InstanceService::UsageOf(LimitScope scope, const Payer& payer) const {
@@ -305,6 +306,7 @@ InstanceService::CreateInstance(Call& call,
   absl::StatusOr<Created> created = co_await server().CreateInstance(*options);
   if (!created.ok()) co_return created.status();
   call.record().instance = created->instance->identity().name;
+  call.set_found(*created->instance);
   co_return ResponseOf(*created, DescribeInFull(created->instance));
 }
 

@@ -15,7 +15,8 @@
 namespace backboned::rpc {
 
 // The control side. The contract defines the methods; clone_methods.cc holds
-// those that share and freeze, checkpoint_methods.cc those of checkpoints.
+// those that share and freeze, checkpoint_methods.cc those of checkpoints,
+// usage_methods.cc what was used.
 class InstanceService : public DecoratedService {
  public:
   explicit InstanceService(Surroundings& surroundings);
@@ -47,6 +48,9 @@ class InstanceService : public DecoratedService {
       Call& call, const v1::ListCheckpointsRequest& request);
   Task<absl::StatusOr<v1::DeleteCheckpointResponse>> DeleteCheckpoint(
       Call& call, const v1::DeleteCheckpointRequest& request);
+
+  Task<absl::StatusOr<v1::ListUsageResponse>> ListUsage(
+      Call& call, const v1::ListUsageRequest& request);
 
   v1::Usage UsageOf(LimitScope scope, const Payer& payer) const;
 

@@ -24,6 +24,9 @@ namespace backboned::rpc {
 inline constexpr size_t kMaxAnswerBytes =
     (size_t{4} << 20) - (size_t{64} << 10);
 
+// The most items of a page.
+inline constexpr size_t kMaxPageSize = 100;
+
 // A half-open range of a list, and the token of the next page.
 struct Page {
   size_t begin = 0;
@@ -47,7 +50,6 @@ inline std::string TokenAfter(const std::string& key) {
 template <typename Items, typename KeyOf>
 absl::StatusOr<Page> CutPage(const Items& items, const KeyOf& key_of,
                              int32_t size, std::string_view token) {
-  constexpr size_t kMaxSize = 100;
   if (size < 0) {
     return InvalidOption(
         absl::StrCat("page_size is ", size, ", must be at least 0"));
@@ -61,7 +63,8 @@ absl::StatusOr<Page> CutPage(const Items& items, const KeyOf& key_of,
     while (page.begin < items.size() && key_of(items[page.begin]) <= key)
       ++page.begin;
   }
-  const size_t wanted = size == 0 ? kMaxSize : std::min<size_t>(size, kMaxSize);
+  const size_t wanted =
+      size == 0 ? kMaxPageSize : std::min<size_t>(size, kMaxPageSize);
   page.end = std::min(items.size(), page.begin + wanted);
   if (page.end < items.size() && page.end > page.begin) {
     page.next_token = TokenAfter(key_of(items[page.end - 1]));

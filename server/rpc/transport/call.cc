@@ -147,7 +147,13 @@ DeviceWorker::Request Call::WorkerRequest(uint64_t lane) const {
           .lane = lane,
           .deadline = deadline_,
           .stop = gone_,
-          .account = account_};
+          .account = account_,
+          .meter = meter_};
+}
+
+void Call::set_found(const Instance& instance) {
+  record_.full_name = instance.FullName();
+  record_.uid = instance.uid();
 }
 
 }  // namespace backboned::rpc

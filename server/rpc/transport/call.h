@@ -20,6 +20,7 @@
 #include "server/callers/directory.h"
 #include "server/callers/rights.h"
 #include "server/device/device_worker.h"
+#include "server/instances/instance.h"
 #include "server/limits/quotas.h"
 
 namespace backboned::rpc {
@@ -102,15 +103,25 @@ class Call {
   // Returns a request to a device's worker on behalf of this caller.
   DeviceWorker::Request WorkerRequest(uint64_t lane) const;
 
-  // Fields of the log line; handlers fill in those that they know.
+  // The time that devices have worked for the call so far.
+  absl::Duration device_time() const { return meter_->time(); }
+
+  // Tells the usage which instance the call is about.
+  void set_found(const Instance& instance);
+
+  // Fields of the log line, and of the usage; handlers fill in those that they
+  // know.
   struct Record {
     int64_t stream = 0;  // The stream of calls that it came by, or is. 0: none.
     int64_t calls = 0;   // The calls of the stream that it is.
-    std::string instance;
+    std::string instance;   // As the caller names it.
+    std::string full_name;  // `owner/name`, once it is found.
+    std::string uid;
     std::string request_id;
     int64_t bytes_in = 0;
     int64_t bytes_out = 0;
     DeviceWorker::Times times;
+    int64_t flops = 0;  // The operations of its work, see Flops.
   };
   Record& record() { return record_; }
   const Record& record() const { return record_; }
@@ -131,6 +142,7 @@ class Call {
   absl::Time received_;
   absl::Time deadline_;
   std::shared_ptr<MemoryAccount> account_;
+  std::shared_ptr<WorkMeter> meter_ = std::make_shared<WorkMeter>();
   Record record_;
 };
 

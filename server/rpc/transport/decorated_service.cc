@@ -39,6 +39,7 @@ absl::StatusOr<std::shared_ptr<Instance>> DecoratedService::Find(
   if (!instance.ok()) return instance;
   absl::Status allowed = CheckAccess(call, **instance, access);
   if (!allowed.ok()) return allowed;
+  call.set_found(**instance);
   return instance;
 }
 

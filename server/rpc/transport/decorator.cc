@@ -26,6 +26,20 @@ Task<absl::Status> Run(Server& server, const Method& method, Call& call,
   }
 }
 
+// Adds a call that has ended to what its caller has used.
+void CountUsage(Server& server, const Call& call) {
+  const Call::Record& record = call.record();
+  server.usage().Count({.principal = call.principal(),
+                        .instance = record.full_name,
+                        .uid = record.uid,
+                        .label = call.label()},
+                       {.calls = 1,
+                        .device_time = call.device_time(),
+                        .flops = static_cast<double>(record.flops),
+                        .bytes_in = record.bytes_in,
+                        .bytes_out = record.bytes_out});
+}
+
 }  // namespace
 
 Task<absl::Status> ServeCall(Surroundings& surroundings, const Method& method,
@@ -37,7 +51,8 @@ Task<absl::Status> ServeCall(Surroundings& surroundings, const Method& method,
   absl::StatusOr<Gate::Pass> place =
       permitted.ok() ? surroundings.gate.Enter(call.payer()) : permitted;
   absl::Status status = place.status();
-  if (place.ok()) {
+  const bool is_served = place.ok();
+  if (is_served) {
     stream.KeepPlace(*std::move(place));
     status = co_await Run(server, method, call, stream);
   } else {
@@ -46,6 +61,7 @@ Task<absl::Status> ServeCall(Surroundings& surroundings, const Method& method,
   status = call.HowItEnded(status);
   co_await stream.Finish(status);
   LogCall(call, status, surroundings.metrics);
+  if (is_served) CountUsage(server, call);
   co_return status;
 }
 

@@ -39,6 +39,7 @@ void CallAll(const Client& client) {
   EXPECT_THAT(client.LoadCheckpoint({}), refused);
   EXPECT_THAT(client.ListCheckpoints(), refused);
   EXPECT_THAT(client.DeleteCheckpoint({}), refused);
+  EXPECT_THAT(client.ListUsage(), refused);
   const Backbone net = client.backbone("net");
   EXPECT_THAT(net.Forward(TapedForward(), {}), refused);
   EXPECT_THAT(net.Backward({}, {}), refused);

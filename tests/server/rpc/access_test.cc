@@ -28,10 +28,10 @@ constexpr char kKey[] = "backboned-principal";
 
 // Methods that name no instance, and those that change the one they name.
 const std::vector<std::string> kNameNone = {
-    "Calls",         "CreateInstance",    "DeleteCheckpoint",
-    "GetServer",     "ListArchitectures", "ListBenchmarks",
-    "ListInstances", "ListCheckpoints",   "LoadCheckpoint",
-    "ReleaseTapes"};
+    "Calls",          "CreateInstance",    "DeleteCheckpoint",
+    "GetServer",      "ListArchitectures", "ListBenchmarks",
+    "ListInstances",  "ListCheckpoints",   "ListUsage",
+    "LoadCheckpoint", "ReleaseTapes"};
 const std::vector<std::string> kChange = {
     "ConfigureOptimizer", "DeleteInstance", "SetBuffers", "SetGrads",
     "SetOptimizerState",  "SetParams",      "Step",       "TrainStep",

@@ -291,6 +291,12 @@ absl::StatusOr<v1::DeleteInstanceResponse> PlainClient::DeleteInstance(
                      SetName(std::move(request)));
 }
 
+absl::StatusOr<v1::ListUsageResponse> PlainClient::ListUsage(
+    const v1::ListUsageRequest& request) {
+  return stubs_->Ask(*stubs_->instances, &v1::InstanceService::Stub::ListUsage,
+                     request);
+}
+
 v1::TensorSpec FloatSpec(const std::vector<int64_t>& shape,
                          const std::string& name) {
   v1::TensorSpec spec;

@@ -96,6 +96,8 @@ class PlainClient {
       const v1::ListInstancesRequest& request = {});
   absl::StatusOr<v1::DeleteInstanceResponse> DeleteInstance(
       v1::DeleteInstanceRequest request);
+  absl::StatusOr<v1::ListUsageResponse> ListUsage(
+      const v1::ListUsageRequest& request = {});
 
  private:
   struct Stubs;
