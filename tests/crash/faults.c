@@ -2,8 +2,8 @@
 //
 // It looks at the calls on files in the folder that FAULTS_FOLDER names (a real path),
 // and obeys the line in the file that FAULTS_ORDERS names, which may be replaced at any
-// time: `CALL FAULT NUMBER`. CALL is openat, write, read, fsync, rename, unlink, or any:
-// one that changes something. FAULT is
+// time: `CALL FAULT NUMBER`. CALL is openat, write, read, fsync, rename, unlink, or any
+// of these that changes something; or pwrite or fdatasync, which SQLite makes. FAULT is
 //
 //   fail       each call from this one on, counted from 1, is refused with EIO
 //   fail-once  this call alone is
@@ -94,7 +94,10 @@ static bool is_fault(const char* fault) { return strcmp(order.fault, fault) == 0
 // for none, -1 to wait.
 static int obey_now(const char* call, size_t* bytes) {
   read_order();
-  const bool is_any = strcmp(order.call, "any") == 0 && strcmp(call, "read") != 0;
+  const bool is_sqlite =
+      strcmp(call, "pwrite") == 0 || strcmp(call, "fdatasync") == 0;
+  const bool is_any = strcmp(order.call, "any") == 0 && strcmp(call, "read") != 0 &&
+                      !is_sqlite;
   if (!is_any && strcmp(order.call, call) != 0) return 0;
   if (is_fault("stick")) return -1;
   ++seen;
@@ -202,6 +205,19 @@ int fsync(int fd) {
   if (is_fault("lie")) return 0;
   const char* const cut = getenv("FAULTS_CUT");
   return cut == NULL ? (int)syscall(SYS_fsync, fd) : sync_cut(cut, fd);
+}
+
+int fdatasync(int fd) {
+  if (!is_within(fd)) return (int)syscall(SYS_fdatasync, fd);
+  if (is_refused("fdatasync", NULL)) return -1;
+  if (is_fault("lie")) return 0;
+  const char* const cut = getenv("FAULTS_CUT");
+  return cut == NULL ? (int)syscall(SYS_fdatasync, fd) : sync_cut(cut, fd);
+}
+
+ssize_t pwrite64(int fd, const void* bytes, size_t count, off64_t place) {
+  if (is_within(fd) && is_refused("pwrite", &count)) return -1;
+  return syscall(SYS_pwrite64, fd, bytes, count, place);
 }
 
 ssize_t write(int fd, const void* bytes, size_t count) {

@@ -31,8 +31,8 @@ SLOW = (
     *("test_cuts", "test_examples_python", "test_ecosystem", "test_strangers"),
     *("test_lifecycle", "test_mammoth_vit", "test_mammoth_hosted", "test_weights"),
     *("test_recovery", "test_crash", "test_admin", "test_checkpoint_faults"),
-    *("test_pages", "test_metrics", "test_checkpoints", "test_gpu_check"),
-    "test_peers",
+    *("test_usage", "test_pages", "test_metrics", "test_checkpoints"),
+    *("test_gpu_check", "test_peers"),
 )
 
 

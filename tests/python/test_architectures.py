@@ -11,7 +11,10 @@ import backboned
 import pytest
 import torch
 from reference_models import ReferenceWideResNet, seeded
+from test_lifecycle import wait_until
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 pytest_plugins = ["mammoth_checkout"]
 
@@ -218,6 +221,44 @@ def test_outputs_in_evaluation(pair, case):
             assert len(maps) == len(same_maps)
             for ours, theirs in zip(maps, same_maps):
                 assert_same(ours, theirs)
+
+
+def operations(run):
+    """Count those of a function as PyTorch does."""
+    # It knows nothing of the attention for CPUs.
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        run()
+    return counter.get_total_flops()
+
+
+def assert_used(server, net, flops):
+    """Compare with what the server says that a network has used."""
+
+    def used():
+        rows = server.usage("instance").rows
+        return sum(row.flops for row in rows if row.instance_uid == net.instance.uid)
+
+    wait_until(lambda: used() >= flops)
+    assert used() == flops
+
+
+def test_operations(server, pair, case):
+    net, local = pair
+    x = batch(case)
+    for network in pair:
+        network.eval()
+    with torch.no_grad():
+        forward = operations(lambda: local(x))
+        net(x)
+    assert forward > 0
+    assert_used(server, net, forward)
+    for network in pair:
+        network.train()
+    net(x).square().sum().backward()
+    if any(getattr(layer, "groups", 1) > 1 for layer in local.modules()):
+        return  # PyTorch counts each group's part as if it were the whole.
+    step = operations(lambda: local(x).square().sum().backward())
+    assert_used(server, net, forward + step)
 
 
 def test_training(pair, case):

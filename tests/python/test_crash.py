@@ -71,7 +71,7 @@ def test_a_start_that_is_killed_leaves_no_file(kept):
     kept.kill()
     kept.heal()
     kept.start()
-    assert not [path.name for path in kept.state.glob("*.*")]
+    assert not [path.name for path in kept.state.glob(".*")]
 
 
 @pytest.mark.cpu

@@ -11,12 +11,19 @@ from typing import Any, TypeVar
 
 import numpy as np
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from backboned import types
 from backboned.errors import InvalidArgument, MalformedAnswer
 from backboned.transport.tensors import float_name, numpy_dtype
 from backboned.v1 import backbone_service_pb2 as backbone_pb
-from backboned.v1 import checkpoint_pb2, instance_pb2, optimizer_pb2, selection_pb2
+from backboned.v1 import (
+    checkpoint_pb2,
+    instance_pb2,
+    optimizer_pb2,
+    selection_pb2,
+    usage_pb2,
+)
 from backboned.v1 import instance_service_pb2 as pb
 
 V = TypeVar("V")
@@ -224,6 +231,31 @@ def weights_message(
     )
 
 
+def usage_request(
+    by: str | Sequence[str],
+    since: datetime.datetime | datetime.timedelta | None,
+    until: datetime.datetime | datetime.timedelta | None,
+) -> pb.ListUsageRequest:
+    """Make the contract's question for what was used."""
+    words = [by] if isinstance(by, str) else by
+    return pb.ListUsageRequest(
+        by=[_number(usage_pb2.UsageBy, "by", word) for word in words],
+        since=_timestamp(since),
+        until=_timestamp(until),
+    )
+
+
+def _timestamp(time: datetime.datetime | datetime.timedelta | None) -> Timestamp | None:
+    if time is None:
+        return None
+    utc = datetime.timezone.utc
+    if isinstance(time, datetime.timedelta):
+        time = datetime.datetime.now(utc) - time
+    stamp = Timestamp()
+    stamp.FromDatetime(time.astimezone(utc))
+    return stamp
+
+
 # Contents of answers. An answer that breaks the contract is a MalformedAnswer.
 
 
@@ -242,7 +274,7 @@ def _read(kind: type[V], *messages: Any, **given: Any) -> V:
 
 def _value(field: Any) -> Any:
     if isinstance(field, Duration):
-        return field.ToNanoseconds() / 1e9
+        return read_duration(field)
     if isinstance(field, instance_pb2.ArgumentValue):
         return read_argument(field)
     if isinstance(field, (str, bytes)) or not hasattr(field, "__len__"):
@@ -353,6 +385,22 @@ def read_checkpoint(message: checkpoint_pb2.Checkpoint) -> types.Checkpoint:
         create_time=message.create_time.ToDatetime(datetime.timezone.utc),
         instance=read_instance(message.instance),
     )
+
+
+def read_usage(message: usage_pb2.UsageRow) -> types.UsageRow:
+    """Read what calls have used."""
+    return _read(
+        types.UsageRow,
+        message,
+        begin=message.begin.ToDatetime(datetime.timezone.utc),
+        end=message.end.ToDatetime(datetime.timezone.utc),
+        flops=int(message.flops),
+    )
+
+
+def read_duration(message: Duration) -> float:
+    """Read seconds."""
+    return message.ToNanoseconds() / 1e9
 
 
 def read_optimizer(message: optimizer_pb2.Optimizer) -> types.Optimizer:

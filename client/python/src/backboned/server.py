@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -403,6 +404,34 @@ class Server:
             request_id=fresh_id(), checkpoint=name, number=number
         )
         calls.ask(self.channel, request, timeout)
+
+    def usage(
+        self,
+        by: str | Sequence[str] = "user",
+        since: datetime.datetime | datetime.timedelta | None = None,
+        until: datetime.datetime | datetime.timedelta | None = None,
+        timeout: float | None = None,
+    ) -> types.UsageReport:
+        """Tell what the caller has used of the server; to admins what everybody has.
+
+        Parameters
+        ----------
+        by : {"user", "instance", "label"} or sequence of them
+            What a row is of; ``()``: one row of all.
+        since, until : datetime or timedelta, optional
+            Hours that begin then or later, and before; or so long ago. By default all
+            that the server knows: a year, if it has a state folder, else since its
+            start.
+        """
+        request = contract.usage_request(by, since, until)
+        rows: list[types.UsageRow] = []
+        while True:
+            page = calls.ask(self.channel, request, timeout)
+            rows += map(contract.read_usage, page.rows)
+            request.page_token = page.next_page_token
+            if not request.page_token:
+                busy = contract.read_duration(page.device_busy)
+                return types.UsageReport(tuple(rows), busy)
 
     def delete(self, name: str, timeout: float | None = None) -> None:
         """Delete the instance of this name and its tapes.

@@ -42,6 +42,8 @@ __all__ = [
     "Traffic",
     "TrainStep",
     "Usage",
+    "UsageReport",
+    "UsageRow",
     "Version",
     "Waiting",
 ]
@@ -603,6 +605,36 @@ class Checkpoint:
     bytes: int
     server_version: str
     torch_version: str
+
+
+@dataclasses.dataclass(frozen=True)
+class UsageRow:
+    """The usage of calls; times in UTC, of hours that are whole.
+
+    `principal`, `instance` (``owner/name``), `instance_uid` and `label` are empty if
+    the row is of all, or of calls that have none. `device_time` is in seconds: of work
+    that ran together with others' its part by samples. `flops` are the operations of
+    forwards and backwards (docs/usage.md). Bytes are those of the calls' messages.
+    """
+
+    principal: str
+    instance: str
+    instance_uid: str
+    label: str
+    begin: datetime.datetime
+    end: datetime.datetime
+    calls: int
+    device_time: float
+    flops: int
+    received_bytes: int
+    sent_bytes: int
+
+
+class UsageReport(NamedTuple):
+    """Rows, and the seconds that all devices worked meanwhile, for whomever."""
+
+    rows: tuple[UsageRow, ...]
+    device_busy: float
 
 
 @dataclasses.dataclass(frozen=True)
