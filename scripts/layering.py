@@ -109,7 +109,7 @@ MAY_USE: dict[str, set[str] | None] = {
     "client/cpp": {
         *("base", "proto", "proto/wire", "gRPC", "OpenSSL", "Protobuf", "yaml-cpp"),
     },
-    # The program of who runs a server: users, tokens, a front.
+    # The program backbonectl: instances, users, tokens, a front.
     "client/cli": {
         *("base", "proto", "users", "client/cpp"),
         *("CLI11", "nlohmann-json", "OpenSSL", "Protobuf", "yaml-cpp"),

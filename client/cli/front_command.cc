@@ -10,6 +10,7 @@
 #include <cstring>
 #include <filesystem>
 #include <iostream>
+#include <memory>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/ascii.h"
@@ -27,6 +28,7 @@
 #include "client/cli/front_files.h"
 #include "client/cli/keys.h"
 #include "client/cli/tokens.h"
+#include "client/cli/user_commands.h"
 
 namespace backboned::cli {
 namespace {
@@ -284,6 +286,52 @@ absl::Status Front::Write() {
 
 absl::Status WriteFront(const FrontOptions& options) {
   return Front(options).Write();
+}
+
+void AddFrontCommand(CommandLine& line) {
+  const auto users = std::make_shared<std::string>(DefaultUsersFile());
+  const auto front = std::make_shared<FrontOptions>();
+  CLI::App* const command = line.Add(
+      "front",
+      "Writes the configuration of an Envoy that stands before a server, asks "
+      "for tokens or certificates, and says who calls",
+      [=] {
+        front->signing_key = SigningKeyOf(*users, front->signing_key);
+        return WriteFront(*front);
+      });
+  AddUsersFile(command, *users);
+  const auto add = [command](const std::string& name, std::string& value,
+                             const std::string& type, const std::string& help) {
+    return command->add_option(name, value, help)
+        ->capture_default_str()
+        ->type_name(type);
+  };
+  add("--out", front->out, "DIR", "The folder to write");
+  add("--address", front->address, "IP:PORT", "Where the front listens")
+      ->required();
+  add("--server", front->server, "unix:/PATH", "The socket of the server");
+  add("--admin", front->admin, "unix:/PATH",
+      "The socket of Envoy's admin interface; else admin.sock in --out");
+  add("--name", front->name, "NAME",
+      "DNS name or IP address by which clients reach the front; else that of "
+      "--address");
+  add("--certificate", front->certificate, "FILE",
+      "The front's certificate and its chain, PEM; else one of a CA of its "
+      "own");
+  add("--key", front->key, "FILE", "The certificate's key, PEM");
+  add("--client-ca", front->client_ca, "FILE",
+      "CAs, PEM, whose certificates let clients in, by their one DNS name");
+  add("--crl", front->crl, "FILE", "Those of them that are revoked, PEM");
+  add("--signing-key", front->signing_key, "FILE",
+      "The key that signs tokens; else signing-key.pem beside the users file");
+  command
+      ->add_option("--max-connections", front->max_connections,
+                   "Most connections of clients at once")
+      ->check(CLI::Range(1, 100'000))
+      ->capture_default_str();
+  command->add_flag("--json", front->json,
+                    "Takes unary methods as JSON, too: POST "
+                    "/backboned.v1.BackboneService/Extract");
 }
 
 }  // namespace backboned::cli

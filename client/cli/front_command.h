@@ -6,6 +6,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "client/cli/command_line.h"
 
 namespace backboned::cli {
 
@@ -37,6 +38,9 @@ struct FrontOptions {
 // Writes the folder. Files that are as they should be stay. Prints what is to
 // be done then. Errors are one sentence for the one who typed the command.
 absl::Status WriteFront(const FrontOptions& options);
+
+// Adds `front`.
+void AddFrontCommand(CommandLine& line);
 
 }  // namespace backboned::cli
 

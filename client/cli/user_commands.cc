@@ -4,11 +4,14 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdlib>
 #include <iostream>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
@@ -108,7 +111,124 @@ std::string FormatNumber(const std::optional<double>& number) {
   return number ? absl::StrCat(*number) : "-";
 }
 
+// Checks a part of something.
+CLI::Validator IsFraction() {
+  const auto check = [](const std::string& text) {
+    double part = 0;
+    return absl::SimpleAtod(text, &part) && part > 0 && part <= 1
+               ? std::string()
+               : absl::StrCat(text, " is not above 0 and at most 1");
+  };
+  return CLI::Validator(check, "");
+}
+
+void AddUserAdd(CommandLine& line, CLI::App* user) {
+  const auto users = std::make_shared<std::string>(DefaultUsersFile());
+  const auto added = std::make_shared<NewUser>();
+  CLI::App* const add = line.Add(
+      "add", "Lets a user call", [=] { return AddUser(*users, *added); }, user);
+  AddUsersFile(add, *users);
+  add->add_option("NAME", added->name, "The principal")->required();
+  add->add_option("--rights", added->rights, "What the user may do")
+      ->check(CLI::IsMember({"infer", "train", "admin"}))
+      ->capture_default_str();
+  add->add_option("--share", added->share,
+                  "Weight of its share of a device; others have 1")
+      ->check(CLI::Range(0.001, 1000.0))
+      ->type_name("W");
+  add->add_option("--quota", added->quota,
+                  "Part of each limit that it may use, above 0 and at most 1")
+      ->check(IsFraction())
+      ->type_name("Q");
+  add->add_option("--account", added->account,
+                  "The Unix account by which it connects")
+      ->type_name("ACCOUNT");
+  add->add_option("--expires", added->expires,
+                  "The last day, in UTC, on which it may call: 2027-03-31")
+      ->type_name("DAY");
+  add->add_option("--socket", added->socket,
+                  "Where users with an account connect")
+      ->capture_default_str()
+      ->type_name("unix:/PATH");
+}
+
+void AddUserToken(CommandLine& line, CLI::App* user) {
+  const auto users = std::make_shared<std::string>(DefaultUsersFile());
+  const auto token = std::make_shared<TokenOptions>();
+  CLI::App* const command = line.Add(
+      "token", "Gives a user a new token, and ends its older ones",
+      [=] { return GiveToken(*users, *token); }, user);
+  AddUsersFile(command, *users);
+  command->add_option("NAME", token->name, "The principal")->required();
+  command->add_option("--days", token->days, "Days until the token expires")
+      ->check(CLI::Range(1, 3650))
+      ->capture_default_str();
+  command
+      ->add_option("--connection", token->connection,
+                   "The connection file to write; else standard output")
+      ->type_name("FILE");
+  command
+      ->add_option("--signing-key", token->signing_key,
+                   "The key that signs; else signing-key.pem beside the "
+                   "users file")
+      ->type_name("FILE");
+  command
+      ->add_option("--front", token->front,
+                   "The folder of `backbonectl front`, which knows the "
+                   "front's address and CA")
+      ->capture_default_str()
+      ->type_name("DIR");
+  command->add_option("--target", token->target, "Another address of the front")
+      ->type_name("HOST:PORT");
+  command
+      ->add_option("--ca", token->ca_file,
+                   "The certificate of the front's CA, PEM, if machines do "
+                   "not know it")
+      ->type_name("FILE");
+}
+
+void AddUserList(CommandLine& line, CLI::App* user) {
+  const auto users = std::make_shared<std::string>(DefaultUsersFile());
+  const auto json = std::make_shared<bool>(false);
+  CLI::App* const list = line.Add(
+      "list", "Prints the users", [=] { return ListUsers(*users, *json); },
+      user);
+  AddUsersFile(list, *users);
+  list->add_flag("--json", *json, "As JSON");
+}
+
+void AddUserRemove(CommandLine& line, CLI::App* user) {
+  const auto users = std::make_shared<std::string>(DefaultUsersFile());
+  const auto removed = std::make_shared<std::string>();
+  CLI::App* const remove = line.Add(
+      "remove", "Lets a user call no more",
+      [=] { return RemoveUser(*users, *removed); }, user);
+  AddUsersFile(remove, *users);
+  remove->add_option("NAME", *removed, "The principal")->required();
+}
+
 }  // namespace
+
+void AddUserCommands(CommandLine& line) {
+  CLI::App* const user = line.AddGroup("user", "The users of a server");
+  AddUserAdd(line, user);
+  AddUserList(line, user);
+  AddUserRemove(line, user);
+  AddUserToken(line, user);
+}
+
+std::string DefaultUsersFile() {
+  const char* const named = std::getenv("BACKBONED_USERS");
+  return named == nullptr ? "/etc/backboned/users.yaml" : named;
+}
+
+void AddUsersFile(CLI::App* command, std::string& users_file) {
+  command
+      ->add_option("--users", users_file,
+                   "The users file, by default that of BACKBONED_USERS")
+      ->capture_default_str()
+      ->type_name("FILE");
+}
 
 std::string SigningKeyOf(const std::string& users_file,
                          const std::string& signing_key) {

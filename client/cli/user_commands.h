@@ -7,8 +7,18 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "client/cli/command_line.h"
 
 namespace backboned::cli {
+
+// Adds `user` and its commands.
+void AddUserCommands(CommandLine& line);
+
+// Returns the users file of BACKBONED_USERS, or the usual one.
+std::string DefaultUsersFile();
+
+// Adds --users to a command.
+void AddUsersFile(CLI::App* command, std::string& users_file);
 
 // Errors of these functions are one sentence for the one who typed the command.
 
