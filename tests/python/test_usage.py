@@ -1,7 +1,11 @@
 """The usage that a server keeps: by user, network and label."""
 
+import csv
 import datetime
+import io
+import json
 import sqlite3
+import subprocess
 import threading
 import time
 
@@ -229,3 +233,45 @@ def test_a_file_of_a_newer_server_is_refused(kept):
     assert not kept.begin()
     assert kept.process.wait() == 1
     assert "has format 2, of a newer server; this one reads 1" in kept.log()
+
+
+@pytest.mark.cpu
+def test_backbonectl_prints_it(kept, backbonectl):
+    def run(*arguments, principal="a"):
+        return subprocess.run(
+            [backbonectl, "usage", f"--server={kept.target(principal)}", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    with kept.connect("a", label="run") as server:
+        net = server.create(**RESNET, module=False, name="net")
+        net.forward(X)
+        row = after(server, 2, "a/net")
+    table = run().stdout.splitlines()
+    assert table[0].split() == ["USER", "CALLS", "DEVICE", "FLOP", "RECEIVED", "SENT"]
+    assert table[1].startswith("a ") and len(table) == 3
+    assert table[2].startswith("devices worked ") and table[2].endswith(" in all")
+
+    listed = run("--by=user,instance", "--by=label", "--since=2h", "--csv").stdout
+    rows = {r["instance"]: r for r in csv.DictReader(io.StringIO(listed))}
+    assert rows["a/net"]["label"] == "run" and rows["a/net"]["principal"] == "a"
+    assert rows["a/net"]["instance_uid"] == row.instance_uid
+    assert int(rows["a/net"]["flops"]) == row.flops > 0
+    assert float(rows["a/net"]["device_seconds"]) == pytest.approx(row.device_time)
+
+    answer = json.loads(run("--by=instance", "--json").stdout)
+    (found,) = [r for r in answer["rows"] if r["instance"] == "a/net"]
+    assert found["flops"] == row.flops and found["calls"] == str(row.calls)
+
+    assert len(run("--until=2h").stdout.splitlines()) == 2  # No row.
+    for wrong, said in {
+        "--since=soon": "--since soon is no time; it is like 30d",
+        "--by=day": "day",
+        "--csv --json": "--json",
+    }.items():
+        ended = run(*wrong.split())
+        assert (ended.returncode, ended.stdout) == (2, "")
+        assert said in ended.stderr
+    assert run("--server=unix:/nowhere", "--timeout=0.2").returncode != 0
