@@ -85,7 +85,7 @@ int CommandLine::Run(int argc, const char* const* argv) {
     return Refuse(
         absl::StrCat(error.what(), "; see ", TypedOf(app_), " --help"), kUsage);
   }
-  // What a command printed before it failed, too.
+  // So that what a command printed before it failed is there, too.
   const bool is_printed = std::cout.flush() && std::fflush(stdout) == 0;
   if (!status_.ok()) {
     return Refuse(std::string(status_.message()), ExitCodeOf(status_));
