@@ -14,6 +14,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "backbones/dtypes.h"
 #include "base/errors.h"
 
 namespace backboned {
@@ -172,10 +173,10 @@ class Planner {
                             resizes ? " (of another image size: set "
                                       "resize_position_embedding)"
                                     : ""));
-    } else if (!Converts(entry.dtype, slot.dtype)) {
+    } else if (!Converts(DtypeOf(entry.dtype), slot.dtype)) {
       if (!reason_) reason_ = Reason::kDtypeMismatch;
       Complain(absl::StrCat(Quote(entry.name), " is ",
-                            c10::toString(entry.dtype), ", expected ",
+                            c10::toString(DtypeOf(entry.dtype)), ", expected ",
                             c10::toString(slot.dtype)));
     }
   }
@@ -205,10 +206,10 @@ std::span<std::byte> BytesOf(const at::Tensor& tensor) {
 // one, with its own dtype.
 absl::Status ReadPieces(const SafetensorsEntry& entry, SafetensorsFile& file,
                         const at::Tensor& target) {
-  const auto size = static_cast<int64_t>(c10::elementSize(entry.dtype));
+  const int64_t size = ElementBytes(entry.dtype);
   const int64_t elements = (entry.end - entry.begin) / size;
   const int64_t step = std::min(elements, kChunkBytes / size);
-  const at::Tensor piece = at::empty({step}, entry.dtype);
+  const at::Tensor piece = at::empty({step}, DtypeOf(entry.dtype));
   for (int64_t begin = 0; begin < elements; begin += step) {
     const at::Tensor part =
         piece.narrow(0, 0, std::min(step, elements - begin));
@@ -270,9 +271,10 @@ absl::Status LoadNext(size_t i, const LoadPlan& plan, SafetensorsFile& file,
     const bool fits = at::IntArrayRef(entry.shape) == place->sizes();
     fresh = at::empty(entry.shape, fits ? place->scalar_type() : at::kFloat);
   }
-  absl::Status status = fresh.defined() && fresh.scalar_type() == entry.dtype
-                            ? file.ReadNext(BytesOf(fresh))
-                            : ReadPieces(entry, file, fresh);
+  absl::Status status =
+      fresh.defined() && fresh.scalar_type() == DtypeOf(entry.dtype)
+          ? file.ReadNext(BytesOf(fresh))
+          : ReadPieces(entry, file, fresh);
   if (status.ok() && place != nullptr) *place = Fitted(fresh, *place);
   return status;
 }

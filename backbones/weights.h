@@ -11,8 +11,8 @@
 
 #include "absl/status/statusor.h"
 #include "backbones/layout.h"
-#include "backbones/safetensors.h"
 #include "backbones/state.h"
+#include "base/safetensors.h"
 
 namespace backboned {
 

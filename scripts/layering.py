@@ -19,12 +19,12 @@ from pathlib import Path, PurePosixPath
 # are rooms inside. Each row lists the rooms and the heavy libraries that a room may
 # include besides itself. None: everything.
 MAY_USE: dict[str, set[str] | None] = {
-    "base": {"OpenSSL"},
+    # nlohmann-json reads the header of a safetensors file.
+    "base": {"OpenSSL", "nlohmann-json"},
     "users": {"base", "yaml-cpp"},
     # OpenSSL computes digests.
     "proto/wire": {"proto", "gRPC", "OpenSSL", "Protobuf"},
-    # nlohmann-json reads the header of a weights file.
-    "backbones": {"base", "LibTorch", "nlohmann-json"},
+    "backbones": {"base", "LibTorch"},
     "server/scheduler": set(),
     "server/metrics": {"prometheus-cpp"},
     # SQLite's header lies in no folder.

@@ -11,7 +11,6 @@
 #include "absl/strings/str_cat.h"
 #include "backbones/dtypes.h"
 #include "backbones/optimizer_slots.h"
-#include "backbones/safetensors.h"
 #include "base/digest.h"
 #include "base/errors.h"
 #include "server/device/host_view.h"
@@ -102,7 +101,7 @@ FileImage ImageOf(const std::vector<SavedTensor>& file) {
     const int64_t begin = end;
     end += static_cast<int64_t>(saved.tensor.nbytes());
     entries.push_back({.name = saved.name,
-                       .dtype = saved.tensor.scalar_type(),
+                       .dtype = SafetensorsDtypeOf(saved.tensor.scalar_type()),
                        .shape = saved.tensor.sizes().vec(),
                        .begin = begin,
                        .end = end});
@@ -225,17 +224,18 @@ absl::Status StateReader::ReadTensor(SafetensorsFile& file,
         absl::StrCat("the network has no tensor ", Quote(entry.name)));
   }
   const Place& place = found->second;
-  if (entry.shape != place.shape || entry.dtype != place.dtype) {
-    return Unreadable(absl::StrCat(
-        "tensor ", Quote(entry.name), " is ", DtypeName(entry.dtype), " ",
-        FormatShape(entry.shape), ", expected ", DtypeName(place.dtype), " ",
-        FormatShape(place.shape)));
+  const at::ScalarType dtype = DtypeOf(entry.dtype);
+  if (entry.shape != place.shape || dtype != place.dtype) {
+    return Unreadable(
+        absl::StrCat("tensor ", Quote(entry.name), " is ", DtypeName(dtype),
+                     " ", FormatShape(entry.shape), ", expected ",
+                     DtypeName(place.dtype), " ", FormatShape(place.shape)));
   }
   if (place.tensor->defined()) {
     return Unreadable(
         absl::StrCat("tensor ", Quote(entry.name), " is there twice"));
   }
-  at::Tensor tensor = at::empty(entry.shape, entry.dtype);
+  at::Tensor tensor = at::empty(entry.shape, dtype);
   absl::Status read = file.ReadNext(MutableBytes(tensor));
   if (read.ok()) *place.tensor = std::move(tensor);
   return read;

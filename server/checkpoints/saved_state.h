@@ -24,8 +24,8 @@
 #include "absl/status/statusor.h"
 #include "backbones/layout.h"
 #include "backbones/optimizer.h"
-#include "backbones/safetensors.h"
 #include "backbones/state.h"
+#include "base/safetensors.h"
 #include "server/checkpoints/state_folder.h"
 
 namespace backboned {

@@ -12,10 +12,10 @@
 
 #include "absl/status/statusor.h"
 #include "backbones/layout.h"
-#include "backbones/safetensors.h"
 #include "backbones/state.h"
 #include "backbones/weights.h"
 #include "base/digest.h"
+#include "base/safetensors.h"
 
 namespace backboned {
 

@@ -1,4 +1,4 @@
-#include "backbones/safetensors.h"
+#include "base/safetensors.h"
 
 #include <ATen/ops/arange.h>
 #include <ATen/ops/zeros.h>
@@ -58,7 +58,7 @@ TEST(ParseSafetensorsHeaderTest, SortsByTheDatasOrder) {
   ASSERT_THAT(entries, IsOk());
   ASSERT_THAT(*entries, SizeIs(3));
   EXPECT_EQ((*entries)[0].name, "b");
-  EXPECT_EQ((*entries)[0].dtype, at::kBFloat16);
+  EXPECT_EQ((*entries)[0].dtype, SafetensorsDtype::kBf16);
   EXPECT_THAT((*entries)[0].shape, SizeIs(0));
   EXPECT_EQ((*entries)[1].name, "z");
   EXPECT_THAT((*entries)[1].shape, ElementsAre(2, 1));

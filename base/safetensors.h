@@ -10,10 +10,8 @@
 // The file is read, not mapped, so that cutting it short meanwhile is an error
 // and not a signal.
 
-#ifndef BACKBONED_BACKBONES_SAFETENSORS_H_
-#define BACKBONED_BACKBONES_SAFETENSORS_H_
-
-#include <c10/core/ScalarType.h>
+#ifndef BACKBONED_BASE_SAFETENSORS_H_
+#define BACKBONED_BASE_SAFETENSORS_H_
 
 #include <cstddef>
 #include <cstdint>
@@ -34,10 +32,30 @@ inline constexpr int64_t kMaxSafetensorsHeaderBytes = 100'000'000;
 inline constexpr size_t kMaxSafetensorsNameBytes = 512;
 inline constexpr size_t kMaxSafetensorsDimensions = 8;
 
+// The element types of a file.
+enum class SafetensorsDtype {
+  kBool,
+  kU8,
+  kI8,
+  kI16,
+  kI32,
+  kI64,
+  kF16,
+  kBf16,
+  kF32,
+  kF64
+};
+
+// Returns a type's name in a file: `F32`.
+std::string_view NameOf(SafetensorsDtype dtype);
+
+// Returns the bytes of an element.
+int64_t ElementBytes(SafetensorsDtype dtype);
+
 // A tensor of a file.
 struct SafetensorsEntry {
   std::string name;
-  at::ScalarType dtype = at::kFloat;
+  SafetensorsDtype dtype = SafetensorsDtype::kF32;
   std::vector<int64_t> shape;
   // Its first byte, counted from the header's end, and one past its last.
   int64_t begin = 0;
@@ -88,4 +106,4 @@ class SafetensorsFile {
 
 }  // namespace backboned
 
-#endif  // BACKBONED_BACKBONES_SAFETENSORS_H_
+#endif  // BACKBONED_BASE_SAFETENSORS_H_

@@ -1,4 +1,4 @@
-#include "backbones/safetensors.h"
+#include "base/safetensors.h"
 
 #include <sys/stat.h>
 #include <unistd.h>
@@ -25,21 +25,26 @@ static_assert(std::endian::native == std::endian::little);
 constexpr int64_t kLengthBytes = 8;
 constexpr std::string_view kMetadataName = "__metadata__";
 
-struct NamedType {
+struct Type {
   std::string_view name;
-  at::ScalarType type;
+  int64_t bytes;
 };
 
-constexpr auto kTypes = std::to_array<NamedType>({{"BOOL", at::kBool},
-                                                  {"U8", at::kByte},
-                                                  {"I8", at::kChar},
-                                                  {"I16", at::kShort},
-                                                  {"I32", at::kInt},
-                                                  {"I64", at::kLong},
-                                                  {"F16", at::kHalf},
-                                                  {"BF16", at::kBFloat16},
-                                                  {"F32", at::kFloat},
-                                                  {"F64", at::kDouble}});
+// By SafetensorsDtype.
+constexpr auto kTypes = std::to_array<Type>({{"BOOL", 1},
+                                             {"U8", 1},
+                                             {"I8", 1},
+                                             {"I16", 2},
+                                             {"I32", 4},
+                                             {"I64", 8},
+                                             {"F16", 2},
+                                             {"BF16", 2},
+                                             {"F32", 4},
+                                             {"F64", 8}});
+
+const Type& TypeOf(SafetensorsDtype dtype) {
+  return kTypes[static_cast<size_t>(dtype)];
+}
 
 absl::Status Unsound(std::string_view message) {
   return Error(absl::StatusCode::kFailedPrecondition,
@@ -125,12 +130,13 @@ class HeaderHandler : public nlohmann::json_sax<nlohmann::json> {
   bool string(std::string& text) override {
     if (place_ == Place::kMetadataValue) return Go(Place::kMetadata);
     if (place_ != Place::kDtype) return Unexpected("a string");
-    const auto* found = std::ranges::find(kTypes, text, &NamedType::name);
+    const auto* found = std::ranges::find(kTypes, text, &Type::name);
     if (found == kTypes.end()) {
       return Fail(absl::StrCat("tensor ", Quote(entries_.back().name),
                                " has an unknown dtype ", Quote(text)));
     }
-    entries_.back().dtype = found->type;
+    entries_.back().dtype =
+        static_cast<SafetensorsDtype>(found - kTypes.begin());
     return Go(Place::kEntry);
   }
 
@@ -221,7 +227,7 @@ class HeaderHandler : public nlohmann::json_sax<nlohmann::json> {
 
 // Returns the bytes of a tensor, or nothing if no 64-bit number holds them.
 std::optional<int64_t> BytesOf(const SafetensorsEntry& entry) {
-  auto bytes = static_cast<int64_t>(c10::elementSize(entry.dtype));
+  int64_t bytes = ElementBytes(entry.dtype);
   for (const int64_t size : entry.shape) {
     if (__builtin_mul_overflow(bytes, size, &bytes)) return std::nullopt;
   }
@@ -276,6 +282,10 @@ absl::Status ReadExactly(int fd, std::span<std::byte> bytes) {
 
 }  // namespace
 
+std::string_view NameOf(SafetensorsDtype dtype) { return TypeOf(dtype).name; }
+
+int64_t ElementBytes(SafetensorsDtype dtype) { return TypeOf(dtype).bytes; }
+
 absl::StatusOr<std::vector<SafetensorsEntry>> ParseSafetensorsHeader(
     std::string_view header, int64_t data_bytes) {
   if (!header.starts_with('{')) {
@@ -298,8 +308,7 @@ std::string SafetensorsHeader(std::span<const SafetensorsEntry> entries) {
   nlohmann::ordered_json json;
   json[std::string(kMetadataName)]["format"] = "pt";
   for (const SafetensorsEntry& entry : entries) {
-    const auto type = std::ranges::find(kTypes, entry.dtype, &NamedType::type);
-    json[entry.name] = {{"dtype", type->name},
+    json[entry.name] = {{"dtype", NameOf(entry.dtype)},
                         {"shape", entry.shape},
                         {"data_offsets", {entry.begin, entry.end}}};
   }
