@@ -81,6 +81,7 @@ struct Calls::Stream {
   absl::Status malformed;  // Why this client ended it.
   uint64_t last = 0;       // The last call's number.
   absl::Time written = absl::Now();
+  size_t written_bytes = 0;  // Of the part that is, or was last, written.
   bool is_open = false;
   bool takes_calls = true;
   bool has_answered = false;
@@ -340,6 +341,7 @@ void Calls::Advance() {
   if (part.has_value()) {
     stream.writes = true;
     stream.written = absl::Now();
+    stream.written_bytes = part->Length();
     stream.rpc->Write(*part, Tag(Event::kWritten));
   } else if (half_closes_) {
     half_closes_ = false;
@@ -422,10 +424,12 @@ void Calls::Handle(Event event, bool ok) {
       break;
     case Event::kRead:
       stream.reads = false;
+      if (ok) TellMoved(stream.part.Length());
       if (ok) TakePart(std::exchange(stream.part, grpc::ByteBuffer()));
       break;
     case Event::kWritten:
       stream.writes = false;
+      if (ok) TellMoved(std::exchange(stream.written_bytes, 0));
       break;
     case Event::kFinished:
       EndStream();
@@ -437,6 +441,10 @@ void Calls::Handle(Event event, bool ok) {
     stream.rpc->Read(&stream.part, Tag(Event::kRead));
   }
   Advance();
+}
+
+void Calls::TellMoved(size_t bytes) const {
+  if (options_.moved) options_.moved(static_cast<int64_t>(bytes));
 }
 
 void Calls::TakePart(grpc::ByteBuffer buffer) {

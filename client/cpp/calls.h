@@ -109,6 +109,7 @@ class Calls {
   int64_t ChunkBytes() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   grpc::ByteBuffer FirstPart(Call& call) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Handle(Event event, bool ok) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void TellMoved(size_t bytes) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   void TakePart(grpc::ByteBuffer part) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void EndStream() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void End(Call& call, absl::Status status)

@@ -47,6 +47,8 @@ class Client {
   // The options, with the session in use.
   const Options& options() const { return connection_->options(); }
 
+  const Connection& connection() const { return *connection_; }
+
   // Returns a handle of the instance `name`, or `owner/name`. Makes no call.
   Backbone backbone(std::string name) const;
 

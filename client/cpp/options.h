@@ -4,6 +4,7 @@
 #define BACKBONED_CLIENT_CPP_OPTIONS_H_
 
 #include <cstdint>
+#include <functional>
 #include <string>
 
 #include "absl/time/time.h"
@@ -39,6 +40,12 @@ struct Options {
 
   // The client's, and the CA by which it knows the server.
   Credentials credentials = {};
+
+  // Is told the bytes of each part that has gone or come in the stream of
+  // calls, e.g. to show how much is done; once more if a call is repeated. Is
+  // called by threads that wait for calls, one at a time, and may not use the
+  // client. Null: nobody is told.
+  std::function<void(int64_t bytes)> moved = nullptr;
 };
 
 }  // namespace backboned::client
