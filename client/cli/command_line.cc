@@ -77,21 +77,22 @@ CLI::App* CommandLine::AddGroup(const std::string& name,
 }
 
 int CommandLine::Run(int argc, const char* const* argv) {
+  int code = kDone;
   try {
     app_.parse(argc, argv);
   } catch (const CLI::Success& help) {
-    return app_.exit(help);
+    code = app_.exit(help);
   } catch (const CLI::ParseError& error) {
     return Refuse(
         absl::StrCat(error.what(), "; see ", TypedOf(app_), " --help"), kUsage);
   }
-  // So that what a command printed before it failed is there, too.
+  // A command that failed may have printed something before.
   const bool is_printed = std::cout.flush() && std::fflush(stdout) == 0;
   if (!status_.ok()) {
     return Refuse(std::string(status_.message()), ExitCodeOf(status_));
   }
-  if (!is_printed) return Refuse("standard output cannot be written", kFailed);
-  return kDone;
+  return is_printed ? code
+                    : Refuse("standard output cannot be written", kFailed);
 }
 
 }  // namespace backboned::cli

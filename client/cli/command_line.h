@@ -22,17 +22,36 @@
 
 namespace backboned::cli {
 
-// Exit statuses, by the kind of error. docs/backbonectl.md has them.
+// Exit statuses, by the kind of error.
 enum ExitCode {
   kDone = 0,
-  kFailed = 1,         // None of the others.
-  kUsage = 2,          // The command line, or a value in it.
-  kUnreachable = 3,    // No server, or one that serves no more.
-  kMissing = 4,        // No such instance, checkpoint, user, file.
-  kNotAllowed = 5,     // Who calls may not.
-  kConflict = 6,       // It exists, was changed, or is in another state.
-  kExhausted = 7,      // A limit, a full disk, a deadline.
-  kInterrupted = 130,  // Ctrl-C.
+  kFailed = 1,
+  kUsage = 2,
+  kUnreachable = 3,
+  kMissing = 4,
+  kNotAllowed = 5,
+  kConflict = 6,
+  kExhausted = 7,
+  kInterrupted = 130,
+};
+
+// Their meaning, for the man page; docs/backbonectl.md has the same.
+struct ExitMeaning {
+  ExitCode code;
+  const char* meaning;
+};
+inline constexpr ExitMeaning kExitMeanings[] = {
+    {kDone, "Done."},
+    {kFailed, "Failed for another reason than those below."},
+    {kUsage, "The command line is wrong, or a value in it."},
+    {kUnreachable, "The server cannot be reached, or serves no more."},
+    {kMissing, "There is no such instance, checkpoint, user or file."},
+    {kNotAllowed, "The caller may not do this, or is unknown."},
+    {kConflict,
+     "It exists already, has another version, or is in a state that does not "
+     "allow this."},
+    {kExhausted, "A limit is reached, a disk is full, or time is over."},
+    {kInterrupted, "Interrupted by Ctrl-C; nothing is left half-written."},
 };
 
 // Returns the exit status of a command that ended with `status`.
@@ -60,7 +79,7 @@ class CommandLine {
   CLI::App* AddGroup(const std::string& name, const std::string& help);
 
   // Reads the arguments, and does the command that they name. Prints what is
-  // wrong, and returns the exit status.
+  // wrong, and returns the exit status; all that was printed has left.
   int Run(int argc, const char* const* argv);
 
  private:

@@ -4,12 +4,17 @@
 #define BACKBONED_CLIENT_CLI_SERVER_OPTIONS_H_
 
 #include <CLI/App.hpp>
+#include <cstdint>
+#include <functional>
 #include <string>
 
 #include "absl/status/statusor.h"
 #include "client/cpp/client.h"
 
 namespace backboned::cli {
+
+// The heading of these options in --help.
+inline constexpr char kServerGroup[] = "The server";
 
 // Options of each command that calls a server.
 struct ServerOptions {
@@ -23,9 +28,11 @@ struct ServerOptions {
 void AddServerOptions(CLI::App* command, ServerOptions& options,
                       bool has_json = true);
 
-// Connects to the server. Returns kUnavailable if it does not answer,
-// kInvalidArgument if none is named.
-absl::StatusOr<client::Client> ConnectTo(const ServerOptions& options);
+// Connects to the server. `moved` as in client::Options. Returns kUnavailable
+// if it does not answer, kInvalidArgument if none is named.
+absl::StatusOr<client::Client> ConnectTo(
+    const ServerOptions& options,
+    std::function<void(int64_t bytes)> moved = nullptr);
 
 }  // namespace backboned::cli
 
