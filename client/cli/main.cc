@@ -11,6 +11,7 @@
 #include "client/cli/instance_commands.h"
 #include "client/cli/interrupt.h"
 #include "client/cli/params_commands.h"
+#include "client/cli/top_command.h"
 #include "client/cli/usage_command.h"
 #include "client/cli/user_commands.h"
 
@@ -24,6 +25,7 @@ int main(int argc, char** argv) {
   AddParamsCommands(line);
   AddCheckpointCommands(line);
   AddHealthCommand(line);
+  AddTopCommand(line);
   AddUserCommands(line);
   AddFrontCommand(line);
   AddUsageCommand(line);
