@@ -5,6 +5,7 @@
 
 #include "client/cli/checkpoint_commands.h"
 #include "client/cli/command_line.h"
+#include "client/cli/completion.h"
 #include "client/cli/create_commands.h"
 #include "client/cli/front_command.h"
 #include "client/cli/health_command.h"
@@ -29,6 +30,7 @@ int main(int argc, char** argv) {
   AddUserCommands(line);
   AddFrontCommand(line);
   AddUsageCommand(line);
+  AddShellCommands(line);
   // Not by exit, which takes from gRPC's threads what they still use.
   std::_Exit(line.Run(argc, argv));
 }
