@@ -32,7 +32,8 @@ SLOW = (
     *("test_lifecycle", "test_mammoth_vit", "test_mammoth_hosted", "test_weights"),
     *("test_recovery", "test_crash", "test_admin", "test_checkpoint_faults"),
     *("test_usage", "test_pages", "test_metrics", "test_checkpoints"),
-    *("test_gpu_check", "test_peers"),
+    *("test_gpu_check", "test_peers", "test_cli", "test_cli_completion"),
+    *("test_sleep", "test_configuration"),
 )
 
 
