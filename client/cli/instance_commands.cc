@@ -76,6 +76,7 @@ void PrintInstances(const client::Client& client,
                {"VERSION", true},
                {"MEMORY", true},
                {"TAPES", true},
+               {"IDLE", true},
                {"AGE", true},
                {"FLAGS"}});
   ParameterCounts counts(client);
@@ -85,7 +86,7 @@ void PrintInstances(const client::Client& client,
                instance.device(), counts.Of(instance),
                FormatVersion(instance.version()),
                FormatBytes(instance.memory_bytes()),
-               absl::StrCat(instance.tape_count()),
+               absl::StrCat(instance.tape_count()), FormatIdle(instance),
                FormatAge(now - TimeOf(instance.create_time())),
                FormatFlags(instance)});
   }

@@ -111,7 +111,13 @@ std::string FormatFlags(const v1::Instance& instance) {
   if (instance.settings().shared()) flags.emplace_back("shared");
   if (instance.settings().frozen_size() > 0) flags.emplace_back("frozen");
   if (instance.ephemeral()) flags.emplace_back("unnamed");
+  if (instance.asleep()) flags.emplace_back("asleep");
   return absl::StrJoin(flags, ",");
+}
+
+std::string FormatIdle(const v1::Instance& instance) {
+  if (!instance.has_idle()) return "";
+  return FormatAge(absl::Seconds(instance.idle().seconds()));
 }
 
 std::string FormatName(const std::string& principal,
@@ -155,6 +161,7 @@ std::string Describe(const v1::Instance& instance) {
        absl::FormatTime("%Y-%m-%d %H:%M:%S UTC", TimeOf(instance.create_time()),
                         absl::UTCTimeZone())},
       {"weights", instance.weights()},
+      {"idle", FormatIdle(instance)},
       {"flags", FormatFlags(instance)},
       {"frozen", absl::StrJoin(instance.settings().frozen(), ", ")},
       {"optimizer", FormatOptimizer(instance)},

@@ -25,6 +25,10 @@ std::string FormatVersion(const v1::Version& version);
 // Returns what is special of an instance, `read-only,shared`; or nothing.
 std::string FormatFlags(const v1::Instance& instance);
 
+// Returns the time since its last use; nothing if an older server does not
+// tell.
+std::string FormatIdle(const v1::Instance& instance);
+
 // Returns a bare name for the caller's own, `owner/name` otherwise.
 std::string FormatName(const std::string& principal,
                        const v1::Instance& instance);

@@ -73,6 +73,7 @@ def test_what_is_made_is_listed(ctl):
         "1",
         "358 kB",
     )
+    assert re.fullmatch(r"\d+ s", row["IDLE"])
     (listed,) = ctl.json("ls")["instances"]
     assert (listed["benchmark"], listed["owner"]) == ("seq-mnist", "local")
     assert listed["memory_bytes"] == str(89610 * 4)
