@@ -19,6 +19,7 @@
 #include <memory>
 #include <optional>
 #include <set>
+#include <sstream>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -278,10 +279,12 @@ class Reloader {
       : argc_(argc), argv_(argv), texts_(options.texts), recovery_(recovery) {}
 
   void Reload() {
-    const std::variant<Options, int> parsed = ParseOptions(argc_, argv_);
+    std::ostringstream errors;
+    const std::variant<Options, int> parsed =
+        ParseOptions(argc_, argv_, errors);
     const Options* const options = std::get_if<Options>(&parsed);
     if (options == nullptr) {
-      spdlog::error("the configuration has a mistake; it stays as it was");
+      spdlog::error("the configuration stays as it was: {}", errors.str());
       return;
     }
     for (const auto& [key, text] : options->texts) {
@@ -520,7 +523,7 @@ int CheckConfig(const Options& options) {
 }
 
 int Main(int argc, char** argv) {
-  const std::variant<Options, int> parsed = ParseOptions(argc, argv);
+  const std::variant<Options, int> parsed = ParseOptions(argc, argv, std::cerr);
   if (const int* exit_code = std::get_if<int>(&parsed)) return *exit_code;
   const Options& options = std::get<Options>(parsed);
   if (options.check) return Report(Check(options));

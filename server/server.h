@@ -63,10 +63,10 @@ struct ServerOptions {
 class Server {
  public:
   // Starts a worker for each of `devices` (at least one; the first is the
-  // default), one for chores, and a sweeper for what expires. All lifetimes and
-  // costs are measured with `clock`, which must outlive the server.
-  // `checkpoints` is null if the server keeps nothing on its disk; `usage` is
-  // null if it keeps that in memory.
+  // default), one for chores, one for usage, and a sweeper for what expires.
+  // All lifetimes and costs are measured with `clock`, which must outlive the
+  // server. `checkpoints` is null if the server keeps nothing on its disk;
+  // `usage` is null if it keeps that in memory.
   Server(const std::vector<c10::Device>& devices, int threads,
          const ServerOptions& options, WeightsFolder weights = {},
          const Clock& clock = MonotonicClock(),
@@ -122,6 +122,9 @@ class Server {
   // thread, so that it takes at most one core from the devices' workers.
   DeviceWorker& chores() { return *chores_; }
 
+  // The worker for questions to usage(), which wait for its disk.
+  DeviceWorker& usage_reader() { return *usage_reader_; }
+
   // Returns the worker of a device by name: `cpu`, `cuda`, `cuda:1`; empty: the
   // default; kLeastUsedDevice: that.
   absl::StatusOr<DeviceWorker*> FindWorker(std::string_view device) const;
@@ -159,6 +162,7 @@ class Server {
       workers_;  // By device name.
   std::vector<DeviceWorker*> worker_order_;
   std::unique_ptr<DeviceWorker> chores_;
+  std::unique_ptr<DeviceWorker> usage_reader_;
 
   absl::Mutex mutex_;
   MonotonicCondVar ended_;

@@ -337,13 +337,17 @@ absl::StatusOr<CheckpointStore::Found> CheckpointStore::FindLiving(
                             std::string(uid)));
 }
 
-Task<absl::Status> CheckpointStore::Renumber(
+Task<absl::Status> CheckpointStore::Rewrite(
     const DeviceWorker::Request& request, const Found& living,
-    v1::Version version) {
+    const v1::Instance& now,
+    const std::function<absl::Status()>& check_wanted) {
   v1::Record record = living.record;
-  *record.mutable_checkpoint()->mutable_instance()->mutable_version() =
-      std::move(version);
+  v1::Instance& described = *record.mutable_checkpoint()->mutable_instance();
+  *described.mutable_version() = now.version();
+  *described.mutable_settings() = now.settings();
   const DeviceWorker::Work write = [&] {
+    absl::Status wanted = check_wanted();
+    if (!wanted.ok()) return wanted;
     {
       absl::MutexLock lock(&mutex_);
       for (const v1::CheckpointFile& file : record.files()) {
@@ -383,8 +387,10 @@ absl::Status CheckpointStore::Remove(const IsMeant& is_meant) {
 Task<absl::Status> CheckpointStore::RemoveOnDisk(
     const DeviceWorker::Request& request, const IsMeant& is_meant) {
   const DeviceWorker::Work remove = [&] { return Remove(is_meant); };
+  DeviceWorker::Request unmetered = request;  // A disk is no device.
+  unmetered.meter = nullptr;
   const absl::StatusOr<DeviceWorker::Times> done =
-      co_await disk_.Run(request, remove);
+      co_await disk_.Run(unmetered, remove);
   co_return done.status();
 }
 

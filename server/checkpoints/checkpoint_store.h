@@ -76,10 +76,12 @@ class CheckpointStore {
   // (kCheckpointUnreadable) if there is none.
   absl::StatusOr<Found> FindLiving(std::string_view uid);
 
-  // Lets `living`, which FindLiving found, say another version of the same
-  // tensors. Returns StateFolder's errors, and those of DeviceWorker::Run.
-  Task<absl::Status> Renumber(const DeviceWorker::Request& request,
-                              const Found& living, v1::Version version);
+  // Lets `living`, which FindLiving found, describe the instance as it is now,
+  // with the same tensors, unless `check_wanted` fails at the very end. Returns
+  // that error, StateFolder's, and those of DeviceWorker::Run.
+  Task<absl::Status> Rewrite(const DeviceWorker::Request& request,
+                             const Found& living, const v1::Instance& now,
+                             const std::function<absl::Status()>& check_wanted);
 
   // Deletes them; number 0: all of the name. They would not be back after a
   // power cut. Returns Find's error, StateFolder's and DeviceWorker::Run's.

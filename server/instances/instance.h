@@ -83,8 +83,9 @@ class Instance {
     std::atomic<int64_t> replayed_forwards = 0;
   };
 
-  // `worker` must outlive the instance; `initial` is on the worker's device;
-  // the patterns of `settings` match. The feature cache is off until OpenCache.
+  // `worker` must outlive the instance; `initial` is on the worker's device, or
+  // IsMeta; the patterns of `settings` match. The feature cache is off until
+  // OpenCache.
   Instance(Identity identity, std::shared_ptr<const Architecture> architecture,
            DeviceWorker& worker, StatePtr initial, Settings settings = {},
            std::shared_ptr<Budget> cache_room = nullptr);

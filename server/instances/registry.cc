@@ -75,7 +75,12 @@ absl::Status Registry::Add(std::shared_ptr<Instance> instance) {
 bool Registry::IfUnused(const std::shared_ptr<Instance>& instance,
                         absl::FunctionRef<void()> change) const {
   absl::MutexLock lock(&mutex_);
-  if (instance.use_count() > 2) return false;
+  const auto found =
+      instances_.find({instance->identity().owner, instance->identity().name});
+  if (found == instances_.end() || found->second.instance != instance ||
+      instance.use_count() > 2) {
+    return false;
+  }
   change();
   return true;
 }

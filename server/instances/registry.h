@@ -47,8 +47,8 @@ class Registry {
   // kResourceExhausted if there are too many.
   absl::Status Add(std::shared_ptr<Instance> instance);
 
-  // Calls `change`, unless somebody besides the registry and the caller has
-  // `instance`. Until it returns nobody can find it.
+  // Calls `change`, unless the registry no longer has `instance`, or somebody
+  // besides it and the caller has. Until it returns nobody can find it.
   bool IfUnused(const std::shared_ptr<Instance>& instance,
                 absl::FunctionRef<void()> change) const;
 

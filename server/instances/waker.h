@@ -9,7 +9,6 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
-#include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "base/task.h"
 #include "server/checkpoints/checkpoint_store.h"
@@ -29,9 +28,9 @@ class Waker {
   // Gives `instance` its State back, if it sleeps. Concurrent callers take
   // turns with one reading, which goes on while one of them waits.
   //
-  // Returns the errors of StateReader and of DeviceWorker::Run, and
-  // kFailedPrecondition (kCheckpointUnreadable) if the store does not have it:
-  // the instance sleeps on.
+  // Returns the errors of StateReader and of DeviceWorker::Run, kNotFound if
+  // the instance was deleted, and kFailedPrecondition (kCheckpointUnreadable)
+  // if the store does not have it: the instance sleeps on.
   Task<absl::Status> Wake(std::shared_ptr<Instance> instance,
                           DeviceWorker::Request request);
 
@@ -39,8 +38,8 @@ class Waker {
   struct Waking;
 
   // Returns the present reading of `instance`, or a new one.
-  absl::StatusOr<std::shared_ptr<Waking>> WakingOf(const Instance& instance,
-                                                   const StatePtr& asleep);
+  std::shared_ptr<Waking> WakingOf(const std::shared_ptr<Instance>& instance,
+                                   const StatePtr& asleep);
 
   CheckpointStore& store_;
   absl::Mutex mutex_;

@@ -8,6 +8,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "base/errors.h"
 #include "base/names.h"
 
@@ -32,7 +33,12 @@ std::vector<std::string> ValuesOf(const std::string& name,
   if (node.IsSequence()) {
     for (const YAML::Node& item : node) values.push_back(ScalarOf(name, item));
   } else if (node.IsMap()) {
+    std::set<std::string> keys;
     for (const auto& item : node) {
+      if (!keys.insert(ScalarOf(name, item.first)).second) {
+        Refuse(item.first.Mark(), absl::StrCat(name, ": ", item.first.Scalar(),
+                                               " is there twice"));
+      }
       values.push_back(absl::StrCat(ScalarOf(name, item.first), "=",
                                     ScalarOf(name, item.second)));
     }
@@ -44,7 +50,10 @@ std::vector<std::string> ValuesOf(const std::string& name,
 
 YAML::Node Parse(std::istream& input) {
   try {
-    return YAML::Load(input);
+    const std::vector<YAML::Node> documents = YAML::LoadAll(input);
+    if (documents.empty()) return YAML::Node();
+    if (documents.size() == 1) return documents.front();
+    Refuse(documents[1].Mark(), "this is a second document: one is read");
   } catch (const YAML::ParserException& error) {
     Refuse(error.mark, error.msg);
   }
@@ -100,8 +109,12 @@ std::vector<CLI::ConfigItem> ConfigFile::from_config(
 
 std::string ConfigFile::Explain(const std::string& message) const {
   for (const auto& [name, line] : lines_) {
-    if (absl::StartsWith(message, absl::StrCat("--", name, ":"))) {
-      return absl::StrCat("--config: line ", line, ": ", message.substr(2));
+    const std::string option = absl::StrCat("--", name);
+    if (absl::StartsWith(message, absl::StrCat(option, ":")) ||
+        absl::StartsWith(message, absl::StrCat(name, ":")) ||
+        absl::StrContains(message, absl::StrCat(option, " = "))) {
+      return absl::StrCat("--config: line ", line, ": ",
+                          absl::StrReplaceAll(message, {{option, name}}));
     }
   }
   return message;

@@ -6,6 +6,7 @@
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -16,8 +17,11 @@
 namespace backboned {
 namespace {
 
-// Returns whether a write of up to PIPE_BUF bytes would not wait. That of a
-// file never does.
+// Of a line's text: with its date it is one write to a pipe.
+constexpr size_t kMostBytes = 4000;
+
+// Returns whether a write of up to PIPE_BUF bytes, 4096, would not wait. That
+// of a file never does.
 bool TakesMore(int descriptor) {
   pollfd state = {.fd = descriptor, .events = POLLOUT, .revents = 0};
   return poll(&state, 1, /*timeout=*/0) == 1;
@@ -35,7 +39,15 @@ class StandardError final : public spdlog::sinks::base_sink<std::mutex> {
           lost, " lines of the log were lost, since nobody read it");
       terminal_.log({line.logger_name, spdlog::level::warn, text});
     }
-    terminal_.log(line);
+    if (!TakesMore(STDERR_FILENO)) {
+      ++lost_;
+      return;
+    }
+    spdlog::details::log_msg whole = line;
+    whole.payload = line.payload.size() > kMostBytes
+                        ? spdlog::string_view_t(line.payload.data(), kMostBytes)
+                        : line.payload;
+    terminal_.log(whole);
   }
 
   void flush_() override { terminal_.flush(); }

@@ -7,6 +7,7 @@
 #include <CLI/Formatter.hpp>
 #include <cmath>
 #include <cstdlib>
+#include <filesystem>
 #include <iostream>
 #include <memory>
 #include <optional>
@@ -378,8 +379,8 @@ std::vector<std::string> Variables(const CLI::App& app) {
 }
 
 // Prints what is wrong and returns the exit status.
-int Refuse(std::string_view message) {
-  std::cerr << "backboned: " << message << "\nTry: backboned --help\n";
+int Refuse(std::string_view message, std::ostream& errors) {
+  errors << "backboned: " << message << "\nTry: backboned --help\n";
   return 2;
 }
 
@@ -390,7 +391,8 @@ SchedulerOptions SchedulingOf(const Options& options) {
           .max_delay = absl::Microseconds(options.max_delay_us)};
 }
 
-std::variant<Options, int> ParseOptions(int argc, char** argv) {
+std::variant<Options, int> ParseOptions(int argc, char** argv,
+                                        std::ostream& errors) {
   Options options;
   options.limits.max_memory_bytes = MachineMemoryBytes() / 10 * 9;
   CLI::App app(
@@ -420,9 +422,15 @@ std::variant<Options, int> ParseOptions(int argc, char** argv) {
   } catch (const CLI::Success& help) {
     return app.exit(help);
   } catch (const CLI::FileError& error) {
-    return Refuse(absl::StrCat("--config: ", error.what()));
+    return Refuse(absl::StrCat("--config: ", error.what()), errors);
   } catch (const CLI::ParseError& error) {
-    return Refuse(file->Explain(error.what()));
+    return Refuse(file->Explain(error.what()), errors);
+  }
+  // One that can be read once only would be empty for the process that goes on.
+  const auto path = app.get_config_ptr()->as<std::string>();
+  if (!path.empty() && !std::filesystem::is_regular_file(path)) {
+    return Refuse(absl::StrCat("--config: ", path, " is no regular file"),
+                  errors);
   }
   if (table) {
     PrintTable(app);

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <ostream>
 #include <string>
 #include <variant>
 #include <vector>
@@ -58,9 +59,10 @@ struct Options {
 // Returns how a device's time is shared, without the limits of its queue.
 SchedulerOptions SchedulingOf(const Options& options);
 
-// Reads command line, environment and file; or prints the help, the version or
-// the error, and returns the process's exit status.
-std::variant<Options, int> ParseOptions(int argc, char** argv);
+// Reads command line, environment and file; or prints the help, the version or,
+// to `errors`, what is wrong, and returns the process's exit status.
+std::variant<Options, int> ParseOptions(int argc, char** argv,
+                                        std::ostream& errors);
 
 }  // namespace backboned
 

@@ -13,6 +13,8 @@ absl::StatusOr<Database> Database::Open(const std::string& file) {
   Database database;
   database.connection_.reset(connection);
   if (result != SQLITE_OK) return database.Failed();
+  // Others, who look at the file by hand, may have locked it.
+  sqlite3_busy_timeout(connection, /*ms=*/5000);
   return database;
 }
 

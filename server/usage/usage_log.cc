@@ -40,7 +40,8 @@ constexpr char kAddUsage[] =
     "bytes_out = bytes_out + excluded.bytes_out";
 
 constexpr char kReadUsage[] =
-    "SELECT * FROM usage WHERE hour >= ?1 AND hour < ?2";
+    "SELECT * FROM usage WHERE hour >= ?1 AND hour < ?2 "
+    "AND (?3 OR principal IN (?4, ''))";
 
 int64_t HourOf(absl::Time time) {
   return absl::ToInt64Hours(time - absl::UnixEpoch());
@@ -339,7 +340,7 @@ absl::StatusOr<UsageLog::Answer> UsageLog::Sum(const Query& query) {
   absl::Status opened = database_ ? absl::OkStatus() : OpenDatabase();
   if (!opened.ok()) return DiskRefused(opened);
   Sums sums(query);
-  absl::Status read = Read(sums);
+  absl::Status read = Read(query.principal, sums);
   if (absl::IsDataLoss(read)) SetAside(read);
   if (!read.ok()) return DiskRefused(read);
   for (const auto& [key, amounts] : rows) {
@@ -353,10 +354,13 @@ absl::StatusOr<UsageLog::Answer> UsageLog::Sum(const Query& query) {
   return sums.Take();
 }
 
-absl::Status UsageLog::Read(Sums& sums) {
+absl::Status UsageLog::Read(const std::optional<std::string>& principal,
+                            Sums& sums) {
   Statement rows(*database_, kReadUsage);
   rows.Bind(1, sums.since());
   rows.Bind(2, sums.until());
+  rows.Bind(3, int64_t{principal.has_value() ? 0 : 1});
+  rows.Bind(4, std::string_view(principal.has_value() ? *principal : kNobody));
   while (true) {
     const absl::StatusOr<bool> has_row = rows.Step();
     if (!has_row.ok()) return has_row.status();

@@ -137,7 +137,8 @@ class UsageLog {
   absl::Status Write(const UsageCounts::Rows& rows)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status ForgetOld() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status Read(Sums& sums) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status Read(const std::optional<std::string>& principal, Sums& sums)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   int64_t Hour() const;
   void FlushUntilEnd();
 

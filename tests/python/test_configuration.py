@@ -85,6 +85,11 @@ def test_command_line_before_environment_before_file(run):
         ("max-tapes: [[1]]", "line 1: max-tapes: a value is missing here"),
         ("- max-tapes", "line 1: a configuration has lines OPTION: VALUE"),
         ("threads: 1\n  a: [", "line 2: illegal map value"),
+        ("max-tapes: 5\n---\nthreads: 1", "line 3: this is a second document"),
+        ("share: {anna: 1, anna: 2}", "line 1: share: anna is there twice"),
+        ("\nmax-tapes: '5 '", "line 2: "),
+        ("\ndeterministic: maybe", "line 2: "),
+        ("\ndeterministic: [true, false]", "line 2: "),
         ("check: x", 'line 1: no option "check"'),
         ("config: x", 'line 1: no option "config"'),
     ],
@@ -105,6 +110,15 @@ def test_a_file_that_is_not_there_is_refused(run, binary):
             timeout=60,
         )
         assert ended.returncode == 2 and "--config: /no/such" in ended.stderr
+
+
+def test_a_file_that_can_be_read_once_only_is_refused(binary, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with subprocess.Popen([binary, "--config", pipe], stderr=subprocess.PIPE) as ended:
+        pipe.write_text("threads: 1\n")
+        assert b"is no regular file" in ended.stderr.read()
+    assert ended.returncode == 2
 
 
 @pytest.mark.parametrize(
@@ -156,7 +170,9 @@ def test_sighup_reads_the_file_again(kept):
     kept.file.write_text("log-level: error\nmax-tapes: 5\n")
     kept.process.send_signal(signal.SIGHUP)
     await_log(kept, "log-level is now error")
-    client.info()
+    for _ in range(10):
+        client.info()
+    assert kept.end() == 0
     assert "log-level is now error" in kept.log().splitlines()[-1]
 
 

@@ -254,3 +254,52 @@ def test_a_sleeper_without_room_sleeps_on(kept):
     kept.options.pop()
     net = kept.start().connect().instance("net", module=False)
     assert (net.get_params() == flat).all()
+
+
+def test_those_who_wake_one_together_get_all_of_it_or_nothing(kept):
+    kept.start()
+    made = kept.connect().create("seq-cifar10", name="net", seed=0)
+    opt = optim.SGD(made.parameters(), lr=0.1, momentum=0.9)
+    F.cross_entropy(made(torch.ones(2, 3, 32, 32)), torch.arange(2)).backward()
+    opt.step()
+    before = made.instance.get_optimizer_state().tensors
+    assert kept.end() == 0
+    kept.options.append("--max-memory-bytes=64MiB")  # Not for the momentum, too.
+    kept.start()
+    outcomes = []
+
+    def wake():
+        try:
+            kept.connect().instance("net", module=False).info(digest=True)
+            outcomes.append("awake")
+        except ResourceExhausted:
+            outcomes.append("no room")
+
+    threads = [threading.Thread(target=wake) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert outcomes == ["no room"] * 8
+    assert kept.end() == 0
+    kept.options.pop()
+    net = kept.start().connect().instance("net", module=False)
+    after = net.get_optimizer_state().tensors
+    assert after.keys() == before.keys()
+    assert all((after[name] == before[name]).all() for name in before)
+
+
+def test_settings_that_change_as_it_falls_asleep_are_kept(kept):
+    kept.options += ["--idle-ttl=1s", "--save-interval=inf"]
+    client = kept.start().connect()
+    net = client.create("seq-mnist", name="net", seed=0, module=False)
+    await_sleep(client, "net")
+    net.set_params(net.get_params() + 1)
+    kept.order("write stick 0")  # The save that goes before sleep waits.
+    time.sleep(2.5)
+    net.update(read_only=True)
+    kept.heal()
+    await_sleep(client, "net")
+    assert info(client, "net").read_only
+    assert kept.end() == 0
+    assert info(kept.start().connect(), "net").read_only

@@ -177,7 +177,13 @@ bool Recovery::SaveDue(bool all) {
 void Recovery::LetSleep(const std::shared_ptr<Instance>& instance,
                         const StatePtr& state) {
   const absl::Time now = server_.clock().Now();
-  if (IsMeta(*state) || now - instance->last_used() < options_.idle_ttl) return;
+  const auto is_idle = [&] {
+    return now - instance->last_used() >= options_.idle_ttl;
+  };
+  const Registry& registry = server_.registry();
+  if (IsMeta(*state) || !is_idle() || !registry.IfUnused(instance, [] {})) {
+    return;
+  }
   if (!IsOnDisk(*instance, state)) {
     const auto found = saved_.find(instance->uid());
     if (found != saved_.end() && found->second.failed &&
@@ -187,8 +193,10 @@ void Recovery::LetSleep(const std::shared_ptr<Instance>& instance,
     if (!Save(instance, state)) return;
   }
   bool sleeps = false;
-  server_.registry().IfUnused(instance,
-                              [&] { sleeps = instance->Sleep(state); });
+  registry.IfUnused(instance, [&] {  // A call may have used it meanwhile.
+    if (!is_idle() || !IsOnDisk(*instance, state)) return;
+    sleeps = instance->Sleep(state);
+  });
   if (sleeps) spdlog::info("asleep instance={}", instance->FullName());
 }
 
@@ -247,12 +255,15 @@ absl::Status Recovery::Write(const std::shared_ptr<Instance>& instance,
                              options))
         .status();
   }
-  // The disk has its tensors, in another version.
+  // The disk has its tensors.
   const absl::StatusOr<CheckpointStore::Found> found =
       store_.FindLiving(instance->uid());
   if (!found.ok()) return found.status();
-  return BlockOn(
-      store_.Renumber(request, *found, VersionOf(*instance, *state)));
+  const v1::Instance now = ToProto(*instance, *state);
+  const std::function<absl::Status()> check_wanted = [&] {
+    return instance->CheckAlive();
+  };
+  return BlockOn(store_.Rewrite(request, *found, now, check_wanted));
 }
 
 }  // namespace backboned::rpc

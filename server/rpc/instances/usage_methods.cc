@@ -120,7 +120,7 @@ Task<absl::StatusOr<v1::ListUsageResponse>> InstanceService::ListUsage(
   };
   const DeviceWorker::Request caller = call.WorkerRequest(/*lane=*/0);
   const absl::StatusOr<DeviceWorker::Times> summed =
-      co_await RunChore(server().chores(), caller, sum);
+      co_await RunChore(server().usage_reader(), caller, sum);
   if (!summed.ok()) co_return summed.status();
   absl::StatusOr<Page> page =
       CutPage(answer.rows, &UsageLog::RowKey, request.page_size(),
