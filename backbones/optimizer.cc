@@ -397,6 +397,7 @@ absl::StatusOr<StepOutput> Step(const State& state, const StepOptions& options,
     StepTogether(stepped, places, grads, next, optimizer);
   }
   ++next.params_version;
+  next.grads_changes = 0;
   if (options.zero_after) next.grads.assign(next.params.size(), at::Tensor());
   next.optimizer = std::make_shared<const OptimizerState>(std::move(optimizer));
   output.state = std::make_shared<const State>(std::move(next));

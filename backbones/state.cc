@@ -130,6 +130,7 @@ StatePtr WithParams(const State& state, std::span<const Slice> slices,
   State next = state;
   next.params = Replace(state.params, slices, values);
   ++next.params_version;
+  next.grads_changes = 0;
   return std::make_shared<const State>(std::move(next));
 }
 
@@ -142,6 +143,7 @@ StatePtr WithBuffers(const State& state, std::vector<at::Tensor> buffers) {
   State next = state;
   next.buffers = std::move(buffers);
   ++next.buffers_version;
+  next.grads_changes = 0;
   return std::make_shared<const State>(std::move(next));
 }
 
@@ -161,6 +163,7 @@ StatePtr WithGrads(const State& state, std::span<const Slice> slices,
                             ? values[i].to(param.device(), param.scalar_type())
                             : at::Tensor();
   }
+  ++next.grads_changes;
   return std::make_shared<const State>(std::move(next));
 }
 
@@ -174,6 +177,7 @@ StatePtr WithAddedGrads(const State& state, std::span<const at::Tensor> grads) {
       sum = grads[i];
     }
   }
+  ++next.grads_changes;
   return std::make_shared<const State>(std::move(next));
 }
 
@@ -181,6 +185,7 @@ StatePtr CloneOf(const State& state, const CloneParts& parts) {
   State clone = state;
   clone.params_version = 1;
   clone.buffers_version = 1;
+  clone.grads_changes = 0;
   if (!parts.grads) clone.grads.assign(clone.params.size(), at::Tensor());
   if (!parts.optimizer) clone.optimizer = nullptr;
   return std::make_shared<const State>(std::move(clone));

@@ -68,6 +68,8 @@ struct State {
   OptimizerPtr optimizer;
   uint64_t params_version = 1;
   uint64_t buffers_version = 1;
+  // The changes of `grads` since the parameters or buffers changed.
+  uint64_t grads_changes = 0;
 };
 
 using StatePtr = std::shared_ptr<const State>;

@@ -345,6 +345,7 @@ Task<absl::Status> CheckpointStore::Rewrite(
   v1::Instance& described = *record.mutable_checkpoint()->mutable_instance();
   *described.mutable_version() = now.version();
   *described.mutable_settings() = now.settings();
+  if (now.has_rollback()) *described.mutable_rollback() = now.rollback();
   const DeviceWorker::Work write = [&] {
     absl::Status wanted = check_wanted();
     if (!wanted.ok()) return wanted;

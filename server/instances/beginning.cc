@@ -196,7 +196,7 @@ Blueprint PlanShared(const CreateOptions& options,
                     .settings = source->settings(),
                     .source = source};
   plan.identity.uid.clear();
-  plan.identity.saved_params.reset();
+  plan.identity.rollback.reset();
   plan.settings.read_only = false;
   plan.settings.feature_cache_bytes = 0;
   plan.settings.shared = false;
@@ -230,7 +230,7 @@ struct Planner {
     if (restored.former.has_value()) {
       plan->identity.uid = restored.former->uid;
       plan->identity.created = restored.former->created;
-      plan->identity.saved_params = restored.former->saved_params;
+      plan->identity.rollback = restored.former->rollback;
     }
     return plan;
   }

@@ -74,11 +74,9 @@ struct Restored {
   struct Former {
     std::string uid;
     absl::Time created;
-    uint64_t params_version = 1;
-    uint64_t buffers_version = 1;
-    // The version of the parameters under which this state was saved, if the
-    // above are higher.
-    std::optional<uint64_t> saved_params = {};
+    StateVersion version;
+    uint64_t grads_changes = 0;
+    std::optional<Rollback> rollback = {};
   };
   std::optional<Former> former = {};
   bool asleep = false;  // Reads nothing yet: Waker does, at the first use.

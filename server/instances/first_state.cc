@@ -89,8 +89,9 @@ struct StateMaker {
       first.state = reader.Take();
     }
     if (restored.former.has_value()) {
-      first.state.params_version = restored.former->params_version;
-      first.state.buffers_version = restored.former->buffers_version;
+      first.state.params_version = restored.former->version.params;
+      first.state.buffers_version = restored.former->version.buffers;
+      first.state.grads_changes = restored.former->grads_changes;
     }
     if (restored.asleep) co_return first;
     co_return co_await MoveToDevice(std::move(first));

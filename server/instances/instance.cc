@@ -60,6 +60,8 @@ StatePtr Instance::state() const {
 void Instance::MarkSaved(const StatePtr& state) {
   absl::MutexLock lock(&mutex_);
   saved_ = state;
+  saved_version_ = {.params = state->params_version,
+                    .buffers = state->buffers_version};
 }
 
 bool Instance::IsSaved(const StatePtr& state) const {
@@ -72,6 +74,7 @@ bool Instance::Sleep(const StatePtr& state) {
       MetaState(architecture_->layout(), DtypeOf(*state), state->optimizer);
   meta.params_version = state->params_version;
   meta.buffers_version = state->buffers_version;
+  meta.grads_changes = state->grads_changes;
   auto asleep = std::make_shared<const State>(std::move(meta));
   absl::MutexLock lock(&mutex_);
   if (state_ != state || saved_.lock() != state || IsMeta(*state)) return false;
@@ -87,6 +90,17 @@ void Instance::Awake(const StatePtr& asleep, StatePtr state) {
   if (state_ != asleep) return;
   if (saved_.lock() == asleep) saved_ = state;
   state_ = std::move(state);
+}
+
+std::optional<StateVersion> Instance::saved() const {
+  absl::MutexLock lock(&mutex_);
+  return saved_version_;
+}
+
+void Instance::NoteSaved(const State& state) {
+  absl::MutexLock lock(&mutex_);
+  saved_version_ = {.params = state.params_version,
+                    .buffers = state.buffers_version};
 }
 
 Ownership Instance::ownership() const {
@@ -176,12 +190,12 @@ absl::Status Instance::CheckVersion(const VersionCondition& condition,
   if (condition.params.has_value() &&
       *condition.params != state.params_version) {
     const std::string lost =
-        identity_.saved_params.has_value() &&
+        identity_.rollback.has_value() &&
                 *condition.params < state.params_version
             ? absl::StrCat(
                   ", having come back after a restart of the server as "
                   "it was saved at ",
-                  *identity_.saved_params)
+                  identity_.rollback->saved.back().params)
             : "";
     return Stale(absl::StrCat("if_version has params ", *condition.params,
                               ", the instance has ", state.params_version, lost,

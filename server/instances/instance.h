@@ -44,6 +44,23 @@ struct Normalization {
   bool operator==(const Normalization&) const = default;
 };
 
+// The numbers of a State: each change of its parameters, and of its buffers,
+// raises one.
+struct StateVersion {
+  uint64_t params = 1;
+  uint64_t buffers = 1;
+
+  bool operator==(const StateVersion&) const = default;
+};
+
+// The marks that a crash of the server left on an instance that came back.
+struct Rollback {
+  // Under which the State that came back was saved, the newest last: several if
+  // it did not change between crashes. Those after them are lost.
+  std::vector<StateVersion> saved;
+  StateVersion raised;  // Under which it came back.
+};
+
 // A named backbone: an immutable architecture and a pointer to its current
 // State.
 //
@@ -67,9 +84,7 @@ class Instance {
     std::vector<std::string> column_uids = {};
     Precision precision = Precision::kDefault;
     bool ephemeral = false;  // Dies with its session.
-    // If it came back in a higher version: the one that its first State was
-    // saved under. Later ones are lost.
-    std::optional<uint64_t> saved_params = {};
+    std::optional<Rollback> rollback = {};
     absl::Time created;
   };
 
@@ -131,6 +146,11 @@ class Instance {
   // current one. Throws as Publish does. Call this only from work in the
   // instance's lane.
   void Awake(const StatePtr& asleep, StatePtr state);
+
+  // The newest version that would come back after a restart of the server,
+  // which is that of its first State if it came back itself. Absent: none.
+  std::optional<StateVersion> saved() const;
+  void NoteSaved(const State& state);
 
   // All that rights to it depend on.
   Ownership ownership() const;
@@ -233,6 +253,7 @@ class Instance {
   mutable absl::Mutex mutex_;
   StatePtr state_ ABSL_GUARDED_BY(mutex_);
   std::weak_ptr<const State> saved_ ABSL_GUARDED_BY(mutex_);
+  std::optional<StateVersion> saved_version_ ABSL_GUARDED_BY(mutex_);
   Settings settings_ ABSL_GUARDED_BY(mutex_);
   std::vector<bool> trained_ ABSL_GUARDED_BY(mutex_);
   std::pair<std::weak_ptr<const State>, std::string> digest_

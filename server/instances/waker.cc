@@ -38,6 +38,7 @@ struct Waker::Waking {
     state = std::make_shared<State>(reader->Take());
     state->params_version = asleep->params_version;
     state->buffers_version = asleep->buffers_version;
+    state->grads_changes = asleep->grads_changes;
     return false;
   }
 

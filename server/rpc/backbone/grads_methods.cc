@@ -104,12 +104,13 @@ Task<absl::StatusOr<v1::SetGradsResponse>> BackboneService::SetGrads(
       co_await Upload(server(), call, stream, *target->instance,
                       target->state->params, split->present, split->dtype);
   if (!values.ok()) co_return values.status();
-  const std::vector<at::Tensor> none(split->absent.size());
+  std::vector<Slice> slices = split->present;
+  slices.insert(slices.end(), split->absent.begin(), split->absent.end());
+  values->resize(slices.size());  // Absent ones are undefined.
   co_return co_await Commit<v1::SetGradsResponse>(
       call, *target->instance, FromProto(header.if_version()),
       [&](const State& current) {
-        return WithGrads(*WithGrads(current, split->present, *values),
-                         split->absent, none);
+        return WithGrads(current, slices, *values);
       });
 }
 

@@ -102,6 +102,7 @@ absl::Status Recovery::RestoreOne(const v1::Record& record) {
   if (!created.ok()) return created.status();
   Instance& instance = *created->instance;
   const StatePtr state = instance.state();
+  instance.NoteSaved(*state);
   Saved& known = saved_[instance.uid()];
   known.settings = instance.settings();
   known.params_version = state->params_version;

@@ -39,6 +39,7 @@ Task<absl::StatusOr<v1::Checkpoint>> SaveState(
   v1::Checkpoint& checkpoint = *record.mutable_checkpoint();
   checkpoint.set_owner(std::move(options.owner));
   checkpoint.set_name(std::move(options.name));
+  if (!options.recovery) checkpoint.mutable_instance()->clear_rollback();
   checkpoint.mutable_instance()->set_digest(*std::move(digest));
   absl::StatusOr<std::vector<SavedTensor>> tensors =
       co_await TensorsOnHost(request, *instance, *state);

@@ -31,12 +31,25 @@ absl::Status Unreadable(const v1::Checkpoint& checkpoint,
           " cannot be made an instance here: ", std::string(why.message())));
 }
 
+StateVersion ReadVersion(const v1::Version& version) {
+  return {.params = version.params(), .buffers = version.buffers()};
+}
+
+Rollback ReadRollback(const v1::Rollback& rollback) {
+  Rollback result = {.raised = ReadVersion(rollback.raised())};
+  for (const v1::Version& version : rollback.saved()) {
+    result.saved.push_back(ReadVersion(version));
+  }
+  return result;
+}
+
 }  // namespace
 
 v1::Record RecordOf(Instance& instance, const State& state) {
   v1::Record record;
   v1::Checkpoint& checkpoint = *record.mutable_checkpoint();
   *checkpoint.mutable_instance() = ToProto(instance, state);
+  checkpoint.mutable_instance()->clear_saved();
   checkpoint.set_server_version(Version());
   checkpoint.set_torch_version(TorchVersion());
   for (const std::string& uid : instance.identity().column_uids) {
@@ -51,12 +64,17 @@ Restored::Former FormerOf(const v1::Record& record, uint64_t version) {
       .uid = saved.version().uid(),
       .created = absl::FromUnixNanos(
           TimeUtil::TimestampToNanoseconds(saved.create_time())),
-      .params_version = saved.version().params(),
-      .buffers_version = saved.version().buffers()};
+      .version = ReadVersion(saved.version()),
+      .grads_changes = saved.gradient_changes()};
+  if (saved.has_rollback()) former.rollback = ReadRollback(saved.rollback());
   if (version == 0) return former;
-  former.params_version = version;
-  former.buffers_version = version;
-  former.saved_params = saved.version().params();
+  const StateVersion known = former.version;
+  former.version = {.params = version, .buffers = version};
+  if (!former.rollback.has_value() || former.rollback->raised != known) {
+    former.rollback.emplace();
+  }
+  former.rollback->saved.push_back(known);
+  former.rollback->raised = former.version;
   return former;
 }
 

@@ -3,6 +3,7 @@
 #include <google/protobuf/util/time_util.h>
 
 #include <cstddef>
+#include <optional>
 #include <string>
 #include <type_traits>
 #include <variant>
@@ -227,6 +228,19 @@ v1::Instance ToProto(Instance& instance, const State& state) {
   if (state.optimizer != nullptr) {
     *result.mutable_optimizer() = ToProto(*state.optimizer);
   }
+  const auto version_of = [&instance](const StateVersion& version) {
+    return VersionOf(instance, version.params, version.buffers);
+  };
+  const std::optional<StateVersion> saved = instance.saved();
+  if (saved.has_value()) *result.mutable_saved() = version_of(*saved);
+  if (identity.rollback.has_value()) {
+    v1::Rollback& rollback = *result.mutable_rollback();
+    for (const StateVersion& version : identity.rollback->saved) {
+      *rollback.add_saved() = version_of(version);
+    }
+    *rollback.mutable_raised() = version_of(identity.rollback->raised);
+  }
+  result.set_gradient_changes(state.grads_changes);
   result.set_dtype(ToProto(DtypeOf(state)));
   result.set_precision(ToProto(identity.precision));
   for (const std::string& column : identity.columns) {

@@ -165,6 +165,20 @@ def step_message(options: types.StepOptions | None) -> optimizer_pb2.StepOptions
     return message
 
 
+def read_size(size: int | str, name: str) -> int:
+    """Read a number of bytes.
+
+    Raises InvalidArgument, which has the `name`, if it is none.
+    """
+    match = _SIZE.fullmatch(str(size))
+    if match is None:
+        raise InvalidArgument(
+            f"{name} is {size!r}; it is a number of bytes, or like '512KiB', "
+            "'256MiB', '1GiB'"
+        )
+    return int(match[1]) << _SHIFTS[match[2]]
+
+
 def settings_message(
     read_only: bool | None,
     frozen: types.Frozen | None,
@@ -175,16 +189,10 @@ def settings_message(
     if frozen is None or isinstance(frozen, bool):
         frozen = ["*"] if frozen else []
     feature_cache = 0 if feature_cache is None else feature_cache
-    match = _SIZE.fullmatch(str(feature_cache))
-    if match is None:
-        raise InvalidArgument(
-            f"feature_cache is {feature_cache!r}; it is a number of bytes, or like "
-            "'512KiB', '256MiB', '1GiB'"
-        )
     return instance_pb2.InstanceSettings(
         read_only=bool(read_only),
         frozen=[frozen] if isinstance(frozen, str) else frozen,
-        feature_cache_bytes=int(match[1]) << _SHIFTS[match[2]],
+        feature_cache_bytes=read_size(feature_cache, "feature_cache"),
         shared=bool(shared),
     )
 
@@ -374,7 +382,17 @@ def read_instance(message: instance_pb2.Instance) -> types.InstanceInfo:
         dtype=float_name(message.dtype),
         precision=_word(instance_pb2.Precision, message.precision),
         feature_cache=_read(types.FeatureCache, message.feature_cache),
+        saved=read_version(message.saved) if message.HasField("saved") else None,
+        rollback=_rollback(message),
     )
+
+
+def _rollback(message: instance_pb2.Instance) -> types.Rollback | None:
+    if not message.HasField("rollback"):
+        return None
+    rollback = message.rollback
+    saved = tuple(map(read_version, rollback.saved))
+    return types.Rollback(saved, read_version(rollback.raised))
 
 
 def read_checkpoint(message: checkpoint_pb2.Checkpoint) -> types.Checkpoint:

@@ -528,6 +528,18 @@ class Benchmark:
     source: str
 
 
+class Rollback(NamedTuple):
+    """The marks that a crash of the server left on an instance that came back.
+
+    Its state was `saved` under these versions, the newest last: several if it did not
+    change between crashes. Those after them are lost. It came back under the version
+    `raised`, above all of those.
+    """
+
+    saved: tuple[Version, ...]
+    raised: Version
+
+
 @dataclasses.dataclass(frozen=True)
 class InstanceInfo:
     """The description of an instance; sizes in bytes, time in UTC.
@@ -548,6 +560,10 @@ class InstanceInfo:
     earlier columns of a progressive network, as ``owner/name``.
     It is `asleep` if its state is on the server's disk and takes no memory; its next
     use brings it back. `idle` are the seconds since a call last used it.
+    `saved` is the newest version whose state would come back after a restart of the
+    server; None: none would. `rollback` says how it came back after a crash; None: it
+    did not. Its gradients changed `gradient_changes` times since its parameters or
+    buffers did.
     """
 
     name: str
@@ -585,6 +601,9 @@ class InstanceInfo:
     feature_cache: FeatureCache = FeatureCache()
     asleep: bool = False
     idle: float = dataclasses.field(default=0.0, compare=False)
+    saved: Version | None = None
+    rollback: Rollback | None = None
+    gradient_changes: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -65,7 +65,7 @@ class IfVersion(_message.Message):
     def __init__(self, uid: _Optional[str] = ..., params: _Optional[int] = ..., buffers: _Optional[int] = ...) -> None: ...
 
 class Instance(_message.Message):
-    __slots__ = ["architecture", "arguments", "asleep", "benchmark", "columns", "counters", "create_time", "device", "digest", "dtype", "ephemeral", "feature_cache", "idle", "layout", "memory_bytes", "name", "normalization", "optimizer", "owner", "precision", "settings", "shared_bytes", "tape_bytes", "tape_count", "tape_state_bytes", "version", "weights", "weights_sha256"]
+    __slots__ = ["architecture", "arguments", "asleep", "benchmark", "columns", "counters", "create_time", "device", "digest", "dtype", "ephemeral", "feature_cache", "gradient_changes", "idle", "layout", "memory_bytes", "name", "normalization", "optimizer", "owner", "precision", "rollback", "saved", "settings", "shared_bytes", "tape_bytes", "tape_count", "tape_state_bytes", "version", "weights", "weights_sha256"]
     class ArgumentsEntry(_message.Message):
         __slots__ = ["key", "value"]
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -85,6 +85,7 @@ class Instance(_message.Message):
     DTYPE_FIELD_NUMBER: _ClassVar[int]
     EPHEMERAL_FIELD_NUMBER: _ClassVar[int]
     FEATURE_CACHE_FIELD_NUMBER: _ClassVar[int]
+    GRADIENT_CHANGES_FIELD_NUMBER: _ClassVar[int]
     IDLE_FIELD_NUMBER: _ClassVar[int]
     LAYOUT_FIELD_NUMBER: _ClassVar[int]
     MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -93,6 +94,8 @@ class Instance(_message.Message):
     OPTIMIZER_FIELD_NUMBER: _ClassVar[int]
     OWNER_FIELD_NUMBER: _ClassVar[int]
     PRECISION_FIELD_NUMBER: _ClassVar[int]
+    ROLLBACK_FIELD_NUMBER: _ClassVar[int]
+    SAVED_FIELD_NUMBER: _ClassVar[int]
     SETTINGS_FIELD_NUMBER: _ClassVar[int]
     SHARED_BYTES_FIELD_NUMBER: _ClassVar[int]
     TAPE_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -113,6 +116,7 @@ class Instance(_message.Message):
     dtype: _tensor_pb2.DataType
     ephemeral: bool
     feature_cache: FeatureCache
+    gradient_changes: int
     idle: _duration_pb2.Duration
     layout: Layout
     memory_bytes: int
@@ -121,6 +125,8 @@ class Instance(_message.Message):
     optimizer: _optimizer_pb2.Optimizer
     owner: str
     precision: Precision
+    rollback: Rollback
+    saved: Version
     settings: InstanceSettings
     shared_bytes: int
     tape_bytes: int
@@ -129,7 +135,7 @@ class Instance(_message.Message):
     version: Version
     weights: str
     weights_sha256: str
-    def __init__(self, name: _Optional[str] = ..., owner: _Optional[str] = ..., version: _Optional[_Union[Version, _Mapping]] = ..., architecture: _Optional[str] = ..., arguments: _Optional[_Mapping[str, ArgumentValue]] = ..., benchmark: _Optional[str] = ..., device: _Optional[str] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., normalization: _Optional[_Union[Normalization, _Mapping]] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., digest: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., tape_count: _Optional[int] = ..., tape_bytes: _Optional[int] = ..., counters: _Optional[_Union[InstanceCounters, _Mapping]] = ..., ephemeral: bool = ..., weights: _Optional[str] = ..., weights_sha256: _Optional[str] = ..., settings: _Optional[_Union[InstanceSettings, _Mapping]] = ..., dtype: _Optional[_Union[_tensor_pb2.DataType, str]] = ..., optimizer: _Optional[_Union[_optimizer_pb2.Optimizer, _Mapping]] = ..., columns: _Optional[_Iterable[str]] = ..., shared_bytes: _Optional[int] = ..., tape_state_bytes: _Optional[int] = ..., feature_cache: _Optional[_Union[FeatureCache, _Mapping]] = ..., precision: _Optional[_Union[Precision, str]] = ..., asleep: bool = ..., idle: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., owner: _Optional[str] = ..., version: _Optional[_Union[Version, _Mapping]] = ..., architecture: _Optional[str] = ..., arguments: _Optional[_Mapping[str, ArgumentValue]] = ..., benchmark: _Optional[str] = ..., device: _Optional[str] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., normalization: _Optional[_Union[Normalization, _Mapping]] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., digest: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., tape_count: _Optional[int] = ..., tape_bytes: _Optional[int] = ..., counters: _Optional[_Union[InstanceCounters, _Mapping]] = ..., ephemeral: bool = ..., weights: _Optional[str] = ..., weights_sha256: _Optional[str] = ..., settings: _Optional[_Union[InstanceSettings, _Mapping]] = ..., dtype: _Optional[_Union[_tensor_pb2.DataType, str]] = ..., optimizer: _Optional[_Union[_optimizer_pb2.Optimizer, _Mapping]] = ..., columns: _Optional[_Iterable[str]] = ..., shared_bytes: _Optional[int] = ..., tape_state_bytes: _Optional[int] = ..., feature_cache: _Optional[_Union[FeatureCache, _Mapping]] = ..., precision: _Optional[_Union[Precision, str]] = ..., asleep: bool = ..., idle: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., saved: _Optional[_Union[Version, _Mapping]] = ..., rollback: _Optional[_Union[Rollback, _Mapping]] = ..., gradient_changes: _Optional[int] = ...) -> None: ...
 
 class InstanceCounters(_message.Message):
     __slots__ = ["backwards", "demoted_tapes", "forwards", "replayed_forwards", "steps", "writes"]
@@ -205,6 +211,14 @@ class Parameter(_message.Message):
     offset: int
     shape: _containers.RepeatedScalarFieldContainer[int]
     def __init__(self, name: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., offset: _Optional[int] = ..., aliases: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Rollback(_message.Message):
+    __slots__ = ["raised", "saved"]
+    RAISED_FIELD_NUMBER: _ClassVar[int]
+    SAVED_FIELD_NUMBER: _ClassVar[int]
+    raised: Version
+    saved: _containers.RepeatedCompositeFieldContainer[Version]
+    def __init__(self, saved: _Optional[_Iterable[_Union[Version, _Mapping]]] = ..., raised: _Optional[_Union[Version, _Mapping]] = ...) -> None: ...
 
 class Version(_message.Message):
     __slots__ = ["buffers", "params", "uid"]
