@@ -161,7 +161,11 @@ class Instance(InstanceBase):
         return contract.read_checkpoint(answer.checkpoint)
 
     def checkpoints(self, timeout: float | None = None) -> list[types.Checkpoint]:
-        """List what was saved of this instance, the oldest first."""
+        """List what was saved of this very instance, the oldest first.
+
+        Of an instance that `Server.load` made, that is what was saved since; the
+        checkpoint that it was made of is one of another instance.
+        """
         listed = calls.listed(self.channel, "checkpoints", timeout)
         own = [c for c in listed if c.instance.version.uid == self.uid]
         own.sort(key=lambda checkpoint: checkpoint.number)

@@ -84,20 +84,23 @@ class Server:
         answer = self.channel.ask_server(timeout)
         return contract.read_server(answer, self.channel.transport)
 
-    def benchmarks(self) -> list[types.Benchmark]:
+    def benchmarks(self, timeout: float | None = None) -> list[types.Benchmark]:
         """List the benchmarks that the server knows, by name."""
-        return [contract.read_benchmark(b) for b in self._listed("benchmarks")]
+        listed = self._listed("benchmarks", timeout)
+        return [contract.read_benchmark(b) for b in listed]
 
-    def architectures(self) -> list[types.Architecture]:
+    def architectures(self, timeout: float | None = None) -> list[types.Architecture]:
         """List the architectures that the server can build, by name."""
-        return [contract.read_architecture(a) for a in self._listed("architectures")]
+        listed = self._listed("architectures", timeout)
+        return [contract.read_architecture(a) for a in listed]
 
-    def instances(self) -> list[types.InstanceInfo]:
+    def instances(self, timeout: float | None = None) -> list[types.InstanceInfo]:
         """List the instances that the caller may use, by owner and name."""
-        return [contract.read_instance(i) for i in self._listed("instances")]
+        listed = self._listed("instances", timeout)
+        return [contract.read_instance(i) for i in listed]
 
-    def _listed(self, what: str) -> Iterator[Any]:
-        return calls.listed(self.channel, what)
+    def _listed(self, what: str, timeout: float | None) -> Iterator[Any]:
+        return calls.listed(self.channel, what, timeout)
 
     @overload
     def create(
@@ -389,9 +392,10 @@ class Server:
         )
         return _wrapped(load_instance(self.channel, request, timeout), module)
 
-    def checkpoints(self) -> list[types.Checkpoint]:
+    def checkpoints(self, timeout: float | None = None) -> list[types.Checkpoint]:
         """List the caller's checkpoints, by name and number; of admins everybody's."""
-        return [contract.read_checkpoint(c) for c in self._listed("checkpoints")]
+        listed = self._listed("checkpoints", timeout)
+        return [contract.read_checkpoint(c) for c in listed]
 
     def delete_checkpoint(
         self, name: str, number: int = 0, timeout: float | None = None
