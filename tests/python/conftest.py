@@ -27,8 +27,14 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # begin with them, so that none is left with a long one at the end.
 SLOW = (
     *("test_examples", "test_faults", "test_architectures", "test_pytorch_table"),
-    *("test_outages", "test_mammoth_methods", "test_optimizers", "test_demo"),
-    *("test_cuts", "test_examples_python", "test_ecosystem", "test_strangers"),
+    *("test_rollback", "test_outages", "test_mammoth_methods", "test_optimizers"),
+    *(
+        "test_demo",
+        "test_cuts",
+        "test_examples_python",
+        "test_ecosystem",
+        "test_strangers",
+    ),
     *("test_lifecycle", "test_mammoth_vit", "test_mammoth_hosted", "test_weights"),
     *("test_recovery", "test_crash", "test_admin", "test_checkpoint_faults"),
     *("test_usage", "test_pages", "test_metrics", "test_checkpoints"),

@@ -31,6 +31,8 @@ class InstanceBase:
     - `address`: its name for calls: `owner/name`, which no other instance can shadow.
     - `whole_layout`: the layout in the server, also of what `without` leaves out.
     - `version`: the newest state that an answer spoke of.
+    - `made_of`, `rollback`, `gradient_changes`: version, and what `types.InstanceInfo`
+      says of it, when this object was made.
     - `steps`: the training steps that are in flight.
     - `made_here`, `deleted`: whether this object's maker made the instance, and nobody
       else; whether its `delete` was called.
@@ -71,7 +73,8 @@ class InstanceBase:
         )
         self.layout: Layout = contract.read_layout(message.layout)
         self.whole_layout = self.layout
-        self.version = info.version
+        self.version = self.made_of = info.version
+        self.rollback, self.gradient_changes = info.rollback, info.gradient_changes
         self.steps = Pipeline()
         # Kept by all objects that speak for it; its end is the instance's.
         self.guard = session.share_guard(channel, self.uid)

@@ -110,6 +110,21 @@ def as_terms(loss: Any) -> list[Term]:
     return terms
 
 
+def copied(loss: Any) -> tuple[list[Term], int]:
+    """Give the terms of a loss with arrays of their own, and the bytes of these.
+
+    Raises InvalidArgument if a term is none.
+    """
+    made, size = [], 0
+    for term in as_terms(loss):
+        name = "labels" if isinstance(term, CrossEntropy) else "target"
+        array = np.array(as_array(getattr(term, name)))
+        mine: Any = {name: array}
+        made.append(dataclasses.replace(term, **mine))
+        size += array.nbytes
+    return made, size
+
+
 def as_array(values: Any) -> Array:
     """Make a C-contiguous array of numbers, or of a tensor on any device."""
     if hasattr(values, "detach"):

@@ -11,8 +11,12 @@ from backboned.types import ServerInfo
 
 _ANSWER_S = 5.0
 
-# Reasons of calls that find another server, in which the instance or tape is not.
-_STRANGE = {"INSTANCE_NOT_FOUND", "STALE_VERSION", "TAPE_NOT_FOUND", RESTARTED}
+# Reasons of calls that find another server, in which the instance, its optimizer or a
+# tape is not, or not as it was.
+_STRANGE = {
+    *("INSTANCE_NOT_FOUND", "STALE_VERSION", "TAPE_NOT_FOUND", "NO_OPTIMIZER"),
+    RESTARTED,
+}
 
 
 class ServerIdentity:

@@ -81,6 +81,14 @@ class StepInFlight(Future):  # type: ignore[type-arg]
         return Version(self.find.uid, self.find.params + 1)
 
 
+def ended(find: Version, call: Call) -> StepInFlight:
+    """Make a step, and wait for it. Raises BackbonedError if it fails."""
+    step = StepInFlight(find)
+    step.sent.set()
+    step.set_result(call())
+    return step
+
+
 class Pipeline:
     """The training steps of an instance that are in flight.
 

@@ -66,9 +66,16 @@ def _as_saved(instance: Instance) -> str:
         return ""
     return (
         f"{instance.name!r} came back as it was saved last, at version "
-        f"{found.version.params} of its parameters, without tapes: net = "
-        f"server.instance({instance.address!r}) and backboned.optim.resume(net) go on "
-        f"from there, or {_AGAIN}"
+        f"{found.version.params} of its parameters, without tapes: "
+        f"{from_there(instance)}"
+    )
+
+
+def from_there(instance: Instance) -> str:
+    """Say how to go on with an instance that came back."""
+    return (
+        f"net = server.instance({instance.address!r}) and "
+        f"backboned.optim.resume(net) go on from there, or {_AGAIN}"
     )
 
 

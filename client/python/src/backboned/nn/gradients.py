@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import weakref
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Callable
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from backboned.nn.lazy import LazyTensor, as_plain, make_lazy, make_plain
 from backboned.nn.pending_calls import PendingCalls
 from backboned.nn.values import Values
 from backboned.nn.watch import Watch, as_array, as_tensor
+from backboned.types import Grads
 
 
 class Gradients:
@@ -30,11 +32,20 @@ class Gradients:
     Not thread-safe.
 
     - `pending`: sends what waits.
+    - `read`: makes a call that looks at the gradients.
+    - `change`: makes a call that changes them, told whether it replaces all, and with
+      how many bytes.
     """
 
     def __init__(
-        self, instance: Instance, parameters: Values, pending: PendingCalls
+        self,
+        instance: Instance,
+        parameters: Values,
+        pending: PendingCalls,
+        read: Callable[[Callable[[], Grads]], Grads],
+        change: Callable[[Callable[[], Any], bool, int], None],
     ) -> None:
+        self._read, self._change = read, change
         self._instance = instance
         self._names = [spec.name for spec in instance.layout.parameters]
         self._tensors, self._own = parameters.tensors, parameters.own
@@ -239,8 +250,11 @@ class Gradients:
         """Get the server's gradients."""
         everything = len(indices) == len(self._names)
         names = [self._names[i] for i in indices]
-        grads = self._instance.read_grads(
-            None if everything else names, timeout=self._pending.timeout
+        timeout = self._pending.timeout
+        grads = self._read(
+            lambda: self._instance.read_grads(
+                None if everything else names, timeout=timeout
+            )
         )
         specs = [self._instance.layout.parameters[i] for i in indices]
         there = [(i, s) for i, s, yes in zip(indices, specs, grads.present) if yes]
@@ -307,18 +321,23 @@ class Gradients:
             return
         self._pending.held = ()
         if self._pending.outdated:
-            self._instance.zero_grads(timeout=self._pending.timeout)
+            timeout = self._pending.timeout
+            zero = functools.partial(self._instance.zero_grads, timeout=timeout)
+            self._change(zero, True, 0)
             self._pending.outdated = False
         flats = [as_array(g).reshape(-1) for g in grads.values() if g is not None]
         if flats or self._pending.there:
             everything = len(indices) == len(self._names)
             self._pending.there = True  # Also if the answer is lost.
-            self._instance.set_grads(
-                np.concatenate(flats) if flats else np.empty(0, np.float32),
+            flat = np.concatenate(flats) if flats else np.empty(0, np.float32)
+            put = functools.partial(
+                self._instance.set_grads,
+                flat,
                 None if everything else [self._names[i] for i in indices],
                 present=[grad is not None for grad in grads.values()],
                 timeout=self._pending.timeout,
             )
+            self._change(put, everything, flat.nbytes)
         self._pending.held = tuple(held)
         for i, grad in grads.items():
             self._note(i, grad)

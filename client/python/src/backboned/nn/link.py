@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any, Callable
 
@@ -31,11 +32,33 @@ class Tape:
 
     def __init__(self, tape_id: str, token: Array, channel: Channel) -> None:
         self.tape_id = tape_id
+        self._token = weakref.ref(token)
+        self._channel = channel
         self._release = session.release_tape_with(token, channel, tape_id)
+
+    @property
+    def is_held(self) -> bool:
+        """Say whether its backward may still come."""
+        return self._release.alive
 
     def done(self) -> None:
         """Note that the server has used up the tape."""
         self._release.detach()
+
+    def become(self, tape_id: str) -> None:
+        """Stand for the tape of a forward that was run again."""
+        self._release.detach()
+        self.tape_id = tape_id
+        token = self._token()
+        if token is not None:
+            self._release = session.release_tape_with(token, self._channel, tape_id)
+
+
+def uses_buffers(options: ForwardOptions) -> bool:
+    """Say whether a forward's numbers depend on the buffers: on running statistics."""
+    return not options.get("training") or any(
+        norm.training is False for norm in options.get("batch_norm", ())
+    )
 
 
 class LinkBase:
@@ -98,11 +121,12 @@ class LinkBase:
         ``"params"`` and ``"buffers"``. Yields what was known before.
         """
         known = self.version
-        self.version = known._replace(**dict.fromkeys(parts))
+        forgotten = self.version = known._replace(**dict.fromkeys(parts))
         try:
             yield known
         except BackbonedError as error:
-            if error.code in NOTHING_CHANGED:
+            # Another one was learnt if the server was restarted meanwhile.
+            if error.code in NOTHING_CHANGED and self.version == forgotten:
                 again = {part: getattr(known, part) for part in parts}
                 self.version = self.version._replace(**again)
             raise
@@ -113,36 +137,31 @@ class LinkBase:
         tensors: Tensors,
         indices: Sequence[int],
         written: Callable[[], None],
-        recallable: Recallable | None = None,
     ) -> Iterator[Prepared[Version]]:
         """Push some parameters or buffers; `written` is called when they are there.
 
         Gives the call once it is prepared, and takes its answer when it is continued.
         """
-        layout = self.instance.layout
-        specs: Any = layout.parameters if part == "params" else layout.buffers
-        names = [specs[i].name for i in indices]
-        with as_plain():
-            arrays = [as_array(tensors[i]) for i in indices]
-        known = getattr(self.version, part)
-        why = "it is not known what the server has" if known is None else "changed here"
-        say("push", names, sum(array.nbytes for array in arrays), why)
-        options: calls.WriteOptions = {"timeout": self.timeout}
-        if recallable is not None:
-            options["recallable"] = recallable
+        values = self._values(part, tensors, indices)
         with self._changing(part) as before:
-            if part == "params":
-                selected = None if len(names) == len(specs) else names
-                options["if_version"] = before._replace(buffers=None)
-                call = calls.set_params(self.instance, arrays, selected, **options)
-            else:
-                values = dict(zip(names, arrays))
-                options["if_version"] = before._replace(params=None)
-                call = calls.set_buffers(self.instance, values, **options)
+            call = write(self.instance, part, values, self.timeout, before)
             yield call
             version = call.take()
             written()
             self._note(part, version)
+
+    def _values(
+        self, part: str, tensors: Tensors, indices: Sequence[int]
+    ) -> dict[str, Array]:
+        """Give some parameters or buffers that are pushed now, by name."""
+        layout = self.instance.layout
+        specs: Any = layout.parameters if part == "params" else layout.buffers
+        with as_plain():
+            values = {specs[i].name: as_array(tensors[i]) for i in indices}
+        known = getattr(self.version, part)
+        why = "it is not known what the server has" if known is None else "changed here"
+        say("push", list(values), sum(v.nbytes for v in values.values()), why)
+        return values
 
     def _note(self, part: str, version: Version) -> None:
         uid, params, buffers = self.version
@@ -174,6 +193,27 @@ class LinkBase:
                 if options.get("request_id"):
                     again["request_id"] = fresh_id()
                 return calls.forward(self.instance, x, again, *call)
+
+
+def write(
+    instance: Instance,
+    part: str,
+    values: dict[str, Array],
+    timeout: float | None,
+    find: Version,
+    recallable: Recallable | None = None,
+) -> Prepared[Version]:
+    """Prepare to write ``"params"`` or ``"buffers"`` by name, of this version."""
+    options: calls.WriteOptions = {"timeout": timeout}
+    if recallable is not None:
+        options["recallable"] = recallable
+    if part == "params":
+        every = len(values) == len(instance.layout.parameters)
+        options["if_version"] = find._replace(buffers=None)
+        selected = None if every else list(values)
+        return calls.set_params(instance, [*values.values()], selected, **options)
+    options["if_version"] = find._replace(params=None)
+    return calls.set_buffers(instance, values, **options)
 
 
 Write = Iterator[Prepared[Version]]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import logging
-import weakref
 from typing import Any, Callable, TypeVar
 
 import torch
@@ -17,7 +16,15 @@ from backboned.errors import BackbonedError, ServerRestarted, StaleVersion, verb
 from backboned.instance import Instance
 from backboned.nn import reconnect
 from backboned.nn.lazy import as_plain
-from backboned.nn.link import LinkBase, Tape, Write, Writes, rng_state, set_rng_state
+from backboned.nn.link import (
+    LinkBase,
+    Tape,
+    Write,
+    Writes,
+    rng_state,
+    set_rng_state,
+    uses_buffers,
+)
 from backboned.nn.watch import (
     Watch,
     as_array,
@@ -71,16 +78,11 @@ class TapedForward(Tape):
         self.options = options
         self._x: torch.Tensor | None = x.detach()
         self._x_version = version_of(x)
-        self._channel = channel
-        self._token = weakref.ref(token)
 
     @property
     def uses_buffers(self) -> bool:
         """Say whether its numbers depend on the buffers: on running statistics."""
-        layers = self.options["batch_norm"]
-        return not self.options["training"] or any(
-            norm.training is False for norm in layers
-        )
+        return uses_buffers(self.options)
 
     def done(self) -> None:
         """Note that the server has used up the tape."""
@@ -107,11 +109,8 @@ class TapedForward(Tape):
 
     def renew(self, result: Forward) -> None:
         """Take the tape of a forward that was run again."""
-        super().done()
         self.uid = result.version.uid
-        token = self._token()
-        if token is not None:
-            super().__init__(result.tape_id, token, self._channel)
+        self.become(result.tape_id)
 
 
 @verbs

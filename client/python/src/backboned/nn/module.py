@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from backboned.calls import ForwardOptions
+from backboned.contract import read_size
 from backboned.errors import verbs
 from backboned.instance import Instance
 from backboned.losses import Terms
@@ -42,7 +43,12 @@ _networks: weakref.WeakSet[Any] = weakref.WeakSet()
 _is_compiling = getattr(torch.compiler, "is_compiling", bool)
 
 # Attributes that a copy makes anew.
-_OWN = {"_link", "_optimizer", "_parts"}
+_OWN = {"_link", "_optimizer", "_parts", "_on_rollback"}
+
+ROLLBACKS = ("raise", "replay")
+
+REPLAY_BYTES = 1 << 30
+"""The bytes of changes that are kept, unless `replay_bytes` is set."""
 
 
 @verbs
@@ -93,6 +99,8 @@ class RemoteBackbone(nn.Module):
     _link: Link
     _optimizer: Any = None
     _parts: Parts
+    _on_rollback = "raise"
+    _replay_bytes = REPLAY_BYTES
 
     def __init__(self, instance: Instance, frozen: bool = False) -> None:
         super().__init__()
@@ -161,6 +169,52 @@ class RemoteBackbone(nn.Module):
     @timeout.setter
     def timeout(self, value: float | None) -> None:
         self._link.timeout = value
+
+    @property
+    def on_rollback(self) -> str:
+        """The way of a hosted network to take a restart that lost its newest changes.
+
+        ``"raise"``, unless it is set: the next use of the hosted network raises
+        `ServerRestarted`. ``"replay"``: from now on the network keeps what it asks the
+        server to change until that is saved there, at most `replay_bytes`. After a
+        restart it makes what was lost again, each change once and in order, to the bit,
+        and goes on. A mirrored network goes on in any case.
+
+        Setting it raises ValueError if it is neither, or if the network has no name:
+        it does not come back.
+        """
+        return self._on_rollback
+
+    @on_rollback.setter
+    def on_rollback(self, value: str) -> None:
+        if value not in ROLLBACKS:
+            raise ValueError(f"on_rollback is {value!r}; it is 'raise' or 'replay'")
+        if value == "replay" and self._link.instance.ephemeral:
+            raise ValueError(
+                f"{self.name!r} has no name of its own, so a restarted server does not "
+                'bring it back; make it with name="..."'
+            )
+        self._on_rollback = value
+        self._let_replay()
+
+    @property
+    def replay_bytes(self) -> int:
+        """The most bytes of changes that are kept, to be made again; 1 GiB unless set.
+
+        It may be set to a number or like ``"256MiB"``. When more would be kept, the
+        oldest go, and a restart that has lost them raises `ServerRestarted`.
+        """
+        return self._replay_bytes
+
+    @replay_bytes.setter
+    def replay_bytes(self, value: int | str) -> None:
+        self._replay_bytes = read_size(value, "replay_bytes")
+        self._let_replay()
+
+    def _let_replay(self) -> None:
+        if isinstance(self._link, HostedLink):
+            replays = self._on_rollback == "replay"
+            self._link.replay_bytes = self._replay_bytes if replays else 0
 
     def describe(self) -> dict[str, Any]:
         """Describe the run so far, e.g. for the log of an experiment.
@@ -447,6 +501,7 @@ class RemoteBackbone(nn.Module):
         """Let parameters and gradients be in the server from now on."""
         if isinstance(self._link, MirroredLink):
             self._link = HostedLink(self._link.instance, self, self._link)
+            self._let_replay()
         assert isinstance(self._link, HostedLink)
         return self._link
 
@@ -485,7 +540,7 @@ class RemoteBackbone(nn.Module):
         return self._link.save(name, keep)
 
     def checkpoints(self) -> list[Checkpoint]:
-        """List what was saved of this network, the oldest first."""
+        """List what was saved of it, the oldest first; see `Instance.checkpoints`."""
         return self._link.instance.checkpoints(self._link.timeout)
 
     def delete(self) -> None:

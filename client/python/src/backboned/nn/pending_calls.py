@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+from collections.abc import Sequence
 from concurrent.futures import wait
 from typing import Any, Callable, NamedTuple
 
@@ -11,8 +13,9 @@ import torch
 
 from backboned import calls
 from backboned.calls import BackwardOptions
-from backboned.errors import NOTHING_CHANGED, BackbonedError
+from backboned.errors import NOTHING_CHANGED, BackbonedError, ServerRestarted
 from backboned.instance import Instance
+from backboned.nn.journal import Change, Journal, Record
 from backboned.nn.link import Tape, rng_state, set_rng_state
 from backboned.steps import StepInFlight, raise_unseen
 from backboned.transport.messages import Prepared, Recall, Recallable, fresh_id
@@ -56,6 +59,35 @@ def grouped(queue: Group, nothing_before: bool) -> list[Group]:
         if first.tape != second.tape and first.retain == second.retain:
             return [[first, second]]
     return groups
+
+
+def _backward(
+    instance: Instance,
+    timeout: float | None,
+    records: Sequence[Record],
+    gradients: Sequence[dict[str, Array]],
+    options: BackwardOptions,
+    _find: Version,
+) -> Prepared[Backward]:
+    """Prepare a backward of the tapes that some forwards have now."""
+    tapes = {record.tape_id: grads for record, grads in zip(records, gradients)}
+    asked: BackwardOptions = {**options, "request_id": fresh_id()}
+    return calls.backward(instance, tapes, asked, timeout)
+
+
+def _step(
+    instance: Instance,
+    timeout: float | None,
+    options: StepOptions | None,
+    find: Version,
+) -> Prepared[Stepped]:
+    """Prepare a step of a version."""
+    asked: calls.WriteOptions = {
+        "request_id": fresh_id(),
+        "timeout": timeout,
+        "if_version": find,
+    }
+    return calls.step(instance, options, asked)
 
 
 class StepsInFlight:
@@ -142,6 +174,7 @@ class SentCall:
     - `number`: of the step that it belongs to; 0: none.
     - `steps`: whether it makes the step.
     - `before`: what was known of the gradients before it.
+    - `change`: what it is in the journal.
 
     - `step`: what the step did, once the answer was taken.
     - `dropped`: whether its gradients were taken away since.
@@ -157,12 +190,14 @@ class SentCall:
         number: int,
         steps: bool,
         before: _Gradients,
+        change: Change,
     ) -> None:
         self.call = call
         self.group = group
         self.number = number
         self.steps = steps
         self.before = before
+        self.change = change
         self._process = os.getpid()
 
     @property
@@ -179,7 +214,7 @@ class SentCall:
     def end(self) -> None:
         """Let go of the tapes, and of what was sent."""
         self.group = []
-        del self.call
+        del self.call, self.change
 
 
 class Asking:
@@ -223,6 +258,10 @@ class PendingCalls:
 
     - `stepped`: told the answer's version when the server made a step.
     - `unsure`: told that a step may have been made of which nothing will be known.
+    - `journal`: takes note of all that is sent.
+    - `version`: gives the one that the instance has before that.
+    - `came_back`: asked after an error whether that was a restart of the server, after
+      which each change under way has its answer.
 
     - `in_flight`: the training steps in flight.
     - `timeout`: seconds for each call.
@@ -238,8 +277,14 @@ class PendingCalls:
         stepped: Callable[[Version], None],
         unsure: Callable[[None], None],
         in_flight: StepsInFlight,
+        journal: Journal,
+        version: Callable[[], Version],
+        came_back: Callable[[BackbonedError], bool],
     ) -> None:
         self.in_flight = in_flight
+        self._journal = journal
+        self._version = version
+        self._came_back = came_back
         self.timeout: float | None = None
         self.there = False
         self.outdated = True
@@ -304,7 +349,12 @@ class PendingCalls:
         self.flush()
         self._queue.append(item)
         self._prepare([item], input_grad=True)
-        result: Backward = self._take(self.sent[0])
+        result: Backward | None = self._take(self.sent[0])
+        if result is None:
+            raise ServerRestarted(
+                "the server was restarted. It had made this backward, but the "
+                "gradient of the input is lost; begin the step anew"
+            )
         return result.input_grads[0]
 
     def step(self, options: StepOptions, with_backward: bool, number: int) -> SentCall:
@@ -391,6 +441,9 @@ class PendingCalls:
         input_grad: bool = False,
     ) -> None:
         """Prepare a backward, a step, or both. From now on they are made."""
+        records = [self._journal.record_of(item.tape) for item in group]
+        gradients = [item.gradients for item in group]
+        make: Callable[[Version], Prepared[Any]]
         if group:
             options: BackwardOptions = {
                 "return_grads": False,
@@ -399,20 +452,26 @@ class PendingCalls:
                 "retain": group[0].retain,
                 "zero_before": self.outdated,
                 "step": step,
-                "request_id": fresh_id(),
             }
-            tapes = {item.tape.tape_id: item.gradients for item in group}
-            call: Prepared[Any] = calls.backward(
-                self._instance, tapes, options, self.timeout
-            )
+            what = (records, gradients, options)
+            make = functools.partial(_backward, self._instance, self.timeout, *what)
         else:
-            ids: calls.WriteOptions = {
-                "request_id": fresh_id(),
-                "timeout": self.timeout,
-            }
-            call = calls.step(self._instance, step, ids)
+            make = functools.partial(_step, self._instance, self.timeout, step)
+        version = self._version()
+        call = make(version._replace(buffers=None))
+        change = Change(
+            lambda find: make(find).take(),
+            (int(step is not None), 0),
+            gradients=("replaces" if self.outdated else "adds") if group else "",
+            size=sum(array.nbytes for each in gradients for array in each.values()),
+            needs=records,
+            uses_up=not (group and group[0].retain),
+            is_chained=True,
+            if_lost=lambda _: None,
+        )
+        self._journal.add(change, version)
         before = (self.there, self.outdated, self.held)
-        made = SentCall(call, group, number, step is not None, before)
+        made = SentCall(call, group, number, step is not None, before, change)
         mine = set(map(id, group))
         rest = [item for item in self._queue if id(item) not in mine]
         sent, held = [*self.sent, made], () if group else self.held
@@ -440,9 +499,9 @@ class PendingCalls:
             self._failed = error.with_traceback(None)
 
     def _take(self, sent: SentCall) -> Any:
-        """Take the answer to the first call that was sent; give it."""
+        """Take the answer to the first call that was sent. None: it is lost."""
         try:
-            result = sent.call.take()
+            result = self._answer(sent)
         except BackbonedError as error:
             if error.code in _DECIDED:
                 self._undo(sent, error.code == _BUSY)
@@ -454,9 +513,9 @@ class PendingCalls:
             if not item.retain:
                 item.tape.done()
         if sent.group:
-            sent.step = result.step
+            sent.step = result and result.step
             if not sent.dropped:
-                self.held = result.held
+                self.held = result.held if result else ()
         else:
             sent.step = result
         if sent.step is not None:
@@ -464,6 +523,17 @@ class PendingCalls:
         self.sent.remove(sent)
         sent.end()
         return result
+
+    def _answer(self, sent: SentCall) -> Any:
+        """Wait for the answer to a call; None if a restart of the server took it."""
+        change = sent.change
+        if change.is_open:
+            try:
+                self._journal.made(change, sent.call.take())
+            except BackbonedError as error:
+                if not self._came_back(error):
+                    raise
+        return change.result()
 
     def _undo(self, sent: SentCall, again: bool) -> None:
         """Forget a call that was not made, and those behind it.
@@ -474,6 +544,7 @@ class PendingCalls:
         queue = [*lost, *self._queue] if again and not sent.dropped else self._queue
         if not sent.dropped:
             self.there, self.outdated, self.held = sent.before
+        self._journal.drop(sent.change)
         ended = self.sent
         self._queue, self.sent = queue, []
         for each in ended:

@@ -16,7 +16,7 @@ import torch
 from torch.optim import optimizer as _hooks
 
 from backboned import errors, types
-from backboned.losses import Terms
+from backboned.losses import Terms, copied
 from backboned.nn.hosted import HostedLink, warn_of_local_step
 from backboned.nn.lazy import as_plain
 from backboned.nn.module import RemoteBackbone, network_of
@@ -24,7 +24,8 @@ from backboned.nn.pending_calls import SentCall
 from backboned.nn.refs import Weak
 from backboned.nn.watch import as_array
 from backboned.optim.state import HostedState, Place, Slots
-from backboned.steps import StepInFlight
+from backboned.steps import StepInFlight, ended
+from backboned.types import Version
 
 
 @errors.verbs
@@ -239,8 +240,12 @@ class HostedOptimizer(torch.optim.Optimizer):
     ) -> types.TrainStep:
         """Make a whole training step; see `RemoteBackbone.train_step`."""
         link = self._own_link()
+        size = 0
+        if link.replay_bytes:
+            terms, size = copied(terms)
+            x = x.clone()
         run = self._whole_step(link, link.instance.train_step, x, terms, return_logits)
-        result = link.train_step(run)
+        result = link.train_step(run, size + x.nbytes)
         self._note_for_schedulers()
         self._last = result.step
         return result
@@ -250,6 +255,9 @@ class HostedOptimizer(torch.optim.Optimizer):
     ) -> StepInFlight:
         """Send a training step; see `RemoteBackbone.train_step_async`."""
         link = self._own_link()
+        if link.replay_bytes:  # What may have to be repeated goes one by one.
+            find = Version(link.instance.uid)
+            return ended(find, lambda: self.train_step(x, terms, return_logits))
         call = link.instance.train_step_async
         send = self._whole_step(link, call, x, terms, return_logits)
         step = link.train_step_async(send)
