@@ -3,14 +3,19 @@
 Usage: mammoth_methods.py DATA RESULTS {local,remote,library} METHOD_OPTIONS...
 with Mammoth's checkout as the working directory; a method's options are one word. With
 `library` methods are remote, and run by what Mammoth gives as the package `mammoth`.
+
+After each of the steps whose numbers MAMMOTH_PAUSES has, separated by blanks, it makes
+a file `at-NUMBER` in RESULTS, and waits for `go-NUMBER` there.
 """
 
 import hashlib
 import json
 import os
 import sys
+import time
 import traceback
 import types
+from pathlib import Path
 from typing import Any
 
 os.environ["MAMMOTH_TEST"] = "1"
@@ -38,6 +43,7 @@ if not torch.cuda.is_available():
     # lucir waits for a GPU, whether there is one or not.
     torch.cuda.synchronize = lambda *_: None
 
+RESULTS = sys.argv[2]
 COMMON = (
     *("--lr", "0.03", "--seed", "0", "--n_epochs", "1", "--batch_size", "4"),
     *("--debug_mode", "1", "--num_workers", "0", "--non_verbose", "1"),
@@ -45,9 +51,10 @@ COMMON = (
 
 
 class Record:
-    """The results of a run."""
+    """The results of a run, which pauses after some of its steps."""
 
     def __init__(self):
+        pauses = set(map(int, os.environ.get("MAMMOTH_PAUSES", "").split()))
         self.losses, self.accuracies, self.models = [], [], []
         observe, log = ContinualModel.meta_observe, ContinualDataset.log
 
@@ -56,6 +63,8 @@ class Record:
             self.losses.append(repr(loss))
             if model not in self.models:
                 self.models.append(model)
+            if len(self.losses) in pauses:
+                pause(len(self.losses))
             return loss
 
         def noting_log(dataset, args, logger, accuracies, *rest, **options):
@@ -78,6 +87,13 @@ class Record:
             "class": type(model.net).__name__,
             "optimizer": f"{type(model.opt).__module__}.{type(model.opt).__name__}",
         }
+
+
+def pause(number):
+    folder = Path(RESULTS)
+    (folder / f"at-{number}").touch()
+    while not (folder / f"go-{number}").exists():
+        time.sleep(0.01)
 
 
 def train(options, data, path):

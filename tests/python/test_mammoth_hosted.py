@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from backboned.errors import InvalidArgument
 from backboned.optim import HostedOptimizer
 from backboned_mammoth.routing import route_optimizers
-from backboned_mammoth.run import MODE
+from backboned_mammoth.run import MODE, ON_ROLLBACK
 from mammoth_pairs import Cosine, assert_same, assert_same_state, digits, photos
 
 pytest_plugins = ["mammoth_pairs"]
@@ -176,3 +176,23 @@ def test_what_the_server_does_not_step_stays(method, mlps, monkeypatch):
     assert type(other.opt) is torch.optim.SGD
     monkeypatch.setitem(KINDS, "other", lambda p: torch.optim.Adagrad(p))
     assert type(method(mlps[0], kind="other").opt) is torch.optim.Adagrad
+
+
+def test_a_network_that_replays_has_a_name_until_the_end(
+    method, resnets, run, monkeypatch
+):
+    monkeypatch.setenv(ON_ROLLBACK, "replay")
+    methods = [method(net) for net in resnets]
+    observe(methods, photos())
+    (info,) = [i for i in run.server.instances() if i.name.startswith("mammoth-")]
+    assert not info.ephemeral
+    assert resnets[0]._counterpart.hosted.replay_bytes == 1 << 30
+    run.report()
+    assert info.name not in [i.name for i in run.server.instances()]
+    assert_same_state(*resnets)
+
+
+def test_unknown_rollback(method, mlps, monkeypatch):
+    monkeypatch.setenv(ON_ROLLBACK, "redo")
+    with pytest.raises(InvalidArgument, match="ROLLBACK is 'redo'; it is one of raise"):
+        method(mlps[0])

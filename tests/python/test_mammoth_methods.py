@@ -8,14 +8,18 @@ import importlib.util
 import json
 import os
 import pickle
+import random
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from backboned_mammoth.run import REQUIRE_REMOTE, SERVER
+from backboned_mammoth.run import ON_ROLLBACK, REQUIRE_REMOTE, SERVER
+from conftest import THREADS
+from kept_server import KeptServer
 
 pytest_plugins = ["mammoth_checkout"]
 
@@ -80,27 +84,42 @@ def compute(mammoth, data, server, tmp_path_factory):
 
     def compute_on(side, methods):
         folder = tmp_path_factory.mktemp(side)
-        path = os.pathsep.join([os.environ.get("PYTHONPATH", ""), str(mammoth.parent)])
-        done = subprocess.run(
+        begun = begin(mammoth, data, folder, side, methods, server.target)
+        return results_of(begun, folder, methods)
+
+    return compute_on
+
+
+def begin(mammoth, data, folder, side, methods, target, **variables):
+    """Begin a process that runs methods, and logs into the folder of the results."""
+    path = os.pathsep.join([os.environ.get("PYTHONPATH", ""), str(mammoth.parent)])
+    with open(folder / "log", "w") as log:
+        return subprocess.Popen(
             [sys.executable, SCRIPT, data, folder, side, *methods.values()],
             cwd=mammoth,
             env={
                 **os.environ,
                 "PYTHONPATH": path,
-                SERVER: server.target,
+                SERVER: target,
                 REQUIRE_REMOTE: "1",
+                **variables,
             },
-            capture_output=True,
-            text=True,
-            timeout=600,
+            stdout=log,
+            stderr=log,
         )
-        assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
-        return {
-            name: json.loads((folder / f"{index}.json").read_text())
-            for index, name in enumerate(methods)
-        }
 
-    return compute_on
+
+def results_of(begun, folder, methods):
+    """Wait for a process; give what each method computed."""
+    try:
+        assert begun.wait(timeout=600) == 0, (folder / "log").read_text()[-4000:]
+    finally:
+        begun.kill()
+        begun.wait()
+    return {
+        name: json.loads((folder / f"{index}.json").read_text())
+        for index, name in enumerate(methods)
+    }
 
 
 @pytest.fixture(scope="module")
@@ -127,3 +146,34 @@ def test_steps_where_it_should(results, method):
 def test_mammoth_as_a_library_computes_the_same(compute, results):
     found = compute("library", {"er": METHODS["er"]})["er"]
     assert found == results["remote"]["er"]
+
+
+def test_goes_on_when_its_server_is_killed(mammoth, data, binary, results, tmp_path):
+    folder, pauses, dice = tmp_path, (4, 9, 13, 18, 22, 26), random.Random(0)
+    (folder / "server").mkdir()
+    options = ("--save-interval=inf", "--save-versions=3")
+    with KeptServer(binary, folder / "server", *options, threads=THREADS) as kept:
+        methods = {"derpp": METHODS["derpp"]}
+        variables = {
+            ON_ROLLBACK: "replay",
+            "MAMMOTH_PAUSES": " ".join(map(str, pauses)),
+        }
+        target = kept.start().target()
+        begun = begin(mammoth, data, folder, "remote", methods, target, **variables)
+        for number in pauses:
+            while not (folder / f"at-{number}").exists():
+                assert begun.poll() is None, (folder / "log").read_text()[-4000:]
+                time.sleep(0.01)
+            if number == pauses[0]:  # Until the server has it on its disk.
+                (info,) = kept.connect().instances()
+                assert info.name.startswith("mammoth-")
+                while not kept.connect().instances()[0].saved:
+                    time.sleep(0.05)
+            (folder / f"go-{number}").touch()
+            time.sleep(dice.uniform(0, 0.3))
+            if number == pauses[2]:
+                assert kept.end() == 0
+            kept.restart()
+        found = results_of(begun, folder, methods)["derpp"]
+    assert found == results["remote"]["derpp"]
+    assert "were made again" in (folder / "log").read_text()

@@ -10,7 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import backboned_mammoth
-from backboned_mammoth.run import MODE, MODES, REQUIRE_REMOTE, SERVER
+from backboned_mammoth.run import (
+    MODE,
+    MODES,
+    ON_ROLLBACK,
+    REQUIRE_REMOTE,
+    ROLLBACKS,
+    SERVER,
+)
 
 # Mammoth's program, and where it was until 2025.
 _SCRIPTS = ("main.py", "utils/main.py")
@@ -41,6 +48,13 @@ def main(arguments: Sequence[str]) -> None:
         "server; auto (unless given): hosted where a method only steps",
     )
     parser.add_argument(
+        "--on-rollback",
+        choices=ROLLBACKS,
+        help="what to do if a restart of the server loses steps of a hosted network: "
+        "raise an error (unless given), or replay them; the latter needs a server with "
+        "--state-dir",
+    )
+    parser.add_argument(
         "--mammoth",
         metavar="DIR",
         type=Path,
@@ -60,6 +74,8 @@ def main(arguments: Sequence[str]) -> None:
         os.environ[SERVER] = options.server
     if options.mode:
         os.environ[MODE] = options.mode
+    if options.on_rollback:
+        os.environ[ON_ROLLBACK] = options.on_rollback
     if options.require_remote:
         os.environ[REQUIRE_REMOTE] = "1"
     backboned_mammoth.engage()

@@ -12,8 +12,10 @@ from backboned.instance import Instance
 from backboned.nn.hosted import HostedLink, Link
 from backboned.nn.intact import Parts
 from backboned.nn.mirrored import MirroredLink
+from backboned.nn.module import REPLAY_BYTES
 from backboned.nn.refs import Weak
 from backboned.nn.watch import torch_dtype
+from backboned.transport.messages import fresh_id
 from backboned.types import BatchNorm
 
 from backboned_mammoth.blueprint import Blueprint, Tensor, UnsuitableError
@@ -36,6 +38,8 @@ class Counterpart:
     arguments: dict[str, Any]
     family: Family
     blueprint: Blueprint
+    # Its instance gets a name, with which it comes back after a restart.
+    lasting: bool = dataclasses.field(default=False, init=False)
     _instance: Instance | None = dataclasses.field(default=None, init=False)
     _unsuitable: str = dataclasses.field(default="", init=False)
     _link: Link | None = dataclasses.field(default=None, init=False)
@@ -89,6 +93,13 @@ class Counterpart:
             link = self._link = HostedLink(link.instance, self.net, link)
         assert isinstance(link, HostedLink)  # Its parameters led here.
         link.optimizer = self._optimizer = optimizer
+        if self.lasting and not link.instance.ephemeral:
+            link.replay_bytes = REPLAY_BYTES
+        elif self.lasting:
+            self.run.warn(
+                f"steps of {self.name} that a restart of the server loses cannot be "
+                "replayed: it was used before it got an optimizer"
+            )
         return link
 
     def mirror(self) -> None:
@@ -121,6 +132,7 @@ class Counterpart:
         try:
             instance: Instance = self.run.server.create(
                 architecture=self.name,
+                name=f"mammoth-{fresh_id()}" if self.lasting else None,
                 seed=0,
                 random_init=True,
                 module=False,
@@ -130,6 +142,8 @@ class Counterpart:
             raise UnsuitableError(error.message) from None
         instance.channel = self.run.server.channel  # One meter for the whole run.
         self.run.counts["instances"] += 1
+        if self.lasting:
+            self.run.lasting.append(instance)
         layout = instance.layout
         there = [Tensor(p.name, p.shape, torch.float32) for p in layout.parameters]
         there += [Tensor(b.name, b.shape, torch_dtype(b.dtype)) for b in layout.buffers]

@@ -15,7 +15,7 @@ from backboned import optim
 
 from backboned_mammoth.blueprint import UnsuitableError
 from backboned_mammoth.network import OnServer
-from backboned_mammoth.run import RUN, Run, SeamError, mode
+from backboned_mammoth.run import RUN, Run, SeamError, mode, on_rollback
 
 # Methods of Mammoth that leave parameters and gradients to their optimizer.
 _STEPPING = frozenset(
@@ -74,6 +74,7 @@ def _route(model: Any, optimizer: Any) -> Any:
     net = getattr(model, "net", None)
     if not isinstance(net, OnServer) or not _wanted(model) or not _fits(optimizer):
         return optimizer
+    net._counterpart.lasting = on_rollback() == "replay"
     try:
         known = {id(p) for p in net._counterpart.known_parameters()}
     except UnsuitableError:

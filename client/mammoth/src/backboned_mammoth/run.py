@@ -13,14 +13,17 @@ from typing import Any
 
 import torch
 from backboned.errors import BackbonedError, FailedPrecondition, InvalidArgument
+from backboned.instance import Instance
 from backboned.nn import numerics
 from backboned.server import Server, connect, local_server
 
 SERVER = "BACKBONED_SERVER"
 REQUIRE_REMOTE = "BACKBONED_REQUIRE_REMOTE"
 MODE = "BACKBONED_MODE"
+ON_ROLLBACK = "BACKBONED_ON_ROLLBACK"
 
 MODES = ("mirrored", "hosted", "auto")
+ROLLBACKS = ("raise", "replay")
 
 _YES = {"1", "true", "yes", "on"}
 _NO = {"", "0", "false", "no", "off"}
@@ -43,11 +46,13 @@ class Run:
       and ``forwards`` run there, and how many ``forwards here``.
     - `hosted`: counterparts of networks whose parameters were given into the server's
       care.
+    - `lasting`: named instances, which end with the run.
     """
 
     def __init__(self) -> None:
         self.counts: collections.Counter[str] = collections.Counter()
         self.hosted: weakref.WeakSet[Any] = weakref.WeakSet()
+        self.lasting: list[Instance] = []
         self._lock = threading.Lock()
         self._server: Server | None = None
         self._said: set[str] = set()
@@ -121,6 +126,8 @@ class Run:
         try:
             for counterpart in list(self.hosted):
                 counterpart.mirror()
+            while self.lasting:
+                self.lasting.pop().delete()
         except BackbonedError as error:
             summary += f"; what was in the server is lost: {error}"
         print(summary, file=sys.stderr, flush=True)
@@ -141,9 +148,23 @@ def mode() -> str:
 
     Raises InvalidArgument if it is none of them.
     """
-    value = os.environ.get(MODE) or "auto"
-    if value not in MODES:
-        raise InvalidArgument(f"{MODE} is {value!r}; it is one of {', '.join(MODES)}")
+    return _chosen(MODE, MODES, "auto")
+
+
+def on_rollback() -> str:
+    """Read what to do if a restart of the server loses steps: one of `ROLLBACKS`.
+
+    Raises InvalidArgument if it is none of them.
+    """
+    return _chosen(ON_ROLLBACK, ROLLBACKS, "raise")
+
+
+def _chosen(variable: str, words: tuple[str, ...], unless_set: str) -> str:
+    value = os.environ.get(variable) or unless_set
+    if value not in words:
+        raise InvalidArgument(
+            f"{variable} is {value!r}; it is one of {', '.join(words)}"
+        )
     return value
 
 
