@@ -11,6 +11,7 @@ a file `at-NUMBER` in RESULTS, and waits for `go-NUMBER` there.
 import hashlib
 import json
 import os
+import random
 import sys
 import time
 import traceback
@@ -80,6 +81,7 @@ class Record:
             digest.update(name.encode() + tensor.detach().numpy().tobytes())
         digest.update(torch.get_rng_state().numpy().tobytes())
         digest.update(np.random.get_state()[1].tobytes())
+        digest.update(repr(random.getstate()).encode())
         return {
             "losses": self.losses,
             "accuracies": self.accuracies,

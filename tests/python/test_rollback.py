@@ -151,6 +151,7 @@ def test_a_training_is_that_of_a_server_that_nobody_killed(
     chaos = Chaos(kept, seed)
     for name, disturb in (("alone", lambda *_: None), ("net", chaos)):
         torch.manual_seed(0)
+        random.seed(0)
         net = client.create(**arguments, name=name, seed=0)
         opt = optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
         if name == "net":
@@ -160,7 +161,8 @@ def test_a_training_is_that_of_a_server_that_nobody_killed(
         state = opt.state_dict()["state"].values()
         moments = [entry["momentum_buffer"].tolist() for entry in state]
         digest = net.describe()["digest"]
-        found.append((results, moments, digest, torch.get_rng_state().tolist()))
+        generators = torch.get_rng_state().tolist(), random.getstate()
+        found.append((results, moments, digest, generators))
     assert not chaos.left
     assert found[0] == found[1]
 

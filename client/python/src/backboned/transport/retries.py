@@ -33,6 +33,9 @@ _LAST_PAUSE_S = 5.0
 # Seconds between two lines on a terminal.
 _QUIET_S = 10.0
 
+# Python's own generator is the program's: a pause must not move it.
+_dice = random.SystemRandom()
+
 T = TypeVar("T")
 
 
@@ -92,7 +95,7 @@ class Patience:
             return None
         pause = min(self._pause, left)
         self._pause = min(2 * self._pause, _LAST_PAUSE_S)
-        return pause * random.uniform(1 - _SPREAD, 1)
+        return pause * _dice.uniform(1 - _SPREAD, 1)
 
     def tired(self, error: BackbonedError) -> BackbonedError:
         """Make the error that says how long was waited."""
@@ -171,4 +174,4 @@ def _pause(error: ResourceExhausted) -> float | None:
     """Give the seconds until a repetition; None if it does not help."""
     if error.limit not in AT_THE_DOOR or error.retry_delay is None:
         return None
-    return error.retry_delay * random.uniform(1, 1 + _SPREAD)
+    return error.retry_delay * _dice.uniform(1, 1 + _SPREAD)
