@@ -54,8 +54,8 @@ absl::StatusOr<std::unique_ptr<AdminServer>> AdminServer::Start(
     if (!admitted.ok()) return admitted;
     admin->addresses_.push_back(listener.address.text);
   }
-  admin->http_ =
-      std::make_unique<HttpServer>(std::move(sockets), PagesOf(server));
+  admin->http_ = std::make_unique<HttpServer>(std::move(sockets),
+                                              insecure_remote, PagesOf(server));
   return admin;
 }
 

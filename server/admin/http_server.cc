@@ -4,6 +4,7 @@
 #include <boost/asio/basic_stream_socket.hpp>
 #include <boost/asio/generic/stream_protocol.hpp>
 #include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/address.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/http/message.hpp>
@@ -14,10 +15,13 @@
 #include <chrono>
 #include <deque>
 #include <list>
+#include <string>
+#include <string_view>
 #include <thread>
 #include <utility>
 
 #include "absl/status/status.h"
+#include "absl/strings/match.h"
 #include "server/limits/catching.h"
 
 namespace backboned::admin {
@@ -39,6 +43,8 @@ Response ResponseOf(Page page) {
   Response response(http::int_to_status(page.status), /*version=*/11);
   response.set(http::field::content_type, page.type);
   response.set(http::field::cache_control, "no-store");
+  response.set("X-Content-Type-Options", "nosniff");
+  for (const auto& [name, value] : page.headers) response.set(name, value);
   if (page.status == 405) response.set(http::field::allow, "GET");
   response.keep_alive(false);
   response.body() = std::move(page.body);
@@ -46,9 +52,32 @@ Response ResponseOf(Page page) {
   return response;
 }
 
+// Returns whether `host`, a request's header, names this machine in a way that
+// no site's name does. An old client gives none.
+bool IsLocal(std::string_view host) {
+  if (host.empty()) return true;
+  const size_t bracket = host.find(']');
+  if (host.front() == '[' && bracket != std::string_view::npos) {
+    host = host.substr(1, bracket - 1);
+  } else {
+    host = host.substr(0, host.find(':'));
+  }
+  if (absl::EqualsIgnoreCase(std::string(host), "localhost")) return true;
+  Error no_address;
+  asio::ip::make_address(std::string(host), no_address);
+  return !no_address;
+}
+
 // Makes the answer to a request.
-Page Answer(const Pages& pages,
+Page Answer(const Pages& pages, bool any_host,
             const http::request<http::string_body>& request) {
+  const boost::beast::string_view host = request[http::field::host];
+  if (!any_host && !IsLocal({host.data(), host.size()})) {
+    return {.status = 421,
+            .body =
+                "ask by an address or as localhost: other names are "
+                "refused without --insecure-remote\n"};
+  }
   const boost::beast::string_view target = request.target();
   const auto page = pages.find(std::string(target.substr(0, target.find('?'))));
   if (page == pages.end()) return {.status = 404, .body = "no such page\n"};
@@ -67,8 +96,8 @@ Page Answer(const Pages& pages,
 
 class HttpServer::Loop {
  public:
-  Loop(std::vector<Descriptor> listeners, Pages pages)
-      : pages_(std::move(pages)) {
+  Loop(std::vector<Descriptor> listeners, bool any_host, Pages pages)
+      : any_host_(any_host), pages_(std::move(pages)) {
     for (Descriptor& listener : listeners) {
       // Only accept is asked of it: the family of addresses does not matter.
       Door& door = doors_.emplace_back(
@@ -115,9 +144,10 @@ class HttpServer::Loop {
                 error == asio::error::operation_aborted) {
               return self->Close();
             }
-            self->Write(error
-                            ? Page{.status = 400, .body = "bad request\n"}
-                            : Answer(self->loop_.pages_, self->parser_.get()));
+            const Loop& loop = self->loop_;
+            self->Write(error ? Page{.status = 400, .body = "bad request\n"}
+                              : Answer(loop.pages_, loop.any_host_,
+                                       self->parser_.get()));
           });
     }
 
@@ -179,6 +209,7 @@ class HttpServer::Loop {
     });
   }
 
+  const bool any_host_;
   const Pages pages_;
   std::list<Connection*> open_;  // The oldest first. Outlives the context.
   asio::io_context context_{1};  // One thread runs it.
@@ -186,8 +217,10 @@ class HttpServer::Loop {
   std::thread thread_;
 };
 
-HttpServer::HttpServer(std::vector<Descriptor> listeners, Pages pages)
-    : loop_(std::make_unique<Loop>(std::move(listeners), std::move(pages))) {}
+HttpServer::HttpServer(std::vector<Descriptor> listeners, bool any_host,
+                       Pages pages)
+    : loop_(std::make_unique<Loop>(std::move(listeners), any_host,
+                                   std::move(pages))) {}
 
 HttpServer::~HttpServer() = default;
 

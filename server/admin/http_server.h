@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/time/time.h"
@@ -20,6 +21,8 @@ struct Page {
   unsigned status = 200;
   std::string type = "text/plain; charset=utf-8";
   std::string body;
+  // Besides those that each answer has.
+  std::vector<std::pair<std::string, std::string>> headers = {};
 };
 
 // The functions that make the pages, by path. All run on one thread, one at a
@@ -31,6 +34,10 @@ using Pages = std::map<std::string, std::function<Page()>>;
 // their answer, after kPatience are cut off; and when more than
 // kMostConnections are open, the oldest one is.
 //
+// Those that name another host than this machine may be kept out: a browser
+// asks for them if a page of some other site has its own name point here, so
+// that it may read the answer.
+//
 // Thread-safe.
 class HttpServer {
  public:
@@ -40,7 +47,9 @@ class HttpServer {
   static constexpr unsigned kMaxBodyBytes = 1024;  // Which nobody reads.
 
   // Accepts on `listeners`, sockets that listen and do not block, from now on.
-  HttpServer(std::vector<Descriptor> listeners, Pages pages);
+  // With `any_host` the name in a request does not matter; else it must be an
+  // address or `localhost`.
+  HttpServer(std::vector<Descriptor> listeners, bool any_host, Pages pages);
 
   // Closes all connections.
   ~HttpServer();

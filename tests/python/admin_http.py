@@ -25,11 +25,17 @@ def connect(address, timeout=30):
 
 def ask(address, target="/healthz", method="GET", body=None, headers=None, timeout=30):
     """Give the status and the body of the answer, as text."""
+    status, _, text = fetch(address, target, method, body, headers, timeout)
+    return status, text.decode()
+
+
+def fetch(address, target, method="GET", body=None, headers=None, timeout=30):
+    """Give the status, the headers and the body of the answer."""
     connection = _Connection(address, timeout)
     try:
         connection.request(method, target, body=body, headers=headers or {})
         answer = connection.getresponse()
-        return answer.status, answer.read().decode()
+        return answer.status, answer.headers, answer.read()
     finally:
         connection.close()
 

@@ -49,7 +49,8 @@ def test_health_and_nothing_else(watched):
     server, path = watched
     assert ask(path) == (200, "serving\n")
     assert ask(path, "/healthz?verbose=1") == (200, "serving\n")
-    assert ask(path, "/") == (404, "no such page\n")
+    assert ask(path, "/health") == (404, "no such page\n")
+    assert ask(path, "//") == (404, "no such page\n")
     assert ask(path, "/healthz/") == (404, "no such page\n")
     for method in ("POST", "HEAD", "PUT", "DELETE", "OPTIONS"):
         assert ask(path, method=method)[0] == 405
@@ -57,6 +58,32 @@ def test_health_and_nothing_else(watched):
     # Metadata of calls means nothing here.
     assert ask(path, headers={"backboned-principal": "alice"})[0] == 200
     assert server.info().version
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["localhost:9464", "LocalHost", "127.0.0.1", "10.1.2.3:80", "[::1]:9464", ""],
+)
+def test_hosts_that_are_asked_for(watched, host):
+    _, path = watched
+    assert ask(path, headers={"Host": host}) == (200, "serving\n")
+
+
+@pytest.mark.parametrize(
+    "host", ["lab.example.org", "localhost.example:1", "[::1", "x"]
+)
+def test_a_site_that_names_itself_as_this_machine_reads_nothing(watched, host):
+    server, path = watched
+    for target in ("/", "/healthz", "/metrics", "/status.json", "/nothing"):
+        status, said = ask(path, target, headers={"Host": host})
+        assert status == 421 and "--insecure-remote" in said
+        assert server.info().version not in said
+
+
+def test_who_opens_it_to_the_network_may_name_it(start, tmp_path):
+    path = tmp_path / "admin.sock"
+    start(options=[f"--listen=unix:{path},serve=admin", "--insecure-remote"])
+    assert ask(path, headers={"Host": "lab.example.org"}) == (200, "serving\n")
 
 
 def test_the_socket_is_its_owners_alone_and_goes_with_the_server(watched):
@@ -175,7 +202,7 @@ def test_clients_that_never_finish_hold_up_nobody(watched):
             assert ask(path) == (200, "serving\n")
         # Each that came gave way to a later one, the oldest first.
         assert [client.recv(1) for client in slow[:40]] == [b""] * 40
-        slow[-1].sendall(b"x\r\n\r\n")
+        slow[-1].sendall(b"localhost\r\n\r\n")
         assert slow[-1].recv(4096).startswith(b"HTTP/1.1 200 OK\r\n")
         assert server.info().version
 
