@@ -100,9 +100,10 @@ MAY_USE: dict[str, set[str] | None] = {
     },
     # HTTP for those who watch the server.
     "server/admin": {
-        *("base", "server/limits", "server/memory", "server/device", "server"),
-        *("server/checkpoints", "server/rpc/transport", "server/rpc"),
-        *("Boost", "prometheus-cpp"),
+        *("base", "backbones", "server/limits", "server/memory", "server/device"),
+        *("server/checkpoints", "server/instances", "server"),
+        *("server/rpc/transport", "server/rpc"),
+        *("Boost", "nlohmann-json", "prometheus-cpp"),
     },
     "server/main.cc": None,
     # OpenSSL looks at certificates and keys before gRPC takes them.

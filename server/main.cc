@@ -423,7 +423,9 @@ absl::Status Serve(const Options& options, std::vector<rpc::Listener> listeners,
   if (recovery) recovery->Start();
   WarnOfOpenDoor(options, listeners);
   absl::StatusOr<std::unique_ptr<admin::AdminServer>> admin_server =
-      admin::AdminServer::Start(admin_listeners, options.insecure_remote,
+      admin::AdminServer::Start(admin_listeners,
+                                {.insecure_remote = options.insecure_remote,
+                                 .state_dir = options.state_dir},
                                 **rpc_server);
   if (!admin_server.ok()) return admin_server.status();
   std::optional<ReadyFile> ready;

@@ -6,6 +6,7 @@
 #include "absl/status/status.h"
 #include "base/descriptor.h"
 #include "server/admin/server_figures.h"
+#include "server/admin/status_page.h"
 
 namespace backboned::admin {
 namespace {
@@ -24,21 +25,26 @@ Page MetricsOf(const rpc::RpcServer& server) {
           .body = prometheus::TextSerializer().Serialize(families)};
 }
 
-Pages PagesOf(const rpc::RpcServer& server) {
-  return {{"/healthz", [&server] { return HealthOf(server); }},
-          {"/metrics", [&server] { return MetricsOf(server); }}};
+Pages PagesOf(const rpc::RpcServer& server, const ServerStatus& status) {
+  return {{"/", [page = StatusPage()] { return page; }},
+          {"/healthz", [&server] { return HealthOf(server); }},
+          {"/metrics", [&server] { return MetricsOf(server); }},
+          {"/status.json", [&status] {
+             return Page{.type = "application/json", .body = status.Json()};
+           }}};
 }
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<AdminServer>> AdminServer::Start(
-    std::vector<rpc::Listener> listeners, bool insecure_remote,
+    std::vector<rpc::Listener> listeners, const Options& options,
     const rpc::RpcServer& server) {
   std::unique_ptr<AdminServer> admin(new AdminServer());
   std::vector<Descriptor> sockets;
   for (rpc::Listener& listener : listeners) {
-    absl::Status local =
-        insecure_remote ? absl::OkStatus() : rpc::CheckLocal(listener.address);
+    absl::Status local = options.insecure_remote
+                             ? absl::OkStatus()
+                             : rpc::CheckLocal(listener.address);
     if (!local.ok()) return local;
     absl::StatusOr<rpc::AddressClaim> claim =
         rpc::AddressClaim::Make(listener.address);
@@ -54,8 +60,10 @@ absl::StatusOr<std::unique_ptr<AdminServer>> AdminServer::Start(
     if (!admitted.ok()) return admitted;
     admin->addresses_.push_back(listener.address.text);
   }
-  admin->http_ = std::make_unique<HttpServer>(std::move(sockets),
-                                              insecure_remote, PagesOf(server));
+  admin->status_ = std::make_unique<ServerStatus>(server, options.state_dir);
+  admin->http_ =
+      std::make_unique<HttpServer>(std::move(sockets), options.insecure_remote,
+                                   PagesOf(server, *admin->status_));
   return admin;
 }
 

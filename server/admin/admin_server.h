@@ -10,6 +10,7 @@
 
 #include "absl/status/statusor.h"
 #include "server/admin/http_server.h"
+#include "server/admin/server_status.h"
 #include "server/rpc/rpc_server.h"
 #include "server/rpc/transport/listen.h"
 #include "server/rpc/transport/listener.h"
@@ -19,15 +20,21 @@ namespace backboned::admin {
 // Answers GET on the listeners with serve=admin: /healthz with 200 while calls
 // are served, and 503 while the server drains or when a device is lost;
 // /metrics with what the server does, in Prometheus' text format
-// (docs/metrics.md).
+// (docs/metrics.md); / with a page for people, and /status.json with its
+// figures (docs/status-page.md).
 //
 // Thread-safe.
 class AdminServer {
  public:
+  struct Options {
+    bool insecure_remote = false;  // Allow addresses beyond loopback.
+    std::string state_dir = {};    // Its disk is watched. Empty: there is none.
+  };
+
   // Starts to serve on `listeners`; `server` must outlive it. Errors are those
   // of RpcServer::Start.
   static absl::StatusOr<std::unique_ptr<AdminServer>> Start(
-      std::vector<rpc::Listener> listeners, bool insecure_remote,
+      std::vector<rpc::Listener> listeners, const Options& options,
       const rpc::RpcServer& server);
 
   // The addresses, with the chosen ports in place of port 0.
@@ -38,6 +45,7 @@ class AdminServer {
 
   std::vector<rpc::AddressClaim> claims_;
   std::vector<std::string> addresses_;
+  std::unique_ptr<ServerStatus> status_;
   std::unique_ptr<HttpServer> http_;  // Last: it ends before its addresses do.
 };
 

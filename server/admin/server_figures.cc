@@ -30,12 +30,6 @@ using prometheus::MetricFamily;
 using prometheus::MetricType;
 using Labels = std::vector<ClientMetric::Label>;
 
-constexpr char kOthers[] = "(other)";
-
-// By BatchReason.
-constexpr std::string_view kReasons[] = {"alone", "full", "delay",
-                                         "incompatible", "device_idle"};
-
 // Collects metrics. Those of one name follow each other.
 class Collector {
  public:
@@ -189,7 +183,7 @@ void CollectMemoryOfPrincipals(Server& server, Collector& to) {
       others.on_gpus += live[i].second.on_gpus;
     }
     live.resize(kMostPrincipals);
-    live.emplace_back(kOthers, others);
+    live.emplace_back(kOtherPrincipals, others);
   }
   for (const auto& [principal, bytes] : live) {
     constexpr char kName[] = "backboned_principal_memory_bytes";
@@ -270,10 +264,11 @@ void CollectDevices(Server& server, Collector& to) {
   });
   ForEachDevice(server, [&](const DeviceWorker& worker, const auto& device) {
     for (const auto& [principal, paid] : worker.paid()) {
-      to.Counter("backboned_principal_device_seconds_total",
-                 "How long a device has worked for a principal.", paid,
-                 {{"device", device},
-                  {"principal", principal.empty() ? kOthers : principal}});
+      to.Counter(
+          "backboned_principal_device_seconds_total",
+          "How long a device has worked for a principal.", paid,
+          {{"device", device},
+           {"principal", principal.empty() ? kOtherPrincipals : principal}});
     }
   });
   ForEachDevice(server, [&](const DeviceWorker& worker, const auto& device) {
@@ -291,7 +286,7 @@ void CollectDevices(Server& server, Collector& to) {
       to.Counter(
           "backboned_batches_total", "What ran, by why it left the queue.",
           figures.batches[reason],
-          {{"device", device}, {"reason", std::string(kReasons[reason])}});
+          {{"device", device}, {"reason", std::string(kBatchReasons[reason])}});
     }
   });
   ForEachDevice(server, [&](const DeviceWorker& worker, const auto& device) {

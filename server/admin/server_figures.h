@@ -5,7 +5,9 @@
 
 #include <prometheus/metric_family.h>
 
+#include <array>
 #include <cstddef>
+#include <string_view>
 #include <vector>
 
 #include "server/rpc/rpc_server.h"
@@ -15,6 +17,11 @@ namespace backboned::admin {
 // The most principals with metrics of their own. The others together are
 // `(other)`, which no principal can be called.
 inline constexpr size_t kMostPrincipals = 64;
+inline constexpr char kOtherPrincipals[] = "(other)";
+
+// Names of the reasons for which a batch leaves the queue, by BatchReason.
+inline constexpr std::array<std::string_view, 5> kBatchReasons = {
+    "alone", "full", "delay", "incompatible", "device_idle"};
 
 // Reads the figures of a server. Takes short locks only: no work on a device,
 // and no transfer, holds it up.
