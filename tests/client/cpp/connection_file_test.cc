@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <filesystem>
@@ -29,7 +30,9 @@ using ::testing::Pair;
 
 class ConnectionFileTest : public testing::Test {
  protected:
-  ConnectionFileTest() : folder_(testing::TempDir() + "/connection_file_test") {
+  ConnectionFileTest()
+      : folder_(testing::TempDir() + "/connection_file_test-" +
+                std::to_string(getpid())) {
     std::filesystem::remove_all(folder_);
     std::filesystem::create_directories(folder_);
   }

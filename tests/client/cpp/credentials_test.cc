@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <fstream>
 #include <string>
@@ -50,7 +51,8 @@ class CredentialsTest : public testing::Test {
  protected:
   // Writes a file's text; returns its path.
   static std::string Write(const std::string& text) {
-    const std::string path = testing::TempDir() + "/credentials_test.token";
+    const std::string path =
+        testing::TempDir() + "/credentials_test." + std::to_string(getpid());
     std::ofstream(path, std::ios::trunc) << text;
     return path;
   }

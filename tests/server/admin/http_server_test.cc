@@ -30,7 +30,7 @@ class HttpServerTest : public ::testing::Test {
     getsockname(listeners_.front().get(), reinterpret_cast<sockaddr*>(&name_),
                 &size);
     server_ = std::make_unique<HttpServer>(
-        std::move(listeners_),
+        std::move(listeners_), /*any_host=*/true,
         Pages{{"/short", [] { return Page{.body = "short\n"}; }},
               {"/long", [] { return Page{.body = std::string(kLong, 'x')}; }},
               {"/broken",
