@@ -15,14 +15,14 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x62\x61\x63kboned/v1/usage.proto\x12\x0c\x62\x61\x63kboned.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa2\x02\n\x08UsageRow\x12\x11\n\tprincipal\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\t\x12\x14\n\x0cinstance_uid\x18\x03 \x01(\t\x12\r\n\x05label\x18\x04 \x01(\t\x12)\n\x05\x62\x65gin\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x03\x65nd\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x63\x61lls\x18\x07 \x01(\x03\x12.\n\x0b\x64\x65vice_time\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05\x66lops\x18\t \x01(\x01\x12\x16\n\x0ereceived_bytes\x18\n \x01(\x03\x12\x12\n\nsent_bytes\x18\x0b \x01(\x03*a\n\x07UsageBy\x12\x18\n\x14USAGE_BY_UNSPECIFIED\x10\x00\x12\x11\n\rUSAGE_BY_USER\x10\x01\x12\x15\n\x11USAGE_BY_INSTANCE\x10\x02\x12\x12\n\x0eUSAGE_BY_LABEL\x10\x03\x42-\n\x0fio.backboned.v1P\x01Z\x18\x62\x61\x63kboned/v1;backbonedv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x62\x61\x63kboned/v1/usage.proto\x12\x0c\x62\x61\x63kboned.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa2\x02\n\x08UsageRow\x12\x11\n\tprincipal\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\t\x12\x14\n\x0cinstance_uid\x18\x03 \x01(\t\x12\r\n\x05label\x18\x04 \x01(\t\x12)\n\x05\x62\x65gin\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x03\x65nd\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x63\x61lls\x18\x07 \x01(\x03\x12.\n\x0b\x64\x65vice_time\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05\x66lops\x18\t \x01(\x01\x12\x16\n\x0ereceived_bytes\x18\n \x01(\x03\x12\x12\n\nsent_bytes\x18\x0b \x01(\x03*a\n\x07UsageBy\x12\x18\n\x14USAGE_BY_UNSPECIFIED\x10\x00\x12\x11\n\rUSAGE_BY_USER\x10\x01\x12\x15\n\x11USAGE_BY_INSTANCE\x10\x02\x12\x12\n\x0eUSAGE_BY_LABEL\x10\x03\x42\x39\n\x0fio.backboned.v1B\nUsageProtoP\x01Z\x18\x62\x61\x63kboned/v1;backbonedv1b\x06proto3')
 
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, globals())
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'backboned.v1.usage_pb2', globals())
 if _descriptor._USE_C_DESCRIPTORS == False:
 
   DESCRIPTOR._options = None
-  DESCRIPTOR._serialized_options = b'\n\017io.backboned.v1P\001Z\030backboned/v1;backbonedv1'
+  DESCRIPTOR._serialized_options = b'\n\017io.backboned.v1B\nUsageProtoP\001Z\030backboned/v1;backbonedv1'
   _USAGEBY._serialized_start=400
   _USAGEBY._serialized_end=497
   _USAGEROW._serialized_start=108
