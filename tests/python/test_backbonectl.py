@@ -45,9 +45,9 @@ def does(run):
 def refuses(run):
     """Runs the program, which must say what is wrong, in one sentence."""
 
-    def said(*arguments):
+    def said(*arguments, code=2):
         ended = run(*arguments)
-        assert (ended.returncode, ended.stdout) == (2, ""), ended
+        assert (ended.returncode, ended.stdout) == (code, ""), ended
         (line,) = ended.stderr.splitlines()
         assert line.startswith("backbonectl: ")
         return line.removeprefix("backbonectl: ")
@@ -193,10 +193,10 @@ def test_a_connection_file_is_its_owners(does, run, refuses, tmp_path, authority
     assert yaml.safe_load(file.read_text())["token"] != connection["token"]
     file.write_text("a diary")
     serial = listed(does)["alice"]["token"]
-    assert "no connection file" in refuses("user", "token", "alice", *options)
+    assert "no connection file" in refuses("user", "token", "alice", *options, code=6)
     assert file.read_text() == "a diary"
     lost = (*TARGET, "--connection", tmp_path / "no" / "folder")
-    assert "cannot write" in refuses("user", "token", "alice", *lost)
+    assert "cannot write" in refuses("user", "token", "alice", *lost, code=6)
     assert listed(does)["alice"]["token"] == serial
 
 
@@ -228,9 +228,6 @@ def test_what_root_writes_is_the_folders_owners(does, tmp_path):
         (("user", "add", "bob", "--account", "no-such"), "there is no such account"),
         (("user", "add", "bob", "--account", "alice"), "there is no such account"),
         (("user", "add", "bob", "--socket", "lab.sock"), "host:port nor unix:/path"),
-        (("user", "add", "alice"), "there is a user alice already"),
-        (("user", "remove", "alise"), "did you mean alice?"),
-        (("user", "token", "bob", *TARGET), 'no user "bob"'),
         (("user", "token", "alice"), "where is the front? --front names the folder"),
         (("user", "token", "alice", "--target", "lab"), "host:port nor unix:/path"),
         (("user", "token", "alice", *TARGET, "--days", "0"), "--days"),
@@ -238,18 +235,36 @@ def test_what_root_writes_is_the_folders_owners(does, tmp_path):
             ("user", "token", "alice", *TARGET, "--ca", "/etc/passwd"),
             "--ca has no certificate of PEM",
         ),
-        (
-            ("user", "token", "alice", *TARGET, "--ca", "no.pem"),
-            "--ca: there is no file",
-        ),
-        (("user", "list", "--users", "/no/file"), "/no/file"),
-        (("user", "add", "bob", "--users", "/no/file"), "cannot open the folder /no"),
         (("front",), "--address is required"),
     ],
 )
 def test_a_mistake_is_one_sentence(does, refuses, arguments, words):
     does("user", "add", "alice")
     assert words in refuses(*arguments)
+    assert list(listed(does)) == ["alice"]
+
+
+@pytest.mark.parametrize(
+    ("code", "arguments", "words"),
+    [
+        (6, ("user", "add", "alice"), "there is a user alice already"),
+        (4, ("user", "remove", "alise"), "did you mean alice?"),
+        (4, ("user", "token", "bob", *TARGET), 'no user "bob"'),
+        (
+            *(4, ("user", "token", "alice", *TARGET, "--ca", "no.pem")),
+            "--ca: there is no file",
+        ),
+        (4, ("user", "list", "--users", "/no/file"), "/no/file"),
+        (
+            6,
+            ("user", "add", "bob", "--users", "/no/file"),
+            "cannot open the folder /no",
+        ),
+    ],
+)
+def test_what_cannot_be_done_is_one_sentence(does, refuses, code, arguments, words):
+    does("user", "add", "alice")
+    assert words in refuses(*arguments, code=code)
     assert list(listed(does)) == ["alice"]
 
 
@@ -263,7 +278,7 @@ def test_a_full_disk_is_no_success(backbonectl, does, tmp_path):
             text=True,
             timeout=60,
         )
-    assert ended.returncode == 2
+    assert ended.returncode == 1
     assert ended.stderr == "backbonectl: standard output cannot be written\n"
 
 
@@ -284,7 +299,7 @@ def test_an_account_is_one_users(does, refuses):
 def test_a_wrong_signing_key_is_refused(does, refuses, tmp_path):
     does("user", "add", "alice")
     (tmp_path / "signing-key.pem").write_text("no key")
-    said = refuses("user", "token", "alice", *TARGET)
+    said = refuses("user", "token", "alice", *TARGET, code=6)
     assert "is no private key of curve P-256" in said
     assert "token" not in listed(does)["alice"]
 
@@ -460,7 +475,8 @@ def test_envoys_file_is_yaml_and_strips_first(front):
 )
 def test_a_fronts_mistake_is_one_sentence(refuses, tmp_path, options, words):
     out = () if "--out" in options else ("--out", tmp_path / "front")
-    assert words in refuses("front", *out, *options)
+    code = 4 if "no file" in words else 6 if "cannot make" in words else 2
+    assert words in refuses("front", *out, *options, code=code)
     assert not (tmp_path / "front/envoy.yaml").exists()
 
 
