@@ -308,7 +308,9 @@ class HostedLink(LinkBase):
             self._settle()
 
     def _settle(self) -> None:
-        self._make_sure()
+        self._pending.make_sure()
+        if self._journal.is_unsure:
+            self._make_sure()
         self._pending.flush()
         self._push_changes()
 
@@ -461,7 +463,7 @@ class HostedLink(LinkBase):
         draws = options["training"] and layout.stochastic
         given, options = options, {**options}
         with self._lock, self._advised:
-            keeps = self.replay_bytes > 0
+            keeps = self._journal.room > 0
             # One that may be lost is sent when it is known what it follows.
             steps = self._follows() if self._pending.sent and not keeps else 0
             behind: Behind | None = self._pending.behind if steps else None

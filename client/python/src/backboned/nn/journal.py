@@ -151,7 +151,8 @@ class Change:
     @property
     def after(self) -> Counts:
         """The changes that came before it, and it."""
-        return moved(self.before, self.moves)
+        before, moves = self.before, self.moves
+        return before[0] + moves[0], before[1] + moves[1]
 
     @property
     def failed(self) -> BackbonedError | None:
@@ -265,12 +266,16 @@ class Journal:
 
         If no change led there, somebody else made one: those here are no use then.
         """
-        if self.is_unsure or any(change.is_open for change in self.changes):
+        if self.is_unsure:
             return
-        known = self.numbers_at(len(self.changes))
-        parts = version.params, version.buffers
-        if parts != (None, None) and any(_fits(parts, number) for number in known):
-            return
+        for change in self.changes:  # Loops, since each step comes here.
+            if change.is_open:
+                return
+        params, buffers = version.params, version.buffers
+        known = self.changes[-1].numbers if self.changes else self._first
+        for number in known if (params, buffers) != (None, None) else ():
+            if params in (None, number[0]) and buffers in (None, number[1]):
+                return
         self._begin(version)
 
     def _begin(self, version: Version) -> None:
@@ -291,7 +296,9 @@ class Journal:
         change.before = self.moved_at(place)
         if change.forward is not None:
             change.forward.before = change.before
-        change.numbers = [moved(n, change.moves) for n in self.numbers_at(place)[-1:]]
+        known, moves = self.numbers_at(place), change.moves
+        if known:
+            change.numbers = [(known[-1][0] + moves[0], known[-1][1] + moves[1])]
         self.changes.append(change)
         self._size += change.size
 
@@ -325,7 +332,8 @@ class Journal:
             self._cut(slice(at, at + 1))
 
     def _cut(self, part: slice) -> None:
-        self._size -= sum(change.size for change in self.changes[part])
+        for change in self.changes[part]:
+            self._size -= change.size
         del self.changes[part]
 
     def doubt(self) -> None:
@@ -394,11 +402,6 @@ def number_of(version: Version) -> Counts | None:
     if version.params is None or version.buffers is None:
         return None
     return version.params, version.buffers
-
-
-def _fits(parts: tuple[int | None, int | None], number: Counts) -> bool:
-    """Say whether what is known of a version is so in a number."""
-    return all(part in (None, whole) for part, whole in zip(parts, number))
 
 
 def moved(one: Counts, by: Counts) -> Counts:
