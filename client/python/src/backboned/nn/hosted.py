@@ -311,7 +311,7 @@ class HostedLink(LinkBase):
         self._pending.make_sure()
         if self._journal.is_unsure:
             self._make_sure()
-        self._pending.flush()
+        self._pending.send_queue()
         self._push_changes()
 
     def _push_changes(self, adopt: bool = True) -> None:

@@ -38,6 +38,7 @@ class Record:
     - `before`: the changes that came before it.
     - `age`: higher than those of all forwards before it.
     - `tape_id`: of the tape that it had last.
+    - `tape`: gives what stands for that tape; None: nothing does.
     - `lost`: why its tape is gone; empty: it is not.
     """
 
@@ -50,16 +51,12 @@ class Record:
         self.moves = moves
         self.age = next(_ages)
         self._options = options
-        self._tape: Callable[[], Tape | None] = lambda: None
-
-    def held_by(self, tape: Tape) -> None:
-        """Note what stands for its tape."""
-        self._tape = weakref.ref(tape)
+        self.tape: Callable[[], Tape | None] = lambda: None
 
     @property
     def is_held(self) -> bool:
         """Say whether a backward may still come."""
-        tape = self._tape()
+        tape = self.tape()
         return tape is not None and tape.is_held
 
     def obstacle(self, now: Counts, has_buffers: bool) -> str:
@@ -93,7 +90,7 @@ class Record:
             options["buffers"] = buffers
         result = calls.forward(instance, self.x, options, timeout)
         self.tape_id = result.tape_id
-        held = self._tape()
+        held = self.tape()
         if held is not None and result.tape_id:
             held.become(result.tape_id)
         return result
@@ -116,7 +113,7 @@ class Change:
       none.
 
     - `is_open`: whether it has neither answer nor error.
-    - `before`: the changes that came before it.
+    - `before`: the changes that came before it; `after`: these, and it.
     - `numbers`: the versions in which servers have had the state that it leaves.
     """
 
@@ -144,15 +141,10 @@ class Change:
         self.if_lost = if_lost
         self.is_open = True
         self.before: Counts = (0, 0)
+        self.after: Counts = moves
         self.numbers: list[Counts] = []
         self._answer: Any = None
         self._error: BackbonedError | None = None
-
-    @property
-    def after(self) -> Counts:
-        """The changes that came before it, and it."""
-        before, moves = self.before, self.moves
-        return before[0] + moves[0], before[1] + moves[1]
 
     @property
     def failed(self) -> BackbonedError | None:
@@ -200,9 +192,9 @@ class Journal:
         self._before: Counts = (0, 0)
         self._size = 0
         self._checked = 0  # The size when the server was asked what it has saved.
-        self._tapes: weakref.WeakKeyDictionary[Tape, Record] = (
-            weakref.WeakKeyDictionary()
-        )
+        # By a reference that is taken out as the tape dies: each forward has one, and
+        # a WeakKeyDictionary would run Python for it.
+        self._tapes: dict[weakref.ref[Tape], Record] = {}
 
     @property
     def newest(self) -> Counts | None:
@@ -292,11 +284,12 @@ class Journal:
     def add(self, change: Change, version: Version) -> None:
         """Note a change that is about to be asked for, in this version if known."""
         self.expect(version)
-        place = len(self.changes)
-        change.before = self.moved_at(place)
+        moves, last = change.moves, self.changes[-1] if self.changes else None
+        change.before = before = last.after if last else self._before
+        change.after = before[0] + moves[0], before[1] + moves[1]
         if change.forward is not None:
-            change.forward.before = change.before
-        known, moves = self.numbers_at(place), change.moves
+            change.forward.before = before
+        known = last.numbers if last else self._first
         if known:
             change.numbers = [(known[-1][0] + moves[0], known[-1][1] + moves[1])]
         self.changes.append(change)
@@ -310,8 +303,9 @@ class Journal:
 
     def number(self, change: Change, answer: Any) -> Counts | None:
         """Note the version that a change left, if its answer tells it; give it."""
-        version = answer if isinstance(answer, Version) else _version_in(answer)
-        number = None if version is None else number_of(version)
+        if not isinstance(answer, Version):
+            answer = getattr(answer, "version", None)
+        number = number_of(answer) if isinstance(answer, Version) else None
         if number is not None:
             change.numbers[-1:] = [number]
         if number is not None and change in self.changes:
@@ -379,18 +373,20 @@ class Journal:
     def hold(self, tape: Tape, record: Record) -> None:
         """Note what stands for the tape of a forward."""
         record.tape_id = tape.tape_id
-        record.held_by(tape)
-        self._tapes[tape] = record
+        record.tape = weakref.ref(tape, self._tapes.pop)
+        self._tapes[record.tape] = record
 
     def record_of(self, tape: Tape) -> Record:
         """Give the forward of a tape."""
-        if tape not in self._tapes:
-            self.hold(tape, Record(None, {}, False))
-        return self._tapes[tape]
+        record = self._tapes.get(weakref.ref(tape))
+        if record is None:
+            record = Record(None, {}, False)
+            self.hold(tape, record)
+        return record
 
     def held(self) -> list[Record]:
         """Give the forwards whose backwards may still come."""
-        return [record for record in self._tapes.values() if record.is_held]
+        return [record for record in list(self._tapes.values()) if record.is_held]
 
 
 def _not_so(_version: Version) -> None:
@@ -407,8 +403,3 @@ def number_of(version: Version) -> Counts | None:
 def moved(one: Counts, by: Counts) -> Counts:
     """Add two counts."""
     return one[0] + by[0], one[1] + by[1]
-
-
-def _version_in(answer: Any) -> Version | None:
-    found = getattr(answer, "version", None)
-    return found if isinstance(found, Version) else None

@@ -339,6 +339,10 @@ class PendingCalls:
         lost, unless their fate is unknown, or the server was too busy.
         """
         self.make_sure()
+        self.send_queue()
+
+    def send_queue(self) -> None:
+        """Do so once all that was sent has come to its end."""
         if self._queue:
             for group in grouped(self._queue, not self.there):
                 self._prepare(group)
