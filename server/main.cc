@@ -7,19 +7,17 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <yaml-cpp/yaml.h>
 
 #include <algorithm>
 #include <csignal>
 #include <cstddef>
 #include <cstdlib>
 #include <filesystem>
+#include <functional>
 #include <iostream>
-#include <map>
 #include <memory>
 #include <optional>
 #include <set>
-#include <sstream>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -46,11 +44,13 @@
 #include "server/limits/catching.h"
 #include "server/memory/memory_allocator.h"
 #include "server/memory/memory_room.h"
+#include "server/process/config_file.h"
 #include "server/process/followed_users.h"
 #include "server/process/log.h"
 #include "server/process/options.h"
 #include "server/process/parent.h"
 #include "server/process/ready_file.h"
+#include "server/process/reloaded_options.h"
 #include "server/rpc/checkpoints/recovery.h"
 #include "server/rpc/rpc_server.h"
 #include "server/rpc/standard/health_check.h"
@@ -269,55 +269,11 @@ absl::Status PrepareForGpus(const Options& options,
   return options.graph_bytes > 0 ? GraphCache::Load() : absl::OkStatus();
 }
 
-// Reads the options again, and lets those count that can change while the
-// server runs. The log names the others.
-class Reloader {
- public:
-  // `recovery`, if there is one, must outlive this object.
-  Reloader(int argc, char** argv, const Options& options,
-           rpc::Recovery* recovery)
-      : argc_(argc), argv_(argv), texts_(options.texts), recovery_(recovery) {}
-
-  void Reload() {
-    std::ostringstream errors;
-    const std::variant<Options, int> parsed =
-        ParseOptions(argc_, argv_, errors);
-    const Options* const options = std::get_if<Options>(&parsed);
-    if (options == nullptr) {
-      spdlog::error("the configuration stays as it was: {}", errors.str());
-      return;
-    }
-    for (const auto& [key, text] : options->texts) {
-      std::vector<std::string>& known = texts_[key];
-      if (known == text) continue;
-      const std::string now = absl::StrJoin(text, ", ");
-      if (!kChangeable.contains(key)) {
-        spdlog::warn("{} is {} from the next start on", key, now);
-        continue;
-      }
-      spdlog::info("{} is now {}", key, now);
-      known = text;
-    }
-    spdlog::set_level(spdlog::level::from_str(options->log_level));
-    if (recovery_ != nullptr) recovery_->SetOptions(RecoveryOf(*options));
-  }
-
- private:
-  inline static const std::set<std::string> kChangeable = {
-      "log-level", "save-interval", "save-versions", "idle-ttl",
-      "checkpoint-ttl"};
-
-  const int argc_;
-  char** const argv_;
-  std::map<std::string, std::vector<std::string>> texts_;
-  rpc::Recovery* const recovery_;
-};
-
 // Waits for a signal that ends the server. Until then follows the users file,
-// if there is one, ends what its changes, and the time, forbid, and reads the
-// options again at SIGHUP.
+// if there is one, ends what its changes, and the time, forbid, and calls
+// `reload` at SIGHUP.
 int AwaitEnd(rpc::RpcServer& rpc_server, FollowedUsers* users,
-             Reloader& reloader, const sigset_t& signals) {
+             const std::function<void()>& reload, const sigset_t& signals) {
   while (true) {
     int signal = 0;
     if (users == nullptr) {
@@ -327,7 +283,7 @@ int AwaitEnd(rpc::RpcServer& rpc_server, FollowedUsers* users,
       signal = sigtimedwait(&signals, nullptr, &kPause);
     }
     if (signal > 0 && signal != SIGHUP) return signal;
-    if (signal == SIGHUP) reloader.Reload();
+    if (signal == SIGHUP) reload();
     if (users == nullptr) continue;
     users->Follow(/*anyway=*/signal == SIGHUP);
     rpc_server.RecheckCallers();
@@ -337,9 +293,9 @@ int AwaitEnd(rpc::RpcServer& rpc_server, FollowedUsers* users,
 // Serves until a signal, then drains; a second SIGTERM or SIGINT ends the
 // process at once.
 void ServeUntilSignal(rpc::RpcServer& rpc_server, const Options& options,
-                      FollowedUsers* users, Reloader& reloader,
+                      FollowedUsers* users, const std::function<void()>& reload,
                       const sigset_t& signals) {
-  const int signal = AwaitEnd(rpc_server, users, reloader, signals);
+  const int signal = AwaitEnd(rpc_server, users, reload, signals);
   spdlog::info("draining signal={} timeout={}",
                signal == SIGTERM        ? "SIGTERM"
                : signal == SIGINT       ? "SIGINT"
@@ -443,8 +399,16 @@ absl::Status Serve(const Options& options, std::vector<rpc::Listener> listeners,
     // Nobody reads it: the parent ended before it was watched.
     kill(getpid(), kParentEnded);
   }
-  Reloader reloader(argc, argv, options, recovery ? &*recovery : nullptr);
-  ServeUntilSignal(**rpc_server, options, users ? &*users : nullptr, reloader,
+  ReloadedOptions reloaded(argc, argv, options);
+  const std::function<void()> reload = [&] {
+    const std::optional<Options> now = reloaded.Reload();
+    if (!now) return;
+    // Not that of the audit log.
+    spdlog::default_logger()->set_level(
+        spdlog::level::from_str(now->log_level));
+    if (recovery) recovery->SetOptions(RecoveryOf(*now));
+  };
+  ServeUntilSignal(**rpc_server, options, users ? &*users : nullptr, reload,
                    signals);
   if (recovery) recovery->SaveAll();
   spdlog::info("stopped");
@@ -509,18 +473,7 @@ int CheckConfig(const Options& options) {
   for (const std::string& unknown : options.unknown_variables) {
     std::cerr << "backboned: " << unknown << "\n";
   }
-  YAML::Emitter out;
-  out << YAML::BeginMap;
-  for (const auto& [key, text] : options.texts) {
-    out << YAML::Key << key << YAML::Value;
-    if (text.size() == 1) {
-      out << text.front();
-    } else {
-      out << YAML::Flow << text;
-    }
-  }
-  out << YAML::EndMap;
-  std::cout << out.c_str() << std::endl;
+  std::cout << ConfigFile::YamlOf(options.texts) << std::endl;
   return 0;
 }
 

@@ -120,4 +120,20 @@ std::string ConfigFile::Explain(const std::string& message) const {
   return message;
 }
 
+std::string ConfigFile::YamlOf(
+    const std::map<std::string, std::vector<std::string>>& texts) {
+  YAML::Emitter out;
+  out << YAML::BeginMap;
+  for (const auto& [key, values] : texts) {
+    out << YAML::Key << key << YAML::Value;
+    if (values.size() == 1) {
+      out << values.front();
+    } else {
+      out << YAML::Flow << values;
+    }
+  }
+  out << YAML::EndMap;
+  return out.c_str();
+}
+
 }  // namespace backboned

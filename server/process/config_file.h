@@ -29,6 +29,10 @@ class ConfigFile final : public CLI::Config {
   // one of those.
   std::string Explain(const std::string& message) const;
 
+  // Returns the texts of options, by their keys, in the form of such a file.
+  static std::string YamlOf(
+      const std::map<std::string, std::vector<std::string>>& texts);
+
   // Writes no files.
   std::string to_config(const CLI::App*, bool, bool,
                         std::string) const override {

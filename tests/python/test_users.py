@@ -15,6 +15,7 @@ import pytest
 import torch
 from backboned.errors import BackbonedError, NotFound, Refused
 from backboned.v1 import backbone_service_pb2 as backbone
+from waiting import wait_until
 
 IMAGES = torch.zeros(2, 1, 28, 28)
 
@@ -315,6 +316,19 @@ def test_users_beside_a_port_are_warned_of(binary, tmp_path):
         log = process.communicate(timeout=60)[1]
     assert "is the principal local, an admin" in log
     assert "have no effect" not in log
+
+
+def test_the_level_of_the_log_is_not_that_of_the_audit_log(lab):
+    lab.write("users: {alice: {rights: infer}}")
+    record, config = lab.folder / "audit.jsonl", lab.folder / "config.yaml"
+    config.write_text("")
+    lab.start(f"--audit-log={record}", f"--config={config}")
+    config.write_text("log-level: error")
+    lab.process.send_signal(signal.SIGHUP)
+    lab.await_log("log-level is now error")
+    with lab.connect("alice") as alice, pytest.raises(Refused):
+        alice.create("seq-mnist")
+    wait_until(lambda: "CreateInstance" in record.read_text())
 
 
 def test_an_audit_log_that_cannot_be_written_ends_the_start(binary, tmp_path):
