@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from kept_server import KeptServer
+from waiting import wait_until
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 
@@ -146,11 +147,7 @@ def kept(binary, tmp_path):
 
 
 def await_log(kept, text):
-    for _ in range(600):
-        if text in kept.log():
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"no {text!r} in {kept.log()}")
+    wait_until(lambda: text in kept.log())
 
 
 def test_sighup_reads_the_file_again(kept):

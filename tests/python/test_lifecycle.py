@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from backboned.transport.local import ServerProcess
+from waiting import wait_until
 
 
 class Program:
@@ -48,13 +49,6 @@ def run(binary):
     for program in programs:
         program.process.kill()
         program.process.communicate()
-
-
-def wait_until(condition, timeout=15):
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "timed out"
-        time.sleep(0.02)
 
 
 def is_running(pid):

@@ -4,10 +4,10 @@ import contextlib
 import os
 import re
 import subprocess
-import time
 
 import backboned
 import pytest
+from waiting import wait_until
 
 
 @pytest.fixture
@@ -36,15 +36,17 @@ def test_calls_and_the_end_wait_for_no_reader(unread):
             client.info()
         client.info()
         os.set_blocking(end, False)
-        text = ""
-        for _ in range(600):
+        text = []
+
+        def lost_lines():
             with contextlib.suppress(BlockingIOError):
-                text += os.read(end, 1 << 20).decode()
-            lost = re.search(r" warning (\d+) lines of the log were lost, since", text)
-            if lost:
-                break
+                text.append(os.read(end, 1 << 20).decode())
             client.info()
-            time.sleep(0.05)
+            return re.search(
+                r" warning (\d+) lines of the log were lost", "".join(text)
+            )
+
+        lost = wait_until(lost_lines)
     assert 100 < int(lost[1]) < 1100
     process.terminate()
     assert process.wait(timeout=60) == 0

@@ -16,6 +16,7 @@ from admin_http import ask, scrape
 from backboned.types import ParameterGroup
 from backboned.v1 import backbone_service_pb2 as backbone_pb
 from backboned.v1 import instance_service_pb2 as pb
+from waiting import wait_until
 
 pytestmark = pytest.mark.cpu  # Names of devices are labels.
 ROOT = Path(__file__).parents[2]
@@ -55,15 +56,6 @@ def serve(binary, tmp_path):
             return client, folder / "admin", log
 
         yield start_one
-
-
-def awaited(condition):
-    """Wait until a condition gives something true, and give that."""
-    deadline = time.monotonic() + 30
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "timed out"
-        time.sleep(0.02)
-    return value
 
 
 def promtool(*arguments, text=""):
@@ -134,7 +126,7 @@ def test_calls_are_those_that_were_made_and_those_of_the_log(serve):
         settled = count == len(before) == len(logged_calls(log))
         return settled and (metrics, before)
 
-    metrics, calls = awaited(agreeing)
+    metrics, calls = wait_until(agreeing)
     for (method, code), count in expected.items():
         name = f'backboned_calls_total{{code="{code}",method="{method}"}}'
         assert metrics[name] == count, name
@@ -195,7 +187,7 @@ def test_the_log_has_the_traceparent_of_calls(serve):
         done = "Calls" in [method for method, _ in traced]
         return done and [call for call in traced if call[0] != "GetServer"]
 
-    assert sorted(awaited(found), key=str) == [
+    assert sorted(wait_until(found), key=str) == [
         ("Calls", TRACE),
         ("ListBenchmarks", TRACE),
         *[("ListBenchmarks", None)] * 2,
@@ -211,7 +203,7 @@ def test_gauges_are_what_the_server_tells_a_client(serve):
     made = net.forward(X, training=True, tape=True)
     info = server.info()
     (device,) = info.devices
-    awaited(lambda: scrape(admin)["backboned_calls_in_progress"] == 0)
+    wait_until(lambda: scrape(admin)["backboned_calls_in_progress"] == 0)
     metrics = scrape(admin)
     expected = {
         "backboned_tapes": 1,
@@ -244,15 +236,15 @@ def test_gauges_are_what_the_server_tells_a_client(serve):
     name = 'backboned_principal_device_seconds_total{device="cpu",principal="local"}'
     assert metrics[name] == pytest.approx(device.busy)
     net.release_tapes([made.tape_id])
-    awaited(lambda: scrape(admin)["backboned_tapes"] == 0)
+    wait_until(lambda: scrape(admin)["backboned_tapes"] == 0)
     streams = scrape(admin)["backboned_streams_open"]
     with grpc.insecure_channel(server.target) as channel:
         over = threading.Event()
         stream = channel.stream_stream(CALLS)(b"" for _ in "x" if over.wait(60))
-        awaited(lambda: scrape(admin)["backboned_streams_open"] == streams + 1)
+        wait_until(lambda: scrape(admin)["backboned_streams_open"] == streams + 1)
         stream.cancel()
         over.set()
-        awaited(lambda: scrape(admin)["backboned_streams_open"] == streams)
+        wait_until(lambda: scrape(admin)["backboned_streams_open"] == streams)
 
 
 def test_counts_of_instances_outlive_them(serve):
@@ -374,7 +366,7 @@ def test_a_scrape_waits_for_neither_work_nor_transfers(serve):
         call = upload.future((b"" for _ in "x" if over.wait(60)), timeout=60)
         computing.start()
         # Both are inside; the forward ends by itself, some scrapes later.
-        awaited(lambda: scrape(admin)["backboned_calls_in_progress"] == 2)
+        wait_until(lambda: scrape(admin)["backboned_calls_in_progress"] == 2)
         over.set()
         assert call.exception() is not None
     computing.join()
@@ -388,7 +380,7 @@ BUCKET = "le"
 def test_the_page_lists_the_metrics(serve):
     server, admin, _ = serve()
     be_busy(server)
-    awaited(lambda: "backboned_streams_total{" in ask(admin, "/metrics")[1])
+    wait_until(lambda: "backboned_streams_total{" in ask(admin, "/metrics")[1])
     _, text = ask(admin, "/metrics")
     types = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.M))
     labels = {name: set() for name in types}

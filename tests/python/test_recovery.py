@@ -1,7 +1,6 @@
 """Instances that come back after a restart of a server with --state-dir."""
 
 import json
-import time
 
 import pytest
 import torch
@@ -11,6 +10,7 @@ from backboned.types import Version
 from conftest import THREADS
 from kept_server import KeptServer
 from torch.nn import functional as F
+from waiting import wait_until
 
 
 @pytest.fixture
@@ -42,13 +42,13 @@ def records(kept):
 
 def await_saved(kept, name, version):
     """Wait until the folder has an instance in a version of its parameters."""
-    for _ in range(600):
-        for record in records(kept):
-            saved = record["checkpoint"]["instance"]
-            if saved["name"] == name and saved["version"]["params"] == str(version):
-                return
-        time.sleep(0.1)
-    raise AssertionError(f"{name} was not saved in version {version}")
+    wanted = name, str(version)
+
+    def is_saved():
+        saved = [record["checkpoint"]["instance"] for record in records(kept)]
+        return wanted in [(one["name"], one["version"]["params"]) for one in saved]
+
+    wait_until(is_saved)
 
 
 def test_a_training_goes_on_after_a_drain(kept):
@@ -241,13 +241,13 @@ def test_a_mirrored_training_does_not_notice_a_crash(kept):
     for seed in range(6):
         if seed in (2, 3, 5):
             kept.restart()
-        losses.append(mirrored_step(nets[0], opts[0], seed))
-    assert losses == [mirrored_step(nets[1], opts[1], seed) for seed in range(6)]
+        losses.append(one_step(nets[0], opts[0], seed))
+    assert losses == [one_step(nets[1], opts[1], seed) for seed in range(6)]
     for one, two in zip(*(net.state_dict().values() for net in nets)):
         assert torch.equal(one, two)
 
 
-def mirrored_step(net, opt, seed):
+def one_step(net, opt, seed):
     x = torch.randn(8, 1, 28, 28, generator=torch.Generator().manual_seed(seed))
     opt.zero_grad()
     loss = F.cross_entropy(net(x), torch.arange(8))

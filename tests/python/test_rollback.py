@@ -15,6 +15,7 @@ from backboned.transport.channel import Channel
 from conftest import THREADS
 from kept_server import KeptServer
 from torch.nn import functional as F
+from waiting import wait_until
 
 MLP = {"benchmark": "seq-mnist"}
 RESNET = {"architecture": "resnet18", "num_classes": 10, "num_filters": 2}
@@ -39,17 +40,11 @@ def kept(binary, tmp_path):
 
 def await_saved(net):
     """Wait until the server has saved a network; give the version."""
-    for _ in range(600):
-        saved = net.instance.info().saved
-        if saved is not None:
-            return saved
-        time.sleep(0.05)
-    raise AssertionError("it was not saved")
+    return wait_until(lambda: net.instance.info().saved)
 
 
 def await_saved_as(net, params):
-    while await_saved(net).params != params:
-        time.sleep(0.05)
+    wait_until(lambda: await_saved(net).params == params)
 
 
 class Chaos:

@@ -9,7 +9,9 @@ from backboned import optim
 from backboned.errors import FailedPrecondition, Internal, ResourceExhausted
 from conftest import THREADS
 from kept_server import KeptServer
+from test_recovery import one_step
 from torch.nn import functional as F
+from waiting import wait_until
 
 
 @pytest.fixture
@@ -24,21 +26,9 @@ def info(client, name):
 
 
 def await_sleep(client, *names):
-    for _ in range(600):
-        asleep = {i.name for i in client.instances() if i.asleep}
-        if asleep.issuperset(names):
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"still awake: {set(names) - asleep}")
-
-
-def step(net, opt, seed):
-    x = torch.randn(8, 1, 28, 28, generator=torch.Generator().manual_seed(seed))
-    opt.zero_grad()
-    loss = F.cross_entropy(net(x), torch.arange(8))
-    loss.backward()
-    opt.step()
-    return loss.item()
+    wait_until(
+        lambda: {i.name for i in client.instances() if i.asleep}.issuperset(names)
+    )
 
 
 def test_what_comes_back_sleeps_until_its_first_use(kept):
@@ -64,15 +54,15 @@ def test_a_training_goes_on_after_sleep(kept, name):
     client = kept.start().connect()
     net = client.create("seq-mnist", name=name, seed=0)
     opt = optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
-    losses = [step(net, opt, seed) for seed in range(3)]
+    losses = [one_step(net, opt, seed) for seed in range(3)]
     before = net.instance.info(digest=True)
     await_sleep(client, before.name)
     assert net.instance.info().version == before.version
-    losses += [step(net, opt, seed) for seed in range(3, 6)]
+    losses += [one_step(net, opt, seed) for seed in range(3, 6)]
     assert net.instance.info(digest=True).version.params == 7
     alone = client.create("seq-mnist", name="alone", seed=0)
     opt = optim.SGD(alone.parameters(), lr=0.1, momentum=0.9)
-    assert losses == [step(alone, opt, seed) for seed in range(6)]
+    assert losses == [one_step(alone, opt, seed) for seed in range(6)]
 
 
 def test_all_of_a_state_comes_back(kept):
@@ -80,7 +70,7 @@ def test_all_of_a_state_comes_back(kept):
     client = kept.start().connect()
     made = client.create("seq-mnist", name="net", seed=0)
     opt = optim.Adam(made.parameters(), lr=0.1)
-    step(made, opt, 0)
+    one_step(made, opt, 0)
     net = client.instance("net", module=False)
     net.set_grads(net.get_params() / 3)
 
@@ -148,11 +138,7 @@ def test_unnamed_ones_leave_nothing_behind(kept):
     await_sleep(client, gone.name, left.name)
     assert len(kept.files("records")) == 2
     client.delete(gone.name)
-    for _ in range(600):
-        if len(kept.files("records")) == 1:
-            break
-        time.sleep(0.1)
-    assert len(kept.files("records")) == 1
+    wait_until(lambda: len(kept.files("records")) == 1)
     kept.restart()
     assert not kept.connect().instances()
     assert not kept.files("records") and not kept.files("blobs")
@@ -232,11 +218,7 @@ def test_a_full_disk_keeps_it_awake(kept):
     net = client.create("seq-mnist", seed=0, module=False)
     flat = net.get_params()
     kept.order("write full 0")
-    for _ in range(600):
-        if "cannot save" in kept.log():
-            break
-        time.sleep(0.1)
-    assert "cannot save" in kept.log()
+    wait_until(lambda: "cannot save" in kept.log())
     assert not info(client, net.name).asleep
     assert (net.get_params() == flat).all()
 

@@ -9,7 +9,6 @@ import re
 import signal
 import subprocess
 import threading
-import time
 
 import backboned
 import grpc
@@ -19,6 +18,7 @@ from admin_http import fetch, scrape
 from backboned.types import ParameterGroup
 from backboned.v1 import instance_service_pb2 as pb
 from browser import CHROMIUM, browser
+from waiting import wait_until
 
 SERVICE = "/backboned.v1.InstanceService"
 X = np.random.default_rng(0).random((4, 1, 28, 28), dtype=np.float32)
@@ -55,15 +55,6 @@ def status_of(path):
     status, headers, body = fetch(path, "/status.json")
     assert status == 200 and headers["Content-Type"] == "application/json"
     return json.loads(body)
-
-
-def awaited(condition):
-    """Wait until a condition gives something true, and give that."""
-    deadline = time.monotonic() + 30
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "timed out"
-        time.sleep(0.02)
-    return value
 
 
 def test_figures_of_a_server_that_did_nothing(watched):
@@ -120,7 +111,7 @@ def test_figures_are_those_of_what_was_done(watched):
         met = status["calls_by_code"] == by_code and by_code.get("NOT_FOUND") == 1
         return met and (status, metrics)
 
-    status, metrics = awaited(settled)
+    status, metrics = wait_until(settled)
     (instance,) = status["instances"]
     described = net.info()
     assert instance["owner"] == "local" and instance["name"] == "net"
@@ -306,7 +297,7 @@ def test_the_page_shows_instances_and_sorts_and_filters_them(watched, chromium):
             chromium.press(key)
         assert chromium.value(NAMES) == ["local/big"]
         asked = led.asked
-        awaited(lambda: led.asked > asked)  # It is live, and the filter stays.
+        wait_until(lambda: led.asked > asked)  # It is live, and the filter stays.
         assert chromium.value(NAMES) == ["local/big"]
         big.delete()
         chromium.until(f"{NAMES}.length === 0")

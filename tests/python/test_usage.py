@@ -7,7 +7,6 @@ import json
 import sqlite3
 import subprocess
 import threading
-import time
 
 import backboned
 import numpy as np
@@ -16,6 +15,7 @@ from backboned import CrossEntropy
 from backboned.errors import InvalidArgument
 from backboned.types import ParameterGroup
 from kept_server import KeptServer
+from waiting import wait_until
 
 RESNET = {"architecture": "resnet18", "num_classes": 10, "num_filters": 8}
 X = np.random.default_rng(0).random((8, 3, 32, 32), dtype=np.float32)
@@ -31,14 +31,6 @@ def of(server, by="user", **options):
     return {tuple(getattr(row, f) for f in fields): row for row in report.rows}
 
 
-def awaited(condition):
-    deadline = time.monotonic() + 30
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "timed out"
-        time.sleep(0.02)
-    return value
-
-
 def after(server, calls, instance):
     """Give the row of an instance once so many calls on it have been counted."""
 
@@ -46,7 +38,7 @@ def after(server, calls, instance):
         found = of(server, "instance").get((instance,))
         return found if found is not None and found.calls >= calls else None
 
-    return awaited(row)
+    return wait_until(row)
 
 
 def sockets(folder, names):
@@ -125,7 +117,7 @@ def test_a_call_has_its_bytes_and_time(server):
 
 def test_spans_of_time(server):
     server.info()
-    awaited(lambda: server.usage(()).rows)
+    wait_until(lambda: server.usage(()).rows)
     now = datetime.datetime.now(datetime.timezone.utc)
     assert server.usage((), since=2 * HOUR).rows
     assert server.usage((), since=now - 2 * HOUR, until=now + HOUR).rows
@@ -141,7 +133,7 @@ def test_more_rows_than_a_page_has(server):
     for i in range(105):
         with backboned.connect(server.target, label=f"many-{i:03}") as other:
             other.info()
-    labels = awaited(
+    labels = wait_until(
         lambda: (found := [*of(server, "label")]) and (("many-104",) in found) and found
     )
     assert [name for (name,) in labels if name.startswith("many-")] == [
@@ -175,14 +167,14 @@ def test_a_kill_loses_the_last_seconds_at_most(kept):
                     "SELECT sum(flops) FROM usage WHERE instance = 'a/net'"
                 ).fetchone()[0]
 
-        awaited(lambda: written() == first.flops)
+        wait_until(lambda: written() == first.flops)
         kept.restart(server)
         row = of(server, "instance")["a/net",]
         assert (row.flops, row.instance_uid) == (first.flops, first.instance_uid)
         assert row.calls >= first.calls
         assert server.usage().device_busy >= row.device_time > 0
         net.forward(X)
-        assert awaited(
+        assert wait_until(
             lambda: of(server, "instance")["a/net",].flops == 2 * first.flops
         )
         # At its end a server writes all.
@@ -198,12 +190,12 @@ def test_a_full_disk_delays_what_is_written(kept):
         net.forward(X)
         row = after(server, 2, "a/net")
         warning = "cannot write usage.sqlite of --state-dir, and try again"
-        awaited(lambda: warning in kept.log())
+        wait_until(lambda: warning in kept.log())
         net.forward(X)
         assert after(server, 3, "a/net").flops == 2 * row.flops
         kept.heal()
         again = "usage.sqlite of --state-dir can be written again"
-        awaited(lambda: again in kept.log())
+        wait_until(lambda: again in kept.log())
         assert kept.log().count(warning) == 1
         kept.restart(server)
         assert of(server, "instance")["a/net",].flops == 2 * row.flops
