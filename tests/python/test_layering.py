@@ -166,3 +166,18 @@ def test_rows_list_nothing_that_is_not_used() -> None:
 
 def test_this_repository_keeps_the_direction() -> None:
     assert check(ROOT).stdout == ""
+
+
+def test_the_page_has_the_levels_of_the_program() -> None:
+    table = (ROOT / "docs" / "architecture.md").read_text()
+    shown, level = {}, ""
+    for row in re.findall(r"^\| *(\d*) *\| `([a-z/0-9]+?)/`", table, re.M):
+        level = row[0] or level
+        shown[row[1].removesuffix("/backboned/v1")] = level
+    listed = {
+        room: level
+        for level, *rooms in map(str.split, check("--levels").stdout.splitlines())
+        for room in rooms
+    }
+    assert shown == {room: listed[room] for room in shown}
+    assert listed.keys() - shown.keys() == {"client/examples"}
