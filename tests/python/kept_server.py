@@ -106,8 +106,8 @@ class KeptServer:
         self.order("none none 0")
 
     def files(self, kind):
-        """Give the paths in `blobs`, `records` or `aside`."""
-        return sorted((self.state / kind).glob("*"))
+        """Give the paths in `blobs`, `records` or `aside`, but of unfinished files."""
+        return sorted((self.state / kind).glob("[!.]*"))
 
     def __enter__(self):
         return self
