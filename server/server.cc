@@ -176,7 +176,7 @@ Task<absl::StatusOr<Created>> Server::CreateInstance(
 Task<absl::Status> Server::Wake(std::shared_ptr<Instance> instance,
                                 DeviceWorker::Request caller) {
   instance->Touch(clock_.Now());
-  if (!waker_ || !IsMeta(*instance->state())) co_return absl::OkStatus();
+  if (!waker_ || !instance->is_asleep()) co_return absl::OkStatus();
   const Instance::Identity& identity = instance->identity();
   caller.account = accounts_.Of({identity.owner, identity.session});
   co_return co_await waker_->Wake(std::move(instance), std::move(caller));

@@ -57,6 +57,11 @@ StatePtr Instance::state() const {
   return state_;
 }
 
+bool Instance::is_asleep() const {
+  absl::MutexLock lock(&mutex_);
+  return IsMeta(*state_);
+}
+
 void Instance::MarkSaved(const StatePtr& state) {
   absl::MutexLock lock(&mutex_);
   saved_ = state;

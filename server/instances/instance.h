@@ -133,6 +133,9 @@ class Instance {
   void Touch(absl::Time now) { used_ns_ = absl::ToUnixNanos(now); }
   absl::Time last_used() const { return absl::FromUnixNanos(used_ns_); }
 
+  // Returns whether its State has no memory.
+  bool is_asleep() const;
+
   // Notes, or tells, that the disk has this state.
   void MarkSaved(const StatePtr& state);
   bool IsSaved(const StatePtr& state) const;

@@ -47,6 +47,10 @@ Task<absl::StatusOr<std::shared_ptr<Instance>>> DecoratedService::Resolve(
     Call& call, const std::string& name, Access access) {
   absl::StatusOr<std::shared_ptr<Instance>> instance = Find(call, name, access);
   if (!instance.ok()) co_return instance;
+  if (!(*instance)->is_asleep()) {  // As nearly always.
+    (*instance)->Touch(server().clock().Now());
+    co_return instance;
+  }
   absl::Status awake =
       co_await server().Wake(*instance, call.WorkerRequest(/*lane=*/0));
   if (!awake.ok()) co_return awake;
