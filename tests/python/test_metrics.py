@@ -15,14 +15,16 @@ import pytest
 from admin_http import ask, scrape
 from backboned.types import ParameterGroup
 from backboned.v1 import backbone_service_pb2 as backbone_pb
-from backboned.v1 import instance_service_pb2 as pb
+from backboned.v1 import instance_service_pb2 as instance_pb
+from backboned.v1 import tensor_pb2 as tensor_pb
 from waiting import wait_until
 
 pytestmark = pytest.mark.cpu  # Names of devices are labels.
 ROOT = Path(__file__).parents[2]
 PROMTOOL = ROOT / "build/tools/promtool"
 SERVICE = "/backboned.v1.InstanceService"
-CALLS = "/backboned.v1.BackboneService/Calls"
+BACKBONES = "/backboned.v1.BackboneService"
+CALLS = f"{BACKBONES}/Calls"
 X = np.random.default_rng(0).random((4, 1, 28, 28), dtype=np.float32)
 Y = np.array([1, 2, 3, 4])
 # Metrics of their own that principals have: kMostPrincipals, and Scheduler's.
@@ -161,6 +163,39 @@ def test_calls_are_those_that_were_made_and_those_of_the_log(serve):
         metrics['backboned_call_received_bytes_total{method="Forward"}'] > 4 * X.nbytes
     )
     assert metrics['backboned_refused_calls_total{reason="IDENTITY_REFUSED"}'] == 2
+
+
+def test_an_answer_ends_with_its_times_and_its_request_id(serve):
+    """As trailing metadata, of calls that succeed and of those that fail."""
+    server, _, _ = serve()
+    server.create("seq-mnist", name="net", module=False)
+    spec = tensor_pb.TensorSpec(dtype=tensor_pb.DATA_TYPE_FLOAT32, shape=X.shape)
+    extract = backbone_pb.ExtractRequest(instance="net", input=spec, data=X.tobytes())
+    update = instance_pb.UpdateInstanceRequest(instance="net", request_id="one-2.3")
+
+    def trailers(method, request):
+        with grpc.insecure_channel(server.target) as channel:
+            ask = channel.unary_unary(method)
+            try:
+                _, call = ask.with_call(request.SerializeToString(), timeout=30)
+            except grpc.RpcError as error:
+                call = error
+        found = dict(call.trailing_metadata())
+        text = found["server-timing"]
+        assert re.fullmatch(
+            r"queue;dur=\d+\.\d{3}, compute;dur=\d+\.\d{3}, total;dur=\d+\.\d{3}", text
+        )
+        queue, compute, total = map(float, re.findall(r"dur=([\d.]+)", text))
+        assert queue + compute <= total
+        return compute, found.get("backboned-request-id"), call.code()
+
+    for name in ("net", "none"):
+        extract.instance = update.instance = name
+        code = grpc.StatusCode.OK if name == "net" else grpc.StatusCode.NOT_FOUND
+        compute, *rest = trailers(f"{BACKBONES}/Extract", extract)
+        assert (compute > 0, *rest) == (name == "net", None, code)
+        compute, *rest = trailers(f"{SERVICE}/UpdateInstance", update)
+        assert (compute, *rest) == (0, "one-2.3", code)
 
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -318,9 +353,9 @@ def test_prometheus_finds_nothing_wrong(serve):
 def test_many_principals_have_a_bounded_number_of_metrics(serve):
     _, admin, _ = serve(calls=",principal-from=backboned-principal")
     many = MOST_PRINCIPALS + 20
-    create = pb.CreateInstanceRequest(name="net", benchmark="seq-mnist")
+    create = instance_pb.CreateInstanceRequest(name="net", benchmark="seq-mnist")
     create.seed = 0
-    update = pb.UpdateInstanceRequest(instance="net")
+    update = instance_pb.UpdateInstanceRequest(instance="net")
     update.update_mask.paths.append("shared")  # Of the instance's lane.
     with grpc.insecure_channel(f"unix:{admin.with_name('calls')}") as channel:
         for number in range(many):

@@ -2,10 +2,13 @@
 
 #include <grpc/grpc.h>
 
+#include <string>
 #include <utility>
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/time/time.h"
 #include "base/errors.h"
 #include "proto/wire/tensor_reader.h"
 #include "proto/wire/unary.h"
@@ -137,13 +140,30 @@ void RpcStream::GiveWay() {
   if (reads_tensors_) Cancel();
 }
 
+// Tells how long the call took, as W3C's Server Timing writes it, and the id
+// by which the log knows it. Call this before the status goes.
+void RpcStream::AddTrailers() {
+  const Call::Record& record = call_.record();
+  const std::string timing = absl::StrFormat(
+      "queue;dur=%.3f, compute;dur=%.3f, total;dur=%.3f",
+      absl::ToDoubleMilliseconds(record.times.queue),
+      absl::ToDoubleMilliseconds(record.times.compute),
+      absl::ToDoubleMilliseconds(call_.Elapsed()));
+  rpc_.context.AddTrailingMetadata("server-timing", timing);
+  if (record.request_id.empty()) return;
+  rpc_.context.AddTrailingMetadata("backboned-request-id", record.request_id);
+}
+
 // Gives its status once the message has left.
 Task<absl::Status> RpcStream::Write(const grpc::ByteBuffer& message,
                                     bool is_only,
                                     StallWatchdog::Transfer& transfer) {
   const auto bytes = static_cast<int64_t>(message.Length());
   finished_ = is_only && message.Length() <= kMaxBytesWithStatus;
-  if (finished_) LeavePlace();
+  if (finished_) {
+    LeavePlace();
+    AddTrailers();
+  }
   const bool written = co_await Operation([&](void* tag) {
     if (finished_) {
       rpc_.stream.WriteAndFinish(message, {}, grpc::Status::OK, tag);
@@ -197,6 +217,7 @@ Task<bool> RpcStream::Finish(absl::Status status) {
   if (finished_) co_return true;
   finished_ = true;
   LeavePlace();
+  AddTrailers();
   co_return co_await Operation(
       [&](void* tag) { rpc_.stream.Finish(ToGrpc(status), tag); });
 }

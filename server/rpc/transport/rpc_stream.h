@@ -51,6 +51,7 @@ class RpcStream final : public MessageStream {
   Task<absl::Status> SkipRest();
   Task<absl::Status> Write(const grpc::ByteBuffer& message, bool is_only,
                            StallWatchdog::Transfer& transfer);
+  void AddTrailers();
 
   Rpc& rpc_;
   Call& call_;
