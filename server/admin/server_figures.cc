@@ -128,6 +128,12 @@ void CollectCheckpoints(const Server& server, Collector& to) {
   to.Gauge("backboned_checkpoint_limit_bytes",
            "The most bytes that they may have; 0: not limited.",
            server.limits().max_checkpoint_bytes);
+  to.Counter("backboned_saves_total",
+             "Checkpoints that were saved, also by the server for itself.",
+             store.ok() ? (*store)->saves() : 0);
+  to.Counter("backboned_refused_saves_total",
+             "Checkpoints that the disk refused, since it is full or broken.",
+             store.ok() ? (*store)->refused_saves() : 0);
   to.Gauge("backboned_state_folder_starts",
            "How often a server has opened the state folder; 0: there is none.",
            store.ok() ? static_cast<double>((*store)->folder().starts()) : 0.0);

@@ -252,7 +252,11 @@ Task<absl::StatusOr<v1::Checkpoint>> CheckpointStore::Save(
   };
   const absl::StatusOr<DeviceWorker::Times> done =
       co_await RunChore(disk_, request, step);
-  if (!done.ok()) co_return done.status();
+  if (!done.ok()) {
+    if (ReasonOf(done.status()) == Reason::kStorageFailed) ++refused_saves_;
+    co_return done.status();
+  }
+  ++saves_;
   co_return saving.Take();
 }
 

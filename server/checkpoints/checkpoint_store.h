@@ -3,6 +3,7 @@
 #ifndef BACKBONED_SERVER_CHECKPOINTS_CHECKPOINT_STORE_H_
 #define BACKBONED_SERVER_CHECKPOINTS_CHECKPOINT_STORE_H_
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -97,6 +98,11 @@ class CheckpointStore {
   // The number of those that people named.
   int64_t count() const;
 
+  // How often Save saved, also for the server itself, and how often the disk
+  // refused to save (kStorageFailed).
+  int64_t saves() const { return saves_; }
+  int64_t refused_saves() const { return refused_saves_; }
+
   // Returns the newest record of each instance that outlives the server, or
   // deletes those of one; what is not there is deleted already. Once it ends,
   // no Save that asks whether the instance lives can bring it back.
@@ -148,6 +154,8 @@ class CheckpointStore {
 
   const std::unique_ptr<StateFolder> folder_;
   Budget room_;
+  std::atomic<int64_t> saves_ = 0;
+  std::atomic<int64_t> refused_saves_ = 0;
   mutable absl::Mutex mutex_;
   Entries entries_ ABSL_GUARDED_BY(mutex_);
   int64_t last_number_ ABSL_GUARDED_BY(mutex_) = 0;

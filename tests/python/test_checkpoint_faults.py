@@ -8,6 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from admin_http import scrape
 from backboned.errors import (
     BackbonedError,
     DeadlineExceeded,
@@ -96,6 +97,34 @@ def test_a_full_disk_keeps_nothing_else_up(kept, server):
     net.save("b")
     assert [*saved(server)] == ["b"]
     assert_tidy(kept, 1)
+
+
+def test_the_metrics_count_what_the_disk_refuses(binary, tmp_path):
+    """Saves of people, and those of the server for itself."""
+    admin = tmp_path / "admin.sock"
+    with KeptServer(
+        binary, tmp_path, f"--listen=unix:{admin},serve=admin", faulty=True
+    ) as kept:
+        server = kept.start().connect()
+
+        def saves():
+            metrics = scrape(admin)
+            return metrics["backboned_saves_total"], metrics[
+                "backboned_refused_saves_total"
+            ]
+
+        net = small(server, 1)
+        net.save("a")
+        assert saves() == (1, 0)
+        kept.order("write full 0")
+        with pytest.raises(ResourceExhausted):
+            net.save("a")
+        assert saves() == (1, 1)
+        server.create("seq-mnist", name="kept")
+        wait_until(lambda: saves() == (1, 2))
+        kept.heal()
+        net.save("a")
+        assert saves()[0] >= 2
 
 
 @pytest.mark.parametrize("bytes_", [1, 7, 1000])
