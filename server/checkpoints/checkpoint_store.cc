@@ -196,6 +196,10 @@ absl::StatusOr<std::unique_ptr<CheckpointStore>> CheckpointStore::Open(
 }
 
 absl::Status CheckpointStore::ReadRecords() {
+  {
+    absl::MutexLock lock(&mutex_);
+    last_number_ = folder_->last_number();
+  }
   absl::StatusOr<std::vector<StateFolder::StoredRecord>> stored =
       folder_->ReadRecords();
   if (!stored.ok()) return stored.status();
@@ -368,14 +372,27 @@ Task<absl::Status> CheckpointStore::Rewrite(
   co_return done.status();
 }
 
+void CheckpointStore::NoteNumber() {
+  int64_t number;
+  {
+    absl::MutexLock lock(&mutex_);
+    number = last_number_;
+  }
+  const absl::Status noted = folder_->NoteNumber(number);
+  if (!noted.ok()) spdlog::warn("{}", std::string(noted.message()));
+}
+
 absl::Status CheckpointStore::Remove(const IsMeant& is_meant) {
   std::vector<std::pair<int64_t, std::string>> meant;
+  bool has_highest = false;
   {
     absl::MutexLock lock(&mutex_);
     for (const auto& [number, entry] : entries_) {
-      if (is_meant(entry)) meant.emplace_back(number, entry.file);
+      has_highest = is_meant(entry);
+      if (has_highest) meant.emplace_back(number, entry.file);
     }
   }
+  if (has_highest) NoteNumber();
   for (const auto& [number, file] : meant) {
     absl::Status removed = folder_->RemoveRecord(file);
     if (!removed.ok()) return removed;

@@ -146,6 +146,11 @@ class CheckpointStore {
   absl::StatusOr<v1::Checkpoint> Publish(v1::Record record,
                                          Budget::Reservation room, int keep);
 
+  // Notes the highest number that was given, before the record is removed by
+  // which the next server would know it: a number names one checkpoint for
+  // ever. Goes on without, on a full disk: what is removed makes room.
+  void NoteNumber();
+
   // Removes all entries that are meant, at once, or on the disk's worker.
   using IsMeant = std::function<bool(const Entry&)>;
   absl::Status Remove(const IsMeant& is_meant);

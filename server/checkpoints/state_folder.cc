@@ -29,6 +29,7 @@ constexpr mode_t kFolderMode = 0700;
 constexpr mode_t kFileMode = 0600;
 constexpr char kFormatFile[] = "format";
 constexpr char kStartsFile[] = "starts";
+constexpr char kNumbersFile[] = "numbers";
 constexpr char kCompleteFile[] = "complete";
 
 // The most bytes of a record: those of the longest patterns and groups that an
@@ -78,16 +79,22 @@ absl::StatusOr<std::string> ReadAll(int folder, const std::string& name,
 }
 
 // Gives a small file this content: at once, by a file whose name begins with a
-// dot. The folder is synced later.
+// dot. The folder is synced later. Returns false, with errno, if it cannot.
 bool ReplaceSmall(int folder, const std::string& name, std::string_view text) {
   const std::string made = absl::StrCat(".", name);
   const Descriptor file(openat(folder, made.c_str(),
                                O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC,
                                kFileMode));
-  return file.get() >= 0 &&
-         WriteAll(file.get(), std::as_bytes(std::span(text))) &&
-         fsync(file.get()) == 0 &&
-         renameat(folder, made.c_str(), folder, name.c_str()) == 0;
+  if (file.get() >= 0 &&
+      WriteAll(file.get(), std::as_bytes(std::span(text))) &&
+      fsync(file.get()) == 0 &&
+      renameat(folder, made.c_str(), folder, name.c_str()) == 0) {
+    return true;
+  }
+  const int error = errno;
+  unlinkat(folder, made.c_str(), 0);
+  errno = error;
+  return false;
 }
 
 // Reads the number in a small file; 0 if there is none.
@@ -165,10 +172,11 @@ absl::StatusOr<Descriptor> Lock(int root, const std::string& path) {
 
 }  // namespace
 
-StateFolder::StateFolder(uint64_t starts, bool is_complete, Descriptor root,
-                         Descriptor lock, Drawer blobs, Drawer records,
-                         Drawer aside)
+StateFolder::StateFolder(uint64_t starts, int64_t last_number, bool is_complete,
+                         Descriptor root, Descriptor lock, Drawer blobs,
+                         Drawer records, Drawer aside)
     : starts_(starts),
+      last_number_(last_number),
       is_complete_(is_complete),
       root_(std::move(root)),
       lock_(std::move(lock)),
@@ -198,14 +206,17 @@ absl::StatusOr<std::unique_ptr<StateFolder>> StateFolder::Open(
   }
   const absl::StatusOr<uint64_t> starts = CountStart(root.get(), path);
   if (!starts.ok()) return starts.status();
+  const absl::StatusOr<uint64_t> number =
+      ReadNumber(root.get(), path, kNumbersFile);
+  if (!number.ok()) return number.status();
   const bool is_complete = unlinkat(root.get(), kCompleteFile, 0) == 0;
   if (fsync(root.get()) != 0) {
     return Unusable(path, absl::StrCat("cannot be synced: ",
                                        std::string(std::strerror(errno))));
   }
   auto folder = std::unique_ptr<StateFolder>(new StateFolder(
-      *starts, is_complete, std::move(root), *std::move(lock),
-      std::move(drawers[0]), std::move(drawers[1]), std::move(drawers[2])));
+      *starts, static_cast<int64_t>(*number), is_complete, std::move(root),
+      *std::move(lock), std::move(drawers[0]), std::move(drawers[1]), std::move(drawers[2])));
   folder->RemoveTemporaryFiles(folder->blobs_);
   folder->RemoveTemporaryFiles(folder->records_);
   return folder;
@@ -250,6 +261,15 @@ absl::Status StateFolder::Failed(std::string_view doing, const Drawer& drawer,
       absl::StrCat("the server cannot ", std::string(doing), " ", drawer.name,
                    "/", std::string(file), " in its state folder: ",
                    std::string(std::strerror(errno))));
+}
+
+absl::Status StateFolder::NoteNumber(int64_t number) {
+  if (ReplaceSmall(root_.get(), kNumbersFile, absl::StrCat(number, "\n")) &&
+      fsync(root_.get()) == 0) {
+    return absl::OkStatus();
+  }
+  return absl::InternalError(absl::StrCat(
+      "cannot write `numbers` in --state-dir: ", std::strerror(errno)));
 }
 
 absl::Status StateFolder::MarkComplete() {

@@ -2,10 +2,12 @@
 //
 //   format                      the version of all this: 1
 //   starts                      how often it was opened
+//   numbers                     the highest number of a record that is gone
 //   complete                    there if the last server saved all at its end
 //   lock                        held by the server that uses the folder
 //   blobs/SHA256.safetensors    tensors; named by content, so that equal ones
-//   share records/SHA256.json         what is kept, and which blobs it has
+//                               share
+//   records/SHA256.json         what is kept, and which blobs it has
 //   aside/                      what could not be read; never deleted
 //   usage.sqlite                of UsageLog
 //
@@ -94,6 +96,10 @@ class StateFolder {
   // The number of times that the folder was opened, this one among them.
   uint64_t starts() const { return starts_; }
 
+  // The highest number of a record that may be gone; 0: none is noted.
+  int64_t last_number() const { return last_number_; }
+  absl::Status NoteNumber(int64_t number);
+
   // True if the last server called MarkComplete: the folder has all that it
   // had.
   bool is_complete() const { return is_complete_; }
@@ -107,8 +113,9 @@ class StateFolder {
     Descriptor folder;
   };
 
-  StateFolder(uint64_t starts, bool is_complete, Descriptor root,
-              Descriptor lock, Drawer blobs, Drawer records, Drawer aside);
+  StateFolder(uint64_t starts, int64_t last_number, bool is_complete,
+              Descriptor root, Descriptor lock, Drawer blobs, Drawer records,
+              Drawer aside);
 
   static absl::StatusOr<Drawer> OpenDrawer(int root, const std::string& path,
                                            std::string name,
@@ -124,6 +131,7 @@ class StateFolder {
   void RemoveTemporaryFiles(const Drawer& drawer);
 
   const uint64_t starts_;
+  const int64_t last_number_;
   const bool is_complete_;
   const Descriptor root_;
   const Descriptor lock_;

@@ -258,6 +258,19 @@ def test_a_benchmarks_instance_is_one_again(server):
     assert info.normalization is not None
 
 
+def test_a_number_names_one_checkpoint_for_ever(kept, server):
+    net = small(server)
+    given = []
+    for _ in range(3):
+        given += [net.save("a").number, net.save("b").number]
+        server.delete_checkpoint("b")
+        kept.restart(server)
+        server.delete_checkpoint("a")
+        kept.restart(server)
+        net = small(server)
+    assert given == sorted(set(given))
+
+
 def test_keep_leaves_the_newest(server):
     net = small(server)
     numbers = []

@@ -171,7 +171,7 @@ def test_an_answer_ends_with_its_times_and_its_request_id(serve):
     server.create("seq-mnist", name="net", module=False)
     spec = tensor_pb.TensorSpec(dtype=tensor_pb.DATA_TYPE_FLOAT32, shape=X.shape)
     extract = backbone_pb.ExtractRequest(instance="net", input=spec, data=X.tobytes())
-    update = instance_pb.UpdateInstanceRequest(instance="net", request_id="one-2.3")
+    update = instance_pb.UpdateInstanceRequest()
     update.update_mask.paths.append("shared")
 
     def trailers(method, request):
@@ -192,10 +192,14 @@ def test_an_answer_ends_with_its_times_and_its_request_id(serve):
 
     for name in ("net", "none"):
         extract.instance = update.instance = name
+        update.request_id = f"of-{name}_1.2"
         code = grpc.StatusCode.OK if name == "net" else grpc.StatusCode.NOT_FOUND
         compute, *rest = trailers(f"{BACKBONES}/Extract", extract)
         assert (compute > 0, *rest) == (name == "net", None, code)
-        assert trailers(f"{SERVICE}/UpdateInstance", update)[1:] == ("one-2.3", code)
+        assert trailers(f"{SERVICE}/UpdateInstance", update)[1:] == (
+            update.request_id,
+            code,
+        )
 
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
