@@ -7,7 +7,8 @@
 namespace backboned {
 namespace {
 
-constexpr CallMetrics::Ended kForward = {.total = absl::Milliseconds(3),
+constexpr CallMetrics::Ended kForward = {.principal = "alice",
+                                         .total = absl::Milliseconds(3),
                                          .queue = absl::Microseconds(80),
                                          .compute = absl::Milliseconds(2),
                                          .bytes_in = 100'352,
@@ -32,7 +33,8 @@ BENCHMARK(CountForward)->Threads(1)->Threads(2)->UseRealTime();
 
 void CountFailure(benchmark::State& state) {
   for (auto _ : state) {
-    Metrics().Count("GetServer", {.code = absl::StatusCode::kNotFound});
+    Metrics().Count("GetServer", {.code = absl::StatusCode::kNotFound,
+                                  .principal = "alice"});
   }
 }
 BENCHMARK(CountFailure);

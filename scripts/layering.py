@@ -101,8 +101,8 @@ MAY_USE: dict[str, set[str] | None] = {
     # HTTP for those who watch the server.
     "server/admin": {
         *("base", "backbones", "server/limits", "server/memory", "server/device"),
-        *("server/checkpoints", "server/instances", "server"),
-        *("server/rpc/transport", "server/rpc"),
+        *("server/metrics", "server/checkpoints", "server/instances"),
+        *("server/usage", "server", "server/rpc/transport", "server/rpc"),
         *("Boost", "nlohmann-json", "prometheus-cpp"),
     },
     "server/main.cc": None,

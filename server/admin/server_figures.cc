@@ -19,6 +19,7 @@
 #include "server/device/platform.h"
 #include "server/memory/memory_allocator.h"
 #include "server/memory/memory_room.h"
+#include "server/metrics/call_metrics.h"
 #include "server/rpc/transport/call_log.h"
 #include "server/server.h"
 

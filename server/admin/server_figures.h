@@ -6,18 +6,12 @@
 #include <prometheus/metric_family.h>
 
 #include <array>
-#include <cstddef>
 #include <string_view>
 #include <vector>
 
 #include "server/rpc/rpc_server.h"
 
 namespace backboned::admin {
-
-// The most principals with metrics of their own. The others together are
-// `(other)`, which no principal can be called.
-inline constexpr size_t kMostPrincipals = 64;
-inline constexpr char kOtherPrincipals[] = "(other)";
 
 // Names of the reasons for which a batch leaves the queue, by BatchReason.
 inline constexpr std::array<std::string_view, 5> kBatchReasons = {

@@ -19,6 +19,10 @@ CallMetrics::CallMetrics()
                  .Name("backboned_calls_total")
                  .Help("Calls that ended, refused ones too, by code.")
                  .Register(registry_)),
+      principal_calls_(BuildCounter()
+                           .Name("backboned_principal_calls_total")
+                           .Help("Calls of a principal that ended, by code.")
+                           .Register(registry_)),
       streams_(BuildCounter()
                    .Name("backboned_streams_total")
                    .Help("Streams of calls that ended, by code.")
@@ -73,6 +77,22 @@ void CallMetrics::CountCode(Methods::value_type& method,
   counter->Increment();
 }
 
+void CallMetrics::CountPrincipal(std::string_view principal,
+                                 absl::StatusCode code) {
+  absl::MutexLock lock(&mutex_);
+  auto found = principals_.find(principal);
+  if (found == principals_.end()) {
+    if (principals_.size() >= kMostPrincipals) principal = kOtherPrincipals;
+    found = principals_.try_emplace(std::string(principal)).first;
+  }
+  prometheus::Counter*& counter = found->second[static_cast<size_t>(code)];
+  if (counter == nullptr) {
+    counter = &principal_calls_.Add({{"code", absl::StatusCodeToString(code)},
+                                     {"principal", found->first}});
+  }
+  counter->Increment();
+}
+
 void CallMetrics::CountRefused(std::string_view method, absl::StatusCode code) {
   CountCode(Find(method), code);
 }
@@ -82,6 +102,7 @@ void CallMetrics::Count(std::string_view method, const Ended& call) {
   CountCode(found, call.code);
   Method& metrics = found.second;
   if (metrics.is_stream) return;
+  CountPrincipal(call.principal, call.code);
   std::call_once(metrics.made, [&] { Make(found); });
   metrics.bytes_in->Increment(static_cast<double>(call.bytes_in));
   metrics.bytes_out->Increment(static_cast<double>(call.bytes_out));

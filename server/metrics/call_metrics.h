@@ -20,13 +20,20 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 
 namespace backboned {
 
+// The most principals with metrics of their own. The others together are
+// `(other)`, which no principal can be called.
+inline constexpr size_t kMostPrincipals = 64;
+inline constexpr char kOtherPrincipals[] = "(other)";
+
 // The metrics that are written as calls end (docs/metrics.md). Their labels are
-// methods of ours and codes, and nothing that a client says.
+// methods of ours, codes and principals, and nothing that a client chooses.
 //
 // Thread-safe, but for AddMethod and AddStream.
 class CallMetrics : public prometheus::Collectable {
@@ -34,6 +41,7 @@ class CallMetrics : public prometheus::Collectable {
   // The figures of a call that has ended.
   struct Ended {
     absl::StatusCode code = absl::StatusCode::kOk;
+    std::string_view principal = {};
     // From its first message on.
     absl::Duration total;
     // Of its work on a device: how long it waited, and ran. Zero `compute`: it
@@ -58,7 +66,7 @@ class CallMetrics : public prometheus::Collectable {
   // `unknown`. Takes less than 2 us.
   void Count(std::string_view method, const Ended& call);
 
-  // Counts a call that was refused before it began.
+  // Counts a call that was refused before it began: it is no principal's.
   void CountRefused(std::string_view method, absl::StatusCode code);
 
   std::vector<prometheus::MetricFamily> Collect() const override {
@@ -69,10 +77,12 @@ class CallMetrics : public prometheus::Collectable {
   using Counters = prometheus::Family<prometheus::Counter>;
   using Histograms = prometheus::Family<prometheus::Histogram>;
 
+  static constexpr size_t kCodes = 17;
+
   struct Method {
     bool is_stream = false;
     // By code, made at the first call that has it; null until then.
-    std::array<std::atomic<prometheus::Counter*>, 17> by_code = {};
+    std::array<std::atomic<prometheus::Counter*>, kCodes> by_code = {};
     std::once_flag made;  // Of the following, at the method's first call.
     prometheus::Counter* bytes_in = nullptr;
     prometheus::Counter* bytes_out = nullptr;
@@ -81,13 +91,18 @@ class CallMetrics : public prometheus::Collectable {
     prometheus::Histogram* compute = nullptr;
   };
   using Methods = std::map<std::string, Method, std::less<>>;
+  using Principals =
+      std::map<std::string, std::array<prometheus::Counter*, kCodes>,
+               std::less<>>;
 
   Methods::value_type& Find(std::string_view method);
   void Make(Methods::value_type& method);
   void CountCode(Methods::value_type& method, absl::StatusCode code);
+  void CountPrincipal(std::string_view principal, absl::StatusCode code);
 
   prometheus::Registry registry_;
   Counters& calls_;
+  Counters& principal_calls_;
   Counters& streams_;
   Counters& bytes_in_;
   Counters& bytes_out_;
@@ -96,6 +111,10 @@ class CallMetrics : public prometheus::Collectable {
   Histograms& compute_;
   Methods methods_ = Methods();
   Methods::value_type& unknown_;
+
+  absl::Mutex mutex_;
+  // The first ones that called, and kOtherPrincipals; by code as above.
+  Principals principals_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace backboned

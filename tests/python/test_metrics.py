@@ -384,7 +384,12 @@ def test_many_principals_have_a_bounded_number_of_metrics(serve):
         for name, value in metrics.items()
         if name.startswith("backboned_principal_device_seconds_total")
     }
-    for by_principal in memory, seconds:
+    calls = {
+        re.search(r'principal="(.*?)"', name)[1]: value
+        for name, value in metrics.items()
+        if name.startswith("backboned_principal_calls_total")
+    }
+    for by_principal in memory, seconds, calls:
         assert len(by_principal) == MOST_PRINCIPALS + 1
         assert "(other)" in by_principal and "p00" in by_principal
     busy = metrics['backboned_device_busy_seconds_total{device="cpu"}']

@@ -81,6 +81,7 @@ void LogCall(const Call& call, const absl::Status& status,
              CallMetrics& metrics) {
   const absl::Duration total = call.Elapsed();
   metrics.Count(call.method(), {.code = status.code(),
+                                .principal = call.principal(),
                                 .total = total,
                                 .queue = call.record().times.queue,
                                 .compute = call.record().times.compute,

@@ -59,6 +59,40 @@ TEST(CallMetricsTest, CountsARefusedCallByItsCodeAlone) {
   EXPECT_THAT(text, Not(HasSubstr("duration_seconds_count")));
 }
 
+TEST(CallMetricsTest, CountsByPrincipalAndCode) {
+  CallMetrics metrics;
+  metrics.AddMethod("Forward");
+  metrics.AddStream("Calls");
+  metrics.Count("Forward", {.principal = "alice"});
+  metrics.Count("GetServer", {.principal = "alice"});
+  metrics.Count("Forward",
+                {.code = absl::StatusCode::kAborted, .principal = "alice"});
+  metrics.Count("Calls", {.principal = "alice"});
+  metrics.Count("Forward", {.principal = "bob"});
+  const std::string text = TextOf(metrics);
+  for (const char* line : {
+           "principal_calls_total{code=\"OK\",principal=\"alice\"} 2\n",
+           "principal_calls_total{code=\"ABORTED\",principal=\"alice\"} 1\n",
+           "principal_calls_total{code=\"OK\",principal=\"bob\"} 1\n",
+       }) {
+    EXPECT_THAT(text, HasSubstr(line));
+  }
+}
+
+TEST(CallMetricsTest, CountsPrincipalsBeyondTheMostTogether) {
+  CallMetrics metrics;
+  metrics.AddMethod("Forward");
+  for (int round = 0; round < 2; ++round) {
+    for (size_t i = 0; i < kMostPrincipals + 3; ++i) {
+      metrics.Count("Forward", {.principal = "p" + std::to_string(i)});
+    }
+  }
+  const std::string text = TextOf(metrics);
+  EXPECT_THAT(text, HasSubstr("{code=\"OK\",principal=\"p63\"} 2\n"));
+  EXPECT_THAT(text, HasSubstr("{code=\"OK\",principal=\"(other)\"} 6\n"));
+  EXPECT_THAT(text, Not(HasSubstr("p64")));
+}
+
 TEST(CallMetricsTest, CountsAStreamApartFromItsCalls) {
   CallMetrics metrics;
   metrics.AddStream("Calls");
@@ -85,6 +119,7 @@ TEST(CallMetricsTest, CountsCallsOfManyThreads) {
     threads.emplace_back([&metrics] {
       for (int call = 0; call < 1000; ++call) {
         metrics.Count("Forward", {.code = absl::StatusCode::kAborted,
+                                  .principal = "alice",
                                   .compute = absl::Seconds(1)});
         if (call % 100 == 0) metrics.Collect();
       }
@@ -93,6 +128,7 @@ TEST(CallMetricsTest, CountsCallsOfManyThreads) {
   for (std::thread& thread : threads) thread.join();
   const std::string text = TextOf(metrics);
   EXPECT_THAT(text, HasSubstr("{code=\"ABORTED\",method=\"Forward\"} 4000\n"));
+  EXPECT_THAT(text, HasSubstr("{code=\"ABORTED\",principal=\"alice\"} 4000\n"));
   EXPECT_THAT(text,
               HasSubstr("compute_seconds_count{method=\"Forward\"} 4000\n"));
 }
