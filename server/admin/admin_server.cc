@@ -25,7 +25,7 @@ Page MetricsOf(const rpc::RpcServer& server) {
           .body = prometheus::TextSerializer().Serialize(families)};
 }
 
-Pages PagesOf(const rpc::RpcServer& server, const ServerStatus& status) {
+Pages PagesOf(const rpc::RpcServer& server, ServerStatus& status) {
   return {{"/", [page = StatusPage()] { return page; }},
           {"/healthz", [&server] { return HealthOf(server); }},
           {"/metrics", [&server] { return MetricsOf(server); }},

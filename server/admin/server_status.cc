@@ -25,6 +25,7 @@
 #include "server/instances/instance.h"
 #include "server/memory/memory_allocator.h"
 #include "server/memory/memory_room.h"
+#include "server/metrics/call_metrics.h"
 #include "server/server.h"
 
 namespace backboned::admin {
@@ -133,22 +134,28 @@ const MetricFamily* Find(const std::vector<MetricFamily>& families,
   return found == families.end() ? nullptr : &*found;
 }
 
-// Returns the calls of all methods, by code.
-Json CallsPart(const std::vector<MetricFamily>& families) {
-  std::map<std::string, double> by_code;
-  if (const MetricFamily* const calls =
-          Find(families, "backboned_calls_total")) {
-    for (const ClientMetric& metric : calls->metric) {
-      for (const ClientMetric::Label& label : metric.label) {
-        if (label.name == "code") by_code[label.value] += metric.counter.value;
-      }
-    }
+// Numbers of calls.
+using CallsByCode = std::map<std::string, int64_t>;
+
+std::string LabelOf(const ClientMetric& metric, std::string_view name) {
+  const auto found =
+      std::ranges::find(metric.label, name, &ClientMetric::Label::name);
+  return found == metric.label.end() ? "" : found->value;
+}
+
+// Returns the calls by a label of the family and by code; with an empty label,
+// all calls.
+std::map<std::string, CallsByCode> CallsBy(
+    std::string_view label, const std::vector<MetricFamily>& families,
+    std::string_view name) {
+  std::map<std::string, CallsByCode> calls;
+  const MetricFamily* const family = Find(families, name);
+  if (family == nullptr) return calls;
+  for (const ClientMetric& metric : family->metric) {
+    calls[LabelOf(metric, label)][LabelOf(metric, "code")] +=
+        static_cast<int64_t>(metric.counter.value);
   }
-  Json result = Json::object();
-  for (const auto& [code, count] : by_code) {
-    result[code] = static_cast<int64_t>(count);
-  }
-  return result;
+  return calls;
 }
 
 // Returns the sum of the histograms of all methods: counts by bucket, the last
@@ -226,6 +233,7 @@ struct Principal {
   PayerAccounts::LiveBytes live;
   int64_t instance_bytes = 0;
   std::map<std::string, double> device_seconds;  // By device.
+  CallsByCode calls;
 
   // Those with more come first.
   auto rank() const {
@@ -243,6 +251,7 @@ Json PrincipalPart(const rpc::RpcServer& rpc, const std::string& name,
   const TapeStore::Figures tapes = server.tapes().PayerFigures(kScope, payer);
   return {{"name", name},
           {"device_seconds", principal.device_seconds},
+          {"calls_by_code", principal.calls},
           {"calls_in_progress", rpc.gate().places().used(kScope, payer)},
           {"memory_bytes", principal.live.on_host},
           {"device_memory_bytes", principal.live.on_gpus},
@@ -255,7 +264,7 @@ Json PrincipalPart(const rpc::RpcServer& rpc, const std::string& name,
 // Adds those who have most memory now: they are here. Others may have worked
 // more, and have gone.
 void AddPrincipals(const rpc::RpcServer& rpc, const std::vector<Listed>& listed,
-                   Json& to) {
+                   const std::vector<MetricFamily>& families, Json& to) {
   std::map<std::string, Principal> by_name;
   const auto live = rpc.server().accounts().LiveByPrincipal();
   for (const auto& [name, bytes] : live) by_name[name].live = bytes;
@@ -268,6 +277,11 @@ void AddPrincipals(const rpc::RpcServer& rpc, const std::vector<Listed>& listed,
           .device_seconds[worker->device().str()] = absl::ToDoubleSeconds(paid);
     }
   }
+  for (auto& [name, calls] :
+       CallsBy("principal", families, "backboned_principal_calls_total")) {
+    by_name[name].calls = std::move(calls);
+  }
+  const auto others = by_name.extract(kOtherPrincipals);
   std::vector<std::pair<std::string, Principal>> all(by_name.begin(),
                                                      by_name.end());
   std::ranges::stable_sort(all, std::ranges::greater(),
@@ -276,6 +290,9 @@ void AddPrincipals(const rpc::RpcServer& rpc, const std::vector<Listed>& listed,
   Json& principals = to["principals"] = Json::array();
   for (size_t i = 0; i < count; ++i) {
     principals.push_back(PrincipalPart(rpc, all[i].first, all[i].second));
+  }
+  if (others) {
+    principals.push_back(PrincipalPart(rpc, others.key(), others.mapped()));
   }
   to["principals_left_out"] = all.size() - count;
 }
@@ -292,15 +309,33 @@ void AddInstances(std::vector<Listed> listed, absl::Time now, Json& to) {
   to["instances_left_out"] = listed.size() - count;
 }
 
+// Adds the usage that was read last, if it was.
+void AddUsage(const std::shared_ptr<const RecentUsage::Answer>& answer,
+              Json& to) {
+  if (answer == nullptr) return;
+  Json& usage = to["usage"] = {{"time", UnixSeconds(answer->time)}};
+  for (size_t span = 0; span < answer->spans.size(); ++span) {
+    Json& uses = usage[std::string(RecentUsage::kSpans[span].name)] =
+        Json::array();
+    for (const auto& [principal, amounts] : answer->spans[span]) {
+      uses.push_back(
+          {{"principal", principal},
+           {"device_seconds", absl::ToDoubleSeconds(amounts.device_time)},
+           {"calls", amounts.calls}});
+    }
+  }
+}
+
 }  // namespace
 
 ServerStatus::ServerStatus(const rpc::RpcServer& server, std::string state_dir)
     : server_(server),
       state_dir_(std::move(state_dir)),
       processor_(ProcessorName()),
-      descriptions_(DescriptionsOf(server.server())) {}
+      descriptions_(DescriptionsOf(server.server())),
+      usage_(server.server()) {}
 
-std::string ServerStatus::Json() const {
+std::string ServerStatus::Json() {
   Server& server = server_.server();
   const std::vector<MetricFamily> families = server_.metrics().Collect();
   nlohmann::json status = {
@@ -310,7 +345,7 @@ std::string ServerStatus::Json() const {
       {"server", ServerPart(server_)},
       {"machine", MachinePart(processor_, state_dir_)},
       {"limits", LimitsPart(server_)},
-      {"calls_by_code", CallsPart(families)},
+      {"calls_by_code", CallsBy("", families, "backboned_calls_total")[""]},
       {"latency",
        {{"queue", HistogramOf(families, "backboned_call_queue_seconds")},
         {"compute", HistogramOf(families, "backboned_call_compute_seconds")},
@@ -320,8 +355,9 @@ std::string ServerStatus::Json() const {
     devices.push_back(DevicePart(*server.workers()[i], descriptions_[i]));
   }
   std::vector<Listed> listed = InstancesOf(server);
-  AddPrincipals(server_, listed, status);
+  AddPrincipals(server_, listed, families, status);
   AddInstances(std::move(listed), server.clock().Now(), status);
+  AddUsage(usage_.Last(), status);
   // Texts of clients may be no UTF-8, which JSON must be.
   return status.dump(/*indent=*/-1, ' ', /*ensure_ascii=*/false,
                      nlohmann::json::error_handler_t::replace);

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "server/admin/recent_usage.h"
 #include "server/rpc/rpc_server.h"
 
 namespace backboned::admin {
@@ -16,8 +17,8 @@ namespace backboned::admin {
 inline constexpr size_t kMostListedPrincipals = 100;
 inline constexpr size_t kMostListedInstances = 200;
 
-// Reads the figures that a server keeps anyway. Takes short locks only, as
-// FiguresOf does.
+// Reads the figures that a server keeps anyway, and what it knows of usage.
+// Takes short locks only, as FiguresOf does.
 //
 // Thread-safe.
 class ServerStatus {
@@ -26,13 +27,14 @@ class ServerStatus {
   ServerStatus(const rpc::RpcServer& server, std::string state_dir);
 
   // Returns the status as JSON, whose fields are those of docs/status-page.md.
-  std::string Json() const;
+  std::string Json();
 
  private:
   const rpc::RpcServer& server_;
   const std::string state_dir_;
   const std::string processor_;
   const std::vector<std::string> descriptions_;  // Of the devices.
+  RecentUsage usage_;
 };
 
 }  // namespace backboned::admin

@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import datetime
 import hashlib
 import http.server
 import json
@@ -18,6 +19,7 @@ from admin_http import fetch, scrape
 from backboned.types import ParameterGroup
 from backboned.v1 import instance_service_pb2 as pb
 from browser import CHROMIUM, browser
+from kept_server import KeptServer
 from waiting import wait_until
 
 SERVICE = "/backboned.v1.InstanceService"
@@ -25,6 +27,8 @@ X = np.random.default_rng(0).random((4, 1, 28, 28), dtype=np.float32)
 Y = np.array([1, 2, 3, 4])
 # Constants of server/admin/server_status.h.
 MOST_PRINCIPALS, MOST_INSTANCES = 100, 200
+MOST_COUNTED = 64  # kMostPrincipals of server/metrics/call_metrics.h.
+SPANS = {"hour": 1, "day": 24, "month": 720}  # In hours.
 FIELDS = {
     "format",
     "time",
@@ -39,6 +43,12 @@ FIELDS = {
     "principals_left_out",
     "instances",
     "instances_left_out",
+}
+# A principal who has nothing.
+IDLE = {
+    "device_seconds": {},
+    **dict.fromkeys(("calls_in_progress", "memory_bytes", "device_memory_bytes"), 0),
+    **dict.fromkeys(("tapes", "tape_bytes", "instances", "instance_bytes"), 0),
 }
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 
@@ -60,7 +70,7 @@ def status_of(path):
 def test_figures_of_a_server_that_did_nothing(watched):
     server, path = watched
     status = status_of(path)
-    assert set(status) == FIELDS and status["format"] == 1
+    assert set(status) == FIELDS and status["format"] == 1  # No usage yet.
     info = server.info()
     told = status["server"]
     assert (told["version"], told["torch"], told["serving"]) == (
@@ -130,6 +140,7 @@ def test_figures_are_those_of_what_was_done(watched):
     assert principal["tape_bytes"] == status["limits"]["tape_bytes"]["used"] > 0
     assert principal["instance_bytes"] == instance["memory_bytes"]
     assert principal["calls_in_progress"] == 0
+    assert principal["calls_by_code"] == status["calls_by_code"]  # Nobody else's.
     assert status["limits"]["tapes"]["used"] == 1
     (device,) = status["devices"]
     paid = principal["device_seconds"][device["name"]]
@@ -145,6 +156,76 @@ def test_figures_are_those_of_what_was_done(watched):
         assert len(told["counts"]) == len(told["upper_bounds"]) + 1
         assert told["sum_seconds"] == pytest.approx(sum(sums), rel=1e-5)
     del kept
+
+
+def counted(server):
+    """Give the number of one's calls that have been counted."""
+    return sum(row.calls for row in server.usage().rows)
+
+
+def be_user(server, forwards):
+    """Make some calls, and return when they are counted."""
+    net = server.create("seq-mnist", name="net", seed=0, module=False)
+    for _ in range(forwards):
+        net.forward(X)
+    with pytest.raises(backboned.errors.NotFound):
+        server.instance("nobody", False)
+    wait_until(lambda: counted(server) >= forwards + 2)
+
+
+def check_usage(usage, server):
+    """Compare the use of alice and bob with what an admin is told."""
+    assert set(usage) == {"time", *SPANS}
+    time = datetime.datetime.fromtimestamp(usage["time"], datetime.UTC)
+    for span, hours in SPANS.items():
+        report = server.usage(since=time - datetime.timedelta(hours=hours))
+        users = [row for row in report.rows if row.principal in ("alice", "bob")]
+        told = [x for x in usage[span] if x["principal"] in ("alice", "bob")]
+        assert told == [
+            {
+                "principal": row.principal,
+                "calls": row.calls,
+                "device_seconds": pytest.approx(row.device_time),
+            }
+            for row in sorted(users, key=lambda row: -row.device_time)
+        ]
+    assert len(told) == 2  # Of the month.
+
+
+def test_usage_is_what_an_admin_is_told(binary, tmp_path):
+    path = tmp_path / "admin.sock"
+    options = [f"--listen=unix:{path},serve=admin"]
+    for name in ("alice", "bob"):
+        options.append(f"--listen=unix:{tmp_path}/{name}.sock,principal={name}")
+    with KeptServer(binary, tmp_path, *options) as kept:
+        kept.start()
+        for name, forwards in ("alice", 3), ("bob", 30):
+            with kept.connect(name) as server:
+                be_user(server, forwards)
+        assert "usage" not in status_of(path)  # Nobody had looked.
+        usage = wait_until(lambda: status_of(path).get("usage"))
+        with kept.connect() as server:
+            check_usage(usage, server)
+        principals = {x["name"]: x for x in status_of(path)["principals"]}
+        for name, forwards in ("alice", 3), ("bob", 30):
+            calls = principals[name]["calls_by_code"]
+            assert calls["NOT_FOUND"] == 1 and calls["OK"] > forwards
+        assert kept.end() == 0
+        kept.start()  # Usage outlives it, and counters do not.
+        usage = wait_until(lambda: status_of(path).get("usage"))
+        with kept.connect() as server:
+            check_usage(usage, server)
+        (bob,) = [x for x in status_of(path)["principals"] if x["name"] == "bob"]
+        assert bob["calls_by_code"] == {}
+
+
+def test_usage_without_a_state_folder(watched):
+    server, path = watched
+    be_user(server, 1)
+    usage = wait_until(lambda: status_of(path).get("usage"))
+    (told,) = usage["month"]
+    assert told["principal"] == "local" and told["calls"] >= 3
+    assert told["device_seconds"] > 0
 
 
 def test_the_figures_are_bounded_and_count_what_they_leave_out(binary, tmp_path):
@@ -170,15 +251,26 @@ def test_the_figures_are_bounded_and_count_what_they_leave_out(binary, tmp_path)
                 )
                 name = f"p{number // 2}"  # Two instances each.
                 create(request, metadata=[("backboned-principal", name)], timeout=60)
-        status = status_of(path)
+
+        def settled():  # A call is counted after its answer.
+            status = status_of(path)
+            return status["calls_by_code"]["OK"] == MOST_INSTANCES + 10 and status
+
+        status = wait_until(settled)
     finally:
         process.kill()
         process.communicate()
     assert len(status["instances"]) == MOST_INSTANCES
     assert status["instances_left_out"] == 10
-    assert len(status["principals"]) == MOST_PRINCIPALS
+    *principals, others = status["principals"]
+    assert len(principals) == MOST_PRINCIPALS
     assert status["principals_left_out"] == 5
-    assert {each["instances"] for each in status["principals"]} == {2}
+    assert {each["instances"] for each in principals} == {2}
+    # Calls are counted by name for fewer.
+    assert others["name"] == "(other)"
+    assert others["calls_by_code"] == {"OK": 2 * (105 - MOST_COUNTED)}
+    named = [each for each in principals if each["calls_by_code"] == {"OK": 2}]
+    assert len(named) <= MOST_COUNTED
 
 
 def hash_of(text):
@@ -307,6 +399,47 @@ def test_the_page_shows_instances_and_sorts_and_filters_them(watched, chromium):
 
 
 @needs_browser
+def test_the_page_shows_calls_and_usage_of_each_principal(watched, chromium):
+    _, path = watched
+
+    def tell(status):
+        status["principals"] = [
+            {**IDLE, "name": name, "calls_by_code": calls}
+            for name, calls in {
+                "alice": {"OK": 12, "ABORTED": 1, "NOT_FOUND": 30},
+                "bob": {"OK": 1500},
+                "carol": {},
+            }.items()
+        ]
+        alice = {"principal": "alice", "device_seconds": 90.0, "calls": 1}
+        bob = {"principal": "bob", "device_seconds": 3600.0, "calls": 1500}
+        status["usage"] = {
+            **{"time": status["time"], "hour": [alice]},
+            **{"day": [bob, alice], "month": [bob, alice]},
+        }
+
+    def rows(table):
+        return chromium.value(
+            f"[...document.querySelectorAll('{table} tbody tr')]"
+            ".map(row => [...row.children].map(cell => cell.innerText))"
+        )
+
+    with tunnel(path) as led:
+        led.change = tell
+        chromium.show(led.url)
+        chromium.until("document.querySelector('#used tbody tr') !== null")
+        assert rows("#calls") == [
+            ["bob", "1\u202f500", "–"],
+            ["alice", "12", "NOT_FOUND 30, ABORTED 1"],
+        ]
+        assert rows("#used") == [
+            ["bob", "–", *["1\u202fh\n1\u202f500 calls"] * 2],
+            ["alice", *["1\u202fmin 30\u202fs\n1 call"] * 3],
+        ]
+    assert chromium.messages == []
+
+
+@needs_browser
 def test_texts_of_others_stay_texts(watched, chromium):
     server, path = watched
     net = server.create("seq-mnist", name="net", seed=0, module=False)
@@ -316,22 +449,25 @@ def test_texts_of_others_stay_texts(watched, chromium):
         for instance in status["instances"]:
             instance.update(owner=evil, name=evil, benchmark=evil, device=evil)
         for principal in status["principals"]:
-            principal["name"] = evil
+            principal.update(name=evil, calls_by_code={evil: 7})
         status["devices"][0].update(name=evil, description=evil)
         status["calls_by_code"][evil] = 5
         status["limits"][evil] = {"used": 1, "limit": 2}
         status["machine"]["processor"] = evil
         status["server"].update(version=evil, addresses=[evil])
         use = {"principal": evil, "device_seconds": 7200.0, "calls": 3}
-        status["usage"] = {"hour": [], "day": [use], "month": [use]}
+        status["usage"] = {"time": 0, "hour": [], "day": [use], "month": [use]}
 
     with tunnel(path) as led:
         led.change = lie
         chromium.show(led.url)
         chromium.until(f"{NAMES}.length === 1")
         assert chromium.value(NAMES) == [f"{evil}/{evil}"]
-        assert "2\u202fh, 3 calls" in chromium.value(
+        assert "2\u202fh\n3 calls" in chromium.value(
             "document.querySelector('#used').innerText"
+        )
+        assert f"{evil} 7" in chromium.value(
+            "document.querySelector('#calls').textContent"
         )
         assert chromium.value("document.querySelectorAll('img, main b b').length") == 0
         assert chromium.value("document.title") == "Backboned"
@@ -349,8 +485,9 @@ def test_nothing_scrolls_sideways(watched, chromium, width):
     def lengthen(status):
         for principal in status["principals"]:
             principal["name"] = "principal-" + "x" * 54
+            principal["calls_by_code"] = {"OK": 3e9, "RESOURCE_EXHAUSTED": 123456}
         use = {"principal": "x" * 64, "device_seconds": 7261.0, "calls": 30000}
-        status["usage"] = {"hour": [use], "day": [use], "month": [use]}
+        status["usage"] = {"time": 0, "hour": [use], "day": [use], "month": [use]}
 
     with tunnel(path) as led:
         led.change = lengthen

@@ -44,6 +44,20 @@ function duration(seconds) {
   return parts.filter(Boolean).join(" ");
 }
 
+function calls(count) {
+  return `${number(count)} ${count === 1 ? "call" : "calls"}`;
+}
+
+// Gives a text of calls by code, the most frequent code first.
+function codes(byCode) {
+  return Object.entries(byCode).sort((a, b) => b[1] - a[1])
+    .map(([code, count]) => `${code} ${number(count)}`).join(", ");
+}
+
+function failuresIn({ OK: _, ...failed }) {
+  return failed;
+}
+
 // --- Elements.
 
 const byId = (id) => document.getElementById(id);
@@ -182,7 +196,7 @@ function sum(values) {
 }
 
 function sampleOf(status) {
-  const calls = Object.entries(status.calls_by_code);
+  const { calls_by_code: ended } = status;
   const paid = new Map(status.principals.map((principal) => [
     principal.name, sum(Object.values(principal.device_seconds)),
   ]));
@@ -190,8 +204,8 @@ function sampleOf(status) {
     time: status.monotonic_seconds,
     busy: status.devices.map((device) => device.busy_seconds),
     batches: status.devices.map((device) => device.batches),
-    succeeded: sum(calls.filter(([code]) => code === "OK").map((call) => call[1])),
-    failed: sum(calls.filter(([code]) => code !== "OK").map((call) => call[1])),
+    succeeded: ended.OK ?? 0,
+    failed: sum(Object.values(failuresIn(ended))),
     queue: status.latency.queue,
     compute: status.latency.compute,
     paid,
@@ -351,10 +365,8 @@ function drawTiles(status) {
       run.map(([count, reason]) => `${reason.replace("_", " ")} ${number(count)}`)
         .join(", ") || "none ran")]);
   });
-  const codes = Object.entries(status.calls_by_code).sort((a, b) => b[1] - a[1]);
   tiles.push(["Calls since the start", big(
-    number(sum(codes.map((code) => code[1]))),
-    codes.map(([code, count]) => `${code} ${number(count)}`).join(", "))]);
+    number(sum(Object.values(status.calls_by_code))), codes(status.calls_by_code))]);
   describe(byId("tiles"), tiles);
   write(byId("span"), `The last ${duration(samples.at(-1).time - samples[0].time)}; `
     + "it keeps 10 min.");
@@ -383,7 +395,7 @@ const drawWho = makeTable(byId("who"), "Principals", [
   { name: "Device time", number: true, wide: true,
     by: (row) => sum(Object.values(row.device_seconds)),
     draw: (cell, row) => write(cell, duration(sum(Object.values(row.device_seconds)))) },
-  { name: "Calls", number: true, by: (row) => row.calls_in_progress,
+  { name: "Calls now", number: true, by: (row) => row.calls_in_progress,
     draw: (cell, row) => write(cell, number(row.calls_in_progress)) },
   { name: "Instances", number: true, wide: true, by: (row) => row.instances,
     draw: (cell, row) => write(cell, number(row.instances)) },
@@ -413,6 +425,25 @@ function showPrincipals(status) {
   drawWho(rows.map((row) => ({ ...row, most })));
   const more = status.principals_left_out;
   write(byId("who-more"), more ? `${number(more)} more have less memory.` : "");
+}
+
+const drawCalls = makeTable(byId("calls"), "Calls by principal and code", [
+  { name: "Principal", by: (row) => row.key, ascending: true,
+    draw: (cell, row) => write(cell, row.key) },
+  { name: "OK", number: true, by: (row) => row.succeeded,
+    draw: (cell, row) => write(cell, number(row.succeeded)) },
+  { name: "Failed", by: (row) => row.failed,
+    draw: (cell, row) => write(cell, row.text) },
+], "OK");
+
+function showCalls(status) {
+  const rows = status.principals.map(({ name, calls_by_code: ended }) => ({
+    key: name,
+    succeeded: ended.OK ?? 0,
+    failed: sum(Object.values(failuresIn(ended))),
+    text: codes(failuresIn(ended)) || "–",
+  }));
+  drawCalls(rows.filter((row) => row.succeeded + row.failed > 0));
 }
 
 function idleText(row) {
@@ -516,19 +547,20 @@ function showMachine({ machine }) {
   describe(byId("machine"), pairs);
 }
 
-// A server that keeps account of use tells `usage`: for each span a list of
-// principals with their device time and calls.
-const SPANS = [["hour", "Hour"], ["day", "Day"], ["month", "Month"]];
+// `usage` has for each span a list of principals. The first answers have
+// none.
+const SPANS = [["hour", "This hour"], ["day", "24 hours"], ["month", "30 days"]];
 
-const drawUsage = makeTable(byId("used"), "Use of the last hour, day and month", [
+const drawUsage = makeTable(byId("used"), "Device time and calls, by span", [
   { name: "Principal", by: (row) => row.key, ascending: true,
     draw: (cell, row) => write(cell, row.key) },
   ...SPANS.map(([span, name]) => ({
     name, by: (row) => row[span]?.device_seconds ?? 0,
-    draw: (cell, row) => write(cell, row[span]
-      ? `${duration(row[span].device_seconds)}, ${number(row[span].calls)} calls` : "–"),
+    draw: (cell, row) => (row[span]
+      ? big(duration(row[span].device_seconds), calls(row[span].calls))
+      : big("–", ""))(cell),
   })),
-], "Day");
+], "24 hours");
 
 function showUsage({ usage }) {
   byId("usage").hidden = !usage;
@@ -541,6 +573,9 @@ function showUsage({ usage }) {
     }
   }
   drawUsage([...rows.values()]);
+  const at = new Date(usage.time * 1000).toLocaleTimeString("en-GB");
+  write(byId("usage-time"), "Device time, and calls; in whole hours of UTC, with the "
+    + `present one. As of ${at}.`);
 }
 
 // --- The loop.
@@ -564,6 +599,7 @@ function draw() {
   drawTiles(last);
   drawPlots(last);
   showPrincipals(last);
+  showCalls(last);
   showUsage(last);
   showInstances(last);
   showLimits(last);
