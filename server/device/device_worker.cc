@@ -152,19 +152,18 @@ DeviceWorker::DeviceWorker(Kind kind, c10::Device device, int threads,
     threads_ = at::get_num_threads();
     // The current device is one, too. And backwards are to run in this thread:
     // LibTorch has one of its own for those of a GPU.
-    if (!device_.is_cpu()) {
-      const c10::impl::VirtualGuardImpl backend(device_.type());
-      backend.setDevice(device_);
-      c10::AutogradState::get_tls_state().set_multithreading_enabled(false);
-      RunCatching([&] {
+    RunCatching([&] {
+      if (!device_.is_cpu()) {
+        const c10::impl::VirtualGuardImpl backend(device_.type());
+        backend.setDevice(device_);
+        c10::AutogradState::get_tls_state().set_multithreading_enabled(false);
         if (kind_ == Kind::kCopies) {
           backend.exchangeStream(backend.getStreamFromGlobalPool(device_));
-        } else {
-          WarmUp(device_);
         }
-        return absl::OkStatus();
-      }).IgnoreError();  // Logged. Work will fail, too.
-    }
+      }
+      if (kind_ == Kind::kComputes) WarmUp(device_);
+      return absl::OkStatus();
+    }).IgnoreError();  // Logged. Work will fail, too.
     ready.Notify();
     Pump();
   });

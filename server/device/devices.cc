@@ -1,7 +1,9 @@
 #include "server/device/devices.h"
 
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/conv2d.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/mm.h>
+#include <ATen/ops/linear.h>
 #include <ATen/ops/ones.h>
 #include <c10/core/DeviceGuard.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
@@ -166,10 +168,17 @@ std::string DriverVersion() {
   return version == 0 ? "" : FormatVersion(version);
 }
 
-void WarmUp(c10::Device gpu) {
-  const at::Tensor square = at::ones({8, 8}, at::device(gpu));
-  at::mm(square, square);
-  WaitFor(gpu);
+void WarmUp(c10::Device device) {
+  const at::AutoGradMode grad_mode(true);
+  const auto ones = [&](at::IntArrayRef sizes) {
+    return at::ones(sizes, at::device(device));
+  };
+  const at::Tensor images = ones({2, 3, 8, 8});
+  const at::Tensor kernels = ones({8, 3, 3, 3}).requires_grad_();
+  const at::Tensor weight = ones({4, 8 * 6 * 6}).requires_grad_();
+  const at::Tensor features = at::conv2d(images, kernels).flatten(1);
+  at::linear(features, weight).sum().backward();
+  WaitFor(device);
 }
 
 bool PinHostMemory(c10::Device gpu, void* memory, size_t bytes) {

@@ -34,9 +34,11 @@ std::string DescriptionOf(c10::Device device);
 // `13.0`. Empty: there is no driver.
 std::string DriverVersion();
 
-// Lets a GPU's libraries take the memory that they keep for this thread, so
-// that no later work seems to.
-void WarmUp(c10::Device gpu);
+// Lets LibTorch and the device's libraries prepare what they keep for this
+// thread, so that no later work waits for it, or seems to take its memory: runs
+// a tiny forward and backward of a convolution and a linear layer. Draws no
+// random numbers.
+void WarmUp(c10::Device device);
 
 // Pins host memory for the copies of all GPUs, by the context of `gpu`. Returns
 // false if CUDA does not; the copies are slower then.

@@ -1,5 +1,9 @@
 #include "server/device/devices.h"
 
+#include <ATen/Context.h>
+#include <ATen/core/Generator.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -25,6 +29,16 @@ TEST(DevicesTest, RefusesUnknownNamesAndListsTheValidOnes) {
                          AllOf(HasSubstr(name), HasSubstr("cpu, cuda"))))
         << name;
   }
+}
+
+TEST(DevicesTest, TheWarmUpDrawsNoRandomNumbers) {
+  const at::Generator& drawn =
+      at::globalContext().defaultGenerator(at::Device(at::kCPU));
+  const at::Tensor before = drawn.get_state();
+  const bool gradients = at::GradMode::is_enabled();
+  WarmUp(c10::Device(c10::DeviceType::CPU));
+  EXPECT_TRUE(before.equal(drawn.get_state()));
+  EXPECT_EQ(at::GradMode::is_enabled(), gradients);
 }
 
 }  // namespace
