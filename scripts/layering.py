@@ -80,8 +80,8 @@ MAY_USE: dict[str, set[str] | None] = {
     },
     # The services that are gRPC's, not ours.
     "server/rpc/standard": {
-        *("base", "proto/wire", "server/limits", "server/rpc/transport"),
-        *("gRPC", "Protobuf"),
+        *("base", "proto/wire", "server/limits", "server/device", "server/callers"),
+        *("server/instances", "server", "server/rpc/transport", "gRPC", "Protobuf"),
     },
     "server/rpc/backbone": {
         *("base", "backbones", "proto", "proto/wire", "server/device"),

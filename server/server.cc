@@ -179,7 +179,12 @@ Task<absl::Status> Server::Wake(std::shared_ptr<Instance> instance,
   if (!waker_ || !instance->is_asleep()) co_return absl::OkStatus();
   const Instance::Identity& identity = instance->identity();
   caller.account = accounts_.Of({identity.owner, identity.session});
-  co_return co_await waker_->Wake(std::move(instance), std::move(caller));
+  absl::Status awake = co_await waker_->Wake(instance, std::move(caller));
+  const bool unreadable = ReasonOf(awake) == Reason::kCheckpointUnreadable;
+  if ((awake.ok() || unreadable) && instance->NoteReadable(!unreadable)) {
+    registry_.TellChange(*instance);
+  }
+  co_return awake;
 }
 
 absl::StatusOr<CheckpointStore*> Server::checkpoints() const {

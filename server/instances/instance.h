@@ -140,6 +140,13 @@ class Instance {
   void MarkSaved(const StatePtr& state);
   bool IsSaved(const StatePtr& state) const;
 
+  // Notes that the disk's file of the State that sleeps could not be read, or
+  // that it could; returns whether that is new.
+  bool NoteReadable(bool readable) {
+    return readable_.exchange(readable) != readable;
+  }
+  bool readable() const { return readable_; }
+
   // Puts a State without memory (IsMeta) in the place of `state`, if that is
   // the current one, and the disk has it. The instance then sleeps. Returns
   // false if it does not.
@@ -251,6 +258,7 @@ class Instance {
   Counters counters_;
   FeatureCache cache_;
   std::atomic<bool> deleted_ = false;
+  std::atomic<bool> readable_ = true;
   std::atomic<int64_t> used_ns_ = 0;
 
   mutable absl::Mutex mutex_;

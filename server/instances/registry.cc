@@ -57,18 +57,20 @@ absl::Status Registry::CheckRoom(const Payer& payer) const {
 
 absl::Status Registry::Add(std::shared_ptr<Instance> instance) {
   const Instance::Identity& identity = instance->identity();
-  absl::MutexLock lock(&mutex_);
-  if (instances_.contains({identity.owner, identity.name})) {
-    return Error(absl::StatusCode::kAlreadyExists, Reason::kInstanceExists,
-                 absl::StrCat("instance ", Quote(identity.name),
-                              " exists already; choose another name"));
+  {
+    absl::MutexLock lock(&mutex_);
+    if (instances_.contains({identity.owner, identity.name})) {
+      return Error(absl::StatusCode::kAlreadyExists, Reason::kInstanceExists,
+                   absl::StrCat("instance ", Quote(identity.name),
+                                " exists already; choose another name"));
+    }
+    absl::StatusOr<Budget::Reservation> place =
+        places_.Reserve({identity.owner, identity.session}, 1);
+    if (!place.ok()) return place.status();
+    Key key(identity.owner, identity.name);
+    instances_.emplace(std::move(key), Entry{instance, *std::move(place)});
   }
-  absl::StatusOr<Budget::Reservation> place =
-      places_.Reserve({identity.owner, identity.session}, 1);
-  if (!place.ok()) return place.status();
-  Key key(identity.owner, identity.name);
-  instances_.emplace(std::move(key),
-                     Entry{std::move(instance), *std::move(place)});
+  TellChange(*instance);
   return absl::OkStatus();
 }
 
@@ -87,16 +89,29 @@ bool Registry::IfUnused(const std::shared_ptr<Instance>& instance,
 
 bool Registry::Remove(const Instance& instance) {
   Entry removed;  // Dies after the lock.
-  absl::MutexLock lock(&mutex_);
-  const auto found =
-      instances_.find({instance.identity().owner, instance.identity().name});
-  if (found == instances_.end() || found->second.instance.get() != &instance)
-    return false;
-  removed = std::move(found->second);
-  AddCounts(*removed.instance, removed_);
-  removed_.cache_bytes = 0;
-  instances_.erase(found);
+  {
+    absl::MutexLock lock(&mutex_);
+    const auto found =
+        instances_.find({instance.identity().owner, instance.identity().name});
+    if (found == instances_.end() || found->second.instance.get() != &instance)
+      return false;
+    removed = std::move(found->second);
+    AddCounts(*removed.instance, removed_);
+    removed_.cache_bytes = 0;
+    instances_.erase(found);
+  }
+  TellChange(instance);
   return true;
+}
+
+void Registry::SetListener(Listener listener) {
+  absl::MutexLock lock(&listener_mutex_);
+  listener_ = std::move(listener);
+}
+
+void Registry::TellChange(const Instance& instance) const {
+  absl::MutexLock lock(&listener_mutex_);
+  if (listener_) listener_(instance.identity().name);
 }
 
 Registry::Totals Registry::totals() const {

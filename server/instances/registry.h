@@ -4,6 +4,7 @@
 #define BACKBONED_SERVER_INSTANCES_REGISTRY_H_
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -55,6 +56,17 @@ class Registry {
   // Removes this very instance; returns false if it is not there.
   bool Remove(const Instance& instance);
 
+  // From now on calls `listener` with the name of each instance that was added
+  // or removed, or that TellChange tells of: on the thread that did so, behind
+  // the change. It must not call this function. Null: nobody, and the former
+  // one is not called any more.
+  using Listener = std::function<void(std::string_view name)>;
+  void SetListener(Listener listener);
+
+  // Tells the listener that others may read `instance` than before, or that it
+  // became readable or unreadable.
+  void TellChange(const Instance& instance) const;
+
   // Counts of all instances since the start, those that were removed among
   // them.
   struct Totals {
@@ -87,6 +99,8 @@ class Registry {
   mutable absl::Mutex mutex_;
   std::map<Key, Entry> instances_ ABSL_GUARDED_BY(mutex_);
   Totals removed_ ABSL_GUARDED_BY(mutex_);
+  mutable absl::Mutex listener_mutex_;
+  Listener listener_ ABSL_GUARDED_BY(listener_mutex_);
 };
 
 }  // namespace backboned

@@ -67,6 +67,7 @@ RpcServer::RpcServer(Server& server)
                     .metrics = metrics_},
       instance_service_(surroundings_),
       backbone_service_(surroundings_),
+      health_service_(surroundings_),
       reflection_service_({"backboned.v1.BackboneService",
                            "backboned.v1.InstanceService",
                            "grpc.health.v1.Health"}) {}
@@ -152,18 +153,15 @@ absl::Status RpcServer::Open(const Options& options) {
 
 RpcServer::~RpcServer() { Drain(absl::ZeroDuration()); }
 
-bool RpcServer::is_serving() const {
-  return !gate_.is_draining() &&
-         std::ranges::none_of(surroundings_.server.workers(),
-                              &DeviceWorker::is_lost);
-}
-
 std::shared_ptr<grpc::Channel> RpcServer::InProcessChannel() {
   return server_->InProcessChannel(grpc::ChannelArguments());
 }
 
 void RpcServer::RecheckCallers() {
-  Post(thread_->queue(), [this] { streams_.RecheckAll(); });
+  Post(thread_->queue(), [this] {
+    streams_.RecheckAll();
+    health_service_.RecheckCallers();
+  });
 }
 
 void RpcServer::Drain(absl::Duration grace) {

@@ -61,13 +61,14 @@ class RpcServer {
 
   // Returns whether calls are served: no drain has begun, and no device is
   // lost.
-  bool is_serving() const;
+  bool is_serving() const { return health_service_.IsServing(); }
 
   // Returns a channel inside this process.
   std::shared_ptr<grpc::Channel> InProcessChannel();
 
-  // Ends the streams of calls whose callers may not call any more, and lets
-  // clients move from those whose callers have other rights.
+  // Ends the streams of calls, and the watches of an instance's health, whose
+  // callers may not call any more, and lets clients move from streams whose
+  // callers have other rights.
   void RecheckCallers();
 
   // Refuses new calls and waits until those inside have ended; cancels those

@@ -103,6 +103,7 @@ InstanceService::UpdateInstance(Call& call,
         CopySettings(request.update_mask(), wanted, settings);
       });
   if (!changed.ok()) co_return changed;
+  server().registry().TellChange(**instance);
   v1::UpdateInstanceResponse response;
   *response.mutable_instance() = Describe(*instance);
   co_return response;

@@ -1,5 +1,5 @@
-// Counts the streams of calls of a server, and ends them when it shuts down or
-// their callers lose their rights.
+// Counts a server's streams, of calls or of health, and ends them when it shuts
+// down or their callers lose their rights.
 
 #ifndef BACKBONED_SERVER_RPC_TRANSPORT_CALL_STREAMS_H_
 #define BACKBONED_SERVER_RPC_TRANSPORT_CALL_STREAMS_H_

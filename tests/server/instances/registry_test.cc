@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "base/errors.h"
 #include "tests/testing/fake_architecture.h"
@@ -15,6 +17,7 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Not;
 
 class RegistryTest : public ::testing::Test {
  protected:
@@ -46,6 +49,22 @@ TEST_F(RegistryTest, FindsTheCallersOwnBeforeTheServers) {
   const auto own = Add("anna", "net");
   EXPECT_THAT(registry_.Find("net", {"anna"}), IsOkAndHolds(own));
   EXPECT_THAT(registry_.Find("net", {"bert"}), IsOkAndHolds(hosted));
+}
+
+TEST_F(RegistryTest, TellsOfChangesBehindThem) {
+  std::vector<std::string> told;
+  registry_.SetListener([&](std::string_view name) {
+    const bool is_there = registry_.Get("anna", name) != nullptr;
+    told.push_back(std::string(name) + (is_there ? " is there" : " is not"));
+  });
+  const auto net = Add("anna", "net");
+  EXPECT_THAT(registry_.Add(net), Not(IsOk()));
+  registry_.TellChange(*net);
+  EXPECT_TRUE(registry_.Remove(*net));
+  EXPECT_FALSE(registry_.Remove(*net));
+  registry_.SetListener(nullptr);
+  Add("anna", "net");
+  EXPECT_THAT(told, ElementsAre("net is there", "net is there", "net is not"));
 }
 
 TEST_F(RegistryTest, KnowsWhoNobodyUses) {
