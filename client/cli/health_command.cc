@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "absl/strings/str_cat.h"
 #include "client/cli/server_options.h"
 #include "client/cpp/health.h"
 
@@ -18,27 +19,31 @@ struct HealthOptions : ServerOptions {
   bool watch = false;
 };
 
+std::string WordOf(const Health& health) {
+  switch (health.status()) {
+    case Health::SERVING:
+      return "serving";
+    case Health::SERVICE_UNKNOWN:
+      return "unknown";
+    default:
+      return "not serving";
+  }
+}
+
 void PrintHealth(const Health& health, bool is_json) {
   if (is_json) {
     const std::string& status = Health::ServingStatus_Name(health.status());
     std::cout << nlohmann::json{{"status", status}} << "\n";
   } else {
-    std::cout << (health.status() == Health::SERVING ? "serving"
-                                                     : "not serving")
-              << "\n";
+    std::cout << WordOf(health) << "\n";
   }
   std::cout.flush();
 }
 
-absl::Status StatusOf(const Health& health) {
-  if (health.status() == Health::SERVING) return absl::OkStatus();
-  return absl::UnavailableError("the server does not serve");
-}
-
-absl::Status Watch(const client::Client& client, bool is_json) {
-  absl::Status ended = WatchHealth(client, [is_json](const Health& health) {
-    PrintHealth(health, is_json);
-  });
+absl::Status Watch(const client::Client& client, const HealthOptions& options) {
+  absl::Status ended = WatchHealth(
+      client, options.instance,
+      [&options](const Health& health) { PrintHealth(health, options.json); });
   if (!ended.ok()) return ended;
   return absl::UnavailableError("the server has ended");
 }
@@ -46,18 +51,15 @@ absl::Status Watch(const client::Client& client, bool is_json) {
 absl::Status Check(const HealthOptions& options) {
   const auto client = ConnectTo(options);
   if (!client.ok()) return client.status();
-  if (options.watch) return Watch(*client, options.json);
-  const auto health = CheckHealth(*client);
+  if (options.watch) return Watch(*client, options);
+  const auto health = CheckHealth(*client, options.instance);
   if (!health.ok()) return health.status();
-  absl::Status serves = StatusOf(*health);
-  if (serves.ok() && !options.instance.empty()) {
-    v1::GetInstanceRequest request;
-    request.set_instance(options.instance);
-    const auto found = client->GetInstance(request);
-    if (!found.ok()) return found.status();
-  }
   PrintHealth(*health, options.json);
-  return serves;
+  if (health->status() == Health::SERVING) return absl::OkStatus();
+  return absl::UnavailableError(
+      options.instance.empty()
+          ? "the server does not serve"
+          : absl::StrCat("the instance ", options.instance, " does not serve"));
 }
 
 }  // namespace
@@ -66,15 +68,13 @@ void AddHealthCommand(CommandLine& line) {
   const auto options = std::make_shared<HealthOptions>();
   CLI::App* const health = line.Add("health", "Asks whether the server serves",
                                     [=] { return Check(*options); });
-  CLI::Option* const instance =
-      health->add_option("--instance", options->instance,
-                         "Asks whether it has this instance, too");
-  instance->type_name("INSTANCE");
   health
-      ->add_flag("--watch", options->watch,
-                 "Goes on, and prints a line at each change, until the "
-                 "server ends")
-      ->excludes(instance);
+      ->add_option("--instance", options->instance,
+                   "Asks whether this instance does")
+      ->type_name("INSTANCE");
+  health->add_flag("--watch", options->watch,
+                   "Goes on, and prints a line at each change, until the "
+                   "server ends");
   AddServerOptions(health, *options);
 }
 

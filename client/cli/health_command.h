@@ -1,4 +1,4 @@
-// Asks whether a server serves.
+// Asks whether a server, or an instance, serves.
 
 #ifndef BACKBONED_CLIENT_CLI_HEALTH_COMMAND_H_
 #define BACKBONED_CLIENT_CLI_HEALTH_COMMAND_H_

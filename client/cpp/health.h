@@ -1,9 +1,10 @@
-// Asks a server whether it serves (grpc.health.v1).
+// Asks a server whether it, or an instance, serves (grpc.health.v1).
 
 #ifndef BACKBONED_CLIENT_CPP_HEALTH_H_
 #define BACKBONED_CLIENT_CPP_HEALTH_H_
 
 #include <functional>
+#include <string>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -14,12 +15,15 @@ namespace backboned::client {
 
 using Health = ::grpc::health::v1::HealthCheckResponse;
 
-// Returns whether the server as a whole serves.
-absl::StatusOr<Health> CheckHealth(const Client& client);
+// Returns whether `instance` serves, or, if that is empty, the server as a
+// whole. Returns kNotFound if there is no such instance.
+absl::StatusOr<Health> CheckHealth(const Client& client,
+                                   const std::string& instance = "");
 
-// Tells `changed` the health now, and each time that it changes. Returns when
-// the connection ends: why, and OK if the server ended it.
-absl::Status WatchHealth(const Client& client,
+// Tells `changed` that health now, and each time that it changes:
+// SERVICE_UNKNOWN, as long as there is no such instance. Returns when the
+// connection ends: why, and OK if the server ended it.
+absl::Status WatchHealth(const Client& client, const std::string& instance,
                          const std::function<void(const Health&)>& changed);
 
 }  // namespace backboned::client

@@ -166,7 +166,6 @@ def test_clones(ctl, server):
         ("usage", ("checkpoint",), "A subcommand is required"),
         ("usage", ("checkpoint", "save", "a", "--keep", "0"), "--keep"),
         ("usage", ("params", "get", "a"), "--output is required"),
-        ("usage", ("health", "--watch", "--instance", "a"), "--watch"),
         ("usage", ("top", "--interval", "0"), "--interval"),
         ("usage", ("completion", "tcsh"), "bash,zsh,fish"),
         ("usage", ("ls", "--server", "a:1", "--connection", "f"), "--connection"),
@@ -485,6 +484,25 @@ def test_tls_of_a_connection_file(ctl, far, authority, shown, tmp_path):
         file.write_text(f"target: {front.target}\nca: {other}\n")
         refused = ("ls", "--connection", file, "--timeout", "1")
         assert "no server at" in ctl.refuses(EXIT["unreachable"], *refused)
+
+
+def test_health_of_an_instance_that_comes_and_goes(ctl):
+    watch = subprocess.Popen(
+        ctl.command("health", "--instance", "brief", "--watch"),
+        env=ctl.environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert watch.stdout.readline() == "unknown\n"
+    ctl("create", *SMALL, "--name", "brief")
+    assert watch.stdout.readline() == "serving\n"
+    assert ctl("health", "--instance", "brief") == "serving\n"
+    assert ctl.json("health", "--instance", "brief") == {"status": "SERVING"}
+    ctl("rm", "brief", "--yes")
+    assert watch.stdout.readline() == "unknown\n"
+    watch.terminate()
+    watch.wait(60)
+    watch.stdout.close()
 
 
 def test_health_of_a_server_that_ends(backbonectl, binary, tmp_path):
