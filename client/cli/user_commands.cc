@@ -314,7 +314,14 @@ absl::Status RemoveUser(const std::string& users_file,
   absl::StatusOr<Users> users = ReadUsers(users_file);
   if (!users.ok()) return users.status();
   if (users->erase(name) == 0) return NoSuchUser(*users, name);
-  return WriteUsers(users_file, *users);
+  absl::Status written = WriteUsers(users_file, *users);
+  if (!written.ok()) return written;
+  std::cerr << "removed " << name << "; what " << name
+            << " made stays in the server and counts for " << name << ":\n"
+            << "list it with `backbonectl ls` and `backbonectl checkpoint "
+            << "ls`, delete it with `rm " << name << "/NAME` and `checkpoint "
+            << "rm " << name << "/NAME`\n";
+  return absl::OkStatus();
 }
 
 absl::Status GiveToken(const std::string& users_file,

@@ -80,6 +80,17 @@ def test_users_are_added_listed_and_removed(does):
     assert list(listed(does)) == ["bob"]
 
 
+def test_who_removes_a_user_learns_what_stays(does, run):
+    does("user", "add", "alice")
+    ended = run("user", "remove", "alice")
+    assert (ended.returncode, ended.stdout) == (0, "")
+    first, second = ended.stderr.splitlines()
+    assert first.startswith("removed alice; what alice made stays in the server")
+    for command in ("`backbonectl checkpoint ls`", "`checkpoint rm alice/NAME`"):
+        assert command in second
+    assert run("user", "remove", "alice").returncode == 4
+
+
 def test_the_file_is_its_owners_and_keeps_its_mode(does, tmp_path):
     does("user", "add", "alice")
     file = tmp_path / "users.yaml"
