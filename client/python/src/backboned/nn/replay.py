@@ -219,7 +219,7 @@ class Replay:
                 "save more often (--save-interval, --save-versions)"
             )
         elif not journal.room:
-            text += '; with net.on_rollback = "replay" they would be made again'
+            text += '; with net.on_rollback = "replay" what is lost would be made again'
         return ServerRestarted(f"{text}. To go on, {from_there(instance)}")
 
 
