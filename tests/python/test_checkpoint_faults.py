@@ -433,6 +433,29 @@ def test_a_full_file_system(binary, tmp_path, small_disk):
 
 
 @root
+def test_a_server_that_ends_on_a_full_disk(binary, tmp_path, small_disk):
+    with KeptServer(binary, tmp_path) as kept:
+        with kept.start().connect() as server:
+            net = small(server, 1, name="a")
+            wait_until(lambda: kept.files("records"))
+            with open(small_disk / "ballast", "wb", buffering=0) as ballast:
+                with pytest.raises(OSError):
+                    while True:
+                        ballast.write(bytes(4096))
+            fill(net, 2)
+        assert kept.end() == 0
+        assert "cannot save instance=local/a: " in kept.log()
+        assert kept.begin() == ""
+        assert kept.process.wait(30) == 1
+        kept.kill()
+        line = kept.log().splitlines()[-1]
+        assert line.endswith("state cannot be written: No space left on device")
+        (small_disk / "ballast").unlink()
+        with kept.start().connect() as server:
+            assert value_of(server.instance("a", module=False)) == 1
+
+
+@root
 def test_a_read_only_file_system_ends_the_start(binary, tmp_path, small_disk):
     with KeptServer(binary, tmp_path) as kept:
         with kept.start().connect() as server:

@@ -97,6 +97,22 @@ def test_a_server_ends_that_has_lost_its_device(tmp_path, x, devices):
     assert "a new process may have it again\n" in ended.text
 
 
+def test_a_network_comes_back_from_a_lost_device(tmp_path, x):
+    state = tmp_path / "state"
+    state.mkdir()
+    options = ("--state-dir", state)
+    with serving(tmp_path, options=options, fault="aten::addmm") as (server, ended):
+        net = server.create("seq-mnist", name="net", seed=0, module=False)
+        before = net.info(digest=True).digest
+        wait_until(lambda: [*state.glob("records/*.json")])
+        fails(net.forward, x)
+    assert ended.status == 3
+    with serving(tmp_path, options=options) as (server, _):
+        net = server.instance("net", module=False)
+        assert net.info(digest=True).digest == before
+        net.forward(x)
+
+
 def test_a_server_does_not_start_that_loses_its_device(tmp_path, monkeypatch):
     monkeypatch.setenv("FAKE_CUDA_FAULT", "aten::copy_")
     ended = subprocess.run(
