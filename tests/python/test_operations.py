@@ -19,7 +19,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/operations.md").read_text()
-BLOCKS = re.findall(r"^```sh\n(.*?)^```$", PAGE, re.M | re.S)
+SECTIONS = dict(re.findall(r"^## (.*?)$(.*?)(?=^## |\Z)", PAGE, re.M | re.S))
 (SCRIPT,) = re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S)
 
 BARE = os.environ.get("BACKBONED_BARE_ROOT")
@@ -52,27 +52,110 @@ export OMP_WAIT_POLICY=PASSIVE
 {programs}
 {accounts}
 {users}
-{serve} & # A terminal of its own, or systemd.
-until [[ -S /run/backboned/lab.sock ]]; do sleep 0.1; done
-people() {{ # NAME: runs the page's script as this account, and prints what it says.
-  runuser -u "$1" -- {python} /mnt/script.py 2>&1 | tail -n 1
+serve() {{ # In a terminal of its own, or by systemd.
+  {{ {serve}; }} 3>&- &
+  until backbonectl health >/dev/null 2>&1; do sleep 0.1; done
 }}
+end() {{ # Sends SIGTERM to the server, and waits for its end.
+  local process
+  for process in $(grep -lz '^backboned$' /proc/[0-9]*/cmdline 2>/dev/null); do
+    process=${{process//[!0-9]/}}
+    kill "$process"
+    tail --pid="$process" -f /dev/null
+  done
+}}
+people() {{ # NAME [SCRIPT]: runs the page's script, or another, as this account.
+  runuser -u "$1" -- {python} "/mnt/${{2-script.py}}" 2>&1 | tail -n 1
+}}
+digests() {{ # Of networks that nobody trains.
+  local name
+  for name in {{alice,bob,dave}}/mine; do
+    echo "$name $(backbonectl show "$name" --digest | grep -i digest)"
+  done
+}}
+export BACKBONED_SERVER=unix:/run/backboned/lab.sock
+serve
 for name in alice bob carol dave games; do
   echo "said $name: $(people "$name")"
 done
+runuser -u bob -- backbonectl checkpoint save mine baseline
 run backbonectl user remove dave
 sleep 2.5
 echo "said dave: $(people dave)"
+
+mkfifo -m 0666 /run/steps # Each line lets Erin make a step.
+people erin trainer.py >/run/erin &
+trainer=$!
+exec 3>/run/steps # Once Erin's network is there.
+echo >&3
+{upgrade}
+end
+echo >&3
+serve
+{backup}
+digests >/run/before
+end
+echo >&3
+{leave_with}
+rm -r /etc/backboned /var/lib/backboned /run/backboned
+userdel backboned
+useradd --system backboned --uid 64999
+install -d -o backboned -m 0711 /run/backboned
+{arrive_with}
+serve
+exec 3>&- # The last step.
+wait $trainer
+echo "said erin: $(</run/erin)"
+
+backbonectl rm --yes alice/mine
+end
+{restore}
+serve
+digests | diff /run/before -
+{leave}
+while runuser -u bob -- backbonectl ls >/dev/null 2>&1; do sleep 0.1; done
+backbonectl ls
 cp /etc/backboned/audit.jsonl /mnt/
-kill %1
-wait %1 || true
+end
 """
 
+# Trains as somebody does who knows nothing of what happens to the server.
+TRAINER = """import backboned
+import torch
+from torch.nn import functional as F
+
+def train(name, rounds):
+    net = server.create("seq-mnist", name=name, seed=0)
+    net.on_rollback = "replay"
+    opt = backboned.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    count = 0
+    for count, _ in enumerate(rounds, 1):
+        for i in range(5):
+            opt.zero_grad()
+            x = torch.randn(8, 1, 28, 28, generator=torch.Generator().manual_seed(i))
+            F.cross_entropy(net(x), torch.arange(8)).backward()
+            opt.step()
+    assert opt.last_step
+    return count, net.instance.info(digest=True).digest
+
+def told():
+    with open("/run/steps") as lines:
+        yield from lines
+
+server = backboned.connect("unix:/run/backboned/lab.sock")
+count, digest = train("run", told())
+print(count, digest == train("alone", range(count))[1])
+"""
 
 # Lets scripts/install find torch.
 AT_HAND = """python3 -m venv /opt/backboned
 echo /mnt/torch >/opt/backboned/lib/python3.11/site-packages/torch.pth
 """
+
+
+def blocks(section):
+    """Give the commands of a section of the page."""
+    return re.findall(r"^```sh\n(.*?)^```$", SECTIONS[section], re.M | re.S)
 
 
 def make_torch(folder, name="torch"):
@@ -119,13 +202,16 @@ def can_overlay():
 @pytest.mark.slow
 @pytest.mark.skipif(not can_overlay(), reason="needs root, and mounts")
 def test_from_a_bare_machine_to_twenty_users(binary, tmp_path):
-    programs, accounts, users, serve = BLOCKS
+    programs, accounts = blocks("Install")
+    (users,), (serve,) = blocks("Users"), blocks("Serve")
+    leave_with, arrive_with = blocks("Move to another machine")
     names = re.findall(r"user add (\w+)", users)
     names += re.search(r"for name in (.*?);", users, re.S)[1].replace("\\", "").split()
     assert len(names) == 20
     home = tmp_path / "home"
     home.mkdir(mode=0o755)
     (home / "script.py").write_text(SCRIPT)
+    (home / "trainer.py").write_text(TRAINER)
     (home / "admin.sh").write_text(
         ADMIN.format(
             names=" ".join(names),
@@ -135,6 +221,12 @@ def test_from_a_bare_machine_to_twenty_users(binary, tmp_path):
             accounts=accounts,
             users=users,
             serve=serve.rstrip(),
+            upgrade=blocks("Upgrade")[0] if BARE else "",
+            backup=blocks("Back up")[0],
+            restore="".join(blocks("Restore")),
+            leave_with=leave_with,
+            arrive_with=arrive_with,
+            leave="".join(blocks("A user leaves")),
             python="/opt/backboned/bin/python" if BARE else sys.executable,
         )
     )
@@ -159,7 +251,7 @@ def test_from_a_bare_machine_to_twenty_users(binary, tmp_path):
         ],
         capture_output=True,
         text=True,
-        timeout=1800 if BARE else 240,
+        timeout=1800 if BARE else 400,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     print(f"{time.monotonic() - began:.0f} s")
@@ -172,6 +264,12 @@ def test_from_a_bare_machine_to_twenty_users(binary, tmp_path):
     assert "carol has the right to infer" in said["carol"]
     assert '"games" is no user of this server' in said["games"]
     assert '"dave" is no user of this server' in said["dave"]
-    records = (home / "audit.jsonl").read_text().splitlines()
-    events = [json.loads(record)["event"] for record in records]
-    assert events.count("user added") == 20 and "user removed" in events
+    assert said["erin"] == "3 True"
+    after = ended.stdout.split("said erin: ")[1]
+    assert "removed bob; what bob made stays" in ended.stderr
+    left = after.split("deleted bob/baseline")[1]
+    assert re.search("^alice +mine ", left, re.M) and "bob" not in left
+    lines = (home / "audit.jsonl").read_text().splitlines()
+    events = [(r["event"], r.get("principal")) for r in map(json.loads, lines)]
+    assert {name for event, name in events if event == "user added"} == {*names}
+    assert ("user removed", "dave") in events and ("user removed", "bob") in events
