@@ -98,8 +98,8 @@ class CheckpointStore {
   // The number of those that people named.
   int64_t count() const;
 
-  // How often Save saved, also for the server itself, and how often the disk
-  // refused to save (kStorageFailed).
+  // The number of times that Save saved, also for the server itself, and that
+  // the disk refused it (kStorageFailed).
   int64_t saves() const { return saves_; }
   int64_t refused_saves() const { return refused_saves_; }
 

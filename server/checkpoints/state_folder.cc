@@ -85,8 +85,7 @@ bool ReplaceSmall(int folder, const std::string& name, std::string_view text) {
   const Descriptor file(openat(folder, made.c_str(),
                                O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC,
                                kFileMode));
-  if (file.get() >= 0 &&
-      WriteAll(file.get(), std::as_bytes(std::span(text))) &&
+  if (file.get() >= 0 && WriteAll(file.get(), std::as_bytes(std::span(text))) &&
       fsync(file.get()) == 0 &&
       renameat(folder, made.c_str(), folder, name.c_str()) == 0) {
     return true;
@@ -214,9 +213,10 @@ absl::StatusOr<std::unique_ptr<StateFolder>> StateFolder::Open(
     return Unusable(path, absl::StrCat("cannot be synced: ",
                                        std::string(std::strerror(errno))));
   }
-  auto folder = std::unique_ptr<StateFolder>(new StateFolder(
-      *starts, static_cast<int64_t>(*number), is_complete, std::move(root),
-      *std::move(lock), std::move(drawers[0]), std::move(drawers[1]), std::move(drawers[2])));
+  auto folder = std::unique_ptr<StateFolder>(
+      new StateFolder(*starts, static_cast<int64_t>(*number), is_complete,
+                      std::move(root), *std::move(lock), std::move(drawers[0]),
+                      std::move(drawers[1]), std::move(drawers[2])));
   folder->RemoveTemporaryFiles(folder->blobs_);
   folder->RemoveTemporaryFiles(folder->records_);
   return folder;

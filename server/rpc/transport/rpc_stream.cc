@@ -144,11 +144,11 @@ void RpcStream::GiveWay() {
 // by which the log knows it. Call this before the status goes.
 void RpcStream::AddTrailers() {
   const Call::Record& record = call_.record();
-  const std::string timing = absl::StrFormat(
-      "queue;dur=%.3f, compute;dur=%.3f, total;dur=%.3f",
-      absl::ToDoubleMilliseconds(record.times.queue),
-      absl::ToDoubleMilliseconds(record.times.compute),
-      absl::ToDoubleMilliseconds(call_.Elapsed()));
+  const std::string timing =
+      absl::StrFormat("queue;dur=%.3f, compute;dur=%.3f, total;dur=%.3f",
+                      absl::ToDoubleMilliseconds(record.times.queue),
+                      absl::ToDoubleMilliseconds(record.times.compute),
+                      absl::ToDoubleMilliseconds(call_.Elapsed()));
   rpc_.context.AddTrailingMetadata("server-timing", timing);
   if (record.request_id.empty()) return;
   rpc_.context.AddTrailingMetadata("backboned-request-id", record.request_id);
