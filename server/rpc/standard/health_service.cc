@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/time/clock.h"
+#include "base/errors.h"
 #include "server/device/device_worker.h"
 #include "server/instances/instance.h"
 #include "server/instances/registry.h"
@@ -25,6 +26,10 @@ using Request = ::grpc::health::v1::HealthCheckRequest;
 using Response = ::grpc::health::v1::HealthCheckResponse;
 
 constexpr size_t kCheck = 0;
+
+// The bytes of a name that a watcher may keep here: more than an instance's can
+// have, with its owner's.
+constexpr size_t kMostNameBytes = 256;
 
 Task<absl::Status> Tell(Rpc& rpc, Response::ServingStatus status) {
   Response response;
@@ -169,6 +174,9 @@ Task<absl::Status> HealthService::Watch(Rpc& rpc) {
   const absl::StatusOr<Identity> identity = IdentityOf(rpc.context);
   const absl::StatusOr<Caller> caller = Find(identity);
   const std::string& instance = request.service();
+  if (instance.size() > kMostNameBytes) {
+    co_return InvalidOption("no instance has so long a name");
+  }
   if (!instance.empty() && !caller.ok()) co_return caller.status();
   // Strangers, who may watch the server, are one payer.
   const Payer payer = {.principal = caller.ok() ? caller->principal : ""};

@@ -130,6 +130,14 @@ TEST(HealthServiceTest, ABareNameIsOnesOwnInstanceOrElseTheServers) {
   EXPECT_THAT(watch.Next(), Optional(Response::SERVING));
 }
 
+TEST(HealthServiceTest, KeepsNoLongNameForAWatcher) {
+  TestServer server;
+  Watch long_one(server.channel(), std::string(256, 'n'));
+  EXPECT_THAT(long_one.Next(), Optional(Response::SERVICE_UNKNOWN));
+  Watch longer(server.channel(), std::string(257, 'n'));
+  EXPECT_THAT(longer.End(), StatusIs(absl::StatusCode::kInvalidArgument));
+}
+
 TEST(HealthServiceTest, RefusesWhatItCannotDecode) {
   TestServer server;
   for (const char* method : {"Check", "Watch"}) {
