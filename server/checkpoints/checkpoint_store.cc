@@ -182,7 +182,7 @@ CheckpointStore::CheckpointStore(std::unique_ptr<StateFolder> folder,
                           ? options.max_bytes
                           : std::numeric_limits<int64_t>::max(),
              .quotas = WithoutSessions(options.quotas)}),
-      disk_(c10::Device(c10::kCPU), /*threads=*/1, {}, clock) {}
+      disk_(SchedulerOptions(), clock) {}
 
 absl::StatusOr<std::unique_ptr<CheckpointStore>> CheckpointStore::Open(
     const std::string& path, const Options& options, const Clock& clock) {
@@ -256,11 +256,8 @@ Task<absl::StatusOr<v1::Checkpoint>> CheckpointStore::Save(
   };
   const absl::StatusOr<DeviceWorker::Times> done =
       co_await RunChore(disk_, request, step);
-  if (!done.ok()) {
-    if (ReasonOf(done.status()) == Reason::kStorageFailed) ++refused_saves_;
-    co_return done.status();
-  }
-  ++saves_;
+  CountSave(done.status());
+  if (!done.ok()) co_return done.status();
   co_return saving.Take();
 }
 
@@ -369,17 +366,26 @@ Task<absl::Status> CheckpointStore::Rewrite(
   };
   const absl::StatusOr<DeviceWorker::Times> done =
       co_await disk_.Run(request, write);
+  CountSave(done.status());
   co_return done.status();
 }
 
-void CheckpointStore::NoteNumber() {
+void CheckpointStore::CountSave(const absl::Status& ended) {
+  if (ended.ok()) {
+    ++saves_;
+  } else if (ReasonOf(ended) == Reason::kStorageFailed) {
+    ++refused_saves_;
+  }
+}
+
+absl::Status CheckpointStore::NoteNumber() {
+  absl::MutexLock note_lock(&note_mutex_);
   int64_t number;
   {
     absl::MutexLock lock(&mutex_);
     number = last_number_;
   }
-  const absl::Status noted = folder_->NoteNumber(number);
-  if (!noted.ok()) spdlog::warn("{}", std::string(noted.message()));
+  return folder_->NoteNumber(number);
 }
 
 absl::Status CheckpointStore::Remove(const IsMeant& is_meant) {
@@ -392,7 +398,8 @@ absl::Status CheckpointStore::Remove(const IsMeant& is_meant) {
       if (has_highest) meant.emplace_back(number, entry.file);
     }
   }
-  if (has_highest) NoteNumber();
+  absl::Status noted;
+  if (has_highest) noted = NoteNumber();
   for (const auto& [number, file] : meant) {
     absl::Status removed = folder_->RemoveRecord(file);
     if (!removed.ok()) return removed;
@@ -403,6 +410,8 @@ absl::Status CheckpointStore::Remove(const IsMeant& is_meant) {
     }
     if (!entry.empty()) Release(entry.mapped().record);
   }
+  if (!noted.ok()) noted = NoteNumber();  // Now there may be room.
+  if (!noted.ok()) spdlog::warn("{}", std::string(noted.message()));
   return absl::OkStatus();
 }
 

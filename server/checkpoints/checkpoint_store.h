@@ -98,8 +98,8 @@ class CheckpointStore {
   // The number of those that people named.
   int64_t count() const;
 
-  // The number of times that Save saved, also for the server itself, and that
-  // the disk refused it (kStorageFailed).
+  // The number of times that Save or Rewrite saved, and that the disk refused
+  // it (kStorageFailed).
   int64_t saves() const { return saves_; }
   int64_t refused_saves() const { return refused_saves_; }
 
@@ -146,10 +146,12 @@ class CheckpointStore {
   absl::StatusOr<v1::Checkpoint> Publish(v1::Record record,
                                          Budget::Reservation room, int keep);
 
-  // Notes the highest number that was given, before the record is removed by
-  // which the next server would know it: a number names one checkpoint for
-  // ever. Goes on without, on a full disk: what is removed makes room.
-  void NoteNumber();
+  void CountSave(const absl::Status& ended);
+
+  // Notes the highest number that was given. Remove does so before it removes
+  // the record by which the next server would know it, since a number names one
+  // checkpoint for ever; on a full disk, after it.
+  absl::Status NoteNumber();
 
   // Removes all entries that are meant, at once, or on the disk's worker.
   using IsMeant = std::function<bool(const Entry&)>;
@@ -161,6 +163,7 @@ class CheckpointStore {
   Budget room_;
   std::atomic<int64_t> saves_ = 0;
   std::atomic<int64_t> refused_saves_ = 0;
+  absl::Mutex note_mutex_;  // Of NoteNumber, which two threads call.
   mutable absl::Mutex mutex_;
   Entries entries_ ABSL_GUARDED_BY(mutex_);
   int64_t last_number_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -2,7 +2,8 @@
 //
 //   format                      the version of all this: 1
 //   starts                      how often it was opened
-//   numbers                     the highest number of a record that is gone
+//   numbers                     the highest number of a record that was given
+//                               when the newest one was removed
 //   complete                    there if the last server saved all at its end
 //   lock                        held by the server that uses the folder
 //   blobs/SHA256.safetensors    tensors; named by content, so that equal ones
@@ -96,7 +97,7 @@ class StateFolder {
   // The number of times that the folder was opened, this one among them.
   uint64_t starts() const { return starts_; }
 
-  // The highest number of a record that may be gone; 0: none is noted.
+  // The highest number that NoteNumber noted; 0: none.
   int64_t last_number() const { return last_number_; }
   absl::Status NoteNumber(int64_t number);
 
