@@ -67,8 +67,8 @@ class RpcServer {
   std::shared_ptr<grpc::Channel> InProcessChannel();
 
   // Ends the streams of calls, and the watches of an instance's health, whose
-  // callers may not call any more, and lets clients move from streams whose
-  // callers have other rights.
+  // callers may not call any more. Lets clients move from streams whose callers
+  // have other rights, and tells watchers what these may know now.
   void RecheckCallers();
 
   // Refuses new calls and waits until those inside have ended; cancels those

@@ -93,7 +93,10 @@ def test_an_instance_is_there_for_those_who_may_read_it(lab):
         with lab.connect("b") as client:
             client.create("seq-mnist", name="net", seed=0, module=False)
         assert bare.next() == SERVING
-        assert not own.has_more() and not others.has_more()
+        with lab.connect("a") as client:
+            net = client.create("seq-mnist", name="net", seed=0, module=False)
+            net.update(shared=True)
+        assert (own.next(), others.next()) == (SERVING, SERVING)  # Nothing before.
 
 
 def test_a_drain_is_told_and_waits_for_no_watcher(lab):

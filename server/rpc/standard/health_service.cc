@@ -31,6 +31,9 @@ constexpr size_t kCheck = 0;
 // have, with its owner's.
 constexpr size_t kMostNameBytes = 256;
 
+// One in so many places is for watchers who are not the server's users.
+constexpr int64_t kStrangersPart = 16;
+
 Task<absl::Status> Tell(Rpc& rpc, Response::ServingStatus status) {
   Response response;
   response.set_status(status);
@@ -177,9 +180,18 @@ Task<absl::Status> HealthService::Watch(Rpc& rpc) {
   if (instance.size() > kMostNameBytes) {
     co_return InvalidOption("no instance has so long a name");
   }
+  request.DiscardUnknownFields();  // The watcher keeps what it is asked.
   if (!instance.empty() && !caller.ok()) co_return caller.status();
-  // Strangers, who may watch the server, are one payer.
+  // Strangers, who may watch the server, are one payer, and have a part of the
+  // places, so that they take none of those of users.
   const Payer payer = {.principal = caller.ok() ? caller->principal : ""};
+  if (!caller.ok() &&
+      watchers_.places().used(LimitScope::kPrincipal, payer) >=
+          std::max(surroundings_.server.limits().max_streams / kStrangersPart,
+                   int64_t{1})) {
+    co_return absl::ResourceExhaustedError(
+        "too many watch the server who are not its users");
+  }
   Watcher watcher(*this, rpc, instance, identity);
   const absl::StatusOr<Budget::Reservation> place =
       watchers_.Enter(payer, watcher);

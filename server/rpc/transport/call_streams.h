@@ -29,7 +29,7 @@ class CallStreams {
     // Ends it with its last call, since the server is shutting down.
     virtual void Drain() = 0;
 
-    // Ends it if its caller's rights have changed.
+    // Ends it, or lets it look again, if its caller's rights have changed.
     virtual void Recheck() = 0;
   };
 

@@ -11,6 +11,7 @@
 #include <optional>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "absl/synchronization/notification.h"
 #include "grpc/health/v1/health.pb.h"
@@ -22,6 +23,7 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Optional;
+using ::testing::SizeIs;
 
 using Response = ::grpc::health::v1::HealthCheckResponse;
 
@@ -236,7 +238,8 @@ class HealthOfOthersTest : public ::testing::Test {
         .listen = {"unix:" + folder_ + "/local",
                    "unix:" + folder_ + "/alice,principal=alice",
                    "unix:" + folder_ + "/bob,principal=bob",
-                   "unix:" + folder_ + "/front,principal-from=" + kKey}});
+                   "unix:" + folder_ + "/front,principal-from=" + kKey},
+        .limits = {.max_streams = 64, .quotas = {}}});
     server_->AddFake("net", "alice");
   }
   ~HealthOfOthersTest() override {
@@ -310,6 +313,19 @@ TEST_F(HealthOfOthersTest, OnlyUsersAskForAnInstanceAndAllForTheServer) {
     EXPECT_THAT(Watch(ChannelOf(socket), "").Next(),
                 Optional(Response::SERVING));
   }
+}
+
+TEST_F(HealthOfOthersTest, StrangersTakeNoPlacesOfUsers) {
+  server_->SetUsers({{"alice", {}}});
+  std::vector<std::unique_ptr<Watch>> watches;
+  do {
+    watches.push_back(std::make_unique<Watch>(ChannelOf("bob"), ""));
+  } while (watches.back()->Next() == Response::SERVING);
+  EXPECT_THAT(watches, SizeIs(64 / 16 + 1));
+  EXPECT_THAT(watches.back()->End(),
+              StatusIs(absl::StatusCode::kResourceExhausted));
+  EXPECT_THAT(Watch(ChannelOf("alice"), "").Next(),
+              Optional(Response::SERVING));
 }
 
 TEST_F(HealthOfOthersTest, AWatcherHasTheRightsOfNow) {
