@@ -104,8 +104,7 @@ Server::Server(const std::vector<c10::Device>& devices, int threads,
     worker_order_.push_back(worker.get());
   }
   for (std::unique_ptr<DeviceWorker>* worker : {&chores_, &usage_reader_}) {
-    *worker = std::make_unique<DeviceWorker>(c10::Device(c10::kCPU),
-                                             /*threads=*/1, scheduling, clock_);
+    *worker = std::make_unique<DeviceWorker>(scheduling, clock_);
   }
   // Later threads take the number that LibTorch was given last.
   at::set_num_threads(worker_order_.front()->threads());

@@ -133,6 +133,10 @@ DeviceWorker::DeviceWorker(c10::Device device, int threads,
     : DeviceWorker(Kind::kComputes, device, threads, std::move(scheduling),
                    clock) {}
 
+DeviceWorker::DeviceWorker(SchedulerOptions scheduling, const Clock& clock)
+    : DeviceWorker(Kind::kChores, c10::Device(c10::kCPU), /*threads=*/1,
+                   std::move(scheduling), clock) {}
+
 DeviceWorker::DeviceWorker(Kind kind, c10::Device device, int threads,
                            SchedulerOptions scheduling, const Clock& clock)
     : kind_(kind),

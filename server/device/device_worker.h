@@ -141,6 +141,11 @@ class DeviceWorker {
   DeviceWorker(c10::Device device, int threads, SchedulerOptions scheduling,
                const Clock& clock = MonotonicClock());
 
+  // Starts a worker for chores of the server's own: on the CPU, with one
+  // thread. `clock` must outlive it.
+  explicit DeviceWorker(SchedulerOptions scheduling,
+                        const Clock& clock = MonotonicClock());
+
   // Ends the thread after all submitted work has run.
   ~DeviceWorker();
 
@@ -233,7 +238,7 @@ class DeviceWorker {
   DeviceWorker& copies() { return copies_ == nullptr ? *this : *copies_; }
 
  private:
-  enum class Kind { kComputes, kCopies };
+  enum class Kind { kComputes, kCopies, kChores };
   DeviceWorker(Kind kind, c10::Device device, int threads,
                SchedulerOptions scheduling, const Clock& clock);
 
