@@ -235,11 +235,18 @@ struct Principal {
   std::map<std::string, double> device_seconds;  // By device.
   CallsByCode calls;
 
+  // Returns the number of calls that failed.
+  int64_t failed() const {
+    int64_t count = 0;
+    for (const auto& [code, ended] : calls) count += code == "OK" ? 0 : ended;
+    return count;
+  }
+
   // Those with more come first.
   auto rank() const {
     double seconds = 0;
     for (const auto& [device, part] : device_seconds) seconds += part;
-    return std::tuple(live.on_host + live.on_gpus, seconds);
+    return std::tuple(live.on_host + live.on_gpus, seconds, failed());
   }
 };
 

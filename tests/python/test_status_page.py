@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import threading
+import time
 
 import backboned
 import grpc
@@ -173,12 +174,19 @@ def be_user(server, forwards):
     wait_until(lambda: counted(server) >= forwards + 2)
 
 
+def uses_of_users(server, pause=0.0):
+    """Give how many calls of alice and bob have been counted, after a pause."""
+    time.sleep(pause)
+    users = [row for row in server.usage().rows if row.principal in ("alice", "bob")]
+    return sorted((row.principal, row.calls) for row in users)
+
+
 def check_usage(usage, server):
     """Compare the use of alice and bob with what an admin is told."""
     assert set(usage) == {"time", *SPANS}
-    time = datetime.datetime.fromtimestamp(usage["time"], datetime.UTC)
+    asked = datetime.datetime.fromtimestamp(usage["time"], datetime.UTC)
     for span, hours in SPANS.items():
-        report = server.usage(since=time - datetime.timedelta(hours=hours))
+        report = server.usage(since=asked - datetime.timedelta(hours=hours))
         users = [row for row in report.rows if row.principal in ("alice", "bob")]
         told = [x for x in usage[span] if x["principal"] in ("alice", "bob")]
         assert told == [
@@ -202,6 +210,8 @@ def test_usage_is_what_an_admin_is_told(binary, tmp_path):
         for name, forwards in ("alice", 3), ("bob", 30):
             with kept.connect(name) as server:
                 be_user(server, forwards)
+        with kept.connect() as server:  # A call is counted after its answer.
+            wait_until(lambda: uses_of_users(server) == uses_of_users(server, 0.5))
         assert "usage" not in status_of(path)  # Nobody had looked.
         usage = wait_until(lambda: status_of(path).get("usage"))
         with kept.connect() as server:
