@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "backbones/together.h"
+#include "server/compute/recording.h"
 #include "server/device/host_view.h"
 #include "server/limits/memory_account.h"
 
