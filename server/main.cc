@@ -410,7 +410,7 @@ absl::Status Serve(const Options& options, std::vector<rpc::Listener> listeners,
   };
   ServeUntilSignal(**rpc_server, options, users ? &*users : nullptr, reload,
                    signals);
-  if (recovery) recovery->SaveAll();
+  absl::Status saved = recovery ? recovery->SaveAll() : absl::OkStatus();
   spdlog::info("stopped");
   for (const DeviceWorker* const worker : server.workers()) {
     if (!worker->is_lost()) continue;
@@ -418,7 +418,7 @@ absl::Status Serve(const Options& options, std::vector<rpc::Listener> listeners,
                  absl::StrCat("the device ", worker->device().str(),
                               " is lost; a new process may have it again"));
   }
-  return absl::OkStatus();
+  return saved;
 }
 
 // Asks the running server that --check names.

@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "base/errors.h"
 #include "base/principals.h"
 #include "base/task.h"
 #include "server/device/device_worker.h"
@@ -125,13 +126,16 @@ void Recovery::SetOptions(const Options& options) {
   next_options_ = options;
 }
 
-void Recovery::SaveAll() {
+absl::Status Recovery::SaveAll() {
   End();
   spdlog::info("saving what changed");
+  if (!SaveDue(/*all=*/true)) {
+    return Error(absl::StatusCode::kInternal, Reason::kStorageFailed,
+                 "not all that changed could be saved; the log says what");
+  }
   // An instance that did not come back may have had versions that are lost.
-  if (!SaveDue(/*all=*/true) || !all_came_back_) return;
-  const absl::Status marked = store_.folder().MarkComplete();
-  if (!marked.ok()) spdlog::warn("{}", std::string(marked.message()));
+  if (!all_came_back_) return absl::OkStatus();
+  return store_.folder().MarkComplete();
 }
 
 void Recovery::End() {

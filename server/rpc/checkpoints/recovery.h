@@ -65,9 +65,10 @@ class Recovery {
   // Goes on with other options. Thread-safe.
   void SetOptions(const Options& options);
 
-  // Ends that, and saves all that changed since; the log says what could not
-  // be. Call this once, after the last call of a client has ended.
-  void SaveAll();
+  // Ends that, and saves all that changed since. Returns kInternal
+  // (kStorageFailed) if something could not be; the log says what. Call this
+  // once, after the last call of a client has ended.
+  absl::Status SaveAll();
 
  private:
   // An instance at the last time that it was saved, or could not be.
