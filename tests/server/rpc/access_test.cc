@@ -3,18 +3,15 @@
 #include <gmock/gmock.h>
 #include <google/protobuf/descriptor.h>
 #include <google/protobuf/message.h>
-#include <grpcpp/create_channel.h>
-#include <grpcpp/security/credentials.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cstdlib>
-#include <filesystem>
 #include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "tests/server/rpc/callers_test.h"
 #include "tests/server/rpc/plain_client.h"
 
 namespace backboned {
@@ -23,8 +20,6 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::StrEq;
-
-constexpr char kKey[] = "backboned-principal";
 
 // Methods that name no instance, and those that change the one they name.
 const std::vector<std::string> kNameNone = {
@@ -90,27 +85,8 @@ std::vector<Request> RequestsOf(const std::string& instance) {
   return requests;
 }
 
-class AccessTest : public ::testing::Test {
+class AccessTest : public CallersTest {
  protected:
-  AccessTest() {
-    server_ = std::make_unique<TestServer>(TestServerOptions{
-        .listen = {"unix:" + folder_ + "/local",
-                   "unix:" + folder_ + "/alice,principal=alice",
-                   "unix:" + folder_ + "/bob,principal=bob",
-                   "unix:" + folder_ + "/front,principal-from=" + kKey,
-                   "unix:" + folder_ + "/accounts,principal-from=account"}});
-    server_->AddFake("net", "alice");
-    server_->AddFake("common", "server");
-  }
-  ~AccessTest() override {
-    server_.reset();
-    std::filesystem::remove_all(folder_);
-  }
-
-  std::shared_ptr<grpc::Channel> ChannelOf(const std::string& socket) const {
-    return grpc::CreateChannel("unix:" + folder_ + "/" + socket,
-                               grpc::InsecureChannelCredentials());
-  }
   PlainClient ClientOf(const std::string& socket) const {
     return PlainClient(ChannelOf(socket));
   }
@@ -155,12 +131,6 @@ class AccessTest : public ::testing::Test {
     call.Send(request.message);
     return call.End();
   }
-
-  const std::string folder_ = [] {
-    std::string pattern = ::testing::TempDir() + "access.XXXXXX";
-    return std::string(mkdtemp(pattern.data()));
-  }();
-  std::unique_ptr<TestServer> server_;
 };
 
 auto NotPermitted() {

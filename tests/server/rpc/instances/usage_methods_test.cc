@@ -1,14 +1,9 @@
 // Tests what a server tells of what its callers used, by the contract.
 #include <gmock/gmock.h>
 #include <google/protobuf/util/time_util.h>
-#include <grpcpp/create_channel.h>
-#include <grpcpp/security/credentials.h>
 #include <gtest/gtest.h>
 
-#include <cstdlib>
-#include <filesystem>
 #include <map>
-#include <memory>
 #include <string>
 #include <thread>
 #include <vector>
@@ -16,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "tests/server/rpc/callers_test.h"
 #include "tests/server/rpc/plain_client.h"
 
 namespace backboned {
@@ -29,26 +25,8 @@ using ::testing::SizeIs;
 
 constexpr char kForward[] = "/backboned.v1.BackboneService/Forward";
 
-class UsageMethodsTest : public ::testing::Test {
+class UsageMethodsTest : public CallersTest {
  protected:
-  UsageMethodsTest() {
-    server_ = std::make_unique<TestServer>(TestServerOptions{
-        .listen = {"unix:" + folder_ + "/local",
-                   "unix:" + folder_ + "/alice,principal=alice",
-                   "unix:" + folder_ + "/bob,principal=bob"}});
-    server_->AddFake("net", "alice");
-    server_->AddFake("common", "server");
-  }
-  ~UsageMethodsTest() override {
-    server_.reset();
-    std::filesystem::remove_all(folder_);
-  }
-
-  std::shared_ptr<grpc::Channel> ChannelOf(const std::string& socket) const {
-    return grpc::CreateChannel("unix:" + folder_ + "/" + socket,
-                               grpc::InsecureChannelCredentials());
-  }
-
   // Makes a forward of two samples, under a label if it has one.
   void Forward(const std::string& socket, const std::string& instance,
                const std::string& label = "") const {
@@ -100,12 +78,6 @@ class UsageMethodsTest : public ::testing::Test {
     }
     return names;
   }
-
-  const std::string folder_ = [] {
-    std::string pattern = ::testing::TempDir() + "usage.XXXXXX";
-    return std::string(mkdtemp(pattern.data()));
-  }();
-  std::unique_ptr<TestServer> server_;
 };
 
 TEST_F(UsageMethodsTest, CountsWhatACallTakes) {

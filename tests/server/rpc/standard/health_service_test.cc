@@ -1,12 +1,8 @@
 #include "server/rpc/standard/health_service.h"
 
 #include <gmock/gmock.h>
-#include <grpcpp/create_channel.h>
-#include <grpcpp/security/credentials.h>
 #include <gtest/gtest.h>
 
-#include <cstdlib>
-#include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
@@ -15,6 +11,7 @@
 
 #include "absl/synchronization/notification.h"
 #include "grpc/health/v1/health.pb.h"
+#include "tests/server/rpc/callers_test.h"
 #include "tests/server/rpc/plain_client.h"
 
 namespace backboned {
@@ -230,27 +227,9 @@ TEST(HealthServiceTest, AWatcherMayGoAway) {
   server.Drain();
 }
 
-// A server with a socket for each of two principals, and one for accounts.
-class HealthOfOthersTest : public ::testing::Test {
+class HealthOfOthersTest : public CallersTest {
  protected:
-  HealthOfOthersTest() {
-    server_ = std::make_unique<TestServer>(TestServerOptions{
-        .listen = {"unix:" + folder_ + "/local",
-                   "unix:" + folder_ + "/alice,principal=alice",
-                   "unix:" + folder_ + "/bob,principal=bob",
-                   "unix:" + folder_ + "/front,principal-from=" + kKey},
-        .limits = {.max_streams = 64, .quotas = {}}});
-    server_->AddFake("net", "alice");
-  }
-  ~HealthOfOthersTest() override {
-    server_.reset();
-    std::filesystem::remove_all(folder_);
-  }
-
-  std::shared_ptr<grpc::Channel> ChannelOf(const std::string& socket) const {
-    return grpc::CreateChannel("unix:" + folder_ + "/" + socket,
-                               grpc::InsecureChannelCredentials());
-  }
+  HealthOfOthersTest() : CallersTest({.max_streams = 64, .quotas = {}}) {}
 
   void Share(bool shared) const {
     v1::UpdateInstanceRequest request;
@@ -260,13 +239,6 @@ class HealthOfOthersTest : public ::testing::Test {
     EXPECT_THAT(PlainClient(ChannelOf("alice")).UpdateInstance(request),
                 IsOk());
   }
-
-  static constexpr char kKey[] = "backboned-principal";
-  const std::string folder_ = [] {
-    std::string pattern = ::testing::TempDir() + "health.XXXXXX";
-    return std::string(mkdtemp(pattern.data()));
-  }();
-  std::unique_ptr<TestServer> server_;
 };
 
 TEST_F(HealthOfOthersTest, AnInstanceIsThereForThoseWhoMayReadIt) {
