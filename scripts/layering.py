@@ -76,7 +76,7 @@ MAY_USE: dict[str, set[str] | None] = {
     "server/rpc/transport": {
         *("base", "proto", "proto/wire", "server/limits", "server/device"),
         *("server/metrics", "server/callers", "server/instances", "server"),
-        *("gRPC", "Protobuf", "spdlog"),
+        *("server/rpc/convert", "gRPC", "Protobuf", "spdlog"),
     },
     # The services that are gRPC's, not ours.
     "server/rpc/standard": {

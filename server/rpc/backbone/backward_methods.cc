@@ -22,6 +22,7 @@
 #include "server/rpc/convert/instance_convert.h"
 #include "server/rpc/convert/optimizer_convert.h"
 #include "server/rpc/convert/tensor_convert.h"
+#include "server/rpc/convert/timings.h"
 #include "server/rpc/transport/once.h"
 
 namespace backboned::rpc {

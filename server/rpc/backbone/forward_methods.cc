@@ -24,6 +24,7 @@
 #include "server/rpc/convert/forward_options.h"
 #include "server/rpc/convert/instance_convert.h"
 #include "server/rpc/convert/tensor_convert.h"
+#include "server/rpc/convert/timings.h"
 #include "server/rpc/transport/once.h"
 
 namespace backboned::rpc {

@@ -295,10 +295,6 @@ v1::BatchCounters ToProto(const DeviceWorker::BatchFigures& figures) {
   return counters;
 }
 
-google::protobuf::Duration ToProto(absl::Duration duration) {
-  return TimeUtil::NanosecondsToDuration(absl::ToInt64Nanoseconds(duration));
-}
-
 v1::CacheUse ToProto(CacheUse use) {
   switch (use) {
     case CacheUse::kHit:
@@ -322,14 +318,6 @@ v1::FeatureCache ToProto(const FeatureCache::Figures& figures) {
   cache.set_evictions(figures.evictions);
   cache.set_too_large(figures.too_large);
   return cache;
-}
-
-v1::Timings TimingsOf(const DeviceWorker::Times& times, absl::Duration total) {
-  v1::Timings timings;
-  *timings.mutable_queue() = ToProto(times.queue);
-  *timings.mutable_compute() = ToProto(times.compute);
-  *timings.mutable_total() = ToProto(total);
-  return timings;
 }
 
 }  // namespace backboned::rpc

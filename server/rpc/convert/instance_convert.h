@@ -6,7 +6,6 @@
 #include <cstdint>
 
 #include "absl/status/statusor.h"
-#include "absl/time/time.h"
 #include "backboned/v1/backbone_service.pb.h"
 #include "backboned/v1/instance.pb.h"
 #include "backboned/v1/instance_service.pb.h"
@@ -14,7 +13,6 @@
 #include "backbones/arguments.h"
 #include "backbones/benchmarks.h"
 #include "backbones/state.h"
-#include "google/protobuf/duration.pb.h"
 #include "google/protobuf/map.h"
 #include "server/device/device_worker.h"
 #include "server/instances/feature_cache.h"
@@ -49,11 +47,9 @@ v1::Benchmark ToProto(const Benchmark& benchmark);
 v1::Instance ToProto(Instance& instance, const State& state);
 v1::Layout LayoutOf(const Instance& instance);
 
-google::protobuf::Duration ToProto(absl::Duration duration);
 v1::BatchCounters ToProto(const DeviceWorker::BatchFigures& figures);
 v1::CacheUse ToProto(CacheUse use);
 v1::FeatureCache ToProto(const FeatureCache::Figures& figures);
-v1::Timings TimingsOf(const DeviceWorker::Times& times, absl::Duration total);
 
 }  // namespace backboned::rpc
 

@@ -20,6 +20,7 @@
 #include "server/memory/memory_room.h"
 #include "server/rpc/convert/instance_convert.h"
 #include "server/rpc/convert/tensor_convert.h"
+#include "server/rpc/convert/timings.h"
 #include "server/rpc/instances/page.h"
 #include "server/rpc/transport/call_log.h"
 

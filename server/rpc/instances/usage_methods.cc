@@ -12,7 +12,7 @@
 #include "absl/time/time.h"
 #include "base/errors.h"
 #include "server/device/chores.h"
-#include "server/rpc/convert/instance_convert.h"
+#include "server/rpc/convert/timings.h"
 #include "server/rpc/instances/instance_service.h"
 #include "server/rpc/instances/page.h"
 #include "server/usage/usage_log.h"

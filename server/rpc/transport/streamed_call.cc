@@ -7,14 +7,20 @@
 #include "absl/cleanup/cleanup.h"
 #include "backboned/v1/backbone_service.pb.h"
 #include "proto/wire/unary.h"
+#include "server/rpc/convert/timings.h"
 #include "server/rpc/transport/completion.h"
 #include "server/rpc/transport/status.h"
 
 namespace backboned::rpc {
 namespace {
 
-// CallsResponse's `status` with code 0.
-constexpr char kSucceeded[] = {0x1A, 0x00};
+// Returns the fields of a call's last part but for its number.
+v1::CallsResponse EndOf(const Call& call, const absl::Status& status) {
+  v1::CallsResponse end;
+  *end.mutable_status() = ToProto(status);
+  *end.mutable_timings() = TimingsOf(call.record().times, call.Elapsed());
+  return end;
+}
 
 }  // namespace
 
@@ -178,7 +184,7 @@ Task<absl::Status> StreamedCall::WriteTensors(
   // Later bytes may not come; calls behind this one begin when all are there.
   if (later == nullptr) EndWork(/*succeeded=*/true);
   wire::Frame frame = wire::PartOf(place_.number, field_);
-  frame.last.assign(kSucceeded, sizeof(kSucceeded));
+  frame.last = EndOf(call_, absl::OkStatus()).SerializeAsString();
   wire::TensorWriter writer(header, std::move(tensors), wire::kPartChunkBytes,
                             std::move(frame),
                             later == nullptr ? 0 : later->bytes());
@@ -212,9 +218,8 @@ Task<bool> StreamedCall::Finish(absl::Status status) {
     const absl::Status refusal = stream_.refusal();
     if (!refusal.ok()) status = refusal;  // It is not the client that cancels.
   }
-  v1::CallsResponse answer;
+  v1::CallsResponse answer = EndOf(call_, status);
   answer.set_call(place_.number);
-  *answer.mutable_status() = ToProto(status);
   co_return co_await Write(wire::Serialize(answer), /*is_whole=*/true);
 }
 

@@ -1,5 +1,6 @@
 // Makes many calls in one stream.
 #include <gmock/gmock.h>
+#include <google/protobuf/util/time_util.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -42,6 +43,7 @@ struct Got {
   v1::CallsResponse result;  // Its first part, if it succeeded.
   std::string bytes;
   absl::Status status;
+  v1::Timings timings;
   int parts = 0;
 };
 
@@ -84,7 +86,9 @@ class Stream {
     EXPECT_EQ(part.chunk().offset(),
               part.has_chunk() ? static_cast<int64_t>(got.bytes.size()) : 0);
     got.bytes += part.chunk().data();
+    EXPECT_EQ(part.has_timings(), part.has_status());
     if (!part.has_status()) return true;
+    got.timings = part.timings();
     ended_.push_back(part.call());
     got.status = client::ToStatus(grpc::Status(
         static_cast<grpc::StatusCode>(part.status().code()),
@@ -232,6 +236,39 @@ TEST(CallStreamTest, AnswersAsRpcsOfTheirOwnDo) {
   stream.Send(release);
   EXPECT_EQ(stream.Await(6).result.release_tapes().released_count(), 0);
   EXPECT_THAT(stream.End(), IsOk());
+}
+
+TEST(CallStreamTest, EachCallSaysWhereItsTimeWent) {
+  using google::protobuf::util::TimeUtil;
+  const auto seconds = [](const google::protobuf::Duration& duration) {
+    return 1e-9 *
+           static_cast<double>(TimeUtil::DurationToNanoseconds(duration));
+  };
+  TestServer server;
+  Held held(server);
+  Stream stream(server);
+  stream.Send(ForwardPart(1));
+  held.AwaitStart();
+  stream.Send(ForwardPart(2));
+  absl::SleepFor(absl::Milliseconds(20));
+  held.Release();
+  const Got first = stream.Await(1);
+  EXPECT_GE(seconds(first.timings.compute()), 0.02);
+  EXPECT_GE(seconds(first.timings.total()), seconds(first.timings.compute()));
+  EXPECT_EQ(first.timings.compute().nanos(),
+            first.result.forward().timings().compute().nanos());
+
+  EXPECT_GT(seconds(stream.Await(2).timings.queue()), 0);
+
+  stream.Send(GetParamsPart(3));
+  const Got read = stream.Await(3);
+  EXPECT_EQ(seconds(read.timings.compute()), 0);
+  EXPECT_GT(seconds(read.timings.total()), 0);
+
+  stream.Send(ForwardPart(4, 1, "nobody"));
+  const Got failed = stream.Await(4);
+  EXPECT_FALSE(failed.status.ok());
+  EXPECT_GT(seconds(failed.timings.total()), 0);
 }
 
 TEST(CallStreamTest, ChunksOfSeveralCallsMayAlternate) {

@@ -151,7 +151,7 @@ class CallsRequest(_message.Message):
     def __init__(self, call: _Optional[int] = ..., chunk: _Optional[_Union[_tensor_pb2.Chunk, _Mapping]] = ..., timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., after: _Optional[int] = ..., cancel: bool = ..., traceparent: _Optional[str] = ..., forward: _Optional[_Union[ForwardHeader, _Mapping]] = ..., backward: _Optional[_Union[BackwardHeader, _Mapping]] = ..., train_step: _Optional[_Union[TrainStepHeader, _Mapping]] = ..., release_tapes: _Optional[_Union[ReleaseTapesRequest, _Mapping]] = ..., get_params: _Optional[_Union[GetParamsRequest, _Mapping]] = ..., set_params: _Optional[_Union[SetParamsHeader, _Mapping]] = ..., get_grads: _Optional[_Union[GetGradsRequest, _Mapping]] = ..., set_grads: _Optional[_Union[SetGradsHeader, _Mapping]] = ..., zero_grads: _Optional[_Union[ZeroGradsRequest, _Mapping]] = ..., get_buffers: _Optional[_Union[GetBuffersRequest, _Mapping]] = ..., set_buffers: _Optional[_Union[SetBuffersHeader, _Mapping]] = ..., configure_optimizer: _Optional[_Union[ConfigureOptimizerRequest, _Mapping]] = ..., step: _Optional[_Union[StepRequest, _Mapping]] = ..., get_optimizer_state: _Optional[_Union[GetOptimizerStateRequest, _Mapping]] = ..., set_optimizer_state: _Optional[_Union[SetOptimizerStateHeader, _Mapping]] = ...) -> None: ...
 
 class CallsResponse(_message.Message):
-    __slots__ = ["backward", "call", "chunk", "configure_optimizer", "forward", "get_buffers", "get_grads", "get_optimizer_state", "get_params", "notice", "release_tapes", "set_buffers", "set_grads", "set_optimizer_state", "set_params", "status", "step", "train_step", "zero_grads"]
+    __slots__ = ["backward", "call", "chunk", "configure_optimizer", "forward", "get_buffers", "get_grads", "get_optimizer_state", "get_params", "notice", "release_tapes", "set_buffers", "set_grads", "set_optimizer_state", "set_params", "status", "step", "timings", "train_step", "zero_grads"]
     BACKWARD_FIELD_NUMBER: _ClassVar[int]
     CALL_FIELD_NUMBER: _ClassVar[int]
     CHUNK_FIELD_NUMBER: _ClassVar[int]
@@ -169,6 +169,7 @@ class CallsResponse(_message.Message):
     SET_PARAMS_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
+    TIMINGS_FIELD_NUMBER: _ClassVar[int]
     TRAIN_STEP_FIELD_NUMBER: _ClassVar[int]
     ZERO_GRADS_FIELD_NUMBER: _ClassVar[int]
     backward: BackwardResult
@@ -188,9 +189,10 @@ class CallsResponse(_message.Message):
     set_params: SetParamsResponse
     status: _error_pb2.StatusDetails
     step: StepResponse
+    timings: Timings
     train_step: TrainStepResult
     zero_grads: ZeroGradsResponse
-    def __init__(self, call: _Optional[int] = ..., chunk: _Optional[_Union[_tensor_pb2.Chunk, _Mapping]] = ..., status: _Optional[_Union[_error_pb2.StatusDetails, _Mapping]] = ..., notice: _Optional[_Union[Notice, str]] = ..., forward: _Optional[_Union[ForwardResult, _Mapping]] = ..., backward: _Optional[_Union[BackwardResult, _Mapping]] = ..., train_step: _Optional[_Union[TrainStepResult, _Mapping]] = ..., release_tapes: _Optional[_Union[ReleaseTapesResponse, _Mapping]] = ..., get_params: _Optional[_Union[GetParamsResult, _Mapping]] = ..., set_params: _Optional[_Union[SetParamsResponse, _Mapping]] = ..., get_grads: _Optional[_Union[GetGradsResult, _Mapping]] = ..., set_grads: _Optional[_Union[SetGradsResponse, _Mapping]] = ..., zero_grads: _Optional[_Union[ZeroGradsResponse, _Mapping]] = ..., get_buffers: _Optional[_Union[GetBuffersResult, _Mapping]] = ..., set_buffers: _Optional[_Union[SetBuffersResponse, _Mapping]] = ..., configure_optimizer: _Optional[_Union[ConfigureOptimizerResponse, _Mapping]] = ..., step: _Optional[_Union[StepResponse, _Mapping]] = ..., get_optimizer_state: _Optional[_Union[GetOptimizerStateResult, _Mapping]] = ..., set_optimizer_state: _Optional[_Union[SetOptimizerStateResponse, _Mapping]] = ...) -> None: ...
+    def __init__(self, call: _Optional[int] = ..., chunk: _Optional[_Union[_tensor_pb2.Chunk, _Mapping]] = ..., status: _Optional[_Union[_error_pb2.StatusDetails, _Mapping]] = ..., notice: _Optional[_Union[Notice, str]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., forward: _Optional[_Union[ForwardResult, _Mapping]] = ..., backward: _Optional[_Union[BackwardResult, _Mapping]] = ..., train_step: _Optional[_Union[TrainStepResult, _Mapping]] = ..., release_tapes: _Optional[_Union[ReleaseTapesResponse, _Mapping]] = ..., get_params: _Optional[_Union[GetParamsResult, _Mapping]] = ..., set_params: _Optional[_Union[SetParamsResponse, _Mapping]] = ..., get_grads: _Optional[_Union[GetGradsResult, _Mapping]] = ..., set_grads: _Optional[_Union[SetGradsResponse, _Mapping]] = ..., zero_grads: _Optional[_Union[ZeroGradsResponse, _Mapping]] = ..., get_buffers: _Optional[_Union[GetBuffersResult, _Mapping]] = ..., set_buffers: _Optional[_Union[SetBuffersResponse, _Mapping]] = ..., configure_optimizer: _Optional[_Union[ConfigureOptimizerResponse, _Mapping]] = ..., step: _Optional[_Union[StepResponse, _Mapping]] = ..., get_optimizer_state: _Optional[_Union[GetOptimizerStateResult, _Mapping]] = ..., set_optimizer_state: _Optional[_Union[SetOptimizerStateResponse, _Mapping]] = ...) -> None: ...
 
 class ConfigureOptimizerRequest(_message.Message):
     __slots__ = ["if_version", "instance", "optimizer", "request_id"]
